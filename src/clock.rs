@@ -1,0 +1,178 @@
+//! Time as a value that is passed in, so that expiry, skew, cooldowns and jitter are
+//! testable without waiting. Ambient time is banned by `clippy.toml`; this file is the
+//! one place that reads it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A wall-clock instant: milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub i64);
+
+impl UnixMillis {
+    /// From whole seconds since the epoch, saturating.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Later by `duration`, saturating.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// Earlier by `duration`, saturating.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+
+    /// How long from `self` until `later`; zero when `later` is not later.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    /// Moved by a signed number of milliseconds, saturating (clock offsets).
+    #[must_use]
+    pub const fn offset_by(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as Taskcluster writes its times
+    /// (`2026-11-20T19:10:09.000Z`).
+    pub fn to_rfc3339(self) -> String {
+        jiff::Timestamp::from_millisecond(self.0)
+            .map_or_else(|_| String::from("out-of-range"), |t| format!("{t:.3}"))
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Where the time comes from: the wall clock for anything that other parties state
+/// (`exp`, certificates, `Date`), a steady clock for intervals of our own.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// Wall-clock time. May jump.
+    fn now(&self) -> UnixMillis;
+    /// Time since an arbitrary fixed start. Never goes back.
+    fn steady(&self) -> Duration;
+}
+
+/// The clock in use, shared.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose steady time starts now.
+    #[allow(clippy::disallowed_methods)]
+    pub fn shared() -> SharedClock {
+        Arc::new(Self {
+            start: Instant::now(),
+        })
+    }
+}
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods)]
+    fn now(&self) -> UnixMillis {
+        // Before 1970 only on a machine whose clock was never set: everything is expired then.
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        UnixMillis(millis(since))
+    }
+
+    fn steady(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that moves only when told to; for tests and the demo's own checks.
+#[derive(Debug)]
+pub struct ManualClock {
+    wall: AtomicI64,
+    steady: AtomicU64,
+}
+
+impl ManualClock {
+    /// Stands at `now` until moved.
+    pub fn at(now: UnixMillis) -> Arc<Self> {
+        Arc::new(Self {
+            wall: AtomicI64::new(now.0),
+            steady: AtomicU64::new(0),
+        })
+    }
+
+    /// Time passes: both clocks move forward.
+    pub fn advance(&self, by: Duration) {
+        self.wall.fetch_add(millis(by), Ordering::SeqCst);
+        self.steady.fetch_add(
+            u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
+            Ordering::SeqCst,
+        );
+    }
+
+    /// The wall clock alone is set, as NTP or an operator would.
+    pub fn set_wall(&self, now: UnixMillis) {
+        self.wall.store(now.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.steady.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_times_as_taskcluster_does() {
+        assert_eq!(
+            UnixMillis(1_795_201_809_007).to_rfc3339(),
+            "2026-11-20T19:10:09.007Z"
+        );
+        assert_eq!(
+            UnixMillis::from_secs(0).to_rfc3339(),
+            "1970-01-01T00:00:00.000Z"
+        );
+    }
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = ManualClock::at(UnixMillis::from_secs(100));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(clock.now(), UnixMillis::from_secs(105));
+        assert_eq!(clock.steady(), Duration::from_secs(5));
+        clock.set_wall(UnixMillis::from_secs(1));
+        assert_eq!(clock.steady(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(
+            UnixMillis(i64::MAX).plus(Duration::MAX),
+            UnixMillis(i64::MAX)
+        );
+        assert_eq!(UnixMillis(5).until(UnixMillis(3)), Duration::ZERO);
+    }
+}

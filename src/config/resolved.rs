@@ -1,0 +1,332 @@
+//! What a valid file means: plain data, every default filled in, every reference checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use url::Url;
+
+use crate::credential::CacheLimits;
+use crate::gateway::route::UpstreamTimeouts;
+use crate::secret::SecretRef;
+
+/// A whole valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[[issuer]]`, in file order.
+    pub issuers: Vec<Issuer>,
+    /// `[[source]]`, in file order.
+    pub sources: Vec<Source>,
+    /// `[[route]]`, in file order.
+    pub routes: Vec<Route>,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[cache]`
+    pub cache: CacheLimits,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where callers connect; at least one.
+    pub listen: Vec<Listener>,
+    /// Where operators connect.
+    pub admin: Address,
+    /// How long in-flight requests may take to finish after a signal.
+    pub drain: Duration,
+    /// How long readiness is false before listeners close.
+    pub drain_delay: Duration,
+    /// After this time `/startupz` is true even if an issuer's keys never came.
+    pub startup_grace: Duration,
+    /// Worker threads; 0 means one per core.
+    pub threads: usize,
+}
+
+/// A place to listen at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket's path.
+    Unix(PathBuf),
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Where.
+    pub address: Address,
+    /// Mode of a Unix socket; 0600 unless set.
+    pub mode: u32,
+    /// TLS with ALPN h2 and http/1.1, if set.
+    pub tls: Option<ListenerTls>,
+    /// HTTP/2 without TLS by prior knowledge, and nothing else, on this listener.
+    pub h2c: bool,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// PEM chain.
+    pub cert: PathBuf,
+    /// PEM key.
+    pub key: PathBuf,
+    /// PEM CAs; when set, callers must present a certificate of one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// `[[issuer]]`
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// Unique among issuers.
+    pub name: Arc<str>,
+    /// Its kind with the kind's keys.
+    pub kind: IssuerKind,
+}
+
+/// `issuer.kind`
+#[derive(Clone, Debug)]
+pub enum IssuerKind {
+    /// Signed JWTs.
+    Oidc(Box<OidcIssuer>),
+    /// Opaque tokens that the route's source proves.
+    Delegated,
+}
+
+/// An `oidc` issuer.
+#[derive(Clone, Debug)]
+pub struct OidcIssuer {
+    /// The exact `iss`.
+    pub url: String,
+    /// Where its keys are.
+    pub keys: KeyLocation,
+    /// Accepted audiences; at least one.
+    pub audiences: Vec<String>,
+    /// Accepted algorithms; never HS*, never none.
+    pub algorithms: Vec<Algorithm>,
+    /// Which rules apply to `typ` and claims.
+    pub profile: Profile,
+    /// Tolerated clock difference.
+    pub leeway: Duration,
+    /// Accepted `client_id`/`azp`, or any.
+    pub clients: Option<Vec<String>>,
+    /// Accepted `sub` patterns (`*` matches anything, at any place), or any.
+    pub subjects: Option<Vec<String>>,
+    /// Longest a verified token is remembered.
+    pub verified_max_age: Duration,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyLocation {
+    /// At the `jwks_uri` of its metadata.
+    Discovery,
+    /// At this URL.
+    Url(Url),
+    /// In this file.
+    File(PathBuf),
+}
+
+/// Signature algorithms by their JOSE names (RFC 7518, RFC 8037, RFC 9864).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+    Ed25519,
+}
+
+impl Algorithm {
+    /// Every asymmetric algorithm supported: the default list.
+    pub const ALL: &'static [Self] = &[
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+        Self::Ed25519,
+    ];
+
+    /// The JOSE name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+            Self::Ed25519 => "Ed25519",
+        }
+    }
+}
+
+/// `issuer.profile`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// RFC 9068 access tokens: `typ` is `at+jwt`.
+    Rfc9068,
+    /// Auth0 access tokens: `typ` is `JWT`; ID tokens refused.
+    Auth0,
+    /// Machines' identities: any `typ`; `subjects` required.
+    Workload,
+}
+
+/// `[[source]]`
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Unique among sources.
+    pub name: Arc<str>,
+    /// Its kind with the kind's keys.
+    pub kind: SourceKind,
+    /// For one exchange, all attempts.
+    pub timeout: Duration,
+    /// Exchanges under way at once.
+    pub concurrency: usize,
+    /// PEM file with the only CAs trusted for the exchange; the platform's when `None`.
+    pub ca: Option<PathBuf>,
+}
+
+/// `source.kind`
+#[derive(Clone, Debug)]
+pub enum SourceKind {
+    /// The oidcCredentials endpoint (seed 000).
+    TaskclusterLogin {
+        /// The endpoint itself.
+        url: Url,
+    },
+    /// web-server's `/login/oauth/credentials`.
+    TaskclusterOauth {
+        /// The deployment's root URL, without path.
+        root_url: Url,
+    },
+    /// Named temporary credentials made here.
+    TaskclusterMint {
+        /// The issuing client.
+        client_id: String,
+        /// Its key.
+        access_token: SecretRef,
+        /// The name's template over claims, checked: `"sso/{sub}"`.
+        client_name: String,
+        /// What each certificate grants.
+        scopes: Vec<String>,
+        /// How long each certificate is valid; at most 31 days.
+        lifetime: Duration,
+    },
+    /// One fixed client.
+    TaskclusterStatic {
+        /// The client.
+        client_id: String,
+        /// Its key.
+        access_token: SecretRef,
+        /// For temporary credentials.
+        certificate: Option<SecretRef>,
+        /// Narrows every call; `Some([])` is no scopes.
+        authorized_scopes: Option<Vec<String>>,
+    },
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Unique among routes.
+    pub name: Arc<str>,
+    /// Lower case, no port; any host when `None`.
+    pub host: Option<String>,
+    /// Prefix, beginning with `/`.
+    pub path: String,
+    /// Any when `None`.
+    pub methods: Option<Vec<Method>>,
+    /// Where to.
+    pub upstream: Upstream,
+    /// Indices into [`Config::issuers`].
+    pub issuers: Vec<usize>,
+    /// Index into [`Config::sources`].
+    pub source: Option<usize>,
+    /// Scopes that the bearer must have.
+    pub require_scopes: Vec<String>,
+    /// No token needed (every listener is loopback or a Unix socket: checked).
+    pub anonymous: bool,
+    /// The file whose token stands in when the caller sends none.
+    pub workload_token: Option<PathBuf>,
+}
+
+/// The upstream of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// https.
+    pub tls: bool,
+    /// Lower case, no brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The port that the service puts into the MAC; `port` unless overridden.
+    pub signed_port: u16,
+    /// PEM file with the only CAs trusted.
+    pub ca: Option<PathBuf>,
+    /// Whether HTTP/2 may be spoken upstream.
+    pub http2: bool,
+    /// Time limits.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Request head, bytes.
+    pub header_bytes: usize,
+    /// Request target, bytes.
+    pub url_bytes: usize,
+    /// For the whole head.
+    pub header_timeout: Duration,
+    /// Between two reads of a request body, and for one write to a caller.
+    pub body_timeout: Duration,
+    /// An idle caller's connection is closed after this.
+    pub keepalive_timeout: Duration,
+    /// Open connections.
+    pub connections: usize,
+    /// Request body, bytes; unlimited when `None`.
+    pub body: Option<u64>,
+    /// Request bodies up to this many bytes can be replayed.
+    pub replay_body: usize,
+    /// Bytes kept for replay, all requests together.
+    pub replay_memory: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// JSON or text.
+    pub format: LogFormat,
+    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`.
+    pub level: String,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,172 @@
+//! What happened to one request, as closed enums: the vocabulary of metrics and logs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rejection::Reason;
+
+/// A closed set whose members are metric labels.
+pub trait Label: Copy {
+    /// The stable label.
+    fn label(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// Every member.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+        }
+
+        impl Label for $name {
+            fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+pub(crate) use labels;
+
+labels! {
+    /// How a credential was come by.
+    Lookup {
+        /// From the cache.
+        Hit = "hit",
+        /// By an exchange that this request started.
+        Fetched = "fetched",
+        /// By an exchange that another request had started.
+        Joined = "joined",
+        /// From the cache although a refresh had failed: still valid.
+        Stale = "stale",
+        /// A remembered refusal.
+        Refused = "refused",
+        /// The exchange failed.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// How an exchange with a source ended.
+    ExchangeResult {
+        /// A credential came.
+        Ok = "ok",
+        /// The source refused the caller's token.
+        Refused = "refused",
+        /// The caller is not entitled.
+        NotEntitled = "not_entitled",
+        /// The source was unreachable, overloaded or too slow.
+        Unavailable = "unavailable",
+        /// The answer was not a credential.
+        BadAnswer = "bad_answer",
+        /// The credential cannot be used: its header would be too long.
+        TooLarge = "too_large",
+    }
+}
+
+labels! {
+    /// What was done about an upstream 401.
+    UnauthorizedAction {
+        /// Signed anew and sent again.
+        Replayed = "replayed",
+        /// Given to the caller.
+        PassedThrough = "passed_through",
+    }
+}
+
+labels! {
+    /// Why that was done.
+    UnauthorizedReason {
+        /// Other credentials are there now: worth one more try.
+        FreshCredentials = "fresh_credentials",
+        /// The clocks differ: signed again with the offset.
+        ClockSkew = "clock_skew",
+        /// It had been replayed already.
+        StillUnauthorized = "still_unauthorized",
+        /// The body is past `limits.replay_body`.
+        BodyTooLarge = "body_too_large",
+        /// `limits.replay_memory` was used up by other requests.
+        ReplayMemory = "replay_memory",
+        /// The exchange gave no other credentials.
+        ExchangeFailed = "exchange_failed",
+        /// hawkgate had not signed it (a bewit, or a route without a source).
+        NotSigned = "not_signed",
+        /// The connection is no plain request any more (an upgrade).
+        NotReplayable = "not_replayable",
+    }
+}
+
+labels! {
+    /// The end of a request, as the `outcome` label.
+    Ending {
+        /// The upstream's answer went to the caller.
+        Forwarded = "forwarded",
+        /// The same, after at least one replay.
+        Healed = "healed",
+        /// hawkgate answered by itself.
+        Rejected = "rejected",
+        /// The upstream failed (unreachable, timed out, broke off).
+        UpstreamFailed = "upstream_failed",
+        /// The caller went away.
+        CallerGone = "caller_gone",
+    }
+}
+
+/// One upstream 401 and what was done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unauthorized {
+    /// Replayed or passed on.
+    pub action: UnauthorizedAction,
+    /// Why.
+    pub reason: UnauthorizedReason,
+}
+
+/// Everything that metrics and the access log say about one request. Holds no secret,
+/// and of the target only the path.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Ours, or the caller's when it is plain.
+    pub request_id: String,
+    /// The request method.
+    pub method: http::Method,
+    /// Path without query.
+    pub path: String,
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    pub version: http::Version,
+    /// The connected peer; none on Unix sockets.
+    pub peer: Option<IpAddr>,
+    /// Which route, if one matched.
+    pub route: Option<Arc<str>>,
+    /// Which issuer the token came from, once known.
+    pub issuer: Option<Arc<str>>,
+    /// Result of the verification, if one took place: "ok", "cached" or a reason.
+    pub verification: Option<&'static str>,
+    /// Which source the credential came from.
+    pub source: Option<Arc<str>>,
+    /// How the (last) credential was come by.
+    pub lookup: Option<Lookup>,
+    /// Status sent to the caller; 0 when none was.
+    pub code: u16,
+    /// How it ended.
+    pub ending: Ending,
+    /// Why hawkgate answered by itself, if it did.
+    pub rejection: Option<Reason>,
+    /// For operators: the cause behind a rejection or failure. No secrets.
+    pub cause: Option<String>,
+    /// Each upstream 401, in order; at most three.
+    pub unauthorized: Vec<Unauthorized>,
+    /// From the complete head to the end of the answer.
+    pub total: Duration,
+    /// Verification, rules and credential lookup.
+    pub admission: Duration,
+    /// Waiting for and reading the upstream, all attempts.
+    pub upstream: Option<Duration>,
+    /// Bytes of request body received from the caller.
+    pub received: u64,
+    /// Bytes of response body sent to the caller.
+    pub sent: u64,
+}

@@ -1,0 +1,18 @@
+//! hawkgate: a caller's bearer token in, the upstream's own credentials out, 401s healed.
+//!
+//! One request's way through the house:
+//! [`proxy`] accepts and checks the head → [`gateway`] finds the route, has the
+//! [`token`] verified and a [`credential`] leased → [`proxy`] chooses an address, strips,
+//! signs with [`hawk`] and forwards → on a 401 [`gateway`] recovers and [`proxy`] replays
+//! → one [`gateway::outcome::Outcome`] goes to [`metrics`] and the access log.
+
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod gateway;
+pub mod hawk;
+pub mod metrics;
+pub mod proxy;
+pub mod remote;
+pub mod secret;
+pub mod token;

@@ -1,0 +1,149 @@
+//! Values that must never be seen: redacted in `Debug`, wiped on drop, read from a file
+//! or the environment and never written in the configuration itself.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+/// The largest secret file that is read, in bytes.
+pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
+/// A secret text: no `Display`, no `Serialize`, redacted `Debug`, zeroized on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretString(Zeroizing<String>);
+
+impl SecretString {
+    /// Takes ownership of the text; the caller keeps no copy.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself. Every use of this is a place to review.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl From<&str> for SecretString {
+    fn from(text: &str) -> Self {
+        Self::new(text.to_owned())
+    }
+}
+
+/// Where a secret is kept. It is read anew at each use off the hot path, so a rotated
+/// file takes effect by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SecretRef {
+    /// A file whose content, less trailing newlines, is the secret.
+    File(PathBuf),
+    /// An environment variable of this process.
+    Env(String),
+}
+
+/// Why a secret could not be had. Names the place, never the content.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file could not be read.
+    #[error("secret file {path} cannot be read: {source}")]
+    File {
+        /// The file as configured.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not what a secret can be.
+    #[error("secret file {path} {problem}")]
+    Content {
+        /// The file as configured.
+        path: PathBuf,
+        /// "is empty", "is larger than 64 KiB" or "is not UTF-8".
+        problem: &'static str,
+    },
+    /// The environment variable is missing, empty or not UTF-8.
+    #[error("environment variable {0} is not set, is empty or is not UTF-8")]
+    Env(String),
+}
+
+impl SecretRef {
+    /// Reads the secret now. Trailing `\r` and `\n` are not part of it.
+    ///
+    /// # Errors
+    /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`] or not UTF-8.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        match self {
+            Self::File(path) => {
+                let file = |source| SecretError::File {
+                    path: path.clone(),
+                    source,
+                };
+                let content = |problem| SecretError::Content {
+                    path: path.clone(),
+                    problem,
+                };
+                if std::fs::metadata(path).map_err(file)?.len() > MAX_SECRET_BYTES {
+                    return Err(content("is larger than 64 KiB"));
+                }
+                let bytes = Zeroizing::new(std::fs::read(path).map_err(file)?);
+                let text = std::str::from_utf8(&bytes).map_err(|_| content("is not UTF-8"))?;
+                let text = text.trim_end_matches(['\r', '\n']);
+                if text.is_empty() {
+                    return Err(content("is empty"));
+                }
+                Ok(SecretString::from(text))
+            }
+            Self::Env(name) => match std::env::var(name) {
+                Ok(text) if !text.is_empty() => Ok(SecretString::new(text)),
+                _ => Err(SecretError::Env(name.clone())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing() {
+        let secret = SecretString::from("hunter2");
+        assert_eq!(
+            format!("{secret:?} {:?}", Some(&secret)),
+            "[redacted] Some([redacted])"
+        );
+    }
+
+    #[test]
+    fn a_file_is_read_without_its_final_newline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "abc\r\n").unwrap();
+        assert_eq!(
+            SecretRef::File(path.clone()).read().unwrap().expose(),
+            "abc"
+        );
+        std::fs::write(&path, "\n").unwrap();
+        assert!(matches!(
+            SecretRef::File(path.clone()).read(),
+            Err(SecretError::Content {
+                problem: "is empty",
+                ..
+            })
+        ));
+        std::fs::write(&path, vec![b'x'; 64 * 1024 + 1]).unwrap();
+        assert!(
+            SecretRef::File(path)
+                .read()
+                .unwrap_err()
+                .to_string()
+                .contains("64 KiB")
+        );
+        assert!(SecretRef::Env("HAWKGATE_NO_SUCH".into()).read().is_err());
+    }
+}

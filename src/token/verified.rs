@@ -1,0 +1,71 @@
+//! Proof that a caller is who it says.
+
+use std::sync::Arc;
+
+use super::TokenDigest;
+use crate::clock::UnixMillis;
+
+/// A token that passed every check of its issuer. There is no other constructor than
+/// verification.
+#[derive(Debug)]
+pub struct VerifiedToken {
+    pub(super) issuer: Arc<str>,
+    pub(super) subject: String,
+    pub(super) client: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) permissions: Vec<String>,
+    pub(super) expires_at: UnixMillis,
+    pub(super) claims: serde_json::Map<String, serde_json::Value>,
+    pub(super) digest: TokenDigest,
+}
+
+impl VerifiedToken {
+    /// The configured name of the issuer.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+    /// `sub`.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+    /// `client_id`, else `azp`.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+    /// `scope`, split.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+    /// Auth0's `permissions`.
+    pub fn permissions(&self) -> &[String] {
+        &self.permissions
+    }
+    /// `exp`, without leeway.
+    pub fn expires_at(&self) -> UnixMillis {
+        self.expires_at
+    }
+    /// Every claim, by exact name.
+    pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.claims
+    }
+    /// The token's keyed hash.
+    pub fn digest(&self) -> TokenDigest {
+        self.digest
+    }
+}
+
+/// Who stands behind a request.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A token that an issuer's keys prove.
+    Verified(Arc<VerifiedToken>),
+    /// An opaque token: the exchange will be the check.
+    Delegated {
+        /// The configured name of the `delegated` issuer.
+        issuer: Arc<str>,
+        /// The token's keyed hash.
+        digest: TokenDigest,
+    },
+    /// A route that asks for nobody (`anonymous = true`, loopback only).
+    Anonymous,
+}
