@@ -6,6 +6,7 @@
 //! signs with [`hawk`] and forwards → on a 401 [`gateway`] recovers and [`proxy`] replays
 //! → one [`gateway::outcome::Outcome`] goes to [`metrics`] and the access log.
 
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -1,0 +1,259 @@
+//! The HTTP client that every remote party is spoken to with: bounded in time and size,
+//! no redirects, no cookies, no proxy from the environment, https off loopback.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use url::{Host, Url};
+
+use crate::clock::UnixMillis;
+
+/// One client, cheap to clone, with a connection pool of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: reqwest::Client,
+    timeout: Duration,
+    max_bytes: usize,
+}
+
+/// How a [`Client`] is bounded.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// For one whole exchange, connection included.
+    pub timeout: Duration,
+    /// Largest answer read, in bytes.
+    pub max_bytes: usize,
+    /// PEM file with the only CAs trusted; the platform's when `None`.
+    pub ca: Option<PathBuf>,
+}
+
+/// An answer read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, at most [`ClientOptions::max_bytes`] long.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. Texts are for operators: they name the host, never a header,
+/// a query or a body.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The CA file or the TLS set-up is unusable.
+    #[error("TLS set-up: {0}")]
+    Tls(String),
+    /// Plain http to another machine.
+    #[error("refusing plain http to {0}: use https (http is for loopback only)")]
+    Plaintext(String),
+    /// No connection, or it broke.
+    #[error("{host}: {cause}")]
+    Connection {
+        /// Whom we spoke to.
+        host: String,
+        /// What happened.
+        cause: String,
+    },
+    /// Too slow.
+    #[error("{host}: no complete answer within {}ms", .timeout.as_millis())]
+    Timeout {
+        /// Whom we spoke to.
+        host: String,
+        /// The limit.
+        timeout: Duration,
+    },
+    /// Too large.
+    #[error("{host}: the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// Whom we spoke to.
+        host: String,
+        /// The limit, bytes.
+        limit: usize,
+    },
+}
+
+impl Client {
+    /// Builds a client.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read or holds no certificate.
+    pub fn new(options: &ClientOptions) -> Result<Self, TransportError> {
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(options.timeout)
+            .pool_idle_timeout(Duration::from_secs(4))
+            .user_agent(concat!("hawkgate/", env!("CARGO_PKG_VERSION")));
+        if let Some(path) = &options.ca {
+            builder = builder.tls_certs_only(certificates(path)?);
+        }
+        let inner = builder
+            .build()
+            .map_err(|e| TransportError::Tls(chain(&e)))?;
+        Ok(Self {
+            inner,
+            timeout: options.timeout,
+            max_bytes: options.max_bytes,
+        })
+    }
+
+    /// GET `url` with `headers`.
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, TransportError> {
+        self.send(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    /// POST `form` to `url` as `application/x-www-form-urlencoded`.
+    pub async fn post_form(
+        &self,
+        url: &Url,
+        mut headers: HeaderMap,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, TransportError> {
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        self.send(Method::POST, url, headers, Bytes::from(body))
+            .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, TransportError> {
+        let host = authority(url);
+        if url.scheme() != "https" && !is_loopback(url) {
+            return Err(TransportError::Plaintext(host));
+        }
+        let exchange = self.exchange(method, url, headers, body, &host);
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::Timeout {
+                host,
+                timeout: self.timeout,
+            }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        host: &str,
+    ) -> Result<Answer, TransportError> {
+        let failed = |e: reqwest::Error| TransportError::Connection {
+            host: host.to_owned(),
+            cause: chain(&e.without_url()),
+        };
+        let mut response = self
+            .inner
+            .request(method, url.clone())
+            .headers(headers)
+            .body(body)
+            .send()
+            .await
+            .map_err(failed)?;
+        let too_large = || TransportError::TooLarge {
+            host: host.to_owned(),
+            limit: self.max_bytes,
+        };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > self.max_bytes as u64 {
+            return Err(too_large());
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = bytes::BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > self.max_bytes {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status,
+            headers,
+            body: body.freeze(),
+        })
+    }
+}
+
+impl Answer {
+    /// A header's text, if it is there and is text.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// `Date`, for judging the sender's clock.
+    pub fn date(&self) -> Option<UnixMillis> {
+        http_date(self.header(&http::header::DATE)?)
+    }
+
+    /// `Retry-After` in seconds or as a date (relative to the answer's own `Date`).
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.header(&http::header::RETRY_AFTER)?.trim();
+        if let Ok(secs) = text.parse() {
+            return Some(Duration::from_secs(secs));
+        }
+        Some(self.date()?.until(http_date(text)?))
+    }
+}
+
+/// An HTTP date (RFC 9110 §5.6.7).
+pub fn http_date(text: &str) -> Option<UnixMillis> {
+    let since = httpdate::parse_http_date(text)
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    Some(UnixMillis(i64::try_from(since.as_millis()).ok()?))
+}
+
+/// Whether `url`'s host is this machine by its name or address.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, TransportError> {
+    let unusable =
+        |problem: &str| TransportError::Tls(format!("CA file {} {problem}", path.display()));
+    let pem = std::fs::read(path).map_err(|e| unusable(&format!("cannot be read: {e}")))?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(unusable("holds no PEM certificate")),
+    }
+}
+
+/// An error with its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
