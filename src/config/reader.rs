@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::ParseOptions;
 use super::finding::{At, Finding, quoted};
 use super::nearest::nearest;
+use super::{ParseOptions, keys};
 
 /// One key of a table, as documented.
 #[derive(Debug)]
@@ -239,13 +239,12 @@ impl<'a> Reader<'a> {
                 self.error(&at, problem, remedy);
             } else if let Some(meant) = nearest(name, known()) {
                 self.error(&at, "unknown key", format!("did you mean {meant:?}?"));
+            } else if let Some(owner) = keys::owner(name) {
+                self.error(&at, "unknown key", format!("it is a key of {owner}"));
             } else {
                 let all: Vec<_> = known().collect();
-                self.error(
-                    &at,
-                    "unknown key",
-                    format!("the keys here are {}", all.join(", ")),
-                );
+                let remedy = format!("the keys here are {}", all.join(", "));
+                self.error(&at, "unknown key", remedy);
             }
         }
     }
