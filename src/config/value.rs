@@ -239,7 +239,10 @@ pub(super) struct Item<T> {
     pub(super) value: T,
 }
 
-/// An array without equal elements. Elements that were refused are left out: with their
+/// Longest list. Each element is compared with every other.
+const MAX_ITEMS: usize = 1000;
+
+/// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
 /// errors noted, the file is refused anyway, and the others can still be judged.
 #[derive(Debug)]
 pub(super) struct List<T> {
@@ -272,19 +275,18 @@ impl<T: Value + PartialEq> Value for List<T> {
             reader.error(at, problem, remedy);
             return None;
         };
+        if array.len() > MAX_ITEMS {
+            let problem = format!("has more than {MAX_ITEMS} elements");
+            reader.error(at, problem, "write fewer");
+            return None;
+        }
         let mut items: Vec<Item<T>> = Vec::new();
         for (index, element) in array.iter().enumerate() {
             let at = at.item(index, element.span());
             let Some(value) = T::read(reader, &at, element.get_ref()) else {
                 continue;
             };
-            // Compared with a bounded number, so that a huge list costs no square of its length.
-            if items
-                .iter()
-                .rev()
-                .take(1000)
-                .any(|item| item.value == value)
-            {
+            if items.iter().any(|item| item.value == value) {
                 reader.error(&at, "is listed twice", "remove one of the two");
                 continue;
             }

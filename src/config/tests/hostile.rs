@@ -143,6 +143,8 @@ fn deep_and_wide_files_are_refused_or_read_without_harm() {
         format!("a = {}", "[".repeat(100_000)),
         format!("a = {}{}", "[".repeat(1000), "]".repeat(1000)),
         format!("a = {}1{}", "{ a = ".repeat(1000), " }".repeat(1000)),
+        format!("a{} = 1", ".a".repeat(200_000)),
+        format!("[a{}]", ".a".repeat(200_000)),
         wide_list,
         wide,
         "[[route]]\n".repeat(2_000),
@@ -151,6 +153,29 @@ fn deep_and_wide_files_are_refused_or_read_without_harm() {
     ] {
         assert!(parse_text(&text).is_err());
     }
+}
+
+#[test]
+fn errors_and_lists_have_their_limits() {
+    let many: String = (0..5000).map(|n| format!("k{n} = 1\n")).collect();
+    let errors = parse_text(&format!("[server]\n{many}")).unwrap_err();
+    assert_eq!(errors.errors.len(), 1000);
+    let broken = "= 1\n".repeat(5000);
+    assert_eq!(parse_text(&broken).unwrap_err().errors.len(), 1000);
+
+    let audiences = |n: usize| (0..n).map(|n| format!("'{n}',")).collect::<String>();
+    let text = |n| {
+        format!(
+            "[[issuer]]\nname = 'i'\nurl = 'https://i.example'\naudiences = [{}]\n\
+             [[route]]\nname = 'r'\nupstream = 'https://u.example'\nissuers = ['i']",
+            audiences(n)
+        )
+    };
+    parse_text(&text(1000)).unwrap();
+    assert_eq!(
+        parse_text(&text(1001)).unwrap_err().to_string(),
+        "t.toml:4: issuer \"i\": key \"audiences\": has more than 1000 elements; write fewer"
+    );
 }
 
 #[test]
