@@ -23,7 +23,7 @@ pub(super) const MAX_FLIGHTS: usize = 4096;
 
 /// Memory of identities that nobody asks for is freed after this. Whether a credential is
 /// good is never decided by it.
-const IDLE: Duration = Duration::from_secs(900);
+const IDLE: Duration = Duration::from_mins(15);
 
 /// A renewal that brought nothing better is not tried again at once.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -51,6 +51,12 @@ pub(super) struct Desk {
 struct Traffic {
     flights: HashMap<Identity, Flight>,
     backoff: Backoff,
+}
+
+/// How somebody without a hit gets a lease.
+enum Approach {
+    Current(Leased),
+    Wait(Flight, Lookup),
 }
 
 /// What an exchange came to.
@@ -98,7 +104,11 @@ impl Desk {
     }
 
     /// The hot path. Starts a renewal when it is time for one, and waits for nothing.
-    pub(super) fn hit(self: &Arc<Self>, identity: Identity, request: &SwapRequest) -> Option<Leased> {
+    pub(super) fn hit(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+    ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
         let now = self.now();
         if !generation.is_usable(now) {
@@ -118,22 +128,9 @@ impl Desk {
         request: &SwapRequest,
         rejected: Option<u64>,
     ) -> Result<Leased, LeaseError> {
-        let (mut flight, lookup) = {
-            let now = self.now();
-            let mut traffic = self.traffic();
-            if let Some(generation) = self.current.get(&identity) {
-                if Some(generation.number) != rejected && generation.is_usable(now) {
-                    return Ok(leased(generation));
-                }
-                self.current.invalidate(&identity);
-            }
-            match traffic.flights.get(&identity) {
-                Some(flight) => (flight.clone(), Lookup::Joined),
-                None => {
-                    self.may_start(&traffic, identity, now)?;
-                    (self.start(&mut traffic, identity, request), Lookup::Fetched)
-                }
-            }
+        let (mut flight, lookup) = match self.approach(identity, request, rejected)? {
+            Approach::Current(leased) => return Ok(leased),
+            Approach::Wait(flight, lookup) => (flight, lookup),
         };
         let landed = flight.wait_for(Option::is_some).await;
         let landed = landed.map_or_else(|_| None, |landed| landed.clone());
@@ -146,10 +143,36 @@ impl Desk {
         }
     }
 
+    fn approach(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+        rejected: Option<u64>,
+    ) -> Result<Approach, LeaseError> {
+        let now = self.now();
+        let mut traffic = self.traffic();
+        if let Some(generation) = self.current.get(&identity) {
+            if Some(generation.number) != rejected && generation.is_usable(now) {
+                return Ok(Approach::Current(leased(generation)));
+            }
+            self.current.invalidate(&identity);
+        }
+        if let Some(flight) = traffic.flights.get(&identity) {
+            return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
+        }
+        self.may_start(&traffic, identity, now)?;
+        let flight = self.start(&mut traffic, identity, request);
+        Ok(Approach::Wait(flight, Lookup::Fetched))
+    }
+
     /// Drops generation `number` if it is the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
         let _traffic = self.traffic();
-        if self.current.get(&identity).is_some_and(|g| g.number == number) {
+        if self
+            .current
+            .get(&identity)
+            .is_some_and(|g| g.number == number)
+        {
             self.current.invalidate(&identity);
         }
     }
