@@ -1,5 +1,7 @@
 //! The MAC over one request, and what its parts may consist of.
 
+use std::net::Ipv6Addr;
+
 use aws_lc_rs::hmac;
 
 use super::header::HawkError;
@@ -78,13 +80,19 @@ pub(super) fn check_request(method: &str, target: &str, host: &str) -> Result<()
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     check("method", method, token)?;
     check_target(target)?;
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let literal = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'[' | b']');
-    if host.contains(':') {
-        check("host", host, literal)
-    } else {
-        check("host", host, name)
+    check_host(host)
+}
+
+fn check_host(host: &str) -> Result<(), HawkError> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(host);
+    if bare.parse::<Ipv6Addr>().is_ok() {
+        return Ok(());
     }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    check("host", host, allowed)
 }
 
 /// Origin form, visible ASCII only. The reference implementation parses and rewrites a
