@@ -4,6 +4,7 @@
 mod cache;
 pub mod fixed;
 pub mod mint;
+pub mod scope;
 mod source;
 
 pub use cache::{CacheLimits, Lease, LeaseError, Leased, Source};
