@@ -149,7 +149,7 @@ mod tests {
             }],
             total: Duration::from_micros(12_345),
             admission: Duration::from_micros(45),
-            upstream: Some(Duration::from_micros(12_000)),
+            upstream: Some(Duration::from_millis(12)),
             received: 10,
             sent: 20,
         }
