@@ -5,6 +5,7 @@ mod cache;
 pub mod fixed;
 mod identity;
 pub mod mint;
+pub mod scope;
 mod source;
 
 pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
