@@ -2,3 +2,8 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod taskcluster;
+pub mod taskcluster_login;
+pub mod taskcluster_oauth;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -75,7 +75,7 @@ fn options() -> SourceOptions {
         limits: CacheLimits {
             max_entries: 1000,
             max_age: Duration::from_hours(1),
-            refresh_ahead: Duration::from_secs(60),
+            refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(20),
         },
         timeout: TIMEOUT,
@@ -157,6 +157,7 @@ impl Rig {
         leased
     }
 
+    #[allow(clippy::unnecessary_wraps)]
     fn credential(&self, text: &str, life: u64) -> Answer {
         Ok(Issued {
             credential: Credential::Bearer(SecretString::from(text)),
