@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod fixed;
+mod local;
 pub mod mint;
 pub mod scope;
 mod source;
