@@ -2,3 +2,5 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod discovery;
+pub mod jwks;
