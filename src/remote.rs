@@ -7,3 +7,5 @@ pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod discovery;
+pub mod jwks;
