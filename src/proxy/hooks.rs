@@ -112,12 +112,6 @@ impl Hooks {
         session.set_read_timeout(Some(limits.timeout));
         session.set_write_timeout(Some(limits.timeout));
         session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
-        // Debug output of headers, ours or pingora's, leaves sensitive values out.
-        for name in [http::header::AUTHORIZATION, http::header::COOKIE] {
-            if let Some(value) = session.req_header_mut().headers.get_mut(&name) {
-                value.set_sensitive(true);
-            }
-        }
     }
 
     /// Refuses before anything went upstream; the caller's connection lives on where it
@@ -198,7 +192,13 @@ impl ProxyHttp for Hooks {
             context.gateway.admit(head).await
         };
         match admitted {
-            Ok(admission) => context.admission = Some(admission),
+            Ok(admission) => {
+                context.admission = Some(admission);
+                // Not needed any more, and each attempt begins with a copy of this head.
+                session
+                    .req_header_mut()
+                    .remove_header(&http::header::AUTHORIZATION);
+            }
             Err(mut refused) => {
                 let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
                 context.refused = Some(refused);
