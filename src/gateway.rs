@@ -101,13 +101,13 @@ impl Gateway {
                     NoRoute::Unmatched => Reason::NoRoute,
                     NoRoute::Ambiguous => Reason::BadRequest,
                 };
-                return Err(Refused::before_routing(reason.into()));
+                return Err(Box::new(Refused::before_routing(reason.into())));
             }
         };
         let mut admission = Admission::to(route);
         match self.authenticate_and_lease(&mut admission, head).await {
             Ok(()) => Ok(admission),
-            Err(rejection) => Err(admission.refused(rejection)),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
@@ -256,26 +256,26 @@ impl Admission {
         }
     }
 
-    fn refused(self, rejection: Rejection) -> Box<Refused> {
-        Box::new(Refused {
+    fn refused(self, rejection: Rejection) -> Refused {
+        Refused {
             issuer: self.caller.issuer().cloned(),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,
             rejection,
-        })
+        }
     }
 }
 
 impl Refused {
-    fn before_routing(rejection: Rejection) -> Box<Self> {
-        Box::new(Self {
+    fn before_routing(rejection: Rejection) -> Self {
+        Self {
             rejection,
             route: None,
             issuer: None,
             verification: None,
             lookup: None,
-        })
+        }
     }
 }
 
@@ -308,3 +308,6 @@ impl From<FetchError> for Rejection {
         rejection.because(cause)
     }
 }
+
+#[cfg(test)]
+mod tests;

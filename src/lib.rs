@@ -12,6 +12,7 @@ pub mod config;
 pub mod credential;
 pub mod gateway;
 pub mod hawk;
+pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod remote;
