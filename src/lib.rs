@@ -18,3 +18,13 @@ pub mod proxy;
 pub mod remote;
 pub mod secret;
 pub mod token;
+
+/// This build's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The revision that this build was made from: `HAWKGATE_REVISION` at build time.
+pub const REVISION: &str = match option_env!("HAWKGATE_REVISION") {
+    Some(revision) => revision,
+    None => UNKNOWN_REVISION,
+};
+const UNKNOWN_REVISION: &str = "unknown";
