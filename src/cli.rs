@@ -8,6 +8,7 @@ mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -20,7 +21,7 @@ use hawkgate::config::LogFormat;
 #[derive(Parser, Debug)]
 #[command(
     name = "hawkgate",
-    version = hawkgate::VERSION_AND_REVISION,
+    version = version(),
     arg_required_else_help = true,
     after_help = "Never seen it before? Run `hawkgate demo`: it needs nothing and explains itself.\n\n\
         Exit codes: 0 done, 1 invalid configuration or failure, 2 wrong usage."
@@ -28,6 +29,12 @@ use hawkgate::config::LogFormat;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| format!("{} (revision {})", hawkgate::VERSION, hawkgate::REVISION));
+    &TEXT
 }
 
 #[derive(Subcommand, Debug)]
@@ -155,7 +162,14 @@ mod tests {
             Command::Run(run) => run,
             other => panic!("{other:?}"),
         };
-        let run = parse(&["hawkgate", "run", "--config", "a.toml", "--log-format", "text"]);
+        let run = parse(&[
+            "hawkgate",
+            "run",
+            "--config",
+            "a.toml",
+            "--log-format",
+            "text",
+        ]);
         assert_eq!(run.config.path, PathBuf::from("a.toml"));
         assert!(matches!(run.log_format, Some(Format::Text)));
     }

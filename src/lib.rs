@@ -10,6 +10,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod demo;
 pub mod gateway;
 pub mod hawk;
 pub mod log;
@@ -25,6 +26,5 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The revision that this build was made from: `HAWKGATE_REVISION` at build time.
 pub const REVISION: &str = match option_env!("HAWKGATE_REVISION") {
     Some(revision) => revision,
-    None => UNKNOWN_REVISION,
+    None => "unknown",
 };
-const UNKNOWN_REVISION: &str = "unknown";

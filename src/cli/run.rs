@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use hawkgate::app::{self, Running, Surroundings};
 use hawkgate::clock::SystemClock;
-use hawkgate::config::{self, Config, LogFormat};
+use hawkgate::config::{self, Address, Config, LogFormat};
 use hawkgate::log::Logging;
 
 use super::{Run, process};
@@ -30,23 +30,23 @@ pub(super) fn main(args: &Run) -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn prepare_and_serve(path: &Path, format: Option<LogFormat>) -> Result<(), Failure> {
-    let loaded = config::load(path)?;
+    let (config, warnings) = config::check(path)?;
     let clock = SystemClock::shared();
-    let format = format.unwrap_or(loaded.config.log.format);
-    let logging = Logging::install(&loaded.config.log.level, format, clock.clone())?;
-    for warning in &loaded.warnings {
+    let format = format.unwrap_or(config.log.format);
+    let logging = Logging::install(&config.log.level, format, clock.clone())?;
+    for warning in &warnings {
         tracing::warn!("{warning}");
     }
     if let Err(error) = process::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
     process::install_crypto();
-    let runtime = process::runtime(loaded.config.server.threads)?;
+    let runtime = process::runtime(config.server.threads)?;
     let surroundings = Surroundings {
         clock,
         access_log: logging.access(),
     };
-    let end = runtime.block_on(serve(loaded.config, surroundings));
+    let end = runtime.block_on(serve(config, surroundings));
     if let Err(error) = &end {
         tracing::error!(%error, "hawkgate ends");
     }
@@ -60,7 +60,10 @@ async fn serve(config: Config, surroundings: Surroundings) -> Result<(), Failure
     let running = app::start(config, surroundings).await?;
     announce(&running);
     let first = signals.end().await;
-    tracing::info!(signal = first, "draining: no new connections, requests under way finish");
+    tracing::info!(
+        signal = first,
+        "draining: no new connections, requests under way finish"
+    );
     tokio::select! {
         () = running.drain() => {
             tracing::info!("drained");
@@ -75,10 +78,17 @@ async fn serve(config: Config, surroundings: Surroundings) -> Result<(), Failure
 
 fn announce(running: &Running) {
     for address in &running.listeners {
-        tracing::info!(%address, "listening for callers");
+        tracing::info!(address = shown(address), "listening for callers");
     }
-    let version = hawkgate::VERSION;
-    tracing::info!(address = %running.admin, version, "metrics and health; hawkgate is up");
+    let (admin, version) = (shown(&running.admin), hawkgate::VERSION);
+    tracing::info!(admin, version, "hawkgate is up; metrics and health are at the admin address");
+}
+
+fn shown(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
 }
 
 /// The signals that a run listens to. Made before anything is started, so that none that
