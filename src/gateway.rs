@@ -308,3 +308,6 @@ impl From<FetchError> for Rejection {
         rejection.because(cause)
     }
 }
+
+#[cfg(test)]
+mod tests;

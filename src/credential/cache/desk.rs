@@ -98,7 +98,11 @@ impl Desk {
     }
 
     /// The hot path. Starts a renewal when it is time for one, and waits for nothing.
-    pub(super) fn hit(self: &Arc<Self>, identity: Identity, request: &SwapRequest) -> Option<Leased> {
+    pub(super) fn hit(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+    ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
         let now = self.now();
         if !generation.is_usable(now) {
@@ -149,7 +153,11 @@ impl Desk {
     /// Drops generation `number` if it is the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
         let _traffic = self.traffic();
-        if self.current.get(&identity).is_some_and(|g| g.number == number) {
+        if self
+            .current
+            .get(&identity)
+            .is_some_and(|g| g.number == number)
+        {
             self.current.invalidate(&identity);
         }
     }

@@ -185,7 +185,11 @@ mod tests {
 
     #[test]
     fn is_renewed_ahead_and_jitter_only_shortens_the_lead() {
-        for (jitter, due) in [(0.0, 895.0 - 60.0), (1.0, 895.0 - 45.0), (9.0, 895.0 - 45.0)] {
+        for (jitter, due) in [
+            (0.0, 895.0 - 60.0),
+            (1.0, 895.0 - 45.0),
+            (9.0, 895.0 - 45.0),
+        ] {
             let generation = generation(Some(900), 60, jitter);
             assert!(!generation.claim_renewal(after(due - 0.002)), "{jitter}");
             assert!(generation.claim_renewal(after(due)), "{jitter}");

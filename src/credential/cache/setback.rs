@@ -218,13 +218,7 @@ mod tests {
         let mut setback = None;
         let mut waits = Vec::new();
         for _ in 0..3 {
-            let next = Setback::after(
-                unavailable(None),
-                setback.as_ref(),
-                secs(0),
-                &limits(),
-                0.0,
-            );
+            let next = Setback::after(unavailable(None), setback.as_ref(), secs(0), &limits(), 0.0);
             waits.push(next.until.as_millis());
             setback = Some(next);
         }
@@ -245,16 +239,10 @@ mod tests {
         let mut backoff = Backoff::default();
         backoff.unavailable(A, None, secs(1), 0.0);
         backoff.unavailable(B, None, secs(1), 0.0);
-        assert_eq!(
-            backoff.remaining(secs(1)),
-            Some(Duration::from_millis(500))
-        );
+        assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
         // Failures of the same moment count once.
         backoff.unavailable(A, None, secs(1), 0.0);
-        assert_eq!(
-            backoff.remaining(secs(1)),
-            Some(Duration::from_millis(500))
-        );
+        assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
         // The next one after the wait counts.
         backoff.unavailable(B, None, secs(2), 0.0);
         assert_eq!(backoff.remaining(secs(2)), Some(secs(1)));
