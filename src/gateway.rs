@@ -176,9 +176,10 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
     if let Some(workload) = &route.workload_token
         && !headers.contains_key(http::header::AUTHORIZATION)
     {
-        return workload.current.load().as_ref().clone().ok_or_else(|| {
+        return workload.current().ok_or_else(|| {
+            let file = workload.file().display();
             Rejection::from(Reason::WorkloadTokenUnavailable)
-                .because(format!("{} holds no token", workload.path.display()))
+                .because(format!("{file} holds no token"))
         });
     }
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
