@@ -108,7 +108,7 @@ impl CredentialSource for MintSource {
             expiry: theirs.plus(lifetime),
         }
         .sign()
-        .map_err(minting_failed)?;
+        .map_err(|error| minting_failed(&error))?;
         Ok(Issued {
             credential: local::credential(&credentials)?,
             expires_at: Some(ours.plus(lifetime)),
@@ -116,7 +116,7 @@ impl CredentialSource for MintSource {
     }
 }
 
-fn minting_failed(error: CertificateError) -> FetchError {
+fn minting_failed(error: &CertificateError) -> FetchError {
     match error {
         CertificateError::NoRandomness => FetchError::Unavailable {
             cause: error.to_string(),
