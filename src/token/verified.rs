@@ -72,6 +72,23 @@ impl VerifiedToken {
     }
 }
 
+#[cfg(test)]
+impl VerifiedToken {
+    /// As if verified; there is no such way outside unit tests.
+    pub(crate) fn for_tests(issuer: &str, subject: &str, client: Option<&str>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            subject: subject.to_owned(),
+            client: client.map(str::to_owned),
+            scopes: Vec::new(),
+            permissions: Vec::new(),
+            expires_at: UnixMillis(i64::MAX),
+            claims: serde_json::Map::new(),
+            digest: TokenDigest([0; 32]),
+        }
+    }
+}
+
 /// Who stands behind a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
