@@ -114,6 +114,10 @@ impl CredentialSource for MintSource {
             expires_at: Some(ours.plus(lifetime)),
         })
     }
+
+    fn is_local(&self) -> bool {
+        true
+    }
 }
 
 fn minting_failed(error: &CertificateError) -> FetchError {
