@@ -2,19 +2,25 @@
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
 pub mod outcome;
+mod path;
+mod pending;
+mod recovery;
 pub mod rejection;
 pub mod route;
+
+pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::clock::{SharedClock, UnixMillis};
-use crate::credential::Lease;
-use crate::token::Caller;
-use outcome::{Lookup, UnauthorizedReason};
-use rejection::Rejection;
-use route::{Route, RouteTable};
+use crate::clock::SharedClock;
+use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
+use crate::hawk::{self, SignedRequest};
+use crate::token::{BearerToken, Caller, VerifiedToken};
+use outcome::Lookup;
+use rejection::{Reason, Rejection};
+use route::{NoRoute, Route, RouteTable};
 
 /// Everything that one configuration means, ready to decide. Immutable but for caches;
 /// swapped whole on reload.
@@ -50,32 +56,10 @@ pub struct Admission {
     pub verification: Option<&'static str>,
     /// How the credential was come by.
     pub lookup: Option<Lookup>,
+    bearer: Option<BearerToken>,
     lease: Option<Lease>,
-}
-
-/// What the upstream said with its 401.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamAnswer {
-    /// Its `Date`, if it had a readable one.
-    pub date: Option<UnixMillis>,
-}
-
-/// Whether the request can be sent once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replayable {
-    /// Head and body are all there, or there is no body.
-    Yes,
-    /// For this reason not.
-    No(UnauthorizedReason),
-}
-
-/// What to do about a 401.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovery {
-    /// Sign anew and send again.
-    Replay(UnauthorizedReason),
-    /// Give the 401 to the caller.
-    PassThrough(UnauthorizedReason),
+    corrected_clock: bool,
+    replaced_credential: bool,
 }
 
 /// A refusal together with how far the request had come, for metrics and logs.
@@ -93,31 +77,237 @@ pub struct Refused {
     pub lookup: Option<Lookup>,
 }
 
-impl Gateway {
-    /// Routes and authenticates a request and gets its credential.
-    pub async fn admit(&self, _head: Head<'_>) -> Result<Admission, Refused> {
-        todo!()
-    }
-
-    /// The header to put on this attempt, if the route signs: `(name, value)` is always
-    /// `Authorization` for now. Call once per attempt, with the target as it goes out.
-    pub fn sign(
-        &self,
-        _admission: &Admission,
-        _method: &Method,
-        _target: &str,
-    ) -> Result<Option<HeaderValue>, Rejection> {
-        todo!()
-    }
-
-    /// The upstream answered 401: drops the credential, and when the request is
-    /// `replayable` gets another or learns the clock offset.
-    pub async fn recover(
-        &self,
-        _admission: &mut Admission,
-        _answer: UpstreamAnswer,
-        _replayable: Replayable,
-    ) -> Recovery {
-        todo!()
+impl Caller {
+    /// The configured name of the issuer that vouches, or will be asked to.
+    pub fn issuer(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Verified(token) => Some(token.issuer()),
+            Self::Delegated { issuer, .. } => Some(issuer),
+            Self::Anonymous => None,
+        }
     }
 }
+
+impl Gateway {
+    /// Routes and authenticates a request and gets its credential.
+    ///
+    /// # Errors
+    /// With the refusal to send, and what was known by then.
+    pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+        let route = match self.routes.find(head.host, head.target, head.method) {
+            Ok(route) => Arc::clone(route),
+            Err(reason) => {
+                let reason = match reason {
+                    NoRoute::Unmatched => Reason::NoRoute,
+                    NoRoute::Ambiguous => Reason::BadRequest,
+                };
+                return Err(Box::new(Refused::before_routing(reason.into())));
+            }
+        };
+        let mut admission = Admission::to(route);
+        match self.authenticate_and_lease(&mut admission, head).await {
+            Ok(()) => Ok(admission),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
+        }
+    }
+
+    async fn authenticate_and_lease(
+        &self,
+        admission: &mut Admission,
+        head: Head<'_>,
+    ) -> Result<(), Rejection> {
+        if !admission.route.anonymous {
+            let bearer = bearer(&admission.route, head.headers)?;
+            admission.authenticate(bearer).await?;
+        }
+        // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
+        // not signed, so it needs no credential either.
+        if hawk::bewit::has_bewit(head.target) {
+            return Ok(());
+        }
+        admission.lease().await
+    }
+
+    /// The `Authorization` value to put on this attempt, if the route signs. Call once per
+    /// attempt, with method and target as they go out.
+    ///
+    /// # Errors
+    /// When the header would pass Taskcluster's limit.
+    pub fn sign(
+        &self,
+        admission: &Admission,
+        method: &Method,
+        target: &str,
+    ) -> Result<Option<HeaderValue>, Rejection> {
+        let Some(lease) = &admission.lease else {
+            return Ok(None);
+        };
+        let upstream = &admission.route.upstream;
+        let value = match lease.credential() {
+            Credential::Taskcluster { signer, .. } => {
+                let request = SignedRequest {
+                    at: self.clock.now().offset_by(upstream.clock_offset()),
+                    nonce: &hawk::nonce(),
+                    method: method.as_str(),
+                    target,
+                    host: &upstream.host,
+                    port: upstream.signed_port,
+                    payload_hash: None,
+                };
+                signer.authorization(&request).map_err(|e| {
+                    Rejection::from(Reason::CredentialTooLarge).because(e.to_string())
+                })?
+            }
+            Credential::Bearer(token) => format!("Bearer {}", token.expose()),
+        };
+        let mut value = HeaderValue::try_from(value).map_err(|_| {
+            Rejection::from(Reason::ExchangeFailed)
+                .because("the credential has characters that cannot stand in a header")
+        })?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// The caller's token, or the workload's own where the route has one and the caller sent
+/// no Authorization at all.
+fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> {
+    if let Some(workload) = &route.workload_token
+        && !headers.contains_key(http::header::AUTHORIZATION)
+    {
+        return workload.current.load().as_ref().clone().ok_or_else(|| {
+            Rejection::from(Reason::WorkloadTokenUnavailable)
+                .because(format!("{} holds no token", workload.path.display()))
+        });
+    }
+    pending::from_headers(headers)
+        .map_err(|_| Rejection::from(Reason::InvalidAuthorization))?
+        .ok_or_else(|| Reason::MissingToken.into())
+}
+
+impl Admission {
+    fn to(route: Arc<Route>) -> Self {
+        Self {
+            route,
+            caller: Caller::Anonymous,
+            verification: None,
+            lookup: None,
+            bearer: None,
+            lease: None,
+            corrected_clock: false,
+            replaced_credential: false,
+        }
+    }
+
+    /// Who signs upstream, for the access log; not a secret.
+    pub fn client_id(&self) -> Option<&str> {
+        match self.lease.as_ref()?.credential() {
+            Credential::Taskcluster { client_id, .. } => Some(client_id),
+            Credential::Bearer(_) => None,
+        }
+    }
+
+    async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
+        match pending::authenticate(&bearer, &self.route.issuers).await {
+            Ok(authenticated) => {
+                self.verification = Some(authenticated.how);
+                self.caller = authenticated.caller;
+            }
+            Err(error) => {
+                self.verification = Some("failed");
+                return Err(error.into());
+            }
+        }
+        self.bearer = Some(bearer);
+        if let Caller::Verified(token) = &self.caller {
+            require_scopes(&self.route.require_scopes, token)?;
+        }
+        Ok(())
+    }
+
+    async fn lease(&mut self) -> Result<(), Rejection> {
+        let Some(source) = self.route.source.clone() else {
+            return Ok(());
+        };
+        let leased = source.lease(&self.swap_request()).await;
+        self.hold(leased)
+    }
+
+    fn hold(&mut self, leased: Result<Leased, LeaseError>) -> Result<(), Rejection> {
+        match leased {
+            Ok(Leased { lease, lookup }) => {
+                self.lease = Some(lease);
+                self.lookup = Some(lookup);
+                Ok(())
+            }
+            Err(LeaseError { cause, lookup }) => {
+                self.lookup = Some(lookup);
+                Err(cause.into())
+            }
+        }
+    }
+
+    fn swap_request(&self) -> SwapRequest {
+        SwapRequest {
+            caller: self.caller.clone(),
+            bearer: self.bearer.clone(),
+            scopes: None,
+            clock_offset: self.route.upstream.clock_offset(),
+        }
+    }
+
+    fn refused(self, rejection: Rejection) -> Refused {
+        Refused {
+            issuer: self.caller.issuer().cloned(),
+            route: Some(self.route),
+            verification: self.verification,
+            lookup: self.lookup,
+            rejection,
+        }
+    }
+}
+
+impl Refused {
+    fn before_routing(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            route: None,
+            issuer: None,
+            verification: None,
+            lookup: None,
+        }
+    }
+}
+
+fn require_scopes(required: &[String], token: &VerifiedToken) -> Result<(), Rejection> {
+    if required.iter().all(|scope| token.scopes().contains(scope)) {
+        return Ok(());
+    }
+    Err(Rejection {
+        required_scopes: Some(required.join(" ")),
+        ..Reason::InsufficientScope.into()
+    })
+}
+
+impl From<FetchError> for Rejection {
+    fn from(error: FetchError) -> Self {
+        let cause = error.to_string();
+        let rejection = match error {
+            FetchError::Refused(_) => Reason::TokenRefused.into(),
+            FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
+            FetchError::Unavailable { retry_after, .. } => {
+                let rejection = Self::from(Reason::ExchangeUnavailable);
+                Self {
+                    retry_after: retry_after.or(rejection.retry_after),
+                    ..rejection
+                }
+            }
+            FetchError::BadAnswer(_) => Reason::ExchangeFailed.into(),
+            FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
+        };
+        rejection.because(cause)
+    }
+}
+
+#[cfg(test)]
+mod tests;

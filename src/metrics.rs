@@ -1,1 +1,241 @@
-//! Prometheus families.
+//! Everything that `/metrics` shows. The only module that knows `prometheus`: others hand
+//! over an [`Outcome`], wrap a source, or give a closure to be read at scrape time.
+//!
+//! Labels are names from the configuration or members of closed sets, so the number of
+//! series is bounded by the configuration.
+
+mod families;
+mod family;
+mod series;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{IntGauge, Registry, TextEncoder};
+
+use crate::clock::{SharedClock, UnixMillis};
+use crate::credential::CredentialSource;
+use crate::gateway::outcome::Outcome;
+use crate::token::KeyRefresh;
+use families::Families;
+pub use series::Names;
+use series::Series;
+pub use source::MeteredSource;
+
+/// The content type of [`Metrics::render`]'s text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// A metric could not be set up. Names are fixed, so this is a fault of the program.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct MetricsError(String);
+
+impl From<prometheus::Error> for MetricsError {
+    fn from(error: prometheus::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+/// Values that are read when they are scraped. Replaced whole on reload.
+#[derive(Default)]
+pub struct Watched {
+    cache_entries: Vec<(Arc<str>, Read<u64>)>,
+    jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
+    log_lines_dropped: Option<Read<u64>>,
+}
+
+impl Watched {
+    /// How many identities `source` has cached.
+    pub fn cache_entries(
+        &mut self,
+        source: &Arc<str>,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.cache_entries.push((source.clone(), Box::new(read)));
+    }
+
+    /// How long ago `issuer`'s keys were last had; `None` while they never were.
+    pub fn jwks_age(
+        &mut self,
+        issuer: &Arc<str>,
+        read: impl Fn() -> Option<Duration> + Send + Sync + 'static,
+    ) {
+        self.jwks_age.push((issuer.clone(), Box::new(read)));
+    }
+
+    /// How many log lines were dropped since the start.
+    pub fn log_lines_dropped(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.log_lines_dropped = Some(Box::new(read));
+    }
+}
+
+/// The metrics of one hawkgate.
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    series: ArcSwap<Series>,
+    watched: Mutex<Watched>,
+}
+
+impl Metrics {
+    /// Registers every family; those without names to wait for are exported at once.
+    ///
+    /// # Errors
+    /// Never with the families as they are; see [`MetricsError`].
+    pub fn new(version: &str, revision: &str) -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let families = Families::register(&registry)?;
+        families.build_info.child([version, revision]).set(1);
+        for result in ["success", "failure"] {
+            families.config_reloads.child([result]);
+        }
+        Ok(Self {
+            series: ArcSwap::from_pointee(Series::new(&Names::default(), &families)),
+            registry,
+            families,
+            watched: Mutex::default(),
+        })
+    }
+
+    /// A configuration takes effect: its names become labels, its values are watched
+    /// instead of the earlier ones. `now` is when.
+    pub fn configure(&self, names: &Names, watched: Watched, now: UnixMillis) {
+        for issuer in &names.issuers {
+            for result in [
+                KeyRefresh::Changed,
+                KeyRefresh::Unchanged,
+                KeyRefresh::Failed,
+            ] {
+                self.families
+                    .jwks_refreshes
+                    .child([issuer, refresh_label(result)]);
+            }
+        }
+        self.series
+            .store(Arc::new(Series::new(names, &self.families)));
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+        self.families.config_loaded_at.set(now.as_secs());
+    }
+
+    /// A reload ended, well or not; on success [`Metrics::configure`] was called too.
+    pub fn reloaded(&self, success: bool) {
+        let result = if success { "success" } else { "failure" };
+        self.families.config_reloads.child([result]).inc();
+    }
+
+    /// A request begins; it is in flight until the guard is dropped.
+    pub fn in_flight(&self) -> InFlight {
+        self.families.in_flight.inc();
+        InFlight(self.families.in_flight.clone())
+    }
+
+    /// A request has ended.
+    pub fn record(&self, outcome: &Outcome) {
+        let families = &self.families;
+        let series = self.series.load();
+        let route = series.route(outcome.route.as_ref());
+        if let Some(count) = route.requests(&families.requests, outcome.ending, outcome.code) {
+            count.inc();
+        }
+        route.duration.observe(outcome.total.as_secs_f64());
+        if let Some(upstream) = outcome.upstream {
+            route.upstream.observe(upstream.as_secs_f64());
+        }
+        for answer in &outcome.unauthorized {
+            let child = route.unauthorized(&families.unauthorized, answer.action, answer.reason);
+            if let Some(count) = child {
+                count.inc();
+            }
+        }
+        if let Some(result) = outcome.verification {
+            series.verification(outcome.issuer.as_ref(), result).inc();
+        }
+        let lookup = outcome
+            .lookup
+            .and_then(|l| series.lookup(outcome.source.as_ref(), l));
+        let rejection = outcome.rejection.and_then(|r| series.rejection(r));
+        for count in [lookup, rejection].into_iter().flatten() {
+            count.inc();
+        }
+    }
+
+    /// `source`, counted and timed under `name`.
+    pub fn meter(
+        &self,
+        name: &str,
+        source: Arc<dyn CredentialSource>,
+        clock: SharedClock,
+    ) -> Arc<MeteredSource> {
+        Arc::new(MeteredSource::new(name, source, clock, &self.families))
+    }
+
+    /// An attempt to refresh `issuer`'s keys has ended. Not for the hot path.
+    pub fn keys_refreshed(&self, issuer: &str, result: KeyRefresh) {
+        let labels = [issuer, refresh_label(result)];
+        self.families.jwks_refreshes.child(labels).inc();
+    }
+
+    /// The text exposition format, with watched values read now.
+    ///
+    /// # Errors
+    /// When a family cannot be encoded; never with the families as they are.
+    pub fn render(&self) -> Result<String, MetricsError> {
+        // Held to the end, so that two scrapes at once do not clear each other's gauges.
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(&watched);
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+
+    fn read(&self, watched: &Watched) {
+        let families = &self.families;
+        families.cache_entries.clear();
+        for (source, read) in &watched.cache_entries {
+            let entries = i64::try_from(read()).unwrap_or(i64::MAX);
+            families.cache_entries.child([source]).set(entries);
+        }
+        families.jwks_age.clear();
+        for (issuer, read) in &watched.jwks_age {
+            if let Some(age) = read() {
+                let secs = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                families.jwks_age.child([issuer]).set(secs);
+            }
+        }
+        if let Some(read) = &watched.log_lines_dropped {
+            let dropped = &families.log_lines_dropped;
+            dropped.inc_by(read().saturating_sub(dropped.get()));
+        }
+    }
+}
+
+fn refresh_label(result: KeyRefresh) -> &'static str {
+    match result {
+        KeyRefresh::Changed => "changed",
+        KeyRefresh::Unchanged => "unchanged",
+        KeyRefresh::Failed => "failed",
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics(..)")
+    }
+}
+
+/// One request under way.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

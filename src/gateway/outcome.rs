@@ -75,6 +75,8 @@ labels! {
         Replayed = "replayed",
         /// Given to the caller.
         PassedThrough = "passed_through",
+        /// Answered by hawkgate: the credentials were rejected and no others are to be had.
+        Refused = "refused",
     }
 }
 
@@ -95,7 +97,7 @@ labels! {
         ExchangeFailed = "exchange_failed",
         /// hawkgate had not signed it (a bewit, or a route without a source).
         NotSigned = "not_signed",
-        /// The connection is no plain request any more (an upgrade).
+        /// The request cannot be sent again (its connection was upgraded, the caller is gone).
         NotReplayable = "not_replayable",
     }
 }

@@ -133,209 +133,47 @@ const fn row(status: u16, code: &'static str, challenge: Challenge, message: &'s
 }
 
 impl Reason {
+    // One line a refusal: the table is the documentation.
+    #[rustfmt::skip]
     fn row(self) -> Row {
         use Challenge::{Error, None, Plain};
         const TOKEN: Challenge = Error("invalid_token");
         match self {
-            Self::NoRoute => row(
-                404,
-                "NoRoute",
-                None,
-                "No route of this gateway takes this host, path and method.",
-            ),
-            Self::BadRequest => row(
-                400,
-                "InvalidRequest",
-                None,
-                "The request is ambiguous or not well-formed HTTP.",
-            ),
-            Self::MethodRefused => {
-                row(405, "MethodNotAllowed", None, "This method is not proxied.")
-            }
-            Self::HeaderTooLarge => row(
-                431,
-                "HeaderTooLarge",
-                None,
-                "The request's header is larger than this gateway accepts.",
-            ),
-            Self::UrlTooLong => row(
-                414,
-                "UrlTooLong",
-                None,
-                "The request's URL is longer than this gateway accepts.",
-            ),
-            Self::HeaderTimeout => row(
-                408,
-                "RequestTimeout",
-                None,
-                "The request's header did not arrive in time.",
-            ),
-            Self::BodyTimeout => row(
-                408,
-                "RequestTimeout",
-                None,
-                "The request's body stalled for too long.",
-            ),
-            Self::BodyTooLarge => row(
-                413,
-                "BodyTooLarge",
-                None,
-                "The request's body is larger than this gateway accepts.",
-            ),
-            Self::MissingToken => row(
-                401,
-                "AuthenticationFailed",
-                Plain,
-                "A bearer token is required: send `Authorization: Bearer <token>`.",
-            ),
-            Self::InvalidAuthorization => row(
-                400,
-                "InvalidRequest",
-                Error("invalid_request"),
-                "The Authorization header is malformed or was sent more than once.",
-            ),
-            Self::TokenMalformed => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not a well-formed JWT access token.",
-            ),
-            Self::TokenAlgorithm => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's signature algorithm is not accepted.",
-            ),
-            Self::TokenType => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not an access token of the expected type.",
-            ),
-            Self::TokenIssuer => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's issuer is not accepted here.",
-            ),
-            Self::TokenKey => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token was not signed with a current key of its issuer.",
-            ),
-            Self::TokenSignature => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's signature is not valid.",
-            ),
-            Self::TokenAudience => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is meant for another audience.",
-            ),
+            Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway takes this host, path and method."),
+            Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
+            Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
+            Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
+            Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),
+            Self::HeaderTimeout => row(408, "RequestTimeout", None, "The request's header did not arrive in time."),
+            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled for too long."),
+            Self::BodyTooLarge => row(413, "BodyTooLarge", None, "The request's body is larger than this gateway accepts."),
+            Self::MissingToken => row(401, "AuthenticationFailed", Plain, "A bearer token is required: send `Authorization: Bearer <token>`."),
+            Self::InvalidAuthorization => row(400, "InvalidRequest", Error("invalid_request"), "The Authorization header is malformed or was sent more than once."),
+            Self::TokenMalformed => row(401, "AuthenticationFailed", TOKEN, "The token is not a well-formed JWT access token."),
+            Self::TokenAlgorithm => row(401, "AuthenticationFailed", TOKEN, "The token's signature algorithm is not accepted."),
+            Self::TokenType => row(401, "AuthenticationFailed", TOKEN, "The token is not an access token of the expected type."),
+            Self::TokenIssuer => row(401, "AuthenticationFailed", TOKEN, "The token's issuer is not accepted here."),
+            Self::TokenKey => row(401, "AuthenticationFailed", TOKEN, "The token was not signed with a current key of its issuer."),
+            Self::TokenSignature => row(401, "AuthenticationFailed", TOKEN, "The token's signature is not valid."),
+            Self::TokenAudience => row(401, "AuthenticationFailed", TOKEN, "The token is meant for another audience."),
             Self::TokenExpired => row(401, "AuthenticationFailed", TOKEN, "The token has expired."),
-            Self::TokenNotYetValid => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not valid yet.",
-            ),
-            Self::TokenClaims => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "A required claim of the token is missing or malformed.",
-            ),
-            Self::TokenNotAllowed => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's client or subject is not accepted here.",
-            ),
-            Self::TokenBound => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is bound to a key and cannot be used as a plain bearer token.",
-            ),
-            Self::TokenRefused => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The credentials service refused the token.",
-            ),
-            Self::InsufficientScope => row(
-                403,
-                "InsufficientScopes",
-                Error("insufficient_scope"),
-                "The token lacks a scope that is required here.",
-            ),
-            Self::NotEntitled => row(
-                403,
-                "InsufficientScopes",
-                Error("insufficient_scope"),
-                "No upstream credentials can be given for this token.",
-            ),
-            Self::KeysUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The token's issuer cannot be reached to verify it. Try again later.",
-            ),
-            Self::WorkloadTokenUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The workload's own token is not available. Try again later.",
-            ),
-            Self::ExchangeUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The credentials service cannot be reached. Try again later.",
-            ),
-            Self::ExchangeFailed => row(
-                502,
-                "BadGateway",
-                None,
-                "The credentials service gave no usable answer.",
-            ),
-            Self::CredentialTooLarge => row(
-                502,
-                "BadGateway",
-                None,
-                "The credentials carry too many scopes to fit into one request header.",
-            ),
-            Self::UpstreamUnreachable => {
-                row(502, "BadGateway", None, "The upstream cannot be reached.")
-            }
-            Self::UpstreamTimeout => row(
-                504,
-                "GatewayTimeout",
-                None,
-                "The upstream did not answer in time.",
-            ),
-            Self::UpstreamFailed => row(
-                502,
-                "BadGateway",
-                None,
-                "The upstream broke off its answer or spoke no valid HTTP.",
-            ),
-            Self::Overloaded => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "This gateway has reached its limit of connections. Try again later.",
-            ),
-            Self::Internal => row(
-                500,
-                "InternalServerError",
-                None,
-                "An internal error of this gateway.",
-            ),
+            Self::TokenNotYetValid => row(401, "AuthenticationFailed", TOKEN, "The token is not valid yet."),
+            Self::TokenClaims => row(401, "AuthenticationFailed", TOKEN, "A required claim of the token is missing or malformed."),
+            Self::TokenNotAllowed => row(401, "AuthenticationFailed", TOKEN, "The token's client or subject is not accepted here."),
+            Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
+            Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
+            Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
+            Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
+            Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
+            Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
+            Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service gave no usable answer."),
+            Self::CredentialTooLarge => row(502, "BadGateway", None, "The credentials carry too many scopes to fit into one request header."),
+            Self::UpstreamUnreachable => row(502, "BadGateway", None, "The upstream cannot be reached."),
+            Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not answer in time."),
+            Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream broke off its answer or spoke no valid HTTP."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its limit of connections. Try again later."),
+            Self::Internal => row(500, "InternalServerError", None, "An internal error of this gateway."),
         }
     }
 
@@ -390,7 +228,7 @@ impl Rejection {
         match challenge {
             Challenge::None => {}
             Challenge::Plain => {
-                headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()))
+                headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()));
             }
             Challenge::Error(error) => {
                 let mut value = format!(
@@ -398,7 +236,9 @@ impl Rejection {
                     message.replace(['"', '\\'], "'")
                 );
                 if let Some(scope) = &self.required_scopes {
-                    value.push_str(&format!(", scope=\"{scope}\""));
+                    value.push_str(", scope=\"");
+                    value.push_str(scope);
+                    value.push('"');
                 }
                 headers.push(("www-authenticate", value));
             }
@@ -534,5 +374,89 @@ mod tests {
         let error = TokenError::KeysUnavailable { retry_after: AFTER };
         let answer = Rejection::from(error).answer(&http::Method::GET, UnixMillis(0));
         assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+
+    fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+        let mut values = answer.headers.iter().filter(|(n, _)| *n == name);
+        let value = values.next().map(|(_, v)| v.as_str());
+        assert!(values.next().is_none(), "{name} twice");
+        value
+    }
+
+    #[test]
+    fn every_refusal_is_complete_and_legal() {
+        for reason in Reason::ALL {
+            let answer = Rejection::from(*reason).answer(&Method::POST, UnixMillis::from_secs(0));
+            assert!(answer.status.is_client_error() || answer.status.is_server_error());
+            assert_eq!(header(&answer, "x-hawkgate-error"), Some(reason.label()));
+            assert_eq!(header(&answer, "cache-control"), Some("no-store"));
+            assert_eq!(header(&answer, "content-type"), Some("application/json"));
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(body["message"], reason.message());
+            assert!(body["code"].is_string());
+            assert_eq!(
+                body["requestInfo"],
+                json!({"method": "POST", "params": {}, "payload": null, "time": "1970-01-01T00:00:00.000Z"})
+            );
+            for (_, value) in &answer.headers {
+                assert!(http::HeaderValue::from_str(value).is_ok(), "{value}");
+            }
+            // A 401 without a challenge is not HTTP (RFC 9110 §15.5.2).
+            if answer.status == 401 {
+                assert!(header(&answer, "www-authenticate").is_some(), "{reason:?}");
+            }
+            if matches!(answer.status.as_u16(), 502 | 503) {
+                assert!(header(&answer, "retry-after").is_some(), "{reason:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        let challenge = |rejection: Rejection| {
+            let answer = rejection.answer(&Method::GET, UnixMillis(0));
+            (
+                answer.status.as_u16(),
+                header(&answer, "www-authenticate").unwrap().to_owned(),
+            )
+        };
+        assert_eq!(
+            challenge(Reason::MissingToken.into()),
+            (401, "Bearer realm=\"hawkgate\"".to_owned())
+        );
+        let (status, value) = challenge(Reason::InvalidAuthorization.into());
+        assert!(
+            status == 400 && value.contains("error=\"invalid_request\""),
+            "{value}"
+        );
+        let (status, value) = challenge(Reason::TokenExpired.into());
+        assert!(
+            status == 401 && value.contains("error=\"invalid_token\""),
+            "{value}"
+        );
+        let (status, value) = challenge(Rejection {
+            required_scopes: Some("openid read".into()),
+            ..Reason::InsufficientScope.into()
+        });
+        assert!(
+            status == 403 && value.ends_with(", scope=\"openid read\""),
+            "{value}"
+        );
+    }
+
+    #[test]
+    fn retry_after_is_at_least_a_second() {
+        let rejection = Rejection {
+            retry_after: Some(Duration::from_millis(20)),
+            ..Reason::ExchangeUnavailable.into()
+        };
+        let answer = rejection.answer(&Method::GET, UnixMillis(0));
+        assert_eq!(header(&answer, "retry-after"), Some("1"));
     }
 }

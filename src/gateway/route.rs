@@ -1,13 +1,16 @@
 //! Which requests go where, and what they need.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
+use super::path;
 use crate::credential::Source;
 use crate::token::{BearerToken, Issuer};
 
@@ -25,7 +28,7 @@ pub struct Upstream {
     /// The port that the service puts into the MAC; the upstream's, unless overridden.
     pub signed_port: u16,
     /// PEM file with the only CAs trusted here; the platform's when `None`.
-    pub ca: Option<std::path::PathBuf>,
+    pub ca: Option<PathBuf>,
     /// Whether HTTP/2 may be (`true` with ALPN over TLS) or is (prior knowledge, plaintext) spoken.
     pub http2: bool,
     /// Time limits.
@@ -34,6 +37,13 @@ pub struct Upstream {
     pub addresses: ArcSwap<Vec<SocketAddr>>,
     /// Milliseconds to add to our clock to get this upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
+}
+
+impl Upstream {
+    /// Milliseconds to add to our clock to get this upstream's.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.load(Ordering::Relaxed)
+    }
 }
 
 /// Time limits towards an upstream.
@@ -56,7 +66,7 @@ pub struct Route {
     pub name: Arc<str>,
     /// Only this host (lower case, no port), or any.
     pub host: Option<String>,
-    /// Path prefix, beginning with `/`.
+    /// Path prefix, beginning with `/`; matches whole segments.
     pub path: String,
     /// Only these methods, or any.
     pub methods: Option<Vec<Method>>,
@@ -74,11 +84,27 @@ pub struct Route {
     pub workload_token: Option<Arc<WorkloadToken>>,
 }
 
+impl Route {
+    /// Whether the prefix covers `path` (no query) on a segment's boundary: `/api` covers
+    /// `/api` and `/api/x` but not `/apix`.
+    fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(self.path.as_str()).is_some_and(|rest| {
+            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
+        })
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.methods
+            .as_ref()
+            .is_none_or(|methods| methods.contains(method))
+    }
+}
+
 /// A token kept in a file by somebody else, re-read in the background when it changes.
 #[derive(Debug)]
 pub struct WorkloadToken {
     /// The file, for messages.
-    pub path: std::path::PathBuf,
+    pub path: PathBuf,
     /// What it held last, if it could be read and looked like a token.
     pub current: ArcSwap<Option<BearerToken>>,
 }
@@ -86,18 +112,230 @@ pub struct WorkloadToken {
 /// Every route, for look-up by host, path and method.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    routes: Vec<Arc<Route>>,
+    by_host: HashMap<String, Vec<Arc<Route>>>,
+    any_host: Vec<Arc<Route>>,
+}
+
+/// Why no route is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// Nothing takes this host, path and method.
+    Unmatched,
+    /// Read with its escapes decoded, as an upstream might, the path belongs to another
+    /// route than read as it stands, or climbs out of its folder.
+    Ambiguous,
 }
 
 impl RouteTable {
-    /// Orders `routes` for look-up: with a host before without, longer prefixes first.
+    /// Orders `routes` for look-up: longer prefixes first, then those that name methods.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
-        routes.sort_by_key(|r| (r.host.is_none(), std::cmp::Reverse(r.path.len())));
-        Self { routes }
+        routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
+        let mut table = Self::default();
+        for route in routes {
+            match &route.host {
+                Some(host) => table.by_host.entry(host.clone()).or_default().push(route),
+                None => table.any_host.push(route),
+            }
+        }
+        table
     }
 
-    /// All of them.
+    /// The route for a request: routes that name its host before those that do not, then
+    /// the longest prefix. `host` may bear a port; `target` is the raw path and query.
+    ///
+    /// # Errors
+    /// [`NoRoute::Ambiguous`] keeps a caller from reaching a path through a laxer route
+    /// by writing it differently (`/api/%73ecrets` for `/api/secrets`).
+    pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        let host = host_name(host);
+        let raw = path::without_query(target);
+        let found = self.look_up(&host, raw, method);
+        if let Some(decoded) = path::decoded(raw) {
+            let same = match (found, self.look_up(&host, &decoded, method)) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same || path::climbs(&decoded) {
+                return Err(NoRoute::Ambiguous);
+            }
+        }
+        found.ok_or(NoRoute::Unmatched)
+    }
+
+    fn look_up(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
+        let hosted = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
+        hosted
+            .iter()
+            .chain(&self.any_host)
+            .find(|route| route.covers(path) && route.takes(method))
+    }
+
+    /// All of them, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.iter()
+        self.by_host.values().flatten().chain(&self.any_host)
+    }
+}
+
+/// The name in a Host header: no port, no final dot, lower case. Allocates only when it
+/// has capitals.
+fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
+    let name = if let Some(rest) = host.strip_prefix('[') {
+        rest.split_once(']').map_or(rest, |(name, _)| name)
+    } else {
+        host.split_once(':').map_or(host, |(name, _)| name)
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        name.to_ascii_lowercase().into()
+    } else {
+        name.into()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An upstream that is never connected to.
+    pub(in crate::gateway) fn upstream() -> Upstream {
+        Upstream {
+            tls: true,
+            host: "tc.example.com".into(),
+            port: 443,
+            authority: HeaderValue::from_static("tc.example.com"),
+            signed_port: 443,
+            ca: None,
+            http2: false,
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_secs(1),
+                read: Duration::from_secs(1),
+                write: Duration::from_secs(1),
+                idle: Duration::from_secs(1),
+            },
+            addresses: ArcSwap::default(),
+            clock_offset: AtomicI64::new(0),
+        }
+    }
+
+    pub(in crate::gateway) fn route(
+        name: &str,
+        host: Option<&str>,
+        path: &str,
+        methods: Option<&[Method]>,
+    ) -> Route {
+        Route {
+            name: name.into(),
+            host: host.map(Into::into),
+            path: path.into(),
+            methods: methods.map(<[_]>::to_vec),
+            upstream: Arc::new(upstream()),
+            issuers: vec![],
+            source: None,
+            require_scopes: vec![],
+            anonymous: true,
+            workload_token: None,
+        }
+    }
+
+    fn table() -> RouteTable {
+        RouteTable::new(
+            [
+                route("root", None, "/", None),
+                route("api", None, "/api", None),
+                route("secrets", None, "/api/secrets/", None),
+                route(
+                    "read",
+                    None,
+                    "/api/queue/",
+                    Some(&[Method::GET, Method::HEAD]),
+                ),
+                route("hosted", Some("tc.example.com"), "/", None),
+            ]
+            .map(Arc::new)
+            .to_vec(),
+        )
+    }
+
+    fn found(host: &str, target: &str, method: &Method) -> Result<String, NoRoute> {
+        table()
+            .find(host, target, method)
+            .map(|r| r.name.to_string())
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_on_a_segments_boundary() {
+        for (target, expected) in [
+            ("/", "root"),
+            ("/api", "api"),
+            ("/api?x=/api/secrets/", "api"),
+            ("/apix", "root"),
+            ("/api/secrets", "api"),
+            ("/api/secrets/", "secrets"),
+            ("/api/secrets/a%2Fb?c", "secrets"),
+            ("/api/queue/v1/ping", "read"),
+        ] {
+            assert_eq!(
+                found("x", target, &Method::GET).unwrap(),
+                expected,
+                "{target}"
+            );
+        }
+        assert_eq!(
+            found("x", "/api/queue/v1/ping", &Method::POST).unwrap(),
+            "api"
+        );
+    }
+
+    #[test]
+    fn a_named_host_comes_first_however_it_is_written() {
+        for host in ["tc.example.com", "TC.example.COM:8080", "tc.example.com."] {
+            assert_eq!(
+                found(host, "/api/secrets/x", &Method::GET).unwrap(),
+                "hosted"
+            );
+        }
+        assert_eq!(found("[::1]:80", "/", &Method::GET).unwrap(), "root");
+    }
+
+    #[test]
+    fn a_path_that_could_mean_two_routes_is_refused() {
+        for target in [
+            "/api/%73ecrets/x",
+            "/%61pi/secrets/x",
+            "/api//secrets/x",
+            "/api%2Fsecrets%2Fx",
+            "/api/x%2F..%2Fsecrets/y",
+            "/api/%2e%2E/x",
+            "/api%5csecrets/x",
+        ] {
+            assert_eq!(
+                found("x", target, &Method::GET),
+                Err(NoRoute::Ambiguous),
+                "{target}"
+            );
+        }
+        for target in [
+            "/api/queue/v1/task%2Fx",
+            "/api/secrets/a//b",
+            "/api/secrets/100%25",
+            "/api/%zz",
+        ] {
+            assert!(found("x", target, &Method::GET).is_ok(), "{target}");
+        }
+    }
+
+    #[test]
+    fn nothing_matches_nothing() {
+        let table = RouteTable::new(vec![Arc::new(route("api", None, "/api/", None))]);
+        assert_eq!(
+            table.find("x", "/", &Method::GET).unwrap_err(),
+            NoRoute::Unmatched
+        );
+        assert_eq!(
+            table.find("x", "/api", &Method::GET).unwrap_err(),
+            NoRoute::Unmatched
+        );
+        assert_eq!(table.iter().count(), 1);
     }
 }
