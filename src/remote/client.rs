@@ -29,8 +29,8 @@ pub struct ClientOptions {
     pub ca: Option<PathBuf>,
 }
 
-/// An answer read whole.
-#[derive(Clone, Debug)]
+/// An answer read whole. Body and headers may hold secrets: neither is in `Debug`.
+#[derive(Clone)]
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
@@ -200,6 +200,12 @@ impl Client {
     }
 }
 
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
 impl Answer {
     /// A header's text, if it is there and is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -267,3 +273,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
