@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Certificate, CertificateError};
 use crate::clock::UnixMillis;
-use crate::credential::scope;
+use crate::hawk::scope;
 use crate::hawk::Credentials;
 use crate::secret::SecretString;
 
