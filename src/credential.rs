@@ -4,6 +4,7 @@
 mod cache;
 pub mod fixed;
 mod identity;
+mod local;
 pub mod mint;
 mod source;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::outcome::{Label, labels};
 use crate::clock::UnixMillis;
-use crate::token::TokenError;
+use crate::token::{TokenError, Unauthenticated};
 
 labels! {
     /// The closed set behind `X-Hawkgate-Error`; documented in the README.
@@ -261,13 +261,119 @@ impl Rejection {
 
 impl From<TokenError> for Rejection {
     fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::KeysUnavailable { retry_after } => Self {
-                retry_after: Some(retry_after),
-                ..Reason::KeysUnavailable.into()
-            },
-            _ => Reason::TokenMalformed.into(),
+        use TokenError as E;
+        let reason = match error {
+            E::OtherScheme => Reason::MissingToken,
+            E::InvalidAuthorization => Reason::InvalidAuthorization,
+            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember | E::CriticalHeader => {
+                Reason::TokenMalformed
+            }
+            E::UnacceptableAlgorithm => Reason::TokenAlgorithm,
+            E::WrongType | E::IdToken => Reason::TokenType,
+            E::UnknownIssuer => Reason::TokenIssuer,
+            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey => Reason::TokenKey,
+            E::BadSignature => Reason::TokenSignature,
+            E::InvalidClaim { .. } | E::ClientMismatch => Reason::TokenClaims,
+            E::WrongAudience => Reason::TokenAudience,
+            E::Expired => Reason::TokenExpired,
+            E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
+            E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
+            E::Bound => Reason::TokenBound,
+            E::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            E::Internal => Reason::Internal,
+        };
+        let mut rejection = Self::from(reason).because(error.to_string());
+        if let E::KeysUnavailable { retry_after } = error {
+            rejection.retry_after = Some(retry_after);
         }
+        rejection
+    }
+}
+
+impl From<Unauthenticated> for Rejection {
+    fn from(unauthenticated: Unauthenticated) -> Self {
+        unauthenticated.error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(7);
+
+    /// Each error, with the status and the `error` of RFC 6750 that a caller gets.
+    fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
+        use TokenError as E;
+        let mut table = vec![
+            (E::OtherScheme, 401, None),
+            (E::InvalidAuthorization, 400, Some("invalid_request")),
+            (E::KeysUnavailable { retry_after: AFTER }, 503, None),
+            (E::Internal, 500, None),
+        ];
+        let invalid_token = [
+            E::TooLarge,
+            E::Malformed,
+            E::Encrypted,
+            E::DuplicateMember,
+            E::CriticalHeader,
+            E::UnacceptableAlgorithm,
+            E::WrongType,
+            E::IdToken,
+            E::UnknownIssuer,
+            E::KeyIdMissing,
+            E::UnknownKey,
+            E::UnsuitableKey,
+            E::BadSignature,
+            E::InvalidClaim { name: "sub" },
+            E::ClientMismatch,
+            E::WrongAudience,
+            E::Expired,
+            E::NotYetValid,
+            E::IssuedInFuture,
+            E::ClientNotAllowed,
+            E::SubjectNotAllowed,
+            E::Bound,
+        ];
+        table.extend(invalid_token.map(|error| (error, 401, Some("invalid_token"))));
+        table
+    }
+
+    #[test]
+    fn every_token_error_has_its_answer() {
+        for (error, status, code) in table() {
+            let rejection = Rejection::from(error.clone());
+            assert_eq!(rejection.reason.label(), error.label());
+            assert_eq!(rejection.cause, Some(error.to_string()));
+            let answer = rejection.answer(&http::Method::GET, UnixMillis(0));
+            assert_eq!(answer.status, status, "{error}");
+            let header = |name| {
+                answer
+                    .headers
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| v)
+            };
+            assert_eq!(header("x-hawkgate-error").unwrap(), error.label());
+            let challenge = header("www-authenticate");
+            match code {
+                Some(code) => {
+                    let expected = format!("Bearer realm=\"hawkgate\", error=\"{code}\"");
+                    assert!(challenge.unwrap().starts_with(&expected), "{error}");
+                }
+                None if status == 401 => {
+                    assert_eq!(challenge.unwrap(), "Bearer realm=\"hawkgate\"")
+                }
+                None => assert_eq!(challenge, None),
+            }
+        }
+    }
+
+    #[test]
+    fn missing_keys_say_when_to_try_again() {
+        let error = TokenError::KeysUnavailable { retry_after: AFTER };
+        let answer = Rejection::from(error).answer(&http::Method::GET, UnixMillis(0));
+        assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
     }
 }
 

@@ -202,7 +202,7 @@ impl Verifications {
             reasons.filter(|r| r.starts_with("token_") || *r == Reason::KeysUnavailable.label());
         Self {
             // The frequent ones first: the list is searched in order.
-            results: ["cached", "ok"]
+            results: ["cached", "ok", "failed"]
                 .into_iter()
                 .chain(about_tokens)
                 .map(|result| (result, child(result)))

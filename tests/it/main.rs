@@ -5,5 +5,6 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod hawk;
 mod layers;
 mod support;
