@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{Certificate, CertificateError};
 use crate::clock::UnixMillis;
-use crate::hawk::scope;
 use crate::hawk::Credentials;
+use crate::hawk::scope;
 use crate::secret::SecretString;
 
 /// The longest that a certificate may be valid.

@@ -45,12 +45,19 @@ pub(crate) fn logged() -> String {
     String::from_utf8(bytes).unwrap()
 }
 
+/// The key of the client "root", for sources of kind `taskcluster-static` and
+/// `taskcluster-mint`: in the file `access-token` beside each test's configuration.
+pub(crate) const ROOT_KEY: &str = "tests-only-root-access-token-0123456789-abcdef";
+
 /// A configuration as a file in a folder of its own, where other files may lie too.
 pub(crate) struct Files(TempDir);
 
 impl Files {
+    /// With the file `access-token` in it.
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("access-token", ROOT_KEY);
+        files
     }
 
     /// Writes a file; returns its path.
@@ -100,7 +107,8 @@ impl Gate {
         LazyLock::force(&LOG);
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        let surroundings = Surroundings { clock };
+        let access_log = LOG.0.access();
+        let surroundings = Surroundings { clock, access_log };
         let running = app::start(config, surroundings)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));
