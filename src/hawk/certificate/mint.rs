@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::{Certificate, CertificateError};
 use crate::clock::UnixMillis;
-use crate::credential::scope;
 use crate::hawk::Credentials;
+use crate::hawk::scope;
 use crate::secret::SecretString;
 
 /// The longest that a certificate may be valid.
