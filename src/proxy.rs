@@ -18,5 +18,26 @@ mod replay;
 pub mod server;
 mod translate;
 
+use std::sync::Arc;
+
+use pingora::proxy::HttpProxy;
+
+use crate::config::Limits;
+pub use hooks::Hooks;
 pub use peer::{CaError, check_ca};
 pub use replay::{BodyLimits, Budget};
+
+/// The application that [`server::Bound::serve`] takes. `threads` sizes pools.
+pub fn application(hooks: Hooks, limits: &Limits, threads: usize) -> Arc<HttpProxy<Hooks>> {
+    Arc::new(server::with_limits(hooks.into_proxy(threads), limits))
+}
+
+impl From<&Limits> for BodyLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            body: limits.body,
+            timeout: limits.body_timeout,
+            replay: limits.replay_body,
+        }
+    }
+}
