@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::outcome::{Label, labels};
 use crate::clock::UnixMillis;
-use crate::token::TokenError;
+use crate::token::{TokenError, Unauthenticated};
 
 labels! {
     /// The closed set behind `X-Hawkgate-Error`; documented in the README.
@@ -133,209 +133,47 @@ const fn row(status: u16, code: &'static str, challenge: Challenge, message: &'s
 }
 
 impl Reason {
+    // One line a refusal: the table is the documentation.
+    #[rustfmt::skip]
     fn row(self) -> Row {
         use Challenge::{Error, None, Plain};
         const TOKEN: Challenge = Error("invalid_token");
         match self {
-            Self::NoRoute => row(
-                404,
-                "NoRoute",
-                None,
-                "No route of this gateway takes this host, path and method.",
-            ),
-            Self::BadRequest => row(
-                400,
-                "InvalidRequest",
-                None,
-                "The request is ambiguous or not well-formed HTTP.",
-            ),
-            Self::MethodRefused => {
-                row(405, "MethodNotAllowed", None, "This method is not proxied.")
-            }
-            Self::HeaderTooLarge => row(
-                431,
-                "HeaderTooLarge",
-                None,
-                "The request's header is larger than this gateway accepts.",
-            ),
-            Self::UrlTooLong => row(
-                414,
-                "UrlTooLong",
-                None,
-                "The request's URL is longer than this gateway accepts.",
-            ),
-            Self::HeaderTimeout => row(
-                408,
-                "RequestTimeout",
-                None,
-                "The request's header did not arrive in time.",
-            ),
-            Self::BodyTimeout => row(
-                408,
-                "RequestTimeout",
-                None,
-                "The request's body stalled for too long.",
-            ),
-            Self::BodyTooLarge => row(
-                413,
-                "BodyTooLarge",
-                None,
-                "The request's body is larger than this gateway accepts.",
-            ),
-            Self::MissingToken => row(
-                401,
-                "AuthenticationFailed",
-                Plain,
-                "A bearer token is required: send `Authorization: Bearer <token>`.",
-            ),
-            Self::InvalidAuthorization => row(
-                400,
-                "InvalidRequest",
-                Error("invalid_request"),
-                "The Authorization header is malformed or was sent more than once.",
-            ),
-            Self::TokenMalformed => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not a well-formed JWT access token.",
-            ),
-            Self::TokenAlgorithm => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's signature algorithm is not accepted.",
-            ),
-            Self::TokenType => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not an access token of the expected type.",
-            ),
-            Self::TokenIssuer => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's issuer is not accepted here.",
-            ),
-            Self::TokenKey => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token was not signed with a current key of its issuer.",
-            ),
-            Self::TokenSignature => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's signature is not valid.",
-            ),
-            Self::TokenAudience => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is meant for another audience.",
-            ),
+            Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway takes this host, path and method."),
+            Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
+            Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
+            Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
+            Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),
+            Self::HeaderTimeout => row(408, "RequestTimeout", None, "The request's header did not arrive in time."),
+            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled for too long."),
+            Self::BodyTooLarge => row(413, "BodyTooLarge", None, "The request's body is larger than this gateway accepts."),
+            Self::MissingToken => row(401, "AuthenticationFailed", Plain, "A bearer token is required: send `Authorization: Bearer <token>`."),
+            Self::InvalidAuthorization => row(400, "InvalidRequest", Error("invalid_request"), "The Authorization header is malformed or was sent more than once."),
+            Self::TokenMalformed => row(401, "AuthenticationFailed", TOKEN, "The token is not a well-formed JWT access token."),
+            Self::TokenAlgorithm => row(401, "AuthenticationFailed", TOKEN, "The token's signature algorithm is not accepted."),
+            Self::TokenType => row(401, "AuthenticationFailed", TOKEN, "The token is not an access token of the expected type."),
+            Self::TokenIssuer => row(401, "AuthenticationFailed", TOKEN, "The token's issuer is not accepted here."),
+            Self::TokenKey => row(401, "AuthenticationFailed", TOKEN, "The token was not signed with a current key of its issuer."),
+            Self::TokenSignature => row(401, "AuthenticationFailed", TOKEN, "The token's signature is not valid."),
+            Self::TokenAudience => row(401, "AuthenticationFailed", TOKEN, "The token is meant for another audience."),
             Self::TokenExpired => row(401, "AuthenticationFailed", TOKEN, "The token has expired."),
-            Self::TokenNotYetValid => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is not valid yet.",
-            ),
-            Self::TokenClaims => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "A required claim of the token is missing or malformed.",
-            ),
-            Self::TokenNotAllowed => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token's client or subject is not accepted here.",
-            ),
-            Self::TokenBound => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The token is bound to a key and cannot be used as a plain bearer token.",
-            ),
-            Self::TokenRefused => row(
-                401,
-                "AuthenticationFailed",
-                TOKEN,
-                "The credentials service refused the token.",
-            ),
-            Self::InsufficientScope => row(
-                403,
-                "InsufficientScopes",
-                Error("insufficient_scope"),
-                "The token lacks a scope that is required here.",
-            ),
-            Self::NotEntitled => row(
-                403,
-                "InsufficientScopes",
-                Error("insufficient_scope"),
-                "No upstream credentials can be given for this token.",
-            ),
-            Self::KeysUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The token's issuer cannot be reached to verify it. Try again later.",
-            ),
-            Self::WorkloadTokenUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The workload's own token is not available. Try again later.",
-            ),
-            Self::ExchangeUnavailable => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "The credentials service cannot be reached. Try again later.",
-            ),
-            Self::ExchangeFailed => row(
-                502,
-                "BadGateway",
-                None,
-                "The credentials service gave no usable answer.",
-            ),
-            Self::CredentialTooLarge => row(
-                502,
-                "BadGateway",
-                None,
-                "The credentials carry too many scopes to fit into one request header.",
-            ),
-            Self::UpstreamUnreachable => {
-                row(502, "BadGateway", None, "The upstream cannot be reached.")
-            }
-            Self::UpstreamTimeout => row(
-                504,
-                "GatewayTimeout",
-                None,
-                "The upstream did not answer in time.",
-            ),
-            Self::UpstreamFailed => row(
-                502,
-                "BadGateway",
-                None,
-                "The upstream broke off its answer or spoke no valid HTTP.",
-            ),
-            Self::Overloaded => row(
-                503,
-                "ServiceUnavailable",
-                None,
-                "This gateway has reached its limit of connections. Try again later.",
-            ),
-            Self::Internal => row(
-                500,
-                "InternalServerError",
-                None,
-                "An internal error of this gateway.",
-            ),
+            Self::TokenNotYetValid => row(401, "AuthenticationFailed", TOKEN, "The token is not valid yet."),
+            Self::TokenClaims => row(401, "AuthenticationFailed", TOKEN, "A required claim of the token is missing or malformed."),
+            Self::TokenNotAllowed => row(401, "AuthenticationFailed", TOKEN, "The token's client or subject is not accepted here."),
+            Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
+            Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
+            Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
+            Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
+            Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
+            Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
+            Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service gave no usable answer."),
+            Self::CredentialTooLarge => row(502, "BadGateway", None, "The credentials carry too many scopes to fit into one request header."),
+            Self::UpstreamUnreachable => row(502, "BadGateway", None, "The upstream cannot be reached."),
+            Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not answer in time."),
+            Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream broke off its answer or spoke no valid HTTP."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its limit of connections. Try again later."),
+            Self::Internal => row(500, "InternalServerError", None, "An internal error of this gateway."),
         }
     }
 
@@ -390,7 +228,7 @@ impl Rejection {
         match challenge {
             Challenge::None => {}
             Challenge::Plain => {
-                headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()))
+                headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()));
             }
             Challenge::Error(error) => {
                 let mut value = format!(
@@ -398,7 +236,9 @@ impl Rejection {
                     message.replace(['"', '\\'], "'")
                 );
                 if let Some(scope) = &self.required_scopes {
-                    value.push_str(&format!(", scope=\"{scope}\""));
+                    value.push_str(", scope=\"");
+                    value.push_str(scope);
+                    value.push('"');
                 }
                 headers.push(("www-authenticate", value));
             }
@@ -421,12 +261,40 @@ impl Rejection {
 
 impl From<TokenError> for Rejection {
     fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::KeysUnavailable { retry_after } => Self {
-                retry_after: Some(retry_after),
-                ..Reason::KeysUnavailable.into()
-            },
-            _ => Reason::TokenMalformed.into(),
+        use TokenError as E;
+        let reason = match error {
+            E::OtherScheme => Reason::MissingToken,
+            E::InvalidAuthorization => Reason::InvalidAuthorization,
+            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember | E::CriticalHeader => {
+                Reason::TokenMalformed
+            }
+            E::UnacceptableAlgorithm => Reason::TokenAlgorithm,
+            E::WrongType | E::IdToken => Reason::TokenType,
+            E::UnknownIssuer => Reason::TokenIssuer,
+            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey => Reason::TokenKey,
+            E::BadSignature => Reason::TokenSignature,
+            E::InvalidClaim { .. } | E::ClientMismatch => Reason::TokenClaims,
+            E::WrongAudience => Reason::TokenAudience,
+            E::Expired => Reason::TokenExpired,
+            E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
+            E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
+            E::Bound => Reason::TokenBound,
+            E::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            E::Internal => Reason::Internal,
+        };
+        let mut rejection = Self::from(reason).because(error.to_string());
+        if let E::KeysUnavailable { retry_after } = error {
+            rejection.retry_after = Some(retry_after);
         }
+        rejection
     }
 }
+
+impl From<Unauthenticated> for Rejection {
+    fn from(unauthenticated: Unauthenticated) -> Self {
+        unauthenticated.error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests;
