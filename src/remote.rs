@@ -2,3 +2,4 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod dns;

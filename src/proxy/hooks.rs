@@ -2,6 +2,8 @@
 //! recover from a 401, answer, record.
 
 mod forward;
+#[cfg(test)]
+mod tests;
 mod unauthorized;
 
 use std::fmt::Write as _;
@@ -108,12 +110,6 @@ impl Hooks {
         id
     }
 
-    fn prepare(&self, session: &mut Session, limits: &BodyLimits) {
-        session.set_read_timeout(Some(limits.timeout));
-        session.set_write_timeout(Some(limits.timeout));
-        session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
-    }
-
     /// Refuses before anything went upstream; the caller's connection lives on where it
     /// can.
     async fn refuse(
@@ -128,6 +124,12 @@ impl Hooks {
         context.rejection = Some(rejection);
         Ok(true)
     }
+}
+
+fn prepare(session: &mut Session, limits: &BodyLimits) {
+    session.set_read_timeout(Some(limits.timeout));
+    session.set_write_timeout(Some(limits.timeout));
+    session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
 }
 
 /// What of a head can be judged without a route. Over HTTP/1 the listener has judged the
@@ -171,7 +173,7 @@ impl ProxyHttp for Hooks {
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let limits = **self.limits.load();
         context.request_id = self.request_id(&session.req_header().headers);
-        self.prepare(session, &limits);
+        prepare(session, &limits);
         if let Err(reason) = check_head(session.req_header()) {
             return self.refuse(session, context, reason.into()).await;
         }
@@ -258,10 +260,9 @@ impl ProxyHttp for Hooks {
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
-        if switching || !head.status.is_informational() {
-            if let Some(replay) = &context.replay {
-                replay.spend();
-            }
+        let last = switching || !head.status.is_informational();
+        if let Some(replay) = context.replay.as_ref().filter(|_| last) {
+            replay.spend();
         }
         translate::response(head);
         Ok(())

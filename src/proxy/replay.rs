@@ -9,6 +9,8 @@
 mod budget;
 mod player;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use budget::Budget;
 
@@ -88,11 +90,6 @@ impl Replay {
     /// There will be no further attempt: gives the memory back.
     pub(super) fn spend(&self) {
         self.shared.tape().spend();
-    }
-
-    /// The caller was told to go on sending (100 Continue).
-    pub(super) fn continued(&self) {
-        self.shared.tape().continued = true;
     }
 
     /// Whether the caller sends a body already, or was told to.

@@ -5,6 +5,8 @@
 //! as it is. No `Via` is added: upstreams switch compression off when they see one.
 
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 

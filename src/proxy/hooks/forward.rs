@@ -10,6 +10,7 @@ use super::{Hooks, answer, decided, takes_continue};
 use crate::gateway::Replayable;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::proxy::context::{self, Context};
+use crate::proxy::replay::Replay;
 use crate::proxy::{failure, translate};
 
 /// Addresses tried before a request is given up.
@@ -83,7 +84,7 @@ impl Hooks {
         if !head.headers.contains_key(header::EXPECT) {
             return Ok(());
         }
-        let under_way = context.replay.as_ref().is_none_or(|r| r.under_way());
+        let under_way = context.replay.as_ref().is_none_or(Replay::under_way);
         let relayed = head.version == Version::HTTP_11 && takes_continue(session);
         if relayed && !under_way {
             return Ok(());
