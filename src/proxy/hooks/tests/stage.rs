@@ -235,6 +235,7 @@ async fn serve(
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((tcp, _)) = listener.accept().await {
+            tcp.set_nodelay(true).unwrap();
             let (proxy, shutdown) = (Arc::clone(&proxy), shutdown.clone());
             connections.spawn(async move {
                 let stream: Stream = Box::new(pingora::protocols::l4::stream::Stream::from(tcp));

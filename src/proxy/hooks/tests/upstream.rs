@@ -70,6 +70,7 @@ impl Upstream {
                     return;
                 };
                 upstream.connections.fetch_add(1, Ordering::SeqCst);
+                tcp.set_nodelay(true).unwrap();
                 let service = service_fn(move |request| {
                     let upstream = Arc::clone(&upstream);
                     async move { Ok::<_, Infallible>(upstream.serve(request).await) }
