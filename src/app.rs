@@ -5,12 +5,15 @@ use std::sync::Arc;
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
 use crate::gateway::Gateway;
+use crate::log::AccessLog;
 
 /// What a run needs besides its configuration.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// The clock; a manual one in tests.
     pub clock: SharedClock,
+    /// Where ended requests are recorded.
+    pub access_log: AccessLog,
 }
 
 /// A running hawkgate. Dropping it does not stop it; see [`Running::drain`].

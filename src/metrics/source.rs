@@ -67,6 +67,10 @@ impl CredentialSource for MeteredSource {
         }
         end
     }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
 }
 
 impl std::fmt::Debug for MeteredSource {

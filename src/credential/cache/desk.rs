@@ -1,8 +1,10 @@
 //! Where credentials are handed out: what is current, what is being fetched, what went
 //! wrong a moment ago.
 
+mod flight;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +12,14 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, watch};
 
+use flight::{abandoned, pause};
+
 use super::generation::{Generation, Now};
 use super::setback::{Backoff, Jitter, LONGEST_RETRY_AFTER, Setback};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::clock::SharedClock;
 use crate::credential::identity::Identity;
-use crate::credential::{CredentialSource, FetchError, Issued, SwapRequest};
+use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::gateway::outcome::Lookup;
 
 /// Exchanges under way or waiting for a turn, per source.
@@ -23,10 +27,7 @@ pub(super) const MAX_FLIGHTS: usize = 4096;
 
 /// Memory of identities that nobody asks for is freed after this. Whether a credential is
 /// good is never decided by it.
-const IDLE: Duration = Duration::from_secs(900);
-
-/// A renewal that brought nothing better is not tried again at once.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_mins(15);
 
 type Landed = Result<Lease, FetchError>;
 type Flight = watch::Receiver<Option<Landed>>;
@@ -53,11 +54,10 @@ struct Traffic {
     backoff: Backoff,
 }
 
-/// What an exchange came to.
-enum Exchange {
-    Ended(Result<Issued, FetchError>),
-    /// The source was not asked; that says nothing about it.
-    NotTried(FetchError),
+/// How somebody without a hit gets a lease.
+enum Approach {
+    Current(Leased),
+    Wait(Flight, Lookup),
 }
 
 impl Desk {
@@ -122,22 +122,9 @@ impl Desk {
         request: &SwapRequest,
         rejected: Option<u64>,
     ) -> Result<Leased, LeaseError> {
-        let (mut flight, lookup) = {
-            let now = self.now();
-            let mut traffic = self.traffic();
-            if let Some(generation) = self.current.get(&identity) {
-                if Some(generation.number) != rejected && generation.is_usable(now) {
-                    return Ok(leased(generation));
-                }
-                self.current.invalidate(&identity);
-            }
-            match traffic.flights.get(&identity) {
-                Some(flight) => (flight.clone(), Lookup::Joined),
-                None => {
-                    self.may_start(&traffic, identity, now)?;
-                    (self.start(&mut traffic, identity, request), Lookup::Fetched)
-                }
-            }
+        let (mut flight, lookup) = match self.approach(identity, request, rejected)? {
+            Approach::Current(leased) => return Ok(leased),
+            Approach::Wait(flight, lookup) => (flight, lookup),
         };
         let landed = flight.wait_for(Option::is_some).await;
         let landed = landed.map_or_else(|_| None, |landed| landed.clone());
@@ -148,6 +135,28 @@ impl Desk {
                 lookup: Lookup::Failed,
             }),
         }
+    }
+
+    fn approach(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+        rejected: Option<u64>,
+    ) -> Result<Approach, LeaseError> {
+        let now = self.now();
+        let mut traffic = self.traffic();
+        if let Some(generation) = self.current.get(&identity) {
+            if Some(generation.number) != rejected && generation.is_usable(now) {
+                return Ok(Approach::Current(leased(generation)));
+            }
+            self.current.invalidate(&identity);
+        }
+        if let Some(flight) = traffic.flights.get(&identity) {
+            return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
+        }
+        self.may_start(&traffic, identity, now)?;
+        let flight = self.start(&mut traffic, identity, request);
+        Ok(Approach::Wait(flight, Lookup::Fetched))
     }
 
     /// Drops generation `number` if it is the current one.
@@ -208,150 +217,12 @@ impl Desk {
         })
     }
 
-    /// Lets an exchange run by itself: whoever waits may go away.
-    fn start(
-        self: &Arc<Self>,
-        traffic: &mut Traffic,
-        identity: Identity,
-        request: &SwapRequest,
-    ) -> Flight {
-        let (sender, flight) = watch::channel(None);
-        traffic.flights.insert(identity, flight.clone());
-        let landing = Landing {
-            desk: Arc::clone(self),
-            identity,
-            sender: Some(sender),
-        };
-        let request = request.clone();
-        tokio::spawn(async move {
-            let exchange = landing.desk.exchange(&request).await;
-            landing.land(exchange);
-        });
-        flight
-    }
-
-    async fn exchange(&self, request: &SwapRequest) -> Exchange {
-        let timeout = self.options.timeout;
-        let Ok(Ok(_turn)) = tokio::time::timeout(timeout, self.turns.acquire()).await else {
-            return Exchange::NotTried(busy(format!(
-                "no turn for an exchange within {}ms",
-                timeout.as_millis()
-            )));
-        };
-        // The source may have failed others while this one waited for its turn.
-        let backoff = self.traffic().backoff.remaining(self.now().steady);
-        if let Some(left) = backoff {
-            return Exchange::NotTried(left_alone(left));
-        }
-        let fetched = tokio::time::timeout(timeout, self.inner.fetch(request)).await;
-        Exchange::Ended(fetched.unwrap_or_else(|_| {
-            Err(FetchError::Unavailable {
-                cause: format!("no answer within {}ms", timeout.as_millis()),
-                retry_after: None,
-            })
-        }))
-    }
-
-    /// Puts down what an exchange came to and ends its flight, in one step for all others.
-    fn settle(&self, identity: Identity, exchange: Exchange) -> Landed {
-        let now = self.now();
-        let mut traffic = self.traffic();
-        traffic.flights.remove(&identity);
-        match exchange {
-            Exchange::Ended(Ok(issued)) => {
-                traffic.backoff.answered();
-                Ok(self.admit(identity, issued, now))
-            }
-            Exchange::Ended(Err(error)) => {
-                let jitter = self.jitter.share();
-                match &error {
-                    FetchError::Unavailable { retry_after, .. } => {
-                        let backoff = &mut traffic.backoff;
-                        backoff.unavailable(identity, *retry_after, now.steady, jitter);
-                    }
-                    _ => traffic.backoff.answered(),
-                }
-                self.set_back(identity, &error, now, jitter);
-                Err(error)
-            }
-            Exchange::NotTried(error) => {
-                self.put_off(identity, now.steady.saturating_add(pause(&error)));
-                Err(error)
-            }
-        }
-    }
-
-    fn admit(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
-        let number = self.generations.fetch_add(1, Ordering::Relaxed);
-        let limits = &self.options.limits;
-        let generation = Generation::new(issued, number, now, limits, self.jitter.share());
-        let generation = Arc::new(generation);
-        self.setbacks.invalidate(&identity);
-        if generation.is_usable(now) {
-            self.current.insert(identity, Arc::clone(&generation));
-        } else {
-            // It came expired (taskcluster.md §1): for those who waited, and nobody else.
-            self.put_off(identity, now.steady.saturating_add(RENEWAL_PAUSE));
-        }
-        Lease(generation)
-    }
-
-    fn set_back(&self, identity: Identity, error: &FetchError, now: Now, jitter: f64) {
-        let before = self.setbacks.get(&identity);
-        let limits = &self.options.limits;
-        let setback = Setback::after(error.clone(), before.as_ref(), now.steady, limits, jitter);
-        match error {
-            // Whoever is refused a new one shall not go on with the old one: the token was
-            // revoked, or the user is gone.
-            FetchError::Refused(_) | FetchError::NotEntitled(_) => {
-                self.current.invalidate(&identity);
-            }
-            _ => self.put_off(identity, setback.until),
-        }
-        self.setbacks.insert(identity, setback);
-    }
-
-    /// What is current, if anything, serves on until it expires; the next renewal not
-    /// before `at`.
-    fn put_off(&self, identity: Identity, at: Duration) {
-        if let Some(generation) = self.current.get(&identity) {
-            generation.mark_stale();
-            generation.renew_later(at);
-        }
-    }
-
     fn now(&self) -> Now {
         Now::read(&*self.clock)
     }
 
     fn traffic(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The end of a flight, which comes even when the source panics or the runtime goes down.
-struct Landing {
-    desk: Arc<Desk>,
-    identity: Identity,
-    sender: Option<watch::Sender<Option<Landed>>>,
-}
-
-impl Landing {
-    fn land(mut self, exchange: Exchange) {
-        self.finish(exchange);
-    }
-
-    fn finish(&mut self, exchange: Exchange) {
-        if let Some(sender) = self.sender.take() {
-            let landed = self.desk.settle(self.identity, exchange);
-            sender.send_replace(Some(landed));
-        }
-    }
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.finish(Exchange::Ended(Err(abandoned())));
     }
 }
 
@@ -374,21 +245,6 @@ fn leased(generation: Arc<Generation>) -> Leased {
         lease: Lease(generation),
         lookup,
     }
-}
-
-/// How long a renewal that could not start is put off.
-fn pause(error: &FetchError) -> Duration {
-    match error {
-        FetchError::Unavailable {
-            retry_after: Some(left),
-            ..
-        } => *left,
-        _ => RENEWAL_PAUSE,
-    }
-}
-
-fn abandoned() -> FetchError {
-    FetchError::BadAnswer("the exchange ended without a result".to_owned())
 }
 
 fn busy(cause: String) -> FetchError {

@@ -12,7 +12,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// The longest wait that we choose ourselves.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that is believed: a slip there must not end all service.
-pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// An answer that is no credential may be a deployment under way: remembered briefly.
 const UNUSABLE_ANSWER: Duration = Duration::from_secs(5);
 

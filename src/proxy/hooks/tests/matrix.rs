@@ -57,7 +57,7 @@ async fn healed(stage: &mut Stage, caller: &mut Caller, send: &Send, what: &str)
 
 async fn matrix(caller_http2: bool, upstream_http2: bool) {
     let mut stage = Stage::with(|o| o.http2 = upstream_http2).await;
-    let mut caller = Caller::connect(stage.address, caller_http2).await;
+    let mut caller = stage.connect(caller_http2).await;
     for when in [When::Before, When::Amid, When::After] {
         *stage.upstream.when.lock().unwrap() = when;
         let get = Send::get("/api/get");

@@ -8,14 +8,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::HeaderValue;
-use pingora::apps::{HttpServerOptions, ServerApp};
-use pingora::protocols::Stream;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
+use super::caller::Caller;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{Address, Limits, Listener};
 use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
@@ -24,8 +22,9 @@ use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::hawk::{Credentials, Signer};
-use crate::proxy::hooks::Hooks;
-use crate::proxy::{BodyLimits, Budget};
+use crate::proxy::Budget;
+use crate::proxy::hooks::{Hooks, server_conf};
+use crate::proxy::server::{Bound, Recorder, Serving, Workers, http_proxy};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -70,8 +69,7 @@ impl CredentialSource for Script {
 
 pub(super) struct Options {
     pub(super) http2: bool,
-    pub(super) limits: BodyLimits,
-    pub(super) memory: usize,
+    pub(super) limits: Limits,
     pub(super) read_timeout: Duration,
     /// Other addresses than the upstream's own.
     pub(super) addresses: Option<Vec<SocketAddr>>,
@@ -81,12 +79,17 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             http2: false,
-            limits: BodyLimits {
+            limits: Limits {
+                header_bytes: 32 * 1024,
+                url_bytes: 8 * 1024,
+                header_timeout: Duration::from_secs(10),
+                body_timeout: Duration::from_secs(30),
+                keepalive_timeout: Duration::from_mins(1),
+                connections: 1000,
                 body: None,
-                timeout: Duration::from_secs(30),
-                replay: 10 * MIB,
+                replay_body: 10 * MIB,
+                replay_memory: 64 * MIB,
             },
-            memory: 64 * MIB,
             read_timeout: Duration::from_secs(30),
             addresses: None,
         }
@@ -94,14 +97,16 @@ impl Default for Options {
 }
 
 pub(super) struct Stage {
+    /// For HTTP/1.
     pub(super) address: SocketAddr,
+    /// For HTTP/2 by prior knowledge.
+    pub(super) h2c: SocketAddr,
     pub(super) upstream: Arc<Server>,
     pub(super) script: Arc<Script>,
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
-    _shutdown: watch::Sender<bool>,
-    _tasks: JoinSet<()>,
+    serving: Serving,
 }
 
 impl Stage {
@@ -117,31 +122,45 @@ impl Stage {
             ))]),
             clock: clock.clone(),
         });
-        let budget = Budget::new(options.memory);
+        let limits = options.limits.clone();
+        let budget = Budget::new(limits.replay_memory);
         let (record, outcomes) = mpsc::unbounded_channel();
+        let recorder: Recorder = Arc::new(move |outcome: &Outcome| {
+            let _ = record.send(outcome.clone());
+        });
         let hooks = Hooks::new(
             Arc::new(ArcSwap::new(gateway)),
-            Arc::new(ArcSwap::from_pointee(options.limits)),
+            Arc::new(ArcSwap::from_pointee(limits.clone())),
             Arc::clone(&budget),
-            clock,
-            Arc::new(move |outcome: &Outcome| {
-                let _ = record.send(outcome.clone());
-            }),
+            clock.clone(),
+            Arc::clone(&recorder),
         );
         let in_flight = hooks.in_flight();
-        let (shutdown, watching) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let address = serve(hooks, watching, &mut tasks).await;
+        let bound = Bound::bind(&[listener(false), listener(true)], &limits)
+            .await
+            .unwrap();
+        let address = |index: usize| match &bound.addresses()[index] {
+            Address::Tcp(address) => *address,
+            Address::Unix(_) => unreachable!(),
+        };
+        let (address, h2c) = (address(0), address(1));
+        let proxy = http_proxy(hooks, &limits, server_conf(2));
+        let serving = bound.serve(proxy, clock, recorder, Workers::default());
         Self {
             address,
+            h2c,
             upstream,
             script,
             budget,
             in_flight,
             outcomes,
-            _shutdown: shutdown,
-            _tasks: tasks,
+            serving,
         }
+    }
+
+    pub(super) async fn connect(&self, http2: bool) -> Caller {
+        let address = if http2 { self.h2c } else { self.address };
+        Caller::connect(address, http2).await
     }
 
     pub(super) async fn standard() -> Self {
@@ -220,28 +239,11 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
     }
 }
 
-async fn serve(
-    hooks: Hooks,
-    shutdown: watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
-) -> SocketAddr {
-    let mut proxy = hooks.into_proxy(2);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    proxy.server_options = Some(options);
-    let proxy = Arc::new(proxy);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((tcp, _)) = listener.accept().await {
-            tcp.set_nodelay(true).unwrap();
-            let (proxy, shutdown) = (Arc::clone(&proxy), shutdown.clone());
-            connections.spawn(async move {
-                let stream: Stream = Box::new(pingora::protocols::l4::stream::Stream::from(tcp));
-                proxy.process_new(stream, &shutdown).await;
-            });
-        }
-    });
-    address
+fn listener(h2c: bool) -> Listener {
+    Listener {
+        address: Address::Tcp(([127, 0, 0, 1], 0).into()),
+        mode: 0o600,
+        tls: None,
+        h2c,
+    }
 }
