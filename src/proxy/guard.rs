@@ -117,7 +117,13 @@ fn printable_path(target: &[u8]) -> String {
         .iter()
         .take_while(|b| !matches!(b, b'?' | b'#'))
         .take(MAX_LOGGED_PATH)
-        .map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '.' })
+        .map(|b| {
+            if b.is_ascii_graphic() {
+                char::from(*b)
+            } else {
+                '.'
+            }
+        })
         .collect()
 }
 
@@ -181,7 +187,10 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), R
         return Err(bad("malformed header name"));
     }
     let value = value.get(1..).unwrap_or_default();
-    if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
+    if value
+        .iter()
+        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
+    {
         return Err(bad("control character in a header value"));
     }
     fields.see(name, value.trim_ascii())

@@ -83,7 +83,13 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
     let chain = certificates("certificate", &files.cert)?;
     let mut config = builder
         .with_single_cert(chain, key(&files.key)?)
-        .map_err(|e| unusable("key", &files.key, format!("it does not fit the certificate: {e}")))?;
+        .map_err(|e| {
+            unusable(
+                "key",
+                &files.key,
+                format!("it does not fit the certificate: {e}"),
+            )
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Acceptor::from_server_config(Arc::new(config)))
 }

@@ -129,7 +129,9 @@ async fn read_head(bounds: &Bounds, connection: &mut Connection) -> Next {
     let mut scan = Scan::default();
     loop {
         match scan.advance(connection.received(), &bounds.head) {
-            Ok(Progress::Complete { start, end }) => return checked(bounds, connection, start, end),
+            Ok(Progress::Complete { start, end }) => {
+                return checked(bounds, connection, start, end);
+            }
             Ok(Progress::Partial) => {}
             Err(rejection) => return refused(connection, rejection),
         }
