@@ -129,7 +129,9 @@ async fn read_head(bounds: &Bounds, connection: &mut Connection) -> Next {
     let mut scan = Scan::default();
     loop {
         match scan.advance(connection.received(), &bounds.head) {
-            Ok(Progress::Complete { start, end }) => return checked(bounds, connection, start, end),
+            Ok(Progress::Complete { start, end }) => {
+                return checked(bounds, connection, start, end);
+            }
             Ok(Progress::Partial) => {}
             Err(rejection) => return refused(connection, rejection),
         }
@@ -153,5 +155,5 @@ fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usiz
 fn refused(connection: &Connection, rejection: Rejection) -> Next {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
-    Next::Refused(guard::refusal(line, rejection))
+    Next::Refused(Box::new(guard::refusal(line, rejection)))
 }
