@@ -144,6 +144,7 @@ const HEADS: &[(&str, &str, Reason)] = &[
     ),
     ("backslash", "GET /a\\b HTTP/1.1\r\nHost: a", BadRequest),
     ("quote", "GET /a\"b HTTP/1.1\r\nHost: a", BadRequest),
+    ("backtick", "GET /a`b HTTP/1.1\r\nHost: a", BadRequest),
     ("angle bracket", "GET /<a> HTTP/1.1\r\nHost: a", BadRequest),
     (
         "control character in the target",
