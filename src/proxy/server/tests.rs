@@ -2,6 +2,7 @@
 
 mod attacks;
 mod endings;
+mod forwarding;
 mod http2;
 mod requests;
 
