@@ -3,11 +3,16 @@
 
 mod cache;
 pub mod fixed;
+mod identity;
+mod local;
 pub mod mint;
 mod source;
 
-pub use cache::{CacheLimits, Lease, LeaseError, Leased, Source};
-pub use source::{CredentialSource, FetchError, IdentityHasher, SwapRequest};
+pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
+pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
+pub use source::{CredentialSource, FetchError, SwapRequest};
+
+pub use crate::hawk::scope;
 
 use crate::clock::UnixMillis;
 use crate::hawk::Signer;
@@ -42,7 +47,8 @@ impl std::fmt::Debug for Credential {
 pub struct Issued {
     /// The credential.
     pub credential: Credential,
-    /// When it stops being good by its source's word, in the source's clock; `None` for
-    /// permanent ones (then `cache.max_age` bounds it).
+    /// When it stops being good by its source's word, told in *our* clock: a source whose
+    /// own clock may differ says "now, plus what is left" (RFC 9110 §6.6.1 `Date`). `None`
+    /// for permanent ones. `cache.max_age` bounds both.
     pub expires_at: Option<UnixMillis>,
 }

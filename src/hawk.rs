@@ -4,9 +4,15 @@
 pub mod bewit;
 pub mod certificate;
 mod header;
+mod mac;
+mod payload;
+mod port;
+pub mod scope;
 
 pub use certificate::Certificate;
 pub use header::{HawkError, MAX_AUTHORIZATION_CHARS, SignedRequest, Signer, nonce};
+pub use payload::payload_hash;
+pub use port::service_port;
 
 use crate::secret::SecretString;
 

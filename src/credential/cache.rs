@@ -1,40 +1,66 @@
-//! The cache with generations: single flight, refresh ahead, refusals, bounded.
+//! The cache with generations in front of one source: single flight, renewal ahead of
+//! expiry, refusals remembered, everything bounded (identity.md §B, pingora.md "Replay on
+//! 401").
+//!
+//! A hit costs one HMAC, one look-up and one atomic load or two, takes no lock and awaits
+//! nothing. All that changes what is cached happens under one mutex in [`desk`], off the
+//! hot path, so that "fetch only if this generation is still the current one" holds.
+
+mod desk;
+mod generation;
+mod setback;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Credential, FetchError, SwapRequest};
+use super::identity::{Identity, IdentityKey};
+use super::{Credential, CredentialSource, FetchError, RandomnessError, SwapRequest};
+use crate::clock::SharedClock;
 use crate::gateway::outcome::Lookup;
+use desk::Desk;
+use generation::Generation;
+pub use setback::Jitter;
 
 /// The `[cache]` section, resolved.
 #[derive(Clone, Debug)]
 pub struct CacheLimits {
-    /// Entries per source.
+    /// Identities per source; the least recently used goes first.
     pub max_entries: u64,
-    /// Longest a credential without an expiry of its own is used.
+    /// Longest a credential is used, whatever its own expiry.
     pub max_age: Duration,
-    /// How long before expiry a credential in use is fetched anew.
+    /// How long before expiry a credential in use is fetched anew; at most a third of its
+    /// life, less up to a quarter of jitter.
     pub refresh_ahead: Duration,
     /// How long a refusal is remembered.
     pub refusals: Duration,
 }
 
+/// How a [`Source`] is bounded.
+#[derive(Clone, Debug)]
+pub struct SourceOptions {
+    /// The `[cache]` section.
+    pub limits: CacheLimits,
+    /// For one exchange, and for waiting for a turn at it.
+    pub timeout: Duration,
+    /// Exchanges under way at once; 0 counts as 1.
+    pub concurrency: usize,
+}
+
 /// A credential on loan for one attempt: which generation it is, is what makes dropping
 /// it safe.
 #[derive(Clone, Debug)]
-pub struct Lease {
-    credential: Arc<Credential>,
-    generation: u64,
-}
+pub struct Lease(Arc<Generation>);
 
 impl Lease {
     /// The credential.
     pub fn credential(&self) -> &Credential {
-        &self.credential
+        &self.0.credential
     }
-    /// Which of its identity's successive credentials this is.
+    /// Which of its source's successive credentials this is.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.0.number
     }
 }
 
@@ -43,7 +69,7 @@ impl Lease {
 pub struct Leased {
     /// The credential on loan.
     pub lease: Lease,
-    /// Hit, fetched, joined, …
+    /// Hit, stale, fetched or joined.
     pub lookup: Lookup,
 }
 
@@ -54,49 +80,107 @@ pub struct LeaseError {
     /// What the source said, now or a moment ago.
     #[source]
     pub cause: FetchError,
-    /// Refused (from the cache), fetched (just now), joined (somebody else's fetch).
+    /// Refused (remembered) or failed (an exchange, just now or a moment ago).
     pub lookup: Lookup,
 }
 
 /// A configured source with its cache.
 #[derive(Debug)]
 pub struct Source {
-    name: Arc<str>,
+    key: IdentityKey,
+    desk: Arc<Desk>,
 }
 
 impl Source {
+    /// Puts a cache in front of `inner`, which is configured as `name`.
+    ///
+    /// # Errors
+    /// When the system has no randomness for the identities' key.
+    pub fn new(
+        name: Arc<str>,
+        inner: Arc<dyn CredentialSource>,
+        options: SourceOptions,
+        clock: SharedClock,
+    ) -> Result<Self, RandomnessError> {
+        Self::with_jitter(name, inner, options, clock, Jitter::Random)
+    }
+
+    /// As [`Self::new`], with a given `jitter`.
+    ///
+    /// # Errors
+    /// When the system has no randomness for the identities' key.
+    pub fn with_jitter(
+        name: Arc<str>,
+        inner: Arc<dyn CredentialSource>,
+        options: SourceOptions,
+        clock: SharedClock,
+        jitter: Jitter,
+    ) -> Result<Self, RandomnessError> {
+        Ok(Self {
+            key: IdentityKey::random()?,
+            desk: Arc::new(Desk::new(name, inner, options, clock, jitter)),
+        })
+    }
+
     /// Its configured name.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        self.desk.name()
     }
 
-    /// A credential for `request`: from the cache, or by one fetch for everybody asking.
-    pub async fn lease(&self, _request: &SwapRequest) -> Result<Leased, LeaseError> {
-        Err(LeaseError {
-            cause: FetchError::BadAnswer("skeleton".into()),
-            lookup: Lookup::Fetched,
-        })
+    /// Whether new credentials are made here, without asking anybody.
+    pub fn is_local(&self) -> bool {
+        self.desk.inner().is_local()
     }
 
-    /// The upstream answered 401 to `rejected`: drops that generation if it is still the
-    /// current one and fetches once for everybody waiting; if another generation is there
-    /// already, returns that.
+    /// A credential for `request`: from the cache, or by one exchange for everybody
+    /// asking. That exchange goes on when the caller that started it goes away. Needs a
+    /// Tokio runtime. Takes at most twice [`SourceOptions::timeout`].
+    ///
+    /// # Errors
+    /// What the source said, or [`FetchError::Unavailable`] while it is left alone.
+    pub async fn lease(&self, request: &SwapRequest) -> Result<Leased, LeaseError> {
+        let identity = self.identify(request)?;
+        if let Some(leased) = self.desk.hit(identity, request) {
+            return Ok(leased);
+        }
+        self.desk.obtain(identity, request, None).await
+    }
+
+    /// The upstream answered 401 to `rejected`: drops that generation for good if it is
+    /// still the current one and fetches once for everybody waiting; if another
+    /// generation is there already, returns that.
+    ///
+    /// # Errors
+    /// As [`Self::lease`]; the rejected generation stays dropped.
     pub async fn replace(
         &self,
-        _request: &SwapRequest,
-        _rejected: &Lease,
+        request: &SwapRequest,
+        rejected: &Lease,
     ) -> Result<Leased, LeaseError> {
-        Err(LeaseError {
-            cause: FetchError::BadAnswer("skeleton".into()),
-            lookup: Lookup::Fetched,
-        })
+        let identity = self.identify(request)?;
+        self.desk
+            .obtain(identity, request, Some(rejected.generation()))
+            .await
     }
 
     /// Drops that generation without fetching (the request cannot be replayed).
-    pub fn invalidate(&self, _request: &SwapRequest, _rejected: &Lease) {}
+    pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
+        if let Ok(identity) = self.identify(request) {
+            self.desk.drop_generation(identity, rejected.generation());
+        }
+    }
 
     /// How many identities are cached now.
     pub fn entries(&self) -> u64 {
-        0
+        self.desk.entries()
+    }
+
+    fn identify(&self, request: &SwapRequest) -> Result<Identity, LeaseError> {
+        self.key
+            .identify(self.desk.name(), self.desk.inner(), request)
+            .map_err(|cause| LeaseError {
+                cause,
+                lookup: Lookup::Failed,
+            })
     }
 }

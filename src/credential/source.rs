@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Issued;
+use super::{IdentityHasher, Issued};
 use crate::token::{BearerToken, Caller};
 
 /// What a source needs to know about one swap. Owned and cheap to clone, because a fetch
@@ -48,25 +48,22 @@ pub enum FetchError {
     TooLarge(String),
 }
 
-/// Collects the parts of a cache key, length-prefixed, under a per-process key.
-#[derive(Debug)]
-pub struct IdentityHasher {
-    _private: (),
-}
-
-impl IdentityHasher {
-    /// Adds one part; parts cannot run into each other.
-    pub fn part(&mut self, _bytes: &[u8]) {}
-}
-
 /// A way to a credential. Implementations know nothing of caching, single flight or
 /// metrics: [`super::Source`] wraps them.
 #[async_trait]
 pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// Adds what, besides source, issuer, subject, client and scopes, makes two callers'
     /// credentials different (the token's digest where the credential is bound to it).
+    /// Runs for every request: cheap, and without I/O.
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError>;
 
-    /// Fetches or makes a credential. Bounded in time and size by the implementation.
+    /// Fetches or makes a credential. Bounded in time and size by the implementation;
+    /// [`super::Source`] bounds the time again.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
+
+    /// Whether a new credential is made here, without asking anybody: then a new one is
+    /// the cheap way out of a clock that was wrong.
+    fn is_local(&self) -> bool {
+        false
+    }
 }

@@ -1,7 +1,265 @@
 //! Bewits: a signature in the query (taskcluster.md §4).
 
-/// Whether the query of `target` already has a `bewit`; such a request must not be
-/// signed (two schemes are a 401).
-pub fn has_bewit(_target: &str) -> bool {
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+use super::mac::{MacInput, check_request};
+use super::{HawkError, Signer};
+use crate::clock::UnixMillis;
+
+/// The longest path and query, bewit included, that the auth service reads.
+pub const MAX_TARGET_CHARS: usize = 4096;
+
+/// What a bewit is to open: GET and HEAD of one target (a HEAD is signed as GET).
+#[derive(Clone, Copy, Debug)]
+pub struct BewitRequest<'a> {
+    /// Raw path and query, without a bewit.
+    pub target: &'a str,
+    /// Host name without port.
+    pub host: &'a str,
+    /// The port that the service computes with.
+    pub port: u16,
+    /// Until when, by the service's clock; whole seconds. There is no upper limit.
+    pub expires: UnixMillis,
+}
+
+impl Signer {
+    /// The target of `request` with a bewit appended. Whoever sees the result can use it:
+    /// it is a secret until it expires.
+    ///
+    /// # Errors
+    /// When the target bears a bewit already, a part cannot be represented, or the result
+    /// passes [`MAX_TARGET_CHARS`].
+    pub fn with_bewit(&self, request: &BewitRequest<'_>) -> Result<String, HawkError> {
+        check_request("GET", request.target, request.host)?;
+        if has_bewit(request.target) {
+            return Err(HawkError::SecondScheme);
+        }
+        let bewit = self.bewit(request);
+        let separator = if request.target.contains('?') {
+            "&bewit="
+        } else {
+            "?bewit="
+        };
+        let length = request.target.len() + separator.len() + bewit.len();
+        if length > MAX_TARGET_CHARS {
+            return Err(HawkError::TargetTooLong { length });
+        }
+        let mut target = String::with_capacity(length);
+        target.push_str(request.target);
+        target.push_str(separator);
+        target.push_str(&bewit);
+        Ok(target)
+    }
+
+    /// Base64url of `id\expiry\mac\ext`.
+    fn bewit(&self, request: &BewitRequest<'_>) -> Zeroizing<String> {
+        let seconds = request.expires.as_secs();
+        let ext = self.ext.expose();
+        let mac = MacInput {
+            kind: "hawk.1.bewit",
+            seconds,
+            nonce: "",
+            method: "GET",
+            target: request.target,
+            host: request.host,
+            port: request.port,
+            hash: "",
+            ext,
+        }
+        .mac(&self.key);
+        let mut plain = Zeroizing::new(String::with_capacity(self.id.len() + ext.len() + 80));
+        plain.push_str(&self.id);
+        plain.push('\\');
+        plain.push_str(itoa::Buffer::new().format(seconds));
+        plain.push('\\');
+        STANDARD.encode_string(mac, &mut plain);
+        plain.push('\\');
+        plain.push_str(ext);
+        Zeroizing::new(URL_SAFE_NO_PAD.encode(plain.as_bytes()))
+    }
+}
+
+/// Whether the service would see a bewit in `target`; such a request must not be signed
+/// (two schemes are a 401).
+///
+/// It looks in two ways, and so does this. Without an Authorization header it looks for
+/// `?bewit=` or `&bewit=` in the raw text, anywhere, with a value or without, and a bare
+/// `&bewit=` in the path counts as well. With an Authorization header it looks for a
+/// *decoded* query parameter of that name that is not empty: `?%62ewit=x` is one.
+pub fn has_bewit(target: &str) -> bool {
+    target.starts_with('/')
+        && (target.contains("?bewit=") || target.contains("&bewit=") || decoded(target))
+}
+
+/// A parameter whose decoded name is `bewit`. Two of them make a list, which is not empty
+/// whatever it holds.
+fn decoded(target: &str) -> bool {
+    let Some((_, query)) = target.split_once('?') else {
+        return false;
+    };
+    let mut seen = false;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if is_bewit(name) {
+            if seen || !value.is_empty() {
+                return true;
+            }
+            seen = true;
+        }
+    }
     false
+}
+
+/// Whether `name` percent-decodes to `bewit`.
+fn is_bewit(name: &str) -> bool {
+    let mut rest = name.as_bytes();
+    for &expected in b"bewit" {
+        let (byte, tail) = match rest {
+            [b'%', high, low, tail @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high * 16 + low, tail),
+                _ => return false,
+            },
+            [byte, tail @ ..] => (*byte, tail),
+            [] => return false,
+        };
+        if byte != expected {
+            return false;
+        }
+        rest = tail;
+    }
+    rest.is_empty()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::SecretString;
+
+    fn signer(ext: &str) -> Signer {
+        let key = SecretString::from("2983d45yun89q");
+        Signer::with_ext("123456", &key, SecretString::from(ext)).unwrap()
+    }
+
+    fn rainbow(port: u16) -> BewitRequest<'static> {
+        BewitRequest {
+            target: "/somewhere/over/the/rainbow",
+            host: "example.com",
+            port,
+            expires: UnixMillis::from_secs(1_356_420_707),
+        }
+    }
+
+    #[test]
+    fn makes_the_published_bewits() {
+        let table = [
+            (
+                "xandyandz",
+                443,
+                "MTIzNDU2XDEzNTY0MjA3MDdca3NjeHdOUjJ0SnBQMVQxekRMTlBiQjVVaUtJVTl0T1NKWFRVZEc3WDloOD1ceGFuZHlhbmR6",
+            ),
+            (
+                "xandyandz",
+                8080,
+                "MTIzNDU2XDEzNTY0MjA3MDdcaFpiSjNQMmNLRW80a3kwQzhqa1pBa1J5Q1p1ZWc0V1NOYnhWN3ZxM3hIVT1ceGFuZHlhbmR6",
+            ),
+            (
+                "",
+                443,
+                "MTIzNDU2XDEzNTY0MjA3MDdcSUdZbUxnSXFMckNlOEN4dktQczRKbFdJQStValdKSm91d2dBUmlWaENBZz1c",
+            ),
+        ];
+        for (ext, port, bewit) in table {
+            assert_eq!(
+                signer(ext).with_bewit(&rainbow(port)).unwrap(),
+                format!("/somewhere/over/the/rainbow?bewit={bewit}")
+            );
+        }
+    }
+
+    #[test]
+    fn appends_to_whatever_query_there_is() {
+        for (target, start) in [
+            ("/a", "/a?bewit="),
+            ("/a?", "/a?&bewit="),
+            ("/a?b=c", "/a?b=c&bewit="),
+        ] {
+            let request = BewitRequest {
+                target,
+                ..rainbow(443)
+            };
+            let made = signer("").with_bewit(&request).unwrap();
+            assert!(made.starts_with(start), "{made}");
+            assert!(has_bewit(&made));
+            let again = BewitRequest {
+                target: &made,
+                ..request
+            };
+            assert_eq!(signer("").with_bewit(&again), Err(HawkError::SecondScheme));
+        }
+    }
+
+    #[test]
+    fn keeps_to_the_limit_exactly() {
+        let plain = signer("").with_bewit(&rainbow(443)).unwrap().len();
+        let fill = MAX_TARGET_CHARS - plain;
+        for (extra, fits) in [(fill, true), (fill + 1, false)] {
+            let target = format!("/somewhere/over/the/rainbow{}", "x".repeat(extra));
+            let request = BewitRequest {
+                target: &target,
+                ..rainbow(443)
+            };
+            let made = signer("").with_bewit(&request);
+            assert_eq!(made.is_ok(), fits, "{made:?}");
+        }
+    }
+
+    #[test]
+    fn sees_what_the_service_sees() {
+        let yes = [
+            "/a?bewit=x",
+            "/a?bewit=",
+            "/a?b=c&bewit=x",
+            "/a?b=c&bewit=x&d=e",
+            "/a&bewit=x",
+            "/a?%62ewit=x",
+            "/a?b%65%77%69%74=x",
+            "/a?x=1&%62%65wi%74=x#",
+            "/a?bewit&bewit",
+            "/a?x=?bewit=y",
+            "//a?bewit=x",
+        ];
+        let no = [
+            "/a",
+            "/a?",
+            "/a?bewit",
+            "/a?%62ewit=",
+            "/a?BEWIT=x",
+            "/a?xbewit=1",
+            "/a?bewit%3Dx",
+            "/a?bewit2=x",
+            "/bewit=x",
+            "/a/bewit=x",
+            "/a%3Fbewit=x",
+            "/a?b=%26bewit=x",
+            "/a?%2562ewit=x",
+            "/a?%6=x",
+            "/a?%zzewit=x",
+            "/a?b=bewit",
+            "",
+        ];
+        for target in yes {
+            assert!(has_bewit(target), "{target}");
+        }
+        for target in no {
+            assert!(!has_bewit(target), "{target}");
+        }
+    }
 }

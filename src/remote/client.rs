@@ -29,8 +29,8 @@ pub struct ClientOptions {
     pub ca: Option<PathBuf>,
 }
 
-/// An answer read whole.
-#[derive(Clone, Debug)]
+/// An answer read whole. Body and headers may hold secrets: neither is in `Debug`.
+#[derive(Clone)]
 pub struct Answer {
     /// Status.
     pub status: StatusCode,
@@ -105,6 +105,16 @@ impl Client {
     /// GET `url` with `headers`.
     pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, TransportError> {
         self.send(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    /// POST `body` to `url`; its type is in `headers`.
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, TransportError> {
+        self.send(Method::POST, url, headers, body).await
     }
 
     /// POST `form` to `url` as `application/x-www-form-urlencoded`.
@@ -190,6 +200,12 @@ impl Client {
     }
 }
 
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
 impl Answer {
     /// A header's text, if it is there and is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
@@ -257,3 +273,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

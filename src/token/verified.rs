@@ -20,6 +20,24 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// As if `issuer` had vouched for `claims`; for tests of what comes after verification.
+    #[cfg(test)]
+    pub(crate) fn for_test(issuer: &str, claims: serde_json::Value) -> Arc<Self> {
+        let serde_json::Value::Object(claims) = claims else {
+            panic!("claims are an object")
+        };
+        Arc::new(Self {
+            issuer: issuer.into(),
+            subject: claims["sub"].as_str().unwrap_or_default().into(),
+            client: None,
+            scopes: Vec::new(),
+            permissions: Vec::new(),
+            expires_at: UnixMillis(i64::MAX),
+            claims,
+            digest: TokenDigest([0; 32]),
+        })
+    }
+
     /// The configured name of the issuer.
     pub fn issuer(&self) -> &Arc<str> {
         &self.issuer
@@ -51,6 +69,23 @@ impl VerifiedToken {
     /// The token's keyed hash.
     pub fn digest(&self) -> TokenDigest {
         self.digest
+    }
+}
+
+#[cfg(test)]
+impl VerifiedToken {
+    /// As if verified; there is no such way outside unit tests.
+    pub(crate) fn for_tests(issuer: &str, subject: &str, client: Option<&str>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            subject: subject.to_owned(),
+            client: client.map(str::to_owned),
+            scopes: Vec::new(),
+            permissions: Vec::new(),
+            expires_at: UnixMillis(i64::MAX),
+            claims: serde_json::Map::new(),
+            digest: TokenDigest([0; 32]),
+        }
     }
 }
 

@@ -1,1 +1,11 @@
-fn main() {}
+//! Behaviour from outside: one binary, one file per behaviour.
+
+// This whole binary is a test; clippy sees only the functions marked `#[test]` as such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Tests are read more often than they allocate.
+#![allow(clippy::format_push_string, clippy::format_collect)]
+
+mod hawk;
+mod identity;
+mod layers;
+mod support;

@@ -1,0 +1,262 @@
+//! Where credentials are handed out: what is current, what is being fetched, what went
+//! wrong a moment ago.
+
+mod flight;
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::sync::{Semaphore, watch};
+
+use flight::{abandoned, pause};
+
+use super::generation::{Generation, Now};
+use super::setback::{Backoff, Jitter, LONGEST_RETRY_AFTER, Setback};
+use super::{Lease, LeaseError, Leased, SourceOptions};
+use crate::clock::SharedClock;
+use crate::credential::identity::Identity;
+use crate::credential::{CredentialSource, FetchError, SwapRequest};
+use crate::gateway::outcome::Lookup;
+
+/// Exchanges under way or waiting for a turn, per source.
+pub(super) const MAX_FLIGHTS: usize = 4096;
+
+/// Memory of identities that nobody asks for is freed after this. Whether a credential is
+/// good is never decided by it.
+const IDLE: Duration = Duration::from_mins(15);
+
+type Landed = Result<Lease, FetchError>;
+type Flight = watch::Receiver<Option<Landed>>;
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    name: Arc<str>,
+    inner: Arc<dyn CredentialSource>,
+    options: SourceOptions,
+    clock: SharedClock,
+    jitter: Jitter,
+    generations: AtomicU64,
+    turns: Semaphore,
+    /// Written under `traffic` only; read by anybody.
+    current: Cache<Identity, Arc<Generation>>,
+    /// Apart from `current`, so that a flood of bad tokens displaces no good credential.
+    setbacks: Cache<Identity, Setback>,
+    traffic: Mutex<Traffic>,
+}
+
+#[derive(Debug, Default)]
+struct Traffic {
+    flights: HashMap<Identity, Flight>,
+    backoff: Backoff,
+}
+
+/// How somebody without a hit gets a lease.
+enum Approach {
+    Current(Leased),
+    Wait(Flight, Lookup),
+}
+
+impl Desk {
+    pub(super) fn new(
+        name: Arc<str>,
+        inner: Arc<dyn CredentialSource>,
+        options: SourceOptions,
+        clock: SharedClock,
+        jitter: Jitter,
+    ) -> Self {
+        let entries = options.limits.max_entries;
+        let setback_life = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
+        Self {
+            current: bounded(entries, IDLE),
+            setbacks: bounded(entries, setback_life),
+            turns: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            generations: AtomicU64::new(1),
+            traffic: Mutex::default(),
+            name,
+            inner,
+            options,
+            clock,
+            jitter,
+        }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(super) fn inner(&self) -> &dyn CredentialSource {
+        &*self.inner
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.current.run_pending_tasks();
+        self.current.entry_count()
+    }
+
+    /// The hot path. Starts a renewal when it is time for one, and waits for nothing.
+    pub(super) fn hit(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+    ) -> Option<Leased> {
+        let generation = self.current.get(&identity)?;
+        let now = self.now();
+        if !generation.is_usable(now) {
+            return None;
+        }
+        if generation.claim_renewal(now) {
+            self.renew(identity, request, &generation, now);
+        }
+        Some(leased(generation))
+    }
+
+    /// The slow path: what is current after all, unless it is the `rejected` generation; a
+    /// refusal; or the end of an exchange, under way or started now.
+    pub(super) async fn obtain(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+        rejected: Option<u64>,
+    ) -> Result<Leased, LeaseError> {
+        let (mut flight, lookup) = match self.approach(identity, request, rejected)? {
+            Approach::Current(leased) => return Ok(leased),
+            Approach::Wait(flight, lookup) => (flight, lookup),
+        };
+        let landed = flight.wait_for(Option::is_some).await;
+        let landed = landed.map_or_else(|_| None, |landed| landed.clone());
+        match landed.unwrap_or_else(|| Err(abandoned())) {
+            Ok(lease) => Ok(Leased { lease, lookup }),
+            Err(cause) => Err(LeaseError {
+                cause,
+                lookup: Lookup::Failed,
+            }),
+        }
+    }
+
+    fn approach(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+        rejected: Option<u64>,
+    ) -> Result<Approach, LeaseError> {
+        let now = self.now();
+        let mut traffic = self.traffic();
+        if let Some(generation) = self.current.get(&identity) {
+            if Some(generation.number) != rejected && generation.is_usable(now) {
+                return Ok(Approach::Current(leased(generation)));
+            }
+            self.current.invalidate(&identity);
+        }
+        if let Some(flight) = traffic.flights.get(&identity) {
+            return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
+        }
+        self.may_start(&traffic, identity, now)?;
+        let flight = self.start(&mut traffic, identity, request);
+        Ok(Approach::Wait(flight, Lookup::Fetched))
+    }
+
+    /// Drops generation `number` if it is the current one.
+    pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
+        let _traffic = self.traffic();
+        if self
+            .current
+            .get(&identity)
+            .is_some_and(|g| g.number == number)
+        {
+            self.current.invalidate(&identity);
+        }
+    }
+
+    fn renew(
+        self: &Arc<Self>,
+        identity: Identity,
+        request: &SwapRequest,
+        generation: &Generation,
+        now: Now,
+    ) {
+        let mut traffic = self.traffic();
+        let current = self.current.get(&identity);
+        let replaced = current.is_none_or(|g| g.number != generation.number);
+        // A flight under way is a renewal too, and its end puts off the next.
+        if replaced || traffic.flights.contains_key(&identity) {
+            return;
+        }
+        match self.may_start(&traffic, identity, now) {
+            Ok(()) => drop(self.start(&mut traffic, identity, request)),
+            Err(error) => {
+                generation.mark_stale();
+                generation.renew_later(now.steady.saturating_add(pause(&error.cause)));
+            }
+        }
+    }
+
+    /// Whether the source may be asked for `identity` now.
+    fn may_start(&self, traffic: &Traffic, identity: Identity, now: Now) -> Result<(), LeaseError> {
+        if let Some(setback) = self.setbacks.get(&identity)
+            && setback.until > now.steady
+        {
+            return Err(LeaseError {
+                cause: setback.repeated(now.steady),
+                lookup: setback.lookup(),
+            });
+        }
+        let cause = if let Some(left) = traffic.backoff.remaining(now.steady) {
+            left_alone(left)
+        } else if traffic.flights.len() >= MAX_FLIGHTS {
+            busy("too many exchanges are waiting".to_owned())
+        } else {
+            return Ok(());
+        };
+        Err(LeaseError {
+            cause,
+            lookup: Lookup::Failed,
+        })
+    }
+
+    fn now(&self) -> Now {
+        Now::read(&*self.clock)
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
+    Cache::builder()
+        .max_capacity(entries)
+        // Every new identity gets in: the default policy may turn it away for long.
+        .eviction_policy(EvictionPolicy::lru())
+        .time_to_idle(idle)
+        .build()
+}
+
+fn leased(generation: Arc<Generation>) -> Leased {
+    let lookup = if generation.is_stale() {
+        Lookup::Stale
+    } else {
+        Lookup::Hit
+    };
+    Leased {
+        lease: Lease(generation),
+        lookup,
+    }
+}
+
+fn busy(cause: String) -> FetchError {
+    FetchError::Unavailable {
+        cause,
+        retry_after: Some(Duration::from_secs(1)),
+    }
+}
+
+fn left_alone(left: Duration) -> FetchError {
+    FetchError::Unavailable {
+        cause: "the source is left alone after failures".to_owned(),
+        retry_after: Some(left),
+    }
+}

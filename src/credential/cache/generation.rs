@@ -1,0 +1,215 @@
+//! One credential of one identity: how long it is used, and when it is to be renewed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::CacheLimits;
+use crate::clock::{Clock, UnixMillis};
+use crate::credential::{Credential, Issued};
+
+/// A credential is put aside this long before it expires, so that a request signed with
+/// it still arrives in time; a tenth of its life when that is less.
+const SAFETY: Duration = Duration::from_secs(5);
+
+/// Both clocks, read together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) wall: UnixMillis,
+    pub(super) steady: Duration,
+}
+
+impl Now {
+    pub(super) fn read(clock: &dyn Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            steady: clock.steady(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) credential: Credential,
+    pub(super) number: u64,
+    /// Not used from here on, by the wall clock: right after a suspend.
+    wall_end: UnixMillis,
+    /// Nor from here on, by the steady one: right after the wall clock was set back.
+    steady_end: Duration,
+    /// Steady milliseconds; [`CLAIMED`] while somebody sees to it.
+    renew_at: AtomicU64,
+    stale: AtomicBool,
+}
+
+const CLAIMED: u64 = u64::MAX;
+
+impl Generation {
+    /// `issued`, on its arrival at `now`. `jitter` in 0..=1 spreads renewals over the last
+    /// quarter before `refresh_ahead`.
+    pub(super) fn new(
+        issued: Issued,
+        number: u64,
+        now: Now,
+        limits: &CacheLimits,
+        jitter: f64,
+    ) -> Self {
+        let life = usable_life(issued.expires_at, now.wall, limits.max_age);
+        // Short-lived credentials would otherwise be renewed all the time.
+        let ahead = limits.refresh_ahead.min(life / 3);
+        let ahead = ahead.saturating_sub((ahead / 4).mul_f64(jitter.clamp(0.0, 1.0)));
+        let steady_end = now.steady.saturating_add(life);
+        Self {
+            credential: issued.credential,
+            number,
+            wall_end: now.wall.plus(life),
+            steady_end,
+            renew_at: AtomicU64::new(millis(steady_end.saturating_sub(ahead))),
+            stale: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_usable(&self, now: Now) -> bool {
+        now.wall < self.wall_end && now.steady < self.steady_end
+    }
+
+    /// Whether a renewal failed since this came.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// True for exactly one of all who ask once the time has come: that one starts the
+    /// renewal, or says when to ask again with [`Self::renew_later`].
+    pub(super) fn claim_renewal(&self, now: Now) -> bool {
+        let due = self.renew_at.load(Ordering::Relaxed);
+        due <= millis(now.steady)
+            && due != CLAIMED
+            && self
+                .renew_at
+                .compare_exchange(due, CLAIMED, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// A renewal is not to be tried before `at`, steady time.
+    pub(super) fn renew_later(&self, at: Duration) {
+        self.renew_at.store(millis(at), Ordering::Relaxed);
+    }
+
+    /// The source failed to renew it: it serves on until it expires.
+    pub(super) fn mark_stale(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+}
+
+fn usable_life(expires_at: Option<UnixMillis>, now: UnixMillis, max_age: Duration) -> Duration {
+    let Some(expires_at) = expires_at else {
+        return max_age;
+    };
+    let life = now.until(expires_at);
+    life.saturating_sub(SAFETY.min(life / 10)).min(max_age)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .min(CLAIMED - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::secret::SecretString;
+
+    const START: UnixMillis = UnixMillis::from_secs(1_000_000);
+
+    fn generation(life: Option<u64>, refresh_ahead: u64, jitter: f64) -> Generation {
+        let limits = CacheLimits {
+            max_entries: 1,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::from_secs(refresh_ahead),
+            refusals: Duration::ZERO,
+        };
+        let issued = Issued {
+            credential: Credential::Bearer(SecretString::from("x")),
+            expires_at: life.map(|secs| START.plus(Duration::from_secs(secs))),
+        };
+        let now = Now {
+            wall: START,
+            steady: Duration::ZERO,
+        };
+        Generation::new(issued, 1, now, &limits, jitter)
+    }
+
+    fn after(secs: f64) -> Now {
+        let clock = ManualClock::at(START);
+        clock.advance(Duration::from_secs_f64(secs));
+        Now::read(&*clock)
+    }
+
+    #[test]
+    fn is_used_until_shortly_before_it_expires() {
+        for (life, last) in [(Some(900), 895.0), (Some(10), 9.0), (None, 3600.0)] {
+            let generation = generation(life, 0, 0.0);
+            assert!(generation.is_usable(after(last - 0.001)), "{life:?}");
+            assert!(!generation.is_usable(after(last)), "{life:?}");
+        }
+    }
+
+    #[test]
+    fn no_expiry_outlives_max_age() {
+        let generation = generation(Some(1_000_000), 0, 0.0);
+        assert!(generation.is_usable(after(3599.9)));
+        assert!(!generation.is_usable(after(3600.0)));
+    }
+
+    #[test]
+    fn one_that_came_expired_is_never_usable() {
+        assert!(!generation(Some(0), 60, 0.0).is_usable(after(0.0)));
+    }
+
+    #[test]
+    fn a_wall_clock_set_back_does_not_lengthen_its_life() {
+        let generation = generation(Some(900), 0, 0.0);
+        let clock = ManualClock::at(START);
+        clock.advance(Duration::from_mins(15));
+        clock.set_wall(START);
+        assert!(!generation.is_usable(Now::read(&*clock)));
+    }
+
+    #[test]
+    fn a_suspended_machine_does_not_use_it_past_its_expiry() {
+        let generation = generation(Some(900), 0, 0.0);
+        let clock = ManualClock::at(START);
+        clock.set_wall(START.plus(Duration::from_mins(15)));
+        assert!(!generation.is_usable(Now::read(&*clock)));
+    }
+
+    #[test]
+    fn is_renewed_ahead_and_jitter_only_shortens_the_lead() {
+        for (jitter, due) in [
+            (0.0, 895.0 - 60.0),
+            (1.0, 895.0 - 45.0),
+            (9.0, 895.0 - 45.0),
+        ] {
+            let generation = generation(Some(900), 60, jitter);
+            assert!(!generation.claim_renewal(after(due - 0.002)), "{jitter}");
+            assert!(generation.claim_renewal(after(due)), "{jitter}");
+        }
+    }
+
+    #[test]
+    fn short_lives_shrink_the_lead_to_a_third() {
+        let generation = generation(Some(30), 300, 0.0);
+        assert!(!generation.claim_renewal(after(17.9)));
+        assert!(generation.claim_renewal(after(18.0)));
+    }
+
+    #[test]
+    fn only_one_claims_a_renewal_until_it_is_put_off() {
+        let generation = generation(Some(900), 60, 0.0);
+        assert!(generation.claim_renewal(after(880.0)));
+        assert!(!generation.claim_renewal(after(880.0)));
+        generation.renew_later(Duration::from_secs(885));
+        assert!(!generation.claim_renewal(after(884.0)));
+        assert!(generation.claim_renewal(after(885.0)));
+    }
+}

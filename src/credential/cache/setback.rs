@@ -1,0 +1,264 @@
+//! When not to ask: refusals remembered for one identity, and backoff for a whole source.
+
+use std::time::Duration;
+
+use super::CacheLimits;
+use crate::credential::FetchError;
+use crate::credential::identity::Identity;
+use crate::gateway::outcome::Lookup;
+
+/// Waiting after the first failure in a row; doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+/// The longest wait that we choose ourselves.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The longest `Retry-After` that is believed: a slip there must not end all service.
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+/// An answer that is no credential may be a deployment under way: remembered briefly.
+const UNUSABLE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Where the randomness of waits and renewals comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Jitter {
+    /// The system's.
+    #[default]
+    Random,
+    /// Always this share, 0 to 1; for tests.
+    Fixed(f64),
+}
+
+impl Jitter {
+    /// A number from 0 to 1.
+    pub(super) fn share(self) -> f64 {
+        match self {
+            Self::Fixed(share) => share.clamp(0.0, 1.0),
+            Self::Random => {
+                let mut bytes = [0x80, 0];
+                // Without randomness the middle will do: nothing secret depends on this.
+                let _ = aws_lc_rs::rand::fill(&mut bytes);
+                f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX)
+            }
+        }
+    }
+}
+
+/// What the source last said about one identity, and until when it is not asked again.
+#[derive(Clone, Debug)]
+pub(super) struct Setback {
+    pub(super) error: FetchError,
+    /// Steady time.
+    pub(super) until: Duration,
+    /// Times in a row that the source was unavailable.
+    failures: u32,
+}
+
+impl Setback {
+    /// After `error` at `now` (steady), with what had gone wrong `before`.
+    pub(super) fn after(
+        error: FetchError,
+        before: Option<&Self>,
+        now: Duration,
+        limits: &CacheLimits,
+        jitter: f64,
+    ) -> Self {
+        let failures = match &error {
+            FetchError::Unavailable { .. } => before.map_or(0, |b| b.failures).saturating_add(1),
+            _ => 0,
+        };
+        let wait = match &error {
+            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::TooLarge(_) => {
+                limits.refusals
+            }
+            FetchError::BadAnswer(_) => limits.refusals.min(UNUSABLE_ANSWER),
+            FetchError::Unavailable { retry_after, .. } => {
+                delay(failures, jitter).max(believed(*retry_after))
+            }
+        };
+        Self {
+            error,
+            until: now.saturating_add(wait),
+            failures,
+        }
+    }
+
+    /// What callers get in the meantime.
+    pub(super) fn repeated(&self, now: Duration) -> FetchError {
+        match &self.error {
+            FetchError::Unavailable { cause, .. } => FetchError::Unavailable {
+                cause: format!("waiting before asking again after: {cause}"),
+                retry_after: Some(self.until.saturating_sub(now)),
+            },
+            definite => definite.clone(),
+        }
+    }
+
+    /// How such a repetition counts.
+    pub(super) fn lookup(&self) -> Lookup {
+        match self.error {
+            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::TooLarge(_) => {
+                Lookup::Refused
+            }
+            FetchError::BadAnswer(_) | FetchError::Unavailable { .. } => Lookup::Failed,
+        }
+    }
+}
+
+/// Whether a whole source is left alone for a while. It is when it says so itself
+/// (`Retry-After`), or when it fails two identities in a row: what fails for one only (a
+/// disabled client is a 500 at `/login/oauth/credentials`) must not shut out the others.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    /// Steady time.
+    until: Duration,
+    failures: u32,
+    last: Option<Identity>,
+}
+
+impl Backoff {
+    /// How much longer the source is left alone.
+    pub(super) fn remaining(&self, now: Duration) -> Option<Duration> {
+        self.until.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
+    /// It answered, whatever it said.
+    pub(super) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It was unavailable when asked for `identity`.
+    pub(super) fn unavailable(
+        &mut self,
+        identity: Identity,
+        retry_after: Option<Duration>,
+        now: Duration,
+        jitter: f64,
+    ) {
+        let others_fail_too = self.last.replace(identity).is_some_and(|l| l != identity);
+        // Exchanges that were under way together fail together: one failure, not many.
+        if others_fail_too && self.remaining(now).is_none() {
+            self.failures = self.failures.saturating_add(1);
+            self.until = now.saturating_add(delay(self.failures, jitter));
+        }
+        self.until = self.until.max(now.saturating_add(believed(retry_after)));
+    }
+}
+
+fn believed(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
+}
+
+/// Between half and all of the exponential wait.
+fn delay(failures: u32, jitter: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let full = FIRST_DELAY
+        .saturating_mul(1 << doublings)
+        .min(LONGEST_DELAY);
+    full.saturating_sub((full / 2).mul_f64(jitter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Identity = [1; 32];
+    const B: Identity = [2; 32];
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn unavailable(retry_after: Option<u64>) -> FetchError {
+        FetchError::Unavailable {
+            cause: "down".into(),
+            retry_after: retry_after.map(secs),
+        }
+    }
+
+    fn limits() -> CacheLimits {
+        CacheLimits {
+            max_entries: 10,
+            max_age: secs(3600),
+            refresh_ahead: secs(60),
+            refusals: secs(20),
+        }
+    }
+
+    #[test]
+    fn waits_double_to_a_limit() {
+        let waits: Vec<_> = (1..=9).map(|n| delay(n, 0.0).as_millis()).collect();
+        assert_eq!(
+            waits,
+            [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]
+        );
+        assert_eq!(delay(u32::MAX, 1.0), secs(15));
+    }
+
+    #[test]
+    fn random_jitter_is_a_share() {
+        for _ in 0..1000 {
+            let share = Jitter::Random.share();
+            assert!((0.0..=1.0).contains(&share));
+        }
+        assert!((Jitter::Fixed(7.0).share() - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn each_kind_of_failure_is_remembered_for_its_own_time() {
+        let after = |error| Setback::after(error, None, secs(100), &limits(), 0.0).until;
+        assert_eq!(after(FetchError::Refused(String::new())), secs(120));
+        assert_eq!(after(FetchError::NotEntitled(String::new())), secs(120));
+        assert_eq!(after(FetchError::TooLarge(String::new())), secs(120));
+        assert_eq!(after(FetchError::BadAnswer(String::new())), secs(105));
+        assert_eq!(after(unavailable(None)), Duration::from_millis(100_500));
+        assert_eq!(after(unavailable(Some(7))), secs(107));
+        assert_eq!(after(unavailable(Some(u64::MAX))), secs(400));
+    }
+
+    #[test]
+    fn failures_in_a_row_lengthen_an_identitys_wait() {
+        let mut setback = None;
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            let next = Setback::after(unavailable(None), setback.as_ref(), secs(0), &limits(), 0.0);
+            waits.push(next.until.as_millis());
+            setback = Some(next);
+        }
+        assert_eq!(waits, [500, 1000, 2000]);
+    }
+
+    #[test]
+    fn one_identity_alone_never_shuts_the_source() {
+        let mut backoff = Backoff::default();
+        for n in 0..50 {
+            backoff.unavailable(A, None, secs(n), 0.0);
+            assert_eq!(backoff.remaining(secs(n)), None);
+        }
+    }
+
+    #[test]
+    fn two_identities_failing_in_a_row_do_and_an_answer_opens_it() {
+        let mut backoff = Backoff::default();
+        backoff.unavailable(A, None, secs(1), 0.0);
+        backoff.unavailable(B, None, secs(1), 0.0);
+        assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
+        // Failures of the same moment count once.
+        backoff.unavailable(A, None, secs(1), 0.0);
+        assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
+        // The next one after the wait counts.
+        backoff.unavailable(B, None, secs(2), 0.0);
+        assert_eq!(backoff.remaining(secs(2)), Some(secs(1)));
+        backoff.answered();
+        assert_eq!(backoff.remaining(secs(2)), None);
+        backoff.unavailable(A, None, secs(2), 0.0);
+        assert_eq!(backoff.remaining(secs(2)), None);
+    }
+
+    #[test]
+    fn retry_after_counts_at_once_up_to_a_limit() {
+        let mut backoff = Backoff::default();
+        backoff.unavailable(A, Some(secs(9)), secs(1), 0.0);
+        assert_eq!(backoff.remaining(secs(1)), Some(secs(9)));
+        assert_eq!(backoff.remaining(secs(10)), None);
+        backoff.unavailable(A, Some(Duration::MAX), secs(10), 0.0);
+        assert_eq!(backoff.remaining(secs(10)), Some(LONGEST_RETRY_AFTER));
+    }
+}

@@ -1,0 +1,150 @@
+//! Sets of Taskcluster scopes, where a scope that ends in `*` stands for every scope that
+//! begins with what is before it. Roles (`assume:…`) are names here like any other: only
+//! the auth service can expand them, so what is computed here is never wider than what the
+//! service would.
+
+/// Whether the auth service takes `scope`: printable ASCII, not ending in more than one `*`.
+pub fn is_valid(scope: &str) -> bool {
+    scope.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !scope.ends_with("**")
+}
+
+/// Whether holding `have` means holding `want`.
+pub fn satisfies(have: &str, want: &str) -> bool {
+    match have.strip_suffix('*') {
+        Some(prefix) => want.starts_with(prefix),
+        None => have == want,
+    }
+}
+
+/// Whether a holder of all of `have` holds `want`.
+pub fn any_satisfies<S: AsRef<str>>(have: &[S], want: &str) -> bool {
+    have.iter().any(|scope| satisfies(scope.as_ref(), want))
+}
+
+/// What both grant: the narrower of each two that overlap, sorted, without those that
+/// another of them includes. Two trailing-`*` scopes overlap only when one includes the
+/// other. Nothing in common is an *empty* list, which must be sent as `[]`: leaving it out
+/// would mean everything.
+pub fn intersect<A: AsRef<str>, B: AsRef<str>>(a: &[A], b: &[B]) -> Vec<String> {
+    let mut common: Vec<&str> = Vec::new();
+    for left in a {
+        for right in b {
+            let (left, right) = (left.as_ref(), right.as_ref());
+            if satisfies(left, right) {
+                common.push(right);
+            } else if satisfies(right, left) {
+                common.push(left);
+            }
+        }
+    }
+    common.sort_unstable();
+    common.dedup();
+    let covered = |scope: &&str| {
+        common
+            .iter()
+            .any(|other| other != scope && satisfies(other, scope))
+    };
+    common
+        .iter()
+        .filter(|scope| !covered(scope))
+        .map(|scope| (*scope).to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailing_star_is_a_prefix_and_no_other_star_is() {
+        let yes = [
+            ("a", "a"),
+            ("a*", "a"),
+            ("a*", "ab"),
+            ("a*", "ab*"),
+            ("a*", "a*"),
+            ("*", ""),
+            ("*", "anything"),
+            ("a*b", "a*b"),
+            ("", ""),
+        ];
+        let no = [
+            ("a", "ab"),
+            ("a", "a*"),
+            ("ab*", "a*"),
+            ("ab*", "a"),
+            ("a*b", "axb"),
+            ("A*", "a"),
+            ("", "a"),
+            ("a:", "a"),
+        ];
+        for (have, want) in yes {
+            assert!(satisfies(have, want), "{have} {want}");
+        }
+        for (have, want) in no {
+            assert!(!satisfies(have, want), "{have} {want}");
+        }
+        assert!(any_satisfies(&["x", "y:*"], "y:z"));
+        assert!(!any_satisfies::<&str>(&[], ""));
+    }
+
+    #[test]
+    fn intersects() {
+        let table: [(&[&str], &[&str], &[&str]); 12] = [
+            (&["a", "b"], &["b", "c"], &["b"]),
+            (&["a*"], &["ab", "ac*", "b"], &["ab", "ac*"]),
+            (&["ab", "b"], &["a*"], &["ab"]),
+            (&["*"], &["x", "y*"], &["x", "y*"]),
+            (&["x", "y*"], &["*"], &["x", "y*"]),
+            (&["a*"], &["a*"], &["a*"]),
+            (&["a*", "ab"], &["a*", "ab"], &["a*"]),
+            (&["a*", "abc*"], &["ab*"], &["ab*"]),
+            (&["a"], &["b"], &[]),
+            (&["a"], &[], &[]),
+            (&[], &["*"], &[]),
+            (&["ab*"], &["ac*"], &[]),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!(intersect(a, b), expected, "{a:?} {b:?}");
+            assert_eq!(intersect(b, a), expected, "{b:?} {a:?}");
+        }
+    }
+
+    /// Over every pair of small sets: the result grants a scope exactly when both do.
+    #[test]
+    fn never_widens_and_never_loses() {
+        let scopes = ["*", "a*", "a", "ab*", "ab", "b*", "b", ""];
+        let probes = ["", "a", "ab", "abc", "ac", "b", "bc", "c"];
+        let subsets: Vec<Vec<&str>> = (0..1_u32 << scopes.len())
+            .map(|mask| {
+                let chosen = |i: &usize| mask & (1 << i) != 0;
+                (0..scopes.len())
+                    .filter(chosen)
+                    .map(|i| scopes[i])
+                    .collect()
+            })
+            .collect();
+        for a in &subsets {
+            for b in subsets.iter().step_by(7) {
+                let both = intersect(a, b);
+                for probe in probes {
+                    assert_eq!(
+                        any_satisfies(&both, probe),
+                        any_satisfies(a, probe) && any_satisfies(b, probe),
+                        "{a:?} {b:?} {both:?} {probe}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn knows_a_valid_scope() {
+        for good in ["a", "a b", "*", "queue:*", "a*b", "~"] {
+            assert!(is_valid(good), "{good}");
+        }
+        for bad in ["a\nb", "a**", "é", "\0", "a\tb", "\u{7f}"] {
+            assert!(!is_valid(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The access log: one line a request.
+
+use crate::clock::UnixMillis;
+use crate::config::LogFormat;
+use crate::gateway::outcome::{Label, Outcome, UnauthorizedAction};
+
+use super::level::ACCESS;
+use super::line::{self, Line};
+use super::sink::Sink;
+
+/// Longest path and cause written, in bytes; more is cut and ends in `…`.
+const MAX_PATH: usize = 2048;
+const MAX_CAUSE: usize = 1024;
+const MAX_ID: usize = 128;
+
+/// Where ended requests are recorded. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Option<(Sink, LogFormat)>);
+
+impl AccessLog {
+    /// Records nothing.
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn to(sink: Sink, format: LogFormat) -> Self {
+        Self(Some((sink, format)))
+    }
+
+    /// Log lines lost so far, of any kind, because stderr was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |(sink, _)| sink.dropped())
+    }
+
+    /// Records one request that ended at `now`. Never waits.
+    pub fn record(&self, outcome: &Outcome, now: UnixMillis) {
+        if let Some((sink, format)) = &self.0 {
+            let line = line::build(*format, now, "info", ACCESS, |line| fill(line, outcome));
+            sink.push(&line);
+        }
+    }
+}
+
+fn fill(line: &mut Line<'_>, outcome: &Outcome) {
+    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    if let Some(peer) = outcome.peer {
+        line.field("peer", &peer);
+    }
+    line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
+    // The path arrives without its query; should it not, the query stays out all the same.
+    let path = outcome.path.split('?').next().unwrap_or_default();
+    line.field("path", cut(path, MAX_PATH).as_ref());
+    line.field("version", version(outcome.version));
+    let names = [
+        ("route", outcome.route.as_deref()),
+        ("issuer", outcome.issuer.as_deref()),
+        ("verification", outcome.verification),
+        ("source", outcome.source.as_deref()),
+        ("lookup", outcome.lookup.map(Label::label)),
+    ];
+    optional(line, names);
+    line.field("replayed", &replays(outcome));
+    line.field("code", &outcome.code);
+    line.field("outcome", outcome.ending.label());
+    let last_401 = outcome.unauthorized.last();
+    optional(
+        line,
+        [
+            ("reason", outcome.rejection.map(Label::label)),
+            ("unauthorized", last_401.map(|u| u.reason.label())),
+        ],
+    );
+    if let Some(cause) = &outcome.cause {
+        line.field("cause", cut(cause, MAX_CAUSE).as_ref());
+    }
+    line.field("total_ms", &millis(outcome.total));
+    line.field("admission_ms", &millis(outcome.admission));
+    if let Some(upstream) = outcome.upstream {
+        line.field("upstream_ms", &millis(upstream));
+    }
+    line.field("received", &outcome.received);
+    line.field("sent", &outcome.sent);
+}
+
+fn optional<'a>(line: &mut Line<'_>, fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {
+    for (name, value) in fields {
+        if let Some(value) = value {
+            line.field(name, value);
+        }
+    }
+}
+
+fn replays(outcome: &Outcome) -> usize {
+    let actions = outcome.unauthorized.iter().map(|u| u.action);
+    actions
+        .filter(|a| *a == UnauthorizedAction::Replayed)
+        .count()
+}
+
+fn version(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Milliseconds to the microsecond.
+fn millis(duration: std::time::Duration) -> f64 {
+    let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+    f64::from(micros) / 1000.0
+}
+
+/// At most `max` bytes of `text`, cut between characters.
+fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
+    if text.len() <= max {
+        return text.into();
+    }
+    let mut end = max;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::gateway::outcome::{Ending, Lookup, Unauthorized, UnauthorizedReason};
+    use crate::gateway::rejection::Reason;
+    use crate::log::sink::tests::Captured;
+
+    fn outcome() -> Outcome {
+        Outcome {
+            request_id: "01J".into(),
+            method: http::Method::POST,
+            path: "/api/queue/v1/task".into(),
+            version: http::Version::HTTP_2,
+            peer: Some([127, 0, 0, 1].into()),
+            route: Some("taskcluster".into()),
+            issuer: Some("auth0".into()),
+            verification: Some("cached"),
+            source: Some("login".into()),
+            lookup: Some(Lookup::Hit),
+            code: 200,
+            ending: Ending::Healed,
+            rejection: None,
+            cause: None,
+            unauthorized: vec![Unauthorized {
+                action: UnauthorizedAction::Replayed,
+                reason: UnauthorizedReason::FreshCredentials,
+            }],
+            total: Duration::from_micros(12_345),
+            admission: Duration::from_micros(45),
+            upstream: Some(Duration::from_millis(12)),
+            received: 10,
+            sent: 20,
+        }
+    }
+
+    fn recorded(outcome: &Outcome, format: LogFormat) -> String {
+        let out = Captured::default();
+        let sink = Sink::start(Box::new(out.clone())).unwrap();
+        AccessLog::to(sink.clone(), format).record(outcome, UnixMillis::from_secs(1));
+        sink.flush(Duration::from_secs(20));
+        out.text()
+    }
+
+    #[test]
+    fn a_request_is_one_json_object() {
+        let text = recorded(&outcome(), LogFormat::Json);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let expected = serde_json::json!({
+            "time": "1970-01-01T00:00:01.000Z", "level": "info", "target": "access",
+            "request_id": "01J", "peer": "127.0.0.1", "method": "POST",
+            "path": "/api/queue/v1/task", "version": "HTTP/2.0", "route": "taskcluster",
+            "issuer": "auth0", "verification": "cached", "source": "login", "lookup": "hit",
+            "replayed": 1, "code": 200, "outcome": "healed", "unauthorized": "fresh_credentials",
+            "total_ms": 12.345, "admission_ms": 0.045, "upstream_ms": 12.0,
+            "received": 10, "sent": 20,
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_rejection_says_why_and_queries_stay_out() {
+        let text = recorded(
+            &Outcome {
+                path: "/a?bewit=s3cret".into(),
+                rejection: Some(Reason::TokenExpired),
+                cause: Some("exp 12 s ago".into()),
+                upstream: None,
+                ..outcome()
+            },
+            LogFormat::Json,
+        );
+        assert!(text.contains(r#""reason":"token_expired""#), "{text}");
+        assert!(text.contains(r#""cause":"exp 12 s ago""#), "{text}");
+        assert!(
+            !text.contains("s3cret") && !text.contains("upstream_ms"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn text_is_for_people() {
+        let text = recorded(&outcome(), LogFormat::Text);
+        assert!(text.starts_with("1970-01-01T00:00:01.000Z info  access: request_id=01J peer=127.0.0.1 method=POST path=/api/queue/v1/task"), "{text}");
+        assert!(text.ends_with("received=10 sent=20\n"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_path_makes_one_short_line() {
+        let hostile = format!("/\"\\\n{}", "é\u{1}".repeat(20_000));
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let text = recorded(
+                &Outcome {
+                    path: hostile.clone(),
+                    request_id: hostile.clone(),
+                    ..outcome()
+                },
+                format,
+            );
+            assert_eq!(text.matches('\n').count(), 1);
+            assert!(text.len() <= line::MAX_LINE, "{}", text.len());
+            assert!(text.contains('…'));
+        }
+    }
+
+    #[test]
+    fn off_is_off() {
+        AccessLog::off().record(&outcome(), UnixMillis(0));
+    }
+}

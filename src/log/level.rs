@@ -1,0 +1,130 @@
+//! `[log] level`: what is logged.
+
+use std::str::FromStr;
+
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+/// The target of access lines.
+pub(super) const ACCESS: &str = "access";
+const OURS: &str = "hawkgate";
+
+/// A level such as `info` or `info,hawkgate=debug,access=off`: one for everything, and
+/// others by target. What is not named stays at `info`. Other crates never log below
+/// `warn`, whatever is asked: their debug lines quote what they carry.
+#[derive(Clone, Debug)]
+pub struct Levels(Targets);
+
+/// A level that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "log level {0:?} is not understood: write one of error, warn, info, debug, trace, off, or such as \"info,hawkgate=debug,access=off\""
+)]
+pub struct LevelError(String);
+
+impl Levels {
+    pub(super) fn targets(&self) -> &Targets {
+        &self.0
+    }
+
+    /// Whether access lines are wanted.
+    pub fn access(&self) -> bool {
+        self.0.would_enable(ACCESS, &Level::INFO)
+    }
+}
+
+impl FromStr for Levels {
+    type Err = LevelError;
+
+    /// Stricter than `RUST_LOG`, where a misspelt level is taken for a target's name.
+    fn from_str(text: &str) -> Result<Self, LevelError> {
+        let bad = |part: &str| LevelError(part.trim().to_owned());
+        let mut general = LevelFilter::INFO;
+        let mut named = Vec::new();
+        for part in text.split(',').filter(|p| !p.trim().is_empty()) {
+            match part.split_once('=') {
+                None => general = level(part).ok_or_else(|| bad(part))?,
+                Some((target, name)) if !target.trim().is_empty() => {
+                    named.push((
+                        target.trim().to_owned(),
+                        level(name).ok_or_else(|| bad(part))?,
+                    ));
+                }
+                Some(_) => return Err(bad(part)),
+            }
+        }
+        let others = general.min(LevelFilter::WARN);
+        let base = [(OURS.to_owned(), general), (ACCESS.to_owned(), general)];
+        let named = named.into_iter().map(|(target, level)| {
+            let ours = target == ACCESS || target == OURS || target.starts_with("hawkgate::");
+            let level = if ours {
+                level
+            } else {
+                level.min(LevelFilter::WARN)
+            };
+            (target, level)
+        });
+        let targets = Targets::new().with_default(others).with_targets(base);
+        Ok(Self(targets.with_targets(named)))
+    }
+}
+
+fn level(name: &str) -> Option<LevelFilter> {
+    Some(match name.trim().to_ascii_lowercase().as_str() {
+        "off" => LevelFilter::OFF,
+        "error" => LevelFilter::ERROR,
+        "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enabled(level: &str, target: &str, at: Level) -> bool {
+        let levels: Levels = level.parse().unwrap();
+        levels.targets().would_enable(target, &at)
+    }
+
+    #[test]
+    fn one_level_is_for_everything_of_ours() {
+        assert!(enabled("debug", "hawkgate::proxy", Level::DEBUG));
+        assert!(!enabled("info", "hawkgate::proxy", Level::DEBUG));
+        assert!(enabled("", "hawkgate", Level::INFO));
+        assert!(enabled("info", "access", Level::INFO));
+        assert!(!enabled("warn", "access", Level::INFO));
+    }
+
+    #[test]
+    fn targets_have_levels_of_their_own() {
+        let level = "warn, hawkgate::token=trace,access=info";
+        assert!(enabled(level, "hawkgate::token::keys", Level::TRACE));
+        assert!(!enabled(level, "hawkgate::proxy", Level::INFO));
+        assert!(enabled(level, "access", Level::INFO));
+        assert!(!"info,access=off".parse::<Levels>().unwrap().access());
+    }
+
+    #[test]
+    fn other_crates_cannot_be_made_to_talk() {
+        for level in ["trace", "trace,h2=trace", "info,pingora_proxy=debug"] {
+            for target in ["h2::codec", "pingora_proxy", "hyper", "rustls"] {
+                assert!(!enabled(level, target, Level::INFO), "{level} {target}");
+                assert!(enabled(level, target, Level::WARN), "{level} {target}");
+            }
+        }
+        assert!(!enabled("info,h2=off", "h2::codec", Level::ERROR));
+    }
+
+    #[test]
+    fn a_misspelt_level_is_an_error_that_says_what_to_write() {
+        for wrong in ["inof", "hawkgate=loud", "=info", "info,debg", "5"] {
+            let error = wrong.parse::<Levels>().unwrap_err().to_string();
+            assert!(error.contains("write one of"), "{error}");
+        }
+    }
+}

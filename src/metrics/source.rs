@@ -1,0 +1,80 @@
+//! Counts and times what a source does, without the source knowing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus::{Histogram, IntCounter};
+
+use super::families::Families;
+use super::series::children;
+use crate::clock::SharedClock;
+use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
+use crate::gateway::outcome::ExchangeResult;
+
+/// A source whose exchanges are counted and timed.
+pub struct MeteredSource {
+    inner: Arc<dyn CredentialSource>,
+    clock: SharedClock,
+    series: Vec<(IntCounter, Histogram)>,
+}
+
+impl MeteredSource {
+    pub(super) fn new(
+        name: &str,
+        inner: Arc<dyn CredentialSource>,
+        clock: SharedClock,
+        families: &Families,
+    ) -> Self {
+        let series = children(ExchangeResult::ALL, |result| {
+            (
+                families.exchanges.child([name, result]),
+                families.exchange_duration.child([name, result]),
+            )
+        });
+        Self {
+            inner,
+            clock,
+            series,
+        }
+    }
+}
+
+/// The label that a fetch's end has.
+fn result_of(end: &Result<Issued, FetchError>) -> ExchangeResult {
+    match end {
+        Ok(_) => ExchangeResult::Ok,
+        Err(FetchError::Refused(_)) => ExchangeResult::Refused,
+        Err(FetchError::NotEntitled(_)) => ExchangeResult::NotEntitled,
+        Err(FetchError::Unavailable { .. }) => ExchangeResult::Unavailable,
+        Err(FetchError::BadAnswer(_)) => ExchangeResult::BadAnswer,
+        Err(FetchError::TooLarge(_)) => ExchangeResult::TooLarge,
+    }
+}
+
+#[async_trait]
+impl CredentialSource for MeteredSource {
+    fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
+        self.inner.identity(request, key)
+    }
+
+    async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
+        let start = self.clock.steady();
+        let end = self.inner.fetch(request).await;
+        let took = self.clock.steady().saturating_sub(start);
+        if let Some((count, duration)) = self.series.get(result_of(&end) as usize) {
+            count.inc();
+            duration.observe(took.as_secs_f64());
+        }
+        end
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+}
+
+impl std::fmt::Debug for MeteredSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MeteredSource").field(&self.inner).finish()
+    }
+}

@@ -1,0 +1,476 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{ManualClock, SharedClock};
+use crate::credential::{CredentialSource, IdentityKey};
+use crate::hawk::SignedRequest;
+use crate::remote::client::ClientOptions;
+use crate::remote::taskcluster_login::LoginSource;
+use crate::remote::taskcluster_oauth::OauthSource;
+use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::token::Caller;
+
+/// 2026-11-20T19:10:09Z.
+const NOW: UnixMillis = UnixMillis::from_secs(1_795_201_809);
+const TOKEN: &str = "hunter2.bearer.token";
+const CERTIFICATE: &str =
+    r#"{"version":1,"scopes":["assume:x"],"start":1,"expiry":2,"seed":"seed","signature":"sig="}"#;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Login,
+    Oauth,
+}
+
+fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
+    let client = Client::new(&ClientOptions {
+        timeout: Duration::from_secs(30),
+        max_bytes: MAX_ANSWER_BYTES,
+        ca: None,
+    })
+    .unwrap();
+    made(kind, url, client)
+}
+
+fn made(kind: Kind, url: &Url, client: Client) -> Arc<dyn CredentialSource> {
+    let clock: SharedClock = ManualClock::at(NOW);
+    match kind {
+        Kind::Login => Arc::new(LoginSource::new(url.clone(), client, clock)),
+        Kind::Oauth => Arc::new(OauthSource::new(url, client, clock)),
+    }
+}
+
+fn request() -> SwapRequest {
+    let bearer = BearerToken::new(TOKEN).unwrap();
+    SwapRequest {
+        caller: Caller::Delegated {
+            issuer: "taskcluster".into(),
+            digest: bearer.digest(),
+        },
+        bearer: Some(bearer),
+        scopes: None,
+        clock_offset: 0,
+    }
+}
+
+async fn fetch(kind: Kind, reply: Reply) -> Result<Issued, FetchError> {
+    let Peer { url, requests } = peer(reply).await;
+    let result = source(kind, &url).fetch(&request()).await;
+    drop(requests);
+    result
+}
+
+fn granted(expires: &str, more: &str) -> String {
+    format!(
+        r#"{{"expires":"{expires}","credentials":{{"clientId":"mozilla-auth0/ad|x","accessToken":"hunter2-key"{more}}}}}"#
+    )
+}
+
+fn with_certificate() -> String {
+    let text = serde_json::to_string(CERTIFICATE).unwrap();
+    granted(
+        "2026-11-20T19:24:39.000Z",
+        &format!(r#","certificate":{text}"#),
+    )
+}
+
+/// The Hawk header that the credential makes.
+fn signed(issued: &Issued) -> String {
+    let Credential::Taskcluster { signer, .. } = &issued.credential else {
+        panic!("{issued:?}");
+    };
+    signer
+        .authorization(&SignedRequest {
+            at: NOW,
+            nonce: "nonce",
+            method: "GET",
+            target: "/",
+            host: "tc.example",
+            port: 443,
+            payload_hash: None,
+        })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn asks_the_right_place_with_the_bearer() {
+    for (kind, url, line) in [
+        (
+            Kind::Login,
+            "v1/oidc-credentials/mozilla-auth0",
+            "GET /v1/oidc-credentials/mozilla-auth0 HTTP/1.1\r\n",
+        ),
+        (Kind::Oauth, "", "GET /login/oauth/credentials HTTP/1.1\r\n"),
+        (
+            Kind::Oauth,
+            "old/?a=b#c",
+            "GET /login/oauth/credentials HTTP/1.1\r\n",
+        ),
+    ] {
+        let mut peer = peer(Reply::json(200, &with_certificate())).await;
+        let url = peer.url.join(url).unwrap();
+        source(kind, &url).fetch(&request()).await.unwrap();
+        let request = peer.requests.recv().await.unwrap();
+        assert!(request.starts_with(line), "{request}");
+        assert!(
+            request.contains(&format!(": Bearer {TOKEN}\r\n")),
+            "{request}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn credentials_come_with_and_without_a_certificate() {
+    let object = granted(
+        "2026-11-20T19:24:39.000Z",
+        &format!(r#","certificate":{CERTIFICATE}"#),
+    );
+    let none = [
+        granted("2026-11-20T19:24:39.000Z", ""),
+        granted("2026-11-20T19:24:39.000Z", r#","certificate":null"#),
+        granted("2026-11-20T19:24:39.000Z", r#","certificate":"""#),
+    ];
+    for kind in [Kind::Login, Kind::Oauth] {
+        for body in [with_certificate(), object.clone()] {
+            let issued = fetch(kind, Reply::json(200, &body)).await.unwrap();
+            assert!(signed(&issued).contains("ext=\""), "{body}");
+        }
+        for body in &none {
+            let issued = fetch(kind, Reply::json(200, body)).await.unwrap();
+            let header = signed(&issued);
+            assert!(!header.contains("ext="), "{body}");
+            assert!(header.contains(r#"id="mozilla-auth0/ad|x""#), "{header}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_counts_by_the_exchanges_own_clock() {
+    for (expires, date, left) in [
+        // Ours and theirs agree.
+        (
+            "2026-11-20T19:24:39.000Z",
+            Some("Fri, 20 Nov 2026 19:10:09 GMT"),
+            870,
+        ),
+        // Ours is three hours fast, then a year slow: still 14.5 minutes.
+        (
+            "2026-11-20T16:24:39.000Z",
+            Some("Fri, 20 Nov 2026 16:10:09 GMT"),
+            870,
+        ),
+        (
+            "2027-11-20T19:24:39.000Z",
+            Some("Sat, 20 Nov 2027 19:10:09 GMT"),
+            870,
+        ),
+        // Other ways to write it.
+        (
+            "2026-11-20T20:24:39+01:00",
+            Some("Fri, 20 Nov 2026 19:10:09 GMT"),
+            870,
+        ),
+        // Past already: reported 30 s early.
+        (
+            "2026-11-20T19:09:49.000Z",
+            Some("Fri, 20 Nov 2026 19:10:09 GMT"),
+            -20,
+        ),
+        // Nothing to compare with.
+        ("2026-11-20T19:24:39.000Z", None, 870),
+        ("2026-11-20T19:24:39.000Z", Some("whenever"), 870),
+    ] {
+        let mut headers = vec![("Content-Type", "application/json; charset=utf-8")];
+        headers.extend(date.map(|date| ("Date", date)));
+        let reply = Reply::new(200, &headers, granted(expires, ""));
+        let issued = fetch(Kind::Login, reply).await.unwrap();
+        assert_eq!(
+            issued.expires_at,
+            Some(NOW.offset_by(left * 1000)),
+            "{expires} {date:?}"
+        );
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Is {
+    Refused,
+    Unavailable(Option<u64>),
+    BadAnswer,
+    TooLarge,
+}
+
+fn is(error: &FetchError) -> Is {
+    match error {
+        FetchError::Refused(_) => Is::Refused,
+        FetchError::Unavailable { retry_after, .. } => {
+            Is::Unavailable(retry_after.map(|after| after.as_secs()))
+        }
+        FetchError::BadAnswer(_) => Is::BadAnswer,
+        FetchError::TooLarge(_) => Is::TooLarge,
+        FetchError::NotEntitled(_) => panic!("{error}"),
+    }
+}
+
+const CODE: &str =
+    r#"{"code":"InputError","message":"hunter2","requestInfo":{"payload":"hunter2"}}"#;
+const NAME: &str = r#"{"name":"InputError","message":"Could not generate hunter2"}"#;
+const TYPE_ERROR: &str = r#"{"code":"ERR_INVALID_ARG_TYPE","name":"TypeError"}"#;
+
+#[tokio::test]
+async fn each_odd_answer_means_what_it_means() {
+    use Kind::{Login, Oauth};
+    let html = || Reply::new(502, &[("Content-Type", "text/html")], "<h1>hunter2</h1>");
+    let waits = |status| {
+        let headers = [("Retry-After", "17"), ("Content-Type", "application/json")];
+        Reply::new(status, &headers, "{}")
+    };
+    let moved = || Reply::new(302, &[("Location", "/elsewhere?hunter2")], "");
+    for (kind, reply, expected) in [
+        (Login, Reply::json(400, CODE), Is::Refused),
+        (Login, Reply::json(400, NAME), Is::Refused),
+        (Login, Reply::json(400, "{}"), Is::BadAnswer),
+        (Login, Reply::new(400, &[], "InputError"), Is::BadAnswer),
+        (Login, Reply::json(500, CODE), Is::Unavailable(None)),
+        (Login, Reply::json(401, CODE), Is::BadAnswer),
+        (Login, Reply::json(403, "{}"), Is::BadAnswer),
+        (
+            Login,
+            Reply::json(404, r#"{"error":"Not found"}"#),
+            Is::BadAnswer,
+        ),
+        (Login, waits(429), Is::Unavailable(Some(17))),
+        (Login, waits(503), Is::Unavailable(Some(17))),
+        (Login, html(), Is::Unavailable(None)),
+        (Login, moved(), Is::BadAnswer),
+        (Login, Reply::json(204, ""), Is::BadAnswer),
+        (Login, Reply::json(201, &with_certificate()), Is::BadAnswer),
+        (Oauth, Reply::json(500, NAME), Is::Refused),
+        (Oauth, Reply::json(500, TYPE_ERROR), Is::Unavailable(None)),
+        (Oauth, Reply::json(500, "{}"), Is::Unavailable(None)),
+        (
+            Oauth,
+            Reply::new(500, &[], "InputError"),
+            Is::Unavailable(None),
+        ),
+        (Oauth, Reply::json(503, NAME), Is::Unavailable(None)),
+        (Oauth, Reply::json(400, NAME), Is::BadAnswer),
+        (Oauth, Reply::json(404, "{}"), Is::BadAnswer),
+        (Oauth, waits(429), Is::Unavailable(Some(17))),
+        (Oauth, html(), Is::Unavailable(None)),
+        (Oauth, moved(), Is::BadAnswer),
+    ] {
+        let case = format!("{kind:?} {}", String::from_utf8_lossy(bytes(&reply)));
+        let error = fetch(kind, reply).await.expect_err(&case);
+        assert_eq!(is(&error), expected, "{case}");
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_200_that_is_no_credential_is_a_bad_answer() {
+    let json = [("Content-Type", "application/json")];
+    let good = with_certificate();
+    let many = (0..200)
+        .map(|n| format!("queue:create-task:highest:worker-pool-{n}"))
+        .collect::<Vec<_>>();
+    let certificate = serde_json::json!({ "version": 1, "scopes": many }).to_string();
+    let huge_certificate = serde_json::json!({ "x": "y".repeat(20_000) }).to_string();
+    let certified = |certificate: &str| {
+        let text = serde_json::to_string(certificate).unwrap();
+        granted(
+            "2026-11-20T19:24:39.000Z",
+            &format!(r#","certificate":{text}"#),
+        )
+    };
+    for (reply, expected) in [
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], &good),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], "<html>hunter2"),
+            Is::BadAnswer,
+        ),
+        (Reply::new(200, &json, ""), Is::BadAnswer),
+        (Reply::new(200, &json, "null"), Is::BadAnswer),
+        (Reply::new(200, &json, "[]"), Is::BadAnswer),
+        (
+            Reply::new(200, &json, &good[..good.len() - 9]),
+            Is::BadAnswer,
+        ),
+        (Reply::new(200, &json, "[".repeat(60_000)), Is::BadAnswer),
+        (Reply::new(200, &json, b"\"hunter2\xff\""), Is::BadAnswer),
+        (
+            Reply::new(200, &json, r#"{"credentials":{"clientId":"hunter2"}}"#),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(200, &json, granted("tomorrow hunter2", "")),
+            Is::BadAnswer,
+        ),
+        (Reply::new(200, &json, granted("", "")), Is::BadAnswer),
+        (
+            Reply::new(
+                200,
+                &json,
+                granted("2026-11-20T19:24:39Z", r#","accessToken":"hunter2""#),
+            ),
+            Is::BadAnswer,
+        ),
+        (Reply::new(200, &json, certified("hunter2")), Is::BadAnswer),
+        (Reply::new(200, &json, certified("[]")), Is::BadAnswer),
+        (
+            Reply::new(
+                200,
+                &json,
+                granted("2026-11-20T19:24:39Z", r#","certificate":7"#),
+            ),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(
+                200,
+                &json,
+                granted("2026-11-20T19:24:39Z", "").replace("hunter2-key", ""),
+            ),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(
+                200,
+                &json,
+                granted("2026-11-20T19:24:39Z", "").replace("ad|x", r"a\r\nb"),
+            ),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(
+                200,
+                &json,
+                granted("2026-11-20T19:24:39Z", "").replace("ad|x", r#"a\"b"#),
+            ),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::new(200, &json, certified(&certificate)),
+            Is::TooLarge,
+        ),
+        (
+            Reply::new(200, &json, certified(&huge_certificate)),
+            Is::TooLarge,
+        ),
+        (
+            Reply::new(200, &json, vec![b' '; MAX_ANSWER_BYTES + 1]),
+            Is::BadAnswer,
+        ),
+        (
+            Reply::Bytes(b"SSH-2.0-hunter2\r\n".to_vec()),
+            Is::Unavailable(None),
+        ),
+        (
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
+            Is::Unavailable(None),
+        ),
+    ] {
+        for kind in [Kind::Login, Kind::Oauth] {
+            let case = String::from_utf8_lossy(bytes(&reply)).into_owned();
+            let case = &case[..case.len().min(300)];
+            let error = fetch(kind, reply.clone()).await.expect_err(case);
+            assert_eq!(is(&error), expected, "{case}: {error}");
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}
+
+fn bytes(reply: &Reply) -> &[u8] {
+    match reply {
+        Reply::Bytes(bytes) | Reply::Stall(bytes) => bytes,
+    }
+}
+
+#[tokio::test]
+async fn an_answer_as_large_as_allowed_is_read() {
+    let mut body = with_certificate();
+    body.push_str(&" ".repeat(MAX_ANSWER_BYTES - body.len()));
+    fetch(Kind::Login, Reply::json(200, &body)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_there_or_nobody_answering_is_unavailable() {
+    let error = source(Kind::Login, &deserted().await)
+        .fetch(&request())
+        .await;
+    assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
+    let client = Client::new(&ClientOptions {
+        timeout: Duration::from_millis(50),
+        max_bytes: MAX_ANSWER_BYTES,
+        ca: None,
+    })
+    .unwrap();
+    let silent = peer(Reply::Stall(Vec::new())).await;
+    for kind in [Kind::Login, Kind::Oauth] {
+        let error = made(kind, &silent.url, client.clone())
+            .fetch(&request())
+            .await;
+        assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
+    let url = "http://login.example.com/".parse().unwrap();
+    let error = source(Kind::Login, &url)
+        .fetch(&request())
+        .await
+        .unwrap_err();
+    assert_eq!(is(&error), Is::BadAnswer);
+}
+
+#[test]
+fn the_kind_of_an_error_is_cut_and_cleaned() {
+    let kind_of = |body: &str| {
+        kind(&Answer {
+            status: StatusCode::BAD_REQUEST,
+            headers: HeaderMap::new(),
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+        })
+    };
+    assert_eq!(kind_of(r#"{"code":"A\r\n\u001b[31mB","name":7}"#), "A31mB");
+    assert_eq!(kind_of(r#"{"code":404,"name":"NotFound"}"#), "NotFound");
+    assert_eq!(kind_of(r#"{"code":"X","name":"InputError"}"#), "InputError");
+    assert_eq!(kind_of(r#"{"code":{"deep":["InputError"]}}"#), "");
+    assert_eq!(kind_of("[]"), "");
+    let long = format!(r#"{{"code":"{}"}}"#, "x".repeat(5000));
+    assert_eq!(kind_of(&long).len(), MAX_KIND_CHARS);
+}
+
+#[test]
+fn identities_are_bound_to_the_token() {
+    let url = "https://tc.example/".parse().unwrap();
+    let key = IdentityKey::random().unwrap();
+    for kind in [Kind::Login, Kind::Oauth] {
+        let source = source(kind, &url);
+        let identity = |token: Option<&str>| {
+            let mut hasher = key.hasher();
+            let request = SwapRequest {
+                bearer: token.map(|token| BearerToken::new(token).unwrap()),
+                ..request()
+            };
+            source.identity(&request, &mut hasher)?;
+            Ok::<_, FetchError>(hasher.finish())
+        };
+        assert_eq!(
+            identity(Some("a.b")).unwrap(),
+            identity(Some("a.b")).unwrap()
+        );
+        assert_ne!(
+            identity(Some("a.b")).unwrap(),
+            identity(Some("a.c")).unwrap()
+        );
+        assert!(matches!(identity(None), Err(FetchError::NotEntitled(_))));
+    }
+}

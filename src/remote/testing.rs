@@ -1,0 +1,102 @@
+//! A peer on loopback that answers with exactly the bytes it is told to, so that tests can
+//! make it as odd as a real one may be.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use url::Url;
+
+/// What the peer does with each request.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// Writes these bytes and closes.
+    Bytes(Vec<u8>),
+    /// Writes these bytes, then nothing more, and keeps the connection open.
+    Stall(Vec<u8>),
+}
+
+impl Reply {
+    /// An answer with its Content-Length.
+    pub(crate) fn new(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let mut bytes = format!(
+            "HTTP/1.1 {status} Text\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            bytes.push_str(&format!("{name}: {value}\r\n"));
+        }
+        bytes.push_str("Connection: close\r\n\r\n");
+        let mut bytes = bytes.into_bytes();
+        bytes.extend_from_slice(body);
+        Self::Bytes(bytes)
+    }
+
+    /// The same as JSON.
+    pub(crate) fn json(status: u16, body: &str) -> Self {
+        Self::new(status, &[("Content-Type", "application/json")], body)
+    }
+}
+
+/// The running peer; it ends with the test's runtime.
+pub(crate) struct Peer {
+    /// Its address as a URL without a path.
+    pub(crate) url: Url,
+    /// Each request as it came, head and body.
+    pub(crate) requests: mpsc::UnboundedReceiver<String>,
+}
+
+/// Starts a peer on a free port.
+pub(crate) async fn peer(reply: Reply) -> Peer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (sender, requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, reply.clone(), sender.clone()));
+        }
+    });
+    Peer {
+        url: url.parse().unwrap(),
+        requests,
+    }
+}
+
+async fn answer(mut stream: TcpStream, reply: Reply, requests: mpsc::UnboundedSender<String>) {
+    let mut request = Vec::new();
+    while !is_complete(&request) {
+        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let _ = requests.send(String::from_utf8_lossy(&request).into_owned());
+    match reply {
+        // A peer that is cut off (an answer too large) cannot finish writing.
+        Reply::Bytes(bytes) => drop(stream.write_all(&bytes).await),
+        Reply::Stall(bytes) => {
+            drop(stream.write_all(&bytes).await);
+            std::future::pending::<()>().await;
+        }
+    }
+    drop(stream.shutdown().await);
+}
+
+fn is_complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, length)| length.trim().parse().unwrap());
+    body.len() >= length
+}
+
+/// A port on which nothing listens.
+pub(crate) async fn deserted() -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    url.parse().unwrap()
+}
