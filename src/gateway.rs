@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::SharedClock;
 use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
-use crate::hawk::{self, SignedRequest};
+use crate::hawk::{self, HawkError, SignedRequest};
 use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
@@ -155,9 +155,9 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer.authorization(&request).map_err(|e| {
-                    Rejection::from(Reason::CredentialTooLarge).because(e.to_string())
-                })?
+                signer
+                    .authorization(&request)
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
             }
             Credential::Bearer(token) => format!("Bearer {}", token.expose()),
         };
@@ -167,6 +167,15 @@ impl Gateway {
         })?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+}
+
+/// Why a request could not be signed, as the caller is told it.
+fn unsigned(error: &HawkError) -> Reason {
+    match error {
+        HawkError::Unsignable(_) => Reason::BadRequest,
+        HawkError::TooLong { .. } => Reason::CredentialTooLarge,
+        _ => Reason::Internal,
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntGauge, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
@@ -58,9 +58,15 @@ pub struct Watched {
     jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
     jwks_refreshes: Vec<Refreshes>,
     log_lines_dropped: Option<Read<u64>>,
+    requests_in_flight: Option<Read<u64>>,
 }
 
 impl Watched {
+    /// How many requests have begun and not ended.
+    pub fn requests_in_flight(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.requests_in_flight = Some(Box::new(read));
+    }
+
     /// How many identities `source` has cached.
     pub fn cache_entries(
         &mut self,
@@ -146,12 +152,6 @@ impl Metrics {
         self.families.config_reloads.child([result]).inc();
     }
 
-    /// A request begins; it is in flight until the guard is dropped.
-    pub fn in_flight(&self) -> InFlight {
-        self.families.in_flight.inc();
-        InFlight(self.families.in_flight.clone())
-    }
-
     /// A request has ended.
     pub fn record(&self, outcome: &Outcome) {
         let families = &self.families;
@@ -226,6 +226,10 @@ impl Metrics {
                 *exported = count;
             }
         }
+        if let Some(read) = &watched.requests_in_flight {
+            let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);
+            families.in_flight.set(in_flight);
+        }
         if let Some(read) = &watched.log_lines_dropped {
             let dropped = &families.log_lines_dropped;
             dropped.inc_by(read().saturating_sub(dropped.get()));
@@ -236,15 +240,5 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics(..)")
-    }
-}
-
-/// One request under way.
-#[derive(Debug)]
-pub struct InFlight(IntGauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -13,6 +13,7 @@ use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List};
+use crate::credential::mint::{NameTemplate, TemplateError};
 use crate::secret::SecretRef;
 
 section! {
@@ -235,7 +236,7 @@ impl Mint {
             Err(problem) => {
                 reader.error(
                     at,
-                    format!("{} {problem}", quoted(template)),
+                    format!("{} is no template: {problem}", quoted(template)),
                     "write it like \"sso/{sub}\"",
                 );
                 return;
@@ -255,28 +256,9 @@ impl Mint {
 ///
 /// # Errors
 /// With what is wrong with the template.
-pub(super) fn template_claims(template: &str) -> Result<Vec<&str>, &'static str> {
-    let mut claims = Vec::new();
-    let mut rest = template;
-    while let Some(brace) = rest.find(['{', '}']) {
-        let (literal, from_brace) = rest.split_at(brace);
-        if !literal.bytes().all(is_client_id_byte) {
-            return Err("has characters that no Taskcluster client's name may have");
-        }
-        let Some(after) = from_brace.strip_prefix('{') else {
-            return Err("has a } without its {");
-        };
-        let (claim, after) = after.split_once('}').ok_or("has a { without its }")?;
-        if claim.is_empty() || claim.contains('{') || claim.contains(char::is_whitespace) {
-            return Err("has braces without a claim's name in them");
-        }
-        claims.push(claim);
-        rest = after;
-    }
-    if !rest.bytes().all(is_client_id_byte) {
-        return Err("has characters that no Taskcluster client's name may have");
-    }
-    Ok(claims)
+pub(super) fn template_claims(template: &str) -> Result<Vec<String>, TemplateError> {
+    let template = NameTemplate::parse(template)?;
+    Ok(template.claims().map(str::to_owned).collect())
 }
 
 /// What Taskcluster allows in a clientId.

@@ -212,7 +212,7 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
             .flat_map(|r| &r.issuers)
             .collect();
         let claims = source::template_claims(client_name).unwrap_or_default();
-        if issuers.len() > 1 && !claims.contains(&"iss") {
+        if issuers.len() > 1 && !claims.iter().any(|claim| claim == "iss") {
             let problem = "client_name does not tell its issuers apart: who has the same claims at another one \
                            gets the same name";
             reader.warn(

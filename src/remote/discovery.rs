@@ -116,20 +116,21 @@ impl DiscoveredKeys {
 #[async_trait]
 impl KeyFetcher for DiscoveredKeys {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
-        if let Some(jwks_uri) = self.known()
+        let known = self.known();
+        if let Some(jwks_uri) = known.clone()
             && let Ok(keys) = self.fetch_from(jwks_uri).await
         {
             return Ok(keys);
         }
-        match self.discover().await {
-            Ok(jwks_uri) => {
+        match (self.discover().await, self.outdated()) {
+            (Ok(jwks_uri), _) => {
                 self.remember(&jwks_uri);
                 self.fetch_from(jwks_uri).await
             }
-            Err(error) => match self.outdated() {
-                Some(jwks_uri) => self.fetch_from(jwks_uri).await.map_err(|_| error),
-                None => Err(error),
-            },
+            (Err(error), Some(jwks_uri)) if known.is_none() => {
+                self.fetch_from(jwks_uri).await.map_err(|_| error)
+            }
+            (Err(error), _) => Err(error),
         }
     }
 }

@@ -150,4 +150,4 @@ impl KeyFetcher for FileKeys {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,5 +6,6 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod hawk;
+mod identity;
 mod layers;
 mod support;
