@@ -92,7 +92,9 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let operators = admin::bind(&config.server.admin).await?;
     let background = Background::start(&built).await;
     let names = names(&config);
-    let watched = watch(&built);
+    let mut watched = watch(&built);
+    let log = access_log.clone();
+    watched.log_lines_dropped(move || log.dropped());
     let gateway = Arc::new(built.gateway);
     let recorder = recorder(&metrics, &clock, access_log);
     let hooks = Hooks::new(
