@@ -17,7 +17,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::app::{self, Running, StartError, Surroundings};
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::SystemClock;
 use crate::config::{self, Address, ParseOptions};
 use crate::log::AccessLog;
 use crate::remote::client::{Client, ClientOptions, TransportError};
@@ -59,7 +59,6 @@ pub struct Stage {
     hawkgate: Url,
     admin: Url,
     client: Client,
-    clock: SharedClock,
 }
 
 impl std::fmt::Debug for Stage {
@@ -84,7 +83,7 @@ pub async fn start() -> Result<Stage, DemoError> {
     let (config, _) = config::parse(&toml, "demo.toml", &options)
         .map_err(|errors| DemoError::Start(errors.to_string()))?;
     let surroundings = Surroundings {
-        clock: clock.clone(),
+        clock,
         access_log: AccessLog::off(),
     };
     let running = app::start(config, surroundings).await?;
@@ -100,7 +99,6 @@ pub async fn start() -> Result<Stage, DemoError> {
         api,
         running,
         client,
-        clock,
     })
 }
 

@@ -60,10 +60,11 @@ impl WorkloadToken {
     /// When the file gives no token.
     pub fn refresh(&self) -> Result<(), WorkloadTokenError> {
         let secret = SecretRef::File(self.file.clone()).read()?;
-        let token = BearerToken::new(secret.expose()).map_err(|cause| WorkloadTokenError::Token {
-            file: self.file.clone(),
-            cause,
-        })?;
+        let token =
+            BearerToken::new(secret.expose()).map_err(|cause| WorkloadTokenError::Token {
+                file: self.file.clone(),
+                cause,
+            })?;
         self.current.store(Some(Arc::new(token)));
         Ok(())
     }

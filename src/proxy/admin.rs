@@ -1,0 +1,164 @@
+//! The operators' listener: is it alive, started, ready; and its metrics.
+//!
+//! Served like callers' connections, head checks and deadlines included, but with a limit
+//! of its own, so that probes get through when callers have taken every connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+
+use super::listener::BindError;
+use super::server::Bound;
+use crate::config::{Address, Limits, Listener};
+
+/// Open connections.
+const CONNECTIONS: usize = 64;
+/// Request head, bytes.
+const HEADER_BYTES: usize = 8 * 1024;
+/// Request target, bytes.
+const URL_BYTES: usize = 2 * 1024;
+/// For the whole head, and for a write without progress.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Probes come every few seconds, scrapes every minute.
+const KEEPALIVE: Duration = Duration::from_secs(75);
+
+/// What the pages say. Answers are made anew for each request and must be quick.
+pub trait AdminPages: Send + Sync + 'static {
+    /// Content type and text of `/metrics`.
+    fn metrics(&self) -> (String, String);
+    /// Whether traffic should come, or the reasons why not, one per line. No secrets.
+    fn ready(&self) -> Result<(), String>;
+    /// Whether starting is over, or what is missing, one per line. No secrets.
+    fn started(&self) -> Result<(), String>;
+}
+
+/// The application behind the admin listener.
+pub struct Admin<P> {
+    pages: Arc<P>,
+}
+
+/// Binds the admin listener; serve it with [`Admin`].
+///
+/// # Errors
+/// When it cannot be bound.
+pub async fn bind(address: &Address) -> Result<Bound, BindError> {
+    let listener = Listener {
+        address: address.clone(),
+        mode: 0o600,
+        tls: None,
+        h2c: false,
+    };
+    let limits = Limits {
+        header_bytes: HEADER_BYTES,
+        url_bytes: URL_BYTES,
+        header_timeout: TIMEOUT,
+        body_timeout: TIMEOUT,
+        keepalive_timeout: KEEPALIVE,
+        connections: CONNECTIONS,
+        body: Some(0),
+        replay_body: 0,
+        replay_memory: 0,
+    };
+    Bound::bind(&[listener], &limits).await
+}
+
+struct Page {
+    status: StatusCode,
+    content_type: String,
+    text: String,
+}
+
+impl Page {
+    fn plain(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8".to_owned(),
+            text: text.into(),
+        }
+    }
+
+    fn of(state: Result<(), String>) -> Self {
+        match state {
+            Ok(()) => Self::plain(StatusCode::OK, "ok\n"),
+            Err(reasons) => Self::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{}\n", reasons.trim_end()),
+            ),
+        }
+    }
+}
+
+impl<P: AdminPages> Admin<P> {
+    /// Shows `pages`.
+    pub fn new(pages: Arc<P>) -> Arc<Self> {
+        Arc::new(Self { pages })
+    }
+
+    fn page(&self, method: &Method, path: &str) -> Page {
+        let known = matches!(path, "/metrics" | "/healthz" | "/startupz" | "/readyz");
+        if known && *method != Method::GET && *method != Method::HEAD {
+            return Page::plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+        }
+        match path {
+            "/metrics" => {
+                let (content_type, text) = self.pages.metrics();
+                Page {
+                    status: StatusCode::OK,
+                    content_type,
+                    text,
+                }
+            }
+            "/healthz" => Page::of(Ok(())),
+            "/startupz" => Page::of(self.pages.started()),
+            "/readyz" => Page::of(self.pages.ready()),
+            _ => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
+        let head = session.req_header();
+        let page = self.page(&head.method, head.uri.path());
+        let with_body = head.method != Method::HEAD;
+        let mut header = ResponseHeader::build(page.status, Some(5))?;
+        header.insert_header("content-type", page.content_type)?;
+        header.insert_header("content-length", page.text.len())?;
+        header.insert_header("cache-control", "no-store")?;
+        if page.status == StatusCode::METHOD_NOT_ALLOWED {
+            header.insert_header("allow", "GET, HEAD")?;
+        }
+        session.write_response_header(Box::new(header)).await?;
+        if with_body {
+            session
+                .write_response_body(Bytes::from(page.text), true)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<P: AdminPages> HttpServerApp for Admin<P> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !session.read_request().await.ok()? {
+            return None;
+        }
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        self.answer(&mut session).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+}
