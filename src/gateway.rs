@@ -3,7 +3,6 @@
 
 pub mod outcome;
 mod path;
-mod pending;
 mod recovery;
 pub mod rejection;
 pub mod route;
@@ -17,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::clock::SharedClock;
 use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
 use crate::hawk::{self, SignedRequest};
-use crate::token::{BearerToken, Caller, VerifiedToken};
+use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
@@ -56,6 +55,8 @@ pub struct Admission {
     pub verification: Option<&'static str>,
     /// How the credential was come by.
     pub lookup: Option<Lookup>,
+    /// The issuer by whose rules the token failed.
+    refused_by: Option<Arc<str>>,
     bearer: Option<BearerToken>,
     lease: Option<Lease>,
     corrected_clock: bool,
@@ -180,9 +181,7 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
                 .because(format!("{} holds no token", workload.path.display()))
         });
     }
-    pending::from_headers(headers)
-        .map_err(|_| Rejection::from(Reason::InvalidAuthorization))?
-        .ok_or_else(|| Reason::MissingToken.into())
+    BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
 impl Admission {
@@ -192,6 +191,7 @@ impl Admission {
             caller: Caller::Anonymous,
             verification: None,
             lookup: None,
+            refused_by: None,
             bearer: None,
             lease: None,
             corrected_clock: false,
@@ -208,14 +208,15 @@ impl Admission {
     }
 
     async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
-        match pending::authenticate(&bearer, &self.route.issuers).await {
+        match token::authenticate(&bearer, &self.route.issuers).await {
             Ok(authenticated) => {
-                self.verification = Some(authenticated.how);
+                self.verification = authenticated.how;
                 self.caller = authenticated.caller;
             }
-            Err(error) => {
-                self.verification = Some("failed");
-                return Err(error.into());
+            Err(refusal) => {
+                self.verification = Some(refusal.error.label());
+                self.refused_by = refusal.issuer;
+                return Err(refusal.error.into());
             }
         }
         self.bearer = Some(bearer);
@@ -258,7 +259,7 @@ impl Admission {
 
     fn refused(self, rejection: Rejection) -> Refused {
         Refused {
-            issuer: self.caller.issuer().cloned(),
+            issuer: self.caller.issuer().cloned().or(self.refused_by),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,

@@ -2,10 +2,10 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod discovery;
+pub mod jwks;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod discovery;
-pub mod jwks;

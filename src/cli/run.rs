@@ -81,7 +81,11 @@ fn announce(running: &Running) {
         tracing::info!(address = shown(address), "listening for callers");
     }
     let (admin, version) = (shown(&running.admin), hawkgate::VERSION);
-    tracing::info!(admin, version, "hawkgate is up; metrics and health are at the admin address");
+    tracing::info!(
+        admin,
+        version,
+        "hawkgate is up; metrics and health are at the admin address"
+    );
 }
 
 fn shown(address: &Address) -> String {

@@ -143,8 +143,13 @@ impl Desk {
         let (client, seed) = (format!("demo/{subject}"), first + &second);
         let mut state = self.state();
         state.exchanges += 1;
-        let credentials =
-            hawk::issue(&state.issuer_key, &client, &seed, now - QUARTER_HOUR, expiry);
+        let credentials = hawk::issue(
+            &state.issuer_key,
+            &client,
+            &seed,
+            now - QUARTER_HOUR,
+            expiry,
+        );
         let body = json!({
             "expires": UnixMillis(expiry - 30_000).to_rfc3339(), "credentials": credentials,
         });

@@ -154,7 +154,9 @@ mod tests {
         let mac = BASE64.encode(sign(credentials["accessToken"].as_str().unwrap(), &text));
         let value =
             format!(r#"Hawk id="demo/alice", ts="{ts}", nonce="n", ext="{ext}", mac="{mac}""#);
-        request.headers.insert("authorization", value.parse().unwrap());
+        request
+            .headers
+            .insert("authorization", value.parse().unwrap());
         request
     }
 
@@ -165,7 +167,8 @@ mod tests {
 
     #[test]
     fn what_was_changed_does_not() {
-        let refused = |request: &Request, key: &str, now: i64| verify(request, key, now).unwrap_err();
+        let refused =
+            |request: &Request, key: &str, now: i64| verify(request, key, now).unwrap_err();
         let mut other_target = signed("/a");
         other_target.target = "/b".into();
         assert!(refused(&other_target, KEY, NOW).ends_with("Bad mac"));
@@ -184,7 +187,9 @@ mod tests {
         assert_eq!(refused(&bearer, KEY, NOW), "Unauthorized: Unauthorized");
         let mut other_id = signed("/a");
         let value = other_id.header("authorization").replace("alice", "mallory");
-        other_id.headers.insert("authorization", value.parse().unwrap());
+        other_id
+            .headers
+            .insert("authorization", value.parse().unwrap());
         assert!(refused(&other_id, KEY, NOW).contains("signature is not valid"));
     }
 }

@@ -60,7 +60,9 @@ impl Provider {
             "scope": format!("openid {SCOPE}"), "jti": format!("demo-{}", now.0),
             "iat": issued.as_secs(), "exp": expires.as_secs(),
         });
-        let signed = [header, claims].map(|part| BASE64URL.encode(part.to_string())).join(".");
+        let signed = [header, claims]
+            .map(|part| BASE64URL.encode(part.to_string()))
+            .join(".");
         let signature = self
             .key
             .sign(&SystemRandom::new(), signed.as_bytes())

@@ -67,12 +67,27 @@ fn ensure(good: bool, what: impl FnOnce() -> String) -> Result<(), DemoError> {
 impl Guide<'_> {
     fn introduce(&mut self) -> Result<(), DemoError> {
         let title = self.paint.title("hawkgate demo");
-        writeln!(self.out, "{title}: three parties, all in this process, on loopback\n")?;
+        writeln!(
+            self.out,
+            "{title}: three parties, all in this process, on loopback\n"
+        )?;
         let stage = self.stage;
         let api = stage.api.url.clone();
-        self.party("identity provider", &stage.identity.url, "signs you in: issues bearer tokens")?;
-        self.party("API", &api, "knows nothing of bearer tokens: wants each request signed with Hawk")?;
-        self.party("hawkgate", &stage.hawkgate, "stands in front of the API and swaps the one for the other")
+        self.party(
+            "identity provider",
+            &stage.identity.url,
+            "signs you in: issues bearer tokens",
+        )?;
+        self.party(
+            "API",
+            &api,
+            "knows nothing of bearer tokens: wants each request signed with Hawk",
+        )?;
+        self.party(
+            "hawkgate",
+            &stage.hawkgate,
+            "stands in front of the API and swaps the one for the other",
+        )
     }
 
     fn party(&mut self, name: &str, url: &Url, what: &str) -> Result<(), DemoError> {
@@ -114,21 +129,45 @@ impl Guide<'_> {
         let answer = self.get(token).await?;
         let seen = self.arrived(1)?;
         expect_status(&answer, StatusCode::OK)?;
-        ensure(self.lookups("fetched").await? == fetched + 1, || "no exchange was counted".into())?;
-        ensure(self.stage.api.exchanges() == 1, || "not exactly one exchange".into())?;
+        ensure(self.lookups("fetched").await? == fetched + 1, || {
+            "no exchange was counted".into()
+        })?;
+        ensure(self.stage.api.exchanges() == 1, || {
+            "not exactly one exchange".into()
+        })?;
         let client = signed_by(&seen[0])?;
         self.hop(FROM_YOU, &format!("GET {READ}"))?;
-        self.hop("", &format!("Authorization: Bearer {} ({} characters)", start_of(token), token.len()))?;
-        self.hop("hawkgate", "checks the token's signature, issuer, audience and expiry;")?;
-        self.hop("", "trades it for credentials of a quarter of an hour (lookup: fetched)")?;
+        self.hop(
+            "",
+            &format!(
+                "Authorization: Bearer {} ({} characters)",
+                start_of(token),
+                token.len()
+            ),
+        )?;
+        self.hop(
+            "hawkgate",
+            "checks the token's signature, issuer, audience and expiry;",
+        )?;
+        self.hop(
+            "",
+            "trades it for credentials of a quarter of an hour (lookup: fetched)",
+        )?;
         self.hop(BETWEEN, &seen[0].what)?;
-        self.hop("", &format!("Authorization: Hawk id=\"{client}\", ... and no bearer token anywhere"))?;
+        self.hop(
+            "",
+            &format!("Authorization: Hawk id=\"{client}\", ... and no bearer token anywhere"),
+        )?;
         self.hop(TO_YOU, &shown(&answer))?;
         let hits = self.lookups("hit").await?;
         expect_status(&self.get(token).await?, StatusCode::OK)?;
         signed_by(&self.arrived(1)?[0])?;
-        ensure(self.lookups("hit").await? == hits + 1, || "no cache hit was counted".into())?;
-        ensure(self.stage.api.exchanges() == 1, || "a second exchange took place".into())?;
+        ensure(self.lookups("hit").await? == hits + 1, || {
+            "no cache hit was counted".into()
+        })?;
+        ensure(self.stage.api.exchanges() == 1, || {
+            "a second exchange took place".into()
+        })?;
         self.good("asked again, hawkgate used the credentials it still had (lookup: hit)")
     }
 
@@ -149,15 +188,34 @@ impl Guide<'_> {
         };
         let client = signed_by(&seen[1])?;
         let hash = api::sha256(&body);
-        ensure(seen.iter().all(|s| s.sha256 == hash), || "the body changed on its way".into())?;
+        ensure(seen.iter().all(|s| s.sha256 == hash), || {
+            "the body changed on its way".into()
+        })?;
         let exchanges = self.stage.api.exchanges() - before;
-        ensure(exchanges == 1, || format!("{exchanges} exchanges instead of one"))?;
+        ensure(exchanges == 1, || {
+            format!("{exchanges} exchanges instead of one")
+        })?;
         self.hop("API", "withdraws every credential that it has given out")?;
-        self.hop(FROM_YOU, &format!("POST {WRITE}, {} bytes of JSON", body.len()))?;
-        self.hop(BETWEEN, &format!("{} with the credentials it has", seen[0].what))?;
+        self.hop(
+            FROM_YOU,
+            &format!("POST {WRITE}, {} bytes of JSON", body.len()),
+        )?;
+        self.hop(
+            BETWEEN,
+            &format!("{} with the credentials it has", seen[0].what),
+        )?;
         self.hop("API -> hawkgate", &format!("401 {refusal}"))?;
-        self.hop("hawkgate", "drops them, trades the token once more, signs anew")?;
-        self.hop(BETWEEN, &format!("the same POST again, as {client}, body SHA-256 {}...", &hash[..12]))?;
+        self.hop(
+            "hawkgate",
+            "drops them, trades the token once more, signs anew",
+        )?;
+        self.hop(
+            BETWEEN,
+            &format!(
+                "the same POST again, as {client}, body SHA-256 {}...",
+                &hash[..12]
+            ),
+        )?;
         self.hop(TO_YOU, &shown(&answer))?;
         self.good("one exchange, the same body twice, and you saw only the 200")
     }
@@ -176,12 +234,16 @@ impl Guide<'_> {
             let answer = self.get(&token).await?;
             expect_status(&answer, StatusCode::UNAUTHORIZED)?;
             let said = answer.header(&HeaderName::from_static("x-hawkgate-error"));
-            ensure(said == Some(reason), || format!("{what}: X-Hawkgate-Error is {said:?}"))?;
+            ensure(said == Some(reason), || {
+                format!("{what}: X-Hawkgate-Error is {said:?}")
+            })?;
             self.hop(FROM_YOU, &format!("GET {READ} with {what}"))?;
             self.hop(TO_YOU, &format!("401, X-Hawkgate-Error: {reason}"))?;
         }
         self.arrived(0)?;
-        ensure(self.stage.api.exchanges() == exchanges, || "a refused token was traded".into())?;
+        ensure(self.stage.api.exchanges() == exchanges, || {
+            "a refused token was traded".into()
+        })?;
         self.good("the API saw neither of them")
     }
 
@@ -190,9 +252,19 @@ impl Guide<'_> {
         let api = self.stage.api.url.as_str().trim_end_matches('/');
         let admin = self.stage.admin.as_str().trim_end_matches('/');
         self.title("Try it yourself (the token is good for an hour, and for nothing else)")?;
-        writeln!(self.out, "  curl -i -H 'Authorization: Bearer {token}' {hawkgate}{READ}")?;
-        writeln!(self.out, "  curl -X POST {api}{}   # withdraws the credentials: then the first again", api::REVOKE)?;
-        writeln!(self.out, "  curl {admin}/metrics   # what hawkgate counted\n")?;
+        writeln!(
+            self.out,
+            "  curl -i -H 'Authorization: Bearer {token}' {hawkgate}{READ}"
+        )?;
+        writeln!(
+            self.out,
+            "  curl -X POST {api}{}   # withdraws the credentials: then the first again",
+            api::REVOKE
+        )?;
+        writeln!(
+            self.out,
+            "  curl {admin}/metrics   # what hawkgate counted\n"
+        )?;
         Ok(self.out.flush()?)
     }
 
@@ -205,7 +277,9 @@ impl Guide<'_> {
     fn arrived(&self, count: usize) -> Result<Vec<Seen>, DemoError> {
         let seen = self.stage.api.take_seen();
         let got = seen.len();
-        ensure(got == count, || format!("{got} requests reached the API instead of {count}"))?;
+        ensure(got == count, || {
+            format!("{got} requests reached the API instead of {count}")
+        })?;
         Ok(seen)
     }
 
@@ -244,13 +318,18 @@ fn expect_status(answer: &Answer, status: StatusCode) -> Result<(), DemoError> {
 
 /// The client that signed; the request must have come signed and without a bearer token.
 fn signed_by(seen: &Seen) -> Result<String, DemoError> {
-    ensure(seen.scheme == "Hawk", || format!("{} came unsigned", seen.what))?;
+    ensure(seen.scheme == "Hawk", || {
+        format!("{} came unsigned", seen.what)
+    })?;
     ensure(!seen.bearer, || "the bearer token reached the API".into())?;
     seen.client.clone().map_err(DemoError::Tour)
 }
 
 fn shown(answer: &Answer) -> String {
-    let body: String = String::from_utf8_lossy(&answer.body).chars().take(120).collect();
+    let body: String = String::from_utf8_lossy(&answer.body)
+        .chars()
+        .take(120)
+        .collect();
     format!("{} {body}", answer.status.as_u16())
 }
 

@@ -299,87 +299,6 @@ impl From<Unauthenticated> for Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const AFTER: Duration = Duration::from_secs(7);
-
-    /// Each error, with the status and the `error` of RFC 6750 that a caller gets.
-    fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
-        use TokenError as E;
-        let mut table = vec![
-            (E::OtherScheme, 401, None),
-            (E::InvalidAuthorization, 400, Some("invalid_request")),
-            (E::KeysUnavailable { retry_after: AFTER }, 503, None),
-            (E::Internal, 500, None),
-        ];
-        let invalid_token = [
-            E::TooLarge,
-            E::Malformed,
-            E::Encrypted,
-            E::DuplicateMember,
-            E::CriticalHeader,
-            E::UnacceptableAlgorithm,
-            E::WrongType,
-            E::IdToken,
-            E::UnknownIssuer,
-            E::KeyIdMissing,
-            E::UnknownKey,
-            E::UnsuitableKey,
-            E::BadSignature,
-            E::InvalidClaim { name: "sub" },
-            E::ClientMismatch,
-            E::WrongAudience,
-            E::Expired,
-            E::NotYetValid,
-            E::IssuedInFuture,
-            E::ClientNotAllowed,
-            E::SubjectNotAllowed,
-            E::Bound,
-        ];
-        table.extend(invalid_token.map(|error| (error, 401, Some("invalid_token"))));
-        table
-    }
-
-    #[test]
-    fn every_token_error_has_its_answer() {
-        for (error, status, code) in table() {
-            let rejection = Rejection::from(error.clone());
-            assert_eq!(rejection.reason.label(), error.label());
-            assert_eq!(rejection.cause, Some(error.to_string()));
-            let answer = rejection.answer(&http::Method::GET, UnixMillis(0));
-            assert_eq!(answer.status, status, "{error}");
-            let header = |name| {
-                answer
-                    .headers
-                    .iter()
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, v)| v)
-            };
-            assert_eq!(header("x-hawkgate-error").unwrap(), error.label());
-            let challenge = header("www-authenticate");
-            match code {
-                Some(code) => {
-                    let expected = format!("Bearer realm=\"hawkgate\", error=\"{code}\"");
-                    assert!(challenge.unwrap().starts_with(&expected), "{error}");
-                }
-                None if status == 401 => {
-                    assert_eq!(challenge.unwrap(), "Bearer realm=\"hawkgate\"")
-                }
-                None => assert_eq!(challenge, None),
-            }
-        }
-    }
-
-    #[test]
-    fn missing_keys_say_when_to_try_again() {
-        let error = TokenError::KeysUnavailable { retry_after: AFTER };
-        let answer = Rejection::from(error).answer(&http::Method::GET, UnixMillis(0));
-        assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
     use http::Method;
 
     fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
@@ -458,5 +377,71 @@ mod tests {
         };
         let answer = rejection.answer(&Method::GET, UnixMillis(0));
         assert_eq!(header(&answer, "retry-after"), Some("1"));
+    }
+
+    const AFTER: Duration = Duration::from_secs(7);
+
+    /// Each error, with the status and the `error` of RFC 6750 that a caller gets.
+    fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
+        use TokenError as E;
+        let mut table = vec![
+            (E::OtherScheme, 401, None),
+            (E::InvalidAuthorization, 400, Some("invalid_request")),
+            (E::KeysUnavailable { retry_after: AFTER }, 503, None),
+            (E::Internal, 500, None),
+        ];
+        let invalid_token = [
+            E::TooLarge,
+            E::Malformed,
+            E::Encrypted,
+            E::DuplicateMember,
+            E::CriticalHeader,
+            E::UnacceptableAlgorithm,
+            E::WrongType,
+            E::IdToken,
+            E::UnknownIssuer,
+            E::KeyIdMissing,
+            E::UnknownKey,
+            E::UnsuitableKey,
+            E::BadSignature,
+            E::InvalidClaim { name: "sub" },
+            E::ClientMismatch,
+            E::WrongAudience,
+            E::Expired,
+            E::NotYetValid,
+            E::IssuedInFuture,
+            E::ClientNotAllowed,
+            E::SubjectNotAllowed,
+            E::Bound,
+        ];
+        table.extend(invalid_token.map(|error| (error, 401, Some("invalid_token"))));
+        table
+    }
+
+    #[test]
+    fn every_token_error_has_its_answer() {
+        for (error, status, code) in table() {
+            let rejection = Rejection::from(error.clone());
+            assert_eq!(rejection.reason.label(), error.label());
+            assert_eq!(rejection.cause, Some(error.to_string()));
+            let answer = rejection.answer(&Method::GET, UnixMillis(0));
+            assert_eq!(answer.status, status, "{error}");
+            assert_eq!(header(&answer, "x-hawkgate-error"), Some(error.label()));
+            let challenge = header(&answer, "www-authenticate");
+            match code {
+                Some(code) => {
+                    let expected = format!("Bearer realm=\"hawkgate\", error=\"{code}\"");
+                    assert!(challenge.unwrap().starts_with(&expected), "{error}");
+                }
+                None => assert_eq!(challenge.is_some(), status == 401, "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn missing_keys_say_when_to_try_again() {
+        let error = TokenError::KeysUnavailable { retry_after: AFTER };
+        let answer = Rejection::from(error).answer(&Method::GET, UnixMillis(0));
+        assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
     }
 }
