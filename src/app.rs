@@ -99,7 +99,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let recorder = recorder(&metrics, &clock, access_log);
     let hooks = Hooks::new(
         Arc::new(ArcSwap::new(Arc::clone(&gateway))),
-        Arc::new(ArcSwap::from_pointee((&config.limits).into())),
+        Arc::new(ArcSwap::from_pointee(config.limits.clone())),
         Budget::new(config.limits.replay_memory),
         clock.clone(),
         Arc::clone(&recorder),
