@@ -1,6 +1,192 @@
-//! The configuration file: as written (`written`) → resolved (this module's types), every
-//! error listed. Yields plain data and knows nothing of the rest of the house.
+//! The configuration file: each section as written ([`reader::Section`]) → resolved (plain
+//! data, [`Config`]), every error listed. Knows nothing of the rest of the house.
+//!
+//! Relative paths in the file are relative to the file's own folder.
 
+mod cache;
+mod declared;
+mod finding;
+mod issuer;
+mod keys;
+mod limits;
+mod location;
+mod log;
+mod nearest;
+mod reader;
 mod resolved;
+mod route;
+mod server;
+mod source;
+mod units;
+mod value;
+mod whole;
 
+#[cfg(test)]
+mod tests;
+
+pub use finding::{ConfigErrors, Finding, Warning};
+pub use keys::{KeyTable, TABLES};
+pub use nearest::nearest;
+pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use finding::Lines;
+use reader::{MAX_FINDINGS, Reader};
+use toml::de::DeTable;
+
+/// The largest configuration file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What parsing may look at besides the text.
+#[derive(Clone, Debug)]
+pub struct ParseOptions {
+    /// Whether secrets, certificates and keys that the file names must be there and readable.
+    pub read_secrets: bool,
+    /// What relative paths are relative to.
+    pub base_dir: PathBuf,
+}
+
+/// Reads the file at `path` with everything that it names; warnings are left out.
+///
+/// # Errors
+/// With every error of the file at once.
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    check(path).map(|(config, _)| config)
+}
+
+/// Like [`load`], with the warnings.
+///
+/// # Errors
+/// With every error of the file at once.
+pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    read(path, true)
+}
+
+/// Like [`check`], on a machine where the files and variables that the file names are not.
+///
+/// # Errors
+/// With every error of the file at once.
+pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    read(path, false)
+}
+
+fn read(path: &Path, read_secrets: bool) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let origin = path.display().to_string();
+    let text = read_file(path).map_err(|problem| ConfigErrors {
+        origin: origin.clone(),
+        errors: vec![Finding {
+            line: 0,
+            column: 0,
+            place: String::new(),
+            key: String::new(),
+            problem,
+            remedy: String::new(),
+        }],
+    })?;
+    let options = ParseOptions {
+        read_secrets,
+        base_dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
+    };
+    parse(&text, &origin, &options)
+}
+
+/// Parses `text`; `origin` is what errors and warnings call the file.
+///
+/// # Errors
+/// With every error of the text at once, by line.
+pub fn parse(
+    text: &str,
+    origin: &str,
+    options: &ParseOptions,
+) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let refused = |mut errors: Vec<Finding>| {
+        errors.sort_by_key(|error| (error.line, error.column));
+        ConfigErrors {
+            origin: origin.to_owned(),
+            errors,
+        }
+    };
+    let (document, faults) = DeTable::parse_recoverable(text);
+    if !faults.is_empty() {
+        return Err(refused(syntax_errors(text, &faults)));
+    }
+    let mut reader = Reader::new(text, options);
+    let config = whole::read(&mut reader, document.get_ref());
+    let Reader {
+        mut errors,
+        mut warnings,
+        ..
+    } = reader;
+    match config {
+        Some(config) if errors.is_empty() => {
+            warnings.sort_by_key(|warning| (warning.line, warning.column));
+            let origin = origin.to_owned();
+            let warning = |finding| Warning {
+                origin: origin.clone(),
+                finding,
+            };
+            Ok((config, warnings.into_iter().map(warning).collect()))
+        }
+        _ => {
+            if errors.is_empty() {
+                errors.push(unexplained());
+            }
+            Err(refused(errors))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let unreadable = |cause: std::io::Error| format!("cannot be read: {cause}");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err("is larger than 1 MiB".into());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())
+}
+
+/// Each fault of the syntax. What the parser makes of the rest of such a file is a guess, so
+/// nothing else is judged, and the last fault says so.
+fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Finding> {
+    let lines = Lines::of(text);
+    let mut findings: Vec<Finding> = faults
+        .iter()
+        .take(MAX_FINDINGS)
+        .map(|fault| {
+            let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
+            Finding {
+                line,
+                column,
+                place: String::new(),
+                key: String::new(),
+                problem: format!("TOML syntax: {}", fault.message()),
+                remedy: String::new(),
+            }
+        })
+        .collect();
+    findings.sort_by_key(|finding| (finding.line, finding.column));
+    if let Some(last) = findings.last_mut() {
+        last.remedy = "the meaning of the file is looked at once its syntax is right".into();
+    }
+    findings
+}
+
+/// Refuses the file although nothing says why: a fault of hawkgate's own, and no reason to
+/// run with half a configuration.
+fn unexplained() -> Finding {
+    Finding {
+        line: 0,
+        column: 0,
+        place: String::new(),
+        key: String::new(),
+        problem: "cannot be resolved, for a reason that hawkgate fails to name".into(),
+        remedy: "please report this".into(),
+    }
+}

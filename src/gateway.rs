@@ -3,7 +3,6 @@
 
 pub mod outcome;
 mod path;
-mod pending;
 mod recovery;
 pub mod rejection;
 pub mod route;
@@ -16,8 +15,8 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::SharedClock;
 use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
-use crate::hawk::{self, SignedRequest};
-use crate::token::{BearerToken, Caller, VerifiedToken};
+use crate::hawk::{self, HawkError, SignedRequest};
+use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
@@ -57,6 +56,8 @@ pub struct Admission {
     /// How the credential was come by.
     pub lookup: Option<Lookup>,
     bearer: Option<BearerToken>,
+    /// The issuer whose rules the token broke.
+    suspect: Option<Arc<str>>,
     lease: Option<Lease>,
     corrected_clock: bool,
     replaced_credential: bool,
@@ -154,9 +155,9 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer.authorization(&request).map_err(|e| {
-                    Rejection::from(Reason::CredentialTooLarge).because(e.to_string())
-                })?
+                signer
+                    .authorization(&request)
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
             }
             Credential::Bearer(token) => format!("Bearer {}", token.expose()),
         };
@@ -169,20 +170,28 @@ impl Gateway {
     }
 }
 
+/// Why a request could not be signed, as the caller is told it.
+fn unsigned(error: &HawkError) -> Reason {
+    match error {
+        HawkError::Unsignable(_) => Reason::BadRequest,
+        HawkError::TooLong { .. } => Reason::CredentialTooLarge,
+        _ => Reason::Internal,
+    }
+}
+
 /// The caller's token, or the workload's own where the route has one and the caller sent
 /// no Authorization at all.
 fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> {
     if let Some(workload) = &route.workload_token
         && !headers.contains_key(http::header::AUTHORIZATION)
     {
-        return workload.current.load().as_ref().clone().ok_or_else(|| {
+        return workload.current().ok_or_else(|| {
+            let file = workload.file().display();
             Rejection::from(Reason::WorkloadTokenUnavailable)
-                .because(format!("{} holds no token", workload.path.display()))
+                .because(format!("{file} holds no token"))
         });
     }
-    pending::from_headers(headers)
-        .map_err(|_| Rejection::from(Reason::InvalidAuthorization))?
-        .ok_or_else(|| Reason::MissingToken.into())
+    BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
 impl Admission {
@@ -193,6 +202,7 @@ impl Admission {
             verification: None,
             lookup: None,
             bearer: None,
+            suspect: None,
             lease: None,
             corrected_clock: false,
             replaced_credential: false,
@@ -208,14 +218,15 @@ impl Admission {
     }
 
     async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
-        match pending::authenticate(&bearer, &self.route.issuers).await {
+        match token::authenticate(&bearer, &self.route.issuers).await {
             Ok(authenticated) => {
-                self.verification = Some(authenticated.how);
+                self.verification = authenticated.how;
                 self.caller = authenticated.caller;
             }
-            Err(error) => {
-                self.verification = Some("failed");
-                return Err(error.into());
+            Err(unauthenticated) => {
+                self.verification = Some(unauthenticated.error.label());
+                self.suspect = unauthenticated.issuer.clone();
+                return Err(unauthenticated.into());
             }
         }
         self.bearer = Some(bearer);
@@ -258,7 +269,7 @@ impl Admission {
 
     fn refused(self, rejection: Rejection) -> Refused {
         Refused {
-            issuer: self.caller.issuer().cloned(),
+            issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,

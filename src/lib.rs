@@ -10,6 +10,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod demo;
 pub mod gateway;
 pub mod hawk;
 pub mod log;
@@ -18,3 +19,12 @@ pub mod proxy;
 pub mod remote;
 pub mod secret;
 pub mod token;
+
+/// This build's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The revision that this build was made from: `HAWKGATE_REVISION` at build time.
+pub const REVISION: &str = match option_env!("HAWKGATE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};

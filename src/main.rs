@@ -1,1 +1,12 @@
-fn main() {}
+//! The `hawkgate` program: arguments, process set-up, exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::main()
+}

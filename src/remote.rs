@@ -2,6 +2,9 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod discovery;
+pub mod dns;
+pub mod jwks;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;

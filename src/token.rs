@@ -1,15 +1,30 @@
 //! Who calls: bearer tokens, the issuers they come from, and the proof that one is good.
 //! Rules: `reference/identity.md` §A. No network client here: keys arrive through
 //! [`KeyFetcher`].
+//!
+//! A token's way: [`BearerToken`] (one header, capped) → [`authenticate`] (known already,
+//! or whose is it?) → `jws` (taken apart, strictly) → `rules` for its header → `keys` and
+//! `jwk` (the key, fetched if need be) → its signature → `rules` for its claims →
+//! [`VerifiedToken`].
 
 mod bearer;
 mod error;
 mod issuer;
+mod jwk;
+mod jws;
 mod keys;
+mod pattern;
+mod rules;
+mod strict_json;
+#[cfg(test)]
+mod testing;
 mod verified;
+mod workload;
 
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
-pub use error::TokenError;
-pub use issuer::{Issuer, IssuerStatus, authenticate};
-pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh};
+pub use error::{TokenError, Unauthenticated};
+pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
+pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
+pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use verified::{Caller, VerifiedToken};
+pub use workload::{WorkloadToken, WorkloadTokenError};

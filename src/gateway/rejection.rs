@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::outcome::{Label, labels};
 use crate::clock::UnixMillis;
-use crate::token::TokenError;
+use crate::token::{TokenError, Unauthenticated};
 
 labels! {
     /// The closed set behind `X-Hawkgate-Error`; documented in the README.
@@ -261,96 +261,40 @@ impl Rejection {
 
 impl From<TokenError> for Rejection {
     fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::KeysUnavailable { retry_after } => Self {
-                retry_after: Some(retry_after),
-                ..Reason::KeysUnavailable.into()
-            },
-            _ => Reason::TokenMalformed.into(),
+        use TokenError as E;
+        let reason = match error {
+            E::OtherScheme => Reason::MissingToken,
+            E::InvalidAuthorization => Reason::InvalidAuthorization,
+            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember | E::CriticalHeader => {
+                Reason::TokenMalformed
+            }
+            E::UnacceptableAlgorithm => Reason::TokenAlgorithm,
+            E::WrongType | E::IdToken => Reason::TokenType,
+            E::UnknownIssuer => Reason::TokenIssuer,
+            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey => Reason::TokenKey,
+            E::BadSignature => Reason::TokenSignature,
+            E::InvalidClaim { .. } | E::ClientMismatch => Reason::TokenClaims,
+            E::WrongAudience => Reason::TokenAudience,
+            E::Expired => Reason::TokenExpired,
+            E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
+            E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
+            E::Bound => Reason::TokenBound,
+            E::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            E::Internal => Reason::Internal,
+        };
+        let mut rejection = Self::from(reason).because(error.to_string());
+        if let E::KeysUnavailable { retry_after } = error {
+            rejection.retry_after = Some(retry_after);
         }
+        rejection
+    }
+}
+
+impl From<Unauthenticated> for Rejection {
+    fn from(unauthenticated: Unauthenticated) -> Self {
+        unauthenticated.error.into()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Method;
-
-    fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-        let mut values = answer.headers.iter().filter(|(n, _)| *n == name);
-        let value = values.next().map(|(_, v)| v.as_str());
-        assert!(values.next().is_none(), "{name} twice");
-        value
-    }
-
-    #[test]
-    fn every_refusal_is_complete_and_legal() {
-        for reason in Reason::ALL {
-            let answer = Rejection::from(*reason).answer(&Method::POST, UnixMillis::from_secs(0));
-            assert!(answer.status.is_client_error() || answer.status.is_server_error());
-            assert_eq!(header(&answer, "x-hawkgate-error"), Some(reason.label()));
-            assert_eq!(header(&answer, "cache-control"), Some("no-store"));
-            assert_eq!(header(&answer, "content-type"), Some("application/json"));
-            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-            assert_eq!(body["message"], reason.message());
-            assert!(body["code"].is_string());
-            assert_eq!(
-                body["requestInfo"],
-                json!({"method": "POST", "params": {}, "payload": null, "time": "1970-01-01T00:00:00.000Z"})
-            );
-            for (_, value) in &answer.headers {
-                assert!(http::HeaderValue::from_str(value).is_ok(), "{value}");
-            }
-            // A 401 without a challenge is not HTTP (RFC 9110 §15.5.2).
-            if answer.status == 401 {
-                assert!(header(&answer, "www-authenticate").is_some(), "{reason:?}");
-            }
-            if matches!(answer.status.as_u16(), 502 | 503) {
-                assert!(header(&answer, "retry-after").is_some(), "{reason:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn challenges_follow_rfc_6750() {
-        let challenge = |rejection: Rejection| {
-            let answer = rejection.answer(&Method::GET, UnixMillis(0));
-            (
-                answer.status.as_u16(),
-                header(&answer, "www-authenticate").unwrap().to_owned(),
-            )
-        };
-        assert_eq!(
-            challenge(Reason::MissingToken.into()),
-            (401, "Bearer realm=\"hawkgate\"".to_owned())
-        );
-        let (status, value) = challenge(Reason::InvalidAuthorization.into());
-        assert!(
-            status == 400 && value.contains("error=\"invalid_request\""),
-            "{value}"
-        );
-        let (status, value) = challenge(Reason::TokenExpired.into());
-        assert!(
-            status == 401 && value.contains("error=\"invalid_token\""),
-            "{value}"
-        );
-        let (status, value) = challenge(Rejection {
-            required_scopes: Some("openid read".into()),
-            ..Reason::InsufficientScope.into()
-        });
-        assert!(
-            status == 403 && value.ends_with(", scope=\"openid read\""),
-            "{value}"
-        );
-    }
-
-    #[test]
-    fn retry_after_is_at_least_a_second() {
-        let rejection = Rejection {
-            retry_after: Some(Duration::from_millis(20)),
-            ..Reason::ExchangeUnavailable.into()
-        };
-        let answer = rejection.answer(&Method::GET, UnixMillis(0));
-        assert_eq!(header(&answer, "retry-after"), Some("1"));
-    }
-}
+mod tests;

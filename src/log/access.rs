@@ -27,6 +27,11 @@ impl AccessLog {
         Self(Some((sink, format)))
     }
 
+    /// Log lines lost so far, of any kind, because stderr was too slow.
+    pub fn dropped(&self) -> u64 {
+        self.0.as_ref().map_or(0, |(sink, _)| sink.dropped())
+    }
+
     /// Records one request that ended at `now`. Never waits.
     pub fn record(&self, outcome: &Outcome, now: UnixMillis) {
         if let Some((sink, format)) = &self.0 {

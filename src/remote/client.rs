@@ -107,6 +107,16 @@ impl Client {
         self.send(Method::GET, url, headers, Bytes::new()).await
     }
 
+    /// POST `body` to `url`; its type is in `headers`.
+    pub async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, TransportError> {
+        self.send(Method::POST, url, headers, body).await
+    }
+
     /// POST `form` to `url` as `application/x-www-form-urlencoded`.
     pub async fn post_form(
         &self,

@@ -1,16 +1,36 @@
 //! The token as the caller sent it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
+
+use super::TokenError;
 
 /// The longest token accepted, in bytes (identity.md §A, "Shape").
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// A keyed hash of a token: what caches are keyed by instead of the token.
+/// Random for each process, so that digests mean nothing outside of it.
+static DIGEST_KEY: LazyLock<Option<hmac::Key>> =
+    LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
+
+/// A keyed hash of a token (HMAC-SHA256 under a random key of this process): what caches
+/// are keyed by instead of the token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest(pub(crate) [u8; 32]);
+
+impl TokenDigest {
+    fn of(text: &str) -> Result<Self, TokenError> {
+        let key = DIGEST_KEY.as_ref().ok_or(TokenError::Internal)?;
+        let tag = hmac::sign(key, text.as_bytes());
+        let bytes = tag.as_ref().try_into().map_err(|_| TokenError::Internal)?;
+        Ok(Self(bytes))
+    }
+}
 
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,6 +46,55 @@ pub struct BearerToken {
 }
 
 impl BearerToken {
+    /// The bearer token in a request's `Authorization` header; `None` without such a
+    /// header. The scheme is case-insensitive (RFC 9110 §11.1), the rest is one
+    /// `b64token` (RFC 6750 §2.1). Tokens in a query or a body are never looked at.
+    ///
+    /// # Errors
+    /// [`TokenError::InvalidAuthorization`] for a second header or one that is not
+    /// well formed, [`TokenError::OtherScheme`] for `Basic`, `Hawk` and the like,
+    /// [`TokenError::TooLarge`] past [`MAX_TOKEN_BYTES`].
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(TokenError::InvalidAuthorization);
+        }
+        let value = value.as_bytes();
+        let end = value.iter().position(|b| !is_tchar(*b));
+        let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
+        if scheme.is_empty() || rest.first().is_some_and(|b| *b != b' ') {
+            return Err(TokenError::InvalidAuthorization);
+        }
+        if !scheme.eq_ignore_ascii_case(b"bearer") {
+            return Err(TokenError::OtherScheme);
+        }
+        let spaces = rest.iter().take_while(|b| **b == b' ').count();
+        match std::str::from_utf8(&rest[spaces..]) {
+            Ok(text) => Self::new(text).map(Some),
+            Err(_) => Err(TokenError::InvalidAuthorization),
+        }
+    }
+
+    /// A token that comes from elsewhere than a header (a workload's file).
+    ///
+    /// # Errors
+    /// As [`Self::from_headers`]: the text must be one `b64token` within the limit.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        if !is_b64token(text.as_bytes()) {
+            return Err(TokenError::InvalidAuthorization);
+        }
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLarge);
+        }
+        Ok(Self {
+            digest: TokenDigest::of(text)?,
+            text: Arc::new(Zeroizing::new(text.to_owned())),
+        })
+    }
+
     /// The token itself. Every use of this is a place to review.
     pub fn expose(&self) -> &str {
         &self.text
@@ -40,5 +109,104 @@ impl BearerToken {
 impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken([redacted])")
+    }
+}
+
+/// RFC 9110 §5.6.2, what a scheme is made of.
+fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 6750 §2.1: one or more of the alphabet, then any number of `=`.
+fn is_b64token(bytes: &[u8]) -> bool {
+    let padding = bytes.iter().rev().take_while(|b| **b == b'=').count();
+    let body = &bytes[..bytes.len() - padding];
+    !body.is_empty()
+        && body
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn read(values: &[&[u8]]) -> Result<Option<String>, TokenError> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        BearerToken::from_headers(&headers).map(|t| t.map(|t| t.expose().to_owned()))
+    }
+
+    #[test]
+    fn reads_one_bearer_token() {
+        assert_eq!(read(&[]), Ok(None));
+        for value in [
+            "Bearer a.b-c_~+/==",
+            "bearer a.b-c_~+/==",
+            "BEARER  a.b-c_~+/==",
+        ] {
+            assert_eq!(read(&[value.as_bytes()]), Ok(Some("a.b-c_~+/==".into())));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_exactly_one() {
+        let two: &[&[u8]] = &[b"Bearer a", b"Bearer a"];
+        assert_eq!(read(two), Err(TokenError::InvalidAuthorization));
+        let mixed: &[&[u8]] = &[b"Basic a", b"Bearer a"];
+        assert_eq!(read(mixed), Err(TokenError::InvalidAuthorization));
+        for value in [
+            &b""[..],
+            b" Bearer a",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearer =",
+            b"Bearer a b",
+            b"Bearer a ",
+            b"Bearer a,Bearer b",
+            b"Bearer a=b",
+            b"Bearer \"a\"",
+            b"Bearer\ta",
+            b"Bearer a\t",
+            b"Bearer \xc3\xa4",
+            b"Bearer \xff",
+            b"Bearer, a",
+        ] {
+            assert_eq!(
+                read(&[value]),
+                Err(TokenError::InvalidAuthorization),
+                "{}",
+                String::from_utf8_lossy(value)
+            );
+        }
+    }
+
+    #[test]
+    fn tells_other_schemes_apart() {
+        for value in ["Basic dTpw", "Hawk id=\"x\"", "Bearerx y", "Negotiate"] {
+            assert_eq!(read(&[value.as_bytes()]), Err(TokenError::OtherScheme));
+        }
+    }
+
+    #[test]
+    fn holds_the_limit() {
+        let longest = "a".repeat(MAX_TOKEN_BYTES);
+        assert!(BearerToken::new(&longest).is_ok());
+        let over = format!("Bearer {longest}a");
+        assert_eq!(read(&[over.as_bytes()]), Err(TokenError::TooLarge));
+    }
+
+    #[test]
+    fn digests_tell_tokens_apart_and_show_nothing() {
+        let [a, again, b] = ["aaa", "aaa", "aab"].map(|t| BearerToken::new(t).unwrap());
+        assert_eq!(a.digest(), again.digest());
+        assert_ne!(a.digest(), b.digest());
+        let plain = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"aaa");
+        assert_ne!(&a.digest().0[..], plain.as_ref(), "the hash is keyed");
+        let debug = format!("{a:?} {:?}", a.digest());
+        assert_eq!(debug, "BearerToken([redacted]) TokenDigest(..)");
     }
 }

@@ -20,6 +20,24 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// As if `issuer` had vouched for `claims`; for tests of what comes after verification.
+    #[cfg(test)]
+    pub(crate) fn for_test(issuer: &str, claims: serde_json::Value) -> Arc<Self> {
+        let serde_json::Value::Object(claims) = claims else {
+            panic!("claims are an object")
+        };
+        Arc::new(Self {
+            issuer: issuer.into(),
+            subject: claims["sub"].as_str().unwrap_or_default().into(),
+            client: None,
+            scopes: Vec::new(),
+            permissions: Vec::new(),
+            expires_at: UnixMillis(i64::MAX),
+            claims,
+            digest: TokenDigest([0; 32]),
+        })
+    }
+
     /// The configured name of the issuer.
     pub fn issuer(&self) -> &Arc<str> {
         &self.issuer

@@ -1,1 +1,13 @@
-fn main() {}
+//! Behaviour from outside: one binary, one file per behaviour.
+
+// This whole binary is a test; clippy sees only the functions marked `#[test]` as such.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Tests are read more often than they allocate.
+#![allow(clippy::format_push_string, clippy::format_collect)]
+
+mod bad_tokens;
+mod hawk;
+mod identity;
+mod layers;
+mod support;
+mod swap;

@@ -3,6 +3,7 @@
 
 import crypto from 'node:crypto';
 import net from 'node:net';
+import querystring from 'node:querystring';
 import Hawk from 'hawk';
 
 const MINUTE = 60_000;
@@ -171,8 +172,10 @@ export class Clients {
    */
   async check(req, body) {
     const { authorization } = req.headers;
-    const bewit = /[?&]bewit=/.test(req.url);
-    if (bewit && authorization) refuse('two authentication schemes: a bewit and a header');
+    // Beside a header the service looks at the parsed query, without one at the raw text.
+    const query = querystring.parse(req.url.split('?').slice(1).join('?'));
+    if (authorization && query.bewit) refuse('two authentication schemes: a bewit and a header');
+    const bewit = !authorization && /^\/.*[?&]bewit=/.test(req.url);
     if (!bewit && !authorization) return null;
     const options = { localtimeOffsetMsec: this.now() - Date.now(), timestampSkewSec: 15 * 60 };
     const request = {

@@ -1,0 +1,176 @@
+//! The command line (see `hawkgate --help`) and what each exit code means:
+//! 0 done, 1 invalid configuration or failure, 2 wrong usage.
+
+mod check;
+mod demo;
+mod process;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use hawkgate::config::LogFormat;
+
+/// Puts Taskcluster (or any API) behind your sign-in: callers send an OIDC bearer token,
+/// hawkgate checks it, swaps it for the API's own credentials, signs the request and,
+/// when the API says those credentials have gone stale, fetches fresh ones and sends the
+/// request again before the caller notices.
+#[derive(Parser, Debug)]
+#[command(
+    name = "hawkgate",
+    version = version(),
+    arg_required_else_help = true,
+    after_help = "Never seen it before? Run `hawkgate demo`: it needs nothing and explains itself.\n\n\
+        Exit codes: 0 done, 1 invalid configuration or failure, 2 wrong usage."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| format!("{} (revision {})", hawkgate::VERSION, hawkgate::REVISION));
+    &TEXT
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT
+    #[command(after_help = "Examples:\n  \
+        hawkgate run --config /etc/hawkgate/hawkgate.toml\n  \
+        HAWKGATE_CONFIG=my.toml hawkgate run --log-format text\n\n\
+        Signals: SIGTERM and SIGINT let requests under way finish (server.drain), a second one \
+        ends at once.\n\
+        Logs go to stderr; metrics and health are on the admin address (server.admin).")]
+    Run(Run),
+    /// Say everything that is wrong with a configuration file
+    #[command(after_help = "Examples:\n  \
+        hawkgate check --config conf/hawkgate.toml\n  \
+        hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
+        Exit code 0: valid. 1: not; each error is printed with its line, key and remedy.")]
+    Check(Check),
+    /// See it work: an identity provider, an API and hawkgate, all in this process
+    #[command(after_help = "Examples:\n  \
+        hawkgate demo          # explains itself, then stays up for you to try\n  \
+        hawkgate demo --once   # ends after the tour; exit code 1 if any step went wrong\n\n\
+        Everything listens on loopback only, on free ports, with throw-away keys.")]
+    Demo(Demo),
+}
+
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "HAWKGATE_CONFIG",
+        default_value = "conf/hawkgate.toml"
+    )]
+    path: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How log lines look [default: what the file says, else json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+#[derive(Args, Debug)]
+struct Check {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Do not ask whether secrets and the other files that are named exist
+    #[arg(long)]
+    skip_secrets: bool,
+}
+
+#[derive(Args, Debug)]
+struct Demo {
+    /// End after the tour instead of staying up
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// One JSON object a line
+    Json,
+    /// For people
+    Text,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Text => Self::Text,
+        }
+    }
+}
+
+/// Everything, from the arguments to the exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are not errors to clap, a missing subcommand is one: 0 and 2.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command {
+        Command::Run(run) => run::main(&run),
+        Command::Check(check) => check::main(&check),
+        Command::Demo(demo) => demo::main(&demo),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_subcommand_is_wrong_usage() {
+        let error = Cli::try_parse_from(["hawkgate"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = Cli::try_parse_from(["hawkgate", "run", "--confg", "x"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let help = Cli::try_parse_from(["hawkgate", "--help"]).unwrap_err();
+        assert_eq!(help.exit_code(), 0);
+        assert!(help.to_string().contains("hawkgate demo"));
+        let version = Cli::try_parse_from(["hawkgate", "--version"]).unwrap_err();
+        assert!(version.to_string().contains(env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn the_file_is_named_by_option_or_default() {
+        let parse = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
+            Command::Run(run) => run,
+            other => panic!("{other:?}"),
+        };
+        let run = parse(&[
+            "hawkgate",
+            "run",
+            "--config",
+            "a.toml",
+            "--log-format",
+            "text",
+        ]);
+        assert_eq!(run.config.path, PathBuf::from("a.toml"));
+        assert!(matches!(run.log_format, Some(Format::Text)));
+    }
+}

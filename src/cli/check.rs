@@ -1,0 +1,55 @@
+//! `hawkgate check`
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use hawkgate::config::{self, Config, Warning};
+
+use super::Check;
+
+pub(super) fn main(args: &Check) -> ExitCode {
+    let path = &args.config.path;
+    let result = if args.skip_secrets {
+        config::check_without_secrets(path)
+    } else {
+        config::check(path)
+    };
+    let valid = result.is_ok();
+    let text = match result {
+        Ok((config, warnings)) => summary(&config, &warnings),
+        Err(errors) => format!("{errors}\n"),
+    };
+    // Nobody to tell if stdout is closed; the exit code says it all the same.
+    let _ = io::stdout().write_all(text.as_bytes());
+    if valid {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn summary(config: &Config, warnings: &[Warning]) -> String {
+    let warnings: Vec<String> = warnings.iter().map(|w| format!("{w}\n")).collect();
+    format!(
+        "{}valid: {}, {}, {}\n",
+        warnings.concat(),
+        count(config.routes.len(), "route"),
+        count(config.issuers.len(), "issuer"),
+        count(config.sources.len(), "source"),
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_agree_with_their_nouns() {
+        assert_eq!(count(1, "route"), "1 route");
+        assert_eq!(count(0, "route"), "0 routes");
+    }
+}

@@ -1,0 +1,127 @@
+//! `hawkgate run`
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use hawkgate::app::{self, Running, Surroundings};
+use hawkgate::clock::SystemClock;
+use hawkgate::config::{self, Address, Config, LogFormat};
+use hawkgate::log::Logging;
+
+use super::{Run, process};
+
+/// How long lines may take to reach a slow stderr at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub(super) fn main(args: &Run) -> ExitCode {
+    match prepare_and_serve(&args.config.path, args.log_format.map(Into::into)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn prepare_and_serve(path: &Path, format: Option<LogFormat>) -> Result<(), Failure> {
+    let (config, warnings) = config::check(path)?;
+    let clock = SystemClock::shared();
+    let format = format.unwrap_or(config.log.format);
+    let logging = Logging::install(&config.log.level, format, clock.clone())?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(error) = process::forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    process::install_crypto();
+    let runtime = process::runtime(config.server.threads)?;
+    let surroundings = Surroundings {
+        clock,
+        access_log: logging.access(),
+    };
+    let end = runtime.block_on(serve(config, surroundings));
+    if let Err(error) = &end {
+        tracing::error!(%error, "hawkgate ends");
+    }
+    logging.flush(LAST_WORDS);
+    runtime.shutdown_background();
+    end
+}
+
+async fn serve(config: Config, surroundings: Surroundings) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let running = app::start(config, surroundings).await?;
+    announce(&running);
+    let first = signals.end().await;
+    tracing::info!(
+        signal = first,
+        "draining: no new connections, requests under way finish"
+    );
+    tokio::select! {
+        () = running.drain() => {
+            tracing::info!("drained");
+            Ok(())
+        }
+        second = signals.end() => {
+            running.abort();
+            Err(format!("a second signal ({second}): ended at once, without waiting for requests").into())
+        }
+    }
+}
+
+fn announce(running: &Running) {
+    for address in &running.listeners {
+        tracing::info!(address = shown(address), "listening for callers");
+    }
+    let (admin, version) = (shown(&running.admin), hawkgate::VERSION);
+    tracing::info!(
+        admin,
+        version,
+        "hawkgate is up; metrics and health are at the admin address"
+    );
+}
+
+fn shown(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// The signals that a run listens to. Made before anything is started, so that none that
+/// comes early kills the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to end.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                Some(()) = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: reloading is not supported yet; restart to apply a changed file");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `[cache]`
+
+use std::time::Duration;
+
+use super::reader::{Reader, section};
+use super::units::show_duration;
+use crate::credential::CacheLimits;
+
+section! {
+    /// How long upstream credentials are kept, for each source.
+    pub(super) struct Cache {
+        /// Callers remembered per source; 1 to 10000000.
+        max_entries: u64 = [default "10000"],
+        /// Longest that a credential is used whose life the caller's token does not bound: one of a
+        /// `delegated` token, or without an expiry of its own. A delegated token that is revoked or
+        /// expires goes on working for this long at most; a shorter time asks the exchange more often.
+        /// 1s to 31d.
+        max_age: Duration = [default "'15m'"],
+        /// How long before its end a credential in use is fetched anew, in the background; less than
+        /// max_age.
+        refresh_ahead: Duration = [default "'60s'"],
+        /// How long the exchange's refusal of a token is remembered; at most 5m, "0s" for not at all.
+        refusals: Duration = [default "'10s'"],
+    }
+}
+
+impl Cache {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<CacheLimits> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let month = Duration::from_hours(31 * 24);
+        reader.within(&self.max_entries, 1, 10_000_000, |n| n.to_string());
+        reader.within(&self.max_age, SECOND, month, show_duration);
+        reader.within(
+            &self.refusals,
+            Duration::ZERO,
+            Duration::from_mins(5),
+            show_duration,
+        );
+        if let (Some(ahead), Some(age)) = (self.refresh_ahead.value, self.max_age.value)
+            && ahead >= age
+        {
+            let blamed = if self.refresh_ahead.given {
+                &self.refresh_ahead
+            } else {
+                &self.max_age
+            };
+            let problem = format!(
+                "refresh_ahead ({}) is not less than max_age ({})",
+                show_duration(ahead),
+                show_duration(age)
+            );
+            reader.error(
+                &blamed.at,
+                problem,
+                "credentials would be fetched anew all the time: make it less",
+            );
+        }
+        Some(CacheLimits {
+            max_entries: self.max_entries.value?,
+            max_age: self.max_age.value?,
+            refresh_ahead: self.refresh_ahead.value?,
+            refusals: self.refusals.value?,
+        })
+    }
+}

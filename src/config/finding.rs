@@ -1,0 +1,183 @@
+//! What is wrong in a file, where, and what to write instead.
+
+use std::fmt;
+use std::ops::Range;
+
+/// One thing to say about one place of the file. Never holds the value of a secret key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// From 1; 0 when it is about the file as a whole.
+    pub line: usize,
+    /// In characters, from 1; 0 when it is about the file as a whole.
+    pub column: usize,
+    /// The table: `[server]`, `route "taskcluster"`, `route #2`; empty outside of any.
+    pub place: String,
+    /// The key's path inside the table: `tls.cert`, `issuers[1]`; empty for the table itself.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead; may be empty.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.place.is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "key {:?}: ", self.key)?;
+        }
+        f.write_str(&self.problem)?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every error of a file, by line. Displayed as one line each:
+/// `conf/hawkgate.toml:12: route "taskcluster": key "upstrem": unknown key; did you mean "upstream"?`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// The file's name as it was given.
+    pub origin: String,
+    /// At least one.
+    pub errors: Vec<Finding>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write_at(f, &self.origin, error.line)?;
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Something valid that is probably not meant. Displayed as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The file's name as it was given.
+    pub origin: String,
+    /// What and where.
+    pub finding: Finding,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_at(f, &self.origin, self.finding.line)?;
+        write!(f, "warning: {}", self.finding)
+    }
+}
+
+fn write_at(f: &mut fmt::Formatter<'_>, origin: &str, line: usize) -> fmt::Result {
+    match line {
+        0 => write!(f, "{origin}: "),
+        line => write!(f, "{origin}:{line}: "),
+    }
+}
+
+/// A place in the file that findings can be attached to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct At {
+    place: String,
+    key: String,
+    span: Range<usize>,
+}
+
+impl At {
+    /// A whole table.
+    pub(super) fn table(place: impl Into<String>, span: Range<usize>) -> Self {
+        Self {
+            place: place.into(),
+            key: String::new(),
+            span,
+        }
+    }
+
+    /// `name` inside this.
+    pub(super) fn key(&self, name: &str, span: Range<usize>) -> Self {
+        let dot = if self.key.is_empty() { "" } else { "." };
+        Self {
+            place: self.place.clone(),
+            key: format!("{}{dot}{}", self.key, shortened(name)),
+            span,
+        }
+    }
+
+    /// Element `index` of this array.
+    pub(super) fn item(&self, index: usize, span: Range<usize>) -> Self {
+        Self {
+            place: self.place.clone(),
+            key: format!("{}[{index}]", self.key),
+            span,
+        }
+    }
+
+    /// Where the table begins, for keys that are missing from it.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// A finding here.
+    pub(super) fn finding(&self, lines: &Lines<'_>, problem: String, remedy: String) -> Finding {
+        let (line, column) = lines.position(self.span.start);
+        Finding {
+            line,
+            column,
+            place: self.place.clone(),
+            key: self.key.clone(),
+            problem,
+            remedy,
+        }
+    }
+}
+
+/// A text whose lines can be told from byte offsets.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        let after = |(offset, _)| offset + 1;
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(after));
+        Self {
+            text,
+            starts: starts.collect(),
+        }
+    }
+
+    /// Line and column (in characters), both from 1.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self
+            .starts
+            .get(line.saturating_sub(1))
+            .copied()
+            .unwrap_or(0);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+}
+
+/// `text` in quotes, escaped, cut after 60 characters: for messages.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", shortened(text))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,345 @@
+//! `[[issuer]]`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use super::declared::Declared;
+use super::finding::quoted;
+use super::location::{self, require_private};
+use super::reader::{Field, Reader, Section, Table, section};
+use super::resolved::{Algorithm, IssuerKind, KeyLocation, OidcIssuer, Profile};
+use super::units::show_duration;
+use super::value::{Choice, List};
+
+section! {
+    /// Whose bearer tokens are accepted; a route names those that it trusts.
+    pub(super) struct Issuer {
+        /// Unique among issuers; a metric label.
+        name: Arc<str> = [required],
+        /// `oidc`: signed JWTs, verified here. `delegated`: opaque tokens that the exchange of the
+        /// route's source proves; takes no other keys.
+        kind: Kind = [default "'oidc'"],
+    }
+}
+
+section! {
+    /// Kind `oidc`.
+    pub(super) struct Oidc {
+        /// The exact `iss` of its tokens, byte by byte (Auth0's ends in `/`), and where discovery starts.
+        url: String = [required],
+        /// Where its keys are, instead of discovery.
+        jwks_url: Url = [optional],
+        /// The file with its keys, instead of discovery; read again when it changes.
+        jwks_file: PathBuf = [optional],
+        /// Accepted `aud`; a token must have one of them.
+        audiences: List<String> = [required],
+        /// Accepted signature algorithms; asymmetric ones only.
+        algorithms: List<Algorithm> = [default
+            "['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA', 'Ed25519']"],
+        /// `rfc9068`: access tokens with `typ` `at+jwt`. `auth0`: `typ` `JWT`, ID tokens refused.
+        /// `workload`: machines' identities of any `typ`, with `subjects`.
+        profile: Profile = [default "'rfc9068'"],
+        /// Tolerated difference between its clock and ours; at most 5m.
+        leeway: Duration = [default "'30s'"],
+        /// Accepted `client_id` or `azp`; any when left out.
+        clients: List<String> = [optional],
+        /// Accepted `sub`, with `*` for anything at any place; any when left out, which the profile
+        /// `workload` does not allow.
+        subjects: List<String> = [optional],
+        /// Longest that a verified token is remembered without being verified again; at most 24h.
+        verified_max_age: Duration = [default "'5m'"],
+    }
+}
+
+const FORGERY: &str = "whoever is in between could replace the issuer's keys";
+
+/// `issuer.kind`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Oidc,
+    Delegated,
+}
+
+impl Choice for Kind {
+    const NAMES: &'static [&'static str] = &["oidc", "delegated"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "oidc" => Some(Self::Oidc),
+            "delegated" => Some(Self::Delegated),
+            _ => None,
+        }
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        ["shared-secret", "introspection"].contains(&name).then(|| {
+            let problem = format!("{name:?} is not supported yet by this version");
+            (problem, "use \"oidc\" or \"delegated\"".into())
+        })
+    }
+}
+
+impl Choice for Profile {
+    const NAMES: &'static [&'static str] = &["rfc9068", "auth0", "workload"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "rfc9068" => Some(Self::Rfc9068),
+            "auth0" => Some(Self::Auth0),
+            "workload" => Some(Self::Workload),
+            _ => None,
+        }
+    }
+}
+
+impl Choice for Algorithm {
+    const NAMES: &'static [&'static str] = &{
+        let mut names = [""; Self::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Self::ALL[index].name();
+            index += 1;
+        }
+        names
+    };
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.name() == name)
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        let upper = name.to_ascii_uppercase();
+        let remedy = "write asymmetric ones, such as \"RS256\" or \"ES256\"".to_owned();
+        if upper == "NONE" {
+            return Some((
+                format!("{} would accept unsigned tokens", quoted(name)),
+                remedy,
+            ));
+        }
+        if upper.starts_with("HS") {
+            let problem = format!(
+                "{} is symmetric: whoever can verify could forge",
+                quoted(name)
+            );
+            return Some((problem, remedy));
+        }
+        // Real ones, for which the nearest name would be another key type.
+        ["ES512", "ES256K", "Ed448"]
+            .contains(&name)
+            .then(|| (format!("{name} is not supported"), remedy))
+    }
+}
+
+/// Reads one `[[issuer]]`.
+pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<IssuerKind> {
+    let issuer = Issuer::read(reader, table);
+    let kind = match issuer.kind.value {
+        Some(Kind::Oidc) => {
+            let oidc = Oidc::read(reader, table);
+            reader.refuse_unknown(table, &[Issuer::KEYS, Oidc::KEYS], |_| None);
+            oidc.resolve(reader)
+                .map(|oidc| IssuerKind::Oidc(Box::new(oidc)))
+        }
+        Some(Kind::Delegated) => {
+            reader.refuse_unknown(table, &[Issuer::KEYS], |name| {
+                let of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
+                of_oidc.then(|| {
+                    let problem =
+                        "a delegated issuer's tokens are opaque: nothing of them is checked here";
+                    (problem.into(), "remove it, or write kind = \"oidc\"".into())
+                })
+            });
+            Some(IssuerKind::Delegated)
+        }
+        None => None,
+    };
+    Declared::new(&table.at, &issuer.name, kind)
+}
+
+impl Oidc {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<OidcIssuer> {
+        self.check_url(reader);
+        self.check_audiences(reader);
+        self.check_subjects(reader);
+        if let Some(clients) = &self.clients.value
+            && clients.is_empty()
+        {
+            let problem = "is empty: no token would pass";
+            reader.error(
+                &self.clients.at,
+                problem,
+                "name clients, or leave the key out to accept any",
+            );
+        }
+        if let Some(algorithms) = &self.algorithms.value
+            && algorithms.is_empty()
+        {
+            let problem = "is empty: no token would pass";
+            reader.error(
+                &self.algorithms.at,
+                problem,
+                "leave the key out for every asymmetric algorithm",
+            );
+        }
+        let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
+        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.within(&self.verified_max_age, zero, day, show_duration);
+        let keys = resolve_keys(reader, self.jwks_url, self.jwks_file)?;
+        Some(OidcIssuer {
+            url: self.url.value?,
+            keys,
+            audiences: self.audiences.value?.into_values(),
+            algorithms: self.algorithms.value?.into_values(),
+            profile: self.profile.value?,
+            leeway: self.leeway.value?,
+            clients: self.clients.optional()?.map(List::into_values),
+            subjects: self.subjects.optional()?.map(List::into_values),
+            verified_max_age: self.verified_max_age.value?,
+        })
+    }
+
+    /// With keys given explicitly `iss` is only a name, and some issuers' is no URL.
+    fn check_url(&self, reader: &mut Reader<'_>) {
+        let Some(text) = &self.url.value else { return };
+        let only_a_name = self.jwks_url.given || self.jwks_file.given;
+        let at = &self.url.at;
+        match location::parse(text) {
+            Ok(url) => {
+                require_private(reader, at, &url, FORGERY);
+                if url.query().is_some() {
+                    reader.error(
+                        at,
+                        "has a query",
+                        "write it exactly as in `iss`: issuers have none",
+                    );
+                }
+                if self.profile.value == Some(Profile::Auth0) && !text.ends_with('/') {
+                    let problem = "Auth0's `iss` ends in a slash, and is compared byte by byte";
+                    reader.warn(
+                        at,
+                        problem,
+                        format!("write {}", quoted(&format!("{text}/"))),
+                    );
+                }
+            }
+            Err(_) if only_a_name && !text.contains("://") => {}
+            Err((problem, remedy)) => reader.error(at, problem, remedy),
+        }
+    }
+
+    fn check_audiences(&self, reader: &mut Reader<'_>) {
+        let Some(audiences) = &self.audiences.value else {
+            return;
+        };
+        if audiences.is_empty() {
+            let problem = "is empty: tokens for any service would have to be accepted";
+            reader.error(
+                &self.audiences.at,
+                problem,
+                "name the audience that callers' tokens are for",
+            );
+        }
+        for audience in &audiences.items {
+            if audience.value.contains('*') {
+                reader.error(
+                    &audience.at,
+                    "audiences have no wildcards",
+                    "write the audience in full",
+                );
+            }
+        }
+    }
+
+    fn check_subjects(&self, reader: &mut Reader<'_>) {
+        let Some(subjects) = &self.subjects.value else {
+            if self.subjects.is_absent() && self.profile.value == Some(Profile::Workload) {
+                let problem = "missing: every workload of this issuer would pass";
+                reader.error(
+                    &self.subjects.at,
+                    problem,
+                    "name them: subjects = [\"repo:org/app:*\"]",
+                );
+            }
+            return;
+        };
+        if subjects.is_empty() {
+            let problem = "is empty: no token would pass";
+            reader.error(
+                &self.subjects.at,
+                problem,
+                "name subjects, with * for anything",
+            );
+        }
+        for subject in &subjects.items {
+            let pattern = subject.value.as_str();
+            if pattern.bytes().all(|b| b == b'*') {
+                let problem = format!("{} accepts everybody", quoted(pattern));
+                reader.error(
+                    &subject.at,
+                    problem,
+                    "name subjects, with * for the part that may differ",
+                );
+            } else if let Some(owner) = self
+                .url
+                .value
+                .as_deref()
+                .and_then(|url| open_owner(url, pattern))
+            {
+                let problem = format!(
+                    "{} accepts tokens of other owners at this public issuer",
+                    quoted(pattern)
+                );
+                reader.error(
+                    &subject.at,
+                    problem,
+                    format!("name the owner up to its slash: \"{owner}\""),
+                );
+            }
+        }
+    }
+}
+
+/// Issuers where anybody can have a subject, and how a subject names its owner.
+const PUBLIC_ISSUERS: [(&str, &str); 2] = [
+    ("https://token.actions.githubusercontent.com", "repo:"),
+    ("https://gitlab.com", "project_path:"),
+];
+
+/// For a pattern at a public issuer that leaves the owner open: an example that does not.
+fn open_owner(issuer: &str, pattern: &str) -> Option<String> {
+    let (_, prefix) = PUBLIC_ISSUERS
+        .iter()
+        .find(|(url, _)| issuer.trim_end_matches('/') == *url)?;
+    let (fixed, _) = pattern.split_once('*')?;
+    let open = match fixed.strip_prefix(prefix) {
+        Some(owner) => !owner.contains('/'),
+        // Shorter than the prefix, so that the * covers it; other shapes are custom subjects.
+        None => prefix.starts_with(fixed),
+    };
+    open.then(|| format!("{prefix}org/app:*"))
+}
+
+fn resolve_keys(
+    reader: &mut Reader<'_>,
+    url: Field<Url>,
+    file: Field<PathBuf>,
+) -> Option<KeyLocation> {
+    if url.given && file.given {
+        let problem = "both jwks_url and jwks_file are given";
+        reader.error(&file.at, problem, "remove one of the two");
+    }
+    if let Some(location) = &url.value {
+        require_private(reader, &url.at, location, FORGERY);
+    }
+    if let Some(path) = &file.value {
+        reader.check_file(&file.at, path, "JWKS", "\"keys\"");
+    }
+    Some(match (url.optional()?, file.optional()?) {
+        (Some(url), _) => KeyLocation::Url(url),
+        (None, Some(file)) => KeyLocation::File(file),
+        (None, None) => KeyLocation::Discovery,
+    })
+}

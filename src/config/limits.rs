@@ -1,0 +1,93 @@
+//! `[limits]`
+
+use std::time::Duration;
+
+use super::reader::{Reader, section};
+use super::resolved;
+use super::units::{show_duration, show_size};
+use super::value::Size;
+
+section! {
+    /// What callers may use up.
+    pub(super) struct Limits {
+        /// Largest request head (request line and headers); 1KiB to 1MiB.
+        header_bytes: Size = [default "'32KiB'"],
+        /// Longest request target (path and query); at least 256B, at most header_bytes.
+        url_bytes: Size = [default "'16KiB'"],
+        /// Within which the whole request head must arrive; 10ms to 5m.
+        header_timeout: Duration = [default "'10s'"],
+        /// Longest pause between two reads of a request body, and for one write to a caller; 10ms to 1h.
+        body_timeout: Duration = [default "'60s'"],
+        /// After which a caller's idle connection is closed; 10ms to 1h.
+        keepalive_timeout: Duration = [default "'60s'"],
+        /// Open connections from callers, all listeners together; 1 to 1000000.
+        connections: u64 = [default "10000"],
+        /// Largest request body; unlimited when left out.
+        body: Size = [optional],
+        /// Request bodies up to this size are kept until the upstream has answered, so that they can be
+        /// replayed after a 401; larger ones stream through and their 401 is passed on. At most 1GiB;
+        /// "0B" replays only requests without a body. The default is Taskcluster's own limit.
+        replay_body: Size = [default "'10MiB'"],
+        /// All bodies kept for replay together; at least replay_body. Past it bodies stream as if they
+        /// were too large. Keep it below the memory that the process may use.
+        replay_memory: Size = [default "'256MiB'"],
+    }
+}
+
+impl Limits {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Limits> {
+        self.check(reader);
+        Some(resolved::Limits {
+            header_bytes: self.header_bytes.value?.bytes(),
+            url_bytes: self.url_bytes.value?.bytes(),
+            header_timeout: self.header_timeout.value?,
+            body_timeout: self.body_timeout.value?,
+            keepalive_timeout: self.keepalive_timeout.value?,
+            connections: usize::try_from(self.connections.value?).ok()?,
+            body: self.body.optional()?.map(|size| size.0),
+            replay_body: self.replay_body.value?.bytes(),
+            replay_memory: self.replay_memory.value?.bytes(),
+        })
+    }
+
+    fn check(&self, reader: &mut Reader<'_>) {
+        const MOMENT: Duration = Duration::from_millis(10);
+        const HOUR: Duration = Duration::from_hours(1);
+        let show = |size: Size| show_size(size.0);
+        reader.within(&self.header_bytes, Size(1 << 10), Size(1 << 20), show);
+        let url_max = self.header_bytes.value.unwrap_or(Size(1 << 20));
+        reader.within(&self.url_bytes, Size(256), url_max, show);
+        let five_minutes = Duration::from_mins(5);
+        reader.within(&self.header_timeout, MOMENT, five_minutes, show_duration);
+        reader.within(&self.body_timeout, MOMENT, HOUR, show_duration);
+        reader.within(&self.keepalive_timeout, MOMENT, HOUR, show_duration);
+        reader.within(&self.connections, 1, 1_000_000, |n| n.to_string());
+        reader.within(&self.body, Size(1), Size(u64::MAX), show);
+        reader.within(&self.replay_body, Size(0), Size(1 << 30), show);
+        self.check_replay(reader);
+    }
+
+    fn check_replay(&self, reader: &mut Reader<'_>) {
+        let (Some(body), Some(memory)) = (self.replay_body.value, self.replay_memory.value) else {
+            return;
+        };
+        if body <= memory {
+            return;
+        }
+        let blamed = if self.replay_memory.given {
+            &self.replay_memory
+        } else {
+            &self.replay_body
+        };
+        let problem = format!(
+            "one body of replay_body ({}) does not fit into replay_memory ({})",
+            show_size(body.0),
+            show_size(memory.0)
+        );
+        reader.error(
+            &blamed.at,
+            problem,
+            "make replay_memory at least as large as replay_body",
+        );
+    }
+}

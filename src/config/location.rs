@@ -1,0 +1,121 @@
+//! http and https URLs as the file may name them.
+
+use toml::de::DeValue;
+use url::{Host, Url};
+
+use super::finding::{At, quoted};
+use super::reader::{Reader, Shape, Value};
+use super::value::text;
+
+impl Value for Url {
+    const SHAPE: Shape = Shape::Url;
+
+    /// Refuses what the parser would silently repair, and userinfo; never repeats the URL
+    /// whole, because of passwords in it.
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, "\"https://…\"")?;
+        match parse(text) {
+            Ok(url) => Some(url),
+            Err((problem, remedy)) => {
+                reader.error(at, problem, remedy);
+                None
+            }
+        }
+    }
+}
+
+/// A problem and its remedy.
+type Refusal = (String, String);
+
+/// Parses an http or https URL with a host and without userinfo or fragment.
+pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
+    let refused = |problem: &str, remedy: &str| Err((problem.to_owned(), remedy.to_owned()));
+    if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return refused(
+            "is no URL: it holds blanks, backslashes or letters outside of ASCII",
+            "escape them with %",
+        );
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(without_scheme(text));
+    };
+    if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        let problem = format!("has the scheme {}", quoted(scheme));
+        return Err((problem, "write https://".into()));
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return refused(
+            "holds a user name or password",
+            "remove everything up to the @: credentials come from the source",
+        );
+    }
+    if authority.is_empty() || authority.starts_with(':') {
+        return refused("has no host", "write \"https://host\"");
+    }
+    if rest.contains('#') {
+        return refused("has a fragment", "remove everything from the #");
+    }
+    match Url::parse(text) {
+        Ok(url) if url.port() == Some(0) => refused("has port 0", "write a port from 1 to 65535"),
+        Ok(url) => Ok(url),
+        Err(cause) => Err((
+            format!("is no URL: {cause}"),
+            "write \"https://host\"".into(),
+        )),
+    }
+}
+
+fn without_scheme(text: &str) -> Refusal {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:/_".contains(&b);
+    let remedy = if !text.is_empty() && text.bytes().all(plain) {
+        format!(
+            "write {}",
+            quoted(&format!("https://{}", text.trim_start_matches('/')))
+        )
+    } else {
+        "write \"https://host\"".into()
+    };
+    ("is no http or https URL".into(), remedy)
+}
+
+/// Whether the host is this machine, by its name or address.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// Refuses plain http to other machines, where `danger` would follow from it.
+pub(super) fn require_private(reader: &mut Reader<'_>, at: &At, url: &Url, danger: &str) {
+    if url.scheme() == "http" && !is_loopback(url) {
+        let host = url.host_str().unwrap_or_default();
+        let problem = format!("plain http to {host}: {danger}");
+        reader.error(
+            at,
+            problem,
+            "write https:// (http is for this machine only)",
+        );
+    }
+}
+
+/// Refuses a path (other than `/`) or query, on URLs that stand for a whole host.
+pub(super) fn require_bare(reader: &mut Reader<'_>, at: &At, url: &Url, why: &str) {
+    if url.path() == "/" && url.query().is_none() {
+        return;
+    }
+    let what = if url.path() == "/" {
+        "a query"
+    } else {
+        "a path"
+    };
+    let origin = url.origin().ascii_serialization();
+    reader.error(
+        at,
+        format!("has {what}; {why}"),
+        format!("write {}", quoted(&origin)),
+    );
+}

@@ -1,0 +1,76 @@
+//! `[log]`
+
+use super::finding::{At, quoted};
+use super::nearest::nearest;
+use super::reader::{Reader, section};
+use super::resolved::{self, LogFormat};
+use super::value::Choice;
+
+section! {
+    /// What is written to stderr.
+    pub(super) struct Log {
+        /// `json`, one object a line, or `text`, for people.
+        format: LogFormat = [default "'json'"],
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`, and by module after commas:
+        /// `info,hawkgate=debug`.
+        level: String = [default "'info'"],
+    }
+}
+
+impl Choice for LogFormat {
+    const NAMES: &'static [&'static str] = &["json", "text"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "json" => Some(Self::Json),
+            "text" => Some(Self::Text),
+            _ => None,
+        }
+    }
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+impl Log {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Log> {
+        let level = self.level.value?;
+        for directive in level.split(',') {
+            check_directive(reader, &self.level.at, directive.trim());
+        }
+        Some(resolved::Log {
+            format: self.format.value?,
+            level,
+        })
+    }
+}
+
+/// A level, or `module=level`. Stricter than `RUST_LOG`, which takes a mistyped level for a
+/// module's name and logs everything of it.
+fn check_directive(reader: &mut Reader<'_>, at: &At, directive: &str) {
+    let (module, level) = match directive.rsplit_once('=') {
+        Some((module, level)) => (Some(module), level),
+        None => (None, directive),
+    };
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_:-".contains(&b);
+    if let Some(module) = module
+        && (module.is_empty() || !module.bytes().all(fits))
+    {
+        let problem = format!("{} is no module", quoted(module));
+        reader.error(at, problem, "write it like \"info,hawkgate=debug\"");
+    }
+    if !LEVELS.contains(&level) {
+        let remedy = match nearest(level, LEVELS) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None => format!("write one of {}", LEVELS.join(", ")),
+        };
+        reader.error(at, format!("{} is no level", quoted(level)), remedy);
+    }
+    let ours = module.is_some_and(|m| m == "hawkgate" || m.starts_with("hawkgate::"));
+    if !ours && ["debug", "trace"].contains(&level) {
+        let problem = format!(
+            "{} makes libraries log what passes through them",
+            quoted(directive)
+        );
+        reader.warn(at, problem, format!("write \"info,hawkgate={level}\""));
+    }
+}

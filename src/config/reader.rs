@@ -1,0 +1,378 @@
+//! Reads tables key by key and keeps every error, where serde would stop at the first.
+//!
+//! [`section!`] declares a table once: its keys with documentation, type and default. From
+//! that come the reading, the unknown-key suggestions and [`Key`]s for the schema.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::finding::{At, Finding, Lines, quoted};
+use super::nearest::nearest;
+use super::{ParseOptions, keys};
+
+/// More errors, or warnings, than this are not noted: so many are no work of people.
+pub(super) const MAX_FINDINGS: usize = 1000;
+
+/// One key of a table, as documented.
+#[derive(Debug)]
+pub struct Key {
+    /// As written in the file.
+    pub name: &'static str,
+    /// What it means, with units and limits.
+    pub doc: &'static str,
+    /// What may be written.
+    pub shape: Shape,
+    /// Whether it must be there.
+    pub presence: Presence,
+}
+
+/// What may be written as a value.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// A non-empty string.
+    Text,
+    /// A string of `A-Z a-z 0-9 . _ -`, at most 64.
+    Name,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number, not negative.
+    Count,
+    /// "30s", "1h30m", "250ms".
+    Duration,
+    /// "8MiB", "64KiB", "512B".
+    Size,
+    /// An http or https URL.
+    Url,
+    /// A file's path, relative to the configuration file's folder.
+    File,
+    /// `{ file = "…" }` or `{ env = "…" }`.
+    Secret,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// An array.
+    List(&'static Shape),
+    /// A table with these keys.
+    Table(&'static [Key]),
+    /// Either of the two.
+    Either(&'static Shape, &'static Shape),
+}
+
+/// Whether a key must be there, and what it means when it is not.
+#[derive(Clone, Copy, Debug)]
+pub enum Presence {
+    /// Must be written.
+    Required,
+    /// Its documentation says what leaving it out means.
+    Optional,
+    /// Means this TOML value when left out.
+    Default(&'static str),
+}
+
+/// What a table says, read but not yet judged as a whole.
+pub(super) trait Section: Sized {
+    /// Its documentation.
+    const ABOUT: &'static str;
+    /// Its keys.
+    const KEYS: &'static [Key];
+    /// Reads every key of the listing.
+    fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Self;
+}
+
+/// Something that can stand on the right of `=`.
+pub(super) trait Value: Sized {
+    /// For the schema.
+    const SHAPE: Shape;
+    /// `None` when it was refused, with the error in `reader`.
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self>;
+}
+
+/// A key's value with its place.
+#[derive(Debug)]
+pub(super) struct Field<T> {
+    /// The value in the file, or the table when it is not there.
+    pub(super) at: At,
+    /// None when absent without default, and when refused.
+    pub(super) value: Option<T>,
+    /// Whether the file has the key.
+    pub(super) given: bool,
+}
+
+impl<T> Field<T> {
+    /// Not in the file, and that is no error.
+    pub(super) fn is_absent(&self) -> bool {
+        self.value.is_none() && !self.given
+    }
+
+    /// Left out (`Some(None)`), there (`Some(Some(_))`), or refused (`None`).
+    #[allow(clippy::option_option)]
+    pub(super) fn optional(self) -> Option<Option<T>> {
+        match (self.value, self.given) {
+            (None, true) => None,
+            (value, _) => Some(value),
+        }
+    }
+}
+
+/// A table with its place.
+#[derive(Debug)]
+pub(super) struct Table<'t> {
+    pub(super) at: At,
+    pub(super) entries: &'t DeTable<'t>,
+}
+
+/// Collects what there is to say about one file.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    lines: Lines<'a>,
+    options: &'a ParseOptions,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str, options: &'a ParseOptions) -> Self {
+        Self {
+            lines: Lines::of(text),
+            options,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Notes an error; the file is refused at the end.
+    pub(super) fn error(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
+        if !self.is_full() {
+            let finding = at.finding(&self.lines, problem.into(), remedy.into());
+            self.errors.push(finding);
+        }
+    }
+
+    /// Notes a warning.
+    pub(super) fn warn(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
+        if self.warnings.len() < MAX_FINDINGS {
+            let finding = at.finding(&self.lines, problem.into(), remedy.into());
+            self.warnings.push(finding);
+        }
+    }
+
+    /// Whether there are so many errors that no more are noted.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_FINDINGS
+    }
+
+    /// The line of a place, for messages about another.
+    pub(super) fn line(&self, at: &At) -> usize {
+        self.lines.position(at.span().start).0
+    }
+
+    /// Whether files and variables that the file names are to be looked at.
+    pub(super) fn reads_files(&self) -> bool {
+        self.options.read_secrets
+    }
+
+    /// A path as the process can use it.
+    pub(super) fn resolve_path(&self, written: &str) -> PathBuf {
+        self.options.base_dir.join(written)
+    }
+
+    /// Reads one key, with its default if the file leaves it out.
+    pub(super) fn field<T: Value>(
+        &mut self,
+        table: &Table<'_>,
+        name: &'static str,
+        presence: Presence,
+    ) -> Field<T> {
+        if let Some((key, value)) = table.entries.get_key_value(name) {
+            let span = if value.span().is_empty() {
+                key.span()
+            } else {
+                value.span()
+            };
+            let at = table.at.key(name, span);
+            let value = T::read(self, &at, value.get_ref());
+            return Field {
+                at,
+                value,
+                given: true,
+            };
+        }
+        let at = table.at.key(name, table.at.span());
+        let value = match presence {
+            Presence::Optional => None,
+            Presence::Required => {
+                self.error(
+                    &at,
+                    "missing",
+                    format!("add {name} = {}", example(&T::SHAPE)),
+                );
+                None
+            }
+            Presence::Default(toml) => match DeValue::parse(toml) {
+                Ok(value) => T::read(self, &at, value.get_ref()),
+                Err(fault) => {
+                    self.error(
+                        &at,
+                        format!("hawkgate's own default is no TOML: {fault}"),
+                        "",
+                    );
+                    None
+                }
+            },
+        };
+        Field {
+            at,
+            value,
+            given: false,
+        }
+    }
+
+    /// Refuses keys of `table` that are in none of `listings`; `elsewhere` may know better
+    /// than the nearest name why one is out of place.
+    pub(super) fn refuse_unknown(
+        &mut self,
+        table: &Table<'_>,
+        listings: &[&'static [Key]],
+        elsewhere: impl Fn(&str) -> Option<(String, String)>,
+    ) {
+        let known = || {
+            listings
+                .iter()
+                .flat_map(|keys| keys.iter())
+                .map(|key| key.name)
+        };
+        for key in table.entries.keys() {
+            if self.is_full() {
+                return;
+            }
+            let name = key.get_ref().as_ref();
+            if known().any(|k| k == name) {
+                continue;
+            }
+            let at = table.at.key(name, key.span());
+            if let Some((problem, remedy)) = elsewhere(name) {
+                self.error(&at, problem, remedy);
+            } else if let Some(meant) = nearest(name, known()) {
+                self.error(&at, "unknown key", format!("did you mean {meant:?}?"));
+            } else if let Some(owner) = keys::owner(name) {
+                self.error(&at, "unknown key", format!("it is a key of {owner}"));
+            } else {
+                let all: Vec<_> = known().collect();
+                let remedy = format!("the keys here are {}", all.join(", "));
+                self.error(&at, "unknown key", remedy);
+            }
+        }
+    }
+
+    /// Refuses a value outside of `min..=max`, written out by `show`.
+    pub(super) fn within<T: PartialOrd + Copy>(
+        &mut self,
+        field: &Field<T>,
+        min: T,
+        max: T,
+        show: fn(T) -> String,
+    ) {
+        let Some(value) = field.value else { return };
+        if value < min {
+            let problem = format!("{} is too little", show(value));
+            self.error(&field.at, problem, format!("write at least {}", show(min)));
+        } else if value > max {
+            let problem = format!("{} is too much", show(value));
+            self.error(&field.at, problem, format!("write at most {}", show(max)));
+        }
+    }
+
+    /// When files are looked at: refuses one that cannot be read, or lacks `marker`.
+    pub(super) fn check_file(&mut self, at: &At, path: &Path, what: &str, marker: &str) {
+        if !self.reads_files() {
+            return;
+        }
+        match std::fs::read(path) {
+            Err(cause) => {
+                let problem = format!("{what} {} cannot be read: {cause}", path.display());
+                self.error(at, problem, "name a file that hawkgate may read");
+            }
+            Ok(content) => {
+                if !content
+                    .windows(marker.len())
+                    .any(|w| w == marker.as_bytes())
+                {
+                    let problem = format!(
+                        "{} is no {what}: it has no {}",
+                        path.display(),
+                        quoted(marker)
+                    );
+                    self.error(at, problem, "name a file in the right format");
+                }
+            }
+        }
+    }
+}
+
+/// What a value of this shape looks like, for "missing" errors.
+fn example(shape: &Shape) -> String {
+    match shape {
+        Shape::Text | Shape::Name => "\"…\"".into(),
+        Shape::Flag => "true".into(),
+        Shape::Count => "1".into(),
+        Shape::Duration => "\"30s\"".into(),
+        Shape::Size => "\"8MiB\"".into(),
+        Shape::Url => "\"https://…\"".into(),
+        Shape::File => "\"path/of/a/file\"".into(),
+        Shape::Secret => "{ file = \"…\" } or { env = \"…\" }".into(),
+        Shape::Choice(names) => names.first().map_or_else(String::new, |n| format!("{n:?}")),
+        Shape::List(item) => format!("[{}]", example(item)),
+        Shape::Table(keys) => {
+            let required = keys
+                .iter()
+                .filter(|k| matches!(k.presence, Presence::Required));
+            let parts: Vec<_> = required
+                .map(|k| format!("{} = {}", k.name, example(&k.shape)))
+                .collect();
+            format!("{{ {} }}", parts.join(", "))
+        }
+        Shape::Either(first, _) => example(first),
+    }
+}
+
+/// Declares a table: documentation, keys, types, presence.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $vis:vis struct $name:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $type:ty = [$($presence:tt)+]),+ $(,)?
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Debug)]
+        $vis struct $name {
+            $($(#[doc = $doc])+ pub(super) $key: $crate::config::reader::Field<$type>),+
+        }
+
+        impl $crate::config::reader::Section for $name {
+            const ABOUT: &'static str = concat!($($about, "\n"),+);
+            const KEYS: &'static [$crate::config::reader::Key] = &[$(
+                $crate::config::reader::Key {
+                    name: stringify!($key),
+                    doc: concat!($($doc, "\n"),+),
+                    shape: <$type as $crate::config::reader::Value>::SHAPE,
+                    presence: $crate::config::reader::section!(@presence $($presence)+),
+                }
+            ),+];
+
+            fn read(
+                reader: &mut $crate::config::reader::Reader<'_>,
+                table: &$crate::config::reader::Table<'_>,
+            ) -> Self {
+                Self {
+                    $($key: reader.field(
+                        table,
+                        stringify!($key),
+                        $crate::config::reader::section!(@presence $($presence)+),
+                    )),+
+                }
+            }
+        }
+    };
+    (@presence required) => { $crate::config::reader::Presence::Required };
+    (@presence optional) => { $crate::config::reader::Presence::Optional };
+    (@presence default $toml:literal) => { $crate::config::reader::Presence::Default($toml) };
+}
+pub(super) use section;

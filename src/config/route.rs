@@ -1,0 +1,295 @@
+//! `[[route]]`
+
+mod access;
+mod upstream;
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use url::Url;
+
+use super::declared::Declared;
+use super::finding::quoted;
+use super::reader::{Reader, Section, Table, section};
+use super::resolved::{self, IssuerKind, Listener};
+use super::value::{Choice, List, Nested};
+
+section! {
+    /// Which requests go where, and what they need. A route with a host goes before one without,
+    /// then the longest path wins, then one that names methods.
+    pub(super) struct Route {
+        /// Unique among routes; a metric label.
+        name: Arc<str> = [required],
+        /// Only requests to this host: lower case, without port; any when left out.
+        host: String = [optional],
+        /// Only paths that begin with this, by whole segments; compared as sent.
+        path: String = [default "'/'"],
+        /// Only these methods; any (but TRACE and CONNECT) when left out.
+        methods: List<Method> = [optional],
+        /// Where to: scheme, host and port. The request's own path is kept as it is.
+        upstream: Url = [required],
+        /// Names of the issuers whose tokens are accepted.
+        issuers: List<String> = [default "[]"],
+        /// Name of the source of the upstream's credentials; forwarded without when left out.
+        source: String = [optional],
+        /// Scopes that the bearer must have, all of them.
+        require_scopes: List<String> = [default "[]"],
+        /// No token needed. With a source only while every listener is loopback or a Unix socket,
+        /// because it lends the source's credentials to whoever can connect.
+        anonymous: bool = [default "false"],
+        /// The file whose token stands in when the caller sends no Authorization; it is verified like
+        /// any other. Only while every listener is loopback or a Unix socket.
+        workload_token: Nested<WorkloadToken> = [optional],
+        /// Allows an http upstream on another machine: requests and answers go there in clear.
+        allow_plaintext: bool = [default "false"],
+        /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
+        ca: PathBuf = [optional],
+        /// Speaks HTTP/2 upstream, where the upstream can; Taskcluster is HTTP/1.1.
+        http2: bool = [default "false"],
+        /// The port with which the service computes the Hawk MAC, where it is not the upstream's; 1 to
+        /// 65535.
+        signed_port: u64 = [optional],
+        /// To connect, and again for TLS; 10ms to 5m.
+        connect_timeout: Duration = [default "'5s'"],
+        /// Longest pause between two reads of the answer; above the longest long poll (Taskcluster: 20s).
+        /// 10ms to 24h.
+        read_timeout: Duration = [default "'120s'"],
+        /// For one write; 10ms to 1h.
+        write_timeout: Duration = [default "'60s'"],
+        /// How long an idle connection is kept; below the upstream's own (web-server: 6s). At most 1h.
+        idle_timeout: Duration = [default "'4s'"],
+    }
+}
+
+section! {
+    /// A token that somebody else keeps fresh, such as a projected service-account token.
+    pub(super) struct WorkloadToken {
+        /// The file; read again when it changes.
+        file: PathBuf = [required],
+    }
+}
+
+impl Choice for Method {
+    const NAMES: &'static [&'static str] =
+        &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+    fn named(name: &str) -> Option<Self> {
+        let known = Self::NAMES.contains(&name);
+        known
+            .then(|| Self::from_bytes(name.as_bytes()).ok())
+            .flatten()
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        ["TRACE", "CONNECT"].contains(&name).then(|| {
+            let problem = format!("{name} is refused on every route");
+            (problem, format!("write some of {}", Self::NAMES.join(", ")))
+        })
+    }
+}
+
+/// What a route refers to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) issuers: &'a [Declared<IssuerKind>],
+    pub(super) sources: &'a [Declared<resolved::Source>],
+    /// `None` when they could not be read.
+    pub(super) listen: Option<&'a [Listener]>,
+}
+
+impl Known<'_> {
+    /// Whether only this machine can connect; assumed where the listeners could not be read.
+    fn only_local(&self) -> bool {
+        self.listen
+            .is_none_or(|listen| listen.iter().all(|l| l.address.is_local()))
+    }
+}
+
+/// Reads one `[[route]]`.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    known: Known<'_>,
+) -> Declared<resolved::Route> {
+    let route = Route::read(reader, table);
+    reader.refuse_unknown(table, &[Route::KEYS], |_| None);
+    let mut declared = Declared::new(&table.at, &route.name, None);
+    declared.meaning = route.resolve(reader, known);
+    declared
+}
+
+impl Route {
+    fn resolve(self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<resolved::Route> {
+        self.check_host(reader);
+        self.check_path(reader);
+        if let Some(methods) = &self.methods.value
+            && methods.is_empty()
+        {
+            let problem = "is empty: no request would match";
+            reader.error(
+                &self.methods.at,
+                problem,
+                "leave the key out for every method",
+            );
+        }
+        self.check_scopes(reader);
+        let access = self.resolve_access(reader, known);
+        let upstream = self.resolve_upstream(reader, known);
+        let (issuers, source) = access?;
+        Some(resolved::Route {
+            name: self.name.value?,
+            host: self.host.optional()?,
+            path: self.path.value?,
+            methods: self.methods.optional()?.map(List::into_values),
+            upstream: upstream?,
+            issuers,
+            source,
+            require_scopes: self.require_scopes.value?.into_values(),
+            anonymous: self.anonymous.value?,
+            workload_token: match self.workload_token.optional()? {
+                Some(Nested(token)) => Some(token.file.value?),
+                None => None,
+            },
+        })
+    }
+
+    fn check_host(&self, reader: &mut Reader<'_>) {
+        let Some(host) = &self.host.value else { return };
+        let (problem, remedy) =
+            if host.parse::<Ipv6Addr>().is_ok() && !host.contains(char::is_uppercase) {
+                return;
+            } else if host.contains("://") || host.contains('/') {
+                (
+                    "is a URL",
+                    "write the host alone, without scheme and path".to_owned(),
+                )
+            } else if host.contains('*') {
+                (
+                    "has a wildcard",
+                    "write one route for each host, or leave the key out for any".to_owned(),
+                )
+            } else if host.contains('[') {
+                (
+                    "has brackets",
+                    "write the address alone, like \"::1\"".to_owned(),
+                )
+            } else if let Some((name, _)) = host.split_once(':') {
+                ("has a port", format!("write {}", quoted(name)))
+            } else if host.bytes().any(|b| b.is_ascii_uppercase()) {
+                (
+                    "has capitals",
+                    format!("write {}", quoted(&host.to_ascii_lowercase())),
+                )
+            } else if let Some(name) = host.strip_suffix('.') {
+                ("has a final dot", format!("write {}", quoted(name)))
+            } else if !is_host_name(host) {
+                (
+                    "is no host name",
+                    "write it like \"tc.example.com\"".to_owned(),
+                )
+            } else {
+                return;
+            };
+        reader.error(&self.host.at, problem, remedy);
+    }
+
+    /// Requests are matched by their raw path, and refused where its decoded form belongs to
+    /// another route: so a prefix with escapes, dots or a query would never match.
+    fn check_path(&self, reader: &mut Reader<'_>) {
+        let Some(path) = &self.path.value else { return };
+        let (problem, remedy) = if !path.starts_with('/') {
+            (
+                "does not begin with /",
+                format!("write {}", quoted(&format!("/{path}"))),
+            )
+        } else if path.contains(['?', '#']) {
+            ("has a query or fragment", "write the path alone".to_owned())
+        } else if path.contains('%') {
+            (
+                "has escapes, which never match",
+                "write a shorter prefix without them".to_owned(),
+            )
+        } else if path
+            .split('/')
+            .any(|segment| [".", ".."].contains(&segment))
+        {
+            (
+                "has dot segments, which never match",
+                "write the path without them".to_owned(),
+            )
+        } else if path.contains('*') {
+            (
+                "has a wildcard",
+                "write the prefix alone: it covers everything below it".to_owned(),
+            )
+        } else if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+            (
+                "has characters that no request's path has",
+                "write a prefix without them".to_owned(),
+            )
+        } else {
+            return;
+        };
+        reader.error(&self.path.at, problem, remedy);
+    }
+
+    fn check_scopes(&self, reader: &mut Reader<'_>) {
+        for scope in self
+            .require_scopes
+            .value
+            .iter()
+            .flat_map(|list| &list.items)
+        {
+            if scope.value.contains(' ') {
+                let problem = format!("{} is more than one scope", quoted(&scope.value));
+                reader.error(&scope.at, problem, "write each as a string of its own");
+            }
+        }
+    }
+}
+
+fn is_host_name(host: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+    host.len() <= 253
+        && host
+            .split('.')
+            .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(fits))
+}
+
+/// Refuses two routes that would take the same requests.
+pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved::Route>]) {
+    for (index, declared) in routes.iter().enumerate() {
+        let Some(route) = &declared.meaning else {
+            continue;
+        };
+        let before = routes[..index]
+            .iter()
+            .find(|other| other.meaning.as_ref().is_some_and(|r| equal(r, route)));
+        if let Some(other) = before {
+            let name = other.name.as_deref().unwrap_or_default();
+            let line = reader.line(&other.table);
+            let problem = format!(
+                "takes the same requests as route {} on line {line}",
+                quoted(name)
+            );
+            reader.error(
+                &declared.table,
+                problem,
+                "change its host, path or methods, or remove it",
+            );
+        }
+    }
+}
+
+/// Whether some request matches both equally well. Naming methods goes before not naming any.
+fn equal(a: &resolved::Route, b: &resolved::Route) -> bool {
+    let methods = match (&a.methods, &b.methods) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
+        _ => false,
+    };
+    methods && a.host == b.host && a.path == b.path
+}

@@ -1,0 +1,240 @@
+//! Who may use a route, and with whose credentials. What is refused here would lend the
+//! upstream's credentials to callers that nobody has checked, or could never work.
+
+use super::{Known, Route};
+use crate::config::declared;
+use crate::config::finding::{At, quoted};
+use crate::config::reader::Reader;
+use crate::config::resolved::{IssuerKind, SourceKind};
+use crate::config::value::Item;
+
+/// Indices of the issuers and of the source.
+type Access = (Vec<usize>, Option<usize>);
+
+/// A named issuer that could be read.
+struct Named<'a> {
+    at: &'a At,
+    kind: &'a IssuerKind,
+}
+
+impl Named<'_> {
+    fn is_delegated(&self) -> bool {
+        matches!(self.kind, IssuerKind::Delegated)
+    }
+}
+
+impl Route {
+    pub(super) fn resolve_access(
+        &self,
+        reader: &mut Reader<'_>,
+        known: Known<'_>,
+    ) -> Option<Access> {
+        let source = self.find_source(reader, known);
+        let issuers = self.issuers.value.as_ref()?;
+        let items = &issuers.items;
+        let found: Vec<_> = items
+            .iter()
+            .map(|item| declared::find(reader, "issuer", known.issuers, item))
+            .collect();
+        let named: Vec<_> = items
+            .iter()
+            .zip(&found)
+            .filter_map(|(item, index)| {
+                let kind = known.issuers.get((*index)?)?.meaning.as_ref()?;
+                Some(Named { at: &item.at, kind })
+            })
+            .collect();
+        let anonymous = self.anonymous.value?;
+        if anonymous {
+            self.check_anonymous(reader, known);
+        } else if issuers.is_empty() {
+            self.check_nobody(reader);
+        } else {
+            let kind = source
+                .flatten()
+                .and_then(|index| known.sources.get(index)?.meaning.as_ref());
+            refuse_same_issuer(reader, &named);
+            self.check_delegated(reader, &named, kind.map(|s| &s.kind));
+            self.check_workload_token(reader, known);
+        }
+        Some((found.into_iter().collect::<Option<_>>()?, source?))
+    }
+
+    /// `Some(None)` when none is named, `None` when the named one could not be found.
+    #[allow(clippy::option_option)]
+    fn find_source(&self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<Option<usize>> {
+        let Some(name) = &self.source.value else {
+            return self.source.is_absent().then_some(None);
+        };
+        let reference = Item {
+            at: self.source.at.clone(),
+            value: name.clone(),
+        };
+        declared::find(reader, "source", known.sources, &reference).map(Some)
+    }
+
+    fn requires_scopes(&self) -> bool {
+        self.require_scopes
+            .value
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+    }
+
+    fn check_anonymous(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+        const REMEDY: &str = "remove it, or remove anonymous";
+        let contradictions = [
+            (
+                self.issuers.given && self.issuers.value.as_ref().is_some_and(|l| !l.is_empty()),
+                &self.issuers.at,
+            ),
+            (self.requires_scopes(), &self.require_scopes.at),
+            (self.workload_token.given, &self.workload_token.at),
+        ];
+        for (_, at) in contradictions.into_iter().filter(|(given, _)| *given) {
+            reader.error(
+                at,
+                "contradicts anonymous = true, which looks at no token",
+                REMEDY,
+            );
+        }
+        if known.only_local() {
+            return;
+        }
+        let at = &self.anonymous.at;
+        if self.source.given {
+            let problem = "would lend the source's credentials to other machines";
+            let remedy = "name issuers, or let every listener be loopback or a Unix socket";
+            reader.error(at, problem, remedy);
+        } else {
+            let problem = "lets other machines reach the upstream without a token";
+            reader.warn(at, problem, "name issuers, if that is not meant");
+        }
+    }
+
+    /// No issuers, and not anonymous.
+    fn check_nobody(&self, reader: &mut Reader<'_>) {
+        let at = &self.issuers.at;
+        if let Some(source) = &self.source.value {
+            let problem = format!(
+                "missing: the credentials of source {} would go to whoever can connect",
+                quoted(source)
+            );
+            let remedy = "name issuers, or write anonymous = true while every listener is loopback or a Unix socket";
+            reader.error(at, problem, remedy);
+        } else if self.source.is_absent() {
+            let problem = "missing, and so is source: this route checks nothing and adds nothing";
+            let remedy = "name issuers and a source, or write anonymous = true to pass requests on as they are";
+            reader.error(at, problem, remedy);
+        }
+        if self.requires_scopes() {
+            reader.error(
+                &self.require_scopes.at,
+                "no issuer's token is asked for",
+                "name issuers",
+            );
+        }
+        if self.workload_token.given {
+            reader.error(
+                &self.workload_token.at,
+                "no issuer would verify it",
+                "name its issuer",
+            );
+        }
+    }
+
+    fn check_delegated(
+        &self,
+        reader: &mut Reader<'_>,
+        named: &[Named<'_>],
+        source: Option<&SourceKind>,
+    ) {
+        let mut delegated = named.iter().filter(|issuer| issuer.is_delegated());
+        let Some(first) = delegated.next() else {
+            if let Some(SourceKind::TaskclusterOauth { .. }) = source
+                && !named.is_empty()
+            {
+                let problem =
+                    "Taskcluster's OAuth2 tokens are opaque: no issuer of kind oidc can verify one";
+                reader.warn(
+                    &self.issuers.at,
+                    problem,
+                    "name an issuer of kind delegated",
+                );
+            }
+            return;
+        };
+        if let Some(second) = delegated.next() {
+            let problem = "is a second delegated issuer, which no token would ever be tried with";
+            reader.error(second.at, problem, "name one");
+        }
+        if self.requires_scopes() {
+            let problem = "a delegated issuer's tokens are opaque: their scopes cannot be checked";
+            reader.error(
+                &self.require_scopes.at,
+                problem,
+                "remove it, or make a route for each issuer",
+            );
+        }
+        match source {
+            None if self.source.is_absent() => {
+                let problem = "is delegated, and without a source nobody checks its tokens";
+                reader.error(first.at, problem, "name a source of kind taskcluster-oauth");
+            }
+            Some(SourceKind::TaskclusterMint { .. } | SourceKind::TaskclusterStatic { .. }) => {
+                let problem = "is delegated, but this source checks no token: any text would get its credentials";
+                reader.error(
+                    first.at,
+                    problem,
+                    "name a source of kind taskcluster-oauth, or an issuer of kind oidc",
+                );
+            }
+            Some(SourceKind::TaskclusterLogin { .. }) => {
+                let problem = "is delegated: only the login endpoint checks its tokens";
+                reader.warn(
+                    first.at,
+                    problem,
+                    "they are JWTs: name an issuer of kind oidc to verify them here",
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn check_workload_token(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+        let Some(token) = &self.workload_token.value else {
+            return;
+        };
+        if !known.only_local() {
+            let problem = "would lend this workload's identity to other machines";
+            let remedy = "let every listener be loopback or a Unix socket, or remove it";
+            reader.error(&self.workload_token.at, problem, remedy);
+        }
+        if reader.reads_files()
+            && let Some(path) = &token.0.file.value
+            && let Err(cause) = std::fs::metadata(path)
+        {
+            let problem = format!("{} cannot be read yet: {cause}", path.display());
+            reader.warn(
+                &token.0.file.at,
+                problem,
+                "requests without a token are refused until it is there",
+            );
+        }
+    }
+}
+
+/// A token is checked against the one issuer of the route that has its `iss`.
+fn refuse_same_issuer(reader: &mut Reader<'_>, named: &[Named<'_>]) {
+    let mut seen = Vec::new();
+    for issuer in named {
+        let IssuerKind::Oidc(oidc) = issuer.kind else {
+            continue;
+        };
+        if seen.contains(&oidc.url.as_str()) {
+            let problem =
+                "has the same url as another issuer of this route: which one counts is undecided";
+            reader.error(issuer.at, problem, "name one, or make a route for each");
+        }
+        seen.push(&oidc.url);
+    }
+}

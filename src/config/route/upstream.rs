@@ -1,0 +1,110 @@
+//! Where a route sends its requests.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::{Known, Route};
+use crate::config::location::{is_loopback, require_bare};
+use crate::config::reader::Reader;
+use crate::config::resolved::{Address, Upstream};
+use crate::config::units::show_duration;
+use crate::gateway::route::UpstreamTimeouts;
+
+impl Route {
+    pub(super) fn resolve_upstream(
+        &self,
+        reader: &mut Reader<'_>,
+        known: Known<'_>,
+    ) -> Option<Upstream> {
+        let timeouts = self.resolve_timeouts(reader);
+        reader.within(&self.signed_port, 1, 65_535, |n| n.to_string());
+        if let Some(ca) = &self.ca.value {
+            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+        }
+        let url = self.upstream.value.as_ref()?;
+        self.check_upstream(reader, url, known);
+        let port = url.port_or_known_default()?;
+        Some(Upstream {
+            tls: url.scheme() == "https",
+            host: host(url)?,
+            port,
+            signed_port: match self.signed_port.value {
+                Some(port) => u16::try_from(port).ok()?,
+                None => port,
+            },
+            ca: self.ca.value.clone(),
+            http2: self.http2.value?,
+            timeouts: timeouts?,
+        })
+    }
+
+    fn resolve_timeouts(&self, reader: &mut Reader<'_>) -> Option<UpstreamTimeouts> {
+        const MOMENT: Duration = Duration::from_millis(10);
+        const HOUR: Duration = Duration::from_hours(1);
+        let (five_minutes, day) = (Duration::from_mins(5), Duration::from_hours(24));
+        reader.within(&self.connect_timeout, MOMENT, five_minutes, show_duration);
+        reader.within(&self.read_timeout, MOMENT, day, show_duration);
+        reader.within(&self.write_timeout, MOMENT, HOUR, show_duration);
+        reader.within(&self.idle_timeout, Duration::ZERO, HOUR, show_duration);
+        Some(UpstreamTimeouts {
+            connect: self.connect_timeout.value?,
+            read: self.read_timeout.value?,
+            write: self.write_timeout.value?,
+            idle: self.idle_timeout.value?,
+        })
+    }
+
+    fn check_upstream(&self, reader: &mut Reader<'_>, url: &Url, known: Known<'_>) {
+        let at = &self.upstream.at;
+        require_bare(reader, at, url, "the request's own path is kept as it is");
+        let plain = url.scheme() == "http";
+        if plain && !is_loopback(url) && self.allow_plaintext.value == Some(false) {
+            let host = url.host_str().unwrap_or_default();
+            let problem = format!("plain http to {host} carries requests and answers in clear");
+            reader.error(at, problem, "write https://, or add allow_plaintext = true");
+        }
+        if plain && self.ca.given {
+            reader.error(
+                &self.ca.at,
+                "has no effect on an http upstream",
+                "write https://, or remove ca",
+            );
+        }
+        if let Some(listener) = own_listener(url, known) {
+            let problem =
+                format!("is hawkgate's own listener at {listener}: requests would go in circles");
+            reader.error(at, problem, "write the upstream's address");
+        }
+    }
+}
+
+/// Lower case, no brackets.
+fn host(url: &Url) -> Option<String> {
+    Some(match url.host()? {
+        Host::Domain(name) => name.trim_end_matches('.').to_ascii_lowercase(),
+        Host::Ipv4(ip) => ip.to_string(),
+        Host::Ipv6(ip) => ip.to_string(),
+    })
+}
+
+/// The listener that `url` leads back to, as far as can be told without looking up names.
+fn own_listener<'a>(url: &Url, known: Known<'a>) -> Option<&'a Address> {
+    let port = url.port_or_known_default()?;
+    let ip = match url.host()? {
+        Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
+        Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
+        Host::Domain(_) => None,
+    };
+    known.listen?.iter().map(|l| &l.address).find(|address| {
+        let Address::Tcp(own) = address else {
+            return false;
+        };
+        let here = match ip {
+            Some(ip) => own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()),
+            None => is_loopback(url) && (own.ip().is_loopback() || own.ip().is_unspecified()),
+        };
+        here && own.port() == port
+    })
+}

@@ -1,0 +1,328 @@
+//! `[server]`
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::finding::{At, quoted};
+use super::reader::{Reader, Shape, Value, section};
+use super::resolved::{self, Address, Listener, ListenerTls};
+use super::units::show_duration;
+use super::value::{Item, List, Nested, text};
+
+/// Mode of a Unix socket unless set.
+const SOCKET_MODE: u32 = 0o600;
+
+/// Longest path of a Unix socket on Linux, bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+section! {
+    /// Where hawkgate is reached. Changes here need a restart.
+    pub(super) struct Server {
+        /// Where callers connect: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
+        /// not looked up; port 0 lets the system choose.
+        listen: List<Listen> = [default "['127.0.0.1:8080']"],
+        /// Where operators find /metrics, /healthz, /startupz and /readyz. It hands out no credentials.
+        admin: Address = [default "'127.0.0.1:9090'"],
+        /// How long requests in flight may take to finish after SIGTERM; at most 1h.
+        drain: Duration = [default "'30s'"],
+        /// How long /readyz is false before the listeners close: the time that a load balancer or
+        /// Kubernetes takes to notice (there: "5s"). At most 5m.
+        drain_delay: Duration = [default "'0s'"],
+        /// After this time /startupz is true even if an issuer's keys never came; at most 1h.
+        startup_grace: Duration = [default "'60s'"],
+        /// Worker threads; 0 for one per core; at most 1024.
+        threads: u64 = [default "0"],
+    }
+}
+
+section! {
+    /// A listener with options.
+    pub(super) struct ListenTable {
+        /// "127.0.0.1:8080" or "unix:/run/hawkgate.sock".
+        address: Address = [required],
+        /// Serves HTTPS, with HTTP/2 by ALPN. Not for Unix sockets.
+        tls: Nested<Tls> = [optional],
+        /// Mode of the Unix socket, octal.
+        mode: Mode = [default "'0600'"],
+        /// Serves HTTP/2 without TLS by prior knowledge, and nothing else.
+        h2c: bool = [default "false"],
+    }
+}
+
+section! {
+    /// TLS of a listener; its files are read again when they change.
+    pub(super) struct Tls {
+        /// PEM certificate chain.
+        cert: PathBuf = [required],
+        /// PEM private key.
+        key: PathBuf = [required],
+        /// PEM CAs; when set, callers must present a certificate of one.
+        client_ca: PathBuf = [optional],
+    }
+}
+
+/// One element of `listen`.
+#[derive(Debug)]
+pub(super) enum Listen {
+    Plain(Address),
+    Table(Box<ListenTable>),
+}
+
+/// No two listeners are equal in all: what matters is compared in [`Server::resolve`].
+impl PartialEq for Listen {
+    fn eq(&self, _: &Self) -> bool {
+        false
+    }
+}
+
+impl Value for Listen {
+    const SHAPE: Shape = Shape::Either(&Shape::Text, &<Nested<ListenTable>>::SHAPE);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        if matches!(value, DeValue::Table(_)) {
+            let table = <Nested<ListenTable>>::read(reader, at, value)?;
+            return Some(Self::Table(Box::new(table.0)));
+        }
+        Address::read(reader, at, value).map(Self::Plain)
+    }
+}
+
+impl Value for Address {
+    const SHAPE: Shape = Shape::Text;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, "\"127.0.0.1:8080\" or \"unix:/path\"")?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path =
+                (!path.is_empty() && !path.contains('\0')).then(|| reader.resolve_path(path));
+            if let Some(path) = path.filter(|p| p.as_os_str().len() <= MAX_SOCKET_PATH) {
+                return Some(Self::Unix(path));
+            }
+            let problem = format!("{} is no socket's path", quoted(text));
+            let remedy =
+                format!("write \"unix:/path\" with at most {MAX_SOCKET_PATH} bytes of path");
+            reader.error(at, problem, remedy);
+            return None;
+        }
+        let address = text.parse().ok().map(Self::Tcp);
+        if address.is_none() {
+            let problem = format!("{} is no address", quoted(text));
+            reader.error(at, problem, address_remedy(text));
+        }
+        address
+    }
+}
+
+fn address_remedy(text: &str) -> String {
+    let port = |digits: &str| digits.parse::<u16>().ok();
+    if let Some(port) = text.strip_prefix(':').and_then(port) {
+        return format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for every interface");
+    }
+    if let Some(port) = port(text).or_else(|| text.strip_prefix("localhost:").and_then(port)) {
+        return format!("write \"127.0.0.1:{port}\"");
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) => format!("write it with its port: \"{}\"", SocketAddr::new(ip, 8080)),
+        Err(_) => "write \"127.0.0.1:8080\" or \"unix:/path\"".into(),
+    }
+}
+
+/// Permission bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Mode(u32);
+
+impl Value for Mode {
+    const SHAPE: Shape = Shape::Text;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, "\"0600\"")?;
+        let octal = text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let mode = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|m| octal && *m <= 0o777);
+        let Some(mode) = mode else {
+            let problem = format!("{} is no mode", quoted(text));
+            reader.error(at, problem, "write four octal digits: \"0600\"");
+            return None;
+        };
+        if mode & 0o600 != 0o600 {
+            reader.error(
+                at,
+                "keeps the owner out",
+                "let the owner read and write: \"0600\"",
+            );
+            return None;
+        }
+        if mode & 0o007 != 0 {
+            let problem = "lets every user of this machine connect";
+            reader.warn(at, problem, "write \"0600\", or \"0660\" for the group");
+        }
+        Some(Self(mode))
+    }
+}
+
+impl Address {
+    /// Whether only this machine (or pod) can connect: loopback, or a Unix socket.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Whether both cannot be bound at once.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(a), Self::Tcp(b)) => {
+                let every = a.ip().is_unspecified() || b.ip().is_unspecified();
+                let same = a.ip() == b.ip() || (every && a.is_ipv4() == b.is_ipv4());
+                a.port() == b.port() && a.port() != 0 && same
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// As it would be written in the file.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Server> {
+        const HOUR: Duration = Duration::from_hours(1);
+        let five_minutes = Duration::from_mins(5);
+        reader.within(&self.drain, Duration::ZERO, HOUR, show_duration);
+        reader.within(
+            &self.drain_delay,
+            Duration::ZERO,
+            five_minutes,
+            show_duration,
+        );
+        reader.within(&self.startup_grace, Duration::ZERO, HOUR, show_duration);
+        reader.within(&self.threads, 0, 1024, |n| n.to_string());
+        let listen = self.listen.value.and_then(|list| {
+            if list.is_empty() {
+                reader.error(&self.listen.at, "no listener", "write [\"127.0.0.1:8080\"]");
+            }
+            resolve_listeners(reader, list.items)
+        });
+        if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
+            && let Some(taken) = listen.iter().find(|l| l.address.overlaps(admin))
+        {
+            let problem = format!("{admin} is taken by the listener at {}", taken.address);
+            reader.error(
+                &self.admin.at,
+                problem,
+                "give the admin listener a port of its own",
+            );
+        }
+        Some(resolved::Server {
+            listen: listen?,
+            admin: self.admin.value?,
+            drain: self.drain.value?,
+            drain_delay: self.drain_delay.value?,
+            startup_grace: self.startup_grace.value?,
+            threads: usize::try_from(self.threads.value?).ok()?,
+        })
+    }
+}
+
+fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Option<Vec<Listener>> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut whole = true;
+    for Item { at, value } in items {
+        let Some(listener) = resolve_listener(reader, &at, value) else {
+            whole = false;
+            continue;
+        };
+        if let Some(taken) = listeners
+            .iter()
+            .find(|l| l.address.overlaps(&listener.address))
+        {
+            let problem = format!(
+                "{} is taken by the listener at {}",
+                listener.address, taken.address
+            );
+            reader.error(
+                &at,
+                problem,
+                "remove one of the two, or give it another port",
+            );
+        }
+        if listener.tls.is_none() && !listener.address.is_local() {
+            let problem = format!(
+                "{} takes bearer tokens in clear from other machines",
+                listener.address
+            );
+            reader.warn(&at, problem, "set tls, or listen on 127.0.0.1");
+        }
+        listeners.push(listener);
+    }
+    whole.then_some(listeners)
+}
+
+fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<Listener> {
+    let table = match listen {
+        Listen::Plain(address) => {
+            return Some(Listener {
+                address,
+                mode: SOCKET_MODE,
+                tls: None,
+                h2c: false,
+            });
+        }
+        Listen::Table(table) => table,
+    };
+    let (address, h2c) = (table.address.value?, table.h2c.value?);
+    let unix = matches!(address, Address::Unix(_));
+    if unix && table.tls.given {
+        reader.error(&table.tls.at, "a Unix socket takes no TLS", "remove it");
+    }
+    if !unix && table.mode.given {
+        reader.error(&table.mode.at, "only a Unix socket has a mode", "remove it");
+    }
+    if table.tls.given && h2c {
+        let problem = "h2c is HTTP/2 without TLS";
+        reader.error(
+            at,
+            problem,
+            "remove h2c: with tls, HTTP/2 is agreed on by itself",
+        );
+    }
+    let tls = match table.tls.optional()? {
+        Some(Nested(tls)) => Some(tls.resolve(reader)?),
+        None => None,
+    };
+    Some(Listener {
+        address,
+        mode: table.mode.value?.0,
+        tls,
+        h2c,
+    })
+}
+
+impl Tls {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<ListenerTls> {
+        const CERTIFICATE: &str = "BEGIN CERTIFICATE";
+        let tls = ListenerTls {
+            cert: self.cert.value?,
+            key: self.key.value?,
+            client_ca: self.client_ca.value,
+        };
+        reader.check_file(&self.cert.at, &tls.cert, "PEM certificate", CERTIFICATE);
+        reader.check_file(&self.key.at, &tls.key, "PEM private key", "PRIVATE KEY");
+        if let Some(ca) = &tls.client_ca {
+            reader.check_file(&self.client_ca.at, ca, "PEM certificate", CERTIFICATE);
+        }
+        Some(tls)
+    }
+}

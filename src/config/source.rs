@@ -1,0 +1,305 @@
+//! `[[source]]`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use super::declared::Declared;
+use super::finding::quoted;
+use super::location::{require_bare, require_private};
+use super::reader::{Field, Key, Reader, Section, Table, section};
+use super::resolved::{self, SourceKind};
+use super::units::show_duration;
+use super::value::{Choice, List};
+use crate::credential::mint::{NameTemplate, TemplateError};
+use crate::secret::SecretRef;
+
+section! {
+    /// Where upstream credentials come from.
+    pub(super) struct Source {
+        /// Unique among sources; a metric label.
+        name: Arc<str> = [required],
+        /// What the bearer is swapped for.
+        kind: Kind = [required],
+        /// For one exchange, all attempts together; 100ms to 5m.
+        timeout: Duration = [default "'10s'"],
+        /// Exchanges under way at once; 1 to 10000.
+        concurrency: u64 = [default "32"],
+        /// PEM file with the only CAs trusted for the exchange; the platform's when left out.
+        ca: PathBuf = [optional],
+    }
+}
+
+section! {
+    /// Kind `taskcluster-login`: what the oidcCredentials endpoint returns.
+    pub(super) struct Login {
+        /// The endpoint itself: "https://login.example.com/v1/oidc-credentials/mozilla-auth0".
+        url: Url = [required],
+    }
+}
+
+section! {
+    /// Kind `taskcluster-oauth`: what `/login/oauth/credentials` of a deployment returns. Its tokens are
+    /// opaque, so the route's issuer is `delegated`.
+    pub(super) struct Oauth {
+        /// The deployment's root URL, without path.
+        root_url: Url = [required],
+    }
+}
+
+section! {
+    /// Kind `taskcluster-mint`: named temporary credentials, made here from an issuing client.
+    pub(super) struct Mint {
+        /// The issuing client; it needs `auth:create-client:<name>` and the scopes below.
+        client_id: String = [required],
+        /// Its access token.
+        access_token: SecretRef = [required],
+        /// What callers are called upstream: a template over claims, such as "sso/{sub}".
+        client_name: String = [required],
+        /// What each caller is granted.
+        scopes: List<String> = [required],
+        /// How long the credentials are valid; 1m to 31d.
+        lifetime: Duration = [default "'1h'"],
+    }
+}
+
+section! {
+    /// Kind `taskcluster-static`: one fixed client for everybody.
+    pub(super) struct Static {
+        /// The client.
+        client_id: String = [required],
+        /// Its access token.
+        access_token: SecretRef = [required],
+        /// Its certificate, if the credentials are temporary.
+        certificate: SecretRef = [optional],
+        /// Narrows every call to these scopes; `[]` is none, left out is all that the client has.
+        authorized_scopes: List<String> = [optional],
+    }
+}
+
+const TOKENS_IN_CLEAR: &str = "callers' tokens would go there in clear";
+
+/// `source.kind`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Login,
+    Oauth,
+    Mint,
+    Static,
+}
+
+/// Every kind with its own keys.
+pub(super) const KINDS: [(&str, Kind, &str, &[Key]); 4] = [
+    ("taskcluster-login", Kind::Login, Login::ABOUT, Login::KEYS),
+    ("taskcluster-oauth", Kind::Oauth, Oauth::ABOUT, Oauth::KEYS),
+    ("taskcluster-mint", Kind::Mint, Mint::ABOUT, Mint::KEYS),
+    (
+        "taskcluster-static",
+        Kind::Static,
+        Static::ABOUT,
+        Static::KEYS,
+    ),
+];
+
+/// What the contract names but this version has not.
+const LATER: [&str; 4] = [
+    "client-credentials",
+    "password",
+    "auth0-identity",
+    "token-exchange",
+];
+
+impl Choice for Kind {
+    const NAMES: &'static [&'static str] = &[KINDS[0].0, KINDS[1].0, KINDS[2].0, KINDS[3].0];
+
+    fn named(name: &str) -> Option<Self> {
+        KINDS.iter().find(|kind| kind.0 == name).map(|kind| kind.1)
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        LATER.contains(&name).then(|| {
+            let problem = format!("{name:?} is not supported yet by this version");
+            (problem, format!("use one of {}", Self::NAMES.join(", ")))
+        })
+    }
+}
+
+/// Reads one `[[source]]`.
+pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<resolved::Source> {
+    let source = Source::read(reader, table);
+    let mut declared = Declared::new(&table.at, &source.name, None);
+    declared.meaning = source.resolve(reader, table);
+    declared
+}
+
+impl Source {
+    fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<resolved::Source> {
+        let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(5));
+        reader.within(&self.timeout, shortest, longest, show_duration);
+        reader.within(&self.concurrency, 1, 10_000, |n| n.to_string());
+        if let Some(ca) = &self.ca.value {
+            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+        }
+        let kind = self.kind.value?;
+        refuse_unknown(reader, table, kind);
+        if self.ca.given && matches!(kind, Kind::Mint | Kind::Static) {
+            reader.warn(
+                &self.ca.at,
+                "has no effect: this kind exchanges nothing",
+                "remove it",
+            );
+        }
+        let kind = match kind {
+            Kind::Login => Login::read(reader, table).resolve(reader),
+            Kind::Oauth => Oauth::read(reader, table).resolve(reader),
+            Kind::Mint => Mint::read(reader, table).resolve(reader),
+            Kind::Static => Static::read(reader, table).resolve(reader),
+        };
+        Some(resolved::Source {
+            name: self.name.value?,
+            kind: kind?,
+            timeout: self.timeout.value?,
+            concurrency: usize::try_from(self.concurrency.value?).ok()?,
+            ca: self.ca.optional()?,
+        })
+    }
+}
+
+fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
+    let own = KINDS.iter().find(|k| k.1 == kind);
+    let keys = own.map_or(&[][..], |k| k.3);
+    reader.refuse_unknown(table, &[Source::KEYS, keys], |name| {
+        let owners: Vec<_> = KINDS
+            .iter()
+            .filter(|k| k.3.iter().any(|key| key.name == name))
+            .map(|k| k.0)
+            .collect();
+        let kind = own.map_or("", |k| k.0);
+        (!owners.is_empty()).then(|| {
+            let problem = format!("belongs to kind {}, not to {kind}", owners.join(" or "));
+            (problem, "remove it, or change kind".into())
+        })
+    });
+}
+
+impl Login {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
+        let url = self.url.value?;
+        require_private(reader, &self.url.at, &url, TOKENS_IN_CLEAR);
+        Some(SourceKind::TaskclusterLogin { url })
+    }
+}
+
+impl Oauth {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
+        let root_url = self.root_url.value?;
+        require_private(reader, &self.root_url.at, &root_url, TOKENS_IN_CLEAR);
+        require_bare(
+            reader,
+            &self.root_url.at,
+            &root_url,
+            "a root URL is a whole host",
+        );
+        Some(SourceKind::TaskclusterOauth { root_url })
+    }
+}
+
+impl Mint {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
+        check_client_id(reader, &self.client_id);
+        self.check_client_name(reader);
+        check_scopes(reader, &self.scopes);
+        if let Some(scopes) = &self.scopes.value
+            && scopes.is_empty()
+        {
+            let problem = "is empty: the credentials would be good for nothing";
+            reader.error(&self.scopes.at, problem, "name what callers may do");
+        }
+        let month = Duration::from_hours(31 * 24);
+        reader.within(&self.lifetime, Duration::from_mins(1), month, show_duration);
+        Some(SourceKind::TaskclusterMint {
+            client_id: self.client_id.value?,
+            access_token: self.access_token.value?,
+            client_name: self.client_name.value?,
+            scopes: self.scopes.value?.into_values(),
+            lifetime: self.lifetime.value?,
+        })
+    }
+
+    fn check_client_name(&self, reader: &mut Reader<'_>) {
+        let Some(template) = &self.client_name.value else {
+            return;
+        };
+        let at = &self.client_name.at;
+        let claims = match template_claims(template) {
+            Ok(claims) => claims,
+            Err(problem) => {
+                reader.error(
+                    at,
+                    format!("{} is no template: {problem}", quoted(template)),
+                    "write it like \"sso/{sub}\"",
+                );
+                return;
+            }
+        };
+        if self.client_id.value.as_ref() == Some(template) {
+            let problem = "is the issuing client itself, which Taskcluster refuses";
+            reader.error(at, problem, "write a name with a claim, like \"sso/{sub}\"");
+        } else if claims.is_empty() {
+            let problem = "has no claim: every caller gets the same name upstream";
+            reader.warn(at, problem, "write it like \"sso/{sub}\"");
+        }
+    }
+}
+
+/// The claims that a name's template uses, in order: `{sub}`, `{https://example.com/nick}`.
+///
+/// # Errors
+/// With what is wrong with the template.
+pub(super) fn template_claims(template: &str) -> Result<Vec<String>, TemplateError> {
+    let template = NameTemplate::parse(template)?;
+    Ok(template.claims().map(str::to_owned).collect())
+}
+
+/// What Taskcluster allows in a clientId.
+fn is_client_id_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!@/:.+|_-".contains(&b)
+}
+
+impl Static {
+    fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
+        check_client_id(reader, &self.client_id);
+        check_scopes(reader, &self.authorized_scopes);
+        Some(SourceKind::TaskclusterStatic {
+            client_id: self.client_id.value?,
+            access_token: self.access_token.value?,
+            certificate: self.certificate.optional()?,
+            authorized_scopes: self.authorized_scopes.optional()?.map(List::into_values),
+        })
+    }
+}
+
+fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
+    if let Some(id) = &client_id.value
+        && !id.bytes().all(is_client_id_byte)
+    {
+        let problem = "has characters that no Taskcluster client's name may have";
+        reader.error(
+            &client_id.at,
+            problem,
+            "write letters, digits and ! @ / : . + | _ -",
+        );
+    }
+}
+
+/// Taskcluster scopes are printable ASCII.
+fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
+    for scope in scopes.value.iter().flat_map(|list| &list.items) {
+        if !scope.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
+            reader.error(&scope.at, problem, "write printable ASCII only");
+        }
+    }
+}

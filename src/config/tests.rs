@@ -1,0 +1,15 @@
+use super::*;
+
+mod accepted;
+mod examples;
+mod hostile;
+mod refused;
+
+/// Parses without looking at files.
+fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let options = ParseOptions {
+        read_secrets: false,
+        base_dir: PathBuf::from("/etc/hawkgate"),
+    };
+    parse(text, "t.toml", &options)
+}

@@ -1,0 +1,285 @@
+//! What valid files mean.
+
+use super::*;
+use std::time::Duration;
+
+const MINIMAL: &str = r#"
+[[issuer]]
+name = "idp"
+url = "https://idp.example.com"
+audiences = ["hawkgate"]
+[[route]]
+name = "all"
+upstream = "https://Tc.Example.com"
+issuers = ["idp"]
+"#;
+
+fn accepted(text: &str) -> (Config, Vec<Warning>) {
+    parse_text(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn a_minimal_file_has_every_default() {
+    let (config, warnings) = accepted(MINIMAL);
+    assert_eq!(warnings, []);
+    let secs = Duration::from_secs;
+    let Config {
+        server,
+        limits,
+        cache,
+        log,
+        ..
+    } = &config;
+    assert_eq!(server.listen.len(), 1);
+    assert_eq!(server.listen[0].address.to_string(), "127.0.0.1:8080");
+    assert_eq!(
+        (server.listen[0].mode, server.listen[0].h2c),
+        (0o600, false)
+    );
+    assert_eq!(server.admin.to_string(), "127.0.0.1:9090");
+    assert_eq!((server.drain, server.drain_delay), (secs(30), secs(0)));
+    assert_eq!((server.startup_grace, server.threads), (secs(60), 0));
+    assert_eq!(
+        (limits.header_bytes, limits.url_bytes),
+        (32 << 10, 16 << 10)
+    );
+    assert_eq!(
+        (limits.header_timeout, limits.body_timeout),
+        (secs(10), secs(60))
+    );
+    assert_eq!(
+        (limits.keepalive_timeout, limits.connections),
+        (secs(60), 10_000)
+    );
+    assert_eq!(
+        (limits.body, limits.replay_body, limits.replay_memory),
+        (None, 10 << 20, 256 << 20)
+    );
+    assert_eq!((cache.max_entries, cache.max_age), (10_000, secs(900)));
+    assert_eq!((cache.refresh_ahead, cache.refusals), (secs(60), secs(10)));
+    assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "info"));
+
+    let IssuerKind::Oidc(issuer) = &config.issuers[0].kind else {
+        panic!()
+    };
+    assert_eq!(issuer.keys, KeyLocation::Discovery);
+    assert_eq!(issuer.algorithms, Algorithm::ALL);
+    assert_eq!(issuer.profile, Profile::Rfc9068);
+    assert_eq!(
+        (issuer.leeway, issuer.verified_max_age),
+        (secs(30), secs(300))
+    );
+    assert!(issuer.clients.is_none() && issuer.subjects.is_none());
+
+    let route = &config.routes[0];
+    assert_eq!(
+        (
+            route.path.as_str(),
+            route.host.as_ref(),
+            route.methods.as_ref()
+        ),
+        ("/", None, None)
+    );
+    assert!(!route.anonymous && route.workload_token.is_none() && route.require_scopes.is_empty());
+    assert_eq!(
+        (route.issuers.as_slice(), route.source),
+        ([0].as_slice(), None)
+    );
+    let upstream = &route.upstream;
+    assert_eq!(
+        (upstream.host.as_str(), upstream.port, upstream.signed_port),
+        ("tc.example.com", 443, 443)
+    );
+    assert!(upstream.tls && !upstream.http2 && upstream.ca.is_none());
+    let timeouts = upstream.timeouts;
+    assert_eq!((timeouts.connect, timeouts.read), (secs(5), secs(120)));
+    assert_eq!((timeouts.write, timeouts.idle), (secs(60), secs(4)));
+}
+
+#[test]
+fn listeners_come_in_three_shapes() {
+    let text = format!(
+        "{MINIMAL}[server]\nlisten = [\"[::1]:0\", \"unix:run/h.sock\", \
+         {{ address = \"unix:/run/g.sock\", mode = \"0660\" }}, {{ address = \"127.0.0.1:0\", h2c = true }}, \
+         {{ address = \"0.0.0.0:8443\", tls = {{ cert = \"c.pem\", key = \"/k.pem\" }} }}]\nadmin = \"unix:/run/a.sock\""
+    );
+    let (config, warnings) = accepted(&text);
+    assert_eq!(warnings, []);
+    let listen = &config.server.listen;
+    assert_eq!(
+        listen[1].address,
+        Address::Unix("/etc/hawkgate/run/h.sock".into())
+    );
+    assert_eq!((listen[1].mode, listen[2].mode), (0o600, 0o660));
+    assert!(listen[3].h2c);
+    let tls = listen[4].tls.as_ref().unwrap();
+    assert_eq!(
+        (tls.cert.as_path(), tls.key.as_path()),
+        (Path::new("/etc/hawkgate/c.pem"), Path::new("/k.pem"))
+    );
+    assert_eq!(config.server.admin.to_string(), "unix:/run/a.sock");
+}
+
+#[test]
+fn the_plain_listener_has_the_documented_mode() {
+    let text = format!("{MINIMAL}[server]\nlisten = [\"unix:/a\", {{ address = \"unix:/b\" }}]");
+    let (config, _) = accepted(&text);
+    assert_eq!(config.server.listen[0].mode, config.server.listen[1].mode);
+}
+
+#[test]
+fn one_path_may_be_split_by_methods_and_hosts() {
+    let route = |name: &str, more: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nupstream = \"http://[::1]:81/\"\nissuers = [\"idp\"]\n{more}\n"
+        )
+    };
+    let text = [
+        MINIMAL.to_owned(),
+        route("get", "methods = [\"GET\"]"),
+        route("put", "methods = [\"PUT\"]"),
+        route("host", "host = \"tc.example.com\""),
+        route("longer", "path = \"/api/\""),
+    ]
+    .concat();
+    let (config, _) = accepted(&text);
+    let upstream = &config.routes[1].upstream;
+    assert_eq!(
+        (upstream.tls, upstream.host.as_str(), upstream.port),
+        (false, "::1", 81)
+    );
+}
+
+#[test]
+fn sources_say_what_they_were_told() {
+    let text = format!(
+        "{MINIMAL}source = \"static\"\n[[source]]\nname = \"static\"\nkind = \"taskcluster-static\"\n\
+         client_id = \"project/x\"\naccess_token = {{ file = \"token\" }}\nauthorized_scopes = []\ntimeout = \"1m30s\""
+    );
+    let (config, _) = accepted(&text);
+    let source = &config.sources[config.routes[0].source.unwrap()];
+    assert_eq!(source.timeout, Duration::from_secs(90));
+    let SourceKind::TaskclusterStatic {
+        access_token,
+        certificate,
+        authorized_scopes,
+        ..
+    } = &source.kind
+    else {
+        panic!()
+    };
+    let expected = crate::secret::SecretRef::File("/etc/hawkgate/token".into());
+    assert_eq!(*access_token, expected);
+    assert!(certificate.is_none());
+    assert_eq!(authorized_scopes.as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn an_issuer_with_its_keys_at_hand_may_have_any_name() {
+    let text = MINIMAL.replace(
+        "https://idp.example.com\"",
+        "kubernetes/serviceaccount\"\njwks_file = \"jwks.json\"",
+    );
+    let (config, _) = accepted(&text);
+    let IssuerKind::Oidc(issuer) = &config.issuers[0].kind else {
+        panic!()
+    };
+    assert_eq!(issuer.url, "kubernetes/serviceaccount");
+    assert_eq!(
+        issuer.keys,
+        KeyLocation::File("/etc/hawkgate/jwks.json".into())
+    );
+}
+
+#[test]
+fn doubtful_but_valid_things_are_warned_of() {
+    let mint = "[[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\nclient_id = \"i\"\naccess_token = { env = \"T\" }\n\
+                scopes = [\"a\"]\n";
+    for (text, warning) in [
+        (
+            format!("{MINIMAL}[server]\nlisten = [\"0.0.0.0:8080\"]"),
+            "t.toml:11: warning: [server]: key \"listen[0]\": 0.0.0.0:8080 takes bearer tokens in clear from other \
+             machines; set tls, or listen on 127.0.0.1",
+        ),
+        (
+            format!("{MINIMAL}[server]\nlisten = [{{ address = \"unix:/s\", mode = \"0666\" }}]"),
+            "t.toml:11: warning: [server]: key \"listen[0].mode\": lets every user of this machine connect; \
+             write \"0600\", or \"0660\" for the group",
+        ),
+        (
+            format!("{MINIMAL}[log]\nlevel = \"trace\""),
+            "t.toml:11: warning: [log]: key \"level\": \"trace\" makes libraries log what passes through them; \
+             write \"info,hawkgate=trace\"",
+        ),
+        (
+            MINIMAL.replace("\naudiences", "\nprofile = \"auth0\"\naudiences"),
+            "t.toml:4: warning: issuer \"idp\": key \"url\": Auth0's `iss` ends in a slash, and is compared byte by \
+             byte; write \"https://idp.example.com/\"",
+        ),
+        (
+            format!("{MINIMAL}[[issuer]]\nname = \"spare\"\nkind = \"delegated\""),
+            "t.toml:10: warning: issuer \"spare\": no route uses it; name it in a route, or remove it",
+        ),
+        (
+            format!("{MINIMAL}source = \"o\"\n[[source]]\nname = \"o\"\nkind = \"taskcluster-oauth\"\nroot_url = \"https://t.example\""),
+            "t.toml:9: warning: route \"all\": key \"issuers\": Taskcluster's OAuth2 tokens are opaque: no issuer of \
+             kind oidc can verify one; name an issuer of kind delegated",
+        ),
+        (
+            format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"everybody\""),
+            "t.toml:17: warning: source \"m\": key \"client_name\": has no claim: every caller gets the same name \
+             upstream; write it like \"sso/{sub}\"",
+        ),
+        (
+            format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nlifetime = \"1m\""),
+            "t.toml:11: warning: source \"m\": lifetime is not above cache.refresh_ahead (1m): minted anew all the \
+             time; make lifetime longer",
+        ),
+        (
+            format!(
+                "{}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\n[[issuer]]\nname = \"idp2\"\n\
+                 url = \"https://b.example\"\naudiences = [\"a\"]",
+                MINIMAL.replace("[\"idp\"]", "[\"idp\", \"idp2\"]")
+            ),
+            "t.toml:11: warning: source \"m\": client_name does not tell its issuers apart: who has the same claims \
+             at another one gets the same name; add {iss} to it, or make a source for each issuer",
+        ),
+        (
+            format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nca = \"ca.pem\""),
+            "t.toml:18: warning: source \"m\": key \"ca\": has no effect: this kind exchanges nothing; remove it",
+        ),
+        (
+            "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\
+             name = \"r\"\nupstream = \"https://u.example\"\nanonymous = true"
+                .to_owned(),
+            "t.toml:6: warning: route \"r\": key \"anonymous\": lets other machines reach the upstream without a \
+             token; name issuers, if that is not meant",
+        ),
+    ] {
+        let warnings: Vec<_> = accepted(&text).1.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, [warning]);
+    }
+}
+
+#[test]
+fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
+    for (issuer, subject) in [
+        ("https://token.actions.githubusercontent.com", "repo:org/*"),
+        (
+            "https://token.actions.githubusercontent.com",
+            "repo:org/app:ref:refs/heads/main",
+        ),
+        (
+            "https://token.actions.githubusercontent.com",
+            "job_workflow_ref:org/*",
+        ),
+        ("https://gitlab.com", "project_path:group/project:*"),
+        ("https://idp.example.com", "repo:*"),
+    ] {
+        let text = MINIMAL.replace("https://idp.example.com", issuer).replace(
+            "\naudiences",
+            &format!("\nprofile = \"workload\"\nsubjects = [\"{subject}\"]\naudiences"),
+        );
+        accepted(&text);
+    }
+}

@@ -1,0 +1,139 @@
+//! The files of `conf/`: valid, complete, and true about the defaults.
+
+use super::*;
+use toml::Value;
+
+fn conf(name: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("conf")
+        .join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+fn tables_of<'v>(document: &'v toml::Table, listing: &KeyTable) -> Vec<&'v toml::Table> {
+    let tables: Vec<&toml::Table> = match document.get(listing.name) {
+        Some(Value::Table(table)) => vec![table],
+        Some(Value::Array(tables)) => tables.iter().filter_map(Value::as_table).collect(),
+        _ => Vec::new(),
+    };
+    let of_kind = |table: &&toml::Table| {
+        let kind = table.get("kind").map_or(Some("oidc"), Value::as_str);
+        listing.kind.is_none() || listing.kind == kind
+    };
+    tables.into_iter().filter(of_kind).collect()
+}
+
+#[test]
+fn every_example_is_valid_and_means_no_warning() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".toml") {
+            continue;
+        }
+        let (path, text) = conf(&name);
+        let options = ParseOptions {
+            read_secrets: false,
+            base_dir: path.parent().unwrap().to_path_buf(),
+        };
+        match parse(&text, &name, &options) {
+            Ok((_, warnings)) => assert_eq!(warnings, [], "{name}"),
+            Err(errors) => panic!("{errors}"),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 7);
+}
+
+#[test]
+fn the_default_file_needs_nothing_else_and_is_local() {
+    let (path, _) = conf("hawkgate.toml");
+    let (config, warnings) = check(&path).unwrap();
+    assert_eq!(warnings, []);
+    assert!(config.server.listen.iter().all(|l| l.address.is_local()));
+    assert!(
+        config
+            .routes
+            .iter()
+            .all(|r| !r.anonymous && !r.issuers.is_empty())
+    );
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let (_, text) = conf("reference.toml");
+    let document: toml::Table = text.parse().unwrap();
+    for listing in TABLES {
+        let tables = tables_of(&document, listing);
+        for key in listing.keys {
+            assert!(
+                tables.iter().any(|table| table.contains_key(key.name)),
+                "reference.toml lacks {} {:?} {}",
+                listing.name,
+                listing.kind,
+                key.name
+            );
+        }
+    }
+    for nested in [
+        "address",
+        "tls",
+        "mode = \"0600\"",
+        "h2c = false",
+        "cert",
+        "key",
+        "client_ca",
+    ] {
+        assert!(text.contains(nested), "reference.toml lacks {nested}");
+    }
+}
+
+#[test]
+fn the_reference_states_every_default_truly() {
+    let (_, text) = conf("reference.toml");
+    let document: toml::Table = text.parse().unwrap();
+    for listing in TABLES {
+        for key in listing.keys {
+            let Presence::Default(default) = key.presence else {
+                continue;
+            };
+            let default: toml::Table = format!("it = {default}").parse().unwrap();
+            assert!(
+                tables_of(&document, listing)
+                    .iter()
+                    .any(|table| table.get(key.name) == default.get("it")),
+                "reference.toml does not state the default of {} {}: {default}",
+                listing.name,
+                key.name
+            );
+        }
+    }
+    // What is marked as a default is one, and every default is marked.
+    let marked = text.lines().filter(|l| l.contains("# default")).count();
+    let defaults = TABLES
+        .iter()
+        .flat_map(|table| table.keys)
+        .filter(|key| matches!(key.presence, Presence::Default(_)))
+        .count();
+    assert!(
+        marked >= defaults,
+        "{marked} of {defaults} defaults are marked"
+    );
+}
+
+#[test]
+fn every_key_is_documented() {
+    for listing in TABLES {
+        assert!(listing.about.trim().ends_with('.'), "{}", listing.name);
+        for key in listing.keys {
+            assert!(
+                key.doc.trim().ends_with('.'),
+                "{} {}",
+                listing.name,
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The kinds of values: texts, numbers, durations, sizes, lists, files, secrets.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::finding::{At, quoted};
+use super::nearest::nearest;
+use super::reader::{Reader, Section, Shape, Table, Value, section};
+use super::units;
+use crate::secret::SecretRef;
+
+/// A string's text; any other type is refused with `instead` as the remedy.
+pub(super) fn text<'v>(
+    reader: &mut Reader<'_>,
+    at: &At,
+    value: &'v DeValue<'_>,
+    instead: &str,
+) -> Option<&'v str> {
+    let DeValue::String(text) = value else {
+        let problem = format!("must be a string, not {}", type_name(value));
+        reader.error(at, problem, format!("write {instead}"));
+        return None;
+    };
+    Some(text)
+}
+
+/// A value's type with its article.
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// What an integer as written would be with `unit`, else `example`; quoted.
+fn with_unit(value: &DeValue<'_>, unit: &str, example: &str) -> String {
+    match value {
+        DeValue::Integer(i)
+            if i.radix() == 10 && i.as_str().bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            format!("\"{}{unit}\"", i.as_str())
+        }
+        _ => format!("{example:?}"),
+    }
+}
+
+/// For a text that is no duration or size: with `unit` if that is all it lacks.
+fn unit_remedy(text: &str, unit: &str, otherwise: &str) -> String {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        format!("write it with its unit: \"{text}{unit}\"")
+    } else {
+        otherwise.into()
+    }
+}
+
+impl Value for String {
+    const SHAPE: Shape = Shape::Text;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, "\"…\"")?;
+        if text.trim().is_empty() {
+            reader.error(
+                at,
+                "is empty",
+                "write a text, or leave the key out if it is optional",
+            );
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            reader.error(at, "holds a control character", "remove it");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// What an issuer, source or route is called: a metric label and a word in logs.
+impl Value for Arc<str> {
+    const SHAPE: Shape = Shape::Name;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, "\"…\"")?;
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
+            let problem = format!("{} is no name", quoted(text));
+            reader.error(at, problem, "write 1 to 64 of A-Z a-z 0-9 . _ -");
+            return None;
+        }
+        Some(text.into())
+    }
+}
+
+impl Value for bool {
+    const SHAPE: Shape = Shape::Flag;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let DeValue::Boolean(flag) = value else {
+            let problem = format!("must be a boolean, not {}", type_name(value));
+            reader.error(at, problem, "write true or false, without quotes");
+            return None;
+        };
+        Some(*flag)
+    }
+}
+
+impl Value for u64 {
+    const SHAPE: Shape = Shape::Count;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let DeValue::Integer(integer) = value else {
+            let problem = format!("must be a whole number, not {}", type_name(value));
+            reader.error(at, problem, "write digits without quotes");
+            return None;
+        };
+        let number = Self::from_str_radix(integer.as_str(), integer.radix()).ok();
+        if number.is_none() {
+            reader.error(
+                at,
+                "is not a number from 0 to 2^64 - 1",
+                "write one in that range",
+            );
+        }
+        number
+    }
+}
+
+impl Value for Duration {
+    const SHAPE: Shape = Shape::Duration;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, &with_unit(value, "s", "30s"))?;
+        let duration = units::duration(text);
+        if duration.is_none() {
+            let remedy = unit_remedy(
+                text,
+                "s",
+                "write it like \"30s\", \"5m\", \"1h30m\" or \"250ms\"",
+            );
+            reader.error(at, format!("{} is no duration", quoted(text)), remedy);
+        }
+        duration
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) struct Size(pub(super) u64);
+
+impl Size {
+    /// As a length in memory; what does not fit is refused by the limits anyway.
+    pub(super) fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl Value for Size {
+    const SHAPE: Shape = Shape::Size;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let text = text(reader, at, value, &with_unit(value, "B", "8MiB"))?;
+        let size = units::size(text);
+        if size.is_none() {
+            let remedy = unit_remedy(
+                text,
+                "B",
+                "write it like \"8MiB\", \"64KiB\", \"10MB\" or \"512B\"",
+            );
+            reader.error(at, format!("{} is no size", quoted(text)), remedy);
+        }
+        size.map(Self)
+    }
+}
+
+impl Value for PathBuf {
+    const SHAPE: Shape = Shape::File;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let path = text(reader, at, value, "\"path/of/a/file\"")?;
+        if path.is_empty() || path.contains('\0') {
+            reader.error(at, "is no path", "write \"path/of/a/file\"");
+            return None;
+        }
+        Some(reader.resolve_path(path))
+    }
+}
+
+/// Strings out of a closed set.
+pub(super) trait Choice: Sized {
+    /// As written.
+    const NAMES: &'static [&'static str];
+    /// The member written `name`.
+    fn named(name: &str) -> Option<Self>;
+    /// A better answer than the nearest name: problem and remedy.
+    fn refusal(_name: &str) -> Option<(String, String)> {
+        None
+    }
+}
+
+impl<T: Choice> Value for T {
+    const SHAPE: Shape = Shape::Choice(T::NAMES);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let all = || {
+            T::NAMES
+                .iter()
+                .map(|n| format!("{n:?}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let name = text(reader, at, value, &format!("one of {}", all()))?;
+        if let Some(member) = T::named(name) {
+            return Some(member);
+        }
+        if let Some((problem, remedy)) = T::refusal(name) {
+            reader.error(at, problem, remedy);
+            return None;
+        }
+        let remedy = match nearest(name, T::NAMES.iter().copied()) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None => format!("write one of {}", all()),
+        };
+        reader.error(at, format!("{} is not known here", quoted(name)), remedy);
+        None
+    }
+}
+
+/// One element of a list with its place.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    pub(super) at: At,
+    pub(super) value: T,
+}
+
+/// Longest list. Each element is compared with every other.
+const MAX_ITEMS: usize = 1000;
+
+/// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
+/// errors noted, the file is refused anyway, and the others can still be judged.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<Item<T>>,
+    written: usize,
+}
+
+impl<T> List<T> {
+    /// Nothing stands between its brackets.
+    pub(super) fn is_empty(&self) -> bool {
+        self.written == 0
+    }
+
+    /// The elements without their places.
+    pub(super) fn into_values(self) -> Vec<T> {
+        self.items.into_iter().map(|item| item.value).collect()
+    }
+}
+
+impl<T: Value + PartialEq> Value for List<T> {
+    const SHAPE: Shape = Shape::List(&T::SHAPE);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let DeValue::Array(array) = value else {
+            let problem = format!("must be an array, not {}", type_name(value));
+            let remedy = match value {
+                DeValue::String(text) => format!("write [{}]", quoted(text)),
+                _ => "write it in brackets: […]".into(),
+            };
+            reader.error(at, problem, remedy);
+            return None;
+        };
+        if array.len() > MAX_ITEMS {
+            let problem = format!("has more than {MAX_ITEMS} elements");
+            reader.error(at, problem, "write fewer");
+            return None;
+        }
+        let mut items: Vec<Item<T>> = Vec::new();
+        for (index, element) in array.iter().enumerate() {
+            let at = at.item(index, element.span());
+            let Some(value) = T::read(reader, &at, element.get_ref()) else {
+                continue;
+            };
+            if items.iter().any(|item| item.value == value) {
+                reader.error(&at, "is listed twice", "remove one of the two");
+                continue;
+            }
+            items.push(Item { at, value });
+        }
+        Some(Self {
+            items,
+            written: array.len(),
+        })
+    }
+}
+
+/// A table inside a table.
+#[derive(Debug)]
+pub(super) struct Nested<S>(pub(super) S);
+
+impl<S: Section> Value for Nested<S> {
+    const SHAPE: Shape = Shape::Table(S::KEYS);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let DeValue::Table(entries) = value else {
+            let keys: Vec<_> = S::KEYS
+                .iter()
+                .map(|key| format!("{} = …", key.name))
+                .collect();
+            let problem = format!("must be a table, not {}", type_name(value));
+            reader.error(at, problem, format!("write {{ {} }}", keys.join(", ")));
+            return None;
+        };
+        let table = Table {
+            at: at.clone(),
+            entries,
+        };
+        let section = S::read(reader, &table);
+        reader.refuse_unknown(&table, &[S::KEYS], |_| None);
+        Some(Self(section))
+    }
+}
+
+section! {
+    /// Where a secret is kept; exactly one of the two.
+    struct SecretTable {
+        /// A file whose content, less trailing newlines, is the secret; read anew when it changes.
+        file: PathBuf = [optional],
+        /// A variable of hawkgate's environment.
+        env: String = [optional],
+    }
+}
+
+impl Value for SecretRef {
+    const SHAPE: Shape = Shape::Secret;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        const INSTEAD: &str = "write { file = \"…\" } or { env = \"…\" }";
+        let DeValue::Table(entries) = value else {
+            let problem = "is a secret, which must not stand in the configuration itself";
+            reader.error(at, problem, INSTEAD);
+            return None;
+        };
+        let secret = read_secret_table(reader, at, entries, INSTEAD)?;
+        if reader.reads_files()
+            && let Err(cause) = secret.read()
+        {
+            // A variable's name is not repeated: it may be the secret, put in the wrong place.
+            let problem = match &secret {
+                SecretRef::File(_) => cause.to_string(),
+                SecretRef::Env(_) => {
+                    "names a variable that is not set, is empty or is not UTF-8".into()
+                }
+            };
+            reader.error(at, problem, "put the secret there");
+            return None;
+        }
+        Some(secret)
+    }
+}
+
+fn read_secret_table(
+    reader: &mut Reader<'_>,
+    at: &At,
+    entries: &DeTable<'_>,
+    instead: &str,
+) -> Option<SecretRef> {
+    let table = Table {
+        at: at.clone(),
+        entries,
+    };
+    let section = SecretTable::read(reader, &table);
+    // Other keys are not repeated either.
+    if entries
+        .keys()
+        .any(|key| !["file", "env"].contains(&key.get_ref().as_ref()))
+    {
+        reader.error(at, "has a key besides file and env", instead);
+        return None;
+    }
+    let given = (section.file.given, section.env.given);
+    match (section.file.value, section.env.value) {
+        (Some(file), None) if !given.1 => Some(SecretRef::File(file)),
+        (None, Some(env)) if !given.0 => {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            if env.bytes().all(fits) {
+                return Some(SecretRef::Env(env));
+            }
+            // It may be the secret itself: not repeated.
+            reader.error(
+                &section.env.at,
+                "is no variable's name",
+                "write the name, not the value",
+            );
+            None
+        }
+        _ if given == (true, true) => {
+            reader.error(at, "names both a file and a variable", instead);
+            None
+        }
+        _ if given == (false, false) => {
+            reader.error(at, "names no place to read the secret from", instead);
+            None
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,241 @@
+//! The file as a whole: its tables, and what concerns several of them.
+
+use std::collections::HashSet;
+
+use toml::de::{DeTable, DeValue};
+
+use super::declared::{Declared, refuse_duplicates};
+use super::finding::{At, quoted};
+use super::keys::{self, TABLES};
+use super::nearest::nearest;
+use super::reader::{Reader, Section, Table};
+use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
+use super::{cache, issuer, limits, log, route, server, source, units};
+
+/// Reads everything. `None` only with errors in `reader`.
+pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
+    refuse_unknown_tables(reader, document);
+    let server = single(reader, document, "server", server::Server::resolve);
+    let limits = single(reader, document, "limits", limits::Limits::resolve);
+    let cache = single(reader, document, "cache", cache::Cache::resolve);
+    let log = single(reader, document, "log", log::Log::resolve);
+
+    let issuers = repeated(reader, document, "issuer", issuer::read);
+    let sources = repeated(reader, document, "source", source::read);
+    let known = route::Known {
+        issuers: &issuers,
+        sources: &sources,
+        listen: server.as_ref().map(|server| server.listen.as_slice()),
+    };
+    let routes = repeated(reader, document, "route", |reader, table| {
+        route::read(reader, table, known)
+    });
+
+    refuse_duplicates(reader, "issuer", &issuers);
+    refuse_duplicates(reader, "source", &sources);
+    refuse_duplicates(reader, "route", &routes);
+    route::refuse_equal(reader, &routes);
+    if !document.contains_key("route") {
+        let problem = "no [[route]]: every request would be answered 404";
+        reader.error(
+            &At::default(),
+            problem,
+            "add a [[route]] with name, path, upstream, issuers and source",
+        );
+    }
+
+    let config = Config {
+        server: server?,
+        issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
+        sources: sources
+            .iter()
+            .map(|s| s.meaning.clone())
+            .collect::<Option<_>>()?,
+        routes: routes
+            .iter()
+            .map(|r| r.meaning.clone())
+            .collect::<Option<_>>()?,
+        limits: limits?,
+        cache: cache?,
+        log: log?,
+    };
+    warn_of_unused(reader, &issuers, |index| {
+        config.routes.iter().any(|r| r.issuers.contains(&index))
+    });
+    warn_of_unused(reader, &sources, |index| {
+        config.routes.iter().any(|r| r.source == Some(index))
+    });
+    warn_of_minting(reader, &config, &sources);
+    Some(config)
+}
+
+fn named_issuer(declared: &Declared<IssuerKind>) -> Option<Issuer> {
+    Some(Issuer {
+        name: declared.name.clone()?,
+        kind: declared.meaning.clone()?,
+    })
+}
+
+fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
+    let names = || TABLES.iter().map(|table| table.name);
+    for (key, value) in document {
+        let name = key.get_ref().as_ref();
+        if names().any(|known| known == name) {
+            continue;
+        }
+        let written = match value.get_ref() {
+            DeValue::Table(_) => "table",
+            DeValue::Array(_) => "array",
+            _ => "key",
+        };
+        let at = At::table("", key.span());
+        if name == "rule" {
+            let problem = "[[rule]] is not supported yet by this version";
+            reader.error(
+                &at,
+                problem,
+                "remove it: without it, requests would not be judged as it says",
+            );
+            continue;
+        }
+        let remedy = match nearest(name, names()) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None if keys::owner(name).is_some() => {
+                format!("write it below {}", keys::owner(name).unwrap_or_default())
+            }
+            None => "the tables are server, issuer, source, route, limits, cache and log".into(),
+        };
+        reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);
+    }
+}
+
+/// Reads `[name]`, which may be left out.
+fn single<S: Section, T>(
+    reader: &mut Reader<'_>,
+    document: &DeTable<'_>,
+    name: &'static str,
+    resolve: impl Fn(S, &mut Reader<'_>) -> Option<T>,
+) -> Option<T> {
+    let empty = DeTable::new();
+    let place = format!("[{name}]");
+    let found = document.get_key_value(name);
+    let span = found.map_or(0..0, |(key, _)| key.span());
+    let entries = match found.map(|(_, value)| value.get_ref()) {
+        None => &empty,
+        Some(DeValue::Table(entries)) => entries,
+        Some(_) => {
+            let problem = "must be one table";
+            reader.error(&At::table(place, span), problem, format!("write [{name}]"));
+            return None;
+        }
+    };
+    let table = Table {
+        at: At::table(place, span),
+        entries,
+    };
+    let section = S::read(reader, &table);
+    reader.refuse_unknown(&table, &[S::KEYS], |_| None);
+    resolve(section, reader)
+}
+
+/// Reads each `[[name]]`.
+fn repeated<T>(
+    reader: &mut Reader<'_>,
+    document: &DeTable<'_>,
+    name: &'static str,
+    read: impl Fn(&mut Reader<'_>, &Table<'_>) -> T,
+) -> Vec<T> {
+    let Some((key, value)) = document.get_key_value(name) else {
+        return Vec::new();
+    };
+    let mut refuse = |span| {
+        let problem = format!("{name} is a list of tables");
+        reader.error(&At::table("", span), problem, format!("write [[{name}]]"));
+    };
+    let mut tables = Vec::new();
+    match value.get_ref() {
+        DeValue::Array(elements) => tables.extend(elements.iter()),
+        // Read as if it were one of several, for the errors in it.
+        DeValue::Table(_) => {
+            refuse(key.span());
+            tables.push(value);
+        }
+        _ => refuse(key.span()),
+    }
+    let mut all = Vec::new();
+    for (index, element) in tables.into_iter().enumerate() {
+        let DeValue::Table(entries) = element.get_ref() else {
+            let problem = format!("{name} is a list of tables");
+            reader.error(
+                &At::table("", element.span()),
+                problem,
+                format!("write [[{name}]]"),
+            );
+            continue;
+        };
+        let place = match entries.get("name").map(toml::Spanned::get_ref) {
+            Some(DeValue::String(given)) => format!("{name} {}", quoted(given)),
+            _ => format!("{name} #{}", index + 1),
+        };
+        let table = Table {
+            at: At::table(place, element.span()),
+            entries,
+        };
+        all.push(read(reader, &table));
+    }
+    all
+}
+
+fn warn_of_unused<T>(reader: &mut Reader<'_>, all: &[Declared<T>], used: impl Fn(usize) -> bool) {
+    for (index, declared) in all.iter().enumerate() {
+        if !used(index) {
+            reader.warn(
+                &declared.table,
+                "no route uses it",
+                "name it in a route, or remove it",
+            );
+        }
+    }
+}
+
+/// Whom minted names could confuse, and credentials that would be renewed without end.
+fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared<Source>]) {
+    for (index, declared) in sources.iter().enumerate() {
+        let Some(Source {
+            kind:
+                SourceKind::TaskclusterMint {
+                    client_name,
+                    lifetime,
+                    ..
+                },
+            ..
+        }) = &declared.meaning
+        else {
+            continue;
+        };
+        let uses = |route: &&Route| route.source == Some(index);
+        let issuers: HashSet<_> = config
+            .routes
+            .iter()
+            .filter(uses)
+            .flat_map(|r| &r.issuers)
+            .collect();
+        let claims = source::template_claims(client_name).unwrap_or_default();
+        if issuers.len() > 1 && !claims.iter().any(|claim| claim == "iss") {
+            let problem = "client_name does not tell its issuers apart: who has the same claims at another one \
+                           gets the same name";
+            reader.warn(
+                &declared.table,
+                problem,
+                "add {iss} to it, or make a source for each issuer",
+            );
+        }
+        if *lifetime <= config.cache.refresh_ahead {
+            let ahead = units::show_duration(config.cache.refresh_ahead);
+            let problem = format!(
+                "lifetime is not above cache.refresh_ahead ({ahead}): minted anew all the time"
+            );
+            reader.warn(&declared.table, problem, "make lifetime longer");
+        }
+    }
+}

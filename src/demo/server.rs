@@ -1,0 +1,116 @@
+//! The HTTP server under both of the demo's peers.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use url::Url;
+
+use super::DemoError;
+
+/// Largest body accepted, bytes.
+pub(super) const MAX_BODY: usize = 1024 * 1024;
+
+/// A request, read whole.
+pub(super) struct Request {
+    pub(super) method: Method,
+    /// Path and query as sent.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Request {
+    /// A header's text; empty when missing.
+    pub(super) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).and_then(|v| v.to_str().ok());
+        value.unwrap_or_default()
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
+    let mut reply = Response::new(Full::from(body.to_string()));
+    *reply.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    reply.headers_mut().insert(header::CONTENT_TYPE, json);
+    reply
+}
+
+/// A listening server; it ends when dropped.
+pub(super) struct Server {
+    pub(super) url: Url,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Serves `handler` on a free loopback port.
+pub(super) async fn serve<F>(handler: impl FnOnce(&Url) -> F) -> Result<Server, DemoError>
+where
+    F: Fn(&Request) -> Reply + Send + Sync + 'static,
+{
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = url(listener.local_addr()?)?;
+    let handler = Arc::new(handler(&url));
+    let task = tokio::spawn(async move {
+        // An error to accept is of that connection alone (accept(2)).
+        loop {
+            if let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(connection(stream, handler.clone()));
+            }
+        }
+    });
+    Ok(Server { url, task })
+}
+
+pub(super) fn url(address: SocketAddr) -> Result<Url, DemoError> {
+    Url::parse(&format!("http://{address}/")).map_err(|e| DemoError::Start(e.to_string()))
+}
+
+async fn connection<F>(stream: TcpStream, handler: Arc<F>)
+where
+    F: Fn(&Request) -> Reply + Send + Sync + 'static,
+{
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let handler = handler.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+                let error = serde_json::json!({ "code": "InputError" });
+                return Ok(json(StatusCode::PAYLOAD_TOO_LARGE, &error));
+            };
+            let target = head.uri.path_and_query().map_or("/", |t| t.as_str());
+            let request = Request {
+                target: target.to_owned(),
+                method: head.method,
+                headers: head.headers,
+                body: body.to_bytes(),
+            };
+            Ok::<_, Infallible>(handler(&request))
+        }
+    });
+    // The demo's peers have nobody to tell about a broken connection.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}

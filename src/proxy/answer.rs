@@ -1,0 +1,90 @@
+//! hawkgate's own answers on a caller's session.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::translate::X_REQUEST_ID;
+use crate::clock::UnixMillis;
+use crate::gateway::rejection::{Answer, Rejection};
+
+/// A body up to this length is read to its end after a refusal, so that the caller's
+/// connection can be used again.
+const DRAINED: u64 = 64 * 1024;
+
+/// Whether a final answer went out already.
+pub(super) fn answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| {
+        !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+    })
+}
+
+/// Whether the body's rest is so short that reading it is cheaper than a new connection.
+/// With `Expect: 100-continue` unanswered nobody knows whether it will come at all.
+pub(super) fn drainable(session: &mut Session) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    let headers = &session.req_header().headers;
+    let announced = content_length(headers).is_some_and(|length| length <= DRAINED);
+    announced && !headers.contains_key(header::EXPECT)
+}
+
+/// `Content-Length`, if it is there and a number.
+pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Sends `rejection`. With `keep` the caller's connection stays open where it safely can;
+/// without, or after a long unread body, it is closed. (The listener then reads on for a
+/// while, so that the answer is not lost in a reset.)
+pub(super) async fn refuse(
+    session: &mut Session,
+    rejection: &Rejection,
+    now: UnixMillis,
+    request_id: &str,
+    keep: bool,
+) -> Result<()> {
+    if answered(session) {
+        return Ok(());
+    }
+    let method = session.req_header().method.clone();
+    let keep = keep && drainable(session);
+    if keep {
+        session.set_close_on_response_before_downstream_finish(false);
+    } else {
+        session.set_keepalive(None);
+    }
+    write(session, &method, rejection.answer(&method, now), request_id).await
+}
+
+async fn write(
+    session: &mut Session,
+    method: &Method,
+    answer: Answer,
+    request_id: &str,
+) -> Result<()> {
+    let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 4))?;
+    for (name, value) in answer.headers {
+        head.insert_header(name, value)?;
+    }
+    head.insert_header(X_REQUEST_ID, request_id)?;
+    let body = Bytes::from(answer.body);
+    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    let bodiless = *method == Method::HEAD;
+    session
+        .write_response_header(Box::new(head), bodiless)
+        .await?;
+    if bodiless {
+        return session.finish_body().await;
+    }
+    session.write_response_body(Some(body), true).await
+}

@@ -1,0 +1,175 @@
+//! What is known of one request between pingora's calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pingora::proxy::Session;
+
+use super::connection::PeerInfo;
+use super::replay::Replay;
+use crate::gateway::outcome::{
+    Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+};
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::{Admission, Gateway, Refused};
+
+/// One request's state. Dropping it releases everything that the request held.
+pub struct Context {
+    /// Pinned for the request's life: a reload does not change a request under way.
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) request_id: String,
+    pub(super) admission: Option<Admission>,
+    /// How far a refused request had come.
+    pub(super) refused: Option<Box<Refused>>,
+    /// What hawkgate answers, or answered, by itself.
+    pub(super) rejection: Option<Rejection>,
+    /// Present when the request has a body.
+    pub(super) replay: Option<Replay>,
+    pub(super) attempts: Attempts,
+    pub(super) unauthorized: Vec<Unauthorized>,
+    pub(super) times: Times,
+    _in_flight: InFlight,
+}
+
+/// What was tried to reach the upstream.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    /// Where in the list of addresses this request began.
+    pub(super) turn: Option<usize>,
+    /// Connections that could not be made.
+    pub(super) refused: usize,
+    /// Pooled connections that turned out to be dead.
+    pub(super) stale: usize,
+    /// Set when a 401 is to be replayed, until that has begun.
+    pub(super) replaying: bool,
+}
+
+/// Steady times.
+#[derive(Debug)]
+pub(super) struct Times {
+    pub(super) began: Duration,
+    pub(super) admitted: Option<Duration>,
+    pub(super) upstream: Option<Duration>,
+}
+
+/// Requests that have begun and not ended.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<AtomicU64>);
+
+impl InFlight {
+    pub(super) fn one_of(gauge: &Arc<AtomicU64>) -> Self {
+        gauge.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(gauge))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Context {
+    pub(super) fn new(gateway: Arc<Gateway>, began: Duration, in_flight: InFlight) -> Self {
+        Self {
+            gateway,
+            request_id: String::new(),
+            admission: None,
+            refused: None,
+            rejection: None,
+            replay: None,
+            attempts: Attempts::default(),
+            unauthorized: Vec::new(),
+            times: Times {
+                began,
+                admitted: None,
+                upstream: None,
+            },
+            _in_flight: in_flight,
+        }
+    }
+
+    pub(super) fn saw_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
+        self.unauthorized.push(Unauthorized { action, reason });
+    }
+
+    /// The summary for metrics and log; call once, at the end. `broke` says why the
+    /// request ended early, if it did: `Some(true)` because of the caller.
+    pub(super) fn outcome(
+        &mut self,
+        session: &Session,
+        now: Duration,
+        broke: Option<(bool, String)>,
+    ) -> Outcome {
+        let head = session.req_header();
+        let target = String::from_utf8_lossy(head.raw_path());
+        let path = target.split('?').next().unwrap_or_default().to_owned();
+        let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
+        let rejection = self.rejection.take();
+        let admission = self.admission.as_ref();
+        let refused = self.refused.as_ref();
+        let route = admission
+            .map(|a| &a.route)
+            .or(refused.and_then(|r| r.route.as_ref()));
+        let admitted = self.times.admitted.unwrap_or(now);
+        Outcome {
+            request_id: std::mem::take(&mut self.request_id),
+            method: head.method.clone(),
+            path,
+            version: head.version,
+            peer: PeerInfo::of(session).ip,
+            route: route.map(|r| Arc::clone(&r.name)),
+            issuer: admission
+                .and_then(|a| a.caller.issuer())
+                .or(refused.and_then(|r| r.issuer.as_ref()))
+                .cloned(),
+            verification: admission
+                .and_then(|a| a.verification)
+                .or(refused.and_then(|r| r.verification)),
+            source: route
+                .and_then(|r| r.source.as_ref())
+                .map(|s| Arc::clone(s.name())),
+            lookup: admission
+                .and_then(|a| a.lookup)
+                .or(refused.and_then(|r| r.lookup)),
+            code: session
+                .response_written()
+                .map_or(0, |head| head.status.as_u16()),
+            ending,
+            rejection: rejection.as_ref().map(|r| r.reason),
+            cause: rejection
+                .and_then(|r| r.cause)
+                .or(broke.map(|(_, cause)| cause)),
+            unauthorized: std::mem::take(&mut self.unauthorized),
+            total: now.saturating_sub(self.times.began),
+            admission: admitted.saturating_sub(self.times.began),
+            upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
+            received: session.body_bytes_read() as u64,
+            sent: session.body_bytes_sent() as u64,
+        }
+    }
+
+    fn ending(&self, broke_by_caller: Option<bool>) -> Ending {
+        let reason = self.rejection.as_ref().map(|r| r.reason);
+        match (broke_by_caller, reason) {
+            (Some(true), _) => Ending::CallerGone,
+            (
+                _,
+                Some(
+                    Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFailed,
+                ),
+            )
+            | (Some(false), None) => Ending::UpstreamFailed,
+            (_, Some(_)) => Ending::Rejected,
+            (None, None) => {
+                let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
+                if self.unauthorized.iter().any(replayed) {
+                    Ending::Healed
+                } else {
+                    Ending::Forwarded
+                }
+            }
+        }
+    }
+}

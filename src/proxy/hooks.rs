@@ -1,0 +1,374 @@
+//! One request's way through pingora: admit, choose a peer, strip and sign each attempt,
+//! recover from a 401, answer, record.
+
+mod forward;
+#[cfg(test)]
+mod tests;
+mod unauthorized;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::answer;
+use super::context::{Context, InFlight};
+use super::failure::{self, Failure};
+use super::guard;
+use super::peer::{Peers, UPGRADED_IDLE};
+use super::replay::{BodyLimits, Budget, Replay};
+use super::server::Recorder;
+use super::translate;
+use crate::clock::SharedClock;
+use crate::config::Limits;
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::{Gateway, Head};
+
+/// How long the rest of a body may take to arrive after an early answer, before the
+/// connection is given up.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// More than the connections, stale pool entries and replays that one request may use up
+/// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
+/// one to stop.
+const ATTEMPTS: usize = 16;
+
+/// pingora's configuration for [`super::server::http_proxy`] around these hooks; `threads`
+/// sizes its connection pools.
+pub fn server_conf(threads: usize) -> Arc<ServerConf> {
+    Arc::new(ServerConf {
+        threads: threads.max(1),
+        max_retries: ATTEMPTS,
+        ..ServerConf::default()
+    })
+}
+
+/// What pingora calls at each phase of a request.
+pub struct Hooks {
+    gateway: Arc<ArcSwap<Gateway>>,
+    limits: Arc<ArcSwap<Limits>>,
+    budget: Arc<Budget>,
+    clock: SharedClock,
+    recorder: Recorder,
+    peers: Peers,
+    in_flight: Arc<AtomicU64>,
+    serial: AtomicU64,
+    serial_start: u64,
+}
+
+impl Hooks {
+    /// Each request uses what `gateway` and `limits` hold when it begins.
+    pub fn new(
+        gateway: Arc<ArcSwap<Gateway>>,
+        limits: Arc<ArcSwap<Limits>>,
+        budget: Arc<Budget>,
+        clock: SharedClock,
+        recorder: Recorder,
+    ) -> Self {
+        // Ids of successive runs should not meet in a log; nothing depends on it.
+        let serial_start = u64::try_from(clock.now().0).unwrap_or_default();
+        Self {
+            gateway,
+            limits,
+            budget,
+            clock,
+            recorder,
+            peers: Peers::default(),
+            in_flight: Arc::default(),
+            serial: AtomicU64::new(0),
+            serial_start,
+        }
+    }
+
+    /// Requests that have begun and not ended.
+    pub fn in_flight(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.in_flight)
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        if let Some(id) = translate::request_id(headers) {
+            return id.to_owned();
+        }
+        let mut id = String::with_capacity(24);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        // Writing to a String does not fail.
+        let _ = write!(id, "{:x}-{serial:x}", self.serial_start);
+        id
+    }
+
+    /// Refuses before anything went upstream; the caller's connection lives on where it
+    /// can.
+    async fn refuse(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        rejection: Rejection,
+    ) -> Result<bool> {
+        context.times.admitted = Some(self.clock.steady());
+        let now = self.clock.now();
+        answer::refuse(session, &rejection, now, &context.request_id, true).await?;
+        context.rejection = Some(rejection);
+        Ok(true)
+    }
+}
+
+fn prepare(session: &mut Session, limits: &BodyLimits) {
+    session.set_read_timeout(Some(limits.timeout));
+    session.set_write_timeout(Some(limits.timeout));
+    session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
+}
+
+/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
+/// look at a head. What is signed and routed is the target as it stands, so it must be one.
+fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
+    if head.version == Version::HTTP_2 {
+        guard::check_head(head, &limits.into())?;
+    }
+    let target = head.raw_path();
+    let origin_form = target.first() == Some(&b'/');
+    let server_wide = target == b"*" && head.method == Method::OPTIONS;
+    if !head.raw_path_is_utf8() || !(origin_form || server_wide) {
+        return Err(Reason::BadRequest.into());
+    }
+    Ok(())
+}
+
+/// `Host`, or `:authority` where there is none.
+fn host(head: &RequestHeader) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(http::header::HOST)?.to_str().ok(),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Hooks {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(
+            self.gateway.load_full(),
+            self.clock.steady(),
+            InFlight::one_of(&self.in_flight),
+        )
+    }
+
+    /// None: pingora's default adds response compression, switched off.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        context.request_id = self.request_id(&session.req_header().headers);
+        let (limits, checked) = {
+            let limits = self.limits.load();
+            let checked = check_head(session.req_header(), &limits);
+            (BodyLimits::from(&**limits), checked)
+        };
+        prepare(session, &limits);
+        if let Err(rejection) = checked {
+            return self.refuse(session, context, rejection).await;
+        }
+        let admitted = {
+            let head = session.req_header();
+            let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path()))
+            else {
+                return self
+                    .refuse(session, context, Reason::BadRequest.into())
+                    .await;
+            };
+            let head = Head {
+                method: &head.method,
+                host,
+                target,
+                headers: &head.headers,
+            };
+            context.gateway.admit(head).await
+        };
+        match admitted {
+            Ok(admission) => {
+                context.admission = Some(admission);
+                // Not needed any more, and each attempt begins with a copy of this head.
+                session
+                    .req_header_mut()
+                    .remove_header(&http::header::AUTHORIZATION);
+            }
+            Err(mut refused) => {
+                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
+                context.refused = Some(refused);
+                return self.refuse(session, context, rejection).await;
+            }
+        }
+        context.times.admitted = Some(self.clock.steady());
+        if session.is_body_empty() {
+            return Ok(false);
+        }
+        let announced = answer::content_length(&session.req_header().headers);
+        if limits
+            .body
+            .is_some_and(|limit| announced.is_some_and(|n| n > limit))
+        {
+            return self
+                .refuse(session, context, Reason::BodyTooLarge.into())
+                .await;
+        }
+        context.replay = Some(Replay::begin(session, limits, &self.budget, announced));
+        Ok(false)
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let now = self.clock.steady();
+        context.times.upstream.get_or_insert(now);
+        context.attempts.replaying = false;
+        if let Some(replay) = &context.replay {
+            replay.rewind();
+        }
+        self.choose_peer(session, context)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        Self::translate(session, head, context)?;
+        Self::expect(session, head, context).await
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if head.status == StatusCode::UNAUTHORIZED {
+            self.recover(head, context).await?;
+        } else if switching {
+            session.set_read_timeout(Some(UPGRADED_IDLE));
+        }
+        let last = switching || !head.status.is_informational();
+        if let Some(replay) = context.replay.as_ref().filter(|_| last) {
+            replay.spend();
+        }
+        translate::response(head);
+        Ok(())
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        _context: &mut Context,
+    ) -> Result<()> {
+        translate::trailers(trailers);
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        context: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        forward::after_failed_connect(context, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        forward::after_failed_attempt(session, context, error, reused)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        if let Some(replay) = &context.replay {
+            replay.restore(session);
+        }
+        let rejection = match (context.rejection.take(), failure::judge(error)) {
+            (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
+            (None, Failure::CallerGone) => None,
+        };
+        let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
+        if let Some(rejection) = rejection.filter(|_| !answer::answered(session)) {
+            let now = self.clock.now();
+            let id = &context.request_id;
+            // A caller that cannot be written to is gone; there is nothing else to do.
+            let _ = answer::refuse(session, &rejection, now, id, false).await;
+            context.rejection = Some(rejection);
+        }
+        FailToProxy {
+            error_code,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        if let Some(replay) = context.replay.take() {
+            replay.restore(session);
+        }
+        let broke = error.map(|e| {
+            let gone = matches!(failure::judge(e), Failure::CallerGone);
+            (gone, failure::cause(e))
+        });
+        let outcome = context.outcome(session, self.clock.steady(), broke);
+        (self.recorder)(&outcome);
+    }
+
+    /// The access log has it all, without what pingora would quote.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    /// pingora's own has path and query, and a query can hold a bewit.
+    fn request_summary(&self, session: &Session, context: &Context) -> String {
+        format!("{} {}", session.req_header().method, context.request_id)
+    }
+}
+
+/// Whether the caller speaks HTTP/1 and may be told to continue.
+fn takes_continue(session: &ServerSession) -> bool {
+    session.req_header().version == Version::HTTP_11
+}
+
+/// An error that ends the attempt; what the caller gets was decided already.
+fn decided(context: &mut Context, rejection: Rejection) -> Box<Error> {
+    context.rejection = Some(rejection);
+    let mut error = Error::new_in(ErrorType::InternalError);
+    error.set_retry(false);
+    error
+}

@@ -1,0 +1,161 @@
+//! One attempt: to which address, with which head, and whether another one follows.
+
+use http::{Version, header};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result, RetryType};
+
+use super::{Hooks, answer, decided, takes_continue};
+use crate::gateway::Replayable;
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::proxy::connection::PeerInfo;
+use crate::proxy::context::Context;
+use crate::proxy::replay::Replay;
+use crate::proxy::{failure, translate};
+
+/// Addresses tried before a request is given up.
+const MAX_CONNECTS: usize = 3;
+
+/// Dead pooled connections that one request puts up with.
+const MAX_STALE: usize = 3;
+
+impl Hooks {
+    pub(super) fn choose_peer(
+        &self,
+        session: &Session,
+        context: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        let Some(admission) = &context.admission else {
+            return Err(decided(context, Reason::Internal.into()));
+        };
+        let upstream = &admission.route.upstream;
+        let addresses = upstream.addresses.load();
+        let attempts = &mut context.attempts;
+        let turn = *attempts.turn.get_or_insert_with(|| self.peers.turn());
+        let at = turn.wrapping_add(attempts.refused) % addresses.len().max(1);
+        let Some(address) = addresses.get(at) else {
+            let cause = format!("{} has not been resolved", upstream.host);
+            let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
+            return Err(decided(context, rejection));
+        };
+        let upgrade = upgrades(session.req_header());
+        match self
+            .peers
+            .peer(&context.gateway, upstream, *address, upgrade)
+        {
+            Ok(peer) => Ok(Box::new(peer)),
+            Err(unusable) => {
+                let rejection =
+                    Rejection::from(Reason::UpstreamUnreachable).because(unusable.to_string());
+                Err(decided(context, rejection))
+            }
+        }
+    }
+
+    /// Makes `head` hawkgate's own and signs it, in its final form.
+    pub(super) fn translate(
+        session: &Session,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let Some(admission) = &context.admission else {
+            return Err(decided(context, Reason::Internal.into()));
+        };
+        let upstream = &admission.route.upstream;
+        let peer = PeerInfo::of(session).ip;
+        translate::request(head, upstream, peer, &context.request_id)?;
+        let Ok(target) = std::str::from_utf8(head.raw_path()) else {
+            return Err(decided(context, Reason::BadRequest.into()));
+        };
+        match context.gateway.sign(admission, &head.method, target) {
+            Ok(Some(authorization)) => head.insert_header(header::AUTHORIZATION, authorization),
+            Ok(None) => Ok(()),
+            Err(rejection) => Err(decided(context, rejection)),
+        }
+    }
+
+    /// A caller that waits for 100 Continue must get one: from the upstream, or from here
+    /// where that cannot pass it on (pingora's HTTP/2 client drops it). Once the body is
+    /// under way there is nothing to expect any more.
+    pub(super) async fn expect(
+        session: &mut Session,
+        head: &mut RequestHeader,
+        context: &Context,
+    ) -> Result<()> {
+        if !head.headers.contains_key(header::EXPECT) {
+            return Ok(());
+        }
+        let under_way = context.replay.as_ref().is_none_or(Replay::under_way);
+        let relayed = head.version == Version::HTTP_11 && takes_continue(session);
+        if relayed && !under_way {
+            return Ok(());
+        }
+        head.remove_header(&header::EXPECT);
+        if takes_continue(session) && !under_way && !answer::answered(session) {
+            session.write_continue_response().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is a WebSocket handshake, the one kind of upgrade that pingora forwards.
+fn upgrades(head: &RequestHeader) -> bool {
+    head.version == Version::HTTP_11
+        && head
+            .headers
+            .get(header::UPGRADE)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// Nothing was sent yet, so any request may try the next address.
+pub(super) fn after_failed_connect(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let addresses = context
+        .admission
+        .as_ref()
+        .map_or(0, |a| a.route.upstream.addresses.load().len());
+    context.attempts.refused += 1;
+    error.set_retry(context.attempts.refused < addresses.min(MAX_CONNECTS));
+    error
+}
+
+/// Decides for every error of an attempt whether another follows. pingora panics on an
+/// undecided one.
+pub(super) fn after_failed_attempt(
+    session: &Session,
+    context: &mut Context,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
+    if context.attempts.replaying {
+        error.set_retry(true);
+        return error;
+    }
+    let untouched = unprocessed(&error);
+    error.retry.decide_reuse(reused);
+    let safe = untouched || session.req_header().method.is_idempotent();
+    let whole = context
+        .replay
+        .as_ref()
+        .is_none_or(|r| r.replayable() == Replayable::Yes);
+    let again = error.retry()
+        && safe
+        && whole
+        && context.rejection.is_none()
+        && !answer::answered(session)
+        && context.attempts.stale < MAX_STALE;
+    if again {
+        context.attempts.stale += 1;
+        tracing::debug!(cause = failure::cause(&error), "trying another connection");
+    }
+    error.set_retry(again);
+    error
+}
+
+/// Whether the upstream said that it did not process the request (RFC 9113 §8.7): safe to
+/// send again whatever the method. pingora marks those as decided; the one other error
+/// that it marks so is an invalid answer.
+fn unprocessed(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true))
+        && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
+}

@@ -1,0 +1,64 @@
+//! The upstream answered 401.
+
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+
+use super::{Hooks, decided};
+use crate::clock::UnixMillis;
+use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Replayed};
+use crate::gateway::outcome::UnauthorizedReason;
+use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
+use crate::proxy::context::Context;
+use crate::proxy::replay::Replay;
+
+/// Replays that one request gets at the utmost: one with the right time, one with other
+/// credentials. The gateway keeps count; this is in case it does not.
+const MAX_REPLAYS: usize = 2;
+
+impl Hooks {
+    /// `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
+    /// with an answer of hawkgate's own.
+    pub(super) async fn recover(&self, head: &ResponseHeader, context: &mut Context) -> Result<()> {
+        let Some(admission) = &mut context.admission else {
+            return Ok(());
+        };
+        let replayable = if context.unauthorized.len() < MAX_REPLAYS {
+            context
+                .replay
+                .as_ref()
+                .map_or(Replayable::Yes, Replay::replayable)
+        } else {
+            Replayable::No(UnauthorizedReason::StillUnauthorized)
+        };
+        let answer = UpstreamAnswer { date: date(head) };
+        match context.gateway.recover(admission, answer, replayable).await {
+            Recovery::PassThrough(reason) => {
+                context.saw_401(PassedThrough, reason);
+                Ok(())
+            }
+            Recovery::Refuse(reason, rejection) => {
+                context.saw_401(PassedThrough, reason);
+                Err(decided(context, *rejection))
+            }
+            Recovery::Replay(reason) => {
+                context.saw_401(Replayed, reason);
+                context.attempts.replaying = true;
+                let mut error = Error::explain(ErrorType::HTTPStatus(401), "to be replayed");
+                error.as_up();
+                error.set_retry(true);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The answer's `Date` (RFC 9110 §6.6.1).
+fn date(head: &ResponseHeader) -> Option<UnixMillis> {
+    let text = head.headers.get(header::DATE)?.to_str().ok()?;
+    let since = httpdate::parse_http_date(text)
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    Some(UnixMillis(i64::try_from(since.as_millis()).ok()?))
+}

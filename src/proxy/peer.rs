@@ -1,0 +1,173 @@
+//! From a route's upstream to what pingora connects to.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use pingora::protocols::TcpKeepalive;
+use pingora::protocols::tls::CaType;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::gateway::Gateway;
+use crate::gateway::route::Upstream;
+
+/// Streams that one HTTP/2 connection to an upstream carries at once, as servers commonly
+/// allow; pingora's own default is one.
+const MAX_H2_STREAMS: usize = 100;
+
+/// How long an upgraded connection may be silent. WebSockets are kept open for hours, and
+/// the read timeout cannot be changed once the connection is made.
+pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
+
+/// Finds dead connections under long polls before the read timeout does.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_mins(1),
+    interval: Duration::from_secs(15),
+    count: 3,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+};
+
+/// Why a CA file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("CA file {}: {cause}", .path.display())]
+pub struct CaError {
+    path: PathBuf,
+    cause: String,
+}
+
+/// Whether `path` holds CA certificates that an upstream can be verified with. Requests
+/// to it fail when it does not, so ask at start.
+///
+/// # Errors
+/// When the file cannot be read or has no or malformed certificates.
+pub fn check_ca(path: &Path) -> Result<(), CaError> {
+    load(path).map(drop)
+}
+
+/// Chooses addresses and remembers CAs.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    turn: AtomicUsize,
+    cas: Mutex<Cas>,
+}
+
+/// The CAs that one configuration names, read when first needed.
+#[derive(Debug, Default)]
+struct Cas {
+    of: Weak<Gateway>,
+    by_path: HashMap<PathBuf, Ca>,
+}
+
+/// A CA file as read once.
+#[derive(Clone)]
+struct Ca {
+    certificates: Arc<CaType>,
+    /// Keeps connections that were verified by different CAs apart in the pool, which
+    /// does not look at the CA itself.
+    group: u64,
+}
+
+impl std::fmt::Debug for Ca {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ca({} certificates)", self.certificates.len())
+    }
+}
+
+impl Peers {
+    /// Where the next request begins in a list of addresses.
+    pub(super) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and patience.
+    pub(super) fn peer(
+        &self,
+        gateway: &Arc<Gateway>,
+        upstream: &Upstream,
+        address: SocketAddr,
+        upgrade: bool,
+    ) -> Result<HttpPeer, CaError> {
+        // The SNI must never be empty: pingora then verifies nothing at all.
+        let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
+        let timeouts = &upstream.timeouts;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(timeouts.connect);
+        // TCP, then TLS.
+        options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
+        options.read_timeout = Some(if upgrade {
+            UPGRADED_IDLE
+        } else {
+            timeouts.read
+        });
+        options.write_timeout = Some(timeouts.write);
+        options.idle_timeout = Some(timeouts.idle);
+        options.tcp_keepalive = Some(TCP_KEEPALIVE);
+        options.max_h2_streams = MAX_H2_STREAMS;
+        options.alpn = match (upstream.http2, upstream.tls) {
+            (true, true) if !upgrade => ALPN::H2H1,
+            (true, false) => ALPN::H2,
+            _ => ALPN::H1,
+        };
+        if let Some(path) = upstream.ca.as_ref().filter(|_| upstream.tls) {
+            let ca = self.ca(gateway, path)?;
+            options.ca = Some(ca.certificates);
+            peer.group_key = ca.group;
+        }
+        Ok(peer)
+    }
+
+    fn ca(&self, gateway: &Arc<Gateway>, path: &Path) -> Result<Ca, CaError> {
+        static GROUP: AtomicU64 = AtomicU64::new(1);
+        let mut cas = self.cas.lock().unwrap_or_else(PoisonError::into_inner);
+        // A weak pointer keeps the address from being used again: equal means the same.
+        if !std::ptr::eq(cas.of.as_ptr(), Arc::as_ptr(gateway)) {
+            *cas = Cas {
+                of: Arc::downgrade(gateway),
+                by_path: HashMap::new(),
+            };
+        }
+        if let Some(ca) = cas.by_path.get(path) {
+            return Ok(ca.clone());
+        }
+        let ca = Ca {
+            certificates: load(path)?,
+            group: GROUP.fetch_add(1, Ordering::Relaxed),
+        };
+        cas.by_path.insert(path.to_owned(), ca.clone());
+        Ok(ca)
+    }
+}
+
+fn load(path: &Path) -> Result<Arc<CaType>, CaError> {
+    let unusable = |cause: String| CaError {
+        path: path.to_owned(),
+        cause,
+    };
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| unusable(e.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable("holds no PEM certificate".into()));
+    }
+    let mut wrapped = Vec::with_capacity(certificates.len());
+    for certificate in certificates {
+        // Both parsers that will see it have to agree, for pingora's panics if it does not.
+        RootCertStore::empty()
+            .add(certificate.clone())
+            .map_err(|e| unusable(e.to_string()))?;
+        let raw = certificate.to_vec();
+        if x509_parser::parse_x509_certificate(&raw).is_err() {
+            return Err(unusable("holds a malformed certificate".into()));
+        }
+        wrapped.push(WrappedX509::new(raw, parse_x509));
+    }
+    Ok(wrapped.into())
+}

@@ -1,0 +1,131 @@
+//! Request bodies kept so that a request can be sent again after a 401.
+//!
+//! pingora's own buffer ends at 64 KiB, and a retry forced past it truncates the upload.
+//! So every request with a body is read through a [`Player`]: it keeps what it reads, up
+//! to a cap per request and a budget for all of them, and on a replay plays that back
+//! before it goes on reading from the caller. Past the cap or the budget nothing is kept
+//! any more, the body streams on, and the request cannot be sent again.
+
+mod budget;
+mod player;
+mod tape;
+#[cfg(test)]
+mod tests;
+
+pub use budget::Budget;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+
+use crate::config::Limits;
+use crate::gateway::Replayable;
+use player::Player;
+use tape::Tape;
+
+/// What bounds one request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BodyLimits {
+    /// Bytes that a caller may send; any number when `None`.
+    pub(super) body: Option<u64>,
+    /// Between two reads of a body, and for one write to a caller.
+    pub(super) timeout: Duration,
+    /// Bytes up to which a body can be sent again.
+    pub(super) replay: usize,
+}
+
+impl From<&Limits> for BodyLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            body: limits.body,
+            timeout: limits.body_timeout,
+            replay: limits.replay_body,
+        }
+    }
+}
+
+/// The hold that a request's context has on its kept body. Everything is released when
+/// it and the session are dropped.
+pub(super) struct Replay {
+    shared: Arc<Shared>,
+}
+
+/// What player and context share.
+struct Shared {
+    tape: Mutex<Tape>,
+    /// Where a dropped player leaves the caller's session.
+    returned: Mutex<Option<Box<ServerSession>>>,
+}
+
+impl Shared {
+    fn tape(&self) -> MutexGuard<'_, Tape> {
+        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Replay {
+    /// From here on `session`'s body is kept as it is read. `announced` is its
+    /// `Content-Length`, if it has one.
+    pub(super) fn begin(
+        session: &mut Session,
+        limits: BodyLimits,
+        budget: &Arc<Budget>,
+        announced: Option<u64>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            tape: Mutex::new(Tape::new(budget, limits.replay, announced)),
+            returned: Mutex::new(None),
+        });
+        let real = std::mem::replace(&mut session.downstream_session, absent());
+        let player = Player::new(real, Arc::clone(&shared), limits);
+        *session.downstream_session = ServerSession::Custom(Box::new(player));
+        Self { shared }
+    }
+
+    /// Whether all that was read of the body could be sent once more.
+    pub(super) fn replayable(&self) -> Replayable {
+        self.shared.tape().replayable()
+    }
+
+    /// The next attempt reads the body from its beginning.
+    pub(super) fn rewind(&self) {
+        self.shared.tape().rewind();
+    }
+
+    /// There will be no further attempt: gives the memory back.
+    pub(super) fn spend(&self) {
+        self.shared.tape().spend();
+    }
+
+    /// Whether the caller sends a body already, or was told to.
+    pub(super) fn under_way(&self) -> bool {
+        let tape = self.shared.tape();
+        tape.continued || tape.begun()
+    }
+
+    /// Puts the caller's own session back, so that its connection can be kept alive. A
+    /// second call changes nothing.
+    pub(super) fn restore(&self, session: &mut Session) {
+        self.shared.tape().close();
+        if !session.downstream_session.is_custom() {
+            return;
+        }
+        // The session types of this trait cannot be taken apart again, so the player hands
+        // its session over when it is dropped.
+        drop(std::mem::replace(&mut session.downstream_session, absent()));
+        if let Some(real) = self.shared.returned().take() {
+            session.downstream_session = real;
+        }
+    }
+}
+
+/// Stands where a session was moved out; never asked anything.
+fn absent() -> Box<ServerSession> {
+    Box::new(ServerSession::Custom(Box::new(())))
+}

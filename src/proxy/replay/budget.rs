@@ -1,0 +1,106 @@
+//! The memory that all kept bodies share (`limits.replay_memory`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that kept bodies may use, all requests together.
+#[derive(Debug)]
+pub struct Budget {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// At most `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+        })
+    }
+
+    /// Another limit from now on; what is in use stays.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bytes in use now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|total| *total <= limit)
+            })
+            .is_ok()
+    }
+}
+
+/// One request's share; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Share {
+    pub(super) fn none_of(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            bytes: 0,
+        }
+    }
+
+    /// `false`, and unchanged, when the budget has not so much left.
+    #[must_use]
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let granted = self.budget.take(bytes);
+        if granted {
+            self.bytes += bytes;
+        }
+        granted
+    }
+
+    pub(super) fn release(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_up_to_its_limit_and_takes_back_on_drop() {
+        let budget = Budget::new(100);
+        let mut first = Share::none_of(&budget);
+        assert!(first.grow(60));
+        let mut second = Share::none_of(&budget);
+        assert!(!second.grow(41));
+        assert!(second.grow(40));
+        assert_eq!(budget.used(), 100);
+        drop(first);
+        assert_eq!(budget.used(), 40);
+        second.release();
+        second.release();
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn does_not_overflow() {
+        let budget = Budget::new(usize::MAX);
+        let mut share = Share::none_of(&budget);
+        assert!(share.grow(usize::MAX));
+        assert!(!share.grow(1));
+    }
+}

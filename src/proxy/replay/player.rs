@@ -1,0 +1,324 @@
+//! The session that pingora sees in place of a caller's own while its body can be
+//! replayed: reads go through the tape, writes to the caller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderMap, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, Result};
+
+use super::tape::Played;
+use super::{BodyLimits, Shared, absent};
+use crate::gateway::Replayable;
+
+/// A caller's session whose body can be read again from the beginning.
+pub(super) struct Player {
+    real: Box<ServerSession>,
+    shared: Arc<Shared>,
+    limits: BodyLimits,
+    received: u64,
+    expects_continue: bool,
+}
+
+impl Player {
+    pub(super) fn new(
+        mut real: Box<ServerSession>,
+        shared: Arc<Shared>,
+        limits: BodyLimits,
+    ) -> Self {
+        // pingora would give up the connection at any answer before the body's end, be it
+        // only a 100 Continue; `before_head` does so where it is needed.
+        real.set_close_on_response_before_downstream_finish(false);
+        let expects_continue = real.req_header().headers.contains_key(http::header::EXPECT);
+        Self {
+            real,
+            shared,
+            limits,
+            received: 0,
+            expects_continue,
+        }
+    }
+
+    /// The piece to play next; `None` to read on from the caller.
+    fn play(&self) -> Result<Option<Bytes>> {
+        match self.shared.tape().play() {
+            Played::Piece(piece) => Ok(Some(piece)),
+            Played::Live => Ok(None),
+            Played::Torn => Error::e_explain(
+                ErrorType::InternalError,
+                "asked to replay a body that was not kept",
+            ),
+        }
+    }
+
+    /// Reads from the caller what was not read before, and keeps it.
+    async fn read_live(&mut self) -> Result<Option<Bytes>> {
+        let read = self.real.read_request_body();
+        // pingora times HTTP/1 reads by itself, HTTP/2 reads not at all.
+        let piece = match tokio::time::timeout(self.limits.timeout, read).await {
+            Ok(piece) => piece?,
+            Err(_) => return Error::e_explain(ErrorType::HTTPStatus(408), "the body stalled"),
+        };
+        if let Some(piece) = &piece {
+            self.count(piece)?;
+            self.shared.tape().record(piece);
+        }
+        Ok(piece)
+    }
+
+    fn count(&mut self, piece: &Bytes) -> Result<()> {
+        self.received += piece.len() as u64;
+        if self.limits.body.is_some_and(|limit| self.received > limit) {
+            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is over the limit");
+        }
+        Ok(())
+    }
+
+    /// The upstream wants no more of the body (its answer came early): reads the rest, so
+    /// that the caller gets to see the answer instead of a reset. Still kept, for that
+    /// answer can be a 401.
+    async fn read_rest(&mut self) -> Result<()> {
+        while !self.real.is_http2() && !self.real.is_body_done() {
+            match self.read_live().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // The answer is under way; the connection ends with it.
+                Err(e) if matches!(e.etype(), ErrorType::HTTPStatus(_)) => {
+                    self.real.set_keepalive(None);
+                    std::future::pending::<()>().await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Called before each answer head. `false`: leave it out.
+    fn before_head(&mut self, head: &ResponseHeader) -> bool {
+        let mut tape = self.shared.tape();
+        if head.status == StatusCode::CONTINUE {
+            // Each attempt may bring one; the caller asked once.
+            return !std::mem::replace(&mut tape.continued, true);
+        }
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return true;
+        }
+        // A caller that waits for 100 and gets a final answer may or may not send the body
+        // now: what comes next on this connection could be either (RFC 9110 §10.1.1).
+        if self.expects_continue && !tape.continued && !tape.begun() {
+            drop(tape);
+            if !self.real.is_body_done() {
+                self.real.set_keepalive(None);
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let real = std::mem::replace(&mut self.real, absent());
+        *self.shared.returned() = Some(real);
+    }
+}
+
+#[async_trait]
+impl CustomSession for Player {
+    fn req_header(&self) -> &RequestHeader {
+        self.real.req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.real.req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        if self.real.was_upgraded() {
+            return self.real.read_request_body().await;
+        }
+        match self.play()? {
+            Some(piece) => Ok(Some(piece)),
+            None => self.read_live().await,
+        }
+    }
+
+    /// Cancel-safe: between taking a piece and returning it nothing is awaited.
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if self.real.was_upgraded() {
+            return self.real.read_body_or_idle(no_body_expected).await;
+        }
+        if no_body_expected {
+            self.read_rest().await?;
+        } else if let Some(piece) = self.play()? {
+            return Ok(Some(piece));
+        } else if !self.real.is_body_done() {
+            return self.read_live().await;
+        }
+        self.real.read_body_or_idle(true).await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.real.drain_request_body().await
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.shared.tape().played() && self.real.is_body_done()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.real.is_body_empty()
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        if self.before_head(&head) {
+            self.real.write_response_header(head).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.write_response_header(Box::new(head.clone()), end)
+            .await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.real.write_response_body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.real.write_response_trailers(trailers).await
+    }
+
+    async fn response_duplex_vec(&mut self, mut tasks: Vec<HttpTask>) -> Result<bool> {
+        tasks.retain(|task| match task {
+            HttpTask::Header(head, _) => self.before_head(head),
+            _ => true,
+        });
+        if tasks.is_empty() {
+            return Ok(false);
+        }
+        self.real.response_duplex_vec(tasks).await
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.real.set_read_timeout(timeout);
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.real.get_read_timeout()
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.real.set_write_timeout(timeout);
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.real.get_write_timeout()
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.real.set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.real.get_total_drain_timeout()
+    }
+
+    fn request_summary(&self) -> String {
+        // Goes to logs: no path, no query.
+        self.real.req_header().method.to_string()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.real.response_written()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        self.real.shutdown().await;
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.real.finish_body().await
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.real.body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.real.body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.real.digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.real.digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.real.client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.real.server_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.real.to_h1_raw()
+    }
+
+    /// Keeps nothing: the tape does, and counts it.
+    fn enable_retry_buffering(&mut self) {}
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.shared.tape().replayable() != Replayable::Yes
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        None
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        self.real.is_upgrade_req()
+    }
+
+    fn was_upgraded(&self) -> bool {
+        self.real.was_upgraded()
+    }
+}

@@ -1,0 +1,117 @@
+//! Header hygiene: what of a request goes upstream, what of an answer comes back.
+//!
+//! hawkgate owns whatever names a party, a hop or a credential, because the upstream's
+//! signature check and its trust depend on it (taskcluster.md §4). Everything else passes
+//! as it is. No `Via` is added: upstreams switch compression off when they see one.
+
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Version};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::gateway::route::Upstream;
+use names::Fate;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id taken over from a caller.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Makes `head`, a copy of the caller's, one that is hawkgate's own. What is left to do
+/// is to sign it.
+pub(super) fn request(
+    head: &mut RequestHeader,
+    upstream: &Upstream,
+    peer: Option<IpAddr>,
+    request_id: &str,
+) -> Result<()> {
+    // pingora leaves these only on a WebSocket handshake, in its own words.
+    let upgrade = head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11;
+    for name in doomed(&head.headers, |name| names::in_request(name, upgrade)) {
+        head.remove_header(&name);
+    }
+    join_cookies(head)?;
+    head.insert_header(header::HOST, upstream.authority.clone())?;
+    let scheme = if upstream.tls { "https" } else { "http" };
+    head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    head.insert_header(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
+    if let Some(peer) = peer {
+        head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
+    }
+    head.insert_header(X_REQUEST_ID, request_id)
+}
+
+/// Takes out of an upstream's answer what is not for the caller.
+pub(super) fn response(head: &mut ResponseHeader) {
+    let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    for name in doomed(&head.headers, |name| names::in_response(name, upgrade)) {
+        head.remove_header(&name);
+    }
+}
+
+/// The same for trailers.
+pub(super) fn trailers(trailers: &mut HeaderMap) {
+    for name in doomed(trailers, |name| names::in_response(name, false)) {
+        trailers.remove(&name);
+    }
+}
+
+/// Which headers have to go: by their own name, or because `Connection` nominates them
+/// (RFC 9110 §7.6.1). Usually few, often none.
+fn doomed(headers: &HeaderMap, fate: impl Fn(&str) -> Fate) -> Vec<HeaderName> {
+    let nominated = |name: &HeaderName| {
+        headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .any(|token| {
+                token
+                    .trim_ascii()
+                    .eq_ignore_ascii_case(name.as_str().as_bytes())
+            })
+    };
+    let connection = headers.contains_key(header::CONNECTION);
+    headers
+        .keys()
+        .filter(|name| match fate(name.as_str()) {
+            Fate::Goes => true,
+            Fate::Stays => connection && nominated(name),
+            Fate::Needed => false,
+        })
+        .cloned()
+        .collect()
+}
+
+/// HTTP/2 may split a cookie into several fields; HTTP/1.1 servers expect one (RFC 9113
+/// §8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> Result<()> {
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    head.insert_header(header::COOKIE, joined)
+}
+
+/// The caller's own request id, if it is a plain one: short, and nothing in it that could
+/// do harm in a log.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(X_REQUEST_ID).iter();
+    let id = values.next()?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let fits = !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(plain);
+    (fits && values.next().is_none()).then_some(id)
+}

@@ -1,0 +1,176 @@
+use super::super::jwks::key_client;
+use super::super::jwks::tests::Server;
+use super::*;
+use serde_json::json;
+
+const OIDC: &str = "/.well-known/openid-configuration";
+const OAUTH: &str = "/.well-known/oauth-authorization-server";
+const KEYS: &str = "{\"keys\":[]}";
+
+/// For the server itself as the issuer, written with `path`.
+fn discovered(server: &Server, path: &str) -> DiscoveredKeys {
+    DiscoveredKeys::new(&issuer(server, path), key_client().unwrap())
+}
+
+fn issuer(server: &Server, path: &str) -> String {
+    format!("{}{path}", server.url.as_str().trim_end_matches('/'))
+}
+
+fn metadata(issuer: &str, jwks_uri: &str) -> String {
+    json!({"issuer": issuer, "jwks_uri": jwks_uri, "x": [1]}).to_string()
+}
+
+#[test]
+fn where_metadata_is() {
+    for (issuer, oidc, oauth) in [
+        (
+            "https://a.example",
+            "https://a.example/.well-known/openid-configuration",
+            "https://a.example/.well-known/oauth-authorization-server",
+        ),
+        (
+            "https://a.example/",
+            "https://a.example/.well-known/openid-configuration",
+            "https://a.example/.well-known/oauth-authorization-server",
+        ),
+        (
+            "https://a.example:8443/realms/x",
+            "https://a.example:8443/realms/x/.well-known/openid-configuration",
+            "https://a.example:8443/.well-known/oauth-authorization-server/realms/x",
+        ),
+        (
+            "https://a.example/realms/x/",
+            "https://a.example/realms/x/.well-known/openid-configuration",
+            "https://a.example/.well-known/oauth-authorization-server/realms/x",
+        ),
+    ] {
+        let url = Url::parse(issuer).unwrap();
+        assert_eq!(oidc_location(&url).as_str(), oidc);
+        assert_eq!(oauth_location(&url).as_str(), oauth);
+    }
+}
+
+#[tokio::test]
+async fn finds_keys_by_either_metadata() {
+    for (path, location) in [
+        ("/", OIDC.to_owned()),
+        ("", OIDC.to_owned()),
+        ("/t", format!("/t{OIDC}")),
+        ("/t/", format!("{OAUTH}/t")),
+        ("", OAUTH.to_owned()),
+    ] {
+        let server = Server::start().await;
+        server.serve("/keys", "cache-control: max-age=99\r\n", KEYS);
+        let jwks_uri = server.at("/keys");
+        server.serve(
+            &location,
+            "",
+            &metadata(&issuer(&server, path), jwks_uri.as_str()),
+        );
+        let keys = discovered(&server, path).fetch().await.unwrap();
+        assert_eq!(keys.document, KEYS.as_bytes(), "{location}");
+        assert_eq!(keys.max_age, Some(std::time::Duration::from_secs(99)));
+    }
+}
+
+#[tokio::test]
+async fn metadata_must_be_the_issuers_own_to_the_byte() {
+    let server = Server::start().await;
+    server.serve("/keys", "", KEYS);
+    let jwks_uri = server.at("/keys");
+    let own = issuer(&server, "");
+    for foreign in [
+        format!("{own}/"),
+        own.to_uppercase(),
+        "https://evil.example".into(),
+        String::new(),
+    ] {
+        for location in [OIDC, OAUTH] {
+            server.serve(location, "", &metadata(&foreign, jwks_uri.as_str()));
+        }
+        let error = discovered(&server, "")
+            .fetch()
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("another issuer"), "{error}");
+    }
+    for unreadable in [
+        "<html>".to_owned(),
+        json!({ "issuer": own }).to_string(),
+        json!({"issuer": [own], "jwks_uri": jwks_uri.as_str()}).to_string(),
+        format!("{{\"issuer\":\"{own}\",\"issuer\":\"x\",\"jwks_uri\":\"{jwks_uri}\"}}"),
+    ] {
+        server.serve(OIDC, "", &unreadable);
+        assert!(
+            discovered(&server, "").fetch().await.is_err(),
+            "{unreadable}"
+        );
+    }
+    assert!(!server.asked().contains(&"/keys".to_owned()));
+}
+
+#[test]
+fn a_jwks_uri_is_https_or_both_are_local() {
+    let found = |issuer: &str, jwks_uri: &str| {
+        let keys = DiscoveredKeys::new(issuer, key_client().unwrap());
+        let url = Url::parse(issuer).unwrap();
+        keys.jwks_uri(&url, metadata(issuer, jwks_uri).as_bytes())
+            .is_ok()
+    };
+    for (issuer, jwks_uri, expected) in [
+        ("https://a.example", "https://a.example/keys", true),
+        ("https://a.example", "https://keys.example/", true),
+        ("https://a.example", "http://a.example/keys", false),
+        ("https://a.example", "http://127.0.0.1/keys", false),
+        ("https://a.example", "https://localhost/keys", false),
+        ("https://a.example", "file:///etc/passwd", false),
+        ("https://a.example", "/keys", false),
+        ("http://localhost:1", "http://127.0.0.1:2/keys", true),
+        ("http://localhost:1", "http://[::1]:2/keys", true),
+        ("http://localhost:1", "http://a.example/keys", false),
+    ] {
+        assert_eq!(found(issuer, jwks_uri), expected, "{issuer} {jwks_uri}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_is_read_seldom_and_again_when_keys_have_moved() {
+    let server = Server::start().await;
+    let own = issuer(&server, "");
+    server.serve("/old", "", KEYS);
+    server.serve("/new", "", "{\"keys\":[1]}");
+    server.serve(OIDC, "", &metadata(&own, server.at("/old").as_str()));
+    let keys = discovered(&server, "");
+    for _ in 0..USES {
+        keys.fetch().await.unwrap();
+    }
+    let expected = [vec![OIDC], vec!["/old"; USES as usize]].concat();
+    assert_eq!(server.asked(), expected);
+    keys.fetch().await.unwrap();
+    assert_eq!(server.asked(), [OIDC, "/old"], "once in a while");
+    server.stop("/old");
+    server.serve(OIDC, "", &metadata(&own, server.at("/new").as_str()));
+    assert_eq!(keys.fetch().await.unwrap().document, b"{\"keys\":[1]}");
+    assert_eq!(server.asked(), ["/old", OIDC, "/new"]);
+}
+
+#[tokio::test]
+async fn keys_can_be_had_while_the_metadata_cannot() {
+    let server = Server::start().await;
+    server.serve("/keys", "", KEYS);
+    server.serve(
+        OIDC,
+        "",
+        &metadata(&issuer(&server, ""), server.at("/keys").as_str()),
+    );
+    let keys = discovered(&server, "");
+    keys.fetch().await.unwrap();
+    server.stop(OIDC);
+    for _ in 0..2 * USES {
+        keys.fetch().await.unwrap();
+    }
+    server.stop("/keys");
+    let error = keys.fetch().await.unwrap_err().to_string();
+    assert!(error.starts_with("discovery failed"), "{error}");
+}

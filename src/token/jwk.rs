@@ -1,0 +1,295 @@
+//! JWK Sets (RFC 7517): which of an issuer's keys can verify what. Keys of unknown kind,
+//! for other uses or too weak are kept by name only, so that a token naming one is told
+//! so; they verify nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{self as sig, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{KeyFetchError, TokenError};
+use crate::config::Algorithm;
+
+/// The largest JWK Set read, in bytes (identity.md §A).
+pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+
+/// The most keys that a JWK Set may hold; more make it unusable.
+const MAX_KEYS: usize = 100;
+
+/// How many keys of one `kid` are tried; RFC 7517 §4.5 wants only one.
+const MAX_SAME_KID: usize = 4;
+
+/// The longest `kid`, in bytes.
+pub(super) const MAX_KID_BYTES: usize = 512;
+
+/// RSA moduli accepted, in bits (RFC 7518 §3.3; the upper end bounds the work).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// An issuer's keys.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+}
+
+/// Checks signatures of one algorithm with one key.
+pub(super) type Verifier = Arc<ParsedPublicKey>;
+
+/// Why no key was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// There is none of this name, or without a name none that fits.
+    Missing,
+    /// Without a name, several fit.
+    Ambiguous,
+    /// The one of this name is for something else.
+    Unsuitable,
+}
+
+impl From<NoKey> for TokenError {
+    fn from(no_key: NoKey) -> Self {
+        match no_key {
+            NoKey::Missing => Self::UnknownKey,
+            NoKey::Ambiguous => Self::KeyIdMissing,
+            NoKey::Unsuitable => Self::UnsuitableKey,
+        }
+    }
+}
+
+impl KeySet {
+    /// Reads a JWK Set, preparing keys for `algorithms`.
+    ///
+    /// # Errors
+    /// When the document is too large, is no JWK Set or has too many keys; never because
+    /// of a single key.
+    pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyFetchError> {
+        #[derive(Deserialize)]
+        struct Document {
+            keys: Vec<Value>,
+        }
+        let unusable = |why: &str| KeyFetchError(format!("the JWK Set {why}"));
+        if document.len() > MAX_DOCUMENT_BYTES {
+            return Err(unusable("is larger than 256 KiB"));
+        }
+        let Document { keys } = serde_json::from_slice(document)
+            .map_err(|_| unusable("is not a JSON object with a list \"keys\""))?;
+        if keys.len() > MAX_KEYS {
+            return Err(unusable("has more than 100 keys"));
+        }
+        let mut set = Self::default();
+        for jwk in keys.iter().filter_map(Value::as_object) {
+            if let Some(key) = Key::read(jwk, algorithms)
+                && !set.keys.contains(&key)
+            {
+                set.keys.push(key);
+            }
+        }
+        set.keys
+            .sort_by(|a, b| (&a.kid, &a.material).cmp(&(&b.kid, &b.material)));
+        Ok(set)
+    }
+
+    /// Whether no key can verify anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.iter().all(|key| key.verifiers.is_empty())
+    }
+
+    /// The key named `kid`, or without a name the only one that fits `algorithm`. More
+    /// than one come back only where the issuer has given several keys the same name.
+    pub(super) fn select(
+        &self,
+        algorithm: Algorithm,
+        kid: Option<&str>,
+    ) -> Result<Vec<Verifier>, NoKey> {
+        let mut named = self
+            .keys
+            .iter()
+            .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
+            .peekable();
+        if named.peek().is_none() {
+            return Err(NoKey::Missing);
+        }
+        let mut fitting: Vec<_> = named.filter_map(|key| key.verifier(algorithm)).collect();
+        match (fitting.len(), kid) {
+            (0, None) => Err(NoKey::Missing),
+            (0, Some(_)) => Err(NoKey::Unsuitable),
+            (2.., None) => Err(NoKey::Ambiguous),
+            _ => {
+                fitting.truncate(MAX_SAME_KID);
+                Ok(fitting)
+            }
+        }
+    }
+}
+
+/// The public numbers of a key, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Material {
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    P256([u8; 65]),
+    P384([u8; 97]),
+    Ed25519([u8; 32]),
+    Unusable,
+}
+
+struct Key {
+    kid: Option<Box<str>>,
+    material: Material,
+    verifiers: Vec<(Algorithm, Verifier)>,
+}
+
+/// Two keys are equal when they verify the same: same name, numbers and algorithms.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let algorithms = |key: &'_ Self| key.verifiers.iter().map(|(a, _)| *a).collect::<Vec<_>>();
+        self.kid == other.kid
+            && self.material == other.material
+            && algorithms(self) == algorithms(other)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    /// `None` for what can neither be named nor used.
+    fn read(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Self> {
+        let kid = match jwk.get("kid") {
+            None => None,
+            Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str().into()),
+            Some(_) => return None,
+        };
+        let material = if is_for_verifying(jwk) {
+            Material::read(jwk)
+        } else {
+            Material::Unusable
+        };
+        let verifiers: Vec<_> = algorithms
+            .iter()
+            .filter(|algorithm| is_for_algorithm(jwk, **algorithm))
+            .filter_map(|algorithm| Some((*algorithm, Arc::new(material.prepare(*algorithm)?))))
+            .collect();
+        (kid.is_some() || !verifiers.is_empty()).then_some(Self {
+            kid,
+            material,
+            verifiers,
+        })
+    }
+
+    fn verifier(&self, algorithm: Algorithm) -> Option<Verifier> {
+        let (_, verifier) = self.verifiers.iter().find(|(a, _)| *a == algorithm)?;
+        Some(Arc::clone(verifier))
+    }
+}
+
+/// `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verifying, and it is a public key: a
+/// private one that was published proves nothing.
+fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
+    let use_allows = jwk.get("use").is_none_or(|v| v == "sig");
+    let ops_allow = jwk.get("key_ops").is_none_or(|v| {
+        v.as_array()
+            .is_some_and(|ops| ops.iter().any(|op| op == "verify"))
+    });
+    use_allows && ops_allow && !jwk.contains_key("d")
+}
+
+/// The JWK's own `alg` (RFC 7517 §4.4) allows `algorithm`. `EdDSA` and `Ed25519` are two
+/// names of one algorithm here (RFC 9864 §2.2).
+fn is_for_algorithm(jwk: &Map<String, Value>, algorithm: Algorithm) -> bool {
+    let same = |name: &str| match algorithm {
+        Algorithm::EdDSA | Algorithm::Ed25519 => name == "EdDSA" || name == "Ed25519",
+        _ => name == algorithm.name(),
+    };
+    jwk.get("alg").is_none_or(|v| v.as_str().is_some_and(same))
+}
+
+impl Material {
+    fn read(jwk: &Map<String, Value>) -> Self {
+        let text = |name| jwk.get(name).and_then(Value::as_str).unwrap_or_default();
+        let number = |name| decode(text(name));
+        let material = match (text("kty"), text("crv")) {
+            ("RSA", _) => rsa(number("n"), number("e")),
+            ("EC", "P-256") => point(&number("x"), &number("y")).map(Self::P256),
+            ("EC", "P-384") => point(&number("x"), &number("y")).map(Self::P384),
+            ("OKP", "Ed25519") => number("x").try_into().ok().map(Self::Ed25519),
+            _ => None,
+        };
+        material.unwrap_or(Self::Unusable)
+    }
+
+    fn prepare(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
+        use Algorithm::{ES256, ES384, Ed25519, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+        let parsed = match (self, algorithm) {
+            (Self::Rsa { n, e }, RS256 | RS384 | RS512 | PS256 | PS384 | PS512) => {
+                RsaPublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?)
+            }
+            (Self::P256(point), ES256) => {
+                ParsedPublicKey::new(&sig::ECDSA_P256_SHA256_FIXED, point)
+            }
+            (Self::P384(point), ES384) => {
+                ParsedPublicKey::new(&sig::ECDSA_P384_SHA384_FIXED, point)
+            }
+            (Self::Ed25519(x), EdDSA | Ed25519) => ParsedPublicKey::new(&sig::ED25519, x),
+            _ => return None,
+        };
+        parsed.ok()
+    }
+}
+
+fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
+    Some(match algorithm {
+        Algorithm::RS256 => &sig::RSA_PKCS1_2048_8192_SHA256,
+        Algorithm::RS384 => &sig::RSA_PKCS1_2048_8192_SHA384,
+        Algorithm::RS512 => &sig::RSA_PKCS1_2048_8192_SHA512,
+        Algorithm::PS256 => &sig::RSA_PSS_2048_8192_SHA256,
+        Algorithm::PS384 => &sig::RSA_PSS_2048_8192_SHA384,
+        Algorithm::PS512 => &sig::RSA_PSS_2048_8192_SHA512,
+        _ => return None,
+    })
+}
+
+/// A modulus of acceptable size with an odd exponent of at least 3 (with 1, anything
+/// would be its own signature).
+fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
+    let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
+    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+    let odd = e.last()? % 2 == 1;
+    (RSA_BITS.contains(&bits) && odd && e.len() <= 4 && e != [1]).then_some(Material::Rsa { n, e })
+}
+
+/// Some issuers write an unsigned number with a sign byte (against RFC 7518 §6.3.1.1).
+fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
+    let zeros = bytes.iter().take_while(|b| **b == 0).count();
+    bytes.drain(..zeros);
+    bytes
+}
+
+/// An uncompressed point (SEC 1 §2.3.3) of exactly the curve's size (RFC 7518 §6.2.1.2).
+fn point<const N: usize>(x: &[u8], y: &[u8]) -> Option<[u8; N]> {
+    let half = N / 2;
+    (x.len() == half && y.len() == half)
+        .then(|| [&[4], x, y].concat().try_into().ok())
+        .flatten()
+}
+
+/// base64url; padding, which some issuers write, does no harm here. Empty when unreadable.
+fn decode(text: &str) -> Vec<u8> {
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &URL_SAFE,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    ENGINE.decode(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+use super::*;
+use crate::token::testing::{ED25519, OTHER_RSA, P256, P384, RSA, b64, jwks};
+use serde_json::json;
+
+fn parse(keys: &[Value]) -> KeySet {
+    KeySet::parse(&jwks(keys), Algorithm::ALL).unwrap()
+}
+
+fn selected(set: &KeySet, algorithm: Algorithm, kid: Option<&str>) -> Result<usize, NoKey> {
+    set.select(algorithm, kid).map(|verifiers| verifiers.len())
+}
+
+#[test]
+fn kty_and_crv_must_suit_the_algorithm() {
+    use Algorithm::*;
+    let set = parse(&[RSA.jwk(), P256.jwk(), P384.jwk(), ED25519.jwk()]);
+    let suiting: &[(&str, &[Algorithm])] = &[
+        ("rsa", &[RS256, RS384, RS512, PS256, PS384, PS512]),
+        ("p256", &[ES256]),
+        ("p384", &[ES384]),
+        ("ed25519", &[EdDSA, Ed25519]),
+    ];
+    for (kid, algorithms) in suiting {
+        for algorithm in Algorithm::ALL {
+            let expected = if algorithms.contains(algorithm) {
+                Ok(1)
+            } else {
+                Err(NoKey::Unsuitable)
+            };
+            assert_eq!(
+                selected(&set, *algorithm, Some(kid)),
+                expected,
+                "{kid} {algorithm:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn use_key_ops_and_alg_are_honoured() {
+    for (changes, expected) in [
+        (json!({}), Ok(1)),
+        (json!({"use": "sig"}), Ok(1)),
+        (json!({"use": "enc"}), Err(NoKey::Unsuitable)),
+        (json!({"use": ["sig"]}), Err(NoKey::Unsuitable)),
+        (json!({"key_ops": ["verify"]}), Ok(1)),
+        (json!({"key_ops": ["sign", "verify"]}), Ok(1)),
+        (json!({"key_ops": ["encrypt"]}), Err(NoKey::Unsuitable)),
+        (json!({"key_ops": []}), Err(NoKey::Unsuitable)),
+        (json!({"key_ops": "verify"}), Err(NoKey::Unsuitable)),
+        (json!({"alg": "RS256"}), Ok(1)),
+        (json!({"alg": "RS512"}), Err(NoKey::Unsuitable)),
+        (json!({"alg": "RSA-OAEP"}), Err(NoKey::Unsuitable)),
+        (json!({"alg": 1}), Err(NoKey::Unsuitable)),
+        (json!({"d": "AQAB"}), Err(NoKey::Unsuitable)),
+        (json!({"kty": "rsa"}), Err(NoKey::Unsuitable)),
+        (json!({"x5c": ["junk"], "x5t": "junk", "ext": true}), Ok(1)),
+    ] {
+        let set = parse(&[RSA.jwk_with(&changes)]);
+        assert_eq!(
+            selected(&set, Algorithm::RS256, Some("rsa")),
+            expected,
+            "{changes}"
+        );
+    }
+    let named = parse(&[ED25519.jwk_with(&json!({"alg": "EdDSA"}))]);
+    assert_eq!(selected(&named, Algorithm::Ed25519, Some("ed25519")), Ok(1));
+}
+
+#[test]
+fn weak_and_misshapen_keys_verify_nothing() {
+    let modulus = |bytes: usize, first: u8| {
+        let mut n = vec![0xff; bytes];
+        n[0] = first;
+        json!({"n": b64(n)})
+    };
+    for (key, changes) in [
+        (&*RSA, modulus(128, 0xff)),
+        (&*RSA, modulus(256, 0x7f)),
+        (&*RSA, modulus(1025, 0xff)),
+        (&*RSA, json!({"n": ""})),
+        (&*RSA, json!({"n": "!"})),
+        (&*RSA, json!({"n": null})),
+        (&*RSA, json!({"e": b64([1])})),
+        (&*RSA, json!({"e": b64([1, 0, 0])})),
+        (&*RSA, json!({"e": b64([1, 0, 0, 0, 1])})),
+        (&*RSA, json!({"e": ""})),
+        (&*P256, json!({"x": b64([1; 32])})),
+        (&*P256, json!({"x": b64([0; 33])})),
+        (&*P256, json!({"y": null})),
+        (&*P256, json!({"crv": "P-384"})),
+        (&*P256, json!({"crv": "secp256k1"})),
+        (&*ED25519, json!({"x": b64([0; 31])})),
+        (&*ED25519, json!({"crv": "X25519"})),
+        (&*ED25519, json!({"crv": "Ed448"})),
+    ] {
+        let set = parse(&[key.jwk_with(&changes)]);
+        assert!(set.is_empty(), "{changes}");
+        assert_eq!(
+            selected(&set, Algorithm::RS256, Some(key.kid)),
+            Err(NoKey::Unsuitable)
+        );
+    }
+    // The other end of the same measure: 2048 bits with a sign byte before them.
+    let n = RSA.jwk()["n"].as_str().unwrap().to_owned();
+    let padded = b64([vec![0], decode(&n)].concat());
+    let set = parse(&[RSA.jwk_with(&json!({ "n": padded }))]);
+    assert_eq!(set, parse(&[RSA.jwk()]));
+}
+
+#[test]
+fn what_is_unknown_is_tolerated() {
+    let set = parse(&[
+        json!({"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"}),
+        json!({"kty": "AKP", "kid": "pq", "alg": "ML-DSA-44", "pub": "AA"}),
+        json!({"kty": "EC", "crv": "P-521", "kid": "p521", "x": "AA", "y": "AA"}),
+        json!({"kty": 7}),
+        json!({"kid": {"no": "string"}}),
+        json!({}),
+        json!("no object"),
+        json!(null),
+        RSA.jwk(),
+    ]);
+    assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
+    for kid in ["secret", "pq", "p521"] {
+        let none = selected(&set, Algorithm::ES256, Some(kid));
+        assert_eq!(none, Err(NoKey::Unsuitable), "{kid}");
+    }
+    assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
+}
+
+#[test]
+fn without_a_kid_exactly_one_must_fit() {
+    let set = parse(&[RSA.jwk(), P256.jwk()]);
+    assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
+    assert_eq!(selected(&set, Algorithm::ES256, None), Ok(1));
+    assert_eq!(selected(&set, Algorithm::EdDSA, None), Err(NoKey::Missing));
+    let two = parse(&[RSA.jwk(), OTHER_RSA.jwk()]);
+    assert_eq!(
+        selected(&two, Algorithm::RS256, None),
+        Err(NoKey::Ambiguous)
+    );
+    // A key without a name is none for a token that names one.
+    let nameless = parse(&[RSA.jwk_with(&json!({"kid": null}))]);
+    assert_eq!(
+        selected(&nameless, Algorithm::RS256, Some("rsa")),
+        Err(NoKey::Missing)
+    );
+    assert_eq!(selected(&nameless, Algorithm::RS256, None), Ok(1));
+}
+
+#[test]
+fn keys_of_the_same_name() {
+    // Of different kinds: the algorithm decides.
+    let set = parse(&[RSA.jwk(), P256.jwk_with(&json!({"kid": "rsa"}))]);
+    assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
+    assert_eq!(selected(&set, Algorithm::ES256, Some("rsa")), Ok(1));
+    // Twice the same: one.
+    let twice = parse(&[RSA.jwk(), RSA.jwk()]);
+    assert_eq!(selected(&twice, Algorithm::RS256, None), Ok(1));
+    // Different ones: each is tried, a few at most.
+    let rotated = parse(&[RSA.jwk(), OTHER_RSA.jwk_with(&json!({"kid": "rsa"}))]);
+    assert_eq!(selected(&rotated, Algorithm::RS256, Some("rsa")), Ok(2));
+    let many: Vec<_> = (0..10)
+        .map(|_| crate::token::testing::TestKey::ed25519("same").jwk())
+        .collect();
+    assert_eq!(
+        selected(&parse(&many), Algorithm::EdDSA, Some("same")),
+        Ok(MAX_SAME_KID)
+    );
+}
+
+#[test]
+fn documents_are_bounded() {
+    let numbered = |n: usize| -> Vec<Value> {
+        (0..n)
+            .map(|i| ED25519.jwk_with(&json!({"kid": i.to_string()})))
+            .collect()
+    };
+    assert!(KeySet::parse(&jwks(&numbered(MAX_KEYS)), Algorithm::ALL).is_ok());
+    assert!(KeySet::parse(&jwks(&numbered(MAX_KEYS + 1)), Algorithm::ALL).is_err());
+    let mut document = jwks(&[RSA.jwk()]);
+    document.resize(MAX_DOCUMENT_BYTES, b' ');
+    assert!(KeySet::parse(&document, Algorithm::ALL).is_ok());
+    document.push(b' ');
+    assert!(KeySet::parse(&document, Algorithm::ALL).is_err());
+    for no_jwks in [
+        &b""[..],
+        b"[]",
+        b"{}",
+        b"{\"keys\":{}}",
+        b"<html>",
+        b"{\"keys\":[]",
+    ] {
+        assert!(KeySet::parse(no_jwks, Algorithm::ALL).is_err());
+    }
+    let overlong = "k".repeat(MAX_KID_BYTES + 1);
+    let set = parse(&[RSA.jwk_with(&json!({ "kid": overlong }))]);
+    assert_eq!(
+        selected(&set, Algorithm::RS256, Some(&overlong)),
+        Err(NoKey::Missing)
+    );
+}
+
+#[test]
+fn sets_are_equal_when_they_verify_the_same() {
+    let set = parse(&[RSA.jwk(), P256.jwk()]);
+    assert_eq!(
+        set,
+        parse(&[P256.jwk_with(&json!({"x5t": "new"})), RSA.jwk()])
+    );
+    assert_ne!(set, parse(&[RSA.jwk()]));
+    assert_ne!(
+        set,
+        parse(&[RSA.jwk_with(&json!({"alg": "RS256"})), P256.jwk()])
+    );
+    assert_ne!(
+        set,
+        parse(&[OTHER_RSA.jwk_with(&json!({"kid": "rsa"})), P256.jwk()])
+    );
+}
+
+/// RFC 7515 appendix A.3 and RFC 8037 appendix A.4.
+#[test]
+fn published_signatures_verify() {
+    let p256 = json!({"kty": "EC", "crv": "P-256",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"});
+    let ed25519 = json!({"kty": "OKP", "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    for (jwk, algorithm, signed, signature) in [
+        (
+            p256,
+            Algorithm::ES256,
+            "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFt\
+             cGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        ),
+        (
+            ed25519,
+            Algorithm::Ed25519,
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        ),
+    ] {
+        let verifier = parse(&[jwk]).select(algorithm, None).unwrap().remove(0);
+        let signature = decode(signature);
+        assert!(verifier.verify_sig(signed.as_bytes(), &signature).is_ok());
+        assert!(
+            verifier
+                .verify_sig(&signed.as_bytes()[1..], &signature)
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! What an issuer's tokens must be, row by row of identity.md §A.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::TokenError;
+use super::jwk::MAX_KID_BYTES;
+use super::pattern::Pattern;
+use crate::clock::UnixMillis;
+use crate::config::{Algorithm, OidcIssuer, Profile};
+
+/// The longest subject or client, in bytes.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// The last second of the year 9999: no honest time is later.
+const LATEST: u64 = 253_402_300_799;
+
+/// The rules of one issuer.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// The exact `iss`.
+    pub(super) url: String,
+    audiences: Vec<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    profile: Profile,
+    leeway: Duration,
+    clients: Option<Vec<String>>,
+    subjects: Option<Vec<Pattern>>,
+}
+
+/// What a header asks for, once it is acceptable.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted<'a> {
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<&'a str>,
+}
+
+/// What acceptable claims say.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) subject: String,
+    pub(super) client: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) permissions: Vec<String>,
+    pub(super) expires_at: UnixMillis,
+    /// The later of `nbf` and `iat`, if either is there.
+    pub(super) starts_at: Option<UnixMillis>,
+}
+
+type Members = Map<String, Value>;
+
+impl Rules {
+    pub(super) fn new(config: &OidcIssuer) -> Self {
+        let patterns = |list: &Vec<String>| list.iter().map(|p| Pattern::new(p)).collect();
+        Self {
+            url: config.url.clone(),
+            audiences: config.audiences.clone(),
+            algorithms: config.algorithms.clone(),
+            profile: config.profile,
+            leeway: config.leeway,
+            clients: config.clients.clone(),
+            subjects: config.subjects.as_ref().map(patterns),
+        }
+    }
+
+    /// The rows "Header" and "`typ`", and the `kid` of the row "Key". `jku`, `x5u`, `jwk`
+    /// and `x5c` are not so much as looked at.
+    pub(super) fn header<'a>(&self, header: &'a Members) -> Result<Wanted<'a>, TokenError> {
+        if header.contains_key("crit") {
+            return Err(TokenError::CriticalHeader);
+        }
+        let algorithm = self.algorithm(header)?;
+        self.token_type(header)?;
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str()),
+            Some(_) => return Err(TokenError::Malformed),
+        };
+        Ok(Wanted { algorithm, kid })
+    }
+
+    fn algorithm(&self, header: &Members) -> Result<Algorithm, TokenError> {
+        let name = header.get("alg").and_then(Value::as_str);
+        let mut accepted = self.algorithms.iter().copied();
+        accepted
+            .find(|algorithm| Some(algorithm.name()) == name)
+            .ok_or(TokenError::UnacceptableAlgorithm)
+    }
+
+    fn token_type(&self, header: &Members) -> Result<(), TokenError> {
+        let accepted: &[&str] = match self.profile {
+            Profile::Rfc9068 => &["at+jwt", "application/at+jwt"],
+            Profile::Auth0 => &["JWT"],
+            Profile::Workload => return Ok(()),
+        };
+        match header.get("typ") {
+            Some(Value::String(typ)) if accepted.iter().any(|a| a.eq_ignore_ascii_case(typ)) => {
+                Ok(())
+            }
+            _ => Err(TokenError::WrongType),
+        }
+    }
+
+    /// Every row from "`iss`" down; for claims whose signature has been verified.
+    pub(super) fn claims(&self, claims: &Members, now: UnixMillis) -> Result<Facts, TokenError> {
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.url) {
+            return Err(TokenError::UnknownIssuer);
+        }
+        let (expires_at, starts_at) = self.time(claims, now)?;
+        let client = client(claims)?;
+        let audience = self.audience(claims)?;
+        self.id_token(claims, audience, client)?;
+        let subject = name(claims, "sub")?.ok_or(TokenError::InvalidClaim { name: "sub" })?;
+        self.subject_is_listed(subject)?;
+        self.client_is_listed(client)?;
+        if claims.contains_key("cnf") {
+            return Err(TokenError::Bound);
+        }
+        Ok(Facts {
+            subject: subject.to_owned(),
+            client: client.map(str::to_owned),
+            scopes: scopes(claims)?,
+            permissions: permissions(claims)?,
+            expires_at,
+            starts_at,
+        })
+    }
+
+    /// `exp`, and the later of `nbf` and `iat`.
+    fn time(
+        &self,
+        claims: &Members,
+        now: UnixMillis,
+    ) -> Result<(UnixMillis, Option<UnixMillis>), TokenError> {
+        let exp = time(claims, "exp")?.ok_or(TokenError::InvalidClaim { name: "exp" })?;
+        let nbf = time(claims, "nbf")?;
+        let iat = time(claims, "iat")?;
+        if now >= self.accepted_until(exp) {
+            return Err(TokenError::Expired);
+        }
+        if nbf.is_some_and(|nbf| now < self.accepted_from(nbf)) {
+            return Err(TokenError::NotYetValid);
+        }
+        if iat.is_some_and(|iat| now < self.accepted_from(iat)) {
+            return Err(TokenError::IssuedInFuture);
+        }
+        Ok((exp, nbf.max(iat)))
+    }
+
+    /// From this moment on a token with this `exp` is refused.
+    pub(super) fn accepted_until(&self, expires_at: UnixMillis) -> UnixMillis {
+        expires_at.plus(self.leeway)
+    }
+
+    /// Before this moment a token with this `nbf` or `iat` is refused.
+    pub(super) fn accepted_from(&self, starts_at: UnixMillis) -> UnixMillis {
+        starts_at.minus(self.leeway)
+    }
+
+    /// The configured audience that is among `aud` (RFC 7519 §4.1.3).
+    fn audience<'a>(&self, claims: &'a Members) -> Result<&'a str, TokenError> {
+        const WRONG: TokenError = TokenError::InvalidClaim { name: "aud" };
+        let listed = match claims.get("aud") {
+            Some(Value::String(one)) => vec![one.as_str()],
+            Some(list @ Value::Array(_)) => strings(list).ok_or(WRONG)?,
+            _ => return Err(WRONG),
+        };
+        listed
+            .into_iter()
+            .find(|audience| self.audiences.iter().any(|ours| ours == audience))
+            .ok_or(TokenError::WrongAudience)
+    }
+
+    /// Auth0's access tokens and ID tokens have the same `typ`; an ID token is told by
+    /// `nonce` and `at_hash`, and by a client for its audience where an API should be.
+    fn id_token(
+        &self,
+        claims: &Members,
+        audience: &str,
+        client: Option<&str>,
+    ) -> Result<(), TokenError> {
+        let looks_like_one = ["nonce", "at_hash", "c_hash"]
+            .iter()
+            .any(|n| claims.contains_key(*n));
+        if self.profile == Profile::Auth0 && (looks_like_one || client == Some(audience)) {
+            return Err(TokenError::IdToken);
+        }
+        Ok(())
+    }
+
+    fn subject_is_listed(&self, subject: &str) -> Result<(), TokenError> {
+        let listed = match &self.subjects {
+            Some(patterns) => patterns.iter().any(|p| p.matches(subject)),
+            // Anybody can have a token of a public CI service: without a list, nobody passes.
+            None => self.profile != Profile::Workload,
+        };
+        if listed {
+            Ok(())
+        } else {
+            Err(TokenError::SubjectNotAllowed)
+        }
+    }
+
+    fn client_is_listed(&self, client: Option<&str>) -> Result<(), TokenError> {
+        match (&self.clients, client) {
+            (None, _) => Ok(()),
+            (Some(list), Some(client)) if list.iter().any(|c| c == client) => Ok(()),
+            (Some(_), _) => Err(TokenError::ClientNotAllowed),
+        }
+    }
+}
+
+/// `client_id` (RFC 9068 §2.2), else `azp` (OpenID Connect Core §2); equal where both are.
+fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
+    match (name(claims, "client_id")?, name(claims, "azp")?) {
+        (Some(client_id), Some(azp)) if client_id != azp => Err(TokenError::ClientMismatch),
+        (client_id, azp) => Ok(client_id.or(azp)),
+    }
+}
+
+/// A claim that names somebody: neither empty nor overlong, without control characters.
+fn name<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>, TokenError> {
+    match claims.get(claim) {
+        None => Ok(None),
+        Some(Value::String(text))
+            if (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control) =>
+        {
+            Ok(Some(text))
+        }
+        Some(_) => Err(TokenError::InvalidClaim { name: claim }),
+    }
+}
+
+/// A NumericDate (RFC 7519 §2), whole seconds only.
+fn time(claims: &Members, claim: &'static str) -> Result<Option<UnixMillis>, TokenError> {
+    let Some(value) = claims.get(claim) else {
+        return Ok(None);
+    };
+    value
+        .as_u64()
+        .filter(|secs| *secs <= LATEST)
+        .and_then(|secs| i64::try_from(secs).ok())
+        .map(|secs| Some(UnixMillis::from_secs(secs)))
+        .ok_or(TokenError::InvalidClaim { name: claim })
+}
+
+/// `scope`: a space-separated string (RFC 8693 §4.2), or the array that some issuers send.
+fn scopes(claims: &Members) -> Result<Vec<String>, TokenError> {
+    let listed = match claims.get("scope") {
+        None => Some(Vec::new()),
+        Some(Value::String(text)) => Some(text.split(' ').filter(|s| !s.is_empty()).collect()),
+        Some(value) => strings(value),
+    };
+    owned(listed, "scope")
+}
+
+/// Auth0's `permissions`: an array.
+fn permissions(claims: &Members) -> Result<Vec<String>, TokenError> {
+    let listed = claims.get("permissions").map_or(Some(Vec::new()), strings);
+    owned(listed, "permissions")
+}
+
+fn owned(listed: Option<Vec<&str>>, claim: &'static str) -> Result<Vec<String>, TokenError> {
+    listed
+        .map(|list| list.into_iter().map(str::to_owned).collect())
+        .ok_or(TokenError::InvalidClaim { name: claim })
+}
+
+/// An array of strings and nothing else.
+fn strings(value: &Value) -> Option<Vec<&str>> {
+    value.as_array()?.iter().map(Value::as_str).collect()
+}

@@ -1,0 +1,272 @@
+//! For tests: keys, tokens, issuers whose keys come from a script.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    self as sig, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair, RsaSignatureEncoding,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+
+/// The present of every test, in seconds since the epoch.
+pub(crate) const NOW: i64 = 1_800_000_000;
+
+pub(crate) fn clock() -> Arc<ManualClock> {
+    ManualClock::at(UnixMillis::from_secs(NOW))
+}
+
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A private key with its name.
+pub(crate) struct TestKey {
+    pub(crate) kid: &'static str,
+    pair: Pair,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    P256(EcdsaKeyPair),
+    P384(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl TestKey {
+    pub(crate) fn rsa(kid: &'static str) -> Self {
+        let pair = Pair::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+        Self { kid, pair }
+    }
+
+    pub(crate) fn p256(kid: &'static str) -> Self {
+        let pair = EcdsaKeyPair::generate(&sig::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let pair = Pair::P256(pair);
+        Self { kid, pair }
+    }
+
+    pub(crate) fn p384(kid: &'static str) -> Self {
+        let pair = EcdsaKeyPair::generate(&sig::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let pair = Pair::P384(pair);
+        Self { kid, pair }
+    }
+
+    pub(crate) fn ed25519(kid: &'static str) -> Self {
+        let pair = Pair::Ed25519(Ed25519KeyPair::generate().unwrap());
+        Self { kid, pair }
+    }
+
+    /// Its public half.
+    pub(crate) fn jwk(&self) -> Value {
+        let point = |crv: &str, bytes: &[u8]| {
+            let (x, y) = bytes[1..].split_at(bytes.len() / 2);
+            json!({"kty": "EC", "crv": crv, "kid": self.kid, "x": b64(x), "y": b64(y)})
+        };
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+                let n = b64(n.big_endian_without_leading_zero());
+                let e = b64(e.big_endian_without_leading_zero());
+                json!({"kty": "RSA", "kid": self.kid, "n": n, "e": e})
+            }
+            Pair::P256(pair) => point("P-256", pair.public_key().as_ref()),
+            Pair::P384(pair) => point("P-384", pair.public_key().as_ref()),
+            Pair::Ed25519(pair) => {
+                let x = b64(pair.public_key().as_ref());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": x})
+            }
+        }
+    }
+
+    /// Its public half with some members set; a null one is taken away.
+    pub(crate) fn jwk_with(&self, changes: &Value) -> Value {
+        with(&self.jwk(), changes)
+    }
+
+    /// A signature as `alg` wants it; for a name of another family, the key's own usual one.
+    pub(crate) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let encoding: &RsaSignatureEncoding = match alg {
+                    "RS384" => &sig::RSA_PKCS1_SHA384,
+                    "RS512" => &sig::RSA_PKCS1_SHA512,
+                    "PS256" => &sig::RSA_PSS_SHA256,
+                    "PS384" => &sig::RSA_PSS_SHA384,
+                    "PS512" => &sig::RSA_PSS_SHA512,
+                    _ => &sig::RSA_PKCS1_SHA256,
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(encoding, &random, message, &mut signature)
+                    .unwrap();
+                signature
+            }
+            Pair::P256(pair) | Pair::P384(pair) => {
+                pair.sign(&random, message).unwrap().as_ref().to_vec()
+            }
+            Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+
+    /// A compact JWS of these texts, whatever they are.
+    pub(crate) fn token_of(&self, alg: &str, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", b64(header), b64(claims));
+        let signature = b64(self.sign(alg, signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    /// A token with this header; `alg` and `kid` are added unless they are there.
+    pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
+        let usual = json!({"alg": self.usual_algorithm(), "kid": self.kid});
+        let header = with(&usual, header);
+        let alg = header["alg"].as_str().unwrap_or_default();
+        self.token_of(alg, &header.to_string(), &claims.to_string())
+    }
+
+    fn usual_algorithm(&self) -> &'static str {
+        match self.pair {
+            Pair::Rsa(_) => "RS256",
+            Pair::P256(_) => "ES256",
+            Pair::P384(_) => "ES384",
+            Pair::Ed25519(_) => "EdDSA",
+        }
+    }
+}
+
+/// `object` with some members set; a null one is taken away.
+pub(crate) fn with(object: &Value, changes: &Value) -> Value {
+    let mut object = object.clone();
+    for (name, value) in changes.as_object().unwrap() {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(name);
+        } else {
+            object[name] = value.clone();
+        }
+    }
+    object
+}
+
+/// RSA keys take time to make: these are shared.
+pub(crate) static RSA: LazyLock<TestKey> = LazyLock::new(|| TestKey::rsa("rsa"));
+pub(crate) static OTHER_RSA: LazyLock<TestKey> = LazyLock::new(|| TestKey::rsa("other-rsa"));
+pub(crate) static P256: LazyLock<TestKey> = LazyLock::new(|| TestKey::p256("p256"));
+pub(crate) static P384: LazyLock<TestKey> = LazyLock::new(|| TestKey::p384("p384"));
+pub(crate) static ED25519: LazyLock<TestKey> = LazyLock::new(|| TestKey::ed25519("ed25519"));
+
+pub(crate) fn jwks(keys: &[Value]) -> Vec<u8> {
+    json!({ "keys": keys }).to_string().into_bytes()
+}
+
+/// Answers what it was last told to, once for each permit where it is held back.
+#[derive(Debug)]
+pub(crate) struct ScriptedKeys {
+    answer: Mutex<Result<FetchedKeys, KeyFetchError>>,
+    calls: AtomicUsize,
+    held: Option<Semaphore>,
+    /// Has a permit for each fetch that has begun.
+    pub(crate) begun: Semaphore,
+}
+
+impl ScriptedKeys {
+    pub(crate) fn of(keys: &[Value]) -> Arc<Self> {
+        Arc::new(Self::new(keys, None))
+    }
+
+    /// Each fetch waits for [`Self::release`].
+    pub(crate) fn held_back(keys: &[Value]) -> Arc<Self> {
+        Arc::new(Self::new(keys, Some(Semaphore::new(0))))
+    }
+
+    fn new(keys: &[Value], held: Option<Semaphore>) -> Self {
+        let (document, max_age) = (jwks(keys), None);
+        Self {
+            answer: Mutex::new(Ok(FetchedKeys { document, max_age })),
+            calls: AtomicUsize::new(0),
+            held,
+            begun: Semaphore::new(0),
+        }
+    }
+
+    pub(crate) fn publish(&self, keys: &[Value]) {
+        self.publish_for(keys, None);
+    }
+
+    pub(crate) fn publish_for(&self, keys: &[Value], max_age: Option<Duration>) {
+        self.serve(jwks(keys), max_age);
+    }
+
+    pub(crate) fn serve(&self, document: Vec<u8>, max_age: Option<Duration>) {
+        *self.answer.lock().unwrap() = Ok(FetchedKeys { document, max_age });
+    }
+
+    pub(crate) fn go_down(&self) {
+        *self.answer.lock().unwrap() = Err(KeyFetchError("down".into()));
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn release(&self) {
+        self.held.as_ref().unwrap().add_permits(1);
+    }
+}
+
+#[async_trait]
+impl KeyFetcher for ScriptedKeys {
+    async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        // As a server does, that has read its keys before its answer is under way.
+        let answer = self.answer.lock().unwrap().clone();
+        self.begun.add_permits(1);
+        if let Some(held) = &self.held {
+            held.acquire().await.unwrap().forget();
+        }
+        answer
+    }
+}
+
+pub(crate) const AUDIENCE: &str = "https://api.example.com/";
+
+/// The configuration of an issuer with every default.
+pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
+    OidcIssuer {
+        url: url.into(),
+        keys: KeyLocation::Discovery,
+        audiences: vec!["another".into(), AUDIENCE.into()],
+        algorithms: Algorithm::ALL.to_vec(),
+        profile,
+        leeway: Duration::from_secs(30),
+        clients: None,
+        subjects: None,
+        verified_max_age: Duration::from_mins(5),
+    }
+}
+
+pub(crate) fn issuer(
+    name: &str,
+    config: &OidcIssuer,
+    keys: &Arc<ScriptedKeys>,
+    clock: &Arc<ManualClock>,
+) -> Arc<Issuer> {
+    let (keys, clock) = (Arc::clone(keys), Arc::clone(clock));
+    let observer = RefreshObserver::default();
+    Arc::new(Issuer::oidc(
+        name.into(),
+        config,
+        keys,
+        clock,
+        100,
+        observer,
+    ))
+}

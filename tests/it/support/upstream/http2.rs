@@ -1,0 +1,117 @@
+//! The HTTP/2 side of the test upstream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+
+use super::{BodySum, Payload, Reply, Rest, Seen, Shared, When};
+use crate::support::client::fields;
+use crate::support::wire::Stream;
+
+pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    // An error ends the connection; the attempts' records say how far they came.
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _ = answer(request, respond, shared, number).await;
+        });
+    }
+}
+
+async fn answer(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: Arc<Shared>,
+    number: usize,
+) -> Result<(), h2::Error> {
+    let (parts, mut body) = request.into_parts();
+    let (index, reply) = shared.arrived(seen(&parts, number));
+    let mut sum = BodySum::new(&shared, index);
+    let whole = match reply.when {
+        When::BeforeBody => false,
+        When::Amid(bytes) => read(&mut body, &mut sum, bytes).await?,
+        When::AfterBody => read(&mut body, &mut sum, u64::MAX).await?,
+    };
+    if let Some(gate) = &reply.gate {
+        gate.pass().await;
+    }
+    shared.update(index, |a| a.status = reply.status);
+    let rest = reply.rest;
+    send(&mut respond, reply).await?;
+    if !whole && rest == Rest::Drain {
+        read(&mut body, &mut sum, u64::MAX).await?;
+    }
+    Ok(())
+}
+
+/// Reads on until `enough` bytes are there; true when the body is complete.
+async fn read(body: &mut RecvStream, sum: &mut BodySum, enough: u64) -> Result<bool, h2::Error> {
+    while sum.received < enough {
+        let Some(piece) = body.data().await else {
+            sum.end();
+            return Ok(true);
+        };
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        sum.add(&piece);
+    }
+    Ok(false)
+}
+
+async fn send(respond: &mut SendResponse<Bytes>, reply: Reply) -> Result<(), h2::Error> {
+    let mut head = http::Response::builder().status(reply.status);
+    for (name, value) in &reply.fields {
+        head = head.header(name, value);
+    }
+    match reply.payload {
+        Payload::Whole(body) => {
+            let head = head.header("content-length", body.len());
+            let mut stream = respond.send_response(head.body(()).unwrap(), body.is_empty())?;
+            if body.is_empty() {
+                return Ok(());
+            }
+            push(&mut stream, body).await?;
+            stream.send_data(Bytes::new(), true)
+        }
+        Payload::Streamed(mut pieces) => {
+            let mut stream = respond.send_response(head.body(()).unwrap(), false)?;
+            while let Some(piece) = pieces.recv().await {
+                push(&mut stream, piece).await?;
+            }
+            stream.send_data(Bytes::new(), true)
+        }
+        Payload::Raw(_) | Payload::Echo => panic!("HTTP/1.1 only"),
+    }
+}
+
+/// Sends as the peer's window allows.
+async fn push(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let granted = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let granted = granted.ok_or(h2::Reason::CANCEL)??;
+        stream.send_data(data.split_to(granted.min(data.len())), false)?;
+    }
+    Ok(())
+}
+
+fn seen(parts: &http::request::Parts, connection: usize) -> Seen {
+    let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
+    let authority = parts.uri.authority().map_or("", |a| a.as_str());
+    Seen {
+        index: 0,
+        repeat: 0,
+        connection,
+        protocol: "HTTP/2",
+        method: parts.method.to_string(),
+        target: target.to_owned(),
+        authority: authority.to_owned(),
+        fields: fields(&parts.headers),
+        raw: Bytes::new(),
+    }
+}
