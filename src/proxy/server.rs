@@ -12,7 +12,6 @@ mod tests;
 mod workers;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
