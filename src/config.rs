@@ -33,8 +33,8 @@ pub use resolved::*;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use finding::position;
-use reader::Reader;
+use finding::Lines;
+use reader::{MAX_FINDINGS, Reader};
 use toml::de::DeTable;
 
 /// The largest configuration file that is read, in bytes.
@@ -62,6 +62,18 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// With every error of the file at once.
 pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    read(path, true)
+}
+
+/// Like [`check`], on a machine where the files and variables that the file names are not.
+///
+/// # Errors
+/// With every error of the file at once.
+pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    read(path, false)
+}
+
+fn read(path: &Path, read_secrets: bool) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     let origin = path.display().to_string();
     let text = read_file(path).map_err(|problem| ConfigErrors {
         origin: origin.clone(),
@@ -75,7 +87,7 @@ pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
         }],
     })?;
     let options = ParseOptions {
-        read_secrets: true,
+        read_secrets,
         base_dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     parse(&text, &origin, &options)
@@ -143,10 +155,12 @@ fn read_file(path: &Path) -> Result<String, String> {
 /// Each fault of the syntax. What the parser makes of the rest of such a file is a guess, so
 /// nothing else is judged, and the last fault says so.
 fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Finding> {
+    let lines = Lines::of(text);
     let mut findings: Vec<Finding> = faults
         .iter()
+        .take(MAX_FINDINGS)
         .map(|fault| {
-            let (line, column) = position(text, fault.span().map_or(0, |span| span.start));
+            let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
             Finding {
                 line,
                 column,

@@ -6,12 +6,13 @@ pub mod fixed;
 mod identity;
 mod local;
 pub mod mint;
-pub mod scope;
 mod source;
 
 pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use source::{CredentialSource, FetchError, SwapRequest};
+
+pub use crate::hawk::scope;
 
 use crate::clock::UnixMillis;
 use crate::hawk::Signer;

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::SharedClock;
 use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
-use crate::hawk::{self, SignedRequest};
+use crate::hawk::{self, HawkError, SignedRequest};
 use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
@@ -55,9 +55,9 @@ pub struct Admission {
     pub verification: Option<&'static str>,
     /// How the credential was come by.
     pub lookup: Option<Lookup>,
-    /// The issuer by whose rules the token failed.
-    refused_by: Option<Arc<str>>,
     bearer: Option<BearerToken>,
+    /// The issuer whose rules the token broke.
+    suspect: Option<Arc<str>>,
     lease: Option<Lease>,
     corrected_clock: bool,
     replaced_credential: bool,
@@ -155,9 +155,9 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer.authorization(&request).map_err(|e| {
-                    Rejection::from(Reason::CredentialTooLarge).because(e.to_string())
-                })?
+                signer
+                    .authorization(&request)
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
             }
             Credential::Bearer(token) => format!("Bearer {}", token.expose()),
         };
@@ -170,15 +170,25 @@ impl Gateway {
     }
 }
 
+/// Why a request could not be signed, as the caller is told it.
+fn unsigned(error: &HawkError) -> Reason {
+    match error {
+        HawkError::Unsignable(_) => Reason::BadRequest,
+        HawkError::TooLong { .. } => Reason::CredentialTooLarge,
+        _ => Reason::Internal,
+    }
+}
+
 /// The caller's token, or the workload's own where the route has one and the caller sent
 /// no Authorization at all.
 fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> {
     if let Some(workload) = &route.workload_token
         && !headers.contains_key(http::header::AUTHORIZATION)
     {
-        return workload.current.load().as_ref().clone().ok_or_else(|| {
+        return workload.current().ok_or_else(|| {
+            let file = workload.file().display();
             Rejection::from(Reason::WorkloadTokenUnavailable)
-                .because(format!("{} holds no token", workload.path.display()))
+                .because(format!("{file} holds no token"))
         });
     }
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
@@ -191,8 +201,8 @@ impl Admission {
             caller: Caller::Anonymous,
             verification: None,
             lookup: None,
-            refused_by: None,
             bearer: None,
+            suspect: None,
             lease: None,
             corrected_clock: false,
             replaced_credential: false,
@@ -213,10 +223,10 @@ impl Admission {
                 self.verification = authenticated.how;
                 self.caller = authenticated.caller;
             }
-            Err(refusal) => {
-                self.verification = Some(refusal.error.label());
-                self.refused_by = refusal.issuer;
-                return Err(refusal.error.into());
+            Err(unauthenticated) => {
+                self.verification = Some(unauthenticated.error.label());
+                self.suspect = unauthenticated.issuer.clone();
+                return Err(unauthenticated.into());
             }
         }
         self.bearer = Some(bearer);
@@ -259,7 +269,7 @@ impl Admission {
 
     fn refused(self, rejection: Rejection) -> Refused {
         Refused {
-            issuer: self.caller.issuer().cloned().or(self.refused_by),
+            issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,

@@ -7,6 +7,7 @@ mod header;
 mod mac;
 mod payload;
 mod port;
+pub mod scope;
 
 pub use certificate::Certificate;
 pub use header::{HawkError, MAX_AUTHORIZATION_CHARS, SignedRequest, Signer, nonce};

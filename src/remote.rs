@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod dns;
 pub mod jwks;
 pub mod taskcluster;
 pub mod taskcluster_login;

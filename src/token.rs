@@ -19,6 +19,7 @@ mod strict_json;
 #[cfg(test)]
 mod testing;
 mod verified;
+mod workload;
 
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
@@ -26,3 +27,4 @@ pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use verified::{Caller, VerifiedToken};
+pub use workload::{WorkloadToken, WorkloadTokenError};

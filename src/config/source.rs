@@ -13,6 +13,7 @@ use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List};
+use crate::credential::mint::{NameTemplate, TemplateError};
 use crate::secret::SecretRef;
 
 section! {
@@ -77,6 +78,8 @@ section! {
         authorized_scopes: List<String> = [optional],
     }
 }
+
+const TOKENS_IN_CLEAR: &str = "callers' tokens would go there in clear";
 
 /// `source.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -184,7 +187,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
 impl Login {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let url = self.url.value?;
-        require_private(reader, &self.url.at, &url, "callers' tokens");
+        require_private(reader, &self.url.at, &url, TOKENS_IN_CLEAR);
         Some(SourceKind::TaskclusterLogin { url })
     }
 }
@@ -192,7 +195,7 @@ impl Login {
 impl Oauth {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let root_url = self.root_url.value?;
-        require_private(reader, &self.root_url.at, &root_url, "callers' tokens");
+        require_private(reader, &self.root_url.at, &root_url, TOKENS_IN_CLEAR);
         require_bare(
             reader,
             &self.root_url.at,
@@ -209,7 +212,7 @@ impl Mint {
         self.check_client_name(reader);
         check_scopes(reader, &self.scopes);
         if let Some(scopes) = &self.scopes.value
-            && scopes.0.is_empty()
+            && scopes.is_empty()
         {
             let problem = "is empty: the credentials would be good for nothing";
             reader.error(&self.scopes.at, problem, "name what callers may do");
@@ -235,7 +238,7 @@ impl Mint {
             Err(problem) => {
                 reader.error(
                     at,
-                    format!("{} {problem}", quoted(template)),
+                    format!("{} is no template: {problem}", quoted(template)),
                     "write it like \"sso/{sub}\"",
                 );
                 return;
@@ -255,28 +258,9 @@ impl Mint {
 ///
 /// # Errors
 /// With what is wrong with the template.
-pub(super) fn template_claims(template: &str) -> Result<Vec<&str>, &'static str> {
-    let mut claims = Vec::new();
-    let mut rest = template;
-    while let Some(brace) = rest.find(['{', '}']) {
-        let (literal, from_brace) = rest.split_at(brace);
-        if !literal.bytes().all(is_client_id_byte) {
-            return Err("has characters that no Taskcluster client's name may have");
-        }
-        let Some(after) = from_brace.strip_prefix('{') else {
-            return Err("has a } without its {");
-        };
-        let (claim, after) = after.split_once('}').ok_or("has a { without its }")?;
-        if claim.is_empty() || claim.contains('{') || claim.contains(char::is_whitespace) {
-            return Err("has braces without a claim's name in them");
-        }
-        claims.push(claim);
-        rest = after;
-    }
-    if !rest.bytes().all(is_client_id_byte) {
-        return Err("has characters that no Taskcluster client's name may have");
-    }
-    Ok(claims)
+pub(super) fn template_claims(template: &str) -> Result<Vec<String>, TemplateError> {
+    let template = NameTemplate::parse(template)?;
+    Ok(template.claims().map(str::to_owned).collect())
 }
 
 /// What Taskcluster allows in a clientId.
@@ -312,7 +296,7 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
 
 /// Taskcluster scopes are printable ASCII.
 fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
-    for scope in scopes.value.iter().flat_map(|list| &list.0) {
+    for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !scope.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
             reader.error(&scope.at, problem, "write printable ASCII only");

@@ -108,15 +108,19 @@ impl CredentialSource for MintSource {
             expiry: theirs.plus(lifetime),
         }
         .sign()
-        .map_err(minting_failed)?;
+        .map_err(|error| minting_failed(&error))?;
         Ok(Issued {
             credential: local::credential(&credentials)?,
             expires_at: Some(ours.plus(lifetime)),
         })
     }
+
+    fn is_local(&self) -> bool {
+        true
+    }
 }
 
-fn minting_failed(error: CertificateError) -> FetchError {
+fn minting_failed(error: &CertificateError) -> FetchError {
     match error {
         CertificateError::NoRandomness => FetchError::Unavailable {
             cause: error.to_string(),

@@ -104,7 +104,8 @@ fn random() -> Result<String, DemoError> {
 /// The SHA-256 of a body, in hexadecimal.
 pub(super) fn sha256(body: &[u8]) -> String {
     let bytes = digest(&SHA256, body);
-    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    let hex: Vec<String> = bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    hex.concat()
 }
 
 impl Desk {
@@ -212,3 +213,6 @@ fn seen(request: &Request, client: &Result<String, String>) -> Seen {
         sha256: sha256(&request.body),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use url::Url;
 use super::DemoError;
 
 /// Largest body accepted, bytes.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const MAX_BODY: usize = 1024 * 1024;
 
 /// A request, read whole.
 pub(super) struct Request {

@@ -14,7 +14,7 @@ use crate::remote::client::Answer;
 
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
-const HOUR: Duration = Duration::from_secs(60 * 60);
+const HOUR: Duration = Duration::from_hours(1);
 /// How often readiness is asked for, a tenth of a second apart.
 const PATIENCE: u32 = 100;
 

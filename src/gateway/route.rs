@@ -12,7 +12,7 @@ use http::{HeaderValue, Method};
 
 use super::path;
 use crate::credential::Source;
-use crate::token::{BearerToken, Issuer};
+use crate::token::{Issuer, WorkloadToken};
 
 /// Where a route sends its requests.
 #[derive(Debug)]
@@ -98,15 +98,6 @@ impl Route {
             .as_ref()
             .is_none_or(|methods| methods.contains(method))
     }
-}
-
-/// A token kept in a file by somebody else, re-read in the background when it changes.
-#[derive(Debug)]
-pub struct WorkloadToken {
-    /// The file, for messages.
-    pub path: PathBuf,
-    /// What it held last, if it could be read and looked like a token.
-    pub current: ArcSwap<Option<BearerToken>>,
 }
 
 /// Every route, for look-up by host, path and method.

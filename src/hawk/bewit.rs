@@ -37,9 +37,10 @@ impl Signer {
             return Err(HawkError::SecondScheme);
         }
         let bewit = self.bewit(request);
-        let separator = match request.target.contains('?') {
-            true => "&bewit=",
-            false => "?bewit=",
+        let separator = if request.target.contains('?') {
+            "&bewit="
+        } else {
+            "?bewit="
         };
         let length = request.target.len() + separator.len() + bewit.len();
         if length > MAX_TARGET_CHARS {

@@ -68,7 +68,11 @@ pub enum HawkError {
     /// The target bears a bewit already: it must be sent as it is (taskcluster.md §4).
     #[error("the query already has a bewit")]
     SecondScheme,
-    /// An id, nonce, host, method or target that is empty or cannot stand in a header.
+    /// A method or target, which the caller chose, that the service would not see as it
+    /// stands here.
+    #[error("the request's {0} has characters that are not signed as they stand")]
+    Unsignable(&'static str),
+    /// An id, key, nonce or host that is empty or cannot stand in a header.
     #[error("the {0} is empty or has characters that cannot stand in a Hawk header")]
     Unrepresentable(&'static str),
 }

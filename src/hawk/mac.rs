@@ -78,36 +78,41 @@ pub(super) fn check_attribute(name: &'static str, value: &str) -> Result<(), Haw
 /// given here would be a wrong MAC there: refused instead.
 pub(super) fn check_request(method: &str, target: &str, host: &str) -> Result<(), HawkError> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    check("method", method, token)?;
-    check_target(target)?;
+    if !all(method, token) {
+        return Err(HawkError::Unsignable("method"));
+    }
+    // Origin form, visible ASCII only: the reference implementation parses and rewrites a
+    // target without a leading slash, and Node reads bytes above ASCII as Latin-1.
+    if !target.starts_with('/') || !all(target, |byte| byte.is_ascii_graphic()) {
+        return Err(HawkError::Unsignable("target"));
+    }
     check_host(host)
 }
 
 fn check_host(host: &str) -> Result<(), HawkError> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(host);
-    if bare.parse::<Ipv6Addr>().is_ok() {
-        return Ok(());
+    if host.contains(':') {
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|inner| inner.strip_suffix(']'))
+            .unwrap_or(host);
+        let literal: Result<Ipv6Addr, _> = bare.parse();
+        return literal
+            .map(|_| ())
+            .map_err(|_| HawkError::Unrepresentable("host"));
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     check("host", host, allowed)
 }
 
-/// Origin form, visible ASCII only. The reference implementation parses and rewrites a
-/// target without a leading slash, and Node reads bytes above ASCII as Latin-1.
-pub(super) fn check_target(target: &str) -> Result<(), HawkError> {
-    if !target.starts_with('/') {
-        return Err(HawkError::Unrepresentable("target"));
-    }
-    check("target", target, |byte| byte.is_ascii_graphic())
-}
-
 fn check(name: &'static str, value: &str, allowed: impl Fn(u8) -> bool) -> Result<(), HawkError> {
-    if !value.is_empty() && value.bytes().all(allowed) {
+    if all(value, allowed) {
         Ok(())
     } else {
         Err(HawkError::Unrepresentable(name))
     }
+}
+
+/// At least one byte, and every one `allowed`.
+fn all(value: &str, allowed: impl Fn(u8) -> bool) -> bool {
+    !value.is_empty() && value.bytes().all(allowed)
 }

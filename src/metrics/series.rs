@@ -198,11 +198,11 @@ impl Verifications {
     fn new(issuer: &str, families: &Families) -> Self {
         let child = |result| families.verifications.child([issuer, result]);
         let reasons = Reason::ALL.iter().map(|r| r.label());
-        let about_tokens =
-            reasons.filter(|r| r.starts_with("token_") || *r == Reason::KeysUnavailable.label());
+        let others = [Reason::KeysUnavailable, Reason::Internal].map(Label::label);
+        let about_tokens = reasons.filter(|r| r.starts_with("token_") || others.contains(r));
         Self {
             // The frequent ones first: the list is searched in order.
-            results: ["cached", "ok", "failed"]
+            results: ["cached", "ok"]
                 .into_iter()
                 .chain(about_tokens)
                 .map(|result| (result, child(result)))

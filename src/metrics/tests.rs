@@ -50,6 +50,11 @@ fn metrics() -> Metrics {
     watched.cache_entries(&"login".into(), || 7);
     watched.jwks_age(&"auth0".into(), || Some(Duration::from_secs(61)));
     watched.jwks_age(&"never".into(), || None);
+    watched.jwks_refreshes(&"auth0".into(), || {
+        let counts = [2, 5, 1];
+        let mut counts = counts.into_iter();
+        KeyRefresh::ALL.map(|how| (how, counts.next().unwrap_or_default()))
+    });
     watched.log_lines_dropped(|| 3);
     metrics.configure(&names(), watched, UnixMillis::from_secs(1000));
     metrics
@@ -217,12 +222,37 @@ fn watched_values_are_read_at_each_scrape_and_forgotten_on_reload() {
 }
 
 #[test]
-fn in_flight_ends_with_its_guard() {
+fn key_refreshes_are_neither_lost_nor_counted_twice() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let metrics = Metrics::new("1", "r").unwrap();
+    let watch = |failed: &Arc<AtomicU64>| {
+        let failed = failed.clone();
+        let mut watched = Watched::default();
+        watched.jwks_refreshes(&"auth0".into(), move || {
+            KeyRefresh::ALL.map(|how| match how {
+                KeyRefresh::Failed => (how, failed.load(Ordering::Relaxed)),
+                _ => (how, 0),
+            })
+        });
+        metrics.configure(&names(), watched, UnixMillis(0));
+    };
+    let series = r#"hawkgate_jwks_refreshes_total{issuer="auth0",result="failed"}"#;
+    let (first, second) = (Arc::new(AtomicU64::new(2)), Arc::new(AtomicU64::new(1)));
+    watch(&first);
+    assert!((value(&metrics, series) - 2.0).abs() < 1e-9);
+    assert!((value(&metrics, series) - 2.0).abs() < 1e-9);
+    first.store(5, Ordering::Relaxed);
+    watch(&second);
+    assert!((value(&metrics, series) - 6.0).abs() < 1e-9);
+}
+
+#[test]
+fn requests_in_flight_are_read_when_scraped() {
     let metrics = metrics();
-    let guards = (metrics.in_flight(), metrics.in_flight());
+    let mut watched = Watched::default();
+    watched.requests_in_flight(|| 2);
+    metrics.configure(&Names::default(), watched, UnixMillis(0));
     assert!((value(&metrics, "hawkgate_requests_in_flight") - 2.0).abs() < 1e-9);
-    drop(guards);
-    assert!(value(&metrics, "hawkgate_requests_in_flight").abs() < 1e-9);
 }
 
 #[test]

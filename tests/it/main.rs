@@ -5,6 +5,9 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod bad_tokens;
 mod hawk;
+mod identity;
 mod layers;
 mod support;
+mod swap;

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod client;
+pub(crate) mod gate;
 pub(crate) mod peers;
 pub(crate) mod secrets;
 pub(crate) mod tls;

@@ -95,6 +95,14 @@ impl NameTemplate {
         })
     }
 
+    /// The claims that it asks for, in order.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Claim(claim) => Some(claim.as_str()),
+            Part::Literal(_) => None,
+        })
+    }
+
     /// The name for `token`'s caller.
     ///
     /// # Errors

@@ -7,11 +7,12 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::{Certificate, CertificateError};
 use crate::clock::UnixMillis;
-use crate::credential::scope;
 use crate::hawk::Credentials;
+use crate::hawk::scope;
 use crate::secret::SecretString;
 
 /// The longest that a certificate may be valid.
@@ -41,7 +42,7 @@ impl Mint<'_> {
     /// When the service would refuse the result: names, scopes or validity out of bounds.
     pub fn sign(&self) -> Result<Credentials, CertificateError> {
         self.check()?;
-        let seed = format!("{}{}", slugid()?, slugid()?);
+        let seed = Zeroizing::new(format!("{}{}", slugid()?, slugid()?));
         self.sign_as(Some(self.client_id), &seed)
     }
 
@@ -72,7 +73,7 @@ impl Mint<'_> {
     /// Deterministic. Unnamed (only the published vectors are) when `name` is `None`.
     fn sign_as(&self, name: Option<&str>, seed: &str) -> Result<Credentials, CertificateError> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.issuer_token.expose().as_bytes());
-        let json = serde_json::to_string(&Written {
+        let written = Written {
             version: 1,
             scopes: self.scopes,
             start: self.start.0,
@@ -80,13 +81,12 @@ impl Mint<'_> {
             seed,
             signature: &STANDARD.encode(self.signature(&key, name, seed)),
             issuer: name.map(|_| self.issuer),
-        })
-        .map_err(|_| CertificateError::NotAnObject)?;
+        };
         let access_token = URL_SAFE_NO_PAD.encode(hmac::sign(&key, seed.as_bytes()));
         Ok(Credentials {
             client_id: name.unwrap_or(self.issuer).to_owned(),
             access_token: SecretString::new(access_token),
-            certificate: Some(Certificate(SecretString::new(json))),
+            certificate: Some(written.certificate()?),
             authorized_scopes: None,
         })
     }
@@ -128,6 +128,17 @@ struct Written<'a> {
     signature: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
+}
+
+impl Written<'_> {
+    fn certificate(&self) -> Result<Certificate, CertificateError> {
+        // Room for nearly any from the start: growing would leave unwiped copies behind.
+        let scopes: usize = self.scopes.iter().map(|scope| scope.len() + 8).sum();
+        let mut json = Vec::with_capacity(1024 + scopes);
+        serde_json::to_writer(&mut json, self).map_err(|_| CertificateError::NotAnObject)?;
+        let json = String::from_utf8(json).map_err(|_| CertificateError::NotAnObject)?;
+        Ok(Certificate(SecretString::new(json)))
+    }
 }
 
 /// A random UUID (version 4, RFC 9562) in 22 characters of base64url.

@@ -1,0 +1,269 @@
+//! From what the file means to what decides: issuers, sources and routes, connected.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+
+use super::StartError;
+use crate::clock::SharedClock;
+use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::credential::fixed::{FixedSettings, FixedSource};
+use crate::credential::mint::{MintSettings, MintSource, NameTemplate};
+use crate::credential::{CredentialSource, Source, SourceOptions};
+use crate::gateway::Gateway;
+use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::metrics::Metrics;
+use crate::remote::client::{Client, ClientOptions};
+use crate::remote::jwks;
+use crate::remote::taskcluster_login::LoginSource;
+use crate::remote::taskcluster_oauth::OauthSource;
+use crate::token::{Issuer, WorkloadToken};
+
+/// Longest answer read from an exchange, in bytes.
+const EXCHANGE_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Builds with one clock and one set of metrics.
+pub(super) struct Builder<'a> {
+    pub(super) clock: &'a SharedClock,
+    pub(super) metrics: &'a Metrics,
+}
+
+/// A gateway, and its parts that are watched and kept fresh in the background.
+pub(super) struct Built {
+    pub(super) gateway: Gateway,
+    pub(super) issuers: Vec<Arc<Issuer>>,
+    pub(super) sources: Vec<Arc<Source>>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
+}
+
+impl Builder<'_> {
+    /// Connects everything that `config` names. Opens no connection.
+    pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
+        let issuers = each(&config.issuers, |issuer| self.issuer(issuer, config))?;
+        let sources = each(&config.sources, |source| self.source(source, config))?;
+        let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
+        let mut routes = Vec::new();
+        for route in &config.routes {
+            let known = upstreams
+                .iter()
+                .find(|(written, _)| **written == route.upstream);
+            let upstream = if let Some((_, upstream)) = known {
+                Arc::clone(upstream)
+            } else {
+                let upstream = Arc::new(upstream(&route.upstream)?);
+                upstreams.push((&route.upstream, Arc::clone(&upstream)));
+                upstream
+            };
+            routes.push(Arc::new(connect(route, upstream, &issuers, &sources)));
+        }
+        Ok(Built {
+            workload_tokens: routes
+                .iter()
+                .filter_map(|r| r.workload_token.clone())
+                .collect(),
+            gateway: Gateway {
+                routes: RouteTable::new(routes),
+                clock: self.clock.clone(),
+            },
+            issuers,
+            sources,
+            upstreams: upstreams
+                .into_iter()
+                .map(|(_, upstream)| upstream)
+                .collect(),
+        })
+    }
+
+    fn issuer(&self, issuer: &config::Issuer, config: &Config) -> Result<Issuer, StartError> {
+        let name = issuer.name.clone();
+        match &issuer.kind {
+            IssuerKind::Delegated => Ok(Issuer::delegated(name)),
+            IssuerKind::Oidc(oidc) => {
+                let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
+                let clock = self.clock.clone();
+                Ok(Issuer::oidc(
+                    name,
+                    oidc,
+                    keys,
+                    clock,
+                    config.cache.max_entries,
+                ))
+            }
+        }
+    }
+
+    fn source(&self, source: &config::Source, config: &Config) -> Result<Source, StartError> {
+        let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
+        let inner = self.credential_source(source).map_err(|e| failed(&*e))?;
+        let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
+        let options = SourceOptions {
+            limits: config.cache.clone(),
+            timeout: source.timeout,
+            concurrency: source.concurrency,
+        };
+        Source::new(source.name.clone(), metered, options, self.clock.clone())
+            .map_err(|e| failed(&e))
+    }
+
+    fn credential_source(
+        &self,
+        source: &config::Source,
+    ) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
+        let clock = self.clock.clone();
+        Ok(match &source.kind {
+            SourceKind::TaskclusterLogin { url } => {
+                Arc::new(LoginSource::new(url.clone(), client(source)?, clock))
+            }
+            SourceKind::TaskclusterOauth { root_url } => {
+                Arc::new(OauthSource::new(root_url, client(source)?, clock))
+            }
+            SourceKind::TaskclusterMint {
+                client_id,
+                access_token,
+                client_name,
+                scopes,
+                lifetime,
+            } => {
+                let settings = MintSettings {
+                    client_id: client_id.clone(),
+                    access_token: access_token.clone(),
+                    client_name: NameTemplate::parse(client_name)?,
+                    scopes: scopes.clone(),
+                    lifetime: *lifetime,
+                };
+                Arc::new(MintSource::new(settings, clock)?)
+            }
+            SourceKind::TaskclusterStatic {
+                client_id,
+                access_token,
+                certificate,
+                authorized_scopes,
+            } => Arc::new(FixedSource::new(FixedSettings {
+                client_id: client_id.clone(),
+                access_token: access_token.clone(),
+                certificate: certificate.clone(),
+                authorized_scopes: authorized_scopes.clone(),
+            })?),
+        })
+    }
+}
+
+fn each<C, T>(
+    written: &[C],
+    make: impl Fn(&C) -> Result<T, StartError>,
+) -> Result<Vec<Arc<T>>, StartError> {
+    written
+        .iter()
+        .map(|item| make(item).map(Arc::new))
+        .collect()
+}
+
+fn client(source: &config::Source) -> Result<Client, Box<dyn std::error::Error>> {
+    Ok(Client::new(&ClientOptions {
+        timeout: source.timeout,
+        max_bytes: EXCHANGE_ANSWER_BYTES,
+        ca: source.ca.clone(),
+    })?)
+}
+
+fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
+    if let Some(ca) = &written.ca {
+        crate::proxy::check_ca(ca).map_err(|e| StartError::Unusable(e.to_string()))?;
+    }
+    let authority = authority(written);
+    Ok(Upstream {
+        tls: written.tls,
+        host: written.host.clone(),
+        port: written.port,
+        authority: HeaderValue::try_from(&authority).map_err(|_| {
+            StartError::Unusable(format!("{authority:?} cannot stand in a Host header"))
+        })?,
+        signed_port: written.signed_port,
+        ca: written.ca.clone(),
+        http2: written.http2,
+        timeouts: written.timeouts,
+        addresses: ArcSwap::default(),
+        clock_offset: AtomicI64::new(0),
+    })
+}
+
+/// What goes into `Host`: the port only where it is not the scheme's own, as clients
+/// write it.
+fn authority(upstream: &config::Upstream) -> String {
+    let host = if upstream.host.contains(':') {
+        format!("[{}]", upstream.host)
+    } else {
+        upstream.host.clone()
+    };
+    match (upstream.tls, upstream.port) {
+        (true, 443) | (false, 80) => host,
+        (_, port) => format!("{host}:{port}"),
+    }
+}
+
+fn connect(
+    route: &config::Route,
+    upstream: Arc<Upstream>,
+    issuers: &[Arc<Issuer>],
+    sources: &[Arc<Source>],
+) -> Route {
+    let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
+    Route {
+        name: route.name.clone(),
+        host: route.host.clone(),
+        path: route.path.clone(),
+        methods: route.methods.clone(),
+        upstream,
+        issuers: issuers.cloned().collect(),
+        source: route.source.and_then(|at| sources.get(at)).cloned(),
+        require_scopes: route.require_scopes.clone(),
+        anonymous: route.anonymous,
+        workload_token: route
+            .workload_token
+            .clone()
+            .map(|file| Arc::new(WorkloadToken::new(file))),
+    }
+}
+
+fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
+    StartError::Unusable(format!("{what} {name:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn written(tls: bool, host: &str, port: u16) -> config::Upstream {
+        let second = Duration::from_secs(1);
+        config::Upstream {
+            tls,
+            host: host.into(),
+            port,
+            signed_port: port,
+            ca: None,
+            http2: false,
+            timeouts: crate::gateway::route::UpstreamTimeouts {
+                connect: second,
+                read: second,
+                write: second,
+                idle: second,
+            },
+        }
+    }
+
+    #[test]
+    fn the_host_header_is_what_clients_write() {
+        for (tls, host, port, expected) in [
+            (true, "tc.example.com", 443, "tc.example.com"),
+            (true, "tc.example.com", 80, "tc.example.com:80"),
+            (false, "127.0.0.1", 80, "127.0.0.1"),
+            (false, "::1", 8080, "[::1]:8080"),
+        ] {
+            assert_eq!(authority(&written(tls, host, port)), expected);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the admin listener says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::SharedClock;
+use crate::gateway::Gateway;
+use crate::metrics::{self, Metrics};
+use crate::proxy::admin::AdminPages;
+use crate::token::{Issuer, IssuerStatus};
+
+/// Liveness, start and readiness of one run.
+pub(super) struct Pages {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) issuers: Vec<Arc<Issuer>>,
+    pub(super) clock: SharedClock,
+    /// Steady time after which starting counts as over, keys or no keys.
+    pub(super) grace_ends: Duration,
+    pub(super) started: AtomicBool,
+    pub(super) draining: AtomicBool,
+}
+
+fn has_keys(issuer: &Issuer) -> bool {
+    issuer.status() == IssuerStatus::Usable
+}
+
+impl AdminPages for Pages {
+    fn metrics(&self) -> (String, String) {
+        let text = self.metrics.render().unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics cannot be rendered");
+            String::new()
+        });
+        (metrics::CONTENT_TYPE.to_owned(), text)
+    }
+
+    /// False while draining, and while not a single route could let anybody in.
+    fn ready(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("draining".to_owned());
+        }
+        let mut routes = self.gateway.routes.iter();
+        if routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i))) {
+            return Ok(());
+        }
+        Err(without_keys(&self.issuers))
+    }
+
+    /// True once each issuer's keys were had, or the grace is over; then for good.
+    fn started(&self) -> Result<(), String> {
+        if self.started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let complete = self.issuers.iter().all(|i| has_keys(i));
+        if complete || self.clock.steady() >= self.grace_ends {
+            self.started.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        Err(without_keys(&self.issuers))
+    }
+}
+
+fn without_keys(issuers: &[Arc<Issuer>]) -> String {
+    let missing = issuers.iter().filter(|i| !has_keys(i));
+    missing
+        .map(|i| format!("issuer {}: no usable keys yet\n", i.name()))
+        .collect()
+}

@@ -1,0 +1,174 @@
+//! The API against the house's own signer, over real sockets.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::demo::identity::{Life, Provider};
+use crate::demo::{AUDIENCE, server};
+use crate::hawk::{Certificate, Credentials, SignedRequest, Signer};
+use crate::remote::client::{Answer, Client, ClientOptions};
+
+struct Peers {
+    clock: Arc<ManualClock>,
+    identity: Provider,
+    api: Api,
+    client: Client,
+}
+
+impl Peers {
+    async fn start() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let clock = ManualClock::at(UnixMillis::from_secs(1_795_201_809));
+        let identity = Provider::start(clock.clone()).await.unwrap();
+        let api = Api::start(clock.clone(), identity.verifier())
+            .await
+            .unwrap();
+        let client = Client::new(&ClientOptions {
+            timeout: Duration::from_secs(20),
+            max_bytes: 65_536,
+            ca: None,
+        })
+        .unwrap();
+        Self {
+            clock,
+            identity,
+            api,
+            client,
+        }
+    }
+
+    async fn get(&self, path: &str, authorization: &str) -> Answer {
+        let value = HeaderValue::try_from(authorization).unwrap();
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        let url = self.api.url.join(path).unwrap();
+        self.client.get(&url, headers).await.unwrap()
+    }
+
+    fn token(&self) -> String {
+        let life = Life::For(Duration::from_hours(1));
+        self.identity.token(AUDIENCE, life).unwrap()
+    }
+
+    async fn credentials(&self) -> Signer {
+        let answer = self
+            .get(EXCHANGE, &format!("Bearer {}", self.token()))
+            .await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        let credentials = &body["credentials"];
+        let text = |name: &str| credentials[name].as_str().unwrap();
+        Signer::new(&Credentials {
+            client_id: text("clientId").into(),
+            access_token: text("accessToken").into(),
+            certificate: Some(Certificate::parse(text("certificate")).unwrap()),
+            authorized_scopes: None,
+        })
+        .unwrap()
+    }
+
+    fn sign(&self, signer: &Signer, target: &str) -> String {
+        let request = SignedRequest {
+            at: self.clock.now(),
+            nonce: "n",
+            method: "GET",
+            target,
+            host: "127.0.0.1",
+            port: self.api.url.port().unwrap(),
+            payload_hash: None,
+        };
+        signer.authorization(&request).unwrap()
+    }
+}
+
+const CURRENT: &str = "/api/auth/v1/scopes/current";
+
+#[tokio::test]
+async fn credentials_from_the_exchange_sign_until_they_are_revoked() {
+    let peers = Peers::start().await;
+    let signer = peers.credentials().await;
+    let answer = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let elsewhere = peers.sign(&signer, "/api/auth/v1/other");
+    assert_eq!(
+        peers.get(CURRENT, &elsewhere).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    peers.api.revoke().unwrap();
+    let answer = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        answer.header(&header::WWW_AUTHENTICATE),
+        Some("hawk"),
+        "as Taskcluster says it"
+    );
+    let fresh = peers.credentials().await;
+    let answer = peers.get(CURRENT, &peers.sign(&fresh, CURRENT)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let clients: Vec<bool> = peers
+        .api
+        .take_seen()
+        .iter()
+        .map(|s| s.client.is_ok())
+        .collect();
+    assert_eq!(clients, [true, false, false, true]);
+    assert_eq!(peers.api.exchanges(), 2);
+}
+
+#[tokio::test]
+async fn a_bearer_token_alone_opens_nothing_behind_hawk() {
+    let peers = Peers::start().await;
+    for authorization in [
+        &format!("Bearer {}", peers.token()),
+        "Hawk id=\"demo/alice\"",
+        "",
+    ] {
+        let answer = peers.get(CURRENT, authorization).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{authorization}");
+    }
+    assert!(peers.api.take_seen()[0].bearer, "and it is noticed");
+}
+
+#[tokio::test]
+async fn the_exchange_takes_only_good_tokens() {
+    let peers = Peers::start().await;
+    let hour = Duration::from_hours(1);
+    let stranger = Provider::start(peers.clock.clone()).await.unwrap();
+    let (head, tail) = {
+        let token = peers.token();
+        let (head, tail) = token.split_once('.').unwrap();
+        (head.to_owned(), tail.to_owned())
+    };
+    let bad = [
+        peers
+            .identity
+            .token("another-api", Life::For(hour))
+            .unwrap(),
+        peers
+            .identity
+            .token(AUDIENCE, Life::EndedAgo(hour))
+            .unwrap(),
+        stranger.token(AUDIENCE, Life::For(hour)).unwrap(),
+        format!("{head}.e30.{tail}"),
+        format!("{head}..{tail}"),
+        String::new(),
+    ];
+    for token in bad {
+        let answer = peers.get(EXCHANGE, &format!("Bearer {token}")).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{token}");
+    }
+    assert_eq!(peers.api.exchanges(), 0);
+}
+
+#[tokio::test]
+async fn a_body_past_the_limit_is_refused() {
+    let peers = Peers::start().await;
+    let body = bytes::Bytes::from(vec![b'x'; server::MAX_BODY + 1]);
+    let url = peers.api.url.join("/api/queue/v1/x").unwrap();
+    let answer = peers.client.post(&url, HeaderMap::new(), body).await;
+    // Refused while it still comes in: an answer, or a closed connection.
+    assert!(answer.is_err() || answer.is_ok_and(|a| a.status == StatusCode::PAYLOAD_TOO_LARGE));
+    assert!(peers.api.take_seen().is_empty());
+}

@@ -1,0 +1,380 @@
+//! A caller's connection as pingora gets to see it: never a byte past the current request,
+//! small writes joined, no write that hangs for ever, and the socket handed back at the end.
+
+mod framing;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    Stream, TimingDigest, UniqueID, UniqueIDType,
+};
+use pingora::proxy::Session;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
+
+use super::guard::Framing;
+use framing::Body;
+use outgoing::Outgoing;
+
+/// Most bytes taken from the socket at once for the head or behind the current request.
+const READ_AHEAD: usize = 8 * 1024;
+/// The client's preface (RFC 9113 §3.4) and the header of its SETTINGS frame.
+const PREFACE: usize = 24 + 9;
+
+/// Who is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// The address; none on Unix sockets. IPv4 even where it came in as mapped IPv6.
+    pub ip: Option<IpAddr>,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+}
+
+impl PeerInfo {
+    /// Of the caller of `session`.
+    pub fn of(session: &Session) -> Self {
+        Self {
+            ip: session
+                .client_addr()
+                .and_then(|address| address.as_inet())
+                .map(|address| address.ip().to_canonical()),
+            tls: session
+                .digest()
+                .is_some_and(|digest| digest.ssl_digest.is_some()),
+        }
+    }
+}
+
+/// What is left when pingora is done with a connection.
+pub(super) struct Remains {
+    pub(super) stream: Stream,
+    /// Accepted for writing and not yet written.
+    pub(super) unsent: BytesMut,
+    /// The last answer is complete: the end may be announced as one. Otherwise a cut must
+    /// look like a cut.
+    pub(super) complete: bool,
+    /// The caller is known to be still sending, or to have sent what nobody will read:
+    /// closing now would make the system reset the connection and lose the answer.
+    pub(super) unread: bool,
+}
+
+/// Where a [`Connection`] leaves its [`Remains`] when it is dropped.
+#[derive(Clone, Default)]
+pub(super) struct Estate(Arc<Mutex<Option<Remains>>>);
+
+impl Estate {
+    pub(super) fn take(&self) -> Option<Remains> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn leave(&self, remains: Remains) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+    }
+}
+
+/// See the module.
+pub(super) struct Connection {
+    /// None only while it is being dropped.
+    inner: Option<Stream>,
+    /// Came from the socket and is not yet delivered.
+    received: BytesMut,
+    /// So many bytes of `received` belong to the current request's body.
+    approved: usize,
+    body: Body,
+    /// The caller has closed its side.
+    ended: bool,
+    expects_more: bool,
+    complete: bool,
+    out: Outgoing,
+    /// HTTP/2 without TLS: nothing negotiated it, the listener's configuration did.
+    prior_knowledge: bool,
+    /// Until so many bytes have come, the deadline counts.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
+    estate: Estate,
+}
+
+impl Connection {
+    /// For HTTP/1; a write that makes no progress for `write_stall` fails.
+    pub(super) fn http1(stream: Stream, write_stall: Duration, estate: Estate) -> Self {
+        Self {
+            inner: Some(stream),
+            received: BytesMut::new(),
+            approved: 0,
+            body: Body::Length(0),
+            ended: false,
+            expects_more: false,
+            complete: false,
+            out: Outgoing::joined(write_stall),
+            prior_knowledge: false,
+            preface: None,
+            estate,
+        }
+    }
+
+    /// For HTTP/2, by ALPN or by prior knowledge; the preface must have come within
+    /// `preface`.
+    pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
+        let prior_knowledge = stream.get_ssl_digest().is_none();
+        let mut this = Self::http1(stream, write_stall, Estate::default());
+        this.body = Body::Tunnel;
+        this.out = Outgoing::direct(write_stall);
+        this.prior_knowledge = prior_knowledge;
+        this.preface = Some((PREFACE, Box::pin(tokio::time::sleep(preface))));
+        this
+    }
+
+    /// What has come of the next request.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Reads more of the next request; 0 means that the caller has closed.
+    pub(super) async fn receive(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// Splits off a checked head, without the `start` bytes in front of it, and begins the
+    /// body that follows it.
+    pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
+        let mut head = self.received.split_to(end.min(self.received.len()));
+        head.advance(start.min(head.len()));
+        self.approved = 0;
+        self.body = framing.into();
+        head
+    }
+
+    /// Whether the request was read to its end, so that what follows is another one.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.approved == 0 && (self.body.is_done() || self.body == Body::Tunnel)
+    }
+
+    /// The last answer is complete.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The caller may still be sending what nobody will read.
+    pub(super) fn expect_more(&mut self) {
+        self.expects_more = true;
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // On the stack of this call only: an idle connection keeps no buffer.
+        let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
+        let mut buf = ReadBuf::uninit(&mut scratch);
+        ready!(poll_inner_read(&mut self.inner, cx, &mut buf))?;
+        let read = buf.filled().len();
+        self.received.extend_from_slice(buf.filled());
+        self.ended |= read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Straight into the reader's buffer, where the bytes need not be looked at.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let left = usize::try_from(self.body.opaque()).unwrap_or(usize::MAX);
+        if left >= buf.remaining() {
+            ready!(poll_inner_read(&mut self.inner, cx, buf))?;
+        } else {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(left));
+            ready!(poll_inner_read(&mut self.inner, cx, &mut part))?;
+            let read = part.filled().len();
+            buf.advance(read);
+        }
+        let read = buf.filled().get(before..).unwrap_or_default();
+        self.ended |= read.is_empty();
+        self.body.take(read).map_err(io::Error::other)?;
+        self.preface = match self.preface.take() {
+            Some((left, deadline)) if left > read.len() => Some((left - read.len(), deadline)),
+            _ => None,
+        };
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let fresh = self.received.get(self.approved..).unwrap_or_default();
+            self.approved += self.body.take(fresh).map_err(io::Error::other)?;
+            if self.approved > 0 {
+                let part = self.approved.min(buf.remaining());
+                buf.put_slice(self.received.get(..part).unwrap_or_default());
+                self.received.advance(part);
+                self.approved -= part;
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if self.body.opaque() > 0 {
+                return self.poll_direct(cx, buf);
+            }
+            if self.body.is_done() && self.received.len() >= READ_AHEAD {
+                // The next request can wait; the writing side wakes the task.
+                return Poll::Pending;
+            }
+            ready!(self.poll_receive(cx))?;
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+fn poll_inner_read(
+    inner: &mut Option<Stream>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let inner = inner.as_mut().ok_or_else(gone)?;
+    Pin::new(inner).poll_read(cx, buf)
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // Who waits for the caller has nothing more to write for now.
+        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        this.out.push_before_waiting(inner, cx)?;
+        let read = this.poll_body(cx, buf);
+        if read.is_pending()
+            && let Some((_, deadline)) = this.preface.as_mut()
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        this.out.poll_write(inner, cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        this.out.poll_flush(inner, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        // pingora does this after complete answers only.
+        this.complete = true;
+        this.out.poll_shutdown(inner, cx)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(stream) = self.inner.take() {
+            self.estate.leave(Remains {
+                stream,
+                unsent: self.out.take_unsent(),
+                complete: self.complete,
+                unread: !self.ended
+                    && (self.expects_more
+                        || !self.is_between_requests()
+                        || !self.received.is_empty()),
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("received", &self.received.len())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // The caller may be gone already; there is nobody to tell then.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.inner.as_ref().map_or(-1, |inner| inner.id())
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.as_ref()?.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        if self.prior_knowledge {
+            return Some(ALPN::H2);
+        }
+        self.inner.as_ref()?.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.as_ref()?.get_socket_digest()
+    }
+}
+
+impl Peek for Connection {}

@@ -1,0 +1,181 @@
+//! The writing side: an answer's head travels with the beginning of its body, and a caller
+//! that takes nothing for too long is given up.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use pingora::protocols::Stream;
+use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
+
+/// Most bytes held back.
+const HELD: usize = 16 * 1024;
+/// A held head goes out alone when its body has not come after so many polls. pingora
+/// reads the upstream in the same task, so that a body at hand comes earlier.
+const PATIENCE: u8 = 3;
+
+/// See the module.
+pub(super) struct Outgoing {
+    /// Whether the first write after a flush waits for company.
+    joining: bool,
+    held: BytesMut,
+    /// Something was written since the last flush.
+    dirty: bool,
+    /// Polls for reading since then.
+    waits: u8,
+    stall: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Outgoing {
+    /// Joins small writes.
+    pub(super) fn joined(stall: Duration) -> Self {
+        Self {
+            joining: true,
+            held: BytesMut::new(),
+            dirty: false,
+            waits: 0,
+            stall,
+            timer: None,
+        }
+    }
+
+    /// Passes every write on.
+    pub(super) fn direct(stall: Duration) -> Self {
+        Self {
+            joining: false,
+            ..Self::joined(stall)
+        }
+    }
+
+    /// What was accepted and not written.
+    pub(super) fn take_unsent(&mut self) -> BytesMut {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = !std::mem::replace(&mut self.dirty, true);
+        self.waits = 0;
+        if self.held.len() >= HELD {
+            ready!(self.poll_drain(inner, cx))?;
+        }
+        let total: usize = data.iter().map(|part| part.len()).sum();
+        let hold = self.joining && first && total <= HELD;
+        if self.held.is_empty() && !hold {
+            let written = Pin::new(inner).poll_write_vectored(cx, data);
+            return self.unless_stalled(cx, written);
+        }
+        let accepted = self.hold(data);
+        if !hold && let Poll::Ready(Err(e)) = self.poll_drain(inner, cx) {
+            return Poll::Ready(Err(e));
+        }
+        Poll::Ready(Ok(accepted))
+    }
+
+    /// Copies as much as there is room for; says how much.
+    fn hold(&mut self, data: &[io::IoSlice<'_>]) -> usize {
+        let before = self.held.len();
+        for part in data {
+            let room = HELD.saturating_sub(self.held.len()).min(part.len());
+            self.held
+                .extend_from_slice(part.get(..room).unwrap_or_default());
+        }
+        self.held.len() - before
+    }
+
+    fn poll_drain(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = Pin::new(&mut *inner).poll_write(cx, &self.held);
+            match ready!(self.unless_stalled(cx, written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.held.advance(n),
+            }
+        }
+        self.held = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_flush(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(inner, cx))?;
+        let flushed = Pin::new(inner).poll_flush(cx);
+        ready!(self.unless_stalled(cx, flushed))?;
+        self.dirty = false;
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_shutdown(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(inner, cx))?;
+        let shut = Pin::new(inner).poll_shutdown(cx);
+        self.unless_stalled(cx, shut)
+    }
+
+    /// Sends what is held when the task turns to waiting for the caller, so that a head
+    /// whose body is long in coming is not kept from him. Never pending: the task is woken
+    /// when more can be written.
+    pub(super) fn push_before_waiting(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        if !self.joining || !self.dirty {
+            return Ok(());
+        }
+        self.waits = self.waits.saturating_add(1);
+        if self.waits < PATIENCE && !self.held.is_empty() {
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
+        ready_or_ok(self.poll_push(inner, cx))
+    }
+
+    /// Flushes without ending the answer's first write: what follows goes out directly.
+    fn poll_push(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(inner, cx))?;
+        let flushed = Pin::new(inner).poll_flush(cx);
+        self.unless_stalled(cx, flushed)
+    }
+
+    /// Turns waiting for longer than the limit, without any progress, into an error.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.timer = None;
+            return result;
+        }
+        let stall = self.stall;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
+    }
+}
+
+fn ready_or_ok(result: Poll<io::Result<()>>) -> io::Result<()> {
+    match result {
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
+    }
+}

@@ -1,0 +1,244 @@
+//! What is refused before anything else looks at a request: ambiguous framing, heads over
+//! the limits, targets that two parsers could read differently.
+//!
+//! HTTP/1 heads are checked as bytes, before pingora's parser sees them, because that
+//! parser is lenient (reference: pingora.md, "Accepted as is"). HTTP/2 heads arrive parsed;
+//! [`check_head`] holds them to the same rules.
+
+mod fields;
+mod scan;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use http::{Method, Version};
+use pingora::http::RequestHeader;
+
+use crate::config::Limits;
+use crate::gateway::rejection::{Reason, Rejection};
+use fields::Fields;
+
+pub(super) use scan::{Progress, Scan};
+pub(super) use target::hex;
+
+/// Most header fields that one head may have.
+pub(super) const MAX_FIELDS: usize = 128;
+/// Longest method name, bytes.
+const MAX_METHOD: usize = 32;
+/// Longest path that a log line repeats, bytes.
+const MAX_LOGGED_PATH: usize = 1024;
+
+/// The limits of a head.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadLimits {
+    /// The whole head, bytes.
+    pub header_bytes: usize,
+    /// The request target, bytes.
+    pub url_bytes: usize,
+}
+
+impl From<&Limits> for HeadLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            header_bytes: limits.header_bytes,
+            url_bytes: limits.url_bytes,
+        }
+    }
+}
+
+/// Where the body of an HTTP/1 request ends (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// After so many bytes; zero without a body.
+    Length(u64),
+    /// After the last chunk and its trailers.
+    Chunked,
+    /// It may become a WebSocket: everything that follows belongs to it.
+    Tunnel,
+}
+
+/// What a refused head is logged as.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) rejection: Rejection,
+    /// As sent where it is a method at all, else `-`.
+    pub(super) method: Method,
+    /// Printable, without query; `-` where there is none.
+    pub(super) path: String,
+    pub(super) version: Version,
+}
+
+/// A [`Reason::BadRequest`] with its cause.
+fn bad(cause: &'static str) -> Rejection {
+    Rejection::from(Reason::BadRequest).because(cause)
+}
+
+/// Checks one complete HTTP/1 head, from its first byte to its empty line, as sent.
+///
+/// # Errors
+/// The first fault found; nothing of the request may be processed then.
+pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<Refusal>> {
+    let end = head
+        .windows(2)
+        .position(|pair| pair == b"\r\n")
+        .unwrap_or(head.len());
+    let (line, rest) = head.split_at(end);
+    check_lines(line, rest.get(2..).unwrap_or_default(), limits)
+        .map_err(|rejection| Box::new(refusal(line, rejection)))
+}
+
+/// The refusal of a head that begins with `line`, readable or not.
+pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
+    let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
+    let mut words = line.unwrap_or_default().split(|b| *b == b' ');
+    let method = words
+        .next()
+        .filter(|word| word.len() <= MAX_METHOD)
+        .and_then(|word| Method::from_bytes(word).ok())
+        .or_else(|| Method::from_bytes(b"-").ok());
+    Refusal {
+        rejection,
+        method: method.unwrap_or_default(),
+        path: printable_path(words.next().unwrap_or_default()),
+        version: if line.is_some_and(|line| line.ends_with(b"HTTP/1.0")) {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        },
+    }
+}
+
+/// The path of an origin-form target, without query or fragment, fit for a log line.
+fn printable_path(target: &[u8]) -> String {
+    if target.first() != Some(&b'/') {
+        return "-".to_owned();
+    }
+    target
+        .iter()
+        .take_while(|b| !matches!(b, b'?' | b'#'))
+        .take(MAX_LOGGED_PATH)
+        .map(|b| {
+            if b.is_ascii_graphic() {
+                char::from(*b)
+            } else {
+                '.'
+            }
+        })
+        .collect()
+}
+
+fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
+    let version = check_request_line(line, limits)?;
+    let mut fields = Fields::default();
+    let mut rest = rest;
+    loop {
+        let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad("head without an end"))?;
+        let (field, after) = rest.split_at(end);
+        // A CR anywhere but before LF is a bare one (RFC 9112 §2.2).
+        rest = after
+            .strip_prefix(b"\r\n")
+            .ok_or_else(|| bad("bare CR in the head"))?;
+        if field.is_empty() {
+            break;
+        }
+        check_field_line(field, &mut fields)?;
+    }
+    if !rest.is_empty() {
+        return Err(bad("head continues after its end"));
+    }
+    fields.http1(version)
+}
+
+/// `method SP request-target SP HTTP-version` (RFC 9112 §3), and nothing looser.
+fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejection> {
+    let mut words = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(bad("malformed request line"));
+    };
+    check_method(method)?;
+    target::check(target, method == b"OPTIONS", limits.url_bytes)?;
+    match version {
+        b"HTTP/1.1" => Ok(Version::HTTP_11),
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
+        _ => Err(bad("HTTP version other than 1.0 and 1.1")),
+    }
+}
+
+fn check_method(method: &[u8]) -> Result<(), Rejection> {
+    if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|b| is_token(*b)) {
+        return Err(bad("malformed method"));
+    }
+    if method.eq_ignore_ascii_case(b"TRACE") || method.eq_ignore_ascii_case(b"CONNECT") {
+        return Err(Reason::MethodRefused.into());
+    }
+    Ok(())
+}
+
+/// `field-name ":" OWS field-value OWS` (RFC 9112 §5).
+fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Rejection> {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(bad("folded header line"));
+    }
+    let colon = memchr::memchr(b':', line).ok_or_else(|| bad("header line without colon"))?;
+    let (name, value) = line.split_at(colon);
+    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        return Err(bad("malformed header name"));
+    }
+    let value = value.get(1..).unwrap_or_default();
+    if value
+        .iter()
+        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
+    {
+        return Err(bad("control character in a header value"));
+    }
+    fields.see(name, value.trim_ascii())
+}
+
+/// `tchar` of RFC 9110 §5.6.2.
+const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Holds a parsed head to the rules that HTTP/1 heads are held to as bytes: for HTTP/2,
+/// where the bytes are not to be had, before anything else is done with the request.
+/// The size of the whole head is HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
+///
+/// # Errors
+/// The first fault found; the request must be answered with it.
+pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
+    check_method(head.method.as_str().as_bytes())?;
+    target::check(
+        head.raw_path(),
+        head.method == Method::OPTIONS,
+        limits.url_bytes,
+    )?;
+    let mut fields = Fields::default();
+    for (name, value) in &head.headers {
+        fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+    }
+    if head.version == Version::HTTP_2 {
+        let authority = head.uri.authority().map(|a| a.as_str().as_bytes());
+        fields.http2(authority)
+    } else {
+        fields.http1(head.version).map(drop)
+    }
+}

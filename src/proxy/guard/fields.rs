@@ -1,0 +1,221 @@
+//! The header fields that decide about framing, host and credentials.
+
+use http::Version;
+
+use crate::gateway::rejection::{Reason, Rejection};
+
+use super::{Framing, MAX_FIELDS, bad};
+
+/// What has been seen of a head's fields so far.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    count: usize,
+    host: Option<&'a [u8]>,
+    authorization: bool,
+    content_length: Option<u64>,
+    chunked: bool,
+    /// `Upgrade` names `websocket`.
+    websocket: bool,
+    /// Fields that HTTP/2 has no place for (RFC 9113 §8.2.2).
+    connection_specific: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// Takes in one field, `value` without surrounding whitespace.
+    pub(super) fn see(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
+        self.count += 1;
+        if self.count > MAX_FIELDS {
+            return Err(Rejection::from(Reason::HeaderTooLarge).because("too many header fields"));
+        }
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        // By length first: most fields are none of these.
+        match name.len() {
+            4 if is(b"host") => self.host(value),
+            6 if is(b"expect") => expect(value),
+            7 if is(b"upgrade") => {
+                self.connection_specific = true;
+                self.websocket |= tokens(value).any(|t| t.eq_ignore_ascii_case(b"websocket"));
+                Ok(())
+            }
+            10 if is(b"connection") => {
+                self.connection_specific = true;
+                connection(value)
+            }
+            10 if is(b"keep-alive") => {
+                self.connection_specific = true;
+                Ok(())
+            }
+            13 if is(b"authorization") => self.authorization(),
+            14 if is(b"content-length") => self.content_length(value),
+            16 if is(b"proxy-connection") => {
+                self.connection_specific = true;
+                Ok(())
+            }
+            17 if is(b"transfer-encoding") => self.transfer_encoding(value),
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, value: &'a [u8]) -> Result<(), Rejection> {
+        if self.host.replace(value).is_some() {
+            return Err(bad("second Host"));
+        }
+        if is_authority(value) {
+            Ok(())
+        } else {
+            Err(bad("malformed Host"))
+        }
+    }
+
+    fn authorization(&mut self) -> Result<(), Rejection> {
+        if std::mem::replace(&mut self.authorization, true) {
+            return Err(Rejection::from(Reason::InvalidAuthorization)
+                .because("second Authorization header"));
+        }
+        Ok(())
+    }
+
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Rejection> {
+        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let length = std::str::from_utf8(value)
+            .ok()
+            .filter(|_| digits)
+            .and_then(|value| value.parse::<u64>().ok())
+            // pingora counts in signed 64 bits.
+            .filter(|length| *length <= i64::MAX.unsigned_abs())
+            .ok_or_else(|| bad("Content-Length is not one number"))?;
+        if self.content_length.replace(length).is_some() {
+            return Err(bad("second Content-Length"));
+        }
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Rejection> {
+        self.connection_specific = true;
+        if std::mem::replace(&mut self.chunked, true) {
+            return Err(bad("second Transfer-Encoding"));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(bad("Transfer-Encoding other than chunked"));
+        }
+        Ok(())
+    }
+
+    /// The rules of an HTTP/1 head as a whole. A Host is wanted of HTTP/1.0 too: without
+    /// one nothing can be routed by host nor signed.
+    pub(super) fn http1(&self, version: Version) -> Result<Framing, Rejection> {
+        if self.host.is_none() {
+            return Err(bad("missing Host"));
+        }
+        if self.chunked && self.content_length.is_some() {
+            return Err(bad("both Transfer-Encoding and Content-Length"));
+        }
+        if self.chunked && version != Version::HTTP_11 {
+            return Err(bad("Transfer-Encoding in HTTP/1.0"));
+        }
+        let length = self.content_length.unwrap_or(0);
+        if self.websocket && version == Version::HTTP_11 {
+            if self.chunked || length > 0 {
+                return Err(bad("WebSocket upgrade with a body"));
+            }
+            return Ok(Framing::Tunnel);
+        }
+        Ok(if self.chunked {
+            Framing::Chunked
+        } else {
+            Framing::Length(length)
+        })
+    }
+
+    /// The rules of an HTTP/2 head as a whole.
+    pub(super) fn http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
+        if self.connection_specific {
+            return Err(bad("connection-specific field in HTTP/2"));
+        }
+        match (authority, self.host) {
+            (None, None) => Err(bad("neither :authority nor Host")),
+            (Some(authority), _) if !is_authority(authority) => Err(bad("malformed :authority")),
+            (Some(authority), Some(host)) if authority != host => {
+                Err(bad("Host differs from :authority"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The members of a comma-separated list (RFC 9110 §5.6.1).
+fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Naming an end-to-end field here would have it removed on the way: then what is
+/// forwarded is not what was checked.
+fn connection(value: &[u8]) -> Result<(), Rejection> {
+    const KEPT: [&[u8]; 5] = [
+        b"host",
+        b"authorization",
+        b"content-length",
+        b"transfer-encoding",
+        b"expect",
+    ];
+    if tokens(value).any(|token| KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))) {
+        return Err(bad("Connection names a field that must stay"));
+    }
+    Ok(())
+}
+
+/// RFC 9110 §10.1.1 knows one expectation.
+fn expect(value: &[u8]) -> Result<(), Rejection> {
+    if value.eq_ignore_ascii_case(b"100-continue") {
+        Ok(())
+    } else {
+        Err(bad("Expect other than 100-continue"))
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding and userinfo.
+fn is_authority(value: &[u8]) -> bool {
+    let port_follows = |rest: &[u8]| match rest.split_first() {
+        None => true,
+        Some((b':', port)) => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    };
+    if let Some(literal) = value.strip_prefix(b"[") {
+        let Some(end) = literal.iter().position(|b| *b == b']') else {
+            return false;
+        };
+        let (address, rest) = literal.split_at(end);
+        return std::str::from_utf8(address)
+            .is_ok_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+            && port_follows(rest.get(1..).unwrap_or_default());
+    }
+    let end = value.iter().position(|b| *b == b':').unwrap_or(value.len());
+    let (name, rest) = value.split_at(end);
+    let in_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    !name.is_empty() && name.iter().all(in_name) && port_follows(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_an_authority() {
+        for good in [
+            "a",
+            "tc.example.com",
+            "a_b.c:8080",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:443",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a:", "a:b", "a:123456", "a b", "u@a", "a/b", "a,b", "a%2e", "[::1", "[x]",
+            "[::1]x", "[::1]:", "a:1:2", "a\tb", "\u{e9}", "a?b", "a#b",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Request targets (RFC 9112 §3.2): origin-form, and `*` for OPTIONS.
+
+use crate::gateway::rejection::{Reason, Rejection};
+
+use super::bad;
+
+/// Visible characters that a target must not have.
+const REFUSED: &[u8] = b"#\"<>\\`";
+
+/// Accepts what every parser on the way reads alike, so that the path that was routed and
+/// signed is the path that is served. `limit` is in bytes.
+pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Rejection> {
+    if target.len() > limit {
+        return Err(Reason::UrlTooLong.into());
+    }
+    if options && target == b"*" {
+        return Ok(());
+    }
+    // A second slash would make it a network-path reference (RFC 3986 §4.2) to whoever
+    // resolves the target as a URL.
+    if target.first() != Some(&b'/') || target.get(1) == Some(&b'/') {
+        return Err(bad("target is not in origin-form"));
+    }
+    // pingora would percent-encode the brackets and quotes, so that not what was sent is
+    // signed, and refuses the backtick with an empty answer. RFC 3986 allows none of them.
+    let allowed = |b: &u8| b.is_ascii_graphic() && !REFUSED.contains(b);
+    if !target.iter().all(allowed) {
+        return Err(bad("character in the target that a URL cannot have"));
+    }
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    if has_dot_segment(path) {
+        return Err(bad("dot segment in the path"));
+    }
+    Ok(())
+}
+
+/// Whether any segment is `.` or `..` to somebody: also percent-encoded, between encoded
+/// slashes or backslashes, or followed by `;parameters`.
+fn has_dot_segment(path: &[u8]) -> bool {
+    // Dots at the beginning of the segment while there is nothing else in it.
+    let mut dots = Some(0_u32);
+    let mut rest = path;
+    while let Some((byte, after)) = next_decoded(rest) {
+        rest = after;
+        dots = match (byte, dots) {
+            (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
+            (b'/' | b'\\', _) => Some(0),
+            (b'.', Some(seen)) => Some(seen.saturating_add(1)),
+            _ => None,
+        };
+    }
+    matches!(dots, Some(1 | 2))
+}
+
+/// The next byte, percent-decoded where it is well encoded.
+fn next_decoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    if let [b'%', high, low, rest @ ..] = bytes
+        && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+    {
+        return Some((high * 16 + low, rest));
+    }
+    bytes.split_first().map(|(byte, rest)| (*byte, rest))
+}
+
+/// The value of one hexadecimal digit.
+pub(in crate::proxy) const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_dot_segments_however_they_are_written() {
+        for path in [
+            "/.",
+            "/..",
+            "/./",
+            "/../",
+            "/a/..",
+            "/a/../b",
+            "/a/./b",
+            "/%2e",
+            "/%2E%2e/x",
+            "/.%2e",
+            "/%2e./b",
+            "/a/..;x=1/b",
+            "/a/..%3bx",
+            "/a%2f..%2fb",
+            "/a%2F..",
+            "/a%5c..%5Cb",
+            "/.;/",
+        ] {
+            assert!(has_dot_segment(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_dots_alone() {
+        for path in [
+            "/",
+            "/...",
+            "/.well-known/x",
+            "/a.b/c.",
+            "/..a/b",
+            "/a../b",
+            "/%2e%2e%2e/",
+            "/a;..",
+            "/x/public%2Flogs%2F.hidden",
+            "/%252e%252e/",
+            "/a%",
+            "/a%2",
+            "/%zz",
+            "/a/b..;c",
+        ] {
+            assert!(!has_dot_segment(path.as_bytes()), "{path}");
+        }
+    }
+}

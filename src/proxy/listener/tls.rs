@@ -1,0 +1,150 @@
+//! TLS 1.2 and 1.3 for callers, with ALPN for HTTP/2 and, where configured, client
+//! certificates.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::tls::TlsStream;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use zeroize::Zeroizing;
+
+use super::BindError;
+use crate::config::ListenerTls;
+
+/// Largest PEM file read, bytes.
+const MAX_PEM: u64 = 1024 * 1024;
+
+/// A listener's TLS, reloadable.
+pub struct Tls {
+    files: ListenerTls,
+    acceptor: ArcSwap<Acceptor>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Naming the file that cannot be used.
+    pub fn load(files: ListenerTls) -> Result<Self, BindError> {
+        let acceptor = acceptor(&files)?;
+        Ok(Self {
+            acceptor: ArcSwap::from_pointee(acceptor),
+            files,
+        })
+    }
+
+    /// Reads the files again; connections made from now on get what they hold. Sessions
+    /// made with the old ones are not resumed.
+    ///
+    /// # Errors
+    /// As [`Tls::load`]; the old certificate stays in use then.
+    pub fn reload(&self) -> Result<(), BindError> {
+        self.acceptor.store(Arc::new(acceptor(&self.files)?));
+        Ok(())
+    }
+
+    /// The server's side of a handshake. Has no deadline of its own.
+    pub(in crate::proxy) async fn handshake(
+        &self,
+        stream: L4Stream,
+    ) -> pingora::Result<TlsStream<L4Stream>> {
+        let acceptor = self.acceptor.load_full();
+        acceptor.tls_handshake(stream).await
+    }
+}
+
+fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|e| unusable("certificate", &files.cert, e))?;
+    let builder = match &files.client_ca {
+        Some(file) => builder.with_client_cert_verifier(client_verifier(file, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let chain = certificates("certificate", &files.cert)?;
+    let mut config = builder
+        .with_single_cert(chain, key(&files.key)?)
+        .map_err(|e| {
+            unusable(
+                "key",
+                &files.key,
+                format!("it does not fit the certificate: {e}"),
+            )
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Acceptor::from_server_config(Arc::new(config)))
+}
+
+fn client_verifier(
+    file: &Path,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, BindError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("client CA", file)? {
+        roots
+            .add(certificate)
+            .map_err(|e| unusable("client CA", file, e))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|e| unusable("client CA", file, e))
+}
+
+fn certificates(
+    what: &'static str,
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, BindError> {
+    let pem = read(what, file)?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| unusable(what, file, e))?;
+    if chain.is_empty() {
+        return Err(unusable(what, file, "no certificate in PEM form in it"));
+    }
+    Ok(chain)
+}
+
+fn key(file: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
+    let pem = read("key", file)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| unusable("key", file, "no private key in PEM form in it"))
+}
+
+fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError> {
+    let mut pem = Zeroizing::new(Vec::new());
+    File::open(file)
+        .and_then(|open| open.take(MAX_PEM + 1).read_to_end(&mut pem))
+        .map_err(|e| unusable(what, file, e))?;
+    if pem.len() as u64 > MAX_PEM {
+        return Err(unusable(what, file, "larger than 1 MiB"));
+    }
+    Ok(pem)
+}
+
+fn unusable(what: &'static str, file: &Path, cause: impl Display) -> BindError {
+    BindError::Tls {
+        what,
+        file: file.to_owned(),
+        cause: format!("{cause}"),
+    }
+}

@@ -1,0 +1,165 @@
+//! Unix sockets that are never more open than configured, not even for a moment.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// How long a socket's present owner may take to accept before it counts as alive.
+const PROBE: Duration = Duration::from_secs(1);
+/// Names tried for the private directory.
+const ATTEMPTS: u32 = 16;
+
+/// A socket's file, removed when this is dropped if it is still the one bound here.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|now| now.dev() == self.device && now.ino() == self.inode);
+        if ours {
+            // Nothing depends on it: the next start replaces a stale file.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens at `path`, whose file has exactly `mode` from the moment it is there: it is made
+/// in a directory that only this user may enter, and moved out when its mode is set. (The
+/// umask would do, but belongs to the whole process.)
+///
+/// # Errors
+/// When somebody listens there, when something else than a socket is there, or when the
+/// system refuses. A socket file that nobody listens at is replaced.
+pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    ensure_free(path).await?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let private = PrivateDir::in_dir(parent)?;
+    let hidden = private.0.join("s");
+    let listener = UnixListener::bind(&hidden)?;
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(mode & 0o777))?;
+    let metadata = fs::symlink_metadata(&hidden)?;
+    fs::rename(&hidden, path)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    };
+    Ok((listener, file))
+}
+
+/// Nothing is there, or a socket that nobody listens at.
+async fn ensure_free(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file that is not a socket; remove it or choose another path",
+        ));
+    }
+    match tokio::time::timeout(PROBE, UnixStream::connect(path)).await {
+        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(Err(e)) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
+        _ => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another process listens there",
+        )),
+    }
+}
+
+/// A directory with mode 0700, removed when dropped.
+struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    fn in_dir(parent: &Path) -> io::Result<Self> {
+        let mut last = io::ErrorKind::AlreadyExists.into();
+        for attempt in 0..ATTEMPTS {
+            let path = parent.join(format!(".hg{}-{attempt}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        // Left behind on failure only; it is empty or holds a socket without a name.
+        let _ = fs::remove_file(self.0.join("s"));
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn the_mode_is_the_configured_one_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.sock");
+        let (listener, file) = bind(&path, 0o600).await.unwrap();
+        assert_eq!(mode_of(&path), 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let (client, accepted) = tokio::join!(UnixStream::connect(&path), listener.accept());
+        client.unwrap();
+        accepted.unwrap();
+        drop((listener, file));
+        assert!(!path.exists());
+        let (_listener, _file) = bind(&path, 0o660).await.unwrap();
+        assert_eq!(mode_of(&path), 0o660);
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (_listener, _file) = bind(&path, 0o600).await.unwrap();
+        let second = bind(&path, 0o600).await.map(drop).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(mode_of(&path), 0o600);
+    }
+
+    #[tokio::test]
+    async fn another_kind_of_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        let refused = bind(&path, 0o600).await.map(drop).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[tokio::test]
+    async fn a_successor_keeps_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.sock");
+        let (listener, file) = bind(&path, 0o600).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let (_successor, _its_file) = bind(&path, 0o600).await.unwrap();
+        drop((listener, file));
+        assert!(path.exists());
+    }
+}

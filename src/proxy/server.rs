@@ -1,0 +1,293 @@
+//! Accepts connections, serves them, and ends them in good order.
+//!
+//! pingora's own `Server` is not used: it closes its listeners at once on a signal, always
+//! sleeps its whole grace period, limits neither heads nor connections, and cannot bind to
+//! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
+
+mod control;
+mod http1;
+mod refuse;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::tls::ALPN;
+use pingora::proxy::{HttpProxy, ProxyHttp};
+use pingora::server::configuration::ServerConf;
+use tokio::sync::Semaphore;
+
+use super::connection::Connection;
+use super::guard::HeadLimits;
+use super::listener::{BindError, Endpoint, Incoming, Protocol, Tls};
+use crate::clock::SharedClock;
+use crate::config::{Address, Limits, Listener};
+use crate::gateway::outcome::Outcome;
+use control::Control;
+pub use control::Serving;
+pub use workers::Workers;
+
+/// Concurrent HTTP/2 streams of one connection.
+const H2_STREAMS: u32 = 100;
+/// Streams reset by the caller before they were accepted, per connection (CVE-2023-44487).
+const H2_PENDING_RESETS: usize = 20;
+/// Connections over the limit that are told so at once; more are closed without a word.
+const TURNED_AWAY: usize = 64;
+/// How long to leave a system alone that has no more descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes the outcome of each request that is refused before pingora sees it.
+pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
+
+/// The limits and timeouts of callers' connections.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    head: HeadLimits,
+    header_timeout: Duration,
+    keepalive_timeout: Duration,
+    /// Between two reads of a body, and for a write without progress.
+    stall: Duration,
+}
+
+/// Listeners bound and not yet served: callers can connect already and wait.
+pub struct Bound {
+    endpoints: Vec<Endpoint>,
+    bounds: Bounds,
+    connections: Arc<Semaphore>,
+}
+
+/// What the connections of one [`Bound`] share.
+struct Shared<A> {
+    app: Arc<A>,
+    bounds: Bounds,
+    clock: SharedClock,
+    recorder: Recorder,
+    workers: Workers,
+    connections: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+    control: Control,
+}
+
+/// pingora's proxy around `hooks`, with the HTTP/2 limits that belong to `limits`.
+pub fn http_proxy<P>(hooks: P, limits: &Limits, conf: Arc<ServerConf>) -> Arc<HttpProxy<P>>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let mut proxy = HttpProxy::new(hooks, conf);
+    proxy.handle_init_modules();
+    Arc::new(with_limits(proxy, limits))
+}
+
+/// `proxy` with the HTTP/2 limits that belong to `limits`.
+pub(super) fn with_limits<P>(mut proxy: HttpProxy<P>, limits: &Limits) -> HttpProxy<P> {
+    let mut h2 = default_h2_options();
+    h2.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(H2_STREAMS)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS);
+    proxy.h2_options = Some(h2);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.keepalive_timeout);
+    proxy.server_options = Some(options);
+    proxy
+}
+
+impl Bound {
+    /// Binds every listener, or none.
+    ///
+    /// # Errors
+    /// For the first that cannot be bound, naming its address or file.
+    pub async fn bind(listeners: &[Listener], limits: &Limits) -> Result<Self, BindError> {
+        let mut endpoints = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            endpoints.push(Endpoint::bind(listener).await?);
+        }
+        Ok(Self {
+            endpoints,
+            bounds: Bounds {
+                head: limits.into(),
+                header_timeout: limits.header_timeout,
+                keepalive_timeout: limits.keepalive_timeout,
+                stall: limits.body_timeout,
+            },
+            connections: Arc::new(Semaphore::new(
+                limits.connections.min(Semaphore::MAX_PERMITS),
+            )),
+        })
+    }
+
+    /// Where callers connect, in the order given, with ports as bound.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.endpoints.iter().map(|e| e.address.clone()).collect()
+    }
+
+    /// The TLS of those listeners that have it, for reloading.
+    pub fn tls(&self) -> Vec<Arc<Tls>> {
+        let tls = |endpoint: &Endpoint| match &endpoint.protocol {
+            Protocol::Tls(tls) => Some(tls.clone()),
+            Protocol::Plain | Protocol::H2c => None,
+        };
+        self.endpoints.iter().filter_map(tls).collect()
+    }
+
+    /// Serves every listener with `app`. Must be called in a runtime, which keeps
+    /// accepting even if `workers` serve elsewhere.
+    pub fn serve<A>(
+        self,
+        app: Arc<A>,
+        clock: SharedClock,
+        recorder: Recorder,
+        workers: Workers,
+    ) -> Serving
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let control = Control::new();
+        let shared = Arc::new(Shared {
+            app: app.clone(),
+            bounds: self.bounds,
+            clock,
+            recorder,
+            workers,
+            connections: self.connections,
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+            control: control.clone(),
+        });
+        for endpoint in self.endpoints {
+            let guard = control.enter();
+            let accepting = accept(shared.clone(), endpoint);
+            tokio::spawn(async move {
+                accepting.await;
+                drop(guard);
+            });
+        }
+        let closing = control.clone();
+        tokio::spawn(async move {
+            closing.closing().await;
+            // So that pingora's sessions know: is_process_shutting_down().
+            app.http_cleanup().await;
+        });
+        Serving::new(control)
+    }
+}
+
+/// One listener's loop, until the end is announced.
+async fn accept<A>(shared: Arc<Shared<A>>, endpoint: Endpoint)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shared.control.closing() => break,
+            accepted = endpoint.accept() => accepted,
+        };
+        match accepted {
+            Ok(incoming) => dispatch(&shared, &endpoint.protocol, incoming),
+            Err(e) => pause_after(&e).await,
+        }
+    }
+    // Who is in the queue already was promised an answer by the system.
+    while let Some(Ok(incoming)) = endpoint.accept().now_or_never() {
+        dispatch(&shared, &endpoint.protocol, incoming);
+    }
+}
+
+/// Without descriptors or memory, accepting again at once would only spin. A connection
+/// that broke off while it waited is no reason to pause.
+async fn pause_after(error: &io::Error) {
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept connections for a moment");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Starts serving a connection, or turns it away.
+fn dispatch<A>(shared: &Arc<Shared<A>>, protocol: &Protocol, incoming: Incoming)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let guard = shared.control.enter();
+    let task = shared.clone();
+    if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
+        let protocol = protocol.clone();
+        shared.workers.spawn(incoming, |incoming| async move {
+            let _held = (guard, permit);
+            tokio::select! {
+                biased;
+                () = task.control.aborted() => {}
+                () = converse(&task, &protocol, incoming) => {}
+            }
+        });
+    } else if matches!(protocol, Protocol::Plain)
+        && let Ok(permit) = shared.turned_away.clone().try_acquire_owned()
+    {
+        shared.workers.spawn(incoming, |incoming| async move {
+            let _held = (guard, permit);
+            tokio::select! {
+                biased;
+                () = task.control.aborted() => {}
+                () = refuse::turn_away(&task, incoming) => {}
+            }
+        });
+    }
+}
+
+/// A connection's whole life.
+async fn converse<A>(shared: &Shared<A>, protocol: &Protocol, incoming: Incoming)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let peer = incoming.peer();
+    let Ok(stream) = incoming.into_stream() else {
+        return;
+    };
+    // The rarer futures are large: boxed, so that a plain connection's task stays small.
+    match protocol {
+        Protocol::Plain => http1::serve(shared, Box::new(stream), peer).await,
+        Protocol::H2c => Box::pin(http2(shared, Box::new(stream))).await,
+        Protocol::Tls(tls) => {
+            let limit = shared.bounds.header_timeout;
+            match Box::pin(secured(tls, stream, limit)).await {
+                Some(stream) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
+                    Box::pin(http2(shared, stream)).await;
+                }
+                Some(stream) => http1::serve(shared, stream, peer).await,
+                None => {}
+            }
+        }
+    }
+}
+
+/// The TLS handshake, within `limit`.
+async fn secured(tls: &Tls, stream: L4Stream, limit: Duration) -> Option<Stream> {
+    match tokio::time::timeout(limit, tls.handshake(stream)).await {
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took too long"),
+    }
+    None
+}
+
+/// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].
+async fn http2<A>(shared: &Shared<A>, stream: Stream)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let bounds = &shared.bounds;
+    let connection = Connection::http2(stream, bounds.stall, bounds.header_timeout);
+    shared
+        .app
+        .process_new(Box::new(connection), &shared.control.watch())
+        .await;
+}

@@ -1,0 +1,166 @@
+//! HTTP/1 connections: each request's head is read and checked here, then handed to
+//! pingora, which parses it again and serves it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
+
+use super::{Bounds, Shared, refuse};
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::proxy::connection::{Connection, Estate};
+use crate::proxy::guard::{self, Framing, Progress, Refusal, Scan};
+
+/// Longest time spent on reading what is left of a body after its answer.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the caller sends next.
+enum Next {
+    Request(BytesMut),
+    Refused(Box<Refusal>),
+    /// Nothing: he is gone, or idle for too long, or the server ends.
+    Over,
+}
+
+/// Serves requests one after the other until either side closes.
+pub(super) async fn serve<A>(shared: &Shared<A>, stream: Stream, peer: Option<IpAddr>)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let estate = Estate::default();
+    let mut connection = Box::new(Connection::http1(
+        stream,
+        shared.bounds.stall,
+        estate.clone(),
+    ));
+    let mut patience = shared.bounds.header_timeout;
+    let mut closing = shared.control.watch();
+    let mut settings = None;
+    loop {
+        match next(&shared.bounds, &mut connection, patience, &mut closing).await {
+            Next::Request(head) => {
+                let session = session(&shared.bounds, connection, settings, head);
+                match process(shared, session, &closing).await {
+                    Some((back, kept)) => (connection, settings) = (back, kept),
+                    None => break,
+                }
+            }
+            Next::Refused(refusal) => {
+                refuse::answer(shared, *connection, &refusal, peer).await;
+                break;
+            }
+            Next::Over => {
+                connection.complete();
+                drop(connection);
+                break;
+            }
+        }
+        patience = shared.bounds.keepalive_timeout;
+    }
+    if let Some(remains) = estate.take() {
+        refuse::settle(remains).await;
+    }
+}
+
+/// Has pingora serve one request; gives the connection back if there may be another.
+async fn process<A>(
+    shared: &Shared<A>,
+    session: ServerSession,
+    closing: &ShutdownWatch,
+) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    if *closing.borrow() {
+        // pingora would rather drop a request than yield between reading and serving it
+        // now: it must not run out of its share of this poll.
+        tokio::task::yield_now().await;
+    }
+    let reused = shared.app.process_new_http(session, closing).await?;
+    let (stream, settings) = reused.consume();
+    let connection = stream.into_any().downcast::<Connection>().ok()?;
+    connection
+        .is_between_requests()
+        .then_some((connection, settings))
+}
+
+fn session(
+    bounds: &Bounds,
+    connection: Box<Connection>,
+    settings: Option<HttpPersistentSettings>,
+    head: BytesMut,
+) -> ServerSession {
+    let mut session = ServerSession::new_http1(connection);
+    if let Some(settings) = settings {
+        settings.apply_to_session(&mut session);
+    }
+    // Nothing of the next request ever gets there, so that pingora has nothing to pass on.
+    session.set_pipelining_enabled(false);
+    session.set_pipelined_prefix(head);
+    session.set_read_timeout(Some(bounds.stall));
+    session.set_write_timeout(Some(bounds.stall));
+    session.set_total_drain_timeout(Some(DRAIN));
+    session
+}
+
+/// Waits for the next request for `patience` and for its head to be complete.
+async fn next(
+    bounds: &Bounds,
+    connection: &mut Connection,
+    patience: Duration,
+    closing: &mut ShutdownWatch,
+) -> Next {
+    if connection.received().is_empty() {
+        let first = tokio::select! {
+            biased;
+            first = timeout(patience, connection.receive()) => first,
+            _ = closing.wait_for(|closing| *closing) => return Next::Over,
+        };
+        if !matches!(first, Ok(Ok(read)) if read > 0) {
+            return Next::Over;
+        }
+    }
+    match timeout(bounds.header_timeout, read_head(bounds, connection)).await {
+        Ok(next) => next,
+        Err(_) if connection.received() == b"\r\n" => Next::Over,
+        Err(_) => refused(connection, Reason::HeaderTimeout.into()),
+    }
+}
+
+async fn read_head(bounds: &Bounds, connection: &mut Connection) -> Next {
+    let mut scan = Scan::default();
+    loop {
+        match scan.advance(connection.received(), &bounds.head) {
+            Ok(Progress::Complete { start, end }) => {
+                return checked(bounds, connection, start, end);
+            }
+            Ok(Progress::Partial) => {}
+            Err(rejection) => return refused(connection, rejection),
+        }
+        if !matches!(connection.receive().await, Ok(read) if read > 0) {
+            return Next::Over;
+        }
+    }
+}
+
+fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usize) -> Next {
+    let head = connection.received().get(start..end).unwrap_or_default();
+    match guard::check_raw(head, &bounds.head) {
+        Ok(framing) => Next::Request(connection.begin(start, end, framing)),
+        Err(refusal) => {
+            connection.begin(start, end, Framing::Length(0));
+            Next::Refused(refusal)
+        }
+    }
+}
+
+fn refused(connection: &Connection, rejection: Rejection) -> Next {
+    let received = connection.received();
+    let line = received.strip_prefix(b"\r\n").unwrap_or(received);
+    Next::Refused(Box::new(guard::refusal(line, rejection)))
+}

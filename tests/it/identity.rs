@@ -1,0 +1,390 @@
+//! Real identity providers: every algorithm, rotation, outages, odd key sets.
+
+use std::time::Duration;
+
+use hawkgate::clock::{Clock as _, SystemClock};
+use serde_json::json;
+
+use crate::support::client::{Request, Response};
+use crate::support::gate::Gate;
+use crate::support::peers::OidcProvider;
+use crate::support::tokens::{self, IssuerServer, Key, Mood, SHARED};
+use crate::support::upstream::{Reply, Upstream, sha256};
+
+const AUDIENCE: &str = "https://api.example.com";
+
+/// A route `/api/` for tokens of `issuer`, and `/open/` for everybody.
+fn sections(issuer: &str, upstream: &Upstream) -> String {
+    let upstream = upstream.url();
+    format!(
+        r#"
+[[issuer]]
+name = "idp"
+url = "{issuer}"
+audiences = ["{AUDIENCE}"]
+
+[[source]]
+name = "static"
+kind = "taskcluster-static"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+
+[[route]]
+name = "api"
+path = "/api/"
+upstream = "{upstream}"
+issuers = ["idp"]
+source = "static"
+
+[[route]]
+name = "open"
+path = "/open/"
+upstream = "{upstream}"
+anonymous = true
+"#
+    )
+}
+
+async fn upstream() -> Upstream {
+    Upstream::http1(|_| Reply::ok()).await
+}
+
+fn api(token: &str) -> Request {
+    Request::get("/api/queue/v1/ping").bearer(token)
+}
+
+fn assert_unavailable(response: &Response) {
+    assert_eq!(response.status, 503, "{}", response.text());
+    assert_eq!(response.refusal(), Some("keys_unavailable"));
+    assert!(response.header("retry-after").is_some());
+    assert_eq!(response.header("www-authenticate"), None);
+}
+
+/// A provider whose tokens outlive every outage tried here.
+async fn provider() -> OidcProvider {
+    OidcProvider::start(json!({ "ttl": 7 * 24 * 3600 })).await
+}
+
+#[tokio::test]
+async fn every_algorithm_of_the_certified_provider_is_accepted() {
+    let (provider, upstream) = (provider().await, upstream().await);
+    let gate = Gate::start(&sections(provider.issuer(), &upstream)).await;
+    for alg in ["RS256", "PS256", "ES256", "EdDSA"] {
+        let token = provider.user_token(alg, "user|1", AUDIENCE).await;
+        let response = gate.send(&api(&token)).await;
+        assert_eq!(response.status, 200, "{alg}: {}", response.text());
+    }
+    let attempts = upstream.attempts();
+    assert_eq!(attempts.len(), 4);
+    for attempt in attempts {
+        let sent: Vec<_> = attempt.seen.fields.all("authorization").collect();
+        assert_eq!(sent.len(), 1);
+        assert!(sent[0].starts_with("Hawk id=\"root\""));
+    }
+    assert_eq!(provider.key_fetches().await, 1);
+}
+
+#[tokio::test]
+async fn an_issuer_with_a_trailing_slash_is_its_own_name() {
+    let provider = OidcProvider::start(json!({ "trailingSlash": true })).await;
+    let upstream = upstream().await;
+    let gate = Gate::start(&sections(provider.issuer(), &upstream)).await;
+    let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
+    assert_eq!(gate.send(&api(&token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn new_keys_are_found_by_the_first_token_that_needs_them() {
+    let (provider, upstream) = (provider().await, upstream().await);
+    let sections = sections(provider.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let unseen = provider.user_token("RS256", "user|2", AUDIENCE).await;
+    let old = provider.user_token("RS256", "user|1", AUDIENCE).await;
+    assert_eq!(gate.send(&api(&old)).await.status, 200);
+
+    provider.rotate().await;
+    clock.advance(Duration::from_secs(31));
+    let new = provider.user_token("RS256", "user|1", AUDIENCE).await;
+    assert_eq!(gate.send(&api(&new)).await.status, 200);
+    assert_eq!(provider.key_fetches().await, 2);
+
+    // The old key is gone, and with it every token that it signed, remembered or not.
+    for token in [&unseen, &old] {
+        let response = gate.send(&api(token)).await;
+        assert_eq!(response.status, 401, "{}", response.text());
+        assert_eq!(response.refusal(), Some("token_key"));
+    }
+    assert_eq!(provider.key_fetches().await, 2, "cooldown");
+}
+
+#[tokio::test]
+async fn stale_keys_serve_while_the_provider_is_down_but_not_for_ever() {
+    let (provider, upstream) = (provider().await, upstream().await);
+    let sections = sections(provider.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let token = provider.user_token("ES256", "user|1", AUDIENCE).await;
+    assert_eq!(gate.send(&api(&token)).await.status, 200);
+
+    provider.down().await;
+    for _ in 0..3 {
+        clock.advance(Duration::from_hours(7));
+        assert_eq!(gate.send(&api(&token)).await.status, 200);
+        assert_eq!(gate.admin("/readyz").await.status, 200);
+    }
+    clock.advance(Duration::from_hours(4));
+    assert_unavailable(&gate.send(&api(&token)).await);
+    assert_ne!(gate.admin("/readyz").await.status, 200);
+
+    provider.up().await;
+    clock.advance(Duration::from_mins(2));
+    assert_eq!(gate.send(&api(&token)).await.status, 200);
+    assert_eq!(gate.admin("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_at_the_start_stops_only_its_own_route() {
+    let provider = OidcProvider::start(json!({ "down": true })).await;
+    let upstream = upstream().await;
+    let sections = sections(provider.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
+
+    assert_unavailable(&gate.send(&api(&token)).await);
+    assert_eq!(upstream.attempts().len(), 0);
+    assert_eq!(gate.send(&Request::get("/open/x")).await.status, 200);
+    assert_eq!(gate.admin("/healthz").await.status, 200);
+    assert_ne!(gate.admin("/startupz").await.status, 200);
+    assert_ne!(gate.admin("/readyz").await.status, 200);
+
+    provider.up().await;
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(gate.send(&api(&token)).await.status, 200);
+    assert_eq!(gate.admin("/startupz").await.status, 200);
+    assert_eq!(gate.admin("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn startup_is_over_after_its_grace_even_without_keys() {
+    let provider = OidcProvider::start(json!({ "down": true })).await;
+    let upstream = upstream().await;
+    let sections = sections(provider.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    assert_ne!(gate.admin("/startupz").await.status, 200);
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(gate.admin("/startupz").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_odd_key_set_is_an_outage_not_the_callers_fault() {
+    for mode in [
+        "error",
+        "garbage",
+        "huge",
+        "redirect",
+        "all-error",
+        "all-garbage",
+    ] {
+        let (provider, upstream) = (provider().await, upstream().await);
+        provider.mode(mode).await;
+        let sections = sections(provider.issuer(), &upstream);
+        let (gate, clock) = Gate::start_with_clock(&sections).await;
+        let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
+        assert_unavailable(&gate.send(&api(&token)).await);
+        assert_eq!(upstream.attempts().len(), 0, "{mode}");
+
+        provider.mode("ok").await;
+        clock.advance(Duration::from_mins(1));
+        assert_eq!(gate.send(&api(&token)).await.status, 200, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn an_odd_key_set_later_leaves_the_good_one_in_place() {
+    for mode in ["error", "garbage", "huge", "redirect"] {
+        let (provider, upstream) = (provider().await, upstream().await);
+        let sections = sections(provider.issuer(), &upstream);
+        let (gate, clock) = Gate::start_with_clock(&sections).await;
+        let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
+        assert_eq!(gate.send(&api(&token)).await.status, 200);
+        provider.mode(mode).await;
+        clock.advance(Duration::from_mins(11));
+        let other = provider.user_token("RS256", "user|2", AUDIENCE).await;
+        assert_eq!(gate.send(&api(&other)).await.status, 200, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_keys_ask_the_issuer_once_however_many_tokens_bear_them() {
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    let upstream = upstream().await;
+    let sections = sections(&issuer.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let now = clock.now().as_secs();
+    let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+    let good = SHARED[0].token("RS256", &claims);
+    assert_eq!(gate.send(&api(&good)).await.status, 200);
+    clock.advance(Duration::from_secs(31));
+
+    let stranger = Key::p256("nobody");
+    let header =
+        |n: usize| json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("nobody-{n}") });
+    let tokens: Vec<String> = (0..40)
+        .map(|n| stranger.sign(&header(n), &claims))
+        .collect();
+    let answers = futures::future::join_all(tokens.iter().map(|token| {
+        let (gate, request) = (&gate, api(token));
+        async move { gate.send(&request).await }
+    }));
+    for response in answers.await {
+        assert_eq!(response.refusal(), Some("token_key"));
+    }
+    assert_eq!(issuer.fetches(), 2);
+    assert_eq!(upstream.attempts().len(), 1);
+}
+
+#[tokio::test]
+async fn many_tokens_at_the_start_share_one_fetch() {
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    let held = crate::support::upstream::Gate::closed();
+    issuer.mood(Mood::Held(held.clone()));
+    let upstream = upstream().await;
+    let sections = sections(&issuer.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let now = clock.now().as_secs();
+    let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+    let requests: Vec<Request> = (0..20)
+        .map(|n| tokens::with(&claims, &json!({ "sub": format!("user|{n}") })))
+        .map(|claims| api(&SHARED[0].token("RS256", &claims)))
+        .collect();
+    let answers = futures::future::join_all(requests.iter().map(|request| gate.send(request)));
+    let release = async {
+        issuer.server.until("a fetch", |all| !all.is_empty()).await;
+        held.open();
+    };
+    let (answers, ()) = tokio::join!(answers, release);
+    assert!(answers.iter().all(|response| response.status == 200));
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test]
+async fn metadata_of_another_issuer_are_not_believed() {
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    issuer.claim("https://someone.else.example.com");
+    let upstream = upstream().await;
+    let sections = sections(&issuer.issuer(), &upstream);
+    let (gate, clock) = Gate::start_with_clock(&sections).await;
+    let now = clock.now().as_secs();
+    let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+    let response = gate.send(&api(&SHARED[0].token("RS256", &claims))).await;
+    assert_unavailable(&response);
+    assert_eq!(issuer.fetches(), 0);
+}
+
+#[tokio::test]
+async fn unknown_kinds_of_keys_do_not_spoil_the_set() {
+    let issuer = IssuerServer::start(&[]).await;
+    issuer.jwks(vec![
+        json!({ "kty": "AKP", "alg": "ML-DSA-65", "kid": "future", "pub": "AAAA" }),
+        json!({ "kid": "no kty at all" }),
+        json!({ "kty": "EC", "crv": "secp256k1", "kid": "k1", "x": "AA", "y": "AA" }),
+        SHARED[0].jwk(),
+    ]);
+    let upstream = upstream().await;
+    let gate = Gate::start(&sections(&issuer.issuer(), &upstream)).await;
+    let now = SystemClock::shared().now().as_secs();
+    let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+    let response = gate.send(&api(&SHARED[0].token("RS256", &claims))).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+}
+
+#[tokio::test]
+async fn a_token_is_checked_by_its_routes_issuers_only() {
+    let [ours, theirs] = [
+        IssuerServer::start(&[&SHARED[0]]).await,
+        IssuerServer::start(&[&SHARED[0]]).await,
+    ];
+    let upstream = upstream().await;
+    let url = upstream.url();
+    let more = format!(
+        r#"
+[[issuer]]
+name = "theirs"
+url = "{}"
+audiences = ["{AUDIENCE}"]
+
+[[route]]
+name = "their-api"
+path = "/theirs/"
+upstream = "{url}"
+issuers = ["theirs"]
+source = "static"
+
+[[route]]
+name = "both"
+path = "/both/"
+upstream = "{url}"
+issuers = ["idp", "theirs"]
+source = "static"
+"#,
+        theirs.issuer()
+    );
+    let gate = Gate::start(&(sections(&ours.issuer(), &upstream) + &more)).await;
+    let now = SystemClock::shared().now().as_secs();
+    let token = |issuer: &IssuerServer| {
+        SHARED[0].token("RS256", &tokens::claims(&issuer.issuer(), AUDIENCE, now))
+    };
+    let (our_token, their_token) = (token(&ours), token(&theirs));
+    for (path, token, status) in [
+        ("/api/x", &our_token, 200),
+        ("/api/x", &their_token, 401),
+        ("/theirs/x", &our_token, 401),
+        ("/theirs/x", &their_token, 200),
+        ("/both/x", &our_token, 200),
+        ("/both/x", &their_token, 200),
+        // Once more, now that both have been verified and are remembered.
+        ("/api/x", &their_token, 401),
+        ("/theirs/x", &our_token, 401),
+    ] {
+        let response = gate.send(&Request::get(path).bearer(token)).await;
+        assert_eq!(response.status, status, "{path}");
+        if status == 401 {
+            assert_eq!(response.refusal(), Some("token_issuer"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_workloads_own_token_stands_in_and_is_verified_like_any_other() {
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    let upstream = upstream().await;
+    let text = sections(&issuer.issuer(), &upstream).replace(
+        "issuers = [\"idp\"]\n",
+        "issuers = [\"idp\"]\nworkload_token = { file = \"token\" }\n",
+    );
+    let (gate, clock) = Gate::start_with_clock(&text).await;
+    let now = clock.now().as_secs();
+    let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+    let plain = Request::post("/api/x", "body");
+
+    let response = gate.send(&plain).await;
+    assert_eq!(response.status, 503, "{}", response.text());
+    assert_eq!(response.refusal(), Some("workload_token_unavailable"));
+
+    gate.files
+        .write("token", SHARED[0].token("RS256", &claims) + "\n");
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(gate.send(&plain).await.status, 200);
+    let attempts = upstream.attempts();
+    assert_eq!(attempts[0].sha256.as_deref(), Some(&*sha256(b"body")));
+
+    let expired = tokens::with(&claims, &json!({ "exp": now - 3600, "sub": "other" }));
+    gate.files
+        .write("token", SHARED[0].token("RS256", &expired));
+    clock.advance(Duration::from_mins(1));
+    let response = gate.send(&plain).await;
+    assert_eq!(response.refusal(), Some("token_expired"));
+
+    // A token that the caller sends is used, good or bad; the file is for silence only.
+    let response = gate.send(&plain.clone().bearer("nonsense")).await;
+    assert_eq!(response.refusal(), Some("token_malformed"));
+}
