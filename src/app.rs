@@ -150,9 +150,8 @@ fn watch(built: &Built) -> Watched {
         watched.cache_entries(source.name(), move || read.entries());
     }
     for issuer in built.issuers.iter().filter(|i| !i.is_delegated()) {
-        let (age, refreshes) = (Arc::clone(issuer), Arc::clone(issuer));
-        watched.jwks_age(issuer.name(), move || age.keys_age());
-        watched.jwks_refreshes(issuer.name(), move || refreshes.refreshes());
+        let read = Arc::clone(issuer);
+        watched.jwks_age(issuer.name(), move || read.keys_age());
     }
     watched
 }

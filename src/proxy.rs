@@ -32,5 +32,5 @@ pub use replay::Budget;
 
 /// The application that [`server::Bound::serve`] takes. `threads` sizes pools.
 pub fn application(hooks: Hooks, limits: &Limits, threads: usize) -> Arc<HttpProxy<Hooks>> {
-    Arc::new(server::with_limits(hooks.into_proxy(threads), limits))
+    server::http_proxy(hooks, limits, hooks::server_conf(threads))
 }

@@ -12,7 +12,6 @@ mod tests;
 mod workers;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,11 +84,6 @@ where
 {
     let mut proxy = HttpProxy::new(hooks, conf);
     proxy.handle_init_modules();
-    Arc::new(with_limits(proxy, limits))
-}
-
-/// `proxy` with the HTTP/2 limits that belong to `limits`.
-pub(super) fn with_limits<P>(mut proxy: HttpProxy<P>, limits: &Limits) -> HttpProxy<P> {
     let mut h2 = default_h2_options();
     h2.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(H2_STREAMS)
@@ -98,7 +92,7 @@ pub(super) fn with_limits<P>(mut proxy: HttpProxy<P>, limits: &Limits) -> HttpPr
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.keepalive_timeout);
     proxy.server_options = Some(options);
-    proxy
+    Arc::new(proxy)
 }
 
 impl Bound {
