@@ -186,6 +186,7 @@ async fn startup_is_over_after_its_grace_even_without_keys() {
 
 #[tokio::test]
 async fn an_odd_key_set_is_an_outage_not_the_callers_fault() {
+    let provider = provider().await;
     for mode in [
         "error",
         "garbage",
@@ -194,7 +195,7 @@ async fn an_odd_key_set_is_an_outage_not_the_callers_fault() {
         "all-error",
         "all-garbage",
     ] {
-        let (provider, upstream) = (provider().await, upstream().await);
+        let upstream = upstream().await;
         provider.mode(mode).await;
         let sections = sections(provider.issuer(), &upstream);
         let (gate, clock) = Gate::start_with_clock(&sections).await;
@@ -210,8 +211,10 @@ async fn an_odd_key_set_is_an_outage_not_the_callers_fault() {
 
 #[tokio::test]
 async fn an_odd_key_set_later_leaves_the_good_one_in_place() {
+    let provider = provider().await;
     for mode in ["error", "garbage", "huge", "redirect"] {
-        let (provider, upstream) = (provider().await, upstream().await);
+        provider.mode("ok").await;
+        let upstream = upstream().await;
         let sections = sections(provider.issuer(), &upstream);
         let (gate, clock) = Gate::start_with_clock(&sections).await;
         let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
