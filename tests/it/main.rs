@@ -5,9 +5,11 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod attacks;
 mod bad_tokens;
 mod hawk;
 mod identity;
 mod layers;
+mod leaks;
 mod support;
 mod swap;
