@@ -5,6 +5,7 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod command_line;
 mod hawk;
 mod identity;
 mod layers;
