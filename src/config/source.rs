@@ -14,7 +14,8 @@ use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List};
 use crate::credential::mint::{NameTemplate, TemplateError};
-use crate::hawk::{certificate, scope};
+use crate::hawk::certificate::{MAX_LIFETIME, is_client_id};
+use crate::hawk::scope::is_valid as is_scope;
 use crate::secret::SecretRef;
 
 section! {
@@ -219,12 +220,7 @@ impl Mint {
             reader.error(&self.scopes.at, problem, "name what callers may do");
         }
         let shortest = Duration::from_mins(1);
-        reader.within(
-            &self.lifetime,
-            shortest,
-            certificate::MAX_LIFETIME,
-            show_duration,
-        );
+        reader.within(&self.lifetime, shortest, MAX_LIFETIME, show_duration);
         Some(SourceKind::TaskclusterMint {
             client_id: self.client_id.value?,
             access_token: self.access_token.value?,
@@ -284,7 +280,7 @@ impl Static {
 
 fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
     if let Some(id) = &client_id.value
-        && !certificate::is_client_id(id)
+        && !is_client_id(id)
     {
         let problem = "has characters that no Taskcluster client's name may have";
         reader.error(
@@ -297,7 +293,7 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
 
 fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
-        if !scope::is_valid(&scope.value) {
+        if !is_scope(&scope.value) {
             let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
             let remedy = "write printable ASCII with at most one * at its end";
             reader.error(&scope.at, problem, remedy);

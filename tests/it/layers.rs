@@ -14,13 +14,16 @@ const WALLS: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
 ];
 
-/// Plain data that the configuration fills in directly, and the grammar of a template that
-/// it checks: leaves, wherever they stand.
+/// Plain data that the configuration fills in directly, and the pure rules for names,
+/// templates, scopes and lifetimes that it checks: leaves, wherever they stand.
 const LEAVES: &[&str] = &[
     "gateway::route::UpstreamTimeouts",
     "credential::CacheLimits",
     "credential::mint::NameTemplate",
     "credential::mint::TemplateError",
+    "hawk::certificate::MAX_LIFETIME",
+    "hawk::certificate::is_client_id",
+    "hawk::scope::is_valid",
 ];
 
 /// Which parts of the crate each top-level module may name, by path. `clock` and `secret`
