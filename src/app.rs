@@ -99,7 +99,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     let recorder = recorder(&metrics, &clock, access_log);
     let hooks = Hooks::new(
         Arc::new(ArcSwap::new(Arc::clone(&gateway))),
-        Arc::new(ArcSwap::from_pointee((&config.limits).into())),
+        Arc::new(ArcSwap::from_pointee(config.limits.clone())),
         Budget::new(config.limits.replay_memory),
         clock.clone(),
         Arc::clone(&recorder),
@@ -150,9 +150,8 @@ fn watch(built: &Built) -> Watched {
         watched.cache_entries(source.name(), move || read.entries());
     }
     for issuer in built.issuers.iter().filter(|i| !i.is_delegated()) {
-        let (age, refreshes) = (Arc::clone(issuer), Arc::clone(issuer));
-        watched.jwks_age(issuer.name(), move || age.keys_age());
-        watched.jwks_refreshes(issuer.name(), move || refreshes.refreshes());
+        let read = Arc::clone(issuer);
+        watched.jwks_age(issuer.name(), move || read.keys_age());
     }
     watched
 }

@@ -22,7 +22,7 @@ use prometheus::{Registry, TextEncoder};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
-use crate::token::KeyRefresh;
+use crate::token::{KeyRefresh, RefreshObserver};
 use families::Families;
 pub use series::Names;
 use series::Series;
@@ -44,19 +44,11 @@ impl From<prometheus::Error> for MetricsError {
 
 type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
 
-/// Counts kept elsewhere, from 0 for each configuration, and how far they are exported.
-struct Refreshes {
-    issuer: Arc<str>,
-    read: Read<[(KeyRefresh, u64); 3]>,
-    exported: [u64; 3],
-}
-
 /// Values that are read when they are scraped. Replaced whole on reload.
 #[derive(Default)]
 pub struct Watched {
     cache_entries: Vec<(Arc<str>, Read<u64>)>,
     jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
-    jwks_refreshes: Vec<Refreshes>,
     log_lines_dropped: Option<Read<u64>>,
     requests_in_flight: Option<Read<u64>>,
 }
@@ -83,20 +75,6 @@ impl Watched {
         read: impl Fn() -> Option<Duration> + Send + Sync + 'static,
     ) {
         self.jwks_age.push((issuer.clone(), Box::new(read)));
-    }
-
-    /// How often refreshing `issuer`'s keys ended in each way since the configuration took
-    /// effect.
-    pub fn jwks_refreshes(
-        &mut self,
-        issuer: &Arc<str>,
-        read: impl Fn() -> [(KeyRefresh, u64); 3] + Send + Sync + 'static,
-    ) {
-        self.jwks_refreshes.push(Refreshes {
-            issuer: issuer.clone(),
-            read: Box::new(read),
-            exported: [0; 3],
-        });
     }
 
     /// How many log lines were dropped since the start.
@@ -139,10 +117,7 @@ impl Metrics {
     pub fn configure(&self, names: &Names, watched: Watched, now: UnixMillis) {
         self.series
             .store(Arc::new(Series::new(names, &self.families)));
-        let mut current = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was counted since the last scrape must not be lost with its reader.
-        self.read(&mut current);
-        *current = watched;
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         self.families.config_loaded_at.set(now.as_secs());
     }
 
@@ -192,18 +167,29 @@ impl Metrics {
         Arc::new(MeteredSource::new(name, source, clock, &self.families))
     }
 
+    /// Counts how attempts to refresh `issuer`'s keys end.
+    pub fn key_observer(&self, issuer: &str) -> RefreshObserver {
+        let child = |result| self.families.jwks_refreshes.child([issuer, result]);
+        let (changed, unchanged, failed) = (child("changed"), child("unchanged"), child("failed"));
+        RefreshObserver::new(move |how| match how {
+            KeyRefresh::Changed => changed.inc(),
+            KeyRefresh::Unchanged => unchanged.inc(),
+            KeyRefresh::Failed => failed.inc(),
+        })
+    }
+
     /// The text exposition format, with watched values read now.
     ///
     /// # Errors
     /// When a family cannot be encoded; never with the families as they are.
     pub fn render(&self) -> Result<String, MetricsError> {
         // Held to the end, so that two scrapes at once do not clear each other's gauges.
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read(&mut watched);
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(&watched);
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
-    fn read(&self, watched: &mut Watched) {
+    fn read(&self, watched: &Watched) {
         let families = &self.families;
         families.cache_entries.clear();
         for (source, read) in &watched.cache_entries {
@@ -215,15 +201,6 @@ impl Metrics {
             if let Some(age) = read() {
                 let secs = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                 families.jwks_age.child([issuer]).set(secs);
-            }
-        }
-        for refreshes in &mut watched.jwks_refreshes {
-            let ended = (refreshes.read)().into_iter().zip(&mut refreshes.exported);
-            for ((result, count), exported) in ended {
-                let labels = [&*refreshes.issuer, result.label()];
-                let child = families.jwks_refreshes.child(labels);
-                child.inc_by(count.saturating_sub(*exported));
-                *exported = count;
             }
         }
         if let Some(read) = &watched.requests_in_flight {

@@ -5,6 +5,9 @@
 //! → [`guard`] (the raw head) → [`hooks`] (one request's way through pingora) → `replay`
 //! and `translate`. [`admin`] shows operators what is going on.
 
+// pingora passes its errors boxed.
+#![allow(clippy::unnecessary_box_returns)]
+
 pub mod admin;
 mod answer;
 pub mod connection;
@@ -25,19 +28,9 @@ use pingora::proxy::HttpProxy;
 use crate::config::Limits;
 pub use hooks::Hooks;
 pub use peer::{CaError, check_ca};
-pub use replay::{BodyLimits, Budget};
+pub use replay::Budget;
 
 /// The application that [`server::Bound::serve`] takes. `threads` sizes pools.
 pub fn application(hooks: Hooks, limits: &Limits, threads: usize) -> Arc<HttpProxy<Hooks>> {
-    Arc::new(server::with_limits(hooks.into_proxy(threads), limits))
-}
-
-impl From<&Limits> for BodyLimits {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            body: limits.body,
-            timeout: limits.body_timeout,
-            replay: limits.replay_body,
-        }
-    }
+    server::http_proxy(hooks, limits, hooks::server_conf(threads))
 }

@@ -84,13 +84,9 @@ impl Builder<'_> {
             IssuerKind::Oidc(oidc) => {
                 let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
-                Ok(Issuer::oidc(
-                    name,
-                    oidc,
-                    keys,
-                    clock,
-                    config.cache.max_entries,
-                ))
+                let observer = self.metrics.key_observer(&name);
+                let remembered = config.cache.max_entries;
+                Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
             }
         }
     }

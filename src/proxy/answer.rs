@@ -1,7 +1,5 @@
 //! hawkgate's own answers on a caller's session.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora::Result;
@@ -15,11 +13,6 @@ use crate::gateway::rejection::{Answer, Rejection};
 /// A body up to this length is read to its end after a refusal, so that the caller's
 /// connection can be used again.
 const DRAINED: u64 = 64 * 1024;
-
-/// How much is read, and for how long, so that a caller in the midst of an upload gets to
-/// see the refusal instead of a reset.
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Whether a final answer went out already.
 pub(super) fn answered(session: &Session) -> bool {
@@ -51,7 +44,8 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
 }
 
 /// Sends `rejection`. With `keep` the caller's connection stays open where it safely can;
-/// without, or after a long unread body, it is closed.
+/// without, or after a long unread body, it is closed. (The listener then reads on for a
+/// while, so that the answer is not lost in a reset.)
 pub(super) async fn refuse(
     session: &mut Session,
     rejection: &Rejection,
@@ -69,11 +63,7 @@ pub(super) async fn refuse(
     } else {
         session.set_keepalive(None);
     }
-    write(session, &method, rejection.answer(&method, now), request_id).await?;
-    if !keep {
-        linger(session).await;
-    }
-    Ok(())
+    write(session, &method, rejection.answer(&method, now), request_id).await
 }
 
 async fn write(
@@ -97,26 +87,4 @@ async fn write(
         return session.finish_body().await;
     }
     session.write_response_body(Some(body), true).await
-}
-
-/// Closing a socket with unread data in it resets the connection, and the answer may be
-/// lost on the way. So: say that nothing more comes, then read a while.
-async fn linger(session: &mut Session) {
-    let begun = session.body_bytes_read() > 0;
-    let waits = session.req_header().headers.contains_key(header::EXPECT) && !begun;
-    if session.is_http2() || session.is_body_done() || waits {
-        return;
-    }
-    session.shutdown().await;
-    let rest = async {
-        let mut read = 0;
-        while let Ok(Some(piece)) = session.read_request_body().await {
-            read += piece.len();
-            if read > LINGER_BYTES {
-                break;
-            }
-        }
-    };
-    // Over time is over; the connection closes either way.
-    let _ = tokio::time::timeout(LINGER, rest).await;
 }

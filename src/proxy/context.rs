@@ -1,12 +1,12 @@
 //! What is known of one request between pingora's calls.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pingora::proxy::Session;
 
+use super::connection::PeerInfo;
 use super::replay::Replay;
 use crate::gateway::outcome::{
     Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
@@ -118,7 +118,7 @@ impl Context {
             method: head.method.clone(),
             path,
             version: head.version,
-            peer: peer(session),
+            peer: PeerInfo::of(session).ip,
             route: route.map(|r| Arc::clone(&r.name)),
             issuer: admission
                 .and_then(|a| a.caller.issuer())
@@ -172,9 +172,4 @@ impl Context {
             }
         }
     }
-}
-
-/// Who is connected; none on a Unix socket.
-pub(super) fn peer(session: &Session) -> Option<IpAddr> {
-    Some(session.client_addr()?.as_inet()?.ip())
 }

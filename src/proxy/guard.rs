@@ -84,11 +84,11 @@ pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box
         .unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
     check_lines(line, rest.get(2..).unwrap_or_default(), limits)
-        .map_err(|rejection| refusal(line, rejection))
+        .map_err(|rejection| Box::new(refusal(line, rejection)))
 }
 
 /// The refusal of a head that begins with `line`, readable or not.
-pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
+pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
     let method = words
@@ -96,7 +96,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
         .filter(|word| word.len() <= MAX_METHOD)
         .and_then(|word| Method::from_bytes(word).ok())
         .or_else(|| Method::from_bytes(b"-").ok());
-    Box::new(Refusal {
+    Refusal {
         rejection,
         method: method.unwrap_or_default(),
         path: printable_path(words.next().unwrap_or_default()),
@@ -105,7 +105,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
         } else {
             Version::HTTP_11
         },
-    })
+    }
 }
 
 /// The path of an origin-form target, without query or fragment, fit for a log line.
@@ -117,7 +117,13 @@ fn printable_path(target: &[u8]) -> String {
         .iter()
         .take_while(|b| !matches!(b, b'?' | b'#'))
         .take(MAX_LOGGED_PATH)
-        .map(|b| if b.is_ascii_graphic() { char::from(*b) } else { '.' })
+        .map(|b| {
+            if b.is_ascii_graphic() {
+                char::from(*b)
+            } else {
+                '.'
+            }
+        })
         .collect()
 }
 
@@ -181,7 +187,10 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), R
         return Err(bad("malformed header name"));
     }
     let value = value.get(1..).unwrap_or_default();
-    if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
+    if value
+        .iter()
+        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
+    {
         return Err(bad("control character in a header value"));
     }
     fields.see(name, value.trim_ascii())

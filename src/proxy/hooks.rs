@@ -2,6 +2,8 @@
 //! recover from a 401, answer, record.
 
 mod forward;
+#[cfg(test)]
+mod tests;
 mod unauthorized;
 
 use std::fmt::Write as _;
@@ -11,11 +13,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -23,11 +25,13 @@ use pingora::{Error, ErrorType, Result};
 use super::answer;
 use super::context::{Context, InFlight};
 use super::failure::{self, Failure};
+use super::guard;
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::{BodyLimits, Budget, Replay};
+use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
-use crate::gateway::outcome::Outcome;
+use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Gateway, Head};
 
@@ -40,13 +44,20 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// one to stop.
 const ATTEMPTS: usize = 16;
 
-/// Takes the outcome of each request.
-pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
+/// pingora's configuration for [`super::server::http_proxy`] around these hooks; `threads`
+/// sizes its connection pools.
+pub fn server_conf(threads: usize) -> Arc<ServerConf> {
+    Arc::new(ServerConf {
+        threads: threads.max(1),
+        max_retries: ATTEMPTS,
+        ..ServerConf::default()
+    })
+}
 
 /// What pingora calls at each phase of a request.
 pub struct Hooks {
     gateway: Arc<ArcSwap<Gateway>>,
-    limits: Arc<ArcSwap<BodyLimits>>,
+    limits: Arc<ArcSwap<Limits>>,
     budget: Arc<Budget>,
     clock: SharedClock,
     recorder: Recorder,
@@ -60,7 +71,7 @@ impl Hooks {
     /// Each request uses what `gateway` and `limits` hold when it begins.
     pub fn new(
         gateway: Arc<ArcSwap<Gateway>>,
-        limits: Arc<ArcSwap<BodyLimits>>,
+        limits: Arc<ArcSwap<Limits>>,
         budget: Arc<Budget>,
         clock: SharedClock,
         recorder: Recorder,
@@ -85,18 +96,6 @@ impl Hooks {
         Arc::clone(&self.in_flight)
     }
 
-    /// The application that sessions are given to. `threads` sizes pingora's pools.
-    pub fn into_proxy(self, threads: usize) -> HttpProxy<Self> {
-        let conf = ServerConf {
-            threads: threads.max(1),
-            max_retries: ATTEMPTS,
-            ..ServerConf::default()
-        };
-        let mut proxy = HttpProxy::new(self, Arc::new(conf));
-        proxy.handle_init_modules();
-        proxy
-    }
-
     fn request_id(&self, headers: &HeaderMap) -> String {
         if let Some(id) = translate::request_id(headers) {
             return id.to_owned();
@@ -106,12 +105,6 @@ impl Hooks {
         // Writing to a String does not fail.
         let _ = write!(id, "{:x}-{serial:x}", self.serial_start);
         id
-    }
-
-    fn prepare(&self, session: &mut Session, limits: &BodyLimits) {
-        session.set_read_timeout(Some(limits.timeout));
-        session.set_write_timeout(Some(limits.timeout));
-        session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
     }
 
     /// Refuses before anything went upstream; the caller's connection lives on where it
@@ -130,17 +123,23 @@ impl Hooks {
     }
 }
 
-/// What of a head can be judged without a route. Over HTTP/1 the listener has judged the
-/// raw bytes before; HTTP/2 comes here first.
-fn check_head(head: &RequestHeader) -> Result<(), Reason> {
-    if matches!(head.method, Method::TRACE | Method::CONNECT) {
-        return Err(Reason::MethodRefused);
+fn prepare(session: &mut Session, limits: &BodyLimits) {
+    session.set_read_timeout(Some(limits.timeout));
+    session.set_write_timeout(Some(limits.timeout));
+    session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
+}
+
+/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
+/// look at a head. What is signed and routed is the target as it stands, so it must be one.
+fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
+    if head.version == Version::HTTP_2 {
+        guard::check_head(head, &limits.into())?;
     }
     let target = head.raw_path();
     let origin_form = target.first() == Some(&b'/');
     let server_wide = target == b"*" && head.method == Method::OPTIONS;
     if !head.raw_path_is_utf8() || !(origin_form || server_wide) {
-        return Err(Reason::BadRequest);
+        return Err(Reason::BadRequest.into());
     }
     Ok(())
 }
@@ -169,11 +168,15 @@ impl ProxyHttp for Hooks {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let limits = **self.limits.load();
         context.request_id = self.request_id(&session.req_header().headers);
-        self.prepare(session, &limits);
-        if let Err(reason) = check_head(session.req_header()) {
-            return self.refuse(session, context, reason.into()).await;
+        let (limits, checked) = {
+            let limits = self.limits.load();
+            let checked = check_head(session.req_header(), &limits);
+            (BodyLimits::from(&**limits), checked)
+        };
+        prepare(session, &limits);
+        if let Err(rejection) = checked {
+            return self.refuse(session, context, rejection).await;
         }
         let admitted = {
             let head = session.req_header();
@@ -258,10 +261,9 @@ impl ProxyHttp for Hooks {
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
-        if switching || !head.status.is_informational() {
-            if let Some(replay) = &context.replay {
-                replay.spend();
-            }
+        let last = switching || !head.status.is_informational();
+        if let Some(replay) = context.replay.as_ref().filter(|_| last) {
+            replay.spend();
         }
         translate::response(head);
         Ok(())
@@ -360,7 +362,7 @@ impl ProxyHttp for Hooks {
 
 /// Whether the caller speaks HTTP/1 and may be told to continue.
 fn takes_continue(session: &ServerSession) -> bool {
-    session.req_header().version == http::Version::HTTP_11
+    session.req_header().version == Version::HTTP_11
 }
 
 /// An error that ends the attempt; what the caller gets was decided already.

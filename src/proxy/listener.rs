@@ -87,17 +87,15 @@ impl Endpoint {
         };
         let bound = match &listener.address {
             Address::Tcp(address) => bind_tcp(*address),
-            Address::Unix(path) => {
-                unix::bind(path, listener.mode)
-                    .await
-                    .map(|(listener, file)| {
-                        let socket = Socket::Unix {
-                            listener,
-                            _file: file,
-                        };
-                        (socket, Address::Unix(path.clone()))
-                    })
-            }
+            Address::Unix(path) => unix::bind(path, listener.mode)
+                .await
+                .map(|(listener, file)| {
+                    let socket = Socket::Unix {
+                        listener,
+                        _file: file,
+                    };
+                    (socket, Address::Unix(path.clone()))
+                }),
         };
         let (socket, address) = bound.map_err(|cause| BindError::Listen {
             address: shown(&listener.address),

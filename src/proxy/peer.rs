@@ -28,7 +28,7 @@ pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
 
 /// Finds dead connections under long polls before the read timeout does.
 const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
-    idle: Duration::from_secs(60),
+    idle: Duration::from_mins(1),
     interval: Duration::from_secs(15),
     count: 3,
     #[cfg(target_os = "linux")]

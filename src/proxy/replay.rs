@@ -9,6 +9,8 @@
 mod budget;
 mod player;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use budget::Budget;
 
@@ -18,19 +20,30 @@ use std::time::Duration;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+use crate::config::Limits;
 use crate::gateway::Replayable;
 use player::Player;
 use tape::Tape;
 
 /// What bounds one request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BodyLimits {
-    /// `limits.body`: bytes that a caller may send; any number when `None`.
-    pub body: Option<u64>,
-    /// `limits.body_timeout`: between two reads of a body, and for one write to a caller.
-    pub timeout: Duration,
-    /// `limits.replay_body`: bytes up to which a body can be sent again.
-    pub replay: usize,
+pub(super) struct BodyLimits {
+    /// Bytes that a caller may send; any number when `None`.
+    pub(super) body: Option<u64>,
+    /// Between two reads of a body, and for one write to a caller.
+    pub(super) timeout: Duration,
+    /// Bytes up to which a body can be sent again.
+    pub(super) replay: usize,
+}
+
+impl From<&Limits> for BodyLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            body: limits.body,
+            timeout: limits.body_timeout,
+            replay: limits.replay_body,
+        }
+    }
 }
 
 /// The hold that a request's context has on its kept body. Everything is released when
@@ -88,11 +101,6 @@ impl Replay {
     /// There will be no further attempt: gives the memory back.
     pub(super) fn spend(&self) {
         self.shared.tape().spend();
-    }
-
-    /// The caller was told to go on sending (100 Continue).
-    pub(super) fn continued(&self) {
-        self.shared.tape().continued = true;
     }
 
     /// Whether the caller sends a body already, or was told to.

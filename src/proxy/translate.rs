@@ -5,6 +5,8 @@
 //! as it is. No `Via` is added: upstreams switch compression off when they see one.
 
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
@@ -43,7 +45,7 @@ pub(super) fn request(
     head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     head.insert_header(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
     if let Some(peer) = peer {
-        head.insert_header(X_FORWARDED_FOR, peer.to_canonical().to_string())?;
+        head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, request_id)
 }

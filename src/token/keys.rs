@@ -5,6 +5,7 @@
 //! away takes nothing from the others who wait for it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct KeyFetchError(pub String);
 
 /// Where an issuer's keys come from (a URL, discovery, or a file).
 #[async_trait]
-pub trait KeyFetcher: Send + Sync + std::fmt::Debug {
+pub trait KeyFetcher: Send + Sync + fmt::Debug {
     /// Fetches the document once, within the time and size limits.
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError>;
 
@@ -74,17 +75,26 @@ pub enum KeyRefresh {
     Failed,
 }
 
-impl KeyRefresh {
-    /// Every member.
-    pub const ALL: [Self; 3] = [Self::Changed, Self::Unchanged, Self::Failed];
+/// Is told how each attempt to refresh keys ended; for metrics. Must not block.
+#[derive(Clone, Default)]
+pub struct RefreshObserver(Option<Arc<dyn Fn(KeyRefresh) + Send + Sync>>);
 
-    /// The stable label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Unchanged => "unchanged",
-            Self::Failed => "failed",
+impl RefreshObserver {
+    /// Calls `observe` at the end of each attempt.
+    pub fn new(observe: impl Fn(KeyRefresh) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    fn tell(&self, how: KeyRefresh) {
+        if let Some(observe) = &self.0 {
+            observe(how);
         }
+    }
+}
+
+impl fmt::Debug for RefreshObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshObserver")
     }
 }
 
@@ -104,8 +114,7 @@ struct Inner {
     /// When, in steady milliseconds, the next attempt may begin by itself.
     next_attempt: AtomicU64,
     control: Mutex<Control>,
-    /// How often an attempt ended so, as in [`KeyRefresh::ALL`].
-    ended: [AtomicU64; 3],
+    observer: RefreshObserver,
 }
 
 /// The keys in force. Times are of the steady clock.
@@ -142,6 +151,7 @@ impl Keys {
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
         algorithms: Vec<Algorithm>,
+        observer: RefreshObserver,
     ) -> Self {
         Self(Arc::new(Inner {
             issuer,
@@ -152,7 +162,7 @@ impl Keys {
             failing: AtomicBool::new(false),
             next_attempt: AtomicU64::new(0),
             control: Mutex::default(),
-            ended: Default::default(),
+            observer,
         }))
     }
 
@@ -266,11 +276,6 @@ impl Keys {
         let fetched_at = self.0.current.load().fetched_at?;
         Some(self.0.clock.steady().saturating_sub(fetched_at))
     }
-
-    /// How often attempts ended in each way.
-    pub(super) fn ended(&self) -> [(KeyRefresh, u64); 3] {
-        KeyRefresh::ALL.map(|how| (how, self.0.ended[how as usize].load(Ordering::Relaxed)))
-    }
 }
 
 impl Current {
@@ -380,7 +385,7 @@ impl Inner {
             Ok((set, ttl)) => self.install(set, ttl, now),
             Err(error) => self.fail(&error, now),
         };
-        self.ended[how as usize].fetch_add(1, Ordering::Relaxed);
+        self.observer.tell(how);
     }
 
     fn ttl(&self, max_age: Option<Duration>) -> Duration {

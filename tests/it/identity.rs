@@ -226,8 +226,11 @@ async fn unknown_keys_ask_the_issuer_once_however_many_tokens_bear_them() {
     clock.advance(Duration::from_secs(31));
 
     let stranger = Key::p256("nobody");
-    let header = |n: usize| json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("nobody-{n}") });
-    let tokens: Vec<String> = (0..40).map(|n| stranger.sign(&header(n), &claims)).collect();
+    let header =
+        |n: usize| json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("nobody-{n}") });
+    let tokens: Vec<String> = (0..40)
+        .map(|n| stranger.sign(&header(n), &claims))
+        .collect();
     let answers = futures::future::join_all(tokens.iter().map(|token| {
         let (gate, request) = (&gate, api(token));
         async move { gate.send(&request).await }

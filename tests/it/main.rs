@@ -6,7 +6,9 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod command_line;
+mod bad_tokens;
 mod hawk;
 mod identity;
 mod layers;
 mod support;
+mod swap;

@@ -129,7 +129,11 @@ impl Chunk {
 }
 
 fn only(byte: u8, expected: u8, next: Chunk) -> Result<Chunk, Malformed> {
-    if byte == expected { Ok(next) } else { Err(Malformed) }
+    if byte == expected {
+        Ok(next)
+    } else {
+        Err(Malformed)
+    }
 }
 
 fn after_size(value: u64, digits: usize, byte: u8) -> Result<Chunk, Malformed> {
@@ -208,9 +212,15 @@ mod tests {
         for (body, rest) in [
             ("0\r\n\r\n", ""),
             ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
-            ("A;x=y\r\n0123456789\r\n000\r\nT: v\r\nU: w\r\n\r\n", "5\r\n"),
+            (
+                "A;x=y\r\n0123456789\r\n000\r\nT: v\r\nU: w\r\n\r\n",
+                "5\r\n",
+            ),
         ] {
-            assert_eq!(chunked(format!("{body}{rest}").as_bytes()), Ok((body.len(), true)));
+            assert_eq!(
+                chunked(format!("{body}{rest}").as_bytes()),
+                Ok((body.len(), true))
+            );
         }
         assert_eq!(chunked(b"5\r\nhel"), Ok((6, false)));
     }
@@ -220,9 +230,26 @@ mod tests {
         let long_extension = format!("1;{}\r\n", "x".repeat(MAX_EXTENSION + 1));
         let long_trailers = format!("0\r\n{}", "a: b\r\n".repeat(MAX_TRAILERS / 6 + 1));
         for bytes in [
-            "\r\n", ";\r\n", "5\nhello", "5\rhello", "x\r\n", " 5\r\n", "5 \r\n", "+5\r\n", "0x5\r\n",
-            "-1\r\n", "5\r\nhelloX", "5\r\nhello\n", "5\r\nhello\rX", "0\r\nA: b\n", "0\r\n\n",
-            "0\r\nA: \0\r\n", "1;\n\r\n", "ffffffffffffffff\r\n", &long_extension, &long_trailers,
+            "\r\n",
+            ";\r\n",
+            "5\nhello",
+            "5\rhello",
+            "x\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            "-1\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "5\r\nhello\rX",
+            "0\r\nA: b\n",
+            "0\r\n\n",
+            "0\r\nA: \0\r\n",
+            "1;\n\r\n",
+            "ffffffffffffffff\r\n",
+            &long_extension,
+            &long_trailers,
         ] {
             assert_eq!(chunked(bytes.as_bytes()), Err(Malformed), "{bytes:?}");
         }

@@ -177,9 +177,7 @@ fn expect(value: &[u8]) -> Result<(), Rejection> {
 fn is_authority(value: &[u8]) -> bool {
     let port_follows = |rest: &[u8]| match rest.split_first() {
         None => true,
-        Some((b':', port)) => {
-            (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit)
-        }
+        Some((b':', port)) => (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit),
         Some(_) => false,
     };
     if let Some(literal) = value.strip_prefix(b"[") {
@@ -203,7 +201,14 @@ mod tests {
 
     #[test]
     fn knows_an_authority() {
-        for good in ["a", "tc.example.com", "a_b.c:8080", "127.0.0.1:1", "[::1]", "[::1]:443"] {
+        for good in [
+            "a",
+            "tc.example.com",
+            "a_b.c:8080",
+            "127.0.0.1:1",
+            "[::1]",
+            "[::1]:443",
+        ] {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
         for bad in [

@@ -102,7 +102,9 @@ mod tests {
 
     /// Byte by byte and at once must agree.
     fn scan(bytes: &[u8]) -> Result<Progress, Reason> {
-        let at_once = Scan::default().advance(bytes, &LIMITS).map_err(|r| r.reason);
+        let at_once = Scan::default()
+            .advance(bytes, &LIMITS)
+            .map_err(|r| r.reason);
         let mut scan = Scan::default();
         let mut last = Ok(Progress::Partial);
         for end in 1..=bytes.len() {
@@ -135,7 +137,11 @@ mod tests {
     #[test]
     fn refuses_what_cannot_become_a_head() {
         let long_line = [b'a'; 50 + BESIDE_TARGET + 1];
-        let many = [b"GET / HTTP/1.1\r\n".as_slice(), b"a: b\r\n".repeat(40).as_slice()].concat();
+        let many = [
+            b"GET / HTTP/1.1\r\n".as_slice(),
+            b"a: b\r\n".repeat(40).as_slice(),
+        ]
+        .concat();
         for (bytes, reason) in [
             (b"GET / HTTP/1.1\n".as_slice(), Reason::BadRequest),
             (b"\n", Reason::BadRequest),
@@ -156,7 +162,9 @@ mod tests {
         assert_eq!(scan(&head), Ok(Progress::Complete { start: 0, end: 200 }));
         head.insert(20, b'x');
         assert_eq!(
-            Scan::default().advance(&head, &LIMITS).map_err(|r| r.reason),
+            Scan::default()
+                .advance(&head, &LIMITS)
+                .map_err(|r| r.reason),
             Err(Reason::HeaderTooLarge)
         );
     }

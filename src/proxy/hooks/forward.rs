@@ -9,7 +9,9 @@ use pingora::{Error, ErrorType, Result, RetryType};
 use super::{Hooks, answer, decided, takes_continue};
 use crate::gateway::Replayable;
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::proxy::context::{self, Context};
+use crate::proxy::connection::PeerInfo;
+use crate::proxy::context::Context;
+use crate::proxy::replay::Replay;
 use crate::proxy::{failure, translate};
 
 /// Addresses tried before a request is given up.
@@ -61,7 +63,8 @@ impl Hooks {
             return Err(decided(context, Reason::Internal.into()));
         };
         let upstream = &admission.route.upstream;
-        translate::request(head, upstream, context::peer(session), &context.request_id)?;
+        let peer = PeerInfo::of(session).ip;
+        translate::request(head, upstream, peer, &context.request_id)?;
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };
@@ -83,7 +86,7 @@ impl Hooks {
         if !head.headers.contains_key(header::EXPECT) {
             return Ok(());
         }
-        let under_way = context.replay.as_ref().is_none_or(|r| r.under_way());
+        let under_way = context.replay.as_ref().is_none_or(Replay::under_way);
         let relayed = head.version == Version::HTTP_11 && takes_continue(session);
         if relayed && !under_way {
             return Ok(());

@@ -10,6 +10,7 @@ use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Replayed};
 use crate::gateway::outcome::UnauthorizedReason;
 use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
 use crate::proxy::context::Context;
+use crate::proxy::replay::Replay;
 
 /// Replays that one request gets at the utmost: one with the right time, one with other
 /// credentials. The gateway keeps count; this is in case it does not.
@@ -26,7 +27,7 @@ impl Hooks {
             context
                 .replay
                 .as_ref()
-                .map_or(Replayable::Yes, |replay| replay.replayable())
+                .map_or(Replayable::Yes, Replay::replayable)
         } else {
             Replayable::No(UnauthorizedReason::StillUnauthorized)
         };

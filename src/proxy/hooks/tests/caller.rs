@@ -1,0 +1,239 @@
+//! Callers: HTTP/1 by hand, so that framing and `Expect` can be had at will, and HTTP/2.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+
+const PIECE: usize = 16 * 1024;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Send {
+    pub(super) method: &'static str,
+    pub(super) target: &'static str,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Option<Bytes>,
+    pub(super) chunked: bool,
+    pub(super) expect: bool,
+}
+
+impl Send {
+    pub(super) fn get(target: &'static str) -> Self {
+        Self {
+            method: "GET",
+            target,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn post(body: Bytes) -> Self {
+        Self {
+            method: "POST",
+            target: "/api/x",
+            body: Some(body),
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Got {
+    pub(super) status: u16,
+    pub(super) headers: http::HeaderMap,
+    pub(super) body: String,
+    /// How many 100s came before.
+    pub(super) continues: usize,
+}
+
+type Body = StreamBody<
+    futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::convert::Infallible>>>,
+>;
+
+pub(super) enum Caller {
+    H1(BufReader<OwnedReadHalf>, OwnedWriteHalf),
+    H2(SendRequest<Body>),
+}
+
+impl Caller {
+    pub(super) async fn connect(address: SocketAddr, http2: bool) -> Self {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        if !http2 {
+            let (read, write) = tcp.into_split();
+            return Self::H1(BufReader::new(read), write);
+        }
+        let io = TokioIo::new(tcp);
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Self::H2(sender)
+    }
+
+    pub(super) async fn send(&mut self, send: &Send) -> Got {
+        match self {
+            Self::H1(read, write) => {
+                let (go, gone) = watch::channel(!send.expect);
+                let (got, ()) =
+                    tokio::join!(receive(read, send.method, go), transmit(write, send, gone));
+                got
+            }
+            Self::H2(sender) => send_h2(sender, send).await,
+        }
+    }
+}
+
+fn head(send: &Send) -> String {
+    let mut head = format!("{} {} HTTP/1.1\r\nHost: any\r\n", send.method, send.target);
+    for (name, value) in &send.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(body) = &send.body {
+        head.push_str(&format!("x-length: {}\r\n", body.len()));
+        if send.chunked {
+            head.push_str("Transfer-Encoding: chunked\r\n");
+        } else {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+    }
+    if send.expect {
+        head.push_str("Expect: 100-continue\r\n");
+    }
+    head + "\r\n"
+}
+
+async fn transmit(write: &mut OwnedWriteHalf, send: &Send, mut go: watch::Receiver<bool>) {
+    write.write_all(head(send).as_bytes()).await.unwrap();
+    let Some(body) = &send.body else { return };
+    // Dropped without a go: the final answer came, the body is not wanted.
+    if go.wait_for(|go| *go).await.is_err() {
+        return;
+    }
+    for piece in body.chunks(PIECE) {
+        let sent = if send.chunked {
+            let framed = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+            write.write_all(&framed).await
+        } else {
+            write.write_all(piece).await
+        };
+        // The other side may have closed after its answer.
+        if sent.is_err() {
+            return;
+        }
+    }
+    if send.chunked {
+        let _ = write.write_all(b"0\r\n\r\n").await;
+    }
+}
+
+pub(super) async fn receive(
+    read: &mut BufReader<OwnedReadHalf>,
+    method: &str,
+    go: watch::Sender<bool>,
+) -> Got {
+    let mut continues = 0;
+    loop {
+        let (status, headers) = read_head(read).await;
+        if status == 100 {
+            continues += 1;
+            let _ = go.send(true);
+            continue;
+        }
+        let bodiless = method == "HEAD" || matches!(status, 101 | 204 | 304);
+        let body = if bodiless {
+            String::new()
+        } else {
+            read_body(read, &headers).await
+        };
+        return Got {
+            status,
+            headers,
+            body,
+            continues,
+        };
+    }
+}
+
+async fn line(read: &mut BufReader<OwnedReadHalf>) -> String {
+    let mut line = String::new();
+    read.read_line(&mut line).await.unwrap();
+    assert!(line.ends_with("\r\n"), "connection ended in {line:?}");
+    line.trim_end().to_owned()
+}
+
+async fn read_head(read: &mut BufReader<OwnedReadHalf>) -> (u16, http::HeaderMap) {
+    let status = line(read).await.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut headers = http::HeaderMap::new();
+    loop {
+        let line = line(read).await;
+        let Some((name, value)) = line.split_once(": ") else {
+            return (status, headers);
+        };
+        let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, value.parse().unwrap());
+    }
+}
+
+async fn read_body(read: &mut BufReader<OwnedReadHalf>, headers: &http::HeaderMap) -> String {
+    let mut body = Vec::new();
+    if let Some(length) = headers.get("content-length") {
+        body.resize(length.to_str().unwrap().parse().unwrap(), 0);
+        read.read_exact(&mut body).await.unwrap();
+    } else if headers.contains_key("transfer-encoding") {
+        loop {
+            let size = usize::from_str_radix(&line(read).await, 16).unwrap();
+            let start = body.len();
+            body.resize(start + size, 0);
+            read.read_exact(&mut body[start..]).await.unwrap();
+            line(read).await;
+            if size == 0 {
+                break;
+            }
+        }
+    }
+    String::from_utf8(body).unwrap()
+}
+
+async fn send_h2(sender: &mut SendRequest<Body>, send: &Send) -> Got {
+    let mut request = hyper::Request::builder()
+        .method(send.method)
+        .uri(format!("http://any{}", send.target));
+    for (name, value) in &send.headers {
+        request = request.header(*name, value);
+    }
+    let mut frames = Vec::new();
+    if let Some(body) = &send.body {
+        request = request.header("x-length", body.len());
+        if !send.chunked {
+            request = request.header("content-length", body.len());
+        }
+        if send.expect {
+            request = request.header("expect", "100-continue");
+        }
+        let mut rest = body.clone();
+        while !rest.is_empty() {
+            frames.push(Ok(Frame::data(rest.split_to(PIECE.min(rest.len())))));
+        }
+    }
+    let body = StreamBody::new(futures::stream::iter(frames));
+    sender.ready().await.unwrap();
+    let response = sender
+        .send_request(request.body(body).unwrap())
+        .await
+        .unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Got {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+        continues: 0,
+    }
+}
