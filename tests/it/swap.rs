@@ -58,10 +58,6 @@ impl House {
     async fn revoke(&self) {
         self.taskcluster.revoke().await;
     }
-
-    async fn get(&self, target: &str, token: &str) -> Response {
-        self.gate.send(&Request::get(target).bearer(token)).await
-    }
 }
 
 fn sections(issuer: &str, root_url: &str) -> String {
