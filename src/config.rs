@@ -1,5 +1,6 @@
 //! The configuration file: each section as written ([`reader::Section`]) → resolved (plain
-//! data, [`Config`]), every error listed. Knows nothing of the rest of the house.
+//! data, [`Config`]), every error listed. Of the rest of the house it knows only pure rules:
+//! what a clientId, a scope and a name's template may be.
 //!
 //! Relative paths in the file are relative to the file's own folder.
 

@@ -265,9 +265,10 @@ pub struct Route {
     pub source: Option<usize>,
     /// Scopes that the bearer must have.
     pub require_scopes: Vec<String>,
-    /// No token needed (every listener is loopback or a Unix socket: checked).
+    /// No token needed. With a source, every listener is loopback or a Unix socket: checked.
     pub anonymous: bool,
-    /// The file whose token stands in when the caller sends none.
+    /// The file whose token stands in when the caller sends none. Every listener is loopback
+    /// or a Unix socket then: checked.
     pub workload_token: Option<PathBuf>,
 }
 

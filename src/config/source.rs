@@ -14,6 +14,7 @@ use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List};
 use crate::credential::mint::{NameTemplate, TemplateError};
+use crate::hawk::{certificate, scope};
 use crate::secret::SecretRef;
 
 section! {
@@ -217,8 +218,13 @@ impl Mint {
             let problem = "is empty: the credentials would be good for nothing";
             reader.error(&self.scopes.at, problem, "name what callers may do");
         }
-        let month = Duration::from_hours(31 * 24);
-        reader.within(&self.lifetime, Duration::from_mins(1), month, show_duration);
+        let shortest = Duration::from_mins(1);
+        reader.within(
+            &self.lifetime,
+            shortest,
+            certificate::MAX_LIFETIME,
+            show_duration,
+        );
         Some(SourceKind::TaskclusterMint {
             client_id: self.client_id.value?,
             access_token: self.access_token.value?,
@@ -263,11 +269,6 @@ pub(super) fn template_claims(template: &str) -> Result<Vec<String>, TemplateErr
     Ok(template.claims().map(str::to_owned).collect())
 }
 
-/// What Taskcluster allows in a clientId.
-fn is_client_id_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!@/:.+|_-".contains(&b)
-}
-
 impl Static {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         check_client_id(reader, &self.client_id);
@@ -283,7 +284,7 @@ impl Static {
 
 fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
     if let Some(id) = &client_id.value
-        && !id.bytes().all(is_client_id_byte)
+        && !certificate::is_client_id(id)
     {
         let problem = "has characters that no Taskcluster client's name may have";
         reader.error(
@@ -294,12 +295,12 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
     }
 }
 
-/// Taskcluster scopes are printable ASCII.
 fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
-        if !scope.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        if !scope::is_valid(&scope.value) {
             let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
-            reader.error(&scope.at, problem, "write printable ASCII only");
+            let remedy = "write printable ASCII with at most one * at its end";
+            reader.error(&scope.at, problem, remedy);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::config::declared;
 use crate::config::finding::{At, quoted};
 use crate::config::reader::Reader;
 use crate::config::resolved::{IssuerKind, SourceKind};
+use crate::config::source::template_claims;
 use crate::config::value::Item;
 
 /// Indices of the issuers and of the source.
@@ -44,17 +45,18 @@ impl Route {
                 Some(Named { at: &item.at, kind })
             })
             .collect();
+        let kind = source
+            .flatten()
+            .and_then(|index| known.sources.get(index)?.meaning.as_ref())
+            .map(|source| &source.kind);
         let anonymous = self.anonymous.value?;
         if anonymous {
-            self.check_anonymous(reader, known);
+            self.check_anonymous(reader, known, kind);
         } else if issuers.is_empty() {
             self.check_nobody(reader);
         } else {
-            let kind = source
-                .flatten()
-                .and_then(|index| known.sources.get(index)?.meaning.as_ref());
             refuse_same_issuer(reader, &named);
-            self.check_delegated(reader, &named, kind.map(|s| &s.kind));
+            self.check_delegated(reader, &named, kind);
             self.check_workload_token(reader, known);
         }
         Some((found.into_iter().collect::<Option<_>>()?, source?))
@@ -80,7 +82,12 @@ impl Route {
             .is_some_and(|list| !list.is_empty())
     }
 
-    fn check_anonymous(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+    fn check_anonymous(
+        &self,
+        reader: &mut Reader<'_>,
+        known: Known<'_>,
+        source: Option<&SourceKind>,
+    ) {
         const REMEDY: &str = "remove it, or remove anonymous";
         let contradictions = [
             (
@@ -96,6 +103,10 @@ impl Route {
                 "contradicts anonymous = true, which looks at no token",
                 REMEDY,
             );
+        }
+        if let Some(problem) = source.and_then(needs_caller) {
+            let remedy = "name issuers, or a source of kind taskcluster-static";
+            reader.error(&self.source.at, problem, remedy);
         }
         if known.only_local() {
             return;
@@ -220,6 +231,21 @@ impl Route {
                 "requests without a token are refused until it is there",
             );
         }
+    }
+}
+
+/// Why a source has nothing for a caller without a token, if so.
+fn needs_caller(source: &SourceKind) -> Option<&'static str> {
+    match source {
+        SourceKind::TaskclusterLogin { .. } | SourceKind::TaskclusterOauth { .. } => {
+            Some("exchanges the caller's token, and an anonymous route asks for none")
+        }
+        SourceKind::TaskclusterMint { client_name, .. } => {
+            let claims = template_claims(client_name).unwrap_or_default();
+            (!claims.is_empty())
+                .then_some("names callers by claims, and an anonymous route has none of anybody")
+        }
+        SourceKind::TaskclusterStatic { .. } => None,
     }
 }
 

@@ -30,7 +30,7 @@ fn every_example_is_valid_and_means_no_warning() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !name.ends_with(".toml") {
+        if Path::new(&name).extension().is_none_or(|e| e != "toml") {
             continue;
         }
         let (path, text) = conf(&name);

@@ -1,6 +1,7 @@
 //! Nothing panics, nothing is unbounded, no secret is repeated.
 
 use super::*;
+use std::fmt::Write as _;
 use toml::de::{DeTable, DeValue};
 
 const REFERENCE: &str = include_str!("../../../conf/reference.toml");
@@ -15,6 +16,11 @@ fn options(base_dir: &Path, read_secrets: bool) -> ParseOptions {
     }
 }
 
+fn unknown_keys(number: usize) -> String {
+    let keys: Vec<_> = (0..number).map(|n| format!("k{n} = 1")).collect();
+    keys.join("\n")
+}
+
 /// Everything that parsing says about `text`, in every form.
 fn everything_said(text: &str) -> String {
     let mut said = String::new();
@@ -24,8 +30,8 @@ fn everything_said(text: &str) -> String {
             "t.toml",
             &options(Path::new("/nowhere"), read_secrets),
         ) {
-            Ok((config, warnings)) => said += &format!("{config:?} {warnings:?}"),
-            Err(errors) => said += &format!("{errors} {errors:?}"),
+            Ok((config, warnings)) => write!(said, "{config:?} {warnings:?}").unwrap(),
+            Err(errors) => write!(said, "{errors} {errors:?}").unwrap(),
         }
     }
     said
@@ -63,7 +69,7 @@ fn values(table: &DeTable<'_>, found: &mut Vec<std::ops::Range<usize>>) {
         match value.get_ref() {
             DeValue::Table(nested) => values(nested, found),
             DeValue::Array(items) => {
-                for item in items.iter() {
+                for item in items {
                     if let DeValue::Table(nested) = item.get_ref() {
                         values(nested, found);
                     }
@@ -133,12 +139,7 @@ fn every_value_may_be_anything() {
 #[test]
 fn deep_and_wide_files_are_refused_or_read_without_harm() {
     let wide_list = format!("[[issuer]]\naudiences = [{}]", "'a',".repeat(100_000));
-    let wide = format!(
-        "[server]\n{}",
-        (0..20_000)
-            .map(|n| format!("k{n} = 1\n"))
-            .collect::<String>()
-    );
+    let wide = format!("[server]\n{}", unknown_keys(20_000));
     for text in [
         format!("a = {}", "[".repeat(100_000)),
         format!("a = {}{}", "[".repeat(1000), "]".repeat(1000)),
@@ -157,13 +158,18 @@ fn deep_and_wide_files_are_refused_or_read_without_harm() {
 
 #[test]
 fn errors_and_lists_have_their_limits() {
-    let many: String = (0..5000).map(|n| format!("k{n} = 1\n")).collect();
+    let many = unknown_keys(5000);
     let errors = parse_text(&format!("[server]\n{many}")).unwrap_err();
     assert_eq!(errors.errors.len(), 1000);
     let broken = "= 1\n".repeat(5000);
     assert_eq!(parse_text(&broken).unwrap_err().errors.len(), 1000);
 
-    let audiences = |n: usize| (0..n).map(|n| format!("'{n}',")).collect::<String>();
+    let audiences = |n: usize| {
+        (0..n)
+            .map(|n| format!("'{n}'"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     let text = |n| {
         format!(
             "[[issuer]]\nname = 'i'\nurl = 'https://i.example'\naudiences = [{}]\n\
