@@ -282,11 +282,11 @@ impl ProxyHttp for Hooks {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::after_failed_connect(context, error)
+        self.after_failed_connect(peer, context, error)
     }
 
     fn error_while_proxy(

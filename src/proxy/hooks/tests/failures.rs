@@ -165,7 +165,7 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
 async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeated() {
     let (noted, mut heads) = mpsc::unbounded_channel();
     // Each connection answers once and closes on the second request.
-    let stale = raw(move |_, mut tcp| {
+    let address = raw(move |_, mut tcp| {
         let noted = noted.clone();
         async move {
             read_head(&mut tcp).await;
@@ -175,7 +175,7 @@ async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeate
         }
     })
     .await;
-    let stage = Stage::with(|o| o.addresses = Some(vec![stale])).await;
+    let stage = Stage::with(|o| o.addresses = Some(vec![address])).await;
     let mut caller = stage.connect(false).await;
     let get = Send::get("/api/x");
     assert_eq!(caller.send(&get).await.status, 200);
