@@ -33,8 +33,8 @@ pub use resolved::*;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use finding::position;
-use reader::Reader;
+use finding::Lines;
+use reader::{MAX_FINDINGS, Reader};
 use toml::de::DeTable;
 
 /// The largest configuration file that is read, in bytes.
@@ -155,10 +155,12 @@ fn read_file(path: &Path) -> Result<String, String> {
 /// Each fault of the syntax. What the parser makes of the rest of such a file is a guess, so
 /// nothing else is judged, and the last fault says so.
 fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Finding> {
+    let lines = Lines::of(text);
     let mut findings: Vec<Finding> = faults
         .iter()
+        .take(MAX_FINDINGS)
         .map(|fault| {
-            let (line, column) = position(text, fault.span().map_or(0, |span| span.start));
+            let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
             Finding {
                 line,
                 column,

@@ -76,11 +76,7 @@ pub async fn start() -> Result<Stage, DemoError> {
     let identity = identity::Provider::start(clock.clone()).await?;
     let api = api::Api::start(clock.clone(), identity.verifier()).await?;
     let toml = configuration(&identity.url, &api.url);
-    let options = ParseOptions {
-        read_secrets: false,
-        base_dir: PathBuf::new(),
-    };
-    let (config, _) = config::parse(&toml, "demo.toml", &options)
+    let (config, _) = config::parse(&toml, "demo.toml", &options())
         .map_err(|errors| DemoError::Start(errors.to_string()))?;
     let surroundings = Surroundings {
         clock,
@@ -106,6 +102,14 @@ impl Stage {
     /// Ends hawkgate; the peers end with the stage.
     pub async fn strike(&self) {
         self.running.drain().await;
+    }
+}
+
+/// The file exists nowhere and names no other.
+fn options() -> ParseOptions {
+    ParseOptions {
+        read_secrets: false,
+        base_dir: PathBuf::new(),
     }
 }
 
@@ -154,6 +158,15 @@ fn url_of(address: Option<&Address>) -> Result<Url, DemoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_configuration_is_valid_and_warns_of_nothing() {
+        let [identity, api] = ["http://127.0.0.1:1/", "http://127.0.0.1:2/"];
+        let toml = configuration(&identity.parse().unwrap(), &api.parse().unwrap());
+        let (config, warnings) = config::parse(&toml, "demo.toml", &options()).unwrap();
+        assert_eq!(config.routes.len(), 1);
+        assert!(warnings.is_empty(), "{}", warnings[0]);
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_tour_goes_well() {

@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntGauge, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
-use crate::token::KeyRefresh;
+use crate::token::{KeyRefresh, RefreshObserver};
 use families::Families;
 pub use series::Names;
 use series::Series;
@@ -44,23 +44,21 @@ impl From<prometheus::Error> for MetricsError {
 
 type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
 
-/// Counts kept elsewhere, from 0 for each configuration, and how far they are exported.
-struct Refreshes {
-    issuer: Arc<str>,
-    read: Read<[(KeyRefresh, u64); 3]>,
-    exported: [u64; 3],
-}
-
 /// Values that are read when they are scraped. Replaced whole on reload.
 #[derive(Default)]
 pub struct Watched {
     cache_entries: Vec<(Arc<str>, Read<u64>)>,
     jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
-    jwks_refreshes: Vec<Refreshes>,
     log_lines_dropped: Option<Read<u64>>,
+    requests_in_flight: Option<Read<u64>>,
 }
 
 impl Watched {
+    /// How many requests have begun and not ended.
+    pub fn requests_in_flight(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.requests_in_flight = Some(Box::new(read));
+    }
+
     /// How many identities `source` has cached.
     pub fn cache_entries(
         &mut self,
@@ -77,20 +75,6 @@ impl Watched {
         read: impl Fn() -> Option<Duration> + Send + Sync + 'static,
     ) {
         self.jwks_age.push((issuer.clone(), Box::new(read)));
-    }
-
-    /// How often refreshing `issuer`'s keys ended in each way since the configuration took
-    /// effect.
-    pub fn jwks_refreshes(
-        &mut self,
-        issuer: &Arc<str>,
-        read: impl Fn() -> [(KeyRefresh, u64); 3] + Send + Sync + 'static,
-    ) {
-        self.jwks_refreshes.push(Refreshes {
-            issuer: issuer.clone(),
-            read: Box::new(read),
-            exported: [0; 3],
-        });
     }
 
     /// How many log lines were dropped since the start.
@@ -133,10 +117,7 @@ impl Metrics {
     pub fn configure(&self, names: &Names, watched: Watched, now: UnixMillis) {
         self.series
             .store(Arc::new(Series::new(names, &self.families)));
-        let mut current = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was counted since the last scrape must not be lost with its reader.
-        self.read(&mut current);
-        *current = watched;
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         self.families.config_loaded_at.set(now.as_secs());
     }
 
@@ -144,12 +125,6 @@ impl Metrics {
     pub fn reloaded(&self, success: bool) {
         let result = if success { "success" } else { "failure" };
         self.families.config_reloads.child([result]).inc();
-    }
-
-    /// A request begins; it is in flight until the guard is dropped.
-    pub fn in_flight(&self) -> InFlight {
-        self.families.in_flight.inc();
-        InFlight(self.families.in_flight.clone())
     }
 
     /// A request has ended.
@@ -192,18 +167,29 @@ impl Metrics {
         Arc::new(MeteredSource::new(name, source, clock, &self.families))
     }
 
+    /// Counts how attempts to refresh `issuer`'s keys end.
+    pub fn key_observer(&self, issuer: &str) -> RefreshObserver {
+        let child = |result| self.families.jwks_refreshes.child([issuer, result]);
+        let (changed, unchanged, failed) = (child("changed"), child("unchanged"), child("failed"));
+        RefreshObserver::new(move |how| match how {
+            KeyRefresh::Changed => changed.inc(),
+            KeyRefresh::Unchanged => unchanged.inc(),
+            KeyRefresh::Failed => failed.inc(),
+        })
+    }
+
     /// The text exposition format, with watched values read now.
     ///
     /// # Errors
     /// When a family cannot be encoded; never with the families as they are.
     pub fn render(&self) -> Result<String, MetricsError> {
         // Held to the end, so that two scrapes at once do not clear each other's gauges.
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read(&mut watched);
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(&watched);
         Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
     }
 
-    fn read(&self, watched: &mut Watched) {
+    fn read(&self, watched: &Watched) {
         let families = &self.families;
         families.cache_entries.clear();
         for (source, read) in &watched.cache_entries {
@@ -217,14 +203,9 @@ impl Metrics {
                 families.jwks_age.child([issuer]).set(secs);
             }
         }
-        for refreshes in &mut watched.jwks_refreshes {
-            let ended = (refreshes.read)().into_iter().zip(&mut refreshes.exported);
-            for ((result, count), exported) in ended {
-                let labels = [&*refreshes.issuer, result.label()];
-                let child = families.jwks_refreshes.child(labels);
-                child.inc_by(count.saturating_sub(*exported));
-                *exported = count;
-            }
+        if let Some(read) = &watched.requests_in_flight {
+            let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);
+            families.in_flight.set(in_flight);
         }
         if let Some(read) = &watched.log_lines_dropped {
             let dropped = &families.log_lines_dropped;
@@ -236,15 +217,5 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics(..)")
-    }
-}
-
-/// One request under way.
-#[derive(Debug)]
-pub struct InFlight(IntGauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -21,5 +21,16 @@ mod replay;
 pub mod server;
 mod translate;
 
+use std::sync::Arc;
+
+use pingora::proxy::HttpProxy;
+
+use crate::config::Limits;
+pub use hooks::Hooks;
 pub use peer::{CaError, check_ca};
 pub use replay::Budget;
+
+/// The application that [`server::Bound::serve`] takes. `threads` sizes pools.
+pub fn application(hooks: Hooks, limits: &Limits, threads: usize) -> Arc<HttpProxy<Hooks>> {
+    server::http_proxy(hooks, limits, hooks::server_conf(threads))
+}

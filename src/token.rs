@@ -17,7 +17,7 @@ mod pattern;
 mod rules;
 mod strict_json;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verified;
 mod workload;
 

@@ -73,7 +73,9 @@ async fn read(token: &Arc<WorkloadToken>, said: &mut Option<String>) {
     };
     if problem != *said {
         match &problem {
-            Some(problem) => tracing::warn!(%problem, "no workload token; the one read before stays"),
+            Some(problem) => {
+                tracing::warn!(%problem, "no workload token; the one read before stays")
+            }
             None => tracing::info!(file = %token.file().display(), "the workload token is there"),
         }
         *said = problem;

@@ -47,7 +47,9 @@ impl Builder<'_> {
         let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
         let mut routes = Vec::new();
         for route in &config.routes {
-            let known = upstreams.iter().find(|(written, _)| **written == route.upstream);
+            let known = upstreams
+                .iter()
+                .find(|(written, _)| **written == route.upstream);
             let upstream = if let Some((_, upstream)) = known {
                 Arc::clone(upstream)
             } else {
@@ -58,14 +60,20 @@ impl Builder<'_> {
             routes.push(Arc::new(connect(route, upstream, &issuers, &sources)));
         }
         Ok(Built {
-            workload_tokens: routes.iter().filter_map(|r| r.workload_token.clone()).collect(),
+            workload_tokens: routes
+                .iter()
+                .filter_map(|r| r.workload_token.clone())
+                .collect(),
             gateway: Gateway {
                 routes: RouteTable::new(routes),
                 clock: self.clock.clone(),
             },
             issuers,
             sources,
-            upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect(),
+            upstreams: upstreams
+                .into_iter()
+                .map(|(_, upstream)| upstream)
+                .collect(),
         })
     }
 
@@ -76,7 +84,9 @@ impl Builder<'_> {
             IssuerKind::Oidc(oidc) => {
                 let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
-                Ok(Issuer::oidc(name, oidc, keys, clock, config.cache.max_entries))
+                let observer = self.metrics.key_observer(&name);
+                let remembered = config.cache.max_entries;
+                Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
             }
         }
     }
@@ -90,10 +100,14 @@ impl Builder<'_> {
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
-        Source::new(source.name.clone(), metered, options, self.clock.clone()).map_err(|e| failed(&e))
+        Source::new(source.name.clone(), metered, options, self.clock.clone())
+            .map_err(|e| failed(&e))
     }
 
-    fn credential_source(&self, source: &config::Source) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
+    fn credential_source(
+        &self,
+        source: &config::Source,
+    ) -> Result<Arc<dyn CredentialSource>, Box<dyn std::error::Error>> {
         let clock = self.clock.clone();
         Ok(match &source.kind {
             SourceKind::TaskclusterLogin { url } => {
@@ -133,8 +147,14 @@ impl Builder<'_> {
     }
 }
 
-fn each<C, T>(written: &[C], make: impl Fn(&C) -> Result<T, StartError>) -> Result<Vec<Arc<T>>, StartError> {
-    written.iter().map(|item| make(item).map(Arc::new)).collect()
+fn each<C, T>(
+    written: &[C],
+    make: impl Fn(&C) -> Result<T, StartError>,
+) -> Result<Vec<Arc<T>>, StartError> {
+    written
+        .iter()
+        .map(|item| make(item).map(Arc::new))
+        .collect()
 }
 
 fn client(source: &config::Source) -> Result<Client, Box<dyn std::error::Error>> {
@@ -154,8 +174,9 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         tls: written.tls,
         host: written.host.clone(),
         port: written.port,
-        authority: HeaderValue::try_from(&authority)
-            .map_err(|_| StartError::Unusable(format!("{authority:?} cannot stand in a Host header")))?,
+        authority: HeaderValue::try_from(&authority).map_err(|_| {
+            StartError::Unusable(format!("{authority:?} cannot stand in a Host header"))
+        })?,
         signed_port: written.signed_port,
         ca: written.ca.clone(),
         http2: written.http2,
@@ -179,7 +200,12 @@ fn authority(upstream: &config::Upstream) -> String {
     }
 }
 
-fn connect(route: &config::Route, upstream: Arc<Upstream>, issuers: &[Arc<Issuer>], sources: &[Arc<Source>]) -> Route {
+fn connect(
+    route: &config::Route,
+    upstream: Arc<Upstream>,
+    issuers: &[Arc<Issuer>],
+    sources: &[Arc<Source>],
+) -> Route {
     let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
     Route {
         name: route.name.clone(),
@@ -191,7 +217,10 @@ fn connect(route: &config::Route, upstream: Arc<Upstream>, issuers: &[Arc<Issuer
         source: route.source.and_then(|at| sources.get(at)).cloned(),
         require_scopes: route.require_scopes.clone(),
         anonymous: route.anonymous,
-        workload_token: route.workload_token.clone().map(|file| Arc::new(WorkloadToken::new(file))),
+        workload_token: route
+            .workload_token
+            .clone()
+            .map(|file| Arc::new(WorkloadToken::new(file))),
     }
 }
 

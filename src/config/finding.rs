@@ -126,9 +126,9 @@ impl At {
         self.span.clone()
     }
 
-    /// A finding here, in `text`.
-    pub(super) fn finding(&self, text: &str, problem: String, remedy: String) -> Finding {
-        let (line, column) = position(text, self.span.start);
+    /// A finding here.
+    pub(super) fn finding(&self, lines: &Lines<'_>, problem: String, remedy: String) -> Finding {
+        let (line, column) = lines.position(self.span.start);
         Finding {
             line,
             column,
@@ -138,19 +138,36 @@ impl At {
             remedy,
         }
     }
-
-    /// The line, from 1, in `text`.
-    pub(super) fn line(&self, text: &str) -> usize {
-        position(text, self.span.start).0
-    }
 }
 
-/// Line and column (in characters), both from 1, of a byte offset.
-pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-    (line, before[line_start..].chars().count() + 1)
+/// A text whose lines can be told from byte offsets.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(text: &'a str) -> Self {
+        let after = |(offset, _)| offset + 1;
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(after));
+        Self {
+            text,
+            starts: starts.collect(),
+        }
+    }
+
+    /// Line and column (in characters), both from 1.
+    pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let start = self
+            .starts
+            .get(line.saturating_sub(1))
+            .copied()
+            .unwrap_or(0);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
 }
 
 /// `text` in quotes, escaped, cut after 60 characters: for messages.

@@ -54,6 +54,8 @@ section! {
     }
 }
 
+const FORGERY: &str = "whoever is in between could replace the issuer's keys";
+
 /// `issuer.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
@@ -117,13 +119,17 @@ impl Choice for Algorithm {
                 remedy,
             ));
         }
-        upper.starts_with("HS").then(|| {
+        if upper.starts_with("HS") {
             let problem = format!(
                 "{} is symmetric: whoever can verify could forge",
                 quoted(name)
             );
-            (problem, remedy)
-        })
+            return Some((problem, remedy));
+        }
+        // Real ones, for which the nearest name would be another key type.
+        ["ES512", "ES256K", "Ed448"]
+            .contains(&name)
+            .then(|| (format!("{name} is not supported"), remedy))
     }
 }
 
@@ -159,7 +165,7 @@ impl Oidc {
         self.check_audiences(reader);
         self.check_subjects(reader);
         if let Some(clients) = &self.clients.value
-            && clients.0.is_empty()
+            && clients.is_empty()
         {
             let problem = "is empty: no token would pass";
             reader.error(
@@ -169,7 +175,7 @@ impl Oidc {
             );
         }
         if let Some(algorithms) = &self.algorithms.value
-            && algorithms.0.is_empty()
+            && algorithms.is_empty()
         {
             let problem = "is empty: no token would pass";
             reader.error(
@@ -202,7 +208,7 @@ impl Oidc {
         let at = &self.url.at;
         match location::parse(text) {
             Ok(url) => {
-                require_private(reader, at, &url, "its keys");
+                require_private(reader, at, &url, FORGERY);
                 if url.query().is_some() {
                     reader.error(
                         at,
@@ -228,7 +234,7 @@ impl Oidc {
         let Some(audiences) = &self.audiences.value else {
             return;
         };
-        if audiences.0.is_empty() {
+        if audiences.is_empty() {
             let problem = "is empty: tokens for any service would have to be accepted";
             reader.error(
                 &self.audiences.at,
@@ -236,7 +242,7 @@ impl Oidc {
                 "name the audience that callers' tokens are for",
             );
         }
-        for audience in &audiences.0 {
+        for audience in &audiences.items {
             if audience.value.contains('*') {
                 reader.error(
                     &audience.at,
@@ -259,7 +265,7 @@ impl Oidc {
             }
             return;
         };
-        if subjects.0.is_empty() {
+        if subjects.is_empty() {
             let problem = "is empty: no token would pass";
             reader.error(
                 &self.subjects.at,
@@ -267,7 +273,7 @@ impl Oidc {
                 "name subjects, with * for anything",
             );
         }
-        for subject in &subjects.0 {
+        for subject in &subjects.items {
             let pattern = subject.value.as_str();
             if pattern.bytes().all(|b| b == b'*') {
                 let problem = format!("{} accepts everybody", quoted(pattern));
@@ -326,7 +332,7 @@ fn resolve_keys(
         reader.error(&file.at, problem, "remove one of the two");
     }
     if let Some(location) = &url.value {
-        require_private(reader, &url.at, location, "the issuer's keys");
+        require_private(reader, &url.at, location, FORGERY);
     }
     if let Some(path) = &file.value {
         reader.check_file(&file.at, path, "JWKS", "\"keys\"");

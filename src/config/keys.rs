@@ -58,3 +58,15 @@ const fn of_source(index: usize) -> KeyTable {
         keys,
     }
 }
+
+/// The table that has a key called `name`, as written: `[server]`, `[[route]]`.
+pub(super) fn owner(name: &str) -> Option<String> {
+    let table = TABLES
+        .iter()
+        .find(|table| table.keys.iter().any(|key| key.name == name))?;
+    Some(if table.repeated {
+        format!("[[{}]]", table.name)
+    } else {
+        format!("[{}]", table.name)
+    })
+}

@@ -89,11 +89,11 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Refuses plain http to other machines for what carries tokens or keys.
-pub(super) fn require_private(reader: &mut Reader<'_>, at: &At, url: &Url, cargo: &str) {
+/// Refuses plain http to other machines, where `danger` would follow from it.
+pub(super) fn require_private(reader: &mut Reader<'_>, at: &At, url: &Url, danger: &str) {
     if url.scheme() == "http" && !is_loopback(url) {
         let host = url.host_str().unwrap_or_default();
-        let problem = format!("plain http to {host} would carry {cargo} in clear");
+        let problem = format!("plain http to {host}: {danger}");
         reader.error(
             at,
             problem,

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::ParseOptions;
-use super::finding::{At, Finding, quoted};
+use super::finding::{At, Finding, Lines, quoted};
 use super::nearest::nearest;
+use super::{ParseOptions, keys};
+
+/// More errors, or warnings, than this are not noted: so many are no work of people.
+pub(super) const MAX_FINDINGS: usize = 1000;
 
 /// One key of a table, as documented.
 #[derive(Debug)]
@@ -121,7 +124,7 @@ pub(super) struct Table<'t> {
 /// Collects what there is to say about one file.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    text: &'a str,
+    lines: Lines<'a>,
     options: &'a ParseOptions,
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
@@ -130,7 +133,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, options: &'a ParseOptions) -> Self {
         Self {
-            text,
+            lines: Lines::of(text),
             options,
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -139,19 +142,28 @@ impl<'a> Reader<'a> {
 
     /// Notes an error; the file is refused at the end.
     pub(super) fn error(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
-        let finding = at.finding(self.text, problem.into(), remedy.into());
-        self.errors.push(finding);
+        if !self.is_full() {
+            let finding = at.finding(&self.lines, problem.into(), remedy.into());
+            self.errors.push(finding);
+        }
     }
 
     /// Notes a warning.
     pub(super) fn warn(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
-        let finding = at.finding(self.text, problem.into(), remedy.into());
-        self.warnings.push(finding);
+        if self.warnings.len() < MAX_FINDINGS {
+            let finding = at.finding(&self.lines, problem.into(), remedy.into());
+            self.warnings.push(finding);
+        }
+    }
+
+    /// Whether there are so many errors that no more are noted.
+    fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_FINDINGS
     }
 
     /// The line of a place, for messages about another.
     pub(super) fn line(&self, at: &At) -> usize {
-        at.line(self.text)
+        self.lines.position(at.span().start).0
     }
 
     /// Whether files and variables that the file names are to be looked at.
@@ -230,6 +242,9 @@ impl<'a> Reader<'a> {
                 .map(|key| key.name)
         };
         for key in table.entries.keys() {
+            if self.is_full() {
+                return;
+            }
             let name = key.get_ref().as_ref();
             if known().any(|k| k == name) {
                 continue;
@@ -239,13 +254,12 @@ impl<'a> Reader<'a> {
                 self.error(&at, problem, remedy);
             } else if let Some(meant) = nearest(name, known()) {
                 self.error(&at, "unknown key", format!("did you mean {meant:?}?"));
+            } else if let Some(owner) = keys::owner(name) {
+                self.error(&at, "unknown key", format!("it is a key of {owner}"));
             } else {
                 let all: Vec<_> = known().collect();
-                self.error(
-                    &at,
-                    "unknown key",
-                    format!("the keys here are {}", all.join(", ")),
-                );
+                let remedy = format!("the keys here are {}", all.join(", "));
+                self.error(&at, "unknown key", remedy);
             }
         }
     }

@@ -126,7 +126,7 @@ impl Route {
         self.check_host(reader);
         self.check_path(reader);
         if let Some(methods) = &self.methods.value
-            && methods.0.is_empty()
+            && methods.is_empty()
         {
             let problem = "is empty: no request would match";
             reader.error(
@@ -237,7 +237,12 @@ impl Route {
     }
 
     fn check_scopes(&self, reader: &mut Reader<'_>) {
-        for scope in self.require_scopes.value.iter().flat_map(|list| &list.0) {
+        for scope in self
+            .require_scopes
+            .value
+            .iter()
+            .flat_map(|list| &list.items)
+        {
             if scope.value.contains(' ') {
                 let problem = format!("{} is more than one scope", quoted(&scope.value));
                 reader.error(&scope.at, problem, "write each as a string of its own");

@@ -210,10 +210,10 @@ impl Server {
         reader.within(&self.startup_grace, Duration::ZERO, HOUR, show_duration);
         reader.within(&self.threads, 0, 1024, |n| n.to_string());
         let listen = self.listen.value.and_then(|list| {
-            if list.0.is_empty() {
+            if list.is_empty() {
                 reader.error(&self.listen.at, "no listener", "write [\"127.0.0.1:8080\"]");
             }
-            resolve_listeners(reader, list.0)
+            resolve_listeners(reader, list.items)
         });
         if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
             && let Some(taken) = listen.iter().find(|l| l.address.overlaps(admin))

@@ -79,6 +79,8 @@ section! {
     }
 }
 
+const TOKENS_IN_CLEAR: &str = "callers' tokens would go there in clear";
+
 /// `source.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
@@ -185,7 +187,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
 impl Login {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let url = self.url.value?;
-        require_private(reader, &self.url.at, &url, "callers' tokens");
+        require_private(reader, &self.url.at, &url, TOKENS_IN_CLEAR);
         Some(SourceKind::TaskclusterLogin { url })
     }
 }
@@ -193,7 +195,7 @@ impl Login {
 impl Oauth {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let root_url = self.root_url.value?;
-        require_private(reader, &self.root_url.at, &root_url, "callers' tokens");
+        require_private(reader, &self.root_url.at, &root_url, TOKENS_IN_CLEAR);
         require_bare(
             reader,
             &self.root_url.at,
@@ -210,7 +212,7 @@ impl Mint {
         self.check_client_name(reader);
         check_scopes(reader, &self.scopes);
         if let Some(scopes) = &self.scopes.value
-            && scopes.0.is_empty()
+            && scopes.is_empty()
         {
             let problem = "is empty: the credentials would be good for nothing";
             reader.error(&self.scopes.at, problem, "name what callers may do");
@@ -294,7 +296,7 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
 
 /// Taskcluster scopes are printable ASCII.
 fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
-    for scope in scopes.value.iter().flat_map(|list| &list.0) {
+    for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !scope.value.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
             reader.error(&scope.at, problem, "write printable ASCII only");

@@ -125,7 +125,7 @@ impl Value for u64 {
             reader.error(
                 at,
                 "is not a number from 0 to 2^64 - 1",
-                "write a smaller, not negative one",
+                "write one in that range",
             );
         }
         number
@@ -239,14 +239,26 @@ pub(super) struct Item<T> {
     pub(super) value: T,
 }
 
-/// An array without equal elements.
+/// Longest list. Each element is compared with every other.
+const MAX_ITEMS: usize = 1000;
+
+/// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
+/// errors noted, the file is refused anyway, and the others can still be judged.
 #[derive(Debug)]
-pub(super) struct List<T>(pub(super) Vec<Item<T>>);
+pub(super) struct List<T> {
+    pub(super) items: Vec<Item<T>>,
+    written: usize,
+}
 
 impl<T> List<T> {
+    /// Nothing stands between its brackets.
+    pub(super) fn is_empty(&self) -> bool {
+        self.written == 0
+    }
+
     /// The elements without their places.
     pub(super) fn into_values(self) -> Vec<T> {
-        self.0.into_iter().map(|item| item.value).collect()
+        self.items.into_iter().map(|item| item.value).collect()
     }
 }
 
@@ -256,31 +268,34 @@ impl<T: Value + PartialEq> Value for List<T> {
     fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Array(array) = value else {
             let problem = format!("must be an array, not {}", type_name(value));
-            reader.error(at, problem, "write it in brackets: […]");
+            let remedy = match value {
+                DeValue::String(text) => format!("write [{}]", quoted(text)),
+                _ => "write it in brackets: […]".into(),
+            };
+            reader.error(at, problem, remedy);
             return None;
         };
+        if array.len() > MAX_ITEMS {
+            let problem = format!("has more than {MAX_ITEMS} elements");
+            reader.error(at, problem, "write fewer");
+            return None;
+        }
         let mut items: Vec<Item<T>> = Vec::new();
-        let mut whole = true;
         for (index, element) in array.iter().enumerate() {
             let at = at.item(index, element.span());
             let Some(value) = T::read(reader, &at, element.get_ref()) else {
-                whole = false;
                 continue;
             };
-            // Compared with a bounded number, so that a huge list costs no square of its length.
-            if items
-                .iter()
-                .rev()
-                .take(1000)
-                .any(|item| item.value == value)
-            {
+            if items.iter().any(|item| item.value == value) {
                 reader.error(&at, "is listed twice", "remove one of the two");
-                whole = false;
                 continue;
             }
             items.push(Item { at, value });
         }
-        whole.then_some(Self(items))
+        Some(Self {
+            items,
+            written: array.len(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::declared::{Declared, refuse_duplicates};
 use super::finding::{At, quoted};
-use super::keys::TABLES;
+use super::keys::{self, TABLES};
 use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
@@ -100,6 +100,9 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
         }
         let remedy = match nearest(name, names()) {
             Some(meant) => format!("did you mean {meant:?}?"),
+            None if keys::owner(name).is_some() => {
+                format!("write it below {}", keys::owner(name).unwrap_or_default())
+            }
             None => "the tables are server, issuer, source, route, limits, cache and log".into(),
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);
@@ -145,21 +148,27 @@ fn repeated<T>(
     let Some((key, value)) = document.get_key_value(name) else {
         return Vec::new();
     };
-    let at = At::table("", key.span());
-    let DeValue::Array(elements) = value.get_ref() else {
-        reader.error(
-            &at,
-            format!("{name} is a list of tables"),
-            format!("write [[{name}]]"),
-        );
-        return Vec::new();
+    let mut refuse = |span| {
+        let problem = format!("{name} is a list of tables");
+        reader.error(&At::table("", span), problem, format!("write [[{name}]]"));
     };
+    let mut tables = Vec::new();
+    match value.get_ref() {
+        DeValue::Array(elements) => tables.extend(elements.iter()),
+        // Read as if it were one of several, for the errors in it.
+        DeValue::Table(_) => {
+            refuse(key.span());
+            tables.push(value);
+        }
+        _ => refuse(key.span()),
+    }
     let mut all = Vec::new();
-    for (index, element) in elements.iter().enumerate() {
+    for (index, element) in tables.into_iter().enumerate() {
         let DeValue::Table(entries) = element.get_ref() else {
+            let problem = format!("{name} is a list of tables");
             reader.error(
-                &at,
-                format!("{name} is a list of tables"),
+                &At::table("", element.span()),
+                problem,
                 format!("write [[{name}]]"),
             );
             continue;

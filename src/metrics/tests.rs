@@ -50,11 +50,6 @@ fn metrics() -> Metrics {
     watched.cache_entries(&"login".into(), || 7);
     watched.jwks_age(&"auth0".into(), || Some(Duration::from_secs(61)));
     watched.jwks_age(&"never".into(), || None);
-    watched.jwks_refreshes(&"auth0".into(), || {
-        let counts = [2, 5, 1];
-        let mut counts = counts.into_iter();
-        KeyRefresh::ALL.map(|how| (how, counts.next().unwrap_or_default()))
-    });
     watched.log_lines_dropped(|| 3);
     metrics.configure(&names(), watched, UnixMillis::from_secs(1000));
     metrics
@@ -221,38 +216,44 @@ fn watched_values_are_read_at_each_scrape_and_forgotten_on_reload() {
     assert!(text.contains(r#"hawkgate_config_reloads_total{result="failure"} 0"#));
 }
 
-#[test]
-fn key_refreshes_are_neither_lost_nor_counted_twice() {
-    use std::sync::atomic::{AtomicU64, Ordering};
+#[tokio::test]
+async fn key_refreshes_are_counted_from_zero() {
+    #[derive(Debug)]
+    struct Down;
+    #[async_trait::async_trait]
+    impl crate::token::KeyFetcher for Down {
+        async fn fetch(&self) -> Result<crate::token::FetchedKeys, crate::token::KeyFetchError> {
+            Err(crate::token::KeyFetchError("down".into()))
+        }
+    }
     let metrics = Metrics::new("1", "r").unwrap();
-    let watch = |failed: &Arc<AtomicU64>| {
-        let failed = failed.clone();
-        let mut watched = Watched::default();
-        watched.jwks_refreshes(&"auth0".into(), move || {
-            KeyRefresh::ALL.map(|how| match how {
-                KeyRefresh::Failed => (how, failed.load(Ordering::Relaxed)),
-                _ => (how, 0),
-            })
-        });
-        metrics.configure(&names(), watched, UnixMillis(0));
+    let observer = metrics.key_observer("auth0");
+    let failed = r#"hawkgate_jwks_refreshes_total{issuer="auth0",result="failed"}"#;
+    assert!(value(&metrics, failed).abs() < 1e-9);
+    let config = crate::config::OidcIssuer {
+        url: "https://auth0.example.com/".into(),
+        keys: crate::config::KeyLocation::Discovery,
+        audiences: vec!["x".into()],
+        algorithms: crate::config::Algorithm::ALL.to_vec(),
+        profile: crate::config::Profile::Rfc9068,
+        leeway: Duration::ZERO,
+        clients: None,
+        subjects: None,
+        verified_max_age: Duration::from_secs(1),
     };
-    let series = r#"hawkgate_jwks_refreshes_total{issuer="auth0",result="failed"}"#;
-    let (first, second) = (Arc::new(AtomicU64::new(2)), Arc::new(AtomicU64::new(1)));
-    watch(&first);
-    assert!((value(&metrics, series) - 2.0).abs() < 1e-9);
-    assert!((value(&metrics, series) - 2.0).abs() < 1e-9);
-    first.store(5, Ordering::Relaxed);
-    watch(&second);
-    assert!((value(&metrics, series) - 6.0).abs() < 1e-9);
+    let clock = ManualClock::at(UnixMillis(0));
+    let issuer = crate::token::Issuer::oidc("auth0".into(), &config, Arc::new(Down), clock, 1, observer);
+    issuer.warm_up().await;
+    assert!((value(&metrics, failed) - 1.0).abs() < 1e-9);
 }
 
 #[test]
-fn in_flight_ends_with_its_guard() {
+fn requests_in_flight_are_read_when_scraped() {
     let metrics = metrics();
-    let guards = (metrics.in_flight(), metrics.in_flight());
+    let mut watched = Watched::default();
+    watched.requests_in_flight(|| 2);
+    metrics.configure(&Names::default(), watched, UnixMillis(0));
     assert!((value(&metrics, "hawkgate_requests_in_flight") - 2.0).abs() < 1e-9);
-    drop(guards);
-    assert!(value(&metrics, "hawkgate_requests_in_flight").abs() < 1e-9);
 }
 
 #[test]

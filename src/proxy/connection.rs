@@ -65,6 +65,9 @@ pub(super) struct Remains {
     pub(super) stream: Stream,
     /// Accepted for writing and not yet written.
     pub(super) unsent: BytesMut,
+    /// The last answer is complete: the end may be announced as one. Otherwise a cut must
+    /// look like a cut.
+    pub(super) complete: bool,
     /// The caller is known to be still sending, or to have sent what nobody will read:
     /// closing now would make the system reset the connection and lose the answer.
     pub(super) unread: bool,
@@ -96,6 +99,7 @@ pub(super) struct Connection {
     /// The caller has closed its side.
     ended: bool,
     expects_more: bool,
+    complete: bool,
     out: Outgoing,
     /// HTTP/2 without TLS: nothing negotiated it, the listener's configuration did.
     prior_knowledge: bool,
@@ -114,6 +118,7 @@ impl Connection {
             body: Body::Length(0),
             ended: false,
             expects_more: false,
+            complete: false,
             out: Outgoing::joined(write_stall),
             prior_knowledge: false,
             preface: None,
@@ -156,6 +161,11 @@ impl Connection {
     /// Whether the request was read to its end, so that what follows is another one.
     pub(super) fn is_between_requests(&self) -> bool {
         self.approved == 0 && (self.body.is_done() || self.body == Body::Tunnel)
+    }
+
+    /// The last answer is complete.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
     }
 
     /// The caller may still be sending what nobody will read.
@@ -291,6 +301,8 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let inner = this.inner.as_mut().ok_or_else(gone)?;
+        // pingora does this after complete answers only.
+        this.complete = true;
         this.out.poll_shutdown(inner, cx)
     }
 }
@@ -301,6 +313,7 @@ impl Drop for Connection {
             self.estate.leave(Remains {
                 stream,
                 unsent: self.out.take_unsent(),
+                complete: self.complete,
                 unread: !self.ended
                     && (self.expects_more
                         || !self.is_between_requests()

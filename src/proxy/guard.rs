@@ -84,11 +84,11 @@ pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box
         .unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
     check_lines(line, rest.get(2..).unwrap_or_default(), limits)
-        .map_err(|rejection| refusal(line, rejection))
+        .map_err(|rejection| Box::new(refusal(line, rejection)))
 }
 
 /// The refusal of a head that begins with `line`, readable or not.
-pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
+pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
     let method = words
@@ -96,7 +96,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
         .filter(|word| word.len() <= MAX_METHOD)
         .and_then(|word| Method::from_bytes(word).ok())
         .or_else(|| Method::from_bytes(b"-").ok());
-    Box::new(Refusal {
+    Refusal {
         rejection,
         method: method.unwrap_or_default(),
         path: printable_path(words.next().unwrap_or_default()),
@@ -105,7 +105,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Box<Refusal> {
         } else {
             Version::HTTP_11
         },
-    })
+    }
 }
 
 /// The path of an origin-form target, without query or fragment, fit for a log line.

@@ -12,16 +12,15 @@ mod tests;
 mod workers;
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora::protocols::Stream;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::ALPN;
-use pingora::protocols::{Ssl, Stream};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use tokio::sync::Semaphore;
@@ -247,26 +246,31 @@ where
     let Ok(stream) = incoming.into_stream() else {
         return;
     };
+    // The rarer futures are large: boxed, so that a plain connection's task stays small.
     match protocol {
         Protocol::Plain => http1::serve(shared, Box::new(stream), peer).await,
-        Protocol::H2c => http2(shared, Box::new(stream)).await,
-        Protocol::Tls(tls) => secured(shared, tls, stream, peer).await,
+        Protocol::H2c => Box::pin(http2(shared, Box::new(stream))).await,
+        Protocol::Tls(tls) => {
+            let limit = shared.bounds.header_timeout;
+            match Box::pin(secured(tls, stream, limit)).await {
+                Some(stream) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
+                    Box::pin(http2(shared, stream)).await;
+                }
+                Some(stream) => http1::serve(shared, stream, peer).await,
+                None => {}
+            }
+        }
     }
 }
 
-async fn secured<A>(shared: &Shared<A>, tls: &Tls, stream: L4Stream, peer: Option<IpAddr>)
-where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    let limit = shared.bounds.header_timeout;
+/// The TLS handshake, within `limit`.
+async fn secured(tls: &Tls, stream: L4Stream, limit: Duration) -> Option<Stream> {
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
-        Ok(Ok(stream)) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
-            http2(shared, Box::new(stream)).await;
-        }
-        Ok(Ok(stream)) => http1::serve(shared, Box::new(stream), peer).await,
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }
+    None
 }
 
 /// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].

@@ -144,10 +144,10 @@ impl Issuer {
 
     /// How often attempts to refresh its keys ended in each way, since the start.
     pub fn refreshes(&self) -> [(KeyRefresh, u64); 3] {
-        self.as_oidc()
-            .map_or(KeyRefresh::ALL.map(|how| (how, 0)), |oidc| {
-                oidc.keys.ended()
-            })
+        self.as_oidc().map_or_else(
+            || KeyRefresh::ALL.map(|how| (how, 0)),
+            |oidc| oidc.keys.ended(),
+        )
     }
 
     /// One step of keeping the keys fresh in the background: fetches if that is due and

@@ -5,6 +5,7 @@
 //! away takes nothing from the others who wait for it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct KeyFetchError(pub String);
 
 /// Where an issuer's keys come from (a URL, discovery, or a file).
 #[async_trait]
-pub trait KeyFetcher: Send + Sync + std::fmt::Debug {
+pub trait KeyFetcher: Send + Sync + fmt::Debug {
     /// Fetches the document once, within the time and size limits.
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError>;
 
@@ -261,15 +262,15 @@ impl Keys {
         self.0.current.load().usable(self.0.clock.steady())
     }
 
+    /// How often attempts ended in each way.
+    pub(super) fn ended(&self) -> [(KeyRefresh, u64); 3] {
+        KeyRefresh::ALL.map(|how| (how, self.0.ended[how as usize].load(Ordering::Relaxed)))
+    }
+
     /// How long ago the keys were last fetched.
     pub(super) fn age(&self) -> Option<Duration> {
         let fetched_at = self.0.current.load().fetched_at?;
         Some(self.0.clock.steady().saturating_sub(fetched_at))
-    }
-
-    /// How often attempts ended in each way.
-    pub(super) fn ended(&self) -> [(KeyRefresh, u64); 3] {
-        KeyRefresh::ALL.map(|how| (how, self.0.ended[how as usize].load(Ordering::Relaxed)))
     }
 }
 

@@ -19,11 +19,10 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, TokenError> {
         .and_then(|value| deserializer.end().map(|()| value));
     match value {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(TokenError::Malformed),
         Err(e) if e.is_data() && e.to_string().starts_with(DUPLICATE) => {
             Err(TokenError::DuplicateMember)
         }
-        Err(_) => Err(TokenError::Malformed),
+        _ => Err(TokenError::Malformed),
     }
 }
 

@@ -5,7 +5,12 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod attacks;
+mod bad_tokens;
+mod command_line;
 mod hawk;
 mod identity;
 mod layers;
+mod leaks;
 mod support;
+mod swap;

@@ -30,7 +30,8 @@ impl Route {
         known: Known<'_>,
     ) -> Option<Access> {
         let source = self.find_source(reader, known);
-        let items = &self.issuers.value.as_ref()?.0;
+        let issuers = self.issuers.value.as_ref()?;
+        let items = &issuers.items;
         let found: Vec<_> = items
             .iter()
             .map(|item| declared::find(reader, "issuer", known.issuers, item))
@@ -43,9 +44,10 @@ impl Route {
                 Some(Named { at: &item.at, kind })
             })
             .collect();
-        if self.anonymous.value == Some(true) {
+        let anonymous = self.anonymous.value?;
+        if anonymous {
             self.check_anonymous(reader, known);
-        } else if items.is_empty() {
+        } else if issuers.is_empty() {
             self.check_nobody(reader);
         } else {
             let kind = source
@@ -75,14 +77,14 @@ impl Route {
         self.require_scopes
             .value
             .as_ref()
-            .is_some_and(|list| !list.0.is_empty())
+            .is_some_and(|list| !list.is_empty())
     }
 
     fn check_anonymous(&self, reader: &mut Reader<'_>, known: Known<'_>) {
         const REMEDY: &str = "remove it, or remove anonymous";
         let contradictions = [
             (
-                self.issuers.given && self.issuers.value.as_ref().is_some_and(|l| !l.0.is_empty()),
+                self.issuers.given && self.issuers.value.as_ref().is_some_and(|l| !l.is_empty()),
                 &self.issuers.at,
             ),
             (self.requires_scopes(), &self.require_scopes.at),

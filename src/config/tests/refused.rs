@@ -1,1 +1,68 @@
+//! Files that are refused, with exactly what is printed about them.
+
 use super::*;
+
+const CASES: &str = include_str!("refused.txt");
+
+/// Title, file and errors of each case.
+fn cases() -> Vec<(&'static str, String, String)> {
+    let mut cases = Vec::new();
+    for case in CASES.split("\n##").skip(1) {
+        let (title, case) = case.split_once('\n').unwrap();
+        let (file, errors) = case.split_once("=>\n").unwrap();
+        let errors: Vec<_> = errors
+            .lines()
+            .map(|line| format!("t.toml:{line}"))
+            .collect();
+        cases.push((title, expand(file), errors.join("\n")));
+    }
+    cases
+}
+
+/// Replaces lines that begin with @ by the tables that they stand for.
+fn expand(file: &str) -> String {
+    let mut expanded = String::new();
+    for line in file.lines() {
+        let table = match line.split_once(' ').unwrap_or((line, "")) {
+            ("@ok", _) => expand("@issuer i\n@route\nissuers = [\"i\"]"),
+            ("@route", _) => "[[route]]\nname = \"r\"\nupstream = \"https://u.example\"".into(),
+            ("@issuer", name) => format!(
+                "[[issuer]]\nname = \"{name}\"\nurl = \"https://{name}.example\"\naudiences = [\"a\"]"
+            ),
+            ("@delegated", _) => "[[issuer]]\nname = \"d\"\nkind = \"delegated\"".into(),
+            ("@oauth", _) => "[[source]]\nname = \"o\"\nkind = \"taskcluster-oauth\"\n\
+                              root_url = \"https://u.example\""
+                .into(),
+            ("@mint", _) => "[[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\n\
+                             client_id = \"issuing\"\naccess_token = { file = \"t\" }\nscopes = [\"a\"]"
+                .into(),
+            ("@static", _) => "[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\n\
+                               client_id = \"c\"\naccess_token = { file = \"t\" }"
+                .into(),
+            _ => line.to_owned(),
+        };
+        expanded.push_str(table.trim_end());
+        expanded.push('\n');
+    }
+    expanded
+}
+
+#[test]
+fn every_error_is_printed_with_its_line_and_remedy() {
+    let cases = cases();
+    assert!(cases.len() >= 100, "{}", cases.len());
+    for (title, file, expected) in cases {
+        match parse_text(&file) {
+            Ok(_) => panic!("accepted ({title}):\n{file}"),
+            Err(errors) => assert_eq!(errors.to_string(), expected, "{title}\n{file}"),
+        }
+    }
+}
+
+#[test]
+fn columns_count_characters() {
+    let errors =
+        parse_text("[server]\nadmin = \"127.0.0.1:1\" # ü\nlisten = [\"ü\", 5]\n").unwrap_err();
+    let places: Vec<_> = errors.errors.iter().map(|e| (e.line, e.column)).collect();
+    assert_eq!(places, [(1, 1), (3, 11), (3, 16)]);
+}

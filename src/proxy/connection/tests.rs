@@ -1,1 +1,137 @@
+use std::pin::pin;
 
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::io::{AsyncReadExt, DuplexStream};
+
+use super::*;
+
+const STALL: Duration = Duration::from_secs(20);
+
+fn pair() -> (Connection, DuplexStream, Estate) {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let estate = Estate::default();
+    let connection = Connection::http1(Box::new(ours), STALL, estate.clone());
+    (connection, theirs, estate)
+}
+
+#[tokio::test]
+async fn what_follows_the_request_is_not_delivered_with_it() {
+    let (mut connection, mut caller, _) = pair();
+    caller.write_all(b"HEADbodyNEXT").await.unwrap();
+    connection.receive().await.unwrap();
+    assert_eq!(connection.begin(0, 4, Framing::Length(4)), "HEAD");
+    let mut body = [0; 64];
+    assert_eq!(connection.read(&mut body).await.unwrap(), 4);
+    assert_eq!(&body[..4], b"body");
+    assert!(connection.is_between_requests());
+    // A reader that waits for the caller to go away sees nothing of the next request.
+    caller.write_all(b"MORE").await.unwrap();
+    assert!(connection.read(&mut body).now_or_never().is_none());
+    assert_eq!(connection.received(), b"NEXTMORE");
+    drop(caller);
+    assert_eq!(connection.read(&mut body).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_is_bounded() {
+    let (mut connection, mut caller, _) = pair();
+    let flood = tokio::spawn(async move {
+        // Fails when the connection is dropped.
+        while caller.write_all(&[b'x'; 1024]).await.is_ok() {}
+    });
+    connection.receive().await.unwrap();
+    connection.begin(0, 4, Framing::Length(0));
+    let mut body = [0; 64];
+    for _ in 0..1000 {
+        assert!(connection.read(&mut body).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert!(connection.received().len() < 2 * READ_AHEAD);
+    drop(connection);
+    flood.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_body_is_read_to_its_end_and_no_further() {
+    let (mut connection, mut caller, _) = pair();
+    let sent = Bytes::from(vec![b'b'; 200 * 1024]);
+    let whole = [b"HEAD".as_slice(), &sent, b"NEXT"].concat();
+    let sending = tokio::spawn(async move {
+        caller.write_all(&whole).await.unwrap();
+        caller
+    });
+    connection.receive().await.unwrap();
+    connection.begin(0, 4, Framing::Length(sent.len() as u64));
+    let mut got = vec![0; sent.len()];
+    connection.read_exact(&mut got).await.unwrap();
+    assert_eq!(got, sent);
+    assert!(connection.is_between_requests());
+    let _caller = sending.await.unwrap();
+    assert!(connection.read(&mut [0; 8]).now_or_never().is_none());
+    assert_eq!(connection.received(), b"NEXT");
+}
+
+#[tokio::test]
+async fn a_tunnel_passes_everything() {
+    let (mut connection, mut caller, _) = pair();
+    caller.write_all(b"HEADframe").await.unwrap();
+    connection.receive().await.unwrap();
+    connection.begin(0, 4, Framing::Tunnel);
+    caller.write_all(b"more").await.unwrap();
+    let mut got = [0; 9];
+    connection.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"framemore");
+}
+
+#[tokio::test]
+async fn a_head_waits_for_its_body_but_not_for_long() {
+    let (mut connection, mut caller, _) = pair();
+    let mut seen = [0; 64];
+    connection.write_all(b"HEAD").await.unwrap();
+    assert!(caller.read(&mut seen).now_or_never().is_none());
+    connection.write_all(b"body").await.unwrap();
+    let read = caller.read(&mut seen).now_or_never().unwrap().unwrap();
+    assert_eq!(&seen[..read], b"HEADbody");
+    // What follows goes out by itself.
+    connection.write_all(b"more").await.unwrap();
+    let read = caller.read(&mut seen).now_or_never().unwrap().unwrap();
+    assert_eq!(&seen[..read], b"more");
+    connection.flush().await.unwrap();
+
+    connection.write_all(b"HEAD").await.unwrap();
+    let mut nothing = [0; 8];
+    let waiting = connection.read(&mut nothing);
+    let mut waiting = pin!(waiting);
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("the caller sent nothing"),
+        read = caller.read(&mut seen) => assert_eq!(&seen[..read.unwrap()], b"HEAD"),
+    }
+}
+
+#[tokio::test]
+async fn a_write_without_progress_fails() {
+    let (ours, _caller) = tokio::io::duplex(16);
+    let stall = Duration::from_millis(20);
+    let mut connection = Connection::http1(Box::new(ours), stall, Estate::default());
+    let failed = async {
+        connection.write_all(&vec![b'x'; 64 * 1024]).await?;
+        connection.flush().await
+    };
+    assert_eq!(failed.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn the_socket_is_handed_back_with_what_was_not_sent() {
+    let (mut connection, mut caller, estate) = pair();
+    caller.write_all(b"HEADpart of").await.unwrap();
+    connection.receive().await.unwrap();
+    connection.begin(0, 4, Framing::Length(100));
+    connection.write_all(b"answer").await.unwrap();
+    drop(connection);
+    let remains = estate.take().unwrap();
+    assert_eq!(remains.unsent, "answer");
+    assert!(remains.unread);
+    assert!(estate.take().is_none());
+}

@@ -4,6 +4,9 @@ use crate::gateway::rejection::{Reason, Rejection};
 
 use super::bad;
 
+/// Visible characters that a target must not have.
+const REFUSED: &[u8] = b"#\"<>\\`";
+
 /// Accepts what every parser on the way reads alike, so that the path that was routed and
 /// signed is the path that is served. `limit` is in bytes.
 pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Rejection> {
@@ -18,8 +21,9 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     if target.first() != Some(&b'/') || target.get(1) == Some(&b'/') {
         return Err(bad("target is not in origin-form"));
     }
-    // pingora would percent-encode the brackets and quotes: then not what was sent is signed.
-    let allowed = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>' | b'\\');
+    // pingora would percent-encode the brackets and quotes, so that not what was sent is
+    // signed, and refuses the backtick with an empty answer. RFC 3986 allows none of them.
+    let allowed = |b: &u8| b.is_ascii_graphic() && !REFUSED.contains(b);
     if !target.iter().all(allowed) {
         return Err(bad("character in the target that a URL cannot have"));
     }

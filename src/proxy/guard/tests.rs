@@ -1,1 +1,145 @@
+//! The rules on parsed heads: those of HTTP/2. HTTP/1 has its table of attacks beside the
+//! server, over real sockets.
 
+use super::*;
+
+const LIMITS: HeadLimits = HeadLimits {
+    header_bytes: 1000,
+    url_bytes: 100,
+};
+
+fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+    let (mut parts, ()) = http::Request::builder()
+        .method(method)
+        .uri(uri)
+        .version(Version::HTTP_2)
+        .body(())
+        .unwrap()
+        .into_parts();
+    for (name, value) in fields {
+        parts.headers.append(
+            *name,
+            http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+        );
+    }
+    parts.into()
+}
+
+fn checked(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
+    check_head(&head(method, uri, fields), &LIMITS)
+        .err()
+        .map(|rejection| rejection.reason)
+}
+
+#[test]
+fn good_http2_heads_pass() {
+    for (uri, fields) in [
+        ("https://a/b?c", &[] as &[(&str, &str)]),
+        (
+            "https://a:8443/b",
+            &[("host", "a:8443"), ("authorization", "Bearer x")],
+        ),
+        (
+            "https://a/b",
+            &[
+                ("content-length", "5"),
+                ("expect", "100-continue"),
+                ("te", "trailers"),
+            ],
+        ),
+    ] {
+        assert_eq!(checked("POST", uri, fields), None, "{uri} {fields:?}");
+    }
+}
+
+#[test]
+fn http2_heads_are_held_to_the_rules_of_http1() {
+    use Reason::{BadRequest, InvalidAuthorization, MethodRefused, UrlTooLong};
+    let long = format!("https://a/{}", "x".repeat(100));
+    for (method, uri, fields, reason) in [
+        (
+            "TRACE",
+            "https://a/",
+            &[] as &[(&'static str, &str)],
+            MethodRefused,
+        ),
+        ("CONNECT", "https://a/", &[], MethodRefused),
+        ("GET", "/no-authority", &[], BadRequest),
+        ("GET", "https://a/", &[("host", "b")], BadRequest),
+        (
+            "GET",
+            "https://a/",
+            &[("host", "a"), ("host", "a")],
+            BadRequest,
+        ),
+        ("GET", "https://u@a/", &[], BadRequest),
+        ("GET", "https://a/../b", &[], BadRequest),
+        ("GET", "https://a/%2e%2e/b", &[], BadRequest),
+        ("GET", "https://a//b", &[], BadRequest),
+        ("GET", &long, &[], UrlTooLong),
+        (
+            "GET",
+            "https://a/",
+            &[("authorization", "Bearer x"), ("authorization", "Bearer x")],
+            InvalidAuthorization,
+        ),
+        (
+            "POST",
+            "https://a/",
+            &[("content-length", "5"), ("content-length", "5")],
+            BadRequest,
+        ),
+        (
+            "POST",
+            "https://a/",
+            &[("content-length", "5, 5")],
+            BadRequest,
+        ),
+        (
+            "POST",
+            "https://a/",
+            &[("transfer-encoding", "chunked")],
+            BadRequest,
+        ),
+        ("GET", "https://a/", &[("connection", "close")], BadRequest),
+        ("GET", "https://a/", &[("upgrade", "websocket")], BadRequest),
+        ("GET", "https://a/", &[("keep-alive", "1")], BadRequest),
+        (
+            "GET",
+            "https://a/",
+            &[("proxy-connection", "close")],
+            BadRequest,
+        ),
+        ("GET", "https://a/", &[("expect", "x")], BadRequest),
+    ] {
+        assert_eq!(
+            checked(method, uri, fields),
+            Some(reason),
+            "{method} {uri} {fields:?}"
+        );
+    }
+}
+
+#[test]
+fn the_number_of_fields_is_limited() {
+    let fields = vec![("x", "y"); MAX_FIELDS + 1];
+    assert_eq!(
+        checked("GET", "https://a/", &fields),
+        Some(Reason::HeaderTooLarge)
+    );
+    assert_eq!(checked("GET", "https://a/", &fields[1..]), None);
+}
+
+#[test]
+fn a_refusal_shows_nothing_of_the_query() {
+    let head = b"GET /a\x01?secret HTTP/1.0\r\nHost: a\r\n\r\n";
+    let refusal = check_raw(head, &LIMITS).unwrap_err();
+    assert_eq!(refusal.path, "/a.");
+    assert_eq!(refusal.version, Version::HTTP_10);
+    assert!(!format!("{refusal:?}").contains("secret"));
+    let nonsense = check_raw(b"\x16\x03\x01\r\n\r\n", &LIMITS).unwrap_err();
+    assert_eq!(
+        (nonsense.method.as_str(), nonsense.path.as_str()),
+        ("-", "-")
+    );
+}

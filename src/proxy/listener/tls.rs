@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 for callers, with ALPN for HTTP/2 and, where configured, client
 //! certificates.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -140,10 +141,10 @@ fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError
     Ok(pem)
 }
 
-fn unusable(what: &'static str, file: &Path, cause: impl ToString) -> BindError {
+fn unusable(what: &'static str, file: &Path, cause: impl Display) -> BindError {
     BindError::Tls {
         what,
         file: file.to_owned(),
-        cause: cause.to_string(),
+        cause: format!("{cause}"),
     }
 }

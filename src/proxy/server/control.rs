@@ -46,10 +46,6 @@ impl Control {
         self.0.closing.subscribe()
     }
 
-    pub(super) fn is_closing(&self) -> bool {
-        *self.0.closing.borrow()
-    }
-
     pub(super) async fn closing(&self) {
         reached(&self.0.closing).await;
     }

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 use tokio::time::timeout;
 
 use super::{Bounds, Shared, refuse};
@@ -38,12 +39,13 @@ where
         estate.clone(),
     ));
     let mut patience = shared.bounds.header_timeout;
+    let mut closing = shared.control.watch();
     let mut settings = None;
     loop {
-        match next(shared, &mut connection, patience).await {
+        match next(&shared.bounds, &mut connection, patience, &mut closing).await {
             Next::Request(head) => {
                 let session = session(&shared.bounds, connection, settings, head);
-                match process(shared, session).await {
+                match process(shared, session, &closing).await {
                     Some((back, kept)) => (connection, settings) = (back, kept),
                     None => break,
                 }
@@ -53,6 +55,7 @@ where
                 break;
             }
             Next::Over => {
+                connection.complete();
                 drop(connection);
                 break;
             }
@@ -68,17 +71,17 @@ where
 async fn process<A>(
     shared: &Shared<A>,
     session: ServerSession,
+    closing: &ShutdownWatch,
 ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let closing = shared.control.watch();
-    if shared.control.is_closing() {
+    if *closing.borrow() {
         // pingora would rather drop a request than yield between reading and serving it
         // now: it must not run out of its share of this poll.
         tokio::task::yield_now().await;
     }
-    let reused = shared.app.process_new_http(session, &closing).await?;
+    let reused = shared.app.process_new_http(session, closing).await?;
     let (stream, settings) = reused.consume();
     let connection = stream.into_any().downcast::<Connection>().ok()?;
     connection
@@ -106,18 +109,22 @@ fn session(
 }
 
 /// Waits for the next request for `patience` and for its head to be complete.
-async fn next<A>(shared: &Shared<A>, connection: &mut Connection, patience: Duration) -> Next {
+async fn next(
+    bounds: &Bounds,
+    connection: &mut Connection,
+    patience: Duration,
+    closing: &mut ShutdownWatch,
+) -> Next {
     if connection.received().is_empty() {
         let first = tokio::select! {
             biased;
             first = timeout(patience, connection.receive()) => first,
-            () = shared.control.closing() => return Next::Over,
+            _ = closing.wait_for(|closing| *closing) => return Next::Over,
         };
         if !matches!(first, Ok(Ok(read)) if read > 0) {
             return Next::Over;
         }
     }
-    let bounds = &shared.bounds;
     match timeout(bounds.header_timeout, read_head(bounds, connection)).await {
         Ok(next) => next,
         Err(_) if connection.received() == b"\r\n" => Next::Over,
@@ -155,5 +162,5 @@ fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usiz
 fn refused(connection: &Connection, rejection: Rejection) -> Next {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
-    Next::Refused(guard::refusal(line, rejection))
+    Next::Refused(Box::new(guard::refusal(line, rejection)))
 }

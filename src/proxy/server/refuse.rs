@@ -36,6 +36,7 @@ pub(super) async fn answer<A>(
     let answer = refusal.rejection.answer(&refusal.method, now);
     let wire = on_wire(&answer, &refusal.method, now);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
+    connection.complete();
     connection.expect_more();
     (shared.recorder)(&outcome(refusal, &answer, sent, peer));
 }
@@ -52,12 +53,12 @@ pub(super) async fn turn_away<A>(shared: &Shared<A>, incoming: Incoming) {
     let wire = on_wire(&answer, &refusal.method, now);
     let telling = async {
         let sent = stream.write_all(&wire).await.is_ok();
+        (shared.recorder)(&outcome(&refusal, &answer, sent, peer));
         let _ = stream.shutdown().await;
         discard(&mut stream).await;
-        sent
     };
-    let sent = timeout(TURN_AWAY, telling).await.unwrap_or(true);
-    (shared.recorder)(&outcome(&refusal, &answer, sent, peer));
+    // The answer fits into an empty socket's buffer: too slow is only the closing.
+    let _ = timeout(TURN_AWAY, telling).await;
 }
 
 /// The answer as HTTP/1.1 bytes, the last of its connection.
@@ -126,13 +127,14 @@ fn request_id() -> String {
     })
 }
 
-/// Sends what is left, closes our side, and as long as the caller may still be sending
+/// Sends what is left, closes our side properly if the answer is complete, and as long as the caller may still be sending
 /// reads on: a system that is sent data for a closed socket resets the connection, and the
 /// caller might never see the answer (RFC 9112 §9.6).
 pub(super) async fn settle(remains: Remains) {
     let Remains {
         mut stream,
         unsent,
+        complete,
         unread,
     } = remains;
     let closing = async {
@@ -142,7 +144,10 @@ pub(super) async fn settle(remains: Remains) {
         if stream.flush().await.is_err() {
             return;
         }
-        let _ = AsyncWriteExt::shutdown(&mut stream).await;
+        // Without TLS every end looks alike.
+        if complete || stream.get_ssl_digest().is_none() {
+            let _ = AsyncWriteExt::shutdown(&mut stream).await;
+        }
         if unread {
             discard(&mut stream).await;
         }

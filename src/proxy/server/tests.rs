@@ -1,1 +1,262 @@
+//! Over real sockets on loopback, with a small application instead of hawkgate's hooks.
 
+mod attacks;
+mod endings;
+mod forwarding;
+mod http2;
+mod requests;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::proxy::{ProxyHttp, Session};
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+use super::{Bound, Serving, Workers, http_proxy};
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{Address, Limits, Listener, ListenerTls};
+use crate::gateway::outcome::Outcome;
+use crate::proxy::connection::PeerInfo;
+
+/// Longest that a test waits for anything before it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers by itself, with method, target, body length and peer.
+struct Echo {
+    served: Arc<AtomicUsize>,
+    /// A request for `/wait` has come.
+    entered: Arc<Notify>,
+    /// It may be answered.
+    release: Arc<Notify>,
+    /// A request has ended: with an error or not.
+    ended: mpsc::UnboundedSender<bool>,
+}
+
+#[async_trait]
+impl ProxyHttp for Echo {
+    type CTX = ();
+
+    fn new_ctx(&self) -> Self::CTX {}
+
+    async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
+        Err(pingora::Error::new_str("there is no upstream"))
+    }
+
+    async fn request_filter(&self, session: &mut Session, (): &mut ()) -> pingora::Result<bool> {
+        self.served.fetch_add(1, Ordering::SeqCst);
+        let head = session.req_header();
+        let target = String::from_utf8_lossy(head.raw_path()).into_owned();
+        let method = head.method.clone();
+        if target == "/wait" {
+            self.entered.notify_one();
+            self.release.notified().await;
+        }
+        let mut length = 0;
+        if target != "/early" {
+            while let Some(part) = session.downstream_session.read_request_body().await? {
+                length += part.len();
+            }
+        }
+        let body = if target == "/big" {
+            Bytes::from(vec![b'x'; 64 * 1024 * 1024])
+        } else {
+            let PeerInfo { ip, tls } = PeerInfo::of(session);
+            Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
+        };
+        let mut header = ResponseHeader::build(200, None)?;
+        header.insert_header("content-length", body.len())?;
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        session
+            .write_response_header(Box::new(header), false)
+            .await?;
+        session.write_response_body(Some(body), true).await?;
+        Ok(true)
+    }
+
+    async fn logging(&self, _: &mut Session, error: Option<&pingora::Error>, (): &mut ()) {
+        let _ = self.ended.send(error.is_some());
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        header_bytes: 32 * 1024,
+        url_bytes: 8 * 1024,
+        header_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        keepalive_timeout: PATIENCE,
+        connections: 100,
+        body: None,
+        replay_body: 0,
+        replay_memory: 0,
+    }
+}
+
+fn tcp() -> Listener {
+    Listener {
+        address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
+        mode: 0o600,
+        tls: None,
+        h2c: false,
+    }
+}
+
+fn tls(files: ListenerTls) -> Listener {
+    Listener {
+        tls: Some(files),
+        ..tcp()
+    }
+}
+
+/// A server at work and what can be seen of it.
+struct Rig {
+    addresses: Vec<Address>,
+    serving: Serving,
+    served: Arc<AtomicUsize>,
+    entered: Arc<Notify>,
+    release: Arc<Notify>,
+    ended: mpsc::UnboundedReceiver<bool>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+}
+
+impl Rig {
+    async fn start(listeners: &[Listener], limits: &Limits) -> Self {
+        Self::start_on(listeners, limits, Workers::Ambient).await
+    }
+
+    async fn start_on(listeners: &[Listener], limits: &Limits, workers: Workers) -> Self {
+        let (ended, endings) = mpsc::unbounded_channel();
+        let echo = Echo {
+            served: Arc::default(),
+            entered: Arc::default(),
+            release: Arc::default(),
+            ended,
+        };
+        let (served, entered, release) = (
+            echo.served.clone(),
+            echo.entered.clone(),
+            echo.release.clone(),
+        );
+        let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
+        let record = outcomes.clone();
+        let bound = Bound::bind(listeners, limits).await.unwrap();
+        let addresses = bound.addresses();
+        let serving = bound.serve(
+            http_proxy(echo, limits, Arc::new(ServerConf::default())),
+            ManualClock::at(UnixMillis::from_secs(1_795_201_809)),
+            Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),
+            workers,
+        );
+        Self {
+            addresses,
+            serving,
+            served,
+            entered,
+            release,
+            ended: endings,
+            outcomes,
+        }
+    }
+
+    async fn plain() -> Self {
+        Self::start(&[tcp()], &limits()).await
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
+    }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.outcomes.lock().unwrap().clone()
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let Address::Tcp(address) = self.addresses[0] else {
+            panic!("no TCP listener")
+        };
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Sends `bytes` and reads until the server closes.
+    async fn exchange(&self, bytes: &[u8]) -> Vec<Reply> {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        all_replies(&mut stream).await
+    }
+}
+
+/// One answer as it came.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("took too long")
+}
+
+/// Reads one answer with a Content-Length.
+async fn reply(stream: &mut (impl AsyncRead + Unpin)) -> Reply {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(in_time(stream.read_u8()).await.unwrap());
+    }
+    let mut reply = parse_head(&head);
+    let length = reply.header("content-length").unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    in_time(stream.read_exact(&mut body)).await.unwrap();
+    reply.body = String::from_utf8(body).unwrap();
+    reply
+}
+
+/// Reads every answer until the server closes.
+async fn all_replies(stream: &mut (impl AsyncRead + Unpin)) -> Vec<Reply> {
+    let mut bytes = Vec::new();
+    in_time(stream.read_to_end(&mut bytes)).await.unwrap();
+    let mut rest = bytes.as_slice();
+    let mut replies = Vec::new();
+    while !rest.is_empty() {
+        let end = 4 + rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        let mut reply = parse_head(&rest[..end]);
+        let length: usize = reply.header("content-length").unwrap().parse().unwrap();
+        // An answer to HEAD ends with its head.
+        let length = length.min(rest.len() - end);
+        reply.body = String::from_utf8(rest[end..end + length].to_vec()).unwrap();
+        rest = &rest[end + length..];
+        replies.push(reply);
+    }
+    replies
+}
+
+fn parse_head(head: &[u8]) -> Reply {
+    let head = String::from_utf8(head.to_vec()).unwrap();
+    Reply {
+        status: head[9..12].parse().unwrap(),
+        body: String::new(),
+        head,
+    }
+}

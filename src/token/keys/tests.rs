@@ -14,9 +14,9 @@ impl World {
         let clock = clock();
         let fetcher = Arc::clone(&source);
         let shared = Arc::clone(&clock);
-        let keys = Keys::new("i".into(), fetcher, shared, Algorithm::ALL.to_vec());
+        let algorithms = Algorithm::ALL.to_vec();
         Self {
-            keys,
+            keys: Keys::new("i".into(), fetcher, shared, algorithms),
             source,
             clock,
         }
@@ -56,9 +56,14 @@ impl World {
         }
     }
 
+    /// How often attempts ended changed, unchanged, failed.
     fn ended(&self) -> [u64; 3] {
         self.keys.ended().map(|(_, count)| count)
     }
+}
+
+fn keys_from(fetcher: Arc<dyn KeyFetcher>, clock: SharedClock) -> Keys {
+    Keys::new("i".into(), fetcher, clock, Algorithm::ALL.to_vec())
 }
 
 /// Lets every other task run until it waits.
@@ -133,7 +138,7 @@ async fn max_age_is_clamped() {
         (None, 600),
         (Some(Duration::ZERO), 60),
         (Some(Duration::from_secs(59)), 60),
-        (Some(Duration::from_secs(300)), 300),
+        (Some(Duration::from_mins(5)), 300),
         (hours(24), 86_400),
         (hours(1_000), 86_400),
         (Some(Duration::MAX), 86_400),
@@ -380,7 +385,7 @@ async fn a_panic_in_a_fetch_holds_nobody_up() {
         }
     }
     let clock: SharedClock = clock();
-    let keys = Keys::new("i".into(), Arc::new(Panics), clock, Algorithm::ALL.to_vec());
+    let keys = keys_from(Arc::new(Panics), clock);
     let error = keys.select(Algorithm::ES256, Some("k")).await.unwrap_err();
     let retry_after = MAX_BACKOFF;
     assert_eq!(error, TokenError::KeysUnavailable { retry_after });
@@ -410,7 +415,7 @@ async fn a_place_may_fix_the_time() {
     let (source, clock) = (ScriptedKeys::of(&[P256.jwk()]), clock());
     let shared: SharedClock = Arc::clone(&clock) as SharedClock;
     let fetcher = Arc::new(Local(Arc::clone(&source)));
-    let keys = Keys::new("i".into(), fetcher, shared, Algorithm::ALL.to_vec());
+    let keys = keys_from(fetcher, shared);
     keys.refresh_if_due().await;
     clock.advance(Duration::from_secs(2));
     keys.refresh_if_due().await;

@@ -1,0 +1,712 @@
+//! What an attacker sends over a raw socket, and what must neither pass nor come back.
+
+use bytes::Bytes;
+use hawkgate::clock::SystemClock;
+
+use crate::support::client::{Body, Client, Request, Response};
+use crate::support::gate::Gate;
+use crate::support::tokens::{self, IssuerServer, SHARED};
+use crate::support::upstream::{Reply, Seen, Upstream};
+
+const AUDIENCE: &str = "https://api.example.com";
+
+/// A signed route `/` with a good token for it, and an open route `/open/`.
+struct Target {
+    gate: Gate,
+    upstream: Upstream,
+    token: String,
+}
+
+impl Target {
+    async fn set_up(limits: &str) -> Self {
+        Self::answering(limits, |_| Reply::ok()).await
+    }
+
+    async fn answering<S>(limits: &str, script: S) -> Self
+    where
+        S: Fn(&Seen) -> Reply + Send + Sync + 'static,
+    {
+        let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+        let upstream = Upstream::http1(script).await;
+        let gate = Gate::start(&format!(
+            r#"
+[[issuer]]
+name = "idp"
+url = "{}"
+audiences = ["{AUDIENCE}"]
+[[source]]
+name = "static"
+kind = "taskcluster-static"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+[[route]]
+name = "api"
+upstream = "{url}"
+issuers = ["idp"]
+source = "static"
+[[route]]
+name = "open"
+path = "/open/"
+upstream = "{url}"
+anonymous = true
+[limits]
+{limits}
+"#,
+            issuer.issuer(),
+            url = upstream.url()
+        ))
+        .await;
+        let now = SystemClock::shared().now().as_secs();
+        let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+        let token = SHARED[0].token("RS256", &claims);
+        let target = Self {
+            gate,
+            upstream,
+            token,
+        };
+        // Its keys are had; the issuer may go now.
+        assert_eq!(target.send(&Request::get("/first")).await.status, 200);
+        target
+    }
+
+    /// With the good token.
+    async fn send(&self, request: &Request) -> Response {
+        self.gate.send(&request.clone().bearer(&self.token)).await
+    }
+
+    /// These bytes on a connection of their own, `{token}` replaced; all that comes back.
+    async fn raw(&self, bytes: &str) -> String {
+        let mut client = Client::connect(self.gate.address()).await;
+        let bytes = bytes.replace("{token}", &self.token);
+        client.send(bytes.as_bytes()).await.unwrap();
+        // Where hawkgate waits for more, the end of our side lets it answer or give up.
+        client.finish().await.unwrap();
+        let back = client.rest().await.unwrap_or_default();
+        String::from_utf8_lossy(&back).into_owned()
+    }
+
+    /// What reached the upstream since the set-up.
+    fn arrived(&self) -> Vec<Seen> {
+        let all = self.upstream.attempts().into_iter().skip(1);
+        all.map(|attempt| attempt.seen).collect()
+    }
+}
+
+fn status(answer: &str) -> u16 {
+    let code = answer.split(' ').nth(1).unwrap_or_default();
+    code.parse().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_before_anything_else() {
+    let target = Target::set_up("").await;
+    let host = "Host: api.test\r\n";
+    let auth = "Authorization: Bearer {token}\r\n";
+    let end = "\r\n";
+    let cases: Vec<(&str, u16, String)> = vec![
+        ("no Host", 400, format!("GET / HTTP/1.1\r\n{auth}{end}")),
+        (
+            "two Hosts",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{host}{auth}{end}"),
+        ),
+        (
+            "another Host beside",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}Host: evil\r\n{auth}{end}"),
+        ),
+        (
+            "Host with a path",
+            400,
+            format!("GET / HTTP/1.1\r\nHost: api.test/x\r\n{auth}{end}"),
+        ),
+        (
+            "Host with a user",
+            400,
+            format!("GET / HTTP/1.1\r\nHost: a@api.test\r\n{auth}{end}"),
+        ),
+        (
+            "two Authorizations",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}{auth}{end}"),
+        ),
+        (
+            "CL and TE",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n{end}0\r\n\r\n"
+            ),
+        ),
+        (
+            "TE and CL",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n{end}0\r\n\r\n"
+            ),
+        ),
+        (
+            "two lengths",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Content-Length: 5\r\nContent-Length: 6\r\n{end}hello"
+            ),
+        ),
+        (
+            "one length twice",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Content-Length: 5\r\nContent-Length: 5\r\n{end}hello"
+            ),
+        ),
+        (
+            "a list of lengths",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Content-Length: 5, 5\r\n{end}hello"),
+        ),
+        (
+            "a signed length",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Content-Length: +5\r\n{end}hello"),
+        ),
+        (
+            "a length in hex",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Content-Length: 0x5\r\n{end}hello"),
+        ),
+        (
+            "an endless length",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Content-Length: 99999999999999999999\r\n{end}"),
+        ),
+        (
+            "TE identity",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: identity\r\n{end}"),
+        ),
+        (
+            "TE gzip, chunked",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: gzip, chunked\r\n{end}0\r\n\r\n"
+            ),
+        ),
+        (
+            "TE xchunked",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: xchunked\r\n{end}0\r\n\r\n"),
+        ),
+        (
+            "TE twice",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n{end}0\r\n\r\n"
+            ),
+        ),
+        (
+            "TE in 1.0",
+            400,
+            format!("POST / HTTP/1.0\r\n{host}{auth}Transfer-Encoding: chunked\r\n{end}0\r\n\r\n"),
+        ),
+        (
+            "TE with a vertical tab",
+            400,
+            format!(
+                "POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding: \x0bchunked\r\n{end}0\r\n\r\n"
+            ),
+        ),
+        (
+            "a space before the colon",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Transfer-Encoding : chunked\r\n{end}0\r\n\r\n"),
+        ),
+        (
+            "a folded line",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}X-A: a\r\n b\r\n{end}"),
+        ),
+        (
+            "a bare LF",
+            400,
+            format!("GET / HTTP/1.1\nHost: api.test\n{}\n\n", auth.trim_end()),
+        ),
+        (
+            "a bare CR in a value",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}X-A: a\rb\r\n{end}"),
+        ),
+        (
+            "a NUL in a value",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}X-A: a\0b\r\n{end}"),
+        ),
+        (
+            "a field without a name",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}: x\r\n{end}"),
+        ),
+        (
+            "a field without a colon",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}nonsense\r\n{end}"),
+        ),
+        (
+            "a name with a space",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}X A: b\r\n{end}"),
+        ),
+        (
+            "a target without a slash",
+            400,
+            format!("GET api HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "a fragment",
+            400,
+            format!("GET /a#/open/ HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "a space in the target",
+            400,
+            format!("GET /a b HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "HTTP/1.2",
+            400,
+            format!("GET / HTTP/1.2\r\n{host}{auth}{end}"),
+        ),
+        (
+            "HTTP/9.9",
+            400,
+            format!("GET / HTTP/9.9\r\n{host}{auth}{end}"),
+        ),
+        ("no version", 400, format!("GET /\r\n{host}{auth}{end}")),
+        (
+            "a method with brackets",
+            400,
+            format!("GE(T / HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "an unknown expectation",
+            400,
+            format!("POST / HTTP/1.1\r\n{host}{auth}Expect: teapot\r\nContent-Length: 0\r\n{end}"),
+        ),
+        (
+            "a nominated Authorization",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}Connection: authorization\r\n{end}"),
+        ),
+        (
+            "a nominated Host",
+            400,
+            format!("GET / HTTP/1.1\r\n{host}{auth}Connection: host\r\n{end}"),
+        ),
+        (
+            "TRACE",
+            405,
+            format!("TRACE / HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "CONNECT",
+            405,
+            format!("CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}{end}"),
+        ),
+        (
+            "HTTP/2's preface",
+            400,
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        ),
+        (
+            "TLS",
+            400,
+            "\x16\x03\x01\x02\0\x01\0\x01\u{7c}\x03\x03\r\n\r\n".to_owned(),
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (what, expected, bytes) in cases {
+        let answer = target.raw(&bytes).await;
+        // One answer, and then the end: nothing behind it was taken for a request.
+        let answers = answer.matches("HTTP/1.1 ").count();
+        let own = answer.to_ascii_lowercase().contains("x-hawkgate-error:");
+        if status(&answer) != expected || answers != 1 || !own {
+            wrong.push(format!(
+                "{what}: {expected} wanted, {answers} answers: {answer:.300}"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let arrived: Vec<_> = target.arrived().iter().map(|s| s.raw.clone()).collect();
+    assert!(arrived.is_empty(), "{arrived:?}");
+}
+
+#[tokio::test]
+async fn a_smuggled_request_is_never_a_request() {
+    let target = Target::set_up("").await;
+    let smuggled = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
+    let head = "POST /open/x HTTP/1.1\r\nHost: api.test\r\n";
+    for framing in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nabcd\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n",
+        "Content-Length: 1x\r\n\r\n",
+    ] {
+        target.raw(&format!("{head}{framing}{smuggled}")).await;
+    }
+    for seen in target.arrived() {
+        assert_eq!(seen.path(), "/open/x", "{:?}", seen.raw);
+    }
+}
+
+#[tokio::test]
+async fn absolute_targets_cannot_choose_another_route_or_host() {
+    let target = Target::set_up("").await;
+    for line in [
+        "GET http://evil.example.com/open/x HTTP/1.1",
+        "GET https://api.test/open/x HTTP/1.1",
+        "GET //evil.example.com/x HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+    ] {
+        target
+            .raw(&format!(
+                "{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n"
+            ))
+            .await;
+    }
+    let own = format!("127.0.0.1:{}", target.upstream.port());
+    for seen in target.arrived() {
+        assert_eq!(seen.authority, own);
+        assert!(seen.target.starts_with('/'), "{}", seen.target);
+    }
+}
+
+#[tokio::test]
+async fn paths_that_climb_do_not_leave_their_route() {
+    let target = Target::set_up("").await;
+    for path in [
+        "/open/../api/secret",
+        "/open/./../api",
+        "/open/%2e%2e/api",
+        "/open/%2E%2E%2Fapi",
+        "/open/..%2fapi",
+        "/open/..;/api",
+        "/open/..\\api",
+        "/open/a/../../api",
+        "/open/..",
+    ] {
+        let request = Request::get(path);
+        let response = target.gate.send(&request).await;
+        // Refused, or held to be a signed route's path; never through the open one.
+        assert!(
+            matches!(response.status, 400 | 401),
+            "{path}: {}",
+            response.status
+        );
+    }
+    let arrived = target.arrived();
+    assert!(arrived.is_empty(), "{arrived:?}");
+}
+
+#[tokio::test]
+async fn health_paths_and_user_agents_open_nothing() {
+    let target = Target::set_up("").await;
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/startupz",
+        "/metrics",
+        "/ping",
+        "/oauth2/auth",
+    ] {
+        let probe = Request::get(path)
+            .header("User-Agent", "kube-probe/1.30")
+            .header("X-Forwarded-Uri", "/open/x")
+            .header("X-Original-URL", "/open/x")
+            .header("X-Rewrite-URL", "/open/x")
+            .header("X-HTTP-Method-Override", "OPTIONS");
+        let response = target.gate.send(&probe).await;
+        assert_eq!(response.refusal(), Some("missing_token"), "{path}");
+    }
+    assert!(target.arrived().is_empty());
+}
+
+#[tokio::test]
+async fn heads_over_the_limits_are_refused() {
+    let target = Target::set_up("header_bytes = \"8KiB\"\nurl_bytes = \"2KiB\"").await;
+    let long = target
+        .send(&Request::get("/x").header("X-A", &"a".repeat(9 * 1024)))
+        .await;
+    assert_eq!(
+        (long.status, long.refusal()),
+        (431, Some("header_too_large"))
+    );
+    let url = target
+        .send(&Request::get(&format!("/{}", "a".repeat(3 * 1024))))
+        .await;
+    assert_eq!((url.status, url.refusal()), (414, Some("url_too_long")));
+    let mut many = Request::get("/x");
+    for n in 0..500 {
+        many = many.header(&format!("X-{n}"), "1");
+    }
+    assert_eq!(target.send(&many).await.refusal(), Some("header_too_large"));
+    assert!(target.arrived().is_empty());
+    // Endless heads end too, although nothing says where.
+    let mut client = Client::connect(target.gate.address()).await;
+    client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+    for _ in 0..64 {
+        if client.send(&[b'a'; 1024]).await.is_err() {
+            break;
+        }
+    }
+    let back = client.rest().await.unwrap_or_default();
+    assert!(String::from_utf8_lossy(&back).starts_with("HTTP/1.1 431") || back.is_empty());
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_is_given_up() {
+    let target = Target::set_up("header_timeout = \"300ms\"").await;
+    let mut client = Client::connect(target.gate.address()).await;
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+    // Never idle for long, yet never done.
+    let trickle = async {
+        loop {
+            if client.send(b"X-A: b\r\n").await.is_err() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    crate::support::client::within("the trickle to be cut", trickle).await;
+    assert!(target.arrived().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() {
+    let target = Target::set_up("body = \"10KiB\"").await;
+    let body = Bytes::from(vec![0; 20_000]);
+    let sized = target
+        .send(&Request::new("POST", "/x").body(Body::Sized(body.clone())))
+        .await;
+    assert_eq!(
+        (sized.status, sized.refusal()),
+        (413, Some("body_too_large"))
+    );
+    assert!(target.arrived().is_empty());
+    let chunked = target
+        .send(&Request::new("POST", "/x").body(Body::Chunked(body, 1000)))
+        .await;
+    assert_eq!(
+        (chunked.status, chunked.refusal()),
+        (413, Some("body_too_large"))
+    );
+    for attempt in target.upstream.attempts().iter().skip(1) {
+        assert_eq!(attempt.sha256, None, "never taken for a whole body");
+    }
+}
+
+#[tokio::test]
+async fn what_only_hawkgate_may_say_is_stripped_from_requests() {
+    let target = Target::set_up("").await;
+    let request = Request::get("/x?a=b")
+        .header("Connection", "keep-alive, X-Nominated")
+        .header("X-Nominated", "secret")
+        .header("Keep-Alive", "timeout=5")
+        .header("Proxy-Authorization", "Basic eDp5")
+        .header("Proxy-Connection", "keep-alive")
+        .header("TE", "trailers")
+        .header("X-Forwarded-For", "unknown")
+        .header("X-Forwarded-Host", "evil.example.com")
+        .header("X-Forwarded-Port", "1")
+        .header("X-Forwarded-Proto", "gopher")
+        .header("Forwarded", "for=evil")
+        .header("X-Hawkgate-Error", "no_route")
+        .header("X-Kept", "yes");
+    assert_eq!(target.send(&request).await.status, 200);
+    let seen = target.arrived().remove(0);
+    for gone in [
+        "x-nominated",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "forwarded",
+        "x-hawkgate-error",
+    ] {
+        assert_eq!(seen.header(gone), None, "{gone}");
+    }
+    let raw = String::from_utf8_lossy(&seen.raw).to_ascii_lowercase();
+    for word in ["evil", "gopher", "unknown", "bearer"] {
+        assert!(!raw.contains(word), "{word} in {raw}");
+    }
+    assert_eq!(seen.header("x-kept"), Some("yes"));
+    assert_eq!(seen.target, "/x?a=b");
+    assert_eq!(seen.fields.all("authorization").count(), 1);
+    assert_eq!(seen.fields.all("host").count(), 1);
+}
+
+#[tokio::test]
+async fn a_route_without_a_source_forwards_no_authorization_either() {
+    let target = Target::set_up("").await;
+    let request = Request::get("/open/x").bearer(&target.token);
+    assert_eq!(target.gate.send(&request).await.status, 200);
+    let seen = target.arrived().remove(0);
+    assert_eq!(seen.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn what_only_hawkgate_may_say_is_stripped_from_answers() {
+    let target = Target::answering("", |seen| {
+        let echoed = seen.header("authorization").unwrap_or_default();
+        Reply::new(200, "ok")
+            .header("X-Hawkgate-Error", "no_route")
+            .header("Authorization", echoed)
+            .header("Keep-Alive", "timeout=5")
+            .header("Connection", "X-Nominated")
+            .header("X-Nominated", "hop")
+            .header("Proxy-Authenticate", "Basic")
+            .header("Proxy-Connection", "close")
+            .header("Upgrade", "h2c")
+            .header("Set-Cookie", "a=1")
+            .header("Set-Cookie", "b=2")
+            .header("X-Kept", "yes")
+    })
+    .await;
+    let response = target.send(&Request::get("/x")).await;
+    assert_eq!(response.status, 200);
+    for gone in [
+        "x-hawkgate-error",
+        "authorization",
+        "keep-alive",
+        "x-nominated",
+        "proxy-authenticate",
+        "proxy-connection",
+        "upgrade",
+    ] {
+        assert_eq!(response.header(gone), None, "{gone}");
+    }
+    assert_eq!(response.header("x-kept"), Some("yes"));
+    let cookies: Vec<_> = response.fields.all("set-cookie").collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+}
+
+#[tokio::test]
+async fn broken_answers_are_502_and_end_cleanly() {
+    for raw in [
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        "HTTP/1.1 999999 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A",
+        "",
+    ] {
+        let target = Target::answering("", move |seen| match seen.path() {
+            "/first" => Reply::ok(),
+            _ => Reply::raw(raw),
+        })
+        .await;
+        let response = target.send(&Request::post("/x", "body")).await;
+        assert!(
+            matches!(response.status, 502 | 504),
+            "{raw:?}: {}",
+            response.status
+        );
+        assert_eq!(response.refusal(), Some("upstream_failed"), "{raw:?}");
+        assert!(!response.text().contains("nonsense"));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_is_not_passed_for_whole() {
+    let target = Target::answering("", |seen| match seen.path() {
+        "/first" => Reply::ok(),
+        "/sized" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"),
+        _ => Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
+    })
+    .await;
+    for path in ["/sized", "/chunked"] {
+        let mut client = target.gate.client().await;
+        let request = Request::get(path).bearer(&target.token);
+        let answer = client.request(&request).await;
+        assert!(answer.is_err() || answer.unwrap().status == 502, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn requests_in_one_packet_are_answered_one_by_one() {
+    let target = Target::set_up("").await;
+    let one =
+        |n: usize, more: &str| format!("GET /open/{n} HTTP/1.1\r\nHost: api.test\r\n{more}\r\n");
+    let all = [one(1, ""), one(2, ""), one(3, "Connection: close\r\n")].concat();
+    let answer = target.raw(&all).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
+    let paths: Vec<_> = target.arrived().into_iter().map(|s| s.target).collect();
+    assert_eq!(paths, ["/open/1", "/open/2", "/open/3"]);
+}
+
+#[tokio::test]
+async fn a_refused_request_does_not_take_its_body_for_the_next_one() {
+    let target = Target::set_up("").await;
+    let inner = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
+    let refused = format!(
+        "POST /needs-a-token HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{inner}",
+        inner.len()
+    );
+    let answer = target.raw(&refused).await;
+    assert_eq!(status(&answer), 401);
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(target.arrived().is_empty());
+}
+
+#[tokio::test]
+async fn no_more_connections_than_allowed() {
+    let target = Target::set_up("connections = 3").await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = target.gate.client().await;
+        let request = Request::get("/open/x");
+        assert_eq!(client.request(&request).await.unwrap().status, 200);
+        held.push(client);
+    }
+    let mut fourth = target.gate.client().await;
+    let refused = fourth.request(&Request::get("/open/x")).await;
+    let turned_away = match &refused {
+        Err(_) => true,
+        Ok(response) => response.refusal() == Some("overloaded"),
+    };
+    assert!(turned_away, "{refused:?}");
+    // Those inside go on, and a place that is given up is free again.
+    assert_eq!(
+        held[0]
+            .request(&Request::get("/open/x"))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    drop(held);
+    let freed = async {
+        loop {
+            let mut client = target.gate.client().await;
+            if let Ok(response) = client.request(&Request::get("/open/x")).await
+                && response.status == 200
+            {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    crate::support::client::within("a free place", freed).await;
+}
+
+#[tokio::test]
+async fn the_admin_listener_gives_its_pages_and_nothing_else() {
+    let target = Target::set_up("").await;
+    for path in ["/", "/open/x", "/metrics/", "/debug", "/healthz/x"] {
+        assert_eq!(target.gate.admin(path).await.status, 404, "{path}");
+    }
+    for path in ["/metrics", "/healthz", "/readyz", "/startupz"] {
+        assert_eq!(target.gate.admin(path).await.status, 200, "{path}");
+    }
+    assert!(target.arrived().is_empty());
+}

@@ -1,0 +1,166 @@
+//! No secret of a run is found in anything that hawkgate says: logs at every level,
+//! answers, metrics; raw or encoded.
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::secrets::Secrets;
+
+const AUDIENCE: &str = "login.taskcluster.net";
+
+#[tokio::test]
+async fn nothing_secret_is_ever_said() {
+    let secrets = Secrets::default();
+    let provider = OidcProvider::start(json!({})).await;
+    let taskcluster = Taskcluster::start(json!({
+        "login": { "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": AUDIENCE, "scopes": ["test:*"] },
+        "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
+    }))
+    .await;
+    let root_url = taskcluster.url();
+    let gate = Gate::start(&format!(
+        r#"
+[[issuer]]
+name = "idp"
+url = "{issuer}"
+audiences = ["{AUDIENCE}"]
+[[issuer]]
+name = "opaque"
+kind = "delegated"
+[[source]]
+name = "login"
+kind = "taskcluster-login"
+url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
+[[source]]
+name = "oauth"
+kind = "taskcluster-oauth"
+root_url = "{root_url}"
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+client_name = "sso/{{sub}}"
+scopes = ["test:*"]
+[[route]]
+name = "login"
+host = "login.test"
+upstream = "{root_url}"
+issuers = ["idp"]
+source = "login"
+[[route]]
+name = "oauth"
+host = "oauth.test"
+upstream = "{root_url}"
+issuers = ["idp", "opaque"]
+source = "oauth"
+[[route]]
+name = "mint"
+host = "mint.test"
+upstream = "{root_url}"
+issuers = ["idp"]
+source = "mint"
+"#,
+        issuer = provider.issuer()
+    ))
+    .await;
+    let user = provider.user_token("RS256", "user|1", AUDIENCE).await;
+    let wrong = provider
+        .user_token("ES256", "user|1", "another-audience")
+        .await;
+    let (opaque, _) = taskcluster.oauth_token(json!({})).await;
+    let body = "the-body-has-a-secret-in-it-7f3a9c";
+    let query = "query-secret-51d0e2";
+    let bewit = "YmV3aXQtc2VjcmV0LTQyMDc5OQ";
+    secrets.add("root's key", ROOT_KEY);
+    secrets.token("the user's token", &user);
+    secrets.token("a refused token", &wrong);
+    secrets.add("the opaque token", &opaque);
+    secrets.add("an unknown opaque token", "opaque-but-unknown-93ab17");
+    secrets.add("the body", body);
+    secrets.add("a query's value", query);
+    secrets.add("a bewit", bewit);
+    secrets.add("a password", "dXNlcjpwYXNzd29yZA==");
+
+    let mut said = Vec::new();
+    let ask = async |host: &str, request: Request| {
+        let mut request = request;
+        request.authority = format!("{host}.test");
+        let mut client = Client::connect(gate.address()).await;
+        let response = client.request(&request).await.unwrap();
+        let head = String::from_utf8_lossy(&response.raw_head).into_owned();
+        (response.status, format!("{head}{}", response.text()))
+    };
+    let post = |target: &str| {
+        Request::post(target, format!("{{\"payload\":\"{body}\"}}"))
+            .header("Content-Type", "text/plain")
+    };
+    let target = format!("/api/x?token={query}");
+    for round in 0..2 {
+        for (host, token) in [
+            ("login", &user),
+            ("mint", &user),
+            ("oauth", &opaque),
+            ("login", &wrong),
+        ] {
+            said.push(ask(host, post(&target).bearer(token)).await);
+        }
+        for request in [
+            post(&target),
+            post(&target).bearer("opaque-but-unknown-93ab17"),
+            post(&target).header("Authorization", "Basic dXNlcjpwYXNzd29yZA=="),
+            post(&target).bearer(&user).bearer(&opaque),
+            post(&format!("/api/x?bewit={bewit}")).bearer(&user),
+            Request::get(&format!("/api/\u{7f}{query}")).bearer(&user),
+            Request::new("TRACE", &target).bearer(&user),
+            post(&target).bearer(&user).header("Bad Header", query),
+        ] {
+            for host in ["login", "oauth", "nowhere"] {
+                said.push(ask(host, request.clone()).await);
+            }
+        }
+        if round == 0 {
+            taskcluster.revoke().await;
+        }
+    }
+    for failure in ["error", "html", "disconnect"] {
+        for endpoint in ["login", "oauth"] {
+            let failure = json!({ "endpoint": endpoint, "mode": failure });
+            taskcluster.control("fail", failure).await;
+        }
+        taskcluster.revoke().await;
+        said.push(ask("login", post(&target).bearer(&user)).await);
+        said.push(ask("oauth", post(&target).bearer(&opaque)).await);
+    }
+    let forwarded = said.iter().filter(|(status, _)| *status == 200).count();
+    assert!(forwarded >= 6, "the run did its job: {forwarded}");
+
+    taskcluster.confess(&secrets).await;
+    let echo = Secrets::default();
+    echo.add("the body", body);
+    for (status, answer) in &said {
+        // What the upstream echoes of the caller's own URL is the upstream's affair.
+        if !answer.contains(&format!("\"url\":\"{target}\"")) {
+            secrets.assert_absent(&format!("an answer {status}"), answer);
+        }
+        echo.assert_absent(&format!("an answer {status}"), answer);
+    }
+    secrets.assert_absent("the metrics", &gate.metrics().await.0);
+    secrets.assert_absent("Debug", &format!("{:?}", gate.running));
+    let log = gate::logged();
+    assert!(
+        log.contains("\"route\":\"login\""),
+        "there is an access log"
+    );
+    for line in log.lines() {
+        secrets.assert_absent(&format!("the log ({})", target_of(line)), line);
+    }
+}
+
+/// Which part of the program wrote a line: enough to find it without showing it.
+fn target_of(line: &str) -> String {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    line["target"].to_string()
+}
