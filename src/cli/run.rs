@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use hawkgate::app::{self, Running, Surroundings};
-use hawkgate::clock::SystemClock;
+use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Address, Config, LogFormat};
 use hawkgate::log::Logging;
 
@@ -17,9 +17,20 @@ use super::{Run, process};
 /// How long lines may take to reach a slow stderr at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+type Failure = Box<dyn std::error::Error>;
+
 pub(super) fn main(args: &Run) -> ExitCode {
-    match prepare_and_serve(&args.config.path, args.log_format.map(Into::into)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let clock = SystemClock::shared();
+    match prepare(&args.config.path, args.log_format.map(Into::into), &clock) {
+        Ok((config, logging)) => {
+            let end = serve(config, &logging, clock);
+            if let Err(error) = &end {
+                tracing::error!(%error, "hawkgate ends");
+            }
+            logging.flush(LAST_WORDS);
+            end.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+        }
+        // There is no log yet to say it in.
         Err(problem) => {
             let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
             ExitCode::FAILURE
@@ -27,16 +38,21 @@ pub(super) fn main(args: &Run) -> ExitCode {
     }
 }
 
-type Failure = Box<dyn std::error::Error>;
-
-fn prepare_and_serve(path: &Path, format: Option<LogFormat>) -> Result<(), Failure> {
+fn prepare(
+    path: &Path,
+    format: Option<LogFormat>,
+    clock: &SharedClock,
+) -> Result<(Config, Logging), Failure> {
     let (config, warnings) = config::check(path)?;
-    let clock = SystemClock::shared();
     let format = format.unwrap_or(config.log.format);
     let logging = Logging::install(&config.log.level, format, clock.clone())?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    Ok((config, logging))
+}
+
+fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Failure> {
     if let Err(error) = process::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
@@ -46,16 +62,12 @@ fn prepare_and_serve(path: &Path, format: Option<LogFormat>) -> Result<(), Failu
         clock,
         access_log: logging.access(),
     };
-    let end = runtime.block_on(serve(config, surroundings));
-    if let Err(error) = &end {
-        tracing::error!(%error, "hawkgate ends");
-    }
-    logging.flush(LAST_WORDS);
+    let end = runtime.block_on(until_signalled(config, surroundings));
     runtime.shutdown_background();
     end
 }
 
-async fn serve(config: Config, surroundings: Surroundings) -> Result<(), Failure> {
+async fn until_signalled(config: Config, surroundings: Surroundings) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let running = app::start(config, surroundings).await?;
     announce(&running);

@@ -15,7 +15,7 @@ use crate::remote::client::Answer;
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
 const HOUR: Duration = Duration::from_hours(1);
-/// How often readiness is asked for, a tenth of a second apart.
+/// How often something is asked for that takes its time, a tenth of a second apart.
 const PATIENCE: u32 = 100;
 
 const BETWEEN: &str = "hawkgate -> API";
@@ -129,9 +129,7 @@ impl Guide<'_> {
         let answer = self.get(token).await?;
         let seen = self.arrived(1)?;
         expect_status(&answer, StatusCode::OK)?;
-        ensure(self.lookups("fetched").await? == fetched + 1, || {
-            "no exchange was counted".into()
-        })?;
+        self.counted("fetched", fetched + 1).await?;
         ensure(self.stage.api.exchanges() == 1, || {
             "not exactly one exchange".into()
         })?;
@@ -162,9 +160,7 @@ impl Guide<'_> {
         let hits = self.lookups("hit").await?;
         expect_status(&self.get(token).await?, StatusCode::OK)?;
         signed_by(&self.arrived(1)?[0])?;
-        ensure(self.lookups("hit").await? == hits + 1, || {
-            "no cache hit was counted".into()
-        })?;
+        self.counted("hit", hits + 1).await?;
         ensure(self.stage.api.exchanges() == 1, || {
             "a second exchange took place".into()
         })?;
@@ -283,6 +279,22 @@ impl Guide<'_> {
         Ok(seen)
     }
 
+    /// Waits until so many lookups with `result` are counted: a request is recorded when
+    /// it is over, which is a moment after its answer has arrived.
+    async fn counted(&self, result: &str, due: u64) -> Result<(), DemoError> {
+        let mut count = self.lookups(result).await?;
+        for _ in 0..PATIENCE {
+            if count >= due {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            count = self.lookups(result).await?;
+        }
+        ensure(count == due, || {
+            format!("{count} lookups are counted as {result} instead of {due}")
+        })
+    }
+
     /// How many credential lookups ended with `result`, by hawkgate's own metrics.
     async fn lookups(&self, result: &str) -> Result<u64, DemoError> {
         let url = join(&self.stage.admin, "/metrics")?;
@@ -336,4 +348,50 @@ fn shown(answer: &Answer) -> String {
 /// Enough of a token to recognise it by.
 fn start_of(token: &str) -> String {
     format!("{}...", token.chars().take(16).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen() -> Seen {
+        Seen {
+            what: "GET /".into(),
+            scheme: "Hawk".into(),
+            bearer: false,
+            client: Ok("demo/alice".into()),
+            sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_request_that_came_otherwise_than_told_ends_the_tour() {
+        assert_eq!(signed_by(&seen()).unwrap(), "demo/alice");
+        let unsigned = Seen {
+            scheme: String::new(),
+            ..seen()
+        };
+        let leaked = Seen {
+            bearer: true,
+            ..seen()
+        };
+        let refused = Seen {
+            client: Err("Bad mac".into()),
+            ..seen()
+        };
+        for wrong in [unsigned, leaked, refused] {
+            assert!(signed_by(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn another_status_than_due_ends_the_tour() {
+        let answer = Answer {
+            status: StatusCode::BAD_GATEWAY,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"{}"),
+        };
+        let error = expect_status(&answer, StatusCode::OK).unwrap_err();
+        assert!(error.to_string().contains("502 {}"), "{error}");
+    }
 }

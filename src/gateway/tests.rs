@@ -1,5 +1,6 @@
 //! Decisions without sockets: a scripted source, a manual clock.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,11 +11,14 @@ use super::outcome::UnauthorizedReason;
 use super::route::tests as fixture;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
+use crate::config::Profile;
 use crate::credential::{
     CacheLimits, CredentialSource, IdentityHasher, Issued, Source, SourceOptions,
 };
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
+use crate::token::WorkloadToken;
+use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
 const FRESH: Replayable = Replayable::Yes;
@@ -320,4 +324,107 @@ async fn no_route_and_ambiguous_paths() {
     assert_eq!(refused.rejection.reason, Reason::BadRequest);
     let refused = stage.admit("/guarded/x").await.unwrap_err();
     assert_eq!(refused.rejection.reason, Reason::MissingToken);
+}
+
+const ISSUER: &str = "https://issuer.example.com";
+
+/// A route that an `oidc` issuer guards, with the file of a workload's token.
+fn verifying(workload: Option<&Path>) -> Gateway {
+    let clock = testing::clock();
+    let keys = ScriptedKeys::of(&[ED25519.jwk()]);
+    let config = configured(ISSUER, Profile::Auth0);
+    let mut route = fixture::route("guarded", None, "/", None);
+    route.anonymous = false;
+    route.require_scopes = vec!["openid".into()];
+    route.issuers = vec![testing::issuer("auth0", &config, &keys, &clock)];
+    route.workload_token = workload.map(|file| Arc::new(WorkloadToken::new(file.into())));
+    Gateway {
+        routes: RouteTable::new(vec![Arc::new(route)]),
+        clock,
+    }
+}
+
+fn token(changes: &serde_json::Value) -> String {
+    let claims = serde_json::json!({
+        "iss": ISSUER, "aud": testing::AUDIENCE, "sub": "alice", "azp": "spa",
+        "exp": testing::NOW + 60, "scope": "openid",
+    });
+    let header = serde_json::json!({"typ": "JWT"});
+    ED25519.token(&header, &testing::with(&claims, changes))
+}
+
+async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box<Refused>> {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(http::header::AUTHORIZATION, value.parse().unwrap());
+    }
+    let head = Head {
+        method: &Method::GET,
+        host: "any",
+        target: "/x",
+        headers: &headers,
+    };
+    gateway.admit(head).await
+}
+
+#[tokio::test]
+async fn a_token_is_verified_once_and_then_known() {
+    let gateway = verifying(None);
+    let header = format!("Bearer {}", token(&serde_json::json!({})));
+    for how in ["ok", "cached"] {
+        let admission = admit_with(&gateway, &[&header]).await.unwrap();
+        assert_eq!(admission.verification, Some(how));
+        assert_eq!(admission.caller.issuer().map(|i| &**i), Some("auth0"));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_is_counted_with_its_issuer() {
+    let gateway = verifying(None);
+    for (changes, reason, issuer) in [
+        (
+            serde_json::json!({"exp": 1}),
+            Reason::TokenExpired,
+            Some("auth0"),
+        ),
+        (serde_json::json!({"iss": "x"}), Reason::TokenIssuer, None),
+        (
+            serde_json::json!({"nonce": "n"}),
+            Reason::TokenType,
+            Some("auth0"),
+        ),
+    ] {
+        let header = format!("Bearer {}", token(&changes));
+        let refused = admit_with(&gateway, &[&header]).await.unwrap_err();
+        assert_eq!(refused.rejection.reason, reason);
+        assert_eq!(refused.verification, Some(outcome::Label::label(reason)));
+        assert_eq!(refused.issuer.as_deref(), issuer);
+    }
+    let header = format!("Bearer {}", token(&serde_json::json!({"scope": "email"})));
+    let refused = admit_with(&gateway, &[&header]).await.unwrap_err();
+    assert_eq!(refused.rejection.reason, Reason::InsufficientScope);
+    assert_eq!(refused.verification, Some("ok"));
+}
+
+#[tokio::test]
+async fn a_workload_token_stands_in_only_for_nothing_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let gateway = verifying(Some(&file));
+    let refused = admit_with(&gateway, &[]).await.unwrap_err();
+    assert_eq!(refused.rejection.reason, Reason::WorkloadTokenUnavailable);
+    std::fs::write(&file, token(&serde_json::json!({}))).unwrap();
+    let route = gateway.routes.iter().next().unwrap();
+    route.workload_token.as_ref().unwrap().refresh().unwrap();
+    let admission = admit_with(&gateway, &[]).await.unwrap();
+    assert_eq!(admission.verification, Some("ok"));
+    for (values, reason) in [
+        (&["Basic dTpw"][..], Reason::MissingToken),
+        (&["Bearer"], Reason::InvalidAuthorization),
+        (&["Bearer a", "Bearer b"], Reason::InvalidAuthorization),
+        (&["Bearer opaque"], Reason::TokenMalformed),
+    ] {
+        let refused = admit_with(&gateway, values).await.unwrap_err();
+        assert_eq!(refused.rejection.reason, reason, "{values:?}");
+    }
 }

@@ -28,3 +28,33 @@ fn describe(info: &PanicHookInfo<'_>, format: LogFormat, clock: &SharedClock) ->
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{catch_unwind, take_hook};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+    use crate::log::sink::tests::Captured;
+
+    #[test]
+    fn what_was_formatted_is_not_shown() {
+        let out = Captured::default();
+        let sink = Sink::start(Box::new(out.clone())).unwrap();
+        let clock = ManualClock::at(UnixMillis(0));
+        install(sink.clone(), LogFormat::Json, clock);
+        let token = String::from("s3cret");
+        let formatted = catch_unwind(|| panic!("bad token {token}"));
+        let unwrapped = catch_unwind(|| token.parse::<u8>().map_err(|_| &token).unwrap());
+        let literal = catch_unwind(|| panic!("a literal text"));
+        let _ = take_hook();
+        assert!(formatted.is_err() && unwrapped.is_err() && literal.is_err());
+        sink.flush(Duration::from_secs(20));
+        let text = out.text();
+        let ours = text.lines().filter(|l| l.contains("src/log/panic.rs:"));
+        assert_eq!(ours.count(), 3, "{text}");
+        assert!(text.contains("\"text\":\"a literal text\""), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}

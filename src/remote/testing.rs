@@ -24,7 +24,7 @@ impl Reply {
             body.len()
         );
         for (name, value) in headers {
-            bytes.push_str(&format!("{name}: {value}\r\n"));
+            bytes.extend([*name, ": ", *value, "\r\n"]);
         }
         bytes.push_str("Connection: close\r\n\r\n");
         let mut bytes = bytes.into_bytes();

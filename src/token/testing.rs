@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
+use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
@@ -260,13 +260,5 @@ pub(crate) fn issuer(
     clock: &Arc<ManualClock>,
 ) -> Arc<Issuer> {
     let (keys, clock) = (Arc::clone(keys), Arc::clone(clock));
-    let observer = RefreshObserver::default();
-    Arc::new(Issuer::oidc(
-        name.into(),
-        config,
-        keys,
-        clock,
-        100,
-        observer,
-    ))
+    Arc::new(Issuer::oidc(name.into(), config, keys, clock, 100))
 }

@@ -7,6 +7,7 @@
 
 mod attacks;
 mod bad_tokens;
+mod command_line;
 mod hawk;
 mod identity;
 mod layers;

@@ -130,7 +130,11 @@ impl Rig {
     }
 
     async fn call(&mut self) -> Call {
-        self.calls.recv().await.expect("an exchange starts")
+        // So that a failing test ends; a good one never waits.
+        let call = tokio::time::timeout(TIMEOUT * 10, self.calls.recv());
+        call.await
+            .expect("an exchange starts")
+            .expect("the source lives")
     }
 
     /// No exchange is started, however long one waits.
@@ -729,6 +733,44 @@ async fn one_failing_identity_waits_alone() {
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
     let answer = rig.credential("b", LIFE);
     rig.fetched(&user("bob"), answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_success_ends_the_row_of_failures() {
+    let mut rig = Rig::new();
+    for secs in [1, 1, 0] {
+        rig.fetched(&user("ann"), unavailable(None))
+            .await
+            .unwrap_err();
+        rig.advance(secs);
+    }
+    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    assert_eq!(retry_after(&error), Some(Duration::from_secs(2)));
+    rig.advance(2);
+    let answer = rig.credential("brief", 0);
+    rig.fetched(&user("ann"), answer).await.unwrap();
+    rig.fetched(&user("ann"), unavailable(None))
+        .await
+        .unwrap_err();
+    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_turn_at_a_dead_exchange_is_sent_away_without_asking() {
+    let mut options = options();
+    options.concurrency = 1;
+    let mut rig = Rig::with(options, false);
+    let waiting: Vec<_> = ["ann", "bob", "cid"]
+        .into_iter()
+        .map(|name| rig.lease(&user(name)))
+        .collect();
+    rig.call().await.answer(unavailable(Some(5)));
+    for leased in waiting {
+        let error = leased.await.unwrap().unwrap_err();
+        assert_eq!(retry_after(&error), Some(Duration::from_secs(5)));
+    }
+    rig.assert_quiet().await;
 }
 
 #[tokio::test]

@@ -270,6 +270,7 @@ async fn each_odd_answer_means_what_it_means() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines)]
 async fn a_200_that_is_no_credential_is_a_bad_answer() {
     let json = [("Content-Type", "application/json")];
     let good = with_certificate();

@@ -106,7 +106,7 @@ pub(super) struct Stage {
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
-    serving: Serving,
+    _serving: Serving,
 }
 
 impl Stage {
@@ -154,7 +154,7 @@ impl Stage {
             budget,
             in_flight,
             outcomes,
-            serving,
+            _serving: serving,
         }
     }
 

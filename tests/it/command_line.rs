@@ -1,0 +1,201 @@
+//! The program itself: exit codes, signals, and what it writes where.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TOKEN: &str = "an-access-token-of-the-upstream";
+
+fn hawkgate(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hawkgate"));
+    command.args(args).env_remove("HAWKGATE_CONFIG");
+    command.env("HAWKGATE_TEST_TOKEN", TOKEN);
+    command
+}
+
+fn ends(args: &[&str]) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = hawkgate(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn written(dir: &TempDir, drain_delay: &str) -> PathBuf {
+    let path = dir.path().join("hawkgate.toml");
+    let text = format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0"]
+admin = "127.0.0.1:0"
+drain = "1s"
+drain_delay = "{drain_delay}"
+
+[[source]]
+name = "fixed"
+kind = "taskcluster-static"
+client_id = "me"
+access_token = {{ env = "HAWKGATE_TEST_TOKEN" }}
+
+[[route]]
+name = "tc"
+path = "/api/"
+upstream = "http://127.0.0.1:9"
+source = "fixed"
+anonymous = true
+"#
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A run that is up. Killed when dropped.
+struct Up {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: Vec<String>,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Up {
+    fn start(config: &Path, extra: &[&str]) -> Self {
+        let mut args = vec!["run", "--config", config.to_str().unwrap()];
+        args.extend(extra);
+        let mut child = hawkgate(&args).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let said = Vec::new();
+        let mut up = Self {
+            child,
+            stderr,
+            said,
+        };
+        up.hears("hawkgate is up");
+        up
+    }
+
+    /// Reads lines until one contains `text`.
+    fn hears(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            assert!(read > 0, "{text:?} was never said, but {:?}", self.said);
+            self.said.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// The exit code, and every line of stderr.
+    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        self.said.extend(rest.lines().map(str::to_owned));
+        let code = self.child.wait().unwrap().code();
+        (code, std::mem::take(&mut self.said))
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    for args in [&[][..], &["frobnicate"], &["run", "--confg", "x"]] {
+        let (code, stdout, stderr) = ends(args);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
+        assert!(stderr.contains("Usage:"), "{stderr}");
+    }
+    let (code, stdout, _) = ends(&["--help"]);
+    assert!(code == 0 && stdout.contains("hawkgate demo"), "{stdout}");
+    let (code, stdout, _) = ends(&["--version"]);
+    assert!(code == 0 && stdout.contains(hawkgate::VERSION), "{stdout}");
+}
+
+#[test]
+fn check_lists_every_error_and_is_silent_about_secrets() {
+    let dir = TempDir::new().unwrap();
+    let good = written(&dir, "0s");
+    let (code, stdout, _) = ends(&["check", "--config", good.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(
+        stdout.contains("valid: 1 route, 0 issuers, 1 source"),
+        "{stdout}"
+    );
+
+    let text = std::fs::read_to_string(&good).unwrap();
+    let bad = text
+        .replace("upstream = ", "upstrem = ")
+        .replace("HAWKGATE_TEST_TOKEN", "HAWKGATE_TEST_UNSET");
+    std::fs::write(&good, bad).unwrap();
+    let path = good.to_str().unwrap();
+    let (code, stdout, _) = ends(&["check", "--config", path]);
+    assert_eq!(code, 1, "{stdout}");
+    assert!(
+        stdout.contains("upstrem") && stdout.contains("\"upstream\""),
+        "{stdout}"
+    );
+    assert!(stdout.contains("names a variable that is not set"), "{stdout}");
+    let (_, stdout, _) = ends(&["check", "--skip-secrets", "--config", path]);
+    assert!(!stdout.contains("names a variable that is not set"), "{stdout}");
+    let (code, _, stderr) = ends(&["run", "--config", path]);
+    assert!(code == 1 && stderr.contains("upstrem"), "{stderr}");
+}
+
+#[test]
+fn a_signal_drains_and_the_log_is_json_without_secrets() {
+    let dir = TempDir::new().unwrap();
+    let mut up = Up::start(&written(&dir, "0s"), &[]);
+    up.signal(Signal::HUP);
+    up.hears("SIGHUP");
+    up.signal(Signal::TERM);
+    let (code, lines) = up.ended();
+    assert_eq!(code, Some(0), "{lines:?}");
+    for line in &lines {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        for field in ["time", "level", "target", "message"] {
+            assert!(line[field].is_string(), "{field} of {line}");
+        }
+    }
+    assert!(lines.last().unwrap().contains("drained"), "{lines:?}");
+    assert!(!lines.concat().contains(TOKEN));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let dir = TempDir::new().unwrap();
+    // Longer than any test may take: only the second signal can end it.
+    let mut up = Up::start(&written(&dir, "5m"), &["--log-format", "text"]);
+    up.signal(Signal::INT);
+    let line = up.hears("draining");
+    assert!(
+        serde_json::from_str::<Value>(&line).is_err(),
+        "text was asked for"
+    );
+    up.signal(Signal::TERM);
+    let (code, lines) = up.ended();
+    assert_eq!(code, Some(1), "{lines:?}");
+    assert!(lines.last().unwrap().contains("SIGTERM"), "{lines:?}");
+}
+
+#[test]
+fn the_demo_explains_itself_and_ends_well() {
+    let (code, stdout, stderr) = ends(&["demo", "--once"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout.matches("good:").count(), 3, "{stdout}");
+    assert!(!stdout.contains("Ctrl-C"), "{stdout}");
+}
