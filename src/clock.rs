@@ -22,6 +22,13 @@ impl UnixMillis {
         self.0.div_euclid(1000)
     }
 
+    /// From an HTTP date in any of its three forms (RFC 9110 §5.6.7); `None` for anything
+    /// else, and before 1970.
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(Self(millis(date.duration_since(UNIX_EPOCH).ok()?)))
+    }
+
     /// Later by `duration`, saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
@@ -155,6 +162,13 @@ mod tests {
             UnixMillis::from_secs(0).to_rfc3339(),
             "1970-01-01T00:00:00.000Z"
         );
+    }
+
+    #[test]
+    fn reads_http_dates() {
+        let date = "Fri, 20 Nov 2026 19:10:09 GMT";
+        assert_eq!(UnixMillis::from_http_date(date), Some(UnixMillis::from_secs(1_795_201_809)));
+        assert_eq!(UnixMillis::from_http_date("soon"), None);
     }
 
     #[test]

@@ -25,6 +25,6 @@ pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
-pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh};
+pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use verified::{Caller, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

@@ -99,11 +99,13 @@ fn shape(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn exports_the_contracts_table() {
     let metrics = metrics();
+    let _ = metrics.key_observer("auth0");
     metrics.meter(
         "login",
         Arc::new(Fixed(None)),
         ManualClock::at(UnixMillis(0)),
     );
+    let _ = metrics.key_observer("auth0");
     let shape = shape(&metrics.render().unwrap());
     let contract: &[(&str, &[&str])] = &[
         ("hawkgate_requests_total", &["code", "outcome", "route"]),
@@ -242,7 +244,8 @@ async fn key_refreshes_are_counted_from_zero() {
         verified_max_age: Duration::from_secs(1),
     };
     let clock = ManualClock::at(UnixMillis(0));
-    let issuer = crate::token::Issuer::oidc("auth0".into(), &config, Arc::new(Down), clock, 1, observer);
+    let issuer =
+        crate::token::Issuer::oidc("auth0".into(), &config, Arc::new(Down), clock, 1, observer);
     issuer.warm_up().await;
     assert!((value(&metrics, failed) - 1.0).abs() < 1e-9);
 }

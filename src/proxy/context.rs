@@ -1,5 +1,6 @@
 //! What is known of one request between pingora's calls.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub struct Context {
 pub(super) struct Attempts {
     /// Where in the list of addresses this request began.
     pub(super) turn: Option<usize>,
-    /// Connections that could not be made.
-    pub(super) refused: usize,
+    /// Those that could not be connected to.
+    pub(super) unreachable: Vec<SocketAddr>,
     /// Pooled connections that turned out to be dead.
     pub(super) stale: usize,
     /// Set when a 401 is to be replayed, until that has begun.

@@ -1,19 +1,18 @@
 //! One request's way through pingora: admit, choose a peer, strip and sign each attempt,
 //! recover from a 401, answer, record.
 
+mod admit;
 mod forward;
 #[cfg(test)]
 mod tests;
 mod unauthorized;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
@@ -25,19 +24,14 @@ use pingora::{Error, ErrorType, Result};
 use super::answer;
 use super::context::{Context, InFlight};
 use super::failure::{self, Failure};
-use super::guard;
 use super::peer::{Peers, UPGRADED_IDLE};
-use super::replay::{BodyLimits, Budget, Replay};
+use super::replay::Budget;
 use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Gateway, Head};
-
-/// How long the rest of a body may take to arrive after an early answer, before the
-/// connection is given up.
-const DRAIN: Duration = Duration::from_secs(10);
+use crate::gateway::Gateway;
+use crate::gateway::rejection::Rejection;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -96,17 +90,6 @@ impl Hooks {
         Arc::clone(&self.in_flight)
     }
 
-    fn request_id(&self, headers: &HeaderMap) -> String {
-        if let Some(id) = translate::request_id(headers) {
-            return id.to_owned();
-        }
-        let mut id = String::with_capacity(24);
-        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        // Writing to a String does not fail.
-        let _ = write!(id, "{:x}-{serial:x}", self.serial_start);
-        id
-    }
-
     /// Refuses before anything went upstream; the caller's connection lives on where it
     /// can.
     async fn refuse(
@@ -115,40 +98,10 @@ impl Hooks {
         context: &mut Context,
         rejection: Rejection,
     ) -> Result<bool> {
-        context.times.admitted = Some(self.clock.steady());
         let now = self.clock.now();
         answer::refuse(session, &rejection, now, &context.request_id, true).await?;
         context.rejection = Some(rejection);
         Ok(true)
-    }
-}
-
-fn prepare(session: &mut Session, limits: &BodyLimits) {
-    session.set_read_timeout(Some(limits.timeout));
-    session.set_write_timeout(Some(limits.timeout));
-    session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
-}
-
-/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
-/// look at a head. What is signed and routed is the target as it stands, so it must be one.
-fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
-    if head.version == Version::HTTP_2 {
-        guard::check_head(head, &limits.into())?;
-    }
-    let target = head.raw_path();
-    let origin_form = target.first() == Some(&b'/');
-    let server_wide = target == b"*" && head.method == Method::OPTIONS;
-    if !head.raw_path_is_utf8() || !(origin_form || server_wide) {
-        return Err(Reason::BadRequest.into());
-    }
-    Ok(())
-}
-
-/// `Host`, or `:authority` where there is none.
-fn host(head: &RequestHeader) -> Option<&str> {
-    match head.uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => head.headers.get(http::header::HOST)?.to_str().ok(),
     }
 }
 
@@ -168,61 +121,12 @@ impl ProxyHttp for Hooks {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        context.request_id = self.request_id(&session.req_header().headers);
-        let (limits, checked) = {
-            let limits = self.limits.load();
-            let checked = check_head(session.req_header(), &limits);
-            (BodyLimits::from(&**limits), checked)
-        };
-        prepare(session, &limits);
-        if let Err(rejection) = checked {
-            return self.refuse(session, context, rejection).await;
-        }
-        let admitted = {
-            let head = session.req_header();
-            let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path()))
-            else {
-                return self
-                    .refuse(session, context, Reason::BadRequest.into())
-                    .await;
-            };
-            let head = Head {
-                method: &head.method,
-                host,
-                target,
-                headers: &head.headers,
-            };
-            context.gateway.admit(head).await
-        };
-        match admitted {
-            Ok(admission) => {
-                context.admission = Some(admission);
-                // Not needed any more, and each attempt begins with a copy of this head.
-                session
-                    .req_header_mut()
-                    .remove_header(&http::header::AUTHORIZATION);
-            }
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                return self.refuse(session, context, rejection).await;
-            }
-        }
+        let admitted = self.admit(session, context).await;
         context.times.admitted = Some(self.clock.steady());
-        if session.is_body_empty() {
-            return Ok(false);
+        match admitted {
+            Ok(()) => Ok(false),
+            Err(rejection) => self.refuse(session, context, rejection).await,
         }
-        let announced = answer::content_length(&session.req_header().headers);
-        if limits
-            .body
-            .is_some_and(|limit| announced.is_some_and(|n| n > limit))
-        {
-            return self
-                .refuse(session, context, Reason::BodyTooLarge.into())
-                .await;
-        }
-        context.replay = Some(Replay::begin(session, limits, &self.budget, announced));
-        Ok(false)
     }
 
     async fn upstream_peer(
@@ -282,11 +186,11 @@ impl ProxyHttp for Hooks {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        forward::after_failed_connect(context, error)
+        self.after_failed_connect(peer, context, error)
     }
 
     fn error_while_proxy(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
@@ -52,10 +53,19 @@ pub fn check_ca(path: &Path) -> Result<(), CaError> {
     load(path).map(drop)
 }
 
+/// How long an address that could not be connected to is passed over while others are
+/// there.
+const AVOIDED: Duration = Duration::from_secs(10);
+
+/// More addresses than this are not remembered as down.
+const MAX_AVOIDED: usize = 64;
+
 /// Chooses addresses and remembers CAs.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     turn: AtomicUsize,
+    /// Addresses that could not be connected to, and until when (steady) they are avoided.
+    down: ArcSwap<Vec<(SocketAddr, Duration)>>,
     cas: Mutex<Cas>,
 }
 
@@ -85,6 +95,42 @@ impl Peers {
     /// Where the next request begins in a list of addresses.
     pub(super) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The address for a request that began at `turn` and could not connect to those in
+    /// `tried`: in turn, but those that were down a moment ago last.
+    pub(super) fn choose(
+        &self,
+        addresses: &[SocketAddr],
+        turn: usize,
+        tried: &[SocketAddr],
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        let down = self.down.load();
+        let avoided = |address: &SocketAddr| {
+            down.iter()
+                .any(|(other, until)| other == address && *until > now)
+        };
+        let (end, begin) = addresses.split_at_checked(turn % addresses.len().max(1))?;
+        let left = || begin.iter().chain(end).filter(|a| !tried.contains(a));
+        left()
+            .find(|a| !avoided(a))
+            .or_else(|| left().next())
+            .copied()
+    }
+
+    /// `address` could not be connected to.
+    pub(super) fn avoid(&self, address: SocketAddr, now: Duration) {
+        self.down.rcu(|down| {
+            let mut down: Vec<_> = down
+                .iter()
+                .filter(|(other, until)| *other != address && *until > now)
+                .take(MAX_AVOIDED - 1)
+                .copied()
+                .collect();
+            down.push((address, now.saturating_add(AVOIDED)));
+            down
+        });
     }
 
     /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and patience.
@@ -170,4 +216,84 @@ fn load(path: &Path) -> Result<Arc<CaType>, CaError> {
         wrapped.push(WrappedX509::new(raw, parse_x509));
     }
     Ok(wrapped.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn addresses(count: u8) -> Vec<SocketAddr> {
+        (0..count)
+            .map(|last| SocketAddr::from(([10, 0, 0, last], 443)))
+            .collect()
+    }
+
+    /// The order in which a request would try them.
+    fn order(peers: &Peers, list: &[SocketAddr], turn: usize, now: Duration) -> Vec<u8> {
+        let mut tried = Vec::new();
+        while let Some(address) = peers.choose(list, turn, &tried, now) {
+            tried.push(address);
+        }
+        let number = |address: &SocketAddr| match address.ip() {
+            std::net::IpAddr::V4(ip) => ip.octets()[3],
+            std::net::IpAddr::V6(_) => unreachable!(),
+        };
+        tried.iter().map(number).collect()
+    }
+
+    #[test]
+    fn addresses_take_turns_and_each_is_tried_once() {
+        let peers = Peers::default();
+        let list = addresses(3);
+        assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
+        assert_eq!(order(&peers, &list, 4, NOW), [1, 2, 0]);
+        assert_eq!(order(&peers, &list, usize::MAX, NOW), [0, 1, 2]);
+        assert!(order(&peers, &[], 7, NOW).is_empty());
+    }
+
+    #[test]
+    fn what_is_down_comes_last_for_a_while() {
+        let peers = Peers::default();
+        let list = addresses(3);
+        peers.avoid(list[1], NOW);
+        assert_eq!(order(&peers, &list, 1, NOW), [2, 0, 1]);
+        assert_eq!(order(&peers, &list, 1, NOW + AVOIDED), [1, 2, 0]);
+        // Everything down is as good as nothing down.
+        for address in &list {
+            peers.avoid(*address, NOW);
+        }
+        assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let peers = Peers::default();
+        for address in addresses(200) {
+            peers.avoid(address, NOW);
+        }
+        assert_eq!(peers.down.load().len(), MAX_AVOIDED);
+    }
+
+    #[test]
+    fn a_ca_file_must_hold_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        assert!(check_ca(&path).is_err());
+        for unusable in [
+            "",
+            "nonsense",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            std::fs::write(&path, unusable).unwrap();
+            let error = check_ca(&path).unwrap_err();
+            assert!(error.to_string().contains("ca.pem"), "{error}");
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["tc.example.com".into()]).unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        std::fs::write(&path, certificate.pem()).unwrap();
+        check_ca(&path).unwrap();
+    }
 }

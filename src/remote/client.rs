@@ -214,7 +214,7 @@ impl Answer {
 
     /// `Date`, for judging the sender's clock.
     pub fn date(&self) -> Option<UnixMillis> {
-        http_date(self.header(&http::header::DATE)?)
+        UnixMillis::from_http_date(self.header(&http::header::DATE)?)
     }
 
     /// `Retry-After` in seconds or as a date (relative to the answer's own `Date`).
@@ -223,17 +223,8 @@ impl Answer {
         if let Ok(secs) = text.parse() {
             return Some(Duration::from_secs(secs));
         }
-        Some(self.date()?.until(http_date(text)?))
+        Some(self.date()?.until(UnixMillis::from_http_date(text)?))
     }
-}
-
-/// An HTTP date (RFC 9110 §5.6.7).
-pub fn http_date(text: &str) -> Option<UnixMillis> {
-    let since = httpdate::parse_http_date(text)
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
-    Some(UnixMillis(i64::try_from(since.as_millis()).ok()?))
 }
 
 /// Whether `url`'s host is this machine by its name or address.

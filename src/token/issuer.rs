@@ -10,7 +10,7 @@ use super::jws::{Jws, possible_issuers};
 use super::keys::Keys;
 use super::rules::Rules;
 use super::{
-    BearerToken, Caller, KeyFetcher, KeyRefresh, TokenDigest, TokenError, Unauthenticated,
+    BearerToken, Caller, KeyFetcher, RefreshObserver, TokenDigest, TokenError, Unauthenticated,
     VerifiedToken,
 };
 use crate::clock::{SharedClock, UnixMillis};
@@ -82,17 +82,25 @@ pub struct WarmUp {
 
 impl Issuer {
     /// An `oidc` issuer that remembers up to `max_verified` verified tokens. Nothing is
-    /// fetched yet: that is done by [`Self::warm_up`] or the first token.
+    /// fetched yet: that is done by [`Self::warm_up`] or the first token. `observer` is
+    /// told how each attempt to refresh the keys ends.
     pub fn oidc(
         name: Arc<str>,
         config: &OidcIssuer,
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
         max_verified: u64,
+        observer: RefreshObserver,
     ) -> Self {
         let rules = Rules::new(config);
         let algorithms = rules.algorithms.clone();
-        let keys = Keys::new(Arc::clone(&name), fetcher, Arc::clone(&clock), algorithms);
+        let keys = Keys::new(
+            Arc::clone(&name),
+            fetcher,
+            Arc::clone(&clock),
+            algorithms,
+            observer,
+        );
         // The lifetime here only frees memory; what may be used is decided by our clock.
         let verified = Cache::builder()
             .max_capacity(max_verified)
@@ -140,14 +148,6 @@ impl Issuer {
     /// How long ago its keys were last fetched; `None` if never, or if it has none.
     pub fn keys_age(&self) -> Option<Duration> {
         self.as_oidc()?.keys.age()
-    }
-
-    /// How often attempts to refresh its keys ended in each way, since the start.
-    pub fn refreshes(&self) -> [(KeyRefresh, u64); 3] {
-        self.as_oidc().map_or_else(
-            || KeyRefresh::ALL.map(|how| (how, 0)),
-            |oidc| oidc.keys.ended(),
-        )
     }
 
     /// One step of keeping the keys fresh in the background: fetches if that is due and

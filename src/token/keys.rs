@@ -75,17 +75,26 @@ pub enum KeyRefresh {
     Failed,
 }
 
-impl KeyRefresh {
-    /// Every member.
-    pub const ALL: [Self; 3] = [Self::Changed, Self::Unchanged, Self::Failed];
+/// Is told how each attempt to refresh keys ended; for metrics. Must not block.
+#[derive(Clone, Default)]
+pub struct RefreshObserver(Option<Arc<dyn Fn(KeyRefresh) + Send + Sync>>);
 
-    /// The stable label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Changed => "changed",
-            Self::Unchanged => "unchanged",
-            Self::Failed => "failed",
+impl RefreshObserver {
+    /// Calls `observe` at the end of each attempt.
+    pub fn new(observe: impl Fn(KeyRefresh) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    fn tell(&self, how: KeyRefresh) {
+        if let Some(observe) = &self.0 {
+            observe(how);
         }
+    }
+}
+
+impl fmt::Debug for RefreshObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshObserver")
     }
 }
 
@@ -105,8 +114,7 @@ struct Inner {
     /// When, in steady milliseconds, the next attempt may begin by itself.
     next_attempt: AtomicU64,
     control: Mutex<Control>,
-    /// How often an attempt ended so, as in [`KeyRefresh::ALL`].
-    ended: [AtomicU64; 3],
+    observer: RefreshObserver,
 }
 
 /// The keys in force. Times are of the steady clock.
@@ -143,6 +151,7 @@ impl Keys {
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
         algorithms: Vec<Algorithm>,
+        observer: RefreshObserver,
     ) -> Self {
         Self(Arc::new(Inner {
             issuer,
@@ -153,7 +162,7 @@ impl Keys {
             failing: AtomicBool::new(false),
             next_attempt: AtomicU64::new(0),
             control: Mutex::default(),
-            ended: Default::default(),
+            observer,
         }))
     }
 
@@ -260,11 +269,6 @@ impl Keys {
     /// Whether there are keys to verify with, fresh or stale.
     pub(super) fn usable(&self) -> bool {
         self.0.current.load().usable(self.0.clock.steady())
-    }
-
-    /// How often attempts ended in each way.
-    pub(super) fn ended(&self) -> [(KeyRefresh, u64); 3] {
-        KeyRefresh::ALL.map(|how| (how, self.0.ended[how as usize].load(Ordering::Relaxed)))
     }
 
     /// How long ago the keys were last fetched.
@@ -381,7 +385,7 @@ impl Inner {
             Ok((set, ttl)) => self.install(set, ttl, now),
             Err(error) => self.fail(&error, now),
         };
-        self.ended[how as usize].fetch_add(1, Ordering::Relaxed);
+        self.observer.tell(how);
     }
 
     fn ttl(&self, max_age: Option<Duration>) -> Duration {

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher};
+use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
@@ -260,5 +260,13 @@ pub(crate) fn issuer(
     clock: &Arc<ManualClock>,
 ) -> Arc<Issuer> {
     let (keys, clock) = (Arc::clone(keys), Arc::clone(clock));
-    Arc::new(Issuer::oidc(name.into(), config, keys, clock, 100))
+    let observer = RefreshObserver::default();
+    Arc::new(Issuer::oidc(
+        name.into(),
+        config,
+        keys,
+        clock,
+        100,
+        observer,
+    ))
 }

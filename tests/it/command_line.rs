@@ -149,9 +149,15 @@ fn check_lists_every_error_and_is_silent_about_secrets() {
         stdout.contains("upstrem") && stdout.contains("\"upstream\""),
         "{stdout}"
     );
-    assert!(stdout.contains("names a variable that is not set"), "{stdout}");
+    assert!(
+        stdout.contains("names a variable that is not set"),
+        "{stdout}"
+    );
     let (_, stdout, _) = ends(&["check", "--skip-secrets", "--config", path]);
-    assert!(!stdout.contains("names a variable that is not set"), "{stdout}");
+    assert!(
+        !stdout.contains("names a variable that is not set"),
+        "{stdout}"
+    );
     let (code, _, stderr) = ends(&["run", "--config", path]);
     assert!(code == 1 && stderr.contains("upstrem"), "{stderr}");
 }

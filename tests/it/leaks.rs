@@ -113,7 +113,7 @@ source = "mint"
             post(&target).header("Authorization", "Basic dXNlcjpwYXNzd29yZA=="),
             post(&target).bearer(&user).bearer(&opaque),
             post(&format!("/api/x?bewit={bewit}")).bearer(&user),
-            Request::get(&format!("/api/\u{7f}{query}")).bearer(&user),
+            Request::get(&format!("/api/\u{7f}?{query}")).bearer(&user),
             Request::new("TRACE", &target).bearer(&user),
             post(&target).bearer(&user).header("Bad Header", query),
         ] {

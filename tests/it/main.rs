@@ -8,6 +8,7 @@
 mod attacks;
 mod bad_tokens;
 mod command_line;
+mod docs;
 mod hawk;
 mod identity;
 mod layers;

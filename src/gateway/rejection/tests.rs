@@ -142,7 +142,7 @@ fn every_token_error_has_its_answer() {
                 assert!(challenge.unwrap().starts_with(&expected), "{error}");
             }
             None if status == 401 => {
-                assert_eq!(challenge.unwrap(), "Bearer realm=\"hawkgate\"")
+                assert_eq!(challenge.unwrap(), "Bearer realm=\"hawkgate\"");
             }
             None => assert_eq!(challenge, None),
         }

@@ -2,6 +2,7 @@
 
 use http::{Version, header};
 use pingora::http::RequestHeader;
+use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result, RetryType};
@@ -33,8 +34,11 @@ impl Hooks {
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
         let turn = *attempts.turn.get_or_insert_with(|| self.peers.turn());
-        let at = turn.wrapping_add(attempts.refused) % addresses.len().max(1);
-        let Some(address) = addresses.get(at) else {
+        let now = self.clock.steady();
+        let chosen = self
+            .peers
+            .choose(&addresses, turn, &attempts.unreachable, now);
+        let Some(address) = chosen else {
             let cause = format!("{} has not been resolved", upstream.host);
             let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
             return Err(decided(context, rejection));
@@ -42,7 +46,7 @@ impl Hooks {
         let upgrade = upgrades(session.req_header());
         match self
             .peers
-            .peer(&context.gateway, upstream, *address, upgrade)
+            .peer(&context.gateway, upstream, address, upgrade)
         {
             Ok(peer) => Ok(Box::new(peer)),
             Err(unusable) => {
@@ -97,6 +101,27 @@ impl Hooks {
         }
         Ok(())
     }
+
+    /// Nothing was sent yet, so any request may try the next address.
+    pub(super) fn after_failed_connect(
+        &self,
+        peer: &HttpPeer,
+        context: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let failed = &mut context.attempts.unreachable;
+        if let SocketAddr::Inet(address) = peer._address {
+            self.peers.avoid(address, self.clock.steady());
+            failed.push(address);
+        }
+        let failed = failed.len();
+        let addresses = context
+            .admission
+            .as_ref()
+            .map_or(0, |a| a.route.upstream.addresses.load().len());
+        error.set_retry(failed < addresses.min(MAX_CONNECTS));
+        error
+    }
 }
 
 /// Whether this is a WebSocket handshake, the one kind of upgrade that pingora forwards.
@@ -106,17 +131,6 @@ fn upgrades(head: &RequestHeader) -> bool {
             .headers
             .get(header::UPGRADE)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-/// Nothing was sent yet, so any request may try the next address.
-pub(super) fn after_failed_connect(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    let addresses = context
-        .admission
-        .as_ref()
-        .map_or(0, |a| a.route.upstream.addresses.load().len());
-    context.attempts.refused += 1;
-    error.set_retry(context.attempts.refused < addresses.min(MAX_CONNECTS));
-    error
 }
 
 /// Decides for every error of an attempt whether another follows. pingora panics on an

@@ -6,4 +6,5 @@ mod failures;
 mod matrix;
 mod requests;
 mod stage;
+mod tls;
 mod upstream;

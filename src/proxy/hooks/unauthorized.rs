@@ -6,7 +6,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::{Hooks, decided};
 use crate::clock::UnixMillis;
-use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Replayed};
+use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Refused, Replayed};
 use crate::gateway::outcome::UnauthorizedReason;
 use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
 use crate::proxy::context::Context;
@@ -38,7 +38,7 @@ impl Hooks {
                 Ok(())
             }
             Recovery::Refuse(reason, rejection) => {
-                context.saw_401(PassedThrough, reason);
+                context.saw_401(Refused, reason);
                 Err(decided(context, *rejection))
             }
             Recovery::Replay(reason) => {
@@ -55,10 +55,5 @@ impl Hooks {
 
 /// The answer's `Date` (RFC 9110 §6.6.1).
 fn date(head: &ResponseHeader) -> Option<UnixMillis> {
-    let text = head.headers.get(header::DATE)?.to_str().ok()?;
-    let since = httpdate::parse_http_date(text)
-        .ok()?
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?;
-    Some(UnixMillis(i64::try_from(since.as_millis()).ok()?))
+    UnixMillis::from_http_date(head.headers.get(header::DATE)?.to_str().ok()?)
 }

@@ -1,1 +1,176 @@
+//! The tape alone; between real connections it is tested with the hooks.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Budget;
+use super::tape::{Played, Tape};
+use crate::gateway::Replayable;
+use crate::gateway::outcome::UnauthorizedReason;
+
+const LIMIT: usize = 100_000;
+
+fn tape() -> (Arc<Budget>, Tape) {
+    let budget = Budget::new(10 * LIMIT);
+    let tape = Tape::new(&budget, LIMIT, None);
+    (budget, tape)
+}
+
+fn record(tape: &mut Tape, pieces: &[&[u8]]) {
+    for piece in pieces {
+        tape.record(&Bytes::copy_from_slice(piece));
+    }
+}
+
+/// Plays to the end of what is kept.
+fn play(tape: &mut Tape) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        match tape.play() {
+            Played::Piece(piece) => all.extend_from_slice(&piece),
+            Played::Live => return all,
+            Played::Torn => panic!("torn"),
+        }
+    }
+}
+
+#[test]
+fn plays_what_was_read_in_order_as_often_as_asked() {
+    let (budget, mut tape) = tape();
+    let large = vec![7; 5000];
+    record(&mut tape, &[b"a", b"bc", &large, b"", b"d", &large, b"e"]);
+    let expected = [b"abc".as_slice(), &large, b"d", &large, b"e"].concat();
+    for _ in 0..3 {
+        assert_eq!(tape.replayable(), Replayable::Yes);
+        tape.rewind();
+        assert!(!tape.played());
+        assert_eq!(play(&mut tape), expected);
+        assert!(tape.played());
+    }
+    assert!(budget.used() >= expected.len());
+    drop(tape);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn reading_goes_on_after_playing_and_is_kept_as_well() {
+    let (_budget, mut tape) = tape();
+    record(&mut tape, &[b"first "]);
+    tape.rewind();
+    assert_eq!(play(&mut tape), b"first ");
+    record(&mut tape, &[b"second "]);
+    tape.rewind();
+    // Read ahead while the beginning is still being played.
+    record(&mut tape, &[b"third"]);
+    tape.rewind();
+    assert_eq!(play(&mut tape), b"first second third");
+}
+
+#[test]
+fn nothing_kept_plays_nothing() {
+    let (_budget, mut tape) = tape();
+    tape.rewind();
+    assert!(tape.played());
+    assert_eq!(tape.play(), Played::Live);
+}
+
+#[test]
+fn past_the_limit_everything_is_let_go() {
+    let (budget, mut tape) = tape();
+    record(&mut tape, &[&vec![1; LIMIT - 1], b"x"]);
+    assert_eq!(tape.replayable(), Replayable::Yes);
+    record(&mut tape, &[b"y"]);
+    let too_large = Replayable::No(UnauthorizedReason::BodyTooLarge);
+    assert_eq!(tape.replayable(), too_large);
+    assert_eq!(budget.used(), 0);
+    record(&mut tape, &[b"z"]);
+    assert_eq!((tape.replayable(), budget.used()), (too_large, 0));
+}
+
+#[test]
+fn a_body_announced_as_too_large_is_not_kept_but_can_be_sent_anew_until_it_begins() {
+    let budget = Budget::new(10 * LIMIT);
+    let mut tape = Tape::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
+    assert_eq!(tape.replayable(), Replayable::Yes);
+    tape.rewind();
+    assert_eq!(tape.play(), Played::Live);
+    record(&mut tape, &[b"x"]);
+    assert_eq!(budget.used(), 0);
+    assert_eq!(
+        tape.replayable(),
+        Replayable::No(UnauthorizedReason::BodyTooLarge)
+    );
+}
+
+#[test]
+fn the_shared_budget_counts_before_it_is_passed() {
+    let budget = Budget::new(20_000);
+    let mut first = Tape::new(&budget, LIMIT, None);
+    record(&mut first, &[&vec![1; 15_000]]);
+    let mut second = Tape::new(&budget, LIMIT, None);
+    record(&mut second, &[&vec![1; 10_000]]);
+    assert_eq!(
+        second.replayable(),
+        Replayable::No(UnauthorizedReason::ReplayMemory)
+    );
+    assert_eq!(first.replayable(), Replayable::Yes);
+    drop(first);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn a_body_sent_byte_by_byte_costs_about_its_length() {
+    let (budget, mut tape) = tape();
+    for _ in 0..LIMIT {
+        tape.record(&Bytes::from_static(b"x"));
+    }
+    assert!(budget.used() >= LIMIT);
+    assert!(budget.used() < LIMIT * 5 / 4, "{}", budget.used());
+    tape.rewind();
+    assert_eq!(play(&mut tape).len(), LIMIT);
+}
+
+#[test]
+fn what_was_not_kept_is_never_played_as_if_it_were() {
+    // Lost, then rewound against the rules.
+    let (_budget, mut lost) = tape();
+    record(&mut lost, &[&vec![1; LIMIT + 1]]);
+    lost.rewind();
+    assert_eq!(lost.play(), Played::Torn);
+    assert!(!lost.played());
+    // Lost while the beginning was being played.
+    let (_budget, mut overtaken) = tape();
+    record(&mut overtaken, &[b"a", &vec![1; 5000]]);
+    overtaken.rewind();
+    record(&mut overtaken, &[&vec![1; LIMIT]]);
+    assert_eq!(overtaken.play(), Played::Torn);
+    // Spent, then rewound.
+    let (_budget, mut spent) = tape();
+    record(&mut spent, &[b"a"]);
+    spent.spend();
+    spent.rewind();
+    assert_eq!(spent.play(), Played::Torn);
+}
+
+#[test]
+fn spent_tapes_give_their_memory_back_once_played() {
+    let (budget, mut idle) = tape();
+    record(&mut idle, &[b"abc"]);
+    idle.spend();
+    assert_eq!(budget.used(), 0);
+    assert_eq!(
+        idle.replayable(),
+        Replayable::No(UnauthorizedReason::NotReplayable)
+    );
+    // An answer can come while the body is still on its way up.
+    let (budget, mut playing) = tape();
+    record(&mut playing, &[b"abc"]);
+    playing.rewind();
+    playing.spend();
+    assert!(budget.used() > 0);
+    assert_eq!(play(&mut playing), b"abc");
+    assert_eq!(budget.used(), 0);
+    record(&mut playing, &[b"more"]);
+    assert_eq!(budget.used(), 0);
+}

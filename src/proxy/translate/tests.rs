@@ -1,1 +1,189 @@
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
+use http::StatusCode;
+
+use super::*;
+use crate::gateway::route::UpstreamTimeouts;
+
+fn upstream() -> Upstream {
+    let second = Duration::from_secs(1);
+    Upstream {
+        tls: true,
+        host: "tc.example.com".into(),
+        port: 8443,
+        authority: HeaderValue::from_static("tc.example.com:8443"),
+        signed_port: 443,
+        ca: None,
+        http2: false,
+        timeouts: UpstreamTimeouts {
+            connect: second,
+            read: second,
+            write: second,
+            idle: second,
+        },
+        addresses: arc_swap::ArcSwap::default(),
+        clock_offset: AtomicI64::new(0),
+    }
+}
+
+fn translated(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHeader {
+    let mut head = RequestHeader::build("GET", b"/x", None).unwrap();
+    for (name, value) in headers {
+        head.append_header(*name, *value).unwrap();
+    }
+    head.set_version(Version::HTTP_11);
+    let peer = peer.map(|p| p.parse().unwrap());
+    request(&mut head, &upstream(), peer, "id-1").unwrap();
+    head
+}
+
+fn names(head: &HeaderMap) -> Vec<&str> {
+    let mut names: Vec<_> = head.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+const OURS: [&str; 4] = [
+    "host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+#[test]
+fn only_our_own_words_about_parties_and_hops_remain() {
+    let head = translated(
+        &[
+            ("Host", "callers.example"),
+            ("Authorization", "Bearer x"),
+            ("Authorization", "Hawk y"),
+            ("Proxy-Authorization", "x"),
+            ("Proxy-Connection", "x"),
+            ("Forwarded", "x"),
+            ("X-Forwarded", "x"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Forwarded-Server", "x"),
+            ("X-Forwarded-Prefix", "x"),
+            ("X_Forwarded_For", "1.1.1.1"),
+            ("X-Forwarded_Port", "1"),
+            ("X-Real-IP", "x"),
+            ("True-Client-IP", "x"),
+            ("CF-Connecting-IP", "x"),
+            ("X-Original-URL", "x"),
+            ("X-Original-Host", "x"),
+            ("X-Rewrite-URL", "x"),
+            ("X-HTTP-Method-Override", "x"),
+            ("X-Hawkgate-Subject", "x"),
+            ("TE", "trailers"),
+            ("Trailer", "x"),
+            ("Keep-Alive", "x"),
+            ("Upgrade-Insecure-Requests", "1"),
+        ],
+        None,
+    );
+    let mut expected = OURS.to_vec();
+    expected.push("upgrade-insecure-requests");
+    expected.sort_unstable();
+    assert_eq!(names(&head.headers), expected);
+    assert_eq!(head.headers[header::HOST], "tc.example.com:8443");
+    assert_eq!(head.headers[X_FORWARDED_PORT], "443");
+    assert_eq!(head.headers[X_FORWARDED_PROTO], "https");
+}
+
+#[test]
+fn the_peer_is_a_plain_address_or_nothing() {
+    let from = |peer| {
+        let head = translated(&[("X-Forwarded-For", "6.6.6.6")], peer);
+        let value = head.headers.get(X_FORWARDED_FOR);
+        value.map(|v| v.to_str().unwrap().to_owned())
+    };
+    assert_eq!(from(Some("10.1.2.3")).as_deref(), Some("10.1.2.3"));
+    assert_eq!(from(Some("2001:db8::1")).as_deref(), Some("2001:db8::1"));
+    assert_eq!(from(None), None);
+}
+
+#[test]
+fn a_handshake_keeps_its_upgrade() {
+    let head = translated(&[("Connection", "Upgrade"), ("Upgrade", "websocket")], None);
+    assert_eq!(head.headers[header::CONNECTION], "Upgrade");
+    assert_eq!(head.headers[header::UPGRADE], "websocket");
+}
+
+#[test]
+fn cookie_crumbs_become_one_cookie() {
+    let head = translated(
+        &[("Cookie", "a=1"), ("Cookie", "b=2"), ("Cookie", "c=3")],
+        None,
+    );
+    let cookies: Vec<_> = head.headers.get_all(header::COOKIE).iter().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3"]);
+}
+
+fn cleaned(status: StatusCode, headers: &[(&'static str, &'static str)]) -> ResponseHeader {
+    let mut head = ResponseHeader::build(status, None).unwrap();
+    for (name, value) in headers {
+        head.append_header(*name, *value).unwrap();
+    }
+    response(&mut head);
+    head
+}
+
+#[test]
+fn nominated_headers_go_but_framing_stays() {
+    let head = cleaned(
+        StatusCode::OK,
+        &[
+            ("Connection", "close, X-Hop ,content-length"),
+            ("Connection", "transfer-encoding,X-Other"),
+            ("X-Hop", "1"),
+            ("X-Other", "1"),
+            ("X-Kept", "1"),
+            ("Content-Length", "5"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+        ],
+    );
+    assert_eq!(
+        names(&head.headers),
+        ["content-length", "transfer-encoding", "x-kept"]
+    );
+}
+
+#[test]
+fn only_a_switch_of_protocols_keeps_the_upgrade() {
+    let headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let switching = cleaned(StatusCode::SWITCHING_PROTOCOLS, &headers);
+    assert_eq!(names(&switching.headers), ["connection", "upgrade"]);
+    assert!(cleaned(StatusCode::OK, &headers).headers.is_empty());
+}
+
+#[test]
+fn trailers_are_cleaned_like_headers() {
+    let mut map = HeaderMap::new();
+    for name in ["authorization", "x-hawkgate-error", "x-checksum"] {
+        map.insert(name, HeaderValue::from_static("1"));
+    }
+    trailers(&mut map);
+    assert_eq!(names(&map), ["x-checksum"]);
+}
+
+#[test]
+fn request_ids_are_taken_over_only_when_plain() {
+    let id = |values: &[&str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(X_REQUEST_ID, value.parse().unwrap());
+        }
+        request_id(&headers).map(str::to_owned)
+    };
+    assert_eq!(id(&["a-1_b.C"]).as_deref(), Some("a-1_b.C"));
+    let longest = "x".repeat(MAX_REQUEST_ID);
+    assert_eq!(id(&[&longest]), Some(longest.clone()));
+    let too_long = longest + "x";
+    for bad in ["", "a b", "a\"b", "a=b", "ä", too_long.as_str()] {
+        assert_eq!(id(&[bad]), None, "{bad:?}");
+    }
+    assert_eq!(id(&["a", "b"]), None);
+    assert_eq!(id(&[]), None);
+}

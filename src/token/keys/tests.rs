@@ -7,6 +7,7 @@ struct World {
     keys: Keys,
     source: Arc<ScriptedKeys>,
     clock: Arc<ManualClock>,
+    ended: Arc<Mutex<[u64; 3]>>,
 }
 
 impl World {
@@ -14,11 +15,15 @@ impl World {
         let clock = clock();
         let fetcher = Arc::clone(&source);
         let shared = Arc::clone(&clock);
+        let ended = Arc::<Mutex<[u64; 3]>>::default();
+        let count = Arc::clone(&ended);
+        let observer = RefreshObserver::new(move |how| count.lock().unwrap()[how as usize] += 1);
         let algorithms = Algorithm::ALL.to_vec();
         Self {
-            keys: Keys::new("i".into(), fetcher, shared, algorithms),
+            keys: Keys::new("i".into(), fetcher, shared, algorithms, observer),
             source,
             clock,
+            ended,
         }
     }
 
@@ -58,12 +63,13 @@ impl World {
 
     /// How often attempts ended changed, unchanged, failed.
     fn ended(&self) -> [u64; 3] {
-        self.keys.ended().map(|(_, count)| count)
+        *self.ended.lock().unwrap()
     }
 }
 
-fn keys_from(fetcher: Arc<dyn KeyFetcher>, clock: SharedClock) -> Keys {
-    Keys::new("i".into(), fetcher, clock, Algorithm::ALL.to_vec())
+fn unobserved(fetcher: Arc<dyn KeyFetcher>, clock: SharedClock) -> Keys {
+    let (algorithms, observer) = (Algorithm::ALL.to_vec(), RefreshObserver::default());
+    Keys::new("i".into(), fetcher, clock, algorithms, observer)
 }
 
 /// Lets every other task run until it waits.
@@ -385,7 +391,7 @@ async fn a_panic_in_a_fetch_holds_nobody_up() {
         }
     }
     let clock: SharedClock = clock();
-    let keys = keys_from(Arc::new(Panics), clock);
+    let keys = unobserved(Arc::new(Panics), clock);
     let error = keys.select(Algorithm::ES256, Some("k")).await.unwrap_err();
     let retry_after = MAX_BACKOFF;
     assert_eq!(error, TokenError::KeysUnavailable { retry_after });
@@ -415,7 +421,7 @@ async fn a_place_may_fix_the_time() {
     let (source, clock) = (ScriptedKeys::of(&[P256.jwk()]), clock());
     let shared: SharedClock = Arc::clone(&clock) as SharedClock;
     let fetcher = Arc::new(Local(Arc::clone(&source)));
-    let keys = keys_from(fetcher, shared);
+    let keys = unobserved(fetcher, shared);
     keys.refresh_if_due().await;
     clock.advance(Duration::from_secs(2));
     keys.refresh_if_due().await;

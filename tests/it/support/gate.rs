@@ -12,7 +12,7 @@ use hawkgate::config::{self, Address, LogFormat};
 use hawkgate::log::Logging;
 use tempfile::TempDir;
 
-use super::client::{Client, Http2Client, Request, Response};
+use super::client::{Client, Http2Client, Request, Response, within};
 
 /// Every log line of this process, of all tests together.
 #[derive(Clone, Debug, Default)]
@@ -145,6 +145,22 @@ impl Gate {
     pub(crate) async fn admin(&self, path: &str) -> Response {
         let mut client = Client::connect(&self.running.admin).await;
         client.request(&Request::get(path)).await.unwrap()
+    }
+
+    /// Waits until the sum of these samples is `count`: a request is counted when it is
+    /// over, which its caller may see a moment before.
+    pub(crate) async fn until_counted(&self, name: &str, labels: &[(&str, &str)], count: u32) {
+        let counting = async {
+            loop {
+                let sum = self.metrics().await.sum(name, labels);
+                assert!(sum <= f64::from(count), "{name} {labels:?} is {sum}");
+                if (sum - f64::from(count)).abs() < 0.5 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within(&format!("{name} {labels:?} to be {count}"), counting).await;
     }
 
     pub(crate) async fn metrics(&self) -> Samples {

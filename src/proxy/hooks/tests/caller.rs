@@ -91,22 +91,25 @@ impl Caller {
 }
 
 fn head(send: &Send) -> String {
-    let mut head = format!("{} {} HTTP/1.1\r\nHost: any\r\n", send.method, send.target);
+    let mut lines = vec![
+        format!("{} {} HTTP/1.1", send.method, send.target),
+        "Host: any".to_owned(),
+    ];
     for (name, value) in &send.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        lines.push(format!("{name}: {value}"));
     }
     if let Some(body) = &send.body {
-        head.push_str(&format!("x-length: {}\r\n", body.len()));
+        lines.push(format!("x-length: {}", body.len()));
         if send.chunked {
-            head.push_str("Transfer-Encoding: chunked\r\n");
+            lines.push("Transfer-Encoding: chunked".to_owned());
         } else {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            lines.push(format!("Content-Length: {}", body.len()));
         }
     }
     if send.expect {
-        head.push_str("Expect: 100-continue\r\n");
+        lines.push("Expect: 100-continue".to_owned());
     }
-    head + "\r\n"
+    lines.join("\r\n") + "\r\n\r\n"
 }
 
 async fn transmit(write: &mut OwnedWriteHalf, send: &Send, mut go: watch::Receiver<bool>) {
@@ -117,14 +120,14 @@ async fn transmit(write: &mut OwnedWriteHalf, send: &Send, mut go: watch::Receiv
         return;
     }
     for piece in body.chunks(PIECE) {
-        let sent = if send.chunked {
+        let written = if send.chunked {
             let framed = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
             write.write_all(&framed).await
         } else {
             write.write_all(piece).await
         };
         // The other side may have closed after its answer.
-        if sent.is_err() {
+        if written.is_err() {
             return;
         }
     }

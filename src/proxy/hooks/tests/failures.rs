@@ -165,7 +165,7 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
 async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeated() {
     let (noted, mut heads) = mpsc::unbounded_channel();
     // Each connection answers once and closes on the second request.
-    let stale = raw(move |_, mut tcp| {
+    let address = raw(move |_, mut tcp| {
         let noted = noted.clone();
         async move {
             read_head(&mut tcp).await;
@@ -175,7 +175,7 @@ async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeate
         }
     })
     .await;
-    let stage = Stage::with(|o| o.addresses = Some(vec![stale])).await;
+    let stage = Stage::with(|o| o.addresses = Some(vec![address])).await;
     let mut caller = stage.connect(false).await;
     let get = Send::get("/api/x");
     assert_eq!(caller.send(&get).await.status, 200);
@@ -243,18 +243,24 @@ async fn a_caller_that_goes_away_leaves_nothing_behind() {
         let mut stage = Stage::standard().await;
         let uploading = stalled_upload(&stage, http2).await;
         // Something of the body is kept by now, or will be.
-        while stage.budget.used() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until(|| stage.budget.used() > 0).await;
         drop(uploading);
         let outcome = stage.outcome().await;
         assert_eq!(outcome.ending, Ending::CallerGone);
         assert_eq!(outcome.code, 0);
         assert_eq!(stage.budget.used(), 0);
-        while stage.in_flight.load(Ordering::SeqCst) > 0 {
+        until(|| stage.in_flight.load(Ordering::SeqCst) == 0).await;
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
             tokio::task::yield_now().await;
         }
-    }
+    };
+    let in_time = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+    in_time.expect("never came about");
 }
 
 #[tokio::test]

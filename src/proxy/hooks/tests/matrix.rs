@@ -75,7 +75,7 @@ async fn matrix(caller_http2: bool, upstream_http2: bool) {
                     ..Send::post(body(size))
                 };
                 let healing = healed(&mut stage, &mut caller, &send, &what);
-                let limit = std::time::Duration::from_secs(60);
+                let limit = std::time::Duration::from_mins(1);
                 let in_time = tokio::time::timeout(limit, healing).await;
                 assert!(in_time.is_ok(), "{what}: hangs");
             }

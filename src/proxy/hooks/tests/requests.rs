@@ -322,8 +322,14 @@ async fn refusals_before_the_upstream_keep_the_connection_where_they_can() {
     assert_eq!((got.status, got.body.as_str()), (502, ""));
     assert_ne!(got.headers["content-length"], "0");
     stage.outcome().await;
-    *stage.script.fails.lock().unwrap() = false;
-    // Waiting callers may or may not send now: such a connection is not to be used again.
+    assert!(stage.upstream.take_seen().is_empty());
+}
+
+#[tokio::test]
+async fn who_waits_for_100_and_gets_a_refusal_loses_the_connection() {
+    // It may send the body now or not: nobody can tell what comes next.
+    let mut stage = Stage::with(|o| o.limits.body = Some(50_000)).await;
+    let mut caller = stage.connect(false).await;
     let waiting = Send {
         expect: true,
         ..Send::post(body(60_000))

@@ -1,6 +1,7 @@
 //! The proxy under test, with a scripted source of credentials.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub(super) struct Options {
     pub(super) read_timeout: Duration,
     /// Other addresses than the upstream's own.
     pub(super) addresses: Option<Vec<SocketAddr>>,
+    /// The host to verify, and by which CA file, if TLS is to be spoken.
+    pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
 }
 
 impl Default for Options {
@@ -92,6 +95,7 @@ impl Default for Options {
             },
             read_timeout: Duration::from_secs(30),
             addresses: None,
+            tls: None,
         }
     }
 }
@@ -187,7 +191,7 @@ impl Stage {
 
     /// The next request that has ended.
     pub(super) async fn outcome(&mut self) -> Outcome {
-        let waited = tokio::time::timeout(Duration::from_secs(60), self.outcomes.recv());
+        let waited = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv());
         waited.await.expect("a request never ended").unwrap()
     }
 }
@@ -209,18 +213,19 @@ fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> Source {
 
 fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
     let own = vec![upstream];
+    let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
     Route {
         name: "tc".into(),
         host: None,
         path: "/".into(),
         methods: None,
         upstream: Arc::new(Upstream {
-            tls: false,
-            host: "tc.example.com".into(),
+            tls: options.tls.is_some(),
+            host: host.into(),
             port: 8443,
             authority: HeaderValue::from_static("tc.example.com:8443"),
             signed_port: 443,
-            ca: None,
+            ca: options.tls.clone().and_then(|(_, ca)| ca),
             http2: options.http2,
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(5),

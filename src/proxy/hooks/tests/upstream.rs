@@ -47,7 +47,7 @@ pub(super) struct Upstream {
     pub(super) connections: AtomicUsize,
     /// Answers of its own, for single tests; asked when the signature is good.
     pub(super) special: Mutex<Option<Box<Answering>>>,
-    _tasks: Mutex<JoinSet<()>>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Upstream {
@@ -60,10 +60,10 @@ impl Upstream {
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             special: Mutex::default(),
-            _tasks: Mutex::default(),
+            tasks: Mutex::default(),
         });
         let serving = Arc::downgrade(&upstream);
-        upstream._tasks.lock().unwrap().spawn(async move {
+        upstream.tasks.lock().unwrap().spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
                 let Some(upstream) = serving.upgrade() else {
@@ -196,7 +196,7 @@ fn client_number(request: &Request<Incoming>) -> Option<usize> {
         Some(host) => host.to_str().ok()?.to_owned(),
         None => request.uri().authority()?.to_string(),
     };
-    let port = request.headers().get("x-forwarded-port")?;
+    let forwarded = request.headers().get("x-forwarded-port")?;
     let expected = Signer::new(&credentials(number))
         .unwrap()
         .authorization(&SignedRequest {
@@ -205,7 +205,7 @@ fn client_number(request: &Request<Incoming>) -> Option<usize> {
             method: request.method().as_str(),
             target: &target(request),
             host: authority.split(':').next()?,
-            port: port.to_str().ok()?.parse().ok()?,
+            port: forwarded.to_str().ok()?.parse().ok()?,
             payload_hash: None,
         })
         .unwrap();

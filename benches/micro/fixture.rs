@@ -1,0 +1,304 @@
+//! Keys, tokens, routes and crowds to measure with.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::signature::KeyPair as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hawkgate::clock::SystemClock;
+use hawkgate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use hawkgate::credential::{
+    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    SourceOptions, SwapRequest,
+};
+use hawkgate::gateway::Gateway;
+use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
+use hawkgate::secret::SecretString;
+use hawkgate::token::{
+    BearerToken, Caller, FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver,
+};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
+/// A usual Taskcluster path.
+pub(crate) const TARGET: &str = "/api/queue/v1/task/VGhpc0lzQVRhc2tJZA/status?continuationToken=1";
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// A JWKS document and a token good for an hour.
+pub(crate) fn token(algorithm: &str) -> (Vec<u8>, String) {
+    let (mut jwk, key, name) = match algorithm {
+        "RS256" => rsa(),
+        "ES256" => p256(),
+        _ => ed25519(),
+    };
+    jwk["kid"] = json!("k");
+    jwk["use"] = json!("sig");
+    #[allow(clippy::disallowed_methods)]
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock")
+        .as_secs();
+    let claims = json!({
+        "iss": "https://bench.example.com/", "aud": "bench", "sub": "somebody", "client_id": "bench",
+        "iat": now, "exp": now + 3600, "scope": "openid profile",
+    });
+    let mut header = Header::new(name);
+    header.typ = Some("at+jwt".into());
+    header.kid = Some("k".into());
+    let token = jsonwebtoken::encode(&header, &claims, &key).expect("a token");
+    (json!({ "keys": [jwk] }).to_string().into_bytes(), token)
+}
+
+fn rsa() -> (Value, EncodingKey, jsonwebtoken::Algorithm) {
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).expect("a key");
+    let public = pair.public_key();
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({
+        "kty": "RSA",
+        "n": part(public.modulus().big_endian_without_leading_zero()),
+        "e": part(public.exponent().big_endian_without_leading_zero()),
+    });
+    let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).expect("its encoding");
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        base64::engine::general_purpose::STANDARD.encode(der.as_ref())
+    );
+    let key = EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a signing key");
+    (jwk, key, jsonwebtoken::Algorithm::RS256)
+}
+
+fn p256() -> (Value, EncodingKey, jsonwebtoken::Algorithm) {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let point = pair.public_key_raw();
+    let jwk = json!({
+        "kty": "EC", "crv": "P-256",
+        "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
+    });
+    let key = EncodingKey::from_ec_der(&pair.serialize_der());
+    (jwk, key, jsonwebtoken::Algorithm::ES256)
+}
+
+fn ed25519() -> (Value, EncodingKey, jsonwebtoken::Algorithm) {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let jwk =
+        json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(pair.public_key_raw())});
+    let key = EncodingKey::from_ed_der(&pair.serialize_der());
+    (jwk, key, jsonwebtoken::Algorithm::EdDSA)
+}
+
+pub(crate) fn head_of(token: &str) -> HeaderMap {
+    let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a header");
+    HeaderMap::from_iter([(AUTHORIZATION, value)])
+}
+
+#[derive(Debug)]
+struct Fixed(Vec<u8>);
+
+#[async_trait]
+impl KeyFetcher for Fixed {
+    async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
+        Ok(FetchedKeys {
+            document: self.0.clone(),
+            max_age: None,
+        })
+    }
+}
+
+/// An issuer whose keys are there.
+pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
+    let config = OidcIssuer {
+        url: "https://bench.example.com/".into(),
+        keys: KeyLocation::Discovery,
+        audiences: vec!["bench".into()],
+        algorithms: Algorithm::ALL.to_vec(),
+        profile: Profile::Rfc9068,
+        leeway: Duration::from_secs(30),
+        clients: None,
+        subjects: None,
+        verified_max_age: Duration::from_secs(300),
+    };
+    let keys = Arc::new(Fixed(jwks.to_vec()));
+    let issuer = Issuer::oidc(
+        "bench".into(),
+        &config,
+        keys,
+        SystemClock::shared(),
+        1000,
+        RefreshObserver::default(),
+    );
+    issuer.warm_up().await;
+    Arc::new(issuer)
+}
+
+fn credentials() -> Credentials {
+    Credentials {
+        client_id: "project/bench".into(),
+        access_token: SecretString::from("no-secret-of-anybody-only-of-this-benchmark"),
+        certificate: None,
+        authorized_scopes: None,
+    }
+}
+
+pub(crate) fn signer() -> Signer {
+    Signer::new(&credentials()).expect("a signer")
+}
+
+#[derive(Debug)]
+struct Generous;
+
+#[async_trait]
+impl CredentialSource for Generous {
+    fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
+        Ok(())
+    }
+
+    async fn fetch(&self, _: &SwapRequest) -> Result<Issued, FetchError> {
+        Ok(Issued {
+            credential: Credential::Taskcluster {
+                client_id: "project/bench".into(),
+                signer: Box::new(signer()),
+            },
+            expires_at: None,
+        })
+    }
+}
+
+fn source(entries: u64) -> Arc<Source> {
+    let options = SourceOptions {
+        limits: CacheLimits {
+            max_entries: entries,
+            max_age: Duration::from_secs(3600),
+            refresh_ahead: Duration::from_secs(60),
+            refusals: Duration::from_secs(10),
+        },
+        timeout: Duration::from_secs(5),
+        concurrency: 32,
+    };
+    Arc::new(
+        Source::new(
+            "bench".into(),
+            Arc::new(Generous),
+            options,
+            SystemClock::shared(),
+        )
+        .expect("a source"),
+    )
+}
+
+/// `count` routes, of which one takes [`TARGET`].
+pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
+    let issuers: Vec<_> = issuer.into_iter().collect();
+    let source = source(1000);
+    let route = |at: usize| {
+        let path = if at == 0 {
+            "/api/".to_owned()
+        } else {
+            format!("/api/service{at}/v1/")
+        };
+        Arc::new(Route {
+            name: format!("route{at}").into(),
+            host: None,
+            path,
+            methods: None,
+            upstream: Arc::new(upstream()),
+            issuers: issuers.clone(),
+            source: Some(Arc::clone(&source)),
+            require_scopes: vec!["openid".into()],
+            anonymous: false,
+            workload_token: None,
+        })
+    };
+    Gateway {
+        routes: RouteTable::new((0..count).map(route).collect()),
+        clock: SystemClock::shared(),
+    }
+}
+
+fn upstream() -> Upstream {
+    let second = Duration::from_secs(1);
+    Upstream {
+        tls: true,
+        host: "tc.example.com".into(),
+        port: 443,
+        authority: HeaderValue::from_static("tc.example.com"),
+        signed_port: 443,
+        ca: None,
+        http2: false,
+        timeouts: UpstreamTimeouts {
+            connect: second,
+            read: second,
+            write: second,
+            idle: second,
+        },
+        addresses: ArcSwap::default(),
+        clock_offset: AtomicI64::new(0),
+    }
+}
+
+/// Many callers, each with an opaque token, all cached.
+pub(crate) struct Crowd {
+    source: Arc<Source>,
+    issuer: Arc<str>,
+    headers: Vec<HeaderMap>,
+}
+
+impl Crowd {
+    pub(crate) async fn of(size: usize) -> Self {
+        let crowd = Self {
+            source: source(size as u64 + 1000),
+            issuer: "opaque".into(),
+            headers: (0..size)
+                .map(|at| head_of(&format!("opaque-token-{at:032}")))
+                .collect(),
+        };
+        for at in 0..size {
+            crowd.hit(at).await;
+        }
+        crowd
+    }
+
+    /// Reads the header, looks up, signs.
+    pub(crate) async fn hit(&self, at: usize) -> String {
+        let bearer = BearerToken::from_headers(&self.headers[at])
+            .ok()
+            .flatten()
+            .expect("a bearer");
+        let request = SwapRequest {
+            caller: Caller::Delegated {
+                issuer: Arc::clone(&self.issuer),
+                digest: bearer.digest(),
+            },
+            bearer: Some(bearer),
+            scopes: None,
+            clock_offset: 0,
+        };
+        let leased = self.source.lease(&request).await.expect("a lease");
+        let Credential::Taskcluster { signer, .. } = leased.lease.credential() else {
+            unreachable!("the source gives no other")
+        };
+        let signed = SignedRequest {
+            at: hawkgate::clock::UnixMillis::from_secs(1_700_000_000),
+            nonce: &nonce(),
+            method: "GET",
+            target: TARGET,
+            host: "tc.example.com",
+            port: 443,
+            payload_hash: None,
+        };
+        signer.authorization(&signed).expect("a header")
+    }
+}

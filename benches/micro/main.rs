@@ -1,0 +1,136 @@
+//! What each step of the hot path costs by itself, and what a million cached identities
+//! change. `cargo bench --bench micro`; the last figures are printed beside their target.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark stops at the first surprise, and prints"
+)]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
+
+mod fixture;
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use hawkgate::clock::{Clock, SystemClock};
+use hawkgate::gateway::Head;
+use hawkgate::hawk::{SignedRequest, nonce};
+use hawkgate::token::{BearerToken, authenticate};
+use http::Method;
+
+use fixture::{Crowd, TARGET, gateway, head_of, issuer, runtime, signer, token};
+
+fn routes(c: &mut Criterion) {
+    let gateway = gateway(100, None);
+    c.bench_function("route match, 100 routes", |b| {
+        b.iter(|| {
+            gateway.routes.find(
+                black_box("tc.example.com:443"),
+                black_box(TARGET),
+                &Method::GET,
+            )
+        });
+    });
+}
+
+fn verification(c: &mut Criterion) {
+    let runtime = runtime();
+    for algorithm in ["RS256", "ES256", "EdDSA"] {
+        let (jwks, token) = token(algorithm);
+        let headers = head_of(&token);
+        c.bench_function(&format!("verify {algorithm}, cold"), |b| {
+            b.iter_batched(
+                || runtime.block_on(issuer(&jwks)),
+                |issuer| {
+                    let bearer = BearerToken::from_headers(&headers)
+                        .ok()
+                        .flatten()
+                        .expect("a bearer");
+                    runtime
+                        .block_on(authenticate(&bearer, &[issuer]))
+                        .expect("a good token")
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    let (jwks, token) = token("RS256");
+    let (issuer, headers) = (runtime.block_on(issuer(&jwks)), head_of(&token));
+    let issuers = [issuer];
+    c.bench_function("verify, cached", |b| {
+        b.iter(|| {
+            let bearer = BearerToken::from_headers(black_box(&headers))
+                .ok()
+                .flatten()
+                .expect("a bearer");
+            runtime
+                .block_on(authenticate(&bearer, &issuers))
+                .expect("a good token")
+        });
+    });
+}
+
+fn hawk(c: &mut Criterion) {
+    let signer = signer();
+    let clock = SystemClock::shared();
+    c.bench_function("Hawk header", |b| {
+        b.iter(|| {
+            signer.authorization(&SignedRequest {
+                at: clock.now(),
+                nonce: &nonce(),
+                method: "GET",
+                target: black_box(TARGET),
+                host: "tc.example.com",
+                port: 443,
+                payload_hash: None,
+            })
+        });
+    });
+}
+
+fn admission(c: &mut Criterion) {
+    let runtime = runtime();
+    let (jwks, token) = token("RS256");
+    let gateway = gateway(10, Some(runtime.block_on(issuer(&jwks))));
+    let headers = head_of(&token);
+    let admit = || {
+        let head = Head {
+            method: &Method::GET,
+            host: "tc.example.com",
+            target: TARGET,
+            headers: &headers,
+        };
+        let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
+        gateway
+            .sign(&admission, &Method::GET, TARGET)
+            .expect("a header")
+    };
+    admit();
+    c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
+}
+
+/// The whole hit of an opaque token: read the header, look up, sign.
+fn crowds(c: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = c.benchmark_group("hit among cached identities");
+    for size in [100, 1_000_000] {
+        let crowd = runtime.block_on(Crowd::of(size));
+        let mut order = 0usize;
+        group.bench_function(size.to_string(), |b| {
+            b.iter(|| {
+                // A stride that visits everybody in no order that a cache line could guess.
+                order = (order + 611_953) % size;
+                runtime.block_on(crowd.hit(order))
+            });
+        });
+    }
+    group.finish();
+    println!("target: the second at most 1.2 times the first");
+}
+
+criterion_group!(benches, routes, verification, hawk, admission, crowds);
+criterion_main!(benches);

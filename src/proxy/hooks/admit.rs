@@ -1,0 +1,127 @@
+//! Before anything goes upstream: the head, the route and the caller, the body's limits.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Version, header};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::{Hooks, answer};
+use crate::config::Limits;
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::{Admission, Head, Refused};
+use crate::proxy::context::Context;
+use crate::proxy::replay::{BodyLimits, Replay};
+use crate::proxy::{guard, translate};
+
+/// How long the rest of a body may take to arrive after an early answer, before the
+/// connection is given up.
+const DRAIN: Duration = Duration::from_secs(10);
+
+impl Hooks {
+    /// Admits the request, and from then on keeps its body for a replay.
+    pub(super) async fn admit(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+    ) -> Result<(), Rejection> {
+        context.request_id = self.request_id(&session.req_header().headers);
+        let (limits, checked) = {
+            let limits = self.limits.load();
+            let checked = check_head(session.req_header(), &limits);
+            (BodyLimits::from(&**limits), checked)
+        };
+        prepare(session, &limits);
+        checked?;
+        match decide(context, session.req_header()).await? {
+            Ok(admission) => context.admission = Some(admission),
+            Err(mut refused) => {
+                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
+                context.refused = Some(refused);
+                return Err(rejection);
+            }
+        }
+        // Not needed any more, and each attempt begins with a copy of this head.
+        session
+            .req_header_mut()
+            .remove_header(&header::AUTHORIZATION);
+        self.keep_body(session, context, limits)
+    }
+
+    fn keep_body(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        limits: BodyLimits,
+    ) -> Result<(), Rejection> {
+        if session.is_body_empty() {
+            return Ok(());
+        }
+        let announced = answer::content_length(&session.req_header().headers);
+        if let (Some(limit), Some(length)) = (limits.body, announced)
+            && length > limit
+        {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        context.replay = Some(Replay::begin(session, limits, &self.budget, announced));
+        Ok(())
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> String {
+        if let Some(id) = translate::request_id(headers) {
+            return id.to_owned();
+        }
+        let mut id = String::with_capacity(24);
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        // Writing to a String does not fail.
+        let _ = write!(id, "{:x}-{serial:x}", self.serial_start);
+        id
+    }
+}
+
+async fn decide(
+    context: &Context,
+    head: &RequestHeader,
+) -> Result<Result<Admission, Box<Refused>>, Rejection> {
+    let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
+        return Err(Reason::BadRequest.into());
+    };
+    let head = Head {
+        method: &head.method,
+        host,
+        target,
+        headers: &head.headers,
+    };
+    Ok(context.gateway.admit(head).await)
+}
+
+fn prepare(session: &mut Session, limits: &BodyLimits) {
+    session.set_read_timeout(Some(limits.timeout));
+    session.set_write_timeout(Some(limits.timeout));
+    session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
+}
+
+/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
+/// look at a head. What is signed and routed is the target as it stands, so it must be one.
+fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
+    if head.version == Version::HTTP_2 {
+        guard::check_head(head, &limits.into())?;
+    }
+    let target = head.raw_path();
+    let origin_form = target.first() == Some(&b'/');
+    let server_wide = target == b"*" && head.method == Method::OPTIONS;
+    if !head.raw_path_is_utf8() || !(origin_form || server_wide) {
+        return Err(Reason::BadRequest.into());
+    }
+    Ok(())
+}
+
+/// `Host`, or `:authority` where there is none.
+fn host(head: &RequestHeader) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(header::HOST)?.to_str().ok(),
+    }
+}

@@ -1,0 +1,102 @@
+//! The README tells the truth about the closed sets that users build on.
+
+use hawkgate::clock::UnixMillis;
+use hawkgate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction};
+use hawkgate::gateway::rejection::Reason;
+use hawkgate::metrics::{Metrics, Names, Watched};
+
+fn readme() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn every_reason_is_in_the_readme_with_its_status() {
+    let readme = readme();
+    for reason in Reason::ALL {
+        let row = format!("| `{}` | {} |", reason.label(), reason.status().as_u16());
+        assert!(readme.contains(&row), "README lacks {row}");
+    }
+    let rows = readme.lines().filter(|l| {
+        l.starts_with("| `")
+            && l.split('|')
+                .nth(2)
+                .is_some_and(|s| s.trim().parse::<u16>().is_ok())
+    });
+    assert_eq!(
+        rows.count(),
+        Reason::ALL.len(),
+        "README has a reason too many"
+    );
+}
+
+#[test]
+fn every_metric_is_in_the_readme_and_none_is_invented() {
+    let metrics = Metrics::new("1", "r").unwrap();
+    let names = Names {
+        routes: vec!["r".into()],
+        issuers: vec!["i".into()],
+        sources: vec!["s".into()],
+    };
+    let mut watched = Watched::default();
+    watched.cache_entries(&"s".into(), || 1);
+    watched.jwks_age(&"i".into(), || Some(std::time::Duration::ZERO));
+    metrics.configure(&names, watched, UnixMillis(0));
+    let text = metrics.render().unwrap();
+    let exported: std::collections::BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE hawkgate_"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let readme = readme();
+    for name in &exported {
+        assert!(
+            readme.contains(&format!("| `hawkgate_{name}` |")),
+            "README lacks hawkgate_{name}"
+        );
+    }
+    for line in readme.lines() {
+        if let Some(rest) = line.strip_prefix("| `hawkgate_") {
+            let name = rest.split('`').next().unwrap();
+            let lazy = [
+                "requests_total",
+                "jwks_refreshes_total",
+                "upstream_unauthorized_total",
+            ];
+            assert!(
+                exported.contains(name) || lazy.contains(&name),
+                "nothing exports hawkgate_{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn label_values_in_the_readme_are_those_of_the_code() {
+    let readme = readme();
+    let row = |metric: &str| {
+        let start = format!("| `{metric}` |");
+        readme
+            .lines()
+            .find(|l| l.starts_with(&start))
+            .unwrap()
+            .to_owned()
+    };
+    let said = |metric: &str, labels: Vec<&str>| {
+        for label in labels {
+            assert!(row(metric).contains(label), "{metric} lacks {label}");
+        }
+    };
+    said(
+        "hawkgate_requests_total",
+        Ending::ALL.iter().map(|l| l.label()).collect(),
+    );
+    said(
+        "hawkgate_credential_cache_lookups_total",
+        Lookup::ALL.iter().map(|l| l.label()).collect(),
+    );
+    said(
+        "hawkgate_upstream_unauthorized_total",
+        UnauthorizedAction::ALL.iter().map(|l| l.label()).collect(),
+    );
+}
