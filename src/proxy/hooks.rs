@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -127,6 +128,22 @@ impl ProxyHttp for Hooks {
             Ok(()) => Ok(false),
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
+    }
+
+    /// A body may end with an empty piece (an HTTP/2 caller's empty DATA frame). pingora
+    /// would write it as a chunk of length 0 and then the last chunk as well: two ends, of
+    /// which the upstream takes the second for the beginning of the next request.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end_of_stream: bool,
+        _context: &mut Context,
+    ) -> Result<()> {
+        if end_of_stream && piece.as_ref().is_some_and(Bytes::is_empty) {
+            *piece = None;
+        }
+        Ok(())
     }
 
     async fn upstream_peer(

@@ -451,3 +451,21 @@ fn request_of(request: &http::Request<hyper::body::Incoming>) -> http::Request<(
     }
     own
 }
+
+#[tokio::test]
+async fn a_body_that_ends_with_an_empty_frame_ends_once() {
+    // Two ends would make the upstream read the second as the next request: hyper answers
+    // that with 400 and closes, so a second connection shows it.
+    let stage = Stage::standard().await;
+    let mut caller = stage.connect(true).await;
+    for round in 0..20 {
+        let chunked = Send {
+            chunked: true,
+            ..Send::post(body(1000))
+        };
+        for send in [&Send::get("/api/x"), &chunked] {
+            assert_eq!(caller.send(send).await.status, 200, "round {round}");
+        }
+    }
+    assert_eq!(stage.upstream.connections.load(Ordering::SeqCst), 1);
+}
