@@ -167,7 +167,10 @@ mod tests {
     #[test]
     fn reads_http_dates() {
         let date = "Fri, 20 Nov 2026 19:10:09 GMT";
-        assert_eq!(UnixMillis::from_http_date(date), Some(UnixMillis::from_secs(1_795_201_809)));
+        assert_eq!(
+            UnixMillis::from_http_date(date),
+            Some(UnixMillis::from_secs(1_795_201_809))
+        );
         assert_eq!(UnixMillis::from_http_date("soon"), None);
     }
 

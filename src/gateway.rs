@@ -225,8 +225,8 @@ impl Admission {
             }
             Err(unauthenticated) => {
                 self.verification = Some(unauthenticated.error.label());
-                self.suspect = unauthenticated.issuer.clone();
-                return Err(unauthenticated.into());
+                self.suspect = unauthenticated.issuer;
+                return Err(unauthenticated.error.into());
             }
         }
         self.bearer = Some(bearer);

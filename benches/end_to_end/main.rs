@@ -16,6 +16,7 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::format_collect,
     reason = "a benchmark measures real time, prints, and stops at the first surprise"
 )]
 
@@ -75,7 +76,7 @@ async fn measure(options: &Options) {
             };
             let before = variant.process.cpu();
             let run = load::run(variant.target(), options.connections, length).await;
-            let cpu = variant.process.cpu() - before;
+            let cpu = variant.process.cpu().saturating_sub(before);
             if round > 0 {
                 report.add(variant.name, Figures::of(&run, cpu, length));
             }

@@ -99,7 +99,7 @@ impl Report {
         }
         println!("\n{:<58} {:>9} {:>9}", "target", "wanted", "measured");
         let line = |what: &str, wanted: &str, measured: String| {
-            println!("{what:<58} {wanted:>9} {measured:>9}")
+            println!("{what:<58} {wanted:>9} {measured:>9}");
         };
         let shown = |ratio: Option<f64>| ratio.map_or("no nginx".into(), |r| format!("{r:.2}"));
         line(

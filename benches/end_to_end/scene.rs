@@ -61,22 +61,16 @@ impl Scene {
             .map(PathBuf::from)
             .find(|p| p.exists());
         let upstream = free_port();
-        let upstream_process = match &nginx {
-            Some(nginx) => Some(start_nginx(
-                nginx,
-                dir.path(),
-                "upstream",
-                upstream,
-                &upstream_server(upstream),
-            )),
-            None => {
-                eprintln!(
-                    "nginx is not installed: no ratio to it. Debian: apt-get install nginx-light"
-                );
-                tokio::spawn(rust_upstream(upstream));
-                None
-            }
-        };
+        let upstream_process = nginx.as_ref().map(|nginx| {
+            let server = upstream_server(upstream);
+            start_nginx(nginx, dir.path(), "upstream", upstream, &server)
+        });
+        if upstream_process.is_none() {
+            eprintln!(
+                "nginx is not installed: no ratio to it. Debian: apt-get install nginx-light"
+            );
+            tokio::spawn(rust_upstream(upstream));
+        }
         wait_for(upstream).await;
         let release = target_dir().join("release");
         let mut scene = Self {

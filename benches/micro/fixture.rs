@@ -129,7 +129,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,
-        verified_max_age: Duration::from_secs(300),
+        verified_max_age: Duration::from_mins(5),
     };
     let keys = Arc::new(Fixed(jwks.to_vec()));
     let issuer = Issuer::oidc(
@@ -181,8 +181,8 @@ fn source(entries: u64) -> Arc<Source> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
-            max_age: Duration::from_secs(3600),
-            refresh_ahead: Duration::from_secs(60),
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(10),
         },
         timeout: Duration::from_secs(5),

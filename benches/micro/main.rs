@@ -16,7 +16,7 @@ mod fixture;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use hawkgate::clock::{Clock, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::gateway::Head;
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, authenticate};

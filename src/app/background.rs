@@ -72,11 +72,10 @@ async fn read(token: &Arc<WorkloadToken>, said: &mut Option<String>) {
         Err(error) => Some(error.to_string()),
     };
     if problem != *said {
-        match &problem {
-            Some(problem) => {
-                tracing::warn!(%problem, "no workload token; the one read before stays")
-            }
-            None => tracing::info!(file = %token.file().display(), "the workload token is there"),
+        if let Some(problem) = &problem {
+            tracing::warn!(%problem, "no workload token; the one read before stays");
+        } else {
+            tracing::info!(file = %token.file().display(), "the workload token is there");
         }
         *said = problem;
     }

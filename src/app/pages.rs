@@ -63,7 +63,8 @@ impl AdminPages for Pages {
 
 fn without_keys(issuers: &[Arc<Issuer>]) -> String {
     let missing = issuers.iter().filter(|i| !has_keys(i));
-    missing
-        .map(|i| format!("issuer {}: no usable keys yet\n", i.name()))
-        .collect()
+    let lines: Vec<String> = missing
+        .map(|i| format!("issuer {}: no usable keys yet", i.name()))
+        .collect();
+    lines.join("\n")
 }

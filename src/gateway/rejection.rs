@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::outcome::{Label, labels};
 use crate::clock::UnixMillis;
-use crate::token::{TokenError, Unauthenticated};
+use crate::token::TokenError;
 
 labels! {
     /// The closed set behind `X-Hawkgate-Error`; documented in the README.
@@ -287,12 +287,6 @@ impl From<TokenError> for Rejection {
             rejection.retry_after = Some(retry_after);
         }
         rejection
-    }
-}
-
-impl From<Unauthenticated> for Rejection {
-    fn from(unauthenticated: Unauthenticated) -> Self {
-        unauthenticated.error.into()
     }
 }
 
