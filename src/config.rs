@@ -1,4 +1,4 @@
-//! The configuration file: each section as written ([`reader::Section`]) → resolved (plain
+//! The configuration file: each section as written (`reader::Section`) → resolved (plain
 //! data, [`Config`]), every error listed. Of the rest of the house it knows only pure rules:
 //! what a clientId, a scope and a name's template may be.
 //!

@@ -1,8 +1,8 @@
 //! Logs on stderr: one line an event, one access line a request, never a secret.
 //!
-//! Lines go through a bounded buffer to a thread of their own ([`sink`]), so that a slow
+//! Lines go through a bounded buffer to a thread of their own (`sink`), so that a slow
 //! stderr costs lines, never requests. What other crates log is capped at `warn`, and
-//! pingora's texts are withheld, because they quote heads and bodies ([`bridge`]).
+//! pingora's texts are withheld, because they quote heads and bodies (`bridge`).
 
 mod access;
 mod bridge;
