@@ -1,17 +1,20 @@
 //! The decisions: which route, who calls, with what credential, and what to do about a
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
+pub mod fields;
 pub mod outcome;
 mod path;
 mod recovery;
 pub mod rejection;
 pub mod route;
+pub mod rule;
 
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
 use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
@@ -20,6 +23,7 @@ use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
+use rule::{RequestFacts, Ruling};
 
 /// Everything that one configuration means, ready to decide. Immutable but for caches;
 /// swapped whole on reload.
@@ -29,6 +33,9 @@ pub struct Gateway {
     pub routes: RouteTable,
     /// The clock in use.
     pub clock: SharedClock,
+    /// Every header that any rule sets: the caller's own copies go on every route, or an
+    /// upstream that believes them could be lied to.
+    pub rule_headers: Vec<HeaderName>,
 }
 
 /// What of a request's head decides.
@@ -40,8 +47,23 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization` only.
+    /// For `Authorization`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
+    /// The connected peer, where it has an address.
+    pub peer: Option<IpAddr>,
+}
+
+impl<'a> Head<'a> {
+    /// What rules can know of it; `host` is [`route::host_name`] of this head's.
+    fn facts(&self, host: &'a str) -> RequestFacts<'a> {
+        RequestFacts {
+            method: self.method.as_str(),
+            host,
+            path: path::without_query(self.target),
+            user_agent: rule::facts::user_agent(self.headers),
+            address: self.peer,
+        }
+    }
 }
 
 /// Leave to go upstream: the route, who calls, and the credential on loan.
@@ -58,6 +80,7 @@ pub struct Admission {
     bearer: Option<BearerToken>,
     /// The issuer whose rules the token broke.
     suspect: Option<Arc<str>>,
+    ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
     corrected_clock: bool,
     replaced_credential: bool,
@@ -76,6 +99,8 @@ pub struct Refused {
     pub verification: Option<&'static str>,
     /// The result of the credential lookup, if one took place.
     pub lookup: Option<Lookup>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -121,6 +146,7 @@ impl Gateway {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
+        admission.judge(head)?;
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either.
         if hawk::bewit::has_bewit(head.target) {
@@ -203,6 +229,7 @@ impl Admission {
             lookup: None,
             bearer: None,
             suspect: None,
+            ruling: None,
             lease: None,
             corrected_clock: false,
             replaced_credential: false,
@@ -236,6 +263,21 @@ impl Admission {
         Ok(())
     }
 
+    /// Asks the route's rules, if there are any.
+    fn judge(&mut self, head: Head<'_>) -> Result<(), Rejection> {
+        let Some(rules) = &self.route.rules else {
+            return Ok(());
+        };
+        let host = route::host_name(head.host);
+        let ruling = rules.decide(&self.caller, head.facts(&host));
+        self.ruling.insert(ruling).permits()
+    }
+
+    /// The rule that let this request pass, and what it sets upstream.
+    pub fn ruling(&self) -> Option<&Ruling> {
+        self.ruling.as_deref()
+    }
+
     async fn lease(&mut self) -> Result<(), Rejection> {
         let Some(source) = self.route.source.clone() else {
             return Ok(());
@@ -262,7 +304,7 @@ impl Admission {
         SwapRequest {
             caller: self.caller.clone(),
             bearer: self.bearer.clone(),
-            scopes: None,
+            scopes: self.ruling.as_ref().and_then(|r| r.scopes()).cloned(),
             clock_offset: self.route.upstream.clock_offset(),
         }
     }
@@ -273,6 +315,7 @@ impl Admission {
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,
+            rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
             rejection,
         }
     }
@@ -286,6 +329,7 @@ impl Refused {
             issuer: None,
             verification: None,
             lookup: None,
+            rule: None,
         }
     }
 }

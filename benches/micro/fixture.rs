@@ -220,11 +220,13 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            rules: None,
         })
     };
     Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
         clock: SystemClock::shared(),
+        rule_headers: vec![],
     }
 }
 

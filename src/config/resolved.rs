@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::credential::CacheLimits;
 use crate::gateway::route::UpstreamTimeouts;
+use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
@@ -23,6 +24,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
+    /// `[[rule]]`, in file order.
+    pub rules: Vec<Rule>,
     /// `[limits]`
     pub limits: Limits,
     /// `[cache]`
@@ -270,6 +273,32 @@ pub struct Route {
     /// The file whose token stands in when the caller sends none. Every listener is loopback
     /// or a Unix socket then: checked.
     pub workload_token: Option<PathBuf>,
+}
+
+/// `[[rule]]`
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Unique among rules.
+    pub name: Arc<str>,
+    /// A CEL expression that compiles.
+    pub when: String,
+    /// What happens when it matches.
+    pub effect: Effect,
+    /// Narrows what the source would give; `Some([])` is no scopes.
+    pub scopes: Option<Vec<String>>,
+    /// Headers that a rule may set, each with an expression that compiles.
+    pub headers: Vec<(String, String)>,
+    /// Indices into [`Config::routes`]; every route when `None`.
+    pub routes: Option<Vec<usize>>,
+}
+
+impl Rule {
+    /// Whether it concerns the route with this index.
+    pub fn concerns(&self, route: usize) -> bool {
+        self.routes
+            .as_ref()
+            .is_none_or(|routes| routes.contains(&route))
+    }
 }
 
 /// The upstream of a route.

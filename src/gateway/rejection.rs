@@ -60,6 +60,8 @@ labels! {
         TokenRefused = "token_refused",
         /// It lacks a scope that the route requires.
         InsufficientScope = "insufficient_scope",
+        /// A rule refuses it, or no rule of the route matches.
+        RuleDenied = "rule_denied",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
         /// The issuer's keys were never had.
@@ -163,6 +165,7 @@ impl Reason {
             Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::RuleDenied => row(403, "InsufficientScopes", Error("insufficient_scope"), "The rules of this gateway do not allow this request."),
             Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),

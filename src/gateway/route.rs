@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
 use super::path;
+use super::rule::Rules;
 use crate::credential::Source;
 use crate::token::{Issuer, WorkloadToken};
 
@@ -82,6 +83,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token that stands in when the caller sends none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// Which requests pass; `None` where no rule concerns this route.
+    pub rules: Option<Rules>,
 }
 
 impl Route {
@@ -170,7 +173,7 @@ impl RouteTable {
 
 /// The name in a Host header: no port, no final dot, lower case. Allocates only when it
 /// has capitals.
-fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
+pub(super) fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
     let name = if let Some(rest) = host.strip_prefix('[') {
         rest.split_once(']').map_or(rest, |(name, _)| name)
     } else {
@@ -226,6 +229,7 @@ pub(super) mod tests {
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
+            rules: None,
         }
     }
 

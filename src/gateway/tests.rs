@@ -93,6 +93,7 @@ fn stage(script: Script) -> Stage {
         gateway: Gateway {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
             clock,
+            rule_headers: vec![],
         },
         script,
     }
@@ -105,6 +106,7 @@ impl Stage {
             host: "any",
             target,
             headers: &HeaderMap::new(),
+            peer: None,
         };
         self.gateway.admit(head).await
     }
@@ -341,6 +343,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
     Gateway {
         routes: RouteTable::new(vec![Arc::new(route)]),
         clock,
+        rule_headers: vec![],
     }
 }
 
@@ -363,6 +366,7 @@ async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box
         host: "any",
         target: "/x",
         headers: &headers,
+        peer: None,
     };
     gateway.admit(head).await
 }

@@ -18,6 +18,9 @@ const WALLS: &[(&str, &[&str])] = &[
 /// templates, scopes and lifetimes that it checks: leaves, wherever they stand.
 const LEAVES: &[&str] = &[
     "gateway::route::UpstreamTimeouts",
+    "gateway::rule::Effect",
+    "gateway::rule::Expression",
+    "gateway::rule::header_name",
     "credential::CacheLimits",
     "credential::mint::NameTemplate",
     "credential::mint::TemplateError",

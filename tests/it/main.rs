@@ -13,5 +13,6 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod rules;
 mod support;
 mod swap;

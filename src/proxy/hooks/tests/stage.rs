@@ -125,6 +125,7 @@ impl Stage {
                 source(&script, &clock),
             ))]),
             clock: clock.clone(),
+            rule_headers: vec![],
         });
         let limits = options.limits.clone();
         let budget = Budget::new(limits.replay_memory);
@@ -241,6 +242,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        rules: None,
     }
 }
 
