@@ -90,7 +90,7 @@ impl Value for Headers {
         };
         let mut headers: Vec<(String, Source)> = Vec::new();
         let mut complete = true;
-        for (key, value) in entries.iter() {
+        for (key, value) in entries {
             let written = key.get_ref().as_ref();
             let at = at.key(written, key.span());
             let name = match header_name(written) {

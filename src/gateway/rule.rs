@@ -154,7 +154,7 @@ pub type Held = Result<bool, Fault>;
 pub struct Rules {
     /// Unique in this process, so that no ruling outlives the rules that it came from.
     id: u64,
-    rules: Vec<Arc<Rule>>,
+    ordered: Vec<Arc<Rule>>,
     claims: Claims,
     reads_request: bool,
     reads_path: bool,
@@ -177,13 +177,13 @@ impl Rules {
             reads_request,
             reads_path,
             claims,
-            rules,
+            ordered: rules,
         })
     }
 
     /// In order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.iter()
+        self.ordered.iter()
     }
 
     /// Whether two requests with one token can be judged differently.
@@ -254,7 +254,7 @@ impl Rules {
             return Ruling::deny(None, Reason::RuleDenied, cause);
         }
         let mut failed = None;
-        for rule in &self.rules {
+        for rule in &self.ordered {
             let held = rule.when.holds(facts);
             watch(rule, &held);
             match (held, rule.effect) {

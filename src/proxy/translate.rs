@@ -62,11 +62,9 @@ pub(super) fn rule_headers(
     }
     let is_reserved = |name: &HeaderName| {
         let name = name.as_str();
-        let same = |r: &HeaderName| match name.contains('_') {
-            true => name.replace('_', "-") == r.as_str(),
-            false => name == r.as_str(),
-        };
-        reserved.iter().any(same)
+        let dashed = name.contains('_').then(|| name.replace('_', "-"));
+        let name = dashed.as_deref().unwrap_or(name);
+        reserved.iter().any(|r| r.as_str() == name)
     };
     let copies: Vec<_> = head
         .headers

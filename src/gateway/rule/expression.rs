@@ -197,16 +197,15 @@ impl Expression {
     fn fault(&self, error: &ExecutionError) -> Fault {
         use ExecutionError as E;
         Fault::Failed(match error {
-            E::NoSuchKey(name) if self.source.contains(name.as_str()) => {
+            E::NoSuchKey(name) | E::UndeclaredReference(name)
+                if self.source.contains(name.as_str()) =>
+            {
                 format!("there is no {name:?}")
             }
             E::NoSuchKey(_) => "there is no such key".into(),
             E::NoSuchOverload(call) => {
                 let types = call.argument_types().join(", ");
                 format!("{} does not work on ({types})", call.function())
-            }
-            E::UndeclaredReference(name) if self.source.contains(name.as_str()) => {
-                format!("there is no {name:?}")
             }
             E::UnexpectedType { want, .. } => format!("a value is not of type {want}"),
             E::ValuesNotComparable(..) => "two values cannot be compared".into(),

@@ -271,7 +271,7 @@ impl Survey {
     }
 
     fn call(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), Objection> {
-        self.check_function(id, call)?;
+        check_function(id, call)?;
         if call.func_name == "matches" {
             return self.matches(id, call, place);
         }
@@ -286,49 +286,6 @@ impl Survey {
             self.node(target, place)?;
         }
         self.nodes(&mut call.args, place)
-    }
-
-    fn check_function(&self, id: u64, call: &CallExpr) -> Result<(), Objection> {
-        let name = call.func_name.as_str();
-        let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
-        if is_operator && call.target.is_none() {
-            return Ok(());
-        }
-        let known: &[(&str, usize)] = match call.target {
-            Some(_) => &METHODS,
-            None => &FUNCTIONS,
-        };
-        let written = |name: &str| match call.target {
-            Some(_) => format!("x.{name}(…)"),
-            None => format!("{name}(…)"),
-        };
-        match known.iter().find(|(known, _)| *known == name) {
-            Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
-            Some((_, arguments)) => {
-                let problem = format!("{} takes {arguments} arguments", written(name));
-                return objection(id, problem, format!("{} are written", call.args.len()));
-            }
-            None => {}
-        }
-        if ["map", "optMap", "optFlatMap"].contains(&name) {
-            return no_map(id);
-        }
-        let names = METHODS.iter().chain(&FUNCTIONS).map(|(name, _)| *name);
-        let remedy = match nearest(name, names.chain(MACROS)) {
-            Some(meant) if known.iter().any(|(k, _)| *k == meant) => {
-                format!("did you mean {}?", written(meant))
-            }
-            Some(meant) => format!("did you mean {meant}, with the right arguments?"),
-            None => {
-                let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(MACROS).collect();
-                format!("there are {}", names.join(", "))
-            }
-        };
-        objection(
-            id,
-            format!("there is no function {}", written(name)),
-            remedy,
-        )
     }
 
     /// A pattern that is compiled at load: so it must be there then. What it is matched
@@ -391,6 +348,50 @@ impl Survey {
         self.variables.truncate(before);
         Ok(())
     }
+}
+
+/// Every function is known, and called as it wants to be.
+fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> {
+    let name = call.func_name.as_str();
+    let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
+    if is_operator && call.target.is_none() {
+        return Ok(());
+    }
+    let known: &[(&str, usize)] = match call.target {
+        Some(_) => &METHODS,
+        None => &FUNCTIONS,
+    };
+    let written = |name: &str| match call.target {
+        Some(_) => format!("x.{name}(…)"),
+        None => format!("{name}(…)"),
+    };
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
+        Some((_, arguments)) => {
+            let problem = format!("{} takes {arguments} arguments", written(name));
+            return objection(id, problem, format!("{} are written", call.args.len()));
+        }
+        None => {}
+    }
+    if ["map", "optMap", "optFlatMap"].contains(&name) {
+        return no_map(id);
+    }
+    let names = METHODS.iter().chain(&FUNCTIONS).map(|(name, _)| *name);
+    let remedy = match nearest(name, names.chain(MACROS)) {
+        Some(meant) if known.iter().any(|(k, _)| *k == meant) => {
+            format!("did you mean {}?", written(meant))
+        }
+        Some(meant) => format!("did you mean {meant}, with the right arguments?"),
+        None => {
+            let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(MACROS).collect();
+            format!("there are {}", names.join(", "))
+        }
+    };
+    objection(
+        id,
+        format!("there is no function {}", written(name)),
+        remedy,
+    )
 }
 
 fn no_map(id: u64) -> Result<(), Objection> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::gateway::outcome::Label as _;
 use crate::token::{BearerToken, VerifiedToken};
 
 const REQUEST: RequestFacts<'static> = RequestFacts {
@@ -54,8 +55,6 @@ fn judged(rules: &Rules, caller: &Caller, request: RequestFacts<'_>) -> (String,
     };
     (ruling.rule.as_deref().unwrap_or_default().to_owned(), cause)
 }
-
-use crate::gateway::outcome::Label as _;
 
 #[test]
 fn the_first_that_matches_decides() {
@@ -256,7 +255,7 @@ fn who_watches_sees_what_was_asked() {
     ]);
     let mut seen = Vec::new();
     rules.judge(&dev(), REQUEST, |rule, held| {
-        seen.push((rule.name.to_string(), held.clone().ok()))
+        seen.push((rule.name.to_string(), held.clone().ok()));
     });
     let expected = [("a", Some(false)), ("b", None), ("c", Some(true))];
     assert_eq!(seen, expected.map(|(name, held)| (name.to_owned(), held)));
