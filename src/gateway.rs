@@ -55,7 +55,7 @@ pub struct Head<'a> {
 
 impl<'a> Head<'a> {
     /// What rules can know of it; `host` is [`route::host_name`] of this head's.
-    fn facts(&self, host: &'a str) -> RequestFacts<'a> {
+    pub fn facts(&self, host: &'a str) -> RequestFacts<'a> {
         RequestFacts {
             method: self.method.as_str(),
             host,
@@ -120,6 +120,19 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+        let mut admission = self.assess(head).await?;
+        match Self::lease(&mut admission, head).await {
+            Ok(()) => Ok(admission),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
+        }
+    }
+
+    /// As [`Gateway::admit`], but for the credential, which is not asked for: leave to go
+    /// upstream unsigned.
+    ///
+    /// # Errors
+    /// With the refusal to send, and what was known by then.
+    pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
         let route = match self.routes.find(head.host, head.target, head.method) {
             Ok(route) => Arc::clone(route),
             Err(reason) => {
@@ -131,22 +144,22 @@ impl Gateway {
             }
         };
         let mut admission = Admission::to(route);
-        match self.authenticate_and_lease(&mut admission, head).await {
+        match Self::authorize(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
-    async fn authenticate_and_lease(
-        &self,
-        admission: &mut Admission,
-        head: Head<'_>,
-    ) -> Result<(), Rejection> {
+    /// Who calls, and whether the rules let them.
+    async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
-        admission.judge(head)?;
+        admission.judge(head)
+    }
+
+    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either.
         if hawk::bewit::has_bewit(head.target) {
@@ -242,6 +255,11 @@ impl Admission {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
             Credential::Bearer(_) => None,
         }
+    }
+
+    /// The credential on loan, for telling what it is; nothing secret can be had from it.
+    pub fn credential(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
     async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {

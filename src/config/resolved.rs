@@ -200,6 +200,8 @@ pub enum Profile {
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
+    /// Its kind as written: `taskcluster-login`, ….
+    pub kind_name: &'static str,
     /// Its kind with the kind's keys.
     pub kind: SourceKind,
     /// For one exchange, all attempts.

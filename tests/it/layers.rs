@@ -73,6 +73,18 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "explain",
+        &[
+            "app",
+            "config",
+            "credential",
+            "gateway",
+            "hawk",
+            "proxy::preview",
+            "token",
+        ],
+    ),
+    (
         "demo",
         &[
             "app",
@@ -312,7 +324,10 @@ fn cycle() -> Option<String> {
         let from = canonical(part);
         let known = allowed.iter().map(|a| canonical(a));
         let known: BTreeSet<_> = known
-            .map(|a| a.replace("remote::client", "remote"))
+            .map(|a| {
+                a.replace("remote::client", "remote")
+                    .replace("proxy::preview", "proxy")
+            })
             .collect();
         edges
             .entry(from.clone())

@@ -9,6 +9,7 @@ mod attacks;
 mod bad_tokens;
 mod command_line;
 mod docs;
+mod explain;
 mod hawk;
 mod identity;
 mod layers;
