@@ -74,5 +74,8 @@ fn described(route: &Route) -> String {
 
 fn methods(route: &Route) -> String {
     let named = route.methods.iter().flatten();
-    named.map(|m| m.as_str()).collect::<Vec<_>>().join(", ")
+    named
+        .map(http::Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

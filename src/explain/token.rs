@@ -209,10 +209,10 @@ fn is_signed(config: &Config, issuer: Option<&str>) -> bool {
 
 fn find<'c>(config: &'c Config, issuer: Option<&str>) -> Option<&'c OidcIssuer> {
     let issuer = config.issuers.iter().find(|i| Some(&*i.name) == issuer)?;
-    match &issuer.kind {
-        IssuerKind::Oidc(oidc) => Some(oidc),
-        _ => None,
+    if let IssuerKind::Oidc(oidc) = &issuer.kind {
+        return Some(oidc);
     }
+    None
 }
 
 fn named_issuers<'c>(
@@ -312,13 +312,13 @@ fn expected(
 fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
     let Inspected { header, claims } = token;
     match check {
-        Check::Issuer => member(claims, "iss"),
-        Check::Algorithm => member(header, "alg"),
-        Check::Type => member(header, "typ"),
-        Check::Key => member(header, "kid"),
+        Check::Issuer => Some(member(claims, "iss")),
+        Check::Algorithm => Some(member(header, "alg")),
+        Check::Type => Some(member(header, "typ")),
+        Check::Key => Some(member(header, "kid")),
         Check::Time => Some(times(claims, now)),
-        Check::Audience => member(claims, "aud"),
-        Check::Subject => member(claims, "sub"),
+        Check::Audience => Some(member(claims, "aud")),
+        Check::Subject => Some(member(claims, "sub")),
         Check::OneClient | Check::Client => {
             let names = ["client_id", "azp"].iter().filter_map(|name| {
                 claims
@@ -327,7 +327,7 @@ fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
             });
             Some(or_none(names.collect::<Vec<_>>().join(", ")))
         }
-        Check::Scopes => member(claims, "scope"),
+        Check::Scopes => Some(member(claims, "scope")),
         Check::CriticalHeaders => Some(presence(header, &["crit"])),
         Check::NoIdToken => Some(presence(claims, &["nonce", "at_hash", "c_hash"])),
         Check::Unbound => Some(presence(claims, &["cnf"])),
@@ -335,12 +335,9 @@ fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
     }
 }
 
-fn member(members: &Map<String, Value>, name: &str) -> Option<String> {
-    Some(
-        members
-            .get(name)
-            .map_or_else(|| format!("no {name}"), shown),
-    )
+fn member(members: &Map<String, Value>, name: &str) -> String {
+    let nothing = || format!("no {name}");
+    members.get(name).map_or_else(nothing, shown)
 }
 
 /// Which of `names` are there, without their values.
