@@ -7,7 +7,9 @@
 
 mod expression;
 pub(super) mod facts;
+mod functions;
 mod header;
+mod objection;
 mod scope;
 mod syntax;
 

@@ -10,8 +10,9 @@ use cel::parser::{ParseErrors, Parser};
 use cel::{Context, Env, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
+use super::objection::Objection;
 use super::scope::{Facts, Scope};
-use super::syntax::{self, Claims, Objection};
+use super::syntax::{self, Claims};
 
 /// Longest source, in bytes (identity.md §G).
 pub const MAX_SOURCE_BYTES: usize = 1024;
@@ -325,4 +326,4 @@ fn pattern_program(pattern: &str) -> Result<Regex, &'static str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,17 +9,9 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, operators,
 };
 
+use super::functions::{check_function, no_map};
+use super::objection::{Objection, nearest, objection};
 use super::scope::{FIELDS, ROOTS};
-
-/// Deepest tree. The evaluator recurses, and its stack is a worker's.
-const MAX_DEPTH: usize = 32;
-
-/// Most members of an array or object among the claims that a rule reads.
-pub const MAX_MEMBERS: usize = 256;
-
-/// Most steps that one evaluation can take: nodes of the tree, those inside a
-/// comprehension counted once for each member that there may be.
-pub const MAX_STEPS: usize = 16 * 1024;
 
 /// Types, as `type(x) == string` names them.
 const TYPES: [&str; 10] = [
@@ -35,39 +27,15 @@ const TYPES: [&str; 10] = [
     "uint",
 ];
 
-/// Functions called as `f(x)`, with how many arguments they take.
-const FUNCTIONS: [(&str, usize); 10] = [
-    ("bool", 1),
-    ("bytes", 1),
-    ("double", 1),
-    ("dyn", 1),
-    ("int", 1),
-    ("matches", 2),
-    ("size", 1),
-    ("string", 1),
-    ("type", 1),
-    ("uint", 1),
-];
+/// Deepest tree. The evaluator recurses, and its stack is a worker's.
+const MAX_DEPTH: usize = 32;
 
-/// Functions called as `x.f(y)`, with how many arguments they take besides `x`.
-const METHODS: [(&str, usize); 5] = [
-    ("contains", 1),
-    ("endsWith", 1),
-    ("matches", 1),
-    ("size", 0),
-    ("startsWith", 1),
-];
+/// Most members of an array or object among the claims that a rule reads.
+pub const MAX_MEMBERS: usize = 256;
 
-/// Macros: what a mistyped function may have meant.
-const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "has"];
-
-/// Something that an expression may not have, and which node has it.
-#[derive(Debug)]
-pub(super) struct Objection {
-    pub(super) node: u64,
-    pub(super) problem: String,
-    pub(super) remedy: String,
-}
+/// Most steps that one evaluation can take: nodes of the tree, those inside a
+/// comprehension counted once for each member that there may be.
+pub const MAX_STEPS: usize = 16 * 1024;
 
 /// What of the claims an expression looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,18 +116,6 @@ pub(super) fn survey(root: &mut IdedExpr) -> Result<Survey, Objection> {
     };
     survey.node(root, Place { depth: 0, times: 1 })?;
     Ok(survey)
-}
-
-fn objection(
-    node: u64,
-    problem: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Result<(), Objection> {
-    Err(Objection {
-        node,
-        problem: problem.into(),
-        remedy: remedy.into(),
-    })
 }
 
 impl Survey {
@@ -350,55 +306,6 @@ impl Survey {
     }
 }
 
-/// Every function is known, and called as it wants to be.
-fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> {
-    let name = call.func_name.as_str();
-    let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
-    if is_operator && call.target.is_none() {
-        return Ok(());
-    }
-    let known: &[(&str, usize)] = match call.target {
-        Some(_) => &METHODS,
-        None => &FUNCTIONS,
-    };
-    let written = |name: &str| match call.target {
-        Some(_) => format!("x.{name}(…)"),
-        None => format!("{name}(…)"),
-    };
-    match known.iter().find(|(known, _)| *known == name) {
-        Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
-        Some((_, arguments)) => {
-            let problem = format!("{} takes {arguments} arguments", written(name));
-            return objection(id, problem, format!("{} are written", call.args.len()));
-        }
-        None => {}
-    }
-    if ["map", "optMap", "optFlatMap"].contains(&name) {
-        return no_map(id);
-    }
-    let names = METHODS.iter().chain(&FUNCTIONS).map(|(name, _)| *name);
-    let remedy = match nearest(name, names.chain(MACROS)) {
-        Some(meant) if known.iter().any(|(k, _)| *k == meant) => {
-            format!("did you mean {}?", written(meant))
-        }
-        Some(meant) => format!("did you mean {meant}, with the right arguments?"),
-        None => {
-            let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(MACROS).collect();
-            format!("there are {}", names.join(", "))
-        }
-    };
-    objection(
-        id,
-        format!("there is no function {}", written(name)),
-        remedy,
-    )
-}
-
-fn no_map(id: u64) -> Result<(), Objection> {
-    let problem = "map is not offered, because it can make lists of any size";
-    objection(id, problem, "use exists, all, exists_one or filter")
-}
-
 /// Whether a step adds anything to a list but the member itself, as `filter` does.
 fn keeps_something_else(step: &IdedExpr, member: &str) -> bool {
     let Expr::Call(call) = &step.expr else {
@@ -453,18 +360,4 @@ fn fields_of(root: &str) -> impl Iterator<Item = &'static str> + Clone {
         .iter()
         .copied()
         .filter(move |field| field.starts_with(&prefix))
-}
-
-/// The name that was probably meant: at most a third of its letters are wrong.
-fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    names
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()),
-                known,
-            )
-        })
-        .filter(|(distance, known)| *distance <= name.len().max(known.len()) / 3)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
 }

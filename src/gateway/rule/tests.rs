@@ -246,6 +246,18 @@ fn a_ruling_is_made_once_for_each_token_unless_it_depends_on_the_request() {
 }
 
 #[test]
+fn a_fault_of_the_evaluator_lets_nobody_in() {
+    let broken = Rule {
+        when: expression::tests::panicking(),
+        ..allow("broken", "true")
+    };
+    let rules = rules([broken, allow("all", "true")]);
+    let (by, cause) = judged(&rules, &dev(), REQUEST);
+    assert_eq!(by, "broken");
+    assert_eq!(cause, "internal: rule broken: the evaluator broke down");
+}
+
+#[test]
 fn who_watches_sees_what_was_asked() {
     let rules = rules([
         allow("a", "false"),

@@ -286,7 +286,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         ".claims == 1",
-        "somewhere: there is no variable \".claims\"; did you mean claims?",
+        "near character 2: there is no variable \".claims\"; did you mean claims?",
     ),
     (
         "optional.of(1) == 1",
@@ -492,4 +492,22 @@ fn an_ipv4_client_is_one_text_however_it_came() {
         facts.request.address = address;
         assert_eq!(compiled("client.address").text(&facts).unwrap(), expected);
     }
+}
+
+/// An expression whose evaluation panics, as none that is known does.
+pub(in crate::gateway::rule) fn panicking() -> Expression {
+    let mut expression = compiled("claims.sub.matches('x')");
+    let mut functions = Context::with_env(Arc::clone(&LIBRARY));
+    let panics = |_: Arc<String>| -> bool { panic!("as a test wants it") };
+    functions.add_function(&syntax::matcher(0), panics).unwrap();
+    expression.functions = functions;
+    expression
+}
+
+#[test]
+fn a_panic_goes_no_further() {
+    let claims = claims();
+    let facts = facts(&claims, &[]);
+    assert_eq!(panicking().holds(&facts), Err(Fault::Panicked));
+    assert_eq!(panicking().text(&facts), Err(Fault::Panicked));
 }
