@@ -52,7 +52,7 @@ fn explained(
         config::check_without_secrets(path)?
     };
     let clock = SystemClock::shared();
-    let runtime = process::runtime(1)?;
+    let runtime = process::runtime()?;
     let explanation = runtime.block_on(explain::explain(&config, question, &clock));
     runtime.shutdown_background();
     Ok(explanation?)
