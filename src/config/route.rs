@@ -14,8 +14,10 @@ use url::Url;
 use super::declared::Declared;
 use super::finding::quoted;
 use super::reader::{Reader, Section, Table, section};
-use super::resolved::{self, IssuerKind, Listener};
+use super::resolved::{self, IssuerKind, Listener, SourceKind};
 use super::value::{Choice, List, Nested};
+use crate::gateway::bewit::PATH as BEWIT_PATH;
+use crate::gateway::route::Compat;
 
 section! {
     /// Which requests go where, and what they need. A route with a host goes before one without,
@@ -43,6 +45,14 @@ section! {
         /// The file whose token stands in when the caller sends no Authorization; it is verified like
         /// any other. Only while every listener is loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
+        /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`, as taskcluster-proxy
+        /// does; the version is a v with digits.
+        shortcut: bool = [default "false"],
+        /// Answers `POST /bewit`, whose body is a URL of this upstream below this path, with that URL signed
+        /// for an hour. Needs a source of Taskcluster credentials.
+        bewit: bool = [default "false"],
+        /// Adds taskcluster-proxy's informational headers to answers: endpoint, version, client and scopes.
+        taskcluster_headers: bool = [default "false"],
         /// Allows an http upstream on another machine: requests and answers go there in clear.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
@@ -136,6 +146,7 @@ impl Route {
             );
         }
         self.check_scopes(reader);
+        self.check_bewit(reader, known);
         let access = self.resolve_access(reader, known);
         let upstream = self.resolve_upstream(reader, known);
         let (issuers, source) = access?;
@@ -152,6 +163,11 @@ impl Route {
             workload_token: match self.workload_token.optional()? {
                 Some(Nested(token)) => Some(token.file.value?),
                 None => None,
+            },
+            compat: Compat {
+                shortcut: self.shortcut.value?,
+                bewit: self.bewit.value?,
+                headers: self.taskcluster_headers.value?,
             },
         })
     }
@@ -247,6 +263,58 @@ impl Route {
                 let problem = format!("{} is more than one scope", quoted(&scope.value));
                 reader.error(&scope.at, problem, "write each as a string of its own");
             }
+        }
+    }
+}
+
+impl Route {
+    /// A bewit is a signature of Taskcluster's kind, for GET.
+    fn check_bewit(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+        if self.bewit.value != Some(true) {
+            return;
+        }
+        let at = &self.bewit.at;
+        if self.source.is_absent() {
+            reader.error(at, "signs with a source's credentials", "name a source");
+        }
+        let source = self.source.value.as_deref().and_then(|name| {
+            let mut named = known.sources.iter();
+            named.find(|s| s.name.as_deref() == Some(name))?.meaning.as_ref()
+        });
+        let signs = |kind: &SourceKind| {
+            matches!(
+                kind,
+                SourceKind::TaskclusterLogin { .. }
+                    | SourceKind::TaskclusterOauth { .. }
+                    | SourceKind::TaskclusterMint { .. }
+                    | SourceKind::TaskclusterStatic { .. }
+            )
+        };
+        if source.is_some_and(|source| !signs(&source.kind)) {
+            let problem = "signs with Taskcluster credentials, which this source has none of";
+            reader.error(at, problem, "name a source of a taskcluster kind, or remove it");
+        }
+        let methods = self.methods.value.as_ref();
+        if methods.is_some_and(|m| m.items.iter().all(|item| item.value != Method::GET)) {
+            let problem = "opens URLs for GET, which this route does not take";
+            reader.error(at, problem, "add GET to methods, or remove it");
+        }
+    }
+}
+
+/// Refuses routes that `POST /bewit` would stand before.
+pub(super) fn refuse_hidden_by_bewit(
+    reader: &mut Reader<'_>,
+    routes: &[Declared<resolved::Route>],
+) {
+    let resolved = || routes.iter().filter_map(|r| Some((r, r.meaning.as_ref()?)));
+    if !resolved().any(|(_, route)| route.compat.bewit) {
+        return;
+    }
+    for (declared, route) in resolved() {
+        if route.path == BEWIT_PATH {
+            let problem = format!("{} is where bewits are made", quoted(BEWIT_PATH));
+            reader.error(&declared.table, problem, "change its path, or remove bewit from the other routes");
         }
     }
 }

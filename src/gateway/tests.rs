@@ -92,6 +92,7 @@ fn stage(script: Script) -> Stage {
     Stage {
         gateway: Gateway {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
+            login: None,
             clock,
         },
         script,
@@ -340,6 +341,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
     route.workload_token = workload.map(|file| Arc::new(WorkloadToken::new(file.into())));
     Gateway {
         routes: RouteTable::new(vec![Arc::new(route)]),
+        login: None,
         clock,
     }
 }

@@ -1,4 +1,5 @@
-//! The operators' listener: is it alive, started, ready; and its metrics.
+//! The operators' listener: is it alive, started, ready; its metrics; and, where the
+//! configuration opens it, `PUT /credentials`.
 //!
 //! Served like callers' connections, head checks and deadlines included, but with a limit
 //! of its own, so that probes get through when callers have taken every connection.
@@ -13,10 +14,11 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use zeroize::Zeroizing;
 
 use super::listener::BindError;
 use super::server::Bound;
-use crate::config::{Address, Limits, Listener};
+use crate::config::{Address, Limits, Listener, ListenerAccess};
 
 /// Open connections.
 const CONNECTIONS: usize = 64;
@@ -29,6 +31,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Probes come every few seconds, scrapes every minute.
 const KEEPALIVE: Duration = Duration::from_secs(75);
 
+/// The largest body read, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// For all of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where credentials are put; below it, those of one source.
+const CREDENTIALS: &str = "/credentials";
+
 /// What the pages say. Answers are made anew for each request and must be quick.
 pub trait AdminPages: Send + Sync + 'static {
     /// Content type and text of `/metrics`.
@@ -37,6 +46,20 @@ pub trait AdminPages: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// Whether starting is over, or what is missing, one per line. No secrets.
     fn started(&self) -> Result<(), String>;
+    /// New credentials for the source called `source`, or for the only one that takes any.
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut;
+}
+
+/// What became of new credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsPut {
+    /// They are in use.
+    Taken,
+    /// They are no good; the text says why, without anything of them.
+    Refused(String),
+    /// No source of this name takes any, or none is named and it is not clear which is
+    /// meant.
+    NoSource,
 }
 
 /// The application behind the admin listener.
@@ -54,6 +77,7 @@ pub async fn bind(address: &Address) -> Result<Bound, BindError> {
         mode: 0o600,
         tls: None,
         h2c: false,
+        access: ListenerAccess::default(),
     };
     let limits = Limits {
         header_bytes: HEADER_BYTES,
@@ -73,6 +97,8 @@ struct Page {
     status: StatusCode,
     content_type: String,
     text: String,
+    /// For 405.
+    allow: &'static str,
 }
 
 impl Page {
@@ -81,6 +107,7 @@ impl Page {
             status,
             content_type: "text/plain; charset=utf-8".to_owned(),
             text: text.into(),
+            allow: "GET, HEAD",
         }
     }
 
@@ -113,6 +140,7 @@ impl<P: AdminPages> Admin<P> {
                     status: StatusCode::OK,
                     content_type,
                     text,
+                    allow: "GET, HEAD",
                 }
             }
             "/healthz" => Page::of(Ok(())),
@@ -122,16 +150,55 @@ impl<P: AdminPages> Admin<P> {
         }
     }
 
+    async fn put(
+        &self,
+        session: &mut ServerSession,
+        method: &Method,
+        source: Option<&str>,
+    ) -> Page {
+        // Asked with nothing, to hide the page where no source takes any.
+        let unknown = || self.pages.put_credentials(source, b"") == CredentialsPut::NoSource;
+        if unknown() {
+            return Page::plain(StatusCode::NOT_FOUND, "not found\n");
+        }
+        if *method != Method::PUT {
+            let allow = "PUT";
+            return Page {
+                allow,
+                ..Page::plain(StatusCode::METHOD_NOT_ALLOWED, "PUT only\n")
+            };
+        }
+        // Browsers send it with every PUT, programs never: no web page shall get here, not
+        // even one whose host name leads to this machine.
+        if session.req_header().headers.contains_key("origin") {
+            return Page::plain(StatusCode::FORBIDDEN, "not for browsers\n");
+        }
+        let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(session)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(page)) => return page,
+            Err(_) => return Page::plain(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
+        };
+        match self.pages.put_credentials(source, &body) {
+            CredentialsPut::Taken => Page::plain(StatusCode::OK, ""),
+            CredentialsPut::Refused(why) => Page::plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
+            CredentialsPut::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
     async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
         let head = session.req_header();
-        let page = self.page(&head.method, head.uri.path());
-        let with_body = head.method != Method::HEAD;
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let page = match source_in(&path) {
+            Some(source) => self.put(session, &method, source).await,
+            None => self.page(&method, &path),
+        };
+        let with_body = method != Method::HEAD;
         let mut header = ResponseHeader::build(page.status, Some(5))?;
         header.insert_header("content-type", page.content_type)?;
         header.insert_header("content-length", page.text.len())?;
         header.insert_header("cache-control", "no-store")?;
         if page.status == StatusCode::METHOD_NOT_ALLOWED {
-            header.insert_header("allow", "GET, HEAD")?;
+            header.insert_header("allow", page.allow)?;
         }
         session.write_response_header(Box::new(header)).await?;
         if with_body {
@@ -141,6 +208,36 @@ impl<P: AdminPages> Admin<P> {
         }
         Ok(())
     }
+}
+
+/// The source that a path below `/credentials` names; `None` for other paths.
+#[allow(clippy::option_option)]
+fn source_in(path: &str) -> Option<Option<&str>> {
+    match path.strip_prefix(CREDENTIALS)? {
+        "" => Some(None),
+        rest => Some(Some(rest.strip_prefix('/')?)),
+    }
+}
+
+/// The whole body, wiped when dropped.
+async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Page> {
+    let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body broke off\n");
+    if session.req_header().headers.contains_key("expect") {
+        session.write_continue_response().await.map_err(broken)?;
+    }
+    // All the room at once: growing would leave copies behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    while let Some(piece) = session.read_request_body().await.map_err(broken)? {
+        if body.len() + piece.len() > MAX_BODY {
+            session.set_keepalive(None);
+            return Err(Page::plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is larger than 64 KiB\n",
+            ));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
 }
 
 #[async_trait]
@@ -188,6 +285,13 @@ mod tests {
         }
         fn started(&self) -> Result<(), String> {
             Err("issuer a: no keys yet\nissuer b: no keys yet".into())
+        }
+        fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+            match (source, body) {
+                (Some("static"), b"good") => CredentialsPut::Taken,
+                (Some("static"), _) => CredentialsPut::Refused("no good".into()),
+                _ => CredentialsPut::NoSource,
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod admit;
 mod forward;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod unauthorized;
@@ -13,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
@@ -24,6 +25,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::answer;
 use super::context::{Context, InFlight};
+use admit::Admitted;
 use super::failure::{self, Failure};
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::Budget;
@@ -31,7 +33,8 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Served};
+use crate::gateway::informational::NAMES;
 use crate::gateway::rejection::Rejection;
 
 /// More than the connections, stale pool entries and replays that one request may use up
@@ -104,6 +107,20 @@ impl Hooks {
         context.rejection = Some(rejection);
         Ok(true)
     }
+
+    /// Sends an answer of hawkgate's own.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        served: Served,
+    ) -> Result<bool> {
+        context.own = Some(served.facts);
+        context.rejection = served.rejection;
+        let (status, headers, body) = (served.status, served.headers, served.body);
+        answer::serve(session, status, headers, body, &context.request_id).await?;
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -125,7 +142,8 @@ impl ProxyHttp for Hooks {
         let admitted = self.admit(session, context).await;
         context.times.admitted = Some(self.clock.steady());
         match admitted {
-            Ok(()) => Ok(false),
+            Ok(Admitted::Forward) => Ok(false),
+            Ok(Admitted::Answer(served)) => self.answer(session, context, served).await,
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
     }
@@ -187,7 +205,7 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
-        Ok(())
+        informational(session, head, context)
     }
 
     fn upstream_response_trailer_filter(
@@ -279,6 +297,29 @@ impl ProxyHttp for Hooks {
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         format!("{} {}", session.req_header().method, context.request_id)
     }
+}
+
+/// Adds what taskcluster-proxy says of each request, in the place of whatever the upstream
+/// said under the same names.
+fn informational(session: &Session, head: &mut ResponseHeader, context: &Context) -> Result<()> {
+    let Some(admission) = &context.admission else {
+        return Ok(());
+    };
+    let own = String::from_utf8_lossy(session.req_header().raw_path());
+    let target = admission.target().unwrap_or(&own);
+    let Some(headers) = admission.informational(target) else {
+        return Ok(());
+    };
+    for name in NAMES {
+        head.remove_header(*name);
+    }
+    for (name, value) in headers {
+        // A certificate from elsewhere may hold anything; what cannot stand here is left out.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            head.insert_header(name, value)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the caller speaks HTTP/1 and may be told to continue.

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::guard::HeadLimits;
-use super::listener::{BindError, Endpoint, Incoming, Protocol, Tls};
+use super::listener::{Access, BindError, Endpoint, Incoming, Protocol, Tls};
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
 use crate::gateway::outcome::Outcome;
@@ -186,13 +186,13 @@ where
             accepted = endpoint.accept() => accepted,
         };
         match accepted {
-            Ok(incoming) => dispatch(&shared, &endpoint.protocol, incoming),
+            Ok(incoming) => dispatch(&shared, &endpoint, incoming),
             Err(e) => pause_after(&e).await,
         }
     }
     // Who is in the queue already was promised an answer by the system.
     while let Some(Ok(incoming)) = endpoint.accept().now_or_never() {
-        dispatch(&shared, &endpoint.protocol, incoming);
+        dispatch(&shared, &endpoint, incoming);
     }
 }
 
@@ -207,20 +207,21 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Starts serving a connection, or turns it away.
-fn dispatch<A>(shared: &Arc<Shared<A>>, protocol: &Protocol, incoming: Incoming)
+fn dispatch<A>(shared: &Arc<Shared<A>>, endpoint: &Endpoint, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let protocol = &endpoint.protocol;
     let guard = shared.control.enter();
     let task = shared.clone();
     if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let protocol = protocol.clone();
+        let (protocol, access) = (protocol.clone(), endpoint.access.clone());
         shared.workers.spawn(incoming, |incoming| async move {
             let _held = (guard, permit);
             tokio::select! {
                 biased;
                 () = task.control.aborted() => {}
-                () = converse(&task, &protocol, incoming) => {}
+                () = admitted(&task, &protocol, access.as_deref(), incoming) => {}
             }
         });
     } else if matches!(protocol, Protocol::Plain)
@@ -235,6 +236,24 @@ where
             }
         });
     }
+}
+
+/// Serves a connection if its peer may connect.
+async fn admitted<A>(
+    shared: &Shared<A>,
+    protocol: &Protocol,
+    access: Option<&Access>,
+    incoming: Incoming,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    if let Some(access) = access
+        && let Err(cause) = Box::pin(access.admit(&incoming)).await
+    {
+        let plain = matches!(protocol, Protocol::Plain);
+        return Box::pin(refuse::keep_out(shared, incoming, cause, plain)).await;
+    }
+    converse(shared, protocol, incoming).await;
 }
 
 /// A connection's whole life.
