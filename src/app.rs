@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
-use crate::gateway::{Gateway, login};
 use crate::gateway::outcome::Outcome;
+use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError, Names, Watched};
 use crate::proxy::admin::{self, Admin};

@@ -146,7 +146,9 @@ fn configuration(args: TaskclusterProxy, authorized_scopes: Option<Vec<String>>)
 
 fn parse(text: &str) -> Result<(Config, Vec<Warning>), String> {
     if std::env::var_os(ACCESS_TOKEN_VARIABLE).is_none_or(|token| token.is_empty()) {
-        return Err(format!("set {ACCESS_TOKEN_VARIABLE} to the client's access token"));
+        return Err(format!(
+            "set {ACCESS_TOKEN_VARIABLE} to the client's access token"
+        ));
     }
     let options = ParseOptions {
         read_secrets: true,

@@ -28,12 +28,20 @@ impl Value for IpNet {
             return None;
         };
         if network.prefix_len() == 0 {
-            reader.error(at, "is every address", "leave the key out, or write a narrower one");
+            reader.error(
+                at,
+                "is every address",
+                "leave the key out, or write a narrower one",
+            );
             return None;
         }
         if network != network.trunc() {
             let problem = "has bits set behind its prefix";
-            reader.error(at, problem, format!("write {}", quoted(&network.trunc().to_string())));
+            reader.error(
+                at,
+                problem,
+                format!("write {}", quoted(&network.trunc().to_string())),
+            );
             return None;
         }
         Some(network)
@@ -59,7 +67,11 @@ impl Value for User {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     let problem = format!("{PASSWD} has no user {}", quoted(name));
-                    reader.error(at, problem, "write a user of this machine, or a user's number");
+                    reader.error(
+                        at,
+                        problem,
+                        "write a user of this machine, or a user's number",
+                    );
                 }
                 Err(cause) => {
                     let problem = format!("{PASSWD} cannot be read: {cause}");
@@ -110,7 +122,11 @@ pub(super) fn resolve(
     }
     if users.given && !address.is_local() {
         let problem = "the users of other machines cannot be told apart";
-        reader.error(&users.at, problem, "listen on loopback or a Unix socket, or remove it");
+        reader.error(
+            &users.at,
+            problem,
+            "listen on loopback or a Unix socket, or remove it",
+        );
     }
     Some(ListenerAccess {
         networks: networks.optional()?.map(List::into_values),

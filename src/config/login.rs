@@ -112,11 +112,7 @@ impl Login {
     }
 }
 
-fn find_source(
-    reader: &mut Reader<'_>,
-    name: &Field<String>,
-    known: Known<'_>,
-) -> Option<usize> {
+fn find_source(reader: &mut Reader<'_>, name: &Field<String>, known: Known<'_>) -> Option<usize> {
     let reference = Item {
         at: name.at.clone(),
         value: name.value.clone()?,
@@ -125,11 +121,7 @@ fn find_source(
     let source = known.sources.get(index)?.meaning.as_ref()?;
     if !matches!(source.kind, SourceKind::TaskclusterMint { .. }) {
         let problem = format!("{} mints no credentials", quoted(&reference.value));
-        reader.error(
-            &name.at,
-            problem,
-            "name a source of kind taskcluster-mint",
-        );
+        reader.error(&name.at, problem, "name a source of kind taskcluster-mint");
         return None;
     }
     Some(index)
@@ -151,8 +143,13 @@ fn find_issuers(
         let index = declared::find(reader, "issuer", known.issuers, item);
         let kind = index.and_then(|index| known.issuers.get(index)?.meaning.as_ref());
         if let Some(IssuerKind::Delegated) = kind {
-            let problem = "is delegated: nobody would check its tokens before credentials are minted";
-            reader.error(&item.at, problem, "name an issuer whose tokens are verified");
+            let problem =
+                "is delegated: nobody would check its tokens before credentials are minted";
+            reader.error(
+                &item.at,
+                problem,
+                "name an issuer whose tokens are verified",
+            );
         }
         match index {
             Some(index) => found.push(index),
@@ -172,9 +169,13 @@ pub(super) fn refuse_collisions(reader: &mut Reader<'_>, routes: &[Declared<reso
         let Some(route) = &declared.meaning else {
             continue;
         };
-        let below = |prefix: &&str| format!("{}/", route.path.trim_end_matches('/')).starts_with(*prefix);
+        let below =
+            |prefix: &&str| format!("{}/", route.path.trim_end_matches('/')).starts_with(*prefix);
         if PREFIXES.iter().any(below) {
-            let problem = format!("{} is served by [login]: no request would get here", quoted(&route.path));
+            let problem = format!(
+                "{} is served by [login]: no request would get here",
+                quoted(&route.path)
+            );
             reader.error(&declared.table, problem, "remove this route, or [login]");
         }
     }

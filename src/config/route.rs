@@ -279,7 +279,10 @@ impl Route {
         }
         let source = self.source.value.as_deref().and_then(|name| {
             let mut named = known.sources.iter();
-            named.find(|s| s.name.as_deref() == Some(name))?.meaning.as_ref()
+            named
+                .find(|s| s.name.as_deref() == Some(name))?
+                .meaning
+                .as_ref()
         });
         let signs = |kind: &SourceKind| {
             matches!(
@@ -292,7 +295,11 @@ impl Route {
         };
         if source.is_some_and(|source| !signs(&source.kind)) {
             let problem = "signs with Taskcluster credentials, which this source has none of";
-            reader.error(at, problem, "name a source of a taskcluster kind, or remove it");
+            reader.error(
+                at,
+                problem,
+                "name a source of a taskcluster kind, or remove it",
+            );
         }
         let methods = self.methods.value.as_ref();
         if methods.is_some_and(|m| m.items.iter().all(|item| item.value != Method::GET)) {
@@ -314,7 +321,11 @@ pub(super) fn refuse_hidden_by_bewit(
     for (declared, route) in resolved() {
         if route.path == BEWIT_PATH {
             let problem = format!("{} is where bewits are made", quoted(BEWIT_PATH));
-            reader.error(&declared.table, problem, "change its path, or remove bewit from the other routes");
+            reader.error(
+                &declared.table,
+                problem,
+                "change its path, or remove bewit from the other routes",
+            );
         }
     }
 }

@@ -302,7 +302,8 @@ pub(super) fn refuse_open_updates(
             let problem = format!(
                 "credentials_update would let whoever reaches server.admin ({admin}) replace its credentials"
             );
-            let remedy = "let server.admin be loopback or a Unix socket, or remove credentials_update";
+            let remedy =
+                "let server.admin be loopback or a Unix socket, or remove credentials_update";
             reader.error(&declared.table, problem, remedy);
         }
     }

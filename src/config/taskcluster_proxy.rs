@@ -78,7 +78,9 @@ impl TaskclusterProxy {
             format!("access_token = {{ env = \"{ACCESS_TOKEN_VARIABLE}\" }}"),
         ];
         if self.certificate {
-            lines.push(format!("certificate = {{ env = \"{CERTIFICATE_VARIABLE}\" }}"));
+            lines.push(format!(
+                "certificate = {{ env = \"{CERTIFICATE_VARIABLE}\" }}"
+            ));
         }
         if let Some(scopes) = &self.authorized_scopes {
             lines.push(format!("authorized_scopes = {}", list(scopes)));
@@ -145,7 +147,10 @@ mod tests {
         else {
             panic!("static");
         };
-        assert_eq!((authorized_scopes.as_ref(), *credentials_update), (None, true));
+        assert_eq!(
+            (authorized_scopes.as_ref(), *credentials_update),
+            (None, true)
+        );
     }
 
     #[test]

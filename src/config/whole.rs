@@ -119,7 +119,9 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             None if keys::owner(name).is_some() => {
                 format!("write it below {}", keys::owner(name).unwrap_or_default())
             }
-            None => "the tables are server, issuer, source, route, login, limits, cache and log".into(),
+            None => {
+                "the tables are server, issuer, source, route, login, limits, cache and log".into()
+            }
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);
     }

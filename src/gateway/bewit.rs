@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::rejection::{Reason, Rejection};
 use super::route::{NoRoute, Upstream};
 use super::{Admission, Gateway, Head, Refused, path};
-use crate::credential::Credential;
+use crate::credential::{Credential, Lease};
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
 
@@ -85,9 +85,11 @@ impl Gateway {
     }
 
     fn sign_url(&self, admission: &Admission, url: &Written<'_>) -> Result<SignedUrl, Rejection> {
-        let credential = admission.lease.as_ref().map(|lease| lease.credential());
+        let credential = admission.lease.as_ref().map(Lease::credential);
         let Some(Credential::Taskcluster { signer, .. }) = credential else {
-            return Err(Rejection::from(Reason::Internal).because("the route has nothing to sign with"));
+            return Err(
+                Rejection::from(Reason::Internal).because("the route has nothing to sign with")
+            );
         };
         let upstream = &admission.route.upstream;
         let now = self.clock.now().offset_by(upstream.clock_offset());
@@ -107,7 +109,10 @@ impl Gateway {
                 };
                 Rejection::from(reason).because(error.to_string())
             })?;
-        Ok(SignedUrl(Zeroizing::new(format!("{}{}", url.origin, &*target))))
+        Ok(SignedUrl(Zeroizing::new(format!(
+            "{}{}",
+            url.origin, &*target
+        ))))
     }
 }
 
@@ -158,7 +163,7 @@ impl<'a> Written<'a> {
         let host = self.parsed.host_str().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         self.parsed.scheme() == scheme
-            && bare.trim_end_matches('.') == upstream.host
+            && bare == upstream.host
             && self.parsed.port_or_known_default() == Some(upstream.port)
     }
 }

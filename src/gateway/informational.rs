@@ -1,7 +1,7 @@
 //! The headers with which taskcluster-proxy says whom it signed as (taskcluster.md §7).
 
 use super::{Admission, path};
-use crate::credential::Credential;
+use crate::credential::{Credential, Lease};
 use crate::hawk::Grant;
 use crate::hawk::bewit::has_bewit;
 
@@ -45,7 +45,7 @@ impl Admission {
             (VERSION, crate::VERSION.to_owned()),
             (REVISION, crate::REVISION.to_owned()),
         ];
-        let credential = self.lease.as_ref().map(|lease| lease.credential());
+        let credential = self.lease.as_ref().map(Lease::credential);
         if let Some(Credential::Taskcluster { client_id, signer }) = credential {
             let Grant {
                 certificate,

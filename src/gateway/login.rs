@@ -18,7 +18,7 @@ use super::served::{Facts, Served};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
 use crate::credential::mint::MintSource;
-use crate::hawk::Credentials;
+use crate::hawk::{Certificate, Credentials};
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
 pub use cors::{ANY_ORIGIN, AllowedOrigins};
 
@@ -146,7 +146,7 @@ impl Login {
         let minted = tokio::time::timeout(self.timeout, minting).await;
         let credentials = minted
             .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
-            .map_err(not_minted)?;
+            .map_err(|error| not_minted(&error))?;
         written(&credentials, expiry.minus(REPORTED_EARLY))
     }
 }
@@ -190,15 +190,18 @@ fn refused(cause: impl Into<String>) -> Rejection {
 }
 
 /// A caller who cannot be named has the wrong token; anything else is a fault here.
-fn not_minted(error: FetchError) -> Rejection {
+fn not_minted(error: &FetchError) -> Rejection {
     match error {
         FetchError::NotEntitled(_) | FetchError::Refused(_) => refused(error.to_string()),
         _ => Rejection::from(Reason::Internal).because(error.to_string()),
     }
 }
 
-fn written(credentials: &Credentials, expires: UnixMillis) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-    let certificate = credentials.certificate.as_ref().map(|c| c.as_json());
+fn written(
+    credentials: &Credentials,
+    expires: UnixMillis,
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    let certificate = credentials.certificate.as_ref().map(Certificate::as_json);
     let body = Body {
         expires: expires.to_rfc3339(),
         credentials: BodyCredentials {

@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn tells_scopes_and_nothing_else() {
         assert_eq!(grant(None, None), Grant::default());
-        let certificate = r#"{"version":1,"scopes":["a","b:*"],"seed":"hidden","signature":"hidden"}"#;
+        let certificate =
+            r#"{"version":1,"scopes":["a","b:*"],"seed":"hidden","signature":"hidden"}"#;
         let both = grant(Some(certificate), Some(&[]));
         assert_eq!(both.certificate.as_ref().unwrap().scopes, ["a", "b:*"]);
         assert_eq!(both.authorized_scopes.as_deref(), Some(&[][..]));

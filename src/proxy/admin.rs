@@ -47,7 +47,10 @@ pub trait AdminPages: Send + Sync + 'static {
     /// Whether starting is over, or what is missing, one per line. No secrets.
     fn started(&self) -> Result<(), String>;
     /// New credentials for the source called `source`, or for the only one that takes any.
-    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut;
+    /// None does, unless this says otherwise.
+    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> CredentialsPut {
+        CredentialsPut::NoSource
+    }
 }
 
 /// What became of new credentials.
@@ -180,7 +183,9 @@ impl<P: AdminPages> Admin<P> {
         };
         match self.pages.put_credentials(source, &body) {
             CredentialsPut::Taken => Page::plain(StatusCode::OK, ""),
-            CredentialsPut::Refused(why) => Page::plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
+            CredentialsPut::Refused(why) => {
+                Page::plain(StatusCode::BAD_REQUEST, format!("{why}\n"))
+            }
             CredentialsPut::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
@@ -366,5 +371,59 @@ mod tests {
         let text = ask(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
         assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
         assert!(text.ends_with("a 1\n"));
+    }
+
+    /// The status and text of the answer to a PUT, or another method, with a body.
+    async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "{head}\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A refusal may come before the whole body went out.
+        let _ = stream.write_all(body).await;
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text).await;
+        (text[9..12].parse().unwrap(), text)
+    }
+
+    #[tokio::test]
+    async fn credentials_are_put_where_a_source_takes_them() {
+        let (address, _serving) = start(Arc::default()).await;
+        let large = vec![b'x'; MAX_BODY + 1];
+        for (head, body, status) in [
+            ("PUT /credentials/static HTTP/1.1", &b"good"[..], 200),
+            ("PUT /credentials/static HTTP/1.1", b"bad", 400),
+            ("PUT /credentials/static HTTP/1.1", b"", 400),
+            ("PUT /credentials/static HTTP/1.1", &large, 413),
+            ("POST /credentials/static HTTP/1.1", b"good", 405),
+            ("GET /credentials/static HTTP/1.1", b"", 405),
+            ("PUT /credentials HTTP/1.1", b"good", 404),
+            ("PUT /credentials/ HTTP/1.1", b"good", 404),
+            ("PUT /credentials/other HTTP/1.1", b"good", 404),
+            ("PUT /credentials/static/ HTTP/1.1", b"good", 404),
+            ("PUT /credentialsstatic HTTP/1.1", b"good", 404),
+            (
+                "PUT /credentials/static HTTP/1.1\r\nOrigin: http://evil.example",
+                b"good",
+                403,
+            ),
+            (
+                "PUT /credentials/static HTTP/1.1\r\nExpect: 100-continue",
+                b"bad",
+                100,
+            ),
+        ] {
+            let (said, text) = put(address, head, body).await;
+            assert_eq!(said, status, "{head}: {text}");
+        }
+        let (_, text) = put(address, "GET /credentials/static HTTP/1.1", b"").await;
+        assert!(
+            text.to_ascii_lowercase().contains("allow: put\r\n"),
+            "{text}"
+        );
+        let (_, text) = put(address, "PUT /credentials/static HTTP/1.1", b"bad").await;
+        assert!(text.ends_with("\r\n\r\nno good\n"), "{text}");
     }
 }

@@ -86,7 +86,14 @@ pub(super) async fn serve(
     } else {
         session.set_keepalive(None);
     }
-    write(session, status, headers, Bytes::from_owner(body), request_id).await
+    write(
+        session,
+        status,
+        headers,
+        Bytes::from_owner(body),
+        request_id,
+    )
+    .await
 }
 
 async fn write(

@@ -25,7 +25,6 @@ use pingora::{Error, ErrorType, Result};
 
 use super::answer;
 use super::context::{Context, InFlight};
-use admit::Admitted;
 use super::failure::{self, Failure};
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::Budget;
@@ -33,9 +32,10 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::{Gateway, Served};
 use crate::gateway::informational::NAMES;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::{Gateway, Served};
+use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -302,7 +302,8 @@ impl ProxyHttp for Hooks {
 /// Adds what taskcluster-proxy says of each request, in the place of whatever the upstream
 /// said under the same names.
 fn informational(session: &Session, head: &mut ResponseHeader, context: &Context) -> Result<()> {
-    let Some(admission) = &context.admission else {
+    let interim = head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS;
+    let Some(admission) = context.admission.as_ref().filter(|_| !interim) else {
         return Ok(());
     };
     let own = String::from_utf8_lossy(session.req_header().raw_path());

@@ -90,14 +90,24 @@ mod tests {
         let scopes = task_scopes(&client(), &peer.url, TASK).await.unwrap();
         assert_eq!(scopes, ["a", "b:*"]);
         let request = peer.requests.recv().await.unwrap().to_ascii_lowercase();
-        let line = format!("get /api/queue/v1/task/{} http/1.1", TASK.to_ascii_lowercase());
+        let line = format!(
+            "get /api/queue/v1/task/{} http/1.1",
+            TASK.to_ascii_lowercase()
+        );
         assert!(request.starts_with(&line), "{request}");
         assert!(!request.contains("authorization"));
     }
 
     #[tokio::test]
     async fn nothing_is_guessed() {
-        for body in ["", "[]", "{}", "{\"scopes\":\"a\"}", "{\"scopes\":[1]}", "<html>"] {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "{\"scopes\":\"a\"}",
+            "{\"scopes\":[1]}",
+            "<html>",
+        ] {
             let said = ask(Reply::json(200, body)).await;
             assert!(matches!(said, Err(TaskError::Answer)), "{body}");
         }
@@ -111,7 +121,12 @@ mod tests {
         let nobody = deserted().await;
         let said = task_scopes(&client(), &nobody, TASK).await;
         assert!(matches!(said, Err(TaskError::Transport(_))));
-        for id in ["", "../../auth/v1/x", "KTBKfEgxR5GdfIIREQIvF/", "KTBKfEgxR5GdfIIREQIvFQx"] {
+        for id in [
+            "",
+            "../../auth/v1/x",
+            "KTBKfEgxR5GdfIIREQIvF/",
+            "KTBKfEgxR5GdfIIREQIvFQx",
+        ] {
             let said = task_scopes(&client(), &nobody, id).await;
             assert!(matches!(said, Err(TaskError::Id(_))), "{id}");
         }

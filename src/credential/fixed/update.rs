@@ -83,7 +83,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
 }
 
 /// Whether a request can be signed with them and the scopes that the settings narrow to.
-pub(super) fn check(credentials: &Credentials, scopes: Option<&[String]>) -> Result<(), UpdateError> {
+pub(super) fn check(
+    credentials: &Credentials,
+    scopes: Option<&[String]>,
+) -> Result<(), UpdateError> {
     let narrowed = Credentials {
         authorized_scopes: scopes.map(<[String]>::to_vec),
         ..credentials.clone()

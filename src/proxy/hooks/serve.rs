@@ -40,8 +40,9 @@ impl Hooks {
         let now = self.clock.now();
         let method = session.req_header().method.clone();
         if method != Method::POST {
-            return Ok(Served::refusal(Reason::MethodRefused.into(), &method, now)
-                .header("allow", "POST"));
+            return Ok(
+                Served::refusal(Reason::MethodRefused.into(), &method, now).header("allow", "POST")
+            );
         }
         let url = read_url(session).await?;
         let head = session.req_header();

@@ -245,8 +245,8 @@ mod tests {
             assert_eq!(judged.is_ok(), admitted, "{networks:?}");
         }
         let (_other, unix) = UnixStream::pair().unwrap();
-        let nowhere = access(Some(&["127.0.0.0/8"]), None).admit(&Incoming::Unix(unix));
-        assert!(nowhere.await.is_err());
+        let (loopback, unix) = (access(Some(&["127.0.0.0/8"]), None), Incoming::Unix(unix));
+        assert!(loopback.admit(&unix).await.is_err());
         // Both lists count.
         let both = access(Some(&["127.0.0.0/8"]), Some(&["4000000000"]));
         assert!(both.admit(&incoming).await.is_err());

@@ -65,7 +65,9 @@ pub(super) async fn keep_out<A>(
         Ok(stream) if plain => tell(shared, stream, peer, rejection).await,
         _ => {
             let refusal = guard::refusal(b"", rejection);
-            let answer = refusal.rejection.answer(&refusal.method, shared.clock.now());
+            let answer = refusal
+                .rejection
+                .answer(&refusal.method, shared.clock.now());
             let outcome = Outcome {
                 ending: Ending::Rejected,
                 ..outcome(&refusal, &answer, false, peer)
