@@ -68,7 +68,7 @@ enum Command {
         hawkgate taskcluster-proxy --print-config > hawkgate.toml   # to go on from there\n\n\
         Secrets come from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE only. Listens on loopback only. \
         What differs: docs/migrating-from-taskcluster-proxy.md.")]
-    TaskclusterProxy(taskcluster_proxy::TaskclusterProxy),
+    TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
 #[derive(Args, Debug)]
@@ -139,7 +139,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run::main(&run),
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
-        Command::TaskclusterProxy(args) => taskcluster_proxy::main(args),
+        Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }
 

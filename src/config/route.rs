@@ -1,6 +1,7 @@
 //! `[[route]]`
 
 mod access;
+mod bewit;
 mod upstream;
 
 use std::net::Ipv6Addr;
@@ -14,9 +15,8 @@ use url::Url;
 use super::declared::Declared;
 use super::finding::quoted;
 use super::reader::{Reader, Section, Table, section};
-use super::resolved::{self, IssuerKind, Listener, SourceKind};
+use super::resolved::{self, IssuerKind, Listener};
 use super::value::{Choice, List, Nested};
-use crate::gateway::bewit::PATH as BEWIT_PATH;
 use crate::gateway::route::Compat;
 
 section! {
@@ -100,6 +100,8 @@ impl Choice for Method {
         })
     }
 }
+
+pub(super) use bewit::refuse_hidden as refuse_hidden_by_bewit;
 
 /// What a route refers to.
 #[derive(Clone, Copy, Debug)]
@@ -263,69 +265,6 @@ impl Route {
                 let problem = format!("{} is more than one scope", quoted(&scope.value));
                 reader.error(&scope.at, problem, "write each as a string of its own");
             }
-        }
-    }
-}
-
-impl Route {
-    /// A bewit is a signature of Taskcluster's kind, for GET.
-    fn check_bewit(&self, reader: &mut Reader<'_>, known: Known<'_>) {
-        if self.bewit.value != Some(true) {
-            return;
-        }
-        let at = &self.bewit.at;
-        if self.source.is_absent() {
-            reader.error(at, "signs with a source's credentials", "name a source");
-        }
-        let source = self.source.value.as_deref().and_then(|name| {
-            let mut named = known.sources.iter();
-            named
-                .find(|s| s.name.as_deref() == Some(name))?
-                .meaning
-                .as_ref()
-        });
-        let signs = |kind: &SourceKind| {
-            matches!(
-                kind,
-                SourceKind::TaskclusterLogin { .. }
-                    | SourceKind::TaskclusterOauth { .. }
-                    | SourceKind::TaskclusterMint { .. }
-                    | SourceKind::TaskclusterStatic { .. }
-            )
-        };
-        if source.is_some_and(|source| !signs(&source.kind)) {
-            let problem = "signs with Taskcluster credentials, which this source has none of";
-            reader.error(
-                at,
-                problem,
-                "name a source of a taskcluster kind, or remove it",
-            );
-        }
-        let methods = self.methods.value.as_ref();
-        if methods.is_some_and(|m| m.items.iter().all(|item| item.value != Method::GET)) {
-            let problem = "opens URLs for GET, which this route does not take";
-            reader.error(at, problem, "add GET to methods, or remove it");
-        }
-    }
-}
-
-/// Refuses routes that `POST /bewit` would stand before.
-pub(super) fn refuse_hidden_by_bewit(
-    reader: &mut Reader<'_>,
-    routes: &[Declared<resolved::Route>],
-) {
-    let resolved = || routes.iter().filter_map(|r| Some((r, r.meaning.as_ref()?)));
-    if !resolved().any(|(_, route)| route.compat.bewit) {
-        return;
-    }
-    for (declared, route) in resolved() {
-        if route.path == BEWIT_PATH {
-            let problem = format!("{} is where bewits are made", quoted(BEWIT_PATH));
-            reader.error(
-                &declared.table,
-                problem,
-                "change its path, or remove bewit from the other routes",
-            );
         }
     }
 }

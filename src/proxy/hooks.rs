@@ -3,6 +3,7 @@
 
 mod admit;
 mod forward;
+mod informational;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
@@ -32,7 +33,6 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::informational::NAMES;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Gateway, Served};
 use admit::Admitted;
@@ -205,7 +205,7 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
-        informational(session, head, context)
+        informational::add(session, head, context)
     }
 
     fn upstream_response_trailer_filter(
@@ -297,30 +297,6 @@ impl ProxyHttp for Hooks {
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         format!("{} {}", session.req_header().method, context.request_id)
     }
-}
-
-/// Adds what taskcluster-proxy says of each request, in the place of whatever the upstream
-/// said under the same names.
-fn informational(session: &Session, head: &mut ResponseHeader, context: &Context) -> Result<()> {
-    let interim = head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS;
-    let Some(admission) = context.admission.as_ref().filter(|_| !interim) else {
-        return Ok(());
-    };
-    let own = String::from_utf8_lossy(session.req_header().raw_path());
-    let target = admission.target().unwrap_or(&own);
-    let Some(headers) = admission.informational(target) else {
-        return Ok(());
-    };
-    for name in NAMES {
-        head.remove_header(*name);
-    }
-    for (name, value) in headers {
-        // A certificate from elsewhere may hold anything; what cannot stand here is left out.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            head.insert_header(name, value)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether the caller speaks HTTP/1 and may be told to continue.

@@ -3,6 +3,7 @@
 
 use http::{Method, Version, header};
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use super::{Hooks, answer, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
@@ -100,19 +101,19 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     if answer::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
         return Err(too_large());
     }
-    let stalled = |_| Rejection::from(Reason::BodyTimeout);
+    let broken = |error: Box<Error>| match error.etype() {
+        ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
+        _ => Rejection::from(Reason::BadRequest).because("the body broke off"),
+    };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
-        session
-            .write_continue_response()
-            .await
-            .map_err(|_| Rejection::from(Reason::BadRequest))?;
+        session.write_continue_response().await.map_err(broken)?;
     }
     let mut body = Vec::new();
     while let Some(piece) = session
         .downstream_session
         .read_request_body()
         .await
-        .map_err(stalled)?
+        .map_err(broken)?
     {
         if body.len() + piece.len() > MAX_URL_BYTES {
             return Err(too_large());
