@@ -50,7 +50,7 @@ pub(super) struct TaskclusterProxy {
     /// How log lines look
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
-    /// Restrict to these scopes; with neither scopes nor a task, to nothing
+    /// Restrict to these scopes; the client keeps all that it has with neither scopes nor a task
     #[arg(value_name = "SCOPE")]
     scopes: Vec<String>,
     #[arg(long, hide = true)]
@@ -138,7 +138,8 @@ fn configuration(args: TaskclusterProxy, authorized_scopes: Option<Vec<String>>)
         ip_address: args.ip_address,
         port: args.port,
         admin: args.admin,
-        allowed_user: args.allowed_user,
+        // Empty is what taskcluster-proxy means by nobody in particular.
+        allowed_user: args.allowed_user.filter(|user| !user.is_empty()),
         authorized_scopes,
     }
     .to_toml()
