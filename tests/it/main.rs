@@ -13,5 +13,7 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod login;
 mod support;
 mod swap;
+mod taskcluster_proxy;
