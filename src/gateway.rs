@@ -1,15 +1,21 @@
 //! The decisions: which route, who calls, with what credential, and what to do about a
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
+pub mod bewit;
 pub mod fields;
+pub mod informational;
+pub mod login;
 pub mod outcome;
 mod path;
 mod recovery;
 pub mod rejection;
 pub mod route;
 pub mod rule;
+mod served;
+mod shortcut;
 
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
+pub use served::{Facts, Served};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +37,8 @@ use rule::{RequestFacts, Ruling};
 pub struct Gateway {
     /// Routes by host and longest prefix.
     pub routes: RouteTable,
+    /// The endpoint that gives out credentials, if it is on.
+    pub login: Option<login::Login>,
     /// The clock in use.
     pub clock: SharedClock,
     /// Every header that any rule sets: the caller's own copies go on every route, or an
@@ -82,6 +90,8 @@ pub struct Admission {
     suspect: Option<Arc<str>>,
     ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
+    /// The target to send, where it is not the one that came.
+    target: Option<String>,
     corrected_clock: bool,
     replaced_credential: bool,
 }
@@ -120,11 +130,11 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let mut admission = self.assess(head).await?;
-        match Self::lease(&mut admission, head).await {
-            Ok(()) => Ok(admission),
-            Err(rejection) => Err(Box::new(admission.refused(rejection))),
-        }
+        let (route, long) = self.routed(head)?;
+        let target = long.as_deref().unwrap_or(head.target);
+        let mut admission = self.admit_to(route, Head { target, ..head }).await?;
+        admission.target = long;
+        Ok(admission)
     }
 
     /// As [`Gateway::admit`], but for the credential, which is not asked for: leave to go
@@ -133,17 +143,58 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let route = match self.routes.find(head.host, head.target, head.method) {
-            Ok(route) => Arc::clone(route),
-            Err(reason) => {
-                let reason = match reason {
-                    NoRoute::Unmatched => Reason::NoRoute,
-                    NoRoute::Ambiguous => Reason::BadRequest,
-                };
-                return Err(Box::new(Refused::before_routing(reason.into())));
-            }
+        let (route, long) = self.routed(head)?;
+        let target = long.as_deref().unwrap_or(head.target);
+        let mut admission = self.assess_to(route, Head { target, ..head }).await?;
+        admission.target = long;
+        Ok(admission)
+    }
+
+    fn routed(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Box<Refused>> {
+        self.route(head)
+            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))
+    }
+
+    /// The route, and the target in its long form where it came in the short one. Such a
+    /// request goes where it would go in its long form, so that no route can be walked
+    /// around.
+    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Reason> {
+        let find = |target: &str| {
+            let found = self.routes.find(head.host, target, head.method);
+            found.map_err(|none| match none {
+                NoRoute::Unmatched => Reason::NoRoute,
+                NoRoute::Ambiguous => Reason::BadRequest,
+            })
         };
-        let mut admission = Admission::to(route);
+        let route = find(head.target)?;
+        if !route.compat.shortcut {
+            return Ok((route, None));
+        }
+        match shortcut::lengthen(head.target) {
+            Some(long) => Ok((find(&long)?, Some(long))),
+            None => Ok((route, None)),
+        }
+    }
+
+    /// What [`Gateway::admit`] does once the route is found.
+    async fn admit_to(
+        &self,
+        route: &Arc<Route>,
+        head: Head<'_>,
+    ) -> Result<Admission, Box<Refused>> {
+        let mut admission = self.assess_to(route, head).await?;
+        match Self::lease(&mut admission, head).await {
+            Ok(()) => Ok(admission),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
+        }
+    }
+
+    async fn assess_to(
+        &self,
+        route: &Arc<Route>,
+        head: Head<'_>,
+    ) -> Result<Admission, Box<Refused>> {
+        let mut admission = Admission::to(Arc::clone(route));
         match Self::authorize(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
@@ -244,9 +295,15 @@ impl Admission {
             suspect: None,
             ruling: None,
             lease: None,
+            target: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// The target to send, where it is another than the one that came.
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref()
     }
 
     /// Who signs upstream, for the access log; not a secret.

@@ -8,5 +8,6 @@ pub mod jwks;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
+pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,7 +17,7 @@ use hawkgate::credential::{
     SourceOptions, SwapRequest,
 };
 use hawkgate::gateway::Gateway;
-use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
@@ -250,10 +250,12 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             anonymous: false,
             workload_token: None,
             rules: None,
+            compat: Compat::default(),
         })
     };
     Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
+        login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
     }

@@ -74,7 +74,12 @@ pub(super) fn tell(
         "address",
         format!("{scheme}://{authority}"),
     );
-    let (method, target) = (&question.method, &question.target);
+    let method = &question.method;
+    let target = admission.target().unwrap_or(&question.target);
+    if admission.target().is_some() {
+        let path = target.split('?').next().unwrap_or_default();
+        report.note(Stage::Upstream, "path", path);
+    }
     let own = admission
         .ruling()
         .map_or(&[][..], |ruling| ruling.headers());

@@ -60,6 +60,17 @@ pub struct UpstreamTimeouts {
     pub idle: Duration,
 }
 
+/// What taskcluster-proxy does and hawkgate does on demand (taskcluster.md §7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`.
+    pub shortcut: bool,
+    /// Whether `POST /bewit` signs this route's URLs.
+    pub bewit: bool,
+    /// Adds the informational headers to answers.
+    pub headers: bool,
+}
+
 /// One route.
 #[derive(Debug)]
 pub struct Route {
@@ -85,6 +96,8 @@ pub struct Route {
     pub workload_token: Option<Arc<WorkloadToken>>,
     /// Which requests pass; `None` where no rule concerns this route.
     pub rules: Option<Rules>,
+    /// What of taskcluster-proxy it does.
+    pub compat: Compat,
 }
 
 impl Route {
@@ -133,6 +146,7 @@ pub enum Mismatch {
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
+    makes_bewits: bool,
 }
 
 /// Why no route is found.
@@ -149,7 +163,10 @@ impl RouteTable {
     /// Orders `routes` for look-up: longer prefixes first, then those that name methods.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
-        let mut table = Self::default();
+        let mut table = Self {
+            makes_bewits: routes.iter().any(|route| route.compat.bewit),
+            ..Self::default()
+        };
         for route in routes {
             match &route.host {
                 Some(host) => table.by_host.entry(host.clone()).or_default().push(route),
@@ -188,6 +205,11 @@ impl RouteTable {
             .iter()
             .chain(&self.any_host)
             .find(|route| route.mismatch(host, path, method).is_none())
+    }
+
+    /// Whether any route's URLs are signed on demand.
+    pub fn makes_bewits(&self) -> bool {
+        self.makes_bewits
     }
 
     /// All of them, in no particular order.
@@ -255,6 +277,7 @@ pub(super) mod tests {
             anonymous: true,
             workload_token: None,
             rules: None,
+            compat: Compat::default(),
         }
     }
 

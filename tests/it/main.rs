@@ -14,6 +14,8 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod login;
 mod rules;
 mod support;
 mod swap;
+mod taskcluster_proxy;

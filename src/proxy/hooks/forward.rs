@@ -72,6 +72,9 @@ impl Hooks {
         translate::request(head, upstream, peer, &context.request_id)?;
         let own = admission.ruling().map_or(&[][..], Ruling::headers);
         translate::rule_headers(head, &context.gateway.rule_headers, own)?;
+        if let Some(target) = admission.target() {
+            head.set_raw_path(target.as_bytes())?;
+        }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };

@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use super::caller::Caller;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener};
+use crate::config::{Address, Limits, Listener, ListenerAccess};
 use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
 };
 use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::Budget;
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -124,6 +124,7 @@ impl Stage {
                 upstream.address,
                 source(&script, &clock),
             ))]),
+            login: None,
             clock: clock.clone(),
             rule_headers: vec![],
         });
@@ -243,6 +244,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         anonymous: true,
         workload_token: None,
         rules: None,
+        compat: Compat::default(),
     }
 }
 
@@ -252,5 +254,6 @@ fn listener(h2c: bool) -> Listener {
         mode: 0o600,
         tls: None,
         h2c,
+        access: ListenerAccess::default(),
     }
 }
