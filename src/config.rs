@@ -1,6 +1,6 @@
 //! The configuration file: each section as written (`reader::Section`) → resolved (plain
 //! data, [`Config`]), every error listed. Of the rest of the house it knows only pure rules:
-//! what a clientId, a scope and a name's template may be.
+//! what a clientId, a scope, a name's template and a rule's expression may be.
 //!
 //! Relative paths in the file are relative to the file's own folder.
 
@@ -18,6 +18,7 @@ mod nearest;
 mod reader;
 mod resolved;
 mod route;
+mod rule;
 mod server;
 mod source;
 mod taskcluster_proxy;

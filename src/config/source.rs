@@ -156,6 +156,7 @@ impl Source {
                 "remove it",
             );
         }
+        let kind_name = KINDS.iter().find(|k| k.1 == kind).map_or("", |k| k.0);
         let kind = match kind {
             Kind::Login => Login::read(reader, table).resolve(reader),
             Kind::Oauth => Oauth::read(reader, table).resolve(reader),
@@ -164,6 +165,7 @@ impl Source {
         };
         Some(resolved::Source {
             name: self.name.value?,
+            kind_name,
             kind: kind?,
             timeout: self.timeout.value?,
             concurrency: usize::try_from(self.concurrency.value?).ok()?,

@@ -62,6 +62,8 @@ labels! {
         TokenRefused = "token_refused",
         /// It lacks a scope that the route requires.
         InsufficientScope = "insufficient_scope",
+        /// A rule refuses it, or no rule of the route matches.
+        RuleDenied = "rule_denied",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
         /// `[login]`: no credentials for this token; what is wrong with it is only logged.
@@ -172,6 +174,7 @@ impl Reason {
             Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::RuleDenied => row(403, "InsufficientScopes", Error("insufficient_scope"), "The rules of this gateway do not allow this request."),
             Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
             Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),

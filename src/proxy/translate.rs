@@ -50,6 +50,37 @@ pub(super) fn request(
     head.insert_header(X_REQUEST_ID, request_id)
 }
 
+/// Takes the caller's copies of headers that only rules set out of `head`, also those
+/// written with `_` for `-`, and puts in what the ruling says.
+pub(super) fn rule_headers(
+    head: &mut RequestHeader,
+    reserved: &[HeaderName],
+    own: &[(HeaderName, HeaderValue)],
+) -> Result<()> {
+    if reserved.is_empty() {
+        return Ok(());
+    }
+    let is_reserved = |name: &HeaderName| {
+        let name = name.as_str();
+        let dashed = name.contains('_').then(|| name.replace('_', "-"));
+        let name = dashed.as_deref().unwrap_or(name);
+        reserved.iter().any(|r| r.as_str() == name)
+    };
+    let copies: Vec<_> = head
+        .headers
+        .keys()
+        .filter(|n| is_reserved(n))
+        .cloned()
+        .collect();
+    for name in copies {
+        head.remove_header(&name);
+    }
+    for (name, value) in own {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
 /// Takes out of an upstream's answer what is not for the caller.
 pub(super) fn response(head: &mut ResponseHeader) {
     let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::jws::{Jws, possible_issuers};
 use super::keys::Keys;
+use super::notes::Notes;
 use super::rules::Rules;
 use super::{
     BearerToken, Caller, KeyFetcher, RefreshObserver, TokenDigest, TokenError, Unauthenticated,
@@ -298,6 +299,7 @@ impl Oidc {
             expires_at: facts.expires_at,
             claims: jws.claims,
             digest,
+            notes: Notes::default(),
         });
         self.remember(&token, keys.epoch, starts_at);
         Ok(token)
