@@ -19,6 +19,7 @@ mod reader;
 mod resolved;
 mod route;
 mod rule;
+mod schema;
 mod server;
 mod source;
 mod taskcluster_proxy;
@@ -35,6 +36,7 @@ pub use keys::{KeyTable, TABLES};
 pub use nearest::nearest;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
+pub use schema::{page as reference_page, schema};
 pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
 use std::io::Read;

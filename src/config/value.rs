@@ -240,7 +240,7 @@ pub(super) struct Item<T> {
 }
 
 /// Longest list. Each element is compared with every other.
-const MAX_ITEMS: usize = 1000;
+pub(super) const MAX_ITEMS: usize = 1000;
 
 /// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
 /// errors noted, the file is refused anyway, and the others can still be judged.

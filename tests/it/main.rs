@@ -16,6 +16,7 @@ mod layers;
 mod leaks;
 mod login;
 mod rules;
+mod schema;
 mod support;
 mod swap;
 mod taskcluster_proxy;
