@@ -5,6 +5,7 @@ pub mod bewit;
 pub mod fields;
 pub mod informational;
 pub mod login;
+mod observe;
 pub mod outcome;
 mod path;
 mod recovery;
@@ -14,6 +15,7 @@ pub mod rule;
 mod served;
 mod shortcut;
 
+pub use observe::Observe;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
@@ -44,6 +46,8 @@ pub struct Gateway {
     /// Every header that any rule sets: the caller's own copies go on every route, or an
     /// upstream that believes them could be lied to.
     pub rule_headers: Vec<HeaderName>,
+    /// What is told of requests.
+    pub observe: Observe,
 }
 
 /// What of a request's head decides.
@@ -103,6 +107,8 @@ pub struct Refused {
     pub rejection: Rejection,
     /// The route, if one had matched.
     pub route: Option<Arc<Route>>,
+    /// Who called, as far as it was proved.
+    pub caller: Caller,
     /// The issuer, if it was known.
     pub issuer: Option<Arc<str>>,
     /// The result of verification, if one took place.
@@ -120,6 +126,23 @@ impl Caller {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
             Self::Anonymous => None,
+        }
+    }
+
+    /// `sub`, where a token was verified.
+    pub fn subject(&self) -> Option<&str> {
+        self.token().map(|token| token.subject())
+    }
+
+    /// `client_id` or `azp`, where a token was verified and names one.
+    pub fn client(&self) -> Option<&str> {
+        self.token()?.client()
+    }
+
+    fn token(&self) -> Option<&Arc<VerifiedToken>> {
+        match self {
+            Self::Verified(token) => Some(token),
+            Self::Delegated { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -391,6 +414,7 @@ impl Admission {
             verification: self.verification,
             lookup: self.lookup,
             rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
+            caller: self.caller,
             rejection,
         }
     }
@@ -400,6 +424,7 @@ impl Refused {
     fn before_routing(rejection: Rejection) -> Self {
         Self {
             rejection,
+            caller: Caller::Anonymous,
             route: None,
             issuer: None,
             verification: None,

@@ -11,10 +11,10 @@ use super::local::{self, Updatable};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CredentialSource, Source, SourceOptions};
-use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::{Gateway, Observe};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::jwks;
@@ -88,6 +88,9 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                observe: Observe {
+                    audit: config.log.audit,
+                },
             },
             issuers,
             sources,

@@ -77,10 +77,19 @@ impl AdminPages for Pages {
         };
         match source.update(body) {
             Ok(client_id) => {
+                let event = "credentials_replaced";
+                tracing::info!(target: "audit", event, source = %name, credential = client_id, "credentials put at the admin listener");
                 tracing::info!(source = %name, client_id, "credentials replaced until the next start");
                 CredentialsPut::Taken
             }
-            Err(why) => CredentialsPut::Refused(why.to_string()),
+            Err(why) => {
+                // Empty when the listener only asks whether anything can be put here.
+                if !body.is_empty() {
+                    let event = "credentials_refused";
+                    tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials put at the admin listener are no good");
+                }
+                CredentialsPut::Refused(why.to_string())
+            }
         }
     }
 }

@@ -74,9 +74,10 @@ fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Fa
     }
     process::install_crypto();
     let runtime = process::runtime()?;
+    let sample = config.log.access_sample;
     let surroundings = Surroundings {
         clock,
-        access_log: logging.access(),
+        access_log: logging.access().sampled(sample),
     };
     let end = runtime.block_on(until_signalled(config, surroundings));
     runtime.shutdown_background();

@@ -214,6 +214,7 @@ fn shape(shape: &Shape) -> Value {
         Shape::Name => json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Count => json!({ "type": "integer", "minimum": 0 }),
+        Shape::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Duration => {
             json!({ "type": "string", "minLength": 2, "pattern": units::duration_pattern() })
         }

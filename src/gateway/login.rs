@@ -132,6 +132,7 @@ impl Login {
             return Err(Reason::LoginUnknownProvider.into());
         };
         let token = verify(issuer, request.headers, facts).await?;
+        facts.caller = Some(Caller::Verified(Arc::clone(&token)));
         if !self
             .require_scopes
             .iter()
@@ -147,6 +148,7 @@ impl Login {
         let credentials = minted
             .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
             .map_err(|error| not_minted(&error))?;
+        facts.credential = Some(credentials.client_id.clone());
         written(&credentials, expiry.minus(REPORTED_EARLY))
     }
 }

@@ -109,6 +109,7 @@ impl Context {
         let head = session.req_header();
         let target = String::from_utf8_lossy(head.raw_path());
         let path = target.split('?').next().unwrap_or_default().to_owned();
+        let audit = self.audit(&path);
         let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
@@ -164,6 +165,7 @@ impl Context {
             upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
             received: session.body_bytes_read() as u64,
             sent: session.body_bytes_sent() as u64,
+            audit,
         }
     }
 

@@ -100,6 +100,7 @@ fn kind_of_value(shape: &Shape) -> String {
         Shape::Name => "name".into(),
         Shape::Flag => "`true` or `false`".into(),
         Shape::Count => "whole number".into(),
+        Shape::Share => "number from 0 to 1".into(),
         Shape::Duration => "duration".into(),
         Shape::Size => "size".into(),
         Shape::Url => "URL".into(),
