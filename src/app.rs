@@ -3,6 +3,7 @@
 mod background;
 mod build;
 mod local;
+mod observe;
 mod pages;
 
 use std::sync::Arc;
@@ -213,6 +214,9 @@ impl Running {
     pub async fn drain(&self) {
         self.pages.draining.store(true, Ordering::Relaxed);
         self.callers.drain(self.drain_delay, self.drain).await;
+        if let Some(trace) = &self.gateway.observe.trace {
+            trace.flush().await;
+        }
         // Last, so that probes see the draining to its end.
         self.operators.drain(Duration::ZERO, Duration::ZERO).await;
     }

@@ -23,6 +23,7 @@ mod schema;
 mod server;
 mod source;
 mod taskcluster_proxy;
+mod trace;
 mod units;
 mod value;
 mod whole;

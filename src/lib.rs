@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod remote;
 pub mod secret;
 pub mod token;
+pub mod trace;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -23,6 +23,7 @@ use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
 use crate::token::{KeyRefresh, RefreshObserver};
+use crate::trace::{SpanFate, SpanObserver};
 use families::Families;
 pub use series::Names;
 use series::Series;
@@ -175,6 +176,17 @@ impl Metrics {
             KeyRefresh::Changed => changed.inc(),
             KeyRefresh::Unchanged => unchanged.inc(),
             KeyRefresh::Failed => failed.inc(),
+        })
+    }
+
+    /// Counts what becomes of spans.
+    pub fn span_observer(&self) -> SpanObserver {
+        let child = |result| self.families.trace_spans.child([result]);
+        let (exported, dropped, failed) = (child("exported"), child("dropped"), child("failed"));
+        SpanObserver::new(move |fate, count| match fate {
+            SpanFate::Exported => exported.inc_by(count),
+            SpanFate::Dropped => dropped.inc_by(count),
+            SpanFate::Failed => failed.inc_by(count),
         })
     }
 

@@ -21,6 +21,7 @@ mod peer;
 pub mod preview;
 mod replay;
 pub mod server;
+mod spans;
 mod translate;
 
 use std::sync::Arc;

@@ -8,13 +8,14 @@ use http::{HeaderName, HeaderValue};
 
 use super::StartError;
 use super::local::{self, Updatable};
+use super::observe::observe;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CredentialSource, Source, SourceOptions};
+use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
-use crate::gateway::{Gateway, Observe};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::jwks;
@@ -88,9 +89,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
-                observe: Observe {
-                    audit: config.log.audit,
-                },
+                observe: observe(config, self.clock, self.metrics)?,
             },
             issuers,
             sources,

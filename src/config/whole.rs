@@ -10,7 +10,7 @@ use super::keys::{self, TABLES};
 use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::{cache, issuer, limits, log, login, route, rule, server, source, units};
+use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
 
 /// Reads everything. `None` only with errors in `reader`.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
@@ -19,6 +19,11 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let limits = single(reader, document, "limits", limits::Limits::resolve);
     let cache = single(reader, document, "cache", cache::Cache::resolve);
     let log = single(reader, document, "log", log::Log::resolve);
+    let trace = if document.contains_key("trace") {
+        single(reader, document, "trace", trace::Trace::resolve).map(Some)
+    } else {
+        Some(None)
+    };
 
     let issuers = repeated(reader, document, "issuer", issuer::read);
     let sources = repeated(reader, document, "source", source::read);
@@ -81,6 +86,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         limits: limits?,
         cache: cache?,
         log: log?,
+        trace: trace?,
     };
     warn_of_unused(reader, &issuers, |index| {
         let login = config.login.as_ref();

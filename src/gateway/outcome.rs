@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rejection::Reason;
+use crate::trace::TraceId;
 
 /// A closed set whose members are metric labels.
 pub trait Label: Copy {
@@ -162,6 +163,15 @@ pub struct Audit {
     pub scopes: Option<Arc<[String]>>,
 }
 
+/// Which trace a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The trace.
+    pub id: TraceId,
+    /// Whether a collector has its spans.
+    pub recorded: bool,
+}
+
 /// One upstream 401 and what was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unauthorized {
@@ -217,6 +227,8 @@ pub struct Outcome {
     pub received: u64,
     /// Bytes of response body sent to the caller.
     pub sent: u64,
+    /// Its trace, where `[trace]` is on.
+    pub trace: Option<Traced>,
     /// For the audit log, where it is on and this request concerns it.
     pub audit: Option<Box<Audit>>,
 }

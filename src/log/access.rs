@@ -90,7 +90,7 @@ fn went_well(outcome: &Outcome) -> bool {
 }
 
 fn fill(line: &mut Line<'_>, outcome: &Outcome) {
-    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    identified(line, outcome);
     if let Some(peer) = outcome.peer {
         line.field("peer", &peer);
     }
@@ -129,6 +129,15 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     }
     line.field("received", &outcome.received);
     line.field("sent", &outcome.sent);
+}
+
+/// By what other lines and systems know this request.
+pub(super) fn identified(line: &mut Line<'_>, outcome: &Outcome) {
+    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    if let Some(trace) = outcome.trace {
+        // Written as a text, as only such things are serialised.
+        line.field("trace_id", trace.id.to_string().as_str());
+    }
 }
 
 pub(super) fn optional<'a>(
@@ -210,6 +219,7 @@ pub(super) mod tests {
             upstream: Some(Duration::from_millis(12)),
             received: 10,
             sent: 20,
+            trace: None,
             audit: None,
         }
     }

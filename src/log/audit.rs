@@ -2,7 +2,7 @@
 
 use crate::gateway::outcome::{Audit, Label, Outcome};
 
-use super::access::{MAX_ID, MAX_PATH, cut, optional, replays};
+use super::access::{MAX_ID, MAX_PATH, cut, identified, optional, replays};
 use super::line::Line;
 
 /// Longest name of a caller or credential, and longest list of scopes, in bytes; more is
@@ -13,7 +13,7 @@ const MAX_SCOPES: usize = 2048;
 pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     line.field("event", audit.event.label());
     line.field("decision", audit.decision.label());
-    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    identified(line, outcome);
     if let Some(peer) = outcome.peer {
         line.field("peer", &peer);
     }

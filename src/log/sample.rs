@@ -19,7 +19,7 @@ impl Sample {
     pub(super) fn new(share: f64) -> Self {
         // In range: `share` is less than 1 here. A share that is no number takes nothing.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let step = (share < 1.0).then_some((share * WHOLE) as u32);
+        let step = (share < 1.0).then_some((share * WHOLE).round() as u32);
         let step = if share.is_nan() { Some(0) } else { step };
         Self {
             share,

@@ -23,6 +23,7 @@ pub(super) struct Families {
     pub(super) config_reloads: Counters<1>,
     pub(super) config_loaded_at: IntGauge,
     pub(super) log_lines_dropped: IntCounter,
+    pub(super) trace_spans: Counters<1>,
     pub(super) build_info: Gauges<2>,
 }
 
@@ -119,6 +120,12 @@ impl Families {
                 r,
                 "hawkgate_log_lines_dropped_total",
                 "Log lines dropped because stderr was too slow.",
+            )?,
+            trace_spans: Counters::register(
+                r,
+                "hawkgate_trace_spans_total",
+                "Spans of requests, by whether the collector has them.",
+                ["result"],
             )?,
             build_info: Gauges::register(
                 r,

@@ -42,6 +42,7 @@ fn outcome() -> Outcome {
         upstream: Some(Duration::from_millis(2)),
         received: 0,
         sent: 0,
+        trace: None,
         audit: None,
     }
 }

@@ -10,10 +10,11 @@ use pingora::proxy::Session;
 use super::connection::PeerInfo;
 use super::replay::Replay;
 use crate::gateway::outcome::{
-    Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+    Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::trace::RequestTrace;
 
 /// One request's state. Dropping it releases everything that the request held.
 pub struct Context {
@@ -29,6 +30,8 @@ pub struct Context {
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.
     pub(super) replay: Option<Replay>,
+    /// Present where `[trace]` is on.
+    pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
@@ -83,6 +86,7 @@ impl Context {
             own: None,
             rejection: None,
             replay: None,
+            trace: None,
             attempts: Attempts::default(),
             unauthorized: Vec::new(),
             times: Times {
@@ -165,6 +169,10 @@ impl Context {
             upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
             received: session.body_bytes_read() as u64,
             sent: session.body_bytes_sent() as u64,
+            trace: self.trace.as_ref().map(|trace| Traced {
+                id: trace.id(),
+                recorded: trace.is_recorded(),
+            }),
             audit,
         }
     }

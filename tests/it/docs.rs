@@ -140,6 +140,7 @@ fn every_metric_is_in_the_readme_and_none_is_invented() {
                 "upstream_unauthorized_total",
                 "exchanges_total",
                 "exchange_duration_seconds",
+                "trace_spans_total",
             ];
             assert!(
                 exported.contains(name) || lazy.contains(&name),

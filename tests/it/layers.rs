@@ -42,15 +42,20 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("hawk", &[]),
     // Plain data: what a file means.
     ("config", LEAVES),
+    ("trace", &["config"]),
     ("token", &["config"]),
     // The closed enums that metrics and logs speak are below everything that uses them.
-    ("gateway::outcome", &["gateway::rejection"]),
+    ("gateway::outcome", &["gateway::rejection", "trace"]),
     ("gateway::rejection", &["gateway::outcome", "token"]),
-    ("credential", &["hawk", "token", "gateway::outcome"]),
+    (
+        "credential",
+        &["hawk", "token", "trace", "gateway::outcome"],
+    ),
     (
         "gateway",
         &[
             "token",
+            "trace",
             "credential",
             "hawk",
             "gateway::outcome",
@@ -58,9 +63,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("log", &["config", "gateway"]),
-    ("remote", &["token", "credential", "hawk", "config"]),
-    ("metrics", &["gateway", "credential", "token"]),
-    ("proxy", &["gateway", "metrics", "log", "config"]),
+    (
+        "remote",
+        &["token", "trace", "credential", "hawk", "config"],
+    ),
+    ("metrics", &["gateway", "credential", "token", "trace"]),
+    ("proxy", &["gateway", "metrics", "log", "config", "trace"]),
     ("reload", &["config", "gateway"]),
     (
         "app",
@@ -75,6 +83,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "reload",
             "remote",
             "token",
+            "trace",
         ],
     ),
     (

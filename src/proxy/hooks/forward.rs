@@ -70,6 +70,9 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let peer = PeerInfo::of(session).ip;
         translate::request(head, upstream, peer, &context.request_id)?;
+        if let Some(trace) = &context.trace {
+            translate::trace_headers(head, trace)?;
+        }
         let own = admission.ruling().map_or(&[][..], Ruling::headers);
         translate::rule_headers(head, &context.gateway.rule_headers, own)?;
         if let Some(target) = admission.target() {
