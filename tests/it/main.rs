@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod attacks;
+mod audit;
 mod bad_tokens;
 mod command_line;
 mod docs;
@@ -20,3 +21,4 @@ mod schema;
 mod support;
 mod swap;
 mod taskcluster_proxy;
+mod trace;
