@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::local::Updatable;
 use crate::clock::SharedClock;
 use crate::gateway::Gateway;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, CredentialsPut};
 use crate::token::{Issuer, IssuerStatus};
 
@@ -30,12 +30,13 @@ fn has_keys(issuer: &Issuer) -> bool {
 }
 
 impl AdminPages for Pages {
-    fn metrics(&self) -> (String, String) {
-        let text = self.metrics.render().unwrap_or_else(|error| {
+    fn metrics(&self, accept: &str) -> (String, String) {
+        let format = Format::wanted(accept);
+        let text = self.metrics.render_as(format).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be rendered");
             String::new()
         });
-        (metrics::CONTENT_TYPE.to_owned(), text)
+        (format.content_type().to_owned(), text)
     }
 
     /// False while draining, and while not a single route could let anybody in.

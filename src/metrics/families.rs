@@ -5,6 +5,9 @@ use prometheus::{IntCounter, IntGauge, Opts, Registry};
 use super::MetricsError;
 use super::family::{Counters, Durations, Gauges};
 
+/// The one with exemplars.
+pub(super) const REQUEST_DURATION: &str = "hawkgate_request_duration_seconds";
+
 /// All families, registered.
 pub(super) struct Families {
     pub(super) requests: Counters<3>,
@@ -40,7 +43,7 @@ impl Families {
             )?,
             request_duration: Durations::register(
                 r,
-                "hawkgate_request_duration_seconds",
+                REQUEST_DURATION,
                 "From the complete request head to the end of the answer.",
                 ["route"],
             )?,
