@@ -130,8 +130,10 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
                 format!("write it below {}", keys::owner(name).unwrap_or_default())
             }
             None => {
-                "the tables are server, issuer, source, route, rule, login, limits, cache and log"
-                    .into()
+                let mut all: Vec<_> = names().collect();
+                all.dedup();
+                let last = all.pop().unwrap_or_default();
+                format!("the tables are {} and {last}", all.join(", "))
             }
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);

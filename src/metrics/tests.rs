@@ -106,7 +106,7 @@ fn open_metrics_says_the_same_with_exemplars() {
     metrics.record(&outcome());
     metrics.record(&traced(true));
     metrics.record(&Outcome {
-        total: Duration::from_secs(300),
+        total: Duration::from_mins(5),
         ..traced(true)
     });
     metrics.record(&Outcome {

@@ -146,7 +146,7 @@ impl ProxyHttp for Hooks {
         context.times.admitted = Some(self.clock.steady());
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
-            Ok(Admitted::Answer(served)) => self.answer(session, context, served).await,
+            Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
     }

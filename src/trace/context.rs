@@ -216,7 +216,7 @@ mod tests {
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(
@@ -236,7 +236,7 @@ mod tests {
                 value.to_str().unwrap(),
                 format!("00-{trace}-{span}-0{}", u8::from(sampled))
             );
-            let read = Parent::of(&headers(TRACEPARENT, &[value.to_str().unwrap()]));
+            let read = Parent::of(&headers(&TRACEPARENT, &[value.to_str().unwrap()]));
             let expected = Parent {
                 trace,
                 span,
@@ -320,7 +320,7 @@ mod tests {
             ),
             ("", None),
         ] {
-            let parent = Parent::of(&headers(TRACEPARENT, &[value]));
+            let parent = Parent::of(&headers(&TRACEPARENT, &[value]));
             assert_eq!(parent.map(|p| p.sampled), sampled, "{value}");
             if let Some(parent) = parent {
                 assert_eq!(parent.trace.to_string(), TRACE);
@@ -328,7 +328,7 @@ mod tests {
             }
         }
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(Parent::of(&headers(TRACEPARENT, &[good, good])), None);
+        assert_eq!(Parent::of(&headers(&TRACEPARENT, &[good, good])), None);
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
             (vec![&format!("a=1{long}")], false),
         ] {
             assert_eq!(
-                state_is_valid(&headers(TRACESTATE, &values)),
+                state_is_valid(&headers(&TRACESTATE, &values)),
                 valid,
                 "{values:?}"
             );

@@ -27,7 +27,7 @@ pub(super) enum Admitted {
     /// It goes upstream.
     Forward,
     /// This is the answer.
-    Answer(Served),
+    Answer(Box<Served>),
 }
 
 impl Hooks {
@@ -46,7 +46,7 @@ impl Hooks {
         prepare(session, &limits);
         checked?;
         if let Some(served) = self.serve_own(session, context).await? {
-            return Ok(Admitted::Answer(served));
+            return Ok(Admitted::Answer(Box::new(served)));
         }
         let peer = PeerInfo::of(session).ip;
         match decide(context, session.req_header(), peer).await? {
