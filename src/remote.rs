@@ -2,12 +2,14 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod client_credentials;
 pub mod discovery;
 pub mod dns;
 pub mod jwks;
-pub(crate) mod oauth;
+pub mod oauth;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token_exchange;

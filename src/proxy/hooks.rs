@@ -31,8 +31,8 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::Gateway;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::{Admission, Gateway};
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -187,6 +187,9 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub(head, token);
+        }
         Ok(())
     }
 
@@ -194,9 +197,12 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
         translate::trailers(trailers);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub_trailers(trailers, token);
+        }
         Ok(())
     }
 

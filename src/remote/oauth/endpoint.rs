@@ -15,7 +15,7 @@ use crate::remote::client::{Answer, Client};
 /// An endpoint that takes forms from an authenticated client. Secrets are read anew for
 /// each request, so that a rotated one takes effect by itself.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     url: Url,
     own: OauthClient,
     client: Client,
@@ -25,7 +25,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// `own` is who hawkgate is at `url`; `client` reads at least
     /// [`super::MAX_ANSWER_BYTES`].
-    pub(crate) fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
+    pub fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
         Self {
             url,
             own,
@@ -40,7 +40,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
-    pub(crate) async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+    pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
         let asked_at = self.clock.now();
         let answer = self.post(parameters).await?;
         granted(&answer, asked_at).map_err(Failure::Unusable)
@@ -51,7 +51,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub(crate) async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let mut request = Request::new(parameters);
         authenticate(&self.own, &mut request, self.clock.now()).await?;
         let mut headers = HeaderMap::with_capacity(3);
