@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::client::{Client, ClientOptions, TransportError};
-use super::oauth::{About, Endpoint, MAX_ANSWER_BYTES};
+use super::oauth::{About, Endpoint, Failure, MAX_ANSWER_BYTES};
 use crate::credential::FetchError;
 use crate::token::{BearerToken, IntrospectionError, Introspector};
 
@@ -49,7 +49,11 @@ impl Introspector for HttpIntrospector {
         ];
         match self.endpoint.post(&form).await {
             Ok(answer) => Ok(answer.body.to_vec()),
-            // A bad token is a 200 answer: any other is a matter of ours.
+            // Some servers know their own JWTs, but not here (RFC 7009 §2.2.1 has the code).
+            Err(Failure::Denied(denied)) if denied.is("unsupported_token_type") => {
+                Ok(b"{\"active\":false}".to_vec())
+            }
+            // Otherwise a bad token is a 200 answer, and any other a matter of ours.
             Err(failure) => Err(match failure.into_fetch_error(About::Ourselves) {
                 FetchError::Unavailable { cause, retry_after } => {
                     IntrospectionError { cause, retry_after }
@@ -97,6 +101,14 @@ mod tests {
             request.starts_with("POST / ") && request.ends_with(form),
             "{request}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_kind_of_token_that_the_endpoint_does_not_know_is_not_active() {
+        let peer = peer(Reply::json(400, "{\"error\":\"unsupported_token_type\"}")).await;
+        let token = BearerToken::new("hunter2").unwrap();
+        let answer = introspector(&peer.url).introspect(&token).await.unwrap();
+        assert_eq!(answer, b"{\"active\":false}");
     }
 
     #[tokio::test]

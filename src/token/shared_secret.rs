@@ -80,6 +80,8 @@ pub(super) struct SharedSecret {
     held: ArcSwapOption<Held>,
     /// Steady milliseconds.
     next_read: AtomicU64,
+    /// Held while it is read; what was wrong the last time, which is logged once.
+    reading: tokio::sync::Mutex<Option<String>>,
 }
 
 /// The secret in force.
@@ -113,6 +115,7 @@ impl SharedSecret {
             clock,
             held: ArcSwapOption::empty(),
             next_read: AtomicU64::new(0),
+            reading: tokio::sync::Mutex::default(),
         }
     }
 
@@ -147,15 +150,10 @@ impl SharedSecret {
     /// Reads the secret if it is time to. While it cannot be read, what was read last stays:
     /// writers replace files in more than one way.
     pub(super) async fn refresh_if_due(&self) {
+        // Who comes while it is read waits for that.
+        let mut said = self.reading.lock().await;
         let now = millis(self.clock.steady());
-        let due = self.next_read.load(Ordering::Acquire);
-        let next = now.saturating_add(millis(RETRY));
-        if now < due {
-            return;
-        }
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        let claimed = self.next_read.compare_exchange(due, next, success, failure);
-        if claimed.is_err() {
+        if now < self.next_read.load(Ordering::Acquire) {
             return;
         }
         let place = self.place.clone();
@@ -165,14 +163,13 @@ impl SharedSecret {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("reading it was cut short".to_owned()),
         };
-        match problem {
-            None => self
-                .next_read
-                .store(now.saturating_add(millis(INTERVAL)), Ordering::Release),
-            Some(problem) => {
-                tracing::warn!(issuer = &*self.issuer, %problem, "the shared secret cannot be used");
-            }
+        let wait = if problem.is_none() { INTERVAL } else { RETRY };
+        self.next_read
+            .store(now.saturating_add(millis(wait)), Ordering::Release);
+        if let Some(problem) = problem.as_ref().filter(|_| *said != problem) {
+            tracing::warn!(issuer = &*self.issuer, %problem, "the shared secret cannot be used");
         }
+        *said = problem;
     }
 
     /// How long until the next reading.

@@ -13,5 +13,6 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod oauth;
 mod support;
 mod swap;
