@@ -11,6 +11,7 @@ pub mod oauth;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
+pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_exchange;

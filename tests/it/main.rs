@@ -13,6 +13,8 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod login;
 mod oauth;
 mod support;
 mod swap;
+mod taskcluster_proxy;
