@@ -3,10 +3,12 @@
 
 mod check;
 mod demo;
+mod explain;
 mod process;
 mod run;
 mod taskcluster_proxy;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -54,6 +56,15 @@ enum Command {
         hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
         Exit code 0: valid. 1: not; each error is printed with its line, key and remedy.")]
     Check(Check),
+    /// Say why a request would pass or not, step by step
+    #[command(after_help = "Examples:\n  \
+        hawkgate explain --config my.toml --url /api/queue/v1/ping --token-file token.txt\n  \
+        get-token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
+        hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n\n\
+        Nothing is sent upstream. The issuer's keys are fetched, but not with --offline; the \
+        credential is only asked for with --exchange. Secrets are never printed.\n\n\
+        Exit code 0: it would pass. 1: it would not, or it cannot be known. 2: wrong usage.")]
+    Explain(Explain),
     /// See it work: an identity provider, an API and hawkgate, all in this process
     #[command(after_help = "Examples:\n  \
         hawkgate demo          # explains itself, then stays up for you to try\n  \
@@ -108,6 +119,44 @@ struct Demo {
     once: bool,
 }
 
+#[derive(Args, Debug)]
+struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// The request's URL, or its path alone
+    #[arg(long, value_name = "URL", default_value = "/")]
+    url: String,
+    /// Where the bearer token is: a file, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The address that the request comes from
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    client: IpAddr,
+    /// The request's User-Agent
+    #[arg(long, value_name = "TEXT")]
+    user_agent: Option<String>,
+    /// Ask nobody, not even for the issuer's keys
+    #[arg(long, conflicts_with = "exchange")]
+    offline: bool,
+    /// Really get the credential, and tell its name, scopes and end
+    #[arg(long)]
+    exchange: bool,
+    /// How the answer looks
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: ExplainFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExplainFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// One JSON object a line
@@ -139,6 +188,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run::main(&run),
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
+        Command::Explain(explain) => explain::main(&explain),
         Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }

@@ -2,6 +2,7 @@
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
 pub mod bewit;
+pub mod fields;
 pub mod informational;
 pub mod login;
 pub mod outcome;
@@ -9,12 +10,14 @@ mod path;
 mod recovery;
 pub mod rejection;
 pub mod route;
+pub mod rule;
 mod served;
 mod shortcut;
 
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -27,6 +30,7 @@ use crate::token::{self, BearerToken, Caller, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
+use rule::{RequestFacts, Ruling};
 
 /// Everything that one configuration means, ready to decide. Immutable but for caches;
 /// swapped whole on reload.
@@ -38,6 +42,9 @@ pub struct Gateway {
     pub login: Option<login::Login>,
     /// The clock in use.
     pub clock: SharedClock,
+    /// Every header that any rule sets: the caller's own copies go on every route, or an
+    /// upstream that believes them could be lied to.
+    pub rule_headers: Vec<HeaderName>,
 }
 
 /// What of a request's head decides.
@@ -49,8 +56,23 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization` only.
+    /// For `Authorization`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
+    /// The connected peer, where it has an address.
+    pub peer: Option<IpAddr>,
+}
+
+impl<'a> Head<'a> {
+    /// What rules can know of it; `host` is [`route::host_name`] of this head's.
+    pub fn facts(&self, host: &'a str) -> RequestFacts<'a> {
+        RequestFacts {
+            method: self.method.as_str(),
+            host,
+            path: path::without_query(self.target),
+            user_agent: rule::facts::user_agent(self.headers),
+            address: self.peer,
+        }
+    }
 }
 
 /// Leave to go upstream: the route, who calls, and the credential on loan.
@@ -67,6 +89,7 @@ pub struct Admission {
     bearer: Option<BearerToken>,
     /// The issuer whose rules the token broke.
     suspect: Option<Arc<str>>,
+    ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
     /// The target to send, where it is not the one that came.
     target: Option<String>,
@@ -87,6 +110,8 @@ pub struct Refused {
     pub verification: Option<&'static str>,
     /// The result of the credential lookup, if one took place.
     pub lookup: Option<Lookup>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -106,13 +131,29 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let (route, long) = self
-            .route(head)
-            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))?;
+        let (route, long) = self.routed(head)?;
         let target = long.as_deref().unwrap_or(head.target);
         let mut admission = self.admit_to(route, Head { target, ..head }).await?;
         admission.target = long;
         Ok(admission)
+    }
+
+    /// As [`Gateway::admit`], but for the credential, which is not asked for: leave to go
+    /// upstream unsigned.
+    ///
+    /// # Errors
+    /// With the refusal to send, and what was known by then.
+    pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+        let (route, long) = self.routed(head)?;
+        let target = long.as_deref().unwrap_or(head.target);
+        let mut admission = self.assess_to(route, Head { target, ..head }).await?;
+        admission.target = long;
+        Ok(admission)
+    }
+
+    fn routed(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Box<Refused>> {
+        self.route(head)
+            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))
     }
 
     /// The route, and the target in its long form where it came in the short one. Such a
@@ -142,22 +183,35 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
     ) -> Result<Admission, Box<Refused>> {
-        let mut admission = Admission::to(Arc::clone(route));
-        match self.authenticate_and_lease(&mut admission, head).await {
+        let mut admission = self.assess_to(route, head).await?;
+        match Self::lease(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
-    async fn authenticate_and_lease(
+    async fn assess_to(
         &self,
-        admission: &mut Admission,
+        route: &Arc<Route>,
         head: Head<'_>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Admission, Box<Refused>> {
+        let mut admission = Admission::to(Arc::clone(route));
+        match Self::authorize(&mut admission, head).await {
+            Ok(()) => Ok(admission),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
+        }
+    }
+
+    /// Who calls, and whether the rules let them.
+    async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
+        admission.judge(head)
+    }
+
+    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either.
         if hawk::bewit::has_bewit(head.target) {
@@ -255,6 +309,7 @@ impl Admission {
             lookup: None,
             bearer: None,
             suspect: None,
+            ruling: None,
             lease: None,
             target: None,
             corrected_clock: false,
@@ -283,6 +338,11 @@ impl Admission {
         }
     }
 
+    /// The credential on loan, for telling what it is; nothing secret can be had from it.
+    pub fn credential(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
     async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
         match token::authenticate(&bearer, &self.route.issuers).await {
             Ok(authenticated) => {
@@ -300,6 +360,21 @@ impl Admission {
             require_scopes(&self.route.require_scopes, token)?;
         }
         Ok(())
+    }
+
+    /// Asks the route's rules, if there are any.
+    fn judge(&mut self, head: Head<'_>) -> Result<(), Rejection> {
+        let Some(rules) = &self.route.rules else {
+            return Ok(());
+        };
+        let host = route::host_name(head.host);
+        let ruling = rules.decide(&self.caller, head.facts(&host));
+        self.ruling.insert(ruling).permits()
+    }
+
+    /// The rule that let this request pass, and what it sets upstream.
+    pub fn ruling(&self) -> Option<&Ruling> {
+        self.ruling.as_deref()
     }
 
     async fn lease(&mut self) -> Result<(), Rejection> {
@@ -328,7 +403,7 @@ impl Admission {
         SwapRequest {
             caller: self.caller.clone(),
             bearer: self.bearer.clone(),
-            scopes: None,
+            scopes: self.ruling.as_ref().and_then(|r| r.scopes()).cloned(),
             clock_offset: self.route.upstream.clock_offset(),
         }
     }
@@ -339,6 +414,7 @@ impl Admission {
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,
+            rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
             rejection,
         }
     }
@@ -352,6 +428,7 @@ impl Refused {
             issuer: None,
             verification: None,
             lookup: None,
+            rule: None,
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod explain;
 pub mod gateway;
 pub mod hawk;
 pub mod log;

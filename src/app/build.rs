@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::StartError;
@@ -15,6 +15,7 @@ use crate::credential::{CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
@@ -59,8 +60,9 @@ impl Builder<'_> {
             None => None,
         };
         let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
+        let rules = each(&config.rules, rule)?;
         let mut routes = Vec::new();
-        for route in &config.routes {
+        for (index, route) in config.routes.iter().enumerate() {
             let known = upstreams
                 .iter()
                 .find(|(written, _)| **written == route.upstream);
@@ -71,7 +73,15 @@ impl Builder<'_> {
                 upstreams.push((&route.upstream, Arc::clone(&upstream)));
                 upstream
             };
-            routes.push(Arc::new(connect(route, upstream, &issuers, &sources)));
+            let concerned = config
+                .rules
+                .iter()
+                .zip(&rules)
+                .filter(|(r, _)| r.concerns(index));
+            let rules = concerned.map(|(_, rule)| Arc::clone(rule)).collect();
+            let mut route = connect(route, upstream, &issuers, &sources);
+            route.rules = Rules::new(rules);
+            routes.push(Arc::new(route));
         }
         Ok(Built {
             workload_tokens: routes
@@ -82,6 +92,7 @@ impl Builder<'_> {
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),
+                rule_headers: rule_headers(&rules),
             },
             issuers,
             sources,
@@ -322,7 +333,36 @@ fn connect(
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
+        rules: None,
     }
+}
+
+fn rule(written: &config::Rule) -> Result<Rule, StartError> {
+    let failed = |e: &dyn std::error::Error| unusable("rule", &written.name, e);
+    let compile = |source: &str| Expression::compile(source).map_err(|e| failed(&e));
+    let mut headers = Vec::with_capacity(written.headers.len());
+    for (name, value) in &written.headers {
+        let name = header_name(name).map_err(|e| failed(&e))?;
+        headers.push((name, compile(value)?));
+    }
+    Ok(Rule {
+        name: written.name.clone(),
+        when: compile(&written.when)?,
+        effect: written.effect,
+        scopes: written.scopes.clone().map(Into::into),
+        headers,
+    })
+}
+
+/// Each header that any of `rules` sets, once.
+fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (name, _) in rules.iter().flat_map(|rule| &rule.headers) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {

@@ -17,6 +17,7 @@ pub use crate::credential::Inject;
 
 use crate::credential::CacheLimits;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
+use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
@@ -30,6 +31,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
+    /// `[[rule]]`, in file order.
+    pub rules: Vec<Rule>,
     /// `[login]`, if it is there.
     pub login: Option<Login>,
     /// `[limits]`
@@ -302,6 +305,8 @@ pub enum Profile {
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
+    /// Its kind as written: `taskcluster-login`, ….
+    pub kind_name: &'static str,
     /// Its kind with the kind's keys.
     pub kind: SourceKind,
     /// For one exchange, all attempts.
@@ -414,6 +419,32 @@ pub struct Route {
     pub workload_token: Option<PathBuf>,
     /// What taskcluster-proxy does and hawkgate does on demand.
     pub compat: Compat,
+}
+
+/// `[[rule]]`
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Unique among rules.
+    pub name: Arc<str>,
+    /// A CEL expression that compiles.
+    pub when: String,
+    /// What happens when it matches.
+    pub effect: Effect,
+    /// Narrows what the source would give; `Some([])` is no scopes.
+    pub scopes: Option<Vec<String>>,
+    /// Headers that a rule may set, each with an expression that compiles.
+    pub headers: Vec<(String, String)>,
+    /// Indices into [`Config::routes`]; every route when `None`.
+    pub routes: Option<Vec<usize>>,
+}
+
+impl Rule {
+    /// Whether it concerns the route with this index.
+    pub fn concerns(&self, route: usize) -> bool {
+        self.routes
+            .as_ref()
+            .is_none_or(|routes| routes.contains(&route))
+    }
 }
 
 /// The upstream of a route.

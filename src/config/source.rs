@@ -197,6 +197,7 @@ impl Source {
             reader.error(&self.inject.at, problem, "remove it");
         }
         let inject = resolve_inject(reader, self.inject);
+        let kind_name = KINDS.iter().find(|k| k.1 == kind).map_or("", |k| k.0);
         let kind = match kind {
             Kind::Login => Login::read(reader, table).resolve(reader),
             Kind::Oauth => Oauth::read(reader, table).resolve(reader),
@@ -209,6 +210,7 @@ impl Source {
         };
         Some(resolved::Source {
             name: self.name.value?,
+            kind_name,
             kind: kind?,
             timeout: self.timeout.value?,
             concurrency: usize::try_from(self.concurrency.value?).ok()?,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMillis};
 use crate::gateway::outcome::Lookup;
 use desk::Desk;
 use generation::Generation;
@@ -57,6 +57,10 @@ impl Lease {
     /// The credential.
     pub fn credential(&self) -> &Credential {
         &self.0.credential
+    }
+    /// When it will not be used any more, by our wall clock.
+    pub fn usable_until(&self) -> UnixMillis {
+        self.0.wall_end
     }
     /// Which of its source's successive credentials this is.
     pub fn generation(&self) -> u64 {

@@ -64,6 +64,8 @@ labels! {
         TokenRefused = "token_refused",
         /// It lacks a scope that the route requires.
         InsufficientScope = "insufficient_scope",
+        /// A rule refuses it, or no rule of the route matches.
+        RuleDenied = "rule_denied",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
         /// `[login]`: no credentials for this token; what is wrong with it is only logged.
@@ -175,6 +177,7 @@ impl Reason {
             Self::TokenInactive => row(401, "AuthenticationFailed", TOKEN, "The token is not active: it is unknown to its issuer, revoked or expired."),
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::RuleDenied => row(403, "InsufficientScopes", Error("insufficient_scope"), "The rules of this gateway do not allow this request."),
             Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
             Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),

@@ -94,6 +94,7 @@ fn stage(script: Script) -> Stage {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
             login: None,
             clock,
+            rule_headers: vec![],
         },
         script,
     }
@@ -106,6 +107,7 @@ impl Stage {
             host: "any",
             target,
             headers: &HeaderMap::new(),
+            peer: None,
         };
         self.gateway.admit(head).await
     }
@@ -344,6 +346,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         routes: RouteTable::new(vec![Arc::new(route)]),
         login: None,
         clock,
+        rule_headers: vec![],
     }
 }
 
@@ -366,6 +369,7 @@ async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box
         host: "any",
         target: "/x",
         headers: &headers,
+        peer: None,
     };
     gateway.admit(head).await
 }
@@ -448,6 +452,7 @@ async fn a_short_path_goes_where_its_long_form_goes() {
         ]),
         login: None,
         clock,
+        rule_headers: vec![],
     };
     for (target, name, sent) in [
         ("/queue/v1/ping?x", "all", Some("/api/queue/v1/ping?x")),
@@ -461,6 +466,7 @@ async fn a_short_path_goes_where_its_long_form_goes() {
             host: "any",
             target,
             headers: &HeaderMap::new(),
+            peer: None,
         };
         let admission = gateway.admit(head).await.unwrap();
         assert_eq!(admission.route.name.as_ref(), name, "{target}");

@@ -29,6 +29,7 @@ fn outcome() -> Outcome {
         route: Some("taskcluster".into()),
         issuer: Some("auth0".into()),
         verification: Some("ok"),
+        rule: None,
         source: Some("login".into()),
         lookup: Some(Lookup::Fetched),
         code: 200,

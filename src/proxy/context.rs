@@ -137,6 +137,11 @@ impl Context {
                 .and_then(|a| a.verification)
                 .or(refused.and_then(|r| r.verification))
                 .or(own.and_then(|o| o.verification)),
+            rule: admission
+                .and_then(|a| a.ruling())
+                .and_then(|r| r.rule.as_ref())
+                .or(refused.and_then(|r| r.rule.as_ref()))
+                .cloned(),
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())

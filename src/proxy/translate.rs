@@ -80,6 +80,37 @@ pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) -> Result<(
     Ok(())
 }
 
+/// Takes the caller's copies of headers that only rules set out of `head`, also those
+/// written with `_` for `-`, and puts in what the ruling says.
+pub(super) fn rule_headers(
+    head: &mut RequestHeader,
+    reserved: &[HeaderName],
+    own: &[(HeaderName, HeaderValue)],
+) -> Result<()> {
+    if reserved.is_empty() {
+        return Ok(());
+    }
+    let is_reserved = |name: &HeaderName| {
+        let name = name.as_str();
+        let dashed = name.contains('_').then(|| name.replace('_', "-"));
+        let name = dashed.as_deref().unwrap_or(name);
+        reserved.iter().any(|r| r.as_str() == name)
+    };
+    let copies: Vec<_> = head
+        .headers
+        .keys()
+        .filter(|n| is_reserved(n))
+        .cloned()
+        .collect();
+    for name in copies {
+        head.remove_header(&name);
+    }
+    for (name, value) in own {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
 /// The same for trailers.
 pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) {
     for (name, kept) in echoes(trailers, token) {

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
 use super::memory::{Memory, Window};
+use super::notes::Notes;
 use super::rules::{Facts, Rules};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::clock::{SharedClock, UnixMillis};
@@ -262,6 +263,7 @@ impl Inner {
             expires_at,
             claims,
             digest,
+            notes: Notes::default(),
         });
         let window = Window {
             from: starts_at.map(|t| self.rules.accepted_from(t)),

@@ -9,6 +9,7 @@ use super::introspection::Introspection;
 use super::jws::{Jws, possible_issuers};
 use super::keys::Keys;
 use super::memory::{Memory, Window};
+use super::notes::Notes;
 use super::rules::{Rules, Wanted};
 use super::shared_secret::SharedSecret;
 use super::{
@@ -439,6 +440,7 @@ impl Signed {
             expires_at: facts.expires_at,
             claims: jws.claims,
             digest,
+            notes: Notes::default(),
         });
         self.memory.remember(&token, epoch, window);
         Ok(token)

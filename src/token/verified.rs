@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::TokenDigest;
+use super::notes::Notes;
 use crate::clock::UnixMillis;
 
 /// A token that passed every check of its issuer. There is no other constructor than
@@ -17,6 +18,7 @@ pub struct VerifiedToken {
     pub(super) expires_at: UnixMillis,
     pub(super) claims: serde_json::Map<String, serde_json::Value>,
     pub(super) digest: TokenDigest,
+    pub(super) notes: Notes,
 }
 
 impl VerifiedToken {
@@ -28,13 +30,18 @@ impl VerifiedToken {
         };
         Arc::new(Self {
             issuer: issuer.into(),
-            subject: claims["sub"].as_str().unwrap_or_default().into(),
+            subject: claims
+                .get("sub")
+                .and_then(|s| s.as_str())
+                .unwrap_or_default()
+                .into(),
             client: None,
             scopes: Vec::new(),
             permissions: Vec::new(),
             expires_at: UnixMillis(i64::MAX),
             claims,
             digest: TokenDigest([0; 32]),
+            notes: Notes::default(),
         })
     }
 
@@ -70,6 +77,10 @@ impl VerifiedToken {
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
+    /// What was concluded from it; dies with it.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +96,7 @@ impl VerifiedToken {
             expires_at: UnixMillis(i64::MAX),
             claims: serde_json::Map::new(),
             digest: TokenDigest([0; 32]),
+            notes: Notes::default(),
         }
     }
 

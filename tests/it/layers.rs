@@ -19,6 +19,9 @@ const WALLS: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "gateway::route::Compat",
     "gateway::route::UpstreamTimeouts",
+    "gateway::rule::Effect",
+    "gateway::rule::Expression",
+    "gateway::rule::header_name",
     "gateway::bewit::PATH",
     "gateway::login::ANY_ORIGIN",
     "gateway::login::LABEL",
@@ -75,6 +78,18 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "proxy",
             "reload",
             "remote",
+            "token",
+        ],
+    ),
+    (
+        "explain",
+        &[
+            "app",
+            "config",
+            "credential",
+            "gateway",
+            "hawk",
+            "proxy::preview",
             "token",
         ],
     ),
@@ -318,7 +333,10 @@ fn cycle() -> Option<String> {
         let from = canonical(part);
         let known = allowed.iter().map(|a| canonical(a));
         let known: BTreeSet<_> = known
-            .map(|a| a.replace("remote::client", "remote"))
+            .map(|a| {
+                a.replace("remote::client", "remote")
+                    .replace("proxy::preview", "proxy")
+            })
             .collect();
         edges
             .entry(from.clone())

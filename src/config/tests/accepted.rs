@@ -1,6 +1,7 @@
 //! What valid files mean.
 
 use super::*;
+use crate::gateway::rule::Effect;
 use std::time::Duration;
 
 const MINIMAL: &str = r#"
@@ -281,6 +282,89 @@ fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
             &format!("\nprofile = \"workload\"\nsubjects = [\"{subject}\"]\naudiences"),
         );
         accepted(&text);
+    }
+}
+
+const RULES: &str = r#"
+[[rule]]
+name = "devs"
+when = """
+  "dev" in claims.groups
+  && request.method == 'GET'
+"""
+scopes = []
+headers = { "X-Auth-Subject" = "claims.sub" }
+[[rule]]
+name = "rest"
+when = "claims.banned == true"
+effect = "deny"
+routes = ["all"]
+"#;
+
+#[test]
+fn rules_keep_their_order_and_say_what_they_concern() {
+    let (config, _) = accepted(&format!("{MINIMAL}{RULES}"));
+    let [devs, rest] = config.rules.as_slice() else {
+        panic!("{:?}", config.rules)
+    };
+    assert_eq!((&*devs.name, devs.effect), ("devs", Effect::Allow));
+    assert!(devs.when.contains("\n  && request.method"));
+    assert_eq!(devs.scopes.as_deref(), Some(&[][..]));
+    let headers = [("x-auth-subject".to_owned(), "claims.sub".to_owned())];
+    assert_eq!(devs.headers, headers);
+    assert_eq!((&devs.routes, rest.effect), (&None, Effect::Deny));
+    assert_eq!((&rest.routes, &rest.scopes), (&Some(vec![0]), &None));
+    assert!(devs.concerns(7) && rest.concerns(0) && !rest.concerns(1));
+}
+
+#[test]
+fn rules_that_cannot_do_what_they_seem_to_are_warned_of() {
+    let opaque = r#"
+[[issuer]]
+name = "tc"
+kind = "delegated"
+[[source]]
+name = "oauth"
+kind = "taskcluster-oauth"
+root_url = "https://tc.example.com"
+[[route]]
+name = "opaque"
+path = "/opaque/"
+upstream = "https://tc.example.com"
+issuers = ["tc"]
+source = "oauth"
+"#;
+    let rule = |more: &str| format!("{MINIMAL}{opaque}[[rule]]\nname = \"a\"\n{more}");
+    for (more, expected) in [
+        (
+            "when = 'claims.sub == \"a\"'",
+            "rule \"a\": key \"when\": reads claims, and on route \"opaque\" there may be none",
+        ),
+        ("when = 'claims.sub == \"a\"'\nroutes = [\"all\"]", ""),
+        ("when = 'request.method == \"GET\"'", ""),
+        (
+            "when = 'true'\nheaders = { x-sub = 'claims.sub' }\nroutes = ['opaque']",
+            "rule \"a\": key \"when\": reads claims",
+        ),
+        ("when = 'true'\nscopes = ['a']", ""),
+        (
+            "when = 'true'\nscopes = ['a']\nroutes = ['all']",
+            "rule \"a\": key \"scopes\": narrows nothing",
+        ),
+        (
+            "when = 'true'\neffect = 'deny'\nroutes = ['all']",
+            "route \"all\": has rules, and none that allows: every request is refused",
+        ),
+    ] {
+        let (_, warnings) = accepted(&rule(more));
+        let said: Vec<_> = warnings.iter().map(|w| w.finding.to_string()).collect();
+        match expected {
+            "" => assert!(said.is_empty(), "{more}: {said:?}"),
+            _ => assert!(
+                said.len() == 1 && said[0].starts_with(expected),
+                "{more}: {said:?}"
+            ),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Before anything goes upstream: the head, the route and the caller, the body's limits.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Head, Refused, Served};
+use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{guard, translate};
@@ -46,7 +48,8 @@ impl Hooks {
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(served));
         }
-        match decide(context, session.req_header()).await? {
+        let peer = PeerInfo::of(session).ip;
+        match decide(context, session.req_header(), peer).await? {
             Ok(admission) => context.admission = Some(admission),
             Err(mut refused) => {
                 let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
@@ -96,6 +99,7 @@ impl Hooks {
 async fn decide(
     context: &Context,
     head: &RequestHeader,
+    peer: Option<IpAddr>,
 ) -> Result<Result<Admission, Box<Refused>>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
@@ -105,6 +109,7 @@ async fn decide(
         host,
         target,
         headers: &head.headers,
+        peer,
     };
     Ok(context.gateway.admit(head).await)
 }

@@ -10,6 +10,7 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Head, Served};
+use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -58,6 +59,7 @@ impl Hooks {
             host,
             target,
             headers: &head.headers,
+            peer: PeerInfo::of(session).ip,
         };
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
