@@ -15,6 +15,8 @@ mod location;
 mod log;
 mod login;
 mod nearest;
+mod oauth_client;
+mod oauth_source;
 mod reader;
 mod resolved;
 mod route;

@@ -203,7 +203,8 @@ impl Explainer<'_> {
 fn asks(kind: &IssuerKind) -> bool {
     match kind {
         IssuerKind::Oidc(oidc) => !matches!(oidc.keys, KeyLocation::File(_)),
-        IssuerKind::Delegated => false,
+        IssuerKind::Introspection(_) => true,
+        IssuerKind::SharedSecret(_) | IssuerKind::Delegated => false,
     }
 }
 

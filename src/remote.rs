@@ -2,12 +2,16 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod client;
+pub mod client_credentials;
 pub mod discovery;
 pub mod dns;
+pub mod introspection;
 pub mod jwks;
+pub mod oauth;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token_exchange;

@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicI64;
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
+use url::Url;
 
 use super::StartError;
 use super::local::{self, Updatable};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
 use crate::credential::{CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
@@ -17,9 +18,13 @@ use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
+use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
+use crate::remote::oauth::Endpoint;
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
+use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
 /// Longest answer read from an exchange, in bytes.
@@ -110,6 +115,28 @@ impl Builder<'_> {
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
             }
+            IssuerKind::SharedSecret(secret) => {
+                let (clock, remembered) = (self.clock.clone(), config.cache.max_entries);
+                Ok(Issuer::shared_secret(name, secret, clock, remembered))
+            }
+            IssuerKind::Introspection(asked) => {
+                let clock = self.clock.clone();
+                let client = introspection_client(asked.ca.clone())
+                    .map_err(|e| unusable("issuer", &name, &e))?;
+                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let endpoint = Endpoint::new(url, own, client, clock.clone());
+                let introspector = Arc::new(HttpIntrospector::new(endpoint));
+                let observer = self.metrics.introspection_observer(&name);
+                let remembered = config.cache.max_entries;
+                Ok(Issuer::introspection(
+                    name,
+                    asked,
+                    introspector,
+                    clock,
+                    remembered,
+                    observer,
+                ))
+            }
         }
     }
 
@@ -160,6 +187,7 @@ impl Builder<'_> {
             concurrency: source.concurrency,
         };
         Source::new(source.name.clone(), metered, options, self.clock.clone())
+            .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
 
@@ -177,7 +205,56 @@ impl Builder<'_> {
             }
             SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
             SourceKind::TaskclusterStatic { .. } => Arc::new(local::fixed(&source.kind)?),
+            SourceKind::ClientCredentials {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                organization,
+            } => {
+                let settings = ClientCredentialsSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    organization: organization.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(ClientCredentialsSource::new(settings, endpoint))
+            }
+            SourceKind::TokenExchange {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                requested_token_type,
+                subject_token_type,
+            } => {
+                let settings = TokenExchangeSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    requested_token_type: requested_token_type.clone(),
+                    subject_token_type: subject_token_type.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(TokenExchangeSource::new(settings, endpoint))
+            }
         })
+    }
+}
+
+impl Builder<'_> {
+    /// An OAuth2 endpoint that `source` asks as hawkgate's own client.
+    fn endpoint(
+        &self,
+        source: &config::Source,
+        url: &Url,
+        own: &OauthClient,
+    ) -> Result<Endpoint, Box<dyn std::error::Error>> {
+        let (url, own) = (url.clone(), own.clone());
+        Ok(Endpoint::new(url, own, client(source)?, self.clock.clone()))
     }
 }
 

@@ -68,6 +68,10 @@ impl CredentialSource for MeteredSource {
         end
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

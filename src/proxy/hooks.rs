@@ -34,7 +34,7 @@ use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Served};
+use crate::gateway::{Admission, Gateway, Served};
 use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
@@ -206,6 +206,9 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub(head, token)?;
+        }
         informational::add(session, head, context)
     }
 
@@ -213,9 +216,12 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
         translate::trailers(trailers);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub_trailers(trailers, token);
+        }
         Ok(())
     }
 

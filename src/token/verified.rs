@@ -99,6 +99,12 @@ impl VerifiedToken {
             notes: Notes::default(),
         }
     }
+
+    /// The same, with this `exp`.
+    pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
 }
 
 /// Who stands behind a request.

@@ -15,6 +15,7 @@ mod identity;
 mod layers;
 mod leaks;
 mod login;
+mod oauth;
 mod rules;
 mod support;
 mod swap;
