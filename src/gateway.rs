@@ -9,14 +9,18 @@ pub mod route;
 
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::SharedClock;
-use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
+use crate::credential::{
+    Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
+};
 use crate::hawk::{self, HawkError, SignedRequest};
-use crate::token::{self, BearerToken, Caller, VerifiedToken};
+use crate::secret::SecretString;
+use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
@@ -40,8 +44,10 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization` only.
+    /// For `Authorization`, and beside a password `X-OTP`.
     pub headers: &'a HeaderMap,
+    /// The connected peer; none on Unix sockets.
+    pub peer: Option<IpAddr>,
 }
 
 /// Leave to go upstream: the route, who calls, and the credential on loan.
@@ -59,6 +65,7 @@ pub struct Admission {
     /// The issuer whose rules the token broke.
     suspect: Option<Arc<str>>,
     lease: Option<Lease>,
+    recovery_code: Option<SecretString>,
     corrected_clock: bool,
     replaced_credential: bool,
 }
@@ -84,7 +91,7 @@ impl Caller {
         match self {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Anonymous => None,
+            Self::Password { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -117,6 +124,11 @@ impl Gateway {
         admission: &mut Admission,
         head: Head<'_>,
     ) -> Result<(), Rejection> {
+        if admission.route.asks_password() {
+            // The exchange is the check, so nothing gets round it.
+            admission.caller = password(head)?;
+            return admission.lease().await;
+        }
         if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
@@ -194,6 +206,19 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
+/// The caller's username and password, to be proved by the source.
+fn password(head: Head<'_>) -> Result<Caller, Rejection> {
+    let credentials = match BasicCredentials::from_headers(head.headers) {
+        Ok(Some(credentials)) => Arc::new(credentials),
+        Ok(None) | Err(TokenError::OtherScheme) => return Err(Reason::MissingPassword.into()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Caller::Password {
+        credentials,
+        peer: head.peer,
+    })
+}
+
 impl Admission {
     fn to(route: Arc<Route>) -> Self {
         Self {
@@ -204,9 +229,16 @@ impl Admission {
             bearer: None,
             suspect: None,
             lease: None,
+            recovery_code: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// A recovery code that the caller must be given in place of the one that was used;
+    /// once.
+    pub fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.recovery_code.take()
     }
 
     /// Who signs upstream, for the access log; not a secret.
@@ -249,11 +281,17 @@ impl Admission {
             Ok(Leased { lease, lookup }) => {
                 self.lease = Some(lease);
                 self.lookup = Some(lookup);
+                if matches!(lookup, Lookup::Fetched | Lookup::Joined)
+                    && let Some(source) = &self.route.source
+                {
+                    let code = source.recovery_code(&self.swap_request());
+                    self.recovery_code = code.or(self.recovery_code.take());
+                }
                 Ok(())
             }
             Err(LeaseError { cause, lookup }) => {
                 self.lookup = Some(lookup);
-                Err(cause.into())
+                Err(Rejection::from(cause).at(&self.route))
             }
         }
     }
@@ -268,6 +306,7 @@ impl Admission {
     }
 
     fn refused(self, rejection: Rejection) -> Refused {
+        let rejection = rejection.at(&self.route);
         Refused {
             issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
@@ -306,6 +345,14 @@ impl From<FetchError> for Rejection {
         let rejection = match error {
             FetchError::Refused(_) => Reason::TokenRefused.into(),
             FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
+            FetchError::SignIn {
+                problem,
+                retry_after,
+                ..
+            } => Self {
+                retry_after,
+                ..told(problem).into()
+            },
             FetchError::Unavailable { retry_after, .. } => {
                 let rejection = Self::from(Reason::ExchangeUnavailable);
                 Self {
@@ -317,6 +364,18 @@ impl From<FetchError> for Rejection {
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };
         rejection.because(cause)
+    }
+}
+
+/// What the caller is told of a sign-in that came to nothing.
+fn told(problem: SignInProblem) -> Reason {
+    match problem {
+        SignInProblem::Password => Reason::PasswordRefused,
+        SignInProblem::CodeRequired => Reason::MfaRequired,
+        SignInProblem::CodeRefused => Reason::MfaRefused,
+        SignInProblem::Unconfirmed => Reason::MfaPending,
+        SignInProblem::NoFactor => Reason::MfaUnavailable,
+        SignInProblem::TooManyAttempts => Reason::TooManyAttempts,
     }
 }
 

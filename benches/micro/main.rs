@@ -103,6 +103,7 @@ fn admission(c: &mut Criterion) {
             host: "tc.example.com",
             target: TARGET,
             headers: &headers,
+            peer: None,
         };
         let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
         gateway

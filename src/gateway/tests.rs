@@ -105,6 +105,7 @@ impl Stage {
             host: "any",
             target,
             headers: &HeaderMap::new(),
+            peer: None,
         };
         self.gateway.admit(head).await
     }
@@ -363,6 +364,7 @@ async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box
         host: "any",
         target: "/x",
         headers: &headers,
+        peer: None,
     };
     gateway.admit(head).await
 }

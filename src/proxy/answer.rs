@@ -74,7 +74,8 @@ async fn write(
 ) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 4))?;
     for (name, value) in answer.headers {
-        head.insert_header(name, value)?;
+        // A 401 may have two challenges.
+        head.append_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;
     let body = Bytes::from(answer.body);

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
@@ -32,7 +32,7 @@ use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::Gateway;
-use crate::gateway::rejection::Rejection;
+use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -187,6 +187,10 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
+        if last && let Some(code) = context.take_recovery_code() {
+            head.insert_header(RECOVERY_CODE, code.expose())?;
+            head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        }
         Ok(())
     }
 
@@ -234,6 +238,10 @@ impl ProxyHttp for Hooks {
             (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
             (None, Failure::CallerGone) => None,
         };
+        let rejection = rejection.map(|rejection| Rejection {
+            recovery_code: context.take_recovery_code(),
+            ..rejection
+        });
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
         if let Some(rejection) = rejection.filter(|_| !answer::answered(session)) {
             let now = self.clock.now();
