@@ -13,6 +13,7 @@ mod limits;
 mod location;
 mod log;
 mod nearest;
+mod oauth_client;
 mod reader;
 mod resolved;
 mod route;

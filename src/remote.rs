@@ -5,6 +5,7 @@ pub mod client;
 pub mod discovery;
 pub mod dns;
 pub mod jwks;
+pub(crate) mod oauth;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;

@@ -16,6 +16,7 @@ mod jws;
 mod keys;
 mod pattern;
 mod rules;
+mod signing_key;
 mod strict_json;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,5 +29,6 @@ pub use error::{TokenError, Unauthenticated};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
+pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

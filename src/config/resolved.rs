@@ -1,5 +1,9 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
+mod oauth;
+
+pub use oauth::{AssertionKey, ClientProof, OauthClient};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

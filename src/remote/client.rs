@@ -212,6 +212,15 @@ impl Answer {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
+    /// Whether its `Content-Type` is JSON's, or missing.
+    pub fn says_json(&self) -> bool {
+        let Some(kind) = self.header(&http::header::CONTENT_TYPE) else {
+            return !self.headers.contains_key(http::header::CONTENT_TYPE);
+        };
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    }
+
     /// `Date`, for judging the sender's clock.
     pub fn date(&self) -> Option<UnixMillis> {
         UnixMillis::from_http_date(self.header(&http::header::DATE)?)

@@ -1,7 +1,7 @@
 //! What both Taskcluster exchanges have in common (taskcluster.md §1, §2): the bearer goes
 //! in a header, credentials or an odd error come back.
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,7 +74,8 @@ fn headers(bearer: &BearerToken) -> Result<HeaderMap, FetchError> {
     Ok(headers)
 }
 
-fn unreachable(error: TransportError) -> FetchError {
+/// A party that cannot be spoken to, or answers more than it may.
+pub(super) fn unreachable(error: TransportError) -> FetchError {
     match error {
         TransportError::Connection { .. } | TransportError::Timeout { .. } => {
             FetchError::Unavailable {
@@ -140,7 +141,7 @@ struct GrantedCredentials {
 /// The credentials in a 200 answer that was asked for at `now`, with or without a
 /// certificate.
 fn issued(answer: &Answer, now: UnixMillis) -> Result<Issued, FetchError> {
-    if !says_json(answer) {
+    if !answer.says_json() {
         return Err(bad("the answer is not JSON"));
     }
     // serde's own text would quote from the body.
@@ -190,14 +191,6 @@ fn credential(granted: GrantedCredentials) -> Result<Credential, FetchError> {
         client_id: credentials.client_id,
         signer: Box::new(signer),
     })
-}
-
-fn says_json(answer: &Answer) -> bool {
-    let Some(kind) = answer.header(&CONTENT_TYPE) else {
-        return !answer.headers.contains_key(CONTENT_TYPE);
-    };
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
 }
 
 fn bad(what: &str) -> FetchError {

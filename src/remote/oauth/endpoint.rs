@@ -1,0 +1,95 @@
+//! One OAuth2 endpoint and the client that speaks to it.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use url::Url;
+
+use super::answer::{Granted, granted};
+use super::authentication::{Request, authenticate};
+use super::failure::{Denied, Failure};
+use crate::clock::SharedClock;
+use crate::config::OauthClient;
+use crate::credential::FetchError;
+use crate::remote::client::{Answer, Client};
+
+/// An endpoint that takes forms from an authenticated client. Secrets are read anew for
+/// each request, so that a rotated one takes effect by itself.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    url: Url,
+    own: OauthClient,
+    client: Client,
+    clock: SharedClock,
+}
+
+impl Endpoint {
+    /// `own` is who hawkgate is at `url`; `client` reads at least
+    /// [`super::MAX_ANSWER_BYTES`].
+    pub(crate) fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
+        Self {
+            url,
+            own,
+            client,
+            clock,
+        }
+    }
+
+    /// Asks for a token: `parameters` are the grant's own (`grant_type` first), client
+    /// authentication is added. Parameters with an empty value must be left out by the
+    /// caller (RFC 6749 §3.2).
+    ///
+    /// # Errors
+    /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
+    pub(crate) async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+        let asked_at = self.clock.now();
+        let answer = self.post(parameters).await?;
+        granted(&answer, asked_at).map_err(Failure::Unusable)
+    }
+
+    /// Sends `parameters` with client authentication; a 200 answer in JSON comes back as it
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub(crate) async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let mut request = Request::new(parameters);
+        authenticate(&self.own, &mut request, self.clock.now()).await?;
+        let mut headers = HeaderMap::with_capacity(3);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        if let Some(authorization) = request.authorization.take() {
+            headers.insert(http::header::AUTHORIZATION, authorization);
+        }
+        let body = request.into_body();
+        let answer = self.client.post(&self.url, headers, body).await?;
+        self.judge(answer)
+    }
+
+    fn judge(&self, answer: Answer) -> Result<Answer, Failure> {
+        let status = answer.status;
+        if status.is_client_error() || status.is_server_error() {
+            return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
+        }
+        if status.is_redirection() {
+            let text = format!(
+                "status {}: a redirect, which is not followed",
+                status.as_u16()
+            );
+            return Err(unusable(text));
+        }
+        if status != http::StatusCode::OK {
+            return Err(unusable(format!("status {}", status.as_u16())));
+        }
+        if !answer.says_json() {
+            return Err(unusable("the answer is not JSON".into()));
+        }
+        Ok(answer)
+    }
+}
+
+fn unusable(what: String) -> Failure {
+    Failure::Unusable(FetchError::BadAnswer(what))
+}
