@@ -1,11 +1,13 @@
 //! Network clients: the only place that knows the HTTP client. One file per party spoken
 //! to; [`client`] sets the limits that all of them share.
 
+pub mod auth0_identity;
 pub mod client;
 pub mod discovery;
 pub mod dns;
 pub mod jwks;
 pub(crate) mod oauth;
+pub mod password;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;

@@ -1,7 +1,9 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
+mod auth0;
 mod oauth;
 
+pub use auth0::{Auth0Identity, PasswordGrant, Via};
 pub use oauth::{AssertionKey, ClientProof, OauthClient};
 
 use std::net::SocketAddr;

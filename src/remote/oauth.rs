@@ -14,7 +14,7 @@ mod tests;
 
 pub(crate) use answer::Granted;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use failure::{About, Denied, Failure};
+pub(crate) use failure::{About, Denied, Failure, limit_reset};
 
 /// The largest answer of a token endpoint that is read, in bytes: tokens of 16 KiB, twice,
 /// with room to spare.

@@ -28,7 +28,7 @@ pub enum Jitter {
 
 impl Jitter {
     /// A number from 0 to 1.
-    pub(super) fn share(self) -> f64 {
+    pub(crate) fn share(self) -> f64 {
         match self {
             Self::Fixed(share) => share.clamp(0.0, 1.0),
             Self::Random => {
