@@ -124,18 +124,16 @@ impl Gateway {
         admission: &mut Admission,
         head: Head<'_>,
     ) -> Result<(), Rejection> {
-        if admission.route.asks_password() {
-            // The exchange is the check, so nothing gets round it.
+        let asks_password = admission.route.asks_password();
+        if asks_password {
             admission.caller = password(head)?;
-            return admission.lease().await;
-        }
-        if !admission.route.anonymous {
+        } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
-        // not signed, so it needs no credential either.
-        if hawk::bewit::has_bewit(head.target) {
+        // not signed, so it needs no credential either. A password is proved by getting one.
+        if !asks_password && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await

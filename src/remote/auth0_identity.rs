@@ -144,6 +144,10 @@ impl CredentialSource for IdentitySource {
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
+        if request.scopes.is_some() {
+            let text = "rules narrow the scopes, and another provider's token cannot be narrowed";
+            return Err(FetchError::NotEntitled(text.into()));
+        }
         let subject = verified(request)?.subject();
         match &self.way {
             Way::Vault(tokens) => self.exchange(tokens, request).await,

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::clock::{ManualClock, UnixMillis};
+    use crate::clock::{Clock as _, ManualClock, UnixMillis};
 
     const NEAR: Origin = Origin::Loopback;
 

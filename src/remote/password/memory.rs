@@ -70,12 +70,12 @@ impl Memory {
     /// The refresh token, while it may stand in for the password.
     pub(super) fn refresh_token(&self, login: Login) -> Option<SecretString> {
         let now = self.clock.steady();
-        self.with(login, |entry| {
-            entry
-                .refresh
-                .take_if(|(_, seen)| expired(*seen, UNSEEN_PASSWORD, now));
+        self.known(login, |entry| {
+            let seen_long_ago =
+                |(_, seen): &mut (_, Duration)| expired(*seen, UNSEEN_PASSWORD, now);
+            entry.refresh.take_if(seen_long_ago);
             entry.refresh.as_ref().map(|(token, _)| token.clone())
-        })
+        })?
     }
 
     /// Keeps a refresh token that came with the password's proof.
@@ -86,7 +86,7 @@ impl Memory {
 
     /// Puts a rotated refresh token in the place of the one that it came for.
     pub(super) fn rotate_refresh_token(&self, login: Login, token: SecretString) {
-        self.with(login, |entry| {
+        self.known(login, |entry| {
             if let Some((kept, _)) = &mut entry.refresh {
                 *kept = token;
             }
@@ -94,20 +94,24 @@ impl Memory {
     }
 
     pub(super) fn drop_refresh_token(&self, login: Login) {
-        self.with(login, |entry| entry.refresh = None);
+        self.known(login, |entry| entry.refresh = None);
     }
 
     /// What the user is being asked for on another device.
     pub(super) fn pending(&self, login: Login) -> Option<Pending> {
         let now = self.clock.steady();
-        self.with(login, |entry| {
+        self.known(login, |entry| {
             entry.pending.take_if(|p| expired(p.since, PENDING, now));
             entry.pending.clone()
-        })
+        })?
     }
 
-    pub(super) fn set_pending(&self, login: Login, pending: Option<Pending>) {
-        self.with(login, |entry| entry.pending = pending);
+    pub(super) fn set_pending(&self, login: Login, pending: Pending) {
+        self.with(login, |entry| entry.pending = Some(pending));
+    }
+
+    pub(super) fn drop_pending(&self, login: Login) {
+        self.known(login, |entry| entry.pending = None);
     }
 
     /// A new recovery code for the user to be given.
@@ -119,11 +123,12 @@ impl Memory {
     /// The recovery code, for the one answer that takes it along.
     pub(super) fn take_recovery_code(&self, login: Login) -> Option<SecretString> {
         let now = self.clock.steady();
-        let (code, since) = self.with(login, |entry| entry.recovery.take())?;
+        let (code, since) = self.known(login, |entry| entry.recovery.take())??;
         (!expired(since, UNDELIVERED, now)).then_some(code)
     }
 
-    fn with<T>(&self, login: Login, change: impl FnOnce(&mut Entry) -> T) -> T {
+    /// Changes the entry of `login`, a new one if need be.
+    fn with(&self, login: Login, change: impl FnOnce(&mut Entry)) {
         let now = self.clock.steady();
         let mut entries = self.entries();
         if !entries.contains_key(&login) && entries.len() >= MAX_USERS {
@@ -131,11 +136,20 @@ impl Memory {
         }
         let entry = entries.entry(login).or_default();
         entry.touched = now;
-        let result = change(entry);
+        change(entry);
+    }
+
+    /// Looks at the entry of `login`, if there is one: whoever is not known displaces
+    /// nobody.
+    fn known<T>(&self, login: Login, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(&login)?;
+        entry.touched = self.clock.steady();
+        let found = look(entry);
         if entry.is_empty() {
             entries.remove(&login);
         }
-        result
+        Some(found)
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Login, Entry>> {
@@ -166,7 +180,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::clock::{ManualClock, UnixMillis};
+    use crate::clock::{Clock as _, ManualClock, UnixMillis};
 
     const LOGIN: Login = [1; 32];
     const OTHER: Login = [2; 32];
@@ -219,7 +233,7 @@ mod tests {
             prompts: false,
             since: clock.steady(),
         };
-        memory.set_pending(LOGIN, Some(pending));
+        memory.set_pending(LOGIN, pending);
         clock.advance(PENDING - Duration::from_secs(1));
         assert!(memory.pending(LOGIN).is_some());
         clock.advance(Duration::from_secs(1));
@@ -238,6 +252,7 @@ mod tests {
         }
         assert_eq!(memory.entries().len(), MAX_USERS);
         assert_eq!(text(memory.refresh_token([0; 32])), None);
+        assert_eq!(memory.entries().len(), MAX_USERS, "asking displaces nobody");
         clock.advance(IDLE);
         memory.keep_refresh_token(OTHER, "hunter2".into());
         assert_eq!(memory.entries().len(), 1);

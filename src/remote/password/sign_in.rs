@@ -88,7 +88,7 @@ impl PasswordSource {
                     return self.second(login, &pending, None, headers).await;
                 }
                 None if waited < RESEND => return Err(code_required("a code was sent")),
-                None => self.memory.set_pending(login, None),
+                None => self.memory.drop_pending(login),
             }
         }
         let denied = match self.first(credentials, headers.clone()).await {
@@ -160,7 +160,7 @@ impl PasswordSource {
                     prompts,
                     since,
                 };
-                self.memory.set_pending(login, Some(pending));
+                self.memory.set_pending(login, pending);
                 if prompts {
                     code_required("a code was sent to the user")
                 } else {
@@ -195,7 +195,7 @@ impl PasswordSource {
         };
         match answer {
             Ok(granted) => {
-                self.memory.set_pending(login, None);
+                self.memory.drop_pending(login);
                 Ok(granted)
             }
             Err(Failure::Denied(denied)) if denied.is("authorization_pending") => {
@@ -210,7 +210,7 @@ impl PasswordSource {
                 if matches!(&failure, Failure::Denied(d) if d.status.is_client_error()
                     && !(code.is_some() && d.is("invalid_grant")))
                 {
-                    self.memory.set_pending(login, None);
+                    self.memory.drop_pending(login);
                 }
                 Err(refusal(failure, Step::SecondFactor))
             }
