@@ -14,6 +14,7 @@ mod location;
 mod log;
 mod nearest;
 mod oauth_client;
+mod oauth_source;
 mod reader;
 mod resolved;
 mod route;

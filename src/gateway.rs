@@ -12,7 +12,7 @@ pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
 use crate::credential::{
@@ -139,7 +139,7 @@ impl Gateway {
         admission.lease().await
     }
 
-    /// The `Authorization` value to put on this attempt, if the route signs. Call once per
+    /// The header to put on this attempt, if the route has credentials. Call once per
     /// attempt, with method and target as they go out.
     ///
     /// # Errors
@@ -149,12 +149,16 @@ impl Gateway {
         admission: &Admission,
         method: &Method,
         target: &str,
-    ) -> Result<Option<HeaderValue>, Rejection> {
-        let Some(lease) = &admission.lease else {
+    ) -> Result<Option<Proof>, Rejection> {
+        let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };
+        let unusable = || {
+            Rejection::from(Reason::ExchangeFailed)
+                .because("the credential has characters that cannot stand in a header")
+        };
         let upstream = &admission.route.upstream;
-        let value = match lease.credential() {
+        let (name, value) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
                     at: self.clock.now().offset_by(upstream.clock_offset()),
@@ -165,19 +169,30 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer
+                let value = signer
                     .authorization(&request)
-                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?;
+                let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
+                value.set_sensitive(true);
+                (http::header::AUTHORIZATION, value)
             }
-            Credential::Bearer(token) => format!("Bearer {}", token.expose()),
+            Credential::Bearer(token) => {
+                let inject = source.inject();
+                let value = inject.value(token.expose()).ok_or_else(unusable)?;
+                (inject.header().clone(), value)
+            }
         };
-        let mut value = HeaderValue::try_from(value).map_err(|_| {
-            Rejection::from(Reason::ExchangeFailed)
-                .because("the credential has characters that cannot stand in a header")
-        })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        Ok(Some(Proof { name, value }))
     }
+}
+
+/// What proves upstream who sends a request: a header, its value marked sensitive.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// `Authorization`, or what the source's `inject` says.
+    pub name: HeaderName,
+    /// A Hawk signature or a bearer token.
+    pub value: HeaderValue,
 }
 
 /// Why a request could not be signed, as the caller is told it.
@@ -244,6 +259,14 @@ impl Admission {
         match self.lease.as_ref()?.credential() {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
             Credential::Bearer(_) => None,
+        }
+    }
+
+    /// The bearer token that goes upstream, which no answer may bring back.
+    pub fn injected(&self) -> Option<&SecretString> {
+        match self.lease.as_ref()?.credential() {
+            Credential::Bearer(token) => Some(token),
+            Credential::Taskcluster { .. } => None,
         }
     }
 

@@ -3,13 +3,15 @@
 
 pub mod auth0_identity;
 pub mod client;
+pub mod client_credentials;
 pub mod discovery;
 pub mod dns;
 pub mod jwks;
-pub(crate) mod oauth;
+pub mod oauth;
 pub mod password;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token_exchange;

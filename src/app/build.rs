@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicI64;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use url::Url;
 
 use super::StartError;
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
 use crate::credential::fixed::{FixedSettings, FixedSource};
 use crate::credential::mint::{MintSettings, MintSource, NameTemplate};
 use crate::credential::{CredentialSource, Source, SourceOptions};
@@ -16,9 +17,12 @@ use crate::gateway::Gateway;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
+use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
 use crate::remote::jwks;
+use crate::remote::oauth::Endpoint;
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
+use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
 /// Longest answer read from an exchange, in bytes.
@@ -101,6 +105,7 @@ impl Builder<'_> {
             concurrency: source.concurrency,
         };
         Source::new(source.name.clone(), metered, options, self.clock.clone())
+            .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
 
@@ -143,7 +148,56 @@ impl Builder<'_> {
                 certificate: certificate.clone(),
                 authorized_scopes: authorized_scopes.clone(),
             })?),
+            SourceKind::ClientCredentials {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                organization,
+            } => {
+                let settings = ClientCredentialsSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    organization: organization.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(ClientCredentialsSource::new(settings, endpoint))
+            }
+            SourceKind::TokenExchange {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                requested_token_type,
+                subject_token_type,
+            } => {
+                let settings = TokenExchangeSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    requested_token_type: requested_token_type.clone(),
+                    subject_token_type: subject_token_type.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(TokenExchangeSource::new(settings, endpoint))
+            }
         })
+    }
+}
+
+impl Builder<'_> {
+    /// An OAuth2 endpoint that `source` asks as hawkgate's own client.
+    fn endpoint(
+        &self,
+        source: &config::Source,
+        url: &Url,
+        own: &OauthClient,
+    ) -> Result<Endpoint, Box<dyn std::error::Error>> {
+        let (url, own) = (url.clone(), own.clone());
+        Ok(Endpoint::new(url, own, client(source)?, self.clock.clone()))
     }
 }
 

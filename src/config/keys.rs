@@ -24,10 +24,14 @@ pub const TABLES: &[KeyTable] = &[
     table::<issuer::Issuer>("issuer", true, None),
     table::<issuer::Oidc>("issuer", true, Some("oidc")),
     table::<source::Source>("source", true, None),
-    of_source(0),
-    of_source(1),
-    of_source(2),
-    of_source(3),
+    of_source(0, 0),
+    of_source(1, 0),
+    of_source(2, 0),
+    of_source(3, 0),
+    of_source(4, 0),
+    of_source(4, 1),
+    of_source(5, 0),
+    of_source(5, 1),
     table::<route::Route>("route", true, None),
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
@@ -48,14 +52,15 @@ const fn table<S: Section>(
     }
 }
 
-const fn of_source(index: usize) -> KeyTable {
-    let (kind, _, about, keys) = source::KINDS[index];
+/// One of the lists of keys of one kind of source.
+const fn of_source(index: usize, list: usize) -> KeyTable {
+    let (kind, _, about, lists) = source::KINDS[index];
     KeyTable {
         name: "source",
         repeated: true,
         kind: Some(kind),
         about,
-        keys,
+        keys: lists[list],
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 use http::Method;
 use url::Url;
 
+pub use crate::credential::Inject;
+
 use crate::credential::CacheLimits;
 use crate::gateway::route::UpstreamTimeouts;
 use crate::secret::SecretRef;
@@ -211,6 +213,8 @@ pub struct Source {
     pub concurrency: usize,
     /// PEM file with the only CAs trusted for the exchange; the platform's when `None`.
     pub ca: Option<PathBuf>,
+    /// Where bearer credentials go upstream.
+    pub inject: Inject,
 }
 
 /// `source.kind`
@@ -249,6 +253,38 @@ pub enum SourceKind {
         certificate: Option<SecretRef>,
         /// Narrows every call; `Some([])` is no scopes.
         authorized_scopes: Option<Vec<String>>,
+    },
+    /// A token of hawkgate's own OAuth2 client.
+    ClientCredentials {
+        /// The token endpoint.
+        token_url: Url,
+        /// Who hawkgate is there.
+        client: OauthClient,
+        /// Whom the token is for.
+        audience: Option<String>,
+        /// Whom the token is for by RFC 8707.
+        resource: Option<String>,
+        /// Empty: what the server gives by itself.
+        scopes: Vec<String>,
+        /// Auth0's organization.
+        organization: Option<String>,
+    },
+    /// Another token of the caller's own (RFC 8693).
+    TokenExchange {
+        /// The token endpoint.
+        token_url: Url,
+        /// Who hawkgate is there.
+        client: OauthClient,
+        /// Whom the token is for.
+        audience: Option<String>,
+        /// Whom the token is for by RFC 8707.
+        resource: Option<String>,
+        /// Empty: what the server gives by itself.
+        scopes: Vec<String>,
+        /// The server's choice when `None`.
+        requested_token_type: Option<String>,
+        /// What callers' tokens are.
+        subject_token_type: String,
     },
 }
 

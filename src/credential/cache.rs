@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
-use super::{Credential, CredentialSource, FetchError, RandomnessError, SwapRequest};
+use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
 use crate::clock::SharedClock;
 use crate::gateway::outcome::Lookup;
 use crate::secret::SecretString;
@@ -89,6 +89,7 @@ pub struct LeaseError {
 #[derive(Debug)]
 pub struct Source {
     key: IdentityKey,
+    inject: Inject,
     desk: Arc<Desk>,
 }
 
@@ -119,8 +120,21 @@ impl Source {
     ) -> Result<Self, RandomnessError> {
         Ok(Self {
             key: IdentityKey::random()?,
+            inject: Inject::default(),
             desk: Arc::new(Desk::new(name, inner, options, clock, jitter)),
         })
+    }
+
+    /// Bearer credentials go upstream as `inject` says.
+    #[must_use]
+    pub fn injecting(mut self, inject: Inject) -> Self {
+        self.inject = inject;
+        self
+    }
+
+    /// Where bearer credentials go; Hawk is always in `Authorization`.
+    pub fn inject(&self) -> &Inject {
+        &self.inject
     }
 
     /// Its configured name.

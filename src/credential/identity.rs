@@ -36,7 +36,8 @@ impl IdentityKey {
     }
 
     /// The identity of `request`'s caller at `source`, called `name`. The subject is always
-    /// part of it, a token never.
+    /// part of it, a token never; but for sources that give every caller the same
+    /// ([`CredentialSource::is_shared`]).
     pub(super) fn identify(
         &self,
         name: &str,
@@ -45,8 +46,12 @@ impl IdentityKey {
     ) -> Result<Identity, FetchError> {
         let mut hasher = self.hasher();
         hasher.part(name.as_bytes());
-        hasher.caller(&request.caller);
-        hasher.list(request.scopes.as_deref());
+        if source.is_shared() {
+            hasher.part(b"everybody");
+        } else {
+            hasher.caller(&request.caller);
+        }
+        hasher.set(request.scopes.as_deref());
         source.identity(request, &mut hasher)?;
         Ok(hasher.finish())
     }
@@ -81,6 +86,18 @@ impl IdentityHasher {
         self.optional(count.as_ref().map(<[u8; 8]>::as_slice));
         for item in items.unwrap_or_default() {
             self.part(item.as_bytes());
+        }
+    }
+
+    /// As [`Self::list`], where the order means nothing.
+    fn set(&mut self, items: Option<&[String]>) {
+        match items {
+            Some(items) if items.len() > 1 => {
+                let mut sorted = items.to_vec();
+                sorted.sort_unstable();
+                self.list(Some(&sorted));
+            }
+            _ => self.list(items),
         }
     }
 

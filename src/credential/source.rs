@@ -90,6 +90,17 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// [`super::Source`] bounds the time again.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
 
+    /// Whether every caller gets the same credential, so that one in the cache serves all.
+    ///
+    /// Only for sources that look at nothing of the caller but [`SwapRequest::scopes`]
+    /// (hawkgate's own OAuth2 client): then two callers whose identities meet get what they
+    /// would have got anyway, and a token is not asked for once per caller, which servers
+    /// limit or bill (identity.md §G). Whether a caller may have it is decided before, for
+    /// each request. A decorator must pass it on.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether a new credential is made here, without asking anybody: then a new one is
     /// the cheap way out of a clock that was wrong.
     fn is_local(&self) -> bool {

@@ -95,7 +95,12 @@ impl Gateway {
 
     /// Takes the upstream's time for granted when the clocks are so far apart that it can
     /// be what the 401 is about.
+    ///
+    /// Only a signature bears a time: about a bearer token the clocks say nothing.
     fn learn_clock_offset(&self, admission: &Admission, answer: UpstreamAnswer) -> bool {
+        if admission.injected().is_some() {
+            return false;
+        }
         let Some(theirs) = answer.date else {
             return false;
         };

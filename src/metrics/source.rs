@@ -69,6 +69,10 @@ impl CredentialSource for MeteredSource {
         end
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

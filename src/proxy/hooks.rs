@@ -31,8 +31,8 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::Gateway;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
+use crate::gateway::{Admission, Gateway};
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -187,6 +187,9 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub(head, token);
+        }
         if last && let Some(code) = context.take_recovery_code() {
             head.insert_header(RECOVERY_CODE, code.expose())?;
             head.insert_header(header::CACHE_CONTROL, "no-store")?;
@@ -198,9 +201,12 @@ impl ProxyHttp for Hooks {
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
         translate::trailers(trailers);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub_trailers(trailers, token);
+        }
         Ok(())
     }
 

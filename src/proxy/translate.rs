@@ -16,6 +16,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::gateway::route::Upstream;
+use crate::secret::SecretString;
 use names::Fate;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -48,6 +49,46 @@ pub(super) fn request(
         head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, request_id)
+}
+
+/// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
+/// also those written with `_`, which some servers take for `-`.
+pub(super) fn reserve(head: &mut RequestHeader, name: &HeaderName) {
+    let dashed = name.as_str().replace('_', "-");
+    let meant = |own: &&HeaderName| {
+        own.as_str().len() == dashed.len() && own.as_str().replace('_', "-") == dashed
+    };
+    let copies: Vec<_> = head.headers.keys().filter(meant).cloned().collect();
+    for name in copies {
+        head.remove_header(&name);
+    }
+}
+
+/// Takes out of an upstream's answer every header that has `token` in it. What frames the
+/// message stays: no token is a length.
+pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) {
+    let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    for name in echoes(&head.headers, token) {
+        if names::in_response(name.as_str(), upgrade) != Fate::Needed {
+            head.remove_header(&name);
+        }
+    }
+}
+
+/// The same for trailers.
+pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) {
+    for name in echoes(trailers, token) {
+        trailers.remove(&name);
+    }
+}
+
+fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<HeaderName> {
+    let finder = memchr::memmem::Finder::new(token.expose());
+    headers
+        .iter()
+        .filter(|(_, value)| finder.find(value.as_bytes()).is_some())
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Takes out of an upstream's answer what is not for the caller.

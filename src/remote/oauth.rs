@@ -9,17 +9,19 @@ mod answer;
 mod authentication;
 mod endpoint;
 mod failure;
+mod scopes;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use answer::Granted;
-pub(crate) use endpoint::Endpoint;
-pub(crate) use failure::{About, Denied, Failure, limit_reset};
+pub use answer::Granted;
+pub use endpoint::Endpoint;
+pub use failure::{About, Denied, Failure, limit_reset};
+pub use scopes::Scopes;
 
 /// The largest answer of a token endpoint that is read, in bytes: tokens of 16 KiB, twice,
 /// with room to spare.
-pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024;
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The longest access token taken, in bytes: a longer one fits into no header that
 /// upstreams accept.
-pub(crate) const MAX_TOKEN_BYTES: usize = 16 * 1024;
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;

@@ -56,7 +56,7 @@ pub(super) async fn exchange(
     })
 }
 
-fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
+pub(super) fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
     request.bearer.as_ref().ok_or_else(|| {
         FetchError::NotEntitled("this source passes the caller's token on, and none came".into())
     })

@@ -88,6 +88,12 @@ impl VerifiedToken {
             digest: TokenDigest([0; 32]),
         }
     }
+
+    /// The same, with this `exp`.
+    pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
 }
 
 /// Who stands behind a request.

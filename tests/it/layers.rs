@@ -19,6 +19,7 @@ const WALLS: &[(&str, &[&str])] = &[
 const LEAVES: &[&str] = &[
     "gateway::route::UpstreamTimeouts",
     "credential::CacheLimits",
+    "credential::Inject",
     "credential::mint::NameTemplate",
     "credential::mint::TemplateError",
     "hawk::certificate::MAX_LIFETIME",

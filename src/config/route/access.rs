@@ -191,7 +191,11 @@ impl Route {
                 let problem = "is delegated, and without a source nobody checks its tokens";
                 reader.error(first.at, problem, "name a source of kind taskcluster-oauth");
             }
-            Some(SourceKind::TaskclusterMint { .. } | SourceKind::TaskclusterStatic { .. }) => {
+            Some(
+                SourceKind::TaskclusterMint { .. }
+                | SourceKind::TaskclusterStatic { .. }
+                | SourceKind::ClientCredentials { .. },
+            ) => {
                 let problem = "is delegated, but this source checks no token: any text would get its credentials";
                 reader.error(
                     first.at,
@@ -237,7 +241,9 @@ impl Route {
 /// Why a source has nothing for a caller without a token, if so.
 fn needs_caller(source: &SourceKind) -> Option<&'static str> {
     match source {
-        SourceKind::TaskclusterLogin { .. } | SourceKind::TaskclusterOauth { .. } => {
+        SourceKind::TaskclusterLogin { .. }
+        | SourceKind::TaskclusterOauth { .. }
+        | SourceKind::TokenExchange { .. } => {
             Some("exchanges the caller's token, and an anonymous route asks for none")
         }
         SourceKind::TaskclusterMint { client_name, .. } => {
@@ -245,7 +251,7 @@ fn needs_caller(source: &SourceKind) -> Option<&'static str> {
             (!claims.is_empty())
                 .then_some("names callers by claims, and an anonymous route has none of anybody")
         }
-        SourceKind::TaskclusterStatic { .. } => None,
+        SourceKind::TaskclusterStatic { .. } | SourceKind::ClientCredentials { .. } => None,
     }
 }
 

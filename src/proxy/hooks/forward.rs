@@ -69,11 +69,14 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let peer = PeerInfo::of(session).ip;
         translate::request(head, upstream, peer, &context.request_id)?;
+        if let Some(source) = &admission.route.source {
+            translate::reserve(head, source.inject().header());
+        }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };
         match context.gateway.sign(admission, &head.method, target) {
-            Ok(Some(authorization)) => head.insert_header(header::AUTHORIZATION, authorization),
+            Ok(Some(proof)) => head.insert_header(proof.name, proof.value),
             Ok(None) => Ok(()),
             Err(rejection) => Err(decided(context, rejection)),
         }

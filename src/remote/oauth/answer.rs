@@ -13,21 +13,21 @@ use crate::secret::SecretString;
 
 /// A bearer token that was granted, and what came with it.
 #[derive(Clone, Debug)]
-pub(crate) struct Granted {
+pub struct Granted {
     /// The token: 1 to [`MAX_TOKEN_BYTES`] visible ASCII characters.
-    pub(crate) access_token: SecretString,
+    pub access_token: SecretString,
     /// In our clock, counted from when it was asked for; `None` when the server does not say.
-    pub(crate) expires_at: Option<UnixMillis>,
+    pub expires_at: Option<UnixMillis>,
     /// What it was granted for; `None`: what was asked for (RFC 6749 §5.1).
-    pub(crate) scope: Option<Vec<String>>,
+    pub scope: Option<Vec<String>>,
     /// For the next one.
-    pub(crate) refresh_token: Option<SecretString>,
+    pub refresh_token: Option<SecretString>,
     /// An ID token, nothing of which has been verified.
-    pub(crate) id_token: Option<SecretString>,
+    pub id_token: Option<SecretString>,
     /// The recovery code that takes the place of the one just used (Auth0's MFA grants).
-    pub(crate) recovery_code: Option<SecretString>,
+    pub recovery_code: Option<SecretString>,
     /// What it is (RFC 8693 §3).
-    pub(crate) issued_token_type: Option<String>,
+    pub issued_token_type: Option<String>,
 }
 
 /// As the server writes it. `Option<Value>` where servers are known to be creative.

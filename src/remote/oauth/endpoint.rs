@@ -18,7 +18,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// An endpoint that takes forms from an authenticated client. Secrets are read anew for
 /// each request, so that a rotated one takes effect by itself.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     url: Url,
     own: OauthClient,
     client: Client,
@@ -28,7 +28,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// `own` is who hawkgate is at `url`; `client` reads at least
     /// [`super::MAX_ANSWER_BYTES`].
-    pub(crate) fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
+    pub fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
         Self {
             url,
             own,
@@ -43,7 +43,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
-    pub(crate) async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+    pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
         self.grant_with(parameters, HeaderMap::new()).await
     }
 
@@ -51,7 +51,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub(crate) async fn grant_with(
+    pub async fn grant_with(
         &self,
         parameters: &[(&str, &str)],
         headers: HeaderMap,
@@ -67,7 +67,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub(crate) async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let request = self.request(parameters).await?;
         self.send(request, HeaderMap::new(), FORM).await
     }
@@ -76,7 +76,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub(crate) async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let request = self.request(parameters).await?;
         self.send(request.into_json(), HeaderMap::new(), JSON).await
     }

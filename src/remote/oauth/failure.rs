@@ -21,7 +21,7 @@ const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset
 /// Whom an error concerns. Error codes alone do not say: `invalid_grant` is about a caller's
 /// password in one grant and about hawkgate's own settings in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum About {
+pub enum About {
     /// Nothing of the caller was in the request: whatever is wrong, the operator must mend it.
     Ourselves,
     /// The caller's own token or password was.
@@ -30,7 +30,7 @@ pub(crate) enum About {
 
 /// Why an endpoint gave nothing. Texts are for operators' logs; none holds a secret.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// No answer.
     Transport(TransportError),
     /// hawkgate's own client cannot authenticate: its secret or key is missing or unusable.
@@ -44,13 +44,13 @@ pub(crate) enum Failure {
 /// An error answer (RFC 6749 §5.2). Its members may hold secrets (`mfa_token`): they are
 /// not in `Debug`.
 #[derive(Clone)]
-pub(crate) struct Denied {
+pub struct Denied {
     /// Status, 400 to 599.
-    pub(crate) status: StatusCode,
+    pub status: StatusCode,
     /// `error`, if it is a plain word; at most 48 of `a-z` and `_`.
-    pub(crate) code: Option<String>,
+    pub code: Option<String>,
     /// How long the server wants to be left alone.
-    pub(crate) retry_after: Option<Duration>,
+    pub retry_after: Option<Duration>,
     members: Map<String, Value>,
 }
 
@@ -62,7 +62,7 @@ impl From<TransportError> for Failure {
 
 impl Denied {
     /// From a 4xx or 5xx answer, read at `now`.
-    pub(crate) fn read(answer: &Answer, now: UnixMillis) -> Self {
+    pub fn read(answer: &Answer, now: UnixMillis) -> Self {
         let members: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let code = members.get("error").and_then(Value::as_str);
         Self {
@@ -74,18 +74,18 @@ impl Denied {
     }
 
     /// Whether the error code is this one.
-    pub(crate) fn is(&self, code: &str) -> bool {
+    pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
     /// A member of the answer that may be a secret.
-    pub(crate) fn secret(&self, name: &str) -> Option<SecretString> {
+    pub fn secret(&self, name: &str) -> Option<SecretString> {
         let text = self.members.get(name)?.as_str()?;
         Some(SecretString::from(text))
     }
 
     /// For operators: status and error code.
-    pub(crate) fn cause(&self) -> String {
+    pub fn cause(&self) -> String {
         let status = self.status.as_u16();
         match &self.code {
             Some(code) => format!("status {status} ({code})"),
@@ -133,7 +133,7 @@ impl fmt::Debug for Denied {
 
 impl Failure {
     /// What it means for the caller of a route: a fault of the operator's is never a 401.
-    pub(crate) fn into_fetch_error(self, about: About) -> FetchError {
+    pub fn into_fetch_error(self, about: About) -> FetchError {
         match self {
             Self::Transport(error) => unreachable(error),
             Self::Unauthenticated(cause) => FetchError::Unavailable {
@@ -155,7 +155,7 @@ fn is_plain(code: &str) -> bool {
 
 /// Until when an exhausted limit lasts, by `x-ratelimit-reset` of a 429 answer: told in the
 /// server's own clock where it says what that is.
-pub(crate) fn limit_reset(answer: &Answer, now: UnixMillis) -> Option<Duration> {
+pub fn limit_reset(answer: &Answer, now: UnixMillis) -> Option<Duration> {
     if answer.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
