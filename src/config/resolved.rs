@@ -286,6 +286,10 @@ pub enum SourceKind {
         /// What callers' tokens are.
         subject_token_type: String,
     },
+    /// The identity provider's own access token of the user (seed 001).
+    Auth0Identity(Box<Auth0Identity>),
+    /// A token had with the caller's username and password (seed 003).
+    Password(Box<PasswordGrant>),
 }
 
 /// `[[route]]`

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::client::Client;
-use super::oauth::{Endpoint, Granted};
+use super::oauth::{Endpoint, Granted, Scopes};
 use crate::clock::SharedClock;
 use crate::config::{self, ClientProof};
 use crate::credential::{
@@ -27,7 +27,7 @@ use crate::token::{BasicCredentials, Caller};
 use attempts::Attempts;
 use memory::{Login, Memory};
 use mfa::Mfa;
-use sign_in::Refusal;
+use sign_in::{Refusal, SignIn};
 
 /// A proved password is believed so long before the provider is asked again.
 pub const BELIEVED: Duration = Duration::from_mins(5);
@@ -39,7 +39,7 @@ pub struct PasswordSource {
     mfa: Mfa,
     realm: Option<String>,
     audience: Option<String>,
-    scope: String,
+    scopes: Vec<String>,
     forward_client_ip: bool,
     /// Random for each process: what it makes of a password is of no use to anybody else.
     key: IdentityKey,
@@ -66,7 +66,7 @@ impl PasswordSource {
             tokens: Endpoint::new(settings.token_url.clone(), own, client, clock.clone()),
             realm: settings.realm.clone(),
             audience: settings.audience.clone(),
-            scope: settings.scopes.join(" "),
+            scopes: settings.scopes.clone(),
             forward_client_ip: settings.forward_client_ip && confidential,
             key: IdentityKey::random()?,
             attempts: Attempts::new(clock.clone()),
@@ -75,10 +75,12 @@ impl PasswordSource {
         })
     }
 
-    /// What this login is known by here: a keyed hash of each part behind its length.
-    fn login(&self, credentials: &BasicCredentials) -> Login {
+    /// What this login is known by here: a keyed hash of each part behind its length. What
+    /// was granted for some scopes is of no use for others.
+    fn login(&self, credentials: &BasicCredentials, request: &SwapRequest) -> Login {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
+        hasher.list(request.scopes.as_deref());
         hasher.part(credentials.username().as_bytes());
         hasher.part(credentials.password().expose().as_bytes());
         hasher.finish()
@@ -122,8 +124,10 @@ impl CredentialSource for PasswordSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let (credentials, peer) = caller(request)?;
-        let login = self.login(credentials);
+        let scopes = Scopes::new(&self.scopes, request)?;
+        let login = self.login(credentials, request);
         if let Some(granted) = self.refresh(login).await? {
+            scopes.check(&granted)?;
             return Ok(self.issued(granted));
         }
         let attempt = self.attempts.begin(self.user(credentials), peer.into());
@@ -132,7 +136,13 @@ impl CredentialSource for PasswordSource {
             cause: "too many failed sign-ins of this user or from this address".into(),
             retry_after: Some(left),
         })?;
-        match self.sign_in(login, credentials, peer).await {
+        let sign_in = SignIn {
+            login,
+            credentials,
+            scope: scopes.parameter().unwrap_or_default(),
+            headers: self.headers(peer),
+        };
+        match self.sign_in(&sign_in).await {
             Ok(mut granted) => {
                 attempt.succeeded();
                 if let Some(token) = granted.refresh_token.take() {
@@ -141,6 +151,7 @@ impl CredentialSource for PasswordSource {
                 if let Some(code) = granted.recovery_code.take() {
                     self.memory.keep_recovery_code(login, code);
                 }
+                scopes.check(&granted)?;
                 Ok(self.issued(granted))
             }
             Err(Refusal::Wrong(error)) => {
@@ -157,6 +168,7 @@ impl CredentialSource for PasswordSource {
 
     fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
         let (credentials, _) = caller(request).ok()?;
-        self.memory.take_recovery_code(self.login(credentials))
+        self.memory
+            .take_recovery_code(self.login(credentials, request))
     }
 }

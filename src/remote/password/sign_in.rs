@@ -31,6 +31,15 @@ const BLOCKED: Duration = Duration::from_mins(1);
 /// The shortest and longest code of an authenticator app or a text message.
 const DIGITS: std::ops::RangeInclusive<usize> = 4..=10;
 
+/// One user signing in.
+pub(super) struct SignIn<'a> {
+    pub(super) login: Login,
+    pub(super) credentials: &'a BasicCredentials,
+    /// What to ask for, as it is sent; not empty.
+    pub(super) scope: String,
+    pub(super) headers: HeaderMap,
+}
+
 /// Why there is no token.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -73,25 +82,19 @@ impl PasswordSource {
     }
 
     /// By the password, and whatever second factor it takes.
-    pub(super) async fn sign_in(
-        &self,
-        login: Login,
-        credentials: &BasicCredentials,
-        peer: Option<IpAddr>,
-    ) -> Result<Granted, Refusal> {
-        let headers = self.headers(peer);
-        if let Some(pending) = self.memory.pending(login) {
+    pub(super) async fn sign_in(&self, user: &SignIn<'_>) -> Result<Granted, Refusal> {
+        let code = user.credentials.code();
+        if let Some(pending) = self.memory.pending(user.login) {
             let waited = self.clock.steady().saturating_sub(pending.since);
-            match credentials.code() {
-                Some(code) => return self.second(login, &pending, Some(code), headers).await,
-                None if !pending.prompts => {
-                    return self.second(login, &pending, None, headers).await;
-                }
-                None if waited < RESEND => return Err(code_required("a code was sent")),
-                None => self.memory.drop_pending(login),
+            if code.is_some() || !pending.prompts {
+                return self.second(user, &pending).await;
             }
+            if waited < RESEND {
+                return Err(code_required("a code was sent to the user"));
+            }
+            self.memory.drop_pending(user.login);
         }
-        let denied = match self.first(credentials, headers.clone()).await {
+        let denied = match self.first(user).await {
             Ok(granted) => return Ok(granted),
             Err(Failure::Denied(denied)) => denied,
             Err(other) => return Err(Refusal::Other(other.into_fetch_error(About::Ourselves))),
@@ -103,17 +106,19 @@ impl PasswordSource {
             let cause = format!("{}: the answer has no mfa_token", denied.cause());
             return Err(Refusal::Other(FetchError::BadAnswer(cause)));
         };
-        let Some(code) = credentials.code() else {
-            return Err(self.ask_for_factor(login, mfa_token).await);
-        };
-        self.with_code(&mfa_token, code, headers)
-            .await
-            .map_err(|denied| refusal(denied, Step::SecondFactor))
+        match code {
+            None => Err(self.ask_for_factor(user.login, mfa_token).await),
+            Some(code) => {
+                let granted = self.with_code(user, &mfa_token, code).await;
+                granted.map_err(|failure| refusal(failure, Step::SecondFactor))
+            }
+        }
     }
 
-    fn headers(&self, peer: Option<IpAddr>) -> HeaderMap {
+    /// What tells the provider whom it is about: the address that connected, never one that
+    /// a header claims.
+    pub(super) fn headers(&self, peer: Option<IpAddr>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        // The address that connected; never one that a header claims.
         if self.forward_client_ip
             && let Some(peer) = peer
             && let Ok(value) = HeaderValue::from_str(&peer.to_string())
@@ -123,11 +128,7 @@ impl PasswordSource {
         headers
     }
 
-    async fn first(
-        &self,
-        credentials: &BasicCredentials,
-        headers: HeaderMap,
-    ) -> Result<Granted, Failure> {
+    async fn first(&self, user: &SignIn<'_>) -> Result<Granted, Failure> {
         let grant_type = match self.realm {
             Some(_) => PASSWORD_REALM,
             None => "password",
@@ -135,17 +136,15 @@ impl PasswordSource {
         // Without a scope every scope of the audience would be granted.
         let mut parameters = vec![
             ("grant_type", grant_type),
-            ("username", credentials.username()),
-            ("password", credentials.password().expose()),
-            ("scope", self.scope.as_str()),
+            ("username", user.credentials.username()),
+            ("password", user.credentials.password().expose()),
+            ("scope", user.scope.as_str()),
         ];
         parameters.extend(self.realm.as_deref().map(|realm| ("realm", realm)));
-        parameters.extend(
-            self.audience
-                .as_deref()
-                .map(|audience| ("audience", audience)),
-        );
-        self.tokens.grant_with(&parameters, headers).await
+        parameters.extend(self.audience.as_deref().map(|api| ("audience", api)));
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
     }
 
     /// Has the user asked for the factor that the account has.
@@ -172,57 +171,62 @@ impl PasswordSource {
     }
 
     /// What was asked for comes, or is asked after.
-    async fn second(
-        &self,
-        login: Login,
-        pending: &Pending,
-        code: Option<&SecretString>,
-        headers: HeaderMap,
-    ) -> Result<Granted, Refusal> {
+    async fn second(&self, user: &SignIn<'_>, pending: &Pending) -> Result<Granted, Refusal> {
+        let code = user.credentials.code();
         let answer = match code {
             Some(code) if !(pending.prompts && is_digits(code)) => {
-                self.with_code(&pending.mfa_token, code, headers).await
+                self.with_code(user, &pending.mfa_token, code).await
             }
-            code => {
-                let mut parameters = vec![
-                    ("grant_type", MFA_OOB),
-                    ("mfa_token", pending.mfa_token.expose()),
-                    ("oob_code", pending.oob_code.expose()),
-                ];
-                parameters.extend(code.map(|code| ("binding_code", code.expose())));
-                self.tokens.grant_with(&parameters, headers).await
-            }
+            code => self.out_of_band(user, pending, code).await,
         };
-        match answer {
+        let failure = match answer {
             Ok(granted) => {
-                self.memory.drop_pending(login);
-                Ok(granted)
+                self.memory.drop_pending(user.login);
+                return Ok(granted);
             }
-            Err(Failure::Denied(denied)) if denied.is("authorization_pending") => {
-                Err(unconfirmed("the user has not confirmed yet", POLL))
+            Err(failure) => failure,
+        };
+        if let Failure::Denied(denied) = &failure {
+            if denied.is("authorization_pending") {
+                return Err(unconfirmed("the user has not confirmed yet", POLL));
             }
-            Err(Failure::Denied(denied)) if denied.is("slow_down") => {
-                Err(unconfirmed("the provider was asked too often", POLL * 2))
+            if denied.is("slow_down") {
+                return Err(unconfirmed("the provider was asked too often", POLL * 2));
             }
-            Err(failure) => {
-                // A mistyped code may be typed again; what the user declined is over, and so
-                // is what has expired.
-                if matches!(&failure, Failure::Denied(d) if d.status.is_client_error()
-                    && !(code.is_some() && d.is("invalid_grant")))
-                {
-                    self.memory.drop_pending(login);
-                }
-                Err(refusal(failure, Step::SecondFactor))
+            // A mistyped code may be typed again; what the user declined is over, and so is
+            // what has expired.
+            let mistyped = code.is_some() && denied.is("invalid_grant");
+            if denied.status.is_client_error() && !mistyped {
+                self.memory.drop_pending(user.login);
             }
         }
+        Err(refusal(failure, Step::SecondFactor))
+    }
+
+    /// Asks whether the user has confirmed, or brings the code that they were sent.
+    async fn out_of_band(
+        &self,
+        user: &SignIn<'_>,
+        pending: &Pending,
+        code: Option<&SecretString>,
+    ) -> Result<Granted, Failure> {
+        let mut parameters = vec![
+            ("grant_type", MFA_OOB),
+            ("mfa_token", pending.mfa_token.expose()),
+            ("oob_code", pending.oob_code.expose()),
+        ];
+        parameters.extend(code.map(|code| ("binding_code", code.expose())));
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
     }
 
     /// By what the user typed: a code of digits, else a recovery code.
     async fn with_code(
         &self,
+        user: &SignIn<'_>,
         mfa_token: &SecretString,
         code: &SecretString,
-        headers: HeaderMap,
     ) -> Result<Granted, Failure> {
         let (grant_type, name) = if is_digits(code) {
             (MFA_OTP, "otp")
@@ -234,7 +238,9 @@ impl PasswordSource {
             ("mfa_token", mfa_token.expose()),
             (name, code.expose()),
         ];
-        self.tokens.grant_with(&parameters, headers).await
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
     }
 }
 
