@@ -57,7 +57,10 @@ impl Route {
         } else if anonymous {
             self.check_anonymous(reader, known, kind);
         } else if issuers.is_empty() {
-            self.check_nobody(reader);
+            // Of a source that cannot be read nobody knows whether it asks for passwords.
+            if kind.is_some() || self.source.is_absent() {
+                self.check_nobody(reader);
+            }
         } else {
             refuse_same_issuer(reader, &named);
             self.check_delegated(reader, &named, kind);
