@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod attacks;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
@@ -13,5 +14,6 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod passwords;
 mod support;
 mod swap;

@@ -78,6 +78,11 @@ impl Peer {
         value.unwrap_or_else(|| panic!("no fact {name} in {}", self.facts))
     }
 
+    /// The same, whatever it is.
+    pub(crate) fn value(&self, name: &str) -> &Value {
+        &self.facts[name]
+    }
+
     /// The port that it serves at.
     pub(crate) fn port(&self) -> u16 {
         self.number("port")
