@@ -6,6 +6,7 @@ pub mod client;
 pub mod client_credentials;
 pub mod discovery;
 pub mod dns;
+pub mod introspection;
 pub mod jwks;
 pub mod oauth;
 pub mod password;

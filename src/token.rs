@@ -10,12 +10,15 @@
 mod basic;
 mod bearer;
 mod error;
+mod introspection;
 mod issuer;
 mod jwk;
 mod jws;
 mod keys;
+mod memory;
 mod pattern;
 mod rules;
+mod shared_secret;
 mod signing_key;
 mod strict_json;
 #[cfg(test)]
@@ -26,9 +29,11 @@ mod workload;
 pub use basic::{BasicCredentials, OTP};
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
+pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
+pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

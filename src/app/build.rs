@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
 use crate::remote::oauth::Endpoint;
 use crate::remote::password::{BELIEVED, PasswordSource};
@@ -95,6 +96,28 @@ impl Builder<'_> {
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
+            }
+            IssuerKind::SharedSecret(secret) => {
+                let (clock, remembered) = (self.clock.clone(), config.cache.max_entries);
+                Ok(Issuer::shared_secret(name, secret, clock, remembered))
+            }
+            IssuerKind::Introspection(asked) => {
+                let clock = self.clock.clone();
+                let client = introspection_client(asked.ca.clone())
+                    .map_err(|e| unusable("issuer", &name, &e))?;
+                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let endpoint = Endpoint::new(url, own, client, clock.clone());
+                let introspector = Arc::new(HttpIntrospector::new(endpoint));
+                let observer = self.metrics.introspection_observer(&name);
+                let remembered = config.cache.max_entries;
+                Ok(Issuer::introspection(
+                    name,
+                    asked,
+                    introspector,
+                    clock,
+                    remembered,
+                    observer,
+                ))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Every table of the file with its keys: for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, route, server, source};
+use super::{cache, issuer, limits, log, oauth_client, route, server, source};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -23,6 +23,9 @@ pub const TABLES: &[KeyTable] = &[
     table::<server::Server>("server", false, None),
     table::<issuer::Issuer>("issuer", true, None),
     table::<issuer::Oidc>("issuer", true, Some("oidc")),
+    table::<issuer::SharedSecret>("issuer", true, Some("shared-secret")),
+    table::<issuer::Introspection>("issuer", true, Some("introspection")),
+    table::<oauth_client::ClientKeys>("issuer", true, Some("introspection")),
     table::<source::Source>("source", true, None),
     of_source(0, 0),
     of_source(1, 0),

@@ -58,6 +58,8 @@ labels! {
         TokenNotAllowed = "token_not_allowed",
         /// It is bound to a key (DPoP, mTLS) and was sent as a plain bearer.
         TokenBound = "token_bound",
+        /// Its issuer says that it is not active.
+        TokenInactive = "token_inactive",
         /// The exchange refused it.
         TokenRefused = "token_refused",
         /// No username and password were sent, where the route asks for them.
@@ -80,7 +82,7 @@ labels! {
         InsufficientScope = "insufficient_scope",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
-        /// The issuer's keys were never had.
+        /// The issuer's keys were never had, or it cannot be asked about a token.
         KeysUnavailable = "keys_unavailable",
         /// The workload token's file cannot be read.
         WorkloadTokenUnavailable = "workload_token_unavailable",
@@ -190,6 +192,7 @@ impl Reason {
             Self::TokenClaims => row(401, "AuthenticationFailed", TOKEN, "A required claim of the token is missing or malformed."),
             Self::TokenNotAllowed => row(401, "AuthenticationFailed", TOKEN, "The token's client or subject is not accepted here."),
             Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
+            Self::TokenInactive => row(401, "AuthenticationFailed", TOKEN, "The token is not active: it is unknown to its issuer, revoked or expired."),
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::MissingPassword => row(401, "AuthenticationFailed", Plain, "A username and password are required: send `Authorization: Basic <base64>`."),
             Self::PasswordRefused => row(401, "AuthenticationFailed", Plain, "The username or password is wrong, or the account may not sign in here."),
@@ -333,11 +336,16 @@ impl From<TokenError> for Rejection {
             E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
             E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
             E::Bound => Reason::TokenBound,
-            E::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            E::KeysUnavailable { .. } | E::IntrospectionUnavailable { .. } => {
+                Reason::KeysUnavailable
+            }
+            E::Inactive => Reason::TokenInactive,
             E::Internal => Reason::Internal,
         };
         let mut rejection = Self::from(reason).because(error.to_string());
-        if let E::KeysUnavailable { retry_after } = error {
+        if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
+            error
+        {
             rejection.retry_after = Some(retry_after);
         }
         rejection

@@ -14,6 +14,7 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod oauth;
 mod passwords;
 mod support;
 mod swap;

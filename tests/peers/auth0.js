@@ -299,4 +299,4 @@ const controlPort = await control({
   up: () => outages.end(port),
 });
 
-ready({ port, control: controlPort, issuer, clients: CLIENTS });
+ready({ port, control: controlPort, issuer, basicClient: CLIENTS.basic, postClient: CLIENTS.post });

@@ -20,7 +20,28 @@ struct Named<'a> {
     kind: &'a IssuerKind,
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
+    /// Its exact `iss`, if it has one.
+    fn url(&self) -> Option<&'a str> {
+        match self.kind {
+            IssuerKind::Oidc(oidc) => Some(&oidc.url),
+            IssuerKind::SharedSecret(secret) => Some(&secret.url),
+            IssuerKind::Introspection(asked) => Some(&asked.url),
+            IssuerKind::Delegated => None,
+        }
+    }
+
+    /// For an issuer of opaque tokens: what they begin with, the empty text for anything.
+    fn takes_opaque(&self) -> Option<&'a str> {
+        match self.kind {
+            IssuerKind::Introspection(asked) => {
+                Some(asked.token_prefix.as_deref().unwrap_or_default())
+            }
+            IssuerKind::Delegated => Some(""),
+            IssuerKind::Oidc(_) | IssuerKind::SharedSecret(_) => None,
+        }
+    }
+
     fn is_delegated(&self) -> bool {
         matches!(self.kind, IssuerKind::Delegated)
     }
@@ -63,6 +84,7 @@ impl Route {
             }
         } else {
             refuse_same_issuer(reader, &named);
+            refuse_same_opaque(reader, &named);
             self.check_delegated(reader, &named, kind);
             if let Some(SourceKind::Auth0Identity(source)) = kind {
                 refuse_other_tenants(reader, &named, source);
@@ -230,7 +252,7 @@ impl Route {
                 reader.error(
                     first.at,
                     problem,
-                    "name a source of kind taskcluster-oauth, or an issuer of kind oidc",
+                    "name a source of kind taskcluster-oauth or token-exchange, or an issuer of kind oidc",
                 );
             }
             Some(SourceKind::TaskclusterLogin { .. }) => {
@@ -298,7 +320,7 @@ fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &A
     for issuer in named {
         let url = match issuer.kind {
             IssuerKind::Oidc(oidc) => Url::parse(&oidc.url).ok(),
-            IssuerKind::Delegated => None,
+            _ => None,
         };
         let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
         if !domains.iter().flatten().any(same) {
@@ -316,14 +338,41 @@ fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &A
 fn refuse_same_issuer(reader: &mut Reader<'_>, named: &[Named<'_>]) {
     let mut seen = Vec::new();
     for issuer in named {
-        let IssuerKind::Oidc(oidc) = issuer.kind else {
+        let Some(url) = issuer.url() else {
             continue;
         };
-        if seen.contains(&oidc.url.as_str()) {
+        if seen.contains(&url) {
             let problem =
                 "has the same url as another issuer of this route: which one counts is undecided";
             reader.error(issuer.at, problem, "name one, or make a route for each");
         }
-        seen.push(&oidc.url);
+        seen.push(url);
+    }
+}
+
+/// An opaque token does not say whose it is, and must not be shown to anybody but its own
+/// issuer: so on one route only one issuer can have those of a given beginning.
+fn refuse_same_opaque(reader: &mut Reader<'_>, named: &[Named<'_>]) {
+    let mut seen = Vec::new();
+    for issuer in named {
+        let Some(prefix) = issuer.takes_opaque() else {
+            continue;
+        };
+        // Two delegated ones have an error of their own.
+        let both_delegated =
+            issuer.is_delegated() && named.iter().filter(|n| n.is_delegated()).count() > 1;
+        if seen.contains(&prefix) && !both_delegated {
+            let problem = if prefix.is_empty() {
+                "takes any opaque token, as another issuer of this route does: whose one is cannot be told".into()
+            } else {
+                format!(
+                    "takes tokens that begin with {}, as another issuer of this route does",
+                    quoted(prefix)
+                )
+            };
+            let remedy = "make a route for each, or give all but one a token_prefix of its own";
+            reader.error(issuer.at, problem, remedy);
+        }
+        seen.push(prefix);
     }
 }

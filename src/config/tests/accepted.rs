@@ -283,3 +283,79 @@ fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
         accepted(&text);
     }
 }
+
+#[test]
+fn an_oauth_client_proves_itself_by_what_it_is_given() {
+    let source = |keys: &str| {
+        let text = format!(
+            "{MINIMAL}source = \"s\"\n[[source]]\nname = \"s\"\nkind = \"client-credentials\"\n\
+             token_url = \"https://as.example/token\"\nclient_id = \"c\"\n{keys}"
+        );
+        let (config, warnings) = accepted(&text);
+        assert_eq!(warnings, []);
+        let source = config.sources[0].clone();
+        let SourceKind::ClientCredentials { client, .. } = source.kind else {
+            panic!()
+        };
+        (client.proof, source.inject)
+    };
+    let secret = crate::secret::SecretRef::File("/etc/hawkgate/t".into());
+    let given = "client_secret = { file = \"t\" }\n";
+    let (proof, inject) = source(given);
+    assert_eq!(proof, ClientProof::SecretBasic(secret.clone()));
+    assert_eq!(inject, Inject::default());
+    let (proof, inject) = source(&format!(
+        "{given}auth_method = \"client_secret_post\"\ninject = {{ header = \"X-Token\" }}"
+    ));
+    assert_eq!(proof, ClientProof::SecretPost(secret.clone()));
+    assert_eq!(inject, Inject::new("x-token", "{token}").unwrap());
+    let (proof, inject) =
+        source("private_key = { file = \"t\" }\ninject = { format = \"token {token}\" }");
+    let key = AssertionKey {
+        key: secret,
+        key_id: None,
+        algorithm: None,
+        audience: "https://as.example/token".into(),
+    };
+    assert_eq!(proof, ClientProof::PrivateKeyJwt(key));
+    assert_eq!(
+        inject,
+        Inject::new("authorization", "token {token}").unwrap()
+    );
+}
+
+/// What the file names is looked at when it may be: a key that is none, a secret too short.
+#[test]
+fn keys_and_secrets_in_files_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("short"), "hunter2").unwrap();
+    let options = ParseOptions {
+        read_secrets: true,
+        base_dir: dir.path().to_owned(),
+    };
+    let source = "[[source]]\nname = \"s\"\nkind = \"client-credentials\"\ntoken_url = \"https://as.example\"\n\
+                  client_id = \"c\"\nprivate_key = { file = \"short\" }\n";
+    let issuer = "[[issuer]]\nname = \"j\"\nkind = \"shared-secret\"\nurl = \"https://j.example\"\n\
+                  secret = { file = \"short\" }\naudiences = [\"a\"]\nalgorithms = [\"HS256\", \"HS512\"]\n";
+    let text = format!("{MINIMAL}source = \"s\"\n{source}{issuer}");
+    let errors = parse(&text, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("\"private_key\": holds no PEM private key"),
+        "{errors}"
+    );
+    assert!(
+        errors.contains("\"secret\": is shorter than the 32 bytes that HS256 needs"),
+        "{errors}"
+    );
+    assert!(!errors.contains("hunter2"), "{errors}");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("key"), pair.serialize_pem()).unwrap();
+    let text = format!("{MINIMAL}source = \"s\"\n{source}").replace("\"short\"", "\"key\"");
+    parse(&text, "t.toml", &options).unwrap();
+    let wrong = text + "assertion_algorithm = \"RS256\"\n";
+    let errors = parse(&wrong, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("is not of the kind that RS256 signs with"),
+        "{errors}"
+    );
+}

@@ -21,9 +21,8 @@ impl Auth0 {
 
     /// Id and secret of the client that authenticates by `basic` or `post`.
     pub(crate) fn client(&self, method: &str) -> (String, String) {
-        let client = self.0.value("clients")[method].clone();
-        let text = |name: &str| client[name].as_str().unwrap().to_owned();
-        (text("id"), text("secret"))
+        let part = |part: &str| self.0.part(&format!("{method}Client"), part).to_owned();
+        (part("id"), part("secret"))
     }
 
     pub(crate) async fn control(&self, command: &str, arguments: Value) -> Value {

@@ -78,9 +78,10 @@ impl Peer {
         value.unwrap_or_else(|| panic!("no fact {name} in {}", self.facts))
     }
 
-    /// The same, whatever it is.
-    pub(crate) fn value(&self, name: &str) -> &Value {
-        &self.facts[name]
+    /// A part of a fact: `("client", "secret")`.
+    pub(crate) fn part(&self, name: &str, part: &str) -> &str {
+        let value = self.facts[name][part].as_str();
+        value.unwrap_or_else(|| panic!("no fact {name}.{part} in {}", self.facts))
     }
 
     /// The port that it serves at.
@@ -174,6 +175,27 @@ impl OidcProvider {
     /// before it, discovery too.
     pub(crate) async fn mode(&self, mode: &str) {
         self.0.control("mode", json!({ "mode": mode })).await;
+    }
+
+    /// Its token endpoint.
+    pub(crate) fn token_url(&self) -> String {
+        format!("{}/token", self.issuer().trim_end_matches('/'))
+    }
+
+    /// Its introspection endpoint.
+    pub(crate) fn introspection_url(&self) -> String {
+        format!("{}/introspection", self.token_url())
+    }
+
+    /// Opaque tokens that it gave out so far are no good any more.
+    pub(crate) async fn revoke(&self) {
+        self.0.control("revoke", json!({})).await;
+    }
+
+    /// How often an endpoint was asked: token, introspection.
+    pub(crate) async fn asked(&self, endpoint: &str) -> u64 {
+        let counts = self.0.control("counts", json!({})).await;
+        counts[endpoint].as_u64().unwrap_or(0)
     }
 
     /// How often its key set was asked for.
