@@ -43,7 +43,7 @@ enum Way {
         provider: String,
         management: Box<Management>,
     },
-    Vault(Endpoint),
+    Vault(Box<Endpoint>),
 }
 
 impl IdentitySource {
@@ -63,7 +63,7 @@ impl IdentitySource {
         let own = settings.client.clone();
         let tokens = Endpoint::new(token_url, own, client.clone(), clock.clone());
         let way = match &settings.via {
-            Via::Vault => Way::Vault(tokens),
+            Via::Vault => Way::Vault(Box::new(tokens)),
             Via::Identities { provider } => {
                 let tenant = &settings.tenant;
                 let management = Management::new(tenant, tokens, client, timeout, clock.clone())?;

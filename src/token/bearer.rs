@@ -101,9 +101,12 @@ impl fmt::Debug for BearerToken {
     }
 }
 
+/// A scheme and what follows it.
+type Credentials<'h> = (&'h [u8], &'h [u8]);
+
 /// The one `Authorization` header's scheme, and what follows it without the blanks between
 /// (RFC 9110 §11.4); `None` without such a header.
-pub(super) fn scheme_and_rest(headers: &HeaderMap) -> Result<Option<(&[u8], &[u8])>, TokenError> {
+pub(super) fn scheme_and_rest(headers: &HeaderMap) -> Result<Option<Credentials<'_>>, TokenError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -95,11 +95,12 @@ impl Management {
     pub(super) async fn user(&self, id: &str) -> Result<Answer, FetchError> {
         let url = user_url(&self.tenant, id)?;
         let leased = self.token.lease(&self.ourselves).await;
-        let leased = leased.map_err(without_token)?;
+        let leased = leased.map_err(|e| without_token(&e))?;
         let mut answer = self.ask(&url, &leased).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             let leased = self.token.replace(&self.ourselves, &leased.lease).await;
-            answer = self.ask(&url, &leased.map_err(without_token)?).await?;
+            let leased = leased.map_err(|e| without_token(&e))?;
+            answer = self.ask(&url, &leased).await?;
         }
         self.judge(answer)
     }
@@ -218,7 +219,7 @@ fn bad(what: String) -> FetchError {
 }
 
 /// Without a token of its own hawkgate can ask nothing; that is never the caller's fault.
-fn without_token(error: LeaseError) -> FetchError {
+fn without_token(error: &LeaseError) -> FetchError {
     let cause = format!("token for the Management API: {}", error.cause);
     match error.cause {
         FetchError::Unavailable { retry_after, .. } => {

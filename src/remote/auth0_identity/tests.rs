@@ -24,7 +24,9 @@ const IDP_TOKEN: &str = "ya29.hunter2-token-of-the-provider";
 struct Stage {
     source: IdentitySource,
     peer: Peer,
-    _secret: tempfile::TempDir,
+    /// Held: the secret's file goes with it.
+    #[allow(dead_code)]
+    secret: tempfile::TempDir,
 }
 
 fn settings(tenant: &Url, via: Via) -> (Auth0Identity, tempfile::TempDir) {
@@ -65,11 +67,11 @@ fn identities() -> Via {
 
 async fn stage(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
     let peer = peer_that(reply).await;
-    let (source, _secret) = source(&peer.url, via, Duration::from_secs(30));
+    let (source, secret) = source(&peer.url, via, Duration::from_secs(30));
     Stage {
         source,
         peer,
-        _secret,
+        secret,
     }
 }
 

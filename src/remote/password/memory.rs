@@ -198,7 +198,7 @@ mod tests {
     fn a_rotated_refresh_token_does_not_put_off_the_password() {
         let (memory, clock) = stage();
         memory.keep_refresh_token(LOGIN, "one".into());
-        clock.advance(UNSEEN_PASSWORD - Duration::from_secs(1));
+        clock.advance(UNSEEN_PASSWORD.saturating_sub(Duration::from_secs(1)));
         memory.rotate_refresh_token(LOGIN, "two".into());
         assert_eq!(text(memory.refresh_token(LOGIN)).as_deref(), Some("two"));
         assert_eq!(text(memory.refresh_token(OTHER)), None);
@@ -234,7 +234,7 @@ mod tests {
             since: clock.steady(),
         };
         memory.set_pending(LOGIN, pending);
-        clock.advance(PENDING - Duration::from_secs(1));
+        clock.advance(PENDING.saturating_sub(Duration::from_secs(1)));
         assert!(memory.pending(LOGIN).is_some());
         clock.advance(Duration::from_secs(1));
         assert!(memory.pending(LOGIN).is_none());

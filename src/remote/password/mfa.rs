@@ -42,14 +42,16 @@ pub(super) enum Asked {
 struct Authenticator {
     #[serde(default)]
     id: String,
-    authenticator_type: String,
+    #[serde(rename = "authenticator_type")]
+    kind: String,
     #[serde(default)]
     active: bool,
 }
 
 #[derive(Deserialize)]
 struct Challenge {
-    challenge_type: String,
+    #[serde(rename = "challenge_type")]
+    kind: String,
     oob_code: Option<String>,
     binding_method: Option<Value>,
 }
@@ -83,10 +85,7 @@ impl Mfa {
     /// to one that has to be sent.
     pub(super) async fn ask(&self, mfa_token: &SecretString) -> Result<Asked, Refusal> {
         let all = self.authenticators(mfa_token).await?;
-        let first = |kind: &str| {
-            all.iter()
-                .find(|a| a.active && a.authenticator_type == kind)
-        };
+        let first = |kind: &str| all.iter().find(|a| a.active && a.kind == kind);
         if first("otp").is_some() {
             return Ok(Asked::Code);
         }
@@ -136,7 +135,7 @@ impl Mfa {
             Err(other) => return Err(Refusal::Other(other.into_fetch_error(About::Ourselves))),
         };
         let challenge: Challenge = read(&answer, "/mfa/challenge")?;
-        match (challenge.challenge_type.as_str(), challenge.oob_code) {
+        match (challenge.kind.as_str(), challenge.oob_code) {
             ("otp", _) => Ok(Asked::Code),
             ("oob", Some(code)) if !code.is_empty() => Ok(Asked::OutOfBand {
                 oob_code: SecretString::new(code),

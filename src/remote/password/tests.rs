@@ -19,7 +19,9 @@ struct Stage {
     source: PasswordSource,
     clock: Arc<ManualClock>,
     peer: Peer,
-    _secret: tempfile::TempDir,
+    /// Held: the secret's file goes with it.
+    #[allow(dead_code)]
+    secret: tempfile::TempDir,
 }
 
 /// What a test changes of the settings.
@@ -64,12 +66,12 @@ async fn stage_with(
     reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
 ) -> Stage {
     let peer = peer_that(move |request| reply(&Asking::read(request))).await;
-    let (source, clock, _secret) = source(&peer.url, Duration::from_secs(30), change);
+    let (source, clock, secret) = source(&peer.url, Duration::from_secs(30), change);
     Stage {
         source,
         clock,
         peer,
-        _secret,
+        secret,
     }
 }
 
@@ -280,9 +282,20 @@ async fn a_short_token_is_used_no_longer_than_it_lives() {
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(30))));
 }
 
+/// What each of these answers to a password comes to, and what its cause says.
+async fn told_apart(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
+    for (reply, kind, cause) in cases {
+        let shown = format!("{reply:?}");
+        let stage = stage(move |_| reply.clone()).await;
+        let (found, text) = judged(&stage.fetch(PASSWORD, None).await.unwrap_err());
+        assert_eq!(found, kind, "{text}");
+        assert!(text.contains(cause), "{text} for {shown:.80}");
+    }
+}
+
 #[tokio::test]
-async fn every_answer_to_a_password_is_told_apart() {
-    for (reply, kind, cause) in [
+async fn every_refusal_of_a_user_is_told_apart() {
+    told_apart([
         // Who does not exist and who mistyped are told the same, and so is everybody else
         // who may not come in.
         (
@@ -330,7 +343,13 @@ async fn every_answer_to_a_password_is_told_apart() {
             "bad answer",
             "no mfa_token",
         ),
-        // The operator's to mend.
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_operator_has_to_mend_is_told_apart() {
+    told_apart([
         (
             denied(403, "unauthorized_client"),
             "unavailable",
@@ -401,13 +420,8 @@ async fn every_answer_to_a_password_is_told_apart() {
             "unavailable",
             "127.0.0.1",
         ),
-    ] {
-        let shown = format!("{reply:?}");
-        let stage = stage(move |_| reply.clone()).await;
-        let (found, text) = judged(&stage.fetch(PASSWORD, None).await.unwrap_err());
-        assert_eq!(found, kind, "{text}");
-        assert!(text.contains(cause), "{text} for {shown:.80}");
-    }
+    ])
+    .await;
 }
 
 #[tokio::test]
