@@ -3,7 +3,7 @@
 mod introspection;
 mod shared_secret;
 
-pub(super) use introspection::Introspection;
+pub(super) use introspection::IntrospectionKeys;
 pub(super) use shared_secret::SharedSecret;
 
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ impl Kind {
         match self {
             Self::Oidc => &[Oidc::KEYS],
             Self::SharedSecret => &[SharedSecret::KEYS],
-            Self::Introspection => &[Introspection::KEYS, ClientKeys::KEYS],
+            Self::Introspection => &[IntrospectionKeys::KEYS, ClientKeys::KEYS],
             Self::Delegated => &[],
         }
     }
@@ -178,7 +178,7 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<Issue
                 Some(IssuerKind::SharedSecret(Box::new(secret)))
             }
             Kind::Introspection => {
-                let asked = Introspection::read(reader, table).resolve(reader, table)?;
+                let asked = IntrospectionKeys::read(reader, table).resolve(reader, table)?;
                 Some(IssuerKind::Introspection(Box::new(asked)))
             }
             Kind::Delegated => Some(IssuerKind::Delegated),

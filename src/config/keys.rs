@@ -24,7 +24,7 @@ pub const TABLES: &[KeyTable] = &[
     table::<issuer::Issuer>("issuer", true, None),
     table::<issuer::Oidc>("issuer", true, Some("oidc")),
     table::<issuer::SharedSecret>("issuer", true, Some("shared-secret")),
-    table::<issuer::Introspection>("issuer", true, Some("introspection")),
+    table::<issuer::IntrospectionKeys>("issuer", true, Some("introspection")),
     table::<oauth_client::ClientKeys>("issuer", true, Some("introspection")),
     table::<source::Source>("source", true, None),
     of_source(0, 0),

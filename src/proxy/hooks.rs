@@ -188,7 +188,7 @@ impl ProxyHttp for Hooks {
         }
         translate::response(head);
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            translate::scrub(head, token);
+            translate::scrub(head, token)?;
         }
         if last && let Some(code) = context.take_recovery_code() {
             head.insert_header(RECOVERY_CODE, code.expose())?;

@@ -64,30 +64,43 @@ pub(super) fn reserve(head: &mut RequestHeader, name: &HeaderName) {
     }
 }
 
-/// Takes out of an upstream's answer every header that has `token` in it. What frames the
-/// message stays: no token is a length.
-pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) {
+/// Takes every value with `token` in it out of an upstream's answer. What frames the message
+/// stays: no token is a length.
+pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) -> Result<()> {
     let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    for name in echoes(&head.headers, token) {
-        if names::in_response(name.as_str(), upgrade) != Fate::Needed {
-            head.remove_header(&name);
+    for (name, kept) in echoes(&head.headers, token) {
+        if names::in_response(name.as_str(), upgrade) == Fate::Needed {
+            continue;
+        }
+        head.remove_header(&name);
+        for value in kept {
+            head.append_header(name.clone(), value)?;
         }
     }
+    Ok(())
 }
 
 /// The same for trailers.
 pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) {
-    for name in echoes(trailers, token) {
+    for (name, kept) in echoes(trailers, token) {
         trailers.remove(&name);
+        for value in kept {
+            trailers.append(name.clone(), value);
+        }
     }
 }
 
-fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<HeaderName> {
+/// Headers with `token` in a value, each with its other values. Usually none.
+fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<(HeaderName, Vec<HeaderValue>)> {
     let finder = memchr::memmem::Finder::new(token.expose());
+    let has = |value: &HeaderValue| finder.find(value.as_bytes()).is_some();
     headers
-        .iter()
-        .filter(|(_, value)| finder.find(value.as_bytes()).is_some())
-        .map(|(name, _)| name.clone())
+        .keys()
+        .filter(|name| headers.get_all(*name).iter().any(has))
+        .map(|name| {
+            let others = headers.get_all(name).iter().filter(|value| !has(value));
+            (name.clone(), others.cloned().collect())
+        })
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! The README tells the truth about the closed sets that users build on.
 
 use hawkgate::clock::UnixMillis;
+use hawkgate::config::{self, ParseOptions};
 use hawkgate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction};
 use hawkgate::gateway::rejection::Reason;
 use hawkgate::metrics::{Metrics, Names, Watched};
@@ -103,4 +104,34 @@ fn label_values_in_the_readme_are_those_of_the_code() {
         "hawkgate_upstream_unauthorized_total",
         UnauthorizedAction::ALL.iter().map(|l| l.label()).collect(),
     );
+}
+
+/// Every page of `docs/` is linked from the README, and every configuration in it is valid.
+#[test]
+fn configurations_in_the_docs_are_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+    let mut blocks = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "md") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let link = format!("docs/{name}");
+        assert!(readme().contains(&link), "README does not link {link}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in text.split("\n```toml\n").skip(1) {
+            let block = block.split("\n```").next().unwrap();
+            let options = ParseOptions {
+                read_secrets: false,
+                base_dir: path.parent().unwrap().to_path_buf(),
+            };
+            match config::parse(block, &name, &options) {
+                Ok((_, warnings)) => assert_eq!(warnings, [], "{name}:\n{block}"),
+                Err(errors) => panic!("{errors}\n{block}"),
+            }
+            blocks += 1;
+        }
+    }
+    assert!(blocks > 0, "no configuration was found");
 }

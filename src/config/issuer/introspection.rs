@@ -17,7 +17,7 @@ use crate::token::BearerToken;
 
 section! {
     /// Kind `introspection`: asks the issuer about each token (RFC 7662), as hawkgate's own client there.
-    pub(in crate::config) struct Introspection {
+    pub(in crate::config) struct IntrospectionKeys {
         /// The exact `iss` of its tokens, byte by byte, where an answer has one.
         url: String = [required],
         /// The introspection endpoint.
@@ -42,7 +42,7 @@ section! {
 /// The longest that what an issuer says of a token is remembered (identity.md §A).
 const LONGEST_ANSWER: Duration = Duration::from_mins(1);
 
-impl Introspection {
+impl IntrospectionKeys {
     pub(super) fn resolve(
         self,
         reader: &mut Reader<'_>,

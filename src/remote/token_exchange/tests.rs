@@ -133,7 +133,7 @@ async fn what_was_issued_must_be_what_is_used() {
         match (end, problem) {
             (Ok(_), None) => {}
             (Err(FetchError::BadAnswer(text)), Some(problem)) => {
-                assert!(text.contains(problem), "{text}")
+                assert!(text.contains(problem), "{text}");
             }
             (end, _) => panic!("{wanted:?} {issued}: {end:?}"),
         }

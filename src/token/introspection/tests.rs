@@ -82,7 +82,7 @@ fn config(url: &str, prefix: Option<&str>) -> IntrospectionIssuer {
         leeway: Duration::from_secs(30),
         clients: None,
         subjects: None,
-        verified_max_age: Duration::from_secs(60),
+        verified_max_age: Duration::from_mins(1),
     }
 }
 
@@ -90,7 +90,7 @@ struct World {
     clock: Arc<ManualClock>,
     script: Arc<Scripted>,
     issuers: Vec<Arc<Issuer>>,
-    observed: Arc<Mutex<Vec<Introspected>>>,
+    ends: Arc<Mutex<Vec<Introspected>>>,
 }
 
 fn asking(
@@ -115,8 +115,8 @@ impl World {
     fn new(held: bool) -> Self {
         let clock = ManualClock::at(UnixMillis::from_secs(NOW));
         let script = Scripted::new(held);
-        let observed: Arc<Mutex<Vec<Introspected>>> = Arc::default();
-        let seen = Arc::clone(&observed);
+        let ends: Arc<Mutex<Vec<Introspected>>> = Arc::default();
+        let seen = Arc::clone(&ends);
         let observer = IntrospectionObserver::new(move |how| seen.lock().unwrap().push(how));
         let issuer = Issuer::introspection(
             "as".into(),
@@ -130,7 +130,7 @@ impl World {
             clock,
             script,
             issuers: vec![Arc::new(issuer)],
-            observed,
+            ends,
         }
     }
 
@@ -163,7 +163,7 @@ async fn an_active_token_stands_for_whom_its_issuer_says() {
     assert_eq!(token.expires_at(), UnixMillis::from_secs(NOW + 600));
     assert_eq!(world.how("opaque").await, "cached");
     assert_eq!(world.script.asked(), 1);
-    assert_eq!(*world.observed.lock().unwrap(), [Introspected::Accepted]);
+    assert_eq!(*world.ends.lock().unwrap(), [Introspected::Accepted]);
     assert_eq!(world.issuers[0].status(), IssuerStatus::Usable);
 }
 
@@ -293,7 +293,7 @@ async fn no_answer_is_no_verdict() {
     assert_eq!(world.script.asked(), 11);
     assert!(
         world
-            .observed
+            .ends
             .lock()
             .unwrap()
             .iter()

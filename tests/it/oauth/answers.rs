@@ -32,7 +32,7 @@ fn error(status: u16, code: &str) -> Reply {
 }
 
 /// A token as it should be, with changes.
-fn token(changes: Value) -> Reply {
+fn token(changes: &Value) -> Reply {
     let mut answer = json!({
         "access_token": QUOTED, "token_type": "Bearer", "expires_in": 600,
         "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
@@ -75,56 +75,56 @@ const TOKEN_ENDPOINT: &[Row] = &[
     ),
     (
         "huge",
-        |_| token(json!({ "padding": "x".repeat(70_000) })),
+        |_| token(&json!({ "padding": "x".repeat(70_000) })),
         502,
         "exchange_failed",
         "larger than",
     ),
     (
         "long",
-        |_| token(json!({ "access_token": "x".repeat(17_000) })),
+        |_| token(&json!({ "access_token": "x".repeat(17_000) })),
         502,
         "credential_too_large",
         "larger than",
     ),
     (
         "bad-token",
-        |_| token(json!({ "access_token": "a b" })),
+        |_| token(&json!({ "access_token": "a b" })),
         502,
         "exchange_failed",
         "characters",
     ),
     (
         "mac",
-        |_| token(json!({ "token_type": "mac" })),
+        |_| token(&json!({ "token_type": "mac" })),
         502,
         "exchange_failed",
         "not Bearer",
     ),
     (
         "na",
-        |_| token(json!({ "token_type": "N_A" })),
+        |_| token(&json!({ "token_type": "N_A" })),
         502,
         "exchange_failed",
         "N_A",
     ),
     (
         "over",
-        |_| token(json!({ "expires_in": 0 })),
+        |_| token(&json!({ "expires_in": 0 })),
         502,
         "exchange_failed",
         "expires_in",
     ),
     (
         "past",
-        |_| token(json!({ "expires_in": -60 })),
+        |_| token(&json!({ "expires_in": -60 })),
         502,
         "exchange_failed",
         "expires_in",
     ),
     (
         "slow",
-        |barrier| token(json!({})).gate(barrier),
+        |barrier| token(&json!({})).gate(barrier),
         503,
         "exchange_unavailable",
         "within 100ms",
@@ -278,14 +278,14 @@ const EXCHANGE: &[Row] = &[
     ),
     (
         "type",
-        |_| token(json!({ "issued_token_type": "urn:ietf:params:oauth:token-type:saml2" })),
+        |_| token(&json!({ "issued_token_type": "urn:ietf:params:oauth:token-type:saml2" })),
         502,
         "exchange_failed",
         "no access token",
     ),
     (
         "no-type",
-        |_| token(json!({ "issued_token_type": null })),
+        |_| token(&json!({ "issued_token_type": null })),
         502,
         "exchange_failed",
         "no issued_token_type",
@@ -442,8 +442,8 @@ fn cause(route: &str) -> String {
     let lines = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let own = lines.filter(|line| line["route"] == route);
-    own.last()
+    let mut own = lines.filter(|line| line["route"] == route);
+    own.next_back()
         .unwrap_or_else(|| panic!("nothing is logged of {route}"))
         .to_string()
 }
@@ -474,12 +474,17 @@ fn check(kind: &str, row: &Row, response: &Response, said: &str) {
     );
 }
 
-fn nothing_was_leaked(more: &[(&str, &str)]) {
+async fn nothing_was_leaked(gate: &Gate, more: &[(&str, &str)]) {
     let secrets = Secrets::default();
     secrets.add("what the server quoted", QUOTED);
     for (name, value) in more {
         secrets.add(name, value);
     }
+    secrets.assert_absent("the metrics", &gate.metrics().await.0);
+    secrets.assert_absent(
+        "Debug",
+        &format!("{:?} {:?}", gate.running, gate.running.gateway),
+    );
     for line in gate::logged().lines() {
         secrets.assert_absent("the log", line);
     }
@@ -525,10 +530,14 @@ async fn sources(kind: &str, more: &[Row]) {
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
     barrier.open();
-    nothing_was_leaked(&[
-        ("the secret", "tests-only-table-secret-55aa"),
-        ("the caller's token", &caller),
-    ]);
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-55aa"),
+            ("the caller's token", &caller),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -576,10 +585,14 @@ async fn of_an_introspection_endpoint() {
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
     barrier.open();
-    nothing_was_leaked(&[
-        ("the secret", "tests-only-table-secret-66bb"),
-        ("the token", opaque),
-    ]);
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-66bb"),
+            ("the token", opaque),
+        ],
+    )
+    .await;
 }
 
 /// A certificate that nobody vouches for, nobody there, and a server of another time.
@@ -589,7 +602,7 @@ async fn of_nobody_and_of_somebody_else() {
     let api = api(&Revoked::default()).await;
     let ca = TestCa::new();
     let identity = ca.issue(&["127.0.0.1"]);
-    let answer = |_: &Seen| token(json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
+    let answer = |_: &Seen| token(&json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
     let secure = Upstream::start(Speaks::tls(&identity, &["http/1.1"]), answer).await;
     let dead = Upstream::http1(answer).await;
     dead.down().await;
@@ -651,8 +664,12 @@ async fn of_nobody_and_of_somebody_else() {
         2,
         "one for each source: then from the cache"
     );
-    nothing_was_leaked(&[
-        ("the secret", "tests-only-table-secret-77cc"),
-        ("the caller's token", &caller),
-    ]);
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-77cc"),
+            ("the caller's token", &caller),
+        ],
+    )
+    .await;
 }
