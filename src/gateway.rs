@@ -7,6 +7,7 @@ mod recovery;
 pub mod rejection;
 pub mod route;
 
+pub use crate::token::OTP;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 
 use std::net::IpAddr;

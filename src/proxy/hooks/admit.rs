@@ -12,12 +12,11 @@ use pingora::proxy::Session;
 use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Admission, Head, Refused};
+use crate::gateway::{Admission, Head, OTP, Refused};
 use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{guard, translate};
-use crate::token::OTP;
 
 /// How long the rest of a body may take to arrive after an early answer, before the
 /// connection is given up.
