@@ -119,20 +119,30 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
         .addresses()
         .pop()
         .unwrap_or_else(|| config.server.admin.clone());
-    let application = proxy::application(hooks, &config.limits, config.server.threads);
+    let threads = worker_threads(config.server.threads);
+    let applications = proxy::applications(&hooks, &config.limits, threads);
+    let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
     let page_server = Admin::new(Arc::clone(&pages));
     Ok(Running {
         listeners,
         admin,
         gateway,
-        callers: callers.serve(application, clock.clone(), recorder, Workers::Ambient),
+        callers: callers.serve(applications, clock.clone(), recorder, workers),
         // Scrapes and probes are no requests: nobody records them.
-        operators: operators.serve(page_server, clock, Arc::new(|_| ()), Workers::Ambient),
+        operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
         pages,
         drain_delay: config.server.drain_delay,
         drain: config.server.drain,
         _background: background,
     })
+}
+
+/// `server.threads`, where 0 is one per core that this process may use.
+fn worker_threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
 }
 
 fn names(config: &Config) -> Names {

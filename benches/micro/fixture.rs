@@ -253,7 +253,6 @@ fn upstream() -> Upstream {
 pub(crate) struct Crowd {
     source: Arc<Source>,
     issuer: Arc<str>,
-    headers: Vec<HeaderMap>,
 }
 
 impl Crowd {
@@ -261,19 +260,21 @@ impl Crowd {
         let crowd = Self {
             source: source(size as u64 + 1000),
             issuer: "opaque".into(),
-            headers: (0..size)
-                .map(|at| head_of(&format!("opaque-token-{at:032}")))
-                .collect(),
         };
         for at in 0..size {
-            crowd.hit(at).await;
+            crowd.hit(&Self::head(at)).await;
         }
         crowd
     }
 
+    /// What caller number `at` sends.
+    pub(crate) fn head(at: usize) -> HeaderMap {
+        head_of(&format!("opaque-token-{at:032}"))
+    }
+
     /// Reads the header, looks up, signs.
-    pub(crate) async fn hit(&self, at: usize) -> String {
-        let bearer = BearerToken::from_headers(&self.headers[at])
+    pub(crate) async fn hit(&self, head: &HeaderMap) -> String {
+        let bearer = BearerToken::from_headers(head)
             .ok()
             .flatten()
             .expect("a bearer");

@@ -57,7 +57,7 @@ fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Fa
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
     process::install_crypto();
-    let runtime = process::runtime(config.server.threads)?;
+    let runtime = process::runtime()?;
     let surroundings = Surroundings {
         clock,
         access_log: logging.access(),

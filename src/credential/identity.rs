@@ -48,10 +48,11 @@ impl IdentityKey {
         hasher.part(name.as_bytes());
         if source.is_shared() {
             hasher.part(b"everybody");
+            hasher.set(request.scopes.as_deref());
         } else {
             hasher.caller(&request.caller);
+            hasher.list(request.scopes.as_deref());
         }
-        hasher.set(request.scopes.as_deref());
         source.identity(request, &mut hasher)?;
         Ok(hasher.finish())
     }

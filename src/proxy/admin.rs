@@ -199,7 +199,7 @@ mod tests {
         };
         let clock = ManualClock::at(UnixMillis::from_secs(0));
         let app = Admin::new(pages);
-        let serving = bound.serve(app, clock, Arc::new(|_| {}), Workers::Ambient);
+        let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
         (address, serving)
     }
 

@@ -49,16 +49,17 @@ pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     })
 }
 
-/// What pingora calls at each phase of a request.
+/// What pingora calls at each phase of a request. Clones share everything.
+#[derive(Clone)]
 pub struct Hooks {
     gateway: Arc<ArcSwap<Gateway>>,
     limits: Arc<ArcSwap<Limits>>,
     budget: Arc<Budget>,
     clock: SharedClock,
     recorder: Recorder,
-    peers: Peers,
+    peers: Arc<Peers>,
     in_flight: Arc<AtomicU64>,
-    serial: AtomicU64,
+    serial: Arc<AtomicU64>,
     serial_start: u64,
 }
 
@@ -79,9 +80,9 @@ impl Hooks {
             budget,
             clock,
             recorder,
-            peers: Peers::default(),
+            peers: Arc::default(),
             in_flight: Arc::default(),
-            serial: AtomicU64::new(0),
+            serial: Arc::default(),
             serial_start,
         }
     }

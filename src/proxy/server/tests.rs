@@ -153,7 +153,7 @@ impl Rig {
         let bound = Bound::bind(listeners, limits).await.unwrap();
         let addresses = bound.addresses();
         let serving = bound.serve(
-            http_proxy(echo, limits, Arc::new(ServerConf::default())),
+            vec![http_proxy(echo, limits, Arc::new(ServerConf::default()))],
             ManualClock::at(UnixMillis::from_secs(1_795_201_809)),
             Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),
             workers,

@@ -149,7 +149,7 @@ impl Stage {
         };
         let (address, h2c) = (address(0), address(1));
         let proxy = http_proxy(hooks, &limits, server_conf(2));
-        let serving = bound.serve(proxy, clock, recorder, Workers::default());
+        let serving = bound.serve(vec![proxy], clock, recorder, Workers::default());
         Self {
             address,
             h2c,
