@@ -2,6 +2,7 @@
 
 mod background;
 mod build;
+mod local;
 mod pages;
 
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
-use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
+use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError, Names, Watched};
 use crate::proxy::admin::{self, Admin};
@@ -109,6 +110,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
         metrics,
         gateway: Arc::clone(&gateway),
         issuers: built.issuers,
+        updatable: built.updatable,
         grace_ends: clock.steady().saturating_add(config.server.startup_grace),
         clock: clock.clone(),
         started: AtomicBool::new(false),
@@ -147,7 +149,12 @@ fn worker_threads(configured: usize) -> usize {
 
 fn names(config: &Config) -> Names {
     Names {
-        routes: config.routes.iter().map(|r| r.name.clone()).collect(),
+        routes: config
+            .routes
+            .iter()
+            .map(|r| r.name.clone())
+            .chain(config.login.iter().map(|_| login::LABEL.into()))
+            .collect(),
         issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
     }

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod process;
 mod run;
+mod taskcluster_proxy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,15 @@ enum Command {
         hawkgate demo --once   # ends after the tour; exit code 1 if any step went wrong\n\n\
         Everything listens on loopback only, on free ports, with throw-away keys.")]
     Demo(Demo),
+    /// Stand in for taskcluster-proxy: its arguments and variables, no configuration file
+    #[command(after_help = "Examples:\n  \
+        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
+        hawkgate taskcluster-proxy\n  \
+        hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
+        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # to go on from there\n\n\
+        Secrets come from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE only. Listens on loopback only. \
+        What differs: docs/migrating-from-taskcluster-proxy.md.")]
+    TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
 #[derive(Args, Debug)]
@@ -129,6 +139,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run::main(&run),
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
+        Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }
 

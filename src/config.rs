@@ -4,6 +4,7 @@
 //!
 //! Relative paths in the file are relative to the file's own folder.
 
+mod access;
 mod auth0_source;
 mod cache;
 mod declared;
@@ -13,6 +14,7 @@ mod keys;
 mod limits;
 mod location;
 mod log;
+mod login;
 mod nearest;
 mod oauth_client;
 mod oauth_source;
@@ -21,6 +23,7 @@ mod resolved;
 mod route;
 mod server;
 mod source;
+mod taskcluster_proxy;
 mod units;
 mod value;
 mod whole;
@@ -28,11 +31,13 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+pub use access::uid_of;
 pub use finding::{ConfigErrors, Finding, Warning};
 pub use keys::{KeyTable, TABLES};
 pub use nearest::nearest;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
+pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

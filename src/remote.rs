@@ -13,6 +13,7 @@ pub mod password;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
+pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_exchange;

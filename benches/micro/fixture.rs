@@ -17,7 +17,7 @@ use hawkgate::credential::{
     SourceOptions, SwapRequest,
 };
 use hawkgate::gateway::Gateway;
-use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::{
@@ -220,10 +220,12 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            compat: Compat::default(),
         })
     };
     Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
+        login: None,
         clock: SystemClock::shared(),
     }
 }

@@ -1,7 +1,7 @@
 //! Every table of the file with its keys: for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, oauth_client, route, server, source};
+use super::{cache, issuer, limits, log, login, oauth_client, route, server, source};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub const TABLES: &[KeyTable] = &[
     of_source(7, 0),
     of_source(7, 1),
     table::<route::Route>("route", true, None),
+    table::<login::Login>("login", false, None),
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),

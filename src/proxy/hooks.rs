@@ -3,6 +3,8 @@
 
 mod admit;
 mod forward;
+mod informational;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod unauthorized;
@@ -32,7 +34,8 @@ use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
-use crate::gateway::{Admission, Gateway};
+use crate::gateway::{Admission, Gateway, Served};
+use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -105,6 +108,20 @@ impl Hooks {
         context.rejection = Some(rejection);
         Ok(true)
     }
+
+    /// Sends an answer of hawkgate's own.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        served: Served,
+    ) -> Result<bool> {
+        context.own = Some(served.facts);
+        context.rejection = served.rejection;
+        let (status, headers, body) = (served.status, served.headers, served.body);
+        answer::serve(session, status, headers, body, &context.request_id).await?;
+        Ok(true)
+    }
 }
 
 #[async_trait]
@@ -126,7 +143,8 @@ impl ProxyHttp for Hooks {
         let admitted = self.admit(session, context).await;
         context.times.admitted = Some(self.clock.steady());
         match admitted {
-            Ok(()) => Ok(false),
+            Ok(Admitted::Forward) => Ok(false),
+            Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
     }
@@ -188,6 +206,7 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
+        informational::add(session, head, context)?;
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
             translate::scrub(head, token)?;
         }

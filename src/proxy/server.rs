@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::guard::HeadLimits;
-use super::listener::{BindError, Endpoint, Incoming, Protocol, Tls};
+use super::listener::{Access, BindError, Endpoint, Incoming, Protocol, Tls};
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
 use crate::gateway::outcome::Outcome;
@@ -189,13 +189,13 @@ where
             accepted = endpoint.accept() => accepted,
         };
         match accepted {
-            Ok(incoming) => dispatch(&shared, &endpoint.protocol, incoming),
+            Ok(incoming) => dispatch(&shared, &endpoint, incoming),
             Err(e) => pause_after(&e).await,
         }
     }
     // Who is in the queue already was promised an answer by the system.
     while let Some(Ok(incoming)) = endpoint.accept().now_or_never() {
-        dispatch(&shared, &endpoint.protocol, incoming);
+        dispatch(&shared, &endpoint, incoming);
     }
 }
 
@@ -210,21 +210,22 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Starts serving a connection, or turns it away.
-fn dispatch<A>(shared: &Arc<Shared<A>>, protocol: &Protocol, incoming: Incoming)
+fn dispatch<A>(shared: &Arc<Shared<A>>, endpoint: &Endpoint, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let protocol = &endpoint.protocol;
     let guard = shared.control.enter();
     let id = guard.id();
     let task = shared.clone();
     let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let protocol = protocol.clone();
+        let (protocol, access) = (protocol.clone(), endpoint.access.clone());
         shared
             .workers
             .spawn(incoming, move |incoming, worker| async move {
                 let _held = (guard, permit);
                 if let Some(app) = task.app(worker) {
-                    converse(&task, app, &protocol, incoming).await;
+                    admitted(&task, app, &protocol, access.as_deref(), incoming).await;
                 }
             })
     } else if matches!(protocol, Protocol::Plain)
@@ -246,6 +247,25 @@ impl<A> Shared<A> {
     fn app(&self, worker: usize) -> Option<&Arc<A>> {
         self.apps.get(worker % self.apps.len().max(1))
     }
+}
+
+/// Serves a connection if its peer may connect.
+async fn admitted<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    protocol: &Protocol,
+    access: Option<&Access>,
+    incoming: Incoming,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    if let Some(access) = access
+        && let Err(cause) = Box::pin(access.admit(&incoming)).await
+    {
+        let plain = matches!(protocol, Protocol::Plain);
+        return Box::pin(refuse::keep_out(shared, incoming, cause, plain)).await;
+    }
+    converse(shared, app, protocol, incoming).await;
 }
 
 /// A connection's whole life.

@@ -72,7 +72,12 @@ fn gateway(users: Users) -> (Gateway, Arc<Users>) {
     route.anonymous = !users.asks_password;
     route.source = Some(Arc::new(source));
     let routes = RouteTable::new(vec![Arc::new(route)]);
-    (Gateway { routes, clock }, users)
+    let gateway = Gateway {
+        routes,
+        login: None,
+        clock,
+    };
+    (gateway, users)
 }
 
 fn asking() -> (Gateway, Arc<Users>) {

@@ -72,6 +72,9 @@ impl Hooks {
         if let Some(source) = &admission.route.source {
             translate::reserve(head, source.inject().header());
         }
+        if let Some(target) = admission.target() {
+            head.set_raw_path(target.as_bytes())?;
+        }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };

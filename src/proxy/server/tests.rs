@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Bound, Serving, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener, ListenerTls};
+use crate::config::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 use crate::gateway::outcome::Outcome;
 use crate::proxy::connection::PeerInfo;
 
@@ -109,6 +109,7 @@ fn tcp() -> Listener {
         mode: 0o600,
         tls: None,
         h2c: false,
+        access: ListenerAccess::default(),
     }
 }
 
