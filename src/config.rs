@@ -5,6 +5,7 @@
 //! Relative paths in the file are relative to the file's own folder.
 
 mod access;
+mod auth0_source;
 mod cache;
 mod declared;
 mod finding;

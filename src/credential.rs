@@ -12,7 +12,7 @@ mod source;
 pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use inject::{Inject, InjectError};
-pub use source::{CredentialSource, FetchError, SwapRequest};
+pub use source::{CredentialSource, FetchError, SignInProblem, SwapRequest};
 
 pub use crate::hawk::scope;
 

@@ -14,6 +14,7 @@ pub mod rule;
 mod served;
 mod shortcut;
 
+pub use crate::token::OTP;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
@@ -23,10 +24,12 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
-use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
+use crate::credential::{
+    Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
+};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::secret::SecretString;
-use crate::token::{self, BearerToken, Caller, VerifiedToken};
+use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
@@ -56,9 +59,9 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization`, and `User-Agent` where rules look at it.
+    /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
-    /// The connected peer, where it has an address.
+    /// The connected peer; none on Unix sockets.
     pub peer: Option<IpAddr>,
 }
 
@@ -91,6 +94,7 @@ pub struct Admission {
     suspect: Option<Arc<str>>,
     ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
+    recovery_code: Option<SecretString>,
     /// The target to send, where it is not the one that came.
     target: Option<String>,
     corrected_clock: bool,
@@ -120,7 +124,7 @@ impl Caller {
         match self {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Anonymous => None,
+            Self::Password { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -204,7 +208,9 @@ impl Gateway {
 
     /// Who calls, and whether the rules let them.
     async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
-        if !admission.route.anonymous {
+        if admission.route.asks_password() {
+            admission.caller = password(head)?;
+        } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
@@ -213,8 +219,8 @@ impl Gateway {
 
     async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
-        // not signed, so it needs no credential either.
-        if hawk::bewit::has_bewit(head.target) {
+        // not signed, so it needs no credential either. A password is proved by getting one.
+        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await
@@ -300,6 +306,19 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
+/// The caller's username and password, to be proved by the source.
+fn password(head: Head<'_>) -> Result<Caller, Rejection> {
+    let credentials = match BasicCredentials::from_headers(head.headers) {
+        Ok(Some(credentials)) => Arc::new(credentials),
+        Ok(None) | Err(TokenError::OtherScheme) => return Err(Reason::MissingPassword.into()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Caller::Password {
+        credentials,
+        peer: head.peer,
+    })
+}
+
 impl Admission {
     fn to(route: Arc<Route>) -> Self {
         Self {
@@ -311,10 +330,17 @@ impl Admission {
             suspect: None,
             ruling: None,
             lease: None,
+            recovery_code: None,
             target: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// A recovery code that the caller must be given in place of the one that was used;
+    /// once.
+    pub fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.recovery_code.take()
     }
 
     /// The target to send, where it is another than the one that came.
@@ -390,11 +416,17 @@ impl Admission {
             Ok(Leased { lease, lookup }) => {
                 self.lease = Some(lease);
                 self.lookup = Some(lookup);
+                if matches!(lookup, Lookup::Fetched | Lookup::Joined)
+                    && let Some(source) = &self.route.source
+                {
+                    let code = source.recovery_code(&self.swap_request());
+                    self.recovery_code = code.or(self.recovery_code.take());
+                }
                 Ok(())
             }
             Err(LeaseError { cause, lookup }) => {
                 self.lookup = Some(lookup);
-                Err(cause.into())
+                Err(Rejection::from(cause).at(&self.route))
             }
         }
     }
@@ -409,6 +441,7 @@ impl Admission {
     }
 
     fn refused(self, rejection: Rejection) -> Refused {
+        let rejection = rejection.at(&self.route);
         Refused {
             issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
@@ -449,6 +482,14 @@ impl From<FetchError> for Rejection {
         let rejection = match error {
             FetchError::Refused(_) => Reason::TokenRefused.into(),
             FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
+            FetchError::SignIn {
+                problem,
+                retry_after,
+                ..
+            } => Self {
+                retry_after,
+                ..told(problem).into()
+            },
             FetchError::Unavailable { retry_after, .. } => {
                 let rejection = Self::from(Reason::ExchangeUnavailable);
                 Self {
@@ -460,6 +501,18 @@ impl From<FetchError> for Rejection {
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };
         rejection.because(cause)
+    }
+}
+
+/// What the caller is told of a sign-in that came to nothing.
+fn told(problem: SignInProblem) -> Reason {
+    match problem {
+        SignInProblem::Password => Reason::PasswordRefused,
+        SignInProblem::CodeRequired => Reason::MfaRequired,
+        SignInProblem::CodeRefused => Reason::MfaRefused,
+        SignInProblem::Unconfirmed => Reason::MfaPending,
+        SignInProblem::NoFactor => Reason::MfaUnavailable,
+        SignInProblem::TooManyAttempts => Reason::TooManyAttempts,
     }
 }
 

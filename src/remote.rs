@@ -1,6 +1,7 @@
 //! Network clients: the only place that knows the HTTP client. One file per party spoken
 //! to; [`client`] sets the limits that all of them share.
 
+pub mod auth0_identity;
 pub mod client;
 pub mod client_credentials;
 pub mod discovery;
@@ -8,6 +9,7 @@ pub mod dns;
 pub mod introspection;
 pub mod jwks;
 pub mod oauth;
+pub mod password;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;

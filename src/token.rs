@@ -7,6 +7,7 @@
 //! `jwk` (the key, fetched if need be) → its signature → `rules` for its claims →
 //! [`VerifiedToken`].
 
+mod basic;
 mod bearer;
 mod error;
 mod introspection;
@@ -26,6 +27,7 @@ pub(crate) mod testing;
 mod verified;
 mod workload;
 
+pub use basic::{BasicCredentials, OTP};
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
 pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
@@ -11,17 +12,19 @@ use super::StartError;
 use super::local::{self, Updatable};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
-use crate::credential::{CredentialSource, Source, SourceOptions};
+use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
+use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
 use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
 use crate::remote::oauth::Endpoint;
+use crate::remote::password::{BELIEVED, PasswordSource};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
@@ -50,6 +53,7 @@ pub(super) struct Built {
 impl Builder<'_> {
     /// Connects everything that `config` names. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
+        refuse_open_passwords(config)?;
         let issuers = each(&config.issuers, |issuer| self.issuer(issuer, config))?;
         let updatable = local::updatable(&config.sources)?;
         let sources = each(&config.sources, |source| {
@@ -182,7 +186,7 @@ impl Builder<'_> {
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
         let options = SourceOptions {
-            limits: config.cache.clone(),
+            limits: limits(source, config),
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
@@ -241,7 +245,41 @@ impl Builder<'_> {
                 let endpoint = self.endpoint(source, token_url, own)?;
                 Arc::new(TokenExchangeSource::new(settings, endpoint))
             }
+            SourceKind::Auth0Identity(settings) => {
+                let (client, timeout) = (client(source)?, source.timeout);
+                Arc::new(IdentitySource::new(settings, client, timeout, clock)?)
+            }
+            SourceKind::Password(settings) => {
+                Arc::new(PasswordSource::new(settings, client(source)?, clock)?)
+            }
         })
+    }
+}
+
+/// The `[cache]` section, but for passwords: nothing is fetched with one that nobody has
+/// sent again, and none is believed for long.
+fn limits(source: &config::Source, config: &Config) -> CacheLimits {
+    let mut limits = config.cache.clone();
+    if let SourceKind::Password(_) = source.kind {
+        limits.refresh_ahead = Duration::ZERO;
+        limits.max_age = limits.max_age.min(BELIEVED);
+    }
+    limits
+}
+
+/// The configuration has refused this already; whatever else makes one shall not get by.
+fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
+    let asks = config.routes.iter().find(|route| {
+        let source = route.source.and_then(|at| config.sources.get(at));
+        source.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)))
+    });
+    let local = config.server.listen.iter().all(|l| l.address.is_local());
+    match asks {
+        Some(route) if !local => Err(StartError::Unusable(format!(
+            "route {:?} asks for passwords, and other machines can connect",
+            route.name
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -372,7 +410,6 @@ pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn written(tls: bool, host: &str, port: u16) -> config::Upstream {
         let second = Duration::from_secs(1);

@@ -1,7 +1,9 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
+mod auth0;
 mod oauth;
 
+pub use auth0::{Auth0Identity, PasswordGrant, Via};
 pub use oauth::{AssertionKey, ClientProof, OauthClient};
 
 use std::net::SocketAddr;
@@ -391,6 +393,10 @@ pub enum SourceKind {
         /// What callers' tokens are.
         subject_token_type: String,
     },
+    /// The identity provider's own access token of the user (seed 001).
+    Auth0Identity(Box<Auth0Identity>),
+    /// A token had with the caller's username and password (seed 003).
+    Password(Box<PasswordGrant>),
 }
 
 /// `[[route]]`

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::auth0_source::{Auth0Identity, Password};
 use super::declared::Declared;
 use super::finding::quoted;
 use super::location::{require_bare, require_private};
@@ -100,6 +101,8 @@ pub(super) enum Kind {
     Static,
     ClientCredentials,
     TokenExchange,
+    Auth0Identity,
+    Password,
 }
 
 /// A kind as written, its documentation, and its own keys in one or two lists.
@@ -138,10 +141,19 @@ pub(super) const KINDS: &[Listed] = &[
         TokenExchange::ABOUT,
         &[TokenExchange::KEYS, ClientKeys::KEYS],
     ),
+    (
+        "auth0-identity",
+        Kind::Auth0Identity,
+        Auth0Identity::ABOUT,
+        &[Auth0Identity::KEYS],
+    ),
+    (
+        "password",
+        Kind::Password,
+        Password::ABOUT,
+        &[Password::KEYS, ClientKeys::KEYS],
+    ),
 ];
-
-/// What the contract names but this version has not.
-const LATER: [&str; 2] = ["password", "auth0-identity"];
 
 impl Choice for Kind {
     const NAMES: &'static [&'static str] = &{
@@ -156,13 +168,6 @@ impl Choice for Kind {
 
     fn named(name: &str) -> Option<Self> {
         KINDS.iter().find(|kind| kind.0 == name).map(|kind| kind.1)
-    }
-
-    fn refusal(name: &str) -> Option<(String, String)> {
-        LATER.contains(&name).then(|| {
-            let problem = format!("{name:?} is not supported yet by this version");
-            (problem, format!("use one of {}", Self::NAMES.join(", ")))
-        })
     }
 }
 
@@ -191,7 +196,10 @@ impl Source {
                 "remove it",
             );
         }
-        let bearer = matches!(kind, Kind::ClientCredentials | Kind::TokenExchange);
+        let bearer = matches!(
+            kind,
+            Kind::ClientCredentials | Kind::TokenExchange | Kind::Auth0Identity | Kind::Password
+        );
         if self.inject.given && !bearer {
             let problem = "has no effect: Hawk always goes in Authorization";
             reader.error(&self.inject.at, problem, "remove it");
@@ -207,6 +215,8 @@ impl Source {
                 ClientCredentials::read(reader, table).resolve(reader, table)
             }
             Kind::TokenExchange => TokenExchange::read(reader, table).resolve(reader, table),
+            Kind::Auth0Identity => Auth0Identity::read(reader, table).resolve(reader),
+            Kind::Password => Password::read(reader, table).resolve(reader, table),
         };
         Some(resolved::Source {
             name: self.name.value?,

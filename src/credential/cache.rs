@@ -19,6 +19,7 @@ use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::gateway::outcome::Lookup;
+use crate::secret::SecretString;
 use desk::Desk;
 use generation::Generation;
 pub use setback::Jitter;
@@ -148,6 +149,21 @@ impl Source {
     /// Whether new credentials are made here, without asking anybody.
     pub fn is_local(&self) -> bool {
         self.desk.inner().is_local()
+    }
+
+    /// Whether callers bring a username and password.
+    pub fn asks_password(&self) -> bool {
+        self.desk.inner().asks_password()
+    }
+
+    /// Whether the user must sign in elsewhere once fresh credentials were refused.
+    pub fn needs_sign_in(&self) -> bool {
+        self.desk.inner().needs_sign_in()
+    }
+
+    /// What the user must be given after a fetch, once.
+    pub fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
+        self.desk.inner().recovery_code(request)
     }
 
     /// A credential for `request`: from the cache, or by one exchange for everybody

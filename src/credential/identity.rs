@@ -123,6 +123,12 @@ impl IdentityHasher {
                 self.part(issuer.as_bytes());
                 self.part(&digest.0);
             }
+            // Whoever does not know the password never meets what was had with it.
+            Caller::Password { credentials, .. } => {
+                self.part(b"password");
+                self.part(credentials.username().as_bytes());
+                self.part(credentials.password().expose().as_bytes());
+            }
             Caller::Anonymous => self.part(b"anonymous"),
         }
     }

@@ -108,6 +108,11 @@ impl MintSource {
         let name = match caller {
             Caller::Verified(token) => template.render(token)?,
             Caller::Delegated { .. } | Caller::Anonymous => template.render_without_claims()?,
+            Caller::Password { .. } => {
+                return Err(FetchError::NotEntitled(
+                    "this source proves no password".into(),
+                ));
+            }
         };
         // The service refuses a client that issues credentials in its own name.
         if name == self.settings.client_id {

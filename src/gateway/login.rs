@@ -169,7 +169,7 @@ async fn verify(
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
                 // The configuration refuses such issuers here.
-                Caller::Delegated { .. } | Caller::Anonymous => {
+                Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => {
                     Err(refused("nobody has verified the token"))
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
-use super::rejection::Rejection;
+use super::rejection::{self, Rejection};
 use super::{Admission, Gateway};
 use crate::clock::UnixMillis;
 
@@ -62,6 +62,10 @@ impl Gateway {
         let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, answer);
         if !skewed && admission.replaced_credential {
             source.invalidate(&admission.swap_request(), &rejected);
+            if source.needs_sign_in() {
+                let rejection = Rejection::from(rejection::Reason::SignInAgain);
+                return Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection));
+            }
             return Recovery::PassThrough(Reason::StillUnauthorized);
         }
         if let Replayable::No(reason) = replayable {

@@ -1,5 +1,7 @@
 //! Decisions without sockets: a scripted source, a manual clock.
 
+mod passwords;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -14,6 +14,7 @@ use crate::gateway::outcome::{
 };
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::secret::SecretString;
 
 /// One request's state. Dropping it releases everything that the request held.
 pub struct Context {
@@ -92,6 +93,11 @@ impl Context {
             },
             _in_flight: in_flight,
         }
+    }
+
+    /// What the caller must be given with whatever answer it gets; once.
+    pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.admission.as_mut()?.take_recovery_code()
     }
 
     pub(super) fn saw_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {

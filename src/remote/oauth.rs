@@ -15,7 +15,7 @@ mod tests;
 
 pub use answer::Granted;
 pub use endpoint::Endpoint;
-pub use failure::{About, Denied, Failure};
+pub use failure::{About, Denied, Failure, limit_reset};
 pub use scopes::Scopes;
 
 /// The largest answer of a token endpoint that is read, in bytes: tokens of 16 KiB, twice,

@@ -95,7 +95,7 @@ impl CredentialSource for TokenExchangeSource {
         let expires_at = match (granted.expires_at, &request.caller) {
             (Some(end), Caller::Verified(token)) => Some(end.min(token.expires_at())),
             (None, Caller::Verified(token)) => Some(token.expires_at()),
-            (end, Caller::Delegated { .. } | Caller::Anonymous) => end,
+            (end, Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous) => end,
         };
         Ok(Issued {
             credential: Credential::Bearer(granted.access_token),

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// `Authorization` has another scheme than `Bearer`: as good as no token.
-    #[error("the Authorization header has another scheme than Bearer")]
+    /// `Authorization` has another scheme than the one asked for: as good as nothing.
+    #[error("the Authorization header has another scheme than this route asks for")]
     OtherScheme,
     /// A second `Authorization` header, or one that is not `Bearer <b64token>`.
     #[error("the Authorization header is malformed or was sent more than once")]

@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod attacks;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
@@ -16,6 +17,7 @@ mod layers;
 mod leaks;
 mod login;
 mod oauth;
+mod passwords;
 mod rules;
 mod support;
 mod swap;

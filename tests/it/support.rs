@@ -4,6 +4,7 @@
 // Not every behaviour uses every tool, and the tools are tested by themselves.
 #![allow(dead_code)]
 
+pub(crate) mod auth0;
 pub(crate) mod client;
 pub(crate) mod gate;
 pub(crate) mod peers;

@@ -1,11 +1,13 @@
 //! Who may use a route, and with whose credentials. What is refused here would lend the
 //! upstream's credentials to callers that nobody has checked, or could never work.
 
+use url::Url;
+
 use super::{Known, Route};
 use crate::config::declared;
 use crate::config::finding::{At, quoted};
 use crate::config::reader::Reader;
-use crate::config::resolved::{IssuerKind, SourceKind};
+use crate::config::resolved::{Auth0Identity, IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
 
@@ -71,14 +73,22 @@ impl Route {
             .and_then(|index| known.sources.get(index)?.meaning.as_ref())
             .map(|source| &source.kind);
         let anonymous = self.anonymous.value?;
-        if anonymous {
+        if let Some(SourceKind::Password(_)) = kind {
+            self.check_password(reader, known);
+        } else if anonymous {
             self.check_anonymous(reader, known, kind);
         } else if issuers.is_empty() {
-            self.check_nobody(reader);
+            // Of a source that cannot be read nobody knows whether it asks for passwords.
+            if kind.is_some() || self.source.is_absent() {
+                self.check_nobody(reader);
+            }
         } else {
             refuse_same_issuer(reader, &named);
             refuse_same_opaque(reader, &named);
             self.check_delegated(reader, &named, kind);
+            if let Some(SourceKind::Auth0Identity(source)) = kind {
+                refuse_other_tenants(reader, &named, source);
+            }
             self.check_workload_token(reader, known);
         }
         Some((found.into_iter().collect::<Option<_>>()?, source?))
@@ -141,6 +151,26 @@ impl Route {
         } else {
             let problem = "lets other machines reach the upstream without a token";
             reader.warn(at, problem, "name issuers, if that is not meant");
+        }
+    }
+
+    /// Callers bring a username and password: no token is looked at.
+    fn check_password(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+        let issuers = self.issuers.value.as_ref().is_some_and(|l| !l.is_empty());
+        let contradictions = [
+            (issuers, &self.issuers.at),
+            (self.anonymous.value == Some(true), &self.anonymous.at),
+            (self.requires_scopes(), &self.require_scopes.at),
+            (self.workload_token.given, &self.workload_token.at),
+        ];
+        for (_, at) in contradictions.into_iter().filter(|(given, _)| *given) {
+            let problem = "contradicts the source, which asks callers for a username and password";
+            reader.error(at, problem, "remove it, or name another source");
+        }
+        if !known.only_local() {
+            let problem = "asks for passwords, and other machines can connect";
+            let remedy = "let every listener be loopback or a Unix socket, or name another source";
+            reader.error(&self.source.at, problem, remedy);
         }
     }
 
@@ -273,7 +303,34 @@ fn needs_caller(source: &SourceKind) -> Option<&'static str> {
             (!claims.is_empty())
                 .then_some("names callers by claims, and an anonymous route has none of anybody")
         }
-        SourceKind::TaskclusterStatic { .. } | SourceKind::ClientCredentials { .. } => None,
+        SourceKind::Auth0Identity(_) => {
+            Some("is about the user of a verified token, and an anonymous route has none")
+        }
+        // Has its own checks, which leave nothing of an anonymous route.
+        SourceKind::Password(_)
+        | SourceKind::TaskclusterStatic { .. }
+        | SourceKind::ClientCredentials { .. } => None,
+    }
+}
+
+/// The `sub` of another issuer may be the name of somebody else in the tenant, whose token
+/// its bearer would get.
+fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &Auth0Identity) {
+    let domains = [Some(&source.tenant), source.custom_domain.as_ref()];
+    for issuer in named {
+        let url = match issuer.kind {
+            IssuerKind::Oidc(oidc) => Url::parse(&oidc.url).ok(),
+            _ => None,
+        };
+        let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
+        if !domains.iter().flatten().any(same) {
+            let problem = "is not the source's tenant: whom its tokens name there nobody knows";
+            let remedy = format!(
+                "name an issuer of kind oidc whose url is {}, or write its url as the source's custom_domain",
+                quoted(source.tenant.as_str())
+            );
+            reader.error(issuer.at, problem, remedy);
+        }
     }
 }
 

@@ -47,6 +47,7 @@ impl Hooks {
             );
         }
         let url = read_url(session).await?;
+        let peer = PeerInfo::of(session).ip;
         let head = session.req_header();
         let (Some(host), Ok(target)) = (
             super::admit::host(head),
@@ -59,7 +60,7 @@ impl Hooks {
             host,
             target,
             headers: &head.headers,
-            peer: PeerInfo::of(session).ip,
+            peer,
         };
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {

@@ -24,6 +24,8 @@ pub struct Granted {
     pub refresh_token: Option<SecretString>,
     /// An ID token, nothing of which has been verified.
     pub id_token: Option<SecretString>,
+    /// The recovery code that takes the place of the one just used (Auth0's MFA grants).
+    pub recovery_code: Option<SecretString>,
     /// What it is (RFC 8693 §3).
     pub issued_token_type: Option<String>,
 }
@@ -37,6 +39,7 @@ struct Written {
     scope: Option<Value>,
     refresh_token: Option<String>,
     id_token: Option<String>,
+    recovery_code: Option<String>,
     issued_token_type: Option<String>,
 }
 
@@ -54,6 +57,7 @@ pub(super) fn granted(answer: &Answer, asked_at: UnixMillis) -> Result<Granted, 
         scope: scope(written.scope.as_ref())?,
         refresh_token: written.refresh_token.map(SecretString::new),
         id_token: written.id_token.map(SecretString::new),
+        recovery_code: written.recovery_code.map(SecretString::new),
         issued_token_type: written.issued_token_type,
     })
 }

@@ -1,5 +1,6 @@
 //! Client authentication (RFC 6749 §2.3.1, RFC 7523 §2.2).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -8,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::HeaderValue;
 use serde_json::{Map, Value};
-use url::form_urlencoded::byte_serialize;
+use url::form_urlencoded::{self, byte_serialize};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
@@ -51,6 +52,17 @@ impl Request {
         self.form.extend(byte_serialize(name.as_bytes()));
         self.form.push('=');
         self.form.extend(byte_serialize(value.as_bytes()));
+    }
+
+    /// The same as a JSON object of strings.
+    pub(super) fn into_json(self) -> Self {
+        let members: BTreeMap<_, _> = form_urlencoded::parse(self.form.as_bytes()).collect();
+        // A map of strings can always be written.
+        let text = serde_json::to_string(&members).unwrap_or_default();
+        Self {
+            form: Zeroizing::new(text),
+            authorization: self.authorization,
+        }
     }
 
     pub(super) fn into_body(self) -> Bytes {

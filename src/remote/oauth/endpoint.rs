@@ -12,6 +12,9 @@ use crate::config::OauthClient;
 use crate::credential::FetchError;
 use crate::remote::client::{Answer, Client};
 
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// An endpoint that takes forms from an authenticated client. Secrets are read anew for
 /// each request, so that a rotated one takes effect by itself.
 #[derive(Debug)]
@@ -41,8 +44,21 @@ impl Endpoint {
     /// # Errors
     /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
     pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+        self.grant_with(parameters, HeaderMap::new()).await
+    }
+
+    /// As [`Self::grant`], with further headers.
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn grant_with(
+        &self,
+        parameters: &[(&str, &str)],
+        headers: HeaderMap,
+    ) -> Result<Granted, Failure> {
         let asked_at = self.clock.now();
-        let answer = self.post(parameters).await?;
+        let request = self.request(parameters).await?;
+        let answer = self.send(request, headers, FORM).await?;
         granted(&answer, asked_at).map_err(Failure::Unusable)
     }
 
@@ -52,14 +68,33 @@ impl Endpoint {
     /// # Errors
     /// As [`Self::grant`].
     pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        self.send(request, HeaderMap::new(), FORM).await
+    }
+
+    /// As [`Self::post`], with the parameters as one JSON object (Auth0's `/mfa/challenge`).
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        self.send(request.into_json(), HeaderMap::new(), JSON).await
+    }
+
+    async fn request(&self, parameters: &[(&str, &str)]) -> Result<Request, Failure> {
         let mut request = Request::new(parameters);
         authenticate(&self.own, &mut request, self.clock.now()).await?;
-        let mut headers = HeaderMap::with_capacity(3);
+        Ok(request)
+    }
+
+    async fn send(
+        &self,
+        mut request: Request,
+        mut headers: HeaderMap,
+        content_type: HeaderValue,
+    ) -> Result<Answer, Failure> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
+        headers.insert(CONTENT_TYPE, content_type);
         if let Some(authorization) = request.authorization.take() {
             headers.insert(http::header::AUTHORIZATION, authorization);
         }

@@ -61,7 +61,8 @@ impl From<TransportError> for Failure {
 }
 
 impl Denied {
-    pub(super) fn read(answer: &Answer, now: UnixMillis) -> Self {
+    /// From a 4xx or 5xx answer, read at `now`.
+    pub fn read(answer: &Answer, now: UnixMillis) -> Self {
         let members: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let code = members.get("error").and_then(Value::as_str);
         Self {
@@ -152,7 +153,9 @@ fn is_plain(code: &str) -> bool {
     (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
 }
 
-fn limit_reset(answer: &Answer, now: UnixMillis) -> Option<Duration> {
+/// Until when an exhausted limit lasts, by `x-ratelimit-reset` of a 429 answer: told in the
+/// server's own clock where it says what that is.
+pub fn limit_reset(answer: &Answer, now: UnixMillis) -> Option<Duration> {
     if answer.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
