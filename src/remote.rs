@@ -1,13 +1,20 @@
 //! Network clients: the only place that knows the HTTP client. One file per party spoken
 //! to; [`client`] sets the limits that all of them share.
 
+pub mod auth0_tenant;
+pub mod callback;
 pub mod client;
 pub mod discovery;
 pub mod dns;
 pub mod jwks;
 pub(crate) mod oauth;
+mod patience;
+pub mod provider;
+pub mod registration;
+pub mod signin;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token_socket;

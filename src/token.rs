@@ -9,6 +9,7 @@
 
 mod bearer;
 mod error;
+mod id_token;
 mod issuer;
 mod jwk;
 mod jws;
@@ -24,6 +25,7 @@ mod workload;
 
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
+pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};

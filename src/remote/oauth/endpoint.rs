@@ -52,6 +52,23 @@ impl Endpoint {
     /// # Errors
     /// As [`Self::grant`].
     pub(crate) async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let answer = self.send(parameters).await?;
+        if answer.status != http::StatusCode::OK {
+            let status = answer.status.as_u16();
+            return Err(unusable(format!("status {status}")));
+        }
+        if !answer.says_json() {
+            return Err(unusable("the answer is not JSON".into()));
+        }
+        Ok(answer)
+    }
+
+    /// Sends `parameters` with client authentication; any 2xx answer comes back, be it
+    /// empty (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub(crate) async fn send(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let mut request = Request::new(parameters);
         authenticate(&self.own, &mut request, self.clock.now()).await?;
         let mut headers = HeaderMap::with_capacity(3);
@@ -79,12 +96,6 @@ impl Endpoint {
                 status.as_u16()
             );
             return Err(unusable(text));
-        }
-        if status != http::StatusCode::OK {
-            return Err(unusable(format!("status {}", status.as_u16())));
-        }
-        if !answer.says_json() {
-            return Err(unusable("the answer is not JSON".into()));
         }
         Ok(answer)
     }
