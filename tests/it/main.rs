@@ -13,5 +13,8 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod register;
+mod register_auth0;
+mod sign_in;
 mod support;
 mod swap;

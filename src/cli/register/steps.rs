@@ -232,7 +232,11 @@ impl Desk<'_> {
                 "\nthe issuer gave no registration token: changes are made in its own console",
             );
         }
-        text.push_str(&snippet(registration, self.locked.path()));
-        print(text.trim_end())
+        let snippet = snippet(registration, self.locked.path());
+        if !snippet.is_empty() {
+            text.push_str("\n\n");
+        }
+        text.push_str(snippet.trim());
+        print(&text)
     }
 }
