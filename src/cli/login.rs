@@ -196,19 +196,19 @@ fn report(session: &Session, file: &PrivateFile) -> Result<(), Stop> {
         .as_deref()
         .unwrap_or("(no ID token asked for)");
     // A subject has no control characters: that was checked with the ID token.
-    let mut text = format!("signed in as {who} at {}", session.issuer);
+    let mut lines = vec![format!("signed in as {who} at {}", session.issuer)];
     if let Some(end) = session.tokens.expires_at {
         let end = UnixMillis(end).to_rfc3339();
-        text.push_str(&format!("\nthe access token ends at {end}"));
+        lines.push(format!("the access token ends at {end}"));
     }
-    text.push_str(match session.tokens.refresh_token {
-        Some(_) => "; `hawkgate token` renews it",
-        None => "; there is no refresh token, so sign in again then",
+    lines.push(match session.tokens.refresh_token {
+        Some(_) => "`hawkgate token` renews it in time".to_owned(),
+        None => "there is no refresh token: sign in again then".to_owned(),
     });
-    text.push_str(&format!(
-        "\nthe tokens are in {} (mode 0600)",
-        file.path().display()
-    ));
-    text.push_str("\n\ntry it:\n  hawkgate token --header | curl -H @- http://127.0.0.1:8080/…");
-    print(&text)
+    let path = file.path().display();
+    lines.push(format!("the tokens are in {path} (mode 0600)"));
+    lines.push(
+        "\ntry it:\n  hawkgate token --header | curl -H @- http://127.0.0.1:8080/…".to_owned(),
+    );
+    print(&lines.join("\n"))
 }

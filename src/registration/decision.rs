@@ -33,7 +33,7 @@ pub enum Deletion {
     /// RFC 7592 §2.3.
     AtIssuer {
         /// The client.
-        registration: Registration,
+        registration: Box<Registration>,
         /// An earlier attempt may have done it already.
         perhaps_gone: bool,
     },
@@ -181,7 +181,7 @@ pub fn decide_deletion(state: Option<&State>, choices: Choices) -> Result<Deleti
     match &state.registration {
         None => Ok(Deletion::FilesOnly),
         Some(registration) if registration.management().is_some() => Ok(Deletion::AtIssuer {
-            registration: registration.clone(),
+            registration: Box::new(registration.clone()),
             perhaps_gone: begun(Action::Delete).is_some(),
         }),
         Some(registration) => Err(Refusal::Undeletable {
@@ -237,7 +237,7 @@ mod tests {
         let nothing = Step::Nothing(registration("n"));
         assert_eq!(step(&registered(), "n", NO), Ok(nothing.clone()));
         assert_eq!(step(&registered(), "n", REPLACE), Ok(nothing.clone()));
-        assert_eq!(step(&unmanaged(), "n", NO).is_ok(), true);
+        assert!(step(&unmanaged(), "n", NO).is_ok());
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn deleting_needs_a_way() {
         let at_issuer = |perhaps_gone| Deletion::AtIssuer {
-            registration: registration("n"),
+            registration: Box::new(registration("n")),
             perhaps_gone,
         };
         assert_eq!(decide_deletion(None, NO), Ok(Deletion::Nothing));

@@ -300,7 +300,7 @@ mod tests {
         let port = at.address().port();
         for (request, status) in [
             (
-                format!("GET /callback?code=x HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+                "GET /callback?code=x HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),
                 421,
             ),
             (
@@ -312,14 +312,14 @@ mod tests {
                 421,
             ),
             (
-                format!("GET /callback?code=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+                "GET /callback?code=x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_owned(),
                 421,
             ),
             (
                 format!("GET /callback?code=x HTTP/1.1\r\nHost: {host}\r\nHost: {host}\r\n\r\n"),
                 421,
             ),
-            (format!("GET /callback?code=x HTTP/1.0\r\n\r\n"), 421),
+            ("GET /callback?code=x HTTP/1.0\r\n\r\n".to_owned(), 421),
             (
                 format!("GET /callback/?code=x HTTP/1.1\r\nHost: {host}\r\n\r\n"),
                 404,

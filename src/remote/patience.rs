@@ -11,7 +11,7 @@ use crate::clock::{SharedClock, UnixMillis};
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 5;
 /// The longest single wait; a peer that wants more is told of instead.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// Where the peer does not say.
 const DEFAULT: Duration = Duration::from_secs(1);
 

@@ -155,7 +155,9 @@ impl RegistrationEndpoint {
             self.client
                 .request(method.clone(), url, headers.clone(), body.clone())
         };
-        patiently(&self.clock, send).await.map_err(undelivered)
+        patiently(&self.clock, send)
+            .await
+            .map_err(|e| undelivered(&e))
     }
 
     /// What the issuer made of it. An answer that cannot be read leaves it unclear: a
@@ -171,8 +173,12 @@ impl RegistrationEndpoint {
         let written: Written = serde_json::from_slice(&answer.body)
             .map_err(|_| unclear("is no JSON object with a client_id and URLs"))?;
         let kept = old.map(|old| old.client_id.as_str());
-        if written.client_id.is_empty() || kept.is_some_and(|kept| kept != written.client_id) {
-            return Err(unclear("has an empty client_id, or that of another client"));
+        // RFC 6749 appendix A.1; it is shown on terminals.
+        let shown = |id: &str| !id.is_empty() && id.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if !shown(&written.client_id) || kept.is_some_and(|kept| kept != written.client_id) {
+            return Err(unclear(
+                "has no usable client_id, or that of another client",
+            ));
         }
         let uri = written.registration_client_uri;
         if uri
@@ -280,7 +286,7 @@ fn headers(token: Option<&SecretString>) -> Result<HeaderMap, RegistrationError>
     Ok(headers)
 }
 
-fn undelivered(undelivered: Undelivered) -> RegistrationError {
+fn undelivered(undelivered: &Undelivered) -> RegistrationError {
     let text = undelivered.to_string();
     if undelivered.perhaps_arrived {
         RegistrationError::Unclear(text)

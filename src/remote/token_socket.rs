@@ -22,6 +22,8 @@ use crate::secret::SecretString;
 
 /// Peers at a time.
 const MAX_CONNECTIONS: usize = 32;
+/// Permission bits of anybody but the owner.
+const OTHERS: u32 = 0o077;
 /// For a peer to say what it wants.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -99,7 +101,8 @@ fn check_directory(path: &Path) -> Result<(), String> {
     let parent = path.parent().unwrap_or_else(|| Path::new("/"));
     let found = fs::metadata(parent).map_err(|e| format!("its directory: {e}"))?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
-    if ours && found.mode() & 0o077 == 0 {
+    let open_to_others = found.mode() & OTHERS != 0;
+    if ours && !open_to_others {
         Ok(())
     } else {
         Err("its directory is open to other users; close it (chmod 700) or choose another".into())

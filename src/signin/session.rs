@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_token_lasts_until_its_end() {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         let mut tokens = tokens("a", None);
         assert!(tokens.lasts(minute, UnixMillis(39_999)));
         assert!(!tokens.lasts(minute, UnixMillis(40_000)));

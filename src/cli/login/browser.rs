@@ -38,7 +38,7 @@ impl Stage<'_> {
             Ok(Ok((code, visitor))) => {
                 let session = tokio::select! {
                     session = self.redeem(verifier, &code) => session,
-                    never = turn_away(&mut door, &mut attempt, self.clock.as_ref()) => never,
+                    never = turn_away(&mut door) => never,
                 };
                 visitor.answer(if session.is_ok() {
                     Page::Done
@@ -120,15 +120,9 @@ impl Stage<'_> {
     }
 }
 
-/// While tokens are being fetched, whoever else comes is turned away.
-async fn turn_away(
-    door: &mut Callbacks,
-    attempt: &mut Attempt,
-    clock: &dyn hawkgate::clock::Clock,
-) -> Result<Session, Stop> {
+/// While tokens are being fetched, whoever else comes is turned away: the answer was taken.
+async fn turn_away(door: &mut Callbacks) -> Result<Session, Stop> {
     while let Some(visitor) = door.next().await {
-        // The answer was taken: whatever this is, it is not.
-        let _ = attempt.redeem(visitor.query(), clock.steady());
         visitor.answer(Page::NotOurs);
     }
     std::future::pending().await

@@ -61,7 +61,7 @@ impl ClientArgs {
             return usage("say with which client: --state, or --issuer and --client-id");
         };
         let method = self.method()?;
-        self.checked(Who {
+        checked(Who {
             issuer: issuer.clone(),
             id: id.clone(),
             method,
@@ -87,7 +87,7 @@ impl ClientArgs {
         };
         let uris = registration.metadata.redirect_uris();
         let loopback = uris.into_iter().find(|uri| Loopback::parse(uri).is_ok());
-        self.checked(Who {
+        checked(Who {
             issuer,
             method,
             file: self
@@ -119,17 +119,6 @@ impl ClientArgs {
             },
         }
     }
-
-    fn checked(&self, who: Who) -> Result<Who, Stop> {
-        if who.method != AuthMethod::None && who.file.is_none() {
-            let (name, flag) = match who.method {
-                AuthMethod::PrivateKeyJwt => ("private_key_jwt", "--private-key-file"),
-                method => (method.name(), "--client-secret-file"),
-            };
-            return usage(format!("the client proves itself by {name}: give {flag}"));
-        }
-        Ok(who)
-    }
 }
 
 impl Who {
@@ -150,6 +139,18 @@ impl Who {
             secret_file: file,
         })
     }
+}
+
+/// A client that has to prove itself has something to do it with.
+fn checked(who: Who) -> Result<Who, Stop> {
+    if who.method != AuthMethod::None && who.file.is_none() {
+        let (name, flag) = match who.method {
+            AuthMethod::PrivateKeyJwt => ("private_key_jwt", "--private-key-file"),
+            method => (method.name(), "--client-secret-file"),
+        };
+        return usage(format!("the client proves itself by {name}: give {flag}"));
+    }
+    Ok(who)
 }
 
 /// A client as the token endpoint of `issuer` wants it proved; its secret stays in its file.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use hawkgate::clock::SharedClock;
+use hawkgate::clock::{SharedClock, UnixMillis};
 use hawkgate::private_file::Locked;
 use hawkgate::registration::{
     Action, AuthMethod, ClientMetadata, Deletion, Registration, State, Step, snippet,
@@ -211,32 +211,22 @@ impl Desk<'_> {
 
     fn report(&self, registration: &Registration, done: &str) -> Result<(), Stop> {
         let (id, issuer) = (&registration.client_id, &self.issuer);
-        let mut text = format!("{done}: client_id {id} at {issuer}");
+        let mut lines = vec![format!("{done}: client_id {id} at {issuer}")];
         if let Some(file) = &registration.secret_file {
-            text.push_str(&format!(
-                "\nits secret is in {} (mode 0600)",
-                file.display()
-            ));
+            lines.push(format!("its secret is in {} (mode 0600)", file.display()));
         } else if registration.auth_method == AuthMethod::None {
-            text.push_str("\na public client: it has no secret");
+            lines.push("a public client: it has no secret".to_owned());
         }
         if registration.client_secret_expires_at != 0 {
             let seconds = i64::try_from(registration.client_secret_expires_at).unwrap_or(i64::MAX);
-            let end = hawkgate::clock::UnixMillis::from_secs(seconds).to_rfc3339();
-            text.push_str(&format!(
-                "\nthe secret ends at {end}; run the same again then"
-            ));
+            let end = UnixMillis::from_secs(seconds).to_rfc3339();
+            lines.push(format!("the secret ends at {end}; run the same again then"));
         }
         if registration.management().is_none() {
-            text.push_str(
-                "\nthe issuer gave no registration token: changes are made in its own console",
-            );
+            let text = "the issuer gave no registration token: changes are made in its own console";
+            lines.push(text.to_owned());
         }
-        let snippet = snippet(registration, self.locked.path());
-        if !snippet.is_empty() {
-            text.push_str("\n\n");
-        }
-        text.push_str(snippet.trim());
-        print(&text)
+        lines.push(snippet(registration, self.locked.path()));
+        print(lines.join("\n").trim_end())
     }
 }

@@ -143,6 +143,7 @@ async fn what_may_have_been_done_is_called_unclear() {
         Reply::json(201, "{}"),
         Reply::json(201, "not json, top-s3cret"),
         Reply::json(201, r#"{"client_id":""}"#),
+        Reply::json(201, r#"{"client_id":"\u001b[2Jtop-s3cret"}"#),
         Reply::json(
             201,
             r#"{"client_id":"c","registration_client_uri":"http://elsewhere.example/"}"#,
