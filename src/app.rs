@@ -2,6 +2,7 @@
 
 mod background;
 mod build;
+mod local;
 mod pages;
 
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
-use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
+use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError, Names, Watched};
 use crate::proxy::admin::{self, Admin};
@@ -109,6 +110,7 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
         metrics,
         gateway: Arc::clone(&gateway),
         issuers: built.issuers,
+        updatable: built.updatable,
         grace_ends: clock.steady().saturating_add(config.server.startup_grace),
         clock: clock.clone(),
         started: AtomicBool::new(false),
@@ -119,15 +121,17 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
         .addresses()
         .pop()
         .unwrap_or_else(|| config.server.admin.clone());
-    let application = proxy::application(hooks, &config.limits, config.server.threads);
+    let threads = worker_threads(config.server.threads);
+    let applications = proxy::applications(&hooks, &config.limits, threads);
+    let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
     let page_server = Admin::new(Arc::clone(&pages));
     Ok(Running {
         listeners,
         admin,
         gateway,
-        callers: callers.serve(application, clock.clone(), recorder, Workers::Ambient),
+        callers: callers.serve(applications, clock.clone(), recorder, workers),
         // Scrapes and probes are no requests: nobody records them.
-        operators: operators.serve(page_server, clock, Arc::new(|_| ()), Workers::Ambient),
+        operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
         pages,
         drain_delay: config.server.drain_delay,
         drain: config.server.drain,
@@ -135,9 +139,22 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     })
 }
 
+/// `server.threads`, where 0 is one per core that this process may use.
+fn worker_threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
 fn names(config: &Config) -> Names {
     Names {
-        routes: config.routes.iter().map(|r| r.name.clone()).collect(),
+        routes: config
+            .routes
+            .iter()
+            .map(|r| r.name.clone())
+            .chain(config.login.iter().map(|_| login::LABEL.into()))
+            .collect(),
         issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
         sources: config.sources.iter().map(|s| s.name.clone()).collect(),
     }

@@ -10,6 +10,7 @@ mod process;
 mod register;
 mod run;
 mod stop;
+mod taskcluster_proxy;
 mod token;
 
 use std::path::PathBuf;
@@ -77,6 +78,15 @@ enum Command {
     /// End the tokens of the last `hawkgate login`
     #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Logout),
+    /// Stand in for taskcluster-proxy: its arguments and variables, no configuration file
+    #[command(after_help = "Examples:\n  \
+        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
+        hawkgate taskcluster-proxy\n  \
+        hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
+        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # to go on from there\n\n\
+        Secrets come from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE only. Listens on loopback only. \
+        What differs: docs/migrating-from-taskcluster-proxy.md.")]
+    TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
 #[derive(Args, Debug)]
@@ -151,6 +161,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Login(login) => login::main(&login),
         Command::Token(token) => token::main(&token),
         Command::Logout(logout) => logout::main(&logout),
+        Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }
 

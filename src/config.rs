@@ -4,6 +4,7 @@
 //!
 //! Relative paths in the file are relative to the file's own folder.
 
+mod access;
 mod cache;
 mod declared;
 mod finding;
@@ -12,6 +13,7 @@ mod keys;
 mod limits;
 mod location;
 mod log;
+mod login;
 mod nearest;
 mod oauth_client;
 mod reader;
@@ -19,6 +21,7 @@ mod resolved;
 mod route;
 mod server;
 mod source;
+mod taskcluster_proxy;
 mod units;
 mod value;
 mod whole;
@@ -26,11 +29,13 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+pub use access::uid_of;
 pub use finding::{ConfigErrors, Finding, Warning};
 pub use keys::{KeyTable, TABLES};
 pub use nearest::nearest;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
+pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,19 @@
 //! The decisions: which route, who calls, with what credential, and what to do about a
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
+pub mod bewit;
+pub mod informational;
+pub mod login;
 pub mod outcome;
 mod path;
 mod recovery;
 pub mod rejection;
 pub mod route;
+mod served;
+mod shortcut;
 
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
+pub use served::{Facts, Served};
 
 use std::sync::Arc;
 
@@ -27,6 +33,8 @@ use route::{NoRoute, Route, RouteTable};
 pub struct Gateway {
     /// Routes by host and longest prefix.
     pub routes: RouteTable,
+    /// The endpoint that gives out credentials, if it is on.
+    pub login: Option<login::Login>,
     /// The clock in use.
     pub clock: SharedClock,
 }
@@ -59,6 +67,8 @@ pub struct Admission {
     /// The issuer whose rules the token broke.
     suspect: Option<Arc<str>>,
     lease: Option<Lease>,
+    /// The target to send, where it is not the one that came.
+    target: Option<String>,
     corrected_clock: bool,
     replaced_credential: bool,
 }
@@ -95,17 +105,43 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let route = match self.routes.find(head.host, head.target, head.method) {
-            Ok(route) => Arc::clone(route),
-            Err(reason) => {
-                let reason = match reason {
-                    NoRoute::Unmatched => Reason::NoRoute,
-                    NoRoute::Ambiguous => Reason::BadRequest,
-                };
-                return Err(Box::new(Refused::before_routing(reason.into())));
-            }
+        let (route, long) = self
+            .route(head)
+            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))?;
+        let target = long.as_deref().unwrap_or(head.target);
+        let mut admission = self.admit_to(route, Head { target, ..head }).await?;
+        admission.target = long;
+        Ok(admission)
+    }
+
+    /// The route, and the target in its long form where it came in the short one. Such a
+    /// request goes where it would go in its long form, so that no route can be walked
+    /// around.
+    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Reason> {
+        let find = |target: &str| {
+            let found = self.routes.find(head.host, target, head.method);
+            found.map_err(|none| match none {
+                NoRoute::Unmatched => Reason::NoRoute,
+                NoRoute::Ambiguous => Reason::BadRequest,
+            })
         };
-        let mut admission = Admission::to(route);
+        let route = find(head.target)?;
+        if !route.compat.shortcut {
+            return Ok((route, None));
+        }
+        match shortcut::lengthen(head.target) {
+            Some(long) => Ok((find(&long)?, Some(long))),
+            None => Ok((route, None)),
+        }
+    }
+
+    /// What [`Gateway::admit`] does once the route is found.
+    async fn admit_to(
+        &self,
+        route: &Arc<Route>,
+        head: Head<'_>,
+    ) -> Result<Admission, Box<Refused>> {
+        let mut admission = Admission::to(Arc::clone(route));
         match self.authenticate_and_lease(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
@@ -204,9 +240,15 @@ impl Admission {
             bearer: None,
             suspect: None,
             lease: None,
+            target: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// The target to send, where it is another than the one that came.
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref()
     }
 
     /// Who signs upstream, for the access log; not a secret.

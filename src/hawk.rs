@@ -3,6 +3,7 @@
 
 pub mod bewit;
 pub mod certificate;
+mod grant;
 mod header;
 mod mac;
 mod payload;
@@ -10,6 +11,7 @@ mod port;
 pub mod scope;
 
 pub use certificate::Certificate;
+pub use grant::{CertificateGrant, Grant};
 pub use header::{HawkError, MAX_AUTHORIZATION_CHARS, SignedRequest, Signer, nonce};
 pub use payload::payload_hash;
 pub use port::service_port;

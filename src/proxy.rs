@@ -30,7 +30,17 @@ pub use hooks::Hooks;
 pub use peer::{CaError, check_ca};
 pub use replay::Budget;
 
-/// The application that [`server::Bound::serve`] takes. `threads` sizes pools.
-pub fn application(hooks: Hooks, limits: &Limits, threads: usize) -> Arc<HttpProxy<Hooks>> {
-    server::http_proxy(hooks, limits, hooks::server_conf(threads))
+/// Most pools of upstream connections, each with its own copy of the platform's CAs (some
+/// 5 ms to load and 0.3 MiB).
+const MAX_POOLS: usize = 8;
+
+/// The applications that [`server::Bound::serve`] takes, for so many pinned `workers`: each
+/// worker has upstream connections of its own, so that no answer has to wake another thread,
+/// up to a limit past which workers share them.
+pub fn applications(hooks: &Hooks, limits: &Limits, workers: usize) -> Vec<Arc<HttpProxy<Hooks>>> {
+    let pools = workers.clamp(1, MAX_POOLS);
+    let threads = workers.div_ceil(pools);
+    (0..pools)
+        .map(|_| server::http_proxy(hooks.clone(), limits, hooks::server_conf(threads)))
+        .collect()
 }

@@ -15,6 +15,7 @@ pub mod signin;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
+pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_socket;

@@ -17,7 +17,7 @@ use hawkgate::credential::{
     SourceOptions, SwapRequest,
 };
 use hawkgate::gateway::Gateway;
-use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::{
@@ -220,10 +220,12 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            compat: Compat::default(),
         })
     };
     Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
+        login: None,
         clock: SystemClock::shared(),
     }
 }
@@ -253,7 +255,6 @@ fn upstream() -> Upstream {
 pub(crate) struct Crowd {
     source: Arc<Source>,
     issuer: Arc<str>,
-    headers: Vec<HeaderMap>,
 }
 
 impl Crowd {
@@ -261,19 +262,21 @@ impl Crowd {
         let crowd = Self {
             source: source(size as u64 + 1000),
             issuer: "opaque".into(),
-            headers: (0..size)
-                .map(|at| head_of(&format!("opaque-token-{at:032}")))
-                .collect(),
         };
         for at in 0..size {
-            crowd.hit(at).await;
+            crowd.hit(&Self::head(at)).await;
         }
         crowd
     }
 
+    /// What caller number `at` sends.
+    pub(crate) fn head(at: usize) -> HeaderMap {
+        head_of(&format!("opaque-token-{at:032}"))
+    }
+
     /// Reads the header, looks up, signs.
-    pub(crate) async fn hit(&self, at: usize) -> String {
-        let bearer = BearerToken::from_headers(&self.headers[at])
+    pub(crate) async fn hit(&self, head: &HeaderMap) -> String {
+        let bearer = BearerToken::from_headers(head)
             .ok()
             .flatten()
             .expect("a bearer");

@@ -7,12 +7,12 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 use super::StartError;
+use super::local::{self, Updatable};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
-use crate::credential::fixed::{FixedSettings, FixedSource};
-use crate::credential::mint::{MintSettings, MintSource, NameTemplate};
 use crate::credential::{CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
+use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::metrics::Metrics;
 use crate::remote::client::{Client, ClientOptions};
@@ -35,6 +35,8 @@ pub(super) struct Built {
     pub(super) gateway: Gateway,
     pub(super) issuers: Vec<Arc<Issuer>>,
     pub(super) sources: Vec<Arc<Source>>,
+    /// Those of kind `taskcluster-static` whose credentials may be replaced, by name.
+    pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
 }
@@ -43,7 +45,14 @@ impl Builder<'_> {
     /// Connects everything that `config` names. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
         let issuers = each(&config.issuers, |issuer| self.issuer(issuer, config))?;
-        let sources = each(&config.sources, |source| self.source(source, config))?;
+        let updatable = local::updatable(&config.sources)?;
+        let sources = each(&config.sources, |source| {
+            self.source(source, config, &updatable)
+        })?;
+        let login = match &config.login {
+            Some(login) => Some(self.login(login, config, &issuers)?),
+            None => None,
+        };
         let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
         let mut routes = Vec::new();
         for route in &config.routes {
@@ -66,10 +75,12 @@ impl Builder<'_> {
                 .collect(),
             gateway: Gateway {
                 routes: RouteTable::new(routes),
+                login,
                 clock: self.clock.clone(),
             },
             issuers,
             sources,
+            updatable,
             upstreams: upstreams
                 .into_iter()
                 .map(|(_, upstream)| upstream)
@@ -91,9 +102,46 @@ impl Builder<'_> {
         }
     }
 
-    fn source(&self, source: &config::Source, config: &Config) -> Result<Source, StartError> {
+    fn login(
+        &self,
+        login: &config::Login,
+        config: &Config,
+        issuers: &[Arc<Issuer>],
+    ) -> Result<Login, StartError> {
+        let source = config
+            .sources
+            .get(login.source)
+            .ok_or_else(|| StartError::Unusable("[login] has no source".into()))?;
+        let minter = local::mint(&source.kind, self.clock)
+            .map_err(|e| unusable("source", &source.name, &*e))?;
+        Ok(Login {
+            issuers: login
+                .issuers
+                .iter()
+                .filter_map(|at| issuers.get(*at))
+                .cloned()
+                .collect(),
+            minter: Arc::new(minter),
+            source: Arc::clone(&source.name),
+            require_scopes: login.require_scopes.clone(),
+            allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
+            lifetime: login.lifetime,
+            timeout: source.timeout,
+            clock: self.clock.clone(),
+        })
+    }
+
+    fn source(
+        &self,
+        source: &config::Source,
+        config: &Config,
+        updatable: &[Updatable],
+    ) -> Result<Source, StartError> {
         let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
-        let inner = self.credential_source(source).map_err(|e| failed(&*e))?;
+        let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
+            Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
+            None => self.credential_source(source).map_err(|e| failed(&*e))?,
+        };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
         let options = SourceOptions {
             limits: config.cache.clone(),
@@ -116,33 +164,8 @@ impl Builder<'_> {
             SourceKind::TaskclusterOauth { root_url } => {
                 Arc::new(OauthSource::new(root_url, client(source)?, clock))
             }
-            SourceKind::TaskclusterMint {
-                client_id,
-                access_token,
-                client_name,
-                scopes,
-                lifetime,
-            } => {
-                let settings = MintSettings {
-                    client_id: client_id.clone(),
-                    access_token: access_token.clone(),
-                    client_name: NameTemplate::parse(client_name)?,
-                    scopes: scopes.clone(),
-                    lifetime: *lifetime,
-                };
-                Arc::new(MintSource::new(settings, clock)?)
-            }
-            SourceKind::TaskclusterStatic {
-                client_id,
-                access_token,
-                certificate,
-                authorized_scopes,
-            } => Arc::new(FixedSource::new(FixedSettings {
-                client_id: client_id.clone(),
-                access_token: access_token.clone(),
-                certificate: certificate.clone(),
-                authorized_scopes: authorized_scopes.clone(),
-            })?),
+            SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
+            SourceKind::TaskclusterStatic { .. } => Arc::new(local::fixed(&source.kind)?),
         })
     }
 }
@@ -221,10 +244,11 @@ fn connect(
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        compat: route.compat,
     }
 }
 
-fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
+pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
     StartError::Unusable(format!("{what} {name:?}: {error}"))
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::local::Updatable;
 use crate::clock::SharedClock;
 use crate::gateway::Gateway;
 use crate::metrics::{self, Metrics};
-use crate::proxy::admin::AdminPages;
+use crate::proxy::admin::{AdminPages, CredentialsPut};
 use crate::token::{Issuer, IssuerStatus};
 
 /// Liveness, start and readiness of one run.
@@ -15,6 +16,8 @@ pub(super) struct Pages {
     pub(super) metrics: Arc<Metrics>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) issuers: Vec<Arc<Issuer>>,
+    /// The sources whose credentials may be replaced, by name.
+    pub(super) updatable: Vec<Updatable>,
     pub(super) clock: SharedClock,
     /// Steady time after which starting counts as over, keys or no keys.
     pub(super) grace_ends: Duration,
@@ -41,7 +44,10 @@ impl AdminPages for Pages {
             return Err("draining".to_owned());
         }
         let mut routes = self.gateway.routes.iter();
-        if routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i))) {
+        let mut login = self.gateway.login.iter().flat_map(|login| &login.issuers);
+        if routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i)))
+            || login.any(|issuer| has_keys(issuer))
+        {
             return Ok(());
         }
         Err(without_keys(&self.issuers))
@@ -58,6 +64,24 @@ impl AdminPages for Pages {
             return Ok(());
         }
         Err(without_keys(&self.issuers))
+    }
+
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+        let found = match (source, self.updatable.as_slice()) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(name), all) => all.iter().find(|(own, _)| **own == *name),
+        };
+        let Some((name, source)) = found else {
+            return CredentialsPut::NoSource;
+        };
+        match source.update(body) {
+            Ok(client_id) => {
+                tracing::info!(source = %name, client_id, "credentials replaced until the next start");
+                CredentialsPut::Taken
+            }
+            Err(why) => CredentialsPut::Refused(why.to_string()),
+        }
     }
 }
 

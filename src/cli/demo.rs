@@ -11,7 +11,7 @@ pub(super) fn main(args: &Demo) -> ExitCode {
     process::install_crypto();
     let out = io::stdout();
     let paint = Paint::new(out.is_terminal());
-    let runtime = match process::runtime(2) {
+    let runtime = match process::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };

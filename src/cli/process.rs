@@ -21,14 +21,13 @@ pub(super) fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// A runtime with `threads` workers; 0 means one per core.
-pub(super) fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().thread_name("hawkgate");
-    if threads > 0 {
-        builder.worker_threads(threads);
-    }
-    builder.build()
+/// The runtime of everything but callers' requests: accepting connections, admin pages,
+/// keys and names kept fresh, signals. Workers have their own, so that load there delays
+/// nothing here.
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }
 
 #[cfg(test)]

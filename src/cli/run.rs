@@ -1,7 +1,6 @@
 //! `hawkgate run`
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use hawkgate::app::{self, Running, Surroundings};
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::config::{self, Address, Config, LogFormat};
+use hawkgate::config::{self, Address, Config, LogFormat, Warning};
 use hawkgate::log::Logging;
 
 use super::{Run, process};
@@ -20,9 +19,24 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 type Failure = Box<dyn std::error::Error>;
 
 pub(super) fn main(args: &Run) -> ExitCode {
-    let clock = SystemClock::shared();
-    match prepare(&args.config.path, args.log_format.map(Into::into), &clock) {
-        Ok((config, logging)) => {
+    match config::check(&args.config.path) {
+        Ok(valid) => serve_config(
+            valid,
+            args.log_format.map(Into::into),
+            SystemClock::shared(),
+        ),
+        Err(errors) => failed(&errors),
+    }
+}
+
+/// Serves a valid configuration until a signal, and says with which exit code to end.
+pub(super) fn serve_config(
+    (config, warnings): (Config, Vec<Warning>),
+    format: Option<LogFormat>,
+    clock: SharedClock,
+) -> ExitCode {
+    match logging(&config, &warnings, format, &clock) {
+        Ok(logging) => {
             let end = serve(config, &logging, clock);
             if let Err(error) = &end {
                 tracing::error!(%error, "hawkgate ends");
@@ -30,26 +44,28 @@ pub(super) fn main(args: &Run) -> ExitCode {
             logging.flush(LAST_WORDS);
             end.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
-        // There is no log yet to say it in.
-        Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
-            ExitCode::FAILURE
-        }
+        Err(problem) => failed(&*problem),
     }
 }
 
-fn prepare(
-    path: &Path,
+/// For as long as there is no log to say it in.
+fn failed(problem: &dyn std::error::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
+    ExitCode::FAILURE
+}
+
+fn logging(
+    config: &Config,
+    warnings: &[Warning],
     format: Option<LogFormat>,
     clock: &SharedClock,
-) -> Result<(Config, Logging), Failure> {
-    let (config, warnings) = config::check(path)?;
+) -> Result<Logging, Failure> {
     let format = format.unwrap_or(config.log.format);
     let logging = Logging::install(&config.log.level, format, clock.clone())?;
-    for warning in &warnings {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
-    Ok((config, logging))
+    Ok(logging)
 }
 
 fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Failure> {
@@ -57,7 +73,7 @@ fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Fa
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
     process::install_crypto();
-    let runtime = process::runtime(config.server.threads)?;
+    let runtime = process::runtime()?;
     let surroundings = Surroundings {
         clock,
         access_log: logging.access(),

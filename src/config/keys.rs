@@ -1,7 +1,7 @@
 //! Every table of the file with its keys: for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, route, server, source};
+use super::{cache, issuer, limits, log, login, route, server, source};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub const TABLES: &[KeyTable] = &[
     of_source(2),
     of_source(3),
     table::<route::Route>("route", true, None),
+    table::<login::Login>("login", false, None),
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use ipnet::IpNet;
 use url::Url;
 
 use crate::credential::CacheLimits;
-use crate::gateway::route::UpstreamTimeouts;
+use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
@@ -27,6 +28,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
+    /// `[login]`, if it is there.
+    pub login: Option<Login>,
     /// `[limits]`
     pub limits: Limits,
     /// `[cache]`
@@ -72,6 +75,18 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// HTTP/2 without TLS by prior knowledge, and nothing else, on this listener.
     pub h2c: bool,
+    /// Who may connect.
+    pub access: ListenerAccess,
+}
+
+/// Who may connect to a listener: whoever every list that is there names.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerAccess {
+    /// Only peers with an address in one of these. TCP only: checked.
+    pub networks: Option<Vec<IpNet>>,
+    /// Only processes of these users, by name or number. Loopback and Unix sockets only:
+    /// checked.
+    pub users: Option<Vec<String>>,
 }
 
 /// TLS of a listener.
@@ -247,6 +262,9 @@ pub enum SourceKind {
         certificate: Option<SecretRef>,
         /// Narrows every call; `Some([])` is no scopes.
         authorized_scopes: Option<Vec<String>>,
+        /// Whether `PUT /credentials` on the admin listener replaces them. That listener is
+        /// loopback or a Unix socket then: checked.
+        credentials_update: bool,
     },
 }
 
@@ -274,6 +292,8 @@ pub struct Route {
     /// The file whose token stands in when the caller sends none. Every listener is loopback
     /// or a Unix socket then: checked.
     pub workload_token: Option<PathBuf>,
+    /// What taskcluster-proxy does and hawkgate does on demand.
+    pub compat: Compat,
 }
 
 /// The upstream of a route.
@@ -293,6 +313,21 @@ pub struct Upstream {
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
+}
+
+/// `[login]`
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Index into [`Config::sources`] of one of kind `taskcluster-mint`: checked.
+    pub source: usize,
+    /// Indices into [`Config::issuers`]; at least one, none of them delegated: checked.
+    pub issuers: Vec<usize>,
+    /// Scopes that the bearer must have.
+    pub require_scopes: Vec<String>,
+    /// Origins of browser applications, as browsers write them; `*` alone is any.
+    pub allowed_origins: Vec<String>,
+    /// How long the credentials are valid, at most; 1 minute to 30 days.
+    pub lifetime: Duration,
 }
 
 /// `[limits]`

@@ -1,6 +1,7 @@
 //! `[[route]]`
 
 mod access;
+mod bewit;
 mod upstream;
 
 use std::net::Ipv6Addr;
@@ -16,6 +17,7 @@ use super::finding::quoted;
 use super::reader::{Reader, Section, Table, section};
 use super::resolved::{self, IssuerKind, Listener};
 use super::value::{Choice, List, Nested};
+use crate::gateway::route::Compat;
 
 section! {
     /// Which requests go where, and what they need. A route with a host goes before one without,
@@ -43,6 +45,14 @@ section! {
         /// The file whose token stands in when the caller sends no Authorization; it is verified like
         /// any other. Only while every listener is loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
+        /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`, as taskcluster-proxy
+        /// does; the version is a v with digits.
+        shortcut: bool = [default "false"],
+        /// Answers `POST /bewit`, whose body is a URL of this upstream below this path, with that URL signed
+        /// for an hour. Needs a source of Taskcluster credentials.
+        bewit: bool = [default "false"],
+        /// Adds taskcluster-proxy's informational headers to answers: endpoint, version, client and scopes.
+        taskcluster_headers: bool = [default "false"],
         /// Allows an http upstream on another machine: requests and answers go there in clear.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
@@ -91,6 +101,8 @@ impl Choice for Method {
     }
 }
 
+pub(super) use bewit::refuse_hidden as refuse_hidden_by_bewit;
+
 /// What a route refers to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known<'a> {
@@ -136,6 +148,7 @@ impl Route {
             );
         }
         self.check_scopes(reader);
+        self.check_bewit(reader, known);
         let access = self.resolve_access(reader, known);
         let upstream = self.resolve_upstream(reader, known);
         let (issuers, source) = access?;
@@ -152,6 +165,11 @@ impl Route {
             workload_token: match self.workload_token.optional()? {
                 Some(Nested(token)) => Some(token.file.value?),
                 None => None,
+            },
+            compat: Compat {
+                shortcut: self.shortcut.value?,
+                bewit: self.bewit.value?,
+                headers: self.taskcluster_headers.value?,
             },
         })
     }

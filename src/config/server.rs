@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::access::{self, User};
 use super::finding::{At, quoted};
 use super::reader::{Reader, Shape, Value, section};
-use super::resolved::{self, Address, Listener, ListenerTls};
+use super::resolved::{self, Address, Listener, ListenerAccess, ListenerTls};
 use super::units::show_duration;
 use super::value::{Item, List, Nested, text};
 
@@ -49,6 +51,11 @@ section! {
         mode: Mode = [default "'0600'"],
         /// Serves HTTP/2 without TLS by prior knowledge, and nothing else.
         h2c: bool = [default "false"],
+        /// Only callers with an address in one of these networks; any when left out. TCP only.
+        allowed_networks: List<IpNet> = [optional],
+        /// Only callers of these users of this machine, by name or number; any when left out. Loopback and
+        /// Unix sockets only.
+        allowed_users: List<User> = [optional],
     }
 }
 
@@ -278,6 +285,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<
                 mode: SOCKET_MODE,
                 tls: None,
                 h2c: false,
+                access: ListenerAccess::default(),
             });
         }
         Listen::Table(table) => table,
@@ -298,6 +306,12 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<
             "remove h2c: with tls, HTTP/2 is agreed on by itself",
         );
     }
+    let access = access::resolve(
+        reader,
+        &address,
+        table.allowed_networks,
+        table.allowed_users,
+    );
     let tls = match table.tls.optional()? {
         Some(Nested(tls)) => Some(tls.resolve(reader)?),
         None => None,
@@ -307,6 +321,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<
         mode: table.mode.value?.0,
         tls,
         h2c,
+        access: access?,
     })
 }
 

@@ -10,7 +10,7 @@ use super::declared::Declared;
 use super::finding::quoted;
 use super::location::{require_bare, require_private};
 use super::reader::{Field, Key, Reader, Section, Table, section};
-use super::resolved::{self, SourceKind};
+use super::resolved::{self, Address, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List};
 use crate::credential::mint::{NameTemplate, TemplateError};
@@ -78,6 +78,9 @@ section! {
         certificate: SecretRef = [optional],
         /// Narrows every call to these scopes; `[]` is none, left out is all that the client has.
         authorized_scopes: List<String> = [optional],
+        /// Lets `PUT /credentials` on the admin listener, which must be loopback or a Unix socket then,
+        /// replace these credentials until the next start or reload.
+        credentials_update: bool = [default "false"],
     }
 }
 
@@ -274,7 +277,35 @@ impl Static {
             access_token: self.access_token.value?,
             certificate: self.certificate.optional()?,
             authorized_scopes: self.authorized_scopes.optional()?.map(List::into_values),
+            credentials_update: self.credentials_update.value?,
         })
+    }
+}
+
+/// Refuses to let other machines replace credentials.
+pub(super) fn refuse_open_updates(
+    reader: &mut Reader<'_>,
+    admin: &Address,
+    sources: &[Declared<resolved::Source>],
+) {
+    for declared in sources {
+        let updates = declared.meaning.as_ref().is_some_and(|source| {
+            matches!(
+                source.kind,
+                SourceKind::TaskclusterStatic {
+                    credentials_update: true,
+                    ..
+                }
+            )
+        });
+        if updates && !admin.is_local() {
+            let problem = format!(
+                "credentials_update would let whoever reaches server.admin ({admin}) replace its credentials"
+            );
+            let remedy =
+                "let server.admin be loopback or a Unix socket, or remove credentials_update";
+            reader.error(&declared.table, problem, remedy);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::keys::{self, TABLES};
 use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::{cache, issuer, limits, log, route, server, source, units};
+use super::{cache, issuer, limits, log, login, route, server, source, units};
 
 /// Reads everything. `None` only with errors in `reader`.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
@@ -31,11 +31,21 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         route::read(reader, table, known)
     });
 
+    let login = if document.contains_key("login") {
+        let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, known);
+        let login = single(reader, document, "login", resolve);
+        login::refuse_collisions(reader, &routes);
+        login.map(Some)
+    } else {
+        Some(None)
+    };
+
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "route", &routes);
     route::refuse_equal(reader, &routes);
-    if !document.contains_key("route") {
+    route::refuse_hidden_by_bewit(reader, &routes);
+    if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered 404";
         reader.error(
             &At::default(),
@@ -55,17 +65,23 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .iter()
             .map(|r| r.meaning.clone())
             .collect::<Option<_>>()?,
+        login: login?,
         limits: limits?,
         cache: cache?,
         log: log?,
     };
     warn_of_unused(reader, &issuers, |index| {
+        let login = config.login.as_ref();
         config.routes.iter().any(|r| r.issuers.contains(&index))
+            || login.is_some_and(|l| l.issuers.contains(&index))
     });
     warn_of_unused(reader, &sources, |index| {
+        let login = config.login.as_ref();
         config.routes.iter().any(|r| r.source == Some(index))
+            || login.is_some_and(|l| l.source == index)
     });
     warn_of_minting(reader, &config, &sources);
+    source::refuse_open_updates(reader, &config.server.admin, &sources);
     Some(config)
 }
 
@@ -103,7 +119,9 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             None if keys::owner(name).is_some() => {
                 format!("write it below {}", keys::owner(name).unwrap_or_default())
             }
-            None => "the tables are server, issuer, source, route, limits, cache and log".into(),
+            None => {
+                "the tables are server, issuer, source, route, login, limits, cache and log".into()
+            }
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);
     }
@@ -214,11 +232,13 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
             continue;
         };
         let uses = |route: &&Route| route.source == Some(index);
+        let login = config.login.iter().filter(|login| login.source == index);
         let issuers: HashSet<_> = config
             .routes
             .iter()
             .filter(uses)
             .flat_map(|r| &r.issuers)
+            .chain(login.flat_map(|login| &login.issuers))
             .collect();
         let claims = source::template_claims(client_name).unwrap_or_default();
         if issuers.len() > 1 && !claims.iter().any(|claim| claim == "iss") {

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 
 pub use super::local::SettingsError;
 use super::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest, local, scope};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, UnixMillis};
+use crate::hawk::Credentials;
 use crate::hawk::certificate::{CertificateError, MAX_LIFETIME, Mint, is_client_id};
 use crate::secret::SecretRef;
 use crate::token::Caller;
@@ -59,6 +60,48 @@ impl MintSource {
         Ok(Self { settings, clock })
     }
 
+    /// Credentials for `caller` that leave hawkgate whole, for the login endpoint. What
+    /// [`CredentialSource::fetch`] gives can only sign; these can be read, and whoever holds
+    /// them needs hawkgate no more until `expiry`.
+    ///
+    /// # Errors
+    /// When the caller cannot be named, the issuing client's key cannot be read, or no
+    /// header made with them would fit (taskcluster.md §3).
+    pub async fn issue(
+        &self,
+        caller: &Caller,
+        start: UnixMillis,
+        expiry: UnixMillis,
+    ) -> Result<Credentials, FetchError> {
+        let name = self.name(caller)?;
+        let credentials = self
+            .mint(&name, &self.settings.scopes, start, expiry)
+            .await?;
+        // Credentials that nobody can use are a fault of the settings, to be told here.
+        local::credential(&credentials)?;
+        Ok(credentials)
+    }
+
+    async fn mint(
+        &self,
+        name: &str,
+        scopes: &[String],
+        start: UnixMillis,
+        expiry: UnixMillis,
+    ) -> Result<Credentials, FetchError> {
+        let issuer_token = local::read(&self.settings.access_token).await?;
+        Mint {
+            issuer: &self.settings.client_id,
+            issuer_token: &issuer_token,
+            client_id: name,
+            scopes,
+            start,
+            expiry,
+        }
+        .sign()
+        .map_err(|error| minting_failed(&error))
+    }
+
     /// The caller's name upstream.
     fn name(&self, caller: &Caller) -> Result<String, FetchError> {
         let template = &self.settings.client_name;
@@ -93,22 +136,14 @@ impl CredentialSource for MintSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let name = self.name(&request.caller)?;
-        let issuer_token = local::read(&self.settings.access_token).await?;
         let lifetime = self.settings.lifetime;
         let ours = self.clock.now();
         let theirs = ours.offset_by(request.clock_offset);
         // Both ends count towards the 31 days.
         let backdated = BACKDATED.min(MAX_LIFETIME.saturating_sub(lifetime));
-        let credentials = Mint {
-            issuer: &self.settings.client_id,
-            issuer_token: &issuer_token,
-            client_id: &name,
-            scopes: &self.scopes(request),
-            start: theirs.minus(backdated),
-            expiry: theirs.plus(lifetime),
-        }
-        .sign()
-        .map_err(|error| minting_failed(&error))?;
+        let (start, expiry) = (theirs.minus(backdated), theirs.plus(lifetime));
+        let scopes = self.scopes(request);
+        let credentials = self.mint(&name, &scopes, start, expiry).await?;
         Ok(Issued {
             credential: local::credential(&credentials)?,
             expires_at: Some(ours.plus(lifetime)),

@@ -109,7 +109,9 @@ labels! {
         Forwarded = "forwarded",
         /// The same, after at least one replay.
         Healed = "healed",
-        /// hawkgate answered by itself.
+        /// hawkgate answered by itself, with what was asked for (`[login]`, `/bewit`).
+        Served = "served",
+        /// hawkgate refused.
         Rejected = "rejected",
         /// The upstream failed (unreachable, timed out, broke off).
         UpstreamFailed = "upstream_failed",

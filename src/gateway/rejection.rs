@@ -16,7 +16,9 @@ labels! {
         NoRoute = "no_route",
         /// The request is ambiguous or not well formed.
         BadRequest = "bad_request",
-        /// TRACE or CONNECT.
+        /// The listener's `allowed_networks` or `allowed_users` keep this peer out.
+        PeerNotAllowed = "peer_not_allowed",
+        /// TRACE or CONNECT, or one that an endpoint of hawkgate's own does not take.
         MethodRefused = "method_refused",
         /// The head is over `limits.header_bytes`.
         HeaderTooLarge = "header_too_large",
@@ -62,6 +64,12 @@ labels! {
         InsufficientScope = "insufficient_scope",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
+        /// `[login]`: no credentials for this token; what is wrong with it is only logged.
+        LoginRefused = "login_refused",
+        /// `[login]`: no issuer of this name.
+        LoginUnknownProvider = "login_unknown_provider",
+        /// `/bewit`: the URL is of no upstream that bewits are made for.
+        BewitRefused = "bewit_refused",
         /// The issuer's keys were never had.
         KeysUnavailable = "keys_unavailable",
         /// The workload token's file cannot be read.
@@ -141,6 +149,7 @@ impl Reason {
         match self {
             Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway takes this host, path and method."),
             Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
+            Self::PeerNotAllowed => row(403, "PeerNotAllowed", None, "This listener does not serve your address or user."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
             Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),
@@ -164,6 +173,9 @@ impl Reason {
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
             Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
+            Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
+            Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
+            Self::BewitRefused => row(403, "BewitRefused", None, "This gateway does not sign this URL."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
             Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),

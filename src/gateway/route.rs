@@ -59,6 +59,17 @@ pub struct UpstreamTimeouts {
     pub idle: Duration,
 }
 
+/// What taskcluster-proxy does and hawkgate does on demand (taskcluster.md §7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`.
+    pub shortcut: bool,
+    /// Whether `POST /bewit` signs this route's URLs.
+    pub bewit: bool,
+    /// Adds the informational headers to answers.
+    pub headers: bool,
+}
+
 /// One route.
 #[derive(Debug)]
 pub struct Route {
@@ -82,6 +93,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token that stands in when the caller sends none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// What of taskcluster-proxy it does.
+    pub compat: Compat,
 }
 
 impl Route {
@@ -105,6 +118,7 @@ impl Route {
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
+    makes_bewits: bool,
 }
 
 /// Why no route is found.
@@ -121,7 +135,10 @@ impl RouteTable {
     /// Orders `routes` for look-up: longer prefixes first, then those that name methods.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
-        let mut table = Self::default();
+        let mut table = Self {
+            makes_bewits: routes.iter().any(|route| route.compat.bewit),
+            ..Self::default()
+        };
         for route in routes {
             match &route.host {
                 Some(host) => table.by_host.entry(host.clone()).or_default().push(route),
@@ -160,6 +177,11 @@ impl RouteTable {
             .iter()
             .chain(&self.any_host)
             .find(|route| route.covers(path) && route.takes(method))
+    }
+
+    /// Whether any route's URLs are signed on demand.
+    pub fn makes_bewits(&self) -> bool {
+        self.makes_bewits
     }
 
     /// All of them, in no particular order.
@@ -226,6 +248,7 @@ pub(super) mod tests {
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
+            compat: Compat::default(),
         }
     }
 

@@ -92,6 +92,7 @@ fn stage(script: Script) -> Stage {
     Stage {
         gateway: Gateway {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
+            login: None,
             clock,
         },
         script,
@@ -340,6 +341,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
     route.workload_token = workload.map(|file| Arc::new(WorkloadToken::new(file.into())));
     Gateway {
         routes: RouteTable::new(vec![Arc::new(route)]),
+        login: None,
         clock,
     }
 }
@@ -427,4 +429,67 @@ async fn a_workload_token_stands_in_only_for_nothing_at_all() {
         let refused = admit_with(&gateway, values).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason, "{values:?}");
     }
+}
+
+#[tokio::test]
+async fn a_short_path_goes_where_its_long_form_goes() {
+    let clock = ManualClock::at(NOW);
+    let short = |name: &str, path: &str, shortcut: bool| {
+        let mut route = fixture::route(name, None, path, None);
+        route.compat.shortcut = shortcut;
+        Arc::new(route)
+    };
+    let gateway = Gateway {
+        routes: RouteTable::new(vec![
+            short("all", "/", true),
+            short("secrets", "/api/secrets/", false),
+            short("plain", "/plain/", false),
+        ]),
+        login: None,
+        clock,
+    };
+    for (target, name, sent) in [
+        ("/queue/v1/ping?x", "all", Some("/api/queue/v1/ping?x")),
+        ("/api/queue/v1/ping", "all", None),
+        ("/secrets/v1/x", "secrets", Some("/api/secrets/v1/x")),
+        ("/plain/v1/x", "plain", None),
+        ("/login/oauth/credentials", "all", None),
+    ] {
+        let head = Head {
+            method: &Method::GET,
+            host: "any",
+            target,
+            headers: &HeaderMap::new(),
+        };
+        let admission = gateway.admit(head).await.unwrap();
+        assert_eq!(admission.route.name.as_ref(), name, "{target}");
+        assert_eq!(admission.target(), sent);
+    }
+}
+
+#[tokio::test]
+async fn the_informational_headers_tell_no_secret() {
+    let mut stage = stage(Script::default());
+    assert!(stage.admitted().await.informational("/api/x").is_none());
+    let mut route = fixture::route("told", None, "/", None);
+    route.compat.headers = true;
+    route
+        .source
+        .clone_from(&stage.admitted().await.route.source);
+    stage.gateway.routes = RouteTable::new(vec![Arc::new(route)]);
+    let admission = stage.admitted().await;
+    let headers = admission.informational("/api/x?y").unwrap();
+    let value = |name: &str| {
+        let found = headers.iter().find(|(n, _)| *n == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    assert_eq!(
+        value("x-taskcluster-endpoint"),
+        Some("https://tc.example.com/api/x?y")
+    );
+    assert_eq!(value("x-taskcluster-proxy-version"), Some(crate::VERSION));
+    assert_eq!(value("x-taskcluster-proxy-perm-clientid"), Some("client-1"));
+    assert_eq!(value("x-taskcluster-proxy-temp-clientid"), None);
+    let bewit = admission.informational("/api/x?bewit=abc").unwrap();
+    assert!(bewit.iter().all(|(_, value)| !value.contains("abc")));
 }

@@ -53,12 +53,23 @@ fn level(level: Level) -> &'static str {
 
 struct Fields<'a, 'b>(&'a mut Line<'b>);
 
+/// The field's name where it is an identifier, as all are that anybody would write: then
+/// it needs no escaping.
+fn name(field: &Field) -> &'static str {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if field.name().bytes().all(plain) {
+        field.name()
+    } else {
+        "unprintable"
+    }
+}
+
 impl Visit for Fields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.0.message(&format_args!("{value:?}"));
         } else {
-            self.0.field(field.name(), &format_args!("{value:?}"));
+            self.0.field(name(field), &format_args!("{value:?}"));
         }
     }
 
@@ -66,24 +77,24 @@ impl Visit for Fields<'_, '_> {
         if field.name() == "message" {
             self.0.message(value);
         } else {
-            self.0.field(field.name(), value);
+            self.0.field(name(field), value);
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.field(field.name(), &value);
+        self.0.field(name(field), &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.field(field.name(), &value);
+        self.0.field(name(field), &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.field(field.name(), &value);
+        self.0.field(name(field), &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.field(field.name(), &value);
+        self.0.field(name(field), &value);
     }
 }
 
@@ -124,6 +135,15 @@ mod tests {
             "message": "keys\nkept", "issuer": "auth0", "keys": 3, "stale": true, "cause": "a\nb",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_hostile_field_name_breaks_no_object() {
+        let text = logged(LogFormat::Json, "info", || {
+            tracing::info!("a\"b\n" = 1, "said");
+        });
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(line["unprintable"], 1);
     }
 
     #[test]

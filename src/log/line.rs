@@ -4,7 +4,6 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::clock::UnixMillis;
 use crate::config::LogFormat;
@@ -14,17 +13,25 @@ pub(super) const MAX_LINE: usize = 16 * 1024;
 
 /// A line in the making.
 pub(super) enum Line<'a> {
-    Json(serde_json::ser::Compound<'a, &'a mut Vec<u8>, serde_json::ser::CompactFormatter>),
+    /// An object, its last brace missing; at least one field is there.
+    Json(&'a mut Vec<u8>),
     Text(&'a mut Vec<u8>),
 }
 
 impl Line<'_> {
-    /// Adds a field. Values of events cannot fail to serialise; if one did, the field
-    /// would be missing.
+    /// Adds a field whose name is an identifier. Values of events cannot fail to serialise;
+    /// if one did, it would be null.
     pub(super) fn field<T: Serialize + fmt::Display + ?Sized>(&mut self, name: &str, value: &T) {
         match self {
-            Self::Json(map) => {
-                let _ = map.serialize_entry(name, value);
+            Self::Json(out) => {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":");
+                let begin = out.len();
+                if serde_json::to_writer(&mut **out, value).is_err() {
+                    out.truncate(begin);
+                    out.extend_from_slice(b"null");
+                }
             }
             Self::Text(out) => {
                 let text = value.to_string();
@@ -99,17 +106,12 @@ fn write_line(
     let time = now.to_rfc3339();
     match format {
         LogFormat::Json => {
-            let mut json = serde_json::Serializer::new(&mut *out);
-            if let Ok(map) = json.serialize_map(None) {
-                let mut line = Line::Json(map);
-                line.field("time", &time);
-                line.field("level", level);
-                line.field("target", target);
-                fill(&mut line);
-                if let Line::Json(map) = line {
-                    let _ = map.end();
-                }
-            }
+            // Neither time nor level needs escaping.
+            let _ = write!(out, r#"{{"time":"{time}","level":"{level}""#);
+            let mut line = Line::Json(out);
+            line.field("target", target);
+            fill(&mut line);
+            out.push(b'}');
         }
         LogFormat::Text => {
             let _ = write!(out, "{time} {level:5} {target}:");

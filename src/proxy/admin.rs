@@ -1,7 +1,10 @@
-//! The operators' listener: is it alive, started, ready; and its metrics.
+//! The operators' listener: is it alive, started, ready; its metrics; and, where the
+//! configuration opens it, `PUT /credentials`.
 //!
 //! Served like callers' connections, head checks and deadlines included, but with a limit
 //! of its own, so that probes get through when callers have taken every connection.
+
+mod put;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +19,7 @@ use pingora::server::ShutdownWatch;
 
 use super::listener::BindError;
 use super::server::Bound;
-use crate::config::{Address, Limits, Listener};
+use crate::config::{Address, Limits, Listener, ListenerAccess};
 
 /// Open connections.
 const CONNECTIONS: usize = 64;
@@ -37,6 +40,23 @@ pub trait AdminPages: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// Whether starting is over, or what is missing, one per line. No secrets.
     fn started(&self) -> Result<(), String>;
+    /// New credentials for the source called `source`, or for the only one that takes any.
+    /// None does, unless this says otherwise.
+    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> CredentialsPut {
+        CredentialsPut::NoSource
+    }
+}
+
+/// What became of new credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsPut {
+    /// They are in use.
+    Taken,
+    /// They are no good; the text says why, without anything of them.
+    Refused(String),
+    /// No source of this name takes any, or none is named and it is not clear which is
+    /// meant.
+    NoSource,
 }
 
 /// The application behind the admin listener.
@@ -54,6 +74,7 @@ pub async fn bind(address: &Address) -> Result<Bound, BindError> {
         mode: 0o600,
         tls: None,
         h2c: false,
+        access: ListenerAccess::default(),
     };
     let limits = Limits {
         header_bytes: HEADER_BYTES,
@@ -73,6 +94,8 @@ struct Page {
     status: StatusCode,
     content_type: String,
     text: String,
+    /// For 405.
+    allow: &'static str,
 }
 
 impl Page {
@@ -81,6 +104,7 @@ impl Page {
             status,
             content_type: "text/plain; charset=utf-8".to_owned(),
             text: text.into(),
+            allow: "GET, HEAD",
         }
     }
 
@@ -113,6 +137,7 @@ impl<P: AdminPages> Admin<P> {
                     status: StatusCode::OK,
                     content_type,
                     text,
+                    allow: "GET, HEAD",
                 }
             }
             "/healthz" => Page::of(Ok(())),
@@ -124,14 +149,18 @@ impl<P: AdminPages> Admin<P> {
 
     async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
         let head = session.req_header();
-        let page = self.page(&head.method, head.uri.path());
-        let with_body = head.method != Method::HEAD;
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let page = match put::source_in(&path) {
+            Some(source) => self.put(session, &method, source).await,
+            None => self.page(&method, &path),
+        };
+        let with_body = method != Method::HEAD;
         let mut header = ResponseHeader::build(page.status, Some(5))?;
         header.insert_header("content-type", page.content_type)?;
         header.insert_header("content-length", page.text.len())?;
         header.insert_header("cache-control", "no-store")?;
         if page.status == StatusCode::METHOD_NOT_ALLOWED {
-            header.insert_header("allow", "GET, HEAD")?;
+            header.insert_header("allow", page.allow)?;
         }
         session.write_response_header(Box::new(header)).await?;
         if with_body {
@@ -164,103 +193,4 @@ impl<P: AdminPages> HttpServerApp for Admin<P> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
-    use crate::proxy::server::{Serving, Workers};
-
-    #[derive(Default)]
-    struct Pages {
-        unready: Mutex<Option<String>>,
-    }
-
-    impl AdminPages for Pages {
-        fn metrics(&self) -> (String, String) {
-            ("text/plain; version=0.0.4".into(), "a 1\n".into())
-        }
-        fn ready(&self) -> Result<(), String> {
-            self.unready.lock().unwrap().clone().map_or(Ok(()), Err)
-        }
-        fn started(&self) -> Result<(), String> {
-            Err("issuer a: no keys yet\nissuer b: no keys yet".into())
-        }
-    }
-
-    async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, Serving) {
-        let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-        let bound = bind(&any).await.unwrap();
-        let Address::Tcp(address) = bound.addresses()[0] else {
-            panic!("not TCP")
-        };
-        let clock = ManualClock::at(UnixMillis::from_secs(0));
-        let app = Admin::new(pages);
-        let serving = bound.serve(app, clock, Arc::new(|_| {}), Workers::Ambient);
-        (address, serving)
-    }
-
-    /// The answers to `requests`, pipelined, the last of which closes.
-    async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let (last, kept) = requests.split_last().unwrap();
-        let mut bytes = String::new();
-        for line in kept {
-            bytes.push_str(line);
-            bytes.push_str(" HTTP/1.1\r\nHost: a\r\n\r\n");
-        }
-        bytes.push_str(last);
-        bytes.push_str(" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        stream.write_all(bytes.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
-    }
-
-    #[tokio::test]
-    async fn each_page_says_what_it_is_for() {
-        let pages = Arc::new(Pages::default());
-        let (address, _serving) = start(pages.clone()).await;
-        for (request, status, rest) in [
-            ("GET /healthz", 200, "\r\n\r\nok\n"),
-            ("GET /readyz", 200, "\r\n\r\nok\n"),
-            (
-                "GET /startupz",
-                503,
-                "\r\n\r\nissuer a: no keys yet\nissuer b: no keys yet\n",
-            ),
-            ("GET /metrics", 200, "\r\n\r\na 1\n"),
-            ("GET /metrics?x=y", 200, "\r\n\r\na 1\n"),
-            ("HEAD /healthz", 200, "\r\n\r\n"),
-            ("POST /healthz", 405, "\r\n\r\nGET and HEAD only\n"),
-            ("GET /", 404, "\r\n\r\nnot found\n"),
-            ("GET /metrics/", 404, "\r\n\r\nnot found\n"),
-            ("POST /x", 404, "\r\n\r\nnot found\n"),
-            ("GET /../metrics", 400, "}"),
-            ("TRACE /metrics", 405, "}"),
-        ] {
-            let text = ask(address, &[request]).await;
-            assert!(
-                text.starts_with(&format!("HTTP/1.1 {status} ")),
-                "{request}: {text}"
-            );
-            assert!(text.ends_with(rest), "{request}: {text}");
-        }
-        *pages.unready.lock().unwrap() = Some("draining".into());
-        let text = ask(address, &["GET /readyz"]).await;
-        assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\ndraining\n"));
-        let metrics = ask(address, &["GET /metrics"]).await.to_ascii_lowercase();
-        assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"));
-    }
-
-    #[tokio::test]
-    async fn connections_are_kept() {
-        let (address, _serving) = start(Arc::default()).await;
-        let text = ask(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
-        assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
-        assert!(text.ends_with("a 1\n"));
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use zeroize::Zeroizing;
 
 use super::translate::X_REQUEST_ID;
 use crate::clock::UnixMillis;
@@ -63,23 +64,55 @@ pub(super) async fn refuse(
     } else {
         session.set_keepalive(None);
     }
-    write(session, &method, rejection.answer(&method, now), request_id).await
+    let Answer {
+        status,
+        headers,
+        body,
+    } = rejection.answer(&method, now);
+    write(session, status, headers, Bytes::from(body), request_id).await
+}
+
+/// Sends an answer that is no refusal, or more than one. The content is wiped once it is
+/// sent.
+pub(super) async fn serve(
+    session: &mut Session,
+    status: StatusCode,
+    headers: Vec<(&'static str, String)>,
+    body: Zeroizing<Vec<u8>>,
+    request_id: &str,
+) -> Result<()> {
+    if drainable(session) {
+        session.set_close_on_response_before_downstream_finish(false);
+    } else {
+        session.set_keepalive(None);
+    }
+    write(
+        session,
+        status,
+        headers,
+        Bytes::from_owner(body),
+        request_id,
+    )
+    .await
 }
 
 async fn write(
     session: &mut Session,
-    method: &Method,
-    answer: Answer,
+    status: StatusCode,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
     request_id: &str,
 ) -> Result<()> {
-    let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 4))?;
-    for (name, value) in answer.headers {
+    let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
+    for (name, value) in headers {
         head.insert_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;
-    let body = Bytes::from(answer.body);
-    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-    let bodiless = *method == Method::HEAD;
+    let nothing = status == StatusCode::NO_CONTENT;
+    if !nothing {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    }
+    let bodiless = nothing || session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(head), bodiless)
         .await?;

@@ -13,7 +13,7 @@ use crate::gateway::outcome::{
     Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Admission, Gateway, Refused};
+use crate::gateway::{Admission, Facts, Gateway, Refused};
 
 /// One request's state. Dropping it releases everything that the request held.
 pub struct Context {
@@ -23,7 +23,9 @@ pub struct Context {
     pub(super) admission: Option<Admission>,
     /// How far a refused request had come.
     pub(super) refused: Option<Box<Refused>>,
-    /// What hawkgate answers, or answered, by itself.
+    /// Present once hawkgate answers a request for an endpoint of its own.
+    pub(super) own: Option<Facts>,
+    /// With which refusal hawkgate answers, or answered, by itself.
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.
     pub(super) replay: Option<Replay>,
@@ -78,6 +80,7 @@ impl Context {
             request_id: String::new(),
             admission: None,
             refused: None,
+            own: None,
             rejection: None,
             replay: None,
             attempts: Attempts::default(),
@@ -110,6 +113,7 @@ impl Context {
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
         let refused = self.refused.as_ref();
+        let own = self.own.as_ref();
         let route = admission
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
@@ -120,17 +124,24 @@ impl Context {
             path,
             version: head.version,
             peer: PeerInfo::of(session).ip,
-            route: route.map(|r| Arc::clone(&r.name)),
+            route: route
+                .map(|r| &r.name)
+                .or(own.and_then(|o| o.route.as_ref()))
+                .cloned(),
             issuer: admission
                 .and_then(|a| a.caller.issuer())
                 .or(refused.and_then(|r| r.issuer.as_ref()))
+                .or(own.and_then(|o| o.issuer.as_ref()))
                 .cloned(),
             verification: admission
                 .and_then(|a| a.verification)
-                .or(refused.and_then(|r| r.verification)),
+                .or(refused.and_then(|r| r.verification))
+                .or(own.and_then(|o| o.verification)),
             source: route
                 .and_then(|r| r.source.as_ref())
-                .map(|s| Arc::clone(s.name())),
+                .map(|s| s.name())
+                .or(own.and_then(|o| o.source.as_ref()))
+                .cloned(),
             lookup: admission
                 .and_then(|a| a.lookup)
                 .or(refused.and_then(|r| r.lookup)),
@@ -163,6 +174,7 @@ impl Context {
             )
             | (Some(false), None) => Ending::UpstreamFailed,
             (_, Some(_)) => Ending::Rejected,
+            (None, None) if self.own.is_some() => Ending::Served,
             (None, None) => {
                 let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
                 if self.unauthorized.iter().any(replayed) {

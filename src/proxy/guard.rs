@@ -187,10 +187,9 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), R
         return Err(bad("malformed header name"));
     }
     let value = value.get(1..).unwrap_or_default();
-    if value
-        .iter()
-        .any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f)
-    {
+    let control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
+    // To the end, found or not: that way the compiler looks at many bytes at once.
+    if value.iter().fold(false, |found, b| found | control(*b)) {
         return Err(bad("control character in a header value"));
     }
     fields.see(name, value.trim_ascii())

@@ -3,6 +3,8 @@
 
 mod admit;
 mod forward;
+mod informational;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod unauthorized;
@@ -31,8 +33,9 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::Gateway;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::{Gateway, Served};
+use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -49,16 +52,17 @@ pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     })
 }
 
-/// What pingora calls at each phase of a request.
+/// What pingora calls at each phase of a request. Clones share everything.
+#[derive(Clone)]
 pub struct Hooks {
     gateway: Arc<ArcSwap<Gateway>>,
     limits: Arc<ArcSwap<Limits>>,
     budget: Arc<Budget>,
     clock: SharedClock,
     recorder: Recorder,
-    peers: Peers,
+    peers: Arc<Peers>,
     in_flight: Arc<AtomicU64>,
-    serial: AtomicU64,
+    serial: Arc<AtomicU64>,
     serial_start: u64,
 }
 
@@ -79,9 +83,9 @@ impl Hooks {
             budget,
             clock,
             recorder,
-            peers: Peers::default(),
+            peers: Arc::default(),
             in_flight: Arc::default(),
-            serial: AtomicU64::new(0),
+            serial: Arc::default(),
             serial_start,
         }
     }
@@ -102,6 +106,20 @@ impl Hooks {
         let now = self.clock.now();
         answer::refuse(session, &rejection, now, &context.request_id, true).await?;
         context.rejection = Some(rejection);
+        Ok(true)
+    }
+
+    /// Sends an answer of hawkgate's own.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        served: Served,
+    ) -> Result<bool> {
+        context.own = Some(served.facts);
+        context.rejection = served.rejection;
+        let (status, headers, body) = (served.status, served.headers, served.body);
+        answer::serve(session, status, headers, body, &context.request_id).await?;
         Ok(true)
     }
 }
@@ -125,7 +143,8 @@ impl ProxyHttp for Hooks {
         let admitted = self.admit(session, context).await;
         context.times.admitted = Some(self.clock.steady());
         match admitted {
-            Ok(()) => Ok(false),
+            Ok(Admitted::Forward) => Ok(false),
+            Ok(Admitted::Answer(served)) => self.answer(session, context, served).await,
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
     }
@@ -187,7 +206,7 @@ impl ProxyHttp for Hooks {
             replay.spend();
         }
         translate::response(head);
-        Ok(())
+        informational::add(session, head, context)
     }
 
     fn upstream_response_trailer_filter(

@@ -1,5 +1,6 @@
 //! Sockets to listen at: bound once, before anything is served.
 
+mod access;
 mod tls;
 mod unix;
 
@@ -15,6 +16,7 @@ use pingora::protocols::{GetSocketDigest, SocketDigest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{Address, Listener};
+pub(super) use access::Access;
 pub use tls::Tls;
 use unix::SocketFile;
 
@@ -49,6 +51,8 @@ pub(super) struct Endpoint {
     socket: Socket,
     pub(super) address: Address,
     pub(super) protocol: Protocol,
+    /// None where anybody may connect.
+    pub(super) access: Option<Arc<Access>>,
 }
 
 /// What is spoken on a listener's connections.
@@ -85,6 +89,11 @@ impl Endpoint {
             None if listener.h2c => Protocol::H2c,
             None => Protocol::Plain,
         };
+        let unusable = |cause| BindError::Listen {
+            address: shown(&listener.address),
+            cause,
+        };
+        let access = Access::new(&listener.access).map_err(unusable)?;
         let bound = match &listener.address {
             Address::Tcp(address) => bind_tcp(*address),
             Address::Unix(path) => unix::bind(path, listener.mode)
@@ -97,14 +106,12 @@ impl Endpoint {
                     (socket, Address::Unix(path.clone()))
                 }),
         };
-        let (socket, address) = bound.map_err(|cause| BindError::Listen {
-            address: shown(&listener.address),
-            cause,
-        })?;
+        let (socket, address) = bound.map_err(unusable)?;
         Ok(Self {
             socket,
             address,
             protocol,
+            access: access.map(Arc::new),
         })
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::guard::HeadLimits;
-use super::listener::{BindError, Endpoint, Incoming, Protocol, Tls};
+use super::listener::{Access, BindError, Endpoint, Incoming, Protocol, Tls};
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
 use crate::gateway::outcome::Outcome;
@@ -66,7 +66,7 @@ pub struct Bound {
 
 /// What the connections of one [`Bound`] share.
 struct Shared<A> {
-    app: Arc<A>,
+    apps: Vec<Arc<A>>,
     bounds: Bounds,
     clock: SharedClock,
     recorder: Recorder,
@@ -133,11 +133,12 @@ impl Bound {
         self.endpoints.iter().filter_map(tls).collect()
     }
 
-    /// Serves every listener with `app`. Must be called in a runtime, which keeps
-    /// accepting even if `workers` serve elsewhere.
+    /// Serves every listener with `apps`, which the workers share out: each connection
+    /// stays with one. Must be called in a runtime, which keeps accepting even if
+    /// `workers` serve elsewhere.
     pub fn serve<A>(
         self,
-        app: Arc<A>,
+        apps: Vec<Arc<A>>,
         clock: SharedClock,
         recorder: Recorder,
         workers: Workers,
@@ -147,7 +148,7 @@ impl Bound {
     {
         let control = Control::new();
         let shared = Arc::new(Shared {
-            app: app.clone(),
+            apps: apps.clone(),
             bounds: self.bounds,
             clock,
             recorder,
@@ -168,7 +169,9 @@ impl Bound {
         tokio::spawn(async move {
             closing.closing().await;
             // So that pingora's sessions know: is_process_shutting_down().
-            app.http_cleanup().await;
+            for app in apps {
+                app.http_cleanup().await;
+            }
         });
         Serving::new(control)
     }
@@ -186,13 +189,13 @@ where
             accepted = endpoint.accept() => accepted,
         };
         match accepted {
-            Ok(incoming) => dispatch(&shared, &endpoint.protocol, incoming),
+            Ok(incoming) => dispatch(&shared, &endpoint, incoming),
             Err(e) => pause_after(&e).await,
         }
     }
     // Who is in the queue already was promised an answer by the system.
     while let Some(Ok(incoming)) = endpoint.accept().now_or_never() {
-        dispatch(&shared, &endpoint.protocol, incoming);
+        dispatch(&shared, &endpoint, incoming);
     }
 }
 
@@ -207,38 +210,66 @@ async fn pause_after(error: &io::Error) {
 }
 
 /// Starts serving a connection, or turns it away.
-fn dispatch<A>(shared: &Arc<Shared<A>>, protocol: &Protocol, incoming: Incoming)
+fn dispatch<A>(shared: &Arc<Shared<A>>, endpoint: &Endpoint, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let protocol = &endpoint.protocol;
     let guard = shared.control.enter();
+    let id = guard.id();
     let task = shared.clone();
-    if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let protocol = protocol.clone();
-        shared.workers.spawn(incoming, |incoming| async move {
-            let _held = (guard, permit);
-            tokio::select! {
-                biased;
-                () = task.control.aborted() => {}
-                () = converse(&task, &protocol, incoming) => {}
-            }
-        });
+    let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
+        let (protocol, access) = (protocol.clone(), endpoint.access.clone());
+        shared
+            .workers
+            .spawn(incoming, move |incoming, worker| async move {
+                let _held = (guard, permit);
+                if let Some(app) = task.app(worker) {
+                    admitted(&task, app, &protocol, access.as_deref(), incoming).await;
+                }
+            })
     } else if matches!(protocol, Protocol::Plain)
         && let Ok(permit) = shared.turned_away.clone().try_acquire_owned()
     {
-        shared.workers.spawn(incoming, |incoming| async move {
+        shared.workers.spawn(incoming, |incoming, _| async move {
             let _held = (guard, permit);
-            tokio::select! {
-                biased;
-                () = task.control.aborted() => {}
-                () = refuse::turn_away(&task, incoming) => {}
-            }
-        });
+            refuse::turn_away(&task, incoming).await;
+        })
+    } else {
+        None
+    };
+    if let Some(started) = started {
+        shared.control.breakable(id, started);
     }
 }
 
+impl<A> Shared<A> {
+    fn app(&self, worker: usize) -> Option<&Arc<A>> {
+        self.apps.get(worker % self.apps.len().max(1))
+    }
+}
+
+/// Serves a connection if its peer may connect.
+async fn admitted<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    protocol: &Protocol,
+    access: Option<&Access>,
+    incoming: Incoming,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    if let Some(access) = access
+        && let Err(cause) = Box::pin(access.admit(&incoming)).await
+    {
+        let plain = matches!(protocol, Protocol::Plain);
+        return Box::pin(refuse::keep_out(shared, incoming, cause, plain)).await;
+    }
+    converse(shared, app, protocol, incoming).await;
+}
+
 /// A connection's whole life.
-async fn converse<A>(shared: &Shared<A>, protocol: &Protocol, incoming: Incoming)
+async fn converse<A>(shared: &Shared<A>, app: &Arc<A>, protocol: &Protocol, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -248,15 +279,15 @@ where
     };
     // The rarer futures are large: boxed, so that a plain connection's task stays small.
     match protocol {
-        Protocol::Plain => http1::serve(shared, Box::new(stream), peer).await,
-        Protocol::H2c => Box::pin(http2(shared, Box::new(stream))).await,
+        Protocol::Plain => http1::serve(shared, app, Box::new(stream), peer).await,
+        Protocol::H2c => Box::pin(http2(shared, app, Box::new(stream))).await,
         Protocol::Tls(tls) => {
             let limit = shared.bounds.header_timeout;
             match Box::pin(secured(tls, stream, limit)).await {
                 Some(stream) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
-                    Box::pin(http2(shared, stream)).await;
+                    Box::pin(http2(shared, app, stream)).await;
                 }
-                Some(stream) => http1::serve(shared, stream, peer).await,
+                Some(stream) => http1::serve(shared, app, stream, peer).await,
                 None => {}
             }
         }
@@ -274,14 +305,12 @@ async fn secured(tls: &Tls, stream: L4Stream, limit: Duration) -> Option<Stream>
 }
 
 /// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].
-async fn http2<A>(shared: &Shared<A>, stream: Stream)
+async fn http2<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let bounds = &shared.bounds;
     let connection = Connection::http2(stream, bounds.stall, bounds.header_timeout);
-    shared
-        .app
-        .process_new(Box::new(connection), &shared.control.watch())
+    app.process_new(Box::new(connection), &shared.control.watch())
         .await;
 }

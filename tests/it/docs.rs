@@ -1,6 +1,7 @@
 //! The README tells the truth about the closed sets that users build on.
 
 use hawkgate::clock::UnixMillis;
+use hawkgate::config::{self, ParseOptions};
 use hawkgate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction};
 use hawkgate::gateway::rejection::Reason;
 use hawkgate::metrics::{Metrics, Names, Watched};
@@ -28,6 +29,77 @@ fn every_reason_is_in_the_readme_with_its_status() {
         Reason::ALL.len(),
         "README has a reason too many"
     );
+}
+
+/// The fenced blocks of `text` whose info string is exactly `toml`, with their lines.
+fn toml_blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String, bool)> = None;
+    for (index, line) in text.lines().enumerate() {
+        open = match (open, line.strip_prefix("```")) {
+            (None, Some(info)) => Some((index + 1, String::new(), info == "toml")),
+            (None, None) => None,
+            (Some((start, block, wanted)), Some(_)) => {
+                if wanted {
+                    blocks.push((start, block));
+                }
+                None
+            }
+            (Some((start, block, wanted)), None) => {
+                Some((start, format!("{block}{line}\n"), wanted))
+            }
+        };
+    }
+    assert!(open.is_none(), "a block is never closed");
+    blocks
+}
+
+/// Every page that users read.
+fn pages() -> Vec<(String, String)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap();
+    let paths = docs.map(|entry| entry.unwrap().path());
+    paths
+        .chain([root.join("README.md")])
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            (path.display().to_string(), text)
+        })
+        .collect()
+}
+
+#[test]
+fn every_configuration_in_the_docs_is_valid() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for (line, block) in toml_blocks(&text) {
+            let options = ParseOptions {
+                read_secrets: false,
+                base_dir: "/etc/hawkgate".into(),
+            };
+            if let Err(errors) = config::parse(&block, "block", &options) {
+                panic!("{page}, the block on line {line}:\n{errors}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen}");
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    for (page, text) in pages() {
+        let folder = std::path::Path::new(&page).parent().unwrap();
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap();
+            let file = target.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            assert!(folder.join(file).exists(), "{page} links to {target}");
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,12 @@ const WALLS: &[(&str, &[&str])] = &[
 /// Plain data that the configuration fills in directly, and the pure rules for names,
 /// templates, scopes and lifetimes that it checks: leaves, wherever they stand.
 const LEAVES: &[&str] = &[
+    "gateway::route::Compat",
     "gateway::route::UpstreamTimeouts",
+    "gateway::bewit::PATH",
+    "gateway::login::ANY_ORIGIN",
+    "gateway::login::LABEL",
+    "gateway::login::PREFIXES",
     "credential::CacheLimits",
     "credential::mint::NameTemplate",
     "credential::mint::TemplateError",

@@ -283,3 +283,34 @@ fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
         accepted(&text);
     }
 }
+
+#[test]
+fn login_alone_is_a_whole_configuration() {
+    let text = "[[issuer]]\nname = \"idp\"\nurl = \"https://idp.example.com\"\naudiences = [\"a\"]\n\
+                [[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\nclient_id = \"i\"\n\
+                access_token = { env = \"T\" }\nclient_name = \"sso/{sub}\"\nscopes = [\"a\"]\n\
+                [login]\nsource = \"m\"\nissuers = [\"idp\"]";
+    let (config, warnings) = accepted(text);
+    assert_eq!(warnings, []);
+    let login = config.login.unwrap();
+    assert_eq!((login.source, login.issuers.as_slice()), (0, &[0][..]));
+    assert_eq!(login.require_scopes, ["taskcluster-credentials"]);
+    assert_eq!(login.lifetime, Duration::from_mins(15));
+    assert!(login.allowed_origins.is_empty() && config.routes.is_empty());
+    assert!(accepted(MINIMAL).0.login.is_none(), "off by default");
+}
+
+#[test]
+fn listeners_may_name_who_may_connect() {
+    let text = format!(
+        "{MINIMAL}[server]\nlisten = [{{ address = \"127.0.0.1:1\", allowed_users = [\"builder\", \"0\"], \
+         allowed_networks = [\"127.0.0.0/8\", \"fd00::/8\"] }}]"
+    );
+    let (config, _) = accepted(&text);
+    let access = &config.server.listen[0].access;
+    assert_eq!(access.users.as_ref().unwrap(), &["builder", "0"]);
+    let networks = access.networks.as_ref().unwrap();
+    assert!(networks[0].contains(&std::net::IpAddr::from([127, 1, 2, 3])));
+    let open = accepted(MINIMAL).0.server.listen[0].access.clone();
+    assert!(open.users.is_none() && open.networks.is_none());
+}

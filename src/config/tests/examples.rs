@@ -85,6 +85,8 @@ fn the_reference_names_every_key() {
         "cert",
         "key",
         "client_ca",
+        "allowed_users",
+        "allowed_networks",
     ] {
         assert!(text.contains(nested), "reference.toml lacks {nested}");
     }

@@ -163,3 +163,140 @@ async fn nothing_printed_holds_a_secret() {
     let printed = format!("{source:?} {issued:?}");
     assert!(!printed.contains("fixed key"), "{printed}");
 }
+
+const CERTIFICATE: &str = r#"{"version":1,"scopes":["a"],"expiry":5000}"#;
+
+fn body(changes: &Value) -> Vec<u8> {
+    let mut body = json!({"clientId": "task/1", "accessToken": "put key"});
+    for (name, value) in changes.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body.to_string().into_bytes()
+}
+
+fn client_of(issued: &Issued) -> &str {
+    match &issued.credential {
+        Credential::Taskcluster { client_id, .. } => client_id,
+        Credential::Bearer(_) => panic!("a Taskcluster credential"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_replaces_what_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = FixedSource::new(settings(&dir)).unwrap();
+    let key = crate::credential::IdentityKey::random().unwrap();
+    let identity = || {
+        let mut hasher = key.hasher();
+        source.identity(&swap(None), &mut hasher).unwrap();
+        hasher.finish()
+    };
+    let before = identity();
+    assert_eq!(
+        client_of(&source.fetch(&swap(None)).await.unwrap()),
+        "project/app"
+    );
+    let name = source.update(&body(&json!({"certificate": CERTIFICATE})));
+    assert_eq!(name.as_deref(), Ok("task/1"));
+    let issued = source.fetch(&swap(None)).await.unwrap();
+    assert_eq!(client_of(&issued), "task/1");
+    assert_eq!(issued.expires_at, Some(UnixMillis(5000)));
+    assert_ne!(identity(), before, "the cache has nothing of before");
+    // Permanent ones, as Go clients write them.
+    for permanent in [
+        json!({"certificate": ""}),
+        json!({"certificate": null}),
+        json!({}),
+    ] {
+        source.update(&body(&permanent)).unwrap();
+        let issued = source.fetch(&swap(None)).await.unwrap();
+        assert_eq!(issued.expires_at, None);
+    }
+    assert!(!format!("{source:?}").contains("put key"));
+}
+
+#[tokio::test]
+async fn the_configured_scopes_go_on_to_narrow() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = FixedSettings {
+        authorized_scopes: Some(vec!["only:this".into()]),
+        ..settings(&dir)
+    };
+    let source = FixedSource::new(settings).unwrap();
+    source.update(&body(&json!({}))).unwrap();
+    let issued = source.fetch(&swap(None)).await.unwrap();
+    let Credential::Taskcluster { signer, .. } = &issued.credential else {
+        panic!("a Taskcluster credential");
+    };
+    let narrowed = signer.grant().authorized_scopes;
+    assert_eq!(narrowed, Some(vec!["only:this".to_owned()]));
+}
+
+#[tokio::test]
+async fn bad_credentials_are_refused_and_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = FixedSource::new(settings(&dir)).unwrap();
+    let scopes: Vec<String> = (0..200)
+        .map(|n| format!("queue:create-task:x/{n}"))
+        .collect();
+    let huge = json!({"version": 1, "scopes": scopes}).to_string();
+    for (text, expected) in [
+        (b"".to_vec(), UpdateError::Json),
+        (b"{}".to_vec(), UpdateError::Json),
+        (b"[]".to_vec(), UpdateError::Json),
+        (b"null".to_vec(), UpdateError::Json),
+        (b"\xff".to_vec(), UpdateError::Json),
+        (b"{\"clientId\":\"a\"}".to_vec(), UpdateError::Json),
+        (body(&json!({"accessToken": 1})), UpdateError::Json),
+        (body(&json!({"accessToken": null})), UpdateError::Json),
+        (
+            body(&json!({"certificate": {"version": 1}})),
+            UpdateError::Json,
+        ),
+        (body(&json!({"authorizedScopes": []})), UpdateError::Json),
+        (
+            b"{\"clientId\":\"a\",\"clientId\":\"b\",\"accessToken\":\"c\"}".to_vec(),
+            UpdateError::Json,
+        ),
+        (
+            [body(&json!({})), b"x".to_vec()].concat(),
+            UpdateError::Json,
+        ),
+        (body(&json!({"clientId": ""})), UpdateError::ClientId),
+        (body(&json!({"clientId": "a b"})), UpdateError::ClientId),
+        (
+            body(&json!({"clientId": "a\"\r\nX: y"})),
+            UpdateError::ClientId,
+        ),
+        (body(&json!({"accessToken": ""})), UpdateError::NoKey),
+        (
+            body(&json!({"certificate": "not json"})),
+            UpdateError::Certificate(crate::hawk::certificate::CertificateError::NotAnObject),
+        ),
+        (vec![b' '; MAX_UPDATE_BYTES + 1], UpdateError::TooLarge),
+    ] {
+        assert_eq!(source.update(&text), Err(expected), "{}", text.len());
+    }
+    let refused = source.update(&body(&json!({"certificate": huge})));
+    assert!(matches!(refused, Err(UpdateError::Unusable(_))));
+    assert_eq!(source.put.load().count, 0);
+    assert_eq!(
+        client_of(&source.fetch(&swap(None)).await.unwrap()),
+        "project/app"
+    );
+}
+
+#[test]
+fn no_refusal_repeats_what_was_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = FixedSource::new(settings(&dir)).unwrap();
+    for text in [
+        body(&json!({"accessToken": ["hunter2"]})),
+        body(&json!({"hunter2": 1})),
+        body(&json!({"clientId": "hunter2 "})),
+        body(&json!({"certificate": "hunter2"})),
+    ] {
+        let said = source.update(&text).unwrap_err();
+        assert!(!format!("{said} {said:?}").contains("hunter2"));
+    }
+}

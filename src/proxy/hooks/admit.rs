@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Admission, Head, Refused};
+use crate::gateway::{Admission, Head, Refused, Served};
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{guard, translate};
@@ -20,13 +20,21 @@ use crate::proxy::{guard, translate};
 /// connection is given up.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// What becomes of a request that is not refused.
+pub(super) enum Admitted {
+    /// It goes upstream.
+    Forward,
+    /// This is the answer.
+    Answer(Served),
+}
+
 impl Hooks {
-    /// Admits the request, and from then on keeps its body for a replay.
+    /// Admits the request, and from then on keeps its body for a replay; or answers it.
     pub(super) async fn admit(
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
         let (limits, checked) = {
             let limits = self.limits.load();
@@ -35,6 +43,9 @@ impl Hooks {
         };
         prepare(session, &limits);
         checked?;
+        if let Some(served) = self.serve_own(session, context).await? {
+            return Ok(Admitted::Answer(served));
+        }
         match decide(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
             Err(mut refused) => {
@@ -47,7 +58,8 @@ impl Hooks {
         session
             .req_header_mut()
             .remove_header(&header::AUTHORIZATION);
-        self.keep_body(session, context, limits)
+        self.keep_body(session, context, limits)?;
+        Ok(Admitted::Forward)
     }
 
     fn keep_body(
@@ -119,7 +131,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
 }
 
 /// `Host`, or `:authority` where there is none.
-fn host(head: &RequestHeader) -> Option<&str> {
+pub(super) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => head.headers.get(header::HOST)?.to_str().ok(),

@@ -69,6 +69,9 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let peer = PeerInfo::of(session).ip;
         translate::request(head, upstream, peer, &context.request_id)?;
+        if let Some(target) = admission.target() {
+            head.set_raw_path(target.as_bytes())?;
+        }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };

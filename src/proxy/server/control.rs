@@ -1,9 +1,11 @@
-//! The stages of an ending, and the count of what still runs.
+//! The stages of an ending, and what still runs.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 /// Shared by everything that one server runs.
 #[derive(Clone)]
@@ -14,16 +16,38 @@ struct Stages {
     closing: watch::Sender<bool>,
     /// Everything ends now.
     aborted: watch::Sender<bool>,
-    /// Accept loops and connections.
+    /// How many accept loops and connections run.
     running: watch::Sender<usize>,
+    connections: Mutex<Connections>,
+}
+
+/// The tasks to break off at the end. A task that asked for itself whether it should end
+/// would ask at every step of every request.
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    /// Without a handle until [`Control::breakable`].
+    tasks: HashMap<u64, Option<AbortHandle>>,
 }
 
 /// Counts as running until dropped.
-pub(super) struct Guard(Control);
+pub(super) struct Guard {
+    control: Control,
+    id: u64,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.0.running.send_modify(|n| *n = n.saturating_sub(1));
+        self.control.connections().tasks.remove(&self.id);
+        let running = &self.control.0.running;
+        running.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
+impl Guard {
+    /// For [`Control::breakable`].
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 }
 
@@ -33,12 +57,31 @@ impl Control {
             closing: watch::Sender::new(false),
             aborted: watch::Sender::new(false),
             running: watch::Sender::new(0),
+            connections: Mutex::default(),
         }))
     }
 
     pub(super) fn enter(&self) -> Guard {
         self.0.running.send_modify(|n| *n += 1);
-        Guard(self.clone())
+        let mut connections = self.connections();
+        let id = connections.next;
+        connections.next += 1;
+        connections.tasks.insert(id, None);
+        Guard {
+            control: self.clone(),
+            id,
+        }
+    }
+
+    /// `task`, which holds the guard with this id or has dropped it already, is broken off
+    /// when everything is.
+    pub(super) fn breakable(&self, id: u64, task: AbortHandle) {
+        let mut connections = self.connections();
+        if *self.0.aborted.borrow() {
+            task.abort();
+        } else if let Some(place) = connections.tasks.get_mut(&id) {
+            *place = Some(task);
+        }
     }
 
     /// What pingora takes: true once closing.
@@ -50,12 +93,26 @@ impl Control {
         reached(&self.0.closing).await;
     }
 
-    pub(super) async fn aborted(&self) {
+    async fn aborted(&self) {
         reached(&self.0.aborted).await;
     }
 
     async fn idle(&self) {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    fn abort(&self) {
+        self.0.closing.send_replace(true);
+        let connections = self.connections();
+        self.0.aborted.send_replace(true);
+        for task in connections.tasks.values().flatten() {
+            task.abort();
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        let connections = self.0.connections.lock();
+        connections.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,7 +162,46 @@ impl Serving {
 
     /// Breaks everything off.
     pub fn abort(&self) {
-        self.control.0.closing.send_replace(true);
-        self.control.0.aborted.send_replace(true);
+        self.control.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    #[tokio::test]
+    async fn tasks_are_broken_off_whenever_they_began() {
+        let control = Control::new();
+        let start = |control: &Control| {
+            let guard = control.enter();
+            let id = guard.id();
+            let task = tokio::spawn(async move {
+                let _held = guard;
+                pending::<()>().await;
+            });
+            control.breakable(id, task.abort_handle());
+            task
+        };
+        let before = start(&control);
+        control.abort();
+        let after = start(&control);
+        assert!(before.await.unwrap_err().is_cancelled());
+        assert!(after.await.unwrap_err().is_cancelled());
+        control.idle().await;
+        assert!(control.connections().tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ended_at_once_leaves_nothing() {
+        let control = Control::new();
+        let guard = control.enter();
+        let id = guard.id();
+        let task = tokio::spawn(async move { drop(guard) });
+        let handle = task.abort_handle();
+        task.await.unwrap();
+        control.breakable(id, handle);
+        assert!(control.connections().tasks.is_empty());
     }
 }

@@ -2,14 +2,15 @@
 //! pingora, which parses it again and serves it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use tokio::time::timeout;
 
 use super::{Bounds, Shared, refuse};
 use crate::gateway::rejection::{Reason, Rejection};
@@ -28,7 +29,7 @@ enum Next {
 }
 
 /// Serves requests one after the other until either side closes.
-pub(super) async fn serve<A>(shared: &Shared<A>, stream: Stream, peer: Option<IpAddr>)
+pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, peer: Option<IpAddr>)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -45,7 +46,7 @@ where
         match next(&shared.bounds, &mut connection, patience, &mut closing).await {
             Next::Request(head) => {
                 let session = session(&shared.bounds, connection, settings, head);
-                match process(shared, session, &closing).await {
+                match process(app, session, &closing).await {
                     Some((back, kept)) => (connection, settings) = (back, kept),
                     None => break,
                 }
@@ -69,7 +70,7 @@ where
 
 /// Has pingora serve one request; gives the connection back if there may be another.
 async fn process<A>(
-    shared: &Shared<A>,
+    app: &Arc<A>,
     session: ServerSession,
     closing: &ShutdownWatch,
 ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)>
@@ -81,7 +82,7 @@ where
         // now: it must not run out of its share of this poll.
         tokio::task::yield_now().await;
     }
-    let reused = shared.app.process_new_http(session, closing).await?;
+    let reused = app.process_new_http(session, closing).await?;
     let (stream, settings) = reused.consume();
     let connection = stream.into_any().downcast::<Connection>().ok()?;
     connection

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::Method;
+use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -44,10 +45,45 @@ pub(super) async fn answer<A>(
 /// Says that there is no room, without reading anything first.
 pub(super) async fn turn_away<A>(shared: &Shared<A>, incoming: Incoming) {
     let peer = incoming.peer();
-    let Ok(mut stream) = incoming.into_stream() else {
+    let Ok(stream) = incoming.into_stream() else {
         return;
     };
-    let refusal = guard::refusal(b"", Reason::Overloaded.into());
+    tell(shared, stream, peer, Reason::Overloaded.into()).await;
+}
+
+/// Says to a peer that may not connect that it may not, if it can be said in `plain` HTTP/1
+/// at all, and has it recorded. Nothing is read before.
+pub(super) async fn keep_out<A>(
+    shared: &Shared<A>,
+    incoming: Incoming,
+    cause: String,
+    plain: bool,
+) {
+    let peer = incoming.peer();
+    let rejection = Rejection::from(Reason::PeerNotAllowed).because(cause);
+    match incoming.into_stream() {
+        Ok(stream) if plain => tell(shared, stream, peer, rejection).await,
+        _ => {
+            let refusal = guard::refusal(b"", rejection);
+            let answer = refusal
+                .rejection
+                .answer(&refusal.method, shared.clock.now());
+            let outcome = Outcome {
+                ending: Ending::Rejected,
+                ..outcome(&refusal, &answer, false, peer)
+            };
+            (shared.recorder)(&outcome);
+        }
+    }
+}
+
+async fn tell<A>(
+    shared: &Shared<A>,
+    mut stream: L4Stream,
+    peer: Option<IpAddr>,
+    rejection: Rejection,
+) {
+    let refusal = guard::refusal(b"", rejection);
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
     let wire = on_wire(&answer, &refusal.method, now);

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Bound, Serving, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener, ListenerTls};
+use crate::config::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 use crate::gateway::outcome::Outcome;
 use crate::proxy::connection::PeerInfo;
 
@@ -109,6 +109,7 @@ fn tcp() -> Listener {
         mode: 0o600,
         tls: None,
         h2c: false,
+        access: ListenerAccess::default(),
     }
 }
 
@@ -153,7 +154,7 @@ impl Rig {
         let bound = Bound::bind(listeners, limits).await.unwrap();
         let addresses = bound.addresses();
         let serving = bound.serve(
-            http_proxy(echo, limits, Arc::new(ServerConf::default())),
+            vec![http_proxy(echo, limits, Arc::new(ServerConf::default()))],
             ManualClock::at(UnixMillis::from_secs(1_795_201_809)),
             Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),
             workers,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::proxy::listener::Incoming;
 
@@ -44,39 +45,36 @@ impl Workers {
         }))
     }
 
-    /// Runs `serve` on the connection, wherever that is.
-    pub(super) fn spawn<F, T>(&self, incoming: Incoming, serve: F)
+    /// Runs `serve` on the connection, wherever that is, and tells it which worker that
+    /// is. `None` when the system does not let the connection go there.
+    pub(super) fn spawn<F, T>(&self, incoming: Incoming, serve: F) -> Option<AbortHandle>
     where
-        F: FnOnce(Incoming) -> T + Send + 'static,
+        F: FnOnce(Incoming, usize) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
         match self {
-            Self::Ambient => {
-                tokio::spawn(serve(incoming));
-            }
+            Self::Ambient => Some(tokio::spawn(serve(incoming, 0)).abort_handle()),
             Self::Pinned(pinned) => pinned.spawn(incoming, serve),
         }
     }
 }
 
 impl Pinned {
-    fn spawn<F, T>(&self, incoming: Incoming, serve: F)
+    fn spawn<F, T>(&self, incoming: Incoming, serve: F) -> Option<AbortHandle>
     where
-        F: FnOnce(Incoming) -> T + Send + 'static,
+        F: FnOnce(Incoming, usize) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let Some(runtime) = self.runtimes.get(turn % self.runtimes.len().max(1)) else {
-            return;
-        };
-        let Ok(detached) = incoming.detach() else {
-            return;
-        };
-        runtime.spawn(async move {
+        let worker = turn % self.runtimes.len().max(1);
+        let runtime = self.runtimes.get(worker)?;
+        let detached = incoming.detach().ok()?;
+        let task = runtime.spawn(async move {
             if let Ok(incoming) = Incoming::adopt(detached) {
-                serve(incoming).await;
+                serve(incoming, worker).await;
             }
         });
+        Some(task.abort_handle())
     }
 }
 

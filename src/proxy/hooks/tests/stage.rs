@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use super::caller::Caller;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener};
+use crate::config::{Address, Limits, Listener, ListenerAccess};
 use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
 };
 use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::Budget;
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -124,6 +124,7 @@ impl Stage {
                 upstream.address,
                 source(&script, &clock),
             ))]),
+            login: None,
             clock: clock.clone(),
         });
         let limits = options.limits.clone();
@@ -149,7 +150,7 @@ impl Stage {
         };
         let (address, h2c) = (address(0), address(1));
         let proxy = http_proxy(hooks, &limits, server_conf(2));
-        let serving = bound.serve(proxy, clock, recorder, Workers::default());
+        let serving = bound.serve(vec![proxy], clock, recorder, Workers::default());
         Self {
             address,
             h2c,
@@ -241,6 +242,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        compat: Compat::default(),
     }
 }
 
@@ -250,5 +252,6 @@ fn listener(h2c: bool) -> Listener {
         mode: 0o600,
         tls: None,
         h2c,
+        access: ListenerAccess::default(),
     }
 }

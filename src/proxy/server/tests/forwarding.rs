@@ -45,7 +45,11 @@ impl Pair {
             panic!("no TCP listener")
         };
         let serving = bound.serve(
-            http_proxy(forward, &limits(), Arc::new(ServerConf::default())),
+            vec![http_proxy(
+                forward,
+                &limits(),
+                Arc::new(ServerConf::default()),
+            )],
             ManualClock::at(UnixMillis::from_secs(0)),
             Arc::new(|_| {}),
             Workers::Ambient,

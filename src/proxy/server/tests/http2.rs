@@ -344,7 +344,7 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     };
     let app = crate::proxy::admin::Admin::new(Arc::new(NoPages));
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let serving = bound.serve(app, clock, Arc::new(|_| {}), Workers::Ambient);
+    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
     let stream = TcpStream::connect(address).await.unwrap();
     new.connector(&[], false)
         .connect(localhost(), stream)

@@ -1,6 +1,7 @@
 //! What must be served, and how connections are kept.
 
 use super::*;
+use crate::gateway::rejection::Reason;
 use crate::proxy::listener::BindError;
 
 #[tokio::test]
@@ -289,4 +290,54 @@ async fn an_address_in_use_is_named() {
         panic!("bound twice");
     };
     assert!(address.starts_with("127.0.0.1:"));
+}
+
+#[tokio::test]
+async fn peers_that_are_not_allowed_are_told_so_before_anything_is_read() {
+    let keeping_out = |address: Address, h2c: bool| Listener {
+        address,
+        access: crate::config::ListenerAccess {
+            networks: None,
+            users: Some(vec!["4000000000".into()]),
+        },
+        h2c,
+        ..tcp()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("h.sock");
+    let any = tcp().address;
+    let listeners = [
+        keeping_out(any.clone(), false),
+        keeping_out(Address::Unix(path.clone()), false),
+        keeping_out(any, true),
+    ];
+    let rig = Rig::start(&listeners, &limits()).await;
+    // Nothing was sent yet.
+    let mut stream = rig.connect().await;
+    let replies = all_replies(&mut stream).await;
+    assert_eq!(replies[0].status, 403);
+    assert_eq!(
+        replies[0].header("x-hawkgate-error"),
+        Some("peer_not_allowed")
+    );
+    drop(stream);
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    assert_eq!(all_replies(&mut stream).await[0].status, 403);
+    drop(stream);
+    let Address::Tcp(h2c) = rig.addresses[2] else {
+        panic!("no TCP listener")
+    };
+    let mut stream = TcpStream::connect(h2c).await.unwrap();
+    let mut bytes = Vec::new();
+    in_time(stream.read_to_end(&mut bytes)).await.unwrap();
+    assert!(bytes.is_empty(), "HTTP/1 is not spoken there");
+    drop(stream);
+    in_time(rig.serving.drain(Duration::ZERO, PATIENCE)).await;
+    assert_eq!(rig.served(), 0);
+    let outcomes = rig.outcomes();
+    assert_eq!(outcomes.len(), 3);
+    for outcome in &outcomes {
+        assert_eq!(outcome.rejection, Some(Reason::PeerNotAllowed));
+        assert!(outcome.cause.as_ref().unwrap().contains("allowed_users"));
+    }
 }

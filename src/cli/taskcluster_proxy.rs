@@ -1,0 +1,169 @@
+//! `hawkgate taskcluster-proxy`: taskcluster-proxy's arguments, hawkgate's work.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use url::Url;
+
+use hawkgate::clock::SystemClock;
+use hawkgate::config::{
+    self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ParseOptions, Warning,
+};
+use hawkgate::remote::client::{Client, ClientOptions};
+use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
+
+use super::{Format, process, run};
+
+/// For asking the queue for the task.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Args, Debug)]
+pub(super) struct TaskclusterProxy {
+    /// Port to listen on
+    #[arg(short, long, default_value_t = 8080)]
+    port: u16,
+    /// Loopback address to listen on
+    #[arg(short, long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    ip_address: IpAddr,
+    /// Restrict to the scopes of this task, and those given
+    #[arg(short, long, value_name = "TASKID")]
+    task_id: Option<String>,
+    /// The deployment's root URL
+    #[arg(long, value_name = "URL", env = "TASKCLUSTER_ROOT_URL")]
+    root_url: String,
+    /// The client to sign as
+    #[arg(long, value_name = "CLIENTID", env = "TASKCLUSTER_CLIENT_ID")]
+    client_id: String,
+    /// Only serve processes of this user, and root's
+    #[arg(long, value_name = "USER")]
+    allowed_user: Option<String>,
+    /// Where metrics, health and PUT /credentials are: an address on loopback, or unix:/path
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: String,
+    /// Print the configuration file that does the same, and end
+    #[arg(long)]
+    print_config: bool,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+    /// Restrict to these scopes; the client keeps all that it has with neither scopes nor a task
+    #[arg(value_name = "SCOPE")]
+    scopes: Vec<String>,
+    #[arg(long, hide = true)]
+    access_token: Option<String>,
+    #[arg(long, hide = true)]
+    certificate: Option<String>,
+    #[arg(long, hide = true)]
+    allowed_network: Option<String>,
+}
+
+pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
+    if let Some(why) = refused(&args) {
+        return usage(why);
+    }
+    process::install_crypto();
+    let format = args.log_format;
+    let print = args.print_config;
+    let text = match authorized_scopes(&args) {
+        Ok(scopes) => configuration(args, scopes),
+        Err(error) => return failed(&format!("--task-id: {error}")),
+    };
+    if print {
+        // Nobody to tell if stdout is closed.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    match parse(&text) {
+        Ok(valid) => run::serve_config(valid, format.map(Into::into), SystemClock::shared()),
+        Err(errors) => failed(&format!(
+            "these arguments mean a configuration that is refused (--print-config shows it):\n{errors}"
+        )),
+    }
+}
+
+/// What taskcluster-proxy takes and hawkgate does not, and why.
+fn refused(args: &TaskclusterProxy) -> Option<&'static str> {
+    if args.access_token.is_some() {
+        return Some(
+            "--access-token would show the secret to every user of this machine; set TASKCLUSTER_ACCESS_TOKEN instead",
+        );
+    }
+    if args.certificate.is_some() {
+        return Some(
+            "--certificate would show a secret to every user of this machine; set TASKCLUSTER_CERTIFICATE instead",
+        );
+    }
+    if args.allowed_network.is_some() {
+        return Some(
+            "--allowed-network is for callers from other network namespaces, to whom hawkgate lends no credentials \
+             without a token; docs/migrating-from-taskcluster-proxy.md says what to do instead",
+        );
+    }
+    None
+}
+
+/// Given scopes and the task's; `None` when neither was asked for.
+fn authorized_scopes(
+    args: &TaskclusterProxy,
+) -> Result<Option<Vec<String>>, Box<dyn std::error::Error>> {
+    let mut scopes = args.scopes.clone();
+    let Some(task) = &args.task_id else {
+        return Ok((!scopes.is_empty()).then_some(scopes));
+    };
+    let root_url: Url = args.root_url.parse()?;
+    let client = Client::new(&ClientOptions {
+        timeout: TIMEOUT,
+        max_bytes: MAX_TASK_BYTES,
+        ca: None,
+    })?;
+    let runtime = process::runtime()?;
+    let of_task = runtime.block_on(task_scopes(&client, &root_url, task));
+    runtime.shutdown_background();
+    scopes.extend(of_task?);
+    // The configuration takes each once.
+    let mut seen = std::collections::HashSet::new();
+    scopes.retain(|scope| seen.insert(scope.clone()));
+    Ok(Some(scopes))
+}
+
+fn configuration(args: TaskclusterProxy, authorized_scopes: Option<Vec<String>>) -> String {
+    config::TaskclusterProxy {
+        root_url: args.root_url,
+        client_id: args.client_id,
+        certificate: std::env::var_os(CERTIFICATE_VARIABLE).is_some_and(|c| !c.is_empty()),
+        ip_address: args.ip_address,
+        port: args.port,
+        admin: args.admin,
+        // Empty is what taskcluster-proxy means by nobody in particular.
+        allowed_user: args.allowed_user.filter(|user| !user.is_empty()),
+        authorized_scopes,
+    }
+    .to_toml()
+}
+
+fn parse(text: &str) -> Result<(Config, Vec<Warning>), String> {
+    if std::env::var_os(ACCESS_TOKEN_VARIABLE).is_none_or(|token| token.is_empty()) {
+        return Err(format!(
+            "set {ACCESS_TOKEN_VARIABLE} to the client's access token"
+        ));
+    }
+    let options = ParseOptions {
+        read_secrets: true,
+        base_dir: PathBuf::new(),
+    };
+    config::parse(text, "taskcluster-proxy", &options).map_err(|errors| errors.to_string())
+}
+
+fn usage(why: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {why}");
+    ExitCode::from(2)
+}
+
+fn failed(why: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {why}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,182 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::credential::{
+    CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
+    SwapRequest,
+};
+use crate::gateway::route::tests as fixture;
+use crate::gateway::route::{Compat, Route, RouteTable};
+use crate::hawk::{Credentials, Signer};
+use crate::secret::SecretString;
+
+const NOW: i64 = 1_700_000_000;
+const GOOD: &str = "https://tc.example.com/api/queue/v1/task/x%2Fy?z=1";
+
+#[derive(Debug)]
+struct Always;
+
+#[async_trait]
+impl CredentialSource for Always {
+    fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
+        Ok(())
+    }
+
+    async fn fetch(&self, _: &SwapRequest) -> Result<Issued, FetchError> {
+        let credentials = Credentials {
+            client_id: "me".into(),
+            access_token: SecretString::from("key"),
+            certificate: None,
+            authorized_scopes: None,
+        };
+        Ok(Issued {
+            credential: Credential::Taskcluster {
+                client_id: "me".into(),
+                signer: Box::new(Signer::new(&credentials).unwrap()),
+            },
+            expires_at: None,
+        })
+    }
+}
+
+fn route(name: &str, path: &str, bewit: bool) -> Route {
+    let options = SourceOptions {
+        limits: CacheLimits {
+            max_entries: 10,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::from_secs(10),
+        },
+        timeout: Duration::from_secs(5),
+        concurrency: 4,
+    };
+    let clock = ManualClock::at(UnixMillis::from_secs(NOW));
+    let source = Source::new("s".into(), Arc::new(Always), options, clock).unwrap();
+    let mut route = fixture::route(name, None, path, None);
+    route.source = Some(Arc::new(source));
+    route.compat = Compat {
+        bewit,
+        ..Compat::default()
+    };
+    route
+}
+
+fn gateway() -> Gateway {
+    let mut guarded = route("guarded", "/api/guarded/", true);
+    guarded.anonymous = false;
+    let routes = [
+        route("api", "/api/", true),
+        route("secrets", "/api/secrets/", false),
+        guarded,
+    ];
+    Gateway {
+        routes: RouteTable::new(routes.map(Arc::new).to_vec()),
+        login: None,
+        clock: ManualClock::at(UnixMillis::from_secs(NOW)),
+    }
+}
+
+async fn ask(url: &str) -> Result<String, Reason> {
+    let headers = HeaderMap::new();
+    let head = Head {
+        method: &Method::POST,
+        host: "gate.test",
+        target: PATH,
+        headers: &headers,
+    };
+    match gateway().bewit(head, url).await {
+        Ok((_, signed)) => Ok(signed.expose().to_owned()),
+        Err(refused) => Err(refused.rejection.reason),
+    }
+}
+
+#[tokio::test]
+async fn a_url_of_the_upstream_is_signed_for_an_hour() {
+    for url in [GOOD, &format!("  {GOOD}\r\n")] {
+        let signed = ask(url).await.unwrap();
+        let (before, bewit) = signed.split_once("&bewit=").unwrap();
+        assert_eq!(before, GOOD);
+        let plain = URL_SAFE_NO_PAD.decode(bewit).unwrap();
+        let plain = String::from_utf8(plain).unwrap();
+        assert!(
+            plain.starts_with(&format!("me\\{}\\", NOW + 3600)),
+            "{plain}"
+        );
+    }
+    for other in [
+        "https://TC.example.com:443/api/x",
+        "https://tc.example.com/api/x?",
+    ] {
+        assert!(ask(other).await.unwrap().starts_with(other), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn only_urls_that_a_get_through_here_would_reach_are_signed() {
+    for url in [
+        "https://evil.example/api/x",
+        "http://tc.example.com/api/x",
+        "https://tc.example.com:8443/api/x",
+        "https://tc.example.com.evil.example/api/x",
+        "https://tc.example.com./api/x",
+        "https://tc.example.com/other",
+        "https://tc.example.com/",
+        "https://tc.example.com/api/secrets/v1/x",
+        "ftp://tc.example.com/api/x",
+    ] {
+        assert_eq!(ask(url).await, Err(Reason::BewitRefused), "{url}");
+    }
+    let guarded = ask("https://tc.example.com/api/guarded/x").await;
+    assert_eq!(guarded, Err(Reason::MissingToken));
+}
+
+#[tokio::test]
+async fn what_is_no_url_is_refused() {
+    let long = format!("https://tc.example.com/api/{}", "x".repeat(5000));
+    for url in [
+        "",
+        " ",
+        "/api/x",
+        "tc.example.com/api/x",
+        "https://",
+        "https:///api/x",
+        "https://tc.example.com",
+        "https://tc.example.com?x",
+        "https://user@tc.example.com/api/x",
+        "https://user:password@tc.example.com/api/x",
+        "https://tc.example.com/api/x#fragment",
+        "https://tc.example.com/api/x y",
+        "https://tc.example.com/api/x\r\nX-Header: y",
+        "https://tc.example.com/api/\u{e4}",
+        "https://tc.example.com/api/../x",
+        "https://tc.example.com/api/%2e%2e/x",
+        "https://tc.example.com/api/%73ecrets/x",
+        "https://tc.example.com/api//secrets/x",
+        "https://tc.example.com/api/x?bewit=abc",
+        "https://tc.example.com\\@evil.example/api/x",
+        "https://[::1/api/x",
+    ] {
+        assert_eq!(ask(url).await, Err(Reason::BadRequest), "{url}");
+    }
+    assert_eq!(ask(&long).await, Err(Reason::UrlTooLong));
+}
+
+#[test]
+fn the_endpoint_is_one_path() {
+    let gateway = gateway();
+    assert!(gateway.makes_bewits_at("/bewit") && gateway.makes_bewits_at("/bewit?x"));
+    for target in ["/bewit/", "/bewits", "/api/bewit", "/", "*"] {
+        assert!(!gateway.makes_bewits_at(target), "{target}");
+    }
+    let none = Gateway {
+        routes: RouteTable::new(vec![Arc::new(route("api", "/", false))]),
+        ..gateway
+    };
+    assert!(!none.makes_bewits_at("/bewit"));
+}

@@ -1,0 +1,219 @@
+//! The oidcCredentials endpoint of the retired login service, served here (seed 000,
+//! taskcluster.md §1): a bearer token in, named temporary credentials out.
+
+mod cors;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::path;
+use super::rejection::{Reason, Rejection};
+use super::served::{Facts, Served};
+use crate::clock::{SharedClock, UnixMillis};
+use crate::credential::FetchError;
+use crate::credential::mint::MintSource;
+use crate::hawk::{Certificate, Credentials};
+use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
+pub use cors::{ANY_ORIGIN, AllowedOrigins};
+
+/// What the endpoint is counted and logged as, in the place of a route's name.
+pub const LABEL: &str = "login";
+
+/// Below these, the last part of the path names an issuer: today's place, and the one that
+/// the service had at `login.taskcluster.net`.
+pub const PREFIXES: &[&str] = &["/api/login/v1/oidc-credentials/", "/v1/oidc-credentials/"];
+
+/// How far before now a certificate's validity begins (taskcluster.md §1).
+const BACKDATED: Duration = Duration::from_mins(15);
+
+/// How much earlier than the certificate's the end is reported, so that clients ask anew
+/// in time (taskcluster.md §1).
+const REPORTED_EARLY: Duration = Duration::from_secs(30);
+
+/// The endpoint.
+#[derive(Debug)]
+pub struct Login {
+    /// Whose tokens are accepted, each below its own name.
+    pub issuers: Vec<Arc<Issuer>>,
+    /// Makes the credentials.
+    pub minter: Arc<MintSource>,
+    /// The minting source's configured name.
+    pub source: Arc<str>,
+    /// Scopes that the bearer must have.
+    pub require_scopes: Vec<String>,
+    /// Browser applications that may read the answers.
+    pub allowed_origins: AllowedOrigins,
+    /// How long the credentials are valid, at most; never past the token's `exp`.
+    pub lifetime: Duration,
+    /// For making them.
+    pub timeout: Duration,
+    /// The clock in use.
+    pub clock: SharedClock,
+}
+
+/// A request for the endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct LoginRequest<'a> {
+    /// GET, or OPTIONS before it.
+    pub method: &'a Method,
+    /// The provider asked for: an issuer's name, as sent.
+    pub provider: &'a str,
+    /// For `Authorization` and `Origin` only.
+    pub headers: &'a HeaderMap,
+}
+
+/// The provider that a request target names, if it is one of the endpoint's.
+pub fn provider(target: &str) -> Option<&str> {
+    let path = path::without_query(target);
+    let name = PREFIXES.iter().find_map(|p| path.strip_prefix(p))?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+/// The endpoint's answer (taskcluster.md §1).
+#[derive(Serialize)]
+struct Body<'a> {
+    expires: String,
+    credentials: BodyCredentials<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BodyCredentials<'a> {
+    client_id: &'a str,
+    access_token: &'a str,
+    /// A string that holds JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<&'a str>,
+}
+
+impl Login {
+    /// Answers a request. Every bad token, and an issuer that cannot be reached, is the
+    /// same 400 to the caller; the log has the difference.
+    pub async fn answer(&self, request: LoginRequest<'_>) -> Served {
+        let now = self.clock.now();
+        let mut facts = Facts {
+            route: Some(LABEL.into()),
+            ..Facts::default()
+        };
+        let served = match *request.method {
+            Method::OPTIONS => Served::new(StatusCode::NO_CONTENT).header("allow", "GET, OPTIONS"),
+            Method::GET => match self.credentials(request, now, &mut facts).await {
+                Ok(body) => {
+                    let mut served = Served::new(StatusCode::OK);
+                    served.body = body;
+                    served.header("content-type", "application/json")
+                }
+                Err(rejection) => Served::refusal(rejection, request.method, now),
+            },
+            _ => Served::refusal(Reason::MethodRefused.into(), request.method, now)
+                .header("allow", "GET, OPTIONS"),
+        };
+        let origin = request.headers.get(header::ORIGIN);
+        let preflight = *request.method == Method::OPTIONS;
+        let mut served = self.allowed_origins.permit(served, origin, preflight);
+        served.facts = facts;
+        served
+    }
+
+    async fn credentials(
+        &self,
+        request: LoginRequest<'_>,
+        now: UnixMillis,
+        facts: &mut Facts,
+    ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+        let named = |issuer: &&Arc<Issuer>| **issuer.name() == *request.provider;
+        let Some(issuer) = self.issuers.iter().find(named) else {
+            return Err(Reason::LoginUnknownProvider.into());
+        };
+        let token = verify(issuer, request.headers, facts).await?;
+        if !self
+            .require_scopes
+            .iter()
+            .all(|scope| token.scopes().contains(scope))
+        {
+            return Err(refused("the token lacks a scope of login.require_scopes"));
+        }
+        facts.source = Some(Arc::clone(&self.source));
+        let expiry = now.plus(self.lifetime).min(token.expires_at());
+        let caller = Caller::Verified(token);
+        let minting = self.minter.issue(&caller, now.minus(BACKDATED), expiry);
+        let minted = tokio::time::timeout(self.timeout, minting).await;
+        let credentials = minted
+            .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
+            .map_err(|error| not_minted(&error))?;
+        written(&credentials, expiry.minus(REPORTED_EARLY))
+    }
+}
+
+/// The caller's token, if it is good and of `issuer`.
+async fn verify(
+    issuer: &Arc<Issuer>,
+    headers: &HeaderMap,
+    facts: &mut Facts,
+) -> Result<Arc<VerifiedToken>, Rejection> {
+    let bearer = match BearerToken::from_headers(headers) {
+        Ok(Some(bearer)) => bearer,
+        Ok(None) => return Err(refused("no bearer token was sent")),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    match token::authenticate(&bearer, std::slice::from_ref(issuer)).await {
+        Ok(authenticated) => {
+            facts.issuer = Some(Arc::clone(issuer.name()));
+            facts.verification = authenticated.how;
+            match authenticated.caller {
+                Caller::Verified(token) => Ok(token),
+                // The configuration refuses such issuers here.
+                Caller::Delegated { .. } | Caller::Anonymous => {
+                    Err(refused("nobody has verified the token"))
+                }
+            }
+        }
+        Err(unauthenticated) => {
+            facts.issuer = unauthenticated.issuer;
+            facts.verification = Some(unauthenticated.error.label());
+            if unauthenticated.error == TokenError::Internal {
+                return Err(Reason::Internal.into());
+            }
+            Err(refused(unauthenticated.error.to_string()))
+        }
+    }
+}
+
+fn refused(cause: impl Into<String>) -> Rejection {
+    Rejection::from(Reason::LoginRefused).because(cause)
+}
+
+/// A caller who cannot be named has the wrong token; anything else is a fault here.
+fn not_minted(error: &FetchError) -> Rejection {
+    match error {
+        FetchError::NotEntitled(_) | FetchError::Refused(_) => refused(error.to_string()),
+        _ => Rejection::from(Reason::Internal).because(error.to_string()),
+    }
+}
+
+fn written(
+    credentials: &Credentials,
+    expires: UnixMillis,
+) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    let certificate = credentials.certificate.as_ref().map(Certificate::as_json);
+    let body = Body {
+        expires: expires.to_rfc3339(),
+        credentials: BodyCredentials {
+            client_id: &credentials.client_id,
+            access_token: credentials.access_token.expose(),
+            certificate,
+        },
+    };
+    // Room for all of it, were every character escaped: growing would leave copies behind.
+    let room = 1024 + 2 * (credentials.client_id.len() + certificate.map_or(0, str::len));
+    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *json, &body)
+        .map_err(|_| Rejection::from(Reason::Internal).because("the answer cannot be written"))?;
+    Ok(json)
+}

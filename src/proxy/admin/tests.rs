@@ -1,0 +1,159 @@
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::proxy::server::{Serving, Workers};
+
+#[derive(Default)]
+struct Pages {
+    unready: Mutex<Option<String>>,
+}
+
+impl AdminPages for Pages {
+    fn metrics(&self) -> (String, String) {
+        ("text/plain; version=0.0.4".into(), "a 1\n".into())
+    }
+    fn ready(&self) -> Result<(), String> {
+        self.unready.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+    fn started(&self) -> Result<(), String> {
+        Err("issuer a: no keys yet\nissuer b: no keys yet".into())
+    }
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+        match (source, body) {
+            (Some("static"), b"good") => CredentialsPut::Taken,
+            (Some("static"), _) => CredentialsPut::Refused("no good".into()),
+            _ => CredentialsPut::NoSource,
+        }
+    }
+}
+
+async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, Serving) {
+    let any = Address::Tcp(([127, 0, 0, 1], 0).into());
+    let bound = bind(&any).await.unwrap();
+    let Address::Tcp(address) = bound.addresses()[0] else {
+        panic!("not TCP")
+    };
+    let clock = ManualClock::at(UnixMillis::from_secs(0));
+    let app = Admin::new(pages);
+    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
+    (address, serving)
+}
+
+/// The answers to `requests`, pipelined, the last of which closes.
+async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (last, kept) = requests.split_last().unwrap();
+    let mut bytes = String::new();
+    for line in kept {
+        bytes.push_str(line);
+        bytes.push_str(" HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    bytes.push_str(last);
+    bytes.push_str(" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn each_page_says_what_it_is_for() {
+    let pages = Arc::new(Pages::default());
+    let (address, _serving) = start(pages.clone()).await;
+    for (request, status, rest) in [
+        ("GET /healthz", 200, "\r\n\r\nok\n"),
+        ("GET /readyz", 200, "\r\n\r\nok\n"),
+        (
+            "GET /startupz",
+            503,
+            "\r\n\r\nissuer a: no keys yet\nissuer b: no keys yet\n",
+        ),
+        ("GET /metrics", 200, "\r\n\r\na 1\n"),
+        ("GET /metrics?x=y", 200, "\r\n\r\na 1\n"),
+        ("HEAD /healthz", 200, "\r\n\r\n"),
+        ("POST /healthz", 405, "\r\n\r\nGET and HEAD only\n"),
+        ("GET /", 404, "\r\n\r\nnot found\n"),
+        ("GET /metrics/", 404, "\r\n\r\nnot found\n"),
+        ("POST /x", 404, "\r\n\r\nnot found\n"),
+        ("GET /../metrics", 400, "}"),
+        ("TRACE /metrics", 405, "}"),
+    ] {
+        let text = ask(address, &[request]).await;
+        assert!(
+            text.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{request}: {text}"
+        );
+        assert!(text.ends_with(rest), "{request}: {text}");
+    }
+    *pages.unready.lock().unwrap() = Some("draining".into());
+    let text = ask(address, &["GET /readyz"]).await;
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\ndraining\n"));
+    let metrics = ask(address, &["GET /metrics"]).await.to_ascii_lowercase();
+    assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"));
+}
+
+#[tokio::test]
+async fn connections_are_kept() {
+    let (address, _serving) = start(Arc::default()).await;
+    let text = ask(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
+    assert!(text.ends_with("a 1\n"));
+}
+
+/// The status and text of the answer to a PUT, or another method, with a body.
+async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{head}\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // A refusal may come before the whole body went out.
+    let _ = stream.write_all(body).await;
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    (text[9..12].parse().unwrap(), text)
+}
+
+#[tokio::test]
+async fn credentials_are_put_where_a_source_takes_them() {
+    let (address, _serving) = start(Arc::default()).await;
+    let large = vec![b'x'; super::put::MAX_BODY + 1];
+    for (head, body, status) in [
+        ("PUT /credentials/static HTTP/1.1", &b"good"[..], 200),
+        ("PUT /credentials/static HTTP/1.1", b"bad", 400),
+        ("PUT /credentials/static HTTP/1.1", b"", 400),
+        ("PUT /credentials/static HTTP/1.1", &large, 413),
+        ("POST /credentials/static HTTP/1.1", b"good", 405),
+        ("GET /credentials/static HTTP/1.1", b"", 405),
+        ("PUT /credentials HTTP/1.1", b"good", 404),
+        ("PUT /credentials/ HTTP/1.1", b"good", 404),
+        ("PUT /credentials/other HTTP/1.1", b"good", 404),
+        ("PUT /credentials/static/ HTTP/1.1", b"good", 404),
+        ("PUT /credentialsstatic HTTP/1.1", b"good", 404),
+        (
+            "PUT /credentials/static HTTP/1.1\r\nOrigin: http://evil.example",
+            b"good",
+            403,
+        ),
+        (
+            "PUT /credentials/static HTTP/1.1\r\nExpect: 100-continue",
+            b"bad",
+            100,
+        ),
+    ] {
+        let (said, text) = put(address, head, body).await;
+        assert_eq!(said, status, "{head}: {text}");
+    }
+    let (_, text) = put(address, "GET /credentials/static HTTP/1.1", b"").await;
+    assert!(
+        text.to_ascii_lowercase().contains("allow: put\r\n"),
+        "{text}"
+    );
+    let (_, text) = put(address, "PUT /credentials/static HTTP/1.1", b"bad").await;
+    assert!(text.ends_with("\r\n\r\nno good\n"), "{text}");
+}

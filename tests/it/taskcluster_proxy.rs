@@ -1,0 +1,466 @@
+//! What users of taskcluster-proxy rely on, against a Taskcluster that verifies.
+
+mod command;
+
+use serde_json::json;
+
+use crate::support::client::{Body, Client, Request, Response, within};
+use crate::support::gate::{self, Files, Gate, ROOT_KEY, SERVER};
+use crate::support::peers::Taskcluster;
+use crate::support::secrets::Secrets;
+use crate::support::upstream::{Reply, Upstream};
+
+use hawkgate::clock::SystemClock;
+
+const OTHER_KEY: &str = "tests-only-access-token-of-the-task-0123456789";
+
+async fn taskcluster() -> Taskcluster {
+    Taskcluster::start(json!({ "clients": {
+        "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:*"] },
+        "task": { "accessToken": OTHER_KEY, "scopes": ["test:*"] },
+    } }))
+    .await
+}
+
+fn sections(root_url: &str, source: &str) -> String {
+    format!(
+        r#"
+[[source]]
+name = "task"
+kind = "taskcluster-static"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+credentials_update = true
+{source}
+[[route]]
+name = "taskcluster"
+path = "/"
+upstream = "{root_url}"
+source = "task"
+anonymous = true
+shortcut = true
+bewit = true
+taskcluster_headers = true
+"#
+    )
+}
+
+async fn put(gate: &Gate, path: &str, body: impl Into<bytes::Bytes>) -> Response {
+    let mut client = Client::connect(&gate.running.admin).await;
+    let request = Request::new("PUT", path).body(Body::Sized(body.into()));
+    client.request(&request).await.unwrap()
+}
+
+fn credentials(client: &str, key: &str) -> String {
+    json!({ "clientId": client, "accessToken": key, "certificate": "" }).to_string()
+}
+
+/// A GET as whoever was given a URL of the deployment sends it.
+fn opening(taskcluster: &Taskcluster, target: &str) -> Request {
+    let mut request = Request::get(target);
+    request.authority = taskcluster.url().replace("http://", "");
+    request
+}
+
+#[tokio::test]
+async fn both_forms_of_a_path_are_signed_as_they_go_out() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    for (target, sent) in [
+        ("/queue/v1/task/a%2Fb?c=d", "/api/queue/v1/task/a%2Fb?c=d"),
+        (
+            "/api/queue/v1/task/a%2Fb?c=d",
+            "/api/queue/v1/task/a%2Fb?c=d",
+        ),
+        ("/queue/v1//", "/api/queue/v1//"),
+    ] {
+        for method in ["GET", "POST"] {
+            let mut request = Request::new(method, target);
+            if method == "POST" {
+                request = request.body(Body::Chunked("{}".into(), 1));
+            }
+            let response = gate.send(&request).await;
+            assert_eq!(response.status, 200, "{target} {}", response.text());
+            assert_eq!(response.json()["url"], sent);
+            assert_eq!(response.json()["clientId"], "root");
+            let endpoint = format!("{}{sent}", taskcluster.url());
+            assert_eq!(
+                response.header("x-taskcluster-endpoint"),
+                Some(endpoint.as_str())
+            );
+        }
+    }
+    // Not Taskcluster's short form: as it is, and the deployment knows no such path.
+    assert_eq!(
+        gate.send(&Request::get("/queue/latest/x")).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn a_short_path_is_healed_and_replayed_too() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let request = Request::post("/queue/v1/task", "{\"a\":1}");
+    assert_eq!(gate.send(&request).await.status, 200);
+    taskcluster
+        .control(
+            "client",
+            json!({ "clientId": "root", "accessToken": OTHER_KEY }),
+        )
+        .await;
+    gate.files.write("access-token", OTHER_KEY);
+    let response = gate.send(&request).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["url"], "/api/queue/v1/task");
+}
+
+#[tokio::test]
+async fn a_bewit_opens_its_url_to_anybody() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let secrets = Secrets::default();
+    for path in ["/api/test/v1/x", "/api/queue/v1/artifact/a%2Fb?c=d"] {
+        let url = format!("{}{path}", taskcluster.url());
+        let asked = Request::post("/bewit", format!("{url}\n"));
+        let response = gate.send(&asked).await;
+        assert_eq!(response.status, 303, "{}", response.text());
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        let signed = response.header("location").unwrap().to_owned();
+        assert_eq!(response.text(), signed);
+        assert!(signed.starts_with(&url), "{signed}");
+        secrets.add("a bewit", signed.split_once("bewit=").unwrap().1);
+        let target = signed.strip_prefix(taskcluster.url()).unwrap();
+        // Straight to the service, and through hawkgate, which does not sign it again.
+        for address in [taskcluster.0.address(), gate.address().clone()] {
+            let mut client = Client::connect(&address).await;
+            let opened = client.request(&opening(&taskcluster, target)).await;
+            let opened = opened.unwrap();
+            assert_eq!(opened.status, 200, "{}", opened.text());
+            assert_eq!(opened.json()["clientId"], "root");
+        }
+        let changed = opening(&taskcluster, &target.replace("v1", "v2"));
+        let mut client = Client::connect(&taskcluster.0.address()).await;
+        assert_eq!(client.request(&changed).await.unwrap().status, 401);
+    }
+    for line in gate::logged().lines() {
+        secrets.assert_absent("the log", line);
+    }
+}
+
+#[tokio::test]
+async fn bewits_are_made_over_http2_too() {
+    let taskcluster = taskcluster().await;
+    let server = SERVER.replace(
+        "[\"127.0.0.1:0\"]",
+        "[{ address = \"127.0.0.1:0\", h2c = true }]",
+    );
+    let text = format!("{server}{}", sections(taskcluster.url(), ""));
+    let gate = Gate::start_with(&text, Files::new(), SystemClock::shared()).await;
+    let client = gate.http2(0).await;
+    let url = format!("{}/api/x", taskcluster.url());
+    for (body, status) in [(url.clone(), 303), ("x".repeat(9000), 413), (url, 303)] {
+        let request = Request::new("POST", "/bewit").body(Body::Chunked(body.into(), 1000));
+        let response = client.request(&request).await.unwrap();
+        assert_eq!(response.status, status, "{}", response.text());
+    }
+}
+
+#[tokio::test]
+async fn bewits_are_made_for_nothing_else() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let own = format!("{}/api/x", taskcluster.url());
+    let long = format!("{own}?{}", "x".repeat(8200));
+    for (body, status, reason) in [
+        ("", 400, "bad_request"),
+        ("not a url", 400, "bad_request"),
+        ("/api/x", 400, "bad_request"),
+        (&format!("{own}#x"), 400, "bad_request"),
+        (&format!("{own}?bewit=abc"), 400, "bad_request"),
+        (&format!("{}/a/../x", taskcluster.url()), 400, "bad_request"),
+        ("https://evil.example/api/x", 403, "bewit_refused"),
+        (&own.replace("http://", "https://"), 403, "bewit_refused"),
+        (&long, 413, "body_too_large"),
+        (&format!("{own}?{}", "x".repeat(4200)), 414, "url_too_long"),
+    ] {
+        for framing in [
+            Body::Sized(body.to_owned().into()),
+            Body::Chunked(body.to_owned().into(), 1000),
+        ] {
+            let request = Request::new("POST", "/bewit").body(framing);
+            let response = gate.send(&request).await;
+            let said = (response.status, response.refusal());
+            assert_eq!(said, (status, Some(reason)), "{body:.60}");
+            assert!(!response.text().contains("evil"));
+        }
+    }
+    let binary = Request::new("POST", "/bewit").body(Body::Sized(vec![0xff, 0xfe].into()));
+    assert_eq!(gate.send(&binary).await.status, 400);
+    for method in ["GET", "PUT", "DELETE", "HEAD"] {
+        let response = gate.send(&Request::new(method, "/bewit")).await;
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("POST"));
+    }
+    let expecting = Request::post("/bewit", own.clone()).expect();
+    assert_eq!(gate.send(&expecting).await.status, 303);
+    // A kept connection goes on after each of these.
+    let mut client = gate.client().await;
+    for status in [303, 400, 303] {
+        let body = if status == 303 {
+            own.as_str()
+        } else {
+            "nonsense"
+        };
+        let response = client
+            .request(&Request::post("/bewit", body.to_owned()))
+            .await;
+        assert_eq!(response.unwrap().status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_routes_bewits_want_its_token() {
+    let taskcluster = taskcluster().await;
+    let (root_url, provider) = (
+        taskcluster.url(),
+        crate::support::peers::OidcProvider::start(json!({})).await,
+    );
+    let gate = Gate::start(&format!(
+        r#"
+[[issuer]]
+name = "idp"
+url = "{}"
+audiences = ["api"]
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+client_name = "sso/{{sub}}"
+scopes = ["test:*"]
+[[route]]
+name = "tc"
+path = "/api/"
+upstream = "{root_url}"
+issuers = ["idp"]
+source = "mint"
+require_scopes = ["read"]
+bewit = true
+"#,
+        provider.issuer()
+    ))
+    .await;
+    let asked = Request::post("/bewit", format!("{root_url}/api/x"));
+    let response = gate.send(&asked).await;
+    assert_eq!(response.refusal(), Some("missing_token"));
+    let token = provider.user_token("ES256", "user|1", "api").await;
+    let response = gate.send(&asked.clone().bearer(&token)).await;
+    assert_eq!(response.status, 303, "{}", response.text());
+    let signed = response.text();
+    let target = signed.strip_prefix(root_url).unwrap();
+    let mut client = Client::connect(&taskcluster.0.address()).await;
+    let opened = client.request(&opening(&taskcluster, target)).await;
+    assert_eq!(opened.unwrap().json()["clientId"], "sso/user|1");
+}
+
+#[tokio::test]
+async fn credentials_are_replaced_while_running() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let request = Request::get("/api/x");
+    assert_eq!(gate.send(&request).await.json()["clientId"], "root");
+    // A request under way is signed with the old ones and holds nobody up.
+    let polling = Request::get("/api/test/v1/poll");
+    let mut poller = gate.client().await;
+    poller.send(&polling.head()).await.unwrap();
+    within(
+        "the poll to arrive",
+        taskcluster.control("untilWaiting", json!({ "count": 1 })),
+    )
+    .await;
+    let response = put(&gate, "/credentials", credentials("task", OTHER_KEY)).await;
+    assert_eq!((response.status, response.text().as_str()), (200, ""));
+    assert_eq!(gate.send(&request).await.json()["clientId"], "task");
+    taskcluster.control("release", json!({})).await;
+    let answer = poller.response("GET").await.unwrap();
+    assert_eq!(answer.json()["clientId"], "root");
+
+    let response = put(&gate, "/credentials/task", credentials("root", ROOT_KEY)).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(gate.send(&request).await.json()["clientId"], "root");
+    // The new ones heal a 401 to the old ones, though both are of one generation.
+    taskcluster
+        .control("removeClient", json!({ "clientId": "root" }))
+        .await;
+    put(&gate, "/credentials", credentials("task", OTHER_KEY)).await;
+    assert_eq!(gate.send(&request).await.json()["clientId"], "task");
+    assert!(!format!("{:?}", gate.running).contains(OTHER_KEY));
+    assert!(!gate::logged().contains(OTHER_KEY));
+}
+
+#[tokio::test]
+async fn temporary_credentials_are_put_as_workers_do() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(
+        taskcluster.url(),
+        "authorized_scopes = [\"test:x\"]",
+    ))
+    .await;
+    let now = SystemClock::shared().now();
+    let hour = std::time::Duration::from_hours(1);
+    let minted = hawkgate::hawk::certificate::Mint {
+        issuer: "root",
+        issuer_token: &ROOT_KEY.into(),
+        client_id: "task-client/abc",
+        scopes: &["test:*".to_owned()],
+        start: now.minus(hour),
+        expiry: now.plus(hour),
+    }
+    .sign()
+    .unwrap();
+    let body = json!({
+        "clientId": minted.client_id,
+        "accessToken": minted.access_token.expose(),
+        "certificate": minted.certificate.unwrap().as_json(),
+    });
+    let response = put(&gate, "/credentials", body.to_string()).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    let response = gate.send(&Request::get("/api/x")).await;
+    assert_eq!(response.json()["clientId"], "task-client/abc");
+    assert_eq!(response.json()["scopes"], json!(["test:x"]));
+    assert_eq!(
+        response.header("x-taskcluster-proxy-temp-clientid"),
+        Some("task-client/abc")
+    );
+    assert_eq!(
+        response.header("x-taskcluster-proxy-temp-scopes"),
+        Some("[\"test:*\"]")
+    );
+    assert_eq!(
+        response.header("x-taskcluster-authorized-scopes"),
+        Some("[\"test:x\"]")
+    );
+}
+
+#[tokio::test]
+async fn bad_credentials_change_nothing() {
+    let taskcluster = taskcluster().await;
+    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    for (path, body, status) in [
+        ("/credentials", String::new(), 400),
+        ("/credentials", "{".into(), 400),
+        ("/credentials", "[]".into(), 400),
+        (
+            "/credentials",
+            json!({ "clientId": "task" }).to_string(),
+            400,
+        ),
+        ("/credentials", credentials("", OTHER_KEY), 400),
+        ("/credentials", credentials("task", ""), 400),
+        ("/credentials", credentials("a b", OTHER_KEY), 400),
+        (
+            "/credentials",
+            json!({ "clientId": "a", "accessToken": OTHER_KEY, "certificate": {} }).to_string(),
+            400,
+        ),
+        (
+            "/credentials",
+            json!({ "clientId": "a", "accessToken": OTHER_KEY, "certificate": "{" }).to_string(),
+            400,
+        ),
+        ("/credentials", " ".repeat(65 * 1024), 413),
+        ("/credentials/other", credentials("task", OTHER_KEY), 404),
+    ] {
+        let response = put(&gate, path, body).await;
+        assert_eq!(response.status, status, "{}", response.text());
+        assert!(!response.text().contains(OTHER_KEY));
+    }
+    for method in ["GET", "POST", "DELETE"] {
+        let mut client = Client::connect(&gate.running.admin).await;
+        let request = Request::new(method, "/credentials");
+        let response = client.request(&request).await.unwrap();
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("PUT"));
+    }
+    assert_eq!(
+        gate.send(&Request::get("/api/x")).await.json()["clientId"],
+        "root"
+    );
+    // Callers' listeners have no such page: it is the upstream's, if it knows it.
+    let asked = Request::new("PUT", "/credentials")
+        .body(Body::Sized(credentials("task", OTHER_KEY).into()));
+    assert_eq!(gate.send(&asked).await.status, 404);
+    let closed = sections(taskcluster.url(), "").replace("credentials_update = true", "");
+    let closed = Gate::start(&closed).await;
+    let response = put(&closed, "/credentials", credentials("task", OTHER_KEY)).await;
+    assert_eq!(response.status, 404);
+}
+
+#[tokio::test]
+async fn an_upstreams_own_informational_headers_are_not_believed() {
+    let upstream = Upstream::http1(|_| {
+        Reply::ok()
+            .header("X-Taskcluster-Endpoint", "https://evil.example/")
+            .header("X-Taskcluster-Proxy-Perm-ClientId", "evil")
+            .header("X-Taskcluster-Proxy-Temp-ClientId", "evil")
+            .header("X-Taskcluster-Authorized-Scopes", "[\"*\"]")
+            .header("X-Other", "kept")
+    })
+    .await;
+    let gate = Gate::start(&sections(&upstream.url(), "")).await;
+    let response = gate.send(&Request::get("/api/x")).await;
+    assert_eq!(response.header("x-other"), Some("kept"));
+    let said: Vec<_> = response
+        .fields
+        .all("x-taskcluster-proxy-perm-clientid")
+        .collect();
+    assert_eq!(said, ["root"]);
+    assert_eq!(
+        response.header("x-taskcluster-proxy-version"),
+        Some(hawkgate::VERSION)
+    );
+    assert!(!String::from_utf8_lossy(&response.raw_head).contains("evil"));
+    // Where the route does not say so, they are the upstream's.
+    let silent = sections(&upstream.url(), "").replace("taskcluster_headers = true", "");
+    let silent = Gate::start(&silent).await;
+    let response = silent.send(&Request::get("/api/x")).await;
+    let endpoint = response.header("x-taskcluster-endpoint");
+    assert_eq!(endpoint, Some("https://evil.example/"));
+}
+
+#[tokio::test]
+async fn listeners_serve_only_whom_they_name() {
+    let taskcluster = taskcluster().await;
+    let own = rustix::process::getuid().as_raw();
+    let files = Files::new();
+    let socket = files.path("gate.sock");
+    let text = SERVER.replace(
+        "[\"127.0.0.1:0\"]",
+        &format!(
+            r#"[{{ address = "127.0.0.1:0", allowed_users = ["{own}"], allowed_networks = ["127.0.0.0/8"] }},
+               {{ address = "127.0.0.1:0", allowed_users = ["4000000000"] }},
+               {{ address = "127.0.0.1:0", allowed_networks = ["10.0.0.0/8"] }},
+               {{ address = "unix:{0}", allowed_users = ["{own}"] }},
+               {{ address = "unix:{0}2", allowed_users = ["4000000000"] }}]"#,
+            socket.display()
+        ),
+    );
+    let text = format!("{text}{}", sections(taskcluster.url(), ""));
+    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    for (index, served) in [true, false, false, true, false].into_iter().enumerate() {
+        let mut client = Client::connect(&gate.running.listeners[index]).await;
+        if served {
+            let response = client.request(&Request::get("/api/x")).await.unwrap();
+            assert_eq!(response.json()["clientId"], "root", "{index}");
+        } else {
+            // Before anything was sent.
+            let response = client.response("GET").await.unwrap();
+            assert_eq!(response.refusal(), Some("peer_not_allowed"), "{index}");
+            assert_eq!(response.status, 403);
+        }
+    }
+    let refused = [("reason", "peer_not_allowed")];
+    gate.until_counted("hawkgate_rejections_total", &refused, 3)
+        .await;
+}

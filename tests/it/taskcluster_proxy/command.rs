@@ -1,0 +1,185 @@
+//! The command that stands in for taskcluster-proxy.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use hawkgate::config::Address;
+use serde_json::{Value, json};
+
+use super::taskcluster;
+use crate::support::client::{Client, Request};
+use crate::support::gate::ROOT_KEY;
+use crate::support::upstream::{Reply, Upstream};
+
+/// `hawkgate taskcluster-proxy` in a clean environment.
+fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hawkgate"));
+    command.arg("taskcluster-proxy").args(arguments);
+    for name in ["ROOT_URL", "CLIENT_ID", "ACCESS_TOKEN", "CERTIFICATE"] {
+        command.env_remove(format!("TASKCLUSTER_{name}"));
+    }
+    command.envs(variables.iter().copied());
+    command
+}
+
+fn ends(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    let output = command(variables, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// A run, killed when dropped, and where it listens.
+struct Up {
+    child: Child,
+    address: Address,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Up {
+    fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut child = command(variables, arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let address = loop {
+            let mut line = String::new();
+            let read = stderr.read_line(&mut line).unwrap();
+            said += &line;
+            assert!(read > 0, "it never was up: {said}");
+            if line.contains("listening for callers") {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                break line["address"].as_str().unwrap().to_owned();
+            }
+        };
+        // Somebody has to read on.
+        std::thread::spawn(move || stderr.lines().for_each(drop));
+        Self {
+            child,
+            address: Address::Tcp(address.parse().unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_command_takes_its_place_with_its_variables() {
+    let taskcluster = taskcluster().await;
+    let variables = [
+        ("TASKCLUSTER_ROOT_URL", taskcluster.url()),
+        ("TASKCLUSTER_CLIENT_ID", "root"),
+        ("TASKCLUSTER_ACCESS_TOKEN", ROOT_KEY),
+        ("TASKCLUSTER_CERTIFICATE", ""),
+    ];
+    let ports = ["--port", "0", "--admin", "127.0.0.1:0"];
+    let whole = Up::start(&variables, &ports);
+    let narrow = Up::start(&variables, &[&ports[..], &["test:x", "test:y*"]].concat());
+    for (up, scopes) in [
+        (&whole, json!(["test:*", "auth:create-client:*"])),
+        (&narrow, json!(["test:x", "test:y*"])),
+    ] {
+        let mut client = Client::connect(&up.address).await;
+        let response = client.request(&Request::get("/queue/v1/x")).await.unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.json()["clientId"], "root");
+        assert_eq!(response.json()["scopes"], scopes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tasks_scopes_restrict() {
+    const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";
+    let queue = Upstream::http1(|seen| {
+        if seen.path().ends_with(TASK) && seen.header("authorization").is_none() {
+            Reply::new(200, r#"{"scopes":["queue:a","queue:b*"]}"#)
+        } else {
+            Reply::new(404, "{}")
+        }
+    })
+    .await;
+    let url = queue.url();
+    let print = move |arguments: &'static [&'static str]| {
+        let url = url.clone();
+        tokio::task::spawn_blocking(move || {
+            let variables = [("TASKCLUSTER_ROOT_URL", url.as_str())];
+            let all = [&["--client-id", "c", "--print-config"], arguments].concat();
+            ends(&variables, &all)
+        })
+    };
+    for (arguments, scopes) in [
+        (&[][..], None),
+        (&["x:y"], Some("[\"x:y\"]")),
+        (&["-t", TASK], Some("[\"queue:a\", \"queue:b*\"]")),
+        (
+            &["--task-id", TASK, "x:y", "queue:a"],
+            Some("[\"x:y\", \"queue:a\", \"queue:b*\"]"),
+        ),
+    ] {
+        let (code, text, stderr) = print(arguments).await.unwrap();
+        assert_eq!(code, 0, "{stderr}");
+        let line = scopes.map(|list| format!("authorized_scopes = {list}\n"));
+        match line {
+            Some(line) => assert!(text.contains(&line), "{text}"),
+            None => assert!(!text.contains("authorized_scopes"), "{text}"),
+        }
+    }
+    let (code, text, stderr) = print(&["-t", "KTBKfEgxR5GdfIIREQIvFx"]).await.unwrap();
+    assert!(code == 1 && text.is_empty(), "{text}");
+    assert!(stderr.contains("404"), "{stderr}");
+}
+
+#[test]
+fn what_it_does_not_take_is_said_with_the_reason() {
+    let variables = [
+        ("TASKCLUSTER_ROOT_URL", "https://tc.example.com"),
+        ("TASKCLUSTER_CLIENT_ID", "root"),
+    ];
+    for (arguments, code, hint) in [
+        (
+            &["--access-token", ROOT_KEY][..],
+            2,
+            "TASKCLUSTER_ACCESS_TOKEN",
+        ),
+        (&["--certificate", ROOT_KEY], 2, "TASKCLUSTER_CERTIFICATE"),
+        (&["--allowed-network", "10.0.0.0/8"], 2, "migrating"),
+        (&["--port", "70000"], 2, "70000"),
+        (
+            &["--task-id", "../auth", "--print-config"],
+            1,
+            "no task's id",
+        ),
+        (&[], 1, "set TASKCLUSTER_ACCESS_TOKEN"),
+    ] {
+        let (said, stdout, stderr) = ends(&variables, arguments);
+        assert_eq!(said, code, "{stderr}");
+        assert!(stderr.contains(hint), "{stderr}");
+        assert!(!format!("{stdout}{stderr}").contains(ROOT_KEY));
+    }
+    let (code, _, stderr) = ends(&[], &[]);
+    assert_eq!(code, 2);
+    assert!(
+        stderr.contains("--root-url") && stderr.contains("--client-id"),
+        "{stderr}"
+    );
+    let token = [
+        variables[0],
+        variables[1],
+        ("TASKCLUSTER_ACCESS_TOKEN", ROOT_KEY),
+    ];
+    let (code, _, stderr) = ends(&token, &["--ip-address", "0.0.0.0"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("loopback"), "{stderr}");
+    let (code, _, stderr) = ends(&token, &["--allowed-user", "no-such-user-here"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("no-such-user-here"), "{stderr}");
+}
