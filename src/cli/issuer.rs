@@ -43,7 +43,7 @@ where
         ));
     }
     process::install_crypto();
-    let runtime = process::runtime(2)?;
+    let runtime = process::runtime()?;
     let end = runtime.block_on(command(SystemClock::shared()));
     runtime.shutdown_background();
     end
