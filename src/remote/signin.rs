@@ -1,6 +1,6 @@
 //! What a signed-in person's client asks of an issuer: tokens for a code (RFC 6749 §4.1.3),
 //! for a device code (RFC 8628), for a refresh token (RFC 6749 §6), and their end
-//! (RFC 7009). On top of [`super::oauth`], which every other client of an issuer uses too.
+//! (RFC 7009). On top of `super::oauth`, which every other client of an issuer uses too.
 
 use http::StatusCode;
 use serde::Deserialize;
