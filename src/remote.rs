@@ -2,6 +2,8 @@
 //! to; [`client`] sets the limits that all of them share.
 
 pub mod auth0_identity;
+pub mod auth0_tenant;
+pub mod callback;
 pub mod client;
 pub mod client_credentials;
 pub mod discovery;
@@ -10,6 +12,10 @@ pub mod introspection;
 pub mod jwks;
 pub mod oauth;
 pub mod password;
+mod patience;
+pub mod provider;
+pub mod registration;
+pub mod signin;
 pub mod taskcluster;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
@@ -17,3 +23,4 @@ pub mod taskcluster_queue;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_exchange;
+pub mod token_socket;

@@ -10,6 +10,7 @@
 mod basic;
 mod bearer;
 mod error;
+mod id_token;
 mod introspection;
 mod issuer;
 mod jwk;
@@ -30,6 +31,7 @@ mod workload;
 pub use basic::{BasicCredentials, OTP};
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
+pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;

@@ -8,6 +8,7 @@ pub(crate) mod auth0;
 pub(crate) mod client;
 pub(crate) mod gate;
 pub(crate) mod peers;
+pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 pub(crate) mod tokens;

@@ -58,7 +58,7 @@ impl Endpoint {
     ) -> Result<Granted, Failure> {
         let asked_at = self.clock.now();
         let request = self.request(parameters).await?;
-        let answer = self.send(request, headers, FORM).await?;
+        let answer = in_json(self.transmit(request, headers, FORM).await?)?;
         granted(&answer, asked_at).map_err(Failure::Unusable)
     }
 
@@ -69,7 +69,7 @@ impl Endpoint {
     /// As [`Self::grant`].
     pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let request = self.request(parameters).await?;
-        self.send(request, HeaderMap::new(), FORM).await
+        in_json(self.transmit(request, HeaderMap::new(), FORM).await?)
     }
 
     /// As [`Self::post`], with the parameters as one JSON object (Auth0's `/mfa/challenge`).
@@ -78,7 +78,18 @@ impl Endpoint {
     /// As [`Self::grant`].
     pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
         let request = self.request(parameters).await?;
-        self.send(request.into_json(), HeaderMap::new(), JSON).await
+        let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
+        in_json(answer.await?)
+    }
+
+    /// Sends `parameters` with client authentication; any 2xx answer comes back, be it
+    /// empty (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        self.transmit(request, HeaderMap::new(), FORM).await
     }
 
     async fn request(&self, parameters: &[(&str, &str)]) -> Result<Request, Failure> {
@@ -87,7 +98,7 @@ impl Endpoint {
         Ok(request)
     }
 
-    async fn send(
+    async fn transmit(
         &self,
         mut request: Request,
         mut headers: HeaderMap,
@@ -115,14 +126,19 @@ impl Endpoint {
             );
             return Err(unusable(text));
         }
-        if status != http::StatusCode::OK {
-            return Err(unusable(format!("status {}", status.as_u16())));
-        }
-        if !answer.says_json() {
-            return Err(unusable("the answer is not JSON".into()));
-        }
         Ok(answer)
     }
+}
+
+/// An answer that can bear what was asked for.
+fn in_json(answer: Answer) -> Result<Answer, Failure> {
+    if answer.status != http::StatusCode::OK {
+        return Err(unusable(format!("status {}", answer.status.as_u16())));
+    }
+    if !answer.says_json() {
+        return Err(unusable("the answer is not JSON".into()));
+    }
+    Ok(answer)
 }
 
 fn unusable(what: String) -> Failure {

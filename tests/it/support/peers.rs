@@ -111,7 +111,8 @@ impl Peer {
         let address = SocketAddr::from(([127, 0, 0, 1], self.number("control")));
         let mut client = Client::connect(&Address::Tcp(address)).await;
         let request = Request::post(&format!("/{command}"), arguments.to_string());
-        let response = client.request(&request).await.unwrap();
+        let response = client.request(&request).await;
+        let response = response.unwrap_or_else(|e| panic!("{command}: {e}\n{}", self.stderr()));
         assert_eq!(response.status, 200, "{command}: {}", response.text());
         response.json()
     }
