@@ -59,12 +59,20 @@ impl Builder<'_> {
         let sources = each(&config.sources, |source| {
             self.source(source, config, &updatable)
         })?;
+        let rules = each(&config.rules, rule)?;
+        let concerned = |concerns: &dyn Fn(&config::Rule) -> bool| {
+            let pairs = config.rules.iter().zip(&rules);
+            let concerned = pairs.filter(|(written, _)| concerns(written));
+            Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
+        };
         let login = match &config.login {
-            Some(login) => Some(self.login(login, config, &issuers)?),
+            Some(login) => {
+                let rules = concerned(&|rule| rule.login);
+                Some(self.login(login, config, &issuers, rules)?)
+            }
             None => None,
         };
         let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
-        let rules = each(&config.rules, rule)?;
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
             let known = upstreams
@@ -77,14 +85,8 @@ impl Builder<'_> {
                 upstreams.push((&route.upstream, Arc::clone(&upstream)));
                 upstream
             };
-            let concerned = config
-                .rules
-                .iter()
-                .zip(&rules)
-                .filter(|(r, _)| r.concerns(index));
-            let rules = concerned.map(|(_, rule)| Arc::clone(rule)).collect();
             let mut route = connect(route, upstream, &issuers, &sources);
-            route.rules = Rules::new(rules);
+            route.rules = concerned(&|rule| rule.concerns(index));
             routes.push(Arc::new(route));
         }
         Ok(Built {
@@ -149,6 +151,7 @@ impl Builder<'_> {
         login: &config::Login,
         config: &Config,
         issuers: &[Arc<Issuer>],
+        rules: Option<Rules>,
     ) -> Result<Login, StartError> {
         let source = config
             .sources
@@ -166,6 +169,7 @@ impl Builder<'_> {
             minter: Arc::new(minter),
             source: Arc::clone(&source.name),
             require_scopes: login.require_scopes.clone(),
+            rules,
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,

@@ -442,6 +442,8 @@ pub struct Rule {
     pub headers: Vec<(String, String)>,
     /// Indices into [`Config::routes`]; every route when `None`.
     pub routes: Option<Vec<usize>>,
+    /// Whether it concerns `[login]`.
+    pub login: bool,
 }
 
 impl Rule {

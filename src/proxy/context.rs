@@ -147,6 +147,7 @@ impl Context {
                 .and_then(|a| a.ruling())
                 .and_then(|r| r.rule.as_ref())
                 .or(refused.and_then(|r| r.rule.as_ref()))
+                .or(own.and_then(|o| o.rule.as_ref()))
                 .cloned(),
             source: route
                 .and_then(|r| r.source.as_ref())

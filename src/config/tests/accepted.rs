@@ -474,3 +474,48 @@ fn listeners_may_name_who_may_connect() {
     let open = accepted(MINIMAL).0.server.listen[0].access.clone();
     assert!(open.users.is_none() && open.networks.is_none());
 }
+
+#[test]
+fn rules_concern_the_login_endpoint_by_its_name_or_by_none() {
+    let file = |routes: &str, login: &str| {
+        format!(
+            r#"
+            [[issuer]]
+            name = "sso"
+            url = "https://sso.example.com/"
+            audiences = ["login"]
+            [[source]]
+            name = "mint"
+            kind = "taskcluster-mint"
+            client_id = "project/sso"
+            access_token = {{ env = "PATH" }}
+            client_name = "sso/{{sub}}"
+            scopes = ["queue:*"]
+            [[route]]
+            name = "queue"
+            path = "/api/queue/"
+            upstream = "https://tc.example.com"
+            issuers = ["sso"]
+            source = "mint"
+            {login}
+            [[rule]]
+            name = "everybody"
+            when = "true"
+            {routes}
+            "#
+        )
+    };
+    let login = "[login]\nsource = \"mint\"\nissuers = [\"sso\"]";
+    let concerned = |routes: &str, login: &str| {
+        let rule = accepted(&file(routes, login)).0.rules.remove(0);
+        (rule.concerns(0), rule.login)
+    };
+    assert_eq!(concerned("", login), (true, true));
+    assert_eq!(concerned("", ""), (true, false));
+    assert_eq!(concerned("routes = [\"login\"]", login), (false, true));
+    assert_eq!(concerned("routes = [\"queue\"]", login), (true, false));
+    assert_eq!(
+        concerned("routes = [\"login\", \"queue\"]", login),
+        (true, true)
+    );
+}
