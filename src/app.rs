@@ -192,6 +192,21 @@ fn recorder(
     })
 }
 
+/// What decides, without anything that listens or goes on in the background: keys are
+/// fetched when the first token needs them, names of upstreams are not resolved.
+///
+/// # Errors
+/// When a part that the configuration names is unusable.
+pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartError> {
+    let metrics = Metrics::new(crate::VERSION, crate::REVISION)?;
+    let built = Builder {
+        clock,
+        metrics: &metrics,
+    }
+    .build(config)?;
+    Ok(built.gateway)
+}
+
 impl Running {
     /// Readiness turns false, then listeners close, in-flight requests finish within
     /// `server.drain`. Returns when all is over; calling it again changes nothing.

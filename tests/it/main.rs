@@ -6,14 +6,22 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod attacks;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
+mod explain;
 mod hawk;
 mod identity;
 mod layers;
 mod leaks;
 mod login;
+mod oauth;
+mod passwords;
+mod register;
+mod register_auth0;
+mod rules;
+mod sign_in;
 mod support;
 mod swap;
 mod taskcluster_proxy;
