@@ -15,6 +15,7 @@
 {{- include "hawkgate.refuse.missing" . -}}
 {{- include "hawkgate.refuse.addresses" . -}}
 {{- include "hawkgate.refuse.shutdown" . -}}
+{{- include "hawkgate.refuse.startup" . -}}
 {{- end -}}
 {{- end -}}
 
@@ -184,5 +185,14 @@
 {{- $given := include "hawkgate.terminationGracePeriodSeconds" . | int -}}
 {{- if lt $given $needed -}}
 {{- fail (printf "terminationGracePeriodSeconds is %d, but preStopSleepSeconds, server.drain_delay and server.drain take %d together: requests would be cut off" $given $needed) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.startup" -}}
+{{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
+{{- $grace := include "hawkgate.seconds" ($server.startup_grace | default "60s") | int -}}
+{{- $probe := mul .Values.startupProbe.periodSeconds .Values.startupProbe.failureThreshold | int -}}
+{{- if le $probe $grace -}}
+{{- fail (printf "startupProbe gives up after %d seconds, server.startup_grace is %d: pods would be killed while they wait for an issuer. Raise startupProbe.failureThreshold" $probe $grace) -}}
 {{- end -}}
 {{- end -}}
