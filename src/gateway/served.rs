@@ -33,12 +33,16 @@ pub struct Facts {
     pub issuer: Option<Arc<str>>,
     /// The result of verification, if one took place.
     pub verification: Option<&'static str>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
     /// The source that gave the credentials.
     pub source: Option<Arc<str>>,
     /// Who asked, once proved.
     pub caller: Option<Caller>,
     /// Upstream's name of the credentials given out.
     pub credential: Option<String>,
+    /// What a rule narrowed them to.
+    pub scopes: Option<Arc<[String]>>,
 }
 
 impl Served {

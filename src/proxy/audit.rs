@@ -45,7 +45,9 @@ impl Context {
         Some(Box::new(Audit {
             event,
             decision,
-            subject: caller.and_then(|c| c.subject()).map(str::to_owned),
+            subject: caller
+                .and_then(|c| c.subject().or(c.username().filter(|_| granted)))
+                .map(str::to_owned),
             client: caller.and_then(|c| c.client()).map(str::to_owned),
             credential: admission
                 .and_then(Admission::client_id)
@@ -53,7 +55,9 @@ impl Context {
                 .map(str::to_owned),
             scopes: admission
                 .and_then(Admission::ruling)
-                .and_then(|ruling| ruling.scopes().cloned()),
+                .and_then(|ruling| ruling.scopes())
+                .or(own.and_then(|own| own.scopes.as_ref()))
+                .cloned(),
         }))
     }
 }

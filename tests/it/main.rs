@@ -7,6 +7,7 @@
 
 mod attacks;
 mod audit;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
@@ -16,8 +17,13 @@ mod identity;
 mod layers;
 mod leaks;
 mod login;
+mod oauth;
+mod passwords;
+mod register;
+mod register_auth0;
 mod rules;
 mod schema;
+mod sign_in;
 mod support;
 mod swap;
 mod taskcluster_proxy;
