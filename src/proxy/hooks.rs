@@ -142,7 +142,10 @@ impl ProxyHttp for Hooks {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         let on_behalf = context.begin_trace(&session.req_header().headers);
-        let admitted = trace::within(on_behalf, self.admit(session, context)).await;
+        let admitted = match on_behalf {
+            None => self.admit(session, context).await,
+            Some(active) => Box::pin(trace::within(active, self.admit(session, context))).await,
+        };
         context.times.admitted = Some(self.clock.steady());
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
@@ -205,7 +208,12 @@ impl ProxyHttp for Hooks {
         }
         if head.status == StatusCode::UNAUTHORIZED {
             let on_behalf = context.trace.as_ref().map(|trace| trace.whole());
-            trace::within(on_behalf, self.recover(head, context)).await?;
+            match on_behalf {
+                None => self.recover(head, context).await?,
+                Some(active) => {
+                    Box::pin(trace::within(active, self.recover(head, context))).await?;
+                }
+            }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }

@@ -130,8 +130,8 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
     let mut trace = tracer.begin(&HeaderMap::new()).unwrap();
     let admission = trace.admission();
     assert_eq!(outgoing(), None, "outside of every span");
-    let header = within(Some(admission.clone()), async {
-        let here = current();
+    let header = within(admission.clone(), async {
+        let here = current().unwrap();
         tokio::spawn(within(here, async {
             spanned(
                 "exchange",

@@ -41,7 +41,12 @@ impl Desk {
         let request = request.clone();
         let on_behalf = trace::current();
         tokio::spawn(async move {
-            let exchange = trace::within(on_behalf, landing.desk.exchange(&request)).await;
+            let exchange = match on_behalf {
+                None => landing.desk.exchange(&request).await,
+                Some(active) => {
+                    Box::pin(trace::within(active, landing.desk.exchange(&request))).await
+                }
+            };
             landing.land(exchange);
         });
         flight
