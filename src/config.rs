@@ -15,6 +15,7 @@ mod location;
 mod log;
 mod login;
 mod nearest;
+mod rate;
 mod reader;
 mod resolved;
 mod route;

@@ -220,6 +220,7 @@ impl Question {
             target: &self.target,
             headers,
             peer: self.client,
+            certificate: None,
         }
     }
 

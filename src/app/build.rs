@@ -9,10 +9,11 @@ use http::{HeaderName, HeaderValue};
 use super::StartError;
 use super::local::{self, Updatable};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::config::{self, Config, IssuerKind, Rate, SourceKind};
 use crate::credential::{CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
+use crate::gateway::rate::{RateLimit, Rates};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -50,8 +51,11 @@ impl Builder<'_> {
         let sources = each(&config.sources, |source| {
             self.source(source, config, &updatable)
         })?;
+        // One for all routes together.
+        let limited = |rate: &Rate| Arc::new(RateLimit::new(rate, self.clock.clone()));
+        let common = config.limits.rate.as_ref().map(limited);
         let login = match &config.login {
-            Some(login) => Some(self.login(login, config, &issuers)?),
+            Some(login) => Some(self.login(login, config, &issuers, common.as_ref())?),
             None => None,
         };
         let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
@@ -74,8 +78,11 @@ impl Builder<'_> {
                 .zip(&rules)
                 .filter(|(r, _)| r.concerns(index));
             let rules = concerned.map(|(_, rule)| Arc::clone(rule)).collect();
+            let own = route.rate.as_ref().map(limited);
+            let rates = common.iter().cloned().chain(own).collect();
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = Rules::new(rules);
+            route.rates = Rates::new(rates);
             routes.push(Arc::new(route));
         }
         Ok(Built {
@@ -118,6 +125,7 @@ impl Builder<'_> {
         login: &config::Login,
         config: &Config,
         issuers: &[Arc<Issuer>],
+        common: Option<&Arc<RateLimit>>,
     ) -> Result<Login, StartError> {
         let source = config
             .sources
@@ -138,6 +146,7 @@ impl Builder<'_> {
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
+            rates: Rates::new(common.into_iter().cloned().collect()),
             clock: self.clock.clone(),
         })
     }
@@ -257,6 +266,7 @@ fn connect(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
         rules: None,
+        rates: Rates::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::path;
+use super::rate::{Client, Rates};
 use super::rejection::{Reason, Rejection};
 use super::served::{Facts, Served};
 use crate::clock::{SharedClock, UnixMillis};
@@ -53,6 +54,8 @@ pub struct Login {
     pub lifetime: Duration,
     /// For making them.
     pub timeout: Duration,
+    /// How often one client may ask.
+    pub rates: Rates,
     /// The clock in use.
     pub clock: SharedClock,
 }
@@ -66,6 +69,8 @@ pub struct LoginRequest<'a> {
     pub provider: &'a str,
     /// For `Authorization` and `Origin` only.
     pub headers: &'a HeaderMap,
+    /// Who asks.
+    pub client: Client<'a>,
 }
 
 /// The provider that a request target names, if it is one of the endpoint's.
@@ -131,7 +136,16 @@ impl Login {
         let Some(issuer) = self.issuers.iter().find(named) else {
             return Err(Reason::LoginUnknownProvider.into());
         };
-        let token = verify(issuer, request.headers, facts).await?;
+        self.rates.arrived(request.client)?;
+        let token = match verify(issuer, request.headers, facts).await {
+            Ok(token) => token,
+            Err(rejection) => {
+                self.rates.unidentified(request.client)?;
+                return Err(rejection);
+            }
+        };
+        let caller = Caller::Verified(Arc::clone(&token));
+        self.rates.identified(&caller, request.client)?;
         if !self
             .require_scopes
             .iter()
@@ -141,7 +155,6 @@ impl Login {
         }
         facts.source = Some(Arc::clone(&self.source));
         let expiry = now.plus(self.lifetime).min(token.expires_at());
-        let caller = Caller::Verified(token);
         let minting = self.minter.issue(&caller, now.minus(BACKDATED), expiry);
         let minted = tokio::time::timeout(self.timeout, minting).await;
         let credentials = minted

@@ -66,6 +66,7 @@ impl Stage {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
         }
         let request = LoginRequest {
+            client: Client::default(),
             method: &Method::GET,
             provider,
             headers: &headers,
@@ -84,6 +85,7 @@ impl Stage {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
         let request = LoginRequest {
+            client: Client::default(),
             method: &method,
             provider: "mozilla-auth0",
             headers: &headers,

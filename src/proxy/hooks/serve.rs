@@ -8,9 +8,9 @@ use pingora::{Error, ErrorType};
 use super::{Hooks, answer, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
+use crate::gateway::rate::Client;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Head, Served};
-use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -47,6 +47,7 @@ impl Hooks {
             );
         }
         let url = read_url(session).await?;
+        let peer = context.peer.clone().unwrap_or_default();
         let head = session.req_header();
         let (Some(host), Ok(target)) = (
             super::admit::host(head),
@@ -59,7 +60,8 @@ impl Hooks {
             host,
             target,
             headers: &head.headers,
-            peer: PeerInfo::of(session).ip,
+            peer: peer.client,
+            certificate: peer.certificate.as_deref(),
         };
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
@@ -87,10 +89,15 @@ fn own(session: &Session, context: &Context) -> Option<Own> {
 async fn login(session: &Session, context: &Context) -> Option<Served> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
+    let peer = context.peer.as_ref();
     let request = LoginRequest {
         method: &head.method,
         provider: login::provider(std::str::from_utf8(head.raw_path()).ok()?)?,
         headers: &head.headers,
+        client: Client {
+            address: peer.and_then(|peer| peer.client),
+            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
+        },
     };
     Some(login.answer(request).await)
 }

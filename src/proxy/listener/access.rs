@@ -24,7 +24,9 @@ pub(in crate::proxy) struct Access {
 impl Access {
     /// `None` where anybody may connect.
     pub(super) fn new(written: &ListenerAccess) -> io::Result<Option<Self>> {
-        let ListenerAccess { networks, users } = written;
+        let ListenerAccess {
+            networks, users, ..
+        } = written;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
@@ -257,8 +259,8 @@ mod tests {
         assert!(Access::new(&ListenerAccess::default()).unwrap().is_none());
         let users = Some(vec!["no such user here".into()]);
         let unknown = ListenerAccess {
-            networks: None,
             users,
+            ..ListenerAccess::default()
         };
         assert!(Access::new(&unknown).is_err());
     }

@@ -12,6 +12,7 @@ const REQUEST: RequestFacts<'static> = RequestFacts {
     path: "/api/queue/v1/task",
     user_agent: "curl/8",
     address: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+    certificate: None,
 };
 
 fn claims() -> Map<String, Json> {

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::config::ClientAuth;
 use crate::proxy::listener::{BindError, Tls};
 
 fn h2c() -> Listener {
@@ -156,6 +157,7 @@ impl Pki {
             cert: self.path("localhost.pem"),
             key: self.path("localhost.key"),
             client_ca: None,
+            client_auth: ClientAuth::Required,
         }
     }
 
