@@ -13,21 +13,21 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use crate::gateway::client::ClientCertificate;
-pub(super) use certificate::{CertificateFault, read as read_certificate};
+pub(super) use certificate::read as read_certificate;
 
 /// Who is connected, and for whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerInfo {
+pub(super) struct PeerInfo {
     /// The connected peer's address, or what a trusted proxy's PROXY header says; none on
     /// Unix sockets. IPv4 even where it came in as mapped IPv6.
-    pub ip: Option<IpAddr>,
+    pub(super) ip: Option<IpAddr>,
     /// The client's address: the same, unless a trusted proxy named another in
     /// `X-Forwarded-For`.
-    pub client: Option<IpAddr>,
+    pub(super) client: Option<IpAddr>,
     /// Whether the connection is TLS.
-    pub tls: bool,
+    pub(super) tls: bool,
     /// The verified certificate that the peer presented, if it did.
-    pub certificate: Option<Arc<ClientCertificate>>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What a listener knows of a connection, beside its socket.
@@ -62,7 +62,7 @@ impl Origin {
 
 impl PeerInfo {
     /// Of the caller of `session`.
-    pub fn of(session: &Session) -> Self {
+    pub(super) fn of(session: &Session) -> Self {
         let ip = session
             .client_addr()
             .and_then(|address| address.as_inet())

@@ -14,6 +14,7 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod listeners;
 mod login;
 mod rules;
 mod support;

@@ -189,9 +189,12 @@ mod tests {
     fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> Access {
         let networks = networks.map(|list| list.iter().map(|n| n.parse().unwrap()).collect());
         let users = users.map(|list| list.iter().map(ToString::to_string).collect());
-        Access::new(&ListenerAccess { networks, users })
-            .unwrap()
-            .unwrap()
+        let written = ListenerAccess {
+            networks,
+            users,
+            proxies: None,
+        };
+        Access::new(&written).unwrap().unwrap()
     }
 
     /// Who runs this test.

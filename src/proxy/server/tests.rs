@@ -4,6 +4,7 @@ mod attacks;
 mod endings;
 mod forwarding;
 mod http2;
+mod proxied;
 mod requests;
 
 use std::net::SocketAddr;
@@ -68,6 +69,15 @@ impl ProxyHttp for Echo {
         }
         let body = if target == "/big" {
             Bytes::from(vec![b'x'; 64 * 1024 * 1024])
+        } else if target == "/who" {
+            let PeerInfo {
+                ip,
+                client,
+                certificate,
+                ..
+            } = PeerInfo::of(session);
+            let name = certificate.map(|c| c.label().to_string());
+            Bytes::from(format!("{ip:?} {client:?} {name:?}"))
         } else {
             let PeerInfo { ip, tls, .. } = PeerInfo::of(session);
             Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
