@@ -225,7 +225,10 @@ impl Gateway {
                 return Err(rejection);
             }
         }
-        admission.route.rates.identified(&admission.caller, client)?;
+        admission
+            .route
+            .rates
+            .identified(&admission.caller, client)?;
         admission.judge(head)
     }
 

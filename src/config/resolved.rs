@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::credential::CacheLimits;
-use crate::gateway::route::{Compat, UpstreamTimeouts};
 pub use crate::gateway::rate::Rate;
+use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 

@@ -158,7 +158,8 @@ impl Rates {
             return Ok(());
         }
         let key = identity_key(caller).unwrap_or_else(|| unverified_key(client));
-        self.of(RateBy::Client).try_for_each(|limit| limit.take(key))
+        self.of(RateBy::Client)
+            .try_for_each(|limit| limit.take(key))
     }
 
     /// When verification has failed: as [`Rates::identified`] for somebody unknown, so that

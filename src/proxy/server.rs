@@ -274,8 +274,8 @@ where
     // Boxed, so that a plain connection's task stays small.
     if guarded && let Err(rejection) = Box::pin(admit(shared, terms, &mut incoming)).await {
         // After half a header nobody could tell what an answer is for.
-        let plain = matches!(terms.protocol, Protocol::Plain)
-            && rejection.reason == Reason::PeerNotAllowed;
+        let plain =
+            matches!(terms.protocol, Protocol::Plain) && rejection.reason == Reason::PeerNotAllowed;
         return Box::pin(refuse::keep_out(shared, incoming, rejection, plain)).await;
     }
     converse(shared, app, terms, incoming).await;

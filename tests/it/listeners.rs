@@ -55,7 +55,11 @@ fn forwarded(upstream: &Upstream) -> String {
     values.join(" and ")
 }
 
-async fn announced(address: &Address, header: &[u8], request: &Request) -> std::io::Result<Response> {
+async fn announced(
+    address: &Address,
+    header: &[u8],
+    request: &Request,
+) -> std::io::Result<Response> {
     let mut client = Client::connect(address).await;
     client.send(header).await?;
     client.request(request).await
@@ -109,7 +113,8 @@ async fn nobody_else_is_believed() {
 
 #[tokio::test]
 async fn a_proxy_header_says_it_too_and_nothing_after_it_does() {
-    let listen = r#"{ address = "127.0.0.1:0", proxy_protocol = true, trusted_proxies = ["127.0.0.0/8"] }"#;
+    let listen =
+        r#"{ address = "127.0.0.1:0", proxy_protocol = true, trusted_proxies = ["127.0.0.0/8"] }"#;
     let (gate, upstream) = gate_with(listen, BY_ADDRESS).await;
     let request = Request::get("/ruled/x")
         .header("X-Forwarded-For", "198.51.100.9")

@@ -3,10 +3,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::gateway::rate::{Rate, RateBy, RateLimit};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Profile;
 use crate::credential::mint::{MintSettings, NameTemplate};
+use crate::gateway::rate::{Rate, RateBy, RateLimit};
 use crate::secret::SecretRef;
 use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configured};
 

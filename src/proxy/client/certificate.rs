@@ -190,7 +190,11 @@ mod tests {
                 bent[at] ^= flip;
                 // Whatever it is then: no panic, and no name that is not plain.
                 if let Ok(read) = read(&bent) {
-                    assert!(read.uris.iter().all(|uri| !uri.chars().any(char::is_control)));
+                    assert!(
+                        read.uris
+                            .iter()
+                            .all(|uri| !uri.chars().any(char::is_control))
+                    );
                 }
             }
         }

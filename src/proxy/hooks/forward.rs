@@ -58,10 +58,7 @@ impl Hooks {
     }
 
     /// Makes `head` hawkgate's own and signs it, in its final form.
-    pub(super) fn translate(
-        head: &mut RequestHeader,
-        context: &mut Context,
-    ) -> Result<()> {
+    pub(super) fn translate(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
         let Some(admission) = &context.admission else {
             return Err(decided(context, Reason::Internal.into()));
         };

@@ -77,7 +77,9 @@ async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
         if room == 0 {
             return Err(Fault::Line);
         }
-        let there = stream.peek(ahead.get_mut(..room).unwrap_or_default()).await?;
+        let there = stream
+            .peek(ahead.get_mut(..room).unwrap_or_default())
+            .await?;
         if there == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }

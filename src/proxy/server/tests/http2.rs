@@ -195,7 +195,9 @@ impl Pki {
         let mut stream = stream.ok()?;
         if alpn == [b"h2"] {
             let mut client = client(stream).await;
-            let (_, body) = get(&mut client, request("https://localhost/who")).await.ok()?;
+            let (_, body) = get(&mut client, request("https://localhost/who"))
+                .await
+                .ok()?;
             return Some(body);
         }
         let head = b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
