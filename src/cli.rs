@@ -4,9 +4,15 @@
 mod check;
 mod demo;
 mod explain;
+mod issuer;
+mod login;
+mod logout;
 mod process;
+mod register;
 mod run;
+mod stop;
 mod taskcluster_proxy;
+mod token;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -71,6 +77,18 @@ enum Command {
         hawkgate demo --once   # ends after the tour; exit code 1 if any step went wrong\n\n\
         Everything listens on loopback only, on free ports, with throw-away keys.")]
     Demo(Demo),
+    /// Become a client of an issuer (RFC 7591), stay one, or cease to be one (RFC 7592)
+    #[command(after_help = register::EXAMPLES)]
+    Register(Box<register::Register>),
+    /// Sign in from this shell, to try a gateway
+    #[command(after_help = login::EXAMPLES)]
+    Login(Box<login::Login>),
+    /// Print the token of the last `hawkgate login`, fresh
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::Token),
+    /// End the tokens of the last `hawkgate login`
+    #[command(after_help = logout::EXAMPLES)]
+    Logout(logout::Logout),
     /// Stand in for taskcluster-proxy: its arguments and variables, no configuration file
     #[command(after_help = "Examples:\n  \
         TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
@@ -132,6 +150,9 @@ struct Explain {
     /// Where the bearer token is: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Where username:password is, for a route that asks for these: a file, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    user_file: Option<PathBuf>,
     /// The address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
@@ -189,6 +210,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
         Command::Explain(explain) => explain::main(&explain),
+        Command::Register(register) => register::main(&register),
+        Command::Login(login) => login::main(&login),
+        Command::Token(token) => token::main(&token),
+        Command::Logout(logout) => logout::main(&logout),
         Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }

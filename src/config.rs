@@ -5,6 +5,7 @@
 //! Relative paths in the file are relative to the file's own folder.
 
 mod access;
+mod auth0_source;
 mod cache;
 mod declared;
 mod finding;
@@ -15,6 +16,8 @@ mod location;
 mod log;
 mod login;
 mod nearest;
+mod oauth_client;
+mod oauth_source;
 mod rate;
 mod reader;
 mod resolved;

@@ -16,6 +16,7 @@ pub mod rule;
 mod served;
 mod shortcut;
 
+pub use crate::token::OTP;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
@@ -25,9 +26,12 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
-use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
+use crate::credential::{
+    Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
+};
 use crate::hawk::{self, HawkError, SignedRequest};
-use crate::token::{self, BearerToken, Caller, VerifiedToken};
+use crate::secret::SecretString;
+use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
 use client::ClientCertificate;
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
@@ -58,9 +62,9 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization`, and `User-Agent` where rules look at it.
+    /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
-    /// The client's address, where it has one.
+    /// The client's address; none on Unix sockets.
     pub peer: Option<IpAddr>,
     /// The client's verified certificate, if it presented one.
     pub certificate: Option<&'a ClientCertificate>,
@@ -103,6 +107,7 @@ pub struct Admission {
     suspect: Option<Arc<str>>,
     ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
+    recovery_code: Option<SecretString>,
     /// The target to send, where it is not the one that came.
     target: Option<String>,
     corrected_clock: bool,
@@ -132,7 +137,7 @@ impl Caller {
         match self {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Anonymous => None,
+            Self::Password { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -218,7 +223,9 @@ impl Gateway {
     async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.arrived(client)?;
-        if !admission.route.anonymous {
+        if admission.route.asks_password() {
+            admission.caller = password(head)?;
+        } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             if let Err(rejection) = admission.authenticate(bearer).await {
                 admission.route.rates.unidentified(client)?;
@@ -234,14 +241,14 @@ impl Gateway {
 
     async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
-        // not signed, so it needs no credential either.
-        if hawk::bewit::has_bewit(head.target) {
+        // not signed, so it needs no credential either. A password is proved by getting one.
+        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await
     }
 
-    /// The `Authorization` value to put on this attempt, if the route signs. Call once per
+    /// The header to put on this attempt, if the route has credentials. Call once per
     /// attempt, with method and target as they go out.
     ///
     /// # Errors
@@ -251,12 +258,16 @@ impl Gateway {
         admission: &Admission,
         method: &Method,
         target: &str,
-    ) -> Result<Option<HeaderValue>, Rejection> {
-        let Some(lease) = &admission.lease else {
+    ) -> Result<Option<Proof>, Rejection> {
+        let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };
+        let unusable = || {
+            Rejection::from(Reason::ExchangeFailed)
+                .because("the credential has characters that cannot stand in a header")
+        };
         let upstream = &admission.route.upstream;
-        let value = match lease.credential() {
+        let (name, value) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
                     at: self.clock.now().offset_by(upstream.clock_offset()),
@@ -267,19 +278,30 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer
+                let value = signer
                     .authorization(&request)
-                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?;
+                let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
+                value.set_sensitive(true);
+                (http::header::AUTHORIZATION, value)
             }
-            Credential::Bearer(token) => format!("Bearer {}", token.expose()),
+            Credential::Bearer(token) => {
+                let inject = source.inject();
+                let value = inject.value(token.expose()).ok_or_else(unusable)?;
+                (inject.header().clone(), value)
+            }
         };
-        let mut value = HeaderValue::try_from(value).map_err(|_| {
-            Rejection::from(Reason::ExchangeFailed)
-                .because("the credential has characters that cannot stand in a header")
-        })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        Ok(Some(Proof { name, value }))
     }
+}
+
+/// What proves upstream who sends a request: a header, its value marked sensitive.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// `Authorization`, or what the source's `inject` says.
+    pub name: HeaderName,
+    /// A Hawk signature or a bearer token.
+    pub value: HeaderValue,
 }
 
 /// Why a request could not be signed, as the caller is told it.
@@ -306,6 +328,19 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
+/// The caller's username and password, to be proved by the source.
+fn password(head: Head<'_>) -> Result<Caller, Rejection> {
+    let credentials = match BasicCredentials::from_headers(head.headers) {
+        Ok(Some(credentials)) => Arc::new(credentials),
+        Ok(None) | Err(TokenError::OtherScheme) => return Err(Reason::MissingPassword.into()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Caller::Password {
+        credentials,
+        peer: head.peer,
+    })
+}
+
 impl Admission {
     fn to(route: Arc<Route>) -> Self {
         Self {
@@ -317,10 +352,17 @@ impl Admission {
             suspect: None,
             ruling: None,
             lease: None,
+            recovery_code: None,
             target: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// A recovery code that the caller must be given in place of the one that was used;
+    /// once.
+    pub fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.recovery_code.take()
     }
 
     /// The target to send, where it is another than the one that came.
@@ -333,6 +375,14 @@ impl Admission {
         match self.lease.as_ref()?.credential() {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
             Credential::Bearer(_) => None,
+        }
+    }
+
+    /// The bearer token that goes upstream, which no answer may bring back.
+    pub fn injected(&self) -> Option<&SecretString> {
+        match self.lease.as_ref()?.credential() {
+            Credential::Bearer(token) => Some(token),
+            Credential::Taskcluster { .. } => None,
         }
     }
 
@@ -388,11 +438,17 @@ impl Admission {
             Ok(Leased { lease, lookup }) => {
                 self.lease = Some(lease);
                 self.lookup = Some(lookup);
+                if matches!(lookup, Lookup::Fetched | Lookup::Joined)
+                    && let Some(source) = &self.route.source
+                {
+                    let code = source.recovery_code(&self.swap_request());
+                    self.recovery_code = code.or(self.recovery_code.take());
+                }
                 Ok(())
             }
             Err(LeaseError { cause, lookup }) => {
                 self.lookup = Some(lookup);
-                Err(cause.into())
+                Err(Rejection::from(cause).at(&self.route))
             }
         }
     }
@@ -407,6 +463,7 @@ impl Admission {
     }
 
     fn refused(self, rejection: Rejection) -> Refused {
+        let rejection = rejection.at(&self.route);
         Refused {
             issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
@@ -447,6 +504,14 @@ impl From<FetchError> for Rejection {
         let rejection = match error {
             FetchError::Refused(_) => Reason::TokenRefused.into(),
             FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
+            FetchError::SignIn {
+                problem,
+                retry_after,
+                ..
+            } => Self {
+                retry_after,
+                ..told(problem).into()
+            },
             FetchError::Unavailable { retry_after, .. } => {
                 let rejection = Self::from(Reason::ExchangeUnavailable);
                 Self {
@@ -458,6 +523,18 @@ impl From<FetchError> for Rejection {
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };
         rejection.because(cause)
+    }
+}
+
+/// What the caller is told of a sign-in that came to nothing.
+fn told(problem: SignInProblem) -> Reason {
+    match problem {
+        SignInProblem::Password => Reason::PasswordRefused,
+        SignInProblem::CodeRequired => Reason::MfaRequired,
+        SignInProblem::CodeRefused => Reason::MfaRefused,
+        SignInProblem::Unconfirmed => Reason::MfaPending,
+        SignInProblem::NoFactor => Reason::MfaUnavailable,
+        SignInProblem::TooManyAttempts => Reason::TooManyAttempts,
     }
 }
 

@@ -38,6 +38,8 @@ impl Choice for RateBy {
     }
 }
 
+const MILLION: u64 = 1_000_000;
+
 /// Judges the key `rate`: `Some(None)` when it is not there.
 #[allow(clippy::option_option)]
 pub(super) fn resolve(
@@ -47,7 +49,6 @@ pub(super) fn resolve(
     let Some(Nested(rate)) = field.optional()? else {
         return Some(None);
     };
-    const MILLION: u64 = 1_000_000;
     let show = |n: u64| n.to_string();
     reader.within(&rate.requests, 1, MILLION, show);
     reader.within(&rate.burst, 1, MILLION, show);

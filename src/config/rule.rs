@@ -8,7 +8,8 @@ use super::declared::{self, Declared};
 use super::finding::{At, quoted};
 use super::reader::{Reader, Section, Shape, Table, Value, section};
 use super::resolved::{self, IssuerKind};
-use super::value::{Choice, List, text};
+use super::value::{Choice, Item, List, text};
+use crate::gateway::login::LABEL;
 use crate::gateway::rule::{Effect, Expression, header_name};
 use crate::hawk::scope::is_valid as is_scope;
 
@@ -29,7 +30,8 @@ section! {
         /// Headers to set upstream, each with a CEL expression for its value; the caller's own copies
         /// are taken out on every route.
         headers: Headers = [optional],
-        /// Names of the routes that it concerns; every route when left out.
+        /// Names of the routes that it concerns, "login" among them for `[login]`; every route and
+        /// `[login]` when left out.
         routes: List<String> = [optional],
     }
 }
@@ -124,6 +126,8 @@ impl Value for Headers {
 pub(super) struct Known<'a> {
     pub(super) routes: &'a [Declared<resolved::Route>],
     pub(super) issuers: &'a [Declared<IssuerKind>],
+    /// Whether there is a `[login]`.
+    pub(super) login: bool,
 }
 
 /// Reads one `[[rule]]`.
@@ -143,8 +147,8 @@ impl Rule {
     fn resolve(self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<resolved::Rule> {
         self.check_effect(reader);
         self.check_scopes(reader);
-        let routes = self.find_routes(reader, known.routes)?;
-        self.warn_of_what_is_missing(reader, known, routes.as_deref());
+        let (routes, login) = self.find_routes(reader, known)?;
+        self.warn_of_what_is_missing(reader, known, routes.as_deref(), login);
         let headers = self.headers.optional()?;
         Some(resolved::Rule {
             name: self.name.value?,
@@ -156,6 +160,7 @@ impl Rule {
                 headers.into_iter().map(plain).collect()
             }),
             routes,
+            login,
         })
     }
 
@@ -183,15 +188,15 @@ impl Rule {
         }
     }
 
-    /// `Some(None)` for every route, `None` when a name is wrong.
-    #[allow(clippy::option_option)]
+    /// The routes, `None` for every one, and whether `[login]` is concerned; nothing when a
+    /// name is wrong.
     fn find_routes(
         &self,
         reader: &mut Reader<'_>,
-        routes: &[Declared<resolved::Route>],
-    ) -> Option<Option<Vec<usize>>> {
+        known: Known<'_>,
+    ) -> Option<(Option<Vec<usize>>, bool)> {
         let Some(named) = &self.routes.value else {
-            return self.routes.is_absent().then_some(None);
+            return self.routes.is_absent().then_some((None, known.login));
         };
         if named.is_empty() {
             let problem = "is empty: the rule would concern no request";
@@ -202,12 +207,16 @@ impl Rule {
             );
             return None;
         }
+        // No route can have this name beside a `[login]`.
+        let login = |item: &&Item<String>| known.login && item.value == LABEL;
         let found: Vec<_> = named
             .items
             .iter()
-            .map(|item| declared::find(reader, "route", routes, item))
+            .filter(|item| !login(item))
+            .map(|item| declared::find(reader, "route", known.routes, item))
             .collect();
-        found.into_iter().collect::<Option<_>>().map(Some)
+        let routes = found.into_iter().collect::<Option<_>>()?;
+        Some((Some(routes), named.items.iter().any(|item| login(&item))))
     }
 
     /// Claims that nobody has, and scopes of credentials that nobody is given.
@@ -216,6 +225,7 @@ impl Rule {
         reader: &mut Reader<'_>,
         known: Known<'_>,
         routes: Option<&[usize]>,
+        login: bool,
     ) {
         let concerned = || {
             let chosen = move |(index, _): &(usize, _)| routes.is_none_or(|r| r.contains(index));
@@ -246,7 +256,7 @@ impl Rule {
             let remedy = "name in routes only those whose issuers send JWTs";
             reader.warn(&self.when.at, problem, remedy);
         }
-        if self.scopes.given && concerned().all(|route| route.source.is_none()) {
+        if self.scopes.given && !login && concerned().all(|route| route.source.is_none()) {
             let problem = "narrows nothing: no route that it concerns has a source";
             reader.warn(&self.scopes.at, problem, "remove it");
         }

@@ -47,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let known = rule::Known {
         routes: &routes,
         issuers: &issuers,
+        login: document.contains_key("login"),
     };
     let rules = repeated(reader, document, "rule", |reader, table| {
         rule::read(reader, table, known)

@@ -12,10 +12,11 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::path;
-use super::rate::{Client, Rates};
+use super::rate::Rates;
 use super::rejection::{Reason, Rejection};
+use super::rule::{Rules, Verdict};
 use super::served::{Facts, Served};
+use super::{Head, path, route};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
 use crate::credential::mint::MintSource;
@@ -48,6 +49,9 @@ pub struct Login {
     pub source: Arc<str>,
     /// Scopes that the bearer must have.
     pub require_scopes: Vec<String>,
+    /// Those that concern the endpoint; where there are any, one of them must let the
+    /// caller pass. The headers that they set go nowhere.
+    pub rules: Option<Rules>,
     /// Browser applications that may read the answers.
     pub allowed_origins: AllowedOrigins,
     /// How long the credentials are valid, at most; never past the token's `exp`.
@@ -63,14 +67,11 @@ pub struct Login {
 /// A request for the endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginRequest<'a> {
-    /// GET, or OPTIONS before it.
-    pub method: &'a Method,
     /// The provider asked for: an issuer's name, as sent.
     pub provider: &'a str,
-    /// For `Authorization` and `Origin` only.
-    pub headers: &'a HeaderMap,
-    /// Who asks.
-    pub client: Client<'a>,
+    /// GET, or OPTIONS before it; of the headers only `Authorization`, `Origin` and, for
+    /// rules, `User-Agent`.
+    pub head: Head<'a>,
 }
 
 /// The provider that a request target names, if it is one of the endpoint's.
@@ -106,7 +107,7 @@ impl Login {
             route: Some(LABEL.into()),
             ..Facts::default()
         };
-        let served = match *request.method {
+        let served = match *request.head.method {
             Method::OPTIONS => Served::new(StatusCode::NO_CONTENT).header("allow", "GET, OPTIONS"),
             Method::GET => match self.credentials(request, now, &mut facts).await {
                 Ok(body) => {
@@ -114,16 +115,56 @@ impl Login {
                     served.body = body;
                     served.header("content-type", "application/json")
                 }
-                Err(rejection) => Served::refusal(rejection, request.method, now),
+                Err(rejection) => Served::refusal(rejection, request.head.method, now),
             },
-            _ => Served::refusal(Reason::MethodRefused.into(), request.method, now)
+            _ => Served::refusal(Reason::MethodRefused.into(), request.head.method, now)
                 .header("allow", "GET, OPTIONS"),
         };
-        let origin = request.headers.get(header::ORIGIN);
-        let preflight = *request.method == Method::OPTIONS;
+        let origin = request.head.headers.get(header::ORIGIN);
+        let preflight = *request.head.method == Method::OPTIONS;
         let mut served = self.allowed_origins.permit(served, origin, preflight);
         served.facts = facts;
         served
+    }
+
+    /// Whether this request would be given credentials, were it a GET; makes none.
+    ///
+    /// # Errors
+    /// With the refusal.
+    pub async fn admits(&self, request: LoginRequest<'_>) -> Result<(), Rejection> {
+        self.admit(request, &mut Facts::default()).await.map(drop)
+    }
+
+    /// Who calls, and the scopes that the rules leave them.
+    async fn admit(
+        &self,
+        request: LoginRequest<'_>,
+        facts: &mut Facts,
+    ) -> Result<(Arc<VerifiedToken>, Option<Arc<[String]>>), Rejection> {
+        let named = |issuer: &&Arc<Issuer>| **issuer.name() == *request.provider;
+        let Some(issuer) = self.issuers.iter().find(named) else {
+            return Err(Reason::LoginUnknownProvider.into());
+        };
+        let client = request.head.client();
+        self.rates.arrived(client)?;
+        let token = match verify(issuer, request.head.headers, facts).await {
+            Ok(token) => token,
+            Err(rejection) => {
+                self.rates.unidentified(client)?;
+                return Err(rejection);
+            }
+        };
+        let caller = Caller::Verified(Arc::clone(&token));
+        self.rates.identified(&caller, client)?;
+        if !self
+            .require_scopes
+            .iter()
+            .all(|scope| token.scopes().contains(scope))
+        {
+            return Err(refused("the token lacks a scope of login.require_scopes"));
+        }
+        let scopes = self.judge(&caller, request.head, facts)?;
+        Ok((token, scopes))
     }
 
     async fn credentials(
@@ -132,35 +173,39 @@ impl Login {
         now: UnixMillis,
         facts: &mut Facts,
     ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-        let named = |issuer: &&Arc<Issuer>| **issuer.name() == *request.provider;
-        let Some(issuer) = self.issuers.iter().find(named) else {
-            return Err(Reason::LoginUnknownProvider.into());
-        };
-        self.rates.arrived(request.client)?;
-        let token = match verify(issuer, request.headers, facts).await {
-            Ok(token) => token,
-            Err(rejection) => {
-                self.rates.unidentified(request.client)?;
-                return Err(rejection);
-            }
-        };
-        let caller = Caller::Verified(Arc::clone(&token));
-        self.rates.identified(&caller, request.client)?;
-        if !self
-            .require_scopes
-            .iter()
-            .all(|scope| token.scopes().contains(scope))
-        {
-            return Err(refused("the token lacks a scope of login.require_scopes"));
-        }
-        facts.source = Some(Arc::clone(&self.source));
+        let (token, scopes) = self.admit(request, facts).await?;
         let expiry = now.plus(self.lifetime).min(token.expires_at());
-        let minting = self.minter.issue(&caller, now.minus(BACKDATED), expiry);
+        let caller = Caller::Verified(token);
+        facts.source = Some(Arc::clone(&self.source));
+        let start = now.minus(BACKDATED);
+        let minting = self.minter.issue(&caller, scopes.as_deref(), start, expiry);
         let minted = tokio::time::timeout(self.timeout, minting).await;
         let credentials = minted
             .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
             .map_err(|error| not_minted(&error))?;
         written(&credentials, expiry.minus(REPORTED_EARLY))
+    }
+
+    /// To which scopes the rules narrow what the caller is given, if they do.
+    fn judge(
+        &self,
+        caller: &Caller,
+        head: Head<'_>,
+        facts: &mut Facts,
+    ) -> Result<Option<Arc<[String]>>, Rejection> {
+        let Some(rules) = &self.rules else {
+            return Ok(None);
+        };
+        let host = route::host_name(head.host);
+        let ruling = rules.decide(caller, head.facts(&host));
+        facts.rule.clone_from(&ruling.rule);
+        match &ruling.verdict {
+            Verdict::Allow { scopes, .. } => Ok(scopes.clone()),
+            Verdict::Deny { reason, cause } if *reason == Reason::Internal => {
+                Err(Rejection::from(*reason).because(cause.clone()))
+            }
+            Verdict::Deny { cause, .. } => Err(refused(cause.clone())),
+        }
     }
 }
 
@@ -182,7 +227,7 @@ async fn verify(
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
                 // The configuration refuses such issuers here.
-                Caller::Delegated { .. } | Caller::Anonymous => {
+                Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => {
                     Err(refused("nobody has verified the token"))
                 }
             }

@@ -126,6 +126,11 @@ impl Route {
         }
     }
 
+    /// Whether callers bring a username and password, which the source proves.
+    pub fn asks_password(&self) -> bool {
+        self.source.as_ref().is_some_and(|s| s.asks_password())
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.methods
             .as_ref()

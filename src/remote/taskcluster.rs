@@ -1,7 +1,7 @@
 //! What both Taskcluster exchanges have in common (taskcluster.md §1, §2): the bearer goes
 //! in a header, credentials or an odd error come back.
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub(super) async fn exchange(
     })
 }
 
-fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
+pub(super) fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
     request.bearer.as_ref().ok_or_else(|| {
         FetchError::NotEntitled("this source passes the caller's token on, and none came".into())
     })
@@ -74,7 +74,8 @@ fn headers(bearer: &BearerToken) -> Result<HeaderMap, FetchError> {
     Ok(headers)
 }
 
-fn unreachable(error: TransportError) -> FetchError {
+/// A party that cannot be spoken to, or answers more than it may.
+pub(super) fn unreachable(error: TransportError) -> FetchError {
     match error {
         TransportError::Connection { .. } | TransportError::Timeout { .. } => {
             FetchError::Unavailable {
@@ -144,7 +145,7 @@ fn issued(
     wanted: Option<&[String]>,
     now: UnixMillis,
 ) -> Result<Issued, FetchError> {
-    if !says_json(answer) {
+    if !answer.says_json() {
         return Err(bad("the answer is not JSON"));
     }
     // serde's own text would quote from the body.
@@ -198,14 +199,6 @@ fn credential(
         client_id: credentials.client_id,
         signer: Box::new(signer),
     })
-}
-
-fn says_json(answer: &Answer) -> bool {
-    let Some(kind) = answer.header(&CONTENT_TYPE) else {
-        return !answer.headers.contains_key(CONTENT_TYPE);
-    };
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
 }
 
 fn bad(what: &str) -> FetchError {

@@ -1,9 +1,10 @@
 //! Proof that a caller is who it says.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::TokenDigest;
 use super::notes::Notes;
+use super::{BasicCredentials, TokenDigest};
 use crate::clock::UnixMillis;
 
 /// A token that passed every check of its issuer. There is no other constructor than
@@ -99,6 +100,12 @@ impl VerifiedToken {
             notes: Notes::default(),
         }
     }
+
+    /// The same, with this `exp`.
+    pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
 }
 
 /// Who stands behind a request.
@@ -112,6 +119,13 @@ pub enum Caller {
         issuer: Arc<str>,
         /// The token's keyed hash.
         digest: TokenDigest,
+    },
+    /// A username and password: the exchange will be the check.
+    Password {
+        /// As sent.
+        credentials: Arc<BasicCredentials>,
+        /// The connected peer; none on Unix sockets.
+        peer: Option<IpAddr>,
     },
     /// A route that asks for nobody (`anonymous = true`, loopback only).
     Anonymous,

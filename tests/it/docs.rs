@@ -137,6 +137,7 @@ fn every_metric_is_in_the_readme_and_none_is_invented() {
             let lazy = [
                 "requests_total",
                 "jwks_refreshes_total",
+                "introspections_total",
                 "upstream_unauthorized_total",
                 "exchanges_total",
                 "exchange_duration_seconds",

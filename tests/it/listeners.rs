@@ -85,8 +85,8 @@ async fn a_trusted_proxy_says_who_the_client_is_in_rules_logs_and_upstream() {
     assert_eq!(gate.send(&passes).await.status, 200);
     assert_eq!(forwarded(&upstream), "203.0.113.7");
     // What stands further left is the client's own word.
-    let lie = request("203.0.113.7, 198.51.100.9", "xff-lie");
-    assert_eq!(gate.send(&lie).await.refusal(), Some("rule_denied"));
+    let spoofed = request("203.0.113.7, 198.51.100.9", "xff-lie");
+    assert_eq!(gate.send(&spoofed).await.refusal(), Some("rule_denied"));
     let junk = request("203.0.113.7, unknown", "xff-junk");
     assert_eq!(gate.send(&junk).await.refusal(), Some("rule_denied"));
     gate.until_counted("hawkgate_requests_total", &[("route", "ruled")], 3)

@@ -6,6 +6,7 @@
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod attacks;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
@@ -16,7 +17,12 @@ mod layers;
 mod leaks;
 mod listeners;
 mod login;
+mod oauth;
+mod passwords;
+mod register;
+mod register_auth0;
 mod rules;
+mod sign_in;
 mod support;
 mod swap;
 mod taskcluster_proxy;

@@ -370,6 +370,82 @@ source = "oauth"
 }
 
 #[test]
+fn an_oauth_client_proves_itself_by_what_it_is_given() {
+    let source = |keys: &str| {
+        let text = format!(
+            "{MINIMAL}source = \"s\"\n[[source]]\nname = \"s\"\nkind = \"client-credentials\"\n\
+             token_url = \"https://as.example/token\"\nclient_id = \"c\"\n{keys}"
+        );
+        let (config, warnings) = accepted(&text);
+        assert_eq!(warnings, []);
+        let source = config.sources[0].clone();
+        let SourceKind::ClientCredentials { client, .. } = source.kind else {
+            panic!()
+        };
+        (client.proof, source.inject)
+    };
+    let secret = crate::secret::SecretRef::File("/etc/hawkgate/t".into());
+    let given = "client_secret = { file = \"t\" }\n";
+    let (proof, inject) = source(given);
+    assert_eq!(proof, ClientProof::SecretBasic(secret.clone()));
+    assert_eq!(inject, Inject::default());
+    let (proof, inject) = source(&format!(
+        "{given}auth_method = \"client_secret_post\"\ninject = {{ header = \"X-Token\" }}"
+    ));
+    assert_eq!(proof, ClientProof::SecretPost(secret.clone()));
+    assert_eq!(inject, Inject::new("x-token", "{token}").unwrap());
+    let (proof, inject) =
+        source("private_key = { file = \"t\" }\ninject = { format = \"token {token}\" }");
+    let key = AssertionKey {
+        key: secret,
+        key_id: None,
+        algorithm: None,
+        audience: "https://as.example/token".into(),
+    };
+    assert_eq!(proof, ClientProof::PrivateKeyJwt(key));
+    assert_eq!(
+        inject,
+        Inject::new("authorization", "token {token}").unwrap()
+    );
+}
+
+/// What the file names is looked at when it may be: a key that is none, a secret too short.
+#[test]
+fn keys_and_secrets_in_files_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("short"), "hunter2").unwrap();
+    let options = ParseOptions {
+        read_secrets: true,
+        base_dir: dir.path().to_owned(),
+    };
+    let source = "[[source]]\nname = \"s\"\nkind = \"client-credentials\"\ntoken_url = \"https://as.example\"\n\
+                  client_id = \"c\"\nprivate_key = { file = \"short\" }\n";
+    let issuer = "[[issuer]]\nname = \"j\"\nkind = \"shared-secret\"\nurl = \"https://j.example\"\n\
+                  secret = { file = \"short\" }\naudiences = [\"a\"]\nalgorithms = [\"HS256\", \"HS512\"]\n";
+    let text = format!("{MINIMAL}source = \"s\"\n{source}{issuer}");
+    let errors = parse(&text, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("\"private_key\": holds no PEM private key"),
+        "{errors}"
+    );
+    assert!(
+        errors.contains("\"secret\": is shorter than the 32 bytes that HS256 needs"),
+        "{errors}"
+    );
+    assert!(!errors.contains("hunter2"), "{errors}");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("key"), pair.serialize_pem()).unwrap();
+    let text = format!("{MINIMAL}source = \"s\"\n{source}").replace("\"short\"", "\"key\"");
+    parse(&text, "t.toml", &options).unwrap();
+    let wrong = text + "assertion_algorithm = \"RS256\"\n";
+    let errors = parse(&wrong, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("is not of the kind that RS256 signs with"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn login_alone_is_a_whole_configuration() {
     let text = "[[issuer]]\nname = \"idp\"\nurl = \"https://idp.example.com\"\naudiences = [\"a\"]\n\
                 [[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\nclient_id = \"i\"\n\
@@ -450,4 +526,49 @@ fn what_proxies_bring_is_not_of_this_machine() {
     let errors = parse_text(text).unwrap_err().to_string();
     assert!(errors.contains("key \"anonymous\""), "{errors}");
     parse_text(&text.replace(", trusted_proxies = [\"127.0.0.1/32\"]", "")).unwrap();
+}
+
+#[test]
+fn rules_concern_the_login_endpoint_by_its_name_or_by_none() {
+    let file = |routes: &str, login: &str| {
+        format!(
+            r#"
+            [[issuer]]
+            name = "sso"
+            url = "https://sso.example.com/"
+            audiences = ["login"]
+            [[source]]
+            name = "mint"
+            kind = "taskcluster-mint"
+            client_id = "project/sso"
+            access_token = {{ env = "PATH" }}
+            client_name = "sso/{{sub}}"
+            scopes = ["queue:*"]
+            [[route]]
+            name = "queue"
+            path = "/api/queue/"
+            upstream = "https://tc.example.com"
+            issuers = ["sso"]
+            source = "mint"
+            {login}
+            [[rule]]
+            name = "everybody"
+            when = "true"
+            {routes}
+            "#
+        )
+    };
+    let login = "[login]\nsource = \"mint\"\nissuers = [\"sso\"]";
+    let concerned = |routes: &str, login: &str| {
+        let rule = accepted(&file(routes, login)).0.rules.remove(0);
+        (rule.concerns(0), rule.login)
+    };
+    assert_eq!(concerned("", login), (true, true));
+    assert_eq!(concerned("", ""), (true, false));
+    assert_eq!(concerned("routes = [\"login\"]", login), (false, true));
+    assert_eq!(concerned("routes = [\"queue\"]", login), (true, false));
+    assert_eq!(
+        concerned("routes = [\"login\", \"queue\"]", login),
+        (true, true)
+    );
 }

@@ -6,7 +6,8 @@ use http::header::USER_AGENT;
 use super::{Facts, RequestFacts};
 use crate::token::Caller;
 
-/// Nothing is known of the claims of opaque tokens, nor of anonymous callers.
+/// Nothing is known of the claims of opaque tokens, nor of anonymous callers; and a name sent
+/// with a password is only a claim until the exchange has proved it, which comes after.
 pub(super) fn of<'a>(caller: &'a Caller, request: RequestFacts<'a>) -> Facts<'a> {
     let nobody = Facts {
         claims: None,
@@ -26,7 +27,7 @@ pub(super) fn of<'a>(caller: &'a Caller, request: RequestFacts<'a>) -> Facts<'a>
             request,
         },
         Caller::Delegated { issuer, .. } => Facts { issuer, ..nobody },
-        Caller::Anonymous => nobody,
+        Caller::Password { .. } | Caller::Anonymous => nobody,
     }
 }
 

@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Admission, Head, Refused, Served};
+use crate::gateway::{Admission, Head, OTP, Refused, Served};
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
@@ -26,7 +26,7 @@ pub(super) enum Admitted {
     /// It goes upstream.
     Forward,
     /// This is the answer.
-    Answer(Served),
+    Answer(Box<Served>),
 }
 
 impl Hooks {
@@ -46,7 +46,7 @@ impl Hooks {
         prepare(session, &limits);
         checked?;
         if let Some(served) = self.serve_own(session, context).await? {
-            return Ok(Admitted::Answer(served));
+            return Ok(Admitted::Answer(Box::new(served)));
         }
         match decide(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
@@ -60,6 +60,7 @@ impl Hooks {
         session
             .req_header_mut()
             .remove_header(&header::AUTHORIZATION);
+        forget_code(session, context);
         self.keep_body(session, context, limits)?;
         Ok(Admitted::Forward)
     }
@@ -112,6 +113,16 @@ async fn decide(
         certificate: peer.and_then(|peer| peer.certificate.as_deref()),
     };
     Ok(context.gateway.admit(head).await)
+}
+
+/// A second factor's code is for the source alone, however an upstream would spell it.
+fn forget_code(session: &mut Session, context: &Context) {
+    let admission = context.admission.as_ref();
+    if admission.is_some_and(|a| a.route.asks_password()) {
+        let head = session.req_header_mut();
+        head.remove_header(&OTP);
+        head.remove_header("x_otp");
+    }
 }
 
 fn prepare(session: &mut Session, limits: &BodyLimits) {

@@ -67,6 +67,9 @@ impl Hooks {
         translate::request(head, upstream, client, &context.request_id)?;
         let own = admission.ruling().map_or(&[][..], Ruling::headers);
         translate::rule_headers(head, &context.gateway.rule_headers, own)?;
+        if let Some(source) = &admission.route.source {
+            translate::reserve(head, source.inject().header());
+        }
         if let Some(target) = admission.target() {
             head.set_raw_path(target.as_bytes())?;
         }
@@ -74,7 +77,7 @@ impl Hooks {
             return Err(decided(context, Reason::BadRequest.into()));
         };
         match context.gateway.sign(admission, &head.method, target) {
-            Ok(Some(authorization)) => head.insert_header(header::AUTHORIZATION, authorization),
+            Ok(Some(proof)) => head.insert_header(proof.name, proof.value),
             Ok(None) => Ok(()),
             Err(rejection) => Err(decided(context, rejection)),
         }

@@ -8,7 +8,6 @@ use pingora::{Error, ErrorType};
 use super::{Hooks, answer, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
-use crate::gateway::rate::Client;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Head, Served};
 use crate::proxy::context::Context;
@@ -90,12 +89,15 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
     let peer = context.peer.as_ref();
+    let target = std::str::from_utf8(head.raw_path()).ok()?;
     let request = LoginRequest {
-        method: &head.method,
-        provider: login::provider(std::str::from_utf8(head.raw_path()).ok()?)?,
-        headers: &head.headers,
-        client: Client {
-            address: peer.and_then(|peer| peer.client),
+        provider: login::provider(target)?,
+        head: Head {
+            method: &head.method,
+            host: super::admit::host(head).unwrap_or_default(),
+            target,
+            headers: &head.headers,
+            peer: peer.and_then(|peer| peer.client),
             certificate: peer.and_then(|peer| peer.certificate.as_deref()),
         },
     };
