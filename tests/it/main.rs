@@ -15,6 +15,7 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod listeners;
 mod login;
 mod oauth;
 mod passwords;
