@@ -18,6 +18,7 @@ mod login;
 mod nearest;
 mod oauth_client;
 mod oauth_source;
+mod rate;
 mod reader;
 mod resolved;
 mod route;

@@ -11,6 +11,7 @@
 pub mod admin;
 mod answer;
 mod audit;
+mod client;
 pub mod connection;
 mod context;
 mod failure;

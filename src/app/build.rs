@@ -12,10 +12,11 @@ use super::StartError;
 use super::local::{self, Updatable};
 use super::observe::observe;
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
+use crate::config::{self, Config, IssuerKind, OauthClient, Rate, SourceKind};
 use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
+use crate::gateway::rate::{RateLimit, Rates};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -66,10 +67,15 @@ impl Builder<'_> {
             let concerned = pairs.filter(|(written, _)| concerns(written));
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
+        // One for all routes together.
+        let limited = |rate: &Rate| Arc::new(RateLimit::new(rate, self.clock.clone()));
+        let common = config.limits.rate.as_ref().map(limited);
         let login = match &config.login {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
-                Some(self.login(login, config, &issuers, rules)?)
+                let mut login = self.login(login, config, &issuers, rules)?;
+                login.rates = Rates::new(common.iter().cloned().collect());
+                Some(login)
             }
             None => None,
         };
@@ -86,8 +92,10 @@ impl Builder<'_> {
                 upstreams.push((&route.upstream, Arc::clone(&upstream)));
                 upstream
             };
+            let own = route.rate.as_ref().map(limited);
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
+            route.rates = Rates::new(common.iter().cloned().chain(own).collect());
             routes.push(Arc::new(route));
         }
         Ok(Built {
@@ -175,6 +183,7 @@ impl Builder<'_> {
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
+            rates: Rates::default(),
             clock: self.clock.clone(),
         })
     }
@@ -378,6 +387,7 @@ fn connect(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
         rules: None,
+        rates: Rates::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::gateway::outcome::{Audit, Label, Outcome};
 
-use super::access::{MAX_ID, MAX_PATH, cut, identified, optional, replays};
+use super::access::{MAX_ID, MAX_PATH, connected, cut, identified, optional, replays};
 use super::line::Line;
 
 /// Longest name of a caller or credential, and longest list of scopes, in bytes; more is
@@ -14,16 +14,14 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     line.field("event", audit.event.label());
     line.field("decision", audit.decision.label());
     identified(line, outcome);
-    if let Some(peer) = outcome.peer {
-        line.field("peer", &peer);
-    }
+    connected(line, outcome);
     line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
     let path = outcome.path.split('?').next().unwrap_or_default();
     line.field("path", cut(path, MAX_PATH).as_ref());
     optional(line, [("route", outcome.route.as_deref())]);
     optional(line, [("issuer", outcome.issuer.as_deref())]);
     named(line, "subject", audit.subject.as_deref());
-    named(line, "client", audit.client.as_deref());
+    named(line, "token_client", audit.client.as_deref());
     optional(
         line,
         [
@@ -80,7 +78,7 @@ mod tests {
             "time": "1970-01-01T00:00:01.000Z", "level": "info", "target": "audit",
             "event": "request", "decision": "granted", "request_id": "01J",
             "peer": "127.0.0.1", "method": "POST", "path": "/api/queue/v1/task",
-            "route": "taskcluster", "issuer": "auth0", "subject": "alice", "client": "cli",
+            "route": "taskcluster", "issuer": "auth0", "subject": "alice", "token_client": "cli",
             "verification": "cached", "rule": "developers", "source": "login",
             "credential": "sso/alice", "lookup": "hit", "scopes": "queue:a queue:b*",
             "replayed": 1, "code": 200, "outcome": "healed",

@@ -86,6 +86,7 @@ pub async fn bind(address: &Address) -> Result<Bound, BindError> {
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
+        rate: None,
     };
     Bound::bind(&[listener], &limits).await
 }

@@ -106,7 +106,7 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
         ("hawkgate.route", route.to_owned().into()),
         ("hawkgate.outcome", outcome.ending.label().into()),
     ];
-    if let Some(peer) = outcome.peer {
+    if let Some(peer) = outcome.client.or(outcome.peer) {
         told.push(("client.address", peer.to_string().into()));
     }
     let names = [
