@@ -16,6 +16,7 @@ pub mod hawk;
 pub mod log;
 pub mod metrics;
 pub mod proxy;
+pub mod reload;
 pub mod remote;
 pub mod secret;
 pub mod token;

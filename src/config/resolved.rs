@@ -1,7 +1,7 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use http::Method;
 use ipnet::IpNet;
 use url::Url;
 
+use super::finding::quoted;
 use crate::credential::CacheLimits;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
@@ -32,10 +33,38 @@ pub struct Config {
     pub cache: CacheLimits,
     /// `[log]`
     pub log: Log,
+    /// Every file that it names, but for those that are read anew anyway.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that a configuration names: a secret, keys, a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The table that names it: `[server]`, `source "login"`.
+    pub table: String,
+    /// The key's path inside the table: `access_token.file`.
+    pub key: String,
+    /// As the process can open it.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// The files that the `[[kind]]` called `name` names.
+    pub fn files_of<'a>(
+        &'a self,
+        kind: &str,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Path> + use<'a> {
+        let table = format!("{kind} {}", quoted(name));
+        self.files
+            .iter()
+            .filter(move |file| file.table == table)
+            .map(|file| file.path.as_path())
+    }
 }
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Where callers connect; at least one.
     pub listen: Vec<Listener>,
@@ -61,7 +90,7 @@ pub enum Address {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Where.
     pub address: Address,
@@ -76,7 +105,7 @@ pub struct Listener {
 }
 
 /// Who may connect to a listener: whoever every list that is there names.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
     /// Only peers with an address in one of these. TCP only: checked.
     pub networks: Option<Vec<IpNet>>,
@@ -86,7 +115,7 @@ pub struct ListenerAccess {
 }
 
 /// TLS of a listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
     /// PEM chain.
     pub cert: PathBuf,
@@ -97,7 +126,7 @@ pub struct ListenerTls {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// Unique among issuers.
     pub name: Arc<str>,
@@ -106,7 +135,7 @@ pub struct Issuer {
 }
 
 /// `issuer.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
     /// Signed JWTs.
     Oidc(Box<OidcIssuer>),
@@ -115,7 +144,7 @@ pub enum IssuerKind {
 }
 
 /// An `oidc` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
@@ -208,7 +237,7 @@ pub enum Profile {
 }
 
 /// `[[source]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
@@ -223,7 +252,7 @@ pub struct Source {
 }
 
 /// `source.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// The oidcCredentials endpoint (seed 000).
     TaskclusterLogin {
@@ -265,7 +294,7 @@ pub enum SourceKind {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Unique among routes.
     pub name: Arc<str>,
@@ -312,7 +341,7 @@ pub struct Upstream {
 }
 
 /// `[login]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     /// Index into [`Config::sources`] of one of kind `taskcluster-mint`: checked.
     pub source: usize,
@@ -327,7 +356,7 @@ pub struct Login {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Request head, bytes.
     pub header_bytes: usize,
@@ -350,7 +379,7 @@ pub struct Limits {
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// JSON or text.
     pub format: LogFormat,

@@ -1,0 +1,1 @@
+//! Reloads of a target that only notes what it is given.
