@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
+use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError};
@@ -153,6 +154,11 @@ fn recorder(
 }
 
 impl Running {
+    /// What decides now; a reload replaces it.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.live.gateway.load_full()
+    }
+
     /// Takes over what the file at `path` says on request and, if `every` is given, whenever
     /// one of the files in `loaded` is found changed, at looks this far apart.
     pub fn reloads(&self, path: PathBuf, loaded: Stamps, every: Option<Duration>) -> Reloads {

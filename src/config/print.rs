@@ -62,7 +62,7 @@ fn is_switch(table: &KeyTable) -> bool {
 
 fn kind_of<'k>(table: &KeyTable, kinds: &[&'k KeyTable], entries: &Table) -> Option<&'k KeyTable> {
     let default = table.keys.iter().find(|key| key.name == "kind");
-    let default = default.and_then(|key| default_of(key));
+    let default = default.and_then(default_of);
     let kind = entries.get("kind").or(default.as_ref())?.as_str()?;
     kinds.iter().find(|k| k.kind == Some(kind)).copied()
 }
@@ -167,5 +167,105 @@ fn with_absolute_sockets(value: Value, options: &ParseOptions) -> Value {
             entries.collect::<Table>().into()
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, parse};
+
+    fn options() -> ParseOptions {
+        ParseOptions {
+            read_secrets: false,
+            base_dir: "/etc/hawkgate".into(),
+        }
+    }
+
+    fn meaning(text: &str, options: &ParseOptions) -> Config {
+        let parsed = parse(text, "test", options);
+        parsed.unwrap_or_else(|errors| panic!("{errors}\n{text}")).0
+    }
+
+    /// What is printed from `text`, which must mean the same wherever it lies.
+    fn printed(text: &str) -> String {
+        let written: Table = text.parse().unwrap();
+        let printed = whole(&written, &options());
+        let elsewhere = ParseOptions {
+            base_dir: "/elsewhere".into(),
+            ..options()
+        };
+        assert_eq!(
+            meaning(&printed, &elsewhere),
+            meaning(text, &options()),
+            "{printed}"
+        );
+        let again = whole(&printed.parse().unwrap(), &elsewhere);
+        assert_eq!(again, printed);
+        printed
+    }
+
+    #[test]
+    fn every_example_means_the_same_when_printed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                printed(&std::fs::read_to_string(path).unwrap());
+                seen += 1;
+            }
+        }
+        assert!(seen >= 8, "{seen}");
+    }
+
+    #[test]
+    fn defaults_are_filled_in_also_in_tables_within_tables() {
+        let text = printed(
+            r#"
+[server]
+listen = ["unix:own.sock", { address = "127.0.0.1:1", tls = { cert = "c.pem", key = "/k.pem" } }]
+
+[[issuer]]
+name = "i"
+url = "https://i.example.com/"
+audiences = ["a"]
+
+[[source]]
+name = "s"
+kind = "taskcluster-static"
+client_id = "unix:me"
+access_token = { file = "token" }
+
+[[route]]
+name = "r"
+path = "/"
+upstream = "https://tc.example.com"
+issuers = ["i"]
+source = "s"
+"#,
+        );
+        for line in [
+            "admin = \"127.0.0.1:9090\"",
+            "drain = \"30s\"",
+            "kind = \"oidc\"",
+            "leeway = \"30s\"",
+            "client_id = \"unix:me\"",
+            "access_token = { file = \"/etc/hawkgate/token\" }",
+            "header_bytes = \"32KiB\"",
+            "[cache]",
+            "level = \"info\"",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        for part in [
+            "\"unix:/etc/hawkgate/own.sock\"",
+            "cert = \"/etc/hawkgate/c.pem\"",
+            "key = \"/k.pem\"",
+            "h2c = false",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("[login]"), "{text}");
     }
 }

@@ -14,6 +14,8 @@ mod identity;
 mod layers;
 mod leaks;
 mod login;
+mod reload;
+mod shutdown;
 mod support;
 mod swap;
 mod taskcluster_proxy;
