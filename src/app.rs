@@ -22,7 +22,7 @@ use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
-use crate::proxy::listener::BindError;
+use crate::proxy::listener::{BindError, Inherited};
 use crate::proxy::server::{Bound, Serving, Workers};
 use crate::proxy::{self, Budget, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
@@ -82,6 +82,18 @@ pub enum StartError {
 /// When something cannot be bound or read; nothing is left running then. Unreachable
 /// issuers, exchanges and upstreams are no error.
 pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running, StartError> {
+    start_on(config, surroundings, Inherited::default()).await
+}
+
+/// As [`start`], on those of the configured listeners that are `inherited`.
+///
+/// # Errors
+/// As [`start`], and when a socket is inherited that no listener is configured for.
+pub async fn start_on(
+    config: Config,
+    surroundings: Surroundings,
+    mut inherited: Inherited,
+) -> Result<Running, StartError> {
     let Surroundings { clock, access_log } = surroundings;
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
     let builder = Builder {
@@ -90,8 +102,10 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
     };
     let Built { gateway, parts } = builder.build(&config)?;
     let tls = live::tls_stamps(&config.server);
-    let callers = Bound::bind(&config.server.listen, &config.limits).await?;
-    let operators = admin::bind(&config.server.admin).await?;
+    let (listen, limits) = (&config.server.listen, &config.limits);
+    let callers = Bound::bind_or_take(listen, limits, &mut inherited).await?;
+    let operators = admin::bind(&config.server.admin, &mut inherited).await?;
+    refuse_unclaimed(&inherited)?;
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
     let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
@@ -130,6 +144,19 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
         operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
         live: Arc::new(live),
     })
+}
+
+/// Connections to a socket that nobody accepts from would hang.
+fn refuse_unclaimed(inherited: &Inherited) -> Result<(), StartError> {
+    let left = inherited.left();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::Unusable(format!(
+        "{} passed to this process (LISTEN_FDS), but neither server.listen nor server.admin has it; write it \
+         there exactly so",
+        left.join(", ")
+    )))
 }
 
 /// `server.threads`, where 0 is one per core that this process may use.

@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod notify;
 mod process;
 mod run;
 mod taskcluster_proxy;

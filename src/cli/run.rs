@@ -11,9 +11,10 @@ use hawkgate::app::{self, Running, Surroundings};
 use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Address, Config, LogFormat, Warning};
 use hawkgate::log::Logging;
+use hawkgate::proxy::listener::Inherited;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
-use super::{Run, process};
+use super::{Run, notify, process};
 
 /// How long lines may take to reach a slow stderr at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -70,9 +71,14 @@ pub(super) fn serve_config(
     format: Option<LogFormat>,
     clock: SharedClock,
 ) -> ExitCode {
+    // First of all: it changes the environment, which other threads may read.
+    let inherited = match Inherited::from_env() {
+        Ok(inherited) => inherited,
+        Err(error) => return failed(&error),
+    };
     match logging(&config, &warnings, format, &clock) {
         Ok(logging) => {
-            let end = serve(config, origin, &logging, clock);
+            let end = serve((config, inherited), origin, &logging, clock);
             if let Err(error) = &end {
                 tracing::error!(%error, "hawkgate ends");
             }
@@ -104,7 +110,7 @@ fn logging(
 }
 
 fn serve(
-    config: Config,
+    what: (Config, Inherited),
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
@@ -118,25 +124,27 @@ fn serve(
         clock,
         access_log: logging.access(),
     };
-    let end = runtime.block_on(until_signalled(config, origin, surroundings));
+    let end = runtime.block_on(until_signalled(what, origin, surroundings));
     runtime.shutdown_background();
     end
 }
 
 async fn until_signalled(
-    config: Config,
+    (config, inherited): (Config, Inherited),
     origin: Option<Origin>,
     surroundings: Surroundings,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let running = app::start(config, surroundings).await?;
+    let running = app::start_on(config, surroundings, inherited).await?;
     announce(&running);
+    notify::tell("READY=1");
     let reloads = origin.map(|origin| {
         let every = origin.watch.then_some(WATCH_INTERVAL);
         running.reloads(origin.path, origin.stamps, every)
     });
     let first = signals.end(reloads.as_ref()).await;
     drop(reloads);
+    notify::tell("STOPPING=1");
     tracing::info!(
         signal = first,
         "draining: no new connections, requests under way finish"
@@ -195,10 +203,13 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                Some(()) = self.hangup.recv() => match reloads {
-                    Some(reloads) => reloads.request(),
-                    None => tracing::warn!("SIGHUP: there is nothing to reload"),
-                },
+                Some(()) = self.hangup.recv() => {
+                    if let Some(reloads) = reloads {
+                        reloads.request();
+                    } else {
+                        tracing::warn!("SIGHUP: there is nothing to reload");
+                    }
+                }
             }
         }
     }

@@ -1,11 +1,13 @@
 //! A configuration written out whole: what the file leaves out stands there with its default.
 //! Secrets stay references, for a valid file has nothing else.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, absolute};
 
 use toml::{Table, Value};
 
+use super::finding::quoted;
 use super::keys::{KeyTable, TABLES};
 use super::reader::{Key, Presence, Shape};
 use super::{ConfigErrors, ParseOptions};
@@ -19,39 +21,184 @@ pub fn print(path: &Path) -> Result<String, ConfigErrors> {
     let text = super::read_text(path)?;
     let options = super::options_for(path, true);
     super::parse(&text, &path.display().to_string(), &options)?;
-    let written: Table = text.parse().unwrap_or_default();
-    Ok(whole(&written, &options))
+    Ok(whole(&text.parse().unwrap_or_default(), &options))
 }
 
+/// More rounds than this are not made to find defaults that must not be written.
+const ROUNDS: usize = 100;
+
 /// `written`, which is valid, as [`print`] says.
-pub(super) fn whole(written: &Table, options: &ParseOptions) -> String {
-    let mut text = String::new();
-    for (index, table) in TABLES.iter().enumerate() {
-        // Those of a kind add keys to the one that they follow.
-        if table.kind.is_some() {
-            continue;
-        }
-        let kinds: Vec<_> = TABLES
-            .iter()
-            .skip(index + 1)
-            .take_while(|of_kind| of_kind.kind.is_some())
-            .collect();
-        match written.get(table.name) {
-            Some(Value::Array(all)) if table.repeated => {
-                for entries in all.iter().filter_map(Value::as_table) {
-                    let of_kind = kind_of(table, &kinds, entries);
-                    push(&mut text, table, of_kind, entries, options);
-                }
-            }
-            Some(Value::Table(entries)) => push(&mut text, table, None, entries, options),
-            // Sections that are switched on by being there stay away.
-            None if !table.repeated && !is_switch(table) => {
-                push(&mut text, table, None, &Table::new(), options);
-            }
-            _ => {}
+fn whole(written: &Table, options: &ParseOptions) -> String {
+    let here = ParseOptions {
+        read_secrets: false,
+        base_dir: options.base_dir.clone(),
+    };
+    let mut printer = Printer {
+        options,
+        left_out: HashSet::new(),
+        defaults: true,
+    };
+    for _ in 0..ROUNDS {
+        let text = printer.print(written);
+        let Err(refused) = super::parse(&text, "", &here) else {
+            return text;
+        };
+        // Some keys may be left out and yet not be written with their default: a TCP
+        // listener's `mode`.
+        let places = refused.errors.into_iter().map(|e| (e.place, e.key));
+        let before = printer.left_out.len();
+        printer.left_out.extend(places);
+        if printer.left_out.len() == before {
+            break;
         }
     }
-    text
+    // Then it says no more than the file does.
+    printer.defaults = false;
+    printer.print(written)
+}
+
+struct Printer<'o> {
+    options: &'o ParseOptions,
+    /// Table and key of defaults that must not be written.
+    left_out: HashSet<(String, String)>,
+    /// Whether any default is written.
+    defaults: bool,
+}
+
+/// Where a value stands: table and key as in errors.
+#[derive(Clone)]
+struct Spot {
+    table: String,
+    key: String,
+}
+
+impl Spot {
+    fn key(&self, name: &str) -> Self {
+        let dot = if self.key.is_empty() { "" } else { "." };
+        Self {
+            table: self.table.clone(),
+            key: format!("{}{dot}{name}", self.key),
+        }
+    }
+
+    fn item(&self, index: usize) -> Self {
+        Self {
+            table: self.table.clone(),
+            key: format!("{}[{index}]", self.key),
+        }
+    }
+}
+
+impl Printer<'_> {
+    fn print(&self, written: &Table) -> String {
+        let mut text = String::new();
+        for (index, table) in TABLES.iter().enumerate() {
+            // Those of a kind add keys to the one that they follow.
+            if table.kind.is_some() {
+                continue;
+            }
+            match written.get(table.name) {
+                Some(Value::Array(all)) if table.repeated => {
+                    for entries in all.iter().filter_map(Value::as_table) {
+                        let kind = kind_of(table, entries);
+                        let of_kinds = TABLES.iter().skip(index + 1);
+                        let mut of_kinds = of_kinds.take_while(|t| t.kind.is_some());
+                        let own = of_kinds.find(|t| t.kind == kind.as_deref());
+                        self.table(&mut text, table, own, entries);
+                    }
+                }
+                Some(Value::Table(entries)) => self.table(&mut text, table, None, entries),
+                // Sections that are switched on by being there stay away.
+                None if self.defaults && !table.repeated && !is_switch(table) => {
+                    self.table(&mut text, table, None, &Table::new());
+                }
+                _ => {}
+            }
+        }
+        text
+    }
+
+    fn table(
+        &self,
+        text: &mut String,
+        table: &KeyTable,
+        of_kind: Option<&KeyTable>,
+        entries: &Table,
+    ) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let plain = format!("[{}]", table.name);
+        let name = entries.get("name").and_then(Value::as_str);
+        let spot = Spot {
+            table: match name.filter(|_| table.repeated) {
+                Some(name) => format!("{} {}", table.name, quoted(name)),
+                None => plain.clone(),
+            },
+            key: String::new(),
+        };
+        let heading = if table.repeated {
+            format!("[{plain}]")
+        } else {
+            plain
+        };
+        let _ = writeln!(text, "{heading}");
+        let own = of_kind.map_or(&[][..], |of_kind| of_kind.keys);
+        for key in table.keys.iter().chain(own) {
+            if let Some(mut value) = self.value(key, entries, &spot) {
+                if table.name == "server" {
+                    value = with_absolute_sockets(value, self.options);
+                }
+                let _ = writeln!(text, "{} = {value}", key.name);
+            }
+        }
+    }
+
+    /// What is written, or else the default.
+    fn value(&self, key: &Key, entries: &Table, table: &Spot) -> Option<Value> {
+        let spot = table.key(key.name);
+        let default = || {
+            let place = (spot.table.clone(), spot.key.clone());
+            let written = self.defaults && !self.left_out.contains(&place);
+            default_of(key).filter(|_| written)
+        };
+        let value = entries.get(key.name).cloned().or_else(default)?;
+        Some(self.complete(&key.shape, value, &spot))
+    }
+
+    /// `value`, which fits `shape`, with the defaults of the tables in it and absolute paths.
+    fn complete(&self, shape: &Shape, value: Value, spot: &Spot) -> Value {
+        match (shape, value) {
+            (Shape::File, Value::String(path)) => absolute_path(&path, self.options).into(),
+            (Shape::Secret, Value::Table(mut secret)) => {
+                if let Some(Value::String(path)) = secret.get("file") {
+                    let path = absolute_path(path, self.options);
+                    secret.insert("file".into(), path.into());
+                }
+                secret.into()
+            }
+            (Shape::List(item), Value::Array(items)) => {
+                let items = items.into_iter().enumerate();
+                let items = items.map(|(index, v)| self.complete(item, v, &spot.item(index)));
+                items.collect::<Vec<_>>().into()
+            }
+            (Shape::Table(keys), Value::Table(entries)) => {
+                let known = keys.iter().filter_map(|key| {
+                    let value = self.value(key, &entries, spot)?;
+                    Some((key.name.to_owned(), value))
+                });
+                known.collect::<Table>().into()
+            }
+            (Shape::Either(one, other), value) => {
+                let nested = value.is_table() || value.is_array();
+                let fits = |shape: &Shape| {
+                    matches!(shape, Shape::Table(_) | Shape::Secret | Shape::List(_)) == nested
+                };
+                self.complete(if fits(one) { one } else { other }, value, spot)
+            }
+            (_, value) => value,
+        }
+    }
 }
 
 /// Whether the table cannot be there by default, having keys that must be written.
@@ -60,43 +207,12 @@ fn is_switch(table: &KeyTable) -> bool {
     table.keys.iter().any(required)
 }
 
-fn kind_of<'k>(table: &KeyTable, kinds: &[&'k KeyTable], entries: &Table) -> Option<&'k KeyTable> {
+/// The kind that `entries` is of, if the table knows kinds.
+fn kind_of(table: &KeyTable, entries: &Table) -> Option<String> {
     let default = table.keys.iter().find(|key| key.name == "kind");
     let default = default.and_then(default_of);
-    let kind = entries.get("kind").or(default.as_ref())?.as_str()?;
-    kinds.iter().find(|k| k.kind == Some(kind)).copied()
-}
-
-fn push(
-    text: &mut String,
-    table: &KeyTable,
-    of_kind: Option<&KeyTable>,
-    entries: &Table,
-    options: &ParseOptions,
-) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    let (open, close) = if table.repeated {
-        ("[[", "]]")
-    } else {
-        ("[", "]")
-    };
-    let _ = writeln!(text, "{open}{}{close}", table.name);
-    let own = of_kind.map_or(&[][..], |of_kind| of_kind.keys);
-    for key in table.keys.iter().chain(own) {
-        if let Some(mut value) = value_of(key, entries, options) {
-            if table.name == "server" {
-                value = with_absolute_sockets(value, options);
-            }
-            let _ = writeln!(text, "{} = {value}", key.name);
-        }
-    }
-}
-
-fn value_of(key: &Key, entries: &Table, options: &ParseOptions) -> Option<Value> {
-    let value = entries.get(key.name).cloned().or_else(|| default_of(key))?;
-    Some(complete(&key.shape, value, options))
+    let kind = entries.get("kind").or(default.as_ref())?;
+    kind.as_str().map(str::to_owned)
 }
 
 fn default_of(key: &Key) -> Option<Value> {
@@ -105,41 +221,6 @@ fn default_of(key: &Key) -> Option<Value> {
     };
     let document: Table = format!("value = {toml}").parse().ok()?;
     document.get("value").cloned()
-}
-
-/// `value`, which fits `shape`, with the defaults of the tables in it and absolute paths.
-fn complete(shape: &Shape, value: Value, options: &ParseOptions) -> Value {
-    match (shape, value) {
-        (Shape::File, Value::String(path)) => absolute_path(&path, options).into(),
-        (Shape::Secret, Value::Table(mut secret)) => {
-            if let Some(Value::String(path)) = secret.get("file") {
-                let path = absolute_path(path, options);
-                secret.insert("file".into(), path.into());
-            }
-            secret.into()
-        }
-        (Shape::List(item), Value::Array(items)) => {
-            let items = items.into_iter();
-            let items: Vec<_> = items.map(|v| complete(item, v, options)).collect();
-            items.into()
-        }
-        (Shape::Table(keys), Value::Table(entries)) => {
-            let whole = keys.iter().filter_map(|key| {
-                let value = value_of(key, &entries, options)?;
-                Some((key.name.to_owned(), value))
-            });
-            whole.collect::<Table>().into()
-        }
-        (Shape::Either(one, other), value) => {
-            let tables = value.is_table() || value.is_array();
-            let fits = |shape: &Shape| {
-                matches!(shape, Shape::Table(_) | Shape::Secret | Shape::List(_)) == tables
-            };
-            let shape = if fits(one) { one } else { other };
-            complete(shape, value, options)
-        }
-        (_, value) => value,
-    }
 }
 
 /// As the process can open it from anywhere.

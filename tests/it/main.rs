@@ -5,6 +5,7 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod activation;
 mod attacks;
 mod bad_tokens;
 mod command_line;
