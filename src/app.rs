@@ -180,6 +180,21 @@ fn recorder(
     })
 }
 
+/// What decides, without anything that listens or goes on in the background: keys are
+/// fetched when the first token needs them, names of upstreams are not resolved.
+///
+/// # Errors
+/// When a part that the configuration names is unusable.
+pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartError> {
+    let metrics = Metrics::new(crate::VERSION, crate::REVISION)?;
+    let built = Builder {
+        clock,
+        metrics: &metrics,
+    }
+    .build(config)?;
+    Ok(built.gateway)
+}
+
 impl Running {
     /// What decides now; a reload replaces it.
     pub fn gateway(&self) -> Arc<Gateway> {

@@ -3,11 +3,19 @@
 
 mod check;
 mod demo;
+mod explain;
+mod issuer;
+mod login;
+mod logout;
 mod notify;
 mod process;
+mod register;
 mod run;
+mod stop;
 mod taskcluster_proxy;
+mod token;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -55,12 +63,33 @@ enum Command {
         hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
         Exit code 0: valid. 1: not; each error is printed with its line, key and remedy.")]
     Check(Check),
+    /// Say why a request would pass or not, step by step
+    #[command(after_help = "Examples:\n  \
+        hawkgate explain --config my.toml --url /api/queue/v1/ping --token-file token.txt\n  \
+        get-token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
+        hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n\n\
+        Nothing is sent upstream. The issuer's keys are fetched, but not with --offline; the \
+        credential is only asked for with --exchange. Secrets are never printed.\n\n\
+        Exit code 0: it would pass. 1: it would not, or it cannot be known. 2: wrong usage.")]
+    Explain(Explain),
     /// See it work: an identity provider, an API and hawkgate, all in this process
     #[command(after_help = "Examples:\n  \
         hawkgate demo          # explains itself, then stays up for you to try\n  \
         hawkgate demo --once   # ends after the tour; exit code 1 if any step went wrong\n\n\
         Everything listens on loopback only, on free ports, with throw-away keys.")]
     Demo(Demo),
+    /// Become a client of an issuer (RFC 7591), stay one, or cease to be one (RFC 7592)
+    #[command(after_help = register::EXAMPLES)]
+    Register(Box<register::Register>),
+    /// Sign in from this shell, to try a gateway
+    #[command(after_help = login::EXAMPLES)]
+    Login(Box<login::Login>),
+    /// Print the token of the last `hawkgate login`, fresh
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::Token),
+    /// End the tokens of the last `hawkgate login`
+    #[command(after_help = logout::EXAMPLES)]
+    Logout(logout::Logout),
     /// Stand in for taskcluster-proxy: its arguments and variables, no configuration file
     #[command(after_help = "Examples:\n  \
         TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
@@ -115,6 +144,44 @@ struct Demo {
     once: bool,
 }
 
+#[derive(Args, Debug)]
+struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// The request's URL, or its path alone
+    #[arg(long, value_name = "URL", default_value = "/")]
+    url: String,
+    /// Where the bearer token is: a file, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The address that the request comes from
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    client: IpAddr,
+    /// The request's User-Agent
+    #[arg(long, value_name = "TEXT")]
+    user_agent: Option<String>,
+    /// Ask nobody, not even for the issuer's keys
+    #[arg(long, conflicts_with = "exchange")]
+    offline: bool,
+    /// Really get the credential, and tell its name, scopes and end
+    #[arg(long)]
+    exchange: bool,
+    /// How the answer looks
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: ExplainFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExplainFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// One JSON object a line
@@ -146,6 +213,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(run) => run::main(&run),
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
+        Command::Explain(explain) => explain::main(&explain),
+        Command::Register(register) => register::main(&register),
+        Command::Login(login) => login::main(&login),
+        Command::Token(token) => token::main(&token),
+        Command::Logout(logout) => logout::main(&logout),
         Command::TaskclusterProxy(args) => taskcluster_proxy::main(*args),
     }
 }

@@ -1,10 +1,11 @@
 //! The configuration file: each section as written (`reader::Section`) → resolved (plain
 //! data, [`Config`]), every error listed. Of the rest of the house it knows only pure rules:
-//! what a clientId, a scope and a name's template may be.
+//! what a clientId, a scope, a name's template and a rule's expression may be.
 //!
 //! Relative paths in the file are relative to the file's own folder.
 
 mod access;
+mod auth0_source;
 mod cache;
 mod declared;
 mod finding;
@@ -15,10 +16,13 @@ mod location;
 mod log;
 mod login;
 mod nearest;
+mod oauth_client;
+mod oauth_source;
 mod print;
 mod reader;
 mod resolved;
 mod route;
+mod rule;
 mod server;
 mod source;
 mod taskcluster_proxy;

@@ -4,13 +4,15 @@
 mod cache;
 pub mod fixed;
 mod identity;
+mod inject;
 mod local;
 pub mod mint;
 mod source;
 
 pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
-pub use source::{CredentialSource, FetchError, SwapRequest};
+pub use inject::{Inject, InjectError};
+pub use source::{CredentialSource, FetchError, SignInProblem, SwapRequest};
 
 pub use crate::hawk::scope;
 

@@ -2,6 +2,7 @@
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
 pub mod bewit;
+pub mod fields;
 pub mod informational;
 pub mod login;
 pub mod outcome;
@@ -9,23 +10,30 @@ mod path;
 mod recovery;
 pub mod rejection;
 pub mod route;
+pub mod rule;
 mod served;
 mod shortcut;
 
+pub use crate::token::OTP;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
-use crate::credential::{Credential, FetchError, Lease, LeaseError, Leased, SwapRequest};
+use crate::credential::{
+    Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
+};
 use crate::hawk::{self, HawkError, SignedRequest};
-use crate::token::{self, BearerToken, Caller, VerifiedToken};
+use crate::secret::SecretString;
+use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
+use rule::{RequestFacts, Ruling};
 
 /// Everything that one configuration means, ready to decide. Immutable but for caches;
 /// swapped whole on reload.
@@ -37,6 +45,9 @@ pub struct Gateway {
     pub login: Option<login::Login>,
     /// The clock in use.
     pub clock: SharedClock,
+    /// Every header that any rule sets: the caller's own copies go on every route, or an
+    /// upstream that believes them could be lied to.
+    pub rule_headers: Vec<HeaderName>,
 }
 
 /// What of a request's head decides.
@@ -48,8 +59,23 @@ pub struct Head<'a> {
     pub host: &'a str,
     /// Raw path and query.
     pub target: &'a str,
-    /// For `Authorization` only.
+    /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
+    /// The connected peer; none on Unix sockets.
+    pub peer: Option<IpAddr>,
+}
+
+impl<'a> Head<'a> {
+    /// What rules can know of it; `host` is [`route::host_name`] of this head's.
+    pub fn facts(&self, host: &'a str) -> RequestFacts<'a> {
+        RequestFacts {
+            method: self.method.as_str(),
+            host,
+            path: path::without_query(self.target),
+            user_agent: rule::facts::user_agent(self.headers),
+            address: self.peer,
+        }
+    }
 }
 
 /// Leave to go upstream: the route, who calls, and the credential on loan.
@@ -66,7 +92,9 @@ pub struct Admission {
     bearer: Option<BearerToken>,
     /// The issuer whose rules the token broke.
     suspect: Option<Arc<str>>,
+    ruling: Option<Arc<Ruling>>,
     lease: Option<Lease>,
+    recovery_code: Option<SecretString>,
     /// The target to send, where it is not the one that came.
     target: Option<String>,
     corrected_clock: bool,
@@ -86,6 +114,8 @@ pub struct Refused {
     pub verification: Option<&'static str>,
     /// The result of the credential lookup, if one took place.
     pub lookup: Option<Lookup>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -94,7 +124,7 @@ impl Caller {
         match self {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Anonymous => None,
+            Self::Password { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -105,13 +135,29 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let (route, long) = self
-            .route(head)
-            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))?;
+        let (route, long) = self.routed(head)?;
         let target = long.as_deref().unwrap_or(head.target);
         let mut admission = self.admit_to(route, Head { target, ..head }).await?;
         admission.target = long;
         Ok(admission)
+    }
+
+    /// As [`Gateway::admit`], but for the credential, which is not asked for: leave to go
+    /// upstream unsigned.
+    ///
+    /// # Errors
+    /// With the refusal to send, and what was known by then.
+    pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+        let (route, long) = self.routed(head)?;
+        let target = long.as_deref().unwrap_or(head.target);
+        let mut admission = self.assess_to(route, Head { target, ..head }).await?;
+        admission.target = long;
+        Ok(admission)
+    }
+
+    fn routed(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Box<Refused>> {
+        self.route(head)
+            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))
     }
 
     /// The route, and the target in its long form where it came in the short one. Such a
@@ -141,31 +187,46 @@ impl Gateway {
         route: &Arc<Route>,
         head: Head<'_>,
     ) -> Result<Admission, Box<Refused>> {
-        let mut admission = Admission::to(Arc::clone(route));
-        match self.authenticate_and_lease(&mut admission, head).await {
+        let mut admission = self.assess_to(route, head).await?;
+        match Self::lease(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
-    async fn authenticate_and_lease(
+    async fn assess_to(
         &self,
-        admission: &mut Admission,
+        route: &Arc<Route>,
         head: Head<'_>,
-    ) -> Result<(), Rejection> {
-        if !admission.route.anonymous {
+    ) -> Result<Admission, Box<Refused>> {
+        let mut admission = Admission::to(Arc::clone(route));
+        match Self::authorize(&mut admission, head).await {
+            Ok(()) => Ok(admission),
+            Err(rejection) => Err(Box::new(admission.refused(rejection))),
+        }
+    }
+
+    /// Who calls, and whether the rules let them.
+    async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
+        if admission.route.asks_password() {
+            admission.caller = password(head)?;
+        } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             admission.authenticate(bearer).await?;
         }
+        admission.judge(head)
+    }
+
+    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
-        // not signed, so it needs no credential either.
-        if hawk::bewit::has_bewit(head.target) {
+        // not signed, so it needs no credential either. A password is proved by getting one.
+        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await
     }
 
-    /// The `Authorization` value to put on this attempt, if the route signs. Call once per
+    /// The header to put on this attempt, if the route has credentials. Call once per
     /// attempt, with method and target as they go out.
     ///
     /// # Errors
@@ -175,12 +236,16 @@ impl Gateway {
         admission: &Admission,
         method: &Method,
         target: &str,
-    ) -> Result<Option<HeaderValue>, Rejection> {
-        let Some(lease) = &admission.lease else {
+    ) -> Result<Option<Proof>, Rejection> {
+        let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };
+        let unusable = || {
+            Rejection::from(Reason::ExchangeFailed)
+                .because("the credential has characters that cannot stand in a header")
+        };
         let upstream = &admission.route.upstream;
-        let value = match lease.credential() {
+        let (name, value) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
                     at: self.clock.now().offset_by(upstream.clock_offset()),
@@ -191,19 +256,30 @@ impl Gateway {
                     port: upstream.signed_port,
                     payload_hash: None,
                 };
-                signer
+                let value = signer
                     .authorization(&request)
-                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?
+                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?;
+                let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
+                value.set_sensitive(true);
+                (http::header::AUTHORIZATION, value)
             }
-            Credential::Bearer(token) => format!("Bearer {}", token.expose()),
+            Credential::Bearer(token) => {
+                let inject = source.inject();
+                let value = inject.value(token.expose()).ok_or_else(unusable)?;
+                (inject.header().clone(), value)
+            }
         };
-        let mut value = HeaderValue::try_from(value).map_err(|_| {
-            Rejection::from(Reason::ExchangeFailed)
-                .because("the credential has characters that cannot stand in a header")
-        })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        Ok(Some(Proof { name, value }))
     }
+}
+
+/// What proves upstream who sends a request: a header, its value marked sensitive.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// `Authorization`, or what the source's `inject` says.
+    pub name: HeaderName,
+    /// A Hawk signature or a bearer token.
+    pub value: HeaderValue,
 }
 
 /// Why a request could not be signed, as the caller is told it.
@@ -230,6 +306,19 @@ fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> 
     BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
 }
 
+/// The caller's username and password, to be proved by the source.
+fn password(head: Head<'_>) -> Result<Caller, Rejection> {
+    let credentials = match BasicCredentials::from_headers(head.headers) {
+        Ok(Some(credentials)) => Arc::new(credentials),
+        Ok(None) | Err(TokenError::OtherScheme) => return Err(Reason::MissingPassword.into()),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Caller::Password {
+        credentials,
+        peer: head.peer,
+    })
+}
+
 impl Admission {
     fn to(route: Arc<Route>) -> Self {
         Self {
@@ -239,11 +328,19 @@ impl Admission {
             lookup: None,
             bearer: None,
             suspect: None,
+            ruling: None,
             lease: None,
+            recovery_code: None,
             target: None,
             corrected_clock: false,
             replaced_credential: false,
         }
+    }
+
+    /// A recovery code that the caller must be given in place of the one that was used;
+    /// once.
+    pub fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.recovery_code.take()
     }
 
     /// The target to send, where it is another than the one that came.
@@ -257,6 +354,19 @@ impl Admission {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
             Credential::Bearer(_) => None,
         }
+    }
+
+    /// The bearer token that goes upstream, which no answer may bring back.
+    pub fn injected(&self) -> Option<&SecretString> {
+        match self.lease.as_ref()?.credential() {
+            Credential::Bearer(token) => Some(token),
+            Credential::Taskcluster { .. } => None,
+        }
+    }
+
+    /// The credential on loan, for telling what it is; nothing secret can be had from it.
+    pub fn credential(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
     async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
@@ -278,6 +388,21 @@ impl Admission {
         Ok(())
     }
 
+    /// Asks the route's rules, if there are any.
+    fn judge(&mut self, head: Head<'_>) -> Result<(), Rejection> {
+        let Some(rules) = &self.route.rules else {
+            return Ok(());
+        };
+        let host = route::host_name(head.host);
+        let ruling = rules.decide(&self.caller, head.facts(&host));
+        self.ruling.insert(ruling).permits()
+    }
+
+    /// The rule that let this request pass, and what it sets upstream.
+    pub fn ruling(&self) -> Option<&Ruling> {
+        self.ruling.as_deref()
+    }
+
     async fn lease(&mut self) -> Result<(), Rejection> {
         let Some(source) = self.route.source.clone() else {
             return Ok(());
@@ -291,11 +416,17 @@ impl Admission {
             Ok(Leased { lease, lookup }) => {
                 self.lease = Some(lease);
                 self.lookup = Some(lookup);
+                if matches!(lookup, Lookup::Fetched | Lookup::Joined)
+                    && let Some(source) = &self.route.source
+                {
+                    let code = source.recovery_code(&self.swap_request());
+                    self.recovery_code = code.or(self.recovery_code.take());
+                }
                 Ok(())
             }
             Err(LeaseError { cause, lookup }) => {
                 self.lookup = Some(lookup);
-                Err(cause.into())
+                Err(Rejection::from(cause).at(&self.route))
             }
         }
     }
@@ -304,17 +435,19 @@ impl Admission {
         SwapRequest {
             caller: self.caller.clone(),
             bearer: self.bearer.clone(),
-            scopes: None,
+            scopes: self.ruling.as_ref().and_then(|r| r.scopes()).cloned(),
             clock_offset: self.route.upstream.clock_offset(),
         }
     }
 
     fn refused(self, rejection: Rejection) -> Refused {
+        let rejection = rejection.at(&self.route);
         Refused {
             issuer: self.caller.issuer().cloned().or(self.suspect),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,
+            rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
             rejection,
         }
     }
@@ -328,6 +461,7 @@ impl Refused {
             issuer: None,
             verification: None,
             lookup: None,
+            rule: None,
         }
     }
 }
@@ -348,6 +482,14 @@ impl From<FetchError> for Rejection {
         let rejection = match error {
             FetchError::Refused(_) => Reason::TokenRefused.into(),
             FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
+            FetchError::SignIn {
+                problem,
+                retry_after,
+                ..
+            } => Self {
+                retry_after,
+                ..told(problem).into()
+            },
             FetchError::Unavailable { retry_after, .. } => {
                 let rejection = Self::from(Reason::ExchangeUnavailable);
                 Self {
@@ -359,6 +501,18 @@ impl From<FetchError> for Rejection {
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };
         rejection.because(cause)
+    }
+}
+
+/// What the caller is told of a sign-in that came to nothing.
+fn told(problem: SignInProblem) -> Reason {
+    match problem {
+        SignInProblem::Password => Reason::PasswordRefused,
+        SignInProblem::CodeRequired => Reason::MfaRequired,
+        SignInProblem::CodeRefused => Reason::MfaRefused,
+        SignInProblem::Unconfirmed => Reason::MfaPending,
+        SignInProblem::NoFactor => Reason::MfaUnavailable,
+        SignInProblem::TooManyAttempts => Reason::TooManyAttempts,
     }
 }
 

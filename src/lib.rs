@@ -11,15 +11,20 @@ pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod demo;
+pub mod explain;
 pub mod gateway;
 pub mod hawk;
 pub mod log;
 pub mod metrics;
+pub mod private_file;
 pub mod proxy;
+pub mod registration;
 pub mod reload;
 pub mod remote;
 pub mod secret;
+pub mod signin;
 pub mod token;
+pub mod written_url;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

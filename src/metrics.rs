@@ -22,7 +22,7 @@ use prometheus::{Registry, TextEncoder};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
-use crate::token::{KeyRefresh, RefreshObserver};
+use crate::token::{Introspected, IntrospectionObserver, KeyRefresh, RefreshObserver};
 use families::Families;
 pub use series::Names;
 use series::Series;
@@ -181,6 +181,17 @@ impl Metrics {
             KeyRefresh::Changed => changed.inc(),
             KeyRefresh::Unchanged => unchanged.inc(),
             KeyRefresh::Failed => failed.inc(),
+        })
+    }
+
+    /// Counts how questions to `issuer` about tokens end.
+    pub fn introspection_observer(&self, issuer: &str) -> IntrospectionObserver {
+        let child = |result| self.families.introspections.child([issuer, result]);
+        let (accepted, refused, failed) = (child("accepted"), child("refused"), child("failed"));
+        IntrospectionObserver::new(move |how| match how {
+            Introspected::Accepted => accepted.inc(),
+            Introspected::Refused => refused.inc(),
+            Introspected::Failed => failed.inc(),
         })
     }
 

@@ -17,6 +17,7 @@ pub mod guard;
 pub mod hooks;
 pub mod listener;
 mod peer;
+pub mod preview;
 mod replay;
 pub mod server;
 mod translate;

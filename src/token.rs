@@ -7,24 +7,38 @@
 //! `jwk` (the key, fetched if need be) → its signature → `rules` for its claims →
 //! [`VerifiedToken`].
 
+mod basic;
 mod bearer;
 mod error;
+mod id_token;
+mod introspection;
 mod issuer;
 mod jwk;
 mod jws;
 mod keys;
+mod memory;
+mod notes;
 mod pattern;
 mod rules;
+mod shared_secret;
+mod signing_key;
 mod strict_json;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verified;
 mod workload;
 
+pub use basic::{BasicCredentials, OTP};
 pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
+pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
+pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
+pub use jws::{Inspected, inspect};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
+pub use notes::Notes;
+pub use shared_secret::{SharedSecretError, decode_shared_secret};
+pub use signing_key::{SigningKey, SigningKeyError};
 pub use verified::{Caller, VerifiedToken};
 pub use workload::{WorkloadToken, WorkloadTokenError};

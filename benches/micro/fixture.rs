@@ -18,6 +18,7 @@ use hawkgate::credential::{
 };
 use hawkgate::gateway::Gateway;
 use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::{
@@ -40,6 +41,11 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 
 /// A JWKS document and a token good for an hour.
 pub(crate) fn token(algorithm: &str) -> (Vec<u8>, String) {
+    token_with(algorithm, &json!({}))
+}
+
+/// The same with more claims.
+pub(crate) fn token_with(algorithm: &str, more: &Value) -> (Vec<u8>, String) {
     let (mut jwk, key, name) = match algorithm {
         "RS256" => rsa(),
         "ES256" => p256(),
@@ -52,10 +58,13 @@ pub(crate) fn token(algorithm: &str) -> (Vec<u8>, String) {
         .duration_since(UNIX_EPOCH)
         .expect("a clock")
         .as_secs();
-    let claims = json!({
+    let mut claims = json!({
         "iss": "https://bench.example.com/", "aud": "bench", "sub": "somebody", "client_id": "bench",
         "iat": now, "exp": now + 3600, "scope": "openid profile",
     });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        claims[name] = value.clone();
+    }
     let mut header = Header::new(name);
     header.typ = Some("at+jwt".into());
     header.kid = Some("k".into());
@@ -199,6 +208,26 @@ fn source(entries: u64) -> Arc<Source> {
     )
 }
 
+/// Rules as an operator writes them: two that do not match, and one that does if `last`
+/// holds.
+pub(crate) fn rules(last: &str) -> Rules {
+    let rule = |(at, when): (usize, &str)| {
+        Arc::new(Rule {
+            name: format!("rule{at}").into(),
+            when: Expression::compile(when).expect("an expression"),
+            effect: Effect::Allow,
+            scopes: None,
+            headers: vec![],
+        })
+    };
+    let all = [
+        "'suspended' in claims && claims.suspended != false",
+        "token.issuer == 'another' && claims.sub.startsWith('ci/')",
+        last,
+    ];
+    Rules::new(all.into_iter().enumerate().map(rule).collect()).expect("some")
+}
+
 /// `count` routes, of which one takes [`TARGET`].
 pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
     let issuers: Vec<_> = issuer.into_iter().collect();
@@ -220,6 +249,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            rules: None,
             compat: Compat::default(),
         })
     };
@@ -227,6 +257,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         routes: RouteTable::new((0..count).map(route).collect()),
         login: None,
         clock: SystemClock::shared(),
+        rule_headers: vec![],
     }
 }
 

@@ -18,11 +18,13 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::SystemClock;
 use hawkgate::gateway::Head;
+use hawkgate::gateway::rule::{Expression, RequestFacts};
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, authenticate};
 use http::Method;
+use serde_json::json;
 
-use fixture::{Crowd, TARGET, gateway, head_of, issuer, runtime, signer, token};
+use fixture::{Crowd, TARGET, gateway, head_of, issuer, runtime, signer, token, token_with};
 
 fn routes(c: &mut Criterion) {
     let gateway = gateway(100, None);
@@ -103,6 +105,7 @@ fn admission(c: &mut Criterion) {
             host: "tc.example.com",
             target: TARGET,
             headers: &headers,
+            peer: None,
         };
         let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
         gateway
@@ -111,6 +114,56 @@ fn admission(c: &mut Criterion) {
     };
     admit();
     c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
+}
+
+/// Three rules, of which the last matches; and the most work that one rule may make.
+fn rules(c: &mut Criterion) {
+    const GROUPS: &str = "claims['https://claims.example.com/groups'].exists(g, g == 'dev')";
+    let runtime = runtime();
+    let list: Vec<_> = (0..256).map(|n| n % 10).collect();
+    let more = json!({ "https://claims.example.com/groups": ["qa", "ops", "dev"], "list": list });
+    let (jwks, token) = token_with("RS256", &more);
+    let issuer = runtime.block_on(issuer(&jwks));
+    let bearer = BearerToken::new(&token).expect("a bearer");
+    let caller = runtime
+        .block_on(authenticate(&bearer, &[issuer]))
+        .expect("a good token")
+        .caller;
+    let request = RequestFacts {
+        method: "GET",
+        host: "tc.example.com",
+        path: TARGET,
+        user_agent: "curl/8",
+        address: None,
+    };
+    c.bench_function("rule, compile", |b| {
+        b.iter(|| Expression::compile(black_box(GROUPS)));
+    });
+    let once = fixture::rules(GROUPS);
+    c.bench_function("rules, once for each token: cold", |b| {
+        b.iter(|| once.judge(black_box(&caller), request, |_, _| ()));
+    });
+    c.bench_function("rules, once for each token: remembered", |b| {
+        b.iter(|| once.decide(black_box(&caller), request));
+    });
+    let each = fixture::rules(&format!(
+        "{GROUPS} && request.path.startsWith('/api/queue/')"
+    ));
+    c.bench_function("rules, for each request", |b| {
+        b.iter(|| each.decide(black_box(&caller), request));
+    });
+    let pattern = fixture::rules(
+        "request.path.matches('^/api/queue/v1/task/[A-Za-z0-9_-]{22}(/|$)') || true",
+    );
+    c.bench_function("rules, for each request, with a pattern", |b| {
+        b.iter(|| pattern.decide(black_box(&caller), request));
+    });
+    // Compares lists of 256 as often as the limit of steps lets it.
+    let comparisons = ["claims.list != claims.list"; 11].join(" || ");
+    let most = fixture::rules(&format!("claims.list.exists(x, {comparisons}) || true"));
+    c.bench_function("rules, the most work", |b| {
+        b.iter(|| most.judge(black_box(&caller), request, |_, _| ()));
+    });
 }
 
 /// The whole hit of an opaque token: read the header, look up, sign.
@@ -138,5 +191,13 @@ fn crowds(c: &mut Criterion) {
     println!("(in the third, each hit also finds the processor's own caches cold)");
 }
 
-criterion_group!(benches, routes, verification, hawk, admission, crowds);
+criterion_group!(
+    benches,
+    routes,
+    verification,
+    hawk,
+    admission,
+    rules,
+    crowds
+);
 criterion_main!(benches);

@@ -2,25 +2,34 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
+use url::Url;
 
 use super::StartError;
 use super::local::{self, Updatable};
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, SourceKind};
-use crate::credential::{CredentialSource, Source, SourceOptions};
+use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
+use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
 use crate::reload::Stamps;
+use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client::{Client, ClientOptions};
+use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
+use crate::remote::oauth::Endpoint;
+use crate::remote::password::{BELIEVED, PasswordSource};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
+use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
 /// Longest answer read from an exchange, in bytes.
@@ -54,6 +63,7 @@ impl Builder<'_> {
         stamps: &Stamps,
         previous: &Parts,
     ) -> Result<Built, StartError> {
+        refuse_open_passwords(config)?;
         let mut parts = Parts {
             issuers: self.issuers(config, stamps, previous)?,
             updatable: local::updatable(&config.sources)?,
@@ -63,25 +73,36 @@ impl Builder<'_> {
         parts.keep_updated(previous);
         let issuers: Vec<_> = parts.issuers().cloned().collect();
         let sources: Vec<_> = parts.sources().cloned().collect();
+        let rules = each(&config.rules, rule)?;
+        let concerned = |concerns: &dyn Fn(&config::Rule) -> bool| {
+            let pairs = config.rules.iter().zip(&rules);
+            let concerned = pairs.filter(|(written, _)| concerns(written));
+            Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
+        };
         let login = match &config.login {
-            Some(login) => Some(self.login(login, config, &issuers)?),
+            Some(login) => {
+                let rules = concerned(&|rule| rule.login);
+                Some(self.login(login, config, &issuers, rules)?)
+            }
             None => None,
         };
         let mut routes = Vec::new();
-        for route in &config.routes {
+        for (index, route) in config.routes.iter().enumerate() {
             let upstream = parts.upstream(&route.upstream, stamps, previous, upstream)?;
-            let mut connected = connect(route, upstream, &issuers, &sources);
-            if let Some(token) = connected.workload_token {
+            let mut route = connect(route, upstream, &issuers, &sources);
+            route.rules = concerned(&|rule| rule.concerns(index));
+            if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
-                connected.workload_token = Some(token);
+                route.workload_token = Some(token);
             }
-            routes.push(Arc::new(connected));
+            routes.push(Arc::new(route));
         }
         Ok(Built {
             gateway: Gateway {
                 routes: RouteTable::new(routes),
                 login,
                 clock: self.clock.clone(),
+                rule_headers: rule_headers(&rules),
             },
             parts,
         })
@@ -131,6 +152,28 @@ impl Builder<'_> {
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
             }
+            IssuerKind::SharedSecret(secret) => {
+                let (clock, remembered) = (self.clock.clone(), config.cache.max_entries);
+                Ok(Issuer::shared_secret(name, secret, clock, remembered))
+            }
+            IssuerKind::Introspection(asked) => {
+                let clock = self.clock.clone();
+                let client = introspection_client(asked.ca.clone())
+                    .map_err(|e| unusable("issuer", &name, &e))?;
+                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let endpoint = Endpoint::new(url, own, client, clock.clone());
+                let introspector = Arc::new(HttpIntrospector::new(endpoint));
+                let observer = self.metrics.introspection_observer(&name);
+                let remembered = config.cache.max_entries;
+                Ok(Issuer::introspection(
+                    name,
+                    asked,
+                    introspector,
+                    clock,
+                    remembered,
+                    observer,
+                ))
+            }
         }
     }
 
@@ -139,6 +182,7 @@ impl Builder<'_> {
         login: &config::Login,
         config: &Config,
         issuers: &[Arc<Issuer>],
+        rules: Option<Rules>,
     ) -> Result<Login, StartError> {
         let source = config
             .sources
@@ -156,6 +200,7 @@ impl Builder<'_> {
             minter: Arc::new(minter),
             source: Arc::clone(&source.name),
             require_scopes: login.require_scopes.clone(),
+            rules,
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
@@ -176,11 +221,12 @@ impl Builder<'_> {
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
         let options = SourceOptions {
-            limits: config.cache.clone(),
+            limits: limits(source, config),
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
         Source::new(source.name.clone(), metered, options, self.clock.clone())
+            .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
 
@@ -198,8 +244,101 @@ impl Builder<'_> {
             }
             SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
             SourceKind::TaskclusterStatic { .. } => Arc::new(local::fixed(&source.kind)?),
+            SourceKind::ClientCredentials {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                organization,
+            } => {
+                let settings = ClientCredentialsSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    organization: organization.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(ClientCredentialsSource::new(settings, endpoint))
+            }
+            SourceKind::TokenExchange {
+                token_url,
+                client: own,
+                audience,
+                resource,
+                scopes,
+                requested_token_type,
+                subject_token_type,
+            } => {
+                let settings = TokenExchangeSettings {
+                    audience: audience.clone(),
+                    resource: resource.clone(),
+                    scopes: scopes.clone(),
+                    requested_token_type: requested_token_type.clone(),
+                    subject_token_type: subject_token_type.clone(),
+                };
+                let endpoint = self.endpoint(source, token_url, own)?;
+                Arc::new(TokenExchangeSource::new(settings, endpoint))
+            }
+            SourceKind::Auth0Identity(settings) => {
+                let (client, timeout) = (client(source)?, source.timeout);
+                Arc::new(IdentitySource::new(settings, client, timeout, clock)?)
+            }
+            SourceKind::Password(settings) => {
+                Arc::new(PasswordSource::new(settings, client(source)?, clock)?)
+            }
         })
     }
+}
+
+/// The `[cache]` section, but for passwords: nothing is fetched with one that nobody has
+/// sent again, and none is believed for long.
+fn limits(source: &config::Source, config: &Config) -> CacheLimits {
+    let mut limits = config.cache.clone();
+    if let SourceKind::Password(_) = source.kind {
+        limits.refresh_ahead = Duration::ZERO;
+        limits.max_age = limits.max_age.min(BELIEVED);
+    }
+    limits
+}
+
+/// The configuration has refused this already; whatever else makes one shall not get by.
+fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
+    let asks = config.routes.iter().find(|route| {
+        let source = route.source.and_then(|at| config.sources.get(at));
+        source.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)))
+    });
+    let local = config.server.listen.iter().all(|l| l.address.is_local());
+    match asks {
+        Some(route) if !local => Err(StartError::Unusable(format!(
+            "route {:?} asks for passwords, and other machines can connect",
+            route.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
+impl Builder<'_> {
+    /// An OAuth2 endpoint that `source` asks as hawkgate's own client.
+    fn endpoint(
+        &self,
+        source: &config::Source,
+        url: &Url,
+        own: &OauthClient,
+    ) -> Result<Endpoint, Box<dyn std::error::Error>> {
+        let (url, own) = (url.clone(), own.clone());
+        Ok(Endpoint::new(url, own, client(source)?, self.clock.clone()))
+    }
+}
+
+fn each<C, T>(
+    written: &[C],
+    make: impl Fn(&C) -> Result<T, StartError>,
+) -> Result<Vec<Arc<T>>, StartError> {
+    written
+        .iter()
+        .map(|item| make(item).map(Arc::new))
+        .collect()
 }
 
 fn client(source: &config::Source) -> Result<Client, Box<dyn std::error::Error>> {
@@ -271,7 +410,36 @@ fn connect(
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
+        rules: None,
     }
+}
+
+fn rule(written: &config::Rule) -> Result<Rule, StartError> {
+    let failed = |e: &dyn std::error::Error| unusable("rule", &written.name, e);
+    let compile = |source: &str| Expression::compile(source).map_err(|e| failed(&e));
+    let mut headers = Vec::with_capacity(written.headers.len());
+    for (name, value) in &written.headers {
+        let name = header_name(name).map_err(|e| failed(&e))?;
+        headers.push((name, compile(value)?));
+    }
+    Ok(Rule {
+        name: written.name.clone(),
+        when: compile(&written.when)?,
+        effect: written.effect,
+        scopes: written.scopes.clone().map(Into::into),
+        headers,
+    })
+}
+
+/// Each header that any of `rules` sets, once.
+fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for (name, _) in rules.iter().flat_map(|rule| &rule.headers) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
@@ -281,7 +449,6 @@ pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn written(tls: bool, host: &str, port: u16) -> config::Upstream {
         let second = Duration::from_secs(1);

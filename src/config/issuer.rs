@@ -1,5 +1,11 @@
 //! `[[issuer]]`
 
+mod introspection;
+mod shared_secret;
+
+pub(super) use introspection::IntrospectionKeys;
+pub(super) use shared_secret::SharedSecret;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +15,8 @@ use url::Url;
 use super::declared::Declared;
 use super::finding::quoted;
 use super::location::{self, require_private};
-use super::reader::{Field, Reader, Section, Table, section};
+use super::oauth_client::ClientKeys;
+use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::resolved::{Algorithm, IssuerKind, KeyLocation, OidcIssuer, Profile};
 use super::units::show_duration;
 use super::value::{Choice, List};
@@ -19,8 +26,9 @@ section! {
     pub(super) struct Issuer {
         /// Unique among issuers; a metric label.
         name: Arc<str> = [required],
-        /// `oidc`: signed JWTs, verified here. `delegated`: opaque tokens that the exchange of the
-        /// route's source proves; takes no other keys.
+        /// `oidc`: signed JWTs, verified here. `shared-secret`: JWTs signed with a secret that hawkgate
+        /// holds too. `introspection`: opaque tokens that the issuer is asked about. `delegated`: opaque
+        /// tokens that the exchange of the route's source proves; takes no other keys.
         kind: Kind = [default "'oidc'"],
     }
 }
@@ -60,25 +68,47 @@ const FORGERY: &str = "whoever is in between could replace the issuer's keys";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Oidc,
+    SharedSecret,
+    Introspection,
     Delegated,
 }
 
 impl Choice for Kind {
-    const NAMES: &'static [&'static str] = &["oidc", "delegated"];
+    const NAMES: &'static [&'static str] = &["oidc", "shared-secret", "introspection", "delegated"];
 
     fn named(name: &str) -> Option<Self> {
         match name {
             "oidc" => Some(Self::Oidc),
+            "shared-secret" => Some(Self::SharedSecret),
+            "introspection" => Some(Self::Introspection),
             "delegated" => Some(Self::Delegated),
             _ => None,
         }
     }
+}
 
-    fn refusal(name: &str) -> Option<(String, String)> {
-        ["shared-secret", "introspection"].contains(&name).then(|| {
-            let problem = format!("{name:?} is not supported yet by this version");
-            (problem, "use \"oidc\" or \"delegated\"".into())
-        })
+impl Kind {
+    /// The keys that this kind adds, in one or two lists.
+    const fn keys(self) -> &'static [&'static [Key]] {
+        match self {
+            Self::Oidc => &[Oidc::KEYS],
+            Self::SharedSecret => &[SharedSecret::KEYS],
+            Self::Introspection => &[IntrospectionKeys::KEYS, ClientKeys::KEYS],
+            Self::Delegated => &[],
+        }
+    }
+
+    /// The kinds that have a key called `name`, as written.
+    fn with_key(name: &str) -> Vec<&'static str> {
+        let has = |kind: &Self| {
+            kind.keys()
+                .iter()
+                .any(|keys| keys.iter().any(|k| k.name == name))
+        };
+        let names = Self::NAMES.iter().copied();
+        names
+            .filter(|n| Self::named(n).as_ref().is_some_and(has))
+            .collect()
     }
 }
 
@@ -136,54 +166,84 @@ impl Choice for Algorithm {
 /// Reads one `[[issuer]]`.
 pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<IssuerKind> {
     let issuer = Issuer::read(reader, table);
-    let kind = match issuer.kind.value {
-        Some(Kind::Oidc) => {
-            let oidc = Oidc::read(reader, table);
-            reader.refuse_unknown(table, &[Issuer::KEYS, Oidc::KEYS], |_| None);
-            oidc.resolve(reader)
-                .map(|oidc| IssuerKind::Oidc(Box::new(oidc)))
+    let kind = issuer.kind.value.and_then(|kind| {
+        refuse_unknown(reader, table, kind);
+        match kind {
+            Kind::Oidc => {
+                let oidc = Oidc::read(reader, table).resolve(reader)?;
+                Some(IssuerKind::Oidc(Box::new(oidc)))
+            }
+            Kind::SharedSecret => {
+                let secret = SharedSecret::read(reader, table).resolve(reader)?;
+                Some(IssuerKind::SharedSecret(Box::new(secret)))
+            }
+            Kind::Introspection => {
+                let asked = IntrospectionKeys::read(reader, table).resolve(reader, table)?;
+                Some(IssuerKind::Introspection(Box::new(asked)))
+            }
+            Kind::Delegated => Some(IssuerKind::Delegated),
         }
-        Some(Kind::Delegated) => {
-            reader.refuse_unknown(table, &[Issuer::KEYS], |name| {
-                let of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
-                of_oidc.then(|| {
-                    let problem =
-                        "a delegated issuer's tokens are opaque: nothing of them is checked here";
-                    (problem.into(), "remove it, or write kind = \"oidc\"".into())
-                })
-            });
-            Some(IssuerKind::Delegated)
-        }
-        None => None,
-    };
+    });
     Declared::new(&table.at, &issuer.name, kind)
+}
+
+fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
+    let mut listings = vec![Issuer::KEYS];
+    listings.extend(kind.keys());
+    reader.refuse_unknown(table, &listings, |name| {
+        let owners = Kind::with_key(name);
+        if owners.is_empty() {
+            return None;
+        }
+        let meant = owners.join(" or ");
+        let key_of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
+        Some(match kind {
+            Kind::Delegated if key_of_oidc => {
+                let problem =
+                    "a delegated issuer's tokens are opaque: nothing of them is checked here";
+                (problem.into(), "remove it, or write kind = \"oidc\"".into())
+            }
+            Kind::SharedSecret if name.starts_with("jwks_") => {
+                let problem = "a shared secret and public keys never go together";
+                (
+                    problem.into(),
+                    "remove it, or make an issuer of kind oidc".into(),
+                )
+            }
+            Kind::Oidc if name == "secret" => {
+                let problem = "public keys and a shared secret never go together";
+                let remedy = "remove it, or make an issuer of kind shared-secret";
+                (problem.into(), remedy.into())
+            }
+            _ => (
+                format!("belongs to kind {meant}"),
+                "remove it, or change kind".into(),
+            ),
+        })
+    });
+}
+
+fn refuse_empty<T>(reader: &mut Reader<'_>, field: &Field<List<T>>, remedy: &str) {
+    if field.value.as_ref().is_some_and(List::is_empty) {
+        reader.error(&field.at, "is empty: no token would pass", remedy);
+    }
 }
 
 impl Oidc {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<OidcIssuer> {
         self.check_url(reader);
-        self.check_audiences(reader);
-        self.check_subjects(reader);
-        if let Some(clients) = &self.clients.value
-            && clients.is_empty()
-        {
-            let problem = "is empty: no token would pass";
-            reader.error(
-                &self.clients.at,
-                problem,
-                "name clients, or leave the key out to accept any",
-            );
-        }
-        if let Some(algorithms) = &self.algorithms.value
-            && algorithms.is_empty()
-        {
-            let problem = "is empty: no token would pass";
-            reader.error(
-                &self.algorithms.at,
-                problem,
-                "leave the key out for every asymmetric algorithm",
-            );
-        }
+        check_audiences(reader, &self.audiences);
+        check_subjects(reader, &self.url, self.profile.value, &self.subjects);
+        refuse_empty(
+            reader,
+            &self.clients,
+            "name clients, or leave the key out to accept any",
+        );
+        refuse_empty(
+            reader,
+            &self.algorithms,
+            "leave the key out for every asymmetric algorithm",
+        );
         let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
         reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
         reader.within(&self.verified_max_age, zero, day, show_duration);
@@ -229,75 +289,76 @@ impl Oidc {
             Err((problem, remedy)) => reader.error(at, problem, remedy),
         }
     }
+}
 
-    fn check_audiences(&self, reader: &mut Reader<'_>) {
-        let Some(audiences) = &self.audiences.value else {
-            return;
-        };
-        if audiences.is_empty() {
-            let problem = "is empty: tokens for any service would have to be accepted";
+fn check_audiences(reader: &mut Reader<'_>, field: &Field<List<String>>) {
+    let Some(audiences) = &field.value else {
+        return;
+    };
+    if audiences.is_empty() {
+        let problem = "is empty: tokens for any service would have to be accepted";
+        reader.error(
+            &field.at,
+            problem,
+            "name the audience that callers' tokens are for",
+        );
+    }
+    for audience in &audiences.items {
+        if audience.value.contains('*') {
             reader.error(
-                &self.audiences.at,
-                problem,
-                "name the audience that callers' tokens are for",
+                &audience.at,
+                "audiences have no wildcards",
+                "write the audience in full",
             );
-        }
-        for audience in &audiences.items {
-            if audience.value.contains('*') {
-                reader.error(
-                    &audience.at,
-                    "audiences have no wildcards",
-                    "write the audience in full",
-                );
-            }
         }
     }
+}
 
-    fn check_subjects(&self, reader: &mut Reader<'_>) {
-        let Some(subjects) = &self.subjects.value else {
-            if self.subjects.is_absent() && self.profile.value == Some(Profile::Workload) {
-                let problem = "missing: every workload of this issuer would pass";
-                reader.error(
-                    &self.subjects.at,
-                    problem,
-                    "name them: subjects = [\"repo:org/app:*\"]",
-                );
-            }
-            return;
-        };
-        if subjects.is_empty() {
-            let problem = "is empty: no token would pass";
+/// `profile` is `None` for an issuer whose answers have none.
+fn check_subjects(
+    reader: &mut Reader<'_>,
+    url: &Field<String>,
+    profile: Option<Profile>,
+    field: &Field<List<String>>,
+) {
+    let Some(subjects) = &field.value else {
+        if field.is_absent() && profile == Some(Profile::Workload) {
+            let problem = "missing: every workload of this issuer would pass";
             reader.error(
-                &self.subjects.at,
+                &field.at,
                 problem,
-                "name subjects, with * for anything",
+                "name them: subjects = [\"repo:org/app:*\"]",
             );
         }
-        for subject in &subjects.items {
-            let pattern = subject.value.as_str();
-            if pattern.bytes().all(|b| b == b'*') {
-                let problem = format!("{} accepts everybody", quoted(pattern));
-                reader.error(
-                    &subject.at,
-                    problem,
-                    "name subjects, with * for the part that may differ",
-                );
-            } else if let Some(owner) = self
-                .url
-                .value
-                .as_deref()
-                .and_then(|url| open_owner(url, pattern))
-            {
-                let problem = format!(
-                    "{} accepts tokens of other owners at this public issuer",
-                    quoted(pattern)
-                );
-                reader.error(
-                    &subject.at,
-                    problem,
-                    format!("name the owner up to its slash: \"{owner}\""),
-                );
-            }
+        return;
+    };
+    if subjects.is_empty() {
+        let problem = "is empty: no token would pass";
+        reader.error(&field.at, problem, "name subjects, with * for anything");
+    }
+    for subject in &subjects.items {
+        let pattern = subject.value.as_str();
+        if pattern.bytes().all(|b| b == b'*') {
+            let problem = format!("{} accepts everybody", quoted(pattern));
+            reader.error(
+                &subject.at,
+                problem,
+                "name subjects, with * for the part that may differ",
+            );
+        } else if let Some(owner) = url
+            .value
+            .as_deref()
+            .and_then(|url| open_owner(url, pattern))
+        {
+            let problem = format!(
+                "{} accepts tokens of other owners at this public issuer",
+                quoted(pattern)
+            );
+            reader.error(
+                &subject.at,
+                problem,
+                format!("name the owner up to its slash: \"{owner}\""),
+            );
         }
     }
 }

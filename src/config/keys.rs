@@ -1,7 +1,7 @@
 //! Every table of the file with its keys: for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, login, route, server, source};
+use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server, source};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -23,12 +23,23 @@ pub const TABLES: &[KeyTable] = &[
     table::<server::Server>("server", false, None),
     table::<issuer::Issuer>("issuer", true, None),
     table::<issuer::Oidc>("issuer", true, Some("oidc")),
+    table::<issuer::SharedSecret>("issuer", true, Some("shared-secret")),
+    table::<issuer::IntrospectionKeys>("issuer", true, Some("introspection")),
+    table::<oauth_client::ClientKeys>("issuer", true, Some("introspection")),
     table::<source::Source>("source", true, None),
-    of_source(0),
-    of_source(1),
-    of_source(2),
-    of_source(3),
+    of_source(0, 0),
+    of_source(1, 0),
+    of_source(2, 0),
+    of_source(3, 0),
+    of_source(4, 0),
+    of_source(4, 1),
+    of_source(5, 0),
+    of_source(5, 1),
+    of_source(6, 0),
+    of_source(7, 0),
+    of_source(7, 1),
     table::<route::Route>("route", true, None),
+    table::<rule::Rule>("rule", true, None),
     table::<login::Login>("login", false, None),
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
@@ -49,14 +60,15 @@ const fn table<S: Section>(
     }
 }
 
-const fn of_source(index: usize) -> KeyTable {
-    let (kind, _, about, keys) = source::KINDS[index];
+/// One of the lists of keys of one kind of source.
+const fn of_source(index: usize, list: usize) -> KeyTable {
+    let (kind, _, about, lists) = source::KINDS[index];
     KeyTable {
         name: "source",
         repeated: true,
         kind: Some(kind),
         about,
-        keys,
+        keys: lists[list],
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Shape {
     List(&'static Shape),
     /// A table with these keys.
     Table(&'static [Key]),
+    /// A table with keys of any name, each with such a value.
+    Map(&'static Shape),
     /// Either of the two.
     Either(&'static Shape, &'static Shape),
 }
@@ -356,6 +358,7 @@ fn example(shape: &Shape) -> String {
                 .collect();
             format!("{{ {} }}", parts.join(", "))
         }
+        Shape::Map(value) => format!("{{ \"…\" = {} }}", example(value)),
         Shape::Either(first, _) => example(first),
     }
 }

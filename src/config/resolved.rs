@@ -1,5 +1,11 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
+mod auth0;
+mod oauth;
+
+pub use auth0::{Auth0Identity, PasswordGrant, Via};
+pub use oauth::{AssertionKey, ClientProof, OauthClient};
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +15,12 @@ use http::Method;
 use ipnet::IpNet;
 use url::Url;
 
+pub use crate::credential::Inject;
+
 use super::finding::quoted;
 use crate::credential::CacheLimits;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
+use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
@@ -25,6 +34,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[[route]]`, in file order.
     pub routes: Vec<Route>,
+    /// `[[rule]]`, in file order.
+    pub rules: Vec<Rule>,
     /// `[login]`, if it is there.
     pub login: Option<Login>,
     /// `[limits]`
@@ -139,6 +150,10 @@ pub struct Issuer {
 pub enum IssuerKind {
     /// Signed JWTs.
     Oidc(Box<OidcIssuer>),
+    /// JWTs signed with a secret that hawkgate holds too.
+    SharedSecret(Box<SharedSecretIssuer>),
+    /// Opaque tokens that the issuer is asked about.
+    Introspection(Box<IntrospectionIssuer>),
     /// Opaque tokens that the route's source proves.
     Delegated,
 }
@@ -163,6 +178,65 @@ pub struct OidcIssuer {
     /// Accepted `sub` patterns (`*` matches anything, at any place), or any.
     pub subjects: Option<Vec<String>>,
     /// Longest a verified token is remembered.
+    pub verified_max_age: Duration,
+}
+
+/// A `shared-secret` issuer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedSecretIssuer {
+    /// The exact `iss`.
+    pub url: String,
+    /// The secret; long enough for each of the algorithms.
+    pub secret: SecretRef,
+    /// How the secret is written.
+    pub encoding: SecretEncoding,
+    /// Accepted audiences; at least one.
+    pub audiences: Vec<String>,
+    /// Accepted algorithms, all of [`Algorithm::HMAC`].
+    pub algorithms: Vec<Algorithm>,
+    /// Which rules apply to `typ` and claims.
+    pub profile: Profile,
+    /// Tolerated clock difference.
+    pub leeway: Duration,
+    /// Accepted `client_id`/`azp`, or any.
+    pub clients: Option<Vec<String>>,
+    /// Accepted `sub` patterns, or any.
+    pub subjects: Option<Vec<String>>,
+    /// Longest a verified token is remembered.
+    pub verified_max_age: Duration,
+}
+
+/// `issuer.secret_encoding`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretEncoding {
+    /// The text's own bytes.
+    Text,
+    /// base64 in either alphabet, padded or not.
+    Base64,
+}
+
+/// An `introspection` issuer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntrospectionIssuer {
+    /// The exact `iss`, where an answer has one.
+    pub url: String,
+    /// The introspection endpoint.
+    pub introspection_url: Url,
+    /// Who hawkgate is there.
+    pub client: OauthClient,
+    /// PEM file with the only CAs trusted for the endpoint; the platform's when `None`.
+    pub ca: Option<PathBuf>,
+    /// What its tokens begin with, if they have something of their own.
+    pub token_prefix: Option<String>,
+    /// Accepted audiences; at least one.
+    pub audiences: Vec<String>,
+    /// Tolerated clock difference.
+    pub leeway: Duration,
+    /// Accepted `client_id`/`azp`, or any.
+    pub clients: Option<Vec<String>>,
+    /// Accepted `sub` patterns, or any.
+    pub subjects: Option<Vec<String>>,
+    /// Longest an answer is remembered; at most 60s.
     pub verified_max_age: Duration,
 }
 
@@ -191,6 +265,10 @@ pub enum Algorithm {
     ES384,
     EdDSA,
     Ed25519,
+    /// With a shared secret; never among [`Algorithm::ALL`].
+    HS256,
+    HS384,
+    HS512,
 }
 
 impl Algorithm {
@@ -208,6 +286,20 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
+    /// Those that need a secret shared with the issuer: for the kind `shared-secret` alone.
+    pub const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
+
+    /// The size of an HMAC's hash, which is the least that its secret may have, in bytes
+    /// (RFC 7518 §3.2); 0 for the others.
+    pub const fn hmac_bytes(self) -> usize {
+        match self {
+            Self::HS256 => 32,
+            Self::HS384 => 48,
+            Self::HS512 => 64,
+            _ => 0,
+        }
+    }
+
     /// The JOSE name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -221,6 +313,9 @@ impl Algorithm {
             Self::ES384 => "ES384",
             Self::EdDSA => "EdDSA",
             Self::Ed25519 => "Ed25519",
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
         }
     }
 }
@@ -241,6 +336,8 @@ pub enum Profile {
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
+    /// Its kind as written: `taskcluster-login`, ….
+    pub kind_name: &'static str,
     /// Its kind with the kind's keys.
     pub kind: SourceKind,
     /// For one exchange, all attempts.
@@ -249,6 +346,8 @@ pub struct Source {
     pub concurrency: usize,
     /// PEM file with the only CAs trusted for the exchange; the platform's when `None`.
     pub ca: Option<PathBuf>,
+    /// Where bearer credentials go upstream.
+    pub inject: Inject,
 }
 
 /// `source.kind`
@@ -291,6 +390,42 @@ pub enum SourceKind {
         /// loopback or a Unix socket then: checked.
         credentials_update: bool,
     },
+    /// A token of hawkgate's own OAuth2 client.
+    ClientCredentials {
+        /// The token endpoint.
+        token_url: Url,
+        /// Who hawkgate is there.
+        client: OauthClient,
+        /// Whom the token is for.
+        audience: Option<String>,
+        /// Whom the token is for by RFC 8707.
+        resource: Option<String>,
+        /// Empty: what the server gives by itself.
+        scopes: Vec<String>,
+        /// Auth0's organization.
+        organization: Option<String>,
+    },
+    /// Another token of the caller's own (RFC 8693).
+    TokenExchange {
+        /// The token endpoint.
+        token_url: Url,
+        /// Who hawkgate is there.
+        client: OauthClient,
+        /// Whom the token is for.
+        audience: Option<String>,
+        /// Whom the token is for by RFC 8707.
+        resource: Option<String>,
+        /// Empty: what the server gives by itself.
+        scopes: Vec<String>,
+        /// The server's choice when `None`.
+        requested_token_type: Option<String>,
+        /// What callers' tokens are.
+        subject_token_type: String,
+    },
+    /// The identity provider's own access token of the user (seed 001).
+    Auth0Identity(Box<Auth0Identity>),
+    /// A token had with the caller's username and password (seed 003).
+    Password(Box<PasswordGrant>),
 }
 
 /// `[[route]]`
@@ -319,6 +454,34 @@ pub struct Route {
     pub workload_token: Option<PathBuf>,
     /// What taskcluster-proxy does and hawkgate does on demand.
     pub compat: Compat,
+}
+
+/// `[[rule]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Unique among rules.
+    pub name: Arc<str>,
+    /// A CEL expression that compiles.
+    pub when: String,
+    /// What happens when it matches.
+    pub effect: Effect,
+    /// Narrows what the source would give; `Some([])` is no scopes.
+    pub scopes: Option<Vec<String>>,
+    /// Headers that a rule may set, each with an expression that compiles.
+    pub headers: Vec<(String, String)>,
+    /// Indices into [`Config::routes`]; every route when `None`.
+    pub routes: Option<Vec<usize>>,
+    /// Whether it concerns `[login]`.
+    pub login: bool,
+}
+
+impl Rule {
+    /// Whether it concerns the route with this index.
+    pub fn concerns(&self, route: usize) -> bool {
+        self.routes
+            .as_ref()
+            .is_none_or(|routes| routes.contains(&route))
+    }
 }
 
 /// The upstream of a route.

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::auth0_source::{Auth0Identity, Password};
 use super::declared::Declared;
 use super::finding::quoted;
 use super::location::{require_bare, require_private};
+use super::oauth_client::ClientKeys;
+use super::oauth_source::{ClientCredentials, InjectKeys, TokenExchange, resolve_inject};
 use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::resolved::{self, Address, SourceKind};
 use super::units::show_duration;
-use super::value::{Choice, List};
+use super::value::{Choice, List, Nested};
 use crate::credential::mint::{NameTemplate, TemplateError};
 use crate::hawk::certificate::{MAX_LIFETIME, is_client_id};
 use crate::hawk::scope::is_valid as is_scope;
@@ -31,6 +34,9 @@ section! {
         concurrency: u64 = [default "32"],
         /// PEM file with the only CAs trusted for the exchange; the platform's when left out.
         ca: PathBuf = [optional],
+        /// Where bearer credentials go upstream; `Authorization: Bearer {token}` when left out. Hawk
+        /// always goes in Authorization.
+        inject: Nested<InjectKeys> = [optional],
     }
 }
 
@@ -93,41 +99,75 @@ pub(super) enum Kind {
     Oauth,
     Mint,
     Static,
+    ClientCredentials,
+    TokenExchange,
+    Auth0Identity,
+    Password,
 }
 
+/// A kind as written, its documentation, and its own keys in one or two lists.
+type Listed = (&'static str, Kind, &'static str, &'static [&'static [Key]]);
+
 /// Every kind with its own keys.
-pub(super) const KINDS: [(&str, Kind, &str, &[Key]); 4] = [
-    ("taskcluster-login", Kind::Login, Login::ABOUT, Login::KEYS),
-    ("taskcluster-oauth", Kind::Oauth, Oauth::ABOUT, Oauth::KEYS),
-    ("taskcluster-mint", Kind::Mint, Mint::ABOUT, Mint::KEYS),
+pub(super) const KINDS: &[Listed] = &[
+    (
+        "taskcluster-login",
+        Kind::Login,
+        Login::ABOUT,
+        &[Login::KEYS],
+    ),
+    (
+        "taskcluster-oauth",
+        Kind::Oauth,
+        Oauth::ABOUT,
+        &[Oauth::KEYS],
+    ),
+    ("taskcluster-mint", Kind::Mint, Mint::ABOUT, &[Mint::KEYS]),
     (
         "taskcluster-static",
         Kind::Static,
         Static::ABOUT,
-        Static::KEYS,
+        &[Static::KEYS],
+    ),
+    (
+        "client-credentials",
+        Kind::ClientCredentials,
+        ClientCredentials::ABOUT,
+        &[ClientCredentials::KEYS, ClientKeys::KEYS],
+    ),
+    (
+        "token-exchange",
+        Kind::TokenExchange,
+        TokenExchange::ABOUT,
+        &[TokenExchange::KEYS, ClientKeys::KEYS],
+    ),
+    (
+        "auth0-identity",
+        Kind::Auth0Identity,
+        Auth0Identity::ABOUT,
+        &[Auth0Identity::KEYS],
+    ),
+    (
+        "password",
+        Kind::Password,
+        Password::ABOUT,
+        &[Password::KEYS, ClientKeys::KEYS],
     ),
 ];
 
-/// What the contract names but this version has not.
-const LATER: [&str; 4] = [
-    "client-credentials",
-    "password",
-    "auth0-identity",
-    "token-exchange",
-];
-
 impl Choice for Kind {
-    const NAMES: &'static [&'static str] = &[KINDS[0].0, KINDS[1].0, KINDS[2].0, KINDS[3].0];
+    const NAMES: &'static [&'static str] = &{
+        let mut names = [""; KINDS.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = KINDS[index].0;
+            index += 1;
+        }
+        names
+    };
 
     fn named(name: &str) -> Option<Self> {
         KINDS.iter().find(|kind| kind.0 == name).map(|kind| kind.1)
-    }
-
-    fn refusal(name: &str) -> Option<(String, String)> {
-        LATER.contains(&name).then(|| {
-            let problem = format!("{name:?} is not supported yet by this version");
-            (problem, format!("use one of {}", Self::NAMES.join(", ")))
-        })
     }
 }
 
@@ -156,29 +196,51 @@ impl Source {
                 "remove it",
             );
         }
+        let bearer = matches!(
+            kind,
+            Kind::ClientCredentials | Kind::TokenExchange | Kind::Auth0Identity | Kind::Password
+        );
+        if self.inject.given && !bearer {
+            let problem = "has no effect: Hawk always goes in Authorization";
+            reader.error(&self.inject.at, problem, "remove it");
+        }
+        let inject = resolve_inject(reader, self.inject);
+        let kind_name = KINDS.iter().find(|k| k.1 == kind).map_or("", |k| k.0);
         let kind = match kind {
             Kind::Login => Login::read(reader, table).resolve(reader),
             Kind::Oauth => Oauth::read(reader, table).resolve(reader),
             Kind::Mint => Mint::read(reader, table).resolve(reader),
             Kind::Static => Static::read(reader, table).resolve(reader),
+            Kind::ClientCredentials => {
+                ClientCredentials::read(reader, table).resolve(reader, table)
+            }
+            Kind::TokenExchange => TokenExchange::read(reader, table).resolve(reader, table),
+            Kind::Auth0Identity => Auth0Identity::read(reader, table).resolve(reader),
+            Kind::Password => Password::read(reader, table).resolve(reader, table),
         };
         Some(resolved::Source {
             name: self.name.value?,
+            kind_name,
             kind: kind?,
             timeout: self.timeout.value?,
             concurrency: usize::try_from(self.concurrency.value?).ok()?,
             ca: self.ca.optional()?,
+            inject: inject?.unwrap_or_default(),
         })
     }
 }
 
 fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
     let own = KINDS.iter().find(|k| k.1 == kind);
-    let keys = own.map_or(&[][..], |k| k.3);
-    reader.refuse_unknown(table, &[Source::KEYS, keys], |name| {
+    let mut listings = vec![Source::KEYS];
+    listings.extend(own.map_or(&[][..], |k| k.3));
+    reader.refuse_unknown(table, &listings, |name| {
         let owners: Vec<_> = KINDS
             .iter()
-            .filter(|k| k.3.iter().any(|key| key.name == name))
+            .filter(|k| {
+                k.3.iter()
+                    .any(|keys| keys.iter().any(|key| key.name == name))
+            })
             .map(|k| k.0)
             .collect();
         let kind = own.map_or("", |k| k.0);

@@ -1,6 +1,7 @@
 use super::*;
 
 mod accepted;
+mod auth0;
 mod examples;
 mod hostile;
 mod refused;

@@ -10,7 +10,7 @@ use super::keys::{self, TABLES};
 use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::{cache, issuer, limits, log, login, route, server, source, units};
+use super::{cache, issuer, limits, log, login, route, rule, server, source, units};
 
 /// Reads everything. `None` only with errors in `reader`.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
@@ -47,6 +47,15 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "route", &routes);
     route::refuse_equal(reader, &routes);
+    let known = rule::Known {
+        routes: &routes,
+        issuers: &issuers,
+        login: document.contains_key("login"),
+    };
+    let rules = repeated(reader, document, "rule", |reader, table| {
+        rule::read(reader, table, known)
+    });
+    refuse_duplicates(reader, "rule", &rules);
     route::refuse_hidden_by_bewit(reader, &routes);
     if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered 404";
@@ -68,6 +77,10 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .iter()
             .map(|r| r.meaning.clone())
             .collect::<Option<_>>()?,
+        rules: rules
+            .iter()
+            .map(|r| r.meaning.clone())
+            .collect::<Option<_>>()?,
         login: login?,
         limits: limits?,
         cache: cache?,
@@ -85,6 +98,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             || login.is_some_and(|l| l.source == index)
     });
     warn_of_minting(reader, &config, &sources);
+    rule::warn_of_closed_routes(reader, &routes, &config.rules);
     source::refuse_open_updates(reader, &config.server.admin, &sources);
     if let Some(running) = reader.running.filter(|r| r.admin != config.server.admin) {
         source::refuse_open_updates(reader, &running.admin, &sources);
@@ -112,22 +126,14 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             _ => "key",
         };
         let at = At::table("", key.span());
-        if name == "rule" {
-            let problem = "[[rule]] is not supported yet by this version";
-            reader.error(
-                &at,
-                problem,
-                "remove it: without it, requests would not be judged as it says",
-            );
-            continue;
-        }
         let remedy = match nearest(name, names()) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None if keys::owner(name).is_some() => {
                 format!("write it below {}", keys::owner(name).unwrap_or_default())
             }
             None => {
-                "the tables are server, issuer, source, route, login, limits, cache and log".into()
+                "the tables are server, issuer, source, route, rule, login, limits, cache and log"
+                    .into()
             }
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
-use super::{Credential, CredentialSource, FetchError, RandomnessError, SwapRequest};
-use crate::clock::SharedClock;
+use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
+use crate::clock::{SharedClock, UnixMillis};
 use crate::gateway::outcome::Lookup;
+use crate::secret::SecretString;
 use desk::Desk;
 use generation::Generation;
 pub use setback::Jitter;
@@ -58,6 +59,10 @@ impl Lease {
     pub fn credential(&self) -> &Credential {
         &self.0.credential
     }
+    /// When it will not be used any more, by our wall clock.
+    pub fn usable_until(&self) -> UnixMillis {
+        self.0.wall_end
+    }
     /// Which of its source's successive credentials this is.
     pub fn generation(&self) -> u64 {
         self.0.number
@@ -88,6 +93,7 @@ pub struct LeaseError {
 #[derive(Debug)]
 pub struct Source {
     key: IdentityKey,
+    inject: Inject,
     desk: Arc<Desk>,
 }
 
@@ -118,8 +124,21 @@ impl Source {
     ) -> Result<Self, RandomnessError> {
         Ok(Self {
             key: IdentityKey::random()?,
+            inject: Inject::default(),
             desk: Arc::new(Desk::new(name, inner, options, clock, jitter)),
         })
+    }
+
+    /// Bearer credentials go upstream as `inject` says.
+    #[must_use]
+    pub fn injecting(mut self, inject: Inject) -> Self {
+        self.inject = inject;
+        self
+    }
+
+    /// Where bearer credentials go; Hawk is always in `Authorization`.
+    pub fn inject(&self) -> &Inject {
+        &self.inject
     }
 
     /// Its configured name.
@@ -130,6 +149,21 @@ impl Source {
     /// Whether new credentials are made here, without asking anybody.
     pub fn is_local(&self) -> bool {
         self.desk.inner().is_local()
+    }
+
+    /// Whether callers bring a username and password.
+    pub fn asks_password(&self) -> bool {
+        self.desk.inner().asks_password()
+    }
+
+    /// Whether the user must sign in elsewhere once fresh credentials were refused.
+    pub fn needs_sign_in(&self) -> bool {
+        self.desk.inner().needs_sign_in()
+    }
+
+    /// What the user must be given after a fetch, once.
+    pub fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
+        self.desk.inner().recovery_code(request)
     }
 
     /// A credential for `request`: from the cache, or by one exchange for everybody

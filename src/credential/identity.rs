@@ -36,7 +36,8 @@ impl IdentityKey {
     }
 
     /// The identity of `request`'s caller at `source`, called `name`. The subject is always
-    /// part of it, a token never.
+    /// part of it, a token never; but for sources that give every caller the same
+    /// ([`CredentialSource::is_shared`]).
     pub(super) fn identify(
         &self,
         name: &str,
@@ -45,8 +46,13 @@ impl IdentityKey {
     ) -> Result<Identity, FetchError> {
         let mut hasher = self.hasher();
         hasher.part(name.as_bytes());
-        hasher.caller(&request.caller);
-        hasher.list(request.scopes.as_deref());
+        if source.is_shared() {
+            hasher.part(b"everybody");
+            hasher.set(request.scopes.as_deref());
+        } else {
+            hasher.caller(&request.caller);
+            hasher.list(request.scopes.as_deref());
+        }
         source.identity(request, &mut hasher)?;
         Ok(hasher.finish())
     }
@@ -84,6 +90,18 @@ impl IdentityHasher {
         }
     }
 
+    /// As [`Self::list`], where the order means nothing.
+    fn set(&mut self, items: Option<&[String]>) {
+        match items {
+            Some(items) if items.len() > 1 => {
+                let mut sorted = items.to_vec();
+                sorted.sort_unstable();
+                self.list(Some(&sorted));
+            }
+            _ => self.list(items),
+        }
+    }
+
     /// The identity.
     pub fn finish(self) -> [u8; 32] {
         let mut identity = [0; 32];
@@ -104,6 +122,12 @@ impl IdentityHasher {
                 self.part(b"delegated");
                 self.part(issuer.as_bytes());
                 self.part(&digest.0);
+            }
+            // Whoever does not know the password never meets what was had with it.
+            Caller::Password { credentials, .. } => {
+                self.part(b"password");
+                self.part(credentials.username().as_bytes());
+                self.part(credentials.password().expose().as_bytes());
             }
             Caller::Anonymous => self.part(b"anonymous"),
         }

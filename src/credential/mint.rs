@@ -62,7 +62,7 @@ impl MintSource {
 
     /// Credentials for `caller` that leave hawkgate whole, for the login endpoint. What
     /// [`CredentialSource::fetch`] gives can only sign; these can be read, and whoever holds
-    /// them needs hawkgate no more until `expiry`.
+    /// them needs hawkgate no more until `expiry`. `narrowed` is as in [`SwapRequest::scopes`].
     ///
     /// # Errors
     /// When the caller cannot be named, the issuing client's key cannot be read, or no
@@ -70,13 +70,13 @@ impl MintSource {
     pub async fn issue(
         &self,
         caller: &Caller,
+        narrowed: Option<&[String]>,
         start: UnixMillis,
         expiry: UnixMillis,
     ) -> Result<Credentials, FetchError> {
         let name = self.name(caller)?;
-        let credentials = self
-            .mint(&name, &self.settings.scopes, start, expiry)
-            .await?;
+        let scopes = self.scopes(narrowed);
+        let credentials = self.mint(&name, &scopes, start, expiry).await?;
         // Credentials that nobody can use are a fault of the settings, to be told here.
         local::credential(&credentials)?;
         Ok(credentials)
@@ -108,6 +108,11 @@ impl MintSource {
         let name = match caller {
             Caller::Verified(token) => template.render(token)?,
             Caller::Delegated { .. } | Caller::Anonymous => template.render_without_claims()?,
+            Caller::Password { .. } => {
+                return Err(FetchError::NotEntitled(
+                    "this source proves no password".into(),
+                ));
+            }
         };
         // The service refuses a client that issues credentials in its own name.
         if name == self.settings.client_id {
@@ -119,8 +124,8 @@ impl MintSource {
     }
 
     /// The configured scopes, less what the rules take away. Never more.
-    fn scopes(&self, request: &SwapRequest) -> Vec<String> {
-        match &request.scopes {
+    fn scopes(&self, narrowed: Option<&[String]>) -> Vec<String> {
+        match narrowed {
             Some(wanted) => scope::intersect(&self.settings.scopes, wanted),
             None => self.settings.scopes.clone(),
         }
@@ -142,7 +147,7 @@ impl CredentialSource for MintSource {
         // Both ends count towards the 31 days.
         let backdated = BACKDATED.min(MAX_LIFETIME.saturating_sub(lifetime));
         let (start, expiry) = (theirs.minus(backdated), theirs.plus(lifetime));
-        let scopes = self.scopes(request);
+        let scopes = self.scopes(request.scopes.as_deref());
         let credentials = self.mint(&name, &scopes, start, expiry).await?;
         Ok(Issued {
             credential: local::credential(&credentials)?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{IdentityHasher, Issued};
+use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
 
 /// What a source needs to know about one swap. Owned and cheap to clone, because a fetch
@@ -43,9 +44,37 @@ pub enum FetchError {
     /// The source answered with something that is not a credential. 502.
     #[error("unusable answer: {0}")]
     BadAnswer(String),
+    /// The username and password, or what has to go with them, did not do. The caller gets
+    /// 401, 403 or 429 by `problem`. Never remembered: the next attempt may be the right one.
+    #[error("sign-in: {cause}")]
+    SignIn {
+        /// What the caller is told.
+        problem: SignInProblem,
+        /// For the log.
+        cause: String,
+        /// When to try again, where that matters.
+        retry_after: Option<Duration>,
+    },
     /// The credential's header would pass Taskcluster's limit. 502 with its own reason.
     #[error("{0}")]
     TooLarge(String),
+}
+
+/// Why a sign-in with a password came to nothing (identity.md §F).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignInProblem {
+    /// Username or password is wrong, or the account may not sign in: nobody is told which.
+    Password,
+    /// A second factor's code is needed.
+    CodeRequired,
+    /// The second factor was wrong or came too late.
+    CodeRefused,
+    /// The user has to confirm on another device, and has not yet.
+    Unconfirmed,
+    /// A second factor is needed, and the account has none that could be used here.
+    NoFactor,
+    /// Too many failures; the password was not looked at.
+    TooManyAttempts,
 }
 
 /// A way to a credential. Implementations know nothing of caching, single flight or
@@ -61,9 +90,38 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// [`super::Source`] bounds the time again.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
 
+    /// Whether every caller gets the same credential, so that one in the cache serves all.
+    ///
+    /// Only for sources that look at nothing of the caller but [`SwapRequest::scopes`]
+    /// (hawkgate's own OAuth2 client): then two callers whose identities meet get what they
+    /// would have got anyway, and a token is not asked for once per caller, which servers
+    /// limit or bill (identity.md §G). Whether a caller may have it is decided before, for
+    /// each request. A decorator must pass it on.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether a new credential is made here, without asking anybody: then a new one is
     /// the cheap way out of a clock that was wrong.
     fn is_local(&self) -> bool {
         false
+    }
+
+    /// Whether callers bring this source a username and password ([`Caller::Password`])
+    /// instead of a token. Its [`Self::fetch`] is their proof.
+    fn asks_password(&self) -> bool {
+        false
+    }
+
+    /// Whether only the user's own signing in elsewhere gives credentials that the upstream
+    /// accepts again once it refused fresh ones.
+    fn needs_sign_in(&self) -> bool {
+        false
+    }
+
+    /// Something that the user of `request` must be given, once: the recovery code that
+    /// takes the place of the one that was used. Asked after a fetch.
+    fn recovery_code(&self, _request: &SwapRequest) -> Option<SecretString> {
+        None
     }
 }

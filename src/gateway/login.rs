@@ -12,9 +12,10 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::path;
 use super::rejection::{Reason, Rejection};
+use super::rule::{Rules, Verdict};
 use super::served::{Facts, Served};
+use super::{Head, path, route};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
 use crate::credential::mint::MintSource;
@@ -47,6 +48,9 @@ pub struct Login {
     pub source: Arc<str>,
     /// Scopes that the bearer must have.
     pub require_scopes: Vec<String>,
+    /// Those that concern the endpoint; where there are any, one of them must let the
+    /// caller pass. The headers that they set go nowhere.
+    pub rules: Option<Rules>,
     /// Browser applications that may read the answers.
     pub allowed_origins: AllowedOrigins,
     /// How long the credentials are valid, at most; never past the token's `exp`.
@@ -60,12 +64,11 @@ pub struct Login {
 /// A request for the endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginRequest<'a> {
-    /// GET, or OPTIONS before it.
-    pub method: &'a Method,
     /// The provider asked for: an issuer's name, as sent.
     pub provider: &'a str,
-    /// For `Authorization` and `Origin` only.
-    pub headers: &'a HeaderMap,
+    /// GET, or OPTIONS before it; of the headers only `Authorization`, `Origin` and, for
+    /// rules, `User-Agent`.
+    pub head: Head<'a>,
 }
 
 /// The provider that a request target names, if it is one of the endpoint's.
@@ -101,7 +104,7 @@ impl Login {
             route: Some(LABEL.into()),
             ..Facts::default()
         };
-        let served = match *request.method {
+        let served = match *request.head.method {
             Method::OPTIONS => Served::new(StatusCode::NO_CONTENT).header("allow", "GET, OPTIONS"),
             Method::GET => match self.credentials(request, now, &mut facts).await {
                 Ok(body) => {
@@ -109,13 +112,13 @@ impl Login {
                     served.body = body;
                     served.header("content-type", "application/json")
                 }
-                Err(rejection) => Served::refusal(rejection, request.method, now),
+                Err(rejection) => Served::refusal(rejection, request.head.method, now),
             },
-            _ => Served::refusal(Reason::MethodRefused.into(), request.method, now)
+            _ => Served::refusal(Reason::MethodRefused.into(), request.head.method, now)
                 .header("allow", "GET, OPTIONS"),
         };
-        let origin = request.headers.get(header::ORIGIN);
-        let preflight = *request.method == Method::OPTIONS;
+        let origin = request.head.headers.get(header::ORIGIN);
+        let preflight = *request.head.method == Method::OPTIONS;
         let mut served = self.allowed_origins.permit(served, origin, preflight);
         served.facts = facts;
         served
@@ -131,7 +134,7 @@ impl Login {
         let Some(issuer) = self.issuers.iter().find(named) else {
             return Err(Reason::LoginUnknownProvider.into());
         };
-        let token = verify(issuer, request.headers, facts).await?;
+        let token = verify(issuer, request.head.headers, facts).await?;
         if !self
             .require_scopes
             .iter()
@@ -139,15 +142,39 @@ impl Login {
         {
             return Err(refused("the token lacks a scope of login.require_scopes"));
         }
-        facts.source = Some(Arc::clone(&self.source));
         let expiry = now.plus(self.lifetime).min(token.expires_at());
         let caller = Caller::Verified(token);
-        let minting = self.minter.issue(&caller, now.minus(BACKDATED), expiry);
+        let scopes = self.judge(&caller, request.head, facts)?;
+        facts.source = Some(Arc::clone(&self.source));
+        let start = now.minus(BACKDATED);
+        let minting = self.minter.issue(&caller, scopes.as_deref(), start, expiry);
         let minted = tokio::time::timeout(self.timeout, minting).await;
         let credentials = minted
             .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
             .map_err(|error| not_minted(&error))?;
         written(&credentials, expiry.minus(REPORTED_EARLY))
+    }
+
+    /// To which scopes the rules narrow what the caller is given, if they do.
+    fn judge(
+        &self,
+        caller: &Caller,
+        head: Head<'_>,
+        facts: &mut Facts,
+    ) -> Result<Option<Arc<[String]>>, Rejection> {
+        let Some(rules) = &self.rules else {
+            return Ok(None);
+        };
+        let host = route::host_name(head.host);
+        let ruling = rules.decide(caller, head.facts(&host));
+        facts.rule.clone_from(&ruling.rule);
+        match &ruling.verdict {
+            Verdict::Allow { scopes, .. } => Ok(scopes.clone()),
+            Verdict::Deny { reason, cause } if *reason == Reason::Internal => {
+                Err(Rejection::from(*reason).because(cause.clone()))
+            }
+            Verdict::Deny { cause, .. } => Err(refused(cause.clone())),
+        }
     }
 }
 
@@ -169,7 +196,7 @@ async fn verify(
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
                 // The configuration refuses such issuers here.
-                Caller::Delegated { .. } | Caller::Anonymous => {
+                Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => {
                     Err(refused("nobody has verified the token"))
                 }
             }

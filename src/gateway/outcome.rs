@@ -149,6 +149,8 @@ pub struct Outcome {
     pub issuer: Option<Arc<str>>,
     /// Result of the verification, if one took place: "ok", "cached" or a reason.
     pub verification: Option<&'static str>,
+    /// Which rule decided, if one did.
+    pub rule: Option<Arc<str>>,
     /// Which source the credential came from.
     pub source: Option<Arc<str>>,
     /// How the (last) credential was come by.

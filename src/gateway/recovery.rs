@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
-use super::rejection::Rejection;
+use super::rejection::{self, Rejection};
 use super::{Admission, Gateway};
 use crate::clock::UnixMillis;
 
@@ -62,6 +62,10 @@ impl Gateway {
         let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, answer);
         if !skewed && admission.replaced_credential {
             source.invalidate(&admission.swap_request(), &rejected);
+            if source.needs_sign_in() {
+                let rejection = Rejection::from(rejection::Reason::SignInAgain);
+                return Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection));
+            }
             return Recovery::PassThrough(Reason::StillUnauthorized);
         }
         if let Replayable::No(reason) = replayable {
@@ -91,7 +95,12 @@ impl Gateway {
 
     /// Takes the upstream's time for granted when the clocks are so far apart that it can
     /// be what the 401 is about.
+    ///
+    /// Only a signature bears a time: about a bearer token the clocks say nothing.
     fn learn_clock_offset(&self, admission: &Admission, answer: UpstreamAnswer) -> bool {
+        if admission.injected().is_some() {
+            return false;
+        }
         let Some(theirs) = answer.date else {
             return false;
         };

@@ -6,7 +6,9 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::outcome::{Label, labels};
+use super::route::Route;
 use crate::clock::UnixMillis;
+use crate::secret::SecretString;
 use crate::token::TokenError;
 
 labels! {
@@ -58,10 +60,30 @@ labels! {
         TokenNotAllowed = "token_not_allowed",
         /// It is bound to a key (DPoP, mTLS) and was sent as a plain bearer.
         TokenBound = "token_bound",
+        /// Its issuer says that it is not active.
+        TokenInactive = "token_inactive",
         /// The exchange refused it.
         TokenRefused = "token_refused",
+        /// No username and password were sent, where the route asks for them.
+        MissingPassword = "missing_password",
+        /// The username or password is wrong, or the account may not sign in.
+        PasswordRefused = "password_refused",
+        /// A second factor is needed beside the password.
+        MfaRequired = "mfa_required",
+        /// The second factor is wrong or came too late.
+        MfaRefused = "mfa_refused",
+        /// The sign-in was not yet confirmed on the user's other device.
+        MfaPending = "mfa_pending",
+        /// A second factor is needed, and the account has none that can be used here.
+        MfaUnavailable = "mfa_unavailable",
+        /// Too many failed sign-ins of this user or from this address.
+        TooManyAttempts = "too_many_attempts",
+        /// The upstream refuses what the identity provider has for this user.
+        SignInAgain = "sign_in_again",
         /// It lacks a scope that the route requires.
         InsufficientScope = "insufficient_scope",
+        /// A rule refuses it, or no rule of the route matches.
+        RuleDenied = "rule_denied",
         /// The source has nothing for this caller.
         NotEntitled = "not_entitled",
         /// `[login]`: no credentials for this token; what is wrong with it is only logged.
@@ -70,7 +92,7 @@ labels! {
         LoginUnknownProvider = "login_unknown_provider",
         /// `/bewit`: the URL is of no upstream that bewits are made for.
         BewitRefused = "bewit_refused",
-        /// The issuer's keys were never had.
+        /// The issuer's keys were never had, or it cannot be asked about a token.
         KeysUnavailable = "keys_unavailable",
         /// The workload token's file cannot be read.
         WorkloadTokenUnavailable = "workload_token_unavailable",
@@ -93,6 +115,13 @@ labels! {
     }
 }
 
+/// The header in which a new recovery code reaches its user, once.
+pub const RECOVERY_CODE: &str = "x-hawkgate-recovery-code";
+
+/// The challenge of a route that asks for a username and password (RFC 7617 §2.1). It goes
+/// before that of RFC 6750.
+const BASIC: &str = "Basic realm=\"hawkgate\", charset=\"UTF-8\"";
+
 /// A refusal: the only error that a caller sees.
 #[derive(Clone, Debug)]
 pub struct Rejection {
@@ -102,6 +131,10 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// For `insufficient_scope`: what the route requires.
     pub required_scopes: Option<String>,
+    /// Whether the route asks for a username and password: then a 401 says so.
+    pub basic: bool,
+    /// The recovery code that takes the place of a used one, so that it is not lost.
+    pub recovery_code: Option<SecretString>,
     /// For the operator's log only.
     pub cause: Option<String>,
 }
@@ -170,8 +203,18 @@ impl Reason {
             Self::TokenClaims => row(401, "AuthenticationFailed", TOKEN, "A required claim of the token is missing or malformed."),
             Self::TokenNotAllowed => row(401, "AuthenticationFailed", TOKEN, "The token's client or subject is not accepted here."),
             Self::TokenBound => row(401, "AuthenticationFailed", TOKEN, "The token is bound to a key and cannot be used as a plain bearer token."),
+            Self::TokenInactive => row(401, "AuthenticationFailed", TOKEN, "The token is not active: it is unknown to its issuer, revoked or expired."),
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
+            Self::MissingPassword => row(401, "AuthenticationFailed", Plain, "A username and password are required: send `Authorization: Basic <base64>`."),
+            Self::PasswordRefused => row(401, "AuthenticationFailed", Plain, "The username or password is wrong, or the account may not sign in here."),
+            Self::MfaRequired => row(401, "AuthenticationFailed", Plain, "A second factor is required: send its code, or a recovery code, as `X-OTP` beside the password."),
+            Self::MfaRefused => row(401, "AuthenticationFailed", Plain, "The second factor is wrong or came too late: sign in again with a new code as `X-OTP`."),
+            Self::MfaPending => row(401, "AuthenticationFailed", Plain, "Confirm the sign-in on your other device, then send the request again with the same password."),
+            Self::MfaUnavailable => row(403, "InsufficientScopes", None, "A second factor is required, and the account has none that can be used here: enrol one with the identity provider."),
+            Self::TooManyAttempts => row(429, "TooManyRequests", None, "Too many failed sign-ins. Try again later."),
+            Self::SignInAgain => row(401, "AuthenticationFailed", TOKEN, "The upstream does not accept what the identity provider holds for this user any more: sign in with it again."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
+            Self::RuleDenied => row(403, "InsufficientScopes", Error("insufficient_scope"), "The rules of this gateway do not allow this request."),
             Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
             Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
@@ -210,6 +253,8 @@ impl From<Reason> for Rejection {
             reason,
             retry_after,
             required_scopes: None,
+            basic: false,
+            recovery_code: None,
             cause: None,
         }
     }
@@ -220,6 +265,13 @@ impl Rejection {
     #[must_use]
     pub fn because(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// As `route` has to say it.
+    #[must_use]
+    pub fn at(mut self, route: &Route) -> Self {
+        self.basic = route.asks_password();
         self
     }
 
@@ -237,8 +289,13 @@ impl Rejection {
             ("cache-control", "no-store".to_owned()),
             ("x-hawkgate-error", self.reason.label().to_owned()),
         ];
+        if self.basic && self.reason.status() == StatusCode::UNAUTHORIZED {
+            headers.push(("www-authenticate", BASIC.to_owned()));
+        }
         match challenge {
             Challenge::None => {}
+            // What is wrong is no bearer token (RFC 6750 §3.1).
+            Challenge::Error(_) if self.basic => {}
             Challenge::Plain => {
                 headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()));
             }
@@ -257,6 +314,9 @@ impl Rejection {
         }
         if let Some(after) = self.retry_after {
             headers.push(("retry-after", after.as_secs().max(1).to_string()));
+        }
+        if let Some(code) = &self.recovery_code {
+            headers.push((RECOVERY_CODE, code.expose().to_owned()));
         }
         let body = json!({
             "code": code,
@@ -291,11 +351,16 @@ impl From<TokenError> for Rejection {
             E::NotYetValid | E::IssuedInFuture => Reason::TokenNotYetValid,
             E::ClientNotAllowed | E::SubjectNotAllowed => Reason::TokenNotAllowed,
             E::Bound => Reason::TokenBound,
-            E::KeysUnavailable { .. } => Reason::KeysUnavailable,
+            E::KeysUnavailable { .. } | E::IntrospectionUnavailable { .. } => {
+                Reason::KeysUnavailable
+            }
+            E::Inactive => Reason::TokenInactive,
             E::Internal => Reason::Internal,
         };
         let mut rejection = Self::from(reason).because(error.to_string());
-        if let E::KeysUnavailable { retry_after } = error {
+        if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
+            error
+        {
             rejection.retry_after = Some(retry_after);
         }
         rejection

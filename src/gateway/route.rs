@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
 use super::path;
+use super::rule::Rules;
 use crate::credential::Source;
 use crate::token::{Issuer, WorkloadToken};
 
@@ -92,6 +93,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token that stands in when the caller sends none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// Which requests pass; `None` where no rule concerns this route.
+    pub rules: Option<Rules>,
     /// What of taskcluster-proxy it does.
     pub compat: Compat,
 }
@@ -105,11 +108,41 @@ impl Route {
         })
     }
 
+    /// Why it does not take a request; `None` if it does. `host` is a name alone, `path` has
+    /// no query.
+    pub fn mismatch(&self, host: &str, path: &str, method: &Method) -> Option<Mismatch> {
+        if self.host.as_deref().is_some_and(|own| own != host) {
+            Some(Mismatch::Host)
+        } else if !self.covers(path) {
+            Some(Mismatch::Path)
+        } else if !self.takes(method) {
+            Some(Mismatch::Method)
+        } else {
+            None
+        }
+    }
+
+    /// Whether callers bring a username and password, which the source proves.
+    pub fn asks_password(&self) -> bool {
+        self.source.as_ref().is_some_and(|s| s.asks_password())
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.methods
             .as_ref()
             .is_none_or(|methods| methods.contains(method))
     }
+}
+
+/// Which part of a request a route does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// It names another host.
+    Host,
+    /// The path does not begin with its own.
+    Path,
+    /// It names methods, and this is none of them.
+    Method,
 }
 
 /// Every route, for look-up by host, path and method.
@@ -175,7 +208,7 @@ impl RouteTable {
         hosted
             .iter()
             .chain(&self.any_host)
-            .find(|route| route.covers(path) && route.takes(method))
+            .find(|route| route.mismatch(host, path, method).is_none())
     }
 
     /// Whether any route's URLs are signed on demand.
@@ -191,7 +224,7 @@ impl RouteTable {
 
 /// The name in a Host header: no port, no final dot, lower case. Allocates only when it
 /// has capitals.
-fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
+pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
     let name = if let Some(rest) = host.strip_prefix('[') {
         rest.split_once(']').map_or(rest, |(name, _)| name)
     } else {
@@ -247,6 +280,7 @@ pub(super) mod tests {
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
+            rules: None,
             compat: Compat::default(),
         }
     }

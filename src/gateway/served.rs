@@ -32,6 +32,8 @@ pub struct Facts {
     pub issuer: Option<Arc<str>>,
     /// The result of verification, if one took place.
     pub verification: Option<&'static str>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
     /// The source that gave the credentials.
     pub source: Option<Arc<str>>,
 }

@@ -66,6 +66,16 @@ impl Certificate {
         let found: Expiry = serde_json::from_str(self.as_json()).ok()?;
         Some(UnixMillis(found.expiry))
     }
+
+    /// Its `scopes`, roles unexpanded; `None` when it has no such list.
+    pub fn scopes(&self) -> Option<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Scopes {
+            scopes: Vec<String>,
+        }
+        let found: Scopes = serde_json::from_str(self.as_json()).ok()?;
+        Some(found.scopes)
+    }
 }
 
 /// Without the white space between tokens. What is no JSON stays no JSON: text inside

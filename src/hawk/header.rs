@@ -130,6 +130,25 @@ impl Signer {
         Ok(signer)
     }
 
+    /// What a request signed with it may do, roles unexpanded: its authorized scopes, else
+    /// its certificate's. `None` when both leave that to the client itself.
+    pub fn scopes(&self) -> Option<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ext {
+            authorized_scopes: Option<Vec<String>>,
+            certificate: Option<Certified>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Certified {
+            scopes: Vec<String>,
+        }
+        let json = Zeroizing::new(STANDARD.decode(self.ext.expose()).ok()?);
+        let ext: Ext = serde_json::from_slice(&json).ok()?;
+        ext.authorized_scopes
+            .or_else(|| Some(ext.certificate?.scopes))
+    }
+
     /// The whole header value, `Hawk id="…", ts="…", nonce="…", [ext="…",] mac="…"`.
     ///
     /// # Errors

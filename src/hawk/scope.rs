@@ -51,6 +51,24 @@ pub fn intersect<A: AsRef<str>, B: AsRef<str>>(a: &[A], b: &[B]) -> Vec<String> 
         .collect()
 }
 
+/// What to send as `authorizedScopes` to narrow a client, of which `held` is known, to
+/// `wanted`. The service refuses (401) scopes that the client does not hold, so what it
+/// certainly lacks is left out; with a role among `held`, or nothing known, only the
+/// service can tell, and `wanted` goes as it is.
+pub fn narrow(held: Option<&[String]>, wanted: &[String]) -> Vec<String> {
+    let may_be_role = |scope: &String| {
+        scope != "*"
+            && (scope.starts_with("assume:")
+                || scope
+                    .strip_suffix('*')
+                    .is_some_and(|prefix| "assume:".starts_with(prefix)))
+    };
+    match held {
+        Some(held) if !held.iter().any(may_be_role) => intersect(held, wanted),
+        _ => wanted.to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +153,26 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn narrowing_leaves_out_only_what_is_certainly_not_held() {
+        let list = |scopes: &[&str]| scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        for (held, expected) in [
+            (None, &["a:*", "b"][..]),
+            (Some(&["a:x", "c"][..]), &["a:x"]),
+            (Some(&["*"]), &["a:*", "b"]),
+            (Some(&["c"]), &[]),
+            (Some(&[]), &[]),
+            (Some(&["assume:role"]), &["a:*", "b"]),
+            (Some(&["ass*", "c"]), &["a:*", "b"]),
+            (Some(&["assume:r*"]), &["a:*", "b"]),
+            (Some(&["assumed*"]), &[]),
+        ] {
+            let held = held.map(list);
+            let narrowed = narrow(held.as_deref(), &list(&["a:*", "b"]));
+            assert_eq!(narrowed, expected, "{held:?}");
         }
     }
 

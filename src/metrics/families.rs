@@ -21,6 +21,7 @@ pub(super) struct Families {
     pub(super) unauthorized: Counters<3>,
     pub(super) jwks_refreshes: Counters<2>,
     pub(super) jwks_age: Gauges<1>,
+    pub(super) introspections: Counters<2>,
     pub(super) config_reloads: Counters<1>,
     pub(super) config_loaded_at: IntGauge,
     pub(super) log_lines_dropped: IntCounter,
@@ -104,6 +105,12 @@ impl Families {
                 "hawkgate_jwks_age_seconds",
                 "Time since an issuer's keys were last had; absent until they are.",
                 ["issuer"],
+            )?,
+            introspections: Counters::register(
+                r,
+                "hawkgate_introspections_total",
+                "Tokens that an issuer was asked about, by how that ended.",
+                ["issuer", "result"],
             )?,
             config_reloads: Counters::register(
                 r,

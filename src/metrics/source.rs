@@ -10,6 +10,7 @@ use super::series::children;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::outcome::ExchangeResult;
+use crate::secret::SecretString;
 
 /// A source whose exchanges are counted and timed.
 pub struct MeteredSource {
@@ -43,7 +44,7 @@ impl MeteredSource {
 fn result_of(end: &Result<Issued, FetchError>) -> ExchangeResult {
     match end {
         Ok(_) => ExchangeResult::Ok,
-        Err(FetchError::Refused(_)) => ExchangeResult::Refused,
+        Err(FetchError::Refused(_) | FetchError::SignIn { .. }) => ExchangeResult::Refused,
         Err(FetchError::NotEntitled(_)) => ExchangeResult::NotEntitled,
         Err(FetchError::Unavailable { .. }) => ExchangeResult::Unavailable,
         Err(FetchError::BadAnswer(_)) => ExchangeResult::BadAnswer,
@@ -68,8 +69,24 @@ impl CredentialSource for MeteredSource {
         end
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
+    }
+
+    fn asks_password(&self) -> bool {
+        self.inner.asks_password()
+    }
+
+    fn needs_sign_in(&self) -> bool {
+        self.inner.needs_sign_in()
+    }
+
+    fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
+        self.inner.recovery_code(request)
     }
 }
 

@@ -29,6 +29,7 @@ fn outcome() -> Outcome {
         route: Some("taskcluster".into()),
         issuer: Some("auth0".into()),
         verification: Some("ok"),
+        rule: None,
         source: Some("login".into()),
         lookup: Some(Lookup::Fetched),
         code: 200,
@@ -100,12 +101,14 @@ fn shape(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn exports_the_contracts_table() {
     let metrics = metrics();
     let _ = metrics.key_observer("auth0");
+    let _ = metrics.introspection_observer("auth0");
     metrics.meter(
         "login",
         Arc::new(Fixed(None)),
         ManualClock::at(UnixMillis(0)),
     );
     let _ = metrics.key_observer("auth0");
+    let _ = metrics.introspection_observer("auth0");
     let shape = shape(&metrics.render().unwrap());
     let contract: &[(&str, &[&str])] = &[
         ("hawkgate_requests_total", &["code", "outcome", "route"]),
@@ -125,6 +128,7 @@ fn exports_the_contracts_table() {
             &["action", "reason", "route"],
         ),
         ("hawkgate_jwks_refreshes_total", &["issuer", "result"]),
+        ("hawkgate_introspections_total", &["issuer", "result"]),
         ("hawkgate_jwks_age_seconds", &["issuer"]),
         ("hawkgate_config_reloads_total", &["result"]),
         ("hawkgate_config_last_reload_success_timestamp_seconds", &[]),

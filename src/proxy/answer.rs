@@ -108,7 +108,8 @@ async fn write(
     }
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
     for (name, value) in headers {
-        head.insert_header(name, value)?;
+        // A 401 may have two challenges.
+        head.append_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;
     let nothing = status == StatusCode::NO_CONTENT;

@@ -14,6 +14,7 @@ use crate::gateway::outcome::{
 };
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::secret::SecretString;
 
 /// One request's state. Dropping it releases everything that the request held.
 pub struct Context {
@@ -94,6 +95,11 @@ impl Context {
         }
     }
 
+    /// What the caller must be given with whatever answer it gets; once.
+    pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
+        self.admission.as_mut()?.take_recovery_code()
+    }
+
     pub(super) fn saw_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
         self.unauthorized.push(Unauthorized { action, reason });
     }
@@ -137,6 +143,12 @@ impl Context {
                 .and_then(|a| a.verification)
                 .or(refused.and_then(|r| r.verification))
                 .or(own.and_then(|o| o.verification)),
+            rule: admission
+                .and_then(|a| a.ruling())
+                .and_then(|r| r.rule.as_ref())
+                .or(refused.and_then(|r| r.rule.as_ref()))
+                .or(own.and_then(|o| o.rule.as_ref()))
+                .cloned(),
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())

@@ -127,6 +127,19 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
+/// The part of [`check_head`] that concerns the first line.
+///
+/// # Errors
+/// The first fault found.
+pub(super) fn check_target(
+    method: &Method,
+    target: &[u8],
+    limits: &HeadLimits,
+) -> Result<(), Rejection> {
+    check_method(method.as_str().as_bytes())?;
+    target::check(target, *method == Method::OPTIONS, limits.url_bytes)
+}
+
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
     let version = check_request_line(line, limits)?;
     let mut fields = Fields::default();

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
@@ -33,8 +33,8 @@ use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
 use crate::config::Limits;
-use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Served};
+use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
+use crate::gateway::{Admission, Gateway, Served};
 use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
@@ -144,7 +144,7 @@ impl ProxyHttp for Hooks {
         context.times.admitted = Some(self.clock.steady());
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
-            Ok(Admitted::Answer(served)) => self.answer(session, context, served).await,
+            Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
             Err(rejection) => self.refuse(session, context, rejection).await,
         }
     }
@@ -211,16 +211,27 @@ impl ProxyHttp for Hooks {
             context.replay.iter().for_each(Replay::close_after);
         }
         translate::response(head);
-        informational::add(session, head, context)
+        informational::add(session, head, context)?;
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub(head, token)?;
+        }
+        if last && let Some(code) = context.take_recovery_code() {
+            head.insert_header(RECOVERY_CODE, code.expose())?;
+            head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        }
+        Ok(())
     }
 
     fn upstream_response_trailer_filter(
         &self,
         _session: &mut Session,
         trailers: &mut HeaderMap,
-        _context: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
         translate::trailers(trailers);
+        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+            translate::scrub_trailers(trailers, token);
+        }
         Ok(())
     }
 
@@ -258,6 +269,10 @@ impl ProxyHttp for Hooks {
             (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
             (None, Failure::CallerGone) => None,
         };
+        let rejection = rejection.map(|rejection| Rejection {
+            recovery_code: context.take_recovery_code(),
+            ..rejection
+        });
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
         if let Some(rejection) = rejection.filter(|_| !answer::answered(session)) {
             let now = self.clock.now();

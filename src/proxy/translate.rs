@@ -16,6 +16,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::gateway::route::Upstream;
+use crate::secret::SecretString;
 use names::Fate;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -48,6 +49,90 @@ pub(super) fn request(
         head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, request_id)
+}
+
+/// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
+/// also those written with `_`, which some servers take for `-`.
+pub(super) fn reserve(head: &mut RequestHeader, name: &HeaderName) {
+    let dashed = name.as_str().replace('_', "-");
+    let meant = |own: &&HeaderName| {
+        own.as_str().len() == dashed.len() && own.as_str().replace('_', "-") == dashed
+    };
+    let copies: Vec<_> = head.headers.keys().filter(meant).cloned().collect();
+    for name in copies {
+        head.remove_header(&name);
+    }
+}
+
+/// Takes every value with `token` in it out of an upstream's answer. What frames the message
+/// stays: no token is a length.
+pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) -> Result<()> {
+    let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    for (name, kept) in echoes(&head.headers, token) {
+        if names::in_response(name.as_str(), upgrade) == Fate::Needed {
+            continue;
+        }
+        head.remove_header(&name);
+        for value in kept {
+            head.append_header(name.clone(), value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the caller's copies of headers that only rules set out of `head`, also those
+/// written with `_` for `-`, and puts in what the ruling says.
+pub(super) fn rule_headers(
+    head: &mut RequestHeader,
+    reserved: &[HeaderName],
+    own: &[(HeaderName, HeaderValue)],
+) -> Result<()> {
+    if reserved.is_empty() {
+        return Ok(());
+    }
+    let is_reserved = |name: &HeaderName| {
+        let name = name.as_str();
+        let dashed = name.contains('_').then(|| name.replace('_', "-"));
+        let name = dashed.as_deref().unwrap_or(name);
+        reserved.iter().any(|r| r.as_str() == name)
+    };
+    let copies: Vec<_> = head
+        .headers
+        .keys()
+        .filter(|n| is_reserved(n))
+        .cloned()
+        .collect();
+    for name in copies {
+        head.remove_header(&name);
+    }
+    for (name, value) in own {
+        head.insert_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}
+
+/// The same for trailers.
+pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) {
+    for (name, kept) in echoes(trailers, token) {
+        trailers.remove(&name);
+        for value in kept {
+            trailers.append(name.clone(), value);
+        }
+    }
+}
+
+/// Headers with `token` in a value, each with its other values. Usually none.
+fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+    let finder = memchr::memmem::Finder::new(token.expose());
+    let has = |value: &HeaderValue| finder.find(value.as_bytes()).is_some();
+    headers
+        .keys()
+        .filter(|name| headers.get_all(*name).iter().any(has))
+        .map(|name| {
+            let others = headers.get_all(name).iter().filter(|value| !has(value));
+            (name.clone(), others.cloned().collect())
+        })
+        .collect()
 }
 
 /// Takes out of an upstream's answer what is not for the caller.

@@ -76,6 +76,26 @@ pub enum TransportError {
     },
 }
 
+/// A request without an answer, for those who must not send it twice.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Undelivered {
+    /// Why there is none.
+    pub error: TransportError,
+    /// The peer may have got the request and acted on it.
+    pub perhaps_arrived: bool,
+}
+
+impl From<TransportError> for Undelivered {
+    /// A refusal of our own: nothing was sent.
+    fn from(error: TransportError) -> Self {
+        Self {
+            error,
+            perhaps_arrived: false,
+        }
+    }
+}
+
 impl Client {
     /// Builds a client.
     ///
@@ -135,6 +155,32 @@ impl Client {
             .await
     }
 
+    /// Sends any request. Where there is no answer, says whether the peer may have acted
+    /// on it all the same.
+    pub async fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Undelivered> {
+        let host = authority(url);
+        if url.scheme() != "https" && !is_loopback(url) {
+            return Err(TransportError::Plaintext(host).into());
+        }
+        let exchange = self.exchange(method, url, headers, body, &host);
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(Undelivered {
+                error: TransportError::Timeout {
+                    host,
+                    timeout: self.timeout,
+                },
+                perhaps_arrived: true,
+            }),
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -142,18 +188,8 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, TransportError> {
-        let host = authority(url);
-        if url.scheme() != "https" && !is_loopback(url) {
-            return Err(TransportError::Plaintext(host));
-        }
-        let exchange = self.exchange(method, url, headers, body, &host);
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(TransportError::Timeout {
-                host,
-                timeout: self.timeout,
-            }),
-        }
+        let sent = self.request(method, url, headers, body).await;
+        sent.map_err(|undelivered| undelivered.error)
     }
 
     async fn exchange(
@@ -163,10 +199,13 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
         host: &str,
-    ) -> Result<Answer, TransportError> {
-        let failed = |e: reqwest::Error| TransportError::Connection {
-            host: host.to_owned(),
-            cause: chain(&e.without_url()),
+    ) -> Result<Answer, Undelivered> {
+        let failed = |e: reqwest::Error| Undelivered {
+            perhaps_arrived: !(e.is_connect() || e.is_builder()),
+            error: TransportError::Connection {
+                host: host.to_owned(),
+                cause: chain(&e.without_url()),
+            },
         };
         let mut response = self
             .inner
@@ -176,9 +215,12 @@ impl Client {
             .send()
             .await
             .map_err(failed)?;
-        let too_large = || TransportError::TooLarge {
-            host: host.to_owned(),
-            limit: self.max_bytes,
+        let too_large = || Undelivered {
+            perhaps_arrived: true,
+            error: TransportError::TooLarge {
+                host: host.to_owned(),
+                limit: self.max_bytes,
+            },
         };
         let announced = response.content_length().unwrap_or(0);
         if announced > self.max_bytes as u64 {
@@ -210,6 +252,15 @@ impl Answer {
     /// A header's text, if it is there and is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// Whether its `Content-Type` is JSON's, or missing.
+    pub fn says_json(&self) -> bool {
+        let Some(kind) = self.header(&http::header::CONTENT_TYPE) else {
+            return !self.headers.contains_key(http::header::CONTENT_TYPE);
+        };
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
     }
 
     /// `Date`, for judging the sender's clock.

@@ -136,7 +136,7 @@ impl KeyFetcher for DiscoveredKeys {
 }
 
 /// Appended to the issuer, less a final slash (OpenID Connect Discovery §4.1).
-fn oidc_location(issuer: &Url) -> Url {
+pub(super) fn oidc_location(issuer: &Url) -> Url {
     let mut location = issuer.clone();
     let path = issuer.path().trim_end_matches('/');
     location.set_path(&format!("{path}/.well-known/openid-configuration"));
@@ -144,7 +144,7 @@ fn oidc_location(issuer: &Url) -> Url {
 }
 
 /// Between host and path (RFC 8414 §3.1).
-fn oauth_location(issuer: &Url) -> Url {
+pub(super) fn oauth_location(issuer: &Url) -> Url {
     let mut location = issuer.clone();
     let path = issuer.path().trim_end_matches('/');
     location.set_path(&format!("/.well-known/oauth-authorization-server{path}"));

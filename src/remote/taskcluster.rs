@@ -1,7 +1,7 @@
 //! What both Taskcluster exchanges have in common (taskcluster.md §1, §2): the bearer goes
 //! in a header, credentials or an odd error come back.
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::client::{Answer, Client, TransportError};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::hawk::certificate::{Certificate, CertificateError};
-use crate::hawk::{Credentials, HawkError, Signer};
+use crate::hawk::{Credentials, HawkError, Signer, scope};
 use crate::secret::SecretString;
 use crate::token::BearerToken;
 
@@ -44,7 +44,7 @@ pub(super) async fn exchange(
     let headers = headers(bearer(request)?)?;
     let answer = client.get(url, headers).await.map_err(unreachable)?;
     if answer.status == StatusCode::OK {
-        return issued(&answer, now);
+        return issued(&answer, request.scopes.as_deref(), now);
     }
     let kind = kind(&answer);
     let text = format!("status {}{}", answer.status.as_u16(), parenthesised(&kind));
@@ -56,7 +56,7 @@ pub(super) async fn exchange(
     })
 }
 
-fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
+pub(super) fn bearer(request: &SwapRequest) -> Result<&BearerToken, FetchError> {
     request.bearer.as_ref().ok_or_else(|| {
         FetchError::NotEntitled("this source passes the caller's token on, and none came".into())
     })
@@ -74,7 +74,8 @@ fn headers(bearer: &BearerToken) -> Result<HeaderMap, FetchError> {
     Ok(headers)
 }
 
-fn unreachable(error: TransportError) -> FetchError {
+/// A party that cannot be spoken to, or answers more than it may.
+pub(super) fn unreachable(error: TransportError) -> FetchError {
     match error {
         TransportError::Connection { .. } | TransportError::Timeout { .. } => {
             FetchError::Unavailable {
@@ -138,9 +139,13 @@ struct GrantedCredentials {
 }
 
 /// The credentials in a 200 answer that was asked for at `now`, with or without a
-/// certificate.
-fn issued(answer: &Answer, now: UnixMillis) -> Result<Issued, FetchError> {
-    if !says_json(answer) {
+/// certificate, narrowed to `wanted`.
+fn issued(
+    answer: &Answer,
+    wanted: Option<&[String]>,
+    now: UnixMillis,
+) -> Result<Issued, FetchError> {
+    if !answer.says_json() {
         return Err(bad("the answer is not JSON"));
     }
     // serde's own text would quote from the body.
@@ -152,7 +157,7 @@ fn issued(answer: &Answer, now: UnixMillis) -> Result<Issued, FetchError> {
         .map_err(|_| bad("`expires` is not an ISO 8601 time"))?;
     let expires = UnixMillis(expires.as_millisecond());
     Ok(Issued {
-        credential: credential(granted.credentials)?,
+        credential: credential(granted.credentials, wanted)?,
         expires_at: Some(in_our_clock(expires, answer.date(), now)),
     })
 }
@@ -166,7 +171,10 @@ fn in_our_clock(expires: UnixMillis, date: Option<UnixMillis>, now: UnixMillis) 
     }
 }
 
-fn credential(granted: GrantedCredentials) -> Result<Credential, FetchError> {
+fn credential(
+    granted: GrantedCredentials,
+    wanted: Option<&[String]>,
+) -> Result<Credential, FetchError> {
     let certificate = match &granted.certificate {
         None | Some(Value::Null) => None,
         // Go programs write a missing one so.
@@ -176,11 +184,12 @@ fn credential(granted: GrantedCredentials) -> Result<Credential, FetchError> {
             _ => FetchError::BadAnswer(e.to_string()),
         })?),
     };
+    let held = certificate.as_ref().and_then(Certificate::scopes);
     let credentials = Credentials {
+        authorized_scopes: wanted.map(|wanted| scope::narrow(held.as_deref(), wanted)),
         client_id: granted.client_id,
         access_token: SecretString::new(granted.access_token),
         certificate,
-        authorized_scopes: None,
     };
     let signer = Signer::new(&credentials).map_err(|e| match e {
         HawkError::TooLong { .. } => FetchError::TooLarge(e.to_string()),
@@ -190,14 +199,6 @@ fn credential(granted: GrantedCredentials) -> Result<Credential, FetchError> {
         client_id: credentials.client_id,
         signer: Box::new(signer),
     })
-}
-
-fn says_json(answer: &Answer) -> bool {
-    let Some(kind) = answer.header(&CONTENT_TYPE) else {
-        return !answer.headers.contains_key(CONTENT_TYPE);
-    };
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
 }
 
 fn bad(what: &str) -> FetchError {

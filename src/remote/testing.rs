@@ -1,6 +1,8 @@
 //! A peer on loopback that answers with exactly the bytes it is told to, so that tests can
 //! make it as odd as a real one may be.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -48,12 +50,18 @@ pub(crate) struct Peer {
 
 /// Starts a peer on a free port.
 pub(crate) async fn peer(reply: Reply) -> Peer {
+    peer_that(move |_| reply.clone()).await
+}
+
+/// Starts a peer whose reply depends on the request, head and body.
+pub(crate) async fn peer_that(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
+    let reply = Arc::new(reply);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (sender, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, reply.clone(), sender.clone()));
+            tokio::spawn(answer(stream, Arc::clone(&reply), sender.clone()));
         }
     });
     Peer {
@@ -62,14 +70,20 @@ pub(crate) async fn peer(reply: Reply) -> Peer {
     }
 }
 
-async fn answer(mut stream: TcpStream, reply: Reply, requests: mpsc::UnboundedSender<String>) {
+async fn answer(
+    mut stream: TcpStream,
+    reply: Arc<impl Fn(&str) -> Reply>,
+    requests: mpsc::UnboundedSender<String>,
+) {
     let mut request = Vec::new();
     while !is_complete(&request) {
         if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
             return;
         }
     }
-    let _ = requests.send(String::from_utf8_lossy(&request).into_owned());
+    let request = String::from_utf8_lossy(&request).into_owned();
+    let reply = reply(&request);
+    let _ = requests.send(request);
     match reply {
         // A peer that is cut off (an answer too large) cannot finish writing.
         Reply::Bytes(bytes) => drop(stream.write_all(&bytes).await),

@@ -55,24 +55,13 @@ impl BearerToken {
     /// well formed, [`TokenError::OtherScheme`] for `Basic`, `Hawk` and the like,
     /// [`TokenError::TooLarge`] past [`MAX_TOKEN_BYTES`].
     pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else {
+        let Some((scheme, rest)) = scheme_and_rest(headers)? else {
             return Ok(None);
         };
-        if values.next().is_some() {
-            return Err(TokenError::InvalidAuthorization);
-        }
-        let value = value.as_bytes();
-        let end = value.iter().position(|b| !is_tchar(*b));
-        let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
-        if scheme.is_empty() || rest.first().is_some_and(|b| *b != b' ') {
-            return Err(TokenError::InvalidAuthorization);
-        }
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return Err(TokenError::OtherScheme);
         }
-        let spaces = rest.iter().take_while(|b| **b == b' ').count();
-        match std::str::from_utf8(&rest[spaces..]) {
+        match std::str::from_utf8(rest) {
             Ok(text) => Self::new(text).map(Some),
             Err(_) => Err(TokenError::InvalidAuthorization),
         }
@@ -110,6 +99,29 @@ impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken([redacted])")
     }
+}
+
+/// A scheme and what follows it.
+type Credentials<'h> = (&'h [u8], &'h [u8]);
+
+/// The one `Authorization` header's scheme, and what follows it without the blanks between
+/// (RFC 9110 §11.4); `None` without such a header.
+pub(super) fn scheme_and_rest(headers: &HeaderMap) -> Result<Option<Credentials<'_>>, TokenError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(TokenError::InvalidAuthorization);
+    }
+    let value = value.as_bytes();
+    let end = value.iter().position(|b| !is_tchar(*b));
+    let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
+    if scheme.is_empty() || rest.first().is_some_and(|b| *b != b' ') {
+        return Err(TokenError::InvalidAuthorization);
+    }
+    let blanks = rest.iter().take_while(|b| **b == b' ').count();
+    Ok(Some((scheme, &rest[blanks..])))
 }
 
 /// RFC 9110 §5.6.2, what a scheme is made of.

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// `Authorization` has another scheme than `Bearer`: as good as no token.
-    #[error("the Authorization header has another scheme than Bearer")]
+    /// `Authorization` has another scheme than the one asked for: as good as nothing.
+    #[error("the Authorization header has another scheme than this route asks for")]
     OtherScheme,
     /// A second `Authorization` header, or one that is not `Bearer <b64token>`.
     #[error("the Authorization header is malformed or was sent more than once")]
@@ -88,6 +88,15 @@ pub enum TokenError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Its issuer says that it is not active (RFC 7662 §2.2): unknown, revoked or expired.
+    #[error("the token's issuer says that it is not active")]
+    Inactive,
+    /// The issuer cannot be asked about it: not the caller's fault.
+    #[error("the issuer cannot be asked about the token")]
+    IntrospectionUnavailable {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// No randomness to be had from the system.
     #[error("an internal error")]
     Internal,
@@ -115,7 +124,10 @@ impl TokenError {
             Self::NotYetValid | Self::IssuedInFuture => "token_not_yet_valid",
             Self::ClientNotAllowed | Self::SubjectNotAllowed => "token_not_allowed",
             Self::Bound => "token_bound",
-            Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::KeysUnavailable { .. } | Self::IntrospectionUnavailable { .. } => {
+                "keys_unavailable"
+            }
+            Self::Inactive => "token_inactive",
             Self::Internal => "internal",
         }
     }

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::sync::Cache;
 use serde_json::Value;
 
+use super::introspection::Introspection;
 use super::jws::{Jws, possible_issuers};
 use super::keys::Keys;
-use super::rules::Rules;
+use super::memory::{Memory, Window};
+use super::notes::Notes;
+use super::rules::{Rules, Wanted};
+use super::shared_secret::SharedSecret;
 use super::{
-    BearerToken, Caller, KeyFetcher, RefreshObserver, TokenDigest, TokenError, Unauthenticated,
-    VerifiedToken,
+    BearerToken, Caller, IntrospectionObserver, Introspector, KeyFetcher, RefreshObserver,
+    TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
-use crate::clock::{SharedClock, UnixMillis};
-use crate::config::OidcIssuer;
+use crate::clock::SharedClock;
+use crate::config::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
 /// A configured issuer: its rules, its keys, its verified tokens.
 #[derive(Debug)]
@@ -25,31 +28,25 @@ pub struct Issuer {
 
 #[derive(Debug)]
 enum Kind {
-    Oidc(Box<Oidc>),
+    Signed(Box<Signed>),
+    Introspection(Introspection),
     Delegated,
 }
 
+/// An issuer whose tokens are JWTs that can be verified here.
 #[derive(Debug)]
-struct Oidc {
+struct Signed {
     rules: Rules,
-    keys: Keys,
+    proof: Proof,
     clock: SharedClock,
-    verified: Cache<TokenDigest, Arc<Remembered>>,
-    max_age: Duration,
+    memory: Memory,
 }
 
-/// A verified token in the cache. It is accepted for exactly as long as verifying it anew
-/// would be, and at most `verified_max_age`: not past `exp` and the leeway, not before
-/// `nbf` or `iat` should the clock be set back, and not with other keys in force than
-/// those it was verified with.
+/// What its signatures are checked with: public keys, or a secret; never both.
 #[derive(Debug)]
-struct Remembered {
-    token: Arc<VerifiedToken>,
-    epoch: u64,
-    accepted_from: UnixMillis,
-    accepted_until: UnixMillis,
-    /// Of the steady clock.
-    forgotten_at: Duration,
+enum Proof {
+    Keys(Keys),
+    Secret(SharedSecret),
 }
 
 /// What readiness asks of an issuer.
@@ -101,21 +98,66 @@ impl Issuer {
             algorithms,
             observer,
         );
-        // The lifetime here only frees memory; what may be used is decided by our clock.
-        let verified = Cache::builder()
-            .max_capacity(max_verified)
-            .time_to_live(config.verified_max_age)
-            .build();
-        let oidc = Oidc {
+        let signed = Signed {
             rules,
-            keys,
+            proof: Proof::Keys(keys),
+            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
             clock,
-            verified,
-            max_age: config.verified_max_age,
         };
         Self {
             name,
-            kind: Kind::Oidc(Box::new(oidc)),
+            kind: Kind::Signed(Box::new(signed)),
+        }
+    }
+
+    /// A `shared-secret` issuer that remembers up to `max_verified` verified tokens. The
+    /// secret is read by [`Self::warm_up`] or for the first token.
+    pub fn shared_secret(
+        name: Arc<str>,
+        config: &SharedSecretIssuer,
+        clock: SharedClock,
+        max_verified: u64,
+    ) -> Self {
+        let secret = SharedSecret::new(
+            Arc::clone(&name),
+            config.secret.clone(),
+            config.encoding,
+            config.algorithms.clone(),
+            clock.clone(),
+        );
+        let signed = Signed {
+            rules: Rules::of_shared_secret(config),
+            proof: Proof::Secret(secret),
+            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
+            clock,
+        };
+        Self {
+            name,
+            kind: Kind::Signed(Box::new(signed)),
+        }
+    }
+
+    /// An `introspection` issuer that remembers up to `max_verified` answers. `observer` is
+    /// told how each question ends.
+    pub fn introspection(
+        name: Arc<str>,
+        config: &IntrospectionIssuer,
+        introspector: Arc<dyn Introspector>,
+        clock: SharedClock,
+        max_verified: u64,
+        observer: IntrospectionObserver,
+    ) -> Self {
+        let asked = Introspection::new(
+            Arc::clone(&name),
+            config,
+            introspector,
+            clock,
+            max_verified,
+            observer,
+        );
+        Self {
+            name,
+            kind: Kind::Introspection(asked),
         }
     }
 
@@ -137,26 +179,29 @@ impl Issuer {
         matches!(self.kind, Kind::Delegated)
     }
 
-    /// Whether tokens can be verified now.
+    /// Whether tokens can be verified now. Whoever is asked about each token needs no keys:
+    /// whether it answers shows with the next token only.
     pub fn status(&self) -> IssuerStatus {
-        match self.as_oidc() {
-            Some(oidc) if !oidc.keys.usable() => IssuerStatus::NoKeys,
+        match self.as_signed() {
+            Some(signed) if !signed.proof.usable() => IssuerStatus::NoKeys,
             _ => IssuerStatus::Usable,
         }
     }
 
-    /// How long ago its keys were last fetched; `None` if never, or if it has none.
+    /// How long ago its public keys were last fetched; `None` if never, or if it has none.
     pub fn keys_age(&self) -> Option<Duration> {
-        self.as_oidc()?.keys.age()
+        match &self.as_signed()?.proof {
+            Proof::Keys(keys) => keys.age(),
+            Proof::Secret(_) => None,
+        }
     }
 
     /// One step of keeping the keys fresh in the background: fetches if that is due and
     /// waits for it. Meant for a loop that sleeps for [`WarmUp::again_in`] in between.
     pub async fn warm_up(&self) -> WarmUp {
         let mut again_in = None;
-        if let Some(oidc) = self.as_oidc() {
-            oidc.keys.refresh_if_due().await;
-            again_in = Some(oidc.keys.next_attempt_in().max(Duration::from_secs(1)));
+        if let Some(signed) = self.as_signed() {
+            again_in = Some(signed.proof.refresh().await.max(Duration::from_secs(1)));
         }
         WarmUp {
             status: self.status(),
@@ -164,21 +209,41 @@ impl Issuer {
         }
     }
 
-    fn as_oidc(&self) -> Option<&Oidc> {
+    fn as_signed(&self) -> Option<&Signed> {
         match &self.kind {
-            Kind::Oidc(oidc) => Some(oidc),
+            Kind::Signed(signed) => Some(signed),
+            Kind::Introspection(_) | Kind::Delegated => None,
+        }
+    }
+
+    /// Its exact `iss`, if it has one.
+    fn url(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Signed(signed) => Some(&signed.rules.url),
+            Kind::Introspection(asked) => Some(asked.url()),
+            Kind::Delegated => None,
+        }
+    }
+
+    /// The token with this digest, if it was found good before and would be again.
+    fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
+        match &self.kind {
+            Kind::Signed(signed) => signed.recall(digest),
+            Kind::Introspection(asked) => asked.recall(digest),
             Kind::Delegated => None,
         }
     }
 
     fn is_issuer_of(&self, iss: &str) -> bool {
-        self.as_oidc().is_some_and(|oidc| oidc.rules.url == iss)
+        self.url() == Some(iss)
     }
 }
 
 /// Finds out who `token` stands for, asking only the issuers given. A token whose `iss` is
-/// that of an `oidc` issuer among them is verified there and nowhere else; any other is
-/// for the `delegated` issuer, if there is one.
+/// that of an issuer among them is verified there and nowhere else. A token that names no
+/// issuer at all is opaque: it goes to the one `introspection` issuer that it can be of, by
+/// its beginning. Whatever is left is for the `delegated` issuer, if there is one. So no
+/// party is ever shown a token that is another's.
 ///
 /// # Errors
 /// With the first rule that the token breaks, and the issuer whose rule it is.
@@ -186,71 +251,106 @@ pub async fn authenticate(
     token: &BearerToken,
     issuers: &[Arc<Issuer>],
 ) -> Result<Authenticated, Unauthenticated> {
-    if let Some(known) = issuers
-        .iter()
-        .find_map(|i| i.as_oidc()?.recall(token.digest()))
-    {
+    if let Some(known) = issuers.iter().find_map(|i| i.recall(token.digest())) {
         return Ok(Authenticated {
             caller: Caller::Verified(known),
             how: Some("cached"),
         });
     }
-    match choose(token.expose(), issuers)? {
-        Choice::Verify(issuer, oidc, jws) => match oidc.verify(issuer, token.digest(), jws).await {
-            Ok(verified) => Ok(Authenticated {
-                caller: Caller::Verified(verified),
-                how: Some("ok"),
-            }),
-            Err(error) => Err(Unauthenticated {
-                issuer: Some(Arc::clone(&issuer.name)),
-                error,
-            }),
-        },
-        Choice::Delegate(issuer) => Ok(Authenticated {
-            caller: Caller::Delegated {
-                issuer: Arc::clone(&issuer.name),
-                digest: token.digest(),
-            },
-            how: None,
-        }),
-    }
-}
-
-enum Choice<'a> {
-    Verify(&'a Issuer, &'a Oidc, Jws<'a>),
-    Delegate(&'a Issuer),
-}
-
-/// Whose token it is. `iss` is not believed here, it only says whose keys must prove it.
-fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, Unauthenticated> {
-    let error = match Jws::parse(token) {
-        Ok(jws) => {
-            let iss = jws.claims.get("iss").and_then(Value::as_str);
-            let named = iss.and_then(|iss| issuers.iter().find(|i| i.is_issuer_of(iss)));
-            if let Some((issuer, oidc)) = named.and_then(|i| Some((i, i.as_oidc()?))) {
-                return Ok(Choice::Verify(issuer, oidc, jws));
-            }
-            match iss {
-                Some(_) => TokenError::UnknownIssuer,
-                None => TokenError::InvalidClaim { name: "iss" },
-            }
+    let (issuer, verified) = match choose(token.expose(), issuers)? {
+        Choice::Verify(issuer, signed, jws) => {
+            (issuer, signed.verify(issuer, token.digest(), jws).await)
         }
-        Err(error) => error,
+        Choice::Ask(issuer, asked) => (issuer, asked.verify(token).await),
+        Choice::Delegate(issuer) => {
+            return Ok(Authenticated {
+                caller: Caller::Delegated {
+                    issuer: Arc::clone(&issuer.name),
+                    digest: token.digest(),
+                },
+                how: None,
+            });
+        }
     };
-    let delegated = issuers.iter().find(|i| i.is_delegated());
-    match (delegated, mentioned(token, issuers)) {
-        (Some(delegated), None) => Ok(Choice::Delegate(delegated)),
-        // Not well formed, or with an `iss` of several: whoever sent it hopes that
-        // somebody reads it otherwise.
-        (_, issuer) => Err(Unauthenticated {
-            issuer: issuer.map(|i| Arc::clone(&i.name)),
+    match verified {
+        Ok(verified) => Ok(Authenticated {
+            caller: Caller::Verified(verified),
+            how: Some("ok"),
+        }),
+        Err(error) => Err(Unauthenticated {
+            issuer: Some(Arc::clone(&issuer.name)),
             error,
         }),
     }
 }
 
-/// The `oidc` issuer that a token names in any way at all, be it malformed.
-fn mentioned<'a>(token: &str, issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
+enum Choice<'a> {
+    Verify(&'a Issuer, &'a Signed, Jws<'a>),
+    Ask(&'a Issuer, &'a Introspection),
+    Delegate(&'a Issuer),
+}
+
+/// Whose token it is. `iss` is not believed here, it only says who must vouch for it.
+fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, Unauthenticated> {
+    let error = match Jws::parse(token) {
+        Ok(jws) => {
+            let iss = jws.claims.get("iss").and_then(Value::as_str);
+            let unknown = match iss {
+                Some(_) => TokenError::UnknownIssuer,
+                None => TokenError::InvalidClaim { name: "iss" },
+            };
+            let named = iss.and_then(|iss| issuers.iter().find(|i| i.is_issuer_of(iss)));
+            match named.map(|issuer| (issuer, &issuer.kind)) {
+                Some((issuer, Kind::Signed(signed))) => {
+                    return Ok(Choice::Verify(issuer, signed, jws));
+                }
+                Some((issuer, Kind::Introspection(asked))) => {
+                    return Ok(Choice::Ask(issuer, asked));
+                }
+                Some((_, Kind::Delegated)) | None => unknown,
+            }
+        }
+        Err(error) => error,
+    };
+    let claimed = possible_issuers(token);
+    if let Some(issuer) = mentioned(&claimed, issuers) {
+        // Not well formed, or with an `iss` of several: whoever sent it hopes that
+        // somebody reads it otherwise.
+        return Err(Unauthenticated {
+            issuer: Some(Arc::clone(&issuer.name)),
+            error,
+        });
+    }
+    if claimed.is_empty()
+        && let Some((issuer, asked)) = whose_opaque(token, issuers)
+    {
+        return Ok(Choice::Ask(issuer, asked));
+    }
+    let delegated = issuers.iter().find(|i| i.is_delegated());
+    let delegated = delegated.map(|issuer| Choice::Delegate(issuer));
+    delegated.ok_or(Unauthenticated {
+        issuer: None,
+        error,
+    })
+}
+
+/// The `introspection` issuer with the longest prefix that `token` begins with, else the one
+/// without a prefix.
+fn whose_opaque<'a>(
+    token: &str,
+    issuers: &'a [Arc<Issuer>],
+) -> Option<(&'a Issuer, &'a Introspection)> {
+    let asked = issuers.iter().filter_map(|issuer| match &issuer.kind {
+        Kind::Introspection(asked) => Some((&**issuer, asked)),
+        Kind::Signed(_) | Kind::Delegated => None,
+    });
+    asked
+        .filter(|(_, asked)| token.starts_with(asked.prefix().unwrap_or_default()))
+        .max_by_key(|(_, asked)| asked.prefix().unwrap_or_default().len())
+}
+
+/// The issuer that a token names in any way at all, be it malformed.
+fn mentioned<'a>(claimed: &[Value], issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
     fn names(value: &Value, issuer: &Issuer) -> bool {
         match value {
             Value::String(iss) => issuer.is_issuer_of(iss),
@@ -258,21 +358,64 @@ fn mentioned<'a>(token: &str, issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issu
             _ => false,
         }
     }
-    let values = possible_issuers(token);
     issuers
         .iter()
-        .find(|issuer| values.iter().any(|v| names(v, issuer)))
+        .find(|issuer| claimed.iter().any(|v| names(v, issuer)))
 }
 
-impl Oidc {
+impl Proof {
+    fn usable(&self) -> bool {
+        match self {
+            Self::Keys(keys) => keys.usable(),
+            Self::Secret(secret) => secret.epoch().is_some(),
+        }
+    }
+
+    /// Refreshes if that is due; says when it will be again.
+    async fn refresh(&self) -> Duration {
+        match self {
+            Self::Keys(keys) => {
+                keys.refresh_if_due().await;
+                keys.next_attempt_in()
+            }
+            Self::Secret(secret) => {
+                secret.refresh_if_due().await;
+                secret.next_attempt_in()
+            }
+        }
+    }
+
+    /// The epoch in force at a steady time, if a token may be accepted by it.
+    fn epoch(&self, steady: Duration) -> Option<u64> {
+        match self {
+            Self::Keys(keys) => keys.epoch_in_force(steady),
+            Self::Secret(secret) => secret.epoch(),
+        }
+    }
+
+    /// Checks the signature; gives the epoch of what proved it.
+    async fn verify(&self, wanted: &Wanted<'_>, jws: &Jws<'_>) -> Result<u64, TokenError> {
+        match self {
+            Self::Keys(keys) => {
+                let keys = keys.select(wanted.algorithm, wanted.kid).await?;
+                let proves = |key: &_| is_signed_by(key, jws);
+                if !keys.verifiers.iter().any(proves) {
+                    return Err(TokenError::BadSignature);
+                }
+                Ok(keys.epoch)
+            }
+            Self::Secret(secret) => {
+                let (signed, signature) = (jws.signed, jws.signature.as_slice());
+                secret.verify(wanted.algorithm, signed, signature).await
+            }
+        }
+    }
+}
+
+impl Signed {
     /// The token with this digest, if it was verified before and would be again.
     fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
-        let known = self.verified.get(&digest)?;
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let good = Some(known.epoch) == self.keys.epoch_in_force(steady)
-            && (known.accepted_from..known.accepted_until).contains(&now)
-            && steady < known.forgotten_at;
-        good.then(|| Arc::clone(&known.token))
+        self.memory.recall(digest, |now| self.proof.epoch(now))
     }
 
     async fn verify(
@@ -282,13 +425,12 @@ impl Oidc {
         jws: Jws<'_>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let wanted = self.rules.header(&jws.header)?;
-        let keys = self.keys.select(wanted.algorithm, wanted.kid).await?;
-        let proves = |key: &_| is_signed_by(key, &jws);
-        if !keys.verifiers.iter().any(proves) {
-            return Err(TokenError::BadSignature);
-        }
+        let epoch = self.proof.verify(&wanted, &jws).await?;
         let facts = self.rules.claims(&jws.claims, self.clock.now())?;
-        let starts_at = facts.starts_at;
+        let window = Window {
+            from: facts.starts_at.map(|t| self.rules.accepted_from(t)),
+            until: self.rules.accepted_until(facts.expires_at),
+        };
         let token = Arc::new(VerifiedToken {
             issuer: Arc::clone(&issuer.name),
             subject: facts.subject,
@@ -298,22 +440,10 @@ impl Oidc {
             expires_at: facts.expires_at,
             claims: jws.claims,
             digest,
+            notes: Notes::default(),
         });
-        self.remember(&token, keys.epoch, starts_at);
+        self.memory.remember(&token, epoch, window);
         Ok(token)
-    }
-
-    /// `epoch` is that of the keys which proved the token: were they replaced in the
-    /// meantime, the entry is void from the beginning.
-    fn remember(&self, token: &Arc<VerifiedToken>, epoch: u64, starts_at: Option<UnixMillis>) {
-        let remembered = Remembered {
-            token: Arc::clone(token),
-            epoch,
-            accepted_from: starts_at.map_or(UnixMillis(i64::MIN), |t| self.rules.accepted_from(t)),
-            accepted_until: self.rules.accepted_until(token.expires_at),
-            forgotten_at: self.clock.steady().saturating_add(self.max_age),
-        };
-        self.verified.insert(token.digest, Arc::new(remembered));
     }
 }
 

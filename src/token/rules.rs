@@ -8,7 +8,7 @@ use super::TokenError;
 use super::jwk::MAX_KID_BYTES;
 use super::pattern::Pattern;
 use crate::clock::UnixMillis;
-use crate::config::{Algorithm, OidcIssuer, Profile};
+use crate::config::{Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer};
 
 /// The longest subject or client, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
@@ -52,7 +52,6 @@ type Members = Map<String, Value>;
 
 impl Rules {
     pub(super) fn new(config: &OidcIssuer) -> Self {
-        let patterns = |list: &Vec<String>| list.iter().map(|p| Pattern::new(p)).collect();
         Self {
             url: config.url.clone(),
             audiences: config.audiences.clone(),
@@ -60,7 +59,33 @@ impl Rules {
             profile: config.profile,
             leeway: config.leeway,
             clients: config.clients.clone(),
-            subjects: config.subjects.as_ref().map(patterns),
+            subjects: config.subjects.as_deref().map(patterns),
+        }
+    }
+
+    /// The same rules; only what proves a signature differs.
+    pub(super) fn of_shared_secret(config: &SharedSecretIssuer) -> Self {
+        Self {
+            url: config.url.clone(),
+            audiences: config.audiences.clone(),
+            algorithms: config.algorithms.clone(),
+            profile: config.profile,
+            leeway: config.leeway,
+            clients: config.clients.clone(),
+            subjects: config.subjects.as_deref().map(patterns),
+        }
+    }
+
+    /// The same rules for claims; what is asked about has no header.
+    pub(super) fn of_introspection(config: &IntrospectionIssuer) -> Self {
+        Self {
+            url: config.url.clone(),
+            audiences: config.audiences.clone(),
+            algorithms: Vec::new(),
+            profile: Profile::Rfc9068,
+            leeway: config.leeway,
+            clients: config.clients.clone(),
+            subjects: config.subjects.as_deref().map(patterns),
         }
     }
 
@@ -107,7 +132,34 @@ impl Rules {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.url) {
             return Err(TokenError::UnknownIssuer);
         }
-        let (expires_at, starts_at) = self.time(claims, now)?;
+        let expires_at = time(claims, "exp")?.ok_or(TokenError::InvalidClaim { name: "exp" })?;
+        self.facts(claims, expires_at, now)
+    }
+
+    /// The same for the issuer's word about a token that is active (RFC 7662 §2.2): there
+    /// `iss` and `exp` may be missing. A token without `exp` counts as good for `max_age`,
+    /// after which the issuer is asked again.
+    pub(super) fn introspected(
+        &self,
+        claims: &Members,
+        now: UnixMillis,
+        max_age: Duration,
+    ) -> Result<Facts, TokenError> {
+        if claims.get("iss").is_some_and(|iss| iss != &*self.url) {
+            return Err(TokenError::UnknownIssuer);
+        }
+        introspected_type(claims)?;
+        let expires_at = time(claims, "exp")?.unwrap_or_else(|| now.plus(max_age));
+        self.facts(claims, expires_at, now)
+    }
+
+    fn facts(
+        &self,
+        claims: &Members,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Facts, TokenError> {
+        let starts_at = self.time(claims, expires_at, now)?;
         let client = client(claims)?;
         let audience = self.audience(claims)?;
         self.id_token(claims, audience, client)?;
@@ -127,13 +179,13 @@ impl Rules {
         })
     }
 
-    /// `exp`, and the later of `nbf` and `iat`.
+    /// The later of `nbf` and `iat`.
     fn time(
         &self,
         claims: &Members,
+        exp: UnixMillis,
         now: UnixMillis,
-    ) -> Result<(UnixMillis, Option<UnixMillis>), TokenError> {
-        let exp = time(claims, "exp")?.ok_or(TokenError::InvalidClaim { name: "exp" })?;
+    ) -> Result<Option<UnixMillis>, TokenError> {
         let nbf = time(claims, "nbf")?;
         let iat = time(claims, "iat")?;
         if now >= self.accepted_until(exp) {
@@ -145,7 +197,7 @@ impl Rules {
         if iat.is_some_and(|iat| now < self.accepted_from(iat)) {
             return Err(TokenError::IssuedInFuture);
         }
-        Ok((exp, nbf.max(iat)))
+        Ok(nbf.max(iat))
     }
 
     /// From this moment on a token with this `exp` is refused.
@@ -209,6 +261,34 @@ impl Rules {
             (Some(_), _) => Err(TokenError::ClientNotAllowed),
         }
     }
+}
+
+fn patterns(list: &[String]) -> Vec<Pattern> {
+    list.iter().map(|p| Pattern::new(p)).collect()
+}
+
+/// Some servers also know refresh tokens and ID tokens at this endpoint, and say so in
+/// `token_type` (RFC 7662 §2.2) or, Keycloak, in `typ`.
+fn introspected_type(claims: &Members) -> Result<(), TokenError> {
+    let is = |name: &str, words: &[&str]| {
+        claims
+            .get(name)
+            .and_then(Value::as_str)
+            .is_some_and(|text| words.iter().any(|word| text.eq_ignore_ascii_case(word)))
+    };
+    if is("token_type", &["DPoP", "PoP"]) {
+        return Err(TokenError::Bound);
+    }
+    let bearer = [
+        "Bearer",
+        "access_token",
+        "urn:ietf:params:oauth:token-type:access_token",
+    ];
+    let other = claims.contains_key("token_type") && !is("token_type", &bearer);
+    if other || is("typ", &["Refresh", "Offline", "ID"]) {
+        return Err(TokenError::WrongType);
+    }
+    Ok(())
 }
 
 /// `client_id` (RFC 9068 §2.2), else `azp` (OpenID Connect Core §2); equal where both are.

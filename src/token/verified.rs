@@ -1,8 +1,10 @@
 //! Proof that a caller is who it says.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::TokenDigest;
+use super::notes::Notes;
+use super::{BasicCredentials, TokenDigest};
 use crate::clock::UnixMillis;
 
 /// A token that passed every check of its issuer. There is no other constructor than
@@ -17,6 +19,7 @@ pub struct VerifiedToken {
     pub(super) expires_at: UnixMillis,
     pub(super) claims: serde_json::Map<String, serde_json::Value>,
     pub(super) digest: TokenDigest,
+    pub(super) notes: Notes,
 }
 
 impl VerifiedToken {
@@ -28,13 +31,18 @@ impl VerifiedToken {
         };
         Arc::new(Self {
             issuer: issuer.into(),
-            subject: claims["sub"].as_str().unwrap_or_default().into(),
+            subject: claims
+                .get("sub")
+                .and_then(|s| s.as_str())
+                .unwrap_or_default()
+                .into(),
             client: None,
             scopes: Vec::new(),
             permissions: Vec::new(),
             expires_at: UnixMillis(i64::MAX),
             claims,
             digest: TokenDigest([0; 32]),
+            notes: Notes::default(),
         })
     }
 
@@ -70,6 +78,10 @@ impl VerifiedToken {
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
+    /// What was concluded from it; dies with it.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +97,14 @@ impl VerifiedToken {
             expires_at: UnixMillis(i64::MAX),
             claims: serde_json::Map::new(),
             digest: TokenDigest([0; 32]),
+            notes: Notes::default(),
         }
+    }
+
+    /// The same, with this `exp`.
+    pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
+        self.expires_at = expires_at;
+        self
     }
 }
 
@@ -100,6 +119,13 @@ pub enum Caller {
         issuer: Arc<str>,
         /// The token's keyed hash.
         digest: TokenDigest,
+    },
+    /// A username and password: the exchange will be the check.
+    Password {
+        /// As sent.
+        credentials: Arc<BasicCredentials>,
+        /// The connected peer; none on Unix sockets.
+        peer: Option<IpAddr>,
     },
     /// A route that asks for nobody (`anonymous = true`, loopback only).
     Anonymous,

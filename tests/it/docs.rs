@@ -57,9 +57,12 @@ fn toml_blocks(text: &str) -> Vec<(usize, String)> {
 /// Every page that users read.
 fn pages() -> Vec<(String, String)> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = std::fs::read_dir(root.join("docs")).unwrap();
-    let paths = docs.map(|entry| entry.unwrap().path());
-    paths
+    let folder = |name: &str| {
+        let entries = std::fs::read_dir(root.join(name)).unwrap();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    folder("docs")
+        .chain(folder("docs/guides"))
         .chain([root.join("README.md")])
         .filter(|path| path.extension().is_some_and(|e| e == "md"))
         .map(|path| {
@@ -134,6 +137,7 @@ fn every_metric_is_in_the_readme_and_none_is_invented() {
             let lazy = [
                 "requests_total",
                 "jwks_refreshes_total",
+                "introspections_total",
                 "upstream_unauthorized_total",
                 "exchanges_total",
                 "exchange_duration_seconds",

@@ -7,16 +7,24 @@
 
 mod activation;
 mod attacks;
+mod auth0;
 mod bad_tokens;
 mod command_line;
 mod docs;
+mod explain;
 mod hawk;
 mod identity;
 mod layers;
 mod leaks;
 mod login;
+mod oauth;
+mod passwords;
+mod register;
+mod register_auth0;
 mod reload;
+mod rules;
 mod shutdown;
+mod sign_in;
 mod support;
 mod swap;
 mod taskcluster_proxy;

@@ -4,9 +4,11 @@
 // Not every behaviour uses every tool, and the tools are tested by themselves.
 #![allow(dead_code)]
 
+pub(crate) mod auth0;
 pub(crate) mod client;
 pub(crate) mod gate;
 pub(crate) mod peers;
+pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod tls;
 pub(crate) mod tokens;

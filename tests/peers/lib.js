@@ -4,6 +4,10 @@
 import http from 'node:http';
 import { once } from 'node:events';
 
+// Nobody reads standard output past the ready line: a library's remarks would break the pipe.
+console.log = console.error;
+console.info = console.error;
+
 /** The JSON given as the first argument. */
 export const options = JSON.parse(process.argv[2] ?? '{}');
 

@@ -2,21 +2,36 @@
 //
 // Options: {"trailingSlash": bool, "down": bool, "ttl": seconds}
 // Resources (RFC 8707): `<anything>:<alg>` as in `urn:hawkgate:RS256` picks the signature
-// algorithm; the token's `aud` is the resource, or the `audience` parameter where one is
-// sent (an absolute URI is required of a resource, but not of an audience).
+// algorithm, `<anything>:opaque` a token without one; the token's `aud` is the resource, or
+// the `audience` parameter where one is sent (an absolute URI is required of a resource, but
+// not of an audience).
 //
-// Control: rotate, down, up, mode, counts, token, keys.
+// Clients: one for each way to prove itself (ready line: client, postClient, keyClient).
+// Introspection, and token exchange (RFC 8693), which the provider has no code for: it is
+// added as a grant of our own that verifies the subject token and issues through the provider.
+//
+// Control: rotate, down, up, mode, counts, token, revoke, keys.
 
 import http from 'node:http';
-import { exportJWK, generateKeyPair } from 'jose';
+import { createLocalJWKSet, exportJWK, exportPKCS8, generateKeyPair, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider';
 import { control, Counter, Gate, json, listen, options, Outages, ready } from './lib.js';
 
 const USER_GRANT = 'urn:hawkgate:test:user';
 const ALGORITHMS = ['RS256', 'PS256', 'ES256', 'EdDSA'];
 const KEY_OF = { RS256: 'rsa', PS256: 'rsa', ES256: 'ec', EdDSA: 'okp' };
+const EXCHANGE_GRANT = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 const CLIENT = { id: 'hawkgate-tests', secret: 'tests-only-client-secret' };
+// Characters that only arrive when the parts of a Basic header are form-encoded.
+const ODD_CLIENT = { id: 'hawkgate:odd', secret: 'tests-only %+:/ secret' };
+const POST_CLIENT = { id: 'hawkgate-post', secret: 'tests-only-post-secret' };
+const keyPair = await generateKeyPair('ES256', { extractable: true });
+const KEY_CLIENT = { id: 'hawkgate-key', pem: await exportPKCS8(keyPair.privateKey) };
+const KEY_CLIENT_JWK = { ...(await exportJWK(keyPair.publicKey)), kid: 'client-1', use: 'sig' };
 const SCOPES = ['read', 'write', 'admin', 'taskcluster-credentials'];
+
+const publicKeys = () => keys.map(({ kty, kid, crv, x, y, n, e }) => ({ kty, kid, crv, x, y, n, e }));
 
 let generation = 0;
 async function newKeys() {
@@ -69,6 +84,9 @@ class Adapter {
 
 function resourceServer(resource) {
   const alg = resource.split(':').at(-1);
+  if (alg === 'opaque') {
+    return { scope: SCOPES.join(' '), accessTokenTTL: options.ttl ?? 600, accessTokenFormat: 'opaque' };
+  }
   if (!ALGORITHMS.includes(alg)) throw new errors.InvalidTarget();
   return {
     scope: SCOPES.join(' '),
@@ -78,24 +96,36 @@ function resourceServer(resource) {
   };
 }
 
+function client({ id, secret }, more = {}) {
+  return {
+    client_id: id,
+    client_secret: secret,
+    redirect_uris: [],
+    response_types: [],
+    grant_types: ['client_credentials', USER_GRANT, EXCHANGE_GRANT],
+    ...more,
+  };
+}
+
 function build(issuer) {
   const provider = new Provider(issuer, {
     adapter: Adapter,
     jwks: { keys },
     clients: [
-      {
-        client_id: CLIENT.id,
-        client_secret: CLIENT.secret,
-        redirect_uris: [],
-        response_types: [],
-        grant_types: ['client_credentials', USER_GRANT],
-      },
+      client(CLIENT),
+      client(ODD_CLIENT),
+      client(POST_CLIENT, { token_endpoint_auth_method: 'client_secret_post' }),
+      client(KEY_CLIENT, {
+        token_endpoint_auth_method: 'private_key_jwt',
+        jwks: { keys: [KEY_CLIENT_JWK] },
+      }),
     ],
     scopes: SCOPES,
     findAccount: async (_ctx, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: async () => true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: async (_ctx, resource) => resourceServer(resource),
@@ -118,11 +148,14 @@ function build(issuer) {
     USER_GRANT,
     async (ctx) => {
       const { sub, scope, resource } = ctx.oidc.params;
+      // Introspection looks the grant up.
+      const grant = new provider.Grant({ accountId: sub, clientId: ctx.oidc.client.clientId });
+      grant.addResourceScope(resource, scope ?? '');
       const token = new provider.AccessToken({
         client: ctx.oidc.client,
         accountId: sub,
         gty: 'test_user',
-        grantId: `grant-${sub}`,
+        grantId: await grant.save(),
         scope,
       });
       token.resourceServer = new provider.ResourceServer(resource, resourceServer(resource));
@@ -134,6 +167,38 @@ function build(issuer) {
       };
     },
     ['sub', 'resource', 'scope', 'audience', 'typ', 'claims'],
+  );
+  provider.registerGrantType(
+    EXCHANGE_GRANT,
+    async (ctx) => {
+      const { subject_token, subject_token_type, resource, scope } = ctx.oidc.params;
+      if (subject_token_type !== ACCESS_TOKEN) throw new errors.InvalidRequest('subject_token_type');
+      let subject;
+      try {
+        subject = await jwtVerify(subject_token ?? '', createLocalJWKSet({ keys: publicKeys() }), { issuer });
+      } catch {
+        // RFC 8693 section 2.2.2.
+        throw new errors.InvalidRequest('the subject token is invalid');
+      }
+      const accountId = subject.payload.sub;
+      if (accountId.startsWith('banned')) throw new errors.AccessDenied();
+      const token = new provider.AccessToken({
+        client: ctx.oidc.client,
+        accountId,
+        gty: 'token_exchange',
+        grantId: `grant-${accountId}`,
+        scope,
+      });
+      token.resourceServer = new provider.ResourceServer(resource, resourceServer(resource));
+      ctx.body = {
+        access_token: await token.save(),
+        issued_token_type: ACCESS_TOKEN,
+        token_type: 'Bearer',
+        expires_in: token.expiration,
+        scope,
+      };
+    },
+    ['subject_token', 'subject_token_type', 'requested_token_type', 'resource', 'scope', 'audience'],
   );
   return provider.callback();
 }
@@ -179,6 +244,8 @@ async function misbehave(req, res) {
 const server = http.createServer(async (req, res) => {
   if (isKeys(req.url)) counts.add('jwks');
   else if (isDiscovery(req.url)) counts.add('discovery');
+  else if (req.url === '/token') counts.add('token');
+  else if (req.url === '/token/introspection') counts.add('introspection');
   else counts.add('other');
   if (!(await misbehave(req, res))) handle(req, res);
 });
@@ -232,7 +299,12 @@ const controlPort = await control({
   counts: () => counts.counts,
   untilWaiting: ({ count }) => gate.until(count),
   token,
+  /** Opaque tokens given out so far are no good any more. */
+  revoke() {
+    for (const name of ['AccessToken', 'ClientCredentials']) stores.get(name)?.clear();
+  },
 });
 if (options.down) await outages.begin();
 
-ready({ port, control: controlPort, issuer, client: CLIENT, jwks: `http://127.0.0.1:${port}/jwks` });
+const clients = { client: CLIENT, oddClient: ODD_CLIENT, postClient: POST_CLIENT, keyClient: KEY_CLIENT };
+ready({ port, control: controlPort, issuer, ...clients, jwks: `http://127.0.0.1:${port}/jwks` });

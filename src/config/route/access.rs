@@ -1,11 +1,13 @@
 //! Who may use a route, and with whose credentials. What is refused here would lend the
 //! upstream's credentials to callers that nobody has checked, or could never work.
 
+use url::Url;
+
 use super::{Known, Route};
 use crate::config::declared;
 use crate::config::finding::{At, quoted};
 use crate::config::reader::Reader;
-use crate::config::resolved::{IssuerKind, SourceKind};
+use crate::config::resolved::{Auth0Identity, IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
 
@@ -18,7 +20,28 @@ struct Named<'a> {
     kind: &'a IssuerKind,
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
+    /// Its exact `iss`, if it has one.
+    fn url(&self) -> Option<&'a str> {
+        match self.kind {
+            IssuerKind::Oidc(oidc) => Some(&oidc.url),
+            IssuerKind::SharedSecret(secret) => Some(&secret.url),
+            IssuerKind::Introspection(asked) => Some(&asked.url),
+            IssuerKind::Delegated => None,
+        }
+    }
+
+    /// For an issuer of opaque tokens: what they begin with, the empty text for anything.
+    fn takes_opaque(&self) -> Option<&'a str> {
+        match self.kind {
+            IssuerKind::Introspection(asked) => {
+                Some(asked.token_prefix.as_deref().unwrap_or_default())
+            }
+            IssuerKind::Delegated => Some(""),
+            IssuerKind::Oidc(_) | IssuerKind::SharedSecret(_) => None,
+        }
+    }
+
     fn is_delegated(&self) -> bool {
         matches!(self.kind, IssuerKind::Delegated)
     }
@@ -50,13 +73,22 @@ impl Route {
             .and_then(|index| known.sources.get(index)?.meaning.as_ref())
             .map(|source| &source.kind);
         let anonymous = self.anonymous.value?;
-        if anonymous {
+        if let Some(SourceKind::Password(_)) = kind {
+            self.check_password(reader, known);
+        } else if anonymous {
             self.check_anonymous(reader, known, kind);
         } else if issuers.is_empty() {
-            self.check_nobody(reader);
+            // Of a source that cannot be read nobody knows whether it asks for passwords.
+            if kind.is_some() || self.source.is_absent() {
+                self.check_nobody(reader);
+            }
         } else {
             refuse_same_issuer(reader, &named);
+            refuse_same_opaque(reader, &named);
             self.check_delegated(reader, &named, kind);
+            if let Some(SourceKind::Auth0Identity(source)) = kind {
+                refuse_other_tenants(reader, &named, source);
+            }
             self.check_workload_token(reader, known);
         }
         Some((found.into_iter().collect::<Option<_>>()?, source?))
@@ -119,6 +151,26 @@ impl Route {
         } else {
             let problem = "lets other machines reach the upstream without a token";
             reader.warn(at, problem, "name issuers, if that is not meant");
+        }
+    }
+
+    /// Callers bring a username and password: no token is looked at.
+    fn check_password(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+        let issuers = self.issuers.value.as_ref().is_some_and(|l| !l.is_empty());
+        let contradictions = [
+            (issuers, &self.issuers.at),
+            (self.anonymous.value == Some(true), &self.anonymous.at),
+            (self.requires_scopes(), &self.require_scopes.at),
+            (self.workload_token.given, &self.workload_token.at),
+        ];
+        for (_, at) in contradictions.into_iter().filter(|(given, _)| *given) {
+            let problem = "contradicts the source, which asks callers for a username and password";
+            reader.error(at, problem, "remove it, or name another source");
+        }
+        if !known.only_local() {
+            let problem = "asks for passwords, and other machines can connect";
+            let remedy = "let every listener be loopback or a Unix socket, or name another source";
+            reader.error(&self.source.at, problem, remedy);
         }
     }
 
@@ -191,12 +243,16 @@ impl Route {
                 let problem = "is delegated, and without a source nobody checks its tokens";
                 reader.error(first.at, problem, "name a source of kind taskcluster-oauth");
             }
-            Some(SourceKind::TaskclusterMint { .. } | SourceKind::TaskclusterStatic { .. }) => {
+            Some(
+                SourceKind::TaskclusterMint { .. }
+                | SourceKind::TaskclusterStatic { .. }
+                | SourceKind::ClientCredentials { .. },
+            ) => {
                 let problem = "is delegated, but this source checks no token: any text would get its credentials";
                 reader.error(
                     first.at,
                     problem,
-                    "name a source of kind taskcluster-oauth, or an issuer of kind oidc",
+                    "name a source of kind taskcluster-oauth or token-exchange, or an issuer of kind oidc",
                 );
             }
             Some(SourceKind::TaskclusterLogin { .. }) => {
@@ -237,7 +293,9 @@ impl Route {
 /// Why a source has nothing for a caller without a token, if so.
 fn needs_caller(source: &SourceKind) -> Option<&'static str> {
     match source {
-        SourceKind::TaskclusterLogin { .. } | SourceKind::TaskclusterOauth { .. } => {
+        SourceKind::TaskclusterLogin { .. }
+        | SourceKind::TaskclusterOauth { .. }
+        | SourceKind::TokenExchange { .. } => {
             Some("exchanges the caller's token, and an anonymous route asks for none")
         }
         SourceKind::TaskclusterMint { client_name, .. } => {
@@ -245,7 +303,34 @@ fn needs_caller(source: &SourceKind) -> Option<&'static str> {
             (!claims.is_empty())
                 .then_some("names callers by claims, and an anonymous route has none of anybody")
         }
-        SourceKind::TaskclusterStatic { .. } => None,
+        SourceKind::Auth0Identity(_) => {
+            Some("is about the user of a verified token, and an anonymous route has none")
+        }
+        // Has its own checks, which leave nothing of an anonymous route.
+        SourceKind::Password(_)
+        | SourceKind::TaskclusterStatic { .. }
+        | SourceKind::ClientCredentials { .. } => None,
+    }
+}
+
+/// The `sub` of another issuer may be the name of somebody else in the tenant, whose token
+/// its bearer would get.
+fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &Auth0Identity) {
+    let domains = [Some(&source.tenant), source.custom_domain.as_ref()];
+    for issuer in named {
+        let url = match issuer.kind {
+            IssuerKind::Oidc(oidc) => Url::parse(&oidc.url).ok(),
+            _ => None,
+        };
+        let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
+        if !domains.iter().flatten().any(same) {
+            let problem = "is not the source's tenant: whom its tokens name there nobody knows";
+            let remedy = format!(
+                "name an issuer of kind oidc whose url is {}, or write its url as the source's custom_domain",
+                quoted(source.tenant.as_str())
+            );
+            reader.error(issuer.at, problem, remedy);
+        }
     }
 }
 
@@ -253,14 +338,41 @@ fn needs_caller(source: &SourceKind) -> Option<&'static str> {
 fn refuse_same_issuer(reader: &mut Reader<'_>, named: &[Named<'_>]) {
     let mut seen = Vec::new();
     for issuer in named {
-        let IssuerKind::Oidc(oidc) = issuer.kind else {
+        let Some(url) = issuer.url() else {
             continue;
         };
-        if seen.contains(&oidc.url.as_str()) {
+        if seen.contains(&url) {
             let problem =
                 "has the same url as another issuer of this route: which one counts is undecided";
             reader.error(issuer.at, problem, "name one, or make a route for each");
         }
-        seen.push(&oidc.url);
+        seen.push(url);
+    }
+}
+
+/// An opaque token does not say whose it is, and must not be shown to anybody but its own
+/// issuer: so on one route only one issuer can have those of a given beginning.
+fn refuse_same_opaque(reader: &mut Reader<'_>, named: &[Named<'_>]) {
+    let mut seen = Vec::new();
+    for issuer in named {
+        let Some(prefix) = issuer.takes_opaque() else {
+            continue;
+        };
+        // Two delegated ones have an error of their own.
+        let both_delegated =
+            issuer.is_delegated() && named.iter().filter(|n| n.is_delegated()).count() > 1;
+        if seen.contains(&prefix) && !both_delegated {
+            let problem = if prefix.is_empty() {
+                "takes any opaque token, as another issuer of this route does: whose one is cannot be told".into()
+            } else {
+                format!(
+                    "takes tokens that begin with {}, as another issuer of this route does",
+                    quoted(prefix)
+                )
+            };
+            let remedy = "make a route for each, or give all but one a token_prefix of its own";
+            reader.error(issuer.at, problem, remedy);
+        }
+        seen.push(prefix);
     }
 }

@@ -1,6 +1,7 @@
 //! What valid files mean.
 
 use super::*;
+use crate::gateway::rule::Effect;
 use std::time::Duration;
 
 const MINIMAL: &str = r#"
@@ -284,6 +285,165 @@ fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
     }
 }
 
+const RULES: &str = r#"
+[[rule]]
+name = "devs"
+when = """
+  "dev" in claims.groups
+  && request.method == 'GET'
+"""
+scopes = []
+headers = { "X-Auth-Subject" = "claims.sub" }
+[[rule]]
+name = "rest"
+when = "claims.banned == true"
+effect = "deny"
+routes = ["all"]
+"#;
+
+#[test]
+fn rules_keep_their_order_and_say_what_they_concern() {
+    let (config, _) = accepted(&format!("{MINIMAL}{RULES}"));
+    let [devs, rest] = config.rules.as_slice() else {
+        panic!("{:?}", config.rules)
+    };
+    assert_eq!((&*devs.name, devs.effect), ("devs", Effect::Allow));
+    assert!(devs.when.contains("\n  && request.method"));
+    assert_eq!(devs.scopes.as_deref(), Some(&[][..]));
+    let headers = [("x-auth-subject".to_owned(), "claims.sub".to_owned())];
+    assert_eq!(devs.headers, headers);
+    assert_eq!((&devs.routes, rest.effect), (&None, Effect::Deny));
+    assert_eq!((&rest.routes, &rest.scopes), (&Some(vec![0]), &None));
+    assert!(devs.concerns(7) && rest.concerns(0) && !rest.concerns(1));
+}
+
+#[test]
+fn rules_that_cannot_do_what_they_seem_to_are_warned_of() {
+    let opaque = r#"
+[[issuer]]
+name = "tc"
+kind = "delegated"
+[[source]]
+name = "oauth"
+kind = "taskcluster-oauth"
+root_url = "https://tc.example.com"
+[[route]]
+name = "opaque"
+path = "/opaque/"
+upstream = "https://tc.example.com"
+issuers = ["tc"]
+source = "oauth"
+"#;
+    let rule = |more: &str| format!("{MINIMAL}{opaque}[[rule]]\nname = \"a\"\n{more}");
+    for (more, expected) in [
+        (
+            "when = 'claims.sub == \"a\"'",
+            "rule \"a\": key \"when\": reads claims, and on route \"opaque\" there may be none",
+        ),
+        ("when = 'claims.sub == \"a\"'\nroutes = [\"all\"]", ""),
+        ("when = 'request.method == \"GET\"'", ""),
+        (
+            "when = 'true'\nheaders = { x-sub = 'claims.sub' }\nroutes = ['opaque']",
+            "rule \"a\": key \"when\": reads claims",
+        ),
+        ("when = 'true'\nscopes = ['a']", ""),
+        (
+            "when = 'true'\nscopes = ['a']\nroutes = ['all']",
+            "rule \"a\": key \"scopes\": narrows nothing",
+        ),
+        (
+            "when = 'true'\neffect = 'deny'\nroutes = ['all']",
+            "route \"all\": has rules, and none that allows: every request is refused",
+        ),
+    ] {
+        let (_, warnings) = accepted(&rule(more));
+        let said: Vec<_> = warnings.iter().map(|w| w.finding.to_string()).collect();
+        match expected {
+            "" => assert!(said.is_empty(), "{more}: {said:?}"),
+            _ => assert!(
+                said.len() == 1 && said[0].starts_with(expected),
+                "{more}: {said:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn an_oauth_client_proves_itself_by_what_it_is_given() {
+    let source = |keys: &str| {
+        let text = format!(
+            "{MINIMAL}source = \"s\"\n[[source]]\nname = \"s\"\nkind = \"client-credentials\"\n\
+             token_url = \"https://as.example/token\"\nclient_id = \"c\"\n{keys}"
+        );
+        let (config, warnings) = accepted(&text);
+        assert_eq!(warnings, []);
+        let source = config.sources[0].clone();
+        let SourceKind::ClientCredentials { client, .. } = source.kind else {
+            panic!()
+        };
+        (client.proof, source.inject)
+    };
+    let secret = crate::secret::SecretRef::File("/etc/hawkgate/t".into());
+    let given = "client_secret = { file = \"t\" }\n";
+    let (proof, inject) = source(given);
+    assert_eq!(proof, ClientProof::SecretBasic(secret.clone()));
+    assert_eq!(inject, Inject::default());
+    let (proof, inject) = source(&format!(
+        "{given}auth_method = \"client_secret_post\"\ninject = {{ header = \"X-Token\" }}"
+    ));
+    assert_eq!(proof, ClientProof::SecretPost(secret.clone()));
+    assert_eq!(inject, Inject::new("x-token", "{token}").unwrap());
+    let (proof, inject) =
+        source("private_key = { file = \"t\" }\ninject = { format = \"token {token}\" }");
+    let key = AssertionKey {
+        key: secret,
+        key_id: None,
+        algorithm: None,
+        audience: "https://as.example/token".into(),
+    };
+    assert_eq!(proof, ClientProof::PrivateKeyJwt(key));
+    assert_eq!(
+        inject,
+        Inject::new("authorization", "token {token}").unwrap()
+    );
+}
+
+/// What the file names is looked at when it may be: a key that is none, a secret too short.
+#[test]
+fn keys_and_secrets_in_files_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("short"), "hunter2").unwrap();
+    let options = ParseOptions {
+        read_secrets: true,
+        base_dir: dir.path().to_owned(),
+    };
+    let source = "[[source]]\nname = \"s\"\nkind = \"client-credentials\"\ntoken_url = \"https://as.example\"\n\
+                  client_id = \"c\"\nprivate_key = { file = \"short\" }\n";
+    let issuer = "[[issuer]]\nname = \"j\"\nkind = \"shared-secret\"\nurl = \"https://j.example\"\n\
+                  secret = { file = \"short\" }\naudiences = [\"a\"]\nalgorithms = [\"HS256\", \"HS512\"]\n";
+    let text = format!("{MINIMAL}source = \"s\"\n{source}{issuer}");
+    let errors = parse(&text, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("\"private_key\": holds no PEM private key"),
+        "{errors}"
+    );
+    assert!(
+        errors.contains("\"secret\": is shorter than the 32 bytes that HS256 needs"),
+        "{errors}"
+    );
+    assert!(!errors.contains("hunter2"), "{errors}");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("key"), pair.serialize_pem()).unwrap();
+    let text = format!("{MINIMAL}source = \"s\"\n{source}").replace("\"short\"", "\"key\"");
+    parse(&text, "t.toml", &options).unwrap();
+    let wrong = text + "assertion_algorithm = \"RS256\"\n";
+    let errors = parse(&wrong, "t.toml", &options).unwrap_err().to_string();
+    assert!(
+        errors.contains("is not of the kind that RS256 signs with"),
+        "{errors}"
+    );
+}
+
 #[test]
 fn login_alone_is_a_whole_configuration() {
     let text = "[[issuer]]\nname = \"idp\"\nurl = \"https://idp.example.com\"\naudiences = [\"a\"]\n\
@@ -313,4 +473,49 @@ fn listeners_may_name_who_may_connect() {
     assert!(networks[0].contains(&std::net::IpAddr::from([127, 1, 2, 3])));
     let open = accepted(MINIMAL).0.server.listen[0].access.clone();
     assert!(open.users.is_none() && open.networks.is_none());
+}
+
+#[test]
+fn rules_concern_the_login_endpoint_by_its_name_or_by_none() {
+    let file = |routes: &str, login: &str| {
+        format!(
+            r#"
+            [[issuer]]
+            name = "sso"
+            url = "https://sso.example.com/"
+            audiences = ["login"]
+            [[source]]
+            name = "mint"
+            kind = "taskcluster-mint"
+            client_id = "project/sso"
+            access_token = {{ env = "PATH" }}
+            client_name = "sso/{{sub}}"
+            scopes = ["queue:*"]
+            [[route]]
+            name = "queue"
+            path = "/api/queue/"
+            upstream = "https://tc.example.com"
+            issuers = ["sso"]
+            source = "mint"
+            {login}
+            [[rule]]
+            name = "everybody"
+            when = "true"
+            {routes}
+            "#
+        )
+    };
+    let login = "[login]\nsource = \"mint\"\nissuers = [\"sso\"]";
+    let concerned = |routes: &str, login: &str| {
+        let rule = accepted(&file(routes, login)).0.rules.remove(0);
+        (rule.concerns(0), rule.login)
+    };
+    assert_eq!(concerned("", login), (true, true));
+    assert_eq!(concerned("", ""), (true, false));
+    assert_eq!(concerned("routes = [\"login\"]", login), (false, true));
+    assert_eq!(concerned("routes = [\"queue\"]", login), (true, false));
+    assert_eq!(
+        concerned("routes = [\"login\", \"queue\"]", login),
+        (true, true)
+    );
 }

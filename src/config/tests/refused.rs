@@ -2,7 +2,10 @@
 
 use super::*;
 
-const CASES: &str = include_str!("refused.txt");
+const CASES: &str = concat!(
+    include_str!("refused.txt"),
+    include_str!("refused_oauth.txt")
+);
 
 /// Title, file and errors of each case.
 fn cases() -> Vec<(&'static str, String, String)> {
@@ -36,6 +39,15 @@ fn expand(file: &str) -> String {
             ("@mint", _) => "[[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\n\
                              client_id = \"issuing\"\naccess_token = { file = \"t\" }\nscopes = [\"a\"]"
                 .into(),
+            ("@own", kind) => format!(
+                "[[source]]\nname = \"s\"\nkind = \"{kind}\"\ntoken_url = \"https://as.example\"\n\
+                 client_id = \"c\""
+            ),
+            ("@asked", name) => format!(
+                "[[issuer]]\nname = \"{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
+                 introspection_url = \"https://{name}.example/i\"\naudiences = [\"a\"]\nclient_id = \"c\"\n\
+                 client_secret = {{ file = \"t\" }}"
+            ),
             ("@static", _) => "[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\n\
                                client_id = \"c\"\naccess_token = { file = \"t\" }"
                 .into(),

@@ -32,7 +32,7 @@ pub(super) struct Generation {
     pub(super) credential: Credential,
     pub(super) number: u64,
     /// Not used from here on, by the wall clock: right after a suspend.
-    wall_end: UnixMillis,
+    pub(super) wall_end: UnixMillis,
     /// Nor from here on, by the steady one: right after the wall clock was set back.
     steady_end: Duration,
     /// Steady milliseconds; [`CLAIMED`] while somebody sees to it.

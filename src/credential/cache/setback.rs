@@ -28,7 +28,7 @@ pub enum Jitter {
 
 impl Jitter {
     /// A number from 0 to 1.
-    pub(super) fn share(self) -> f64 {
+    pub(crate) fn share(self) -> f64 {
         match self {
             Self::Fixed(share) => share.clamp(0.0, 1.0),
             Self::Random => {
@@ -68,6 +68,8 @@ impl Setback {
             FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::TooLarge(_) => {
                 limits.refusals
             }
+            // What counts attempts is the source itself.
+            FetchError::SignIn { .. } => Duration::ZERO,
             FetchError::BadAnswer(_) => limits.refusals.min(UNUSABLE_ANSWER),
             FetchError::Unavailable { retry_after, .. } => {
                 delay(failures, jitter).max(believed(*retry_after))
@@ -94,9 +96,10 @@ impl Setback {
     /// How such a repetition counts.
     pub(super) fn lookup(&self) -> Lookup {
         match self.error {
-            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::TooLarge(_) => {
-                Lookup::Refused
-            }
+            FetchError::Refused(_)
+            | FetchError::NotEntitled(_)
+            | FetchError::SignIn { .. }
+            | FetchError::TooLarge(_) => Lookup::Refused,
             FetchError::BadAnswer(_) | FetchError::Unavailable { .. } => Lookup::Failed,
         }
     }
@@ -208,6 +211,12 @@ mod tests {
         assert_eq!(after(FetchError::NotEntitled(String::new())), secs(120));
         assert_eq!(after(FetchError::TooLarge(String::new())), secs(120));
         assert_eq!(after(FetchError::BadAnswer(String::new())), secs(105));
+        let sign_in = FetchError::SignIn {
+            problem: crate::credential::SignInProblem::CodeRequired,
+            cause: String::new(),
+            retry_after: Some(secs(9)),
+        };
+        assert_eq!(after(sign_in), secs(100));
         assert_eq!(after(unavailable(None)), Duration::from_millis(100_500));
         assert_eq!(after(unavailable(Some(7))), secs(107));
         assert_eq!(after(unavailable(Some(u64::MAX))), secs(400));

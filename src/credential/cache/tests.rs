@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::credential::{IdentityHasher, Issued};
 use crate::secret::SecretString;
-use crate::token::{BearerToken, Caller, TokenDigest, VerifiedToken};
+use crate::token::{BasicCredentials, BearerToken, Caller, TokenDigest, VerifiedToken};
 
 const START: UnixMillis = UnixMillis::from_secs(1_000_000);
 const LIFE: u64 = 900;
@@ -242,6 +242,13 @@ async fn callers_that_differ_in_anything_never_share() {
         },
         ..user("")
     };
+    let password = |username: &str, password: &str| SwapRequest {
+        caller: Caller::Password {
+            credentials: Arc::new(BasicCredentials::for_tests(username, password, None)),
+            peer: None,
+        },
+        ..user("")
+    };
     let requests = [
         caller("idp", "ann", None),
         caller("idp", "bob", None),
@@ -263,6 +270,10 @@ async fn callers_that_differ_in_anything_never_share() {
         delegated("idp", 1),
         delegated("idp", 2),
         delegated("other", 1),
+        password("ann", "p"),
+        password("ann", "P"),
+        password("annp", "x"),
+        password("ann", "px"),
         SwapRequest {
             caller: Caller::Anonymous,
             ..user("")

@@ -294,15 +294,21 @@ async fn issues_credentials_that_can_be_read() {
         NOW.minus(Duration::from_mins(15)),
         NOW.plus(Duration::from_mins(1)),
     );
-    let issued = source.issue(&caller, start, expiry).await.unwrap();
+    let issued = source.issue(&caller, None, start, expiry).await.unwrap();
     assert_eq!(issued.client_id, "sso/alice");
     let certificate: Value = serde_json::from_str(issued.certificate.unwrap().as_json()).unwrap();
     assert_eq!(certificate["start"], start.0);
     assert_eq!(certificate["expiry"], expiry.0);
-    let shown = format!("{:?}", source.issue(&caller, start, expiry).await.unwrap());
+    let shown = format!(
+        "{:?}",
+        source.issue(&caller, None, start, expiry).await.unwrap()
+    );
     assert!(!shown.contains(issued.access_token.expose()));
-    assert!(source.issue(&caller, expiry, start).await.is_err());
+    assert!(source.issue(&caller, None, expiry, start).await.is_err());
     std::fs::remove_file(secret.path()).unwrap();
-    let error = source.issue(&caller, start, expiry).await.unwrap_err();
+    let error = source
+        .issue(&caller, None, start, expiry)
+        .await
+        .unwrap_err();
     assert!(matches!(error, FetchError::Unavailable { .. }));
 }

@@ -79,6 +79,7 @@ fn gateway() -> Gateway {
         routes: RouteTable::new(routes.map(Arc::new).to_vec()),
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
+        rule_headers: vec![],
     }
 }
 
@@ -89,6 +90,7 @@ async fn ask(url: &str) -> Result<String, Reason> {
         host: "gate.test",
         target: PATH,
         headers: &headers,
+        peer: None,
     };
     match gateway().bewit(head, url).await {
         Ok((_, signed)) => Ok(signed.expose().to_owned()),

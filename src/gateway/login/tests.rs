@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::Profile;
 use crate::credential::mint::{MintSettings, NameTemplate};
+use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;
 use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configured};
 
@@ -38,6 +39,7 @@ fn stage() -> Stage {
         minter: Arc::new(MintSource::new(settings, clock.clone()).unwrap()),
         source: "mint".into(),
         require_scopes: vec!["taskcluster-credentials".into()],
+        rules: None,
         allowed_origins: AllowedOrigins::These(vec![TOOLS.into()]),
         lifetime: Duration::from_mins(15),
         timeout: Duration::from_secs(5),
@@ -65,12 +67,7 @@ impl Stage {
         if let Some(value) = authorization {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
         }
-        let request = LoginRequest {
-            method: &Method::GET,
-            provider,
-            headers: &headers,
-        };
-        self.login.answer(request).await
+        self.send(&Method::GET, provider, &headers).await
     }
 
     async fn with(&self, changes: &Value) -> Served {
@@ -83,12 +80,18 @@ impl Stage {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        let request = LoginRequest {
-            method: &method,
-            provider: "mozilla-auth0",
-            headers: &headers,
+        self.send(&method, "mozilla-auth0", &headers).await
+    }
+
+    async fn send(&self, method: &Method, provider: &str, headers: &HeaderMap) -> Served {
+        let head = Head {
+            method,
+            host: "login.example.com",
+            target: "/api/login/v1/oidc-credentials/mozilla-auth0",
+            headers,
+            peer: None,
         };
-        self.login.answer(request).await
+        self.login.answer(LoginRequest { provider, head }).await
     }
 }
 
@@ -319,4 +322,41 @@ async fn other_methods_are_refused() {
         assert_eq!(served.status, 405);
         assert_eq!(header_of(&served, "allow"), Some("GET, OPTIONS"));
     }
+}
+
+#[tokio::test]
+async fn rules_narrow_and_refuse_as_on_any_route() {
+    let mut stage = stage();
+    let rule = |name: &str, when: &str, scopes: Option<&[&str]>| {
+        Arc::new(Rule {
+            name: name.into(),
+            when: Expression::compile(when).unwrap(),
+            effect: Effect::Allow,
+            scopes: scopes.map(|s| s.iter().map(|s| (*s).to_owned()).collect()),
+            headers: Vec::new(),
+        })
+    };
+    stage.login.rules = Rules::new(vec![
+        rule(
+            "narrow",
+            "claims.sub == 'alice'",
+            Some(&["queue:ping", "index:*"]),
+        ),
+        rule("boss", "claims.sub == 'boss'", None),
+    ]);
+    let scopes = |served: &Served| {
+        let certificate = body(served)["credentials"]["certificate"].clone();
+        let certificate: Value = serde_json::from_str(certificate.as_str().unwrap()).unwrap();
+        certificate["scopes"].clone()
+    };
+    let served = stage.with(&json!({})).await;
+    assert_eq!(scopes(&served), json!(["queue:ping"]));
+    assert_eq!(served.facts.rule.as_deref(), Some("narrow"));
+    let served = stage.with(&json!({"sub": "boss"})).await;
+    assert_eq!(scopes(&served), json!(["queue:*"]));
+    let served = stage.with(&json!({"sub": "mallory"})).await;
+    let rejection = served.rejection.as_ref().unwrap();
+    assert_eq!(rejection.reason, Reason::LoginRefused);
+    assert!(rejection.cause.as_ref().unwrap().contains("rule"));
+    assert_eq!(served.facts.source, None);
 }

@@ -1,6 +1,7 @@
 //! Before anything goes upstream: the head, the route and the caller, the body's limits.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use pingora::proxy::Session;
 use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Admission, Head, Refused, Served};
+use crate::gateway::{Admission, Head, OTP, Refused, Served};
+use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{guard, translate};
@@ -25,7 +27,7 @@ pub(super) enum Admitted {
     /// It goes upstream.
     Forward,
     /// This is the answer.
-    Answer(Served),
+    Answer(Box<Served>),
 }
 
 impl Hooks {
@@ -44,9 +46,10 @@ impl Hooks {
         prepare(session, &limits);
         checked?;
         if let Some(served) = self.serve_own(session, context).await? {
-            return Ok(Admitted::Answer(served));
+            return Ok(Admitted::Answer(Box::new(served)));
         }
-        match decide(context, session.req_header()).await? {
+        let peer = PeerInfo::of(session).ip;
+        match decide(context, session.req_header(), peer).await? {
             Ok(admission) => context.admission = Some(admission),
             Err(mut refused) => {
                 let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
@@ -58,6 +61,7 @@ impl Hooks {
         session
             .req_header_mut()
             .remove_header(&header::AUTHORIZATION);
+        forget_code(session, context);
         self.keep_body(session, context, limits)?;
         Ok(Admitted::Forward)
     }
@@ -96,6 +100,7 @@ impl Hooks {
 async fn decide(
     context: &Context,
     head: &RequestHeader,
+    peer: Option<IpAddr>,
 ) -> Result<Result<Admission, Box<Refused>>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
@@ -105,8 +110,19 @@ async fn decide(
         host,
         target,
         headers: &head.headers,
+        peer,
     };
     Ok(context.gateway.admit(head).await)
+}
+
+/// A second factor's code is for the source alone, however an upstream would spell it.
+fn forget_code(session: &mut Session, context: &Context) {
+    let admission = context.admission.as_ref();
+    if admission.is_some_and(|a| a.route.asks_password()) {
+        let head = session.req_header_mut();
+        head.remove_header(&OTP);
+        head.remove_header("x_otp");
+    }
 }
 
 fn prepare(session: &mut Session, limits: &BodyLimits) {

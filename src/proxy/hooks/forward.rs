@@ -10,6 +10,7 @@ use pingora::{Error, ErrorType, Result, RetryType};
 use super::{Hooks, answer, decided, takes_continue};
 use crate::gateway::Replayable;
 use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::rule::Ruling;
 use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::Replay;
@@ -65,6 +66,11 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let peer = PeerInfo::of(session).ip;
         translate::request(head, upstream, peer, &context.request_id)?;
+        let own = admission.ruling().map_or(&[][..], Ruling::headers);
+        translate::rule_headers(head, &context.gateway.rule_headers, own)?;
+        if let Some(source) = &admission.route.source {
+            translate::reserve(head, source.inject().header());
+        }
         if let Some(target) = admission.target() {
             head.set_raw_path(target.as_bytes())?;
         }
@@ -72,7 +78,7 @@ impl Hooks {
             return Err(decided(context, Reason::BadRequest.into()));
         };
         match context.gateway.sign(admission, &head.method, target) {
-            Ok(Some(authorization)) => head.insert_header(header::AUTHORIZATION, authorization),
+            Ok(Some(proof)) => head.insert_header(proof.name, proof.value),
             Ok(None) => Ok(()),
             Err(rejection) => Err(decided(context, rejection)),
         }

@@ -10,6 +10,7 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Head, Served};
+use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -46,6 +47,7 @@ impl Hooks {
             );
         }
         let url = read_url(session).await?;
+        let peer = PeerInfo::of(session).ip;
         let head = session.req_header();
         let (Some(host), Ok(target)) = (
             super::admit::host(head),
@@ -58,6 +60,7 @@ impl Hooks {
             host,
             target,
             headers: &head.headers,
+            peer,
         };
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
@@ -85,10 +88,16 @@ fn own(session: &Session, context: &Context) -> Option<Own> {
 async fn login(session: &Session, context: &Context) -> Option<Served> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
+    let target = std::str::from_utf8(head.raw_path()).ok()?;
     let request = LoginRequest {
-        method: &head.method,
-        provider: login::provider(std::str::from_utf8(head.raw_path()).ok()?)?,
-        headers: &head.headers,
+        provider: login::provider(target)?,
+        head: Head {
+            method: &head.method,
+            host: super::admit::host(head).unwrap_or_default(),
+            target,
+            headers: &head.headers,
+            peer: PeerInfo::of(session).ip,
+        },
     };
     Some(login.answer(request).await)
 }

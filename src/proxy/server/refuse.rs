@@ -132,6 +132,7 @@ fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>)
         route: None,
         issuer: None,
         verification: None,
+        rule: None,
         source: None,
         lookup: None,
         code: if sent { answer.status.as_u16() } else { 0 },

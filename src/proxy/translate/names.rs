@@ -1,5 +1,7 @@
 //! Which headers do not pass.
 
+use crate::gateway::fields::{is_hop_by_hop as hop_by_hop, is_owned as owned};
+
 /// What becomes of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -43,35 +45,4 @@ pub(super) fn in_response(name: &str, upgrade: bool) -> Fate {
         _ if hop_by_hop(name) || name.starts_with("x-hawkgate-") => Fate::Goes,
         _ => Fate::Stays,
     }
-}
-
-/// Of one connection only (RFC 9110 §7.6.1; RFC 9113 §8.2.2).
-fn hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection" | "keep-alive" | "te" | "trailer" | "upgrade" | "http2-settings"
-    ) || name.starts_with("proxy-")
-}
-
-/// Only hawkgate says upstream who calls, how the request came, and what it really means.
-fn owned(name: &str) -> bool {
-    matches!(
-        name,
-        "authorization"
-            | "forwarded"
-            | "x-real-ip"
-            | "x-client-ip"
-            | "x-cluster-client-ip"
-            | "client-ip"
-            | "true-client-ip"
-            | "cf-connecting-ip"
-            | "fastly-client-ip"
-            | "x-host"
-            | "x-rewrite-url"
-            | "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-    ) || name.starts_with("x-forwarded")
-        || name.starts_with("x-original-")
-        || name.starts_with("x-hawkgate-")
 }

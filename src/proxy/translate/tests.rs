@@ -187,3 +187,51 @@ fn request_ids_are_taken_over_only_when_plain() {
     assert_eq!(id(&["a", "b"]), None);
     assert_eq!(id(&[]), None);
 }
+
+#[test]
+fn the_callers_own_copies_of_an_injected_header_go() {
+    let mut head = translated(
+        &[
+            ("X-Api-Token", "a"),
+            ("x-api-token", "b"),
+            ("X_Api_Token", "c"),
+            ("x-api_token", "d"),
+            ("X-Api-Tokens", "stays"),
+        ],
+        None,
+    );
+    reserve(&mut head, &HeaderName::from_static("x-api-token"));
+    let left: Vec<_> = names(&head.headers)
+        .into_iter()
+        .filter(|name| !OURS.contains(name))
+        .collect();
+    assert_eq!(left, ["x-api-tokens"]);
+}
+
+#[test]
+fn an_echo_of_the_token_goes_and_framing_stays() {
+    let token = SecretString::from("11");
+    let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
+    for (name, value) in [
+        ("X-Echo", "Bearer 11"),
+        ("Location", "https://x.example/?t=11"),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "t=11"),
+        ("Content-Length", "11"),
+        ("X-Plain", "1 1"),
+    ] {
+        head.append_header(name, value).unwrap();
+    }
+    scrub(&mut head, &token).unwrap();
+    assert_eq!(
+        names(&head.headers),
+        ["content-length", "set-cookie", "x-plain"]
+    );
+    let cookies: Vec<_> = head.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1"]);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("211"));
+    trailers.insert("x-other", HeaderValue::from_static("1"));
+    scrub_trailers(&mut trailers, &token);
+    assert_eq!(names(&trailers), ["x-other"]);
+}

@@ -209,7 +209,7 @@ fn is(error: &FetchError) -> Is {
         }
         FetchError::BadAnswer(_) => Is::BadAnswer,
         FetchError::TooLarge(_) => Is::TooLarge,
-        FetchError::NotEntitled(_) => panic!("{error}"),
+        FetchError::NotEntitled(_) | FetchError::SignIn { .. } => panic!("{error}"),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::clock::{Clock as _, ManualClock};
+use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::config::{Algorithm, Profile};
 use crate::token::testing::{
     AUDIENCE, ED25519, NOW, OTHER_RSA, P256, P384, RSA, ScriptedKeys, TestKey, clock, configured,
@@ -271,16 +271,20 @@ async fn unchanged_keys_flush_nothing() {
 #[tokio::test]
 async fn a_verification_that_the_flush_overtakes_is_not_remembered() {
     let world = World::new();
-    let oidc = world.issuers[0].as_oidc().unwrap();
+    let main = world.issuers[0].as_signed().unwrap();
     let token = RSA.token(&at_jwt(), &claims());
     let verified = world.verified(&token).await;
-    let old = oidc.keys.epoch_in_force(world.clock.steady()).unwrap();
+    let old = main.proof.epoch(world.clock.steady()).unwrap();
     world.keys.publish(&[P256.jwk()]);
     world.clock.advance(Duration::from_mins(8));
     world.issuers[0].warm_up().await;
     // What was begun with the old keys ends now.
-    oidc.remember(&verified, old, None);
-    assert!(oidc.recall(verified.digest()).is_none());
+    let window = Window {
+        from: None,
+        until: verified.expires_at(),
+    };
+    main.memory.remember(&verified, old, window);
+    assert!(main.recall(verified.digest()).is_none());
     assert_eq!(world.error(&token).await, TokenError::UnknownKey);
 }
 
@@ -414,13 +418,12 @@ async fn a_named_issuers_bad_token_is_never_delegated() {
 #[tokio::test]
 async fn the_cache_is_bounded() {
     let world = World::new();
-    let oidc = world.issuers[0].as_oidc().unwrap();
+    let main = world.issuers[0].as_signed().unwrap();
     for n in 0..300 {
         let token = ED25519.token(&at_jwt(), &claims_with(&json!({"jti": n})));
         assert_eq!(world.how(&token).await, "ok");
     }
-    oidc.verified.run_pending_tasks();
-    assert_eq!(oidc.verified.entry_count(), 100);
+    assert_eq!(main.memory.entries(), 100);
 }
 
 #[test]

@@ -78,6 +78,12 @@ impl Peer {
         value.unwrap_or_else(|| panic!("no fact {name} in {}", self.facts))
     }
 
+    /// A part of a fact: `("client", "secret")`.
+    pub(crate) fn part(&self, name: &str, part: &str) -> &str {
+        let value = self.facts[name][part].as_str();
+        value.unwrap_or_else(|| panic!("no fact {name}.{part} in {}", self.facts))
+    }
+
     /// The port that it serves at.
     pub(crate) fn port(&self) -> u16 {
         self.number("port")
@@ -105,7 +111,8 @@ impl Peer {
         let address = SocketAddr::from(([127, 0, 0, 1], self.number("control")));
         let mut client = Client::connect(&Address::Tcp(address)).await;
         let request = Request::post(&format!("/{command}"), arguments.to_string());
-        let response = client.request(&request).await.unwrap();
+        let response = client.request(&request).await;
+        let response = response.unwrap_or_else(|e| panic!("{command}: {e}\n{}", self.stderr()));
         assert_eq!(response.status, 200, "{command}: {}", response.text());
         response.json()
     }
@@ -169,6 +176,27 @@ impl OidcProvider {
     /// before it, discovery too.
     pub(crate) async fn mode(&self, mode: &str) {
         self.0.control("mode", json!({ "mode": mode })).await;
+    }
+
+    /// Its token endpoint.
+    pub(crate) fn token_url(&self) -> String {
+        format!("{}/token", self.issuer().trim_end_matches('/'))
+    }
+
+    /// Its introspection endpoint.
+    pub(crate) fn introspection_url(&self) -> String {
+        format!("{}/introspection", self.token_url())
+    }
+
+    /// Opaque tokens that it gave out so far are no good any more.
+    pub(crate) async fn revoke(&self) {
+        self.0.control("revoke", json!({})).await;
+    }
+
+    /// How often an endpoint was asked: token, introspection.
+    pub(crate) async fn asked(&self, endpoint: &str) -> u64 {
+        let counts = self.0.control("counts", json!({})).await;
+        counts[endpoint].as_u64().unwrap_or(0)
     }
 
     /// How often its key set was asked for.

@@ -117,7 +117,7 @@ impl Desk {
         match error {
             // Whoever is refused a new one shall not go on with the old one: the token was
             // revoked, or the user is gone.
-            FetchError::Refused(_) | FetchError::NotEntitled(_) => {
+            FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. } => {
                 self.current.invalidate(&identity);
             }
             _ => self.put_off(identity, setback.until),

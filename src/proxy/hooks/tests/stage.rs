@@ -126,6 +126,7 @@ impl Stage {
             ))]),
             login: None,
             clock: clock.clone(),
+            rule_headers: vec![],
         });
         let limits = options.limits.clone();
         let budget = Budget::new(limits.replay_memory);
@@ -245,6 +246,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        rules: None,
         compat: Compat::default(),
     }
 }

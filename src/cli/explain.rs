@@ -1,0 +1,169 @@
+//! `hawkgate explain`
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use http::Method;
+use url::Url;
+
+use hawkgate::clock::SystemClock;
+use hawkgate::config;
+use hawkgate::explain::{self, Explanation, Question};
+
+use super::{Explain, ExplainFormat, process};
+
+/// Most of a token's file that is read, in bytes: more than any token may have.
+const MAX_TOKEN_FILE: u64 = 64 * 1024;
+
+/// A question that cannot be asked: wrong usage.
+struct Usage(String);
+
+pub(super) fn main(args: &Explain) -> ExitCode {
+    let question = match question(args) {
+        Ok(question) => question,
+        Err(Usage(problem)) => return ended(2, &problem),
+    };
+    match explained(args, &question) {
+        Ok(explanation) => {
+            // Nobody to tell if stdout is closed; the exit code says it all the same.
+            let _ = io::stdout().write_all(rendered(args.format, &explanation).as_bytes());
+            ExitCode::from(u8::from(!explanation.passes()))
+        }
+        Err(error) => ended(1, &error.to_string()),
+    }
+}
+
+fn ended(code: u8, problem: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hawkgate explain: {problem}");
+    ExitCode::from(code)
+}
+
+fn explained(
+    args: &Explain,
+    question: &Question,
+) -> Result<Explanation, Box<dyn std::error::Error>> {
+    process::install_crypto();
+    let path = &args.config.path;
+    let (config, _) = if question.exchange {
+        config::check(path)?
+    } else {
+        config::check_without_secrets(path)?
+    };
+    let clock = SystemClock::shared();
+    let runtime = process::runtime()?;
+    let explanation = runtime.block_on(explain::explain(&config, question, &clock));
+    runtime.shutdown_background();
+    Ok(explanation?)
+}
+
+fn rendered(format: ExplainFormat, explanation: &Explanation) -> String {
+    match format {
+        ExplainFormat::Text => explanation.to_string(),
+        ExplainFormat::Json => {
+            let json = serde_json::to_string_pretty(explanation).unwrap_or_default();
+            format!("{json}\n")
+        }
+    }
+}
+
+fn question(args: &Explain) -> Result<Question, Usage> {
+    let method = Method::from_bytes(args.method.as_bytes())
+        .map_err(|_| Usage("--method is no HTTP method".into()))?;
+    let (host, target) = place(&args.url)?;
+    let token = match &args.token_file {
+        Some(path) => Some(token(path)?),
+        None => None,
+    };
+    Ok(Question {
+        method,
+        host,
+        target,
+        token,
+        user_agent: args.user_agent.clone(),
+        client: Some(args.client),
+        offline: args.offline,
+        exchange: args.exchange,
+    })
+}
+
+/// Host and target of a URL, or of a path alone; the target byte for byte as given.
+fn place(written: &str) -> Result<(String, String), Usage> {
+    if written.starts_with('/') {
+        return Ok(("localhost".into(), written.into()));
+    }
+    let wrong = || Usage("--url is no http or https URL, and no path that begins with /".into());
+    let parsed = Url::parse(written).map_err(|_| wrong())?;
+    let (scheme, rest) = written.split_once("://").ok_or_else(wrong)?;
+    if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str())
+        || parsed.host_str().is_none()
+        || !parsed.username().is_empty()
+        || parsed.password().is_some()
+    {
+        return Err(wrong());
+    }
+    // Not the parser's own path: it repairs what a caller would send as it is.
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, target) = rest.split_at(end);
+    let target = target.split('#').next().unwrap_or_default();
+    let target = if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        format!("/{target}")
+    };
+    Ok((host.to_owned(), target))
+}
+
+/// The token in a file, or on standard input for `-`: alone, or after `Bearer`.
+fn token(path: &Path) -> Result<String, Usage> {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(MAX_TOKEN_FILE).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
+    };
+    // What was read may hold the token: it is not repeated.
+    read.map_err(|error| Usage(format!("--token-file cannot be read: {}", error.kind())))?;
+    let text = text.trim();
+    let bare = match text.get(..7) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => text[7..].trim_start(),
+        _ => text,
+    };
+    if bare.is_empty() {
+        return Err(Usage("--token-file is empty".into()));
+    }
+    Ok(bare.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart_without_being_repaired() {
+        for (url, host, target) in [
+            ("/api/x?y", "localhost", "/api/x?y"),
+            (
+                "https://Tc.Example.com:8443/a/../%7Eb//c?d#e",
+                "Tc.Example.com:8443",
+                "/a/../%7Eb//c?d",
+            ),
+            ("http://[::1]:80", "[::1]:80", "/"),
+            ("https://a?b", "a", "/?b"),
+        ] {
+            let (h, t) = place(url).unwrap_or_else(|Usage(e)| panic!("{url}: {e}"));
+            assert_eq!((h.as_str(), t.as_str()), (host, target), "{url}");
+        }
+        for url in [
+            "",
+            "api/x",
+            "ftp://a/b",
+            "https://",
+            "https://u:p@a/b",
+            "mailto:a@b",
+        ] {
+            assert!(place(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The keys of sources that speak Auth0's own protocols (seeds 001 and 003).
+
+use url::Url;
+
+use super::location::{require_bare, require_private};
+use super::oauth_client::ClientKeys;
+use super::oauth_source::{check_endpoint, check_scopes};
+use super::reader::{Field, Reader, Section, Table, section};
+use super::resolved::{self, ClientProof, OauthClient, PasswordGrant, SourceKind};
+use super::value::{Choice, List};
+use crate::secret::SecretRef;
+
+section! {
+    /// Kind `auth0-identity`: the access token that an identity provider behind Auth0 has for this user. Its
+    /// route's issuers are the tenant itself.
+    pub(super) struct Auth0Identity {
+        /// The tenant: "https://example.auth0.com", without path.
+        tenant: Url = [required],
+        /// hawkgate's client there. With `via = "identities"` it needs the scopes read:users and
+        /// read:user_idp_tokens of the Management API.
+        client_id: String = [required],
+        /// Its secret, sent as `client_secret_post`.
+        client_secret: SecretRef = [required],
+        /// Which identity of the user, by its `provider`; for `via = "identities"`, where it is required.
+        provider: String = [optional],
+        /// Which identity of the user, by its connection.
+        connection: String = [required],
+        /// `identities`: out of the user's profile in the Management API; `vault`: by an exchange of the
+        /// caller's token with Token Vault.
+        via: Via = [default "'identities'"],
+        /// The tenant's custom domain, where the issuers' url names that: "https://login.example.com".
+        custom_domain: Url = [optional],
+    }
+}
+
+section! {
+    /// Kind `password`: a token had with the caller's own username and password (HTTP Basic). Discouraged:
+    /// RFC 9700 §2.4. Only while every listener is loopback or a Unix socket.
+    pub(super) struct Password {
+        /// The token endpoint.
+        token_url: Url = [required],
+        /// The user directory that the password is looked up in (Auth0's password-realm grant); the
+        /// tenant's default directory when left out.
+        realm: String = [optional],
+        /// Which API the token is for.
+        audience: String = [optional],
+        /// What to ask for; never empty, because then everything would be granted. With offline_access
+        /// a refresh token stands in for the password for up to an hour.
+        scopes: List<String> = [default "['openid']"],
+        /// Where Auth0's MFA API begins; `/mfa/` beside the token endpoint when left out.
+        mfa_url: Url = [optional],
+        /// Tells the provider the address that connected, as auth0-forwarded-for.
+        forward_client_ip: bool = [default "false"],
+    }
+}
+
+/// `via`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    Identities,
+    Vault,
+}
+
+impl Choice for Via {
+    const NAMES: &'static [&'static str] = &["identities", "vault"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "identities" => Some(Self::Identities),
+            "vault" => Some(Self::Vault),
+            _ => None,
+        }
+    }
+}
+
+impl Auth0Identity {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
+        for url in [&self.tenant, &self.custom_domain] {
+            check_endpoint(reader, url);
+            if let Some(location) = &url.value {
+                require_bare(reader, &url.at, location, "a tenant is a whole host");
+            }
+        }
+        let via = self.via(reader);
+        Some(SourceKind::Auth0Identity(Box::new(
+            resolved::Auth0Identity {
+                tenant: self.tenant.value?,
+                client: OauthClient {
+                    id: self.client_id.value?,
+                    proof: ClientProof::SecretPost(self.client_secret.value?),
+                },
+                connection: self.connection.value?,
+                via: via?,
+                custom_domain: self.custom_domain.optional()?,
+            },
+        )))
+    }
+
+    fn via(&self, reader: &mut Reader<'_>) -> Option<resolved::Via> {
+        match (self.via.value?, &self.provider.value) {
+            (Via::Vault, None) => Some(resolved::Via::Vault),
+            (Via::Vault, Some(_)) => {
+                let problem =
+                    "has no effect: Token Vault knows an identity by its connection alone";
+                reader.warn(&self.provider.at, problem, "remove it");
+                Some(resolved::Via::Vault)
+            }
+            (Via::Identities, Some(provider)) => Some(resolved::Via::Identities {
+                provider: provider.clone(),
+            }),
+            (Via::Identities, None) => {
+                if self.provider.is_absent() {
+                    let problem = "missing: an identity is chosen by its provider and connection";
+                    let remedy = "add provider = \"…\", as the user's identities name it";
+                    reader.error(&self.provider.at, problem, remedy);
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Password {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<SourceKind> {
+        let client = ClientKeys::read(reader, table).resolve(reader, self.token_url.value.as_ref());
+        check_endpoint(reader, &self.token_url);
+        check_scopes(reader, &self.scopes);
+        if self.scopes.value.as_ref().is_some_and(List::is_empty) {
+            let problem = "is empty: without a scope everything would be granted";
+            reader.error(
+                &self.scopes.at,
+                problem,
+                "name what the token is for, or leave it out for [\"openid\"]",
+            );
+        }
+        let mfa_url = check_mfa_url(reader, self.mfa_url, self.token_url.value.as_ref());
+        Some(SourceKind::Password(Box::new(PasswordGrant {
+            token_url: self.token_url.value?,
+            client: client?,
+            realm: self.realm.optional()?,
+            audience: self.audience.optional()?,
+            scopes: self.scopes.value?.into_values(),
+            mfa_url: mfa_url?,
+            forward_client_ip: self.forward_client_ip.value?,
+        })))
+    }
+}
+
+/// With a slash at its end, and by default beside the token endpoint.
+fn check_mfa_url(
+    reader: &mut Reader<'_>,
+    field: Field<Url>,
+    token_url: Option<&Url>,
+) -> Option<Url> {
+    const IN_CLEAR: &str = "codes of second factors would go there in clear";
+    let at = field.at.clone();
+    let Some(mut url) = field.optional()? else {
+        let mut url = token_url?.clone();
+        url.set_query(None);
+        url.set_path("/mfa/");
+        return Some(url);
+    };
+    require_private(reader, &at, &url, IN_CLEAR);
+    if url.query().is_some() {
+        reader.error(
+            &at,
+            "has a query",
+            "write it like \"https://example.auth0.com/mfa/\"",
+        );
+        return None;
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Some(url)
+}

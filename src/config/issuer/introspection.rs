@@ -1,0 +1,90 @@
+//! Issuers of kind `introspection`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::{check_audiences, check_subjects, refuse_empty};
+use crate::config::finding::quoted;
+use crate::config::oauth_client::ClientKeys;
+use crate::config::oauth_source::check_endpoint;
+use crate::config::reader::{Reader, Section, Table, section};
+use crate::config::resolved::IntrospectionIssuer;
+use crate::config::units::show_duration;
+use crate::config::value::List;
+use crate::token::BearerToken;
+
+section! {
+    /// Kind `introspection`: asks the issuer about each token (RFC 7662), as hawkgate's own client there.
+    pub(in crate::config) struct IntrospectionKeys {
+        /// The exact `iss` of its tokens, byte by byte, where an answer has one.
+        url: String = [required],
+        /// The introspection endpoint.
+        introspection_url: Url = [required],
+        /// PEM file with the only CAs trusted for the endpoint; the platform's when left out.
+        ca: PathBuf = [optional],
+        /// What its tokens begin with ("gho_"); needed where a route names several issuers of opaque tokens.
+        token_prefix: String = [optional],
+        /// Accepted `aud`; a token must have one of them.
+        audiences: List<String> = [required],
+        /// Tolerated difference between its clock and ours; at most 5m.
+        leeway: Duration = [default "'30s'"],
+        /// Accepted `client_id`; any when left out.
+        clients: List<String> = [optional],
+        /// Accepted `sub`, with `*` for anything at any place; any when left out.
+        subjects: List<String> = [optional],
+        /// Longest that an answer is remembered, so that a revoked token works; at most 60s.
+        verified_max_age: Duration = [default "'60s'"],
+    }
+}
+
+/// The longest that what an issuer says of a token is remembered (identity.md §A).
+const LONGEST_ANSWER: Duration = Duration::from_mins(1);
+
+impl IntrospectionKeys {
+    pub(super) fn resolve(
+        self,
+        reader: &mut Reader<'_>,
+        table: &Table<'_>,
+    ) -> Option<IntrospectionIssuer> {
+        let endpoint = self.introspection_url.value.as_ref();
+        let client = ClientKeys::read(reader, table).resolve(reader, endpoint);
+        check_endpoint(reader, &self.introspection_url);
+        check_audiences(reader, &self.audiences);
+        check_subjects(reader, &self.url, None, &self.subjects);
+        refuse_empty(
+            reader,
+            &self.clients,
+            "name clients, or leave the key out to accept any",
+        );
+        let zero = Duration::ZERO;
+        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.within(&self.verified_max_age, zero, LONGEST_ANSWER, show_duration);
+        if let Some(ca) = &self.ca.value {
+            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+        }
+        if let Some(prefix) = &self.token_prefix.value
+            && BearerToken::new(prefix).is_err()
+        {
+            let problem = format!("{} has characters that no bearer token has", quoted(prefix));
+            reader.error(
+                &self.token_prefix.at,
+                problem,
+                "write the text that its tokens begin with",
+            );
+        }
+        Some(IntrospectionIssuer {
+            url: self.url.value?,
+            introspection_url: self.introspection_url.value?,
+            client: client?,
+            ca: self.ca.optional()?,
+            token_prefix: self.token_prefix.optional()?,
+            audiences: self.audiences.value?.into_values(),
+            leeway: self.leeway.value?,
+            clients: self.clients.optional()?.map(List::into_values),
+            subjects: self.subjects.optional()?.map(List::into_values),
+            verified_max_age: self.verified_max_age.value?,
+        })
+    }
+}

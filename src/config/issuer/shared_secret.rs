@@ -1,0 +1,146 @@
+//! Issuers of kind `shared-secret`.
+
+use std::time::Duration;
+
+use super::{check_audiences, check_subjects, refuse_empty};
+use crate::config::finding::quoted;
+use crate::config::reader::{Reader, section};
+use crate::config::resolved::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
+use crate::config::units::show_duration;
+use crate::config::value::{Choice, List};
+use crate::secret::SecretRef;
+use crate::token::decode_shared_secret;
+
+section! {
+    /// Kind `shared-secret`: whoever holds the secret can make tokens, so only for issuers with no other
+    /// way. It has no public keys: never both.
+    pub(in crate::config) struct SharedSecret {
+        /// The exact `iss` of its tokens, byte by byte.
+        url: String = [required],
+        /// The secret, at least as long as the longest hash among `algorithms` (32, 48, 64 bytes); read
+        /// again every 10s.
+        secret: SecretRef = [required],
+        /// `text`: the secret's own bytes. `base64`: what they decode to, in either alphabet.
+        secret_encoding: SecretEncoding = [default "'text'"],
+        /// Accepted `aud`; a token must have one of them.
+        audiences: List<String> = [required],
+        /// Accepted signature algorithms: HS256, HS384, HS512.
+        algorithms: List<HmacAlgorithm> = [default "['HS256']"],
+        /// As for kind `oidc`.
+        profile: Profile = [default "'rfc9068'"],
+        /// Tolerated difference between its clock and ours; at most 5m.
+        leeway: Duration = [default "'30s'"],
+        /// Accepted `client_id` or `azp`; any when left out.
+        clients: List<String> = [optional],
+        /// Accepted `sub`, with `*` for anything at any place; any when left out.
+        subjects: List<String> = [optional],
+        /// Longest that a verified token is remembered without being verified again; at most 24h.
+        verified_max_age: Duration = [default "'5m'"],
+    }
+}
+
+impl Choice for SecretEncoding {
+    const NAMES: &'static [&'static str] = &["text", "base64"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "base64" => Some(Self::Base64),
+            _ => None,
+        }
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        (name == "base64url").then(|| {
+            let problem = "\"base64url\" is not known here".to_owned();
+            (
+                problem,
+                "write \"base64\": either alphabet is read".to_owned(),
+            )
+        })
+    }
+}
+
+/// One of those that need a secret.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::config) struct HmacAlgorithm(Algorithm);
+
+impl Choice for HmacAlgorithm {
+    const NAMES: &'static [&'static str] = &[
+        Algorithm::HMAC[0].name(),
+        Algorithm::HMAC[1].name(),
+        Algorithm::HMAC[2].name(),
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        let found = Algorithm::HMAC.iter().find(|a| a.name() == name);
+        found.copied().map(Self)
+    }
+
+    fn refusal(name: &str) -> Option<(String, String)> {
+        let problem = if name.eq_ignore_ascii_case("none") {
+            "would accept unsigned tokens"
+        } else if Algorithm::named(name).is_some() {
+            "needs public keys, which never go together with a secret"
+        } else {
+            return None;
+        };
+        let remedy = "write \"HS256\", or make the issuer one of kind oidc".to_owned();
+        Some((format!("{} {problem}", quoted(name)), remedy))
+    }
+}
+
+impl SharedSecret {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<SharedSecretIssuer> {
+        check_audiences(reader, &self.audiences);
+        check_subjects(reader, &self.url, self.profile.value, &self.subjects);
+        refuse_empty(
+            reader,
+            &self.clients,
+            "name clients, or leave the key out to accept any",
+        );
+        refuse_empty(reader, &self.algorithms, "leave the key out for HS256");
+        let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
+        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.within(&self.verified_max_age, zero, day, show_duration);
+        self.check_secret(reader);
+        Some(SharedSecretIssuer {
+            url: self.url.value?,
+            secret: self.secret.value?,
+            encoding: self.secret_encoding.value?,
+            audiences: self.audiences.value?.into_values(),
+            algorithms: self
+                .algorithms
+                .value?
+                .into_values()
+                .iter()
+                .map(|a| a.0)
+                .collect(),
+            profile: self.profile.value?,
+            leeway: self.leeway.value?,
+            clients: self.clients.optional()?.map(List::into_values),
+            subjects: self.subjects.optional()?.map(List::into_values),
+            verified_max_age: self.verified_max_age.value?,
+        })
+    }
+
+    fn check_secret(&self, reader: &mut Reader<'_>) {
+        let (Some(place), Some(encoding), Some(list)) = (
+            &self.secret.value,
+            self.secret_encoding.value,
+            &self.algorithms.value,
+        ) else {
+            return;
+        };
+        if !reader.reads_files() {
+            return;
+        }
+        // Whether it can be read was checked with the key itself.
+        let Ok(secret) = place.read() else { return };
+        let algorithms: Vec<_> = list.items.iter().map(|item| item.value.0).collect();
+        if let Err(problem) = decode_shared_secret(secret.expose(), encoding, &algorithms) {
+            let remedy = "put a longer one there, such as `openssl rand -hex 64` writes";
+            reader.error(&self.secret.at, problem.to_string(), remedy);
+        }
+    }
+}

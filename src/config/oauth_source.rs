@@ -1,0 +1,159 @@
+//! The keys of sources that ask an OAuth2 token endpoint.
+
+use url::Url;
+
+use super::finding::quoted;
+use super::location::require_private;
+use super::oauth_client::ClientKeys;
+use super::reader::{Field, Reader, Section, Table, section};
+use super::resolved::{Inject, SourceKind};
+use super::value::{List, Nested};
+
+section! {
+    /// Kind `client-credentials`: a token of hawkgate's own OAuth2 client, the same for every caller.
+    pub(super) struct ClientCredentials {
+        /// The token endpoint.
+        token_url: Url = [required],
+        /// Whom the token is for, at servers that take `audience` (Auth0).
+        audience: String = [optional],
+        /// Whom the token is for by RFC 8707: an absolute URI.
+        resource: String = [optional],
+        /// What to ask for; the server's own choice when empty. Rules may narrow it.
+        scopes: List<String> = [default "[]"],
+        /// Auth0's organization.
+        organization: String = [optional],
+    }
+}
+
+section! {
+    /// Kind `token-exchange`: another token of the caller's own (RFC 8693).
+    pub(super) struct TokenExchange {
+        /// The token endpoint.
+        token_url: Url = [required],
+        /// Whom the new token is for: a name that the server knows.
+        audience: String = [optional],
+        /// Whom the new token is for by RFC 8707: an absolute URI.
+        resource: String = [optional],
+        /// What to ask for; the server's own choice when empty. Rules may narrow it.
+        scopes: List<String> = [default "[]"],
+        /// A URI; the server's own choice of access token when left out.
+        requested_token_type: String = [optional],
+        /// A URI: what callers' tokens are.
+        subject_token_type: String = [default "'urn:ietf:params:oauth:token-type:access_token'"],
+    }
+}
+
+section! {
+    /// Where a bearer credential goes upstream. The caller's own copies of that header are removed.
+    pub(super) struct InjectKeys {
+        /// The header's name.
+        header: String = [default "'Authorization'"],
+        /// How the token is written there; `Bearer {token}` in Authorization when left out, elsewhere `{token}`.
+        format: String = [optional],
+    }
+}
+
+const SECRETS_IN_CLEAR: &str = "tokens and hawkgate's own secret would go there in clear";
+
+impl ClientCredentials {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<SourceKind> {
+        let client = ClientKeys::read(reader, table).resolve(reader, self.token_url.value.as_ref());
+        check_endpoint(reader, &self.token_url);
+        check_uri(reader, &self.resource);
+        check_scopes(reader, &self.scopes);
+        Some(SourceKind::ClientCredentials {
+            token_url: self.token_url.value?,
+            client: client?,
+            audience: self.audience.optional()?,
+            resource: self.resource.optional()?,
+            scopes: self.scopes.value?.into_values(),
+            organization: self.organization.optional()?,
+        })
+    }
+}
+
+impl TokenExchange {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<SourceKind> {
+        let client = ClientKeys::read(reader, table).resolve(reader, self.token_url.value.as_ref());
+        check_endpoint(reader, &self.token_url);
+        for uri in [
+            &self.resource,
+            &self.requested_token_type,
+            &self.subject_token_type,
+        ] {
+            check_uri(reader, uri);
+        }
+        check_scopes(reader, &self.scopes);
+        Some(SourceKind::TokenExchange {
+            token_url: self.token_url.value?,
+            client: client?,
+            audience: self.audience.optional()?,
+            resource: self.resource.optional()?,
+            scopes: self.scopes.value?.into_values(),
+            requested_token_type: self.requested_token_type.optional()?,
+            subject_token_type: self.subject_token_type.value?,
+        })
+    }
+}
+
+/// Refuses plain http to other machines: secrets would go there in clear.
+pub(super) fn check_endpoint(reader: &mut Reader<'_>, url: &Field<Url>) {
+    if let Some(location) = &url.value {
+        require_private(reader, &url.at, location, SECRETS_IN_CLEAR);
+    }
+}
+
+/// An absolute URI without fragment (RFC 8707 §2, RFC 8693 §3).
+fn check_uri(reader: &mut Reader<'_>, field: &Field<String>) {
+    let Some(text) = &field.value else { return };
+    let absolute = Url::parse(text).is_ok_and(|uri| uri.fragment().is_none());
+    if !absolute {
+        let problem = format!("{} is no absolute URI without fragment", quoted(text));
+        let remedy = "write it with its scheme: \"https://…\" or \"urn:…\"";
+        reader.error(&field.at, problem, remedy);
+    }
+}
+
+/// One scope-token each (RFC 6749 §3.3).
+pub(super) fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
+    let fits = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    for scope in scopes.value.iter().flat_map(|list| &list.items) {
+        if !scope.value.bytes().all(fits) {
+            let problem = format!("{} is no OAuth2 scope", quoted(&scope.value));
+            let remedy = "write each as a string of its own, of visible ASCII without \" and \\";
+            reader.error(&scope.at, problem, remedy);
+        }
+    }
+}
+
+/// `inject`, for sources that give bearer tokens.
+#[allow(clippy::option_option)]
+pub(super) fn resolve_inject(
+    reader: &mut Reader<'_>,
+    field: Field<Nested<InjectKeys>>,
+) -> Option<Option<Inject>> {
+    let Some(Nested(keys)) = field.optional()? else {
+        return Some(None);
+    };
+    let header = keys.header.value?;
+    if let Err(problem) = Inject::header_named(&header) {
+        let remedy = "write another header, such as \"Authorization\" or \"X-Api-Token\"";
+        let problem = format!("{} {problem}", quoted(&header));
+        reader.error(&keys.header.at, problem, remedy);
+        return None;
+    }
+    let usual = if header.eq_ignore_ascii_case("authorization") {
+        "Bearer {token}"
+    } else {
+        "{token}"
+    };
+    let at = keys.format.at.clone();
+    let format = keys.format.optional()?;
+    let format = format.as_deref().unwrap_or(usual);
+    if let Err(problem) = Inject::check_format(format) {
+        let remedy = "write it like \"Bearer {token}\"";
+        reader.error(&at, problem.to_string(), remedy);
+        return None;
+    }
+    Inject::new(&header, format).ok().map(Some)
+}

@@ -1,0 +1,247 @@
+//! `hawkgate explain`: why a request would pass or not, step by step. Every decision is
+//! asked of what decides in the proxy, too; what is here only tells about it. Nothing that
+//! is told is a secret: of the token its header and a few claims, of credentials their name,
+//! scopes and end.
+
+mod report;
+mod route;
+mod rule;
+mod token;
+mod upstream;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::app::{self, StartError};
+use crate::clock::SharedClock;
+use crate::config::{Config, IssuerKind, KeyLocation};
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::route::{Route, host_name};
+use crate::gateway::{Admission, Gateway, Head, Refused};
+use crate::proxy::preview;
+use crate::token::{BearerToken, WorkloadTokenError};
+
+use report::Report;
+pub use report::{Explanation, Stage, Status, Step, Verdict};
+
+/// What is asked about.
+#[derive(Debug)]
+pub struct Question {
+    /// The method.
+    pub method: Method,
+    /// Host, with or without port.
+    pub host: String,
+    /// Path and query.
+    pub target: String,
+    /// `Authorization: Bearer …`, if one is sent; the text as it is in the file.
+    pub token: Option<String>,
+    /// `User-Agent`, if one is sent.
+    pub user_agent: Option<String>,
+    /// Where the request comes from; none on Unix sockets.
+    pub client: Option<IpAddr>,
+    /// Nobody may be asked: neither issuers nor exchanges.
+    pub offline: bool,
+    /// The credential is really asked for.
+    pub exchange: bool,
+}
+
+/// Tells about `question` under `config`. Needs a Tokio runtime.
+///
+/// # Errors
+/// When the configuration names something unusable; a refused request is no error.
+pub async fn explain(
+    config: &Config,
+    question: &Question,
+    clock: &SharedClock,
+) -> Result<Explanation, StartError> {
+    let gateway = app::assemble(config, clock)?;
+    let mut explainer = Explainer {
+        config,
+        question,
+        gateway: &gateway,
+        clock,
+        report: Report::default(),
+    };
+    let verdict = explainer.run().await;
+    Ok(explainer.report.finish(question, verdict))
+}
+
+struct Explainer<'a> {
+    config: &'a Config,
+    question: &'a Question,
+    gateway: &'a Gateway,
+    clock: &'a SharedClock,
+    report: Report,
+}
+
+impl Explainer<'_> {
+    async fn run(&mut self) -> Verdict {
+        let Question { method, target, .. } = self.question;
+        if let Err(refusal) = preview::check_target(method, target, &self.config.limits) {
+            self.report
+                .failed(Stage::Request, "well formed", cause(&refusal));
+            return Verdict::refused(&refusal);
+        }
+        self.report.ok(Stage::Request, "well formed");
+        let Some(route) = self.route() else {
+            let head = self.question.headers(None);
+            return match self.gateway.assess(self.question.head(&head)).await {
+                Ok(_) => Verdict::passes(),
+                Err(refused) => Verdict::refused(&refused.rejection),
+            };
+        };
+        let bearer = match self.bearer(&route).await {
+            Ok(bearer) => bearer,
+            Err(refusal) => return Verdict::refused(&refusal),
+        };
+        if self.question.offline && self.must_ask(&route) {
+            let why = "its issuers must be asked, and --offline forbids it";
+            self.report.note(Stage::Token, "verified", why);
+            token::tell_unverified(&mut self.report, self.config, &route, bearer.as_ref());
+            return Verdict::Unknown { why: why.into() };
+        }
+        let headers = self.question.headers(bearer.as_ref());
+        let caller = token::tell(
+            &mut self.report,
+            self.config,
+            &route,
+            bearer.as_ref(),
+            self.clock.now(),
+        )
+        .await;
+        if let Some(caller) = &caller {
+            token::tell_scopes(&mut self.report, &route, caller);
+            let host = host_name(&self.question.host);
+            let facts = self.question.head(&headers).facts(&host);
+            rule::tell(&mut self.report, &route, caller, facts);
+        }
+        self.decide(&headers).await
+    }
+
+    /// The decision itself, and what would follow from it.
+    async fn decide(&mut self, headers: &HeaderMap) -> Verdict {
+        let head = self.question.head(headers);
+        let decided: Result<Admission, Box<Refused>> = if self.question.exchange {
+            self.gateway.admit(head).await
+        } else {
+            self.gateway.assess(head).await
+        };
+        match decided {
+            Ok(admission) => {
+                let (gateway, question) = (self.gateway, self.question);
+                upstream::tell_source(&mut self.report, self.config, question, &admission);
+                upstream::tell(&mut self.report, gateway, question, &admission);
+                Verdict::passes()
+            }
+            Err(refused) => {
+                if refused.lookup.is_some() {
+                    let why = cause(&refused.rejection);
+                    self.report.failed(Stage::Source, "gives a credential", why);
+                }
+                Verdict::refused(&refused.rejection)
+            }
+        }
+    }
+
+    fn route(&mut self) -> Option<Arc<Route>> {
+        route::tell(&mut self.report, self.gateway, self.question)
+    }
+
+    /// The token that was given, or the workload's own where none was and the route has one.
+    async fn bearer(&mut self, route: &Route) -> Result<Option<BearerToken>, Rejection> {
+        if route.anonymous {
+            return Ok(None);
+        }
+        if let Some(text) = &self.question.token {
+            return match BearerToken::new(text) {
+                Ok(token) => Ok(Some(token)),
+                Err(error) => {
+                    self.report
+                        .failed(Stage::Token, "readable", error.to_string());
+                    Err(error.into())
+                }
+            };
+        }
+        let Some(workload) = route.workload_token.clone() else {
+            self.report
+                .failed(Stage::Token, "sent", "no token is given (--token-file)");
+            return Err(Reason::MissingToken.into());
+        };
+        let reader = Arc::clone(&workload);
+        let read = tokio::task::spawn_blocking(move || reader.refresh()).await;
+        let problem = match read {
+            Ok(Ok(())) => {
+                let why = format!("the one in {} stands in", workload.file().display());
+                self.report.note(Stage::Token, "sent", why);
+                return Ok(workload.current());
+            }
+            Ok(Err(error)) => WorkloadTokenError::to_string(&error),
+            Err(_) => "it cannot be read".to_owned(),
+        };
+        self.report.failed(Stage::Token, "workload token", problem);
+        Err(Reason::WorkloadTokenUnavailable.into())
+    }
+
+    /// Whether a token cannot be verified on this route without asking somebody.
+    fn must_ask(&self, route: &Route) -> bool {
+        let issuers = route.issuers.iter();
+        issuers
+            .filter_map(|issuer| {
+                self.config
+                    .issuers
+                    .iter()
+                    .find(|c| c.name == *issuer.name())
+            })
+            .any(|issuer| asks(&issuer.kind))
+    }
+}
+
+/// Whether verifying a token of such an issuer goes over the network.
+fn asks(kind: &IssuerKind) -> bool {
+    match kind {
+        IssuerKind::Oidc(oidc) => !matches!(oidc.keys, KeyLocation::File(_)),
+        IssuerKind::Introspection(_) => true,
+        IssuerKind::SharedSecret(_) | IssuerKind::Delegated => false,
+    }
+}
+
+fn cause(rejection: &Rejection) -> String {
+    let message = || rejection.reason.message().to_owned();
+    rejection.cause.clone().unwrap_or_else(message)
+}
+
+impl Question {
+    fn head<'h>(&'h self, headers: &'h HeaderMap) -> Head<'h> {
+        Head {
+            method: &self.method,
+            host: &self.host,
+            target: &self.target,
+            headers,
+            peer: self.client,
+        }
+    }
+
+    fn headers(&self, bearer: Option<&BearerToken>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mut add = |name, text: &str| {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        };
+        add(HOST, &self.host);
+        if let Some(agent) = &self.user_agent {
+            add(USER_AGENT, agent);
+        }
+        // A workload's token is not the caller's to send.
+        if let Some(bearer) = bearer.filter(|_| self.token.is_some()) {
+            add(AUTHORIZATION, &format!("Bearer {}", bearer.expose()));
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests;

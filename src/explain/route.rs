@@ -1,0 +1,81 @@
+//! Which route, and why not the others.
+
+use std::sync::Arc;
+
+use super::Question;
+use super::report::{Report, Stage, Status};
+use crate::gateway::Gateway;
+use crate::gateway::route::{Mismatch, NoRoute, Route, host_name};
+
+/// Tells about every route; gives the one that the gateway finds.
+pub(super) fn tell(report: &mut Report, gateway: &Gateway, asked: &Question) -> Option<Arc<Route>> {
+    let found = gateway
+        .routes
+        .find(&asked.host, &asked.target, &asked.method);
+    let (chosen, failure) = match found {
+        Ok(route) => (Some(Arc::clone(route)), None),
+        Err(NoRoute::Unmatched) => (None, Some("none takes this host, path and method")),
+        Err(NoRoute::Ambiguous) => (
+            None,
+            Some(
+                "with its escapes decoded the path would belong to another route, so it is refused",
+            ),
+        ),
+    };
+    if let Some(route) = &chosen {
+        report.step(
+            Stage::Route,
+            &*route.name,
+            Status::Ok,
+            Some(described(route)),
+        );
+    }
+    if let Some(failure) = failure {
+        report.failed(Stage::Route, "a route", failure);
+    }
+    let host = host_name(&asked.host);
+    let path = asked.target.split('?').next().unwrap_or_default();
+    let mut others: Vec<_> = gateway
+        .routes
+        .iter()
+        .filter(|route| !chosen.as_ref().is_some_and(|c| Arc::ptr_eq(c, route)))
+        .collect();
+    others.sort_by_key(|route| Arc::clone(&route.name));
+    for route in others {
+        let why = match route.mismatch(&host, path, &asked.method) {
+            Some(Mismatch::Host) => {
+                format!(
+                    "is for host {:?}",
+                    route.host.as_deref().unwrap_or_default()
+                )
+            }
+            Some(Mismatch::Path) => format!("is for paths below {:?}", route.path),
+            Some(Mismatch::Method) => format!("is for {} only", methods(route)),
+            None if chosen.is_none() => "takes the path as it is written".to_owned(),
+            None => "would take it too, but a named host, a longer path and named methods go first"
+                .to_owned(),
+        };
+        report.step(Stage::Route, &*route.name, Status::Skipped, Some(why));
+    }
+    chosen
+}
+
+fn described(route: &Route) -> String {
+    let host = match &route.host {
+        Some(host) => format!("host {host:?}"),
+        None => "any host".to_owned(),
+    };
+    let methods = match &route.methods {
+        Some(_) => methods(route),
+        None => "any method".to_owned(),
+    };
+    format!("takes {host}, paths below {:?}, {methods}", route.path)
+}
+
+fn methods(route: &Route) -> String {
+    let named = route.methods.iter().flatten();
+    named
+        .map(http::Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}

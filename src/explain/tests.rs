@@ -1,0 +1,359 @@
+//! Explanations of a configuration whose keys are in a file: nobody is asked.
+
+use std::path::Path;
+
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::Stage as Part;
+use super::token::Check;
+use super::{Explanation, Question, Status, Step, Verdict, explain};
+use crate::clock::{ManualClock, SharedClock, UnixMillis};
+use crate::config::{self, Config, ParseOptions};
+use crate::token::testing::{self, ED25519, b64, with};
+
+const ISSUER: &str = "https://idp.example.com/";
+
+const CONFIG: &str = r#"
+[[issuer]]
+name = "idp"
+url = "https://idp.example.com/"
+jwks_file = "jwks.json"
+audiences = ["hawkgate"]
+profile = "auth0"
+clients = ["spa"]
+subjects = ["dev|*"]
+[[issuer]]
+name = "far"
+url = "https://far.example.com/"
+audiences = ["hawkgate"]
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "issuing"
+access_token = { file = "access-token" }
+client_name = "sso/{sub}"
+scopes = ["a:*", "b"]
+[[route]]
+name = "tc"
+host = "tc.example.com"
+path = "/api/"
+methods = ["GET"]
+upstream = "https://tc.example.com"
+issuers = ["idp"]
+source = "mint"
+require_scopes = ["openid"]
+[[route]]
+name = "far"
+path = "/far/"
+upstream = "https://tc.example.com"
+issuers = ["far"]
+[[route]]
+name = "open"
+path = "/open/"
+upstream = "http://127.0.0.1:9"
+anonymous = true
+[[rule]]
+name = "no-secrets"
+effect = "deny"
+when = 'request.path.startsWith("/api/secrets/")'
+[[rule]]
+name = "broken"
+when = 'claims.absent == 1'
+[[rule]]
+name = "devs"
+when = '"dev" in claims.groups'
+scopes = ["a:x"]
+headers = { "x-sub" = "claims.sub" }
+routes = ["tc"]
+[[rule]]
+name = "rest"
+when = 'token.issuer == ""'
+"#;
+
+struct Stage {
+    dir: TempDir,
+    config: Config,
+    clock: SharedClock,
+}
+
+impl Stage {
+    fn set() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("jwks.json"),
+            testing::jwks(&[ED25519.jwk()]),
+        )
+        .unwrap();
+        std::fs::write(dir.path().join("access-token"), "an-access-token-of-nobody").unwrap();
+        let config = parsed(dir.path());
+        let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(testing::NOW));
+        Self { dir, config, clock }
+    }
+
+    async fn explain(&self, question: &Question) -> Explanation {
+        explain(&self.config, question, &self.clock).await.unwrap()
+    }
+}
+
+fn parsed(base_dir: &Path) -> Config {
+    let options = ParseOptions {
+        read_secrets: false,
+        base_dir: base_dir.to_owned(),
+    };
+    config::parse(CONFIG, "t.toml", &options).unwrap().0
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "aud": "hawkgate", "sub": "dev|1", "azp": "spa", "scope": "openid",
+        "exp": testing::NOW + 60, "iat": testing::NOW - 60, "groups": ["dev"],
+    })
+}
+
+fn question(target: &str, token: Option<String>) -> Question {
+    Question {
+        method: Method::GET,
+        host: "tc.example.com".into(),
+        target: target.into(),
+        token,
+        user_agent: None,
+        client: Some([127, 0, 0, 1].into()),
+        offline: false,
+        exchange: false,
+    }
+}
+
+fn good() -> String {
+    ED25519.token(&json!({"typ": "JWT"}), &claims())
+}
+
+fn failed(explanation: &Explanation) -> Vec<(Part, &str)> {
+    let failed = |step: &&Step| step.status == Status::Failed;
+    let steps = explanation.steps.iter().filter(failed);
+    steps.map(|step| (step.stage, step.what.as_str())).collect()
+}
+
+/// How to break a token so that this check fails.
+fn broken(check: Check) -> (Value, Value) {
+    let header = |changes: Value| (changes, json!({}));
+    let claim = |changes: Value| (json!({}), changes);
+    match check {
+        Check::Form | Check::Signature => header(json!({})),
+        Check::Issuer => claim(json!({"iss": "https://other.example.com/"})),
+        Check::CriticalHeaders => header(json!({"crit": ["x"]})),
+        Check::Algorithm => header(json!({"alg": "HS256"})),
+        Check::Type => header(json!({"typ": "other"})),
+        Check::Key => header(json!({"kid": "unknown"})),
+        Check::Time => claim(json!({"exp": testing::NOW - 3600})),
+        Check::OneClient => claim(json!({"client_id": "one", "azp": "two"})),
+        Check::Audience => claim(json!({"aud": "other"})),
+        Check::NoIdToken => claim(json!({"nonce": "n"})),
+        Check::Subject => claim(json!({"sub": "somebody"})),
+        Check::Client => claim(json!({"azp": "other"})),
+        Check::Unbound => claim(json!({"cnf": {"jkt": "x"}})),
+        Check::Scopes => claim(json!({"scope": 5})),
+    }
+}
+
+fn broken_token(checks: &[Check]) -> String {
+    let (mut header, mut changed) = (json!({"typ": "JWT"}), claims());
+    for check in checks.iter().rev() {
+        let (h, c) = broken(*check);
+        header = with(&header, &h);
+        changed = with(&changed, &c);
+    }
+    let mut token = ED25519.token(&header, &changed);
+    if checks.contains(&Check::Signature) {
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        token = format!("{signed}.{}", b64([7; 64]));
+    }
+    if checks.contains(&Check::Form) {
+        token.push_str(".x");
+    }
+    token
+}
+
+/// Proves the order of [`Check::ALL`]: of two faults the earlier one is found.
+#[tokio::test]
+async fn of_two_faults_the_earlier_check_finds_its_own() {
+    let stage = Stage::set();
+    for (at, first) in Check::ALL.into_iter().enumerate() {
+        for second in &Check::ALL[at..] {
+            let token = broken_token(&[first, *second]);
+            let explanation = stage.explain(&question("/api/x", Some(token))).await;
+            let found = failed(&explanation);
+            let name = format!("{first:?} and {second:?}: {explanation}");
+            assert_eq!(found.len(), 1, "{name}");
+            let all: Vec<_> = explanation
+                .steps
+                .iter()
+                .filter(|s| s.stage == Part::Token)
+                .collect();
+            assert_eq!(all.len(), Check::ALL.len(), "{name}");
+            assert_eq!(all[at].status, Status::Failed, "{name}");
+            assert!(all[..at].iter().all(|s| s.status == Status::Ok), "{name}");
+            assert!(
+                all[at + 1..].iter().all(|s| s.status == Status::Skipped),
+                "{name}"
+            );
+            assert!(!explanation.passes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_passes_is_told_from_end_to_end() {
+    let stage = Stage::set();
+    let explanation = stage.explain(&question("/api/x?a=1", Some(good()))).await;
+    assert!(explanation.passes(), "{explanation}");
+    assert!(failed(&explanation).is_empty(), "{explanation}");
+    let text = explanation.to_string();
+    for expected in [
+        "GET tc.example.com/api/x\n",
+        "  ok      tc: takes host \"tc.example.com\", paths below \"/api/\", GET\n",
+        "  -       open: is for paths below \"/open/\"\n",
+        "  ok      meant for us (aud)\n            expected one of [\"hawkgate\"]\n            found    \"hawkgate\"\n",
+        "found    exp 2027-01-15T08:01:00.000Z (in 60 s), iat 2027-01-15T07:59:00.000Z (60 s ago)\n",
+        "  ok      verified by issuer idp\n",
+        "  ok      the scopes that the route requires\n            expected openid\n",
+        "  -       no-secrets: does not match\n",
+        "  -       broken: fails, so it does not match: there is no \"absent\"\n",
+        "  ok      devs: matches: allowed, with x-sub\n",
+        "  -       rest: not asked any more\n",
+        "          scopes: at most [\"a:x\"]\n",
+        "          mint: Kind `taskcluster-mint`: ",
+        "          credential: would be made here, without asking anybody (--exchange makes one)\n",
+        "          address: https://tc.example.com\n",
+        "          host: tc.example.com\n",
+        "          x-sub: dev|1\n",
+        "          the credential's own header: [redacted]\n",
+        "\nIt would pass.\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_those_of_the_proxy() {
+    let stage = Stage::set();
+    let nobody = ED25519.token(
+        &json!({"typ": "JWT"}),
+        &with(&claims(), &json!({"groups": []})),
+    );
+    let scopeless = ED25519.token(
+        &json!({"typ": "JWT"}),
+        &with(&claims(), &json!({"scope": ""})),
+    );
+    let expired = broken_token(&[Check::Time]);
+    for (target, token, reason, step) in [
+        ("/nowhere", Some(good()), "no_route", "a route"),
+        (
+            "/open/%2e%2e/api/x",
+            Some(good()),
+            "bad_request",
+            "well formed",
+        ),
+        ("/%61pi/x", Some(good()), "bad_request", "a route"),
+        ("/api/x", None, "missing_token", "sent"),
+        (
+            "/api/x",
+            Some("two words".into()),
+            "invalid_authorization",
+            "readable",
+        ),
+        (
+            "/api/x",
+            Some("opaque".into()),
+            "token_malformed",
+            "a well-formed JWT",
+        ),
+        (
+            "/api/x",
+            Some(expired),
+            "token_expired",
+            "valid now (exp, nbf, iat)",
+        ),
+        (
+            "/api/x",
+            Some(scopeless),
+            "insufficient_scope",
+            "the scopes that the route requires",
+        ),
+        ("/api/x", Some(nobody), "rule_denied", "decision"),
+        ("/api/secrets/x", Some(good()), "rule_denied", "no-secrets"),
+    ] {
+        let explanation = stage.explain(&question(target, token)).await;
+        let json = serde_json::to_value(&explanation).unwrap();
+        assert_eq!(json["result"], "refused", "{target}: {explanation}");
+        assert_eq!(json["reason"], reason, "{explanation}");
+        let steps = failed(&explanation);
+        assert!(
+            steps.iter().any(|(_, what)| *what == step),
+            "{step}: {explanation}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn offline_nobody_is_asked_and_it_is_said() {
+    let stage = Stage::set();
+    let token = ED25519.token(
+        &json!({"typ": "at+jwt"}),
+        &with(&claims(), &json!({"iss": "https://far.example.com/"})),
+    );
+    let mut asked = question("/far/x", Some(token));
+    asked.offline = true;
+    let explanation = stage.explain(&asked).await;
+    assert!(!explanation.passes());
+    assert!(
+        matches!(explanation.verdict, Verdict::Unknown { .. }),
+        "{explanation}"
+    );
+    let text = explanation.to_string();
+    assert!(
+        text.contains("found    \"https://far.example.com/\""),
+        "{text}"
+    );
+    assert!(!text.contains("  ok      the signature"), "{text}");
+    // Keys in a file are no reason to ask anybody.
+    let mut asked = question("/api/x", Some(good()));
+    asked.offline = true;
+    assert!(stage.explain(&asked).await.passes());
+}
+
+#[tokio::test]
+async fn an_anonymous_route_needs_no_token_and_is_judged_all_the_same() {
+    let stage = Stage::set();
+    let explanation = stage.explain(&question("/open/x", None)).await;
+    let text = explanation.to_string();
+    assert!(explanation.passes(), "{text}");
+    assert!(text.contains("rest: matches: allowed"), "{text}");
+    assert!(text.contains("forwarded without credentials"), "{text}");
+}
+
+#[tokio::test]
+async fn an_exchange_is_only_made_on_demand_and_shows_no_secret() {
+    let stage = Stage::set();
+    let mut asked = question("/api/x", Some(good()));
+    asked.exchange = true;
+    let explanation = stage.explain(&asked).await;
+    let text = explanation.to_string();
+    assert!(
+        text.contains("clientId: sso/dev!7C1\n") || text.contains("clientId: sso/dev|1\n"),
+        "{text}"
+    );
+    assert!(text.contains("scopes: [\"a:x\"]\n"), "{text}");
+    assert!(text.contains("used until: 2027-01-15T08:"), "{text}");
+    std::fs::remove_file(stage.dir.path().join("access-token")).unwrap();
+    let explanation = stage.explain(&asked).await;
+    let steps = failed(&explanation);
+    assert_eq!(
+        steps,
+        [(Part::Source, "gives a credential")],
+        "{explanation}"
+    );
+    asked.exchange = false;
+    assert!(stage.explain(&asked).await.passes());
+}

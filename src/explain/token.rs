@@ -1,0 +1,392 @@
+//! Each check of a token, with what was wanted and what was there (identity.md §A).
+//!
+//! Verification stops at the first rule that a token breaks and says which. From that, and
+//! from the order in which rules are checked, follows what every other step came to; a test
+//! breaks tokens in two ways at once to prove that this order is the right one.
+
+use serde_json::{Map, Value};
+
+use super::report::{Report, Stage, Status, Step};
+use crate::clock::UnixMillis;
+use crate::config::{Config, IssuerKind, KeyLocation, OidcIssuer, Profile};
+use crate::gateway::route::Route;
+use crate::token::{self, BearerToken, Caller, Inspected, TokenError, inspect};
+
+/// The checks of a signed token, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Check {
+    Form,
+    Issuer,
+    CriticalHeaders,
+    Algorithm,
+    Type,
+    Key,
+    Signature,
+    Time,
+    OneClient,
+    Audience,
+    NoIdToken,
+    Subject,
+    Client,
+    Unbound,
+    Scopes,
+}
+
+impl Check {
+    pub(super) const ALL: [Self; 15] = [
+        Self::Form,
+        Self::Issuer,
+        Self::CriticalHeaders,
+        Self::Algorithm,
+        Self::Type,
+        Self::Key,
+        Self::Signature,
+        Self::Time,
+        Self::OneClient,
+        Self::Audience,
+        Self::NoIdToken,
+        Self::Subject,
+        Self::Client,
+        Self::Unbound,
+        Self::Scopes,
+    ];
+
+    /// In words.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Form => "a well-formed JWT",
+            Self::Issuer => "from an issuer of this route (iss)",
+            Self::CriticalHeaders => "no critical header extensions (crit)",
+            Self::Algorithm => "an accepted algorithm (alg)",
+            Self::Type => "an access token by its type (typ)",
+            Self::Key => "signed with a key of the issuer (kid)",
+            Self::Signature => "the signature is right",
+            Self::Time => "valid now (exp, nbf, iat)",
+            Self::OneClient => "one client (client_id, azp)",
+            Self::Audience => "meant for us (aud)",
+            Self::NoIdToken => "no ID token",
+            Self::Subject => "a subject that is let in (sub)",
+            Self::Client => "a client that is let in",
+            Self::Unbound => "not bound to a key (cnf)",
+            Self::Scopes => "readable scopes (scope, permissions)",
+        }
+    }
+
+    /// The check that this error comes of, if it is one of a signed token.
+    pub(super) fn of(error: &TokenError) -> Option<Self> {
+        use TokenError as E;
+        Some(match error {
+            E::TooLarge | E::Malformed | E::Encrypted | E::DuplicateMember => Self::Form,
+            E::UnknownIssuer => Self::Issuer,
+            E::CriticalHeader => Self::CriticalHeaders,
+            E::UnacceptableAlgorithm => Self::Algorithm,
+            E::WrongType => Self::Type,
+            E::KeyIdMissing | E::UnknownKey | E::UnsuitableKey | E::KeysUnavailable { .. } => {
+                Self::Key
+            }
+            E::BadSignature => Self::Signature,
+            E::Expired | E::NotYetValid | E::IssuedInFuture => Self::Time,
+            E::ClientMismatch => Self::OneClient,
+            E::WrongAudience => Self::Audience,
+            E::IdToken => Self::NoIdToken,
+            E::SubjectNotAllowed => Self::Subject,
+            E::ClientNotAllowed => Self::Client,
+            E::Bound => Self::Unbound,
+            E::InvalidClaim { name } => match *name {
+                "iss" => Self::Issuer,
+                "exp" | "nbf" | "iat" => Self::Time,
+                "client_id" | "azp" => Self::OneClient,
+                "aud" => Self::Audience,
+                "sub" => Self::Subject,
+                _ => Self::Scopes,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// Has the token verified as the proxy would and tells how each check ended.
+pub(super) async fn tell(
+    report: &mut Report,
+    config: &Config,
+    route: &Route,
+    bearer: Option<&BearerToken>,
+    now: UnixMillis,
+) -> Option<Caller> {
+    let Some(bearer) = bearer else {
+        let why = "this route asks for no token";
+        report.note(Stage::Token, "anonymous", why);
+        return Some(Caller::Anonymous);
+    };
+    match token::authenticate(bearer, &route.issuers).await {
+        Ok(authenticated) => {
+            match &authenticated.caller {
+                Caller::Delegated { issuer, .. } => {
+                    let why = "opaque: the source's exchange will be its check";
+                    report.note(Stage::Token, format!("issuer {issuer}"), why);
+                }
+                caller => {
+                    if let Some(issuer) = caller.issuer() {
+                        tell_checks(
+                            report,
+                            config,
+                            route,
+                            bearer,
+                            Some(&**issuer),
+                            &Outcome::Good,
+                            now,
+                        );
+                        report.ok(Stage::Token, format!("verified by issuer {issuer}"));
+                    }
+                }
+            }
+            Some(authenticated.caller)
+        }
+        Err(refused) => {
+            let outcome = Outcome::Bad(&refused.error);
+            let issuer = refused.issuer.as_deref();
+            tell_checks(report, config, route, bearer, issuer, &outcome, now);
+            if Check::of(&refused.error).is_none() || !is_signed(config, issuer) {
+                report.failed(Stage::Token, "verified", refused.error.to_string());
+            }
+            None
+        }
+    }
+}
+
+/// Tells what a token that nobody has verified says.
+pub(super) fn tell_unverified(
+    report: &mut Report,
+    config: &Config,
+    route: &Route,
+    bearer: Option<&BearerToken>,
+) {
+    let Some(bearer) = bearer else { return };
+    let iss = inspect(bearer).and_then(|t| Some(t.claims.get("iss")?.as_str()?.to_owned()));
+    let named = named_issuers(config, route).find(|(_, oidc)| Some(&oidc.url) == iss.as_ref());
+    let issuer = named.map(|(name, _)| name.to_owned());
+    let now = UnixMillis(0);
+    tell_checks(
+        report,
+        config,
+        route,
+        bearer,
+        issuer.as_deref(),
+        &Outcome::Unknown,
+        now,
+    );
+}
+
+/// Tells which of the route's scopes the token has.
+pub(super) fn tell_scopes(report: &mut Report, route: &Route, caller: &Caller) {
+    let Caller::Verified(token) = caller else {
+        return;
+    };
+    let required = &route.require_scopes;
+    if required.is_empty() {
+        return;
+    }
+    let all = required.iter().all(|scope| token.scopes().contains(scope));
+    report.push(Step {
+        stage: Stage::Token,
+        what: "the scopes that the route requires".into(),
+        status: if all { Status::Ok } else { Status::Failed },
+        expected: Some(required.join(" ")),
+        found: Some(token.scopes().join(" ")),
+        detail: None,
+    });
+}
+
+enum Outcome<'a> {
+    Good,
+    Bad(&'a TokenError),
+    Unknown,
+}
+
+fn is_signed(config: &Config, issuer: Option<&str>) -> bool {
+    issuer.is_none() || find(config, issuer).is_some()
+}
+
+fn find<'c>(config: &'c Config, issuer: Option<&str>) -> Option<&'c OidcIssuer> {
+    let issuer = config.issuers.iter().find(|i| Some(&*i.name) == issuer)?;
+    if let IssuerKind::Oidc(oidc) = &issuer.kind {
+        return Some(oidc);
+    }
+    None
+}
+
+fn named_issuers<'c>(
+    config: &'c Config,
+    route: &'c Route,
+) -> impl Iterator<Item = (&'c str, &'c OidcIssuer)> {
+    let names = route.issuers.iter().map(|issuer| &**issuer.name());
+    names.filter_map(|name| Some((name, find(config, Some(name))?)))
+}
+
+fn tell_checks(
+    report: &mut Report,
+    config: &Config,
+    route: &Route,
+    bearer: &BearerToken,
+    issuer: Option<&str>,
+    outcome: &Outcome<'_>,
+    now: UnixMillis,
+) {
+    let oidc = find(config, issuer);
+    // Of issuers of other kinds it is not known what they look at.
+    if issuer.is_some() && oidc.is_none() {
+        return;
+    }
+    let failed = match outcome {
+        Outcome::Bad(error) => match Check::of(error) {
+            Some(check) => Some(check),
+            None => return,
+        },
+        _ => None,
+    };
+    let token = inspect(bearer);
+    for check in Check::ALL {
+        let status = match (outcome, failed) {
+            (Outcome::Unknown, _) => Status::Note,
+            (_, Some(at)) if check == at => Status::Failed,
+            (_, Some(at)) if check > at => Status::Skipped,
+            _ => Status::Ok,
+        };
+        let detail = match (outcome, status) {
+            (Outcome::Bad(error), Status::Failed) => Some(error.to_string()),
+            (_, Status::Skipped) => Some("not looked at any more".into()),
+            _ => None,
+        };
+        let told = status != Status::Skipped;
+        report.push(Step {
+            stage: Stage::Token,
+            what: check.what().into(),
+            status,
+            expected: expected(check, config, route, oidc).filter(|_| told),
+            found: token
+                .as_ref()
+                .and_then(|t| found(check, t, now))
+                .filter(|_| told),
+            detail,
+        });
+    }
+}
+
+/// What the configuration wants.
+fn expected(
+    check: Check,
+    config: &Config,
+    route: &Route,
+    oidc: Option<&OidcIssuer>,
+) -> Option<String> {
+    if check == Check::Issuer {
+        let urls = named_issuers(config, route).map(|(_, oidc)| format!("{:?}", oidc.url));
+        return Some(urls.collect::<Vec<_>>().join(" or "));
+    }
+    let oidc = oidc?;
+    let any_of = |list: &[String]| format!("one of {list:?}");
+    Some(match check {
+        Check::Algorithm => {
+            let names = oidc.algorithms.iter().map(|a| a.name());
+            format!("one of {}", names.collect::<Vec<_>>().join(", "))
+        }
+        Check::Type => match oidc.profile {
+            Profile::Rfc9068 => "\"at+jwt\" (profile rfc9068)".into(),
+            Profile::Auth0 => "\"JWT\" (profile auth0)".into(),
+            Profile::Workload => "any (profile workload)".into(),
+        },
+        Check::Key => match &oidc.keys {
+            KeyLocation::Discovery => "a key that the issuer's discovery document leads to".into(),
+            KeyLocation::Url(url) => format!("a key at {url}"),
+            KeyLocation::File(path) => format!("a key in {}", path.display()),
+        },
+        Check::Time => format!("with a tolerance of {} s", oidc.leeway.as_secs()),
+        Check::Audience => any_of(&oidc.audiences),
+        Check::Subject => any_of(oidc.subjects.as_ref()?),
+        Check::Client => any_of(oidc.clients.as_ref()?),
+        _ => return None,
+    })
+}
+
+/// What the token says: only what names issuer, key, time and parties.
+fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
+    let Inspected { header, claims } = token;
+    match check {
+        Check::Issuer => Some(member(claims, "iss")),
+        Check::Algorithm => Some(member(header, "alg")),
+        Check::Type => Some(member(header, "typ")),
+        Check::Key => Some(member(header, "kid")),
+        Check::Time => Some(times(claims, now)),
+        Check::Audience => Some(member(claims, "aud")),
+        Check::Subject => Some(member(claims, "sub")),
+        Check::OneClient | Check::Client => {
+            let names = ["client_id", "azp"].iter().filter_map(|name| {
+                claims
+                    .get(*name)
+                    .map(|value| format!("{name} {}", shown(value)))
+            });
+            Some(or_none(names.collect::<Vec<_>>().join(", ")))
+        }
+        Check::Scopes => Some(member(claims, "scope")),
+        Check::CriticalHeaders => Some(presence(header, &["crit"])),
+        Check::NoIdToken => Some(presence(claims, &["nonce", "at_hash", "c_hash"])),
+        Check::Unbound => Some(presence(claims, &["cnf"])),
+        Check::Form | Check::Signature => None,
+    }
+}
+
+fn member(members: &Map<String, Value>, name: &str) -> String {
+    let nothing = || format!("no {name}");
+    members.get(name).map_or_else(nothing, shown)
+}
+
+/// Which of `names` are there, without their values.
+fn presence(members: &Map<String, Value>, names: &[&str]) -> String {
+    let there = names.iter().filter(|name| members.contains_key(**name));
+    or_none(there.copied().collect::<Vec<_>>().join(", "))
+}
+
+fn or_none(text: String) -> String {
+    if text.is_empty() { "none".into() } else { text }
+}
+
+/// Each time with its distance from now.
+fn times(claims: &Map<String, Value>, now: UnixMillis) -> String {
+    let told = ["exp", "nbf", "iat"].iter().filter_map(|name| {
+        let value = claims.get(*name)?;
+        let Some(seconds) = value.as_i64() else {
+            return Some(format!("{name} {}", shown(value)));
+        };
+        let at = UnixMillis::from_secs(seconds);
+        let away = seconds.saturating_sub(now.as_secs());
+        let when = match away {
+            _ if now == UnixMillis(0) => String::new(),
+            0.. => format!(" (in {away} s)"),
+            _ => format!(" ({} s ago)", away.unsigned_abs()),
+        };
+        Some(format!("{name} {}{when}", at.to_rfc3339()))
+    });
+    or_none(told.collect::<Vec<_>>().join(", "))
+}
+
+/// Longest value shown, in characters.
+const MAX_SHOWN: usize = 120;
+
+/// Texts and lists of texts escaped and cut; of anything else the type only.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(list) if list.iter().all(Value::is_string) => {
+            let texts: Vec<_> = list.iter().filter_map(Value::as_str).collect();
+            format!("{texts:?}")
+        }
+        Value::Array(_) => "a list of other things than texts".into(),
+        Value::Object(_) => "an object".into(),
+        Value::Null => "null".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    };
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

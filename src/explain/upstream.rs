@@ -1,0 +1,98 @@
+//! What would happen after the decision.
+
+use super::Question;
+use super::report::{Report, Stage};
+use crate::config::{Config, TABLES};
+use crate::credential::Credential;
+use crate::gateway::{Admission, Gateway};
+use crate::hawk::bewit::has_bewit;
+use crate::proxy::preview;
+
+/// Tells which source, and, once there is one, which credential it gave.
+pub(super) fn tell_source(
+    report: &mut Report,
+    config: &Config,
+    question: &Question,
+    admission: &Admission,
+) {
+    let Some(source) = &admission.route.source else {
+        report.note(
+            Stage::Source,
+            "none",
+            "requests are forwarded without credentials",
+        );
+        return;
+    };
+    let written = config.sources.iter().find(|s| s.name == *source.name());
+    let kind = written.map_or("", |source| source.kind_name);
+    let listed = TABLES
+        .iter()
+        .find(|t| t.name == "source" && t.kind == Some(kind));
+    let about = listed.map_or("", |table| table.about.trim());
+    report.note(Stage::Source, &**source.name(), about.replace('\n', ""));
+    if has_bewit(&question.target) {
+        let why = "the URL bears a bewit, so the request goes as it is, unsigned";
+        report.note(Stage::Source, "credential", why);
+        return;
+    }
+    let Some(lease) = admission.credential() else {
+        let why = if source.is_local() {
+            "would be made here, without asking anybody (--exchange makes one)"
+        } else {
+            "not asked for (--exchange asks)"
+        };
+        report.note(Stage::Source, "credential", why);
+        return;
+    };
+    match lease.credential() {
+        Credential::Taskcluster { client_id, signer } => {
+            report.note(Stage::Source, "clientId", client_id);
+            let scopes = match signer.scopes() {
+                Some(scopes) => format!("{scopes:?}"),
+                None => "all that the client has".to_owned(),
+            };
+            report.note(Stage::Source, "scopes", scopes);
+        }
+        Credential::Bearer(_) => report.note(Stage::Source, "credential", "a bearer token"),
+    }
+    let until = lease.usable_until().to_rfc3339();
+    report.note(Stage::Source, "used until", until);
+}
+
+/// Tells where the request would go, and which headers hawkgate would set.
+pub(super) fn tell(
+    report: &mut Report,
+    gateway: &Gateway,
+    question: &Question,
+    admission: &Admission,
+) {
+    let upstream = &admission.route.upstream;
+    let scheme = if upstream.tls { "https" } else { "http" };
+    let authority = String::from_utf8_lossy(upstream.authority.as_bytes());
+    report.note(
+        Stage::Upstream,
+        "address",
+        format!("{scheme}://{authority}"),
+    );
+    let method = &question.method;
+    let target = admission.target().unwrap_or(&question.target);
+    if admission.target().is_some() {
+        let path = target.split('?').next().unwrap_or_default();
+        report.note(Stage::Upstream, "path", path);
+    }
+    let own = admission
+        .ruling()
+        .map_or(&[][..], |ruling| ruling.headers());
+    match preview::headers(method, target, upstream, question.client, gateway, own) {
+        Ok(headers) => {
+            for (name, value) in headers {
+                report.note(Stage::Upstream, name, value);
+            }
+        }
+        Err(refusal) => report.failed(Stage::Upstream, "headers", super::cause(&refusal)),
+    }
+    if admission.route.source.is_some() && !has_bewit(target) {
+        let what = "the credential's own header";
+        report.note(Stage::Upstream, what, "[redacted]");
+    }
+}

@@ -1,0 +1,81 @@
+//! The functions that expressions may call.
+
+use cel::common::ast::CallExpr;
+
+use super::objection::{Objection, nearest, objection};
+
+/// Functions called as `f(x)`, with how many arguments they take.
+const FUNCTIONS: [(&str, usize); 10] = [
+    ("bool", 1),
+    ("bytes", 1),
+    ("double", 1),
+    ("dyn", 1),
+    ("int", 1),
+    ("matches", 2),
+    ("size", 1),
+    ("string", 1),
+    ("type", 1),
+    ("uint", 1),
+];
+
+/// Functions called as `x.f(y)`, with how many arguments they take besides `x`.
+const METHODS: [(&str, usize); 5] = [
+    ("contains", 1),
+    ("endsWith", 1),
+    ("matches", 1),
+    ("size", 0),
+    ("startsWith", 1),
+];
+
+/// Macros: what a mistyped function may have meant.
+const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "has"];
+
+/// Every function is known, and called as it wants to be.
+pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> {
+    let name = call.func_name.as_str();
+    let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
+    if is_operator && call.target.is_none() {
+        return Ok(());
+    }
+    let known: &[(&str, usize)] = match call.target {
+        Some(_) => &METHODS,
+        None => &FUNCTIONS,
+    };
+    let written = |name: &str| match call.target {
+        Some(_) => format!("x.{name}(…)"),
+        None => format!("{name}(…)"),
+    };
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
+        Some((_, arguments)) => {
+            let problem = format!("{} takes {arguments} arguments", written(name));
+            return objection(id, problem, format!("{} are written", call.args.len()));
+        }
+        None => {}
+    }
+    if ["map", "optMap", "optFlatMap"].contains(&name) {
+        return no_map(id);
+    }
+    let names = METHODS.iter().chain(&FUNCTIONS).map(|(name, _)| *name);
+    let remedy = match nearest(name, names.chain(MACROS)) {
+        Some(meant) if known.iter().any(|(k, _)| *k == meant) => {
+            format!("did you mean {}?", written(meant))
+        }
+        Some(meant) => format!("did you mean {meant}, with the right arguments?"),
+        None => {
+            let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(MACROS).collect();
+            format!("there are {}", names.join(", "))
+        }
+    };
+    objection(
+        id,
+        format!("there is no function {}", written(name)),
+        remedy,
+    )
+}
+
+/// Why there is no `map`.
+pub(super) fn no_map(id: u64) -> Result<(), Objection> {
+    let problem = "map is not offered, because it can make lists of any size";
+    objection(id, problem, "use exists, all, exists_one or filter")
+}

@@ -1,0 +1,233 @@
+//! Routes whose source asks for a password, and sources of what only the user can renew.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+use crate::credential::SignInProblem;
+
+/// Knows one password; signs nobody in while `problem` is set.
+#[derive(Debug, Default)]
+struct Users {
+    fetched: AtomicUsize,
+    problem: Mutex<Option<SignInProblem>>,
+    asks_password: bool,
+    needs_sign_in: bool,
+}
+
+#[async_trait]
+impl CredentialSource for Users {
+    fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
+        Ok(())
+    }
+
+    async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
+        if let Caller::Password { credentials, peer } = &request.caller {
+            assert_eq!(*peer, Some([127, 0, 0, 1].into()));
+            assert_eq!(credentials.username(), "anna");
+        }
+        if let Some(problem) = *self.problem.lock().unwrap() {
+            return Err(FetchError::SignIn {
+                problem,
+                cause: "scripted".into(),
+                retry_after: Some(Duration::from_secs(7)),
+            });
+        }
+        let number = self.fetched.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(Issued {
+            credential: Credential::Bearer(SecretString::new(format!("token-{number}"))),
+            expires_at: None,
+        })
+    }
+
+    fn asks_password(&self) -> bool {
+        self.asks_password
+    }
+
+    fn needs_sign_in(&self) -> bool {
+        self.needs_sign_in
+    }
+
+    fn recovery_code(&self, _: &SwapRequest) -> Option<SecretString> {
+        self.asks_password.then(|| "NEWCODE".into())
+    }
+}
+
+fn gateway(users: Users) -> (Gateway, Arc<Users>) {
+    let clock = ManualClock::at(NOW);
+    let users = Arc::new(users);
+    let options = SourceOptions {
+        limits: CacheLimits {
+            max_entries: 10,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::from_secs(10),
+        },
+        timeout: Duration::from_secs(5),
+        concurrency: 4,
+    };
+    let inner: Arc<dyn CredentialSource> = users.clone();
+    let source = Source::new("users".into(), inner, options, clock.clone()).unwrap();
+    let mut route = fixture::route("users", None, "/", None);
+    route.anonymous = !users.asks_password;
+    route.source = Some(Arc::new(source));
+    let routes = RouteTable::new(vec![Arc::new(route)]);
+    let gateway = Gateway {
+        routes,
+        login: None,
+        rule_headers: vec![],
+        clock,
+    };
+    (gateway, users)
+}
+
+fn asking() -> (Gateway, Arc<Users>) {
+    gateway(Users {
+        asks_password: true,
+        ..Users::default()
+    })
+}
+
+async fn admit(
+    gateway: &Gateway,
+    target: &str,
+    authorization: Option<&str>,
+) -> Result<Admission, Box<Refused>> {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = authorization {
+        headers.insert(http::header::AUTHORIZATION, value.parse().unwrap());
+    }
+    let head = Head {
+        method: &Method::GET,
+        host: "any",
+        target,
+        headers: &headers,
+        peer: Some([127, 0, 0, 1].into()),
+    };
+    gateway.admit(head).await
+}
+
+fn basic(password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("anna:{password}")))
+}
+
+#[tokio::test]
+async fn nothing_gets_round_the_password() {
+    let (gateway, users) = asking();
+    for (target, authorization, reason) in [
+        ("/x", None, Reason::MissingPassword),
+        ("/x?bewit=abc", None, Reason::MissingPassword),
+        ("/x", Some("Bearer abc"), Reason::MissingPassword),
+        ("/x", Some("Basic"), Reason::InvalidAuthorization),
+    ] {
+        let refused = admit(&gateway, target, authorization).await.unwrap_err();
+        assert_eq!(refused.rejection.reason, reason);
+        assert!(refused.rejection.basic);
+    }
+    assert_eq!(users.fetched.load(Ordering::SeqCst), 0);
+    let admission = admit(&gateway, "/x?bewit=abc", Some(&basic("p")))
+        .await
+        .unwrap();
+    assert_eq!(admission.lookup, Some(Lookup::Fetched));
+    assert!(admission.caller.issuer().is_none());
+    let proof = gateway
+        .sign(&admission, &Method::GET, "/x")
+        .unwrap()
+        .unwrap();
+    assert_eq!(proof.value, "Bearer token-1");
+}
+
+#[tokio::test]
+async fn another_password_never_meets_what_the_right_one_got() {
+    let (gateway, users) = asking();
+    for (password, lookup) in [
+        ("p", Lookup::Fetched),
+        ("p", Lookup::Hit),
+        ("q", Lookup::Fetched),
+        ("", Lookup::Failed),
+        ("p", Lookup::Hit),
+    ] {
+        match admit(&gateway, "/x", Some(&basic(password))).await {
+            Ok(admission) => assert_eq!(admission.lookup, Some(lookup), "{password}"),
+            Err(refused) => assert_eq!(refused.rejection.reason, Reason::MissingPassword),
+        }
+    }
+    assert_eq!(users.fetched.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn each_end_of_a_sign_in_is_told_and_none_is_remembered() {
+    let (gateway, users) = asking();
+    for (problem, reason, status) in [
+        (SignInProblem::Password, Reason::PasswordRefused, 401),
+        (SignInProblem::CodeRequired, Reason::MfaRequired, 401),
+        (SignInProblem::CodeRefused, Reason::MfaRefused, 401),
+        (SignInProblem::Unconfirmed, Reason::MfaPending, 401),
+        (SignInProblem::NoFactor, Reason::MfaUnavailable, 403),
+        (SignInProblem::TooManyAttempts, Reason::TooManyAttempts, 429),
+    ] {
+        *users.problem.lock().unwrap() = Some(problem);
+        let refused = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap_err();
+        assert_eq!(refused.rejection.reason, reason);
+        let answer = refused.rejection.answer(&Method::GET, NOW);
+        assert_eq!(answer.status, status);
+        let values = |name: &str| -> Vec<_> {
+            let all = answer.headers.iter().filter(|(n, _)| *n == name);
+            all.map(|(_, value)| value.as_str()).collect()
+        };
+        assert_eq!(values("retry-after"), ["7"]);
+        let challenges = values("www-authenticate");
+        if status == 401 {
+            let expected = [
+                "Basic realm=\"hawkgate\", charset=\"UTF-8\"",
+                "Bearer realm=\"hawkgate\"",
+            ];
+            assert_eq!(challenges, expected);
+        } else {
+            assert!(challenges.is_empty());
+        }
+    }
+    *users.problem.lock().unwrap() = None;
+    admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_recovery_code_goes_with_one_admission_only() {
+    let (gateway, _) = asking();
+    let mut admission = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
+    let code = admission.take_recovery_code().unwrap();
+    assert_eq!(code.expose(), "NEWCODE");
+    assert!(admission.take_recovery_code().is_none());
+    // Nothing was fetched for this one.
+    let mut admission = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
+    assert!(admission.take_recovery_code().is_none());
+    let shown = format!("{admission:?}");
+    assert!(
+        !shown.contains("NEWCODE") && !shown.contains("anna"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn whoever_must_sign_in_elsewhere_is_told_after_one_more_try() {
+    for needs_sign_in in [true, false] {
+        let (gateway, users) = gateway(Users {
+            needs_sign_in,
+            ..Users::default()
+        });
+        let mut admission = admit(&gateway, "/x", None).await.unwrap();
+        let answer = UpstreamAnswer { date: None };
+        let first = gateway.recover(&mut admission, answer, FRESH).await;
+        assert_eq!(replayed(&first), UnauthorizedReason::FreshCredentials);
+        match gateway.recover(&mut admission, answer, FRESH).await {
+            Recovery::Refuse(UnauthorizedReason::StillUnauthorized, rejection) if needs_sign_in => {
+                assert_eq!(rejection.reason, Reason::SignInAgain);
+            }
+            other => {
+                assert!(!needs_sign_in, "{other:?}");
+                assert_eq!(passed(&other), UnauthorizedReason::StillUnauthorized);
+            }
+        }
+        assert_eq!(users.fetched.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,47 @@
+//! What would go upstream, told without sending it.
+
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, Method};
+use pingora::http::RequestHeader;
+
+use super::guard::{self, HeadLimits};
+use super::translate;
+use crate::config::Limits;
+use crate::gateway::Gateway;
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::route::Upstream;
+
+/// Whether the target passes what every target must.
+///
+/// # Errors
+/// With the refusal that a caller would get.
+pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<(), Rejection> {
+    let limits = HeadLimits::from(limits);
+    guard::check_target(method, target.as_bytes(), &limits)
+}
+
+/// The headers that hawkgate sets itself on a request for `target`, credentials left out;
+/// `own` is what the ruling adds.
+///
+/// # Errors
+/// When no such request can be made.
+pub fn headers(
+    method: &Method,
+    target: &str,
+    upstream: &Upstream,
+    peer: Option<IpAddr>,
+    gateway: &Gateway,
+    own: &[(HeaderName, HeaderValue)],
+) -> Result<Vec<(String, String)>, Rejection> {
+    let unusable = |_| Rejection::from(Reason::BadRequest);
+    let mut head =
+        RequestHeader::build(method.clone(), target.as_bytes(), None).map_err(unusable)?;
+    translate::request(&mut head, upstream, peer, "…").map_err(unusable)?;
+    translate::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
+    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.as_str().to_owned(), value)
+    };
+    Ok(head.headers.iter().map(shown).collect())
+}

@@ -1,0 +1,424 @@
+//! What a client says about itself (RFC 7591 §2, OpenID Connect Registration §2), checked
+//! here so that the issuer need not be asked to find a slip.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use url::{Host, Url};
+
+/// Members that only the issuer may set (RFC 7591 §3.2.1, RFC 7592 §2.2).
+const ISSUERS_OWN: [&str; 6] = [
+    "client_id",
+    "client_secret",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+    "registration_access_token",
+    "registration_client_uri",
+];
+
+/// Members that are lists of texts.
+const LISTS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
+
+/// Members of a JWK that belong to a private or secret key (RFC 7518 §6).
+const PRIVATE_JWK: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// Metadata that is consistent and complete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientMetadata(Map<String, Value>);
+
+/// How a client proves itself at the token endpoint (RFC 7591 §2, OpenID Connect Core §9):
+/// the ways that hawkgate can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// A public client: not at all.
+    None,
+    /// `Authorization: Basic`.
+    ClientSecretBasic,
+    /// In the form.
+    ClientSecretPost,
+    /// A JWT signed with its own key (RFC 7523).
+    PrivateKeyJwt,
+}
+
+impl AuthMethod {
+    /// Every way.
+    pub const ALL: [Self; 4] = [
+        Self::None,
+        Self::ClientSecretBasic,
+        Self::ClientSecretPost,
+        Self::PrivateKeyJwt,
+    ];
+
+    /// Its registered name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+        }
+    }
+
+    /// By its registered name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+}
+
+/// What is wrong with a member of the metadata.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{member}: {problem}")]
+pub struct MetadataError {
+    /// The member.
+    pub member: String,
+    /// What is wrong, and what to write instead.
+    pub problem: String,
+}
+
+impl ClientMetadata {
+    /// Checks `members` and fills in what follows from them: `application_type` `native`
+    /// where a redirect URI is on loopback or has a scheme of its own (OpenID Connect
+    /// Registration §2), and empty lists of redirect URIs and response types for a client
+    /// that nobody signs in with.
+    ///
+    /// # Errors
+    /// With everything that is wrong.
+    pub fn new(mut members: Map<String, Value>) -> Result<Self, Vec<MetadataError>> {
+        let mut errors = Vec::new();
+        check_shapes(&members, &mut errors);
+        if errors.is_empty() {
+            complete(&mut members);
+            check_redirects(&members, &mut errors);
+            check_grants(&members, &mut errors);
+            check_authentication(&members, &mut errors);
+            check_keys(&members, &mut errors);
+        }
+        if errors.is_empty() {
+            Ok(Self(members))
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// As JSON.
+    pub fn members(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// `client_name`, if it has one.
+    pub fn client_name(&self) -> Option<&str> {
+        self.0.get("client_name").and_then(Value::as_str)
+    }
+
+    /// `scope`, if it has one.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.get("scope").and_then(Value::as_str)
+    }
+
+    /// `redirect_uris`.
+    pub fn redirect_uris(&self) -> Vec<&str> {
+        texts(&self.0, "redirect_uris")
+    }
+
+    /// Whether `grant` is among its grant types (RFC 7591 §2: `authorization_code` where
+    /// it names none).
+    pub fn has_grant(&self, grant: &str) -> bool {
+        has_grant(&self.0, grant)
+    }
+
+    /// The way in which it asked to prove itself.
+    pub fn auth_method(&self) -> Option<AuthMethod> {
+        AuthMethod::named(self.0.get("token_endpoint_auth_method")?.as_str()?)
+    }
+}
+
+fn error(member: &str, problem: impl Into<String>) -> MetadataError {
+    MetadataError {
+        member: member.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+fn texts<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a str> {
+    let list = members.get(name).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn has_grant(members: &Map<String, Value>, grant: &str) -> bool {
+    match members.get("grant_types") {
+        None => grant == "authorization_code",
+        Some(_) => texts(members, "grant_types").contains(&grant),
+    }
+}
+
+fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
+    for name in ISSUERS_OWN {
+        if members.contains_key(name) {
+            errors.push(error(name, "only the issuer sets this; leave it out"));
+        }
+    }
+    for name in LISTS {
+        let fine = |v: &Value| v.as_array().is_some_and(|l| l.iter().all(Value::is_string));
+        if members.get(name).is_some_and(|v| !fine(v)) {
+            errors.push(error(name, "must be a list of texts"));
+        }
+    }
+    for name in [
+        "client_name",
+        "scope",
+        "token_endpoint_auth_method",
+        "jwks_uri",
+    ] {
+        if members.get(name).is_some_and(|v| !v.is_string()) {
+            errors.push(error(name, "must be a text"));
+        }
+    }
+    let scope = members.get("scope").and_then(Value::as_str);
+    if scope.is_some_and(|s| {
+        !s.chars().all(|c| c.is_ascii_graphic() || c == ' ') || s.contains(['"', '\\'])
+    }) {
+        errors.push(error(
+            "scope",
+            "must be scopes of printable ASCII, separated by spaces (RFC 6749 §3.3)",
+        ));
+    }
+}
+
+fn complete(members: &mut Map<String, Value>) {
+    if !has_grant(members, "authorization_code") {
+        members.entry("redirect_uris").or_insert(json!([]));
+        members.entry("response_types").or_insert(json!([]));
+    }
+    let native = |uri: &&str| Url::parse(uri).is_ok_and(|uri| uri.scheme() != "https");
+    if texts(members, "redirect_uris").iter().any(native) {
+        members.entry("application_type").or_insert(json!("native"));
+    }
+}
+
+fn check_redirects(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
+    const NAME: &str = "redirect_uris";
+    let uris = texts(members, NAME);
+    if uris.is_empty() && has_grant(members, "authorization_code") {
+        errors.push(error(
+            NAME,
+            "signing in needs at least one: give --redirect-uri (http://127.0.0.1/callback for \
+             `hawkgate login`), or --grant-type client_credentials for a client that nobody signs in with",
+        ));
+    }
+    for text in uris {
+        if let Some(problem) = redirect_problem(text) {
+            errors.push(error(NAME, format!("{text:?} {problem}")));
+        }
+    }
+}
+
+/// RFC 6749 §3.1.2, RFC 8252 §7, RFC 9700 §4.1.3.
+fn redirect_problem(text: &str) -> Option<&'static str> {
+    let Ok(uri) = Url::parse(text) else {
+        return Some("is no absolute URL");
+    };
+    let loopback = match uri.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if uri.fragment().is_some() {
+        Some("has a fragment, which a redirect URI must not have")
+    } else if text.contains('*') {
+        Some("has a wildcard; name each redirect URI exactly")
+    } else if !uri.username().is_empty() || uri.password().is_some() {
+        Some("has a user name or password in it")
+    } else if uri.scheme() == "http" && !loopback {
+        Some("is plain http to another machine; use https")
+    } else if !matches!(uri.scheme(), "http" | "https") && !uri.scheme().contains('.') {
+        Some(
+            "has a scheme that may be anybody's; use https, or a domain of yours reversed (com.example.app:/callback)",
+        )
+    } else {
+        None
+    }
+}
+
+fn check_grants(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
+    if has_grant(members, "implicit") {
+        let problem = "implicit puts tokens into URLs (RFC 9700 §2.1.2); use authorization_code";
+        errors.push(error("grant_types", problem));
+    }
+    let types = texts(members, "response_types");
+    if types
+        .iter()
+        .any(|t| t.split(' ').any(|part| part == "token"))
+    {
+        let problem = "token puts access tokens into URLs (RFC 9700 §2.1.2); use code";
+        errors.push(error("response_types", problem));
+    }
+    // RFC 7591 §2.1: the two lists must agree.
+    let code = types.contains(&"code");
+    if members.contains_key("response_types") && code != has_grant(members, "authorization_code") {
+        let problem = "code and the grant type authorization_code go together: name both or none";
+        errors.push(error("response_types", problem));
+    }
+}
+
+fn check_authentication(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
+    const NAME: &str = "token_endpoint_auth_method";
+    let Some(name) = members.get(NAME).and_then(Value::as_str) else {
+        return;
+    };
+    match AuthMethod::named(name) {
+        None => {
+            let names: Vec<_> = AuthMethod::ALL.iter().map(|m| m.name()).collect();
+            let problem = format!(
+                "{name:?} is no way that hawkgate can go; use {}",
+                names.join(", ")
+            );
+            errors.push(error(NAME, problem));
+        }
+        Some(AuthMethod::None) if has_grant(members, "client_credentials") => {
+            let problem = "a client without a secret cannot use the grant type client_credentials";
+            errors.push(error(NAME, problem));
+        }
+        Some(AuthMethod::PrivateKeyJwt)
+            if !members.contains_key("jwks") && !members.contains_key("jwks_uri") =>
+        {
+            let problem = "private_key_jwt needs the public keys: --jwks-file or --jwks-uri";
+            errors.push(error(NAME, problem));
+        }
+        Some(_) => {}
+    }
+}
+
+fn check_keys(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
+    if members.contains_key("jwks") && members.contains_key("jwks_uri") {
+        errors.push(error("jwks", "is there beside jwks_uri; give one of both"));
+    }
+    let uri = members.get("jwks_uri").and_then(Value::as_str);
+    if uri.is_some_and(|uri| !Url::parse(uri).is_ok_and(|uri| uri.scheme() == "https")) {
+        errors.push(error("jwks_uri", "must be an https URL"));
+    }
+    let Some(jwks) = members.get("jwks") else {
+        return;
+    };
+    let Some(keys) = jwks.get("keys").and_then(Value::as_array) else {
+        errors.push(error("jwks", "must be a JWK Set: {\"keys\": [ … ]}"));
+        return;
+    };
+    let private = |key: &Value| PRIVATE_JWK.iter().any(|name| key.get(name).is_some());
+    if keys.iter().any(private) {
+        let problem =
+            "holds a private or secret key; give its public half only (without d, p, q, k)";
+        errors.push(error("jwks", problem));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(members: Value) -> Result<ClientMetadata, Vec<String>> {
+        let Value::Object(members) = members else {
+            panic!("an object")
+        };
+        ClientMetadata::new(members)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_follows_is_filled_in() {
+        let metadata = new(json!({"redirect_uris": ["http://127.0.0.1/callback"]})).unwrap();
+        assert_eq!(metadata.members()["application_type"], "native");
+        assert!(
+            metadata.has_grant("authorization_code") && !metadata.has_grant("client_credentials")
+        );
+        let metadata = new(json!({"redirect_uris": ["https://a.example/cb"]})).unwrap();
+        assert!(!metadata.members().contains_key("application_type"));
+        let metadata = new(json!({"grant_types": ["client_credentials"]})).unwrap();
+        assert_eq!(metadata.members()["redirect_uris"], json!([]));
+        assert_eq!(metadata.members()["response_types"], json!([]));
+    }
+
+    #[test]
+    fn slips_are_told_with_their_remedy() {
+        let ok = "https://a.example/cb";
+        for (members, said) in [
+            (json!({}), "redirect_uris: signing in needs"),
+            (json!({"redirect_uris": ["/cb"]}), "no absolute URL"),
+            (
+                json!({"redirect_uris": ["https://a.example/#x"]}),
+                "fragment",
+            ),
+            (json!({"redirect_uris": ["https://*.example/"]}), "wildcard"),
+            (json!({"redirect_uris": ["http://a.example/"]}), "use https"),
+            (
+                json!({"redirect_uris": ["https://u:p@a.example/"]}),
+                "password",
+            ),
+            (json!({"redirect_uris": ["myapp:/cb"]}), "reversed"),
+            (
+                json!({"redirect_uris": "https://a.example"}),
+                "list of texts",
+            ),
+            (
+                json!({"redirect_uris": [ok], "client_id": "x"}),
+                "only the issuer",
+            ),
+            (
+                json!({"redirect_uris": [ok], "grant_types": ["implicit"]}),
+                "RFC 9700",
+            ),
+            (
+                json!({"redirect_uris": [ok], "response_types": ["id_token token"]}),
+                "use code",
+            ),
+            (
+                json!({"redirect_uris": [ok], "response_types": ["id_token"]}),
+                "go together",
+            ),
+            (json!({"redirect_uris": [ok], "scope": "a\nb"}), "printable"),
+            (
+                json!({"redirect_uris": [ok], "client_name": 1}),
+                "must be a text",
+            ),
+            (
+                json!({"redirect_uris": [ok], "token_endpoint_auth_method": "tls"}),
+                "client_secret_basic",
+            ),
+            (
+                json!({"redirect_uris": [ok], "token_endpoint_auth_method": "private_key_jwt"}),
+                "--jwks-file",
+            ),
+            (
+                json!({"grant_types": ["client_credentials"], "token_endpoint_auth_method": "none"}),
+                "without a secret",
+            ),
+            (
+                json!({"redirect_uris": [ok], "jwks": {"keys": []}, "jwks_uri": ok}),
+                "one of both",
+            ),
+            (
+                json!({"redirect_uris": [ok], "jwks_uri": "http://a.example"}),
+                "https URL",
+            ),
+            (json!({"redirect_uris": [ok], "jwks": []}), "JWK Set"),
+            (
+                json!({"redirect_uris": [ok], "jwks": {"keys": [{"kty": "RSA", "d": "x"}]}}),
+                "public half",
+            ),
+        ] {
+            let errors = new(members.clone()).unwrap_err().join("\n");
+            assert!(errors.contains(said), "{members}: {errors}");
+        }
+    }
+
+    #[test]
+    fn every_slip_is_told_at_once() {
+        let errors =
+            new(json!({"redirect_uris": ["/a", "http://b.example/"], "grant_types": ["implicit"]}));
+        assert_eq!(errors.unwrap_err().len(), 3);
+    }
+}

@@ -1,0 +1,647 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use url::Url;
+
+use super::management::user_url;
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{Auth0Identity, ClientProof, OauthClient};
+use crate::remote::client::ClientOptions;
+use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::secret::SecretRef;
+use crate::token::{BearerToken, TokenDigest};
+
+const NOW: UnixMillis = UnixMillis::from_secs(1_795_201_809);
+/// [`NOW`] as a `Date`.
+const DATE: (&str, &str) = ("Date", "Fri, 20 Nov 2026 19:10:09 GMT");
+const SUBJECT: &str = "google-oauth2|1234567890";
+const SECRET: &str = "hunter2-client-secret";
+const IDP_TOKEN: &str = "ya29.hunter2-token-of-the-provider";
+
+struct Stage {
+    source: IdentitySource,
+    peer: Peer,
+    /// Held: the secret's file goes with it.
+    #[allow(dead_code)]
+    secret: tempfile::TempDir,
+}
+
+fn settings(tenant: &Url, via: Via) -> (Auth0Identity, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, SECRET).unwrap();
+    let settings = Auth0Identity {
+        tenant: tenant.clone(),
+        client: OauthClient {
+            id: "hawkgate".into(),
+            proof: ClientProof::SecretPost(SecretRef::File(file)),
+        },
+        connection: "google-oauth2".into(),
+        via,
+        custom_domain: None,
+    };
+    (settings, folder)
+}
+
+fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfile::TempDir) {
+    let (settings, secret) = settings(tenant, via);
+    let client = Client::new(&ClientOptions {
+        timeout,
+        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        ca: None,
+    })
+    .unwrap();
+    let clock = ManualClock::at(NOW);
+    let source = IdentitySource::new(&settings, client, timeout, clock).unwrap();
+    (source, secret)
+}
+
+fn identities() -> Via {
+    Via::Identities {
+        provider: "google-oauth2".into(),
+    }
+}
+
+async fn stage(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
+    let peer = peer_that(reply).await;
+    let (source, secret) = source(&peer.url, via, Duration::from_secs(30));
+    Stage {
+        source,
+        peer,
+        secret,
+    }
+}
+
+/// A tenant that gives tokens for its Management API, and `users` for the rest.
+async fn tenant(users: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
+    stage(identities(), move |request| {
+        if request.starts_with("POST /oauth/token ") {
+            management_token()
+        } else {
+            users(request)
+        }
+    })
+    .await
+}
+
+fn management_token() -> Reply {
+    Reply::json(
+        200,
+        r#"{"access_token":"hunter2.management","token_type":"Bearer","expires_in":86400,"scope":"read:users read:user_idp_tokens"}"#,
+    )
+}
+
+fn user(identities: &serde_json::Value) -> Reply {
+    Reply::json(200, &json!({ "identities": identities }).to_string())
+}
+
+fn google() -> serde_json::Value {
+    json!({ "provider": "google-oauth2", "connection": "google-oauth2", "user_id": "1234567890",
+        "isSocial": true, "access_token": IDP_TOKEN, "expires_in": 3599, "refresh_token": "hunter2" })
+}
+
+fn request(caller: Caller) -> SwapRequest {
+    SwapRequest {
+        caller,
+        bearer: Some(BearerToken::new("hunter2.the.callers-token").unwrap()),
+        scopes: None,
+        clock_offset: 0,
+    }
+}
+
+fn of(subject: &str) -> SwapRequest {
+    let token = VerifiedToken::for_tests("auth0", subject, None);
+    request(Caller::Verified(Arc::new(token)))
+}
+
+fn token(issued: &Issued) -> &str {
+    match &issued.credential {
+        Credential::Bearer(token) => token.expose(),
+        Credential::Taskcluster { .. } => panic!("a bearer token is expected"),
+    }
+}
+
+/// The kind of an error, and its text, in which nothing secret may be.
+fn judged(error: &FetchError) -> (&'static str, String) {
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("hunter2"), "{text}");
+    let kind = match error {
+        FetchError::Refused(_) => "refused",
+        FetchError::NotEntitled(_) => "not entitled",
+        FetchError::SignIn { .. } => "sign-in",
+        FetchError::Unavailable { .. } => "unavailable",
+        FetchError::BadAnswer(_) => "bad answer",
+        FetchError::TooLarge(_) => "too large",
+    };
+    (kind, text)
+}
+
+async fn refused(stage: &Stage) -> (&'static str, String) {
+    judged(&stage.source.fetch(&of(SUBJECT)).await.unwrap_err())
+}
+
+#[tokio::test]
+async fn asks_with_a_token_of_its_own_for_this_user_only() {
+    let mut stage = tenant(|_| user(&json!([google()]))).await;
+    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+    assert_eq!(token(&issued), IDP_TOKEN);
+    assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_mins(5))));
+
+    let grant = stage.peer.requests.recv().await.unwrap();
+    let (_, form) = grant.split_once("\r\n\r\n").unwrap();
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes())
+        .into_owned()
+        .collect();
+    let audience = format!("{}api/v2/", stage.peer.url);
+    for (name, value) in [
+        ("grant_type", "client_credentials"),
+        ("audience", &audience),
+        ("scope", "read:users read:user_idp_tokens"),
+        ("client_id", "hawkgate"),
+        ("client_secret", SECRET),
+    ] {
+        assert!(form.contains(&(name.into(), value.into())), "{form:?}");
+    }
+    let lookup = stage.peer.requests.recv().await.unwrap();
+    let target = "/api/v2/users/google-oauth2%7C1234567890?fields=identities&include_fields=true";
+    assert!(
+        lookup.starts_with(&format!("GET {target} HTTP/1.1\r\n")),
+        "{lookup}"
+    );
+    assert!(
+        lookup.contains("uthorization: Bearer hunter2.management\r\n"),
+        "{lookup}"
+    );
+
+    // The token serves the next user too.
+    stage.source.fetch(&of("github|1")).await.unwrap();
+    let lookup = stage.peer.requests.recv().await.unwrap();
+    assert!(
+        lookup.starts_with("GET /api/v2/users/github%7C1?"),
+        "{lookup}"
+    );
+}
+
+#[test]
+fn a_subject_stays_one_segment_of_the_path() {
+    let tenant: Url = "https://example.auth0.com".parse().unwrap();
+    for (subject, segment) in [
+        ("auth0|5f7c8ec7", "auth0%7C5f7c8ec7"),
+        ("a/b", "a%2Fb"),
+        ("../clients", "..%2Fclients"),
+        ("a?b#c&d=e", "a%3Fb%23c%26d%3De"),
+        ("100%", "100%25"),
+        ("%2e%2e", "%252e%252e"),
+        ("a\\b;c:d@e", "a%5Cb%3Bc%3Ad%40e"),
+        (
+            "samlp|x|käthe m@example.com",
+            "samlp%7Cx%7Ck%C3%A4the%20m%40example.com",
+        ),
+        ("a\r\nb\0", "a%0D%0Ab%00"),
+        ("-._~", "-._~"),
+        ("...", "..."),
+    ] {
+        let url = user_url(&tenant, subject).unwrap();
+        let expected = format!(
+            "https://example.auth0.com/api/v2/users/{segment}?fields=identities&include_fields=true"
+        );
+        assert_eq!(url.as_str(), expected, "{subject}");
+    }
+    let long = "x".repeat(513);
+    for subject in ["", ".", "..", &long] {
+        let error = user_url(&tenant, subject).unwrap_err();
+        assert_eq!(judged(&error).0, "not entitled", "{subject}");
+    }
+}
+
+#[tokio::test]
+async fn takes_the_one_identity_that_is_configured() {
+    let other =
+        json!({ "provider": "auth0", "connection": "Users", "user_id": 7, "access_token": "no" });
+    let same_provider =
+        json!({ "provider": "google-oauth2", "connection": "google-work", "access_token": "no" });
+    let numbered = json!({ "provider": "google-oauth2", "connection": "google-oauth2", "user_id": 123,
+        "access_token": IDP_TOKEN, "profileData": { "name": "x" } });
+    for identities in [
+        json!([google()]),
+        json!([other, google()]),
+        json!([same_provider, other, numbered]),
+    ] {
+        let shown = identities.to_string();
+        let stage = tenant(move |_| user(&identities)).await;
+        let issued = stage.source.fetch(&of(SUBJECT)).await;
+        assert_eq!(token(&issued.unwrap()), IDP_TOKEN, "{shown}");
+    }
+    let without = |name: &str| {
+        let mut identity = google();
+        identity.as_object_mut().unwrap().remove(name);
+        identity
+    };
+    let with_token = |token: serde_json::Value| {
+        let mut identity = google();
+        identity["access_token"] = token;
+        json!([identity])
+    };
+    for (identities, kind, cause) in [
+        (
+            json!([]),
+            "not entitled",
+            "no identity of provider \"google-oauth2\"",
+        ),
+        (
+            json!([other, same_provider]),
+            "not entitled",
+            "connection \"google-oauth2\"",
+        ),
+        (json!([google(), google()]), "not entitled", "2 identities"),
+        (
+            json!([without("access_token")]),
+            "bad answer",
+            "read:user_idp_tokens",
+        ),
+        (with_token(json!(null)), "bad answer", "via = \"vault\""),
+        (with_token(json!(5)), "bad answer", "no string"),
+        (with_token(json!("")), "bad answer", "empty"),
+        (
+            with_token(json!("hunter2\r\nX: y")),
+            "bad answer",
+            "no header takes",
+        ),
+        (
+            with_token(json!("hunter2".repeat(10_000))),
+            "bad answer",
+            "larger",
+        ),
+        (
+            with_token(json!("hunter2".repeat(3_000))),
+            "too large",
+            "larger",
+        ),
+        (json!([without("provider")]), "bad answer", "shape"),
+        (json!("none"), "bad answer", "shape"),
+        (json!([5]), "bad answer", "shape"),
+        (json!(null), "bad answer", "shape"),
+    ] {
+        let shown = identities.to_string();
+        let stage = tenant(move |_| user(&identities)).await;
+        let (found, text) = refused(&stage).await;
+        assert_eq!(found, kind, "{text} {shown}");
+        assert!(text.contains(cause), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn every_other_answer_about_a_user_is_told_apart() {
+    let error = |status: u16, code: &str| {
+        Reply::json(
+            status,
+            &json!({ "statusCode": status, "error": "x", "message": "hunter2", "errorCode": code })
+                .to_string(),
+        )
+    };
+    for (reply, kind, cause) in [
+        (
+            error(404, "inexistent_user"),
+            "not entitled",
+            "404 (inexistent_user): the tenant has no such user",
+        ),
+        (
+            error(400, "invalid_uri"),
+            "not entitled",
+            "subject is no user",
+        ),
+        (
+            error(400, "invalid_query_string"),
+            "bad answer",
+            "400 (invalid_query_string)",
+        ),
+        (
+            error(403, "insufficient_scope"),
+            "bad answer",
+            "grant the client read:users and read:user_idp_tokens",
+        ),
+        (
+            error(500, "internal_error"),
+            "unavailable",
+            "500 (internal_error)",
+        ),
+        (error(503, "HUNTER2 hunter2"), "unavailable", "status 503"),
+        (Reply::json(418, "hunter2"), "bad answer", "status 418"),
+        (
+            Reply::new(302, &[("Location", "/login?hunter2")], ""),
+            "bad answer",
+            "a redirect",
+        ),
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], "<p>hunter2"),
+            "bad answer",
+            "not JSON",
+        ),
+        (
+            Reply::json(200, "{\"identities\":[{\"access_token\":\"hunter2\""),
+            "bad answer",
+            "shape",
+        ),
+        (Reply::json(200, "[]"), "bad answer", "shape"),
+        (Reply::json(204, ""), "bad answer", "status 204"),
+        (
+            Reply::json(200, &"x".repeat(70_000)),
+            "bad answer",
+            "larger than",
+        ),
+        (
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_vec()),
+            "unavailable",
+            "127.0.0.1",
+        ),
+        (
+            Reply::Bytes(b"SSH-2.0\r\n".to_vec()),
+            "unavailable",
+            "127.0.0.1",
+        ),
+    ] {
+        let shown = format!("{reply:?}");
+        let stage = tenant(move |_| reply.clone()).await;
+        let (found, text) = refused(&stage).await;
+        assert_eq!(found, kind, "{text}");
+        assert!(text.contains(cause), "{text} for {shown:.60}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_is_waited_out_as_the_tenant_says() {
+    let secs = |s: u64| Some(Duration::from_secs(s));
+    for (headers, wait) in [
+        (vec![("Retry-After", "7")], secs(7)),
+        (
+            vec![
+                ("Retry-After", "7"),
+                ("X-RateLimit-Reset", "1795201900"),
+                DATE,
+            ],
+            secs(7),
+        ),
+        (vec![("X-RateLimit-Reset", "1795201839"), DATE], secs(30)),
+        // Without a Date, by our own clock.
+        (vec![("X-RateLimit-Reset", "1795201829")], secs(20)),
+        (vec![("X-RateLimit-Reset", "1795201000"), DATE], secs(0)),
+        (vec![("X-RateLimit-Reset", "soon")], None),
+        (vec![], None),
+    ] {
+        let reply = Reply::new(429, &headers, "{}");
+        let stage = tenant(move |_| reply.clone()).await;
+        let error = stage.source.fetch(&of(SUBJECT)).await.unwrap_err();
+        let FetchError::Unavailable { retry_after, cause } = error else {
+            panic!("{error}");
+        };
+        assert!(cause.contains("429"), "{cause}");
+        // Up to two seconds of jitter.
+        let most = wait.map(|wait| wait + Duration::from_secs(2));
+        assert!(
+            (wait..=most).contains(&retry_after),
+            "{retry_after:?} for {wait:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_the_api_does_not_accept_is_replaced_once() {
+    for (refusals, fine) in [(1, true), (2, false)] {
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&lookups);
+        let mut stage = tenant(move |_| {
+            if count.fetch_add(1, Ordering::SeqCst) < refusals {
+                Reply::json(401, r#"{"statusCode":401,"message":"hunter2"}"#)
+            } else {
+                user(&json!([google()]))
+            }
+        })
+        .await;
+        let result = stage.source.fetch(&of(SUBJECT)).await;
+        assert_eq!(result.is_ok(), fine, "{result:?}");
+        if let Err(error) = result {
+            let (kind, text) = judged(&error);
+            assert_eq!(kind, "bad answer");
+            assert!(text.contains("does not accept the token"), "{text}");
+        }
+        let mut grants = 0;
+        while let Ok(request) = stage.peer.requests.try_recv() {
+            grants += usize::from(request.starts_with("POST /oauth/token "));
+        }
+        assert_eq!((grants, lookups.load(Ordering::SeqCst)), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away() {
+    let grant = |scope: &str| {
+        format!(
+            r#"{{"access_token":"hunter2","token_type":"Bearer","expires_in":86400,"scope":"{scope}"}}"#
+        )
+    };
+    for (status, body, kind, cause) in [
+        (
+            200,
+            grant("read:users"),
+            "bad answer",
+            "lacks read:user_idp_tokens",
+        ),
+        (200, grant(""), "bad answer", "lacks read:users"),
+        (
+            200,
+            r#"{"token_type":"Bearer"}"#.into(),
+            "bad answer",
+            "shape",
+        ),
+        (
+            401,
+            r#"{"error":"invalid_client"}"#.into(),
+            "unavailable",
+            "look at client_id",
+        ),
+        (
+            403,
+            r#"{"error":"access_denied"}"#.into(),
+            "bad answer",
+            "403 (access_denied)",
+        ),
+        (
+            403,
+            r#"{"error":"unauthorized_client"}"#.into(),
+            "unavailable",
+            "the grants it may use",
+        ),
+        (429, "{}".into(), "unavailable", "429"),
+        (500, "hunter2".into(), "unavailable", "500"),
+    ] {
+        let stage = stage(identities(), move |_| Reply::json(status, &body)).await;
+        let (found, text) = refused(&stage).await;
+        assert_eq!(found, kind, "{text}");
+        assert!(
+            text.contains("token for the Management API") && text.contains(cause),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_a_verified_caller_has_anything() {
+    let digest = TokenDigest([7; 32]);
+    let delegated = Caller::Delegated {
+        issuer: "opaque".into(),
+        digest,
+    };
+    for via in [identities(), Via::Vault] {
+        let mut stage = stage(via, |_| management_token()).await;
+        for caller in [delegated.clone(), Caller::Anonymous] {
+            let error = stage.source.fetch(&request(caller)).await.unwrap_err();
+            assert_eq!(judged(&error).0, "not entitled");
+        }
+        assert!(stage.peer.requests.try_recv().is_err(), "nobody was asked");
+        assert!(stage.source.needs_sign_in() && !stage.source.asks_password());
+    }
+}
+
+#[tokio::test]
+async fn rules_that_narrow_find_nothing_to_narrow() {
+    for via in [identities(), Via::Vault] {
+        let stage = stage(via, |_| management_token()).await;
+        let narrowed = SwapRequest {
+            scopes: Some(Arc::from(["read".to_owned()])),
+            ..of(SUBJECT)
+        };
+        let error = stage.source.fetch(&narrowed).await.unwrap_err();
+        let (kind, text) = judged(&error);
+        assert!(kind == "not entitled" && text.contains("narrow"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn token_vault_is_asked_with_the_callers_token() {
+    let granted = format!(
+        r#"{{"access_token":"{IDP_TOKEN}","issued_token_type":"http://auth0.com/oauth/token-type/federated-connection-access-token","token_type":"Bearer","expires_in":90,"scope":"openid"}}"#
+    );
+    let mut stage = stage(Via::Vault, move |_| Reply::json(200, &granted)).await;
+    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+    assert_eq!(token(&issued), IDP_TOKEN);
+    assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(90))));
+    let sent = stage.peer.requests.recv().await.unwrap();
+    assert!(sent.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{sent}");
+    let (_, form) = sent.split_once("\r\n\r\n").unwrap();
+    let form: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes())
+        .into_owned()
+        .collect();
+    for (name, value) in [
+        ("grant_type", VAULT_GRANT),
+        ("subject_token", "hunter2.the.callers-token"),
+        (
+            "subject_token_type",
+            "urn:ietf:params:oauth:token-type:access_token",
+        ),
+        ("requested_token_type", VAULT_TOKEN),
+        ("connection", "google-oauth2"),
+        ("client_id", "hawkgate"),
+    ] {
+        assert!(form.contains(&(name.into(), value.into())), "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_of_token_vault_is_told_apart() {
+    for (status, code, kind, cause) in [
+        (
+            401,
+            "federated_connection_refresh_token_not_found",
+            "not entitled",
+            "has to connect it",
+        ),
+        (
+            401,
+            "federated_connection_refresh_token_flow_failed",
+            "not entitled",
+            "connection \"google-oauth2\"",
+        ),
+        (401, "invalid_client", "unavailable", "look at client_id"),
+        (401, "access_denied", "not entitled", "401 (access_denied)"),
+        (
+            403,
+            "unauthorized_client",
+            "unavailable",
+            "the grants it may use",
+        ),
+        (400, "invalid_grant", "refused", "400 (invalid_grant)"),
+        (
+            400,
+            "invalid_request",
+            "bad answer",
+            "400 (invalid_request)",
+        ),
+        (400, "Hunter2", "bad answer", "status 400"),
+        (429, "too_many_requests", "unavailable", "429"),
+        (502, "", "unavailable", "502"),
+    ] {
+        let body = format!(r#"{{"error":"{code}","error_description":"hunter2"}}"#);
+        let stage = stage(Via::Vault, move |_| Reply::json(status, &body)).await;
+        let (found, text) = refused(&stage).await;
+        assert_eq!(found, kind, "{text}");
+        assert!(text.contains(cause), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_that_cannot_be_spoken_to_is_unavailable() {
+    for via in [identities(), Via::Vault] {
+        let nobody = deserted().await;
+        let tls = no_tls().await;
+        let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
+        for (url, timeout) in [
+            (&nobody, Duration::from_secs(30)),
+            (&tls, Duration::from_secs(30)),
+            (&stalled.url, Duration::from_millis(50)),
+        ] {
+            let (source, _secret) = source(url, via.clone(), timeout);
+            let error = source.fetch(&of(SUBJECT)).await.unwrap_err();
+            assert_eq!(judged(&error).0, "unavailable", "{url}");
+        }
+    }
+}
+
+/// An https URL where somebody speaks plain HTTP.
+async fn no_tls() -> Url {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    url.parse().unwrap()
+}
+
+#[tokio::test]
+async fn clocks_that_differ_change_nothing() {
+    // A day behind, a day ahead: lives are counted from when they were asked for.
+    for date in [
+        "Thu, 19 Nov 2026 19:10:09 GMT",
+        "Sat, 21 Nov 2026 19:10:09 GMT",
+    ] {
+        let body =
+            format!(r#"{{"access_token":"{IDP_TOKEN}","token_type":"Bearer","expires_in":90}}"#);
+        let headers = [("Content-Type", "application/json"), ("Date", date)];
+        let reply = Reply::new(200, &headers, &body);
+        let stage = stage(Via::Vault, move |_| reply.clone()).await;
+        let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+        assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(90))));
+    }
+}
+
+#[tokio::test]
+async fn debug_shows_no_secret() {
+    let stage = tenant(|_| user(&json!([google()]))).await;
+    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+    let shown = format!("{:?} {issued:?}", stage.source);
+    assert!(!shown.contains("hunter2"), "{shown}");
+}

@@ -1,0 +1,329 @@
+//! An Auth0 tenant through its Management API: what there is of the things that dynamic
+//! registration needs, and changes to them (identity.md §D).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::client::{Answer, Client};
+use super::patience::patiently;
+use crate::clock::SharedClock;
+use crate::registration::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantWish};
+use crate::secret::SecretString;
+
+/// Grants on one page; more than a few dozen for one API would be odd.
+const PAGE: usize = 100;
+/// Pages read before something must be wrong.
+const MAX_PAGES: usize = 20;
+
+/// A tenant's Management API.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    url: Url,
+    token: SecretString,
+    client: Client,
+    clock: SharedClock,
+}
+
+/// Why the tenant could not be read or changed. Holds nothing of the answers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TenantError(String);
+
+#[derive(Deserialize)]
+struct WrittenConnection {
+    id: String,
+    name: String,
+    #[serde(default)]
+    is_domain_connection: bool,
+}
+
+#[derive(Deserialize)]
+struct WrittenGrant {
+    id: String,
+    audience: String,
+    #[serde(default)]
+    scope: Vec<String>,
+    default_for: Option<String>,
+    subject_type: Option<String>,
+}
+
+impl Tenant {
+    /// The tenant at `url` (`https://TENANT.auth0.com/`), with a token for its Management API.
+    pub fn new(url: Url, token: SecretString, client: Client, clock: SharedClock) -> Self {
+        Self {
+            url,
+            token,
+            client,
+            clock,
+        }
+    }
+
+    /// What the tenant has of `wish`; changes nothing.
+    ///
+    /// # Errors
+    /// When the API cannot be reached, refuses, or answers something else.
+    pub async fn facts(&self, wish: &TenantWish) -> Result<TenantFacts, TenantError> {
+        let mut facts = TenantFacts {
+            open: self.is_open().await?,
+            ..TenantFacts::default()
+        };
+        for name in &wish.connections {
+            facts.connections.extend(self.connection(name).await?);
+        }
+        for grant in &wish.grants {
+            facts.grants.extend(self.grant(&grant.audience).await?);
+        }
+        Ok(facts)
+    }
+
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// As [`Self::facts`].
+    pub async fn apply(&self, change: &Change) -> Result<(), TenantError> {
+        let setting = |on: bool| json!({"flags": {"enable_dynamic_client_registration": on}});
+        let (method, path, scope, body) = match change {
+            Change::OpenRegistration | Change::CloseRegistration => (
+                Method::PATCH,
+                vec!["tenants", "settings"],
+                "update:tenant_settings",
+                setting(*change == Change::OpenRegistration),
+            ),
+            Change::PromoteConnection(connection) => (
+                Method::PATCH,
+                vec!["connections", &connection.id],
+                "update:connections",
+                json!({"is_domain_connection": true}),
+            ),
+            Change::AddGrant(grant) => (
+                Method::POST,
+                vec!["client-grants"],
+                "create:client_grants",
+                json!({
+                    "default_for": "third_party_clients",
+                    "audience": grant.audience,
+                    "scope": grant.scopes,
+                    "subject_type": "user",
+                }),
+            ),
+            Change::WidenGrant(known) => (
+                Method::PATCH,
+                vec!["client-grants", &known.id],
+                "update:client_grants",
+                json!({"scope": known.grant.scopes}),
+            ),
+        };
+        let url = self.location(&path, &[])?;
+        self.call(method, &url, Some(&body), scope).await.map(drop)
+    }
+
+    async fn is_open(&self) -> Result<bool, TenantError> {
+        let query = [("fields", "flags"), ("include_fields", "true")];
+        let settings: Value = self
+            .read(&["tenants", "settings"], &query, "read:tenant_settings")
+            .await?;
+        let flag = settings
+            .get("flags")
+            .and_then(|flags| flags.get("enable_dynamic_client_registration"));
+        Ok(flag.and_then(Value::as_bool).unwrap_or(false))
+    }
+
+    async fn connection(&self, name: &str) -> Result<Option<Connection>, TenantError> {
+        let query = [
+            ("name", name),
+            ("fields", "id,name,is_domain_connection"),
+            ("include_fields", "true"),
+        ];
+        let found: Vec<WrittenConnection> = self
+            .read(&["connections"], &query, "read:connections")
+            .await?;
+        // The filter is the tenant's; that it was honoured is not taken on trust.
+        let named = found.into_iter().find(|c| c.name == name);
+        Ok(named.map(|c| Connection {
+            id: c.id,
+            name: c.name,
+            is_domain_connection: c.is_domain_connection,
+        }))
+    }
+
+    /// The default grant for third-party clients on users' behalf.
+    async fn grant(&self, audience: &str) -> Result<Option<KnownGrant>, TenantError> {
+        for page in 0..MAX_PAGES {
+            let (page, per_page) = (page.to_string(), PAGE.to_string());
+            let query = [
+                ("audience", audience),
+                ("per_page", per_page.as_str()),
+                ("page", page.as_str()),
+            ];
+            let grants: Vec<WrittenGrant> = self
+                .read(&["client-grants"], &query, "read:client_grants")
+                .await?;
+            let last = grants.len() < PAGE;
+            let ours = |g: &WrittenGrant| {
+                g.audience == audience
+                    && g.default_for.as_deref() == Some("third_party_clients")
+                    && g.subject_type.as_deref() == Some("user")
+            };
+            if let Some(found) = grants.into_iter().find(ours) {
+                return Ok(Some(KnownGrant {
+                    id: found.id,
+                    grant: Grant {
+                        audience: found.audience,
+                        scopes: found.scope.into_iter().collect::<BTreeSet<_>>(),
+                    },
+                }));
+            }
+            if last {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        scope: &str,
+    ) -> Result<T, TenantError> {
+        let url = self.location(path, query)?;
+        let answer = self.call(Method::GET, &url, None, scope).await?;
+        serde_json::from_slice(&answer.body).map_err(|_| {
+            TenantError(format!(
+                "{}: the answer does not have the shape that the Management API documents",
+                url.path()
+            ))
+        })
+    }
+
+    /// Identifiers come from the tenant: each is one segment of the path, whatever is in it.
+    fn location(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, TenantError> {
+        let mut url = self.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| TenantError("--auth0-tenant is no URL of a tenant".into()))?
+            .clear()
+            .extend(["api", "v2"])
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+        scope: &str,
+    ) -> Result<Answer, TenantError> {
+        let headers = self.headers()?;
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let send = || {
+            self.client
+                .request(method.clone(), url, headers.clone(), body.clone())
+        };
+        let answer = patiently(&self.clock, send)
+            .await
+            .map_err(|e| TenantError(format!("{method} {}: {e}", url.path())))?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let remedy = match answer.status {
+            StatusCode::UNAUTHORIZED => {
+                "the management token is not valid, or is for another audience (it must be TENANT/api/v2/)".to_owned()
+            }
+            StatusCode::FORBIDDEN => format!("the management token lacks the scope {scope}"),
+            StatusCode::NOT_FOUND => "there is no such thing; is --auth0-tenant the tenant's own domain?".to_owned(),
+            StatusCode::TOO_MANY_REQUESTS => "too many requests; try again later".to_owned(),
+            status if status.is_redirection() => "a redirect, which is not followed".to_owned(),
+            _ => "nothing more is known".to_owned(),
+        };
+        let (status, path) = (answer.status.as_u16(), url.path());
+        Err(TenantError(format!(
+            "{method} {path}: status {status}: {remedy}"
+        )))
+    }
+
+    fn headers(&self) -> Result<HeaderMap, TenantError> {
+        let text = Zeroizing::new(format!("Bearer {}", self.token.expose()));
+        let mut token = HeaderValue::from_str(&text).map_err(|_| {
+            TenantError("the management token has characters that no header takes".into())
+        })?;
+        token.set_sensitive(true);
+        let json = HeaderValue::from_static("application/json");
+        Ok(HeaderMap::from_iter([
+            (AUTHORIZATION, token),
+            (ACCEPT, json.clone()),
+            (CONTENT_TYPE, json),
+        ]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Reply, peer};
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::remote::jwks::key_client;
+
+    fn tenant(url: &Url) -> Tenant {
+        let token = "a-management-token".into();
+        Tenant::new(
+            url.clone(),
+            token,
+            key_client().unwrap(),
+            SystemClock::shared(),
+        )
+    }
+
+    #[tokio::test]
+    async fn odd_answers_are_told_with_the_remedy_and_nothing_of_them() {
+        for (reply, said) in [
+            (
+                Reply::json(403, "{\"message\":\"a-secret\"}"),
+                "lacks the scope read:tenant_settings",
+            ),
+            (Reply::json(401, "{}"), "audience"),
+            (Reply::json(404, "{}"), "own domain"),
+            (Reply::new(302, &[("Location", "/x")], ""), "not followed"),
+            (Reply::json(500, "a-secret"), "500"),
+            (Reply::json(200, "a-secret"), "shape"),
+            (Reply::json(200, &"x".repeat(300_000)), "larger than"),
+        ] {
+            let peer = peer(reply).await;
+            let error = tenant(&peer.url).facts(&TenantWish::default()).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(!error.contains("a-secret") && !error.contains("a-management-token"));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_identifier_stays_within_its_segment() {
+        let mut peer = peer(Reply::json(200, "{}")).await;
+        let connection = Connection {
+            id: "../x?y#z".into(),
+            name: "n".into(),
+            is_domain_connection: false,
+        };
+        let change = Change::PromoteConnection(connection);
+        tenant(&peer.url).apply(&change).await.unwrap();
+        let request = peer.requests.recv().await.unwrap();
+        assert!(
+            request.starts_with("PATCH /api/v2/connections/..%2Fx%3Fy%23z "),
+            "{request}"
+        );
+        assert!(
+            request.ends_with("{\"is_domain_connection\":true}"),
+            "{request}"
+        );
+    }
+}

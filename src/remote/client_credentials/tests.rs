@@ -1,0 +1,197 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{ClientProof, OauthClient};
+use crate::credential::{CacheLimits, Source, SourceOptions};
+use crate::gateway::outcome::Lookup;
+use crate::remote::client::{Client, ClientOptions};
+use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::testing::{Peer, Reply, peer};
+use crate::token::{Caller, VerifiedToken};
+
+const NOW: UnixMillis = UnixMillis::from_secs(1_900_000_000);
+const TOKEN: &str = "{\"access_token\":\"t0ken\",\"token_type\":\"Bearer\",\"expires_in\":600}";
+
+fn settings() -> ClientCredentialsSettings {
+    ClientCredentialsSettings {
+        audience: Some("https://api.example.com/".into()),
+        resource: Some("urn:api".into()),
+        scopes: vec!["read:a".into(), "read:b".into(), "write".into()],
+        organization: Some("org_1".into()),
+    }
+}
+
+fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentialsSource {
+    let options = ClientOptions {
+        timeout: Duration::from_secs(5),
+        max_bytes: MAX_ANSWER_BYTES,
+        ca: None,
+    };
+    let own = OauthClient {
+        id: "me".into(),
+        proof: ClientProof::Public,
+    };
+    let client = Client::new(&options).unwrap();
+    let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
+    ClientCredentialsSource::new(settings, endpoint)
+}
+
+fn request(subject: &str, scopes: Option<&[&str]>) -> SwapRequest {
+    let token = VerifiedToken::for_tests("idp", subject, None);
+    SwapRequest {
+        caller: Caller::Verified(Arc::new(token)),
+        bearer: None,
+        scopes: scopes.map(|list| list.iter().map(|s| (*s).to_owned()).collect()),
+        clock_offset: 0,
+    }
+}
+
+async fn form(peer: &mut Peer) -> String {
+    let request = peer.requests.recv().await.unwrap();
+    request.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn everything_configured_is_asked_for() {
+    let mut peer = peer(Reply::json(200, TOKEN)).await;
+    let issued = source(&peer, settings())
+        .fetch(&request("a", None))
+        .await
+        .unwrap();
+    assert!(matches!(&issued.credential, Credential::Bearer(t) if t.expose() == "t0ken"));
+    assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_mins(10))));
+    assert_eq!(
+        form(&mut peer).await,
+        "grant_type=client_credentials&audience=https%3A%2F%2Fapi.example.com%2F&resource=urn%3Aapi\
+         &scope=read%3Aa+read%3Ab+write&organization=org_1&client_id=me"
+    );
+    let bare = source(&peer, ClientCredentialsSettings::default());
+    bare.fetch(&request("a", None)).await.unwrap();
+    assert_eq!(
+        form(&mut peer).await,
+        "grant_type=client_credentials&client_id=me"
+    );
+}
+
+#[tokio::test]
+async fn rules_narrow_the_scope_and_never_empty_it() {
+    let mut peer = peer(Reply::json(200, TOKEN)).await;
+    let narrow = |own: &[&str]| {
+        let scopes = own.iter().map(|s| (*s).to_owned()).collect();
+        source(
+            &peer,
+            ClientCredentialsSettings {
+                scopes,
+                ..Default::default()
+            },
+        )
+    };
+    let (own, none) = (narrow(&["read:a", "read:b", "write"]), narrow(&[]));
+    for (source, wanted, sent) in [
+        (&own, &["read:*", "admin"][..], Some("read%3Aa+read%3Ab")),
+        (&own, &["*"], Some("read%3Aa+read%3Ab+write")),
+        (&none, &["x"], Some("x")),
+        (&own, &["admin"], None),
+        (&own, &[], None),
+        (&none, &[], None),
+    ] {
+        let end = source.fetch(&request("a", Some(wanted))).await;
+        match sent {
+            Some(sent) => {
+                end.unwrap();
+                let sent = format!("grant_type=client_credentials&scope={sent}&client_id=me");
+                assert_eq!(form(&mut peer).await, sent);
+            }
+            None => assert!(matches!(end, Err(FetchError::NotEntitled(_))), "{wanted:?}"),
+        }
+    }
+    assert!(
+        peer.requests.try_recv().is_err(),
+        "nothing else was asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_token_for_more_than_rules_allow_is_not_used() {
+    let answer = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
+    let peer = peer(Reply::json(200, &answer)).await;
+    let source = source(&peer, settings());
+    // Without rules the server may add what it likes.
+    source.fetch(&request("a", None)).await.unwrap();
+    let error = source
+        .fetch(&request("a", Some(&["read:a"])))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, FetchError::BadAnswer(t) if t.contains("more scopes")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn no_answer_is_ever_the_callers_fault() {
+    for (status, error) in [
+        (400, "invalid_grant"),
+        (401, "invalid_client"),
+        (401, "invalid_token"),
+        (403, "access_denied"),
+        (400, "invalid_scope"),
+        (400, "invalid_request"),
+    ] {
+        let peer = peer(Reply::json(status, &format!("{{\"error\":\"{error}\"}}"))).await;
+        let error = source(&peer, settings())
+            .fetch(&request("a", None))
+            .await
+            .unwrap_err();
+        let ours = matches!(
+            error,
+            FetchError::Unavailable { .. } | FetchError::BadAnswer(_)
+        );
+        assert!(ours, "{status} {error}");
+    }
+}
+
+#[tokio::test]
+async fn one_token_serves_every_caller_but_each_set_of_scopes_has_its_own() {
+    let mut peer = peer(Reply::json(200, TOKEN)).await;
+    let options = SourceOptions {
+        limits: CacheLimits {
+            max_entries: 100,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::from_secs(10),
+        },
+        timeout: Duration::from_secs(5),
+        concurrency: 4,
+    };
+    let inner = Arc::new(source(&peer, settings()));
+    let cached = Source::new("own".into(), inner, options, ManualClock::at(NOW)).unwrap();
+    for (subject, scopes, expected) in [
+        ("a", None, Lookup::Fetched),
+        ("b", None, Lookup::Hit),
+        ("b", Some(&["read:a", "write"][..]), Lookup::Fetched),
+        ("c", Some(&["write", "read:a"][..]), Lookup::Hit),
+        ("c", Some(&["write"][..]), Lookup::Fetched),
+    ] {
+        let leased = cached.lease(&request(subject, scopes)).await.unwrap();
+        assert_eq!(leased.lookup, expected, "{subject} {scopes:?}");
+    }
+    // One rejected upstream is rejected for all.
+    let (a, b) = (request("a", None), request("b", None));
+    let rejected = cached.lease(&a).await.unwrap().lease;
+    assert_eq!(
+        cached.replace(&a, &rejected).await.unwrap().lookup,
+        Lookup::Fetched
+    );
+    assert_eq!(
+        cached.replace(&b, &rejected).await.unwrap().lookup,
+        Lookup::Hit
+    );
+    let mut asked = 0;
+    while peer.requests.try_recv().is_ok() {
+        asked += 1;
+    }
+    assert_eq!((asked, cached.entries()), (4, 3));
+}

@@ -1,0 +1,158 @@
+//! Asking an issuer's introspection endpoint about a token (RFC 7662 §2).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::client::{Client, ClientOptions, TransportError};
+use super::oauth::{About, Endpoint, Failure, MAX_ANSWER_BYTES};
+use crate::credential::FetchError;
+use crate::token::{BearerToken, IntrospectionError, Introspector};
+
+/// For one question, connection included.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A client for introspection endpoints: 3 s, 64 KiB, no redirects, https off loopback. `ca`
+/// is a PEM file with the only CAs trusted.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn introspection_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
+    Client::new(&ClientOptions {
+        timeout: TIMEOUT,
+        max_bytes: MAX_ANSWER_BYTES,
+        ca,
+    })
+}
+
+/// Asks over HTTP, as hawkgate's own client: an endpoint that answers anybody would let
+/// tokens be guessed there (RFC 7662 §4).
+#[derive(Debug)]
+pub struct HttpIntrospector {
+    endpoint: Endpoint,
+}
+
+impl HttpIntrospector {
+    /// `endpoint` is the introspection endpoint.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+}
+
+#[async_trait]
+impl Introspector for HttpIntrospector {
+    async fn introspect(&self, token: &BearerToken) -> Result<Vec<u8>, IntrospectionError> {
+        let form = [
+            ("token", token.expose()),
+            ("token_type_hint", "access_token"),
+        ];
+        match self.endpoint.post(&form).await {
+            Ok(answer) => Ok(answer.body.to_vec()),
+            // Some servers know their own JWTs, but not here (RFC 7009 §2.2.1 has the code).
+            Err(Failure::Denied(denied)) if denied.is("unsupported_token_type") => {
+                Ok(b"{\"active\":false}".to_vec())
+            }
+            // Otherwise a bad token is a 200 answer, and any other a matter of ours.
+            Err(failure) => Err(match failure.into_fetch_error(About::Ourselves) {
+                FetchError::Unavailable { cause, retry_after } => {
+                    IntrospectionError { cause, retry_after }
+                }
+                other => IntrospectionError {
+                    cause: other.to_string(),
+                    retry_after: None,
+                },
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+    use crate::config::{ClientProof, OauthClient};
+    use crate::remote::testing::{Reply, deserted, peer};
+
+    fn introspector(url: &url::Url) -> HttpIntrospector {
+        let options = ClientOptions {
+            timeout: Duration::from_millis(500),
+            max_bytes: MAX_ANSWER_BYTES,
+            ca: None,
+        };
+        let own = OauthClient {
+            id: "me".into(),
+            proof: ClientProof::Public,
+        };
+        let client = Client::new(&options).unwrap();
+        let clock = ManualClock::at(UnixMillis(0));
+        HttpIntrospector::new(Endpoint::new(url.clone(), own, client, clock))
+    }
+
+    #[tokio::test]
+    async fn the_token_is_in_the_form_and_the_answer_comes_as_it_is() {
+        let mut peer = peer(Reply::json(200, "{\"active\":false}")).await;
+        let token = BearerToken::new("hunter2==").unwrap();
+        let answer = introspector(&peer.url).introspect(&token).await.unwrap();
+        assert_eq!(answer, b"{\"active\":false}");
+        let request = peer.requests.recv().await.unwrap();
+        let form = "\r\n\r\ntoken=hunter2%3D%3D&token_type_hint=access_token&client_id=me";
+        assert!(
+            request.starts_with("POST / ") && request.ends_with(form),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_kind_of_token_that_the_endpoint_does_not_know_is_not_active() {
+        let peer = peer(Reply::json(400, "{\"error\":\"unsupported_token_type\"}")).await;
+        let token = BearerToken::new("hunter2").unwrap();
+        let answer = introspector(&peer.url).introspect(&token).await.unwrap();
+        assert_eq!(answer, b"{\"active\":false}");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_answer_says_why_without_the_token() {
+        let token = BearerToken::new("hunter2").unwrap();
+        let huge = "x".repeat(MAX_ANSWER_BYTES + 1);
+        let html = [("Content-Type", "text/html")];
+        for (reply, cause, retry_after) in [
+            (
+                Reply::json(401, "{\"error\":\"invalid_client\"}"),
+                "invalid_client",
+                None,
+            ),
+            (
+                Reply::json(400, "{\"error\":\"hunter2\"}"),
+                "status 400",
+                None,
+            ),
+            (Reply::json(404, ""), "status 404", None),
+            (
+                Reply::new(429, &[("Retry-After", "7")], ""),
+                "429",
+                Some(Duration::from_secs(7)),
+            ),
+            (Reply::new(500, &html, "hunter2"), "status 500", None),
+            (
+                Reply::new(302, &[("Location", "/hunter2")], ""),
+                "redirect",
+                None,
+            ),
+            (Reply::new(200, &html, "hunter2"), "not JSON", None),
+            (Reply::json(200, &huge), "larger than", None),
+            (Reply::Stall(Vec::new()), "no complete answer", None),
+        ] {
+            let peer = peer(reply).await;
+            let error = introspector(&peer.url)
+                .introspect(&token)
+                .await
+                .unwrap_err();
+            assert!(error.cause.contains(cause), "{error}");
+            assert!(!error.cause.contains("hunter2"), "{error}");
+            assert_eq!(error.retry_after, retry_after, "{error}");
+        }
+        let nobody = introspector(&deserted().await).introspect(&token).await;
+        assert!(nobody.is_err());
+    }
+}

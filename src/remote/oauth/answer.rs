@@ -1,0 +1,137 @@
+//! Successful answers of a token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::MAX_TOKEN_BYTES;
+use crate::clock::UnixMillis;
+use crate::credential::FetchError;
+use crate::remote::client::Answer;
+use crate::secret::SecretString;
+
+/// A bearer token that was granted, and what came with it.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// The token: 1 to [`MAX_TOKEN_BYTES`] visible ASCII characters.
+    pub access_token: SecretString,
+    /// In our clock, counted from when it was asked for; `None` when the server does not say.
+    pub expires_at: Option<UnixMillis>,
+    /// What it was granted for; `None`: what was asked for (RFC 6749 §5.1).
+    pub scope: Option<Vec<String>>,
+    /// For the next one.
+    pub refresh_token: Option<SecretString>,
+    /// An ID token, nothing of which has been verified.
+    pub id_token: Option<SecretString>,
+    /// The recovery code that takes the place of the one just used (Auth0's MFA grants).
+    pub recovery_code: Option<SecretString>,
+    /// What it is (RFC 8693 §3).
+    pub issued_token_type: Option<String>,
+}
+
+/// As the server writes it. `Option<Value>` where servers are known to be creative.
+#[derive(Deserialize)]
+struct Written {
+    access_token: String,
+    token_type: Option<String>,
+    expires_in: Option<Value>,
+    scope: Option<Value>,
+    refresh_token: Option<String>,
+    id_token: Option<String>,
+    recovery_code: Option<String>,
+    issued_token_type: Option<String>,
+}
+
+/// Reads a 200 answer to a request made at `asked_at`.
+pub(super) fn granted(answer: &Answer, asked_at: UnixMillis) -> Result<Granted, FetchError> {
+    // serde's own text would quote from the body.
+    let written: Written = serde_json::from_slice(&answer.body)
+        .map_err(|_| bad("the answer does not have the shape {access_token, token_type, …}"))?;
+    let access_token = SecretString::new(written.access_token);
+    check_type(written.token_type.as_deref())?;
+    check_token(access_token.expose())?;
+    Ok(Granted {
+        access_token,
+        expires_at: expires_in(written.expires_in.as_ref())?.map(|life| asked_at.plus(life)),
+        scope: scope(written.scope.as_ref())?,
+        refresh_token: written.refresh_token.map(SecretString::new),
+        id_token: written.id_token.map(SecretString::new),
+        recovery_code: written.recovery_code.map(SecretString::new),
+        issued_token_type: written.issued_token_type,
+    })
+}
+
+/// A token of another type cannot be sent as a bearer token (RFC 6749 §7.1). The names are
+/// ours: what the server wrote is not repeated.
+fn check_type(token_type: Option<&str>) -> Result<(), FetchError> {
+    let Some(token_type) = token_type else {
+        return Err(bad("the answer has no token_type"));
+    };
+    let problem = match token_type.to_ascii_lowercase().as_str() {
+        "bearer" => return Ok(()),
+        "n_a" => "token_type is N_A: what was issued is no access token",
+        "dpop" | "pop" => "token_type is not Bearer: the token is bound to a key",
+        "mac" => "token_type is mac, not Bearer",
+        _ => "token_type is not Bearer",
+    };
+    Err(bad(problem))
+}
+
+fn check_token(token: &str) -> Result<(), FetchError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        let text = format!("the access token is larger than {MAX_TOKEN_BYTES} bytes");
+        return Err(FetchError::TooLarge(text));
+    }
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(bad(
+            "the access token is empty or has characters that no header takes",
+        ));
+    }
+    Ok(())
+}
+
+/// Seconds; a string of digits and a fraction are what some servers send. Longer than any
+/// token lives is no error: `cache.max_age` bounds it. Nothing left is one: whoever used the
+/// token would be told that it has expired.
+fn expires_in(value: Option<&Value>) -> Result<Option<Duration>, FetchError> {
+    let seconds = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text))
+            if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            text.parse().ok()
+        }
+        Some(_) => None,
+    };
+    match seconds {
+        Some(seconds) if seconds >= 1.0 => Ok(Some(
+            Duration::try_from_secs_f64(seconds.floor()).unwrap_or(Duration::MAX),
+        )),
+        Some(_) => Err(bad("expires_in is not above zero")),
+        None => Err(bad("expires_in is no number")),
+    }
+}
+
+/// A space-separated string; some servers send an array.
+fn scope(value: Option<&Value>) -> Result<Option<Vec<String>>, FetchError> {
+    let wrong = || bad("scope is no string");
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => {
+            let items = text.split(' ').filter(|s| !s.is_empty());
+            Ok(Some(items.map(str::to_owned).collect()))
+        }
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect::<Result<_, _>>()
+            .map(Some),
+        Some(_) => Err(wrong()),
+    }
+}
+
+fn bad(what: &str) -> FetchError {
+    FetchError::BadAnswer(what.to_owned())
+}

@@ -1,0 +1,146 @@
+//! One OAuth2 endpoint and the client that speaks to it.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use url::Url;
+
+use super::answer::{Granted, granted};
+use super::authentication::{Request, authenticate};
+use super::failure::{Denied, Failure};
+use crate::clock::SharedClock;
+use crate::config::OauthClient;
+use crate::credential::FetchError;
+use crate::remote::client::{Answer, Client};
+
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An endpoint that takes forms from an authenticated client. Secrets are read anew for
+/// each request, so that a rotated one takes effect by itself.
+#[derive(Debug)]
+pub struct Endpoint {
+    url: Url,
+    own: OauthClient,
+    client: Client,
+    clock: SharedClock,
+}
+
+impl Endpoint {
+    /// `own` is who hawkgate is at `url`; `client` reads at least
+    /// [`super::MAX_ANSWER_BYTES`].
+    pub fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
+        Self {
+            url,
+            own,
+            client,
+            clock,
+        }
+    }
+
+    /// Asks for a token: `parameters` are the grant's own (`grant_type` first), client
+    /// authentication is added. Parameters with an empty value must be left out by the
+    /// caller (RFC 6749 §3.2).
+    ///
+    /// # Errors
+    /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
+    pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+        self.grant_with(parameters, HeaderMap::new()).await
+    }
+
+    /// As [`Self::grant`], with further headers.
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn grant_with(
+        &self,
+        parameters: &[(&str, &str)],
+        headers: HeaderMap,
+    ) -> Result<Granted, Failure> {
+        let asked_at = self.clock.now();
+        let request = self.request(parameters).await?;
+        let answer = in_json(self.transmit(request, headers, FORM).await?)?;
+        granted(&answer, asked_at).map_err(Failure::Unusable)
+    }
+
+    /// Sends `parameters` with client authentication; a 200 answer in JSON comes back as it
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        in_json(self.transmit(request, HeaderMap::new(), FORM).await?)
+    }
+
+    /// As [`Self::post`], with the parameters as one JSON object (Auth0's `/mfa/challenge`).
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
+        in_json(answer.await?)
+    }
+
+    /// Sends `parameters` with client authentication; any 2xx answer comes back, be it
+    /// empty (RFC 7009 §2.2).
+    ///
+    /// # Errors
+    /// As [`Self::grant`].
+    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.request(parameters).await?;
+        self.transmit(request, HeaderMap::new(), FORM).await
+    }
+
+    async fn request(&self, parameters: &[(&str, &str)]) -> Result<Request, Failure> {
+        let mut request = Request::new(parameters);
+        authenticate(&self.own, &mut request, self.clock.now()).await?;
+        Ok(request)
+    }
+
+    async fn transmit(
+        &self,
+        mut request: Request,
+        mut headers: HeaderMap,
+        content_type: HeaderValue,
+    ) -> Result<Answer, Failure> {
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, content_type);
+        if let Some(authorization) = request.authorization.take() {
+            headers.insert(http::header::AUTHORIZATION, authorization);
+        }
+        let body = request.into_body();
+        let answer = self.client.post(&self.url, headers, body).await?;
+        self.judge(answer)
+    }
+
+    fn judge(&self, answer: Answer) -> Result<Answer, Failure> {
+        let status = answer.status;
+        if status.is_client_error() || status.is_server_error() {
+            return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
+        }
+        if status.is_redirection() {
+            let text = format!(
+                "status {}: a redirect, which is not followed",
+                status.as_u16()
+            );
+            return Err(unusable(text));
+        }
+        Ok(answer)
+    }
+}
+
+/// An answer that can bear what was asked for.
+fn in_json(answer: Answer) -> Result<Answer, Failure> {
+    if answer.status != http::StatusCode::OK {
+        return Err(unusable(format!("status {}", answer.status.as_u16())));
+    }
+    if !answer.says_json() {
+        return Err(unusable("the answer is not JSON".into()));
+    }
+    Ok(answer)
+}
+
+fn unusable(what: String) -> Failure {
+    Failure::Unusable(FetchError::BadAnswer(what))
+}

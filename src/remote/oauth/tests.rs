@@ -1,0 +1,419 @@
+//! Against a peer that answers as oddly as servers do.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{AssertionKey, ClientProof, OauthClient};
+use crate::credential::FetchError;
+use crate::remote::client::{Client, ClientOptions};
+use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::secret::SecretRef;
+
+const NOW: UnixMillis = UnixMillis::from_secs(1_900_000_000);
+const SECRET: &str = "se:cr%t +ü";
+const GRANT: &[(&str, &str)] = &[("grant_type", "client_credentials"), ("scope", "a b")];
+
+fn secret(dir: &tempfile::TempDir, content: &str) -> SecretRef {
+    let path = dir.path().join("secret");
+    std::fs::write(&path, content).unwrap();
+    SecretRef::File(path)
+}
+
+fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
+    let options = ClientOptions {
+        timeout: Duration::from_millis(500),
+        max_bytes: MAX_ANSWER_BYTES,
+        ca: None,
+    };
+    let own = OauthClient {
+        id: "cli:ent".into(),
+        proof,
+    };
+    let client = Client::new(&options).unwrap();
+    Endpoint::new(
+        url.join("token").unwrap(),
+        own,
+        client,
+        ManualClock::at(NOW),
+    )
+}
+
+/// The end of a grant at a peer that replies so, its error blamed as `about` says.
+async fn granted_by(reply: Reply, about: About) -> Result<Granted, FetchError> {
+    let peer = peer(reply).await;
+    let end = endpoint(&peer.url, ClientProof::Public).grant(GRANT).await;
+    end.map_err(|failure| failure.into_fetch_error(about))
+}
+
+fn good() -> Value {
+    json!({ "access_token": "t0ken", "token_type": "Bearer", "expires_in": 60 })
+}
+
+fn with(member: &str, value: Value) -> Reply {
+    let mut answer = good();
+    answer[member] = value;
+    Reply::json(200, &answer.to_string())
+}
+
+/// Head and decoded form of the request that came.
+async fn seen(peer: &mut Peer) -> (String, Vec<(String, String)>) {
+    let request = peer.requests.recv().await.unwrap();
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let form = url::form_urlencoded::parse(body.as_bytes());
+    (head.to_ascii_lowercase(), form.into_owned().collect())
+}
+
+fn value<'a>(form: &'a [(String, String)], name: &str) -> &'a str {
+    let mut values = form.iter().filter(|(n, _)| n == name);
+    let found = values.next().unwrap_or_else(|| panic!("no {name}"));
+    assert!(values.next().is_none(), "{name} twice");
+    &found.1
+}
+
+#[tokio::test]
+async fn a_basic_secret_is_form_encoded_before_it_is_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut peer = peer(Reply::json(200, &good().to_string())).await;
+    let proof = ClientProof::SecretBasic(secret(&dir, SECRET));
+    let granted = endpoint(&peer.url, proof).grant(GRANT).await.unwrap();
+    assert_eq!(granted.access_token.expose(), "t0ken");
+    assert_eq!(granted.expires_at, Some(NOW.plus(Duration::from_mins(1))));
+    let request = peer.requests.recv().await.unwrap();
+    // "cli%3Aent:se%3Acr%25t+%2B%C3%BC"
+    let expected = "authorization: Basic Y2xpJTNBZW50OnNlJTNBY3IlMjV0KyUyQiVDMyVCQw==";
+    assert!(request.contains(expected), "{request}");
+    assert!(
+        request.ends_with("grant_type=client_credentials&scope=a+b"),
+        "{request}"
+    );
+}
+
+#[tokio::test]
+async fn a_posted_secret_is_in_the_form_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut peer = peer(Reply::json(200, &good().to_string())).await;
+    let proof = ClientProof::SecretPost(secret(&dir, SECRET));
+    endpoint(&peer.url, proof).grant(GRANT).await.unwrap();
+    let (head, form) = seen(&mut peer).await;
+    assert!(!head.contains("authorization"), "{head}");
+    assert_eq!(value(&form, "client_id"), "cli:ent");
+    assert_eq!(value(&form, "client_secret"), SECRET);
+}
+
+#[tokio::test]
+async fn an_assertion_is_signed_unique_and_short_lived() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut peer = peer(Reply::json(200, &good().to_string())).await;
+    let proof = ClientProof::PrivateKeyJwt(AssertionKey {
+        key: secret(&dir, &pair.serialize_pem()),
+        key_id: Some("k1".into()),
+        algorithm: None,
+        audience: "https://idp.example.com/".into(),
+    });
+    let endpoint = endpoint(&peer.url, proof);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        endpoint.grant(GRANT).await.unwrap();
+        let (_, form) = seen(&mut peer).await;
+        assert_eq!(value(&form, "client_id"), "cli:ent");
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        assert_eq!(value(&form, "client_assertion_type"), kind);
+        let key = jsonwebtoken::DecodingKey::from_ec_pem(pair.public_key_pem().as_bytes());
+        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+        rules.set_audience(&["https://idp.example.com/"]);
+        rules.validate_exp = false;
+        let read =
+            jsonwebtoken::decode::<Value>(value(&form, "client_assertion"), &key.unwrap(), &rules)
+                .unwrap();
+        assert_eq!(read.header.kid.as_deref(), Some("k1"));
+        let claims = read.claims;
+        assert_eq!(
+            (&claims["iss"], &claims["sub"]),
+            (&json!("cli:ent"), &json!("cli:ent"))
+        );
+        assert_eq!(claims["exp"].as_i64().unwrap() - NOW.as_secs(), 60);
+        ids.push(claims["jti"].as_str().unwrap().to_owned());
+    }
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_secret_or_key_that_is_not_there_is_the_operators_fault_and_asks_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut peer = peer(Reply::json(200, &good().to_string())).await;
+    let gone = SecretRef::File(dir.path().join("gone"));
+    let junk = AssertionKey {
+        key: secret(&dir, "hunter2"),
+        key_id: None,
+        algorithm: None,
+        audience: "a".into(),
+    };
+    for proof in [
+        ClientProof::SecretBasic(gone.clone()),
+        ClientProof::SecretPost(gone),
+        ClientProof::PrivateKeyJwt(junk),
+    ] {
+        let failure = endpoint(&peer.url, proof).grant(GRANT).await.unwrap_err();
+        let error = failure.into_fetch_error(About::Caller);
+        assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    assert!(peer.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn each_way_to_state_a_life() {
+    let life = |seconds: i64| Some(UnixMillis::from_secs(NOW.as_secs() + seconds));
+    for (value, expected) in [
+        (json!(null), None),
+        (json!(3600), life(3600)),
+        (json!("3600"), life(3600)),
+        (json!(59.9), life(59)),
+        (json!(u64::MAX), Some(UnixMillis(i64::MAX))),
+        (json!(1e300), Some(UnixMillis(i64::MAX))),
+    ] {
+        let granted = granted_by(with("expires_in", value.clone()), About::Caller).await;
+        assert_eq!(granted.unwrap().expires_at, expected, "{value}");
+    }
+    for value in [
+        json!(0),
+        json!(-1),
+        json!("0"),
+        json!("-5"),
+        json!("soon"),
+        json!([60]),
+        json!(true),
+        json!(""),
+    ] {
+        let error = granted_by(with("expires_in", value.clone()), About::Caller)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, FetchError::BadAnswer(t) if t.starts_with("expires_in")),
+            "{value}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn scopes_and_further_tokens_come_along() {
+    let answer = json!({
+        "access_token": "a", "token_type": "bearer", "scope": "x  y", "refresh_token": "r",
+        "id_token": "i", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    });
+    let granted = granted_by(Reply::json(200, &answer.to_string()), About::Ourselves)
+        .await
+        .unwrap();
+    assert_eq!(
+        granted.scope.as_deref(),
+        Some(&["x".to_owned(), "y".to_owned()][..])
+    );
+    assert_eq!(granted.refresh_token.as_ref().unwrap().expose(), "r");
+    assert_eq!(granted.id_token.as_ref().unwrap().expose(), "i");
+    assert_eq!(granted.expires_at, None);
+    let debug = format!("{granted:?}");
+    assert!(
+        debug.contains("[redacted]") && !debug.contains("\"r\""),
+        "{debug}"
+    );
+    let array = with("scope", json!(["x", "y"]));
+    assert_eq!(
+        granted_by(array, About::Caller)
+            .await
+            .unwrap()
+            .scope
+            .unwrap()
+            .len(),
+        2
+    );
+    assert!(
+        granted_by(with("scope", json!(7)), About::Caller)
+            .await
+            .is_err()
+    );
+}
+
+/// What a 200 answer can be besides a token. Nothing of it is repeated.
+#[tokio::test]
+async fn an_answer_that_is_no_bearer_token_is_told_by_its_cause() {
+    let json_type = ("Content-Type", "application/json");
+    let long = "x".repeat(MAX_TOKEN_BYTES + 1);
+    let huge = format!("{{\"access_token\":\"{}\"}}", "x".repeat(MAX_ANSWER_BYTES));
+    for (reply, cause) in [
+        (Reply::json(200, "{"), "shape"),
+        (Reply::json(200, "[]"), "shape"),
+        (Reply::json(200, ""), "shape"),
+        (
+            Reply::json(200, "{\"access_token\":5,\"token_type\":\"Bearer\"}"),
+            "shape",
+        ),
+        (Reply::json(200, "{\"error\":\"hunter2\"}"), "shape"),
+        (
+            Reply::json(
+                200,
+                "{\"access_token\":\"a\",\"access_token\":\"b\",\"token_type\":\"Bearer\"}",
+            ),
+            "shape",
+        ),
+        (with("access_token", json!("")), "empty"),
+        (with("access_token", json!("hunter 2")), "characters"),
+        (with("access_token", json!("hunter\r\n2")), "characters"),
+        (with("access_token", json!("hünter2")), "characters"),
+        (with("access_token", json!(long)), "larger than 16384 bytes"),
+        (with("token_type", json!(null)), "no token_type"),
+        (with("token_type", json!("N_A")), "N_A"),
+        (with("token_type", json!("DPoP")), "bound to a key"),
+        (with("token_type", json!("hunter2")), "not Bearer"),
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], "<html>hunter2"),
+            "not JSON",
+        ),
+        (
+            Reply::new(200, &[("Content-Type", "application/jwt")], "hunter2"),
+            "not JSON",
+        ),
+        (Reply::new(204, &[], ""), "status 204"),
+        (Reply::new(302, &[("Location", "/hunter2")], ""), "redirect"),
+        (
+            Reply::new(
+                307,
+                &[("Location", "/hunter2"), json_type],
+                good().to_string(),
+            ),
+            "redirect",
+        ),
+        (Reply::json(200, &huge), "larger than"),
+    ] {
+        let error = granted_by(reply.clone(), About::Caller).await.unwrap_err();
+        let definite = matches!(error, FetchError::BadAnswer(_) | FetchError::TooLarge(_));
+        assert!(definite, "{reply:?}: {error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(cause) && !text.contains("hunter"),
+            "{reply:?}: {text}"
+        );
+    }
+}
+
+/// How an error answer is told, by whom it concerns.
+#[tokio::test]
+async fn error_codes_are_blamed_on_the_right_party() {
+    for (status, code, ours, theirs) in [
+        (400, "invalid_grant", "BadAnswer", "Refused"),
+        (403, "invalid_grant", "BadAnswer", "Refused"),
+        (401, "invalid_token", "BadAnswer", "Refused"),
+        (400, "invalid_client", "Unavailable", "Unavailable"),
+        (401, "invalid_client", "Unavailable", "Unavailable"),
+        (400, "unauthorized_client", "Unavailable", "Unavailable"),
+        (401, "", "Unavailable", "Unavailable"),
+        (400, "invalid_request", "BadAnswer", "BadAnswer"),
+        (400, "unsupported_grant_type", "BadAnswer", "BadAnswer"),
+        (400, "invalid_scope", "BadAnswer", "NotEntitled"),
+        (403, "access_denied", "BadAnswer", "NotEntitled"),
+        (400, "invalid_target", "BadAnswer", "NotEntitled"),
+        (404, "", "BadAnswer", "BadAnswer"),
+        (418, "x", "BadAnswer", "BadAnswer"),
+        (429, "too_many_attempts", "Unavailable", "Unavailable"),
+        (500, "server_error", "Unavailable", "Unavailable"),
+        (503, "invalid_grant", "Unavailable", "Unavailable"),
+    ] {
+        let body = json!({ "error": code, "error_description": "hunter2" }).to_string();
+        for (about, expected) in [(About::Ourselves, ours), (About::Caller, theirs)] {
+            let error = granted_by(Reply::json(status, &body), about)
+                .await
+                .unwrap_err();
+            let debug = format!("{error:?}");
+            assert!(
+                debug.starts_with(expected),
+                "{status} {code} {about:?}: {debug}"
+            );
+            assert!(
+                debug.contains(&status.to_string()) && debug.contains(code),
+                "{debug}"
+            );
+            assert!(!debug.contains("hunter2"), "{debug}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_plain_is_not_repeated() {
+    for body in [
+        "hunter2",
+        "<html>hunter2</html>",
+        "{\"error\":\"hunter2\"}",
+        "{\"error\":\"Hunter: the password\"}",
+        "{\"error\":{\"hunter\":2}}",
+        &format!("{{\"error\":\"{}\"}}", "h".repeat(49)),
+    ] {
+        let error = granted_by(Reply::json(400, body), About::Caller)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "unusable answer: status 400", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn patience_is_asked_for_in_three_ways() {
+    let wait = |seconds| Some(Duration::from_secs(seconds));
+    let reset = (NOW.as_secs() + 9).to_string();
+    for (status, headers, expected) in [
+        (429, vec![("Retry-After", "7")], wait(7)),
+        (503, vec![("Retry-After", "7")], wait(7)),
+        (429, vec![("x-ratelimit-reset", &*reset)], wait(9)),
+        (429, vec![("x-ratelimit-reset", "soon")], None),
+        (503, vec![("x-ratelimit-reset", &*reset)], None),
+        (500, vec![], None),
+    ] {
+        let error = granted_by(Reply::new(status, &headers, ""), About::Caller)
+            .await
+            .unwrap_err();
+        let FetchError::Unavailable { retry_after, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(retry_after, expected, "{status} {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_and_nothing_said_are_told_apart_from_bad_answers() {
+    let nobody = endpoint(&deserted().await, ClientProof::Public);
+    let stalling = peer(Reply::Stall(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_vec(),
+    ))
+    .await;
+    let broken = peer(Reply::Bytes(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_vec(),
+    ))
+    .await;
+    for endpoint in [
+        nobody,
+        endpoint(&stalling.url, ClientProof::Public),
+        endpoint(&broken.url, ClientProof::Public),
+    ] {
+        let failure = endpoint.grant(GRANT).await.unwrap_err();
+        let error = failure.into_fetch_error(About::Caller);
+        assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn members_of_an_error_are_there_for_those_who_know_them_and_hidden_otherwise() {
+    let body = json!({ "error": "mfa_required", "mfa_token": "hunter2" });
+    let peer = peer(Reply::json(403, &body.to_string())).await;
+    let failure = endpoint(&peer.url, ClientProof::Public)
+        .grant(GRANT)
+        .await
+        .unwrap_err();
+    assert!(!format!("{failure:?}").contains("hunter2"));
+    let Failure::Denied(denied) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(denied.is("mfa_required") && denied.status == 403);
+    assert_eq!(denied.secret("mfa_token").unwrap().expose(), "hunter2");
+    assert!(denied.secret("other").is_none());
+}

@@ -1,0 +1,316 @@
+//! From username and password, or what was kept of them, to a token (identity.md §F).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::PasswordSource;
+use super::memory::{Login, Pending};
+use super::mfa::Asked;
+use crate::credential::{FetchError, SignInProblem};
+use crate::remote::oauth::{About, Denied, Failure, Granted};
+use crate::secret::SecretString;
+use crate::token::BasicCredentials;
+
+/// Auth0's extension that names the user directory.
+const PASSWORD_REALM: &str = "http://auth0.com/oauth/grant-type/password-realm";
+const MFA_OTP: &str = "http://auth0.com/oauth/grant-type/mfa-otp";
+const MFA_OOB: &str = "http://auth0.com/oauth/grant-type/mfa-oob";
+const MFA_RECOVERY_CODE: &str = "http://auth0.com/oauth/grant-type/mfa-recovery-code";
+
+/// Whom a confidential client vouches for (Auth0's brute-force protection counts by it).
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("auth0-forwarded-for");
+
+/// A confirmation is asked after no more often.
+const POLL: Duration = Duration::from_secs(5);
+/// Whoever sends no code so long after one was sent to them wants another one.
+const RESEND: Duration = Duration::from_secs(30);
+/// What a provider that blocks a user without saying how long is taken to mean.
+const BLOCKED: Duration = Duration::from_mins(1);
+/// The shortest and longest code of an authenticator app or a text message.
+const DIGITS: std::ops::RangeInclusive<usize> = 4..=10;
+
+/// One user signing in.
+pub(super) struct SignIn<'a> {
+    pub(super) login: Login,
+    pub(super) credentials: &'a BasicCredentials,
+    /// What to ask for, as it is sent; not empty.
+    pub(super) scope: String,
+    pub(super) headers: HeaderMap,
+}
+
+/// Why there is no token.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Password or code was wrong: it counts as a failed attempt.
+    Wrong(FetchError),
+    /// It says nothing about either.
+    Other(FetchError),
+}
+
+/// Which secret of the user's an answer is about.
+#[derive(Clone, Copy)]
+enum Step {
+    Password,
+    SecondFactor,
+}
+
+impl PasswordSource {
+    /// By the refresh token, if one is kept that still does.
+    pub(super) async fn refresh(&self, login: Login) -> Result<Option<Granted>, FetchError> {
+        let Some(token) = self.memory.refresh_token(login) else {
+            return Ok(None);
+        };
+        let parameters = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", token.expose()),
+        ];
+        match self.tokens.grant(&parameters).await {
+            Ok(mut granted) => {
+                if let Some(next) = granted.refresh_token.take() {
+                    self.memory.rotate_refresh_token(login, next);
+                }
+                Ok(Some(granted))
+            }
+            Err(Failure::Denied(denied)) if denied.is("invalid_grant") => {
+                self.memory.drop_refresh_token(login);
+                Ok(None)
+            }
+            Err(other) => Err(other.into_fetch_error(About::Ourselves)),
+        }
+    }
+
+    /// By the password, and whatever second factor it takes.
+    pub(super) async fn sign_in(&self, user: &SignIn<'_>) -> Result<Granted, Refusal> {
+        let code = user.credentials.code();
+        if let Some(pending) = self.memory.pending(user.login) {
+            let waited = self.clock.steady().saturating_sub(pending.since);
+            if code.is_some() || !pending.prompts {
+                return self.second(user, &pending).await;
+            }
+            if waited < RESEND {
+                return Err(code_required("a code was sent to the user"));
+            }
+            self.memory.drop_pending(user.login);
+        }
+        let denied = match self.first(user).await {
+            Ok(granted) => return Ok(granted),
+            Err(Failure::Denied(denied)) => denied,
+            Err(other) => return Err(Refusal::Other(other.into_fetch_error(About::Ourselves))),
+        };
+        if !denied.is("mfa_required") {
+            return Err(judge(denied, Step::Password));
+        }
+        let Some(mfa_token) = denied.secret("mfa_token") else {
+            let cause = format!("{}: the answer has no mfa_token", denied.cause());
+            return Err(Refusal::Other(FetchError::BadAnswer(cause)));
+        };
+        match code {
+            None => Err(self.ask_for_factor(user.login, mfa_token).await),
+            Some(code) => {
+                let granted = self.with_code(user, &mfa_token, code).await;
+                granted.map_err(|failure| refusal(failure, Step::SecondFactor))
+            }
+        }
+    }
+
+    /// What tells the provider whom it is about: the address that connected, never one that
+    /// a header claims.
+    pub(super) fn headers(&self, peer: Option<IpAddr>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if self.forward_client_ip
+            && let Some(peer) = peer
+            && let Ok(value) = HeaderValue::from_str(&peer.to_string())
+        {
+            headers.insert(FORWARDED_FOR, value);
+        }
+        headers
+    }
+
+    async fn first(&self, user: &SignIn<'_>) -> Result<Granted, Failure> {
+        let grant_type = match self.realm {
+            Some(_) => PASSWORD_REALM,
+            None => "password",
+        };
+        // Without a scope every scope of the audience would be granted.
+        let mut parameters = vec![
+            ("grant_type", grant_type),
+            ("username", user.credentials.username()),
+            ("password", user.credentials.password().expose()),
+            ("scope", user.scope.as_str()),
+        ];
+        parameters.extend(self.realm.as_deref().map(|realm| ("realm", realm)));
+        parameters.extend(self.audience.as_deref().map(|api| ("audience", api)));
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
+    }
+
+    /// Has the user asked for the factor that the account has.
+    async fn ask_for_factor(&self, login: Login, mfa_token: SecretString) -> Refusal {
+        match self.mfa.ask(&mfa_token).await {
+            Ok(Asked::Code) => code_required("the account has a second factor"),
+            Ok(Asked::OutOfBand { oob_code, prompts }) => {
+                let since = self.clock.steady();
+                let pending = Pending {
+                    mfa_token,
+                    oob_code,
+                    prompts,
+                    since,
+                };
+                self.memory.set_pending(login, pending);
+                if prompts {
+                    code_required("a code was sent to the user")
+                } else {
+                    unconfirmed("a confirmation was asked for", POLL)
+                }
+            }
+            Err(error) => error,
+        }
+    }
+
+    /// What was asked for comes, or is asked after.
+    async fn second(&self, user: &SignIn<'_>, pending: &Pending) -> Result<Granted, Refusal> {
+        let code = user.credentials.code();
+        let answer = match code {
+            Some(code) if !(pending.prompts && is_digits(code)) => {
+                self.with_code(user, &pending.mfa_token, code).await
+            }
+            code => self.out_of_band(user, pending, code).await,
+        };
+        let failure = match answer {
+            Ok(granted) => {
+                self.memory.drop_pending(user.login);
+                return Ok(granted);
+            }
+            Err(failure) => failure,
+        };
+        if let Failure::Denied(denied) = &failure {
+            if denied.is("authorization_pending") {
+                return Err(unconfirmed("the user has not confirmed yet", POLL));
+            }
+            if denied.is("slow_down") {
+                return Err(unconfirmed("the provider was asked too often", POLL * 2));
+            }
+            // A mistyped code may be typed again; what the user declined is over, and so is
+            // what has expired.
+            let mistyped = code.is_some() && denied.is("invalid_grant");
+            if denied.status.is_client_error() && !mistyped {
+                self.memory.drop_pending(user.login);
+            }
+        }
+        Err(refusal(failure, Step::SecondFactor))
+    }
+
+    /// Asks whether the user has confirmed, or brings the code that they were sent.
+    async fn out_of_band(
+        &self,
+        user: &SignIn<'_>,
+        pending: &Pending,
+        code: Option<&SecretString>,
+    ) -> Result<Granted, Failure> {
+        let mut parameters = vec![
+            ("grant_type", MFA_OOB),
+            ("mfa_token", pending.mfa_token.expose()),
+            ("oob_code", pending.oob_code.expose()),
+        ];
+        parameters.extend(code.map(|code| ("binding_code", code.expose())));
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
+    }
+
+    /// By what the user typed: a code of digits, else a recovery code.
+    async fn with_code(
+        &self,
+        user: &SignIn<'_>,
+        mfa_token: &SecretString,
+        code: &SecretString,
+    ) -> Result<Granted, Failure> {
+        let (grant_type, name) = if is_digits(code) {
+            (MFA_OTP, "otp")
+        } else {
+            (MFA_RECOVERY_CODE, "recovery_code")
+        };
+        let parameters = [
+            ("grant_type", grant_type),
+            ("mfa_token", mfa_token.expose()),
+            (name, code.expose()),
+        ];
+        self.tokens
+            .grant_with(&parameters, user.headers.clone())
+            .await
+    }
+}
+
+fn is_digits(code: &SecretString) -> bool {
+    let code = code.expose().as_bytes();
+    DIGITS.contains(&code.len()) && code.iter().all(u8::is_ascii_digit)
+}
+
+fn code_required(cause: &str) -> Refusal {
+    Refusal::Other(problem(SignInProblem::CodeRequired, cause.to_owned(), None))
+}
+
+fn unconfirmed(cause: &str, wait: Duration) -> Refusal {
+    let wait = Some(wait);
+    Refusal::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
+}
+
+pub(super) fn problem(
+    problem: SignInProblem,
+    cause: String,
+    retry_after: Option<Duration>,
+) -> FetchError {
+    FetchError::SignIn {
+        problem,
+        cause,
+        retry_after,
+    }
+}
+
+fn refusal(failure: Failure, step: Step) -> Refusal {
+    match failure {
+        Failure::Denied(denied) => judge(denied, step),
+        other => Refusal::Other(other.into_fetch_error(About::Ourselves)),
+    }
+}
+
+/// What an error answer means; Auth0's statuses vary, its codes count. Whether there is no
+/// such user, the password is wrong, known to have leaked, or the account is shut: callers
+/// are told the same, operators which.
+fn judge(denied: Denied, step: Step) -> Refusal {
+    let wrong = match step {
+        Step::Password => SignInProblem::Password,
+        Step::SecondFactor => SignInProblem::CodeRefused,
+    };
+    let cause = denied.cause();
+    if denied.status.is_server_error() {
+        return Refusal::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves));
+    }
+    match denied.code.as_deref() {
+        Some("too_many_attempts") => {
+            let wait = denied.retry_after.unwrap_or(BLOCKED);
+            Refusal::Wrong(problem(SignInProblem::TooManyAttempts, cause, Some(wait)))
+        }
+        // A 401 with this code is about hawkgate's own client.
+        Some("access_denied" | "unauthorized") if denied.status == StatusCode::UNAUTHORIZED => {
+            let cause = format!(
+                "{cause}: hawkgate's own client was not accepted; look at client_id and its secret or key"
+            );
+            Refusal::Other(FetchError::Unavailable {
+                cause,
+                retry_after: None,
+            })
+        }
+        Some("invalid_grant" | "password_leaked" | "access_denied" | "unauthorized") => {
+            Refusal::Wrong(problem(wrong, cause, None))
+        }
+        Some("expired_token") => Refusal::Other(problem(wrong, cause, None)),
+        Some("unsupported_challenge_type" | "association_required") => {
+            Refusal::Other(problem(SignInProblem::NoFactor, cause, None))
+        }
+        _ => Refusal::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves)),
+    }
+}

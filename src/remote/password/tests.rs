@@ -1,0 +1,908 @@
+use std::sync::{Arc, Mutex};
+
+use url::Url;
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::{OauthClient, PasswordGrant};
+use crate::remote::client::ClientOptions;
+use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::secret::SecretRef;
+
+const NOW: UnixMillis = UnixMillis::from_secs(1_795_201_809);
+const USER: &str = "käthe@example.com";
+const PASSWORD: &str = "hunter2: größe & more";
+const CLIENT_SECRET: &str = "hunter2-client-secret";
+const RECOVERY_CODE: &str = "QSVBD3RLYHLB2R6LSM3BCLEV";
+
+struct Stage {
+    source: PasswordSource,
+    clock: Arc<ManualClock>,
+    peer: Peer,
+    /// Held: the secret's file goes with it.
+    #[allow(dead_code)]
+    secret: tempfile::TempDir,
+}
+
+/// What a test changes of the settings.
+type Change = fn(&mut PasswordGrant);
+
+fn unchanged(_: &mut PasswordGrant) {}
+
+fn source(
+    url: &Url,
+    timeout: Duration,
+    change: Change,
+) -> (PasswordSource, Arc<ManualClock>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, CLIENT_SECRET).unwrap();
+    let mut settings = PasswordGrant {
+        token_url: url.join("/oauth/token").unwrap(),
+        client: OauthClient {
+            id: "hawkgate".into(),
+            proof: ClientProof::SecretBasic(SecretRef::File(file)),
+        },
+        realm: None,
+        audience: Some("https://api.example".into()),
+        scopes: vec!["openid".into(), "read".into()],
+        mfa_url: url.join("/mfa/").unwrap(),
+        forward_client_ip: false,
+    };
+    change(&mut settings);
+    let client = Client::new(&ClientOptions {
+        timeout,
+        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        ca: None,
+    })
+    .unwrap();
+    let clock = ManualClock::at(NOW);
+    let source = PasswordSource::new(&settings, client, clock.clone()).unwrap();
+    (source, clock, folder)
+}
+
+async fn stage_with(
+    change: Change,
+    reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
+) -> Stage {
+    let peer = peer_that(move |request| reply(&Asking::read(request))).await;
+    let (source, clock, secret) = source(&peer.url, Duration::from_secs(30), change);
+    Stage {
+        source,
+        clock,
+        peer,
+        secret,
+    }
+}
+
+async fn stage(reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static) -> Stage {
+    stage_with(unchanged, reply).await
+}
+
+/// A request as the provider reads it.
+#[derive(Debug)]
+struct Asking {
+    target: String,
+    head: String,
+    body: String,
+    form: Vec<(String, String)>,
+}
+
+impl Asking {
+    fn read(request: &str) -> Self {
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        let form = url::form_urlencoded::parse(body.as_bytes());
+        Self {
+            target: head.split(' ').nth(1).unwrap().into(),
+            head: head.into(),
+            body: body.into(),
+            form: form.into_owned().collect(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let mut values = self.form.iter().filter(|(n, _)| n == name);
+        let value = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{name} twice");
+        value
+    }
+
+    /// The last word of the grant's name.
+    fn grant(&self) -> &str {
+        let grant = self.get("grant_type").unwrap_or_default();
+        grant.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+}
+
+fn granted(token: &str) -> Reply {
+    granted_with(token, "")
+}
+
+/// `more` begins with a comma.
+fn granted_with(token: &str, more: &str) -> Reply {
+    let body =
+        format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":86400{more}}}"#);
+    Reply::json(200, &body)
+}
+
+fn denied(status: u16, code: &str) -> Reply {
+    let body = format!(
+        r#"{{"error":"{code}","error_description":"hunter2","mfa_token":"hunter2-mfa-token"}}"#
+    );
+    Reply::json(status, &body)
+}
+
+fn asks(password: &str, code: Option<&str>) -> SwapRequest {
+    asks_from(USER, password, code, Some("127.0.0.1".parse().unwrap()))
+}
+
+fn asks_from(user: &str, password: &str, code: Option<&str>, peer: Option<IpAddr>) -> SwapRequest {
+    SwapRequest {
+        caller: Caller::Password {
+            credentials: Arc::new(BasicCredentials::for_tests(user, password, code)),
+            peer,
+        },
+        bearer: None,
+        scopes: None,
+        clock_offset: 0,
+    }
+}
+
+fn token(issued: &Issued) -> &str {
+    match &issued.credential {
+        Credential::Bearer(token) => token.expose(),
+        Credential::Taskcluster { .. } => panic!("a bearer token is expected"),
+    }
+}
+
+/// What an error is, in a word, and its text, in which nothing secret may be.
+fn judged(error: &FetchError) -> (&'static str, String) {
+    let text = format!("{error} {error:?}");
+    assert!(
+        !text.contains("hunter2") && !text.contains(RECOVERY_CODE),
+        "{text}"
+    );
+    let kind = match error {
+        FetchError::Refused(_) => "refused",
+        FetchError::NotEntitled(_) => "not entitled",
+        FetchError::Unavailable { .. } => "unavailable",
+        FetchError::BadAnswer(_) => "bad answer",
+        FetchError::TooLarge(_) => "too large",
+        FetchError::SignIn { problem, .. } => match problem {
+            SignInProblem::Password => "password",
+            SignInProblem::CodeRequired => "code required",
+            SignInProblem::CodeRefused => "code refused",
+            SignInProblem::Unconfirmed => "unconfirmed",
+            SignInProblem::NoFactor => "no factor",
+            SignInProblem::TooManyAttempts => "too many attempts",
+        },
+    };
+    (kind, text)
+}
+
+impl Stage {
+    async fn fetch(&self, password: &str, code: Option<&str>) -> Result<Issued, FetchError> {
+        self.source.fetch(&asks(password, code)).await
+    }
+
+    /// The error's kind.
+    async fn refused(&self, password: &str, code: Option<&str>) -> &'static str {
+        judged(&self.fetch(password, code).await.unwrap_err()).0
+    }
+
+    async fn asked(&mut self) -> Asking {
+        Asking::read(&self.peer.requests.recv().await.unwrap())
+    }
+
+    /// Targets and grants of what was asked so far.
+    fn history(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Ok(request) = self.peer.requests.try_recv() {
+            let asking = Asking::read(&request);
+            all.push(match asking.get("grant_type") {
+                Some(_) => asking.grant().to_owned(),
+                None => asking.target.clone(),
+            });
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn the_password_goes_to_the_provider_with_a_scope() {
+    let mut stage = stage(|_| granted("the-token")).await;
+    let issued = stage.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(token(&issued), "the-token");
+    // Believed for five minutes, however long the token lives.
+    assert_eq!(issued.expires_at, Some(NOW.plus(BELIEVED)));
+    let asked = stage.asked().await;
+    assert!(
+        asked.head.starts_with("POST /oauth/token HTTP/1.1\r\n"),
+        "{asked:?}"
+    );
+    for (name, value) in [
+        ("grant_type", "password"),
+        ("username", USER),
+        ("password", PASSWORD),
+        ("scope", "openid read"),
+        ("audience", "https://api.example"),
+    ] {
+        assert_eq!(asked.get(name), Some(value));
+    }
+    assert_eq!(asked.get("realm"), None);
+    assert_eq!(asked.header("auth0-forwarded-for"), None);
+    assert!(asked.header("authorization").unwrap().starts_with("Basic "));
+}
+
+#[tokio::test]
+async fn a_realm_is_named_and_the_callers_address_told() {
+    let change = |settings: &mut PasswordGrant| {
+        settings.realm = Some("employees".into());
+        settings.audience = None;
+        settings.forward_client_ip = true;
+    };
+    let mut stage = stage_with(change, |_| granted("t")).await;
+    for peer in [Some("10.1.2.3"), Some("2001:db8::7"), None] {
+        let address = peer.map(|p| p.parse().unwrap());
+        let request = asks_from(USER, PASSWORD, None, address);
+        stage.source.fetch(&request).await.unwrap();
+        let asked = stage.asked().await;
+        assert_eq!(
+            asked.get("grant_type"),
+            Some("http://auth0.com/oauth/grant-type/password-realm")
+        );
+        assert_eq!(
+            (asked.get("realm"), asked.get("audience")),
+            (Some("employees"), None)
+        );
+        assert_eq!(asked.header("auth0-forwarded-for"), peer);
+    }
+    // Nobody believes a public client, so it tells nothing.
+    let public = |settings: &mut PasswordGrant| {
+        settings.forward_client_ip = true;
+        settings.client.proof = ClientProof::Public;
+    };
+    let mut stage = stage_with(public, |_| granted("t")).await;
+    stage.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(stage.asked().await.header("auth0-forwarded-for"), None);
+}
+
+#[tokio::test]
+async fn a_short_token_is_used_no_longer_than_it_lives() {
+    let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":30}"#;
+    let stage = stage(move |_| Reply::json(200, body)).await;
+    let issued = stage.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(30))));
+}
+
+/// What each of these answers to a password comes to, and what its cause says.
+async fn told_apart(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
+    for (reply, kind, cause) in cases {
+        let shown = format!("{reply:?}");
+        let stage = stage(move |_| reply.clone()).await;
+        let (found, text) = judged(&stage.fetch(PASSWORD, None).await.unwrap_err());
+        assert_eq!(found, kind, "{text}");
+        assert!(text.contains(cause), "{text} for {shown:.80}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_user_is_told_apart() {
+    told_apart([
+        // Who does not exist and who mistyped are told the same, and so is everybody else
+        // who may not come in.
+        (
+            denied(403, "invalid_grant"),
+            "password",
+            "403 (invalid_grant)",
+        ),
+        (
+            denied(400, "invalid_grant"),
+            "password",
+            "400 (invalid_grant)",
+        ),
+        (
+            denied(401, "password_leaked"),
+            "password",
+            "401 (password_leaked)",
+        ),
+        (
+            denied(403, "access_denied"),
+            "password",
+            "403 (access_denied)",
+        ),
+        (
+            denied(403, "unauthorized"),
+            "password",
+            "403 (unauthorized)",
+        ),
+        (
+            denied(429, "too_many_attempts"),
+            "too many attempts",
+            "429 (too_many_attempts)",
+        ),
+        (
+            denied(400, "association_required"),
+            "no factor",
+            "400 (association_required)",
+        ),
+        (
+            denied(400, "unsupported_challenge_type"),
+            "no factor",
+            "400",
+        ),
+        (
+            Reply::json(403, r#"{"error":"mfa_required"}"#),
+            "bad answer",
+            "no mfa_token",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_operator_has_to_mend_is_told_apart() {
+    told_apart([
+        (
+            denied(403, "unauthorized_client"),
+            "unavailable",
+            "the grants it may use",
+        ),
+        (
+            denied(401, "invalid_client"),
+            "unavailable",
+            "look at client_id",
+        ),
+        (
+            denied(401, "access_denied"),
+            "unavailable",
+            "look at client_id",
+        ),
+        (
+            denied(400, "unsupported_grant_type"),
+            "bad answer",
+            "400 (unsupported_grant_type)",
+        ),
+        (
+            denied(400, "invalid_request"),
+            "bad answer",
+            "400 (invalid_request)",
+        ),
+        (
+            denied(400, "invalid_scope"),
+            "bad answer",
+            "400 (invalid_scope)",
+        ),
+        (denied(400, "Hunter2 hunter2"), "bad answer", "status 400"),
+        (denied(429, "too_many_requests"), "unavailable", "429"),
+        (denied(500, "invalid_grant"), "unavailable", "500"),
+        (denied(503, ""), "unavailable", "503"),
+        (Reply::json(418, "hunter2"), "bad answer", "418"),
+        (
+            Reply::new(302, &[("Location", "/hunter2")], ""),
+            "bad answer",
+            "a redirect",
+        ),
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], "hunter2"),
+            "bad answer",
+            "not JSON",
+        ),
+        (
+            Reply::json(200, "{\"access_token\":\"hunter2\""),
+            "bad answer",
+            "shape",
+        ),
+        (
+            Reply::json(200, r#"{"access_token":"hunter2","token_type":"mac"}"#),
+            "bad answer",
+            "mac",
+        ),
+        (
+            granted("hunter2 with blanks"),
+            "bad answer",
+            "no header takes",
+        ),
+        (
+            Reply::json(200, &"x".repeat(70_000)),
+            "bad answer",
+            "larger than",
+        ),
+        (
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{".to_vec()),
+            "unavailable",
+            "127.0.0.1",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_block_by_the_provider_is_passed_on_with_its_time() {
+    for (headers, secs) in [
+        (vec![("Retry-After", "600")], 600),
+        (
+            vec![
+                ("X-RateLimit-Reset", "1795201839"),
+                ("Date", "Fri, 20 Nov 2026 19:10:09 GMT"),
+            ],
+            30,
+        ),
+        (vec![], 60),
+    ] {
+        let reply = Reply::new(429, &headers, r#"{"error":"too_many_attempts"}"#);
+        let stage = stage(move |_| reply.clone()).await;
+        let error = stage.fetch(PASSWORD, None).await.unwrap_err();
+        let FetchError::SignIn { retry_after, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(retry_after, Some(Duration::from_secs(secs)));
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_spoken_to_is_unavailable() {
+    let nobody = deserted().await;
+    let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
+    for (url, timeout) in [
+        (&nobody, Duration::from_secs(30)),
+        (&stalled.url, Duration::from_millis(50)),
+    ] {
+        let (source, _clock, _secret) = source(url, timeout, unchanged);
+        for _ in 0..30 {
+            // Nobody judged the password: that is no failed attempt.
+            let error = source.fetch(&asks(PASSWORD, None)).await.unwrap_err();
+            assert_eq!(judged(&error).0, "unavailable");
+            if timeout < Duration::from_secs(1) {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn guessing_ends_after_five_failures_in_whatever_spelling() {
+    let mut stage = stage(|asked| {
+        if asked.get("password") == Some("right") {
+            granted("t")
+        } else {
+            denied(403, "invalid_grant")
+        }
+    })
+    .await;
+    for (guess, user) in ["anna", "Anna", "ANNA", " anna", "anna "]
+        .iter()
+        .enumerate()
+    {
+        let request = asks_from(user, &format!("guess-{guess}"), None, None);
+        let error = stage.source.fetch(&request).await.unwrap_err();
+        assert_eq!(judged(&error).0, "password");
+    }
+    let right = asks_from("anna", "right", None, None);
+    let error = stage.source.fetch(&right).await.unwrap_err();
+    assert_eq!(judged(&error).0, "too many attempts");
+    let FetchError::SignIn { retry_after, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(30)));
+    assert_eq!(stage.history().len(), 5, "the sixth is not asked about");
+    stage.clock.advance(Duration::from_secs(30));
+    stage.source.fetch(&right).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_code_goes_with_the_token_of_the_first_step() {
+    for (code, grant, name) in [
+        ("123456", "mfa-otp", "otp"),
+        (RECOVERY_CODE, "mfa-recovery-code", "recovery_code"),
+        // Longer than any app's code.
+        ("12345678901234567890", "mfa-recovery-code", "recovery_code"),
+    ] {
+        let mut stage = stage(|asked| match asked.grant() {
+            "password" => denied(403, "mfa_required"),
+            _ => granted("t"),
+        })
+        .await;
+        let issued = stage.fetch(PASSWORD, Some(code)).await.unwrap();
+        assert_eq!(token(&issued), "t");
+        assert_eq!(stage.asked().await.grant(), "password");
+        let second = stage.asked().await;
+        assert_eq!(second.grant(), grant);
+        assert_eq!(second.get(name), Some(code));
+        assert_eq!(second.get("mfa_token"), Some("hunter2-mfa-token"));
+        assert_eq!(second.get("password"), None);
+    }
+}
+
+#[tokio::test]
+async fn every_answer_to_a_code_is_told_apart() {
+    for (reply, kind) in [
+        (denied(403, "invalid_grant"), "code refused"),
+        (denied(401, "expired_token"), "code refused"),
+        (denied(403, "access_denied"), "code refused"),
+        (denied(429, "too_many_attempts"), "too many attempts"),
+        (denied(400, "unsupported_challenge_type"), "no factor"),
+        (denied(400, "association_required"), "no factor"),
+        (denied(401, "invalid_client"), "unavailable"),
+        (denied(403, "unauthorized_client"), "unavailable"),
+        (denied(400, "invalid_request"), "bad answer"),
+        (denied(500, "x"), "unavailable"),
+        (Reply::json(200, "{}"), "bad answer"),
+    ] {
+        let stage = stage(move |asked| match asked.grant() {
+            "password" => denied(403, "mfa_required"),
+            _ => reply.clone(),
+        })
+        .await;
+        assert_eq!(stage.refused(PASSWORD, Some("123456")).await, kind);
+    }
+}
+
+#[tokio::test]
+async fn codes_cannot_be_guessed_and_the_right_password_in_between_does_not_help() {
+    let stage = stage(|asked| match (asked.target.as_str(), asked.grant()) {
+        (_, "password") => denied(403, "mfa_required"),
+        ("/mfa/authenticators", _) => Reply::json(
+            200,
+            r#"[{"id":"totp|1","authenticator_type":"otp","active":true}]"#,
+        ),
+        _ => denied(403, "invalid_grant"),
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+        assert_eq!(
+            stage.refused(PASSWORD, Some("000000")).await,
+            "code refused"
+        );
+    }
+    assert_eq!(stage.refused(PASSWORD, None).await, "too many attempts");
+}
+
+#[tokio::test]
+async fn the_new_recovery_code_is_given_to_whoever_used_the_old_one_once() {
+    let stage = stage(|asked| match asked.grant() {
+        "password" => denied(403, "mfa_required"),
+        _ => granted_with("t", r#","recovery_code":"NEWCODE5RLYHLB2R6LSM3BCL""#),
+    })
+    .await;
+    let request = asks(PASSWORD, Some(RECOVERY_CODE));
+    assert_eq!(stage.source.recovery_code(&request), None);
+    stage.source.fetch(&request).await.unwrap();
+    let other = asks("another", None);
+    assert_eq!(stage.source.recovery_code(&other), None);
+    let code = stage.source.recovery_code(&request).unwrap();
+    assert_eq!(code.expose(), "NEWCODE5RLYHLB2R6LSM3BCL");
+    assert_eq!(stage.source.recovery_code(&request), None);
+}
+
+/// A tenant whose user has `authenticators`; `oob` answers the out-of-band grant.
+async fn tenant(
+    authenticators: &'static str,
+    challenge: &'static str,
+    oob: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
+) -> Stage {
+    stage(move |asked| match (asked.target.as_str(), asked.grant()) {
+        ("/mfa/authenticators", _) => Reply::json(200, authenticators),
+        ("/mfa/challenge", _) => Reply::json(200, challenge),
+        (_, "password") => denied(403, "mfa_required"),
+        (_, "mfa-oob") => oob(asked),
+        (_, "mfa-otp") if asked.get("otp") == Some("123456") => granted("by-otp"),
+        _ => denied(403, "invalid_grant"),
+    })
+    .await
+}
+
+const PUSH: &str = r#"[{"id":"recovery-code|1","authenticator_type":"recovery-code","active":true},
+    {"id":"totp|old","authenticator_type":"otp","active":false},
+    {"id":"push|dev_1","authenticator_type":"oob","oob_channel":"auth0","active":true}]"#;
+const CHALLENGE: &str = r#"{"challenge_type":"oob","oob_code":"hunter2-oob"}"#;
+const PROMPT: &str =
+    r#"{"challenge_type":"oob","oob_code":"hunter2-oob","binding_method":"prompt"}"#;
+
+#[tokio::test]
+async fn a_confirmation_elsewhere_is_asked_after_by_the_next_requests() {
+    let answers = Arc::new(Mutex::new(vec![
+        granted("confirmed"),
+        denied(400, "slow_down"),
+        denied(400, "authorization_pending"),
+    ]));
+    let next = Arc::clone(&answers);
+    let mut stage = tenant(PUSH, CHALLENGE, move |_| {
+        next.lock().unwrap().pop().unwrap()
+    })
+    .await;
+    let error = stage.fetch(PASSWORD, None).await.unwrap_err();
+    assert_eq!(judged(&error).0, "unconfirmed");
+    let FetchError::SignIn { retry_after, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(retry_after, Some(Duration::from_secs(5)));
+
+    assert_eq!(stage.asked().await.grant(), "password");
+    let list = stage.asked().await;
+    assert!(
+        list.head.starts_with("GET /mfa/authenticators "),
+        "{list:?}"
+    );
+    assert_eq!(
+        list.header("authorization"),
+        Some("Bearer hunter2-mfa-token")
+    );
+    let challenge = stage.asked().await;
+    assert_eq!(challenge.header("content-type"), Some("application/json"));
+    // This API takes the client's secret in the body only.
+    let body: serde_json::Value = serde_json::from_str(&challenge.body).unwrap();
+    let expected = serde_json::json!({ "mfa_token": "hunter2-mfa-token", "challenge_type": "oob",
+        "authenticator_id": "push|dev_1", "client_id": "hawkgate", "client_secret": CLIENT_SECRET });
+    assert_eq!(body, expected);
+
+    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    let poll = stage.asked().await;
+    assert_eq!(
+        (poll.grant(), poll.get("oob_code")),
+        ("mfa-oob", Some("hunter2-oob"))
+    );
+    assert_eq!(poll.get("binding_code"), None);
+    // Another password knows nothing of it.
+    assert_eq!(stage.refused("guess", None).await, "unconfirmed");
+    assert_eq!(
+        stage.history(),
+        ["password", "/mfa/authenticators", "/mfa/challenge"]
+    );
+    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    assert_eq!(
+        token(&stage.fetch(PASSWORD, None).await.unwrap()),
+        "confirmed"
+    );
+    assert_eq!(stage.history(), ["mfa-oob", "mfa-oob"]);
+}
+
+#[tokio::test]
+async fn a_declined_confirmation_is_over_and_counts() {
+    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(403, "invalid_grant")).await;
+    for _ in 0..5 {
+        assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+        assert_eq!(stage.refused(PASSWORD, None).await, "code refused");
+    }
+    assert_eq!(stage.refused(PASSWORD, None).await, "too many attempts");
+    assert_eq!(stage.history().len(), 5 * 4);
+}
+
+#[tokio::test]
+async fn an_app_code_does_instead_of_the_confirmation() {
+    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
+    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    stage.history();
+    assert_eq!(
+        token(&stage.fetch(PASSWORD, Some("123456")).await.unwrap()),
+        "by-otp"
+    );
+    assert_eq!(stage.history(), ["mfa-otp"], "no password a second time");
+}
+
+#[tokio::test]
+async fn a_confirmation_that_never_comes_is_forgotten() {
+    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
+    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    stage.history();
+    stage.clock.advance(Duration::from_mins(5));
+    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    assert_eq!(
+        stage.history(),
+        ["password", "/mfa/authenticators", "/mfa/challenge"]
+    );
+}
+
+#[tokio::test]
+async fn a_code_that_was_sent_is_repeated_as_a_binding_code() {
+    let sms =
+        r#"[{"id":"sms|dev_1","authenticator_type":"oob","oob_channel":"sms","active":true}]"#;
+    let mut stage = tenant(sms, PROMPT, |asked| {
+        if asked.get("binding_code") == Some("424242") {
+            granted("by-sms")
+        } else {
+            denied(403, "invalid_grant")
+        }
+    })
+    .await;
+    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+    assert_eq!(stage.history().last().unwrap(), "/mfa/challenge");
+    // Not sent again at once, and a mistyped one may be typed again.
+    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+    assert_eq!(stage.history(), Vec::<String>::new());
+    assert_eq!(
+        stage.refused(PASSWORD, Some("424243")).await,
+        "code refused"
+    );
+    assert_eq!(
+        token(&stage.fetch(PASSWORD, Some("424242")).await.unwrap()),
+        "by-sms"
+    );
+    assert_eq!(stage.history(), ["mfa-oob", "mfa-oob"]);
+    // Half a minute later without a code: the user wants another one.
+    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+    stage.history();
+    stage.clock.advance(Duration::from_secs(30));
+    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+    assert_eq!(
+        stage.history(),
+        ["password", "/mfa/authenticators", "/mfa/challenge"]
+    );
+}
+
+#[tokio::test]
+async fn what_an_account_has_decides_what_is_asked_for() {
+    for (authenticators, kind, last) in [
+        (
+            r#"[{"id":"a","authenticator_type":"otp","active":true},{"id":"b","authenticator_type":"oob","active":true}]"#,
+            "code required",
+            "/mfa/authenticators",
+        ),
+        (
+            r#"[{"authenticator_type":"recovery-code","active":true}]"#,
+            "code required",
+            "/mfa/authenticators",
+        ),
+        (
+            r#"[{"id":"b","authenticator_type":"oob","active":true}]"#,
+            "unconfirmed",
+            "/mfa/challenge",
+        ),
+        (
+            r#"[{"id":"b","authenticator_type":"oob","active":false}]"#,
+            "no factor",
+            "/mfa/authenticators",
+        ),
+        ("[]", "no factor", "/mfa/authenticators"),
+        (
+            r#"[{"id":"w","authenticator_type":"webauthn-roaming","active":true}]"#,
+            "no factor",
+            "/mfa/authenticators",
+        ),
+        (r#"{"hunter2":1}"#, "bad answer", "/mfa/authenticators"),
+        ("[hunter2", "bad answer", "/mfa/authenticators"),
+    ] {
+        let mut stage = tenant(authenticators, CHALLENGE, |_| granted("t")).await;
+        assert_eq!(
+            stage.refused(PASSWORD, None).await,
+            kind,
+            "{authenticators}"
+        );
+        assert_eq!(stage.history().last().unwrap(), last);
+    }
+}
+
+#[tokio::test]
+async fn every_answer_of_the_mfa_api_is_told_apart() {
+    for (reply, kind) in [
+        (denied(400, "unsupported_challenge_type"), "no factor"),
+        (denied(400, "association_required"), "no factor"),
+        (denied(401, "expired_token"), "code refused"),
+        (denied(401, "invalid_grant"), "code refused"),
+        (denied(401, "invalid_client"), "unavailable"),
+        (denied(403, "insufficient_scope"), "bad answer"),
+        (denied(429, "too_many_requests"), "unavailable"),
+        (denied(500, "x"), "unavailable"),
+        (
+            Reply::new(302, &[("Location", "/hunter2")], ""),
+            "bad answer",
+        ),
+        (
+            Reply::new(200, &[("Content-Type", "text/html")], "hunter2"),
+            "bad answer",
+        ),
+        (
+            Reply::json(200, r#"{"challenge_type":"hunter2"}"#),
+            "bad answer",
+        ),
+        (
+            Reply::json(200, r#"{"challenge_type":"oob"}"#),
+            "bad answer",
+        ),
+        (Reply::json(200, &"x".repeat(70_000)), "bad answer"),
+    ] {
+        for broken in ["/mfa/authenticators", "/mfa/challenge"] {
+            let reply = reply.clone();
+            let stage = stage(move |asked| match (asked.target.as_str(), asked.grant()) {
+                (target, _) if target == broken => reply.clone(),
+                ("/mfa/authenticators", _) => Reply::json(200, PUSH),
+                _ => denied(403, "mfa_required"),
+            })
+            .await;
+            assert_eq!(stage.refused(PASSWORD, None).await, kind, "{broken}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refresh_tokens_stand_in_for_the_password_and_rotate() {
+    let number = Arc::new(Mutex::new(0));
+    let next = Arc::clone(&number);
+    let mut stage = stage(move |asked| {
+        let mut number = next.lock().unwrap();
+        let fresh = format!("hunter2-refresh-{number}");
+        if asked.grant() == "refresh_token" && asked.get("refresh_token") != Some(&fresh) {
+            return denied(403, "invalid_grant");
+        }
+        *number += 1;
+        granted_with(
+            "t",
+            &format!(r#","refresh_token":"hunter2-refresh-{number}""#),
+        )
+    })
+    .await;
+    for _ in 0..3 {
+        stage.fetch(PASSWORD, None).await.unwrap();
+    }
+    assert_eq!(
+        stage.history(),
+        ["password", "refresh_token", "refresh_token"]
+    );
+    // Another password gets nothing by it.
+    stage.fetch("another", None).await.unwrap();
+    assert_eq!(stage.history(), ["password"]);
+    // Revoked: then the password that the caller sends anyway is looked at.
+    *number.lock().unwrap() = 100;
+    stage.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(stage.history(), ["refresh_token", "password"]);
+    // Now and then the provider has to see the password itself.
+    stage.clock.advance(Duration::from_hours(1));
+    stage.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(stage.history(), ["password"]);
+    let shown = format!("{:?}", stage.source);
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_otherwise_does_not_fall_back_to_the_password() {
+    for (reply, kind) in [
+        (denied(500, "x"), "unavailable"),
+        (denied(401, "invalid_client"), "unavailable"),
+        (denied(400, "invalid_request"), "bad answer"),
+    ] {
+        let mut stage = stage(move |asked| match asked.grant() {
+            "password" => granted_with("t", r#","refresh_token":"hunter2""#),
+            _ => reply.clone(),
+        })
+        .await;
+        stage.fetch(PASSWORD, None).await.unwrap();
+        assert_eq!(stage.refused(PASSWORD, None).await, kind);
+        assert_eq!(stage.history(), ["password", "refresh_token"]);
+    }
+}
+
+#[tokio::test]
+async fn rules_narrow_what_is_asked_for() {
+    let mut stage = stage(|_| granted("t")).await;
+    let narrowed = |scopes: &[&str]| SwapRequest {
+        scopes: Some(scopes.iter().map(|s| (*s).to_owned()).collect()),
+        ..asks(PASSWORD, None)
+    };
+    let wanted = narrowed(&["read", "write"]);
+    stage.source.fetch(&wanted).await.unwrap();
+    assert_eq!(stage.asked().await.get("scope"), Some("read"));
+    let error = stage.source.fetch(&narrowed(&["write"])).await.unwrap_err();
+    assert_eq!(judged(&error).0, "not entitled");
+    assert_eq!(stage.history(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nobody_without_a_password_comes_this_way() {
+    let mut stage = stage(|_| granted("t")).await;
+    let request = SwapRequest {
+        caller: Caller::Anonymous,
+        ..asks(PASSWORD, None)
+    };
+    let error = stage.source.fetch(&request).await.unwrap_err();
+    assert_eq!(judged(&error).0, "not entitled");
+    assert_eq!(stage.history(), Vec::<String>::new());
+    assert!(stage.source.asks_password() && !stage.source.needs_sign_in());
+}

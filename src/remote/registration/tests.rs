@@ -1,0 +1,231 @@
+//! Every kind of answer that a registration endpoint may give.
+
+use super::super::testing::{Peer, Reply, deserted, peer};
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::remote::client::ClientOptions;
+
+const CREATED: &str = r#"{"client_id":"c1","client_secret":"s3cr3t-of-client","client_secret_expires_at":0,
+    "registration_access_token":"r3gistration-token","registration_client_uri":"http://127.0.0.1/reg/c1",
+    "token_endpoint_auth_method":"client_secret_post"}"#;
+
+fn metadata() -> ClientMetadata {
+    let members = json!({"client_name": "n", "redirect_uris": ["https://a.example/cb"]});
+    ClientMetadata::new(members.as_object().unwrap().clone()).unwrap()
+}
+
+fn endpoint(issuer: &Url) -> RegistrationEndpoint {
+    let options = ClientOptions {
+        timeout: std::time::Duration::from_millis(300),
+        max_bytes: 16 * 1024,
+        ca: None,
+    };
+    let clock = ManualClock::at(UnixMillis::from_secs(1_800_000_000));
+    RegistrationEndpoint::new(Client::new(&options).unwrap(), clock, issuer.clone())
+}
+
+async fn create(peer: &Peer) -> Result<Registration, RegistrationError> {
+    endpoint(&peer.url)
+        .create(&peer.url, &metadata(), None)
+        .await
+}
+
+fn existing(uri: &Url) -> Registration {
+    Registration {
+        client_id: "c1".into(),
+        client_secret: Some("old-client-secret".into()),
+        client_secret_expires_at: 0,
+        registration_access_token: Some("old-registration-token".into()),
+        registration_client_uri: Some(uri.clone()),
+        auth_method: AuthMethod::ClientSecretBasic,
+        metadata: metadata(),
+        changed_at: String::new(),
+        token_endpoint: None,
+        secret_file: None,
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_made_of_what_the_issuer_answers() {
+    let mut peer = peer(Reply::json(201, CREATED)).await;
+    let token = SecretString::from("initial-token");
+    let made = endpoint(&peer.url)
+        .create(&peer.url, &metadata(), Some(&token))
+        .await;
+    let made = made.unwrap();
+    assert_eq!(made.client_id, "c1");
+    assert_eq!(
+        made.client_secret.as_ref().unwrap().expose(),
+        "s3cr3t-of-client"
+    );
+    assert_eq!(made.auth_method, AuthMethod::ClientSecretPost);
+    assert!(made.management().is_some());
+    let request = peer.requests.recv().await.unwrap().to_lowercase();
+    assert!(request.contains("authorization: bearer initial-token"));
+    assert!(request.contains(r#""client_name":"n""#));
+    let shown = format!("{made:?}");
+    assert!(
+        !shown.contains("s3cr3t") && !shown.contains("r3gistration"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_method_the_rfcs_default_holds() {
+    let secret = peer(Reply::json(201, r#"{"client_id":"c","client_secret":"s"}"#)).await;
+    assert_eq!(
+        create(&secret).await.unwrap().auth_method,
+        AuthMethod::ClientSecretBasic
+    );
+    let public = peer(Reply::json(201, r#"{"client_id":"c"}"#)).await;
+    assert_eq!(create(&public).await.unwrap().auth_method, AuthMethod::None);
+}
+
+#[tokio::test]
+async fn definite_refusals_are_told_in_clear_words() {
+    let error = |code: &str| {
+        format!(r#"{{"error":"{code}","error_description":"redirect_uris: top-s3cret"}}"#)
+    };
+    for (reply, said) in [
+        (
+            Reply::json(400, &error("invalid_redirect_uri")),
+            "no such redirect URI (status 400, invalid_redirect_uri); it speaks of redirect_uris",
+        ),
+        (
+            Reply::json(400, &error("invalid_client_metadata")),
+            "no such metadata",
+        ),
+        (
+            Reply::json(400, &error("invalid_software_statement")),
+            "is not valid",
+        ),
+        (
+            Reply::json(400, &error("unapproved_software_statement")),
+            "does not approve",
+        ),
+        (
+            Reply::json(400, &error("top-s3cret TOKEN")),
+            "it refuses (status 400)",
+        ),
+        (Reply::json(401, "{}"), "--initial-access-token-file"),
+        (Reply::json(403, "{}"), "switched off"),
+        (Reply::json(404, "top-s3cret"), "not offered there"),
+        (
+            Reply::new(302, &[("Location", "https://x/")], ""),
+            "not followed",
+        ),
+        (
+            Reply::new(429, &[("Retry-After", "90")], ""),
+            "try again in 90 s",
+        ),
+    ] {
+        let peer = peer(reply).await;
+        let error = create(&peer).await.unwrap_err();
+        assert!(!matches!(error, RegistrationError::Unclear(_)), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(said), "{said}: {text}");
+        assert!(!text.contains("top-s3cret"), "{text}");
+    }
+    let nobody = deserted().await;
+    let error = endpoint(&nobody).create(&nobody, &metadata(), None).await;
+    assert!(
+        matches!(error, Err(RegistrationError::Refused(_))),
+        "nothing was sent: {error:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_called_unclear() {
+    for reply in [
+        Reply::json(500, "{}"),
+        Reply::json(502, "top-s3cret"),
+        Reply::json(202, "{}"),
+        Reply::json(201, "{}"),
+        Reply::json(201, "not json, top-s3cret"),
+        Reply::json(201, r#"{"client_id":""}"#),
+        Reply::json(201, r#"{"client_id":"\u001b[2Jtop-s3cret"}"#),
+        Reply::json(
+            201,
+            r#"{"client_id":"c","registration_client_uri":"http://elsewhere.example/"}"#,
+        ),
+        Reply::json(
+            201,
+            &format!(r#"{{"client_id":"c","x":"{}"}}"#, "x".repeat(20_000)),
+        ),
+        Reply::Bytes(b"HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{".to_vec()),
+        Reply::Bytes(Vec::new()),
+        Reply::Stall(b"HTTP/1.1 201 Created\r\n".to_vec()),
+        Reply::Stall(Vec::new()),
+    ] {
+        let mut peer = peer(reply.clone()).await;
+        let error = create(&peer).await.unwrap_err();
+        assert!(
+            matches!(error, RegistrationError::Unclear(_)),
+            "{reply:?}: {error}"
+        );
+        assert!(
+            !format!("{error} {error:?}").contains("top-s3cret"),
+            "{error}"
+        );
+        peer.requests.recv().await.unwrap();
+        assert!(peer.requests.try_recv().is_err(), "sent twice: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_says_the_whole_and_takes_the_rotated_token() {
+    let mut peer = peer(Reply::json(200, CREATED)).await;
+    let old = existing(&peer.url);
+    let new = endpoint(&peer.url).update(&old, &metadata()).await.unwrap();
+    assert_eq!(
+        new.registration_access_token.unwrap().expose(),
+        "r3gistration-token"
+    );
+    let request = peer.requests.recv().await.unwrap();
+    assert!(request.starts_with("PUT / "), "{request}");
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.to_lowercase()
+            .contains("bearer old-registration-token")
+    );
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["client_id"], "c1");
+    assert_eq!(body["client_secret"], "old-client-secret");
+    assert_eq!(body["client_name"], "n");
+    assert!(body.get("registration_access_token").is_none());
+}
+
+#[tokio::test]
+async fn what_an_answer_leaves_out_stays_as_it_was() {
+    let peer = peer(Reply::json(200, r#"{"client_id":"c1"}"#)).await;
+    let new = endpoint(&peer.url)
+        .update(&existing(&peer.url), &metadata())
+        .await
+        .unwrap();
+    assert_eq!(
+        new.registration_access_token.unwrap().expose(),
+        "old-registration-token"
+    );
+    assert_eq!(new.client_secret.unwrap().expose(), "old-client-secret");
+}
+
+#[tokio::test]
+async fn another_client_in_the_answer_is_not_taken() {
+    let peer = peer(Reply::json(200, r#"{"client_id":"other"}"#)).await;
+    let error = endpoint(&peer.url)
+        .update(&existing(&peer.url), &metadata())
+        .await;
+    assert!(matches!(error, Err(RegistrationError::Unclear(_))));
+}
+
+#[tokio::test]
+async fn deleting_is_204() {
+    let gone = peer(Reply::new(204, &[], "")).await;
+    endpoint(&gone.url)
+        .delete(&existing(&gone.url))
+        .await
+        .unwrap();
+    let unknown = peer(Reply::json(401, r#"{"error":"invalid_token"}"#)).await;
+    let error = endpoint(&unknown.url).delete(&existing(&unknown.url)).await;
+    assert!(matches!(error, Err(RegistrationError::Unauthorized(_))));
+}

@@ -1,0 +1,296 @@
+//! A username and password as the caller sent them: HTTP Basic (RFC 7617), and beside it
+//! the code of a second factor. Read only on routes whose source proves them.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName};
+use zeroize::Zeroizing;
+
+use super::TokenError;
+use super::bearer::scheme_and_rest;
+use crate::secret::SecretString;
+
+/// The longest username accepted, in bytes.
+const MAX_USERNAME_BYTES: usize = 256;
+/// The longest password accepted, in bytes.
+const MAX_PASSWORD_BYTES: usize = 1024;
+/// The longest code of a second factor accepted, in bytes.
+const MAX_CODE_BYTES: usize = 64;
+/// Where a second factor's code comes: `X-OTP`.
+pub const OTP: HeaderName = HeaderName::from_static("x-otp");
+
+/// The longest `user-id:password` in base64.
+const MAX_ENCODED_BYTES: usize = (MAX_USERNAME_BYTES + 1 + MAX_PASSWORD_BYTES).div_ceil(3) * 4;
+
+/// A username with its password, not proved by anybody yet. Nothing of it is in `Debug`;
+/// what is secret is wiped when dropped.
+#[derive(Clone)]
+pub struct BasicCredentials {
+    username: Zeroizing<String>,
+    password: SecretString,
+    code: Option<SecretString>,
+}
+
+impl BasicCredentials {
+    /// What a request's `Authorization` and `X-OTP` say; `None` without an `Authorization`
+    /// header, or where username or password is empty. The base64 must be canonical (RFC
+    /// 4648 §4), what is in it UTF-8 without control characters (RFC 7617 §2).
+    ///
+    /// # Errors
+    /// [`TokenError::InvalidAuthorization`] for a second header or one that is not well
+    /// formed or past a limit, [`TokenError::OtherScheme`] for `Bearer` and the like.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
+        let Some((scheme, encoded)) = scheme_and_rest(headers)? else {
+            return Ok(None);
+        };
+        if !scheme.eq_ignore_ascii_case(b"basic") {
+            return Err(TokenError::OtherScheme);
+        }
+        let code = code(headers)?;
+        let pair = decoded(encoded).ok_or(TokenError::InvalidAuthorization)?;
+        let text = std::str::from_utf8(&pair).map_err(|_| TokenError::InvalidAuthorization)?;
+        // A username cannot hold a colon, a password can.
+        let (username, password) = text
+            .split_once(':')
+            .ok_or(TokenError::InvalidAuthorization)?;
+        if username.len() > MAX_USERNAME_BYTES
+            || password.len() > MAX_PASSWORD_BYTES
+            || text.chars().any(char::is_control)
+        {
+            return Err(TokenError::InvalidAuthorization);
+        }
+        if username.is_empty() || password.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            username: Zeroizing::new(username.to_owned()),
+            password: SecretString::from(password),
+            code,
+        }))
+    }
+
+    /// The username, as sent.
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The password.
+    pub fn password(&self) -> &SecretString {
+        &self.password
+    }
+
+    /// What came as `X-OTP`.
+    pub fn code(&self) -> Option<&SecretString> {
+        self.code.as_ref()
+    }
+}
+
+impl fmt::Debug for BasicCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BasicCredentials([redacted])")
+    }
+}
+
+/// Decodes into memory that is wiped and never moves.
+fn decoded(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    if encoded.len() > MAX_ENCODED_BYTES {
+        return None;
+    }
+    let mut pair = Zeroizing::new(vec![0; encoded.len()]);
+    let length = STANDARD.decode_slice(encoded, &mut pair[..]).ok()?;
+    pair.truncate(length);
+    Some(pair)
+}
+
+/// One `X-OTP` of letters, digits and dashes.
+fn code(headers: &HeaderMap) -> Result<Option<SecretString>, TokenError> {
+    let mut values = headers.get_all(OTP).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
+    match value.to_str() {
+        Ok(text)
+            if values.next().is_none()
+                && (1..=MAX_CODE_BYTES).contains(&text.len())
+                && text.as_bytes().iter().all(fits) =>
+        {
+            Ok(Some(SecretString::from(text)))
+        }
+        _ => Err(TokenError::InvalidAuthorization),
+    }
+}
+
+#[cfg(test)]
+impl BasicCredentials {
+    /// As if read from a request.
+    pub(crate) fn for_tests(username: &str, password: &str, code: Option<&str>) -> Self {
+        Self {
+            username: Zeroizing::new(username.to_owned()),
+            password: SecretString::from(password),
+            code: code.map(SecretString::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use http::header::AUTHORIZATION;
+
+    type Parts = (String, String, Option<String>);
+
+    fn read(authorization: &[&[u8]], codes: &[&[u8]]) -> Result<Option<Parts>, TokenError> {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        for value in codes {
+            headers.append(OTP, HeaderValue::from_bytes(value).unwrap());
+        }
+        let read = BasicCredentials::from_headers(&headers)?;
+        Ok(read.map(|c| {
+            let code = c.code().map(|code| code.expose().to_owned());
+            (
+                c.username().to_owned(),
+                c.password().expose().to_owned(),
+                code,
+            )
+        }))
+    }
+
+    fn basic(pair: impl AsRef<[u8]>) -> Vec<u8> {
+        format!("Basic {}", STANDARD.encode(pair)).into_bytes()
+    }
+
+    fn parts(username: &str, password: &str) -> Parts {
+        (username.to_owned(), password.to_owned(), None)
+    }
+
+    #[test]
+    fn reads_one_username_and_password() {
+        assert_eq!(read(&[], &[]), Ok(None));
+        for (pair, username, password) in [
+            ("Aladdin:open sesame", "Aladdin", "open sesame"),
+            ("a:b:c:", "a", "b:c:"),
+            ("käthe@example.com:größe £", "käthe@example.com", "größe £"),
+        ] {
+            assert_eq!(
+                read(&[&basic(pair)], &[]),
+                Ok(Some(parts(username, password)))
+            );
+        }
+        let lower = [b"bASIC  ".to_vec(), STANDARD.encode("a:b").into_bytes()].concat();
+        assert_eq!(read(&[&lower], &[]), Ok(Some(parts("a", "b"))));
+    }
+
+    #[test]
+    fn reads_the_second_factor() {
+        for code in ["123456", "ABCD-EFGH-JKLM", "QSVBD3RLYHLB2R6LSM3BCLEV"] {
+            let (_, _, read) = read(&[&basic("a:b")], &[code.as_bytes()]).unwrap().unwrap();
+            assert_eq!(read.as_deref(), Some(code));
+        }
+        let long = "1".repeat(MAX_CODE_BYTES + 1);
+        for codes in [
+            &[&b"123456"[..], b"123456"][..],
+            &[b""],
+            &[b"123 456"],
+            &[b"123456,"],
+            &["１２３".as_bytes()],
+            &[long.as_bytes()],
+        ] {
+            assert_eq!(
+                read(&[&basic("a:b")], codes),
+                Err(TokenError::InvalidAuthorization)
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_exactly_one() {
+        let good = basic("a:b");
+        let encoded = STANDARD.encode("a:b");
+        let two: &[&[u8]] = &[&good, &good];
+        assert_eq!(read(two, &[]), Err(TokenError::InvalidAuthorization));
+        for value in [
+            &b"Basic"[..],
+            b"Basic ",
+            b"Basic\tYTpi",
+            b"Basic YTpi ",
+            b"Basic YTpi YTpi",
+            b"Basic YTpi,Bearer x",
+            // Not canonical: padding missing, superfluous or with bits behind it.
+            b"Basic YWE6Yg",
+            b"Basic YTpi====",
+            b"Basic YWE6Yh==",
+            // base64url, and no base64 at all.
+            b"Basic -_-_",
+            b"Basic a:b",
+        ] {
+            let shown = String::from_utf8_lossy(value);
+            assert_eq!(
+                read(&[value], &[]),
+                Err(TokenError::InvalidAuthorization),
+                "{shown}"
+            );
+        }
+        assert_eq!(
+            read(&[format!("Basic {encoded}").as_bytes()], &[]),
+            Ok(Some(parts("a", "b")))
+        );
+        for pair in [
+            &b"no colon"[..],
+            b"a\n:b",
+            b"a:b\0",
+            b"a:b\x7f",
+            "a:b\u{85}".as_bytes(),
+            b"a:\xff",
+            b"a:\xc3",
+            b"\xed\xa0\x80:b",
+        ] {
+            assert_eq!(
+                read(&[&basic(pair)], &[]),
+                Err(TokenError::InvalidAuthorization)
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_is_nobody_and_other_schemes_are_told_apart() {
+        for pair in [":", ":password", "user:"] {
+            assert_eq!(read(&[&basic(pair)], &[]), Ok(None), "{pair}");
+        }
+        for value in ["Bearer abc", "Basics YTpi", "Negotiate"] {
+            assert_eq!(read(&[value.as_bytes()], &[]), Err(TokenError::OtherScheme));
+        }
+    }
+
+    #[test]
+    fn holds_the_limits() {
+        let pair = |u: usize, p: usize| format!("{}:{}", "u".repeat(u), "p".repeat(p));
+        let [user, password] = [MAX_USERNAME_BYTES, MAX_PASSWORD_BYTES];
+        assert!(
+            read(&[&basic(pair(user, password))], &[])
+                .unwrap()
+                .is_some()
+        );
+        for (u, p) in [(user + 1, 1), (1, password + 1), (user + 1, password + 1)] {
+            assert_eq!(
+                read(&[&basic(pair(u, p))], &[]),
+                Err(TokenError::InvalidAuthorization)
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let shown = format!(
+            "{:?}",
+            BasicCredentials::for_tests("käthe", "hunter2", Some("123456"))
+        );
+        assert_eq!(shown, "BasicCredentials([redacted])");
+    }
+}

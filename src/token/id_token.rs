@@ -1,0 +1,197 @@
+//! ID tokens: what an issuer tells a client about who signed in (OpenID Connect Core §2,
+//! §3.1.3.7; identity.md §E). Rules beyond those of [`super::rules`] are here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{constant_time, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::jws::Jws;
+use super::keys::Keys;
+use super::rules::Rules;
+use super::{KeyFetcher, RefreshObserver, TokenError};
+use crate::clock::SharedClock;
+use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+
+/// The longest ID token, in bytes.
+pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;
+
+/// How far the clocks may be apart.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// Verifies one issuer's ID tokens for one client.
+#[derive(Debug)]
+pub struct IdTokenVerifier {
+    client_id: String,
+    rules: Rules,
+    keys: Keys,
+    clock: SharedClock,
+}
+
+/// What an ID token must fit besides its issuer and client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected<'a> {
+    /// The `nonce` of the authorization request; `None` where none was sent (RFC 8628).
+    pub nonce: Option<&'a str>,
+    /// The access token that came with it, for `at_hash`.
+    pub access_token: Option<&'a str>,
+    /// Who signed in before (OpenID Connect Core §12.2).
+    pub subject: Option<&'a str>,
+}
+
+/// Why an ID token is not believed. Holds nothing of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdTokenError {
+    /// What any token must be.
+    #[error("the ID token is not good: {0}")]
+    Token(#[from] TokenError),
+    /// Larger than [`MAX_ID_TOKEN_BYTES`].
+    #[error("the ID token is larger than 32 KiB")]
+    TooLarge,
+    /// `azp` is another client, or is missing among several audiences.
+    #[error("the ID token was issued for another client (azp)")]
+    OtherClient,
+    /// Not the `nonce` that was sent.
+    #[error("the ID token belongs to another sign-in (nonce)")]
+    Nonce,
+    /// `at_hash` is not that of the access token.
+    #[error("the ID token does not belong to the access token that came with it (at_hash)")]
+    AccessTokenHash,
+    /// Somebody else than before.
+    #[error("the ID token is about another user than the one who signed in")]
+    OtherSubject,
+}
+
+impl IdTokenVerifier {
+    /// For ID tokens of `issuer` (the exact `iss`) to `client_id`; keys come from `fetcher`
+    /// when the first one is verified. Symmetric algorithms and `none` are never accepted.
+    pub fn new(
+        issuer: &str,
+        client_id: &str,
+        fetcher: Arc<dyn KeyFetcher>,
+        clock: SharedClock,
+    ) -> Self {
+        let config = OidcIssuer {
+            url: issuer.to_owned(),
+            keys: KeyLocation::Discovery,
+            audiences: vec![client_id.to_owned()],
+            algorithms: Algorithm::ALL.to_vec(),
+            // Any `typ`, or none: ID tokens have none of their own.
+            profile: Profile::Workload,
+            leeway: LEEWAY,
+            clients: None,
+            subjects: Some(vec!["*".to_owned()]),
+            verified_max_age: Duration::ZERO,
+        };
+        let rules = Rules::new(&config);
+        let keys = Keys::new(
+            "sign-in".into(),
+            fetcher,
+            Arc::clone(&clock),
+            rules.algorithms.clone(),
+            RefreshObserver::default(),
+        );
+        Self {
+            client_id: client_id.to_owned(),
+            rules,
+            keys,
+            clock,
+        }
+    }
+
+    /// The subject of `token`, once everything about it is right.
+    ///
+    /// # Errors
+    /// With the first rule that it breaks.
+    pub async fn verify(
+        &self,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<String, IdTokenError> {
+        if token.len() > MAX_ID_TOKEN_BYTES {
+            return Err(IdTokenError::TooLarge);
+        }
+        let jws = Jws::parse(token)?;
+        let wanted = self.rules.header(&jws.header)?;
+        let keys = self.keys.select(wanted.algorithm, wanted.kid).await?;
+        let proves = |key: &super::jwk::Verifier| key.verify_sig(jws.signed, &jws.signature);
+        if !keys.verifiers.iter().any(|key| proves(key).is_ok()) {
+            return Err(TokenError::BadSignature.into());
+        }
+        let facts = self.rules.claims(&jws.claims, self.clock.now())?;
+        if !jws.claims.contains_key("iat") {
+            return Err(TokenError::InvalidClaim { name: "iat" }.into());
+        }
+        self.authorized_party(&jws.claims)?;
+        check_nonce(&jws.claims, expected.nonce)?;
+        if let Some(access_token) = expected.access_token {
+            check_access_token(&jws.claims, wanted.algorithm, access_token)?;
+        }
+        match expected.subject {
+            Some(subject) if subject != facts.subject => Err(IdTokenError::OtherSubject),
+            _ => Ok(facts.subject),
+        }
+    }
+
+    /// OpenID Connect Core §3.1.3.7, 4 and 5. With an audience besides ours nobody but
+    /// `azp` says that the token was issued to us.
+    fn authorized_party(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
+        let several = claims
+            .get("aud")
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.len() > 1);
+        match claims.get("azp").and_then(Value::as_str) {
+            Some(azp) if azp == self.client_id => Ok(()),
+            None if !several => Ok(()),
+            _ => Err(IdTokenError::OtherClient),
+        }
+    }
+}
+
+fn check_nonce(claims: &Map<String, Value>, sent: Option<&str>) -> Result<(), IdTokenError> {
+    let Some(sent) = sent else {
+        return Ok(());
+    };
+    let claimed = claims.get("nonce").and_then(Value::as_str);
+    let same = |claimed: &str| {
+        constant_time::verify_slices_are_equal(claimed.as_bytes(), sent.as_bytes()).is_ok()
+    };
+    if claimed.is_some_and(same) {
+        Ok(())
+    } else {
+        Err(IdTokenError::Nonce)
+    }
+}
+
+/// The left half of the access token's hash (OpenID Connect Core §3.1.3.6). It may be
+/// missing in the code flow; where it is there, it must be right.
+fn check_access_token(
+    claims: &Map<String, Value>,
+    algorithm: Algorithm,
+    access_token: &str,
+) -> Result<(), IdTokenError> {
+    use Algorithm::{
+        ES256, ES384, Ed25519, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
+    };
+    let Some(claimed) = claims.get("at_hash") else {
+        return Ok(());
+    };
+    let hash = match algorithm {
+        RS256 | PS256 | ES256 | HS256 => &digest::SHA256,
+        RS384 | PS384 | ES384 | HS384 => &digest::SHA384,
+        RS512 | PS512 | EdDSA | Ed25519 | HS512 => &digest::SHA512,
+    };
+    let whole = digest::digest(hash, access_token.as_bytes());
+    let (half, _) = whole.as_ref().split_at(whole.as_ref().len() / 2);
+    if claimed.as_str() == Some(&URL_SAFE_NO_PAD.encode(half)) {
+        Ok(())
+    } else {
+        Err(IdTokenError::AccessTokenHash)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! Opaque tokens, of which only their issuer knows what they stand for (RFC 7662).
+//!
+//! The answer is remembered under the token's keyed hash for as long as the token is valid
+//! and at most a minute, so that a token revoked there does not live on here. One question is
+//! asked for everybody who comes with the same token at once. Nothing is let in while the
+//! issuer cannot be asked.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, watch};
+
+use super::memory::{Memory, Window};
+use super::notes::Notes;
+use super::rules::{Facts, Rules};
+use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
+use crate::clock::{SharedClock, UnixMillis};
+use crate::config::IntrospectionIssuer;
+
+/// How long "not active" is remembered. Short, because a token may be used a moment before
+/// its issuer has it everywhere.
+const REFUSAL_AGE: Duration = Duration::from_secs(10);
+/// Questions under way at once; others wait for a turn.
+const MAX_TURNS: usize = 32;
+/// Questions under way or waiting; more are turned away, so that a flood of made-up tokens
+/// takes no memory.
+const MAX_FLIGHTS: usize = 1024;
+/// For one question, waiting for a turn at it included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// After two failures in a row; doubles with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait after failures.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Why an issuer could not be asked. For operators; holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct IntrospectionError {
+    /// What happened.
+    pub cause: String,
+    /// How long the issuer wants to be left alone, if it says so.
+    pub retry_after: Option<Duration>,
+}
+
+/// Asks an issuer about tokens.
+#[async_trait]
+pub trait Introspector: Send + Sync + fmt::Debug {
+    /// The JSON document with which the issuer answers about `token`, as it came. Bounded in
+    /// time and size by the implementation; the time is bounded again here.
+    async fn introspect(&self, token: &BearerToken) -> Result<Vec<u8>, IntrospectionError>;
+}
+
+/// The end of one question, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introspected {
+    /// The token is active and passes the issuer's rules.
+    Accepted,
+    /// It is not active, or breaks a rule.
+    Refused,
+    /// The issuer could not be asked, or gave no usable answer.
+    Failed,
+}
+
+/// Is told how each question ended; for metrics. Must not block.
+#[derive(Clone, Default)]
+pub struct IntrospectionObserver(Option<Arc<dyn Fn(Introspected) + Send + Sync>>);
+
+impl IntrospectionObserver {
+    /// Calls `observe` at the end of each question.
+    pub fn new(observe: impl Fn(Introspected) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+}
+
+impl fmt::Debug for IntrospectionObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IntrospectionObserver")
+    }
+}
+
+type Landed = Result<Arc<VerifiedToken>, TokenError>;
+type Flight = watch::Receiver<Option<Landed>>;
+
+/// An issuer that is asked. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Introspection(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    issuer: Arc<str>,
+    prefix: Option<String>,
+    max_age: Duration,
+    rules: Rules,
+    introspector: Arc<dyn Introspector>,
+    clock: SharedClock,
+    memory: Memory,
+    /// Apart from `memory`, so that a flood of bad tokens displaces no good one. With the
+    /// steady time until which each stands.
+    refusals: Cache<TokenDigest, (TokenError, Duration)>,
+    turns: Semaphore,
+    traffic: Mutex<Traffic>,
+    observer: IntrospectionObserver,
+}
+
+#[derive(Debug, Default)]
+struct Traffic {
+    flights: HashMap<TokenDigest, Flight>,
+    /// Failures in a row.
+    failures: u32,
+    /// Steady time.
+    left_alone_until: Duration,
+}
+
+impl Introspection {
+    pub(super) fn new(
+        issuer: Arc<str>,
+        config: &IntrospectionIssuer,
+        introspector: Arc<dyn Introspector>,
+        clock: SharedClock,
+        max_verified: u64,
+        observer: IntrospectionObserver,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            issuer,
+            prefix: config.token_prefix.clone(),
+            max_age: config.verified_max_age,
+            rules: Rules::of_introspection(config),
+            introspector,
+            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
+            refusals: Cache::builder()
+                .max_capacity(max_verified)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(REFUSAL_AGE)
+                .build(),
+            turns: Semaphore::new(MAX_TURNS),
+            traffic: Mutex::default(),
+            clock,
+            observer,
+        }))
+    }
+
+    /// The exact `iss`.
+    pub(super) fn url(&self) -> &str {
+        &self.0.rules.url
+    }
+
+    /// What its tokens begin with; `None` where any opaque token may be its.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        self.0.prefix.as_deref()
+    }
+
+    /// The token with this digest, if it was found good a moment ago.
+    pub(super) fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
+        // There are no keys here whose change would void what is remembered.
+        self.0.memory.recall(digest, |_| Some(0))
+    }
+
+    /// What the issuer says of `token`, now or a moment ago.
+    pub(super) async fn verify(&self, token: &BearerToken) -> Landed {
+        let digest = token.digest();
+        let now = self.0.clock.steady();
+        if let Some((error, until)) = self.0.refusals.get(&digest)
+            && now < until
+        {
+            return Err(error);
+        }
+        let mut flight = self.0.board(token, now)?;
+        let landed = flight.wait_for(Option::is_some).await;
+        let landed = landed.map_or_else(|_| None, |landed| landed.clone());
+        landed.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+    }
+}
+
+impl Inner {
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        // Every change under this lock is complete in itself.
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The question under way about this token, or a new one. It goes on when whoever
+    /// started it goes away.
+    fn board(self: &Arc<Self>, token: &BearerToken, now: Duration) -> Result<Flight, TokenError> {
+        let digest = token.digest();
+        let mut traffic = self.traffic();
+        if let Some(flight) = traffic.flights.get(&digest) {
+            return Ok(flight.clone());
+        }
+        // It may have landed between the look at the cache and here.
+        if let Some(known) = self.memory.recall(digest, |_| Some(0)) {
+            return Ok(watch::channel(Some(Ok(known))).1);
+        }
+        let left = traffic.left_alone_until.saturating_sub(now);
+        if !left.is_zero() {
+            return Err(unavailable(left));
+        }
+        if traffic.flights.len() >= MAX_FLIGHTS {
+            return Err(unavailable(FIRST_BACKOFF));
+        }
+        let (sender, flight) = watch::channel(None);
+        traffic.flights.insert(digest, flight.clone());
+        let landing = Landing {
+            inner: Arc::clone(self),
+            digest,
+            sender,
+        };
+        let token = token.clone();
+        tokio::spawn(async move {
+            let end = landing.inner.ask(&token).await;
+            landing.inner.settle(digest, &end);
+            // What has landed is in the caches before the flight is gone from the list.
+            landing.sender.send_replace(Some(end));
+        });
+        Ok(flight)
+    }
+
+    async fn ask(&self, token: &BearerToken) -> Landed {
+        let question = async {
+            let _turn = self.turns.acquire().await;
+            self.introspector.introspect(token).await
+        };
+        let answer = tokio::time::timeout(TIMEOUT, question).await;
+        let answer = answer.unwrap_or_else(|_| {
+            Err(IntrospectionError {
+                cause: format!("no answer within {}s", TIMEOUT.as_secs()),
+                retry_after: None,
+            })
+        });
+        let now = self.clock.now();
+        match answer.and_then(|document| active(&document)) {
+            Ok(claims) => self.judge(claims, token.digest(), now),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// `None` for claims is "not active".
+    fn judge(
+        &self,
+        claims: Option<Map<String, Value>>,
+        digest: TokenDigest,
+        now: UnixMillis,
+    ) -> Landed {
+        let claims = claims.ok_or(TokenError::Inactive)?;
+        let Facts {
+            subject,
+            client,
+            scopes,
+            permissions,
+            expires_at,
+            starts_at,
+        } = self.rules.introspected(&claims, now, self.max_age)?;
+        let token = Arc::new(VerifiedToken {
+            issuer: Arc::clone(&self.issuer),
+            subject,
+            client,
+            scopes,
+            permissions,
+            expires_at,
+            claims,
+            digest,
+            notes: Notes::default(),
+        });
+        let window = Window {
+            from: starts_at.map(|t| self.rules.accepted_from(t)),
+            // The issuer has judged by its own clock: no leeway on what is only remembered.
+            until: expires_at,
+        };
+        self.memory.remember(&token, 0, window);
+        Ok(token)
+    }
+
+    fn fail(&self, error: &IntrospectionError) -> TokenError {
+        let now = self.clock.steady();
+        let mut traffic = self.traffic();
+        // Those that were under way together count once.
+        if traffic.failures < 2 || now >= traffic.left_alone_until {
+            traffic.failures = traffic.failures.saturating_add(1);
+        }
+        // What fails once may be about one token only.
+        let backoff = match traffic.failures {
+            0 | 1 => Duration::ZERO,
+            failures => (FIRST_BACKOFF * (1 << (failures - 2).min(5))).min(MAX_BACKOFF),
+        };
+        let wait = error
+            .retry_after
+            .map_or(backoff, |r| r.min(MAX_BACKOFF).max(backoff));
+        traffic.left_alone_until = now.saturating_add(wait);
+        tracing::warn!(issuer = &*self.issuer, %error, "the issuer cannot be asked about a token");
+        unavailable(wait.max(FIRST_BACKOFF))
+    }
+
+    /// Puts down what a question came to.
+    fn settle(&self, digest: TokenDigest, end: &Landed) {
+        let how = match end {
+            Ok(_) => Introspected::Accepted,
+            Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
+            Err(error) => {
+                let until = self.clock.steady().saturating_add(REFUSAL_AGE);
+                self.refusals.insert(digest, (error.clone(), until));
+                Introspected::Refused
+            }
+        };
+        if how != Introspected::Failed {
+            self.traffic().failures = 0;
+        }
+        if let Some(observe) = &self.observer.0 {
+            observe(how);
+        }
+    }
+}
+
+/// The end of a question, which comes even when asking panics or the runtime goes down: the
+/// sender goes, and whoever comes next asks anew.
+struct Landing {
+    inner: Arc<Inner>,
+    digest: TokenDigest,
+    sender: watch::Sender<Option<Landed>>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.inner.traffic().flights.remove(&self.digest);
+    }
+}
+
+/// The claims of an active token, `None` for one that is not. Anything but a plain `true`
+/// or `false` is no answer.
+fn active(document: &[u8]) -> Result<Option<Map<String, Value>>, IntrospectionError> {
+    let unusable = |what: &str| IntrospectionError {
+        cause: format!("the answer {what}"),
+        retry_after: None,
+    };
+    let claims = strict_json::object(document)
+        .map_err(|_| unusable("is not one JSON object with each member once"))?;
+    match claims.get("active") {
+        Some(Value::Bool(true)) => Ok(Some(claims)),
+        Some(Value::Bool(false)) => Ok(None),
+        _ => Err(unusable("has no boolean \"active\"")),
+    }
+}
+
+fn unavailable(retry_after: Duration) -> TokenError {
+    TokenError::IntrospectionUnavailable { retry_after }
+}
+
+#[cfg(test)]
+mod tests;

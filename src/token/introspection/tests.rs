@@ -1,0 +1,410 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::{ClientProof, OauthClient, Profile};
+use crate::token::testing::{AUDIENCE, NOW, P256, ScriptedKeys, configured, issuer, with};
+use crate::token::{Authenticated, Caller, Issuer, IssuerStatus, Unauthenticated, authenticate};
+
+const URL: &str = "https://as.example.com";
+
+type Answer = Result<Vec<u8>, IntrospectionError>;
+
+/// Answers what it was last told to; each question waits for a permit where it is held back.
+#[derive(Debug)]
+struct Scripted {
+    answer: Mutex<Answer>,
+    asked: AtomicUsize,
+    begun: Semaphore,
+    held: Option<Semaphore>,
+}
+
+#[async_trait]
+impl Introspector for Scripted {
+    async fn introspect(&self, _: &BearerToken) -> Answer {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.begun.add_permits(1);
+        if let Some(held) = &self.held {
+            held.acquire().await.unwrap().forget();
+        }
+        self.answer.lock().unwrap().clone()
+    }
+}
+
+impl Scripted {
+    fn new(held: bool) -> Arc<Self> {
+        Arc::new(Self {
+            answer: Mutex::new(Ok(active(&json!({})))),
+            asked: AtomicUsize::new(0),
+            begun: Semaphore::new(0),
+            held: held.then(|| Semaphore::new(0)),
+        })
+    }
+
+    fn say(&self, answer: impl Into<Vec<u8>>) {
+        *self.answer.lock().unwrap() = Ok(answer.into());
+    }
+
+    fn go_down(&self, retry_after: Option<u64>) {
+        *self.answer.lock().unwrap() = Err(IntrospectionError {
+            cause: "down".into(),
+            retry_after: retry_after.map(Duration::from_secs),
+        });
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// A good answer, with changes.
+fn active(changes: &Value) -> Vec<u8> {
+    let good = json!({
+        "active": true, "iss": URL, "aud": [AUDIENCE], "sub": "alice", "client_id": "cli", "scope": "read write",
+        "exp": NOW + 600, "iat": NOW, "token_type": "Bearer",
+    });
+    with(&good, changes).to_string().into_bytes()
+}
+
+fn config(url: &str, prefix: Option<&str>) -> IntrospectionIssuer {
+    IntrospectionIssuer {
+        url: url.into(),
+        introspection_url: "https://as.example.com/introspect".parse().unwrap(),
+        client: OauthClient {
+            id: "me".into(),
+            proof: ClientProof::Public,
+        },
+        ca: None,
+        token_prefix: prefix.map(str::to_owned),
+        audiences: vec![AUDIENCE.into()],
+        leeway: Duration::from_secs(30),
+        clients: None,
+        subjects: None,
+        verified_max_age: Duration::from_mins(1),
+    }
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    script: Arc<Scripted>,
+    issuers: Vec<Arc<Issuer>>,
+    ends: Arc<Mutex<Vec<Introspected>>>,
+}
+
+fn asking(
+    name: &str,
+    config: &IntrospectionIssuer,
+    script: &Arc<Scripted>,
+    clock: &Arc<ManualClock>,
+) -> Arc<Issuer> {
+    let observer = IntrospectionObserver::default();
+    let (script, clock) = (Arc::clone(script), Arc::clone(clock));
+    Arc::new(Issuer::introspection(
+        name.into(),
+        config,
+        script,
+        clock,
+        100,
+        observer,
+    ))
+}
+
+impl World {
+    fn new(held: bool) -> Self {
+        let clock = ManualClock::at(UnixMillis::from_secs(NOW));
+        let script = Scripted::new(held);
+        let ends: Arc<Mutex<Vec<Introspected>>> = Arc::default();
+        let seen = Arc::clone(&ends);
+        let observer = IntrospectionObserver::new(move |how| seen.lock().unwrap().push(how));
+        let issuer = Issuer::introspection(
+            "as".into(),
+            &config(URL, None),
+            script.clone(),
+            clock.clone(),
+            100,
+            observer,
+        );
+        Self {
+            clock,
+            script,
+            issuers: vec![Arc::new(issuer)],
+            ends,
+        }
+    }
+
+    async fn ask(&self, token: &str) -> Result<Authenticated, Unauthenticated> {
+        authenticate(&BearerToken::new(token).unwrap(), &self.issuers).await
+    }
+
+    async fn how(&self, token: &str) -> &'static str {
+        self.ask(token).await.unwrap().how.unwrap()
+    }
+
+    async fn error(&self, token: &str) -> TokenError {
+        self.ask(token).await.unwrap_err().error
+    }
+}
+
+#[tokio::test]
+async fn an_active_token_stands_for_whom_its_issuer_says() {
+    let world = World::new(false);
+    let found = world.ask("opaque").await.unwrap();
+    assert_eq!(found.how, Some("ok"));
+    let Caller::Verified(token) = found.caller else {
+        panic!("{:?}", found.caller)
+    };
+    assert_eq!(
+        (&**token.issuer(), token.subject(), token.client()),
+        ("as", "alice", Some("cli"))
+    );
+    assert_eq!(token.scopes(), ["read", "write"]);
+    assert_eq!(token.expires_at(), UnixMillis::from_secs(NOW + 600));
+    assert_eq!(world.how("opaque").await, "cached");
+    assert_eq!(world.script.asked(), 1);
+    assert_eq!(*world.ends.lock().unwrap(), [Introspected::Accepted]);
+    assert_eq!(world.issuers[0].status(), IssuerStatus::Usable);
+}
+
+#[tokio::test]
+async fn an_answer_is_remembered_for_a_minute_and_no_longer_than_the_token_lives() {
+    let world = World::new(false);
+    assert_eq!(world.how("a").await, "ok");
+    world.clock.advance(Duration::from_millis(59_999));
+    assert_eq!(world.how("a").await, "cached");
+    world.clock.advance(Duration::from_millis(1));
+    world.script.say("{\"active\":false}");
+    assert_eq!(world.error("a").await, TokenError::Inactive, "revoked");
+    world.script.say(active(&json!({ "exp": NOW + 65 })));
+    assert_eq!(world.how("b").await, "ok");
+    world.clock.advance(Duration::from_secs(5));
+    assert_eq!(
+        world.how("b").await,
+        "ok",
+        "within the leeway, but asked again"
+    );
+    world.script.say(active(&json!({ "exp": null })));
+    assert_eq!(
+        world.how("c").await,
+        "ok",
+        "without exp the issuer's word is enough"
+    );
+    assert_eq!(world.how("c").await, "cached");
+    world.clock.advance(Duration::from_mins(1));
+    assert_eq!(world.how("c").await, "ok");
+}
+
+#[tokio::test]
+async fn not_active_is_remembered_for_a_moment() {
+    let world = World::new(false);
+    world.script.say("{\"active\":false,\"sub\":\"alice\"}");
+    for _ in 0..3 {
+        let refused = world.ask("a").await.unwrap_err();
+        assert_eq!(
+            (refused.error, refused.issuer.as_deref()),
+            (TokenError::Inactive, Some("as"))
+        );
+    }
+    assert_eq!(world.script.asked(), 1);
+    world.script.say(active(&json!({})));
+    world.clock.advance(REFUSAL_AGE);
+    assert_eq!(world.how("a").await, "ok");
+}
+
+#[tokio::test]
+async fn an_active_token_must_also_be_for_here() {
+    let world = World::new(false);
+    for (n, (changes, error)) in [
+        (json!({ "aud": "x" }), TokenError::WrongAudience),
+        (
+            json!({ "aud": null }),
+            TokenError::InvalidClaim { name: "aud" },
+        ),
+        (
+            json!({ "iss": "https://x.example" }),
+            TokenError::UnknownIssuer,
+        ),
+        (json!({ "iss": [URL] }), TokenError::UnknownIssuer),
+        (
+            json!({ "sub": null }),
+            TokenError::InvalidClaim { name: "sub" },
+        ),
+        (json!({ "exp": NOW - 31 }), TokenError::Expired),
+        (
+            json!({ "exp": "soon" }),
+            TokenError::InvalidClaim { name: "exp" },
+        ),
+        (json!({ "nbf": NOW + 31 }), TokenError::NotYetValid),
+        (json!({ "cnf": { "x5t#S256": "x" } }), TokenError::Bound),
+        (json!({ "token_type": "DPoP" }), TokenError::Bound),
+        (
+            json!({ "token_type": "refresh_token" }),
+            TokenError::WrongType,
+        ),
+        (json!({ "token_type": 5 }), TokenError::WrongType),
+        (json!({ "typ": "Refresh" }), TokenError::WrongType),
+        (json!({ "typ": "ID" }), TokenError::WrongType),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.script.say(active(&changes));
+        assert_eq!(world.error(&format!("t{n}")).await, error, "{changes}");
+    }
+    world
+        .script
+        .say(active(&json!({ "iss": null, "token_type": null })));
+    assert_eq!(world.how("fine").await, "ok");
+    world
+        .script
+        .say(active(&json!({ "token_type": "access_token" })));
+    assert_eq!(world.how("fine-too").await, "ok");
+}
+
+#[tokio::test]
+async fn no_answer_is_no_verdict() {
+    let world = World::new(false);
+    for (n, answer) in [
+        "",
+        "<html>",
+        "[]",
+        "true",
+        "{}",
+        "{\"active\":\"true\"}",
+        "{\"active\":1}",
+        "{\"active\":null}",
+        "{\"active\":false,\"active\":true}",
+        "{\"active\":true,\"sub\":\"a\",\"sub\":\"b\"}",
+        "{\"active\":true} {}",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.script.say(answer);
+        let error = world.error(&format!("t{n}")).await;
+        assert!(
+            matches!(error, TokenError::IntrospectionUnavailable { .. }),
+            "{answer}: {error}"
+        );
+        assert_eq!(error.label(), "keys_unavailable");
+        world.clock.advance(MAX_BACKOFF);
+    }
+    assert_eq!(world.script.asked(), 11);
+    assert!(
+        world
+            .ends
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|how| *how == Introspected::Failed)
+    );
+}
+
+#[tokio::test]
+async fn a_dead_issuer_is_left_alone_and_heals() {
+    let world = World::new(false);
+    assert_eq!(world.how("known").await, "ok");
+    world.script.go_down(None);
+    let wait = |seconds| TokenError::IntrospectionUnavailable {
+        retry_after: Duration::from_secs(seconds),
+    };
+    assert_eq!(world.error("a").await, wait(1));
+    // One failure may be about one token: the next is tried.
+    assert_eq!(world.error("b").await, wait(1));
+    assert_eq!(world.error("c").await, wait(1), "not asked");
+    assert_eq!(world.script.asked(), 3);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.error("c").await, wait(2));
+    world.clock.advance(Duration::from_secs(2));
+    world.script.go_down(Some(9));
+    assert_eq!(world.error("c").await, wait(9), "it says so itself");
+    assert_eq!(world.how("known").await, "cached");
+    world.clock.advance(Duration::from_secs(9));
+    world.script.say(active(&json!({})));
+    assert_eq!(world.how("c").await, "ok");
+    world.script.go_down(None);
+    assert_eq!(world.error("d").await, wait(1), "begins anew");
+    world.clock.advance(Duration::from_mins(1));
+    assert!(matches!(
+        world.error("known").await,
+        TokenError::IntrospectionUnavailable { .. }
+    ));
+}
+
+#[tokio::test]
+async fn one_question_serves_everybody_with_the_same_token() {
+    let world = Arc::new(World::new(true));
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { world.ask("same").await.is_ok() })
+        })
+        .collect();
+    world.script.begun.acquire().await.unwrap().forget();
+    // Whoever began it goes away: the others still get their answer.
+    callers[0].abort();
+    tokio::task::yield_now().await;
+    world.script.held.as_ref().unwrap().add_permits(50);
+    for caller in callers.into_iter().skip(1) {
+        assert!(caller.await.unwrap());
+    }
+    assert_eq!(world.script.asked(), 1);
+}
+
+/// Who is asked about what: nobody is shown a token that is another's.
+#[tokio::test]
+async fn a_token_is_shown_to_its_own_issuer_alone() {
+    let clock = ManualClock::at(UnixMillis::from_secs(NOW));
+    let keys = ScriptedKeys::of(&[P256.jwk()]);
+    let main = "https://main.example.com";
+    let (plain, prefixed, longer) = (
+        Scripted::new(false),
+        Scripted::new(false),
+        Scripted::new(false),
+    );
+    let other = "https://other.example.com";
+    let longest = "https://longest.example.com";
+    prefixed.say(active(&json!({ "iss": other })));
+    longer.say(active(&json!({ "iss": longest })));
+    let mut issuers = vec![
+        issuer("main", &configured(main, Profile::Rfc9068), &keys, &clock),
+        asking("as", &config(URL, None), &plain, &clock),
+        asking("other", &config(other, Some("x_")), &prefixed, &clock),
+        asking("longest", &config(longest, Some("x_y_")), &longer, &clock),
+    ];
+    let jwt = |iss: &str| {
+        let claims = json!({ "iss": iss, "aud": AUDIENCE, "sub": "a", "exp": NOW + 60 });
+        P256.token(&json!({ "typ": "at+jwt" }), &claims)
+    };
+    let broken = format!("{}.x", jwt(main));
+    let asked = || (plain.asked(), prefixed.asked(), longer.asked());
+    for (token, by, counts) in [
+        ("opaque", Some("as"), (1, 0, 0)),
+        ("x_opaque", Some("other"), (1, 1, 0)),
+        ("x_y_opaque", Some("longest"), (1, 1, 1)),
+        (&jwt(main), Some("main"), (1, 1, 1)),
+        (&jwt(URL), Some("as"), (2, 1, 1)),
+        (&jwt(other), Some("other"), (2, 2, 1)),
+        (&jwt("https://foreign.example"), None, (2, 2, 1)),
+        (&broken, None, (2, 2, 1)),
+    ] {
+        let end = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
+        assert_eq!((issuer.as_deref(), asked()), (by, counts), "{token}");
+    }
+    // Beside issuers with a prefix, a delegated one takes the rest.
+    issuers.remove(1);
+    issuers.push(Arc::new(Issuer::delegated("opaque".into())));
+    for (token, by) in [
+        ("x_more", Some("other")),
+        ("anything", Some("opaque")),
+        (&jwt("https://foreign.example"), Some("opaque")),
+        (&jwt(main), Some("main")),
+        (&broken, None),
+    ] {
+        let end = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
+        assert_eq!(issuer.as_deref(), by, "{token}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Tokens that were verified before, so that each need not be verified for every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::{TokenDigest, VerifiedToken};
+use crate::clock::{SharedClock, UnixMillis};
+
+/// Verified tokens of one issuer.
+#[derive(Debug)]
+pub(super) struct Memory {
+    clock: SharedClock,
+    tokens: Cache<TokenDigest, Arc<Remembered>>,
+    max_age: Duration,
+}
+
+/// A verified token. It is accepted for exactly as long as verifying it anew would be, and
+/// at most [`Memory::max_age`]: not past `exp` and the leeway, not before `nbf` or `iat`
+/// should the clock be set back, and not with other keys in force than those it was
+/// verified with.
+#[derive(Debug)]
+struct Remembered {
+    token: Arc<VerifiedToken>,
+    epoch: u64,
+    accepted_from: UnixMillis,
+    accepted_until: UnixMillis,
+    /// Of the steady clock.
+    forgotten_at: Duration,
+}
+
+/// When a token is acceptable, by the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) from: Option<UnixMillis>,
+    pub(super) until: UnixMillis,
+}
+
+impl Memory {
+    /// Room for `max` tokens, each remembered for at most `max_age`.
+    pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
+        // The lifetime here only frees memory; what may be used is decided by our clock.
+        let tokens = Cache::builder()
+            .max_capacity(max)
+            .time_to_live(max_age)
+            .build();
+        Self {
+            clock,
+            tokens,
+            max_age,
+        }
+    }
+
+    /// The token with this digest, if it was verified before and would be again. `epoch`
+    /// says which keys are in force at a steady time, if any are.
+    pub(super) fn recall(
+        &self,
+        digest: TokenDigest,
+        epoch: impl FnOnce(Duration) -> Option<u64>,
+    ) -> Option<Arc<VerifiedToken>> {
+        let known = self.tokens.get(&digest)?;
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let good = Some(known.epoch) == epoch(steady)
+            && (known.accepted_from..known.accepted_until).contains(&now)
+            && steady < known.forgotten_at;
+        good.then(|| Arc::clone(&known.token))
+    }
+
+    /// `epoch` is that of the keys which proved the token: were they replaced in the
+    /// meantime, the entry is void from the beginning.
+    pub(super) fn remember(&self, token: &Arc<VerifiedToken>, epoch: u64, window: Window) {
+        let remembered = Remembered {
+            token: Arc::clone(token),
+            epoch,
+            accepted_from: window.from.unwrap_or(UnixMillis(i64::MIN)),
+            accepted_until: window.until,
+            forgotten_at: self.clock.steady().saturating_add(self.max_age),
+        };
+        self.tokens.insert(token.digest, Arc::new(remembered));
+    }
+
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> u64 {
+        self.tokens.run_pending_tasks();
+        self.tokens.entry_count()
+    }
+}

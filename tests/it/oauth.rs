@@ -1,0 +1,388 @@
+//! OAuth2 on both sides: tokens of hawkgate's own and exchanged ones upstream, opaque tokens
+//! and shared secrets from callers; against the certified provider, whose token exchange is
+//! an imitation (a grant of the tests' own that verifies and issues through the provider).
+
+mod answers;
+mod callers;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hawkgate::clock::SystemClock;
+use serde_json::{Value, json};
+
+use crate::support::client::{Request, Response};
+use crate::support::gate::{self, Files, Gate, SERVER};
+use crate::support::peers::OidcProvider;
+use crate::support::secrets::Secrets;
+use crate::support::upstream::{Reply, Seen, Upstream};
+
+const AUDIENCE: &str = "gateway";
+
+/// Bearer tokens that the upstream does not take any more.
+type Revoked = Arc<Mutex<HashSet<String>>>;
+
+/// The bearer token of a request, wherever it is.
+fn token_of(seen: &Seen) -> String {
+    let own = seen.header("x-api-token").map(str::to_owned);
+    let bearer = seen
+        .header("authorization")
+        .and_then(|v| v.strip_prefix("Bearer "));
+    own.or(bearer.map(str::to_owned)).unwrap_or_default()
+}
+
+/// An API that takes every token that is not revoked, and echoes it in a header as no API
+/// should.
+async fn api(revoked: &Revoked) -> Upstream {
+    let revoked = Arc::clone(revoked);
+    Upstream::http1(move |seen| {
+        let token = token_of(seen);
+        if token.is_empty() || revoked.lock().unwrap().contains(&token) {
+            return Reply::new(401, "who?").header("www-authenticate", "Bearer");
+        }
+        Reply::new(200, "welcome")
+            .header("x-your-token", &token)
+            .header("link", &format!("</next?access_token={token}>; rel=next"))
+            .header("x-plain", "stays")
+    })
+    .await
+}
+
+/// The claims of a JWT that nobody verifies here.
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+/// What the API saw last.
+fn last(api: &Upstream) -> String {
+    token_of(&api.attempts().last().unwrap().seen)
+}
+
+fn to(host: &str, token: &str) -> Request {
+    let mut request = Request::get("/v1/things").bearer(token);
+    request.authority = format!("{host}.test");
+    request
+}
+
+fn welcomed(response: &Response) {
+    assert_eq!(
+        (response.status, response.refusal()),
+        (200, None),
+        "{}",
+        response.text()
+    );
+}
+
+struct House {
+    provider: OidcProvider,
+    api: Upstream,
+    revoked: Revoked,
+    gate: Gate,
+}
+
+impl House {
+    /// With a client of each kind at the provider, and a route for each source.
+    async fn build() -> Self {
+        let provider = OidcProvider::start(json!({})).await;
+        let revoked = Revoked::default();
+        let api = api(&revoked).await;
+        let files = Files::new();
+        files.write("secret", provider.0.part("client", "secret"));
+        files.write("odd", provider.0.part("oddClient", "secret"));
+        files.write("post", provider.0.part("postClient", "secret"));
+        files.write("key.pem", provider.0.part("keyClient", "pem"));
+        let text = format!("{SERVER}{}", sections(&provider, &api.url()));
+        let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+        Self {
+            provider,
+            api,
+            revoked,
+            gate,
+        }
+    }
+
+    async fn token(&self, sub: &str) -> String {
+        self.provider.user_token("RS256", sub, AUDIENCE).await
+    }
+}
+
+fn sections(provider: &OidcProvider, api: &str) -> String {
+    let issuer = provider.issuer();
+    let token_url = provider.token_url();
+    let mut text =
+        format!("[[issuer]]\nname = \"idp\"\nurl = \"{issuer}\"\naudiences = [\"{AUDIENCE}\"]\n");
+    let own =
+        "kind = \"client-credentials\"\nresource = \"urn:hawkgate:ES256\"\nscopes = [\"read\"]\n";
+    let exchange =
+        "kind = \"token-exchange\"\nresource = \"urn:hawkgate:ES256\"\nscopes = [\"write\"]\n";
+    let secret = "client_id = \"hawkgate-tests\"\nclient_secret = { file = \"secret\" }\n";
+    let key = format!(
+        "client_id = \"hawkgate-key\"\nprivate_key = {{ file = \"key.pem\" }}\nkey_id = \"client-1\"\n\
+         assertion_audience = \"{issuer}\"\n"
+    );
+    for (name, keys) in [
+        ("basic", format!("{own}{secret}")),
+        (
+            "odd",
+            format!("{own}client_id = \"hawkgate:odd\"\nclient_secret = {{ file = \"odd\" }}\n"),
+        ),
+        (
+            "post",
+            format!(
+                "{own}client_id = \"hawkgate-post\"\nclient_secret = {{ file = \"post\" }}\n\
+                 auth_method = \"client_secret_post\"\n"
+            ),
+        ),
+        ("key", format!("{own}{key}")),
+        (
+            "injected",
+            format!("{own}{secret}inject = {{ header = \"X-Api-Token\" }}\n"),
+        ),
+        ("exchange", format!("{exchange}{secret}")),
+        ("exchange-key", format!("{exchange}{key}")),
+    ] {
+        text += &format!("[[source]]\nname = \"{name}\"\ntoken_url = \"{token_url}\"\n{keys}");
+        text += &format!(
+            "[[route]]\nname = \"{name}\"\nhost = \"{name}.test\"\nupstream = \"{api}\"\n\
+             issuers = [\"idp\"]\nsource = \"{name}\"\n"
+        );
+    }
+    text
+}
+
+#[tokio::test]
+async fn each_way_to_prove_itself_gets_hawkgate_a_token() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    for (source, client) in [
+        ("basic", "hawkgate-tests"),
+        ("odd", "hawkgate:odd"),
+        ("post", "hawkgate-post"),
+        ("key", "hawkgate-key"),
+    ] {
+        welcomed(&house.gate.send(&to(source, &caller)).await);
+        let sent = last(&house.api);
+        assert_ne!(sent, caller, "{source}");
+        let claims = claims(&sent);
+        assert_eq!(claims["client_id"], client);
+        assert_eq!(
+            (&claims["aud"], &claims["scope"]),
+            (&json!("urn:hawkgate:ES256"), &json!("read"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_token_serves_all_callers_until_the_upstream_refuses_it() {
+    let house = House::build().await;
+    let (alice, bob) = (house.token("alice").await, house.token("bob").await);
+    for caller in [&alice, &bob, &alice] {
+        welcomed(&house.gate.send(&to("basic", caller)).await);
+    }
+    assert_eq!(house.provider.asked("token").await, 1);
+    let first = last(&house.api);
+    house.revoked.lock().unwrap().insert(first.clone());
+    let body = Request::post("/v1/things", "payload").bearer(&bob);
+    let body = Request {
+        authority: "basic.test".into(),
+        ..body
+    };
+    welcomed(&house.gate.send(&body).await);
+    let attempts = house.api.attempts();
+    let [.., refused, healed] = &attempts[..] else {
+        panic!()
+    };
+    assert_eq!((refused.status, healed.status), (401, 200));
+    assert_eq!(refused.sha256, healed.sha256, "the body came twice");
+    assert_ne!(token_of(&healed.seen), first);
+    assert_eq!(house.provider.asked("token").await, 2);
+    welcomed(&house.gate.send(&to("basic", &alice)).await);
+    assert_eq!(
+        house.provider.asked("token").await,
+        2,
+        "alice has the new one too"
+    );
+    let labels = [
+        ("route", "basic"),
+        ("action", "replayed"),
+        ("reason", "fresh_credentials"),
+    ];
+    house
+        .gate
+        .until_counted("hawkgate_upstream_unauthorized_total", &labels, 1)
+        .await;
+    let lookups = [("source", "basic"), ("result", "hit")];
+    house
+        .gate
+        .until_counted("hawkgate_credential_cache_lookups_total", &lookups, 3)
+        .await;
+}
+
+/// A 401 about a bearer token is never taken for a matter of clocks.
+#[tokio::test]
+async fn a_401_from_an_upstream_of_another_time_is_healed_by_one_replay() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    let revoked = Arc::clone(&house.revoked);
+    house.api.script(move |seen| {
+        let refused = revoked.lock().unwrap().contains(&token_of(seen));
+        let reply = if refused {
+            Reply::new(401, "")
+        } else {
+            Reply::ok()
+        };
+        reply.header("date", "Mon, 06 Nov 2023 10:00:00 GMT")
+    });
+    welcomed(&house.gate.send(&to("basic", &caller)).await);
+    house.revoked.lock().unwrap().insert(last(&house.api));
+    welcomed(&house.gate.send(&to("basic", &caller)).await);
+    assert_eq!(house.api.attempts().len(), 3);
+}
+
+#[tokio::test]
+async fn a_401_that_stays_is_passed_on_after_one_new_token() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    house
+        .api
+        .script(|_| Reply::new(401, "never").header("www-authenticate", "Bearer realm=api"));
+    let response = house.gate.send(&to("basic", &caller)).await;
+    assert_eq!((response.status, response.refusal()), (401, None));
+    assert_eq!(
+        response.header("www-authenticate"),
+        Some("Bearer realm=api")
+    );
+    assert_eq!(house.api.attempts().len(), 2);
+    assert_eq!(house.provider.asked("token").await, 2);
+}
+
+#[tokio::test]
+async fn an_exchanged_token_is_the_callers_own() {
+    let house = House::build().await;
+    let (alice, bob) = (house.token("alice").await, house.token("bob").await);
+    for source in ["exchange", "exchange-key"] {
+        for (caller, sub) in [(&alice, "alice"), (&bob, "bob"), (&alice, "alice")] {
+            welcomed(&house.gate.send(&to(source, caller)).await);
+            let claims = claims(&last(&house.api));
+            assert_eq!(
+                (&claims["sub"], &claims["scope"]),
+                (&json!(sub), &json!("write"))
+            );
+            assert_eq!(claims["aud"], "urn:hawkgate:ES256");
+        }
+    }
+    assert_eq!(
+        house.provider.asked("token").await,
+        4,
+        "once for each caller and source"
+    );
+    // Another token of the same person is another subject token.
+    let again = house.token("alice").await;
+    welcomed(&house.gate.send(&to("exchange", &again)).await);
+    assert_eq!(house.provider.asked("token").await, 5);
+    house.revoked.lock().unwrap().insert(last(&house.api));
+    welcomed(&house.gate.send(&to("exchange", &again)).await);
+    assert_eq!(
+        house.provider.asked("token").await,
+        6,
+        "refused upstream: exchanged anew, replayed"
+    );
+    assert_eq!(claims(&last(&house.api))["sub"], "alice");
+}
+
+#[tokio::test]
+async fn the_servers_no_to_an_exchange_is_the_callers() {
+    let house = House::build().await;
+    let banned = house.token("banned-user").await;
+    let response = house.gate.send(&to("exchange", &banned)).await;
+    assert_eq!(
+        (response.status, response.refusal()),
+        (403, Some("not_entitled"))
+    );
+    // The provider has new keys, of which hawkgate has not heard: it refuses the subject.
+    let old = house.token("alice").await;
+    welcomed(&house.gate.send(&to("basic", &old)).await);
+    house.provider.rotate().await;
+    let response = house.gate.send(&to("exchange", &old)).await;
+    assert_eq!(
+        (response.status, response.refusal()),
+        (401, Some("token_refused"))
+    );
+    assert_eq!(house.api.attempts().len(), 1, "hawkgate's own token alone");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_of_hawkgates_own_is_never_a_401() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    house.gate.files.write("secret", "wrong-secret-5be10a");
+    for source in ["basic", "exchange"] {
+        let response = house.gate.send(&to(source, &caller)).await;
+        assert_eq!(
+            (response.status, response.refusal()),
+            (503, Some("exchange_unavailable"))
+        );
+        assert!(response.header("retry-after").is_some());
+    }
+    let log = gate::logged();
+    assert!(log.contains("invalid_client") && log.contains("look at client_id"));
+    let secrets = Secrets::default();
+    secrets.add("the wrong secret", "wrong-secret-5be10a");
+    secrets.add(
+        "the right secret",
+        house.provider.0.part("client", "secret"),
+    );
+    secrets.add("the caller's token", &caller);
+    for line in log.lines() {
+        secrets.assert_absent("the log", line);
+    }
+}
+
+#[tokio::test]
+async fn a_token_goes_into_the_header_that_is_named_and_nothing_echoes_it() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    let request = to("injected", &caller)
+        .header("X-Api-Token", "the callers own")
+        .header("x-api-token", "and another")
+        .header("X_Api_Token", "and a disguised one");
+    let response = house.gate.send(&request).await;
+    welcomed(&response);
+    let attempts = house.api.attempts();
+    let seen = &attempts.last().unwrap().seen;
+    assert!(seen.header("authorization").is_none() && seen.header("x_api_token").is_none());
+    let raw = String::from_utf8_lossy(&seen.raw).to_ascii_lowercase();
+    assert_eq!(raw.matches("x-api-token").count(), 1, "{raw}");
+    assert_eq!(claims(&token_of(seen))["client_id"], "hawkgate-tests");
+    assert_eq!(response.header("x-plain"), Some("stays"));
+    for name in ["x-your-token", "link"] {
+        assert_eq!(response.header(name), None, "{name}");
+    }
+    let head = String::from_utf8_lossy(&response.raw_head).into_owned();
+    assert!(!head.contains(&token_of(seen)));
+    // Healed through the named header too.
+    house.revoked.lock().unwrap().insert(token_of(seen));
+    welcomed(&house.gate.send(&to("injected", &caller)).await);
+    assert_eq!(house.provider.asked("token").await, 2);
+}
+
+#[tokio::test]
+async fn an_outage_of_the_provider_takes_no_valid_token_away() {
+    let house = House::build().await;
+    let caller = house.token("alice").await;
+    welcomed(&house.gate.send(&to("basic", &caller)).await);
+    house.provider.down().await;
+    welcomed(&house.gate.send(&to("basic", &caller)).await);
+    let response = house.gate.send(&to("post", &caller)).await;
+    assert_eq!(
+        (response.status, response.refusal()),
+        (503, Some("exchange_unavailable"))
+    );
+    house.revoked.lock().unwrap().insert(last(&house.api));
+    let response = house.gate.send(&to("basic", &caller)).await;
+    assert_eq!(response.status, 503, "never the upstream's 401");
+    house.provider.up().await;
+}

@@ -1,0 +1,675 @@
+//! Whatever an OAuth2 endpoint answers, the caller gets the contract's error and the operator
+//! the cause: one table for each kind that speaks to one, through the whole proxy.
+
+use serde_json::{Value, json};
+
+use super::{AUDIENCE, Revoked, api, to};
+use crate::support::client::Response;
+use crate::support::gate::{self, Files, Gate, SERVER};
+use crate::support::peers::OidcProvider;
+use crate::support::secrets::Secrets;
+use crate::support::tls::TestCa;
+use crate::support::upstream::{Gate as Barrier, Reply, Seen, Speaks, Upstream};
+use hawkgate::clock::SystemClock;
+
+/// Stands in every odd answer where a server might quote a secret.
+const QUOTED: &str = "quoted-by-the-server-8d1f07";
+
+type Make = fn(&Barrier) -> Reply;
+
+/// Name, answer, status and reason for the caller, a word of the cause for the operator.
+type Row = (&'static str, Make, u16, &'static str, &'static str);
+
+fn as_json(status: u16, body: &Value) -> Reply {
+    Reply::new(status, body.to_string()).header("content-type", "application/json")
+}
+
+fn error(status: u16, code: &str) -> Reply {
+    as_json(
+        status,
+        &json!({ "error": code, "error_description": QUOTED }),
+    )
+}
+
+/// A token as it should be, with changes.
+fn token(changes: &Value) -> Reply {
+    let mut answer = json!({
+        "access_token": QUOTED, "token_type": "Bearer", "expires_in": 600,
+        "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        answer[name] = value.clone();
+    }
+    as_json(200, &answer)
+}
+
+/// What is the same for everything that speaks to a token endpoint.
+const TOKEN_ENDPOINT: &[Row] = &[
+    (
+        "garbage",
+        |_| Reply::new(200, QUOTED).header("content-type", "application/json"),
+        502,
+        "exchange_failed",
+        "shape",
+    ),
+    (
+        "array",
+        |_| as_json(200, &json!([QUOTED])),
+        502,
+        "exchange_failed",
+        "shape",
+    ),
+    (
+        "empty",
+        |_| as_json(200, &json!({})),
+        502,
+        "exchange_failed",
+        "shape",
+    ),
+    (
+        "html",
+        |_| Reply::new(200, QUOTED).header("content-type", "text/html"),
+        502,
+        "exchange_failed",
+        "not JSON",
+    ),
+    (
+        "huge",
+        |_| token(&json!({ "padding": "x".repeat(70_000) })),
+        502,
+        "exchange_failed",
+        "larger than",
+    ),
+    (
+        "long",
+        |_| token(&json!({ "access_token": "x".repeat(17_000) })),
+        502,
+        "credential_too_large",
+        "larger than",
+    ),
+    (
+        "bad-token",
+        |_| token(&json!({ "access_token": "a b" })),
+        502,
+        "exchange_failed",
+        "characters",
+    ),
+    (
+        "mac",
+        |_| token(&json!({ "token_type": "mac" })),
+        502,
+        "exchange_failed",
+        "not Bearer",
+    ),
+    (
+        "na",
+        |_| token(&json!({ "token_type": "N_A" })),
+        502,
+        "exchange_failed",
+        "N_A",
+    ),
+    (
+        "over",
+        |_| token(&json!({ "expires_in": 0 })),
+        502,
+        "exchange_failed",
+        "expires_in",
+    ),
+    (
+        "past",
+        |_| token(&json!({ "expires_in": -60 })),
+        502,
+        "exchange_failed",
+        "expires_in",
+    ),
+    (
+        "slow",
+        |barrier| token(&json!({})).gate(barrier),
+        503,
+        "exchange_unavailable",
+        "within 100ms",
+    ),
+    (
+        "broken",
+        |_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"),
+        503,
+        "exchange_unavailable",
+        "127.0.0.1",
+    ),
+    (
+        "no-http",
+        |_| Reply::raw("hello\r\n\r\n"),
+        503,
+        "exchange_unavailable",
+        "127.0.0.1",
+    ),
+    (
+        "redirect",
+        |_| Reply::new(307, "").header("location", "/elsewhere"),
+        502,
+        "exchange_failed",
+        "redirect",
+    ),
+    (
+        "nothing",
+        |_| Reply::new(204, ""),
+        502,
+        "exchange_failed",
+        "status 204",
+    ),
+    (
+        "bad-client",
+        |_| error(401, "invalid_client"),
+        503,
+        "exchange_unavailable",
+        "invalid_client",
+    ),
+    (
+        "no-grant",
+        |_| error(400, "unauthorized_client"),
+        503,
+        "exchange_unavailable",
+        "unauthorized_client",
+    ),
+    (
+        "grant-type",
+        |_| error(400, "unsupported_grant_type"),
+        502,
+        "exchange_failed",
+        "unsupported_grant_type",
+    ),
+    (
+        "gone",
+        |_| Reply::new(404, QUOTED),
+        502,
+        "exchange_failed",
+        "status 404",
+    ),
+    (
+        "patience",
+        |_| error(429, "slow_down").header("retry-after", "7"),
+        503,
+        "exchange_unavailable",
+        "status 429",
+    ),
+    (
+        "down",
+        |_| error(503, "server_error").header("retry-after", "7"),
+        503,
+        "exchange_unavailable",
+        "status 503",
+    ),
+    (
+        "error",
+        |_| Reply::new(500, QUOTED),
+        503,
+        "exchange_unavailable",
+        "status 500",
+    ),
+];
+
+/// Codes that mean something else where the caller's own token is in the request.
+const OWN_CLIENT: &[Row] = &[
+    (
+        "grant",
+        |_| error(400, "invalid_grant"),
+        502,
+        "exchange_failed",
+        "invalid_grant",
+    ),
+    (
+        "scope",
+        |_| error(400, "invalid_scope"),
+        502,
+        "exchange_failed",
+        "invalid_scope",
+    ),
+    (
+        "denied",
+        |_| error(403, "access_denied"),
+        502,
+        "exchange_failed",
+        "access_denied",
+    ),
+    (
+        "request",
+        |_| error(400, "invalid_request"),
+        502,
+        "exchange_failed",
+        "invalid_request",
+    ),
+];
+
+const EXCHANGE: &[Row] = &[
+    (
+        "grant",
+        |_| error(400, "invalid_grant"),
+        401,
+        "token_refused",
+        "invalid_grant",
+    ),
+    (
+        "scope",
+        |_| error(400, "invalid_scope"),
+        403,
+        "not_entitled",
+        "invalid_scope",
+    ),
+    (
+        "denied",
+        |_| error(403, "access_denied"),
+        403,
+        "not_entitled",
+        "access_denied",
+    ),
+    (
+        "target",
+        |_| error(400, "invalid_target"),
+        403,
+        "not_entitled",
+        "invalid_target",
+    ),
+    (
+        "request",
+        |_| error(400, "invalid_request"),
+        401,
+        "token_refused",
+        "parameters",
+    ),
+    (
+        "type",
+        |_| token(&json!({ "issued_token_type": "urn:ietf:params:oauth:token-type:saml2" })),
+        502,
+        "exchange_failed",
+        "no access token",
+    ),
+    (
+        "no-type",
+        |_| token(&json!({ "issued_token_type": null })),
+        502,
+        "exchange_failed",
+        "no issued_token_type",
+    ),
+];
+
+/// No answer of an introspection endpoint but a proper one lets anybody in, or blames anybody.
+const INTROSPECTION: &[Row] = &[
+    (
+        "garbage",
+        |_| Reply::new(200, QUOTED).header("content-type", "application/json"),
+        503,
+        "keys_unavailable",
+        "one JSON object",
+    ),
+    (
+        "empty",
+        |_| as_json(200, &json!({})),
+        503,
+        "keys_unavailable",
+        "no boolean",
+    ),
+    (
+        "text",
+        |_| as_json(200, &json!({ "active": "true" })),
+        503,
+        "keys_unavailable",
+        "no boolean",
+    ),
+    (
+        "html",
+        |_| Reply::new(200, QUOTED).header("content-type", "text/html"),
+        503,
+        "keys_unavailable",
+        "not JSON",
+    ),
+    (
+        "huge",
+        |_| as_json(200, &json!({ "active": true, "x": "x".repeat(70_000) })),
+        503,
+        "keys_unavailable",
+        "larger than",
+    ),
+    (
+        "slow",
+        |barrier| as_json(200, &json!({ "active": true })).gate(barrier),
+        503,
+        "keys_unavailable",
+        "no complete answer",
+    ),
+    (
+        "broken",
+        |_| Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"),
+        503,
+        "keys_unavailable",
+        "127.0.0.1",
+    ),
+    (
+        "redirect",
+        |_| Reply::new(302, "").header("location", "/elsewhere"),
+        503,
+        "keys_unavailable",
+        "redirect",
+    ),
+    (
+        "bad-client",
+        |_| error(401, "invalid_client"),
+        503,
+        "keys_unavailable",
+        "invalid_client",
+    ),
+    (
+        "forbidden",
+        |_| error(403, "access_denied"),
+        503,
+        "keys_unavailable",
+        "access_denied",
+    ),
+    (
+        "gone",
+        |_| Reply::new(404, QUOTED),
+        503,
+        "keys_unavailable",
+        "status 404",
+    ),
+    (
+        "patience",
+        |_| Reply::new(429, "").header("retry-after", "7"),
+        503,
+        "keys_unavailable",
+        "status 429",
+    ),
+    (
+        "error",
+        |_| Reply::new(500, QUOTED),
+        503,
+        "keys_unavailable",
+        "status 500",
+    ),
+    (
+        "inactive",
+        |_| as_json(200, &json!({ "active": false })),
+        401,
+        "token_inactive",
+        "not active",
+    ),
+    (
+        "foreign",
+        |_| as_json(200, &json!({ "active": true, "sub": "a", "aud": "x" })),
+        401,
+        "token_audience",
+        "audience",
+    ),
+    (
+        "bound",
+        |_| {
+            as_json(
+                200,
+                &json!({ "active": true, "sub": "a", "aud": AUDIENCE, "cnf": {} }),
+            )
+        },
+        401,
+        "token_bound",
+        "bound",
+    ),
+    (
+        "past",
+        |_| {
+            as_json(
+                200,
+                &json!({ "active": true, "sub": "a", "aud": AUDIENCE, "exp": 1 }),
+            )
+        },
+        401,
+        "token_expired",
+        "expired",
+    ),
+];
+
+/// A server whose answer depends on the path alone: `/<row>`.
+async fn server(rows: Vec<Row>, barrier: &Barrier) -> Upstream {
+    let barrier = barrier.clone();
+    Upstream::http1(move |seen: &Seen| {
+        let name = seen.path().trim_start_matches('/');
+        let row = rows.iter().find(|row| row.0 == name);
+        row.map_or_else(|| Reply::new(418, "no such row"), |row| (row.1)(&barrier))
+    })
+    .await
+}
+
+/// The access-log line of the request to this route.
+fn cause(route: &str) -> String {
+    let log = gate::logged();
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut own = lines.filter(|line| line["route"] == route);
+    own.next_back()
+        .unwrap_or_else(|| panic!("nothing is logged of {route}"))
+        .to_string()
+}
+
+fn check(kind: &str, row: &Row, response: &Response, said: &str) {
+    let (name, _, status, reason, word) = row;
+    assert_eq!(
+        (response.status, response.refusal()),
+        (*status, Some(*reason)),
+        "{kind} {name}: {said}"
+    );
+    assert!(said.contains(word), "{kind} {name}: {said}");
+    let again = response.header("retry-after").is_some();
+    match *status {
+        503 => assert!(again, "{kind} {name}"),
+        status if status < 500 => assert!(!again, "{kind} {name}"),
+        // A bad answer may go away by itself, or not.
+        _ => {}
+    }
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&response.raw_head),
+        response.text()
+    );
+    assert!(
+        !told.contains(QUOTED) && !told.contains("127.0.0.1"),
+        "{kind} {name}: {told}"
+    );
+}
+
+async fn nothing_was_leaked(gate: &Gate, more: &[(&str, &str)]) {
+    let secrets = Secrets::default();
+    secrets.add("what the server quoted", QUOTED);
+    for (name, value) in more {
+        secrets.add(name, value);
+    }
+    secrets.assert_absent("the metrics", &gate.metrics().await.0);
+    secrets.assert_absent(
+        "Debug",
+        &format!("{:?} {:?}", gate.running, gate.running.gateway()),
+    );
+    for line in gate::logged().lines() {
+        secrets.assert_absent("the log", line);
+    }
+}
+
+async fn sources(kind: &str, more: &[Row]) {
+    let provider = OidcProvider::start(json!({})).await;
+    let api = api(&Revoked::default()).await;
+    let barrier = Barrier::closed();
+    let rows: Vec<Row> = TOKEN_ENDPOINT.iter().chain(more).copied().collect();
+    let server = server(rows.clone(), &barrier).await;
+    let files = Files::new();
+    files.write("secret", "tests-only-table-secret-55aa");
+    let mut text = format!(
+        "{SERVER}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
+        provider.issuer()
+    );
+    for (name, ..) in &rows {
+        text += &format!(
+            "[[source]]\nname = \"{kind}-{name}\"\nkind = \"{kind}\"\ntoken_url = \"{}/{name}\"\nclient_id = \"c\"\n\
+             client_secret = {{ file = \"secret\" }}\ntimeout = \"{}\"\n",
+            server.url(),
+            if *name == "slow" { "100ms" } else { "10s" },
+        );
+        text += &format!(
+            "[[route]]\nname = \"{kind}-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"idp\"]\n\
+             source = \"{kind}-{name}\"\n",
+            api.url()
+        );
+    }
+    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let caller = provider.user_token("RS256", "alice", AUDIENCE).await;
+    for row in &rows {
+        let response = gate.send(&to(row.0, &caller)).await;
+        let route = format!("{kind}-{}", row.0);
+        gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+            .await;
+        check(kind, row, &response, &cause(&route));
+        if ["patience", "down"].contains(&row.0) {
+            let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=7).contains(&wait), "{kind} {}: {wait}", row.0);
+        }
+    }
+    assert_eq!(api.attempts().len(), 0, "nothing went upstream");
+    barrier.open();
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-55aa"),
+            ("the caller's token", &caller),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_token_endpoint_asked_for_hawkgates_own() {
+    sources("client-credentials", OWN_CLIENT).await;
+}
+
+#[tokio::test]
+async fn of_a_token_endpoint_asked_to_exchange() {
+    sources("token-exchange", EXCHANGE).await;
+}
+
+#[tokio::test]
+async fn of_an_introspection_endpoint() {
+    let api = api(&Revoked::default()).await;
+    let barrier = Barrier::closed();
+    let server = server(INTROSPECTION.to_vec(), &barrier).await;
+    let files = Files::new();
+    files.write("secret", "tests-only-table-secret-66bb");
+    let mut text = SERVER.to_owned();
+    for (name, ..) in INTROSPECTION {
+        text += &format!(
+            "[[issuer]]\nname = \"asked-{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
+             introspection_url = \"{}/{name}\"\nclient_id = \"c\"\nclient_secret = {{ file = \"secret\" }}\n\
+             audiences = [\"{AUDIENCE}\"]\n",
+            server.url()
+        );
+        text += &format!(
+            "[[route]]\nname = \"asked-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"asked-{name}\"]\n",
+            api.url()
+        );
+    }
+    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let opaque = "an-opaque-token-of-somebody-31c9";
+    for row in INTROSPECTION {
+        let response = gate.send(&to(row.0, opaque)).await;
+        let route = format!("asked-{}", row.0);
+        gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+            .await;
+        // Why the issuer could not be asked stands in a line of its own.
+        let log = gate::logged();
+        let issuer = format!("\"issuer\":\"asked-{}\"", row.0);
+        let said: String = log.lines().filter(|line| line.contains(&issuer)).collect();
+        check("introspection", row, &response, &said);
+    }
+    assert_eq!(api.attempts().len(), 0, "nothing went upstream");
+    barrier.open();
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-66bb"),
+            ("the token", opaque),
+        ],
+    )
+    .await;
+}
+
+/// A certificate that nobody vouches for, nobody there, and a server of another time.
+#[tokio::test]
+async fn of_nobody_and_of_somebody_else() {
+    let provider = OidcProvider::start(json!({})).await;
+    let api = api(&Revoked::default()).await;
+    let ca = TestCa::new();
+    let identity = ca.issue(&["127.0.0.1"]);
+    let answer = |_: &Seen| token(&json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
+    let secure = Upstream::start(Speaks::tls(&identity, &["http/1.1"]), answer).await;
+    let dead = Upstream::http1(answer).await;
+    dead.down().await;
+    let other_ca = TestCa::new();
+    let files = Files::new();
+    files.write("secret", "tests-only-table-secret-77cc");
+    let mut text = format!(
+        "{SERVER}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
+        provider.issuer()
+    );
+    for kind in ["client-credentials", "token-exchange"] {
+        for (name, url, ca) in [
+            ("trusted", secure.url(), Some(ca.file())),
+            ("untrusted", secure.url(), None),
+            ("mistrusted", secure.url(), Some(other_ca.file())),
+            ("dead", dead.url(), None),
+        ] {
+            let ca = ca.map_or_else(String::new, |ca| format!("ca = \"{}\"\n", ca.display()));
+            text += &format!(
+                "[[source]]\nname = \"{kind}-{name}\"\nkind = \"{kind}\"\ntoken_url = \"{url}/token\"\n\
+                 client_id = \"c\"\nclient_secret = {{ file = \"secret\" }}\n{ca}"
+            );
+            text += &format!(
+                "[[route]]\nname = \"tls-{kind}-{name}\"\nhost = \"{kind}-{name}.test\"\nupstream = \"{}\"\n\
+                 issuers = [\"idp\"]\nsource = \"{kind}-{name}\"\n",
+                api.url()
+            );
+        }
+    }
+    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let caller = provider.user_token("RS256", "alice", AUDIENCE).await;
+    for kind in ["client-credentials", "token-exchange"] {
+        for name in ["untrusted", "mistrusted", "dead"] {
+            let response = gate.send(&to(&format!("{kind}-{name}"), &caller)).await;
+            assert_eq!(
+                (response.status, response.refusal()),
+                (503, Some("exchange_unavailable")),
+                "{kind} {name}"
+            );
+            let route = format!("tls-{kind}-{name}");
+            gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+                .await;
+            let said = cause(&route);
+            let word = if name == "dead" {
+                "refused"
+            } else {
+                "certificate"
+            };
+            assert!(said.contains(word), "{kind} {name}: {said}");
+        }
+        // Two years off: a life is told in seconds, so the clocks do not matter.
+        for _ in 0..3 {
+            let response = gate.send(&to(&format!("{kind}-trusted"), &caller)).await;
+            assert_eq!(response.status, 200, "{kind}: {}", response.text());
+        }
+    }
+    assert_eq!(
+        secure.attempts().len(),
+        2,
+        "one for each source: then from the cache"
+    );
+    nothing_was_leaked(
+        &gate,
+        &[
+            ("the secret", "tests-only-table-secret-77cc"),
+            ("the caller's token", &caller),
+        ],
+    )
+    .await;
+}

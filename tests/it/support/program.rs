@@ -1,0 +1,175 @@
+//! The program itself, run to its end or talked to while it runs.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+use super::client::within;
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A home of its own for one person, private as homes are.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+/// A run under way. Killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    stdout: ChildStdout,
+    stderr: Lines<BufReader<ChildStderr>>,
+    said: String,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hawkgate"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("HOME", self.dir.path())
+            .env("XDG_STATE_HOME", self.path("state-home"))
+            // No browser of the machine's is to be found.
+            .env("PATH", self.dir.path())
+            .kill_on_drop(true)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs `hawkgate` to its end.
+    pub(crate) async fn run(&self, args: &[&str]) -> Ended {
+        self.start(args).ended().await
+    }
+
+    /// Starts `hawkgate`.
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
+        let mut child = self.command(args).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        Running {
+            stdout: child.stdout.take().unwrap(),
+            stderr,
+            child,
+            said: String::new(),
+        }
+    }
+}
+
+impl Running {
+    /// Reads stderr until a line contains `text`, and returns that line.
+    pub(crate) async fn hears(&mut self, text: &str) -> String {
+        let heard = async {
+            while let Some(line) = self.stderr.next_line().await.unwrap() {
+                self.said.push_str(&line);
+                self.said.push('\n');
+                if line.contains(text) {
+                    return line;
+                }
+            }
+            panic!("{text:?} was never said, but {:?}", self.said)
+        };
+        within("a line on stderr", heard).await
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.id().unwrap().try_into().unwrap();
+        let pid = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// As a crash or a power cut would end it.
+    pub(crate) async fn killed(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub(crate) async fn ended(mut self) -> Ended {
+        let all = async {
+            let mut stdout = String::new();
+            let out = self.stdout.read_to_string(&mut stdout);
+            let err = async {
+                while let Some(line) = self.stderr.next_line().await.unwrap() {
+                    self.said.push_str(&line);
+                    self.said.push('\n');
+                }
+            };
+            let (out, ()) = tokio::join!(out, err);
+            out.unwrap();
+            let status = self.child.wait().await.unwrap();
+            Ended {
+                code: status.code().unwrap_or(-1),
+                stdout,
+                stderr: self.said,
+            }
+        };
+        within("the program's end", all).await
+    }
+}
+
+impl Ended {
+    /// Ended well.
+    #[track_caller]
+    pub(crate) fn good(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// Ended with exit code `code`, saying `text` on stderr.
+    #[track_caller]
+    pub(crate) fn says(self, code: i32, text: &str) -> Self {
+        assert!(
+            self.code == code && self.stderr.contains(text),
+            "{text:?}: {self:?}"
+        );
+        self
+    }
+
+    /// Nowhere is any of `secrets`.
+    #[track_caller]
+    pub(crate) fn silent_about(self, secrets: &[&str]) -> Self {
+        for secret in secrets {
+            assert!(secret.len() > 8, "too short to look for");
+            let leaks = self.stdout.contains(secret) || self.stderr.contains(secret);
+            assert!(!leaks, "a secret was said: {self:?}");
+        }
+        self
+    }
+}
+
+/// The permission bits of a file.
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).unwrap().mode() & 0o777
+}
