@@ -134,3 +134,42 @@ async fn read(token: &Arc<WorkloadToken>, said: &mut Option<String>) {
         *said = problem;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(tokens: &[&Arc<WorkloadToken>]) -> Parts {
+        Parts {
+            workload_tokens: tokens.iter().map(|&token| Arc::clone(token)).collect(),
+            ..Parts::default()
+        }
+    }
+
+    fn token(file: &str) -> Arc<WorkloadToken> {
+        Arc::new(WorkloadToken::new(file.into()))
+    }
+
+    #[tokio::test]
+    async fn tasks_end_with_their_part_and_go_on_with_it() {
+        let (one, two, three) = (token("/one"), token("/two"), token("/three"));
+        let mut background = Background::default();
+        background.follow(&parts(&[&one, &two]));
+        let ids = |background: &Background| -> Vec<_> {
+            background.0.iter().map(|task| task.running.id()).collect()
+        };
+        let before = ids(&background);
+        background.follow(&parts(&[&two, &three]));
+        let after = ids(&background);
+        assert_eq!(before[1], after[0]);
+        assert!(!before.contains(&after[1]));
+        while Arc::strong_count(&one) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(Arc::strong_count(&two) > 1);
+        drop(background);
+        while Arc::strong_count(&two) + Arc::strong_count(&three) > 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! The parts of a configuration that have a life of their own: keys, caches, addresses. A
 //! reload keeps those that would come out the same.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -102,15 +102,15 @@ impl Printer<'_> {
                     for entries in all.iter().filter_map(Value::as_table) {
                         let kind = kind_of(table, entries);
                         let of_kinds = TABLES.iter().skip(index + 1);
-                        let mut of_kinds = of_kinds.take_while(|t| t.kind.is_some());
-                        let own = of_kinds.find(|t| t.kind == kind.as_deref());
-                        self.table(&mut text, table, own, entries);
+                        let of_kinds = of_kinds.take_while(|t| t.kind.is_some());
+                        let own = of_kinds.filter(|t| t.kind == kind.as_deref());
+                        self.table(&mut text, table, own.flat_map(|t| t.keys), entries);
                     }
                 }
-                Some(Value::Table(entries)) => self.table(&mut text, table, None, entries),
+                Some(Value::Table(entries)) => self.table(&mut text, table, [], entries),
                 // Sections that are switched on by being there stay away.
                 None if self.defaults && !table.repeated && !is_switch(table) => {
-                    self.table(&mut text, table, None, &Table::new());
+                    self.table(&mut text, table, [], &Table::new());
                 }
                 _ => {}
             }
@@ -122,7 +122,7 @@ impl Printer<'_> {
         &self,
         text: &mut String,
         table: &KeyTable,
-        of_kind: Option<&KeyTable>,
+        of_kind: impl IntoIterator<Item = &'static Key>,
         entries: &Table,
     ) {
         if !text.is_empty() {
@@ -143,8 +143,7 @@ impl Printer<'_> {
             plain
         };
         let _ = writeln!(text, "{heading}");
-        let own = of_kind.map_or(&[][..], |of_kind| of_kind.keys);
-        for key in table.keys.iter().chain(own) {
+        for key in table.keys.iter().chain(of_kind) {
             if let Some(mut value) = self.value(key, entries, &spot) {
                 if table.name == "server" {
                     value = with_absolute_sockets(value, self.options);

@@ -3,7 +3,7 @@
 use hawkgate::clock::ManualClock;
 
 use super::*;
-use crate::support::client::Client;
+use crate::support::client::{Body, Client};
 use crate::support::tls::TestCa;
 use crate::support::upstream::Gate as Hold;
 
@@ -261,4 +261,28 @@ async fn a_new_issuer_that_is_down_does_not_take_readiness_away_at_once() {
     other.server.up().await;
     clock.advance(Duration::from_secs(31));
     ready(200).await;
+}
+
+#[tokio::test]
+async fn credentials_that_were_put_stay_until_their_source_changes() {
+    let house = House::build().await;
+    let updating = |text: String| {
+        text.replace(
+            "client_id = \"me\"",
+            "client_id = \"me\"\ncredentials_update = true",
+        )
+    };
+    house.put("hawkgate.toml", updating(house.text("/api/")));
+    house.until_reloaded("success", 1).await;
+    let body = r#"{"clientId": "put", "accessToken": "an-access-token-that-was-put"}"#;
+    let mut operator = Client::connect(&house.gate.running.admin).await;
+    let put = Request::new("PUT", "/credentials").body(Body::Sized(body.into()));
+    assert_eq!(operator.request(&put).await.unwrap().status, 200);
+    assert!(signature(&house, "/fixed/x").await.contains("id=\"put\""));
+    house.put("hawkgate.toml", updating(house.text("/other/")));
+    house.until_reloaded("success", 2).await;
+    assert!(signature(&house, "/fixed/x").await.contains("id=\"put\""));
+    house.put("fixed-token", "the-second-token-of-the-fixed-client");
+    house.until_reloaded("success", 3).await;
+    assert!(signature(&house, "/fixed/x").await.contains("id=\"me\""));
 }
