@@ -5,9 +5,22 @@ use crate::config::{Config, Limits, Log, Server};
 /// The keys whose values in `new` differ from those in `running` and take effect at the next
 /// start only.
 pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
-    let mut keys = of_server(&running.server, &new.server);
-    keys.extend(of_limits(&running.limits, &new.limits));
-    keys.extend(of_log(&running.log, &new.log));
+    // Taken apart, here and below, so that what is added is not forgotten.
+    let Config {
+        server,
+        limits,
+        log,
+        issuers: _,
+        sources: _,
+        routes: _,
+        rules: _,
+        login: _,
+        cache: _,
+        files: _,
+    } = running;
+    let mut keys = of_server(server, &new.server);
+    keys.extend(of_limits(limits, &new.limits));
+    keys.extend(of_log(log, &new.log));
     keys
 }
 
@@ -21,7 +34,6 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
 }
 
 fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
-    // Taken apart, so that a key that is added is not forgotten here.
     let Server {
         listen,
         admin,

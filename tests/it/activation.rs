@@ -137,3 +137,36 @@ fn a_socket_that_is_not_configured_is_refused() {
         "{said}"
     );
 }
+
+/// What the unit and the socket of `conf/systemd` say fits what the program does.
+#[test]
+fn the_units_fit_the_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join("conf").join(name)).unwrap();
+    let values = |unit: &str, key: &str| -> Vec<String> {
+        let values = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.map(str::to_owned).collect()
+    };
+    let service = read("systemd/hawkgate.service");
+    let start = values(&service, "ExecStart").remove(0);
+    let (program, arguments) = start.split_once(' ').unwrap();
+    assert!(program.ends_with("/hawkgate"));
+    let arguments = arguments.replace("/etc/hawkgate/hawkgate.toml", "conf/hawkgate.toml");
+    let printed = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
+        .args(arguments.split(' '))
+        .arg("--print-config")
+        .current_dir(root)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    for address in values(&read("systemd/hawkgate.socket"), "ListenStream") {
+        assert!(
+            printed.contains(&format!("\"{address}\"")),
+            "{address} in {printed}"
+        );
+    }
+    assert!(printed.contains("drain = \"30s\"") && printed.contains("drain_delay = \"0s\""));
+    assert_eq!(values(&service, "TimeoutStopSec"), ["45"]);
+}

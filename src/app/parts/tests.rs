@@ -147,7 +147,7 @@ fn a_change_concerns_what_it_changes() {
     let slower = "upstream = \"https://one.example.com\"\nread_timeout = \"1m\"";
     let slower = replaced("upstream = \"https://one.example.com\"", slower);
     assert_eq!(slower, ["upstream one.example.com"]);
-    let shorter = replaced("max_entries = 100", "max_entries = 100\nmax_age = \"1m\"");
+    let shorter = replaced("max_entries = 100", "max_entries = 100\nmax_age = \"5m\"");
     assert_eq!(shorter, ["source mint", "source fixed"]);
     // How many tokens issuers remember goes by it too.
     assert_eq!(replaced("max_entries = 100", "max_entries = 99").len(), 4);
