@@ -157,6 +157,9 @@ struct Explain {
     /// Where the bearer token is: a file, or - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Where username:password is, for a route that asks for these: a file, or - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    user_file: Option<PathBuf>,
     /// The address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,

@@ -3,6 +3,8 @@
 //! is told is a secret: of the token its header and a few claims, of credentials their name,
 //! scopes and end.
 
+mod login;
+mod password;
 mod report;
 mod route;
 mod rule;
@@ -22,7 +24,8 @@ use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::route::{Route, host_name};
 use crate::gateway::{Admission, Gateway, Head, Refused};
 use crate::proxy::preview;
-use crate::token::{BearerToken, WorkloadTokenError};
+use crate::secret::SecretString;
+use crate::token::{BearerToken, Issuer, WorkloadTokenError};
 
 use report::Report;
 pub use report::{Explanation, Stage, Status, Step, Verdict};
@@ -38,6 +41,8 @@ pub struct Question {
     pub target: String,
     /// `Authorization: Bearer …`, if one is sent; the text as it is in the file.
     pub token: Option<String>,
+    /// `username:password`, for routes that ask for these; the text as it is in the file.
+    pub user: Option<SecretString>,
     /// `User-Agent`, if one is sent.
     pub user_agent: Option<String>,
     /// Where the request comes from; none on Unix sockets.
@@ -86,6 +91,9 @@ impl Explainer<'_> {
             return Verdict::refused(&refusal);
         }
         self.report.ok(Stage::Request, "well formed");
+        if let Some(verdict) = self.login().await {
+            return verdict;
+        }
         let Some(route) = self.route() else {
             let head = self.question.headers(None);
             return match self.gateway.assess(self.question.head(&head)).await {
@@ -93,30 +101,34 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
+        if route.asks_password() {
+            return self.password(&route).await;
+        }
         let bearer = match self.bearer(&route).await {
             Ok(bearer) => bearer,
             Err(refusal) => return Verdict::refused(&refusal),
         };
-        if self.question.offline && self.must_ask(&route) {
+        if self.question.offline && self.must_ask(&route.issuers) {
             let why = "its issuers must be asked, and --offline forbids it";
             self.report.note(Stage::Token, "verified", why);
-            token::tell_unverified(&mut self.report, self.config, &route, bearer.as_ref());
+            let report = &mut self.report;
+            token::tell_unverified(report, self.config, &route.issuers, bearer.as_ref());
             return Verdict::Unknown { why: why.into() };
         }
         let headers = self.question.headers(bearer.as_ref());
         let caller = token::tell(
             &mut self.report,
             self.config,
-            &route,
+            &route.issuers,
             bearer.as_ref(),
             self.clock.now(),
         )
         .await;
         if let Some(caller) = &caller {
-            token::tell_scopes(&mut self.report, &route, caller);
+            token::tell_scopes(&mut self.report, &route.require_scopes, caller);
             let host = host_name(&self.question.host);
             let facts = self.question.head(&headers).facts(&host);
-            rule::tell(&mut self.report, &route, caller, facts);
+            rule::tell(&mut self.report, route.rules.as_ref(), caller, facts);
         }
         self.decide(&headers).await
     }
@@ -185,10 +197,10 @@ impl Explainer<'_> {
         Err(Reason::WorkloadTokenUnavailable.into())
     }
 
-    /// Whether a token cannot be verified on this route without asking somebody.
-    fn must_ask(&self, route: &Route) -> bool {
-        let issuers = route.issuers.iter();
+    /// Whether a token of one of these cannot be verified without asking somebody.
+    fn must_ask(&self, issuers: &[Arc<Issuer>]) -> bool {
         issuers
+            .iter()
             .filter_map(|issuer| {
                 self.config
                     .issuers

@@ -132,6 +132,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
     let config = OidcIssuer {
         url: "https://bench.example.com/".into(),
         keys: KeyLocation::Discovery,
+        ca: None,
         audiences: vec!["bench".into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile: Profile::Rfc9068,

@@ -11,6 +11,8 @@ use url::Url;
 use hawkgate::clock::SystemClock;
 use hawkgate::config;
 use hawkgate::explain::{self, Explanation, Question};
+use hawkgate::secret::SecretString;
+use zeroize::Zeroizing;
 
 use super::{Explain, ExplainFormat, process};
 
@@ -76,11 +78,16 @@ fn question(args: &Explain) -> Result<Question, Usage> {
         Some(path) => Some(token(path)?),
         None => None,
     };
+    let user = match &args.user_file {
+        Some(path) => Some(user(path)?),
+        None => None,
+    };
     Ok(Question {
         method,
         host,
         target,
         token,
+        user,
         user_agent: args.user_agent.clone(),
         client: Some(args.client),
         offline: args.offline,
@@ -117,14 +124,7 @@ fn place(written: &str) -> Result<(String, String), Usage> {
 
 /// The token in a file, or on standard input for `-`: alone, or after `Bearer`.
 fn token(path: &Path) -> Result<String, Usage> {
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        io::stdin().take(MAX_TOKEN_FILE).read_to_string(&mut text)
-    } else {
-        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
-    };
-    // What was read may hold the token: it is not repeated.
-    read.map_err(|error| Usage(format!("--token-file cannot be read: {}", error.kind())))?;
+    let text = read("--token-file", path)?;
     let text = text.trim();
     let bare = match text.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => text[7..].trim_start(),
@@ -134,6 +134,28 @@ fn token(path: &Path) -> Result<String, Usage> {
         return Err(Usage("--token-file is empty".into()));
     }
     Ok(bare.to_owned())
+}
+
+/// `username:password` in a file, or on standard input for `-`, less trailing newlines.
+fn user(path: &Path) -> Result<SecretString, Usage> {
+    let text = read("--user-file", path)?;
+    let pair = text.trim_end_matches(['\r', '\n']);
+    if !pair.contains(':') {
+        return Err(Usage("--user-file does not hold username:password".into()));
+    }
+    Ok(SecretString::from(pair))
+}
+
+fn read(option: &str, path: &Path) -> Result<Zeroizing<String>, Usage> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if path.as_os_str() == "-" {
+        io::stdin().take(MAX_TOKEN_FILE).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
+    };
+    // What was read may hold a secret: it is not repeated.
+    read.map_err(|error| Usage(format!("{option} cannot be read: {}", error.kind())))?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ section! {
         jwks_url: Url = [optional],
         /// The file with its keys, instead of discovery; read again when it changes.
         jwks_file: PathBuf = [optional],
+        /// PEM file with the only CAs trusted when keys are fetched; the platform's when left out.
+        ca: PathBuf = [optional],
         /// Accepted `aud`; a token must have one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms; asymmetric ones only.
@@ -247,10 +249,18 @@ impl Oidc {
         let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
         reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
         reader.within(&self.verified_max_age, zero, day, show_duration);
+        if let Some(ca) = &self.ca.value {
+            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+            if self.jwks_file.given {
+                let problem = "has no effect: the keys come from a file";
+                reader.warn(&self.ca.at, problem, "remove it");
+            }
+        }
         let keys = resolve_keys(reader, self.jwks_url, self.jwks_file)?;
         Some(OidcIssuer {
             url: self.url.value?,
             keys,
+            ca: self.ca.optional()?,
             audiences: self.audiences.value?.into_values(),
             algorithms: self.algorithms.value?.into_values(),
             profile: self.profile.value?,

@@ -165,6 +165,8 @@ pub struct OidcIssuer {
     pub url: String,
     /// Where its keys are.
     pub keys: KeyLocation,
+    /// PEM file with the only CAs trusted when they are fetched; the platform's when `None`.
+    pub ca: Option<PathBuf>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
     /// Accepted algorithms; never HS*, never none.

@@ -1,14 +1,18 @@
 //! The rules, one by one.
 
 use super::report::{Report, Stage, Status};
-use crate::gateway::route::Route;
-use crate::gateway::rule::{Effect, RequestFacts, Rule, Verdict};
+use crate::gateway::rule::{Effect, RequestFacts, Rule, Rules, Verdict};
 use crate::token::Caller;
 
-/// Tells what each rule of the route says about this caller's request.
-pub(super) fn tell(report: &mut Report, route: &Route, caller: &Caller, request: RequestFacts<'_>) {
-    let Some(rules) = &route.rules else {
-        report.note(Stage::Rules, "none", "no rule concerns this route");
+/// Tells what each of the rules says about this caller's request.
+pub(super) fn tell(
+    report: &mut Report,
+    rules: Option<&Rules>,
+    caller: &Caller,
+    request: RequestFacts<'_>,
+) {
+    let Some(rules) = rules else {
+        report.note(Stage::Rules, "none", "no rule concerns this");
         return;
     };
     let mut asked = Vec::new();

@@ -54,6 +54,10 @@ name = "open"
 path = "/open/"
 upstream = "http://127.0.0.1:9"
 anonymous = true
+[login]
+source = "mint"
+issuers = ["idp"]
+require_scopes = ["openid"]
 [[rule]]
 name = "no-secrets"
 effect = "deny"
@@ -118,6 +122,7 @@ fn question(target: &str, token: Option<String>) -> Question {
         host: "tc.example.com".into(),
         target: target.into(),
         token,
+        user: None,
         user_agent: None,
         client: Some([127, 0, 0, 1].into()),
         offline: false,
@@ -217,7 +222,7 @@ async fn a_request_that_passes_is_told_from_end_to_end() {
         "  ok      meant for us (aud)\n            expected one of [\"hawkgate\"]\n            found    \"hawkgate\"\n",
         "found    exp 2027-01-15T08:01:00.000Z (in 60 s), iat 2027-01-15T07:59:00.000Z (60 s ago)\n",
         "  ok      verified by issuer idp\n",
-        "  ok      the scopes that the route requires\n            expected openid\n",
+        "  ok      the scopes that are required\n            expected openid\n",
         "  -       no-secrets: does not match\n",
         "  -       broken: fails, so it does not match: there is no \"absent\"\n",
         "  ok      devs: matches: allowed, with x-sub\n",
@@ -279,7 +284,7 @@ async fn refusals_are_those_of_the_proxy() {
             "/api/x",
             Some(scopeless),
             "insufficient_scope",
-            "the scopes that the route requires",
+            "the scopes that are required",
         ),
         ("/api/x", Some(nobody), "rule_denied", "decision"),
         ("/api/secrets/x", Some(good()), "rule_denied", "no-secrets"),
@@ -356,4 +361,100 @@ async fn an_exchange_is_only_made_on_demand_and_shows_no_secret() {
     );
     asked.exchange = false;
     assert!(stage.explain(&asked).await.passes());
+}
+
+const LOGIN: &str = "/api/login/v1/oidc-credentials/idp";
+
+#[tokio::test]
+async fn the_login_endpoint_is_told_about_as_it_answers() {
+    let stage = Stage::set();
+    // "devs" is for the route alone; what concerns the endpoint lets nobody with a token pass.
+    let told = stage.explain(&question(LOGIN, Some(good()))).await;
+    assert_eq!(failed(&told), [(Part::Rules, "decision")]);
+    let Verdict::Refused { reason, .. } = &told.verdict else {
+        panic!("{told}")
+    };
+    assert_eq!(*reason, "login_refused");
+    let mut config = stage.config.clone();
+    config.rules.clear();
+    let asked = question(LOGIN, Some(good()));
+    let told = explain(&config, &asked, &stage.clock).await.unwrap();
+    assert!(told.passes(), "{told}");
+    assert!(told.to_string().contains("hawkgate answers this itself"));
+    let real = Question {
+        exchange: true,
+        ..question(LOGIN, Some(good()))
+    };
+    let told = explain(&config, &real, &stage.clock).await.unwrap();
+    assert!(
+        told.passes() && !told.to_string().contains("an-access-token"),
+        "{told}"
+    );
+    for (asked, part, what) in [
+        (question(LOGIN, None), Part::Token, "sent"),
+        (
+            question(LOGIN, Some("x".into())),
+            Part::Token,
+            "a well-formed JWT",
+        ),
+        (
+            question("/v1/oidc-credentials/far", Some(good())),
+            Part::Token,
+            "provider",
+        ),
+        (
+            Question {
+                method: Method::POST,
+                ..question(LOGIN, Some(good()))
+            },
+            Part::Route,
+            "method",
+        ),
+    ] {
+        let told = explain(&config, &asked, &stage.clock).await.unwrap();
+        assert!(!told.passes());
+        assert_eq!(failed(&told)[0], (part, what), "{told}");
+    }
+}
+
+const PASSWORDS: &str = r#"
+[[source]]
+name = "users"
+kind = "password"
+token_url = "https://idp.example.com/oauth/token"
+client_id = "gateway"
+client_secret = { file = "client-secret" }
+scopes = ["openid"]
+[[route]]
+name = "reports"
+path = "/reports"
+upstream = "https://api.example.com"
+source = "users"
+"#;
+
+#[tokio::test]
+async fn passwords_are_asked_for_and_never_repeated() {
+    let stage = Stage::set();
+    let options = ParseOptions {
+        read_secrets: false,
+        base_dir: stage.dir.path().to_owned(),
+    };
+    let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();
+    let told = |user: Option<&str>| {
+        let asked = Question {
+            user: user.map(Into::into),
+            ..question("/reports", None)
+        };
+        let (config, clock) = (config.clone(), stage.clock.clone());
+        async move { explain(&config, &asked, &clock).await.unwrap() }
+    };
+    let without = told(None).await;
+    assert_eq!(failed(&without), [(Part::Token, "sent")]);
+    assert!(without.to_string().contains("--user-file"), "{without}");
+    let with = told(Some("anna:hunter2-not-told")).await;
+    assert!(matches!(with.verdict, Verdict::Unknown { .. }), "{with}");
+    assert!(!with.to_string().contains("hunter2"), "{with}");
+    let broken = told(Some("anna:tab\tin it")).await;
+    assert_eq!(failed(&broken), [(Part::Token, "readable")]);
+    assert!(!broken.to_string().contains("in it"), "{broken}");
 }

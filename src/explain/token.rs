@@ -4,13 +4,14 @@
 //! from the order in which rules are checked, follows what every other step came to; a test
 //! breaks tokens in two ways at once to prove that this order is the right one.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::report::{Report, Stage, Status, Step};
 use crate::clock::UnixMillis;
 use crate::config::{Config, IssuerKind, KeyLocation, OidcIssuer, Profile};
-use crate::gateway::route::Route;
-use crate::token::{self, BearerToken, Caller, Inspected, TokenError, inspect};
+use crate::token::{self, BearerToken, Caller, Inspected, Issuer, TokenError, inspect};
 
 /// The checks of a signed token, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +110,7 @@ impl Check {
 pub(super) async fn tell(
     report: &mut Report,
     config: &Config,
-    route: &Route,
+    issuers: &[Arc<Issuer>],
     bearer: Option<&BearerToken>,
     now: UnixMillis,
 ) -> Option<Caller> {
@@ -118,7 +119,7 @@ pub(super) async fn tell(
         report.note(Stage::Token, "anonymous", why);
         return Some(Caller::Anonymous);
     };
-    match token::authenticate(bearer, &route.issuers).await {
+    match token::authenticate(bearer, issuers).await {
         Ok(authenticated) => {
             match &authenticated.caller {
                 Caller::Delegated { issuer, .. } => {
@@ -130,7 +131,7 @@ pub(super) async fn tell(
                         tell_checks(
                             report,
                             config,
-                            route,
+                            issuers,
                             bearer,
                             Some(&**issuer),
                             &Outcome::Good,
@@ -145,7 +146,7 @@ pub(super) async fn tell(
         Err(refused) => {
             let outcome = Outcome::Bad(&refused.error);
             let issuer = refused.issuer.as_deref();
-            tell_checks(report, config, route, bearer, issuer, &outcome, now);
+            tell_checks(report, config, issuers, bearer, issuer, &outcome, now);
             if Check::of(&refused.error).is_none() || !is_signed(config, issuer) {
                 report.failed(Stage::Token, "verified", refused.error.to_string());
             }
@@ -158,18 +159,18 @@ pub(super) async fn tell(
 pub(super) fn tell_unverified(
     report: &mut Report,
     config: &Config,
-    route: &Route,
+    issuers: &[Arc<Issuer>],
     bearer: Option<&BearerToken>,
 ) {
     let Some(bearer) = bearer else { return };
     let iss = inspect(bearer).and_then(|t| Some(t.claims.get("iss")?.as_str()?.to_owned()));
-    let named = named_issuers(config, route).find(|(_, oidc)| Some(&oidc.url) == iss.as_ref());
+    let named = named_issuers(config, issuers).find(|(_, oidc)| Some(&oidc.url) == iss.as_ref());
     let issuer = named.map(|(name, _)| name.to_owned());
     let now = UnixMillis(0);
     tell_checks(
         report,
         config,
-        route,
+        issuers,
         bearer,
         issuer.as_deref(),
         &Outcome::Unknown,
@@ -177,19 +178,18 @@ pub(super) fn tell_unverified(
     );
 }
 
-/// Tells which of the route's scopes the token has.
-pub(super) fn tell_scopes(report: &mut Report, route: &Route, caller: &Caller) {
+/// Tells which of the scopes required the token has.
+pub(super) fn tell_scopes(report: &mut Report, required: &[String], caller: &Caller) {
     let Caller::Verified(token) = caller else {
         return;
     };
-    let required = &route.require_scopes;
     if required.is_empty() {
         return;
     }
     let all = required.iter().all(|scope| token.scopes().contains(scope));
     report.push(Step {
         stage: Stage::Token,
-        what: "the scopes that the route requires".into(),
+        what: "the scopes that are required".into(),
         status: if all { Status::Ok } else { Status::Failed },
         expected: Some(required.join(" ")),
         found: Some(token.scopes().join(" ")),
@@ -217,16 +217,16 @@ fn find<'c>(config: &'c Config, issuer: Option<&str>) -> Option<&'c OidcIssuer> 
 
 fn named_issuers<'c>(
     config: &'c Config,
-    route: &'c Route,
+    issuers: &'c [Arc<Issuer>],
 ) -> impl Iterator<Item = (&'c str, &'c OidcIssuer)> {
-    let names = route.issuers.iter().map(|issuer| &**issuer.name());
+    let names = issuers.iter().map(|issuer| &**issuer.name());
     names.filter_map(|name| Some((name, find(config, Some(name))?)))
 }
 
 fn tell_checks(
     report: &mut Report,
     config: &Config,
-    route: &Route,
+    issuers: &[Arc<Issuer>],
     bearer: &BearerToken,
     issuer: Option<&str>,
     outcome: &Outcome<'_>,
@@ -262,7 +262,7 @@ fn tell_checks(
             stage: Stage::Token,
             what: check.what().into(),
             status,
-            expected: expected(check, config, route, oidc).filter(|_| told),
+            expected: expected(check, config, issuers, oidc).filter(|_| told),
             found: token
                 .as_ref()
                 .and_then(|t| found(check, t, now))
@@ -276,11 +276,11 @@ fn tell_checks(
 fn expected(
     check: Check,
     config: &Config,
-    route: &Route,
+    issuers: &[Arc<Issuer>],
     oidc: Option<&OidcIssuer>,
 ) -> Option<String> {
     if check == Check::Issuer {
-        let urls = named_issuers(config, route).map(|(_, oidc)| format!("{:?}", oidc.url));
+        let urls = named_issuers(config, issuers).map(|(_, oidc)| format!("{:?}", oidc.url));
         return Some(urls.collect::<Vec<_>>().join(" or "));
     }
     let oidc = oidc?;

@@ -124,12 +124,20 @@ impl Login {
         served
     }
 
-    async fn credentials(
+    /// Whether this request would be given credentials, were it a GET; makes none.
+    ///
+    /// # Errors
+    /// With the refusal.
+    pub async fn admits(&self, request: LoginRequest<'_>) -> Result<(), Rejection> {
+        self.admit(request, &mut Facts::default()).await.map(drop)
+    }
+
+    /// Who calls, and the scopes that the rules leave them.
+    async fn admit(
         &self,
         request: LoginRequest<'_>,
-        now: UnixMillis,
         facts: &mut Facts,
-    ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+    ) -> Result<(Arc<VerifiedToken>, Option<Arc<[String]>>), Rejection> {
         let named = |issuer: &&Arc<Issuer>| **issuer.name() == *request.provider;
         let Some(issuer) = self.issuers.iter().find(named) else {
             return Err(Reason::LoginUnknownProvider.into());
@@ -142,9 +150,20 @@ impl Login {
         {
             return Err(refused("the token lacks a scope of login.require_scopes"));
         }
+        let caller = Caller::Verified(Arc::clone(&token));
+        let scopes = self.judge(&caller, request.head, facts)?;
+        Ok((token, scopes))
+    }
+
+    async fn credentials(
+        &self,
+        request: LoginRequest<'_>,
+        now: UnixMillis,
+        facts: &mut Facts,
+    ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
+        let (token, scopes) = self.admit(request, facts).await?;
         let expiry = now.plus(self.lifetime).min(token.expires_at());
         let caller = Caller::Verified(token);
-        let scopes = self.judge(&caller, request.head, facts)?;
         facts.source = Some(Arc::clone(&self.source));
         let start = now.minus(BACKDATED);
         let minting = self.minter.issue(&caller, scopes.as_deref(), start, expiry);

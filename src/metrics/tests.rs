@@ -239,6 +239,7 @@ async fn key_refreshes_are_counted_from_zero() {
     let config = crate::config::OidcIssuer {
         url: "https://auth0.example.com/".into(),
         keys: crate::config::KeyLocation::Discovery,
+        ca: None,
         audiences: vec!["x".into()],
         algorithms: crate::config::Algorithm::ALL.to_vec(),
         profile: crate::config::Profile::Rfc9068,

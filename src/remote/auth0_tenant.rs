@@ -279,7 +279,7 @@ mod tests {
         Tenant::new(
             url.clone(),
             token,
-            key_client().unwrap(),
+            key_client(None).unwrap(),
             SystemClock::shared(),
         )
     }

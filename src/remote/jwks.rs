@@ -27,21 +27,28 @@ const FILE_TTL: Duration = Duration::from_secs(5);
 /// When the HTTP client cannot be set up.
 pub fn key_fetcher(issuer: &OidcIssuer) -> Result<Arc<dyn KeyFetcher>, TransportError> {
     Ok(match &issuer.keys {
-        KeyLocation::Discovery => Arc::new(DiscoveredKeys::new(&issuer.url, key_client()?)),
-        KeyLocation::Url(url) => Arc::new(UrlKeys::new(url.clone(), key_client()?)),
+        KeyLocation::Discovery => {
+            let client = key_client(issuer.ca.clone())?;
+            Arc::new(DiscoveredKeys::new(&issuer.url, client))
+        }
+        KeyLocation::Url(url) => {
+            let client = key_client(issuer.ca.clone())?;
+            Arc::new(UrlKeys::new(url.clone(), client))
+        }
         KeyLocation::File(path) => Arc::new(FileKeys::new(path.clone())),
     })
 }
 
-/// A client within the limits for keys: 3 s, 256 KiB, no redirects, https off loopback.
+/// A client within the limits for keys: 3 s, 256 KiB, no redirects, https off loopback. `ca`
+/// is a PEM file with the only CAs to trust.
 ///
 /// # Errors
-/// When TLS cannot be set up.
-pub fn key_client() -> Result<Client, TransportError> {
+/// When `ca` cannot be read or TLS cannot be set up.
+pub fn key_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
     Client::new(&ClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_JWKS_BYTES,
-        ca: None,
+        ca,
     })
 }
 

@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn odd_answers_and_none_are_told_apart() {
-        let client = key_client().unwrap();
+        let client = key_client(None).unwrap();
         for (reply, said) in [
             (Reply::json(200, "[]"), "no JSON object"),
             (Reply::json(500, "{}"), "500"),

@@ -77,6 +77,7 @@ impl IdTokenVerifier {
         let config = OidcIssuer {
             url: issuer.to_owned(),
             keys: KeyLocation::Discovery,
+            ca: None,
             audiences: vec![client_id.to_owned()],
             algorithms: Algorithm::ALL.to_vec(),
             // Any `typ`, or none: ID tokens have none of their own.

@@ -243,6 +243,7 @@ pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
     OidcIssuer {
         url: url.into(),
         keys: KeyLocation::Discovery,
+        ca: None,
         audiences: vec!["another".into(), AUDIENCE.into()],
         algorithms: Algorithm::ALL.to_vec(),
         profile,

@@ -73,7 +73,7 @@ impl Server {
 }
 
 async fn fetched(server: &Server) -> Result<FetchedKeys, KeyFetchError> {
-    UrlKeys::new(server.at("/keys"), key_client().unwrap())
+    UrlKeys::new(server.at("/keys"), key_client(None).unwrap())
         .fetch()
         .await
 }
@@ -167,7 +167,7 @@ async fn takes_nothing_larger_than_the_limit() {
 #[tokio::test]
 async fn speaks_no_plaintext_to_other_machines() {
     let url = Url::parse("http://example.com/keys").unwrap();
-    let error = UrlKeys::new(url, key_client().unwrap())
+    let error = UrlKeys::new(url, key_client(None).unwrap())
         .fetch()
         .await
         .unwrap_err();

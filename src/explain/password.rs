@@ -1,0 +1,64 @@
+//! Routes whose callers send a username and password: nobody but the source's exchange can
+//! tell whether these are right.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
+
+use super::report::{Stage, Verdict};
+use super::{Explainer, cause, rule};
+use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::route::{Route, host_name};
+use crate::secret::SecretString;
+use crate::token::{BasicCredentials, Caller};
+
+impl Explainer<'_> {
+    pub(super) async fn password(&mut self, route: &Route) -> Verdict {
+        let Some(user) = &self.question.user else {
+            let why =
+                "this route asks for a username and password, and none are given (--user-file)";
+            self.report.failed(Stage::Token, "sent", why);
+            return Verdict::refused(&Reason::MissingPassword.into());
+        };
+        let headers = with_user(self.question.headers(None), user);
+        let credentials = match BasicCredentials::from_headers(&headers) {
+            Ok(Some(credentials)) => Arc::new(credentials),
+            Ok(None) => return self.unreadable(&Reason::MissingPassword.into()),
+            Err(error) => return self.unreadable(&error.into()),
+        };
+        let why = "well formed; only the source's exchange can tell whether they are right";
+        self.report.note(Stage::Token, "username and password", why);
+        let caller = Caller::Password {
+            credentials,
+            peer: self.question.client,
+        };
+        let host = host_name(&self.question.host);
+        let facts = self.question.head(&headers).facts(&host);
+        rule::tell(&mut self.report, route.rules.as_ref(), &caller, facts);
+        match self.decide(&headers).await {
+            Verdict::Passes if !self.question.exchange => Verdict::Unknown {
+                why: "the password was tried nowhere (--exchange tries it)".into(),
+            },
+            verdict => verdict,
+        }
+    }
+
+    fn unreadable(&mut self, refusal: &Rejection) -> Verdict {
+        self.report.failed(Stage::Token, "readable", cause(refusal));
+        Verdict::refused(refusal)
+    }
+}
+
+fn with_user(mut headers: HeaderMap, user: &SecretString) -> HeaderMap {
+    let encoded = Zeroizing::new(STANDARD.encode(user.expose()));
+    let value = Zeroizing::new(format!("Basic {}", *encoded));
+    if let Ok(mut value) = HeaderValue::try_from(value.as_str()) {
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    headers
+}
