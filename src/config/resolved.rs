@@ -7,7 +7,7 @@ pub use auth0::{Auth0Identity, PasswordGrant, Via};
 pub use oauth::{AssertionKey, ClientProof, OauthClient};
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use url::Url;
 
 pub use crate::credential::Inject;
 
+use super::finding::quoted;
 use crate::credential::CacheLimits;
 pub use crate::gateway::rate::Rate;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
@@ -24,7 +25,7 @@ use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
 /// A whole valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
@@ -44,10 +45,38 @@ pub struct Config {
     pub cache: CacheLimits,
     /// `[log]`
     pub log: Log,
+    /// Every file that it names, but for those that are read anew anyway.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that a configuration names: a secret, keys, a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The table that names it: `[server]`, `source "login"`.
+    pub table: String,
+    /// The key's path inside the table: `access_token.file`.
+    pub key: String,
+    /// As the process can open it.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// The files that the `[[kind]]` called `name` names.
+    pub fn files_of<'a>(
+        &'a self,
+        kind: &str,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Path> + use<'a> {
+        let table = format!("{kind} {}", quoted(name));
+        self.files
+            .iter()
+            .filter(move |file| file.table == table)
+            .map(|file| file.path.as_path())
+    }
 }
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Where callers connect; at least one.
     pub listen: Vec<Listener>,
@@ -73,7 +102,7 @@ pub enum Address {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Where.
     pub address: Address,
@@ -97,7 +126,7 @@ impl Listener {
 
 /// Who may connect to a listener, whoever every list that is there names; and who may say
 /// for whom.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
     /// Only peers with an address in one of these. TCP only: checked.
     pub networks: Option<Vec<IpNet>>,
@@ -109,7 +138,7 @@ pub struct ListenerAccess {
 }
 
 /// Proxies that are believed what they say of their clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
     /// Where they connect from; at least one.
     pub networks: Vec<IpNet>,
@@ -118,7 +147,7 @@ pub struct TrustedProxies {
 }
 
 /// TLS of a listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
     /// PEM chain.
     pub cert: PathBuf,
@@ -141,7 +170,7 @@ pub enum ClientAuth {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// Unique among issuers.
     pub name: Arc<str>,
@@ -150,7 +179,7 @@ pub struct Issuer {
 }
 
 /// `issuer.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
     /// Signed JWTs.
     Oidc(Box<OidcIssuer>),
@@ -163,7 +192,7 @@ pub enum IssuerKind {
 }
 
 /// An `oidc` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
@@ -188,7 +217,7 @@ pub struct OidcIssuer {
 }
 
 /// A `shared-secret` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SharedSecretIssuer {
     /// The exact `iss`.
     pub url: String,
@@ -222,7 +251,7 @@ pub enum SecretEncoding {
 }
 
 /// An `introspection` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionIssuer {
     /// The exact `iss`, where an answer has one.
     pub url: String,
@@ -338,7 +367,7 @@ pub enum Profile {
 }
 
 /// `[[source]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
@@ -357,7 +386,7 @@ pub struct Source {
 }
 
 /// `source.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// The oidcCredentials endpoint (seed 000).
     TaskclusterLogin {
@@ -435,7 +464,7 @@ pub enum SourceKind {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Unique among routes.
     pub name: Arc<str>,
@@ -465,7 +494,7 @@ pub struct Route {
 }
 
 /// `[[rule]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Unique among rules.
     pub name: Arc<str>,
@@ -512,7 +541,7 @@ pub struct Upstream {
 }
 
 /// `[login]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     /// Index into [`Config::sources`] of one of kind `taskcluster-mint`: checked.
     pub source: usize,
@@ -527,7 +556,7 @@ pub struct Login {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Request head, bytes.
     pub header_bytes: usize,
@@ -552,7 +581,7 @@ pub struct Limits {
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// JSON or text.
     pub format: LogFormat,

@@ -5,6 +5,7 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod activation;
 mod attacks;
 mod auth0;
 mod bad_tokens;
@@ -21,7 +22,9 @@ mod oauth;
 mod passwords;
 mod register;
 mod register_auth0;
+mod reload;
 mod rules;
+mod shutdown;
 mod sign_in;
 mod support;
 mod swap;
