@@ -19,6 +19,7 @@ mod nearest;
 mod oauth_client;
 mod oauth_source;
 mod print;
+mod rate;
 mod reader;
 mod resolved;
 mod route;

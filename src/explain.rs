@@ -233,6 +233,7 @@ impl Question {
             target: &self.target,
             headers,
             peer: self.client,
+            certificate: None,
         }
     }
 

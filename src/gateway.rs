@@ -2,11 +2,13 @@
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
 pub mod bewit;
+pub mod client;
 pub mod fields;
 pub mod informational;
 pub mod login;
 pub mod outcome;
 mod path;
+pub mod rate;
 mod recovery;
 pub mod rejection;
 pub mod route;
@@ -30,6 +32,7 @@ use crate::credential::{
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::secret::SecretString;
 use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
+use client::ClientCertificate;
 use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
@@ -61,8 +64,10 @@ pub struct Head<'a> {
     pub target: &'a str,
     /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
     pub headers: &'a HeaderMap,
-    /// The connected peer; none on Unix sockets.
+    /// The client's address; none on Unix sockets.
     pub peer: Option<IpAddr>,
+    /// The client's verified certificate, if it presented one.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Head<'a> {
@@ -74,6 +79,14 @@ impl<'a> Head<'a> {
             path: path::without_query(self.target),
             user_agent: rule::facts::user_agent(self.headers),
             address: self.peer,
+            certificate: self.certificate,
+        }
+    }
+
+    fn client(&self) -> rate::Client<'a> {
+        rate::Client {
+            address: self.peer,
+            certificate: self.certificate,
         }
     }
 }
@@ -208,12 +221,21 @@ impl Gateway {
 
     /// Who calls, and whether the rules let them.
     async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
+        let client = head.client();
+        admission.route.rates.arrived(client)?;
         if admission.route.asks_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
-            admission.authenticate(bearer).await?;
+            if let Err(rejection) = admission.authenticate(bearer).await {
+                admission.route.rates.unidentified(client)?;
+                return Err(rejection);
+            }
         }
+        admission
+            .route
+            .rates
+            .identified(&admission.caller, client)?;
         admission.judge(head)
     }
 

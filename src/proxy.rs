@@ -10,6 +10,7 @@
 
 pub mod admin;
 mod answer;
+mod client;
 pub mod connection;
 mod context;
 mod failure;

@@ -251,6 +251,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             anonymous: false,
             workload_token: None,
             rules: None,
+            rates: hawkgate::gateway::rate::Rates::default(),
             compat: Compat::default(),
         })
     };

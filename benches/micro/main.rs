@@ -106,6 +106,7 @@ fn admission(c: &mut Criterion) {
             target: TARGET,
             headers: &headers,
             peer: None,
+            certificate: None,
         };
         let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
         gateway
@@ -135,6 +136,7 @@ fn rules(c: &mut Criterion) {
         path: TARGET,
         user_agent: "curl/8",
         address: None,
+        certificate: None,
     };
     c.bench_function("rule, compile", |b| {
         b.iter(|| Expression::compile(black_box(GROUPS)));

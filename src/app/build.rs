@@ -16,6 +16,7 @@ use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
 use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
+use crate::gateway::rate::Rates;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -79,18 +80,30 @@ impl Builder<'_> {
             let concerned = pairs.filter(|(written, _)| concerns(written));
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
+        // One for all routes together.
+        let common = match &config.limits.rate {
+            Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
+            None => None,
+        };
         let login = match &config.login {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
-                Some(self.login(login, config, &issuers, rules)?)
+                let mut login = self.login(login, config, &issuers, rules)?;
+                login.rates = Rates::new(common.iter().cloned().collect());
+                Some(login)
             }
             None => None,
         };
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
             let upstream = parts.upstream(&route.upstream, stamps, previous, upstream)?;
+            let own = match &route.rate {
+                Some(rate) => Some(parts.rate(Some(&route.name), *rate, previous, self.clock)?),
+                None => None,
+            };
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
+            route.rates = Rates::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
                 route.workload_token = Some(token);
@@ -204,6 +217,7 @@ impl Builder<'_> {
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
+            rates: Rates::default(),
             clock: self.clock.clone(),
         })
     }
@@ -411,6 +425,7 @@ fn connect(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
         rules: None,
+        rates: Rates::default(),
     }
 }
 

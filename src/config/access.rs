@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::finding::{At, quoted};
 use super::reader::{Field, Reader, Shape, Value};
-use super::resolved::{Address, ListenerAccess};
+use super::resolved::{Address, ListenerAccess, TrustedProxies};
 use super::value::{List, text};
 
 /// Where users have their numbers. Users from elsewhere (LDAP) are written as numbers.
@@ -102,13 +102,27 @@ fn find_uid(passwd: &str, user: &str) -> Option<u32> {
     })
 }
 
-/// Judges both keys of the listener at `address`.
+/// What a listener's table says of who may connect, and for whom.
+pub(super) struct Written {
+    pub(super) networks: Field<List<IpNet>>,
+    pub(super) users: Field<List<User>>,
+    pub(super) proxies: Field<List<IpNet>>,
+    pub(super) proxy_protocol: Field<bool>,
+}
+
+/// Judges these keys of the listener at `address`.
 pub(super) fn resolve(
     reader: &mut Reader<'_>,
     address: &Address,
-    networks: Field<List<IpNet>>,
-    users: Field<List<User>>,
+    written: Written,
 ) -> Option<ListenerAccess> {
+    let Written {
+        networks,
+        users,
+        proxies,
+        proxy_protocol,
+    } = written;
+    let announced = proxy_protocol.value == Some(true);
     let empty = "is empty: nobody could connect";
     if networks.value.as_ref().is_some_and(List::is_empty) {
         reader.error(&networks.at, empty, "name networks, or leave the key out");
@@ -128,12 +142,52 @@ pub(super) fn resolve(
             "listen on loopback or a Unix socket, or remove it",
         );
     }
+    if users.given && announced {
+        let problem = "with proxy_protocol every connection is the proxy's";
+        reader.error(&users.at, problem, "remove it, or proxy_protocol");
+    }
+    let proxies = resolve_proxies(reader, address, proxies, &proxy_protocol);
     Some(ListenerAccess {
+        proxies: proxies?,
         networks: networks.optional()?.map(List::into_values),
         users: users
             .optional()?
             .map(|list| list.into_values().into_iter().map(|user| user.0).collect()),
     })
+}
+
+#[allow(clippy::option_option)]
+fn resolve_proxies(
+    reader: &mut Reader<'_>,
+    address: &Address,
+    proxies: Field<List<IpNet>>,
+    proxy_protocol: &Field<bool>,
+) -> Option<Option<TrustedProxies>> {
+    let unix = matches!(address, Address::Unix(_));
+    for (given, at) in [
+        (proxies.given, &proxies.at),
+        (proxy_protocol.value? && unix, &proxy_protocol.at),
+    ] {
+        if given && unix {
+            let problem = "a Unix socket's callers have no address to trust";
+            reader.error(at, problem, "remove it, or listen on TCP");
+        }
+    }
+    if proxies.value.as_ref().is_some_and(List::is_empty) {
+        let remedy = "name the proxies' networks, or leave the key out";
+        reader.error(&proxies.at, "is empty: nobody is trusted", remedy);
+    }
+    if proxy_protocol.value? && !proxies.given && !unix {
+        let problem = "whoever connects could say to be anybody";
+        let remedy = "name the proxies: trusted_proxies = [\"10.0.0.0/8\"]";
+        reader.error(&proxy_protocol.at, problem, remedy);
+    }
+    let proxy_protocol = proxy_protocol.value?;
+    let networks = proxies.optional()?.map(List::into_values);
+    Some(networks.map(|networks| TrustedProxies {
+        networks,
+        proxy_protocol,
+    }))
 }
 
 #[cfg(test)]

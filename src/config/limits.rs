@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::rate::{self, Rate};
 use super::reader::{Reader, section};
 use super::resolved;
 use super::units::{show_duration, show_size};
-use super::value::Size;
+use super::value::{Nested, Size};
 
 section! {
     /// What callers may use up.
@@ -31,6 +32,8 @@ section! {
         /// All bodies kept for replay together; at least replay_body. Past it bodies stream as if they
         /// were too large. Keep it below the memory that the process may use.
         replay_memory: Size = [default "'256MiB'"],
+        /// How often one client may ask, all routes and `[login]` together; unlimited when left out.
+        rate: Nested<Rate> = [optional],
     }
 }
 
@@ -47,6 +50,7 @@ impl Limits {
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
+            rate: rate::resolve(reader, self.rate)?,
         })
     }
 

@@ -19,6 +19,7 @@ pub use crate::credential::Inject;
 
 use super::finding::quoted;
 use crate::credential::CacheLimits;
+pub use crate::gateway::rate::Rate;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
@@ -115,7 +116,16 @@ pub struct Listener {
     pub access: ListenerAccess,
 }
 
-/// Who may connect to a listener: whoever every list that is there names.
+impl Listener {
+    /// Whether only this machine (or pod) can send requests here: at a local address, and
+    /// no proxy brings them from elsewhere.
+    pub fn is_local(&self) -> bool {
+        self.address.is_local() && self.access.proxies.is_none()
+    }
+}
+
+/// Who may connect to a listener, whoever every list that is there names; and who may say
+/// for whom.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
     /// Only peers with an address in one of these. TCP only: checked.
@@ -123,6 +133,17 @@ pub struct ListenerAccess {
     /// Only processes of these users, by name or number. Loopback and Unix sockets only:
     /// checked.
     pub users: Option<Vec<String>>,
+    /// Proxies in front. TCP only: checked.
+    pub proxies: Option<TrustedProxies>,
+}
+
+/// Proxies that are believed what they say of their clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustedProxies {
+    /// Where they connect from; at least one.
+    pub networks: Vec<IpNet>,
+    /// Whether each connection begins with a PROXY header; others are refused then.
+    pub proxy_protocol: bool,
 }
 
 /// TLS of a listener.
@@ -132,8 +153,20 @@ pub struct ListenerTls {
     pub cert: PathBuf,
     /// PEM key.
     pub key: PathBuf,
-    /// PEM CAs; when set, callers must present a certificate of one.
+    /// PEM CAs; when set, callers are asked for a certificate of one.
     pub client_ca: Option<PathBuf>,
+    /// Whether they must present one.
+    pub client_auth: ClientAuth,
+}
+
+/// `tls.client_auth`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Who presents no certificate cannot connect.
+    #[default]
+    Required,
+    /// Who presents none can; one that is presented must be good.
+    Optional,
 }
 
 /// `[[issuer]]`
@@ -454,6 +487,8 @@ pub struct Route {
     /// The file whose token stands in when the caller sends none. Every listener is loopback
     /// or a Unix socket then: checked.
     pub workload_token: Option<PathBuf>,
+    /// How often one client may ask on this route; unlimited when `None`.
+    pub rate: Option<Rate>,
     /// What taskcluster-proxy does and hawkgate does on demand.
     pub compat: Compat,
 }
@@ -541,6 +576,8 @@ pub struct Limits {
     pub replay_body: usize,
     /// Bytes kept for replay, all requests together.
     pub replay_memory: usize,
+    /// How often one client may ask, all routes together; unlimited when `None`.
+    pub rate: Option<Rate>,
 }
 
 /// `[log]`

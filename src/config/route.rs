@@ -14,6 +14,7 @@ use url::Url;
 
 use super::declared::Declared;
 use super::finding::quoted;
+use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
 use super::resolved::{self, IssuerKind, Listener};
 use super::value::{Choice, List, Nested};
@@ -53,6 +54,8 @@ section! {
         bewit: bool = [default "false"],
         /// Adds taskcluster-proxy's informational headers to answers: endpoint, version, client and scopes.
         taskcluster_headers: bool = [default "false"],
+        /// How often one client may ask on this route, beside `limits.rate`; unlimited when left out.
+        rate: Nested<Rate> = [optional],
         /// Allows an http upstream on another machine: requests and answers go there in clear.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
@@ -116,7 +119,7 @@ impl Known<'_> {
     /// Whether only this machine can connect; assumed where the listeners could not be read.
     fn only_local(&self) -> bool {
         self.listen
-            .is_none_or(|listen| listen.iter().all(|l| l.address.is_local()))
+            .is_none_or(|listen| listen.iter().all(Listener::is_local))
     }
 }
 
@@ -169,6 +172,7 @@ impl Route {
                 }
                 None => None,
             },
+            rate: rate::resolve(reader, self.rate)?,
             compat: Compat {
                 shortcut: self.shortcut.value?,
                 bewit: self.bewit.value?,

@@ -10,9 +10,9 @@ use toml::de::DeValue;
 use super::access::{self, User};
 use super::finding::{At, quoted};
 use super::reader::{Reader, Shape, Value, section};
-use super::resolved::{self, Address, Listener, ListenerAccess, ListenerTls};
+use super::resolved::{self, Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 use super::units::show_duration;
-use super::value::{Item, List, Nested, text};
+use super::value::{Choice, Item, List, Nested, text};
 
 /// Mode of a Unix socket unless set.
 const SOCKET_MODE: u32 = 0o600;
@@ -56,6 +56,13 @@ section! {
         /// Only callers of these users of this machine, by name or number; any when left out. Loopback and
         /// Unix sockets only.
         allowed_users: List<User> = [optional],
+        /// Networks of the proxies in front, which are believed what they say of their clients. From them
+        /// the right-most address in X-Forwarded-For that is in none of these is the client's. A listener
+        /// with proxies is no local one. TCP only.
+        trusted_proxies: List<IpNet> = [optional],
+        /// Each connection begins with a PROXY header, version 1 or 2, before TLS; others, and all from
+        /// elsewhere than trusted_proxies, are refused.
+        proxy_protocol: bool = [default "false"],
     }
 }
 
@@ -66,8 +73,10 @@ section! {
         cert: PathBuf = [required],
         /// PEM private key.
         key: PathBuf = [required],
-        /// PEM CAs; when set, callers must present a certificate of one.
+        /// PEM CAs; when set, callers are asked for a certificate of one.
         client_ca: PathBuf = [optional],
+        /// "required": who presents none cannot connect. "optional": who presents none can.
+        client_auth: ClientAuth = [default "'required'"],
     }
 }
 
@@ -309,8 +318,12 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<
     let access = access::resolve(
         reader,
         &address,
-        table.allowed_networks,
-        table.allowed_users,
+        access::Written {
+            networks: table.allowed_networks,
+            users: table.allowed_users,
+            proxies: table.trusted_proxies,
+            proxy_protocol: table.proxy_protocol,
+        },
     );
     let tls = match table.tls.optional()? {
         Some(Nested(tls)) => Some(tls.resolve(reader)?),
@@ -325,6 +338,18 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<
     })
 }
 
+impl Choice for ClientAuth {
+    const NAMES: &'static [&'static str] = &["required", "optional"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "required" => Some(Self::Required),
+            "optional" => Some(Self::Optional),
+            _ => None,
+        }
+    }
+}
+
 impl Tls {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<ListenerTls> {
         const CERTIFICATE: &str = "BEGIN CERTIFICATE";
@@ -332,7 +357,12 @@ impl Tls {
             cert: self.cert.value?,
             key: self.key.value?,
             client_ca: self.client_ca.value,
+            client_auth: self.client_auth.value?,
         };
+        if self.client_auth.given && !self.client_ca.given {
+            let problem = "no client_ca says whose certificates are good";
+            reader.error(&self.client_auth.at, problem, "add client_ca, or remove it");
+        }
         reader.check_file(&self.cert.at, &tls.cert, "PEM certificate", CERTIFICATE);
         reader.check_file(&self.key.at, &tls.key, "PEM private key", "PRIVATE KEY");
         if let Some(ca) = &tls.client_ca {

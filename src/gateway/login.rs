@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::rate::Rates;
 use super::rejection::{Reason, Rejection};
 use super::rule::{Rules, Verdict};
 use super::served::{Facts, Served};
@@ -57,6 +58,8 @@ pub struct Login {
     pub lifetime: Duration,
     /// For making them.
     pub timeout: Duration,
+    /// How often one client may ask.
+    pub rates: Rates,
     /// The clock in use.
     pub clock: SharedClock,
 }
@@ -142,7 +145,17 @@ impl Login {
         let Some(issuer) = self.issuers.iter().find(named) else {
             return Err(Reason::LoginUnknownProvider.into());
         };
-        let token = verify(issuer, request.head.headers, facts).await?;
+        let client = request.head.client();
+        self.rates.arrived(client)?;
+        let token = match verify(issuer, request.head.headers, facts).await {
+            Ok(token) => token,
+            Err(rejection) => {
+                self.rates.unidentified(client)?;
+                return Err(rejection);
+            }
+        };
+        let caller = Caller::Verified(Arc::clone(&token));
+        self.rates.identified(&caller, client)?;
         if !self
             .require_scopes
             .iter()
@@ -150,7 +163,6 @@ impl Login {
         {
             return Err(refused("the token lacks a scope of login.require_scopes"));
         }
-        let caller = Caller::Verified(Arc::clone(&token));
         let scopes = self.judge(&caller, request.head, facts)?;
         Ok((token, scopes))
     }

@@ -141,8 +141,12 @@ pub struct Outcome {
     pub path: String,
     /// `HTTP/1.1`, `HTTP/2.0`.
     pub version: http::Version,
-    /// The connected peer; none on Unix sockets.
+    /// The connected peer, or what a PROXY header says; none on Unix sockets.
     pub peer: Option<IpAddr>,
+    /// The client behind it, where a trusted proxy named another.
+    pub client: Option<IpAddr>,
+    /// What the client's verified certificate is called, if it presented one.
+    pub client_cert: Option<Arc<str>>,
     /// Which route, if one matched.
     pub route: Option<Arc<str>>,
     /// Which issuer the token came from, once known.

@@ -18,7 +18,7 @@ labels! {
         NoRoute = "no_route",
         /// The request is ambiguous or not well formed.
         BadRequest = "bad_request",
-        /// The listener's `allowed_networks` or `allowed_users` keep this peer out.
+        /// The listener's `allowed_networks`, `allowed_users` or `trusted_proxies` keep this peer out.
         PeerNotAllowed = "peer_not_allowed",
         /// TRACE or CONNECT, or one that an endpoint of hawkgate's own does not take.
         MethodRefused = "method_refused",
@@ -108,6 +108,8 @@ labels! {
         UpstreamTimeout = "upstream_timeout",
         /// The upstream broke off or spoke no valid HTTP.
         UpstreamFailed = "upstream_failed",
+        /// The client asks more often than `limits.rate` or the route's `rate` lets it.
+        RateLimited = "rate_limited",
         /// `limits.connections` is reached.
         Overloaded = "overloaded",
         /// A fault of hawkgate's own.
@@ -127,7 +129,7 @@ const BASIC: &str = "Basic realm=\"hawkgate\", charset=\"UTF-8\"";
 pub struct Rejection {
     /// From the closed set.
     pub reason: Reason,
-    /// For 503 and 502: when to try again.
+    /// For 429, 502 and 503: when to try again.
     pub retry_after: Option<Duration>,
     /// For `insufficient_scope`: what the route requires.
     pub required_scopes: Option<String>,
@@ -227,6 +229,7 @@ impl Reason {
             Self::UpstreamUnreachable => row(502, "BadGateway", None, "The upstream cannot be reached."),
             Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not answer in time."),
             Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream broke off its answer or spoke no valid HTTP."),
+            Self::RateLimited => row(429, "TooManyRequests", None, "Too many requests. Try again later."),
             Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its limit of connections. Try again later."),
             Self::Internal => row(500, "InternalServerError", None, "An internal error of this gateway."),
         }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
 use super::path;
+use super::rate::Rates;
 use super::rule::Rules;
 use crate::credential::Source;
 use crate::token::{Issuer, WorkloadToken};
@@ -95,6 +96,8 @@ pub struct Route {
     pub workload_token: Option<Arc<WorkloadToken>>,
     /// Which requests pass; `None` where no rule concerns this route.
     pub rules: Option<Rules>,
+    /// How often one client may ask.
+    pub rates: Rates,
     /// What of taskcluster-proxy it does.
     pub compat: Compat,
 }
@@ -281,6 +284,7 @@ pub(super) mod tests {
             anonymous: true,
             workload_token: None,
             rules: None,
+            rates: Rates::default(),
             compat: Compat::default(),
         }
     }

@@ -110,6 +110,7 @@ impl Stage {
             target,
             headers: &HeaderMap::new(),
             peer: None,
+            certificate: None,
         };
         self.gateway.admit(head).await
     }
@@ -372,6 +373,7 @@ async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box
         target: "/x",
         headers: &headers,
         peer: None,
+        certificate: None,
     };
     gateway.admit(head).await
 }
@@ -469,6 +471,7 @@ async fn a_short_path_goes_where_its_long_form_goes() {
             target,
             headers: &HeaderMap::new(),
             peer: None,
+            certificate: None,
         };
         let admission = gateway.admit(head).await.unwrap();
         assert_eq!(admission.route.name.as_ref(), name, "{target}");

@@ -12,6 +12,7 @@ use super::sink::Sink;
 const MAX_PATH: usize = 2048;
 const MAX_CAUSE: usize = 1024;
 const MAX_ID: usize = 128;
+const MAX_CERT: usize = 256;
 
 /// Where ended requests are recorded. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,6 +46,12 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
     if let Some(peer) = outcome.peer {
         line.field("peer", &peer);
+    }
+    if let Some(client) = outcome.client {
+        line.field("client", &client);
+    }
+    if let Some(name) = &outcome.client_cert {
+        line.field("client_cert", cut(name, MAX_CERT).as_ref());
     }
     line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
     // The path arrives without its query; should it not, the query stays out all the same.
@@ -140,6 +147,8 @@ mod tests {
             path: "/api/queue/v1/task".into(),
             version: http::Version::HTTP_2,
             peer: Some([127, 0, 0, 1].into()),
+            client: None,
+            client_cert: None,
             route: Some("taskcluster".into()),
             issuer: Some("auth0".into()),
             verification: Some("cached"),
@@ -204,6 +213,26 @@ mod tests {
             !text.contains("s3cret") && !text.contains("upstream_ms"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_client_behind_a_proxy_and_its_certificate_are_told() {
+        let name = format!("CN=a \"b\" c=d\u{2028}{}", "x".repeat(1000));
+        let told = Outcome {
+            client: Some([203, 0, 113, 7].into()),
+            client_cert: Some(name.as_str().into()),
+            ..outcome()
+        };
+        let text = recorded(&told, LogFormat::Json);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(line["peer"], "127.0.0.1");
+        assert_eq!(line["client"], "203.0.113.7");
+        let cert = line["client_cert"].as_str().unwrap();
+        assert!(cert.starts_with("CN=a \"b\" c=d") && cert.ends_with("x…"));
+        assert_eq!(cert.len(), MAX_CERT + '…'.len_utf8());
+        // In text nobody can write a field of his own either.
+        let text = recorded(&told, LogFormat::Text);
+        assert!(text.contains(r#"client_cert="CN=a \"b\" c=d"#), "{text}");
     }
 
     #[test]

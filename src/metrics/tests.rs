@@ -26,6 +26,8 @@ fn outcome() -> Outcome {
         path: "/api/secret-path".into(),
         version: Version::HTTP_11,
         peer: None,
+        client: None,
+        client_cert: None,
         route: Some("taskcluster".into()),
         issuer: Some("auth0".into()),
         verification: Some("ok"),

@@ -86,6 +86,7 @@ pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound,
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
+        rate: None,
     };
     Bound::bind_or_take(&[listener], &limits, inherited).await
 }

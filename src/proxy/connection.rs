@@ -9,7 +9,6 @@ mod tests;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -23,7 +22,6 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
-use pingora::proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
@@ -35,30 +33,6 @@ use outgoing::Outgoing;
 const READ_AHEAD: usize = 8 * 1024;
 /// The client's preface (RFC 9113 §3.4) and the header of its SETTINGS frame.
 const PREFACE: usize = 24 + 9;
-
-/// Who is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// The address; none on Unix sockets. IPv4 even where it came in as mapped IPv6.
-    pub ip: Option<IpAddr>,
-    /// Whether the connection is TLS.
-    pub tls: bool,
-}
-
-impl PeerInfo {
-    /// Of the caller of `session`.
-    pub fn of(session: &Session) -> Self {
-        Self {
-            ip: session
-                .client_addr()
-                .and_then(|address| address.as_inet())
-                .map(|address| address.ip().to_canonical()),
-            tls: session
-                .digest()
-                .is_some_and(|digest| digest.ssl_digest.is_some()),
-        }
-    }
-}
 
 /// What is left when pingora is done with a connection.
 pub(super) struct Remains {
@@ -105,6 +79,8 @@ pub(super) struct Connection {
     prior_knowledge: bool,
     /// Until so many bytes have come, the deadline counts.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
+    /// What the listener knows of it.
+    origin: Option<Arc<ProxyDigest>>,
     estate: Estate,
 }
 
@@ -122,6 +98,7 @@ impl Connection {
             out: Outgoing::joined(write_stall),
             prior_knowledge: false,
             preface: None,
+            origin: None,
             estate,
         }
     }
@@ -136,6 +113,12 @@ impl Connection {
         this.prior_knowledge = prior_knowledge;
         this.preface = Some((PREFACE, Box::pin(tokio::time::sleep(preface))));
         this
+    }
+
+    /// The same, with what the listener knows of it.
+    pub(super) fn from(mut self, origin: Option<Arc<ProxyDigest>>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// What has come of the next request.
@@ -367,7 +350,7 @@ impl GetTimingDigest for Connection {
 
 impl GetProxyDigest for Connection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.origin.clone()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::connection::PeerInfo;
+use super::client::PeerInfo;
 use super::replay::Replay;
 use crate::gateway::outcome::{
     Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
@@ -21,6 +21,8 @@ pub struct Context {
     /// Pinned for the request's life: a reload does not change a request under way.
     pub(super) gateway: Arc<Gateway>,
     pub(super) request_id: String,
+    /// Who asks; found out at the beginning.
+    pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
     /// How far a refused request had come.
     pub(super) refused: Option<Box<Refused>>,
@@ -79,6 +81,7 @@ impl Context {
         Self {
             gateway,
             request_id: String::new(),
+            peer: None,
             admission: None,
             refused: None,
             own: None,
@@ -124,12 +127,15 @@ impl Context {
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let admitted = self.times.admitted.unwrap_or(now);
+        let peer = self.peer.take().unwrap_or_else(|| PeerInfo::of(session));
         Outcome {
             request_id: std::mem::take(&mut self.request_id),
             method: head.method.clone(),
             path,
             version: head.version,
-            peer: PeerInfo::of(session).ip,
+            peer: peer.ip,
+            client: peer.client.filter(|_| peer.client != peer.ip),
+            client_cert: peer.certificate.map(|certificate| certificate.label()),
             route: route
                 .map(|r| &r.name)
                 .or(own.and_then(|o| o.route.as_ref()))

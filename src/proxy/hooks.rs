@@ -185,7 +185,7 @@ impl ProxyHttp for Hooks {
         head: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        Self::translate(session, head, context)?;
+        Self::translate(head, context)?;
         Self::expect(session, head, context).await
     }
 

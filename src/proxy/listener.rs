@@ -2,6 +2,8 @@
 
 mod access;
 mod inherited;
+mod proxies;
+mod proxy_header;
 mod tls;
 mod unix;
 
@@ -19,6 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use crate::config::{Address, Listener};
 pub(super) use access::Access;
 pub use inherited::Inherited;
+pub(super) use proxies::Proxies;
 pub use tls::Tls;
 use unix::SocketFile;
 
@@ -55,6 +58,8 @@ pub(super) struct Endpoint {
     pub(super) protocol: Protocol,
     /// None where anybody may connect.
     pub(super) access: Option<Arc<Access>>,
+    /// None where nobody speaks for others.
+    pub(super) proxies: Option<Arc<Proxies>>,
 }
 
 /// What is spoken on a listener's connections.
@@ -126,6 +131,11 @@ impl Endpoint {
             address,
             protocol,
             access: access.map(Arc::new),
+            proxies: listener
+                .access
+                .proxies
+                .as_ref()
+                .map(|written| Arc::new(Proxies::new(written))),
         })
     }
 
@@ -165,7 +175,8 @@ fn shown(address: &Address) -> String {
 }
 
 impl Incoming {
-    /// The caller's address; none on Unix sockets.
+    /// The caller's address, or what a trusted proxy's PROXY header says; none on Unix
+    /// sockets.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(_, peer) => Some(peer.ip().to_canonical()),

@@ -20,17 +20,21 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::ALPN;
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use tokio::sync::Semaphore;
 
+use super::client::Origin;
 use super::connection::Connection;
 use super::guard::HeadLimits;
-use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Tls};
+use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
+use crate::gateway::client::ClientCertificate;
 use crate::gateway::outcome::Outcome;
+use crate::gateway::rejection::{Reason, Rejection};
 use control::Control;
 pub use control::Serving;
 pub use workers::Workers;
@@ -62,6 +66,14 @@ pub struct Bound {
     endpoints: Vec<Endpoint>,
     bounds: Bounds,
     connections: Arc<Semaphore>,
+}
+
+/// What one listener's connections have in common.
+#[derive(Clone)]
+struct Terms {
+    protocol: Protocol,
+    access: Option<Arc<Access>>,
+    proxies: Option<Arc<Proxies>>,
 }
 
 /// What the connections of one [`Bound`] share.
@@ -231,13 +243,17 @@ where
     let id = guard.id();
     let task = shared.clone();
     let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let (protocol, access) = (protocol.clone(), endpoint.access.clone());
+        let terms = Terms {
+            protocol: protocol.clone(),
+            access: endpoint.access.clone(),
+            proxies: endpoint.proxies.clone(),
+        };
         shared
             .workers
             .spawn(incoming, move |incoming, worker| async move {
                 let _held = (guard, permit);
                 if let Some(app) = task.app(worker) {
-                    admitted(&task, app, &protocol, access.as_deref(), incoming).await;
+                    admitted(&task, app, &terms, incoming).await;
                 }
             })
     } else if matches!(protocol, Protocol::Plain)
@@ -262,26 +278,40 @@ impl<A> Shared<A> {
 }
 
 /// Serves a connection if its peer may connect.
-async fn admitted<A>(
-    shared: &Shared<A>,
-    app: &Arc<A>,
-    protocol: &Protocol,
-    access: Option<&Access>,
-    incoming: Incoming,
-) where
+async fn admitted<A>(shared: &Shared<A>, app: &Arc<A>, terms: &Terms, mut incoming: Incoming)
+where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    if let Some(access) = access
-        && let Err(cause) = Box::pin(access.admit(&incoming)).await
-    {
-        let plain = matches!(protocol, Protocol::Plain);
-        return Box::pin(refuse::keep_out(shared, incoming, cause, plain)).await;
+    let guarded = terms.access.is_some() || terms.proxies.is_some();
+    // Boxed, so that a plain connection's task stays small.
+    if guarded && let Err(rejection) = Box::pin(admit(shared, terms, &mut incoming)).await {
+        // After half a header nobody could tell what an answer is for.
+        let plain =
+            matches!(terms.protocol, Protocol::Plain) && rejection.reason == Reason::PeerNotAllowed;
+        return Box::pin(refuse::keep_out(shared, incoming, rejection, plain)).await;
     }
-    converse(shared, app, protocol, incoming).await;
+    converse(shared, app, terms, incoming).await;
+}
+
+/// Finds out who is connected, and whether they may be.
+async fn admit<A>(
+    shared: &Shared<A>,
+    terms: &Terms,
+    incoming: &mut Incoming,
+) -> Result<(), Rejection> {
+    if let Some(proxies) = &terms.proxies {
+        let limit = shared.bounds.header_timeout;
+        proxies.announced(incoming, limit).await?;
+    }
+    let Some(access) = &terms.access else {
+        return Ok(());
+    };
+    let judged = access.admit(incoming).await;
+    judged.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
 }
 
 /// A connection's whole life.
-async fn converse<A>(shared: &Shared<A>, app: &Arc<A>, protocol: &Protocol, incoming: Incoming)
+async fn converse<A>(shared: &Shared<A>, app: &Arc<A>, terms: &Terms, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
@@ -289,27 +319,46 @@ where
     let Ok(stream) = incoming.into_stream() else {
         return;
     };
-    // The rarer futures are large: boxed, so that a plain connection's task stays small.
-    match protocol {
-        Protocol::Plain => http1::serve(shared, app, Box::new(stream), peer).await,
-        Protocol::H2c => Box::pin(http2(shared, app, Box::new(stream))).await,
+    let mut origin = Origin {
+        proxies: terms.proxies.as_ref().map(|proxies| proxies.networks()),
+        certificate: None,
+    };
+    let stream: Stream = match &terms.protocol {
+        Protocol::Plain | Protocol::H2c => Box::new(stream),
         Protocol::Tls(tls) => {
             let limit = shared.bounds.header_timeout;
-            match Box::pin(secured(tls, stream, limit)).await {
-                Some(stream) if stream.selected_alpn_proto() == Some(ALPN::H2) => {
-                    Box::pin(http2(shared, app, stream)).await;
-                }
-                Some(stream) => http1::serve(shared, app, stream, peer).await,
-                None => {}
-            }
+            let Some((stream, certificate)) = Box::pin(secured(tls, stream, limit)).await else {
+                return;
+            };
+            origin.certificate = certificate.map(Arc::new);
+            stream
         }
+    };
+    let http2_agreed = match terms.protocol {
+        Protocol::Plain => false,
+        Protocol::H2c => true,
+        Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
+    };
+    // Without it nobody would know any more whom the connection is of.
+    let Ok(origin) = origin.digest() else {
+        return;
+    };
+    // The rarer futures are large: boxed, so that a plain connection's task stays small.
+    if http2_agreed {
+        Box::pin(http2(shared, app, stream, origin)).await;
+    } else {
+        http1::serve(shared, app, stream, peer, origin).await;
     }
 }
 
 /// The TLS handshake, within `limit`.
-async fn secured(tls: &Tls, stream: L4Stream, limit: Duration) -> Option<Stream> {
+async fn secured(
+    tls: &Tls,
+    stream: L4Stream,
+    limit: Duration,
+) -> Option<(Stream, Option<ClientCertificate>)> {
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
-        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake took too long"),
     }
@@ -317,12 +366,16 @@ async fn secured(tls: &Tls, stream: L4Stream, limit: Duration) -> Option<Stream>
 }
 
 /// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].
-async fn http2<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream)
-where
+async fn http2<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    stream: Stream,
+    origin: Option<Arc<ProxyDigest>>,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let bounds = &shared.bounds;
-    let connection = Connection::http2(stream, bounds.stall, bounds.header_timeout);
+    let connection = Connection::http2(stream, bounds.stall, bounds.header_timeout).from(origin);
     app.process_new(Box::new(connection), &shared.control.watch())
         .await;
 }

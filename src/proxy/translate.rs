@@ -32,7 +32,7 @@ const MAX_REQUEST_ID: usize = 64;
 pub(super) fn request(
     head: &mut RequestHeader,
     upstream: &Upstream,
-    peer: Option<IpAddr>,
+    client: Option<IpAddr>,
     request_id: &str,
 ) -> Result<()> {
     // pingora leaves these only on a WebSocket handshake, in its own words.
@@ -45,8 +45,9 @@ pub(super) fn request(
     let scheme = if upstream.tls { "https" } else { "http" };
     head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     head.insert_header(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
-    if let Some(peer) = peer {
-        head.insert_header(X_FORWARDED_FOR, peer.to_string())?;
+    if let Some(client) = client {
+        // One plain address, which every service takes (taskcluster.md §4).
+        head.insert_header(X_FORWARDED_FOR, client.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, request_id)
 }

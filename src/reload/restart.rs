@@ -29,6 +29,7 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
+        rate: new.rate,
         ..running.clone()
     }
 }
@@ -62,6 +63,7 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         connections,
         body: _,
         replay_body: _,
+        rate: _,
         replay_memory,
     } = running;
     changed([

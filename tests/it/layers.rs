@@ -22,6 +22,8 @@ const LEAVES: &[&str] = &[
     "gateway::rule::Effect",
     "gateway::rule::Expression",
     "gateway::rule::header_name",
+    "gateway::rate::Rate",
+    "gateway::rate::RateBy",
     "gateway::bewit::PATH",
     "gateway::login::ANY_ORIGIN",
     "gateway::login::LABEL",

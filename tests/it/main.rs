@@ -16,6 +16,7 @@ mod hawk;
 mod identity;
 mod layers;
 mod leaks;
+mod listeners;
 mod login;
 mod oauth;
 mod passwords;

@@ -146,7 +146,7 @@ impl Route {
         let at = &self.anonymous.at;
         if self.source.given {
             let problem = "would lend the source's credentials to other machines";
-            let remedy = "name issuers, or let every listener be loopback or a Unix socket";
+            let remedy = "name issuers, or let every listener be loopback or a Unix socket, without trusted_proxies";
             reader.error(at, problem, remedy);
         } else {
             let problem = "lets other machines reach the upstream without a token";
@@ -169,7 +169,7 @@ impl Route {
         }
         if !known.only_local() {
             let problem = "asks for passwords, and other machines can connect";
-            let remedy = "let every listener be loopback or a Unix socket, or name another source";
+            let remedy = "let every listener be loopback or a Unix socket, without trusted_proxies, or name another source";
             reader.error(&self.source.at, problem, remedy);
         }
     }
@@ -273,7 +273,7 @@ impl Route {
         };
         if !known.only_local() {
             let problem = "would lend this workload's identity to other machines";
-            let remedy = "let every listener be loopback or a Unix socket, or remove it";
+            let remedy = "let every listener be loopback or a Unix socket, without trusted_proxies, or remove it";
             reader.error(&self.workload_token.at, problem, remedy);
         }
         if reader.reads_files()

@@ -1,6 +1,7 @@
 //! What valid files mean.
 
 use super::*;
+use crate::gateway::rate::RateBy;
 use crate::gateway::rule::Effect;
 use std::time::Duration;
 
@@ -473,6 +474,58 @@ fn listeners_may_name_who_may_connect() {
     assert!(networks[0].contains(&std::net::IpAddr::from([127, 1, 2, 3])));
     let open = accepted(MINIMAL).0.server.listen[0].access.clone();
     assert!(open.users.is_none() && open.networks.is_none());
+}
+
+#[test]
+fn proxies_certificates_and_rates_mean_what_they_say() {
+    let text = format!(
+        "[server]\nlisten = [\n\
+         {{ address = \"127.0.0.1:1\", trusted_proxies = [\"10.0.0.0/8\", \"fd00::/8\"] }},\n\
+         {{ address = \"127.0.0.1:2\", trusted_proxies = [\"10.0.0.0/8\"], proxy_protocol = true }},\n\
+         {{ address = \"127.0.0.1:3\", tls = {{ cert = \"c\", key = \"k\", client_ca = \"a\" }} }},\n\
+         {{ address = \"127.0.0.1:4\", tls = {{ cert = \"c\", key = \"k\", client_ca = \"a\", client_auth = \"optional\" }} }},\n]\n\
+         [limits.rate]\nrequests = 50\n{MINIMAL}rate = {{ requests = 5, per = \"1m\", burst = 9, by = \"address\", clients = 7 }}\n"
+    );
+    let (config, _) = accepted(&text);
+    let listen = &config.server.listen;
+    let proxies = |index: usize| listen[index].access.proxies.as_ref();
+    assert_eq!(proxies(0).map(|p| p.networks.len()), Some(2));
+    assert_eq!(proxies(0).map(|p| p.proxy_protocol), Some(false));
+    assert_eq!(proxies(1).map(|p| p.proxy_protocol), Some(true));
+    assert!(proxies(2).is_none());
+    let auth = |index: usize| listen[index].tls.as_ref().unwrap().client_auth;
+    assert_eq!(
+        (auth(2), auth(3)),
+        (ClientAuth::Required, ClientAuth::Optional)
+    );
+    let local: Vec<_> = listen.iter().map(Listener::is_local).collect();
+    assert_eq!(local, [false, false, true, true]);
+    let common = Rate {
+        requests: 50,
+        per: Duration::from_secs(1),
+        burst: 50,
+        by: RateBy::Client,
+        clients: 100_000,
+    };
+    assert_eq!(config.limits.rate, Some(common));
+    let own = Rate {
+        requests: 5,
+        per: Duration::from_mins(1),
+        burst: 9,
+        by: RateBy::Address,
+        clients: 7,
+    };
+    assert_eq!(config.routes[0].rate, Some(own));
+}
+
+#[test]
+fn what_proxies_bring_is_not_of_this_machine() {
+    let text = "[server]\nlisten = [{ address = \"127.0.0.1:1\", trusted_proxies = [\"127.0.0.1/32\"] }]\n\
+                [[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\naccess_token = { file = \"t\" }\n\
+                [[route]]\nname = \"r\"\nupstream = \"https://u.example\"\nsource = \"s\"\nanonymous = true\n";
+    let errors = parse_text(text).unwrap_err().to_string();
+    assert!(errors.contains("key \"anonymous\""), "{errors}");
+    parse_text(&text.replace(", trusted_proxies = [\"127.0.0.1/32\"]", "")).unwrap();
 }
 
 #[test]

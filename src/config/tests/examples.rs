@@ -93,6 +93,15 @@ fn the_reference_names_every_key() {
         "client_ca",
         "allowed_users",
         "allowed_networks",
+        "trusted_proxies",
+        "proxy_protocol = false",
+        "client_auth = \"required\"",
+        "[limits.rate]",
+        "requests",
+        "per      = \"1s\"",
+        "burst",
+        "by       = \"client\"",
+        "clients  = 100000",
     ] {
         assert!(text.contains(nested), "reference.toml lacks {nested}");
     }

@@ -91,6 +91,7 @@ async fn ask(url: &str) -> Result<String, Reason> {
         target: PATH,
         headers: &headers,
         peer: None,
+        certificate: None,
     };
     match gateway().bewit(head, url).await {
         Ok((_, signed)) => Ok(signed.expose().to_owned()),

@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::Profile;
 use crate::credential::mint::{MintSettings, NameTemplate};
+use crate::gateway::rate::{Rate, RateBy, RateLimit};
 use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;
 use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configured};
@@ -43,6 +44,7 @@ fn stage() -> Stage {
         allowed_origins: AllowedOrigins::These(vec![TOOLS.into()]),
         lifetime: Duration::from_mins(15),
         timeout: Duration::from_secs(5),
+        rates: Rates::default(),
         clock: clock.clone(),
     };
     Stage {
@@ -90,6 +92,7 @@ impl Stage {
             target: "/api/login/v1/oidc-credentials/mozilla-auth0",
             headers,
             peer: None,
+            certificate: None,
         };
         self.login.answer(LoginRequest { provider, head }).await
     }
@@ -322,6 +325,36 @@ async fn other_methods_are_refused() {
         assert_eq!(served.status, 405);
         assert_eq!(header_of(&served, "allow"), Some("GET, OPTIONS"));
     }
+}
+
+#[tokio::test]
+async fn who_asks_too_often_has_to_wait_with_good_tokens_and_bad_ones() {
+    let mut stage = stage();
+    let limit = |by| {
+        let rate = Rate {
+            requests: 1,
+            per: Duration::from_secs(10),
+            burst: 2,
+            by,
+            clients: 10,
+        };
+        Rates::new(vec![Arc::new(RateLimit::new(&rate, stage.clock.clone()))])
+    };
+    let (client, address) = (limit(RateBy::Client), limit(RateBy::Address));
+    stage.login.rates = client;
+    for status in [200, 200, 429] {
+        assert_eq!(stage.with(&json!({})).await.status, status);
+    }
+    assert_eq!(stage.with(&json!({"sub": "bob"})).await.status, 200);
+    for status in [400, 400, 429] {
+        assert_eq!(stage.ask("mozilla-auth0", None).await.status, status);
+    }
+    stage.login.rates = address;
+    assert_eq!(stage.ask("mozilla-auth0", None).await.status, 400);
+    assert_eq!(stage.with(&json!({})).await.status, 200);
+    let refused = stage.with(&json!({"sub": "bob"})).await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(header_of(&refused, "retry-after"), Some("10"));
 }
 
 #[tokio::test]

@@ -12,12 +12,13 @@ use cel::context::VariableResolver;
 use serde_json::{Map, Value};
 
 use super::syntax::{Claims, MAX_MEMBERS};
+use crate::gateway::client::ClientCertificate;
 
 /// The variables.
 pub(super) const ROOTS: [&str; 4] = ["claims", "token", "request", "client"];
 
 /// Each with the name by which it is looked up; documented in `docs/rules.md`.
-pub(super) const FIELDS: [&str; 9] = [
+pub(super) const FIELDS: [&str; 14] = [
     "token.issuer",
     "token.subject",
     "token.client",
@@ -27,7 +28,15 @@ pub(super) const FIELDS: [&str; 9] = [
     "request.path",
     "request.user_agent",
     "client.address",
+    "client.certificate.common_name",
+    "client.certificate.dns_names",
+    "client.certificate.uris",
+    "client.certificate.emails",
+    "client.certificate.fingerprint",
 ];
+
+/// Names in front of several of [`FIELDS`] that are no values themselves, beside the roots.
+pub(super) const GROUPS: [&str; 1] = ["client.certificate"];
 
 /// What there is to know about one request, before anything is decided.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +66,10 @@ pub struct RequestFacts<'a> {
     pub path: &'a str,
     /// `User-Agent`; empty when there is none, several, or one that is not visible ASCII.
     pub user_agent: &'a str,
-    /// The connected peer; none on Unix sockets.
+    /// The client's address; none on Unix sockets.
     pub address: Option<IpAddr>,
+    /// The client's verified certificate; none where it presented none.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// Whether every array and object among `wanted` is small enough; the first claim that is
@@ -127,11 +138,7 @@ impl VariableResolver for Scope<'_> {
         let (facts, request) = (self.facts, &self.facts.request);
         let text = match variable {
             "claims" => return Some(CowVal::Borrowed(&self.claims)),
-            "token.scopes" => {
-                let list: Vec<Box<dyn Val + 'b>> =
-                    facts.scopes.iter().map(|s| cel_text(s)).collect();
-                return Some(CowVal::owned(CelList::from(list)));
-            }
+            "token.scopes" => return Some(texts(facts.scopes)),
             "client.address" => {
                 // One client is one text, whether it came by IPv4 or by IPv4 mapped into IPv6.
                 let address = request.address.map(|a| a.to_canonical().to_string());
@@ -144,10 +151,35 @@ impl VariableResolver for Scope<'_> {
             "request.host" => request.host,
             "request.path" => request.path,
             "request.user_agent" => request.user_agent,
-            _ => return None,
+            _ => return certificate_field(request.certificate, variable),
         };
         Some(CowVal::owned(CelString::from(text)))
     }
+}
+
+/// Without a certificate every text and list is empty.
+fn certificate_field<'b>(
+    certificate: Option<&'b ClientCertificate>,
+    variable: &str,
+) -> Option<CowVal<'b, 'b>> {
+    let text = |text: Option<&'b String>| {
+        let text = text.map(String::as_str).unwrap_or_default();
+        Some(CowVal::owned(CelString::from(text)))
+    };
+    let list = |list: Option<&'b Vec<String>>| Some(texts(list.map_or(&[], Vec::as_slice)));
+    match variable.strip_prefix("client.certificate.")? {
+        "common_name" => text(certificate.map(|c| &c.common_name)),
+        "fingerprint" => text(certificate.map(|c| &c.fingerprint)),
+        "dns_names" => list(certificate.map(|c| &c.dns_names)),
+        "uris" => list(certificate.map(|c| &c.uris)),
+        "emails" => list(certificate.map(|c| &c.emails)),
+        _ => None,
+    }
+}
+
+fn texts(list: &[String]) -> CowVal<'_, '_> {
+    let list: Vec<Box<dyn Val + '_>> = list.iter().map(|text| cel_text(text)).collect();
+    CowVal::owned(CelList::from(list))
 }
 
 fn cel_text(text: &str) -> Box<dyn Val + '_> {

@@ -11,7 +11,7 @@ use cel::common::ast::{
 
 use super::functions::{check_function, no_map};
 use super::objection::{Objection, nearest, objection};
-use super::scope::{FIELDS, ROOTS};
+use super::scope::{FIELDS, GROUPS, ROOTS};
 
 /// Types, as `type(x) == string` names them.
 const TYPES: [&str; 10] = [
@@ -198,19 +198,21 @@ impl Survey {
     }
 
     fn select(&mut self, id: u64, select: &mut SelectExpr, place: Place) -> Result<(), Objection> {
-        let Expr::Ident(root) = &select.operand.expr else {
+        let Some(root) = self.fixed_name(&select.operand.expr) else {
             return self.node(&mut select.operand, place);
         };
-        if root == "claims" && !self.is_bound(root) {
+        if root == "claims" {
             self.claims.name(&select.field);
             return Ok(());
         }
-        if self.is_bound(root) || !ROOTS.contains(&root.as_str()) {
-            return self.node(&mut select.operand, place);
-        }
         let name = format!("{root}.{}", select.field);
+        if GROUPS.contains(&name.as_str()) {
+            let fields = fields_of(&name).collect::<Vec<_>>().join(", ");
+            let problem = format!("{name} is no value by itself");
+            return objection(id, problem, format!("write one of {fields}"));
+        }
         if !FIELDS.contains(&name.as_str()) {
-            let known = || fields_of(root);
+            let known = || fields_of(&root);
             let remedy = match nearest(&name, known()) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
@@ -224,6 +226,22 @@ impl Survey {
         self.reads_request |= root != "token";
         self.reads_path |= name == "request.path";
         Ok(())
+    }
+
+    /// The root or group that an expression names, unless a comprehension has taken it.
+    fn fixed_name(&self, expr: &Expr) -> Option<String> {
+        match expr {
+            Expr::Ident(root) => {
+                let fixed = ROOTS.contains(&root.as_str()) && !self.is_bound(root);
+                fixed.then(|| root.clone())
+            }
+            Expr::Select(select) if !select.test => {
+                let root = self.fixed_name(&select.operand.expr)?;
+                let name = format!("{root}.{}", select.field);
+                GROUPS.contains(&name.as_str()).then_some(name)
+            }
+            _ => None,
+        }
     }
 
     fn call(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), Objection> {

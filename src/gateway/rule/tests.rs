@@ -14,6 +14,7 @@ const REQUEST: RequestFacts<'static> = RequestFacts {
     path: "/api/queue/v1/task",
     user_agent: "",
     address: None,
+    certificate: None,
 };
 
 fn rule(name: &str, effect: Effect, when: &str) -> Rule {

@@ -103,6 +103,7 @@ async fn admit(
         target,
         headers: &headers,
         peer: Some([127, 0, 0, 1].into()),
+        certificate: None,
     };
     gateway.admit(head).await
 }

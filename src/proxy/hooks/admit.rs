@@ -1,7 +1,6 @@
 //! Before anything goes upstream: the head, the route and the caller, the body's limits.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
-use crate::proxy::connection::PeerInfo;
+use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{guard, translate};
@@ -38,6 +37,7 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
+        context.peer = Some(PeerInfo::of(session));
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -48,8 +48,7 @@ impl Hooks {
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(Box::new(served)));
         }
-        let peer = PeerInfo::of(session).ip;
-        match decide(context, session.req_header(), peer).await? {
+        match decide(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
             Err(mut refused) => {
                 let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
@@ -100,17 +99,18 @@ impl Hooks {
 async fn decide(
     context: &Context,
     head: &RequestHeader,
-    peer: Option<IpAddr>,
 ) -> Result<Result<Admission, Box<Refused>>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
     };
+    let peer = context.peer.as_ref();
     let head = Head {
         method: &head.method,
         host,
         target,
         headers: &head.headers,
-        peer,
+        peer: peer.and_then(|peer| peer.client),
+        certificate: peer.and_then(|peer| peer.certificate.as_deref()),
     };
     Ok(context.gateway.admit(head).await)
 }

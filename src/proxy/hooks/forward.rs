@@ -11,7 +11,6 @@ use super::{Hooks, answer, decided, takes_continue};
 use crate::gateway::Replayable;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::rule::Ruling;
-use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::Replay;
 use crate::proxy::{failure, translate};
@@ -55,17 +54,13 @@ impl Hooks {
     }
 
     /// Makes `head` hawkgate's own and signs it, in its final form.
-    pub(super) fn translate(
-        session: &Session,
-        head: &mut RequestHeader,
-        context: &mut Context,
-    ) -> Result<()> {
+    pub(super) fn translate(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
         let Some(admission) = &context.admission else {
             return Err(decided(context, Reason::Internal.into()));
         };
         let upstream = &admission.route.upstream;
-        let peer = PeerInfo::of(session).ip;
-        translate::request(head, upstream, peer, &context.request_id)?;
+        let client = context.peer.as_ref().and_then(|peer| peer.client);
+        translate::request(head, upstream, client, &context.request_id)?;
         let own = admission.ruling().map_or(&[][..], Ruling::headers);
         translate::rule_headers(head, &context.gateway.rule_headers, own)?;
         if let Some(source) = &admission.route.source {

@@ -10,7 +10,6 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Head, Served};
-use crate::proxy::connection::PeerInfo;
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -47,7 +46,7 @@ impl Hooks {
             );
         }
         let url = read_url(session).await?;
-        let peer = PeerInfo::of(session).ip;
+        let peer = context.peer.clone().unwrap_or_default();
         let head = session.req_header();
         let (Some(host), Ok(target)) = (
             super::admit::host(head),
@@ -60,7 +59,8 @@ impl Hooks {
             host,
             target,
             headers: &head.headers,
-            peer,
+            peer: peer.client,
+            certificate: peer.certificate.as_deref(),
         };
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
@@ -88,6 +88,7 @@ fn own(session: &Session, context: &Context) -> Option<Own> {
 async fn login(session: &Session, context: &Context) -> Option<Served> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
+    let peer = context.peer.as_ref();
     let target = std::str::from_utf8(head.raw_path()).ok()?;
     let request = LoginRequest {
         provider: login::provider(target)?,
@@ -96,7 +97,8 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
             host: super::admit::host(head).unwrap_or_default(),
             target,
             headers: &head.headers,
-            peer: PeerInfo::of(session).ip,
+            peer: peer.and_then(|peer| peer.client),
+            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
         },
     };
     Some(login.answer(request).await)

@@ -24,7 +24,9 @@ pub(in crate::proxy) struct Access {
 impl Access {
     /// `None` where anybody may connect.
     pub(super) fn new(written: &ListenerAccess) -> io::Result<Option<Self>> {
-        let ListenerAccess { networks, users } = written;
+        let ListenerAccess {
+            networks, users, ..
+        } = written;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
@@ -187,9 +189,12 @@ mod tests {
     fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> Access {
         let networks = networks.map(|list| list.iter().map(|n| n.parse().unwrap()).collect());
         let users = users.map(|list| list.iter().map(ToString::to_string).collect());
-        Access::new(&ListenerAccess { networks, users })
-            .unwrap()
-            .unwrap()
+        let written = ListenerAccess {
+            networks,
+            users,
+            proxies: None,
+        };
+        Access::new(&written).unwrap().unwrap()
     }
 
     /// Who runs this test.
@@ -257,8 +262,8 @@ mod tests {
         assert!(Access::new(&ListenerAccess::default()).unwrap().is_none());
         let users = Some(vec!["no such user here".into()]);
         let unknown = ListenerAccess {
-            networks: None,
             users,
+            ..ListenerAccess::default()
         };
         assert!(Access::new(&unknown).is_err());
     }

@@ -9,18 +9,22 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pingora::listeners::tls::Acceptor;
+use pingora::protocols::Ssl;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::TlsStream;
+use pingora::{Error, ErrorType};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::BindError;
-use crate::config::ListenerTls;
+use crate::config::{ClientAuth, ListenerTls};
+use crate::gateway::client::ClientCertificate;
+use crate::proxy::client::read_certificate;
 
 /// Largest PEM file read, bytes.
 const MAX_PEM: u64 = 1024 * 1024;
@@ -84,13 +88,24 @@ impl Tls {
         self.acceptor.store(renewal.0);
     }
 
-    /// The server's side of a handshake. Has no deadline of its own.
+    /// The server's side of a handshake, and whom the client has proved to be, if it has.
+    /// Has no deadline of its own.
+    ///
+    /// # Errors
+    /// When there is no agreement, or the client's certificate has names that cannot be
+    /// read exactly.
     pub(in crate::proxy) async fn handshake(
         &self,
         stream: L4Stream,
-    ) -> pingora::Result<TlsStream<L4Stream>> {
+    ) -> pingora::Result<(TlsStream<L4Stream>, Option<ClientCertificate>)> {
         let acceptor = self.acceptor.load_full();
-        acceptor.tls_handshake(stream).await
+        let stream = acceptor.tls_handshake(stream).await?;
+        let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der());
+        let certificate = leaf.map(read_certificate).transpose().map_err(|fault| {
+            let cause = format!("the client's certificate is not taken: {fault}");
+            Error::explain(ErrorType::TLSHandshakeFailure, cause)
+        })?;
+        Ok((stream, certificate))
     }
 }
 
@@ -100,7 +115,9 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| unusable("certificate", &files.cert, e))?;
     let builder = match &files.client_ca {
-        Some(file) => builder.with_client_cert_verifier(client_verifier(file, provider)?),
+        Some(file) => {
+            builder.with_client_cert_verifier(client_verifier(file, files.client_auth, provider)?)
+        }
         None => builder.with_no_client_auth(),
     };
     let chain = certificates("certificate", &files.cert)?;
@@ -113,12 +130,19 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
                 format!("it does not fit the certificate: {e}"),
             )
         })?;
+    if files.client_ca.is_some() {
+        // A resumed session would bring back a certificate that was good when the session
+        // began, although it may have expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Acceptor::from_server_config(Arc::new(config)))
 }
 
 fn client_verifier(
     file: &Path,
+    auth: ClientAuth,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, BindError> {
     let mut roots = RootCertStore::empty();
@@ -127,9 +151,12 @@ fn client_verifier(
             .add(certificate)
             .map_err(|e| unusable("client CA", file, e))?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|e| unusable("client CA", file, e))
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match auth {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|e| unusable("client CA", file, e))
 }
 
 fn certificates(

@@ -10,6 +10,7 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
 use super::{Bounds, Shared, refuse};
@@ -29,16 +30,18 @@ enum Next {
 }
 
 /// Serves requests one after the other until either side closes.
-pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, peer: Option<IpAddr>)
-where
+pub(super) async fn serve<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    stream: Stream,
+    peer: Option<IpAddr>,
+    origin: Option<Arc<ProxyDigest>>,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let estate = Estate::default();
-    let mut connection = Box::new(Connection::http1(
-        stream,
-        shared.bounds.stall,
-        estate.clone(),
-    ));
+    let connection = Connection::http1(stream, shared.bounds.stall, estate.clone());
+    let mut connection = Box::new(connection.from(origin));
     let mut patience = shared.bounds.header_timeout;
     let mut closing = shared.control.watch();
     let mut settings = None;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::Method;
+use pingora::protocols::GetProxyDigest;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -13,6 +14,7 @@ use super::Shared;
 use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::rejection::{Answer, Reason, Rejection};
+use crate::proxy::client::Origin;
 use crate::proxy::connection::{Connection, Remains};
 use crate::proxy::guard::{self, Refusal};
 use crate::proxy::listener::Incoming;
@@ -39,7 +41,12 @@ pub(super) async fn answer<A>(
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
     connection.complete();
     connection.expect_more();
-    (shared.recorder)(&outcome(refusal, &answer, sent, peer));
+    let digest = connection.get_proxy_digest();
+    let origin = Origin::of(digest.as_ref());
+    (shared.recorder)(&Outcome {
+        client_cert: origin.and_then(|o| o.certificate.as_ref().map(|c| c.label())),
+        ..outcome(refusal, &answer, sent, peer)
+    });
 }
 
 /// Says that there is no room, without reading anything first.
@@ -56,11 +63,10 @@ pub(super) async fn turn_away<A>(shared: &Shared<A>, incoming: Incoming) {
 pub(super) async fn keep_out<A>(
     shared: &Shared<A>,
     incoming: Incoming,
-    cause: String,
+    rejection: Rejection,
     plain: bool,
 ) {
     let peer = incoming.peer();
-    let rejection = Rejection::from(Reason::PeerNotAllowed).because(cause);
     match incoming.into_stream() {
         Ok(stream) if plain => tell(shared, stream, peer, rejection).await,
         _ => {
@@ -129,6 +135,8 @@ fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>)
         path: refusal.path.clone(),
         version: refusal.version,
         peer,
+        client: None,
+        client_cert: None,
         route: None,
         issuer: None,
         verification: None,

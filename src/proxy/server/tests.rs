@@ -4,6 +4,7 @@ mod attacks;
 mod endings;
 mod forwarding;
 mod http2;
+mod proxied;
 mod requests;
 
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use super::{Bound, Serving, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 use crate::gateway::outcome::Outcome;
-use crate::proxy::connection::PeerInfo;
+use crate::proxy::client::PeerInfo;
 
 /// Longest that a test waits for anything before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,8 +69,17 @@ impl ProxyHttp for Echo {
         }
         let body = if target == "/big" {
             Bytes::from(vec![b'x'; 64 * 1024 * 1024])
+        } else if target == "/who" {
+            let PeerInfo {
+                ip,
+                client,
+                certificate,
+                ..
+            } = PeerInfo::of(session);
+            let name = certificate.map(|c| c.label().to_string());
+            Bytes::from(format!("{ip:?} {client:?} {name:?}"))
         } else {
-            let PeerInfo { ip, tls } = PeerInfo::of(session);
+            let PeerInfo { ip, tls, .. } = PeerInfo::of(session);
             Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
         };
         let mut header = ResponseHeader::build(200, None)?;
@@ -100,6 +110,7 @@ fn limits() -> Limits {
         body: None,
         replay_body: 0,
         replay_memory: 0,
+        rate: None,
     }
 }
 

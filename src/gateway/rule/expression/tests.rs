@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
+use crate::gateway::client::ClientCertificate;
 use crate::gateway::rule::scope::RequestFacts;
 use crate::gateway::rule::{MAX_MEMBERS, MAX_STEPS};
 
@@ -12,6 +13,7 @@ const REQUEST: RequestFacts<'static> = RequestFacts {
     path: "/api/queue/v1/task",
     user_agent: "curl/8",
     address: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+    certificate: None,
 };
 
 fn claims() -> Map<String, Json> {
@@ -80,6 +82,9 @@ fn what_is_documented_is_true() {
         "request.method == 'POST' && request.host == 'tc.example.com'",
         "request.path.startsWith('/api/queue/')",
         "client.address == '127.0.0.1' && request.user_agent.contains('curl')",
+        "client.certificate.common_name == '' && client.certificate.fingerprint == ''",
+        "size(client.certificate.uris) == 0 && !('x' in client.certificate.dns_names)",
+        "!client.certificate.emails.exists(e, true)",
         "claims.empty.all(x, false)",
         "claims.level == 3 ? true : claims.missing",
         "true || claims.missing",
@@ -510,4 +515,86 @@ fn a_panic_goes_no_further() {
     let facts = facts(&claims, &[]);
     assert_eq!(panicking().holds(&facts), Err(Fault::Panicked));
     assert_eq!(panicking().text(&facts), Err(Fault::Panicked));
+}
+
+#[test]
+fn a_client_certificate_can_be_asked_for() {
+    let certificate = ClientCertificate {
+        dns_names: vec!["worker.example.org".into()],
+        emails: vec!["worker@example.org".into()],
+        ..ClientCertificate::for_test("worker-1", &["spiffe://example.org/worker"])
+    };
+    let request = RequestFacts {
+        certificate: Some(&certificate),
+        ..REQUEST
+    };
+    let claims = claims();
+    let known = Facts {
+        request,
+        ..facts(&claims, &[])
+    };
+    for source in [
+        "client.certificate.common_name == 'worker-1'",
+        "client.certificate.common_name.startsWith('worker-')",
+        "client.certificate.common_name.matches('^worker-[0-9]+$')",
+        "'spiffe://example.org/worker' in client.certificate.uris",
+        "client.certificate.uris[0].startsWith('spiffe://example.org/')",
+        "client.certificate.uris.exists(u, u.endsWith('/worker'))",
+        "client.certificate.dns_names == ['worker.example.org']",
+        "client.certificate.emails.all(e, e.endsWith('@example.org'))",
+        "client.certificate.fingerprint.matches('^[0-9a-f]{64}$')",
+        "type(client.certificate.uris) == list && type(client.certificate.common_name) == string",
+    ] {
+        let compiled = compiled(source);
+        assert_eq!(compiled.holds(&known), Ok(true), "{source}");
+        assert!(compiled.reads_request(), "{source}");
+        // Without one nothing of it holds; what fails does not match either.
+        let without = facts(&claims, &[]);
+        let held = compiled.holds(&without);
+        let vacuous = source.contains(".all(") || source.starts_with("type(");
+        assert_eq!(held == Ok(true), vacuous, "{source}");
+    }
+}
+
+#[test]
+fn what_a_certificate_does_not_have_is_said() {
+    for (source, expected) in [
+        (
+            "client.certificate == 'x'",
+            "client.certificate is no value by itself; write one of client.certificate.common_name",
+        ),
+        (
+            "client.certificate.uri == 'x'",
+            "there is no client.certificate.uri; did you mean client.certificate.uris?",
+        ),
+        (
+            "client.certificate.serial == 'x'",
+            "there is no client.certificate.serial; ",
+        ),
+        (
+            "has(client.certificate.uris)",
+            "client.certificate.uris is always there",
+        ),
+        (
+            "has(client.certificate)",
+            "client.certificate is no value by itself",
+        ),
+        (
+            "client.certificates.uris == []",
+            "there is no client.certificates",
+        ),
+        (
+            "client == 'x'",
+            "client is no value by itself; write one of client.address, client.certificate.common_name",
+        ),
+    ] {
+        let said = refusal(source);
+        assert!(said.contains(expected), "{source}: {said}");
+    }
+    // What only looks like it is no exception.
+    assert_eq!(
+        holds("[{'certificate': {'uris': ['x']}}].exists(c, c.certificate.uris[0] == 'x')"),
+        Ok(true)
+    );
+    assert_eq!(holds("{'uris': 1}.uris == 1"), Ok(true));
 }

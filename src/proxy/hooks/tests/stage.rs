@@ -92,6 +92,7 @@ impl Default for Options {
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
+                rate: None,
             },
             read_timeout: Duration::from_secs(30),
             addresses: None,
@@ -247,6 +248,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         anonymous: true,
         workload_token: None,
         rules: None,
+        rates: crate::gateway::rate::Rates::default(),
         compat: Compat::default(),
     }
 }

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWrite;
 
 use super::*;
+use crate::config::ClientAuth;
 use crate::proxy::listener::{BindError, Tls};
 
 fn h2c() -> Listener {
@@ -139,7 +140,11 @@ impl Pki {
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
         for name in ["localhost", "client"] {
             let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            if name == "client" {
+                let uri = "spiffe://example.org/worker".try_into().unwrap();
+                params.subject_alt_names.push(rcgen::SanType::URI(uri));
+            }
             let certificate = params.signed_by(&key, &ca).unwrap();
             std::fs::write(dir.path().join(format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
@@ -156,6 +161,7 @@ impl Pki {
             cert: self.path("localhost.pem"),
             key: self.path("localhost.key"),
             client_ca: None,
+            client_auth: ClientAuth::Required,
         }
     }
 
@@ -179,6 +185,40 @@ impl Pki {
         TlsConnector::from(Arc::new(config))
     }
 }
+
+impl Pki {
+    /// With a client's certificate, or not; `None` when the server refuses.
+    async fn who(&self, rig: &Rig, alpn: &[&[u8]], with_certificate: bool) -> Option<String> {
+        let connector = self.connector(alpn, with_certificate);
+        let stream = connector.connect(localhost(), rig.connect().await).await;
+        // In TLS 1.3 the client is done before the server has refused it.
+        let mut stream = stream.ok()?;
+        if alpn == [b"h2"] {
+            let mut client = client(stream).await;
+            let (_, body) = get(&mut client, request("https://localhost/who"))
+                .await
+                .ok()?;
+            return Some(body);
+        }
+        let head = b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(head).await;
+        let mut bytes = Vec::new();
+        let _ = in_time(stream.read_to_end(&mut bytes)).await;
+        let text = String::from_utf8(bytes).unwrap();
+        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+
+    fn mutual(&self, client_auth: ClientAuth) -> ListenerTls {
+        ListenerTls {
+            client_ca: Some(self.path("ca.pem")),
+            client_auth,
+            ..self.files()
+        }
+    }
+}
+
+const WORKER: &str = "Some(127.0.0.1) Some(127.0.0.1) Some(\"spiffe://example.org/worker\")";
+const NOBODY: &str = "Some(127.0.0.1) Some(127.0.0.1) None";
 
 fn certificate(file: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(file).unwrap()
@@ -251,6 +291,104 @@ async fn a_client_certificate_can_be_required() {
         assert!(bytes.is_empty());
     }
     assert_eq!(rig.served(), 1);
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_certificate() {
+    let (pki, strangers) = (Pki::new(), Pki::new());
+    let listeners = [ClientAuth::Optional, ClientAuth::Required].map(|auth| tls(pki.mutual(auth)));
+    for (listener, anonymous) in listeners.into_iter().zip([Some(NOBODY), None]) {
+        let rig = Rig::start(&[listener], &limits()).await;
+        for alpn in [&[b"h2".as_slice()] as &[&[u8]], &[b"http/1.1"]] {
+            let who = pki.who(&rig, alpn, true).await;
+            assert_eq!(who.as_deref(), Some(WORKER));
+            let who = pki.who(&rig, alpn, false).await;
+            assert_eq!(who.as_deref(), anonymous);
+        }
+        // Another CA's certificate is refused even where none would do.
+        for name in ["client.pem", "client.key"] {
+            std::fs::rename(pki.path(name), pki.path("kept")).unwrap();
+            std::fs::copy(strangers.path(name), pki.path(name)).unwrap();
+            std::fs::rename(pki.path("kept"), pki.path(&format!("own-{name}"))).unwrap();
+        }
+        assert_eq!(pki.who(&rig, &[b"http/1.1"], true).await, None);
+        for name in ["client.pem", "client.key"] {
+            std::fs::rename(pki.path(&format!("own-{name}")), pki.path(name)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_session_outlives_the_certificate_that_began_it() {
+    let pki = Pki::new();
+    for (files, resumed) in [
+        (pki.mutual(ClientAuth::Required), false),
+        (pki.files(), true),
+    ] {
+        let rig = Rig::start(&[tls(files)], &limits()).await;
+        let connector = pki.connector(&[], true);
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let mut stream = connector
+                .connect(localhost(), rig.connect().await)
+                .await
+                .unwrap();
+            let head = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            assert_eq!(reply(&mut stream).await.status, 200);
+            kinds.push(stream.get_ref().1.handshake_kind());
+        }
+        let resumption = kinds[1] == Some(rustls::HandshakeKind::Resumed);
+        assert_eq!(resumption, resumed, "{kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_announced_client_is_known_by_its_certificate_too() {
+    let pki = Pki::new();
+    let mut listener = tls(pki.mutual(ClientAuth::Required));
+    listener.access.proxies = Some(crate::config::TrustedProxies {
+        networks: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy_protocol: true,
+    });
+    let rig = Rig::start(&[listener], &limits()).await;
+    let mut stream = rig.connect().await;
+    stream
+        .write_all(b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n")
+        .await
+        .unwrap();
+    let connector = pki.connector(&[], true);
+    let mut stream = connector.connect(localhost(), stream).await.unwrap();
+    let head = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let who = WORKER.replace("127.0.0.1", "2001:db8::7");
+    assert_eq!(reply(&mut stream).await.body, who);
+    // Refused heads are logged with it as well.
+    stream.write_all(b"junk\r\n\r\n").await.unwrap();
+    assert_eq!(reply(&mut stream).await.status, 400);
+    drop(stream);
+    in_time(rig.serving.drain(Duration::ZERO, PATIENCE)).await;
+    let outcomes = rig.outcomes();
+    let label = outcomes[0].client_cert.as_deref();
+    assert_eq!(label, Some("spiffe://example.org/worker"));
+}
+
+#[tokio::test]
+async fn client_authorities_are_renewed_with_the_rest() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let files = ListenerTls {
+        client_ca: Some(pki.path("clients.pem")),
+        ..pki.mutual(ClientAuth::Required)
+    };
+    std::fs::copy(other.path("ca.pem"), pki.path("clients.pem")).unwrap();
+    let bound = Tls::load(files.clone()).unwrap();
+    let outcome = |tls: &Tls| tls.reload().map_err(|e| e.to_string());
+    std::fs::write(pki.path("clients.pem"), "junk").unwrap();
+    assert!(outcome(&bound).unwrap_err().contains("clients.pem"));
+    std::fs::copy(pki.path("ca.pem"), pki.path("clients.pem")).unwrap();
+    outcome(&bound).unwrap();
+    let rig = Rig::start(&[tls(files)], &limits()).await;
+    assert_eq!(pki.who(&rig, &[], true).await.as_deref(), Some(WORKER));
 }
 
 #[tokio::test]

@@ -297,8 +297,8 @@ async fn peers_that_are_not_allowed_are_told_so_before_anything_is_read() {
     let keeping_out = |address: Address, h2c: bool| Listener {
         address,
         access: crate::config::ListenerAccess {
-            networks: None,
             users: Some(vec!["4000000000".into()]),
+            ..crate::config::ListenerAccess::default()
         },
         h2c,
         ..tcp()

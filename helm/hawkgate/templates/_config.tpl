@@ -1,0 +1,95 @@
+{{/*
+The configuration as JSON, whichever way it was given; "{}" with existingConfig, whose text
+is not known here.
+*/}}
+{{- define "hawkgate.config" -}}
+{{- if kindIs "string" .Values.config -}}
+{{- fromToml .Values.config | toJson -}}
+{{- else if .Values.config -}}
+{{- include "hawkgate.config.withDefaults" . -}}
+{{- else -}}
+{}
+{{- end -}}
+{{- end -}}
+
+{{/* What depends on the chart's own values need not be said twice. */}}
+{{- define "hawkgate.config.withDefaults" -}}
+{{- $address := printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.mode "sidecar")) (int .Values.ports.http) -}}
+{{- $listen := $address -}}
+{{- if .Values.tls.existingSecret -}}
+  {{- $files := dict "cert" "/run/secrets/hawkgate-tls/tls.crt" "key" "/run/secrets/hawkgate-tls/tls.key" -}}
+  {{- if .Values.tls.clientCA -}}
+    {{- $_ := set $files "client_ca" "/run/secrets/hawkgate-tls/ca.crt" -}}
+  {{- end -}}
+  {{- $listen = dict "address" $address "tls" $files -}}
+{{- end -}}
+{{- $server := dict "listen" (list $listen) "admin" (printf "0.0.0.0:%d" (int .Values.ports.admin)) -}}
+{{- if eq .Values.mode "gateway" -}}
+  {{- $_ := set $server "drain_delay" "5s" -}}
+{{- end -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $_ := set $config "server" (mergeOverwrite $server ($config.server | default dict)) -}}
+{{- toJson $config -}}
+{{- end -}}
+
+{{/* The file: a text as it was given, a map as TOML. */}}
+{{- define "hawkgate.config.text" -}}
+{{- if kindIs "string" .Values.config -}}
+{{- .Values.config -}}
+{{- else -}}
+{{- include "hawkgate.toml" (include "hawkgate.config" . | fromJson) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A map as TOML, in hawkgate's manner: [table], [[table]], and everything below in line.
+Helm's toToml would write 2.0 for 2: numbers of values are floats.
+*/}}
+{{- define "hawkgate.toml" -}}
+{{- range $name, $value := . -}}
+{{- if kindIs "map" $value }}
+[{{ include "hawkgate.toml.key" $name }}]
+{{ include "hawkgate.toml.pairs" $value }}
+{{- else if kindIs "slice" $value }}
+{{- range $value }}
+[[{{ include "hawkgate.toml.key" $name }}]]
+{{ include "hawkgate.toml.pairs" . }}
+{{- end }}
+{{- else if not (kindIs "invalid" $value) }}
+{{- fail (printf "config.%s must be a table or a list of tables, as in the file" $name) }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.toml.pairs" -}}
+{{- if not (kindIs "map" .) -}}
+{{- fail (printf "config: %s stands where a table is expected" (toJson .)) -}}
+{{- end -}}
+{{- range $key, $value := . -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{ include "hawkgate.toml.key" $key }} = {{ include "hawkgate.toml.value" $value }}
+{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.toml.key" -}}
+{{- if regexMatch "^[A-Za-z0-9_-]+$" . -}}{{ . }}{{- else -}}{{ toJson . }}{{- end -}}
+{{- end -}}
+
+{{/* Every JSON string and number is a TOML one. */}}
+{{- define "hawkgate.toml.value" -}}
+{{- $parts := list -}}
+{{- if kindIs "map" . -}}
+  {{- range $key, $value := . -}}
+    {{- $parts = append $parts (printf "%s = %s" (include "hawkgate.toml.key" $key) (include "hawkgate.toml.value" $value)) -}}
+  {{- end -}}
+  {{- printf "{ %s }" (join ", " $parts) -}}
+{{- else if kindIs "slice" . -}}
+  {{- range . -}}
+    {{- $parts = append $parts (include "hawkgate.toml.value" .) -}}
+  {{- end -}}
+  {{- printf "[%s]" (join ", " $parts) -}}
+{{- else -}}
+  {{- toJson . -}}
+{{- end -}}
+{{- end -}}

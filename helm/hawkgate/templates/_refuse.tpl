@@ -1,0 +1,198 @@
+{{/* What makes no sense is refused before anything is installed, with what to do instead. */}}
+{{- define "hawkgate.refuse" -}}
+{{- include "hawkgate.refuse.source" . -}}
+{{- include "hawkgate.refuse.mode" . -}}
+{{- include "hawkgate.refuse.availability" . -}}
+{{- include "hawkgate.refuse.monitoring" . -}}
+{{- if and .Values.ca.key (not .Values.ca.existingConfigMap) (ne .Values.ca.key "ca.crt") -}}
+{{- fail "ca.key is set without ca.existingConfigMap: name the ConfigMap that has it" -}}
+{{- end -}}
+{{- if and .Values.tls.clientCA (not .Values.tls.existingSecret) -}}
+{{- fail "tls.clientCA needs tls.existingSecret: callers show certificates over TLS only" -}}
+{{- end -}}
+{{- if not .Values.existingConfig -}}
+{{- include "hawkgate.refuse.literals" . -}}
+{{- include "hawkgate.refuse.missing" . -}}
+{{- include "hawkgate.refuse.addresses" . -}}
+{{- include "hawkgate.refuse.shutdown" . -}}
+{{- include "hawkgate.refuse.startup" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.source" -}}
+{{- if and .Values.config .Values.existingConfig -}}
+{{- fail "config and existingConfig are both set: keep one" -}}
+{{- end -}}
+{{- if not (or .Values.config .Values.existingConfig) -}}
+{{- fail "no configuration: hawkgate lets nobody in by itself. Set config to its TOML (or the same as a map), or existingConfig to a ConfigMap with the key hawkgate.toml; the chart's README has an example" -}}
+{{- end -}}
+{{- $config := include "hawkgate.config" . | fromJson -}}
+{{- if and (kindIs "string" .Values.config) (hasKey $config "Error") -}}
+{{- fail (printf "config is no valid TOML: %s" $config.Error) -}}
+{{- end -}}
+{{- range $name := list "issuer" "source" "route" "rule" -}}
+  {{- $tables := get $config $name | default list -}}
+  {{- if not (kindIs "slice" $tables) -}}
+    {{- fail (printf "config.%s must be a list, in TOML [[%s]]" $name $name) -}}
+  {{- end -}}
+  {{- range $tables -}}
+    {{- if not (kindIs "map" .) -}}
+      {{- fail (printf "config.%s must be a list of tables, but has %s" $name (toJson .)) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.mode" -}}
+{{- $values := .Values -}}
+{{- if eq .Values.mode "sidecar" -}}
+{{- range $what := list "ingress" "httpRoute" "autoscaling" "serviceMonitor" -}}
+  {{- if (get $values $what).enabled -}}
+    {{- $instead := ternary "use podMonitor" "it belongs to mode: gateway" (eq $what "serviceMonitor") -}}
+    {{- fail (printf "%s.enabled with mode: sidecar: this chart makes no pods and no Service then; %s" $what $instead) -}}
+  {{- end -}}
+{{- end -}}
+{{- if .Values.tls.existingSecret -}}
+{{- fail "tls with mode: sidecar: the sidecar listens on the pod's loopback only, where TLS protects nothing" -}}
+{{- end -}}
+{{- if or .Values.extraContainers .Values.extraInitContainers -}}
+{{- fail "extraContainers and extraInitContainers with mode: sidecar: put them into the pod that has the sidecar" -}}
+{{- end -}}
+{{- else -}}
+{{- if .Values.podMonitor.enabled -}}
+{{- fail "podMonitor.enabled with mode: gateway: use serviceMonitor" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.enabled without ingress.hosts: name the hosts, [{host: tc.example.com, paths: [/]}]" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled without httpRoute.parentRefs: name the Gateway, [{name: …, namespace: …}]" -}}
+{{- end -}}
+{{- range (include "hawkgate.config" . | fromJson).route | default list -}}
+  {{- if or .workload_token .anonymous -}}
+    {{- fail (printf "route %q has %s: whoever reaches the Service would act as this workload. Use it with mode: sidecar" (toString .name) (ternary "workload_token" "anonymous" (not (empty .workload_token)))) -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.availability" -}}
+{{- if eq .Values.mode "gateway" -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (not .Values.autoscaling.targetCPUUtilizationPercentage) (not .Values.autoscaling.metrics) -}}
+{{- fail "autoscaling.enabled without a metric: set autoscaling.targetCPUUtilizationPercentage or autoscaling.metrics" -}}
+{{- end -}}
+{{- $budget := .Values.podDisruptionBudget -}}
+{{- if and (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) -}}
+{{- fail "podDisruptionBudget.minAvailable and maxUnavailable are both set: Kubernetes takes one of them" -}}
+{{- end -}}
+{{- $replicas := ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
+{{- if and $budget.enabled (gt $replicas 1) -}}
+  {{- if and (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "string" $budget.minAvailable)) (ge (int $budget.minAvailable) $replicas) -}}
+    {{- fail (printf "podDisruptionBudget.minAvailable is %d of %d pods: no node could ever be drained" (int $budget.minAvailable) $replicas) -}}
+  {{- end -}}
+  {{- if or (eq (toString $budget.minAvailable) "100%") (has (toString $budget.maxUnavailable) (list "0" "0%")) -}}
+    {{- fail "podDisruptionBudget allows no pod to go: no node could ever be drained" -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.monitoring" -}}
+{{- if and .Values.serviceMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) -}}
+{{- fail "serviceMonitor.enabled, but networkPolicy lets only this namespace read metrics: set networkPolicy.metricsFrom, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
+{{- end -}}
+{{- if and .Values.podMonitor.enabled (not .Values.podMonitor.matchLabels) -}}
+{{- fail "podMonitor.enabled without podMonitor.matchLabels: it would watch every pod of the namespace" -}}
+{{- end -}}
+{{- $known := list -}}
+{{- range (.Files.Get "files/alerts.yaml" | fromYaml).groups -}}
+  {{- range .rules -}}{{- $known = append $known .alert -}}{{- end -}}
+{{- end -}}
+{{- range .Values.prometheusRule.disabled -}}
+  {{- if not (has . $known) -}}
+    {{- fail (printf "prometheusRule.disabled names %s, which is no alert; there are %s" . (join ", " $known)) -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* hawkgate refuses them too, but by then they would lie in a ConfigMap for all to read. */}}
+{{- define "hawkgate.refuse.literals" -}}
+{{- $config := include "hawkgate.config" . | fromJson -}}
+{{- range $table := list "issuer" "source" "route" -}}
+  {{- range get $config $table | default list -}}
+    {{- $entry := . -}}
+    {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" -}}
+      {{- if kindIs "string" (get $entry $key | default dict) -}}
+        {{- fail (printf "%s %q: %s stands in the configuration itself, which is no place for a secret. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets that the configuration reads and no value brings. */}}
+{{- define "hawkgate.refuse.missing" -}}
+{{- $text := include "hawkgate.config" . -}}
+{{- $mounted := list -}}
+{{- range .Values.extraVolumeMounts -}}{{- $mounted = append $mounted .mountPath -}}{{- end -}}
+{{- range $needs := list (list "/run/secrets/hawkgate/" .Values.existingSecret "existingSecret") (list "/run/secrets/hawkgate-tls/" .Values.tls.existingSecret "tls.existingSecret") (list "/etc/hawkgate-ca/" .Values.ca.existingConfigMap "ca.existingConfigMap") (list "/run/secrets/hawkgate-identity/" (and (eq .Values.mode "sidecar") .Values.sidecar.identity.enabled) "mode: sidecar and sidecar.identity.enabled") -}}
+  {{- $folder := index $needs 0 -}}
+  {{- if and (contains (printf "\"%s" $folder) $text) (not (index $needs 1)) (not (has (trimSuffix "/" $folder) $mounted)) -}}
+    {{- fail (printf "config reads files below %s, which are not there: set %s" $folder (index $needs 2)) -}}
+  {{- end -}}
+{{- end -}}
+{{- $variables := list -}}
+{{- range .Values.extraEnv -}}{{- $variables = append $variables .name -}}{{- end -}}
+{{- $envFrom := .Values.envFrom -}}
+{{- range regexFindAll "\\{\"env\":\"[A-Za-z0-9_]+\"\\}" $text -1 -}}
+  {{- $name := (fromJson .).env -}}
+  {{- if not (or $envFrom (has $name $variables)) -}}
+    {{- fail (printf "config reads the variable %s, which is not set: give it in extraEnv with valueFrom.secretKeyRef, or in envFrom" $name) -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the Service, the probes and the pod's neighbours will look for it. */}}
+{{- define "hawkgate.refuse.addresses" -}}
+{{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
+{{- $admin := $server.admin | default "127.0.0.1:9090" | toString -}}
+{{- $wanted := printf ":%d" (int .Values.ports.admin) -}}
+{{- if or (hasPrefix "127." $admin) (hasPrefix "[::1]" $admin) (hasPrefix "unix:" $admin) (not (hasSuffix $wanted $admin)) -}}
+{{- fail (printf "config: server.admin is %q, where the kubelet's probes cannot reach it: write admin = \"0.0.0.0%s\", or change ports.admin" $admin $wanted) -}}
+{{- end -}}
+{{- $sidecar := eq .Values.mode "sidecar" -}}
+{{- $port := printf ":%d" (int .Values.ports.http) -}}
+{{- $found := false -}}
+{{- $listen := $server.listen | default (list "127.0.0.1:8080") -}}
+{{- range $listen -}}
+  {{- $address := ternary . (get (ternary . dict (kindIs "map" .)) "address") (kindIs "string" .) | toString -}}
+  {{- $local := or (hasPrefix "127." $address) (hasPrefix "[::1]" $address) (hasPrefix "unix:" $address) -}}
+  {{- if and (hasSuffix $port $address) (not (and $local (not $sidecar))) -}}{{- $found = true -}}{{- end -}}
+  {{- if and $sidecar (not $local) -}}
+    {{- fail (printf "config: server.listen has %q: a sidecar serves its own pod only. Write \"127.0.0.1%s\"" $address $port) -}}
+  {{- end -}}
+{{- end -}}
+{{- if not (or $found $sidecar) -}}
+{{- fail (printf "config: server.listen has no address that the Service can reach at ports.http: write \"0.0.0.0%s\"" $port) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.shutdown" -}}
+{{- $needed := include "hawkgate.shutdownSeconds" . | int -}}
+{{- $given := include "hawkgate.terminationGracePeriodSeconds" . | int -}}
+{{- if lt $given $needed -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but preStopSleepSeconds, server.drain_delay and server.drain take %d together: requests would be cut off" $given $needed) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hawkgate.refuse.startup" -}}
+{{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
+{{- $grace := include "hawkgate.seconds" ($server.startup_grace | default "60s") | int -}}
+{{- $probe := mul .Values.startupProbe.periodSeconds .Values.startupProbe.failureThreshold | int -}}
+{{- if le $probe $grace -}}
+{{- fail (printf "startupProbe gives up after %d seconds, server.startup_grace is %d: pods would be killed while they wait for an issuer. Raise startupProbe.failureThreshold" $probe $grace) -}}
+{{- end -}}
+{{- end -}}

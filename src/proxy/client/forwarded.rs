@@ -1,0 +1,134 @@
+//! The client's address behind trusted proxies.
+//!
+//! Every proxy appends the address that it was called from, so the list is as good as the
+//! proxies that wrote its end: it is read from the right, past those that are trusted, and
+//! the first that is not is the client. What stands further left anybody may have sent.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Most entries that are looked at; a longer chain of trusted proxies counts as malformed.
+const MAX_HOPS: usize = 32;
+
+/// Who asks, when the connection comes from `peer`: the right-most entry of
+/// `X-Forwarded-For` that is in none of `trusted`, where `peer` itself is in one; the
+/// left-most one where all are. `peer` where it is not trusted, where there is no entry,
+/// and where an entry met on the way is no address.
+pub(super) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+    if !trusts(&peer) {
+        return peer;
+    }
+    // Several fields are one list in their order (RFC 9110 §5.3).
+    let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let entries = fields.flat_map(|field| field.as_bytes().rsplit(|b| *b == b','));
+    let mut farthest = peer;
+    for (hop, entry) in entries.enumerate() {
+        let address = (hop < MAX_HOPS).then(|| address(entry)).flatten();
+        match address {
+            None => return peer,
+            Some(address) if !trusts(&address) => return address,
+            Some(address) => farthest = address,
+        }
+    }
+    farthest
+}
+
+/// An address as proxies write it: plain, with a port, IPv6 in brackets or not.
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
+    let plain = text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|a| a.ip());
+    let bracketed = || {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse().ok().map(IpAddr::V6)
+    };
+    let address = plain.or_else(with_port).or_else(bracketed)?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROXY: &str = "10.0.0.1";
+
+    fn found(peer: &str, fields: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(X_FORWARDED_FOR, field.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|n| n.parse().unwrap());
+        client(&headers, peer.parse().unwrap(), &trusted).to_string()
+    }
+
+    #[test]
+    fn the_right_most_address_that_is_no_proxys_counts() {
+        for (fields, expected) in [
+            (&["203.0.113.7"][..], "203.0.113.7"),
+            (&["198.51.100.9, 203.0.113.7"], "203.0.113.7"),
+            (&["198.51.100.9, 203.0.113.7, 10.9.9.9"], "203.0.113.7"),
+            (
+                &["198.51.100.9", "203.0.113.7", "10.9.9.9 , fd00::1"],
+                "203.0.113.7",
+            ),
+            (&["203.0.113.7,10.0.0.2"], "203.0.113.7"),
+            (&["2001:db8::1"], "2001:db8::1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["[2001:db8::1]:8443"], "2001:db8::1"),
+            (&["203.0.113.7:51234"], "203.0.113.7"),
+            (&["::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
+            // All of them are proxies: the farthest.
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ] {
+            assert_eq!(found(PROXY, fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_no_trusted_proxy_speaks_for_nobody() {
+        for peer in ["203.0.113.9", "2001:db8::9", "11.0.0.1", "127.0.0.1"] {
+            assert_eq!(found(peer, &["198.51.100.9"]), peer);
+            assert_eq!(found(peer, &["10.0.0.5"]), peer);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_guessed_at() {
+        for fields in [
+            &[][..],
+            &[""],
+            &["unknown"],
+            &["203.0.113.7, unknown"],
+            &["203.0.113.7,"],
+            &["203.0.113.7", ""],
+            &["203.0.113.7 198.51.100.9"],
+            &["203.0.113.7:x"],
+            &["203.0.113.7:99999"],
+            &["[203.0.113.7]"],
+            &["[2001:db8::1"],
+            &["fe80::1%eth0"],
+            &["203.0.113.007"],
+            &["0xcb007107"],
+            &["1.2.3"],
+            &["_hidden"],
+            &["\"203.0.113.7\""],
+        ] {
+            assert_eq!(found(PROXY, fields), PROXY, "{fields:?}");
+        }
+        // Junk to the left of the client is the client's own and not looked at.
+        assert_eq!(found(PROXY, &["junk, 203.0.113.7"]), "203.0.113.7");
+    }
+
+    #[test]
+    fn an_endless_chain_is_given_up() {
+        let chain = |hops: usize| format!("203.0.113.7{}", ", 10.0.0.2".repeat(hops));
+        assert_eq!(found(PROXY, &[&chain(MAX_HOPS - 1)]), "203.0.113.7");
+        assert_eq!(found(PROXY, &[&chain(MAX_HOPS)]), PROXY);
+        assert_eq!(found(PROXY, &[&chain(3000)]), PROXY);
+    }
+}

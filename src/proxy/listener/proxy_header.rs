@@ -1,0 +1,221 @@
+//! The PROXY protocol's header, versions 1 and 2
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>), read to the byte: what
+//! comes after it stays in the socket.
+//!
+//! There are crates; those looked at (`proxy-header`, `ppp`) take lines longer than the
+//! specification allows, signed ports and datagram families, which here would be ways to
+//! tell two proxies different things.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// What a header of version 2 begins with.
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Longest line of version 1, with its end.
+const MAX_LINE: usize = 107;
+
+/// Most bytes after the fixed part of version 2: addresses and TLVs. The specification lets
+/// a sender fill 64 KiB; load balancers send some hundred.
+const MAX_REST: usize = 4096;
+
+/// What is wrong with a header. Nothing of it is quoted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error("the connection begins with something else")]
+    Missing,
+    #[error("the line is longer than {MAX_LINE} bytes or does not end in CR LF")]
+    Line,
+    #[error("the line is not as version 1 wants it")]
+    Malformed,
+    #[error("version {0} is not known")]
+    Version(u8),
+    #[error("command {0} is not known")]
+    Command(u8),
+    #[error("address family and protocol {0:#04x} are not those of a stream")]
+    Family(u8),
+    #[error("{length} bytes are announced, which is {problem}")]
+    Length {
+        length: usize,
+        problem: &'static str,
+    },
+    #[error("it breaks off: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// Reads exactly the header. The client's address; `None` where the header gives none
+/// (`UNKNOWN`, `LOCAL`, a Unix socket's client): the connection is then the proxy's own.
+///
+/// # Errors
+/// When it is anything but one whole header. Has no deadline of its own.
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
+    // No header is shorter.
+    let mut start = [0; SIGNATURE.len()];
+    stream.read_exact(&mut start).await?;
+    if start == SIGNATURE {
+        binary(stream).await
+    } else if start.starts_with(b"PROXY ") {
+        source_in(&line(stream, &start).await?)
+    } else {
+        Err(Fault::Missing)
+    }
+}
+
+/// The rest of the line, up to its end and no further: looked at before it is taken.
+async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
+    let mut line = start.to_vec();
+    let mut ahead = [0; MAX_LINE];
+    while !line.ends_with(b"\n") {
+        let room = MAX_LINE.saturating_sub(line.len());
+        if room == 0 {
+            return Err(Fault::Line);
+        }
+        let there = stream
+            .peek(ahead.get_mut(..room).unwrap_or_default())
+            .await?;
+        if there == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let seen = ahead.get(..there).unwrap_or_default();
+        let end = memchr::memchr(b'\n', seen).map_or(there, |at| at + 1);
+        let before = line.len();
+        line.resize(before + end, 0);
+        stream
+            .read_exact(line.get_mut(before..).unwrap_or_default())
+            .await?;
+    }
+    Ok(line)
+}
+
+/// The client's address in a line of version 1, which is `PROXY TCP4 <source> <destination>
+/// <port> <port>` with single spaces, or begins with `PROXY UNKNOWN`.
+fn source_in(line: &[u8]) -> Result<Option<SocketAddr>, Fault> {
+    let text = line.strip_suffix(b"\r\n").ok_or(Fault::Line)?;
+    let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
+    if text.contains(['\r', '\n']) {
+        return Err(Fault::Line);
+    }
+    let mut words = text.split(' ').skip(1);
+    let source = match words.next() {
+        Some("TCP4") => address::<Ipv4Addr>(&mut words)?,
+        Some("TCP6") => address::<Ipv6Addr>(&mut words)?,
+        // Whatever follows is to be ignored.
+        Some("UNKNOWN") => return Ok(None),
+        _ => return Err(Fault::Malformed),
+    };
+    match words.next() {
+        None => Ok(Some(source)),
+        Some(_) => Err(Fault::Malformed),
+    }
+}
+
+fn address<'l, A: FromStr + Into<IpAddr>>(
+    words: &mut impl Iterator<Item = &'l str>,
+) -> Result<SocketAddr, Fault> {
+    let mut ip = || words.next()?.parse::<A>().ok();
+    let (source, _destination) = ip().zip(ip()).ok_or(Fault::Malformed)?;
+    let mut port = || port(words.next()?);
+    let (port, _destination) = port().zip(port()).ok_or(Fault::Malformed)?;
+    Ok(SocketAddr::new(source.into(), port))
+}
+
+/// Digits only: no sign, no leading zeros.
+fn port(word: &str) -> Option<u16> {
+    let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    plain.then(|| word.parse().ok()).flatten()
+}
+
+/// Version 2, after its signature.
+async fn binary(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
+    let version_and_command = stream.read_u8().await?;
+    let family = stream.read_u8().await?;
+    let length = usize::from(stream.read_u16().await?);
+    if version_and_command >> 4 != 2 {
+        return Err(Fault::Version(version_and_command >> 4));
+    }
+    if length > MAX_REST {
+        let problem = "too much";
+        return Err(Fault::Length { length, problem });
+    }
+    let wanted = match version_and_command & 0x0f {
+        // The proxy's own connection, such as a health check: whatever the family is.
+        0 => Wanted::Nothing,
+        1 => Wanted::of(family)?,
+        command => return Err(Fault::Command(command)),
+    };
+    if length < wanted.bytes() {
+        let problem = "too little for the addresses";
+        return Err(Fault::Length { length, problem });
+    }
+    let source = wanted.read(stream).await?;
+    discard(stream, length - wanted.bytes()).await?;
+    Ok(source)
+}
+
+/// The addresses that a header of version 2 has to have.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Nothing,
+    V4,
+    V6,
+}
+
+impl Wanted {
+    fn of(family: u8) -> Result<Self, Fault> {
+        match family {
+            // Unspecified, and Unix stream sockets, whose clients have no address.
+            0x00 | 0x31 => Ok(Self::Nothing),
+            0x11 => Ok(Self::V4),
+            0x21 => Ok(Self::V6),
+            other => Err(Fault::Family(other)),
+        }
+    }
+
+    /// Two addresses and two ports.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::V4 => 2 * (4 + 2),
+            Self::V6 => 2 * (16 + 2),
+        }
+    }
+
+    async fn read(self, stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+        let source: IpAddr = match self {
+            Self::Nothing => return Ok(None),
+            Self::V4 => {
+                let source = stream.read_u32().await?;
+                stream.read_u32().await?;
+                Ipv4Addr::from_bits(source).into()
+            }
+            Self::V6 => {
+                let source = stream.read_u128().await?;
+                stream.read_u128().await?;
+                Ipv6Addr::from_bits(source).into()
+            }
+        };
+        let port = stream.read_u16().await?;
+        stream.read_u16().await?;
+        Ok(Some(SocketAddr::new(source, port)))
+    }
+}
+
+/// TLVs: nothing here looks at them.
+async fn discard(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
+    let mut scratch = [0; 256];
+    while left > 0 {
+        let part = left.min(scratch.len());
+        stream
+            .read_exact(scratch.get_mut(..part).unwrap_or_default())
+            .await?;
+        left -= part;
+    }
+    Ok(())
+}

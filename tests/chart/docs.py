@@ -1,0 +1,64 @@
+"""The manifests and values that the pages show are good ones."""
+
+import re
+import subprocess
+import tempfile
+import textwrap
+from pathlib import Path
+
+import invariants
+import yaml
+from chart import CHART, ROOT, at, documents, expect, finish, hawkgate_check, template, validate
+
+PAGES = [CHART / "README.md", ROOT / "docs/deploy-kubernetes.md"]
+
+
+def blocks(page, language):
+    """The fenced blocks of one language, without the indentation of a list that they stand in."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", page.read_text(), re.M | re.S)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def values(text, where):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.yaml"
+        file.write_text(text)
+        rendered = template(file)
+        if not expect(rendered.returncode == 0, f"{where}: {rendered.stderr}"):
+            return
+        resources = documents(rendered.stdout)
+        for resource in resources:
+            validate(resource, where)
+        invariants.gateway(resources, where)
+        only = Path(folder) / "configmap.yaml"
+        only.write_text("".join(part for part in rendered.stdout.split("---\n") if "hawkgate.toml: |" in part))
+        # The command of the page, which takes the file out of the manifest.
+        command = re.search(r"sed '(1,/hawkgate[^']*)'", PAGES[1].read_text())[1]
+        text = subprocess.run(["sed", command, only], capture_output=True, text=True, check=True).stdout
+    hawkgate_check(text, where)
+
+
+def manifest(text, where):
+    job = yaml.safe_load(text)
+    validate(job, where)
+    spec = at(job, "spec.template.spec")
+    invariants.mounts_exist(spec, where)
+    invariants.hardened(spec["initContainers"][0], where)
+    expect(spec["initContainers"][0]["restartPolicy"] == "Always", f"{where}: its Job would never begin")
+
+
+def includes(text, where):
+    """What the page tells charts to write is what the example's chart writes."""
+    used = (ROOT / "helm/examples/job/templates/job.yaml").read_text()
+    for line in re.findall(r"\{\{- include .*\}\}", text):
+        expect(line in used, f"{where}: the example has no {line}")
+
+
+seen = []
+for page in PAGES:
+    for text in blocks(page, "yaml"):
+        kind = includes if "{{-" in text else manifest if text.startswith("apiVersion") else values
+        kind(text, f"{page.name}, the block with {text.splitlines()[0]!r}")
+        seen.append(kind.__name__)
+expect(sorted(seen) == ["includes", "manifest", "values", "values"], f"the pages show {seen}")
+finish(f"{len(seen)} examples of the pages are good")

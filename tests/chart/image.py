@@ -1,0 +1,54 @@
+"""What can be said of the Dockerfile without an engine that builds it."""
+
+import re
+
+import yaml
+from chart import CHART, ROOT, expect, finish
+
+text = (ROOT / "Dockerfile").read_text()
+lines = re.sub(r"\\\n", " ", re.sub(r"^ *#.*\n", "", text, flags=re.M)).splitlines()
+steps = [line.split(None, 1) for line in lines if line.strip()]
+values = yaml.safe_load((CHART / "values.yaml").read_text())
+cargo = (ROOT / "Cargo.toml").read_text()
+
+
+def arguments(instruction, after=0):
+    return [rest for name, rest in steps[after:] if name == instruction]
+
+
+last = max(n for n, (name, _) in enumerate(steps) if name == "FROM")
+expect(steps[last][1] == "scratch", "the image is not made from nothing")
+user = values["securityContext"]["runAsUser"]
+expect(arguments("USER", last) == [f"{user}:{user}"], "the image's user is another than the chart's")
+expect(arguments("ENTRYPOINT", last) == ['["/hawkgate"]'], "the entry point is not hawkgate")
+container = (CHART / "templates/_container.tpl").read_text()
+for word in re.findall(r'"([^"]+)"', arguments("CMD", last)[0]):
+    expect(f"  - {word}\n" in container, f"the image runs with {word}, the chart without")
+expect(arguments("HEALTHCHECK") == [], "a health check, and no shell to run it")
+
+# The toolchain of the base image is the one that the project pins, and versions agree.
+pinned = re.search(r'channel = "(.*)"', (ROOT / "rust-toolchain.toml").read_text())[1]
+expect(f"rust:{pinned}-" in arguments("ARG")[0], f"the base image has another Rust than {pinned}")
+version = re.search(r'^version = "(.*)"', cargo, re.M)[1]
+expect(f'image.version="{version}"' in text, "the label states another version than Cargo.toml")
+chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+expect(chart["appVersion"] == version, "Chart.yaml's appVersion is another version than Cargo.toml's")
+
+# What the build copies is there, and let through by .dockerignore, and is all that cargo needs.
+allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+copied = set()
+for rest in arguments("COPY"):
+    words = rest.split()
+    if not words[0].startswith("--from"):
+        copied |= {word.removeprefix("./") for word in words[:-1]}
+expect(copied == allowed, f"copied and let through differ in {copied ^ allowed}")
+for name in copied:
+    expect((ROOT / name).exists(), f"the Dockerfile copies {name}, which is not there")
+expect(not (ROOT / "build.rs").exists(), "build.rs is not copied")
+for file in (ROOT / "src").rglob("*.rs"):
+    if "tests" in file.relative_to(ROOT).as_posix():
+        continue
+    for included in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
+        inside = (file.parent / included).resolve().is_relative_to(ROOT / "src")
+        expect(inside, f"{file.relative_to(ROOT)} includes {included}, which the image's build lacks")
+finish("the Dockerfile agrees with the chart, the toolchain and the sources")

@@ -1,0 +1,140 @@
+"""Alerts and dashboard ask for metrics, labels and label values that hawkgate has."""
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import yaml
+from chart import CHART, ROOT, expect, finish
+
+# Added by Prometheus itself, or part of every histogram.
+SCRAPED = {"job", "instance", "namespace", "le"}
+WORDS = {"and", "or", "unless", "on", "by", "ignoring", "without", "group_left", "group_right", "bool", "offset"}
+CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+admin  = "127.0.0.1:0"
+[[route]]
+name      = "r"
+upstream  = "http://127.0.0.1:9"
+anonymous = true
+"""
+
+
+def exported():
+    """Names that a running hawkgate exports before anything was counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "hawkgate.toml"
+        file.write_text(CONFIG)
+        command = [os.environ["HAWKGATE"], "run", "--config", file]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                addresses = (re.search(r'"admin":"([0-9.:]+)"', line) for line in process.stderr)
+                admin = next(match[1] for match in addresses if match)
+                text = urllib.request.urlopen(f"http://{admin}/metrics", timeout=10).read().decode()
+            finally:
+                process.terminate()
+    return set(re.findall(r"^# TYPE (\S+)", text, re.M))
+
+
+def documented():
+    """Name → labels, from the README's table, which tests/it/docs.rs proves."""
+    rows = re.findall(r"^\| `(hawkgate_\w+)` \|([^|]*)\|", (ROOT / "README.md").read_text(), re.M)
+    return {name: set(labels.replace(",", " ").split()) for name, labels in rows}
+
+
+def queries():
+    """(where, expression) of every alert and panel, with Grafana's variables filled in."""
+    for group in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule["alert"], rule["expr"]
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+    variables = {variable["name"] for variable in dashboard["templating"]["list"]} | {"__rate_interval", "__all"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard)))
+    expect(used <= variables, f"the dashboard uses {used - variables}, which are not declared")
+    for panel in dashboard["panels"]:
+        if panel["type"] != "row":
+            expect(panel["targets"], f"panel {panel['title']} asks for nothing")
+        for target in panel.get("targets", []):
+            yield f"panel {panel['title']}", fill(target["expr"])
+    for annotation in dashboard["annotations"]["list"]:
+        yield f"annotation {annotation['name']}", fill(annotation["expr"])
+    for variable in dashboard["templating"]["list"]:
+        if match := re.fullmatch(r"label_values\((.*), (\w+)\)", variable.get("definition", "")):
+            yield f"variable {variable['name']}", f"count by ({match[2]}) ({fill(match[1])})"
+
+
+def fill(expression):
+    return re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", "5m"))
+
+
+def selectors(expression):
+    """(metric, matchers) of each selector; whatever is no function and no keyword is a metric."""
+    bare = re.sub(r"\b(by|on|ignoring|without) \([^)]*\)", "", expression)
+    bare = re.sub(r"\[[^\]]*\]", "", bare)
+    bare_of_text = re.sub(r'"[^"]*"', lambda m: '"' + "_" * (len(m[0]) - 2) + '"', bare)
+    for match in re.finditer(r"\b([a-zA-Z_]\w*)\b(?!\s*\()(\{[^}]*\})?", re.sub(r"(?<=\{)[^}]*", blank, bare_of_text)):
+        if match[1] not in WORDS:
+            yield match[1], bare[match.start() : match.end()]
+
+
+def blank(match):
+    return " " * len(match[0])
+
+
+def check(where, expression, names, readme, source):
+    grouped = re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
+    labels = {label for group in grouped for label in group.replace(" ", "").split(",")}
+    metrics = [(metric, text) for metric, text in selectors(expression)]
+    expect(metrics, f"{where} asks for no metric")
+    known = set(SCRAPED)
+    for metric, text in metrics:
+        name = re.sub(r"_(bucket|sum|count)$", "", metric)
+        name = name if name in names else metric
+        if not expect(name in names, f"{where} asks for {metric}, which hawkgate does not export"):
+            continue
+        known |= readme.get(name, set())
+        for label, value in re.findall(r'(\w+)\s*[!=~]+\s*"([^"]*)"', text):
+            expect(label in readme.get(name, set()) | SCRAPED, f"{where}: {name} has no label {label}")
+            for word in value.split("|"):
+                closed = label in {"result", "outcome", "action", "reason"}
+                expect(not closed or f'"{word}"' in source, f"{where}: {label} is never {word}")
+    expect(labels <= known, f"{where}: no metric has {labels - known}")
+
+
+def syntax(all_queries):
+    rules = [{"record": f"q:{n}", "expr": expression} for n, (_, expression) in enumerate(all_queries)]
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}, file)
+        done = subprocess.run(["promtool", "check", "rules", file.name], capture_output=True, text=True)
+    expect(done.returncode == 0, f"promtool: {done.stdout}{done.stderr}")
+
+
+def runbook():
+    sections = set(re.findall(r"^## (Hawkgate\w+)$", (ROOT / "docs/runbook.md").read_text(), re.M))
+    rules = [r for g in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"] for r in g["rules"]]
+    alerts = {rule["alert"] for rule in rules}
+    expect(sections == alerts, f"runbook and alerts differ in {sections ^ alerts}")
+    tested = yaml.safe_load((ROOT / "tests/chart/alerts_test.yaml").read_text())["tests"]
+    for fires in (True, False):
+        seen = {t["alertname"] for one in tested for t in one["alert_rule_test"] if bool(t["exp_alerts"]) == fires}
+        expect(seen == alerts, f"not tested to {'fire' if fires else 'stay silent'}: {alerts - seen}")
+    for rule in rules:
+        expect(rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}", f"{rule['alert']}: runbook_url")
+
+
+readme, running = documented(), exported()
+undocumented = {name for name in running if name.startswith("hawkgate_")} - set(readme)
+expect(not undocumented, f"the README's table lacks {undocumented}")
+source = "".join((ROOT / f).read_text() for f in ["src/gateway/outcome.rs", "src/gateway/rejection.rs", "src/metrics.rs"])
+source += "".join(file.read_text() for file in (ROOT / "src/metrics").glob("*.rs"))
+everything = list(queries())
+for where, expression in everything:
+    check(where, expression, running | set(readme), readme, source)
+syntax(everything)
+runbook()
+finish(f"{len(everything)} queries ask for metrics that hawkgate exports; each alert is tested and has its runbook")

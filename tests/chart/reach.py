@@ -1,0 +1,71 @@
+"""The script of `helm test`, run by busybox's own shell against a hawkgate of this machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from chart import CHART, ROOT, at, documents, expect, finish, template
+
+# The public key of RFC 8037, appendix A.2.
+KEYS = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+admin  = "127.0.0.1:0"
+[[issuer]]
+name      = "i"
+url       = "https://issuer.example.com"
+KEYS
+audiences = ["hawkgate"]
+[[source]]
+name         = "s"
+kind         = "taskcluster-static"
+client_id    = "c"
+access_token = { file = "secret" }
+[[route]]
+name     = "r"
+upstream = "http://127.0.0.1:9"
+issuers  = ["i"]
+source   = "s"
+"""
+
+
+def run_script(script, folder, keys):
+    """Its exit code and output, with a hawkgate whose issuer has its keys there."""
+    (folder / "hawkgate.toml").write_text(CONFIG.replace("KEYS", keys))
+    (folder / "jwks.json").write_text(KEYS)
+    (folder / "secret").write_text("x" * 44)
+    command = [os.environ["HAWKGATE"], "run", "--config", folder / "hawkgate.toml"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            seen = {}
+            for line in process.stderr:
+                if match := re.search(r'"(admin|address)":"([0-9.:]+)"', line):
+                    seen[match[1]] = f"http://{match[2]}"
+                if len(seen) == 2:
+                    break
+            env = {"PATH": str(folder), "ADMIN": seen["admin"], "CALLERS": seen["address"]}
+            shell = [shutil.which("busybox"), "sh", "-euc", script]
+            return subprocess.run(shell, env=env, capture_output=True, text=True, timeout=60)
+        finally:
+            process.terminate()
+
+
+rendered = template(CHART / "ci/01-minimal.yaml")
+pod = next(d for d in documents(rendered.stdout) if d["kind"] == "Pod")
+expect(at(pod, "spec.containers.0.command") == ["sh", "-euc"], "another command than what is run here")
+script = at(pod, "spec.containers.0.args.0")
+with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    for tool in ("wget", "grep"):
+        (folder / tool).symlink_to(shutil.which("busybox"))
+    good = run_script(script, folder, 'jwks_file = "jwks.json"')
+    expect(good.returncode == 0, f"fails against a good hawkgate: {good.stdout}{good.stderr}")
+    expect("hawkgate_build_info" in good.stdout, f"no metrics: {good.stdout}")
+    expect("HTTP/1.1 401" in good.stdout, f"no refusal: {good.stdout}")
+    unready = run_script(script, folder, 'jwks_url = "http://127.0.0.1:9/"')
+    expect(unready.returncode != 0, f"passes against a hawkgate that is not ready: {unready.stdout}")
+finish("the script of helm test passes against a good hawkgate, and fails against one that is not ready")
