@@ -12,11 +12,11 @@ use super::StartError;
 use super::local::{self, Updatable};
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, Rate, SourceKind};
+use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
 use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
-use crate::gateway::rate::{RateLimit, Rates};
+use crate::gateway::rate::Rates;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -81,8 +81,10 @@ impl Builder<'_> {
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // One for all routes together.
-        let limited = |rate: &Rate| Arc::new(RateLimit::new(rate, self.clock.clone()));
-        let common = config.limits.rate.as_ref().map(limited);
+        let common = match &config.limits.rate {
+            Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
+            None => None,
+        };
         let login = match &config.login {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
@@ -95,7 +97,10 @@ impl Builder<'_> {
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
             let upstream = parts.upstream(&route.upstream, stamps, previous, upstream)?;
-            let own = route.rate.as_ref().map(limited);
+            let own = match &route.rate {
+                Some(rate) => Some(parts.rate(Some(&route.name), *rate, previous, self.clock)?),
+                None => None,
+            };
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
             route.rates = Rates::new(common.iter().cloned().chain(own).collect());

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::local::Updatable;
-use crate::config;
+use crate::clock::SharedClock;
+use crate::config::{self, Rate};
 use crate::credential::{CacheLimits, Source};
+use crate::gateway::rate::RateLimit;
 use crate::gateway::route::Upstream;
 use crate::reload::Stamps;
 use crate::token::{Issuer, WorkloadToken};
@@ -19,6 +21,9 @@ use crate::token::{Issuer, WorkloadToken};
 pub(super) type IssuerBasis = (config::Issuer, u64);
 /// All that a source is made of, besides files.
 pub(super) type SourceBasis = (config::Source, CacheLimits);
+
+/// All that a rate limit is made of: whose, and how much.
+pub(super) type RateBasis = (Option<Arc<str>>, Rate);
 
 /// A part, with all that it was made of.
 pub(super) struct Part<B, T> {
@@ -38,6 +43,8 @@ pub(super) struct Parts {
     pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
+    /// By the route's name; the one of all routes together has none.
+    pub(super) rates: Vec<Part<RateBasis, RateLimit>>,
 }
 
 /// The part of `previous` that was made of the same, else a new one.
@@ -130,6 +137,24 @@ impl Parts {
         let upstream = Arc::clone(&part.made);
         self.upstreams.push(part);
         Ok(upstream)
+    }
+
+    /// The limit of `route`, or of all together. A kept one goes on with its buckets: who has
+    /// used up what it may does not get it anew by a reload.
+    pub(super) fn rate(
+        &mut self,
+        route: Option<&Arc<str>>,
+        rate: Rate,
+        previous: &Self,
+        clock: &SharedClock,
+    ) -> Result<Arc<RateLimit>, StartError> {
+        let basis = (route.cloned(), rate);
+        let part = keep_or_make(&previous.rates, basis, Stamps::default(), || {
+            Ok(RateLimit::new(&rate, clock.clone()))
+        })?;
+        let limit = Arc::clone(&part.made);
+        self.rates.push(part);
+        Ok(limit)
     }
 
     /// Sources that were kept go on with the credentials that were put.

@@ -29,6 +29,7 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
+        rate: new.rate,
         ..running.clone()
     }
 }

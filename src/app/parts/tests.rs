@@ -47,6 +47,7 @@ upstream = "https://two.example.com"
 issuers = ["idp"]
 source = "fixed"
 workload_token = { file = "workload-token" }
+rate = { requests = 5, per = "1s" }
 
 [cache]
 max_entries = 100
@@ -119,6 +120,7 @@ fn at_first_everything_is_new_and_the_same_again_is_kept_whole() {
         assert!(Arc::ptr_eq(one, other));
     }
     assert!(Arc::ptr_eq(&first.updatable[0].1, &second.updatable[0].1));
+    assert!(Arc::ptr_eq(&first.rates[0].made, &second.rates[0].made));
     assert!(Arc::ptr_eq(
         &first.workload_tokens[0],
         &second.workload_tokens[0]
