@@ -2,28 +2,33 @@
 
 mod background;
 mod build;
+mod live;
 mod local;
 mod observe;
 mod pages;
+mod parts;
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 
 use crate::clock::SharedClock;
 use crate::config::{Address, Config};
+use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
-use crate::metrics::{Metrics, MetricsError, Names, Watched};
+use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
-use crate::proxy::listener::BindError;
+use crate::proxy::listener::{BindError, Inherited};
 use crate::proxy::server::{Bound, Serving, Workers};
 use crate::proxy::{self, Budget, Hooks};
-use background::Background;
+use crate::reload::{self, Reloads, Stamps, Target};
 use build::{Builder, Built};
+use live::Live;
 use pages::Pages;
 
 /// What a run needs besides its configuration.
@@ -41,14 +46,9 @@ pub struct Running {
     pub listeners: Vec<Address>,
     /// Where operators connect, with the port as bound.
     pub admin: Address,
-    /// What decides.
-    pub gateway: Arc<Gateway>,
-    pages: Arc<Pages>,
     callers: Serving,
     operators: Serving,
-    drain_delay: Duration,
-    drain: Duration,
-    _background: Background,
+    live: Arc<Live>,
 }
 
 impl std::fmt::Debug for Running {
@@ -83,61 +83,81 @@ pub enum StartError {
 /// When something cannot be bound or read; nothing is left running then. Unreachable
 /// issuers, exchanges and upstreams are no error.
 pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running, StartError> {
+    start_on(config, surroundings, Inherited::default()).await
+}
+
+/// As [`start`], on those of the configured listeners that are `inherited`.
+///
+/// # Errors
+/// As [`start`], and when a socket is inherited that no listener is configured for.
+pub async fn start_on(
+    config: Config,
+    surroundings: Surroundings,
+    mut inherited: Inherited,
+) -> Result<Running, StartError> {
     let Surroundings { clock, access_log } = surroundings;
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
-    let built = Builder {
+    let builder = Builder {
         clock: &clock,
         metrics: &metrics,
-    }
-    .build(&config)?;
-    let callers = Bound::bind(&config.server.listen, &config.limits).await?;
-    let operators = admin::bind(&config.server.admin).await?;
-    let background = Background::start(&built).await;
-    let names = names(&config);
-    let mut watched = watch(&built);
-    let log = access_log.clone();
-    watched.log_lines_dropped(move || log.dropped());
-    let gateway = Arc::new(built.gateway);
-    let recorder = recorder(&metrics, &clock, access_log);
+    };
+    let Built { gateway, parts } = builder.build(&config)?;
+    let tls = live::tls_stamps(&config.server);
+    let (listen, limits) = (&config.server.listen, &config.limits);
+    let callers = Bound::bind_or_take(listen, limits, &mut inherited).await?;
+    let operators = admin::bind(&config.server.admin, &mut inherited).await?;
+    refuse_unclaimed(&inherited)?;
+    let recorder = recorder(&metrics, &clock, access_log.clone());
+    let gateway = Arc::new(ArcSwap::from_pointee(gateway));
+    let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
     let hooks = Hooks::new(
-        Arc::new(ArcSwap::new(Arc::clone(&gateway))),
-        Arc::new(ArcSwap::from_pointee(config.limits.clone())),
+        Arc::clone(&gateway),
+        Arc::clone(&limits),
         Budget::new(config.limits.replay_memory),
         clock.clone(),
         Arc::clone(&recorder),
     );
-    metrics.configure(&names, in_flight(watched, &hooks), clock.now());
-    let pages = Arc::new(Pages {
-        metrics,
-        gateway: Arc::clone(&gateway),
-        issuers: built.issuers,
-        updatable: built.updatable,
-        grace_ends: clock.steady().saturating_add(config.server.startup_grace),
+    let pages = Pages::new(&metrics, &gateway, &parts, &config.server, &clock);
+    let live = Live {
         clock: clock.clone(),
-        started: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
-    });
-    let listeners = callers.addresses();
-    let admin = operators
-        .addresses()
-        .pop()
-        .unwrap_or_else(|| config.server.admin.clone());
-    let threads = worker_threads(config.server.threads);
-    let applications = proxy::applications(&hooks, &config.limits, threads);
-    let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
-    let page_server = Admin::new(Arc::clone(&pages));
-    Ok(Running {
-        listeners,
-        admin,
+        metrics,
+        access_log,
+        in_flight: hooks.in_flight(),
         gateway,
+        limits,
+        pages: Arc::new(pages),
+        tls: callers.tls(),
+        current: Mutex::default(),
+        started: config,
+    };
+    live.begin(parts, tls).await;
+    let server = &live.started.server;
+    let threads = worker_threads(server.threads);
+    let applications = proxy::applications(&hooks, &live.started.limits, threads);
+    let workers = Workers::pinned(threads).map_err(StartError::Threads)?;
+    let page_server = Admin::new(Arc::clone(&live.pages));
+    let admin = operators.addresses().pop();
+    Ok(Running {
+        listeners: callers.addresses(),
+        admin: admin.unwrap_or_else(|| server.admin.clone()),
         callers: callers.serve(applications, clock.clone(), recorder, workers),
         // Scrapes and probes are no requests: nobody records them.
         operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
-        pages,
-        drain_delay: config.server.drain_delay,
-        drain: config.server.drain,
-        _background: background,
+        live: Arc::new(live),
     })
+}
+
+/// Connections to a socket that nobody accepts from would hang.
+fn refuse_unclaimed(inherited: &Inherited) -> Result<(), StartError> {
+    let left = inherited.left();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(StartError::Unusable(format!(
+        "{} passed to this process (LISTEN_FDS), but neither server.listen nor server.admin has it; write it \
+         there exactly so",
+        left.join(", ")
+    )))
 }
 
 /// `server.threads`, where 0 is one per core that this process may use.
@@ -146,38 +166,6 @@ fn worker_threads(configured: usize) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     }
-}
-
-fn names(config: &Config) -> Names {
-    Names {
-        routes: config
-            .routes
-            .iter()
-            .map(|r| r.name.clone())
-            .chain(config.login.iter().map(|_| login::LABEL.into()))
-            .collect(),
-        issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
-        sources: config.sources.iter().map(|s| s.name.clone()).collect(),
-    }
-}
-
-fn watch(built: &Built) -> Watched {
-    let mut watched = Watched::default();
-    for source in &built.sources {
-        let read = Arc::clone(source);
-        watched.cache_entries(source.name(), move || read.entries());
-    }
-    for issuer in built.issuers.iter().filter(|i| !i.is_delegated()) {
-        let read = Arc::clone(issuer);
-        watched.jwks_age(issuer.name(), move || read.keys_age());
-    }
-    watched
-}
-
-fn in_flight(mut watched: Watched, hooks: &Hooks) -> Watched {
-    let in_flight = hooks.in_flight();
-    watched.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
-    watched
 }
 
 /// Every ended request goes to the metrics and to the access log.
@@ -209,12 +197,26 @@ pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartEr
 }
 
 impl Running {
+    /// What decides now; a reload replaces it.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.live.gateway.load_full()
+    }
+
+    /// Takes over what the file at `path` says on request and, if `every` is given, whenever
+    /// one of the files in `loaded` is found changed, at looks this far apart.
+    pub fn reloads(&self, path: PathBuf, loaded: Stamps, every: Option<Duration>) -> Reloads {
+        let target = Arc::clone(&self.live) as Arc<dyn Target>;
+        reload::start(path, loaded, every, target)
+    }
+
     /// Readiness turns false, then listeners close, in-flight requests finish within
     /// `server.drain`. Returns when all is over; calling it again changes nothing.
     pub async fn drain(&self) {
-        self.pages.draining.store(true, Ordering::Relaxed);
-        self.callers.drain(self.drain_delay, self.drain).await;
-        if let Some(trace) = &self.gateway.observe.trace {
+        self.live.pages.draining.store(true, Ordering::Relaxed);
+        let server = &self.live.started.server;
+        self.callers.drain(server.drain_delay, server.drain).await;
+        let trace = self.live.gateway.load().observe.trace.clone();
+        if let Some(trace) = trace {
             trace.flush().await;
         }
         // Last, so that probes see the draining to its end.

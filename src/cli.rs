@@ -7,6 +7,7 @@ mod explain;
 mod issuer;
 mod login;
 mod logout;
+mod notify;
 mod process;
 mod register;
 mod run;
@@ -54,7 +55,7 @@ enum Command {
         hawkgate run --config /etc/hawkgate/hawkgate.toml\n  \
         HAWKGATE_CONFIG=my.toml hawkgate run --log-format text\n\n\
         Signals: SIGTERM and SIGINT let requests under way finish (server.drain), a second one \
-        ends at once.\n\
+        ends at once. SIGHUP reloads, and so does a change of the file or of one that it names.\n\
         Logs go to stderr; metrics and health are on the admin address (server.admin).")]
     Run(Run),
     /// Say everything that is wrong with a configuration file
@@ -125,6 +126,12 @@ struct Run {
     /// How log lines look [default: what the file says, else json]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
+    /// Reload on SIGHUP only, not when the file or one that it names changes
+    #[arg(long)]
+    no_watch: bool,
+    /// Print the whole configuration, every default filled in, without secrets, and end
+    #[arg(long)]
+    print_config: bool,
 }
 
 #[derive(Args, Debug)]

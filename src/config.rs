@@ -18,6 +18,7 @@ mod login;
 mod nearest;
 mod oauth_client;
 mod oauth_source;
+mod print;
 mod rate;
 mod reader;
 mod resolved;
@@ -39,6 +40,7 @@ pub use access::uid_of;
 pub use finding::{ConfigErrors, Finding, Warning};
 pub use keys::{KeyTable, TABLES};
 pub use nearest::nearest;
+pub use print::print;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
 pub use schema::{page as reference_page, schema};
@@ -76,7 +78,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// With every error of the file at once.
 pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    read(path, true)
+    read(path, true, None)
+}
+
+/// Like [`check`], for the file of a hawkgate that is running and listens as `running` says:
+/// what must not be reachable from other machines has to hold there too.
+///
+/// # Errors
+/// With every error of the file at once.
+pub fn check_again(path: &Path, running: &Server) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    read(path, true, Some(running))
 }
 
 /// Like [`check`], on a machine where the files and variables that the file names are not.
@@ -84,13 +95,30 @@ pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
 /// # Errors
 /// With every error of the file at once.
 pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    read(path, false)
+    read(path, false, None)
 }
 
-fn read(path: &Path, read_secrets: bool) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let origin = path.display().to_string();
-    let text = read_file(path).map_err(|problem| ConfigErrors {
-        origin: origin.clone(),
+fn read(
+    path: &Path,
+    read_secrets: bool,
+    running: Option<&Server>,
+) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let text = read_text(path)?;
+    let options = options_for(path, read_secrets);
+    parse_as(&text, &path.display().to_string(), &options, running)
+}
+
+/// What the file at `path` is parsed with.
+fn options_for(path: &Path, read_secrets: bool) -> ParseOptions {
+    ParseOptions {
+        read_secrets,
+        base_dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigErrors> {
+    read_file(path).map_err(|problem| ConfigErrors {
+        origin: path.display().to_string(),
         errors: vec![Finding {
             line: 0,
             column: 0,
@@ -99,12 +127,8 @@ fn read(path: &Path, read_secrets: bool) -> Result<(Config, Vec<Warning>), Confi
             problem,
             remedy: String::new(),
         }],
-    })?;
-    let options = ParseOptions {
-        read_secrets,
-        base_dir: path.parent().map(Path::to_path_buf).unwrap_or_default(),
-    };
-    parse(&text, &origin, &options)
+        files: Vec::new(),
+    })
 }
 
 /// Parses `text`; `origin` is what errors and warnings call the file.
@@ -116,22 +140,34 @@ pub fn parse(
     origin: &str,
     options: &ParseOptions,
 ) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let refused = |mut errors: Vec<Finding>| {
+    parse_as(text, origin, options, None)
+}
+
+fn parse_as(
+    text: &str,
+    origin: &str,
+    options: &ParseOptions,
+    running: Option<&Server>,
+) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let refused = |mut errors: Vec<Finding>, files: Vec<NamedFile>| {
         errors.sort_by_key(|error| (error.line, error.column));
         ConfigErrors {
             origin: origin.to_owned(),
             errors,
+            files: files.into_iter().map(|file| file.path).collect(),
         }
     };
     let (document, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
-        return Err(refused(syntax_errors(text, &faults)));
+        return Err(refused(syntax_errors(text, &faults), Vec::new()));
     }
     let mut reader = Reader::new(text, options);
+    reader.running = running;
     let config = whole::read(&mut reader, document.get_ref());
     let Reader {
         mut errors,
         mut warnings,
+        mut files,
         ..
     } = reader;
     match config {
@@ -144,11 +180,12 @@ pub fn parse(
             };
             Ok((config, warnings.into_iter().map(warning).collect()))
         }
-        _ => {
+        config => {
             if errors.is_empty() {
                 errors.push(unexplained());
             }
-            Err(refused(errors))
+            files.extend(config.into_iter().flat_map(|config| config.files));
+            Err(refused(errors, files))
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod private_file;
 pub mod proxy;
 pub mod registration;
+pub mod reload;
 pub mod remote;
 pub mod secret;
 pub mod signin;

@@ -34,6 +34,9 @@ pub use series::Names;
 use series::Series;
 pub use source::MeteredSource;
 
+/// How reloads end.
+const RELOADS: [&str; 2] = ["success", "invalid"];
+
 /// A metric could not be set up. Names are fixed, so this is a fault of the program.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics: {0}")]
@@ -104,7 +107,7 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let families = Families::register(&registry)?;
         families.build_info.child([version, revision]).set(1);
-        for result in ["success", "failure"] {
+        for result in RELOADS {
             families.config_reloads.child([result]);
         }
         Ok(Self {
@@ -116,17 +119,20 @@ impl Metrics {
     }
 
     /// A configuration takes effect: its names become labels, its values are watched
-    /// instead of the earlier ones. `now` is when.
+    /// instead of the earlier ones, series of names that are gone end. `now` is when.
     pub fn configure(&self, names: &Names, watched: Watched, now: UnixMillis) {
         self.series
             .store(Arc::new(Series::new(names, &self.families)));
+        self.families.forget_all_but(names);
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         self.families.config_loaded_at.set(now.as_secs());
     }
 
-    /// A reload ended, well or not; on success [`Metrics::configure`] was called too.
+    /// A reload ended, well or because a file is invalid; on success
+    /// [`Metrics::configure`] was called too.
     pub fn reloaded(&self, success: bool) {
-        let result = if success { "success" } else { "failure" };
+        let [good, invalid] = RELOADS;
+        let result = if success { good } else { invalid };
         self.families.config_reloads.child([result]).inc();
     }
 

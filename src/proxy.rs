@@ -31,7 +31,7 @@ use pingora::proxy::HttpProxy;
 
 use crate::config::Limits;
 pub use hooks::Hooks;
-pub use peer::{CaError, check_ca};
+pub use peer::{CaError, read_ca};
 pub use replay::Budget;
 
 /// Most pools of upstream connections, each with its own copy of the platform's CAs (some

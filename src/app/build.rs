@@ -11,15 +11,17 @@ use url::Url;
 use super::StartError;
 use super::local::{self, Updatable};
 use super::observe::observe;
+use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, Rate, SourceKind};
+use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
 use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
-use crate::gateway::rate::{RateLimit, Rates};
+use crate::gateway::rate::Rates;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
+use crate::reload::Stamps;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
@@ -44,23 +46,35 @@ pub(super) struct Builder<'a> {
 /// A gateway, and its parts that are watched and kept fresh in the background.
 pub(super) struct Built {
     pub(super) gateway: Gateway,
-    pub(super) issuers: Vec<Arc<Issuer>>,
-    pub(super) sources: Vec<Arc<Source>>,
-    /// Those of kind `taskcluster-static` whose credentials may be replaced, by name.
-    pub(super) updatable: Vec<Updatable>,
-    pub(super) upstreams: Vec<Arc<Upstream>>,
-    pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
+    pub(super) parts: Parts,
 }
 
 impl Builder<'_> {
     /// Connects everything that `config` names. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
+        let stamps = Stamps::of(config.files.iter().map(|file| file.path.as_path()));
+        self.build_on(config, &stamps, &Parts::default())
+    }
+
+    /// As [`Self::build`], but for the parts of `previous` that would come out the same:
+    /// those are kept, with their keys, caches and addresses. `stamps` are of every file
+    /// that `config` names, made before anything is read from them here.
+    pub(super) fn build_on(
+        &self,
+        config: &Config,
+        stamps: &Stamps,
+        previous: &Parts,
+    ) -> Result<Built, StartError> {
         refuse_open_passwords(config)?;
-        let issuers = each(&config.issuers, |issuer| self.issuer(issuer, config))?;
-        let updatable = local::updatable(&config.sources)?;
-        let sources = each(&config.sources, |source| {
-            self.source(source, config, &updatable)
-        })?;
+        let mut parts = Parts {
+            issuers: self.issuers(config, stamps, previous)?,
+            updatable: local::updatable(&config.sources)?,
+            ..Parts::default()
+        };
+        parts.sources = self.sources(config, stamps, previous, &parts.updatable)?;
+        parts.keep_updated(previous);
+        let issuers: Vec<_> = parts.issuers().cloned().collect();
+        let sources: Vec<_> = parts.sources().cloned().collect();
         let rules = each(&config.rules, rule)?;
         let concerned = |concerns: &dyn Fn(&config::Rule) -> bool| {
             let pairs = config.rules.iter().zip(&rules);
@@ -68,8 +82,10 @@ impl Builder<'_> {
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // One for all routes together.
-        let limited = |rate: &Rate| Arc::new(RateLimit::new(rate, self.clock.clone()));
-        let common = config.limits.rate.as_ref().map(limited);
+        let common = match &config.limits.rate {
+            Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
+            None => None,
+        };
         let login = match &config.login {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
@@ -79,30 +95,23 @@ impl Builder<'_> {
             }
             None => None,
         };
-        let mut upstreams: Vec<(&config::Upstream, Arc<Upstream>)> = Vec::new();
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let known = upstreams
-                .iter()
-                .find(|(written, _)| **written == route.upstream);
-            let upstream = if let Some((_, upstream)) = known {
-                Arc::clone(upstream)
-            } else {
-                let upstream = Arc::new(upstream(&route.upstream)?);
-                upstreams.push((&route.upstream, Arc::clone(&upstream)));
-                upstream
+            let upstream = parts.upstream(&route.upstream, stamps, previous, upstream)?;
+            let own = match &route.rate {
+                Some(rate) => Some(parts.rate(Some(&route.name), *rate, previous, self.clock)?),
+                None => None,
             };
-            let own = route.rate.as_ref().map(limited);
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
             route.rates = Rates::new(common.iter().cloned().chain(own).collect());
+            if let Some(token) = route.workload_token {
+                let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
+                route.workload_token = Some(token);
+            }
             routes.push(Arc::new(route));
         }
         Ok(Built {
-            workload_tokens: routes
-                .iter()
-                .filter_map(|r| r.workload_token.clone())
-                .collect(),
             gateway: Gateway {
                 routes: RouteTable::new(routes),
                 login,
@@ -110,14 +119,41 @@ impl Builder<'_> {
                 rule_headers: rule_headers(&rules),
                 observe: observe(config, self.clock, self.metrics)?,
             },
-            issuers,
-            sources,
-            updatable,
-            upstreams: upstreams
-                .into_iter()
-                .map(|(_, upstream)| upstream)
-                .collect(),
+            parts,
         })
+    }
+
+    fn issuers(
+        &self,
+        config: &Config,
+        stamps: &Stamps,
+        previous: &Parts,
+    ) -> Result<Vec<Part<IssuerBasis, Issuer>>, StartError> {
+        let part = |issuer: &config::Issuer| {
+            let files = stamps.only(config.files_of("issuer", &issuer.name));
+            let basis = (issuer.clone(), config.cache.max_entries);
+            keep_or_make(&previous.issuers, basis, files, || {
+                self.issuer(issuer, config)
+            })
+        };
+        config.issuers.iter().map(part).collect()
+    }
+
+    fn sources(
+        &self,
+        config: &Config,
+        stamps: &Stamps,
+        previous: &Parts,
+        updatable: &[Updatable],
+    ) -> Result<Vec<Part<SourceBasis, Source>>, StartError> {
+        let part = |source: &config::Source| {
+            let files = stamps.only(config.files_of("source", &source.name));
+            let basis = (source.clone(), config.cache.clone());
+            keep_or_make(&previous.sources, basis, files, || {
+                self.source(source, config, updatable)
+            })
+        };
+        config.sources.iter().map(part).collect()
     }
 
     fn issuer(&self, issuer: &config::Issuer, config: &Config) -> Result<Issuer, StartError> {
@@ -330,9 +366,13 @@ fn client(source: &config::Source) -> Result<Client, Box<dyn std::error::Error>>
 }
 
 fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
-    if let Some(ca) = &written.ca {
-        crate::proxy::check_ca(ca).map_err(|e| StartError::Unusable(e.to_string()))?;
-    }
+    let ca = match &written.ca {
+        Some(file) => {
+            let ca = crate::proxy::read_ca(file);
+            Some(ca.map_err(|e| StartError::Unusable(e.to_string()))?)
+        }
+        None => None,
+    };
     let authority = authority(written);
     Ok(Upstream {
         tls: written.tls,
@@ -342,7 +382,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
             StartError::Unusable(format!("{authority:?} cannot stand in a Host header"))
         })?,
         signed_port: written.signed_port,
-        ca: written.ca.clone(),
+        ca,
         http2: written.http2,
         timeouts: written.timeouts,
         addresses: ArcSwap::default(),

@@ -1,11 +1,15 @@
 //! What the admin listener says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::local::Updatable;
+use super::parts::Parts;
 use crate::clock::SharedClock;
+use crate::config::Server;
 use crate::gateway::Gateway;
 use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, CredentialsPut};
@@ -14,15 +18,80 @@ use crate::token::{Issuer, IssuerStatus};
 /// Liveness, start and readiness of one run.
 pub(super) struct Pages {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) issuers: Vec<Arc<Issuer>>,
-    /// The sources whose credentials may be replaced, by name.
-    pub(super) updatable: Vec<Updatable>,
+    pub(super) gateway: Arc<ArcSwap<Gateway>>,
+    pub(super) shown: ArcSwap<Shown>,
     pub(super) clock: SharedClock,
+    /// `server.startup_grace`
+    pub(super) grace: Duration,
     /// Steady time after which starting counts as over, keys or no keys.
     pub(super) grace_ends: Duration,
     pub(super) started: AtomicBool,
     pub(super) draining: AtomicBool,
+    /// Steady milliseconds until which a reload cannot take readiness away.
+    pub(super) ready_until: AtomicU64,
+}
+
+/// What the pages tell of one configuration.
+pub(super) struct Shown {
+    issuers: Vec<Arc<Issuer>>,
+    /// The sources whose credentials may be replaced, by name.
+    updatable: Vec<Updatable>,
+}
+
+impl From<&Parts> for Shown {
+    fn from(parts: &Parts) -> Self {
+        Self {
+            issuers: parts.issuers().cloned().collect(),
+            updatable: parts.updatable.clone(),
+        }
+    }
+}
+
+impl Pages {
+    /// Of a run that begins now.
+    pub(super) fn new(
+        metrics: &Arc<Metrics>,
+        gateway: &Arc<ArcSwap<Gateway>>,
+        parts: &Parts,
+        server: &Server,
+        clock: &SharedClock,
+    ) -> Self {
+        Self {
+            metrics: Arc::clone(metrics),
+            gateway: Arc::clone(gateway),
+            shown: ArcSwap::from_pointee(Shown::from(parts)),
+            grace: server.startup_grace,
+            grace_ends: clock.steady().saturating_add(server.startup_grace),
+            clock: clock.clone(),
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            ready_until: AtomicU64::new(0),
+        }
+    }
+
+    /// A reload follows. Issuers that are new may have no keys for a moment: to be taken out
+    /// of service for that would turn everybody away, also those who could be served.
+    pub(super) fn expect_reload(&self) {
+        if self.lets_anybody_in() {
+            let until = self.clock.steady().saturating_add(self.grace);
+            let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            self.ready_until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any route could let anybody in.
+    fn lets_anybody_in(&self) -> bool {
+        let gateway = self.gateway.load();
+        let mut routes = gateway.routes.iter();
+        let mut login = gateway.login.iter().flat_map(|login| &login.issuers);
+        routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i)))
+            || login.any(|issuer| has_keys(issuer))
+    }
+
+    fn is_settling(&self) -> bool {
+        let until = Duration::from_millis(self.ready_until.load(Ordering::Relaxed));
+        self.clock.steady() < until
+    }
 }
 
 fn has_keys(issuer: &Issuer) -> bool {
@@ -39,19 +108,16 @@ impl AdminPages for Pages {
         (format.content_type().to_owned(), text)
     }
 
-    /// False while draining, and while not a single route could let anybody in.
+    /// False while draining, and while not a single route could let anybody in. A reload
+    /// alone does not make it false until `server.startup_grace` is over.
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        let mut routes = self.gateway.routes.iter();
-        let mut login = self.gateway.login.iter().flat_map(|login| &login.issuers);
-        if routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i)))
-            || login.any(|issuer| has_keys(issuer))
-        {
+        if self.lets_anybody_in() || self.is_settling() {
             return Ok(());
         }
-        Err(without_keys(&self.issuers))
+        Err(without_keys(&self.shown.load().issuers))
     }
 
     /// True once each issuer's keys were had, or the grace is over; then for good.
@@ -59,16 +125,18 @@ impl AdminPages for Pages {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let complete = self.issuers.iter().all(|i| has_keys(i));
+        let shown = self.shown.load();
+        let complete = shown.issuers.iter().all(|i| has_keys(i));
         if complete || self.clock.steady() >= self.grace_ends {
             self.started.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        Err(without_keys(&self.issuers))
+        Err(without_keys(&shown.issuers))
     }
 
     fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
-        let found = match (source, self.updatable.as_slice()) {
+        let shown = self.shown.load();
+        let found = match (source, shown.updatable.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
             (Some(name), all) => all.iter().find(|(own, _)| **own == *name),

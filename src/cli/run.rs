@@ -1,6 +1,7 @@
 //! `hawkgate run`
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,21 +11,55 @@ use hawkgate::app::{self, Running, Surroundings};
 use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Address, Config, LogFormat, Warning};
 use hawkgate::log::Logging;
+use hawkgate::proxy::listener::Inherited;
+use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
-use super::{Run, process};
+use super::{Run, notify, process};
 
 /// How long lines may take to reach a slow stderr at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
+/// Where a configuration came from, to be read there again.
+pub(super) struct Origin {
+    path: PathBuf,
+    stamps: Stamps,
+    watch: bool,
+}
+
 pub(super) fn main(args: &Run) -> ExitCode {
-    match config::check(&args.config.path) {
-        Ok(valid) => serve_config(
-            valid,
+    let path = &args.config.path;
+    if args.print_config {
+        return print_config(path);
+    }
+    match reload::load(path, None) {
+        Ok(Loaded {
+            config,
+            warnings,
+            stamps,
+        }) => serve_config(
+            (config, warnings),
+            Some(Origin {
+                path: path.clone(),
+                stamps,
+                watch: !args.no_watch,
+            }),
             args.log_format.map(Into::into),
             SystemClock::shared(),
         ),
+        Err(refused) => failed(&refused),
+    }
+}
+
+/// What the file at `path` means, with every default, as a file.
+fn print_config(path: &Path) -> ExitCode {
+    match config::print(path) {
+        Ok(text) => {
+            // Nobody to tell if stdout is closed.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
         Err(errors) => failed(&errors),
     }
 }
@@ -32,12 +67,18 @@ pub(super) fn main(args: &Run) -> ExitCode {
 /// Serves a valid configuration until a signal, and says with which exit code to end.
 pub(super) fn serve_config(
     (config, warnings): (Config, Vec<Warning>),
+    origin: Option<Origin>,
     format: Option<LogFormat>,
     clock: SharedClock,
 ) -> ExitCode {
+    // First of all: it changes the environment, which other threads may read.
+    let inherited = match Inherited::from_env() {
+        Ok(inherited) => inherited,
+        Err(error) => return failed(&error),
+    };
     match logging(&config, &warnings, format, &clock) {
         Ok(logging) => {
-            let end = serve(config, &logging, clock);
+            let end = serve((config, inherited), origin, &logging, clock);
             if let Err(error) = &end {
                 tracing::error!(%error, "hawkgate ends");
             }
@@ -68,27 +109,43 @@ fn logging(
     Ok(logging)
 }
 
-fn serve(config: Config, logging: &Logging, clock: SharedClock) -> Result<(), Failure> {
+fn serve(
+    what: (Config, Inherited),
+    origin: Option<Origin>,
+    logging: &Logging,
+    clock: SharedClock,
+) -> Result<(), Failure> {
     if let Err(error) = process::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps cannot be switched off");
     }
     process::install_crypto();
     let runtime = process::runtime()?;
-    let sample = config.log.access_sample;
+    let sample = what.0.log.access_sample;
     let surroundings = Surroundings {
         clock,
         access_log: logging.access().sampled(sample),
     };
-    let end = runtime.block_on(until_signalled(config, surroundings));
+    let end = runtime.block_on(until_signalled(what, origin, surroundings));
     runtime.shutdown_background();
     end
 }
 
-async fn until_signalled(config: Config, surroundings: Surroundings) -> Result<(), Failure> {
+async fn until_signalled(
+    (config, inherited): (Config, Inherited),
+    origin: Option<Origin>,
+    surroundings: Surroundings,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let running = app::start(config, surroundings).await?;
+    let running = app::start_on(config, surroundings, inherited).await?;
     announce(&running);
-    let first = signals.end().await;
+    notify::tell("READY=1");
+    let reloads = origin.map(|origin| {
+        let every = origin.watch.then_some(WATCH_INTERVAL);
+        running.reloads(origin.path, origin.stamps, every)
+    });
+    let first = signals.end(reloads.as_ref()).await;
+    drop(reloads);
+    notify::tell("STOPPING=1");
     tracing::info!(
         signal = first,
         "draining: no new connections, requests under way finish"
@@ -98,7 +155,7 @@ async fn until_signalled(config: Config, surroundings: Surroundings) -> Result<(
             tracing::info!("drained");
             Ok(())
         }
-        second = signals.end() => {
+        second = signals.end(None) => {
             running.abort();
             Err(format!("a second signal ({second}): ended at once, without waiting for requests").into())
         }
@@ -141,14 +198,18 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to end.
-    async fn end(&mut self) -> &'static str {
+    /// Waits for a signal to end, and passes on those to reload.
+    async fn end(&mut self, reloads: Option<&Reloads>) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 Some(()) = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: reloading is not supported yet; restart to apply a changed file");
+                    if let Some(reloads) = reloads {
+                        reloads.request();
+                    } else {
+                        tracing::warn!("SIGHUP: there is nothing to reload");
+                    }
                 }
             }
         }

@@ -78,7 +78,10 @@ pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match parse(&text) {
-        Ok(valid) => run::serve_config(valid, format.map(Into::into), SystemClock::shared()),
+        Ok(valid) => {
+            let format = format.map(Into::into);
+            run::serve_config(valid, None, format, SystemClock::shared())
+        }
         Err(errors) => failed(&format!(
             "these arguments mean a configuration that is refused (--print-config shows it):\n{errors}"
         )),

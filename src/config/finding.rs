@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::resolved::NamedFile;
 
 /// One thing to say about one place of the file. Never holds the value of a secret key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,19 @@ pub struct ConfigErrors {
     pub origin: String,
     /// At least one.
     pub errors: Vec<Finding>,
+    /// Every file that the text names, as far as it could be read: a change of one may mend
+    /// an error.
+    pub files: Vec<PathBuf>,
+}
+
+impl ConfigErrors {
+    /// Each error as a line of its own, with its place.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.errors.iter().map(|error| match error.line {
+            0 => format!("{}: {error}", self.origin),
+            line => format!("{}:{line}: {error}", self.origin),
+        })
+    }
 }
 
 impl fmt::Display for ConfigErrors {
@@ -124,6 +140,15 @@ impl At {
     /// Where the table begins, for keys that are missing from it.
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
+    }
+
+    /// `path`, named here.
+    pub(super) fn named(&self, path: &Path) -> NamedFile {
+        NamedFile {
+            table: self.place.clone(),
+            key: self.key.clone(),
+            path: path.to_owned(),
+        }
     }
 
     /// A finding here.

@@ -3,7 +3,7 @@
 use super::finding::{At, quoted};
 use super::nearest::nearest;
 use super::reader::{Reader, section};
-use super::resolved::{self, LogFormat};
+use super::resolved::{self, AUDIT_LEVEL, LogFormat};
 use super::value::{Choice, Share};
 
 /// The target of the audit log, which has a key of its own.
@@ -49,11 +49,7 @@ impl Log {
         let audit = self.audit.value?;
         Some(resolved::Log {
             format: self.format.value?,
-            level: if audit {
-                format!("{level},{AUDIT}=info")
-            } else {
-                level
-            },
+            level: if audit { level + AUDIT_LEVEL } else { level },
             access_sample: self.access_sample.value?.0,
             audit,
         })

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::{At, Finding, Lines, quoted};
 use super::nearest::nearest;
+use super::resolved::{Listener, NamedFile, Server};
 use super::{ParseOptions, keys};
 
 /// More errors, or warnings, than this are not noted: so many are no work of people.
@@ -130,8 +131,12 @@ pub(super) struct Table<'t> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     options: &'a ParseOptions,
+    /// What is listened at already, where a running hawkgate reads its file again.
+    pub(super) running: Option<&'a Server>,
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
+    /// Every file that the text names.
+    pub(super) files: Vec<NamedFile>,
 }
 
 impl<'a> Reader<'a> {
@@ -139,8 +144,10 @@ impl<'a> Reader<'a> {
         Self {
             lines: Lines::of(text),
             options,
+            running: None,
             errors: Vec::new(),
             warnings: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -178,6 +185,24 @@ impl<'a> Reader<'a> {
     /// A path as the process can use it.
     pub(super) fn resolve_path(&self, written: &str) -> PathBuf {
         self.options.base_dir.join(written)
+    }
+
+    /// Notes that the text names `path` at this place.
+    pub(super) fn names_file(&mut self, at: &At, path: &Path) {
+        self.files.push(at.named(path));
+    }
+
+    /// What is named at this place is read anew whenever it is needed: no reason to load
+    /// the configuration again.
+    pub(super) fn needs_no_watching(&mut self, at: &At) {
+        self.files.retain(|file| *file != at.named(&file.path));
+    }
+
+    /// Where callers connect or would after a restart: what must not be reachable from
+    /// other machines has to hold for both.
+    pub(super) fn listening(&self, written: &[Listener]) -> Vec<Listener> {
+        let running = self.running.iter().flat_map(|server| &server.listen);
+        running.chain(written).cloned().collect()
     }
 
     /// Reads one key, with its default if the file leaves it out.

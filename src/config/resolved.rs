@@ -6,25 +6,30 @@ mod oauth;
 pub use auth0::{Auth0Identity, PasswordGrant, Via};
 pub use oauth::{AssertionKey, ClientProof, OauthClient};
 
+mod observe;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::Method;
 use ipnet::IpNet;
 use url::Url;
 
 pub use crate::credential::Inject;
 
+use super::finding::quoted;
 use crate::credential::CacheLimits;
 pub use crate::gateway::rate::Rate;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
+pub use observe::{AUDIT_LEVEL, IncomingTrace, Log, LogFormat, Trace, TraceExport};
+
 /// A whole valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
@@ -46,10 +51,38 @@ pub struct Config {
     pub log: Log,
     /// `[trace]`, if it is there.
     pub trace: Option<Trace>,
+    /// Every file that it names, but for those that are read anew anyway.
+    pub files: Vec<NamedFile>,
+}
+
+/// A file that a configuration names: a secret, keys, a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The table that names it: `[server]`, `source "login"`.
+    pub table: String,
+    /// The key's path inside the table: `access_token.file`.
+    pub key: String,
+    /// As the process can open it.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// The files that the `[[kind]]` called `name` names.
+    pub fn files_of<'a>(
+        &'a self,
+        kind: &str,
+        name: &str,
+    ) -> impl Iterator<Item = &'a Path> + use<'a> {
+        let table = format!("{kind} {}", quoted(name));
+        self.files
+            .iter()
+            .filter(move |file| file.table == table)
+            .map(|file| file.path.as_path())
+    }
 }
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Where callers connect; at least one.
     pub listen: Vec<Listener>,
@@ -75,7 +108,7 @@ pub enum Address {
 }
 
 /// One listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Where.
     pub address: Address,
@@ -99,7 +132,7 @@ impl Listener {
 
 /// Who may connect to a listener, whoever every list that is there names; and who may say
 /// for whom.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
     /// Only peers with an address in one of these. TCP only: checked.
     pub networks: Option<Vec<IpNet>>,
@@ -111,7 +144,7 @@ pub struct ListenerAccess {
 }
 
 /// Proxies that are believed what they say of their clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
     /// Where they connect from; at least one.
     pub networks: Vec<IpNet>,
@@ -120,7 +153,7 @@ pub struct TrustedProxies {
 }
 
 /// TLS of a listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
     /// PEM chain.
     pub cert: PathBuf,
@@ -143,7 +176,7 @@ pub enum ClientAuth {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// Unique among issuers.
     pub name: Arc<str>,
@@ -152,7 +185,7 @@ pub struct Issuer {
 }
 
 /// `issuer.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum IssuerKind {
     /// Signed JWTs.
     Oidc(Box<OidcIssuer>),
@@ -165,7 +198,7 @@ pub enum IssuerKind {
 }
 
 /// An `oidc` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
@@ -190,7 +223,7 @@ pub struct OidcIssuer {
 }
 
 /// A `shared-secret` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SharedSecretIssuer {
     /// The exact `iss`.
     pub url: String,
@@ -224,7 +257,7 @@ pub enum SecretEncoding {
 }
 
 /// An `introspection` issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionIssuer {
     /// The exact `iss`, where an answer has one.
     pub url: String,
@@ -340,7 +373,7 @@ pub enum Profile {
 }
 
 /// `[[source]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
@@ -359,7 +392,7 @@ pub struct Source {
 }
 
 /// `source.kind`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// The oidcCredentials endpoint (seed 000).
     TaskclusterLogin {
@@ -437,7 +470,7 @@ pub enum SourceKind {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Unique among routes.
     pub name: Arc<str>,
@@ -467,7 +500,7 @@ pub struct Route {
 }
 
 /// `[[rule]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Unique among rules.
     pub name: Arc<str>,
@@ -514,7 +547,7 @@ pub struct Upstream {
 }
 
 /// `[login]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     /// Index into [`Config::sources`] of one of kind `taskcluster-mint`: checked.
     pub source: usize,
@@ -529,7 +562,7 @@ pub struct Login {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Request head, bytes.
     pub header_bytes: usize,
@@ -551,66 +584,4 @@ pub struct Limits {
     pub replay_memory: usize,
     /// How often one client may ask, all routes together; unlimited when `None`.
     pub rate: Option<Rate>,
-}
-
-/// `[log]`
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// JSON or text.
-    pub format: LogFormat,
-    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in `audit=info` where `audit`
-    /// is on.
-    pub level: String,
-    /// Which part of the access lines of requests that went well is written; 0 to 1.
-    pub access_sample: f64,
-    /// Whether there is an audit log.
-    pub audit: bool,
-}
-
-/// `[trace]`
-#[derive(Clone, Debug)]
-pub struct Trace {
-    /// What becomes of callers' trace context.
-    pub incoming: IncomingTrace,
-    /// Which part of the traces begun here is recorded; 0 to 1.
-    pub sample: f64,
-    /// The collector, if there is one.
-    pub export: Option<TraceExport>,
-}
-
-/// Where spans go.
-#[derive(Clone, Debug)]
-pub struct TraceExport {
-    /// For OTLP over HTTP, path included.
-    pub endpoint: Url,
-    /// Sent with every export.
-    pub headers: Vec<(HeaderName, SecretRef)>,
-    /// `service.name`
-    pub service_name: String,
-    /// The resource's other attributes.
-    pub attributes: Vec<(String, String)>,
-    /// For one export.
-    pub timeout: Duration,
-    /// PEM file with the only CAs trusted; the platform's when `None`.
-    pub ca: Option<PathBuf>,
-    /// Whether it may be plain http on another machine.
-    pub allow_plaintext: bool,
-}
-
-/// `trace.incoming`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IncomingTrace {
-    /// A request belongs to the trace that its caller says.
-    Continue,
-    /// Every request begins a trace.
-    Restart,
-}
-
-/// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }

@@ -166,7 +166,10 @@ impl Route {
             require_scopes: self.require_scopes.value?.into_values(),
             anonymous: self.anonymous.value?,
             workload_token: match self.workload_token.optional()? {
-                Some(Nested(token)) => Some(token.file.value?),
+                Some(Nested(token)) => {
+                    reader.needs_no_watching(&token.file.at);
+                    Some(token.file.value?)
+                }
                 None => None,
             },
             rate: rate::resolve(reader, self.rate)?,

@@ -85,7 +85,7 @@ section! {
         /// Narrows every call to these scopes; `[]` is none, left out is all that the client has.
         authorized_scopes: List<String> = [optional],
         /// Lets `PUT /credentials` on the admin listener, which must be loopback or a Unix socket then,
-        /// replace these credentials until the next start or reload.
+        /// replace these credentials until the next start, or a reload that changes this source.
         credentials_update: bool = [default "false"],
     }
 }

@@ -217,7 +217,9 @@ impl Value for PathBuf {
             reader.error(at, "is no path", "write \"path/of/a/file\"");
             return None;
         }
-        Some(reader.resolve_path(path))
+        let path = reader.resolve_path(path);
+        reader.names_file(at, &path);
+        Some(path)
     }
 }
 

@@ -27,10 +27,13 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
 
     let issuers = repeated(reader, document, "issuer", issuer::read);
     let sources = repeated(reader, document, "source", source::read);
+    let listen = server
+        .as_ref()
+        .map(|server| reader.listening(&server.listen));
     let known = route::Known {
         issuers: &issuers,
         sources: &sources,
-        listen: server.as_ref().map(|server| server.listen.as_slice()),
+        listen: listen.as_deref(),
     };
     let routes = repeated(reader, document, "route", |reader, table| {
         route::read(reader, table, known)
@@ -88,6 +91,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         cache: cache?,
         log: log?,
         trace: trace?,
+        files: std::mem::take(&mut reader.files),
     };
     warn_of_unused(reader, &issuers, |index| {
         let login = config.login.as_ref();
@@ -102,6 +106,9 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     warn_of_minting(reader, &config, &sources);
     rule::warn_of_closed_routes(reader, &routes, &config.rules);
     source::refuse_open_updates(reader, &config.server.admin, &sources);
+    if let Some(running) = reader.running.filter(|r| r.admin != config.server.admin) {
+        source::refuse_open_updates(reader, &running.admin, &sources);
+    }
     Some(config)
 }
 

@@ -25,7 +25,7 @@ use generation::Generation;
 pub use setback::Jitter;
 
 /// The `[cache]` section, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CacheLimits {
     /// Identities per source; the least recently used goes first.
     pub max_entries: u64,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -29,8 +28,8 @@ pub struct Upstream {
     pub authority: HeaderValue,
     /// The port that the service puts into the MAC; the upstream's, unless overridden.
     pub signed_port: u16,
-    /// PEM file with the only CAs trusted here; the platform's when `None`.
-    pub ca: Option<PathBuf>,
+    /// The only CAs trusted here, in PEM form; the platform's when `None`.
+    pub ca: Option<Arc<[u8]>>,
     /// Whether HTTP/2 may be (`true` with ALPN over TLS) or is (prior knowledge, plaintext) spoken.
     pub http2: bool,
     /// Time limits.

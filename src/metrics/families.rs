@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntGauge, Opts, Registry};
 
 use super::MetricsError;
 use super::family::{Counters, Durations, Gauges};
+use super::series::Names;
 
 /// The one with exemplars.
 pub(super) const REQUEST_DURATION: &str = "hawkgate_request_duration_seconds";
@@ -144,6 +145,22 @@ impl Families {
                 ["version", "revision"],
             )?,
         })
+    }
+}
+
+impl Families {
+    /// Ends the series of routes, issuers and sources that are not in `names`.
+    pub(super) fn forget_all_but(&self, names: &Names) {
+        let (routes, issuers, sources) = (&names.routes, &names.issuers, &names.sources);
+        self.requests.retain("route", routes);
+        self.request_duration.retain("route", routes);
+        self.upstream_duration.retain("route", routes);
+        self.unauthorized.retain("route", routes);
+        self.verifications.retain("issuer", issuers);
+        self.jwks_refreshes.retain("issuer", issuers);
+        self.lookups.retain("source", sources);
+        self.exchanges.retain("source", sources);
+        self.exchange_duration.retain("source", sources);
     }
 }
 

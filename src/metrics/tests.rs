@@ -366,7 +366,7 @@ fn watched_values_are_read_at_each_scrape_and_forgotten_on_reload() {
     assert!(!text.contains("hawkgate_jwks_age_seconds{"));
     assert!(text.contains("hawkgate_config_last_reload_success_timestamp_seconds 2000"));
     assert!(text.contains(r#"hawkgate_config_reloads_total{result="success"} 1"#));
-    assert!(text.contains(r#"hawkgate_config_reloads_total{result="failure"} 0"#));
+    assert!(text.contains(r#"hawkgate_config_reloads_total{result="invalid"} 0"#));
 }
 
 #[tokio::test]

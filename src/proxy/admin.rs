@@ -17,7 +17,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use super::listener::BindError;
+use super::listener::{BindError, Inherited};
 use super::server::Bound;
 use crate::config::{Address, Limits, Listener, ListenerAccess};
 
@@ -68,7 +68,7 @@ pub struct Admin<P> {
 ///
 /// # Errors
 /// When it cannot be bound.
-pub async fn bind(address: &Address) -> Result<Bound, BindError> {
+pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound, BindError> {
     let listener = Listener {
         address: address.clone(),
         mode: 0o600,
@@ -88,7 +88,7 @@ pub async fn bind(address: &Address) -> Result<Bound, BindError> {
         replay_memory: 0,
         rate: None,
     };
-    Bound::bind(&[listener], &limits).await
+    Bound::bind_or_take(&[listener], &limits, inherited).await
 }
 
 struct Page {

@@ -103,6 +103,9 @@ async fn write(
     body: Bytes,
     request_id: &str,
 ) -> Result<()> {
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
     for (name, value) in headers {
         // A 401 may have two challenges.

@@ -28,7 +28,7 @@ use super::answer;
 use super::context::{Context, InFlight};
 use super::failure::{self, Failure};
 use super::peer::{Peers, UPGRADED_IDLE};
-use super::replay::Budget;
+use super::replay::{Budget, Replay};
 use super::server::Recorder;
 use super::translate;
 use crate::clock::SharedClock;
@@ -220,6 +220,11 @@ impl ProxyHttp for Hooks {
         let last = switching || !head.status.is_informational();
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.spend();
+        }
+        // pingora looks for the end when a request begins; this one may have begun before.
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+            context.replay.iter().for_each(Replay::close_after);
         }
         translate::response(head);
         informational::add(session, head, context)?;

@@ -1,6 +1,7 @@
 //! Sockets to listen at: bound once, before anything is served.
 
 mod access;
+mod inherited;
 mod proxies;
 mod proxy_header;
 mod tls;
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::config::{Address, Listener};
 pub(super) use access::Access;
+pub use inherited::Inherited;
 pub(super) use proxies::Proxies;
 pub use tls::Tls;
 use unix::SocketFile;
@@ -75,8 +77,8 @@ enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Removes the file when dropped.
-        _file: SocketFile,
+        /// Removes the file when dropped; none where somebody else made it.
+        _file: Option<SocketFile>,
     },
 }
 
@@ -87,8 +89,12 @@ pub(super) enum Incoming {
 }
 
 impl Endpoint {
-    /// Binds as configured; a Unix socket is never more open than its mode.
-    pub(super) async fn bind(listener: &Listener) -> Result<Self, BindError> {
+    /// Binds as configured, unless the socket was inherited; a Unix socket is never more
+    /// open than its mode.
+    pub(super) async fn bind(
+        listener: &Listener,
+        inherited: &mut Inherited,
+    ) -> Result<Self, BindError> {
         let protocol = match &listener.tls {
             Some(tls) => Protocol::Tls(Arc::new(Tls::load(tls.clone())?)),
             None if listener.h2c => Protocol::H2c,
@@ -100,16 +106,24 @@ impl Endpoint {
         };
         let access = Access::new(&listener.access).map_err(unusable)?;
         let bound = match &listener.address {
-            Address::Tcp(address) => bind_tcp(*address),
-            Address::Unix(path) => unix::bind(path, listener.mode)
-                .await
-                .map(|(listener, file)| {
-                    let socket = Socket::Unix {
-                        listener,
-                        _file: file,
-                    };
-                    (socket, Address::Unix(path.clone()))
-                }),
+            Address::Tcp(address) => match inherited.take_tcp(*address) {
+                Some(socket) => TcpListener::from_std(socket)
+                    .map(|listener| (Socket::Tcp(listener), Address::Tcp(*address))),
+                None => bind_tcp(*address),
+            },
+            Address::Unix(path) => match inherited.take_unix(path) {
+                Some(socket) => UnixListener::from_std(socket).map(|listener| (listener, None)),
+                None => unix::bind(path, listener.mode)
+                    .await
+                    .map(|(listener, file)| (listener, Some(file))),
+            }
+            .map(|(listener, file)| {
+                let socket = Socket::Unix {
+                    listener,
+                    _file: file,
+                };
+                (socket, Address::Unix(path.clone()))
+            }),
         };
         let (socket, address) = bound.map_err(unusable)?;
         Ok(Self {

@@ -1,6 +1,7 @@
 //! From a route's upstream to what pingora connects to.
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +17,6 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::gateway::Gateway;
 use crate::gateway::route::Upstream;
 
 /// Streams that one HTTP/2 connection to an upstream carries at once, as servers commonly
@@ -44,14 +44,28 @@ pub struct CaError {
     cause: String,
 }
 
-/// Whether `path` holds CA certificates that an upstream can be verified with. Requests
-/// to it fail when it does not, so ask at start.
+/// The content of `path`, which holds CA certificates that an upstream can be verified with.
 ///
 /// # Errors
 /// When the file cannot be read or has no or malformed certificates.
-pub fn check_ca(path: &Path) -> Result<(), CaError> {
-    load(path).map(drop)
+pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
+    let unusable = |cause: String| CaError {
+        path: path.to_owned(),
+        cause,
+    };
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
+        .map_err(|e| unusable(e.to_string()))?;
+    if pem.len() as u64 > MAX_CA_BYTES {
+        return Err(unusable("is larger than 4 MiB".into()));
+    }
+    certificates(&pem).map_err(unusable)?;
+    Ok(pem.into())
 }
+
+/// The largest file of CAs that is read.
+const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long an address that could not be connected to is passed over while others are
 /// there.
@@ -66,17 +80,11 @@ pub(super) struct Peers {
     turn: AtomicUsize,
     /// Addresses that could not be connected to, and until when (steady) they are avoided.
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
-    cas: Mutex<Cas>,
+    /// As pingora takes them; those of upstreams that are gone are dropped in time.
+    cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,
 }
 
-/// The CAs that one configuration names, read when first needed.
-#[derive(Debug, Default)]
-struct Cas {
-    of: Weak<Gateway>,
-    by_path: HashMap<PathBuf, Ca>,
-}
-
-/// A CA file as read once.
+/// The CAs of one upstream.
 #[derive(Clone)]
 struct Ca {
     certificates: Arc<CaType>,
@@ -136,11 +144,10 @@ impl Peers {
     /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and patience.
     pub(super) fn peer(
         &self,
-        gateway: &Arc<Gateway>,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         address: SocketAddr,
         upgrade: bool,
-    ) -> Result<HttpPeer, CaError> {
+    ) -> Result<HttpPeer, String> {
         // The SNI must never be empty: pingora then verifies nothing at all.
         let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
         let timeouts = &upstream.timeouts;
@@ -162,56 +169,52 @@ impl Peers {
             (true, false) => ALPN::H2,
             _ => ALPN::H1,
         };
-        if let Some(path) = upstream.ca.as_ref().filter(|_| upstream.tls) {
-            let ca = self.ca(gateway, path)?;
+        if let Some(pem) = upstream.ca.as_ref().filter(|_| upstream.tls) {
+            let ca = self.ca(upstream, pem)?;
             options.ca = Some(ca.certificates);
             peer.group_key = ca.group;
         }
         Ok(peer)
     }
 
-    fn ca(&self, gateway: &Arc<Gateway>, path: &Path) -> Result<Ca, CaError> {
+    fn ca(&self, upstream: &Arc<Upstream>, pem: &[u8]) -> Result<Ca, String> {
         static GROUP: AtomicU64 = AtomicU64::new(1);
         let mut cas = self.cas.lock().unwrap_or_else(PoisonError::into_inner);
         // A weak pointer keeps the address from being used again: equal means the same.
-        if !std::ptr::eq(cas.of.as_ptr(), Arc::as_ptr(gateway)) {
-            *cas = Cas {
-                of: Arc::downgrade(gateway),
-                by_path: HashMap::new(),
-            };
-        }
-        if let Some(ca) = cas.by_path.get(path) {
+        let known = cas
+            .iter()
+            .find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(upstream)));
+        if let Some((_, ca)) = known {
             return Ok(ca.clone());
         }
+        let unusable = |cause| format!("CAs of {}: {cause}", upstream.host);
         let ca = Ca {
-            certificates: load(path)?,
+            certificates: certificates(pem).map_err(unusable)?,
             group: GROUP.fetch_add(1, Ordering::Relaxed),
         };
-        cas.by_path.insert(path.to_owned(), ca.clone());
+        cas.retain(|(of, _)| of.strong_count() > 0);
+        cas.push((Arc::downgrade(upstream), ca.clone()));
         Ok(ca)
     }
 }
 
-fn load(path: &Path) -> Result<Arc<CaType>, CaError> {
-    let unusable = |cause: String| CaError {
-        path: path.to_owned(),
-        cause,
-    };
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| unusable(e.to_string()))?;
+/// The certificates in `pem`, or what is wrong with them.
+fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
+    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())?;
     if certificates.is_empty() {
-        return Err(unusable("holds no PEM certificate".into()));
+        return Err("holds no PEM certificate".into());
     }
     let mut wrapped = Vec::with_capacity(certificates.len());
     for certificate in certificates {
         // Both parsers that will see it have to agree, for pingora's panics if it does not.
         RootCertStore::empty()
             .add(certificate.clone())
-            .map_err(|e| unusable(e.to_string()))?;
+            .map_err(|e| e.to_string())?;
         let raw = certificate.to_vec();
         if x509_parser::parse_x509_certificate(&raw).is_err() {
-            return Err(unusable("holds a malformed certificate".into()));
+            return Err("holds a malformed certificate".into());
         }
         wrapped.push(WrappedX509::new(raw, parse_x509));
     }
@@ -280,20 +283,20 @@ mod tests {
     fn a_ca_file_must_hold_certificates() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        assert!(check_ca(&path).is_err());
+        assert!(read_ca(&path).is_err());
         for unusable in [
             "",
             "nonsense",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         ] {
             std::fs::write(&path, unusable).unwrap();
-            let error = check_ca(&path).unwrap_err();
+            let error = read_ca(&path).unwrap_err();
             assert!(error.to_string().contains("ca.pem"), "{error}");
         }
         let key = rcgen::KeyPair::generate().unwrap();
         let parameters = rcgen::CertificateParams::new(vec!["tc.example.com".into()]).unwrap();
         let certificate = parameters.self_signed(&key).unwrap();
         std::fs::write(&path, certificate.pem()).unwrap();
-        check_ca(&path).unwrap();
+        read_ca(&path).unwrap();
     }
 }

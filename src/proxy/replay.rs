@@ -14,6 +14,7 @@ mod tests;
 
 pub use budget::Budget;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(super) struct Replay {
 /// What player and context share.
 struct Shared {
     tape: Mutex<Tape>,
+    /// The caller's connection ends with this request.
+    last: AtomicBool,
     /// Where a dropped player leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
@@ -80,12 +83,18 @@ impl Replay {
     ) -> Self {
         let shared = Arc::new(Shared {
             tape: Mutex::new(Tape::new(budget, limits.replay, announced)),
+            last: AtomicBool::new(false),
             returned: Mutex::new(None),
         });
         let real = std::mem::replace(&mut session.downstream_session, absent());
         let player = Player::new(real, Arc::clone(&shared), limits);
         *session.downstream_session = ServerSession::Custom(Box::new(player));
         Self { shared }
+    }
+
+    /// The caller's connection takes no further request: its answer says so.
+    pub(super) fn close_after(&self) {
+        self.shared.last.store(true, Ordering::Relaxed);
     }
 
     /// Whether all that was read of the body could be sent once more.

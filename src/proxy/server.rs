@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use super::client::Origin;
 use super::connection::Connection;
 use super::guard::HeadLimits;
-use super::listener::{Access, BindError, Endpoint, Incoming, Protocol, Proxies, Tls};
+use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
 use crate::gateway::client::ClientCertificate;
@@ -113,9 +113,21 @@ impl Bound {
     /// # Errors
     /// For the first that cannot be bound, naming its address or file.
     pub async fn bind(listeners: &[Listener], limits: &Limits) -> Result<Self, BindError> {
+        Self::bind_or_take(listeners, limits, &mut Inherited::default()).await
+    }
+
+    /// As [`Bound::bind`], but takes those sockets that are there already.
+    ///
+    /// # Errors
+    /// As [`Bound::bind`].
+    pub async fn bind_or_take(
+        listeners: &[Listener],
+        limits: &Limits,
+        inherited: &mut Inherited,
+    ) -> Result<Self, BindError> {
         let mut endpoints = Vec::with_capacity(listeners.len());
         for listener in listeners {
-            endpoints.push(Endpoint::bind(listener).await?);
+            endpoints.push(Endpoint::bind(listener, inherited).await?);
         }
         Ok(Self {
             endpoints,

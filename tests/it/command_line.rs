@@ -167,7 +167,7 @@ fn a_signal_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
     let mut up = Up::start(&written(&dir, "0s"), &[]);
     up.signal(Signal::HUP);
-    up.hears("SIGHUP");
+    up.hears("the configuration is in use");
     up.signal(Signal::TERM);
     let (code, lines) = up.ended();
     assert_eq!(code, Some(0), "{lines:?}");
@@ -179,6 +179,53 @@ fn a_signal_drains_and_the_log_is_json_without_secrets() {
     }
     assert!(lines.last().unwrap().contains("drained"), "{lines:?}");
     assert!(!lines.concat().contains(TOKEN));
+}
+
+#[test]
+fn a_changed_file_is_noticed_unless_nobody_watches() {
+    let dir = TempDir::new().unwrap();
+    let path = written(&dir, "0s");
+    let mut up = Up::start(&path, &[]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
+    let line = up.hears("files have changed");
+    assert!(line.contains("hawkgate.toml"), "{line}");
+    up.hears("the configuration is in use");
+    drop(up);
+
+    let mut up = Up::start(&path, &["--no-watch"]);
+    std::fs::write(&path, "broken").unwrap();
+    up.signal(Signal::HUP);
+    up.hears("asked to");
+    up.hears("the configuration is invalid");
+    up.signal(Signal::TERM);
+    let (code, lines) = up.ended();
+    assert_eq!(code, Some(0), "{lines:?}");
+    assert!(!lines.concat().contains("files have changed"), "{lines:?}");
+}
+
+#[test]
+fn the_printed_configuration_is_whole_and_without_secrets() {
+    let dir = TempDir::new().unwrap();
+    let path = written(&dir, "0s");
+    let args = ["run", "--print-config", "--config", path.to_str().unwrap()];
+    let (code, stdout, stderr) = ends(&args);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(!stdout.contains(TOKEN), "{stdout}");
+    for line in [
+        "access_token = { env = \"HAWKGATE_TEST_TOKEN\" }",
+        "startup_grace = \"60s\"",
+        "max_entries = ",
+    ] {
+        assert!(stdout.contains(line), "{line} is not in\n{stdout}");
+    }
+    std::fs::write(&path, &stdout).unwrap();
+    let (code, again, _) = ends(&args);
+    assert_eq!((code, again), (0, stdout));
+    std::fs::write(&path, "[server]\nlisen = []\n").unwrap();
+    let (code, stdout, stderr) = ends(&args);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.contains("lisen"), "{stderr}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 // Tests are read more often than they allocate.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
+mod activation;
 mod attacks;
 mod audit;
 mod auth0;
@@ -22,8 +23,10 @@ mod oauth;
 mod passwords;
 mod register;
 mod register_auth0;
+mod reload;
 mod rules;
 mod schema;
+mod shutdown;
 mod sign_in;
 mod support;
 mod swap;

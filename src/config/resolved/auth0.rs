@@ -5,7 +5,7 @@ use url::Url;
 use super::OauthClient;
 
 /// Source `auth0-identity`: the identity provider's own access token of the user.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Auth0Identity {
     /// The tenant: scheme and host, no path.
     pub tenant: Url,
@@ -32,7 +32,7 @@ pub enum Via {
 }
 
 /// Source `password`: a token had with the caller's username and password.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PasswordGrant {
     /// The token endpoint.
     pub token_url: Url,

@@ -33,7 +33,7 @@ impl AdminPages for Pages {
 
 async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, Serving) {
     let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let bound = bind(&any).await.unwrap();
+    let bound = bind(&any, &mut Inherited::default()).await.unwrap();
     let Address::Tcp(address) = bound.addresses()[0] else {
         panic!("not TCP")
     };

@@ -44,14 +44,10 @@ impl Hooks {
             return Err(decided(context, rejection));
         };
         let upgrade = upgrades(session.req_header());
-        match self
-            .peers
-            .peer(&context.gateway, upstream, address, upgrade)
-        {
+        match self.peers.peer(upstream, address, upgrade) {
             Ok(peer) => Ok(Box::new(peer)),
             Err(unusable) => {
-                let rejection =
-                    Rejection::from(Reason::UpstreamUnreachable).because(unusable.to_string());
+                let rejection = Rejection::from(Reason::UpstreamUnreachable).because(unusable);
                 Err(decided(context, rejection))
             }
         }

@@ -35,6 +35,15 @@ pub struct Tls {
     acceptor: ArcSwap<Acceptor>,
 }
 
+/// A listener's files, read again and found good.
+pub struct Renewal(Arc<Acceptor>);
+
+impl std::fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Renewal(..)")
+    }
+}
+
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tls")
@@ -62,8 +71,21 @@ impl Tls {
     /// # Errors
     /// As [`Tls::load`]; the old certificate stays in use then.
     pub fn reload(&self) -> Result<(), BindError> {
-        self.acceptor.store(Arc::new(acceptor(&self.files)?));
-        Ok(())
+        self.renewal().map(|renewal| self.renew(renewal))
+    }
+
+    /// What its files hold now, for [`Tls::renew`].
+    ///
+    /// # Errors
+    /// As [`Tls::load`].
+    pub fn renewal(&self) -> Result<Renewal, BindError> {
+        acceptor(&self.files).map(|acceptor| Renewal(Arc::new(acceptor)))
+    }
+
+    /// Connections made from now on get what `renewal` holds. Sessions made before are not
+    /// resumed.
+    pub fn renew(&self, renewal: Renewal) {
+        self.acceptor.store(renewal.0);
     }
 
     /// The server's side of a handshake, and whom the client has proved to be, if it has.

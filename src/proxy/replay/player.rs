@@ -2,6 +2,7 @@
 //! replayed: reads go through the tape, writes to the caller.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -111,6 +112,9 @@ impl Player {
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return true;
+        }
+        if self.shared.last.load(Ordering::Relaxed) {
+            self.real.set_keepalive(None);
         }
         // A caller that waits for 100 and gets a final answer may or may not send the body
         // now: what comes next on this connection could be either (RFC 9110 §10.1.1).

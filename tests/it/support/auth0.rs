@@ -56,7 +56,7 @@ impl Auth0 {
         secrets.assert_absent("the metrics", &gate.metrics().await.0);
         secrets.assert_absent(
             "Debug",
-            &format!("{:?} {:?}", gate.running, gate.running.gateway),
+            &format!("{:?} {:?}", gate.running, gate.running.gateway()),
         );
         for line in gate::logged().lines() {
             secrets.assert_absent("the log", line);

@@ -386,6 +386,11 @@ impl Http2Client {
         Self::over(stream, "https").await
     }
 
+    /// Whether the server has said GOAWAY, so that no further request may be sent.
+    pub(crate) async fn is_told_to_go(&self) -> bool {
+        self.sender.clone().ready().await.is_err()
+    }
+
     pub(crate) async fn request(&self, request: &Request) -> Result<Response, h2::Error> {
         within(&request.target, self.exchange(request)).await
     }

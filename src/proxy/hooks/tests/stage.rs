@@ -229,7 +229,10 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
             port: 8443,
             authority: HeaderValue::from_static("tc.example.com:8443"),
             signed_port: 443,
-            ca: options.tls.clone().and_then(|(_, ca)| ca),
+            ca: options
+                .tls
+                .clone()
+                .and_then(|(_, ca)| Some(std::fs::read(ca?).unwrap().into())),
             http2: options.http2,
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(5),

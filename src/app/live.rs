@@ -1,0 +1,178 @@
+//! What is in use now, and how a changed configuration takes its place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::background::{self, Background};
+use super::build::{Builder, Built};
+use super::pages::{Pages, Shown};
+use super::parts::Parts;
+use crate::clock::SharedClock;
+use crate::config::{Config, Limits, Server};
+use crate::gateway::{Gateway, login};
+use crate::log::AccessLog;
+use crate::metrics::{Metrics, Names, Watched};
+use crate::proxy::listener::Tls;
+use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
+
+/// How long new issuers and upstreams may take to be had before they are used all the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a run consists of, as far as a reload can change it.
+pub(super) struct Live {
+    pub(super) clock: SharedClock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: AccessLog,
+    pub(super) in_flight: Arc<AtomicU64>,
+    /// As started: what of it needs a restart is in use to the end.
+    pub(super) started: Config,
+    pub(super) gateway: Arc<ArcSwap<Gateway>>,
+    pub(super) limits: Arc<ArcSwap<Limits>>,
+    pub(super) pages: Arc<Pages>,
+    pub(super) tls: Vec<Arc<Tls>>,
+    pub(super) current: Mutex<Current>,
+}
+
+/// Locked for a whole reload: they come one after the other.
+#[derive(Default)]
+pub(super) struct Current {
+    pub(super) parts: Parts,
+    pub(super) background: Background,
+    /// Of the listeners' files, when they were last read.
+    pub(super) tls: Stamps,
+}
+
+#[async_trait]
+impl Target for Live {
+    fn server(&self) -> &Server {
+        &self.started.server
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        tls_files(&self.started.server)
+            .map(Path::to_path_buf)
+            .collect()
+    }
+
+    async fn apply(&self, mut config: Config, stamps: &Stamps) -> Result<Applied, String> {
+        let mut current = self.current.lock().await;
+        let restart_needed = reload::restart_needed(&self.started, &config);
+        config.server = self.started.server.clone();
+        config.limits = reload::applicable(&self.started.limits, &config.limits);
+        let builder = Builder {
+            clock: &self.clock,
+            metrics: &self.metrics,
+        };
+        let Built { gateway, parts } = builder
+            .build_on(&config, stamps, &current.parts)
+            .map_err(|error| error.to_string())?;
+        let tls = stamps.only(tls_files(&self.started.server));
+        let mut renewals = Vec::new();
+        if tls != current.tls {
+            for listener in &self.tls {
+                let renewal = listener.renewal().map_err(|error| error.to_string())?;
+                renewals.push((listener, renewal));
+            }
+        }
+        background::prepare_patiently(&parts, PATIENCE).await;
+
+        // From here on nothing fails and nothing waits.
+        let renewed = renewals.len();
+        for (listener, renewal) in renewals {
+            listener.renew(renewal);
+        }
+        self.pages.expect_reload();
+        self.metrics
+            .configure(&names(&config), self.watch(&parts), self.clock.now());
+        self.gateway.store(Arc::new(gateway));
+        self.limits.store(Arc::new(config.limits));
+        self.pages.shown.store(Arc::new(Shown::from(&parts)));
+        current.background.follow(&parts);
+        let mut made = parts.made();
+        made.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
+        (current.parts, current.tls) = (parts, tls);
+        Ok(Applied {
+            made,
+            restart_needed,
+        })
+    }
+
+    fn ended(&self, result: ReloadResult) {
+        let success = result == ReloadResult::Success;
+        audit_load(success);
+        self.metrics.reloaded(success);
+    }
+}
+
+impl Live {
+    /// Starts what goes on beside requests.
+    pub(super) async fn begin(&self, parts: Parts, tls: Stamps) {
+        background::prepare(&parts).await;
+        let names = names(&self.started);
+        self.metrics
+            .configure(&names, self.watch(&parts), self.clock.now());
+        let mut current = self.current.lock().await;
+        current.background.follow(&parts);
+        (current.parts, current.tls) = (parts, tls);
+        audit_load(true);
+    }
+
+    /// Values read when they are scraped.
+    fn watch(&self, parts: &Parts) -> Watched {
+        let mut watched = Watched::default();
+        for source in parts.sources() {
+            let read = Arc::clone(source);
+            watched.cache_entries(source.name(), move || read.entries());
+        }
+        for issuer in parts.issuers().filter(|i| !i.is_delegated()) {
+            let read = Arc::clone(issuer);
+            watched.jwks_age(issuer.name(), move || read.keys_age());
+        }
+        let log = self.access_log.clone();
+        watched.log_lines_dropped(move || log.dropped());
+        let in_flight = Arc::clone(&self.in_flight);
+        watched.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        watched
+    }
+}
+
+/// Puts on record which rules are in force from now on, or that they stay.
+fn audit_load(success: bool) {
+    if success {
+        tracing::info!(target: "audit", event = "configuration_loaded", "a configuration is in use");
+    } else {
+        tracing::info!(target: "audit", event = "configuration_refused", "the configuration stays");
+    }
+}
+
+/// The names that become labels.
+fn names(config: &Config) -> Names {
+    Names {
+        routes: config
+            .routes
+            .iter()
+            .map(|r| r.name.clone())
+            .chain(config.login.iter().map(|_| login::LABEL.into()))
+            .collect(),
+        issuers: config.issuers.iter().map(|i| i.name.clone()).collect(),
+        sources: config.sources.iter().map(|s| s.name.clone()).collect(),
+    }
+}
+
+/// The files of the listeners' TLS.
+fn tls_files(server: &Server) -> impl Iterator<Item = &Path> {
+    let tls = server.listen.iter().filter_map(|l| l.tls.as_ref());
+    tls.flat_map(|tls| [&tls.cert, &tls.key].into_iter().chain(&tls.client_ca))
+        .map(PathBuf::as_path)
+}
+
+/// Of the files of the listeners' TLS; made before they are read.
+pub(super) fn tls_stamps(server: &Server) -> Stamps {
+    Stamps::of(tls_files(server))
+}

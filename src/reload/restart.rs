@@ -1,0 +1,114 @@
+//! Which changes wait for the next start.
+
+use crate::config::{AUDIT_LEVEL, Config, Limits, Log, Server};
+
+/// The keys whose values in `new` differ from those in `running` and take effect at the next
+/// start only.
+pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
+    // Taken apart, here and below, so that what is added is not forgotten.
+    let Config {
+        server,
+        limits,
+        log,
+        issuers: _,
+        sources: _,
+        routes: _,
+        rules: _,
+        login: _,
+        cache: _,
+        trace: _,
+        files: _,
+    } = running;
+    let mut keys = of_server(server, &new.server);
+    keys.extend(of_limits(limits, &new.limits));
+    keys.extend(of_log(log, &new.log));
+    keys
+}
+
+/// `new`, but what needs a restart as in `running`.
+pub fn applicable(running: &Limits, new: &Limits) -> Limits {
+    Limits {
+        body: new.body,
+        replay_body: new.replay_body,
+        rate: new.rate,
+        ..running.clone()
+    }
+}
+
+fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
+    let Server {
+        listen,
+        admin,
+        drain,
+        drain_delay,
+        startup_grace,
+        threads,
+    } = running;
+    changed([
+        ("server.listen", *listen != new.listen),
+        ("server.admin", *admin != new.admin),
+        ("server.drain", *drain != new.drain),
+        ("server.drain_delay", *drain_delay != new.drain_delay),
+        ("server.startup_grace", *startup_grace != new.startup_grace),
+        ("server.threads", *threads != new.threads),
+    ])
+}
+
+fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
+    let Limits {
+        header_bytes,
+        url_bytes,
+        header_timeout,
+        body_timeout,
+        keepalive_timeout,
+        connections,
+        body: _,
+        replay_body: _,
+        replay_memory,
+        rate: _,
+    } = running;
+    changed([
+        ("limits.header_bytes", *header_bytes != new.header_bytes),
+        ("limits.url_bytes", *url_bytes != new.url_bytes),
+        (
+            "limits.header_timeout",
+            *header_timeout != new.header_timeout,
+        ),
+        ("limits.body_timeout", *body_timeout != new.body_timeout),
+        (
+            "limits.keepalive_timeout",
+            *keepalive_timeout != new.keepalive_timeout,
+        ),
+        ("limits.connections", *connections != new.connections),
+        ("limits.replay_memory", *replay_memory != new.replay_memory),
+    ])
+}
+
+fn of_log(running: &Log, new: &Log) -> Vec<&'static str> {
+    let Log {
+        format,
+        level: _,
+        access_sample,
+        audit,
+    } = running;
+    changed([
+        ("log.format", *format != new.format),
+        ("log.level", written_level(running) != written_level(new)),
+        (
+            "log.access_sample",
+            access_sample.total_cmp(&new.access_sample).is_ne(),
+        ),
+        ("log.audit", *audit != new.audit),
+    ])
+}
+
+/// Without what `log.audit` adds.
+fn written_level(log: &Log) -> &str {
+    let bare = log.level.strip_suffix(AUDIT_LEVEL).filter(|_| log.audit);
+    bare.unwrap_or(&log.level)
+}
+
+fn changed<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    let changed = keys.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| key).collect()
+}

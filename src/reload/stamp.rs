@@ -1,0 +1,175 @@
+//! What files held at a moment, for telling whether they have changed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+/// Larger files are not read: they have changed when size, place or times have.
+const MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What several files held at a moment. Equal when every file held the same. Symbolic links
+/// are followed, so a swapped link counts when it leads to other content.
+#[derive(Clone, Debug, Default)]
+pub struct Stamps(BTreeMap<PathBuf, Stamp>);
+
+#[derive(Clone, Debug)]
+struct Stamp {
+    content: Content,
+    status: Option<Status>,
+    /// Its status was the same at the look before: what was written since would show.
+    settled: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Content {
+    /// Not there, or not readable.
+    Absent,
+    /// Not a file that can be read to its end (a pipe, a device): never counts as changed.
+    Endless,
+    /// Too large to read.
+    Large(Status),
+    Digest([u8; 32]),
+}
+
+/// A digest of a secret says something about it: not for logs.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "Absent",
+            Self::Endless => "Endless",
+            Self::Large(_) => "Large",
+            Self::Digest(_) => "Digest",
+        })
+    }
+}
+
+/// What a file system tells about a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Status {
+    place: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Status {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            place: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl PartialEq for Stamps {
+    fn eq(&self, other: &Self) -> bool {
+        let same =
+            |((path, stamp), (other_path, other)): ((&PathBuf, &Stamp), (&PathBuf, &Stamp))| {
+                path == other_path && stamp.content == other.content
+            };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
+}
+
+impl Stamps {
+    /// Of these files, now. Blocks.
+    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let stamp = |path: &Path| (path.to_owned(), Stamp::of(path, None));
+        Self(paths.into_iter().map(stamp).collect())
+    }
+
+    /// Of the same files, now. Those whose status has not moved are not read again. Blocks.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let stamps = self.0.iter();
+        let again = stamps.map(|(path, before)| (path.clone(), Stamp::of(path, Some(before))));
+        Self(again.collect())
+    }
+
+    /// These, and `others` where they are of other files.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        for (path, stamp) in others.0 {
+            self.0.entry(path).or_insert(stamp);
+        }
+        self
+    }
+
+    /// Those of these files. A file that there is no stamp of counts as absent.
+    #[must_use]
+    pub fn only<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let absent = || Stamp {
+            content: Content::Absent,
+            status: None,
+            settled: false,
+        };
+        let stamp = |path: &Path| {
+            let known = self.0.get(path).cloned();
+            (path.to_owned(), known.unwrap_or_else(absent))
+        };
+        Self(paths.into_iter().map(stamp).collect())
+    }
+
+    /// The files that held something else in `before`.
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Path> {
+        self.0.iter().filter_map(|(path, now)| {
+            let same = before.0.get(path).is_some_and(|b| b.content == now.content);
+            (!same).then_some(path.as_path())
+        })
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path, before: Option<&Self>) -> Self {
+        let metadata = fs::metadata(path).ok();
+        let status = metadata.as_ref().map(Status::from);
+        let same = before.filter(|before| before.status == status);
+        if let Some(before) = same.filter(|before| before.settled) {
+            return before.clone();
+        }
+        Self {
+            content: match (&metadata, status) {
+                (Some(metadata), Some(status)) => content(path, metadata, status),
+                _ => Content::Absent,
+            },
+            status,
+            settled: same.is_some(),
+        }
+    }
+}
+
+fn content(path: &Path, metadata: &Metadata, status: Status) -> Content {
+    if !metadata.is_file() {
+        return Content::Endless;
+    }
+    match digest(path) {
+        Ok(Some(digest)) => Content::Digest(digest),
+        Ok(None) => Content::Large(status),
+        Err(_) => Content::Absent,
+    }
+}
+
+/// `None` when it is larger than [`MAX_BYTES`].
+fn digest(path: &Path) -> io::Result<Option<[u8; 32]>> {
+    let mut file = File::open(path)?.take(MAX_BYTES + 1);
+    let mut context = Context::new(&SHA256);
+    let mut total = 0;
+    let mut piece = zeroize::Zeroizing::new([0; 8 * 1024]);
+    loop {
+        let read = file.read(&mut piece[..])?;
+        if read == 0 {
+            break;
+        }
+        total += read as u64;
+        context.update(piece.get(..read).unwrap_or_default());
+    }
+    let digest = context.finish();
+    Ok((total <= MAX_BYTES).then(|| digest.as_ref().try_into().unwrap_or_default()))
+}

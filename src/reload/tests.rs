@@ -1,0 +1,221 @@
+//! Stamps, and reloads of a target that only notes what it is given.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+use tokio::sync::watch as channel;
+
+use super::*;
+
+const TEXT: &str = "[[route]]\nname = \"r\"\npath = \"/\"\nanonymous = true\nupstream = \"https://a.example.com\"\n";
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn content_counts_and_nothing_else() {
+    let folder = folder();
+    let path = folder.path().join("file");
+    let absent = Stamps::of([path.as_path()]);
+    assert_eq!(absent, absent.again());
+    fs::write(&path, "one").unwrap();
+    let one = absent.again();
+    assert_ne!(absent, one);
+    assert_eq!(
+        one.changed_since(&absent).collect::<Vec<_>>(),
+        [path.as_path()]
+    );
+    // The same again, in a file of its own.
+    let other = folder.path().join("other");
+    fs::write(&other, "one").unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(one, one.again());
+    // Of the same length, at once, again and again.
+    let mut before = one;
+    for content in ["two", "six", "ten"] {
+        fs::write(&path, content).unwrap();
+        let now = before.again();
+        assert_ne!(before, now, "{content}");
+        before = now;
+    }
+    fs::remove_file(&path).unwrap();
+    assert_eq!(before.again(), absent);
+}
+
+#[test]
+fn links_are_followed_and_what_never_ends_is_not_read() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("v1")).unwrap();
+    fs::create_dir(at("v2")).unwrap();
+    fs::write(at("v1/key"), "first").unwrap();
+    fs::write(at("v2/key"), "second").unwrap();
+    symlink("v1", at("data")).unwrap();
+    symlink("data/key", at("key")).unwrap();
+    let key = at("key");
+    let first = Stamps::of([key.as_path()]);
+    symlink("v2", at("data_new")).unwrap();
+    fs::rename(at("data_new"), at("data")).unwrap();
+    assert_ne!(first, first.again());
+    let endless = Stamps::of([Path::new("/dev/zero"), folder.path()]);
+    assert_eq!(endless, endless.again());
+}
+
+#[test]
+fn large_files_change_by_their_times_and_size() {
+    let folder = folder();
+    let path = folder.path().join("large");
+    fs::write(&path, vec![b'x'; 5 * 1024 * 1024]).unwrap();
+    let before = Stamps::of([path.as_path()]);
+    assert_eq!(before, before.again());
+    fs::write(&path, vec![b'x'; 5 * 1024 * 1024 + 1]).unwrap();
+    assert_ne!(before, before.again());
+}
+
+#[test]
+fn a_digest_of_a_secret_is_not_shown() {
+    let folder = folder();
+    let path = folder.path().join("secret");
+    fs::write(&path, "hunter2").unwrap();
+    let shown = format!("{:?}", Stamps::of([path.as_path()]));
+    assert!(shown.contains("content: Digest,"), "{shown}");
+}
+
+#[test]
+fn a_file_without_a_stamp_counts_as_absent() {
+    let known = Stamps::of([Path::new("/proc/self/nowhere")]);
+    let none = Stamps::default().only([Path::new("/proc/self/nowhere")]);
+    assert_eq!(known, none);
+    assert_eq!(none.and(known.clone()), known);
+}
+
+/// All at once, so that no look finds half of it.
+fn put(path: &Path, content: impl AsRef<[u8]>) {
+    let next = path.with_extension("next");
+    fs::write(&next, content).unwrap();
+    fs::rename(next, path).unwrap();
+}
+
+/// What a target was given.
+struct Noting {
+    server: Server,
+    routes: Mutex<Vec<String>>,
+    ended: channel::Sender<(u32, u32)>,
+}
+
+impl Noting {
+    fn new(server: Server) -> Arc<Self> {
+        Arc::new(Self {
+            server,
+            routes: Mutex::default(),
+            ended: channel::Sender::new((0, 0)),
+        })
+    }
+
+    /// Waits for so many reloads that went well, and so many that did not.
+    async fn until(&self, ended: (u32, u32)) {
+        let mut seen = self.ended.subscribe();
+        let reached = seen.wait_for(|seen| *seen == ended);
+        let timely = tokio::time::timeout(Duration::from_mins(1), reached).await;
+        timely.expect("reloads in time").unwrap();
+    }
+}
+
+#[async_trait]
+impl Target for Noting {
+    fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    async fn apply(&self, config: Config, _: &Stamps) -> Result<Applied, String> {
+        let name = config.routes[0].name.to_string();
+        if name == "unusable" {
+            return Err("no good".into());
+        }
+        self.routes.lock().unwrap().push(name);
+        Ok(Applied::default())
+    }
+
+    fn ended(&self, result: ReloadResult) {
+        self.ended.send_modify(|(well, badly)| match result {
+            ReloadResult::Success => *well += 1,
+            ReloadResult::Invalid => *badly += 1,
+        });
+    }
+}
+
+#[tokio::test]
+async fn each_state_of_the_files_is_tried_once() {
+    let folder = folder();
+    let path = folder.path().join("hawkgate.toml");
+    put(&path, TEXT);
+    let Loaded { config, stamps, .. } = load(&path, None).unwrap();
+    let target = Noting::new(config.server);
+    let shared = Arc::clone(&target) as Arc<dyn Target>;
+    let every = Some(Duration::from_millis(5));
+    let reloads = start(path.clone(), stamps, every, shared);
+
+    put(&path, TEXT.replace("\"r\"", "\"two\""));
+    target.until((1, 0)).await;
+    put(&path, "no TOML at all");
+    target.until((1, 1)).await;
+    put(&path, TEXT.replace("\"r\"", "\"unusable\""));
+    target.until((1, 2)).await;
+    // On request even without a change.
+    reloads.request();
+    target.until((1, 3)).await;
+    fs::remove_file(&path).unwrap();
+    target.until((1, 4)).await;
+    put(&path, TEXT.replace("\"r\"", "\"three\""));
+    target.until((2, 4)).await;
+    assert_eq!(*target.routes.lock().unwrap(), ["two", "three"]);
+}
+
+#[tokio::test]
+async fn a_file_that_only_a_refused_text_names_is_watched_too() {
+    let folder = folder();
+    let path = folder.path().join("hawkgate.toml");
+    put(&path, TEXT);
+    let Loaded { config, stamps, .. } = load(&path, None).unwrap();
+    let target = Noting::new(config.server);
+    let shared = Arc::clone(&target) as Arc<dyn Target>;
+    let _reloads = start(path.clone(), stamps, Some(Duration::from_millis(5)), shared);
+    let with_secret = format!(
+        "{TEXT}issuers = []\n[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\n\
+         access_token = {{ file = \"token\" }}\n"
+    );
+    put(&path, with_secret);
+    target.until((0, 1)).await;
+    put(&folder.path().join("token"), "an-access-token");
+    target.until((1, 1)).await;
+}
+
+#[test]
+fn keys_that_wait_for_a_restart_are_named() {
+    let folder = folder();
+    let path = folder.path().join("hawkgate.toml");
+    put(&path, TEXT);
+    let running = load(&path, None).unwrap().config;
+    assert_eq!(restart_needed(&running, &running), Vec::<&str>::new());
+    let all = "[server]\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\ndrain = \"1s\"\ndrain_delay = \"1s\"\n\
+               startup_grace = \"1s\"\nthreads = 3\n[limits]\nheader_bytes = \"16KiB\"\nurl_bytes = \"1KiB\"\n\
+               header_timeout = \"3s\"\nbody_timeout = \"3s\"\nkeepalive_timeout = \"3s\"\nconnections = 7\n\
+               body = \"1KiB\"\nreplay_body = \"1KiB\"\nreplay_memory = \"1MiB\"\n[log]\nformat = \"text\"\nlevel = \"debug\"\n";
+    put(&path, format!("{TEXT}{all}"));
+    let new = load(&path, None).unwrap().config;
+    let keys = restart_needed(&running, &new);
+    assert_eq!(keys.len(), 15, "{keys:?}");
+    for at_once in ["limits.body", "limits.replay_body"] {
+        assert!(!keys.contains(&at_once));
+    }
+    let limits = applicable(&running.limits, &new.limits);
+    assert_eq!((limits.body, limits.replay_body), (Some(1024), 1024));
+    assert_eq!(limits.connections, running.limits.connections);
+}

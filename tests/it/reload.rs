@@ -1,0 +1,179 @@
+//! Changed files take effect while requests go on.
+
+mod files;
+mod load;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hawkgate::clock::SystemClock;
+use hawkgate::reload::{self, Reloads};
+
+use crate::support::client::{Request, Response, within};
+use crate::support::gate::{Files, Gate, SERVER, logged};
+use crate::support::tokens::{IssuerServer, SHARED, claims};
+use crate::support::upstream::{Reply, Upstream};
+
+const AUDIENCE: &str = "api";
+/// How often watched files are looked at here.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// A hawkgate that reloads, what it needs, and what it is asked through.
+struct House {
+    issuer: IssuerServer,
+    upstream: Upstream,
+    gate: Gate,
+    reloads: Reloads,
+}
+
+impl House {
+    /// With one route, and its files watched.
+    async fn build() -> Self {
+        Self::build_in(files(), SERVER, Some(EVERY)).await
+    }
+
+    async fn build_in(files: Files, server: &str, every: Option<Duration>) -> Self {
+        let issuer = IssuerServer::start(&[&SHARED[1]]).await;
+        let upstream = Upstream::http1(|_| Reply::ok()).await;
+        let text = format!("{server}{}", sections(&issuer, &upstream, "/api/"));
+        let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+        let path = gate.files.path("hawkgate.toml");
+        let loaded = reload::load(&path, None).unwrap();
+        let reloads = gate.running.reloads(path, loaded.stamps, every);
+        Self {
+            issuer,
+            upstream,
+            gate,
+            reloads,
+        }
+    }
+
+    /// The file as it was first, with the route's path.
+    fn text(&self, path: &str) -> String {
+        format!("{SERVER}{}", sections(&self.issuer, &self.upstream, path))
+    }
+
+    fn token(&self) -> String {
+        let now = SystemClock::shared().now().as_secs();
+        let key = &SHARED[1];
+        key.token("ES256", &claims(&self.issuer.issuer(), AUDIENCE, now))
+    }
+
+    /// Writes a file all at once, so that no look finds half of it.
+    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        let next = self.gate.files.write("next", content);
+        std::fs::rename(next, self.gate.files.path(name)).unwrap();
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.gate
+            .send(&Request::get(path).bearer(&self.token()))
+            .await
+    }
+
+    async fn until_reloaded(&self, result: &str, count: u32) {
+        let name = "hawkgate_config_reloads_total";
+        self.gate
+            .until_counted(name, &[("result", result)], count)
+            .await;
+    }
+}
+
+/// An issuer, two sources and a route.
+fn sections(issuer: &IssuerServer, upstream: &Upstream, path: &str) -> String {
+    format!(
+        r#"
+[[issuer]]
+name = "idp"
+url = "{}"
+audiences = ["{AUDIENCE}"]
+
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+client_name = "sso/{{sub}}"
+scopes = ["test:*"]
+
+[[source]]
+name = "fixed"
+kind = "taskcluster-static"
+client_id = "me"
+access_token = {{ file = "fixed-token" }}
+
+[[route]]
+name = "main"
+path = "{path}"
+upstream = "{url}"
+issuers = ["idp"]
+source = "mint"
+
+[[route]]
+name = "fixed"
+path = "/fixed/"
+upstream = "{url}"
+issuers = ["idp"]
+source = "fixed"
+"#,
+        issuer.issuer(),
+        url = upstream.url(),
+    )
+}
+
+/// A folder as the kubelet makes it for a ConfigMap: everything hangs on one link.
+struct ConfigMap {
+    folder: PathBuf,
+    version: u32,
+}
+
+impl ConfigMap {
+    fn new(folder: &Path, files: &[(&str, &str)]) -> Self {
+        let mut map = Self {
+            folder: folder.to_owned(),
+            version: 0,
+        };
+        map.publish(files);
+        for (name, _) in files {
+            let link = folder.join(name);
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+        }
+        map
+    }
+
+    /// A new version of every file, all at once.
+    fn publish(&mut self, files: &[(&str, &str)]) {
+        self.version += 1;
+        let version = format!("..version_{}", self.version);
+        let folder = self.folder.join(&version);
+        std::fs::create_dir(&folder).unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        let link = self.folder.join("..data_tmp");
+        std::os::unix::fs::symlink(&version, &link).unwrap();
+        std::fs::rename(link, self.folder.join("..data")).unwrap();
+        if self.version > 1 {
+            let old = format!("..version_{}", self.version - 1);
+            std::fs::remove_dir_all(self.folder.join(old)).unwrap();
+        }
+    }
+}
+
+/// Files with the second source's secret.
+fn files() -> Files {
+    let files = Files::new();
+    files.write("fixed-token", "the-first-token-of-the-fixed-client");
+    files
+}
+
+/// Waits for a line in the log.
+async fn until_logged(text: &str) {
+    let hearing = async {
+        while !logged().contains(text) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(&format!("the log to say {text:?}"), hearing).await;
+}
