@@ -4,6 +4,7 @@ mod background;
 mod build;
 mod live;
 mod local;
+mod observe;
 mod pages;
 mod parts;
 
@@ -214,6 +215,10 @@ impl Running {
         self.live.pages.draining.store(true, Ordering::Relaxed);
         let server = &self.live.started.server;
         self.callers.drain(server.drain_delay, server.drain).await;
+        let trace = self.live.gateway.load().observe.trace.clone();
+        if let Some(trace) = trace {
+            trace.flush().await;
+        }
         // Last, so that probes see the draining to its end.
         self.operators.drain(Duration::ZERO, Duration::ZERO).await;
     }

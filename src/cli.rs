@@ -11,6 +11,7 @@ mod notify;
 mod process;
 mod register;
 mod run;
+mod schema;
 mod stop;
 mod taskcluster_proxy;
 mod token;
@@ -72,6 +73,11 @@ enum Command {
         credential is only asked for with --exchange. Secrets are never printed.\n\n\
         Exit code 0: it would pass. 1: it would not, or it cannot be known. 2: wrong usage.")]
     Explain(Explain),
+    /// Print the JSON Schema of the configuration file, for editors and other checkers
+    #[command(after_help = "Example:\n  \
+        hawkgate schema > hawkgate.schema.json\n\n\
+        JSON Schema draft 2020-12. `hawkgate check` says more: bounds, and what concerns several keys.")]
+    Schema,
     /// See it work: an identity provider, an API and hawkgate, all in this process
     #[command(after_help = "Examples:\n  \
         hawkgate demo          # explains itself, then stays up for you to try\n  \
@@ -217,6 +223,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(check) => check::main(&check),
         Command::Demo(demo) => demo::main(&demo),
         Command::Explain(explain) => explain::main(&explain),
+        Command::Schema => schema::main(),
         Command::Register(register) => register::main(&register),
         Command::Login(login) => login::main(&login),
         Command::Token(token) => token::main(&token),

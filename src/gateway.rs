@@ -6,6 +6,7 @@ pub mod client;
 pub mod fields;
 pub mod informational;
 pub mod login;
+mod observe;
 pub mod outcome;
 mod path;
 pub mod rate;
@@ -17,6 +18,7 @@ mod served;
 mod shortcut;
 
 pub use crate::token::OTP;
+pub use observe::Observe;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
 
@@ -51,6 +53,8 @@ pub struct Gateway {
     /// Every header that any rule sets: the caller's own copies go on every route, or an
     /// upstream that believes them could be lied to.
     pub rule_headers: Vec<HeaderName>,
+    /// What is told of requests.
+    pub observe: Observe,
 }
 
 /// What of a request's head decides.
@@ -121,6 +125,8 @@ pub struct Refused {
     pub rejection: Rejection,
     /// The route, if one had matched.
     pub route: Option<Arc<Route>>,
+    /// Who called, as far as it was proved.
+    pub caller: Caller,
     /// The issuer, if it was known.
     pub issuer: Option<Arc<str>>,
     /// The result of verification, if one took place.
@@ -138,6 +144,32 @@ impl Caller {
             Self::Verified(token) => Some(token.issuer()),
             Self::Delegated { issuer, .. } => Some(issuer),
             Self::Password { .. } | Self::Anonymous => None,
+        }
+    }
+
+    /// `sub`, where a token was verified.
+    pub fn subject(&self) -> Option<&str> {
+        self.token().map(|token| token.subject())
+    }
+
+    /// `client_id` or `azp`, where a token was verified and names one.
+    pub fn client(&self) -> Option<&str> {
+        self.token()?.client()
+    }
+
+    fn token(&self) -> Option<&Arc<VerifiedToken>> {
+        match self {
+            Self::Verified(token) => Some(token),
+            Self::Delegated { .. } | Self::Password { .. } | Self::Anonymous => None,
+        }
+    }
+
+    /// The name that came with a password. Proved only once a credential was had for it:
+    /// until then it may be anything, even a password in the wrong place.
+    pub fn username(&self) -> Option<&str> {
+        match self {
+            Self::Password { credentials, .. } => Some(credentials.username()),
+            Self::Verified(_) | Self::Delegated { .. } | Self::Anonymous => None,
         }
     }
 }
@@ -470,6 +502,7 @@ impl Admission {
             verification: self.verification,
             lookup: self.lookup,
             rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
+            caller: self.caller,
             rejection,
         }
     }
@@ -479,6 +512,7 @@ impl Refused {
     fn before_routing(rejection: Rejection) -> Self {
         Self {
             rejection,
+            caller: Caller::Anonymous,
             route: None,
             issuer: None,
             verification: None,

@@ -24,6 +24,7 @@ pub mod remote;
 pub mod secret;
 pub mod signin;
 pub mod token;
+pub mod trace;
 pub mod written_url;
 
 /// This build's version.

@@ -5,11 +5,13 @@
 //! pingora's texts are withheld, because they quote heads and bodies (`bridge`).
 
 mod access;
+mod audit;
 mod bridge;
 mod event;
 mod level;
 mod line;
 mod panic;
+mod sample;
 mod sink;
 
 use std::io::Write;
@@ -73,15 +75,12 @@ impl Logging {
         tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Again)?;
         bridge::Bridge::install(sink.clone(), format, clock.clone(), levels.clone())?;
         panic::install(sink.clone(), format, clock);
-        let access = if levels.access() {
-            AccessLog::to(sink.clone(), format)
-        } else {
-            AccessLog::off()
-        };
+        let access = AccessLog::to(sink.clone(), format, &levels);
         Ok(Self { sink, access })
     }
 
-    /// Where requests are recorded; off when the level says so (`access=off`).
+    /// Where requests are recorded; access lines are off when the level says so
+    /// (`access=off`), audit lines unless it says `audit=info`.
     pub fn access(&self) -> AccessLog {
         self.access.clone()
     }

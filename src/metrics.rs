@@ -4,8 +4,11 @@
 //! Labels are names from the configuration or members of closed sets, so the number of
 //! series is bounded by the configuration.
 
+mod exemplar;
 mod families;
 mod family;
+mod format;
+mod open;
 mod series;
 mod source;
 #[cfg(test)]
@@ -17,19 +20,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::LabelPair;
 use prometheus::{Registry, TextEncoder};
 
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
 use crate::token::{Introspected, IntrospectionObserver, KeyRefresh, RefreshObserver};
-use families::Families;
+use crate::trace::{SpanFate, SpanObserver};
+use families::{Families, REQUEST_DURATION};
+pub use format::Format;
 pub use series::Names;
 use series::Series;
 pub use source::MeteredSource;
-
-/// The content type of [`Metrics::render`]'s text.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// How reloads end.
 const RELOADS: [&str; 2] = ["success", "invalid"];
@@ -142,6 +145,10 @@ impl Metrics {
             count.inc();
         }
         route.duration.observe(outcome.total.as_secs_f64());
+        if let Some(traced) = outcome.trace.filter(|traced| traced.recorded) {
+            let seconds = outcome.total.as_secs_f64();
+            route.exemplars.keep(traced.id, seconds);
+        }
         if let Some(upstream) = outcome.upstream {
             route.upstream.observe(upstream.as_secs_f64());
         }
@@ -195,15 +202,45 @@ impl Metrics {
         })
     }
 
-    /// The text exposition format, with watched values read now.
+    /// Counts what becomes of spans.
+    pub fn span_observer(&self) -> SpanObserver {
+        let child = |result| self.families.trace_spans.child([result]);
+        let (exported, dropped, failed) = (child("exported"), child("dropped"), child("failed"));
+        SpanObserver::new(move |fate, count| match fate {
+            SpanFate::Exported => exported.inc_by(count),
+            SpanFate::Dropped => dropped.inc_by(count),
+            SpanFate::Failed => failed.inc_by(count),
+        })
+    }
+
+    /// The plain text format, with watched values read now.
     ///
     /// # Errors
     /// When a family cannot be encoded; never with the families as they are.
     pub fn render(&self) -> Result<String, MetricsError> {
+        self.render_as(Format::Text)
+    }
+
+    /// The same in `format`. Only OpenMetrics has exemplars.
+    ///
+    /// # Errors
+    /// When a family cannot be encoded; never with the families as they are.
+    pub fn render_as(&self, format: Format) -> Result<String, MetricsError> {
         // Held to the end, so that two scrapes at once do not clear each other's gauges.
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         self.read(&watched);
-        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+        let families = self.registry.gather();
+        match format {
+            Format::Text => Ok(TextEncoder::new().encode_to_string(&families)?),
+            Format::OpenMetrics => {
+                let series = self.series.load();
+                let exemplar = |family: &str, labels: &[LabelPair], bucket| {
+                    let route = labels.first().filter(|_| family == REQUEST_DURATION)?;
+                    series.named_route(route.value()).exemplars.get(bucket)
+                };
+                open::write(&families, exemplar).map_err(|e| MetricsError(e.to_string()))
+            }
+        }
     }
 
     fn read(&self, watched: &Watched) {

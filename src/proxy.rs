@@ -10,6 +10,7 @@
 
 pub mod admin;
 mod answer;
+mod audit;
 mod client;
 pub mod connection;
 mod context;
@@ -21,6 +22,7 @@ mod peer;
 pub mod preview;
 mod replay;
 pub mod server;
+mod spans;
 mod translate;
 
 use std::sync::Arc;

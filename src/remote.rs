@@ -11,6 +11,7 @@ pub mod dns;
 pub mod introspection;
 pub mod jwks;
 pub mod oauth;
+pub mod otlp;
 pub mod password;
 mod patience;
 pub mod provider;

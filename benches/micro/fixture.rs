@@ -16,9 +16,9 @@ use hawkgate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::Gateway;
 use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
+use hawkgate::gateway::{Gateway, Observe};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::{
@@ -260,6 +260,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        observe: Observe::default(),
     }
 }
 

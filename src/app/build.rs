@@ -10,6 +10,7 @@ use url::Url;
 
 use super::StartError;
 use super::local::{self, Updatable};
+use super::observe::observe;
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
@@ -116,6 +117,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                observe: observe(config, self.clock, self.metrics)?,
             },
             parts,
         })

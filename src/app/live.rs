@@ -104,7 +104,9 @@ impl Target for Live {
     }
 
     fn ended(&self, result: ReloadResult) {
-        self.metrics.reloaded(result == ReloadResult::Success);
+        let success = result == ReloadResult::Success;
+        audit_load(success);
+        self.metrics.reloaded(success);
     }
 }
 
@@ -118,6 +120,7 @@ impl Live {
         let mut current = self.current.lock().await;
         current.background.follow(&parts);
         (current.parts, current.tls) = (parts, tls);
+        audit_load(true);
     }
 
     /// Values read when they are scraped.
@@ -136,6 +139,15 @@ impl Live {
         let in_flight = Arc::clone(&self.in_flight);
         watched.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
         watched
+    }
+}
+
+/// Puts on record which rules are in force from now on, or that they stay.
+fn audit_load(success: bool) {
+    if success {
+        tracing::info!(target: "audit", event = "configuration_loaded", "a configuration is in use");
+    } else {
+        tracing::info!(target: "audit", event = "configuration_refused", "the configuration stays");
     }
 }
 

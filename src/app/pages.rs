@@ -11,7 +11,7 @@ use super::parts::Parts;
 use crate::clock::SharedClock;
 use crate::config::Server;
 use crate::gateway::Gateway;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, CredentialsPut};
 use crate::token::{Issuer, IssuerStatus};
 
@@ -99,12 +99,13 @@ fn has_keys(issuer: &Issuer) -> bool {
 }
 
 impl AdminPages for Pages {
-    fn metrics(&self) -> (String, String) {
-        let text = self.metrics.render().unwrap_or_else(|error| {
+    fn metrics(&self, accept: &str) -> (String, String) {
+        let format = Format::wanted(accept);
+        let text = self.metrics.render_as(format).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be rendered");
             String::new()
         });
-        (metrics::CONTENT_TYPE.to_owned(), text)
+        (format.content_type().to_owned(), text)
     }
 
     /// False while draining, and while not a single route could let anybody in. A reload
@@ -145,10 +146,19 @@ impl AdminPages for Pages {
         };
         match source.update(body) {
             Ok(client_id) => {
+                let event = "credentials_replaced";
+                tracing::info!(target: "audit", event, source = %name, credential = client_id, "credentials put at the admin listener");
                 tracing::info!(source = %name, client_id, "credentials replaced until the next start");
                 CredentialsPut::Taken
             }
-            Err(why) => CredentialsPut::Refused(why.to_string()),
+            Err(why) => {
+                // Empty when the listener only asks whether anything can be put here.
+                if !body.is_empty() {
+                    let event = "credentials_refused";
+                    tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials put at the admin listener are no good");
+                }
+                CredentialsPut::Refused(why.to_string())
+            }
         }
     }
 }

@@ -120,9 +120,10 @@ fn serve(
     }
     process::install_crypto();
     let runtime = process::runtime()?;
+    let sample = what.0.log.access_sample;
     let surroundings = Surroundings {
         clock,
-        access_log: logging.access(),
+        access_log: logging.access().sampled(sample),
     };
     let end = runtime.block_on(until_signalled(what, origin, surroundings));
     runtime.shutdown_background();

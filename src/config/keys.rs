@@ -1,7 +1,7 @@
 //! Every table of the file with its keys: for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
-use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server, source};
+use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server, source, trace};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub const TABLES: &[KeyTable] = &[
     table::<limits::Limits>("limits", false, None),
     table::<cache::Cache>("cache", false, None),
     table::<log::Log>("log", false, None),
+    table::<trace::Trace>("trace", false, None),
 ];
 
 const fn table<S: Section>(

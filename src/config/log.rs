@@ -3,8 +3,11 @@
 use super::finding::{At, quoted};
 use super::nearest::nearest;
 use super::reader::{Reader, section};
-use super::resolved::{self, LogFormat};
-use super::value::Choice;
+use super::resolved::{self, AUDIT_LEVEL, LogFormat};
+use super::value::{Choice, Share};
+
+/// The target of the audit log, which has a key of its own.
+const AUDIT: &str = "audit";
 
 section! {
     /// What is written to stderr.
@@ -12,8 +15,14 @@ section! {
         /// `json`, one object a line, or `text`, for people.
         format: LogFormat = [default "'json'"],
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`, and by module after commas:
-        /// `info,hawkgate=debug`.
+        /// `info,hawkgate=debug`. The target of access lines is `access`: `info,access=off`.
         level: String = [default "'info'"],
+        /// The share of access lines that is written of requests that went well; refusals, errors and
+        /// healed requests always have theirs.
+        access_sample: Share = [default "1.0"],
+        /// Writes a line with target `audit` for each request that got a credential or was refused one: who,
+        /// which credential, which route. It names people.
+        audit: bool = [default "false"],
     }
 }
 
@@ -37,9 +46,12 @@ impl Log {
         for directive in level.split(',') {
             check_directive(reader, &self.level.at, directive.trim());
         }
+        let audit = self.audit.value?;
         Some(resolved::Log {
             format: self.format.value?,
-            level,
+            level: if audit { level + AUDIT_LEVEL } else { level },
+            access_sample: self.access_sample.value?.0,
+            audit,
         })
     }
 }
@@ -57,6 +69,11 @@ fn check_directive(reader: &mut Reader<'_>, at: &At, directive: &str) {
     {
         let problem = format!("{} is no module", quoted(module));
         reader.error(at, problem, "write it like \"info,hawkgate=debug\"");
+    }
+    if module == Some(AUDIT) {
+        let problem = "the audit log has no level";
+        reader.error(at, problem, "write audit = true, or leave that out");
+        return;
     }
     if !LEVELS.contains(&level) {
         let remedy = match nearest(level, LEVELS) {

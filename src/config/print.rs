@@ -203,7 +203,8 @@ impl Printer<'_> {
 /// Whether the table cannot be there by default, having keys that must be written.
 fn is_switch(table: &KeyTable) -> bool {
     let required = |key: &Key| matches!(key.presence, Presence::Required);
-    table.keys.iter().any(required)
+    // Nothing need be written in `[trace]`: that it is there is what it says.
+    table.name == "trace" || table.keys.iter().any(required)
 }
 
 /// The kind that `entries` is of, if the table knows kinds.

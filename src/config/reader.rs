@@ -39,6 +39,8 @@ pub enum Shape {
     Flag,
     /// A whole number, not negative.
     Count,
+    /// A number from 0 to 1.
+    Share,
     /// "30s", "1h30m", "250ms".
     Duration,
     /// "8MiB", "64KiB", "512B".
@@ -342,6 +344,7 @@ fn example(shape: &Shape) -> String {
         Shape::Text | Shape::Name => "\"…\"".into(),
         Shape::Flag => "true".into(),
         Shape::Count => "1".into(),
+        Shape::Share => "0.1".into(),
         Shape::Duration => "\"30s\"".into(),
         Shape::Size => "\"8MiB\"".into(),
         Shape::Url => "\"https://…\"".into(),

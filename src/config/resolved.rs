@@ -6,6 +6,8 @@ mod oauth;
 pub use auth0::{Auth0Identity, PasswordGrant, Via};
 pub use oauth::{AssertionKey, ClientProof, OauthClient};
 
+mod observe;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub use crate::gateway::rate::Rate;
 use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
+
+pub use observe::{AUDIT_LEVEL, IncomingTrace, Log, LogFormat, Trace, TraceExport};
 
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +49,8 @@ pub struct Config {
     pub cache: CacheLimits,
     /// `[log]`
     pub log: Log,
+    /// `[trace]`, if it is there.
+    pub trace: Option<Trace>,
     /// Every file that it names, but for those that are read anew anyway.
     pub files: Vec<NamedFile>,
 }
@@ -578,22 +584,4 @@ pub struct Limits {
     pub replay_memory: usize,
     /// How often one client may ask, all routes together; unlimited when `None`.
     pub rate: Option<Rate>,
-}
-
-/// `[log]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// JSON or text.
-    pub format: LogFormat,
-    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`.
-    pub level: String,
-}
-
-/// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }

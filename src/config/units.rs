@@ -72,6 +72,17 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
+/// A regular expression (ECMA 262) for what [`duration`] takes, given at least two characters.
+pub(super) fn duration_pattern() -> String {
+    let parts = TIME.map(|(unit, _)| format!("([0-9]+{unit})?"));
+    format!("^{}$", parts.concat())
+}
+
+/// A regular expression (ECMA 262) for what [`size`] takes.
+pub(super) fn size_pattern() -> String {
+    format!("^[0-9]+({})$", BYTES.map(|(unit, _)| unit).join("|"))
+}
+
 fn leading_number(text: &str) -> Option<(u64, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())

@@ -132,6 +132,35 @@ impl Value for u64 {
     }
 }
 
+/// A part of the whole: 0 is none, 1 is all.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) struct Share(pub(super) f64);
+
+impl Value for Share {
+    const SHAPE: Shape = Shape::Share;
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse().ok(),
+            DeValue::Integer(integer) => integer.as_str().parse().ok(),
+            _ => {
+                let problem = format!("must be a number, not {}", type_name(value));
+                reader.error(at, problem, "write one from 0.0 to 1.0, without quotes");
+                return None;
+            }
+        };
+        let share = number.filter(|share: &f64| (0.0..=1.0).contains(share));
+        if share.is_none() {
+            reader.error(
+                at,
+                "is not from 0 to 1",
+                "write 0.1 for a tenth, 1.0 for all",
+            );
+        }
+        share.map(Self)
+    }
+}
+
 impl Value for Duration {
     const SHAPE: Shape = Shape::Duration;
 
@@ -242,7 +271,7 @@ pub(super) struct Item<T> {
 }
 
 /// Longest list. Each element is compared with every other.
-const MAX_ITEMS: usize = 1000;
+pub(super) const MAX_ITEMS: usize = 1000;
 
 /// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
 /// errors noted, the file is refused anyway, and the others can still be judged.

@@ -10,7 +10,7 @@ use super::keys::{self, TABLES};
 use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::{cache, issuer, limits, log, login, route, rule, server, source, units};
+use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
 
 /// Reads everything. `None` only with errors in `reader`.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
@@ -19,6 +19,11 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let limits = single(reader, document, "limits", limits::Limits::resolve);
     let cache = single(reader, document, "cache", cache::Cache::resolve);
     let log = single(reader, document, "log", log::Log::resolve);
+    let trace = if document.contains_key("trace") {
+        single(reader, document, "trace", trace::Trace::resolve).map(Some)
+    } else {
+        Some(None)
+    };
 
     let issuers = repeated(reader, document, "issuer", issuer::read);
     let sources = repeated(reader, document, "source", source::read);
@@ -85,6 +90,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         limits: limits?,
         cache: cache?,
         log: log?,
+        trace: trace?,
         files: std::mem::take(&mut reader.files),
     };
     warn_of_unused(reader, &issuers, |index| {
@@ -132,8 +138,10 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
                 format!("write it below {}", keys::owner(name).unwrap_or_default())
             }
             None => {
-                "the tables are server, issuer, source, route, rule, login, limits, cache and log"
-                    .into()
+                let mut all: Vec<_> = names().collect();
+                all.dedup();
+                let last = all.pop().unwrap_or_default();
+                format!("the tables are {} and {last}", all.join(", "))
             }
         };
         reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);

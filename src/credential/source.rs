@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{IdentityHasher, Issued};
+use crate::gateway::outcome::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
 
@@ -58,6 +59,19 @@ pub enum FetchError {
     /// The credential's header would pass Taskcluster's limit. 502 with its own reason.
     #[error("{0}")]
     TooLarge(String),
+}
+
+impl ExchangeResult {
+    /// How an exchange ended that gave nothing.
+    pub fn of(error: &FetchError) -> Self {
+        match error {
+            FetchError::Refused(_) | FetchError::SignIn { .. } => Self::Refused,
+            FetchError::NotEntitled(_) => Self::NotEntitled,
+            FetchError::Unavailable { .. } => Self::Unavailable,
+            FetchError::BadAnswer(_) => Self::BadAnswer,
+            FetchError::TooLarge(_) => Self::TooLarge,
+        }
+    }
 }
 
 /// Why a sign-in with a password came to nothing (identity.md §F).

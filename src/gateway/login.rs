@@ -155,6 +155,7 @@ impl Login {
             }
         };
         let caller = Caller::Verified(Arc::clone(&token));
+        facts.caller = Some(caller.clone());
         self.rates.identified(&caller, client)?;
         if !self
             .require_scopes
@@ -174,6 +175,7 @@ impl Login {
         facts: &mut Facts,
     ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
         let (token, scopes) = self.admit(request, facts).await?;
+        facts.scopes.clone_from(&scopes);
         let expiry = now.plus(self.lifetime).min(token.expires_at());
         let caller = Caller::Verified(token);
         facts.source = Some(Arc::clone(&self.source));
@@ -183,6 +185,7 @@ impl Login {
         let credentials = minted
             .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
             .map_err(|error| not_minted(&error))?;
+        facts.credential = Some(credentials.client_id.clone());
         written(&credentials, expiry.minus(REPORTED_EARLY))
     }
 

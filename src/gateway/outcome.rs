@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rejection::Reason;
+use crate::trace::TraceId;
 
 /// A closed set whose members are metric labels.
 pub trait Label: Copy {
@@ -120,6 +121,57 @@ labels! {
     }
 }
 
+labels! {
+    /// What the audit log tells of.
+    AuditEvent {
+        /// A request through a route.
+        Request = "request",
+        /// Credentials asked for at `[login]`.
+        Login = "login",
+        /// A signed URL asked for at `/bewit`.
+        Bewit = "bewit",
+    }
+}
+
+labels! {
+    /// What became of the wish for a credential.
+    AuditDecision {
+        /// A credential was had.
+        Granted = "granted",
+        /// hawkgate refused.
+        Refused = "refused",
+        /// It passed without one, because it bears a signature of its own (a bewit).
+        Unsigned = "unsigned",
+    }
+}
+
+/// What the audit log tells beyond the rest of an [`Outcome`]: who got what. Names, never
+/// a secret or anything made from one.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// What happened.
+    pub event: AuditEvent,
+    /// What became of it.
+    pub decision: AuditDecision,
+    /// `sub` of the verified token.
+    pub subject: Option<String>,
+    /// `client_id` or `azp` of the verified token.
+    pub client: Option<String>,
+    /// Upstream's name for whom signed; none where a bearer token went upstream.
+    pub credential: Option<String>,
+    /// What a rule narrowed the credential to.
+    pub scopes: Option<Arc<[String]>>,
+}
+
+/// Which trace a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The trace.
+    pub id: TraceId,
+    /// Whether a collector has its spans.
+    pub recorded: bool,
+}
+
 /// One upstream 401 and what was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unauthorized {
@@ -179,4 +231,8 @@ pub struct Outcome {
     pub received: u64,
     /// Bytes of response body sent to the caller.
     pub sent: u64,
+    /// Its trace, where `[trace]` is on.
+    pub trace: Option<Traced>,
+    /// For the audit log, where it is on and this request concerns it.
+    pub audit: Option<Box<Audit>>,
 }

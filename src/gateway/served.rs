@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::rejection::{Answer, Rejection};
 use crate::clock::UnixMillis;
+use crate::token::Caller;
 
 /// An answer that hawkgate gives itself. May hold credentials: `Debug` shows its status.
 pub struct Served {
@@ -36,6 +37,12 @@ pub struct Facts {
     pub rule: Option<Arc<str>>,
     /// The source that gave the credentials.
     pub source: Option<Arc<str>>,
+    /// Who asked, once proved.
+    pub caller: Option<Caller>,
+    /// Upstream's name of the credentials given out.
+    pub credential: Option<String>,
+    /// What a rule narrowed them to.
+    pub scopes: Option<Arc<[String]>>,
 }
 
 impl Served {

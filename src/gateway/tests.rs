@@ -97,6 +97,7 @@ fn stage(script: Script) -> Stage {
             login: None,
             clock,
             rule_headers: vec![],
+            observe: Observe::default(),
         },
         script,
     }
@@ -350,6 +351,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
+        observe: Observe::default(),
     }
 }
 
@@ -457,6 +459,7 @@ async fn a_short_path_goes_where_its_long_form_goes() {
         login: None,
         clock,
         rule_headers: vec![],
+        observe: Observe::default(),
     };
     for (target, name, sent) in [
         ("/queue/v1/ping?x", "all", Some("/api/queue/v1/ping?x")),

@@ -2,57 +2,97 @@
 
 use crate::clock::UnixMillis;
 use crate::config::LogFormat;
-use crate::gateway::outcome::{Label, Outcome, UnauthorizedAction};
+use crate::gateway::outcome::{Ending, Label, Outcome, UnauthorizedAction};
 
-use super::level::ACCESS;
+use super::audit;
+use super::level::{ACCESS, AUDIT, Levels};
 use super::line::{self, Line};
+use super::sample::Sample;
 use super::sink::Sink;
 
 /// Longest path and cause written, in bytes; more is cut and ends in `…`.
-const MAX_PATH: usize = 2048;
+pub(super) const MAX_PATH: usize = 2048;
 const MAX_CAUSE: usize = 1024;
-const MAX_ID: usize = 128;
+pub(super) const MAX_ID: usize = 128;
 const MAX_CERT: usize = 256;
 
-/// Where ended requests are recorded. Cheap to clone.
+/// Where ended requests are recorded, in access and audit lines. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Option<(Sink, LogFormat)>);
+pub struct AccessLog {
+    sink: Option<Sink>,
+    format: LogFormat,
+    access: bool,
+    audit: bool,
+    sample: Sample,
+}
 
 impl AccessLog {
     /// Records nothing.
     pub fn off() -> Self {
-        Self(None)
+        Self {
+            sink: None,
+            format: LogFormat::Json,
+            access: false,
+            audit: false,
+            sample: Sample::new(1.0),
+        }
     }
 
-    pub(super) fn to(sink: Sink, format: LogFormat) -> Self {
-        Self(Some((sink, format)))
+    pub(super) fn to(sink: Sink, format: LogFormat, levels: &Levels) -> Self {
+        Self {
+            sink: Some(sink),
+            format,
+            access: levels.access(),
+            audit: levels.audit(),
+            sample: Sample::new(1.0),
+        }
+    }
+
+    /// With only this share (0 to 1) of the access lines of requests that went well.
+    #[must_use]
+    pub fn sampled(self, share: f64) -> Self {
+        Self {
+            sample: Sample::new(share),
+            ..self
+        }
     }
 
     /// Log lines lost so far, of any kind, because stderr was too slow.
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |(sink, _)| sink.dropped())
+        self.sink.as_ref().map_or(0, Sink::dropped)
     }
 
     /// Records one request that ended at `now`. Never waits.
     pub fn record(&self, outcome: &Outcome, now: UnixMillis) {
-        if let Some((sink, format)) = &self.0 {
-            let line = line::build(*format, now, "info", ACCESS, |line| fill(line, outcome));
-            sink.push(&line);
+        let Some(sink) = &self.sink else { return };
+        if let Some(audit) = outcome.audit.as_deref().filter(|_| self.audit) {
+            let fill = |line: &mut Line<'_>| audit::fill(line, outcome, audit);
+            sink.push(&line::build(self.format, now, "info", AUDIT, fill));
+        }
+        if self.access && (!went_well(outcome) || self.sample.takes()) {
+            let fill = |line: &mut Line<'_>| self.fill(line, outcome);
+            sink.push(&line::build(self.format, now, "info", ACCESS, fill));
+        }
+    }
+
+    fn fill(&self, line: &mut Line<'_>, outcome: &Outcome) {
+        fill(line, outcome);
+        if let Some(share) = self.sample.share().filter(|_| went_well(outcome)) {
+            line.field("sample", &share);
         }
     }
 }
 
+/// Whether nobody will ever ask what went wrong with it.
+fn went_well(outcome: &Outcome) -> bool {
+    matches!(outcome.ending, Ending::Forwarded | Ending::Served)
+        && outcome.code < 400
+        && outcome.unauthorized.is_empty()
+}
+
 fn fill(line: &mut Line<'_>, outcome: &Outcome) {
-    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
-    if let Some(peer) = outcome.peer {
-        line.field("peer", &peer);
-    }
-    if let Some(client) = outcome.client {
-        line.field("client", &client);
-    }
-    if let Some(name) = &outcome.client_cert {
-        line.field("client_cert", cut(name, MAX_CERT).as_ref());
-    }
+    identified(line, outcome);
+    connected(line, outcome);
     line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
     // The path arrives without its query; should it not, the query stays out all the same.
     let path = outcome.path.split('?').next().unwrap_or_default();
@@ -90,7 +130,32 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     line.field("sent", &outcome.sent);
 }
 
-fn optional<'a>(line: &mut Line<'_>, fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) {
+/// By what other lines and systems know this request.
+pub(super) fn identified(line: &mut Line<'_>, outcome: &Outcome) {
+    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    if let Some(trace) = outcome.trace {
+        // Written as a text, as only such things are serialised.
+        line.field("trace_id", trace.id.to_string().as_str());
+    }
+}
+
+/// From where the request came.
+pub(super) fn connected(line: &mut Line<'_>, outcome: &Outcome) {
+    if let Some(peer) = outcome.peer {
+        line.field("peer", &peer);
+    }
+    if let Some(client) = outcome.client {
+        line.field("client", &client);
+    }
+    if let Some(name) = &outcome.client_cert {
+        line.field("client_cert", cut(name, MAX_CERT).as_ref());
+    }
+}
+
+pub(super) fn optional<'a>(
+    line: &mut Line<'_>,
+    fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+) {
     for (name, value) in fields {
         if let Some(value) = value {
             line.field(name, value);
@@ -98,7 +163,7 @@ fn optional<'a>(line: &mut Line<'_>, fields: impl IntoIterator<Item = (&'a str, 
     }
 }
 
-fn replays(outcome: &Outcome) -> usize {
+pub(super) fn replays(outcome: &Outcome) -> usize {
     let actions = outcome.unauthorized.iter().map(|u| u.action);
     actions
         .filter(|a| *a == UnauthorizedAction::Replayed)
@@ -120,7 +185,7 @@ fn millis(duration: std::time::Duration) -> f64 {
 }
 
 /// At most `max` bytes of `text`, cut between characters.
-fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
+pub(super) fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
     if text.len() <= max {
         return text.into();
     }
@@ -132,15 +197,15 @@ fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gateway::outcome::{Ending, Lookup, Unauthorized, UnauthorizedReason};
+    use crate::gateway::outcome::{Lookup, Unauthorized, UnauthorizedReason};
     use crate::gateway::rejection::Reason;
     use crate::log::sink::tests::Captured;
 
-    fn outcome() -> Outcome {
+    pub(in crate::log) fn outcome() -> Outcome {
         Outcome {
             request_id: "01J".into(),
             method: http::Method::POST,
@@ -168,15 +233,67 @@ mod tests {
             upstream: Some(Duration::from_millis(12)),
             received: 10,
             sent: 20,
+            trace: None,
+            audit: None,
         }
     }
 
     fn recorded(outcome: &Outcome, format: LogFormat) -> String {
+        recorded_all([outcome], format, "info", 1.0)
+    }
+
+    pub(in crate::log) fn recorded_all<'o>(
+        outcomes: impl IntoIterator<Item = &'o Outcome>,
+        format: LogFormat,
+        level: &str,
+        share: f64,
+    ) -> String {
         let out = Captured::default();
         let sink = Sink::start(Box::new(out.clone())).unwrap();
-        AccessLog::to(sink.clone(), format).record(outcome, UnixMillis::from_secs(1));
+        let log = AccessLog::to(sink.clone(), format, &level.parse().unwrap()).sampled(share);
+        for outcome in outcomes {
+            log.record(outcome, UnixMillis::from_secs(1));
+        }
         sink.flush(Duration::from_secs(20));
         out.text()
+    }
+
+    #[test]
+    fn of_what_went_well_a_share_is_written_and_of_the_rest_everything() {
+        let well = Outcome {
+            ending: Ending::Forwarded,
+            unauthorized: vec![],
+            ..outcome()
+        };
+        let not_well = [
+            Outcome {
+                code: 404,
+                ..well.clone()
+            },
+            Outcome {
+                ending: Ending::Rejected,
+                code: 401,
+                ..well.clone()
+            },
+            Outcome {
+                ending: Ending::CallerGone,
+                ..well.clone()
+            },
+            outcome(),
+        ];
+        let requests = [&well; 40].into_iter().chain(&not_well);
+        let text = recorded_all(requests, LogFormat::Json, "info", 0.1);
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let sampled = lines.iter().filter(|line| line["sample"] == 0.1).count();
+        assert_eq!((sampled, lines.len()), (4, 8), "{text}");
+        let none = recorded_all([&well; 40], LogFormat::Json, "info", 0.0);
+        assert_eq!(none, "");
+        let all = recorded_all([&well; 40], LogFormat::Json, "info", 1.0);
+        assert_eq!(all.lines().count(), 40);
+        assert!(!all.contains("sample"));
     }
 
     #[test]

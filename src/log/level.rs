@@ -8,11 +8,14 @@ use tracing_subscriber::filter::Targets;
 
 /// The target of access lines.
 pub(super) const ACCESS: &str = "access";
+/// The target of audit lines.
+pub(super) const AUDIT: &str = "audit";
 const OURS: &str = "hawkgate";
 
 /// A level such as `info` or `info,hawkgate=debug,access=off`: one for everything, and
 /// others by target. What is not named stays at `info`. Other crates never log below
-/// `warn`, whatever is asked: their debug lines quote what they carry.
+/// `warn`, whatever is asked: their debug lines quote what they carry. The audit log is off
+/// unless it is named (`audit=info`), and no general level touches it.
 #[derive(Clone, Debug)]
 pub struct Levels(Targets);
 
@@ -26,6 +29,11 @@ pub struct LevelError(String);
 impl Levels {
     pub(super) fn targets(&self) -> &Targets {
         &self.0
+    }
+
+    /// Whether audit lines are wanted.
+    pub fn audit(&self) -> bool {
+        self.0.would_enable(AUDIT, &Level::INFO)
     }
 
     /// Whether access lines are wanted.
@@ -55,9 +63,14 @@ impl FromStr for Levels {
             }
         }
         let others = general.min(LevelFilter::WARN);
-        let base = [(OURS.to_owned(), general), (ACCESS.to_owned(), general)];
+        let base = [
+            (OURS.to_owned(), general),
+            (ACCESS.to_owned(), general),
+            (AUDIT.to_owned(), LevelFilter::OFF),
+        ];
         let named = named.into_iter().map(|(target, level)| {
-            let ours = target == ACCESS || target == OURS || target.starts_with("hawkgate::");
+            let ours =
+                [ACCESS, AUDIT, OURS].contains(&&*target) || target.starts_with("hawkgate::");
             let level = if ours {
                 level
             } else {

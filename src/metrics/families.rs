@@ -6,6 +6,9 @@ use super::MetricsError;
 use super::family::{Counters, Durations, Gauges};
 use super::series::Names;
 
+/// The one with exemplars.
+pub(super) const REQUEST_DURATION: &str = "hawkgate_request_duration_seconds";
+
 /// All families, registered.
 pub(super) struct Families {
     pub(super) requests: Counters<3>,
@@ -25,6 +28,7 @@ pub(super) struct Families {
     pub(super) config_reloads: Counters<1>,
     pub(super) config_loaded_at: IntGauge,
     pub(super) log_lines_dropped: IntCounter,
+    pub(super) trace_spans: Counters<1>,
     pub(super) build_info: Gauges<2>,
 }
 
@@ -41,7 +45,7 @@ impl Families {
             )?,
             request_duration: Durations::register(
                 r,
-                "hawkgate_request_duration_seconds",
+                REQUEST_DURATION,
                 "From the complete request head to the end of the answer.",
                 ["route"],
             )?,
@@ -127,6 +131,12 @@ impl Families {
                 r,
                 "hawkgate_log_lines_dropped_total",
                 "Log lines dropped because stderr was too slow.",
+            )?,
+            trace_spans: Counters::register(
+                r,
+                "hawkgate_trace_spans_total",
+                "Spans of requests, by whether the collector has them.",
+                ["result"],
             )?,
             build_info: Gauges::register(
                 r,

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::{Histogram, IntCounter};
 
+use super::exemplar::Exemplars;
 use super::families::Families;
 use super::family::Counters;
 use crate::gateway::outcome::{
@@ -72,6 +73,11 @@ impl Series {
         self.routes.get(name)
     }
 
+    /// By the value of its label.
+    pub(super) fn named_route(&self, name: &str) -> &RouteSeries {
+        self.routes.known.get(name).unwrap_or(&self.routes.unknown)
+    }
+
     pub(super) fn verification(&self, issuer: Option<&Arc<str>>, result: &str) -> &IntCounter {
         self.issuers.get(issuer).get(result)
     }
@@ -95,6 +101,8 @@ pub(super) struct RouteSeries {
     requests: Requests,
     pub(super) duration: Histogram,
     pub(super) upstream: Histogram,
+    /// Of `duration`.
+    pub(super) exemplars: Exemplars,
     unauthorized: Vec<Vec<OnceLock<IntCounter>>>,
     name: String,
 }
@@ -118,6 +126,7 @@ impl RouteSeries {
             requests: Requests::new(),
             duration: families.request_duration.child([name]),
             upstream: families.upstream_duration.child([name]),
+            exemplars: Exemplars::new(),
             unauthorized: UnauthorizedAction::ALL.iter().map(grid).collect(),
             name: name.to_owned(),
         };

@@ -42,14 +42,8 @@ impl MeteredSource {
 
 /// The label that a fetch's end has.
 fn result_of(end: &Result<Issued, FetchError>) -> ExchangeResult {
-    match end {
-        Ok(_) => ExchangeResult::Ok,
-        Err(FetchError::Refused(_) | FetchError::SignIn { .. }) => ExchangeResult::Refused,
-        Err(FetchError::NotEntitled(_)) => ExchangeResult::NotEntitled,
-        Err(FetchError::Unavailable { .. }) => ExchangeResult::Unavailable,
-        Err(FetchError::BadAnswer(_)) => ExchangeResult::BadAnswer,
-        Err(FetchError::TooLarge(_)) => ExchangeResult::TooLarge,
-    }
+    end.as_ref()
+        .map_or_else(ExchangeResult::of, |_| ExchangeResult::Ok)
 }
 
 #[async_trait]

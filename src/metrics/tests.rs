@@ -6,10 +6,11 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::credential::{FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::outcome::{
-    Ending, Lookup, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+    Ending, Lookup, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::rejection::Reason;
 use crate::token::Caller;
+use crate::trace::TraceId;
 
 fn names() -> Names {
     Names {
@@ -17,6 +18,148 @@ fn names() -> Names {
         issuers: vec!["auth0".into()],
         sources: vec!["login".into()],
     }
+}
+
+/// A family in OpenMetrics, checked on the way: its samples with their suffixes.
+#[derive(Debug, Default)]
+struct OpenFamily {
+    kind: String,
+    unit: Option<String>,
+    help: bool,
+    /// Suffix, labels, value, exemplar.
+    samples: Vec<(String, String, f64, Option<String>)>,
+}
+
+/// Reads OpenMetrics as strictly as the specification allows, families by name.
+fn open_families(text: &str) -> BTreeMap<String, OpenFamily> {
+    let body = text.strip_suffix("# EOF\n").expect("the end is told");
+    let mut families: BTreeMap<String, OpenFamily> = BTreeMap::new();
+    let mut current = String::new();
+    for line in body.lines() {
+        assert!(!line.is_empty() && line.trim_end() == line, "{line:?}");
+        if let Some(rest) = line.strip_prefix("# ") {
+            let (keyword, rest) = rest.split_once(' ').unwrap();
+            let (name, rest) = rest.split_once(' ').unwrap();
+            if keyword == "TYPE" {
+                assert!(!families.contains_key(name), "{name} twice");
+                name.clone_into(&mut current);
+            }
+            assert_eq!(name, current, "{line}");
+            let family = families.entry(name.to_owned()).or_default();
+            assert!(family.samples.is_empty(), "{line} behind samples");
+            match keyword {
+                "TYPE" => rest.clone_into(&mut family.kind),
+                "UNIT" => {
+                    assert!(name.ends_with(&format!("_{rest}")), "{line}");
+                    family.unit = Some(rest.to_owned());
+                }
+                "HELP" => family.help = true,
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (sample, exemplar) = match line.split_once(" # ") {
+            Some((sample, exemplar)) => (sample, Some(exemplar.to_owned())),
+            None => (line, None),
+        };
+        let (name, value) = sample.rsplit_once(' ').unwrap();
+        let (name, labels) = match name.split_once('{') {
+            Some((name, labels)) => (name, labels.strip_suffix('}').unwrap()),
+            None => (name, ""),
+        };
+        let suffix = name
+            .strip_prefix(&current)
+            .unwrap_or_else(|| panic!("{line} in {current}"));
+        let family = families.get_mut(&current).unwrap();
+        let allowed: &[&str] = match &*family.kind {
+            "counter" => &["_total"],
+            "gauge" => &[""],
+            "info" => &["_info"],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            other => panic!("{other}"),
+        };
+        assert!(allowed.contains(&suffix), "{line}");
+        assert!(exemplar.is_none() || suffix == "_bucket", "{line}");
+        let value: f64 = value.parse().unwrap();
+        assert!(family.kind != "counter" || value >= 0.0);
+        family
+            .samples
+            .push((suffix.into(), labels.into(), value, exemplar));
+    }
+    families
+}
+
+#[test]
+fn open_metrics_says_the_same_with_exemplars() {
+    let metrics = Metrics::new("1.2.3", "a\"b\\c\nd").unwrap();
+    let mut watched = Watched::default();
+    watched.cache_entries(&"login".into(), || 7);
+    metrics.configure(&names(), watched, UnixMillis(1_500));
+    let trace = TraceId::from_text("4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+    let traced = |recorded| Outcome {
+        trace: Some(Traced {
+            id: trace,
+            recorded,
+        }),
+        ..outcome()
+    };
+    metrics.record(&outcome());
+    metrics.record(&traced(true));
+    metrics.record(&Outcome {
+        total: Duration::from_mins(5),
+        ..traced(true)
+    });
+    metrics.record(&Outcome {
+        total: Duration::from_secs(7),
+        ..traced(false)
+    });
+    let text = metrics.render_as(Format::OpenMetrics).unwrap();
+    let families = open_families(&text);
+    assert!(families.values().all(|f| f.help && !f.samples.is_empty()));
+    let plain = metrics.render().unwrap();
+    let exported = plain
+        .lines()
+        .filter(|line| line.starts_with("# TYPE"))
+        .count();
+    assert_eq!(families.len(), exported);
+
+    let duration = &families["hawkgate_request_duration_seconds"];
+    assert_eq!(
+        (duration.kind.as_str(), duration.unit.as_deref()),
+        ("histogram", Some("seconds"))
+    );
+    let ours: Vec<_> = duration
+        .samples
+        .iter()
+        .filter(|(_, labels, ..)| labels.contains("taskcluster"))
+        .collect();
+    let bucket = |le: &str| {
+        let wanted = format!("route=\"taskcluster\",le=\"{le}\"");
+        ours.iter()
+            .find(|(_, labels, ..)| *labels == wanted)
+            .unwrap()
+    };
+    let exemplar = |le: &str| bucket(le).3.clone();
+    let told = format!("{{trace_id=\"{trace}\"}} ");
+    assert_eq!(exemplar("0.005"), Some(format!("{told}0.003")));
+    assert_eq!(exemplar("+Inf"), Some(format!("{told}300")));
+    assert_eq!((exemplar("0.0025"), exemplar("10.0")), (None, None));
+    assert!((bucket("+Inf").2 - 4.0).abs() < 0.1 && (bucket("120.0").2 - 3.0).abs() < 0.1);
+    let requests = &families["hawkgate_requests"];
+    assert!(
+        requests
+            .samples
+            .iter()
+            .any(|s| s.1.contains("code=\"200\"") && s.2 > 3.0)
+    );
+    let build = &families["hawkgate_build"];
+    assert_eq!(build.kind, "info");
+    assert!(
+        build.samples[0].1.contains(r#"revision="a\"b\\c\nd""#),
+        "{build:?}"
+    );
+    assert!((families["hawkgate_credential_cache_entries"].samples[0].2 - 7.0).abs() < 0.1);
+    assert_eq!(families["process_cpu_seconds"].kind, "counter");
 }
 
 fn outcome() -> Outcome {
@@ -44,6 +187,8 @@ fn outcome() -> Outcome {
         upstream: Some(Duration::from_millis(2)),
         received: 0,
         sent: 0,
+        trace: None,
+        audit: None,
     }
 }
 

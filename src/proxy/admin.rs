@@ -34,8 +34,8 @@ const KEEPALIVE: Duration = Duration::from_secs(75);
 
 /// What the pages say. Answers are made anew for each request and must be quick.
 pub trait AdminPages: Send + Sync + 'static {
-    /// Content type and text of `/metrics`.
-    fn metrics(&self) -> (String, String);
+    /// Content type and text of `/metrics`, in the format that the `Accept` header wants.
+    fn metrics(&self, accept: &str) -> (String, String);
     /// Whether traffic should come, or the reasons why not, one per line. No secrets.
     fn ready(&self) -> Result<(), String>;
     /// Whether starting is over, or what is missing, one per line. No secrets.
@@ -126,14 +126,14 @@ impl<P: AdminPages> Admin<P> {
         Arc::new(Self { pages })
     }
 
-    fn page(&self, method: &Method, path: &str) -> Page {
+    fn page(&self, method: &Method, path: &str, accept: &str) -> Page {
         let known = matches!(path, "/metrics" | "/healthz" | "/startupz" | "/readyz");
         if known && *method != Method::GET && *method != Method::HEAD {
             return Page::plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
         }
         match path {
             "/metrics" => {
-                let (content_type, text) = self.pages.metrics();
+                let (content_type, text) = self.pages.metrics(accept);
                 Page {
                     status: StatusCode::OK,
                     content_type,
@@ -151,9 +151,12 @@ impl<P: AdminPages> Admin<P> {
     async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let accept = head.headers.get_all("accept").iter();
+        let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
+        let accept = accept.join(",");
         let page = match put::source_in(&path) {
             Some(source) => self.put(session, &method, source).await,
-            None => self.page(&method, &path),
+            None => self.page(&method, &path, &accept),
         };
         let with_body = method != Method::HEAD;
         let mut header = ResponseHeader::build(page.status, Some(5))?;

@@ -10,11 +10,12 @@ use pingora::proxy::Session;
 use super::client::PeerInfo;
 use super::replay::Replay;
 use crate::gateway::outcome::{
-    Ending, Outcome, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+    Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Facts, Gateway, Refused};
 use crate::secret::SecretString;
+use crate::trace::RequestTrace;
 
 /// One request's state. Dropping it releases everything that the request held.
 pub struct Context {
@@ -32,6 +33,8 @@ pub struct Context {
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.
     pub(super) replay: Option<Replay>,
+    /// Present where `[trace]` is on.
+    pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
@@ -87,6 +90,7 @@ impl Context {
             own: None,
             rejection: None,
             replay: None,
+            trace: None,
             attempts: Attempts::default(),
             unauthorized: Vec::new(),
             times: Times {
@@ -118,6 +122,7 @@ impl Context {
         let head = session.req_header();
         let target = String::from_utf8_lossy(head.raw_path());
         let path = target.split('?').next().unwrap_or_default().to_owned();
+        let audit = self.audit(&path);
         let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
@@ -177,6 +182,11 @@ impl Context {
             upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
             received: session.body_bytes_read() as u64,
             sent: session.body_bytes_sent() as u64,
+            trace: self.trace.as_ref().map(|trace| Traced {
+                id: trace.id(),
+                recorded: trace.is_recorded(),
+            }),
+            audit,
         }
     }
 

@@ -35,6 +35,7 @@ use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::{Admission, Gateway, Served};
+use crate::trace;
 use admit::Admitted;
 
 /// More than the connections, stale pool entries and replays that one request may use up
@@ -140,7 +141,11 @@ impl ProxyHttp for Hooks {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let admitted = self.admit(session, context).await;
+        let on_behalf = context.begin_trace(&session.req_header().headers);
+        let admitted = match on_behalf {
+            None => self.admit(session, context).await,
+            Some(active) => Box::pin(trace::within(active, self.admit(session, context))).await,
+        };
         context.times.admitted = Some(self.clock.steady());
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
@@ -176,7 +181,9 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
-        self.choose_peer(session, context)
+        let peer = self.choose_peer(session, context)?;
+        context.begin_attempt(&peer, now);
+        Ok(peer)
     }
 
     async fn upstream_request_filter(
@@ -196,8 +203,17 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
     ) -> Result<()> {
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(trace) = &mut context.trace {
+            trace.answered(head.status.as_u16());
+        }
         if head.status == StatusCode::UNAUTHORIZED {
-            self.recover(head, context).await?;
+            let on_behalf = context.trace.as_ref().map(|trace| trace.whole());
+            match on_behalf {
+                None => self.recover(head, context).await?,
+                Some(active) => {
+                    Box::pin(trace::within(active, self.recover(head, context))).await?;
+                }
+            }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
@@ -242,6 +258,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
+        context.attempt_failed(&error, self.clock.steady());
         self.after_failed_connect(peer, context, error)
     }
 
@@ -253,6 +270,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
+        context.attempt_failed(&error, self.clock.steady());
         forward::after_failed_attempt(session, context, error, reused)
     }
 
@@ -295,7 +313,9 @@ impl ProxyHttp for Hooks {
             let gone = matches!(failure::judge(e), Failure::CallerGone);
             (gone, failure::cause(e))
         });
-        let outcome = context.outcome(session, self.clock.steady(), broke);
+        let now = self.clock.steady();
+        let outcome = context.outcome(session, now, broke);
+        context.finish_trace(&outcome, now);
         (self.recorder)(&outcome);
     }
 

@@ -17,6 +17,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::gateway::route::Upstream;
 use crate::secret::SecretString;
+use crate::trace::{self, RequestTrace};
 use names::Fate;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -50,6 +51,18 @@ pub(super) fn request(
         head.insert_header(X_FORWARDED_FOR, client.to_string())?;
     }
     head.insert_header(X_REQUEST_ID, request_id)
+}
+
+/// Tells the upstream which trace the request belongs to.
+pub(super) fn trace_headers(head: &mut RequestHeader, request: &RequestTrace) -> Result<()> {
+    for (name, fate) in request.headers() {
+        match fate {
+            trace::Fate::Set(value) => head.insert_header(name, value)?,
+            trace::Fate::Remove => drop(head.remove_header(&name)),
+            trace::Fate::Keep => {}
+        }
+    }
+    Ok(())
 }
 
 /// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;

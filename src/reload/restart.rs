@@ -1,6 +1,6 @@
 //! Which changes wait for the next start.
 
-use crate::config::{Config, Limits, Log, Server};
+use crate::config::{AUDIT_LEVEL, Config, Limits, Log, Server};
 
 /// The keys whose values in `new` differ from those in `running` and take effect at the next
 /// start only.
@@ -16,6 +16,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
         rules: _,
         login: _,
         cache: _,
+        trace: _,
         files: _,
     } = running;
     let mut keys = of_server(server, &new.server);
@@ -84,11 +85,27 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
 }
 
 fn of_log(running: &Log, new: &Log) -> Vec<&'static str> {
-    let Log { format, level } = running;
+    let Log {
+        format,
+        level: _,
+        access_sample,
+        audit,
+    } = running;
     changed([
         ("log.format", *format != new.format),
-        ("log.level", *level != new.level),
+        ("log.level", written_level(running) != written_level(new)),
+        (
+            "log.access_sample",
+            access_sample.total_cmp(&new.access_sample).is_ne(),
+        ),
+        ("log.audit", *audit != new.audit),
     ])
+}
+
+/// Without what `log.audit` adds.
+fn written_level(log: &Log) -> &str {
+    let bare = log.level.strip_suffix(AUDIT_LEVEL).filter(|_| log.audit);
+    bare.unwrap_or(&log.level)
 }
 
 fn changed<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {

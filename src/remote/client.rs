@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::{Host, Url};
 
 use crate::clock::UnixMillis;
+use crate::trace;
 
 /// One client, cheap to clone, with a connection pool of its own.
 #[derive(Clone, Debug)]
@@ -16,6 +17,7 @@ pub struct Client {
     inner: reqwest::Client,
     timeout: Duration,
     max_bytes: usize,
+    plaintext: bool,
 }
 
 /// How a [`Client`] is bounded.
@@ -119,7 +121,17 @@ impl Client {
             inner,
             timeout: options.timeout,
             max_bytes: options.max_bytes,
+            plaintext: false,
         })
+    }
+
+    /// The same, for what may be sent in clear to another machine: no token, no secret.
+    #[must_use]
+    pub fn allowing_plaintext(self) -> Self {
+        Self {
+            plaintext: true,
+            ..self
+        }
     }
 
     /// GET `url` with `headers`.
@@ -165,7 +177,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Answer, Undelivered> {
         let host = authority(url);
-        if url.scheme() != "https" && !is_loopback(url) {
+        if url.scheme() != "https" && !self.plaintext && !is_loopback(url) {
             return Err(TransportError::Plaintext(host).into());
         }
         let exchange = self.exchange(method, url, headers, body, &host);
@@ -196,10 +208,13 @@ impl Client {
         &self,
         method: Method,
         url: &Url,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Bytes,
         host: &str,
     ) -> Result<Answer, Undelivered> {
+        if let Some(parent) = trace::outgoing() {
+            headers.insert(trace::TRACEPARENT, parent);
+        }
         let failed = |e: reqwest::Error| Undelivered {
             perhaps_arrived: !(e.is_connect() || e.is_builder()),
             error: TransportError::Connection {

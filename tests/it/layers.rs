@@ -48,15 +48,20 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("hawk", &[]),
     // Plain data: what a file means.
     ("config", LEAVES),
+    ("trace", &["config"]),
     ("token", &["config"]),
     // The closed enums that metrics and logs speak are below everything that uses them.
-    ("gateway::outcome", &["gateway::rejection"]),
+    ("gateway::outcome", &["gateway::rejection", "trace"]),
     ("gateway::rejection", &["gateway::outcome", "token"]),
-    ("credential", &["hawk", "token", "gateway::outcome"]),
+    (
+        "credential",
+        &["hawk", "token", "trace", "gateway::outcome"],
+    ),
     (
         "gateway",
         &[
             "token",
+            "trace",
             "credential",
             "hawk",
             "gateway::outcome",
@@ -72,6 +77,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "remote",
         &[
             "token",
+            "trace",
             "credential",
             "hawk",
             "config",
@@ -80,8 +86,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "written_url",
         ],
     ),
-    ("metrics", &["gateway", "credential", "token"]),
-    ("proxy", &["gateway", "metrics", "log", "config"]),
+    ("metrics", &["gateway", "credential", "token", "trace"]),
+    ("proxy", &["gateway", "metrics", "log", "config", "trace"]),
     ("reload", &["config", "gateway"]),
     (
         "app",
@@ -96,6 +102,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "reload",
             "remote",
             "token",
+            "trace",
         ],
     ),
     (

@@ -62,6 +62,9 @@ host = "mint.test"
 upstream = "{root_url}"
 issuers = ["idp"]
 source = "mint"
+[log]
+audit = true
+[trace]
 "#,
         issuer = provider.issuer()
     ))

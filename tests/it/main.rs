@@ -7,6 +7,7 @@
 
 mod activation;
 mod attacks;
+mod audit;
 mod auth0;
 mod bad_tokens;
 mod command_line;
@@ -24,8 +25,10 @@ mod register;
 mod register_auth0;
 mod reload;
 mod rules;
+mod schema;
 mod shutdown;
 mod sign_in;
 mod support;
 mod swap;
 mod taskcluster_proxy;
+mod trace;

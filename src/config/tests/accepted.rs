@@ -477,6 +477,45 @@ fn listeners_may_name_who_may_connect() {
 }
 
 #[test]
+fn logs_and_traces_are_as_told() {
+    let (config, _) = accepted(MINIMAL);
+    assert!(config.trace.is_none() && !config.log.audit);
+    assert!((config.log.access_sample - 1.0).abs() < f64::EPSILON);
+    let text = format!(
+        "{MINIMAL}[log]\nlevel = \"warn,access=info\"\naccess_sample = 0.25\naudit = true\n\
+         [trace]\nincoming = \"restart\"\nsample = 0\nendpoint = \"https://otel.example.com/v1/traces\"\n\
+         headers = {{ x-key = {{ env = \"KEY\" }} }}\nattributes = {{ \"a.b\" = \"c\" }}\n"
+    );
+    let (config, warnings) = accepted(&text);
+    assert_eq!(warnings, []);
+    assert_eq!(config.log.level, "warn,access=info,audit=info");
+    assert!((config.log.access_sample - 0.25).abs() < f64::EPSILON && config.log.audit);
+    let trace = config.trace.unwrap();
+    assert_eq!(trace.incoming, IncomingTrace::Restart);
+    assert!(trace.sample.abs() < f64::EPSILON);
+    let export = trace.export.unwrap();
+    assert_eq!(export.endpoint.path(), "/v1/traces");
+    assert_eq!(export.headers[0].0, "x-key");
+    assert_eq!(export.attributes, [("a.b".to_owned(), "c".to_owned())]);
+    assert_eq!(
+        (export.service_name.as_str(), export.timeout),
+        ("hawkgate", Duration::from_secs(10))
+    );
+    let (config, _) = accepted(&format!("{MINIMAL}[trace]\n"));
+    assert!(config.trace.unwrap().export.is_none());
+    let clear = "[trace]\nendpoint = \"http://otel:4318/v1/traces\"\nallow_plaintext = true\n";
+    assert!(
+        accepted(&format!("{MINIMAL}{clear}"))
+            .0
+            .trace
+            .unwrap()
+            .export
+            .unwrap()
+            .allow_plaintext
+    );
+}
+
+#[test]
 fn proxies_certificates_and_rates_mean_what_they_say() {
     let text = format!(
         "[server]\nlisten = [\n\

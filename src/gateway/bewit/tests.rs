@@ -11,6 +11,7 @@ use crate::credential::{
     CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
     SwapRequest,
 };
+use crate::gateway::Observe;
 use crate::gateway::route::tests as fixture;
 use crate::gateway::route::{Compat, Route, RouteTable};
 use crate::hawk::{Credentials, Signer};
@@ -80,6 +81,7 @@ fn gateway() -> Gateway {
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],
+        observe: Observe::default(),
     }
 }
 

@@ -76,6 +76,7 @@ fn gateway(users: Users) -> (Gateway, Arc<Users>) {
         routes,
         login: None,
         rule_headers: vec![],
+        observe: Observe::default(),
         clock,
     };
     (gateway, users)

@@ -13,7 +13,7 @@ struct Pages {
 }
 
 impl AdminPages for Pages {
-    fn metrics(&self) -> (String, String) {
+    fn metrics(&self, _accept: &str) -> (String, String) {
         ("text/plain; version=0.0.4".into(), "a 1\n".into())
     }
     fn ready(&self) -> Result<(), String> {

@@ -61,6 +61,9 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let client = context.peer.as_ref().and_then(|peer| peer.client);
         translate::request(head, upstream, client, &context.request_id)?;
+        if let Some(trace) = &context.trace {
+            translate::trace_headers(head, trace)?;
+        }
         let own = admission.ruling().map_or(&[][..], Ruling::headers);
         translate::rule_headers(head, &context.gateway.rule_headers, own)?;
         if let Some(source) = &admission.route.source {

@@ -157,6 +157,8 @@ fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>)
         upstream: None,
         received: 0,
         sent: if sent { answer.body.len() as u64 } else { 0 },
+        trace: None,
+        audit: None,
     }
 }
 

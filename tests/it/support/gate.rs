@@ -34,7 +34,7 @@ static LOG: LazyLock<(Logging, Captured)> = LazyLock::new(|| {
     let out = Box::new(captured.clone());
     let clock = SystemClock::shared();
     let told_by_tests = std::panic::take_hook();
-    let logging = Logging::install_to(out, "trace", LogFormat::Json, clock).unwrap();
+    let logging = Logging::install_to(out, "trace,audit=info", LogFormat::Json, clock).unwrap();
     let logged = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         logged(panic);

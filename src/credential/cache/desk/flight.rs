@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use super::{Desk, Flight, Generation, Landed, Lease, Now, Setback, Traffic, busy, left_alone};
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
+use crate::gateway::outcome::{ExchangeResult, Label};
+use crate::trace::{self, Attribute, Kind};
 
 /// A renewal that brought nothing better is not tried again at once.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -37,8 +39,14 @@ impl Desk {
             sender: Some(sender),
         };
         let request = request.clone();
+        let on_behalf = trace::current();
         tokio::spawn(async move {
-            let exchange = landing.desk.exchange(&request).await;
+            let exchange = match on_behalf {
+                None => landing.desk.exchange(&request).await,
+                Some(active) => {
+                    Box::pin(trace::within(active, landing.desk.exchange(&request))).await
+                }
+            };
             landing.land(exchange);
         });
         flight
@@ -57,13 +65,35 @@ impl Desk {
         if let Some(left) = backoff {
             return Exchange::NotTried(left_alone(left));
         }
-        let fetched = tokio::time::timeout(timeout, self.inner.fetch(request)).await;
+        let fetching = tokio::time::timeout(timeout, self.inner.fetch(request));
+        let kind = if self.inner.is_local() {
+            Kind::Internal
+        } else {
+            Kind::Client
+        };
+        let fetched = trace::spanned("exchange", kind, fetching, |end| self.told(end)).await;
         Exchange::Ended(fetched.unwrap_or_else(|_| {
             Err(FetchError::Unavailable {
                 cause: format!("no answer within {}ms", timeout.as_millis()),
                 retry_after: None,
             })
         }))
+    }
+
+    /// What the exchange's span says.
+    fn told<E>(
+        &self,
+        end: &Result<Result<Issued, FetchError>, E>,
+    ) -> (Vec<Attribute>, Option<&'static str>) {
+        let error = match end {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(ExchangeResult::of(error).label()),
+            Err(_) => Some(ExchangeResult::Unavailable.label()),
+        };
+        (
+            vec![("hawkgate.source", self.name.to_string().into())],
+            error,
+        )
     }
 
     /// Puts down what an exchange came to and ends its flight, in one step for all others.

@@ -19,9 +19,9 @@ use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
 };
-use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::Budget;
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -128,6 +128,7 @@ impl Stage {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            observe: Observe::default(),
         });
         let limits = options.limits.clone();
         let budget = Budget::new(limits.replay_memory);

@@ -494,7 +494,7 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
 struct NoPages;
 
 impl crate::proxy::admin::AdminPages for NoPages {
-    fn metrics(&self) -> (String, String) {
+    fn metrics(&self, _accept: &str) -> (String, String) {
         (String::new(), String::new())
     }
     fn ready(&self) -> Result<(), String> {

@@ -1,0 +1,198 @@
+//! `[trace]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, header};
+use toml::de::DeValue;
+use url::Url;
+
+use super::finding::{At, quoted};
+use super::location::is_loopback;
+use super::reader::{Field, Reader, Shape, Value, section};
+use super::resolved::{self, IncomingTrace, TraceExport};
+use super::units::show_duration;
+use super::value::{Choice, Share};
+use crate::secret::SecretRef;
+
+section! {
+    /// Takes part in distributed traces (W3C Trace Context), and sends spans to a collector where one is
+    /// named. Without this table callers' trace headers pass as any others do.
+    pub(super) struct Trace {
+        /// `continue`: a request belongs to the trace that its caller says. `restart`: it begins a new one,
+        /// whatever the caller says; for callers that are not trusted.
+        incoming: IncomingTrace = [default "'continue'"],
+        /// The share of traces begun here that is recorded; of others their beginner decides.
+        sample: Share = [default "1.0"],
+        /// The collector, by OTLP over HTTP with JSON: "http://127.0.0.1:4318/v1/traces". Without it trace ids
+        /// are only passed on and logged.
+        endpoint: Url = [optional],
+        /// Headers for the collector, such as its key.
+        headers: Headers = [optional],
+        /// What hawkgate is called at the collector: `service.name`.
+        service_name: String = [default "'hawkgate'"],
+        /// More attributes of the resource, such as `deployment.environment.name`.
+        attributes: Attributes = [optional],
+        /// For one export; 100ms to 1m.
+        timeout: Duration = [default "'10s'"],
+        /// PEM file with the only CAs trusted for the collector; the platform's when left out.
+        ca: PathBuf = [optional],
+        /// Allows an http collector on another machine: spans go there in clear.
+        allow_plaintext: bool = [default "false"],
+    }
+}
+
+impl Choice for IncomingTrace {
+    const NAMES: &'static [&'static str] = &["continue", "restart"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "continue" => Some(Self::Continue),
+            "restart" => Some(Self::Restart),
+            _ => None,
+        }
+    }
+}
+
+/// Headers with secret values, in the order of their names.
+#[derive(Debug)]
+pub(super) struct Headers(Vec<(HeaderName, SecretRef)>);
+
+impl Value for Headers {
+    const SHAPE: Shape = Shape::Map(&Shape::Secret);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let example = "write { authorization = { file = \"…\" } }";
+        each(reader, at, value, example, |reader, at, name, value| {
+            let taken = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST];
+            let Some(name) = HeaderName::from_bytes(name.as_bytes())
+                .ok()
+                .filter(|name| !taken.contains(name))
+            else {
+                reader.error(at, "is no header that can be set", "choose another name");
+                return None;
+            };
+            Some((name, <SecretRef as Value>::read(reader, at, value)?))
+        })
+        .map(Self)
+    }
+}
+
+/// Texts by name.
+#[derive(Debug)]
+pub(super) struct Attributes(Vec<(String, String)>);
+
+impl Value for Attributes {
+    const SHAPE: Shape = Shape::Map(&Shape::Text);
+
+    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+        let example = "write { \"deployment.environment.name\" = \"production\" }";
+        each(reader, at, value, example, |reader, at, name, value| {
+            if name.trim().is_empty() || name == "service.name" {
+                reader.error(
+                    at,
+                    "is no attribute to set here",
+                    "service_name has a key of its own",
+                );
+                return None;
+            }
+            Some((name.to_owned(), String::read(reader, at, value)?))
+        })
+        .map(Self)
+    }
+}
+
+/// Every entry of a table of any keys; `None` when one was refused.
+fn each<T>(
+    reader: &mut Reader<'_>,
+    at: &At,
+    value: &DeValue<'_>,
+    example: &str,
+    read: impl Fn(&mut Reader<'_>, &At, &str, &DeValue<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let DeValue::Table(entries) = value else {
+        reader.error(at, "must be a table", example);
+        return None;
+    };
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|(key, value)| {
+            let name = key.get_ref().as_ref();
+            let at = at.key(name, key.span());
+            read(reader, &at, name, value.get_ref())
+        })
+        .collect();
+    entries.into_iter().collect()
+}
+
+impl Trace {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Trace> {
+        let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(1));
+        reader.within(&self.timeout, shortest, longest, show_duration);
+        if let Some(ca) = &self.ca.value {
+            reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
+        }
+        if self.endpoint.is_absent() {
+            self.refuse_without_endpoint(reader);
+        }
+        let allow_plaintext = self.allow_plaintext.value?;
+        if let Some(url) = &self.endpoint.value {
+            check_endpoint(reader, &self.endpoint, url, allow_plaintext);
+            if url.scheme() == "http" && !is_loopback(url) && self.headers.given {
+                let problem = "would go to the collector in clear";
+                reader.error(
+                    &self.headers.at,
+                    problem,
+                    "let endpoint be https, or remove them",
+                );
+            }
+        }
+        let headers = self.headers.optional()?.map_or_else(Vec::new, |h| h.0);
+        let attributes = self.attributes.optional()?.map_or_else(Vec::new, |a| a.0);
+        let (timeout, ca) = (self.timeout.value?, self.ca.optional()?);
+        let service_name = self.service_name.value?;
+        Some(resolved::Trace {
+            incoming: self.incoming.value?,
+            sample: self.sample.value?.0,
+            export: self.endpoint.optional()?.map(|endpoint| TraceExport {
+                endpoint,
+                headers,
+                service_name,
+                attributes,
+                timeout,
+                ca,
+                allow_plaintext,
+            }),
+        })
+    }
+
+    fn refuse_without_endpoint(&self, reader: &mut Reader<'_>) {
+        let given = [
+            (&self.headers.at, self.headers.given),
+            (&self.attributes.at, self.attributes.given),
+            (&self.ca.at, self.ca.given),
+        ];
+        for (at, _) in given.iter().filter(|(_, given)| *given) {
+            reader.error(at, "is for a collector, and none is named", "add endpoint");
+        }
+    }
+}
+
+fn check_endpoint(reader: &mut Reader<'_>, field: &Field<Url>, url: &Url, plaintext: bool) {
+    if url.scheme() == "http" && !is_loopback(url) && !plaintext {
+        let host = quoted(url.host_str().unwrap_or_default());
+        let problem = format!("plain http to {host} carries spans in clear");
+        reader.error(
+            &field.at,
+            problem,
+            "write https://, or add allow_plaintext = true",
+        );
+    }
+    if url.path() == "/" {
+        let problem = "has no path: a collector takes traces at one of its own";
+        let meant = url
+            .join("/v1/traces")
+            .map_or_else(|_| String::new(), String::from);
+        reader.error(&field.at, problem, format!("write {}", quoted(&meant)));
+    }
+}

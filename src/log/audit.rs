@@ -1,0 +1,111 @@
+//! The audit log: who got which credential, on which route.
+
+use crate::gateway::outcome::{Audit, Label, Outcome};
+
+use super::access::{MAX_ID, MAX_PATH, connected, cut, identified, optional, replays};
+use super::line::Line;
+
+/// Longest name of a caller or credential, and longest list of scopes, in bytes; more is
+/// cut and ends in `…`.
+const MAX_NAME: usize = 512;
+const MAX_SCOPES: usize = 2048;
+
+pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
+    line.field("event", audit.event.label());
+    line.field("decision", audit.decision.label());
+    identified(line, outcome);
+    connected(line, outcome);
+    line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
+    let path = outcome.path.split('?').next().unwrap_or_default();
+    line.field("path", cut(path, MAX_PATH).as_ref());
+    optional(line, [("route", outcome.route.as_deref())]);
+    optional(line, [("issuer", outcome.issuer.as_deref())]);
+    named(line, "subject", audit.subject.as_deref());
+    named(line, "token_client", audit.client.as_deref());
+    optional(
+        line,
+        [
+            ("verification", outcome.verification),
+            ("rule", outcome.rule.as_deref()),
+            ("source", outcome.source.as_deref()),
+        ],
+    );
+    named(line, "credential", audit.credential.as_deref());
+    optional(line, [("lookup", outcome.lookup.map(Label::label))]);
+    if let Some(scopes) = &audit.scopes {
+        line.field("scopes", cut(&scopes.join(" "), MAX_SCOPES).as_ref());
+    }
+    line.field("replayed", &replays(outcome));
+    line.field("code", &outcome.code);
+    line.field("outcome", outcome.ending.label());
+    optional(line, [("reason", outcome.rejection.map(Label::label))]);
+}
+
+fn named(line: &mut Line<'_>, field: &str, name: Option<&str>) {
+    if let Some(name) = name {
+        line.field(field, cut(name, MAX_NAME).as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::gateway::outcome::{AuditDecision, AuditEvent};
+    use crate::log::access::tests::{outcome, recorded_all};
+    use crate::log::line::MAX_LINE;
+
+    fn audited(subject: &str) -> Outcome {
+        Outcome {
+            audit: Some(Box::new(Audit {
+                event: AuditEvent::Request,
+                decision: AuditDecision::Granted,
+                subject: Some(subject.into()),
+                client: Some("cli".into()),
+                credential: Some("sso/alice".into()),
+                scopes: Some(["queue:a".to_owned(), "queue:b*".to_owned()].into()),
+            })),
+            ..outcome()
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_got_what_where() {
+        let level = "off,access=off,audit=info";
+        let text = recorded_all([&audited("alice")], LogFormat::Json, level, 1.0);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let expected = serde_json::json!({
+            "time": "1970-01-01T00:00:01.000Z", "level": "info", "target": "audit",
+            "event": "request", "decision": "granted", "request_id": "01J",
+            "peer": "127.0.0.1", "method": "POST", "path": "/api/queue/v1/task",
+            "route": "taskcluster", "issuer": "auth0", "subject": "alice", "token_client": "cli",
+            "verification": "cached", "rule": "developers", "source": "login",
+            "credential": "sso/alice", "lookup": "hit", "scopes": "queue:a queue:b*",
+            "replayed": 1, "code": 200, "outcome": "healed",
+        });
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn there_is_none_unless_it_is_named_and_no_sampling_thins_it() {
+        let outcomes = [audited("a"), audited("b"), audited("c")];
+        let text = recorded_all(&outcomes, LogFormat::Json, "trace", 1.0);
+        assert!(!text.contains("\"target\":\"audit\""), "{text}");
+        let text = recorded_all(&outcomes, LogFormat::Json, "info,audit=info", 0.0);
+        assert_eq!(text.matches("\"target\":\"audit\"").count(), 3);
+    }
+
+    #[test]
+    fn hostile_names_make_one_short_line() {
+        let hostile = format!("\"}}\n{}", "é\u{1}".repeat(20_000));
+        for format in [LogFormat::Json, LogFormat::Text] {
+            let text = recorded_all([&audited(&hostile)], format, "off,audit=info", 1.0);
+            assert_eq!(text.matches('\n').count(), 1);
+            assert!(
+                text.contains('…') && text.len() < MAX_LINE,
+                "{}",
+                text.len()
+            );
+        }
+    }
+}

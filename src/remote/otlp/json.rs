@@ -1,0 +1,70 @@
+//! `ExportTraceServiceRequest` in the JSON mapping of OTLP: ids in hexadecimal, 64-bit
+//! numbers as strings, enums as numbers.
+
+use serde_json::{Value, json};
+
+use crate::trace::{self, Attribute, Span};
+
+/// The resource that every export is about.
+pub(super) fn resource(service_name: &str, attributes: &[(String, String)]) -> Value {
+    let own = [
+        ("service.name", service_name),
+        ("service.version", crate::VERSION),
+    ];
+    let given = attributes.iter().map(|(name, value)| (&**name, &**value));
+    let attributes: Vec<Value> = own
+        .into_iter()
+        .chain(given)
+        .map(|(name, value)| json!({ "key": name, "value": { "stringValue": value } }))
+        .collect();
+    json!({ "attributes": attributes })
+}
+
+/// One request's body.
+pub(super) fn request(resource: &Value, spans: &[Span]) -> Value {
+    let spans: Vec<Value> = spans.iter().map(span).collect();
+    json!({ "resourceSpans": [{
+        "resource": resource,
+        "scopeSpans": [{
+            "scope": { "name": "hawkgate", "version": crate::VERSION },
+            "spans": spans,
+        }],
+    }] })
+}
+
+fn span(span: &Span) -> Value {
+    let attributes: Vec<Value> = span.attributes.iter().map(attribute).collect();
+    let mut told = json!({
+        "traceId": span.trace.to_string(),
+        "spanId": span.id.to_string(),
+        "name": span.name,
+        "kind": span.kind as u8,
+        "startTimeUnixNano": span.began.to_string(),
+        "endTimeUnixNano": span.ended.to_string(),
+        "attributes": attributes,
+        "status": {},
+    });
+    if let Some(parent) = span.parent {
+        told["parentSpanId"] = parent.to_string().into();
+    }
+    if let Some(error) = span.error {
+        told["status"] = json!({ "code": 2, "message": error });
+    }
+    told
+}
+
+fn attribute((name, value): &Attribute) -> Value {
+    let value = match value {
+        trace::Value::Text(text) => json!({ "stringValue": text }),
+        trace::Value::Number(number) => json!({ "intValue": number.to_string() }),
+    };
+    json!({ "key": name, "value": value })
+}
+
+/// How many spans the collector says it did not take.
+pub(super) fn rejected(answer: &[u8]) -> u64 {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    let count = &answer["partialSuccess"]["rejectedSpans"];
+    let text = count.as_str().and_then(|text| text.parse().ok());
+    count.as_u64().or(text).unwrap_or(0)
+}

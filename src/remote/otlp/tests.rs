@@ -1,0 +1,269 @@
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::config::IncomingTrace;
+use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::trace::{Kind, SpanId, TraceId, Tracer};
+
+type Told = Arc<Mutex<Vec<(SpanFate, u64)>>>;
+
+fn observer() -> (SpanObserver, Told) {
+    let told = Told::default();
+    let kept = Arc::clone(&told);
+    let observer = SpanObserver::new(move |fate, count| kept.lock().unwrap().push((fate, count)));
+    (observer, told)
+}
+
+fn export(endpoint: &Url) -> TraceExport {
+    TraceExport {
+        endpoint: endpoint.join("/v1/traces").unwrap(),
+        headers: Vec::new(),
+        service_name: "gate".into(),
+        attributes: vec![("deployment.environment.name".into(), "test".into())],
+        timeout: Duration::from_secs(20),
+        ca: None,
+        allow_plaintext: false,
+    }
+}
+
+fn span(name: &'static str) -> Span {
+    Span {
+        trace: TraceId::from_text("4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
+        id: SpanId::random().unwrap(),
+        parent: None,
+        name: name.into(),
+        kind: Kind::Client,
+        began: 1_500_000_000_000_000_001,
+        ended: 1_500_000_000_000_000_002,
+        attributes: vec![("a", "text".into()), ("n", 7.into())],
+        error: None,
+    }
+}
+
+/// Exports these spans by a tracer, all the way, and says what was told of them.
+async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(SpanFate, u64)> {
+    let (observer, told) = observer();
+    let (sender, items) = mpsc::channel(64);
+    let exporter = Exporter::new(export, observer.clone()).unwrap();
+    let running = tokio::spawn(exporter.run(items));
+    let clock = ManualClock::at(UnixMillis(0));
+    let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
+    for span in spans {
+        tracer.record(span);
+    }
+    tracer.flush().await;
+    drop(tracer);
+    // Nobody is left to send: it ends by itself.
+    running.await.unwrap();
+    told.lock().unwrap().clone()
+}
+
+fn body(request: &str) -> Value {
+    serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+async fn answering(status: u16, headers: &[(&str, &str)], body: &str) -> Peer {
+    peer(Reply::new(status, headers, body)).await
+}
+
+#[tokio::test]
+async fn spans_are_told_as_otlp_wants_it() {
+    let mut collector = answering(200, &[], "{}").await;
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "Bearer s3cret\n").unwrap();
+    let export = TraceExport {
+        headers: vec![(http::header::AUTHORIZATION, SecretRef::File(key))],
+        ..export(&collector.url)
+    };
+    let child = Span {
+        parent: SpanId::random(),
+        error: Some("upstream_failed"),
+        ..span("child")
+    };
+    let (own, parent) = (child.id.to_string(), child.parent.unwrap().to_string());
+    let told = exported(&export, vec![span("root"), child]).await;
+    assert_eq!(told, [(SpanFate::Exported, 2)]);
+
+    let request = collector.requests.recv().await.unwrap();
+    assert!(
+        request.starts_with("POST /v1/traces HTTP/1.1\r\n"),
+        "{request}"
+    );
+    let head = request.to_ascii_lowercase();
+    assert!(
+        head.contains("content-type: application/json\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("authorization: bearer s3cret\r\n"), "{head}");
+    assert!(
+        !head.contains("traceparent"),
+        "an export is part of no trace"
+    );
+    let body = body(&request);
+    let resource = &body["resourceSpans"][0];
+    assert_eq!(
+        resource["resource"]["attributes"],
+        json!([
+            { "key": "service.name", "value": { "stringValue": "gate" } },
+            { "key": "service.version", "value": { "stringValue": crate::VERSION } },
+            { "key": "deployment.environment.name", "value": { "stringValue": "test" } },
+        ])
+    );
+    let spans = &resource["scopeSpans"][0]["spans"];
+    assert_eq!(
+        spans[1],
+        json!({
+            "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
+            "spanId": own,
+            "parentSpanId": parent,
+            "name": "child",
+            "kind": 3,
+            "startTimeUnixNano": "1500000000000000001",
+            "endTimeUnixNano": "1500000000000000002",
+            "attributes": [
+                { "key": "a", "value": { "stringValue": "text" } },
+                { "key": "n", "value": { "intValue": "7" } },
+            ],
+            "status": { "code": 2, "message": "upstream_failed" },
+        })
+    );
+    assert!(spans[0].get("parentSpanId").is_none() && spans[0]["status"] == json!({}));
+}
+
+#[tokio::test]
+async fn what_the_collector_does_not_want_is_counted() {
+    for (status, headers, answer, requests, expected) in [
+        (
+            200,
+            [("x", "y")],
+            r#"{"partialSuccess":{"rejectedSpans":"1"}}"#,
+            1,
+            vec![(SpanFate::Exported, 1), (SpanFate::Failed, 1)],
+        ),
+        (
+            200,
+            [("x", "y")],
+            r#"{"partialSuccess":{"rejectedSpans":9}}"#,
+            1,
+            vec![(SpanFate::Exported, 0), (SpanFate::Failed, 2)],
+        ),
+        (
+            200,
+            [("x", "y")],
+            "no JSON",
+            1,
+            vec![(SpanFate::Exported, 2)],
+        ),
+        (400, [("x", "y")], "", 1, vec![(SpanFate::Failed, 2)]),
+        (
+            302,
+            [("location", "/elsewhere")],
+            "",
+            1,
+            vec![(SpanFate::Failed, 2)],
+        ),
+        (
+            503,
+            [("retry-after", "0")],
+            "",
+            4,
+            vec![(SpanFate::Failed, 2)],
+        ),
+        (
+            429,
+            [("retry-after", "0")],
+            "",
+            4,
+            vec![(SpanFate::Failed, 2)],
+        ),
+    ] {
+        let mut collector = answering(status, &headers, answer).await;
+        let told = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
+        assert_eq!(told, expected, "{status} {answer}");
+        let mut seen = 0;
+        while collector.requests.try_recv().is_ok() {
+            seen += 1;
+        }
+        assert_eq!(seen, requests, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_secret_nothing_is_sent() {
+    let mut collector = answering(200, &[], "{}").await;
+    let missing = SecretRef::File("/nonexistent/key".into());
+    let export = TraceExport {
+        headers: vec![(http::header::AUTHORIZATION, missing)],
+        ..export(&collector.url)
+    };
+    let told = exported(&export, vec![span("a")]).await;
+    assert_eq!(told, [(SpanFate::Failed, 1)]);
+    assert!(collector.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_dropped_and_counted() {
+    let (observer, told) = observer();
+    let (sender, mut items) = mpsc::channel(1);
+    let clock = ManualClock::at(UnixMillis(0));
+    let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
+    tracer.record(span("a"));
+    tracer.record(span("b"));
+    assert_eq!(*told.lock().unwrap(), [(SpanFate::Dropped, 1)]);
+    assert!(matches!(items.try_recv(), Ok(Item::Span(span)) if span.name == "a"));
+}
+
+#[test]
+fn what_may_be_over_soon_is_worth_repeating() {
+    let refused = |status: u16| ExportError::Refused {
+        status: StatusCode::from_u16(status).unwrap(),
+        retry_after: None,
+    };
+    for status in [429, 502, 503, 504] {
+        assert_eq!(worth_repeating(&refused(status)), Some(None), "{status}");
+    }
+    for status in [301, 400, 401, 404, 413, 500, 501] {
+        assert_eq!(worth_repeating(&refused(status)), None, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn clear_text_is_for_this_machine_unless_allowed() {
+    let client = |allowed| {
+        let client = Client::new(&ClientOptions {
+            timeout: Duration::from_millis(1),
+            max_bytes: 1,
+            ca: None,
+        })
+        .unwrap();
+        if allowed {
+            client.allowing_plaintext()
+        } else {
+            client
+        }
+    };
+    let there = Url::parse("http://192.0.2.1:4318/v1/traces").unwrap();
+    let post = |allowed| {
+        let there = there.clone();
+        async move {
+            client(allowed)
+                .post(&there, HeaderMap::new(), bytes::Bytes::new())
+                .await
+        }
+    };
+    assert!(matches!(
+        post(false).await,
+        Err(TransportError::Plaintext(_))
+    ));
+    assert!(!matches!(
+        post(true).await,
+        Err(TransportError::Plaintext(_))
+    ));
+    let nobody = deserted().await;
+    assert!(client(false).get(&nobody, HeaderMap::new()).await.is_err());
+}

@@ -1,0 +1,220 @@
+//! The audit log: who got which credential, on which route, and who was refused one.
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Request};
+use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::peers::{OidcProvider, Taskcluster};
+
+const AUDIENCE: &str = "login.taskcluster.net";
+/// What `PUT /credentials` brings.
+const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
+
+/// The audit line of the request with this id.
+fn line(id: &str) -> Option<Value> {
+    let log = gate::logged();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["target"] == "audit" && line["request_id"] == id)
+        .collect();
+    assert!(lines.len() <= 1, "one line a request: {lines:#?}");
+    lines.into_iter().next()
+}
+
+fn sections(issuer: &str, root_url: &str, audit: bool) -> String {
+    format!(
+        r#"
+[[issuer]]
+name = "idp"
+url = "{issuer}"
+audiences = ["{AUDIENCE}"]
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+client_name = "sso/{{sub}}"
+scopes = ["test:*"]
+[[source]]
+name = "fixed"
+kind = "taskcluster-static"
+client_id = "root"
+access_token = {{ file = "access-token" }}
+credentials_update = true
+[[route]]
+name = "api"
+path = "/api/"
+upstream = "{root_url}"
+issuers = ["idp"]
+source = "mint"
+bewit = true
+[[route]]
+name = "fixed"
+path = "/fixed/"
+upstream = "{root_url}"
+source = "fixed"
+anonymous = true
+[[route]]
+name = "plain"
+path = "/plain/"
+upstream = "{root_url}"
+anonymous = true
+[[rule]]
+name = "banned"
+when = 'claims.sub == "mallory"'
+effect = "deny"
+routes = ["api"]
+[[rule]]
+name = "everybody"
+when = 'true'
+scopes = ["test:a", "test:b"]
+routes = ["api"]
+[login]
+source = "mint"
+issuers = ["idp"]
+require_scopes = []
+[log]
+audit = {audit}
+"#
+    )
+}
+
+#[tokio::test]
+async fn who_got_what_and_who_did_not_is_on_record() {
+    let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
+    let taskcluster = Taskcluster::start(json!({
+        "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
+    }))
+    .await;
+    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let quiet = Gate::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
+    let alice = provider.user_token("RS256", "alice", AUDIENCE).await;
+    let mallory = provider.user_token("RS256", "mallory", AUDIENCE).await;
+    let url = format!("{}/api/x", taskcluster.url());
+    let login = "/api/login/v1/oidc-credentials/idp";
+    let named = |id: &str, request: Request| request.header("x-request-id", id);
+    let mut statuses = Vec::new();
+    for (id, request) in [
+        (
+            "audit-granted",
+            Request::get("/api/x?q=the-query").bearer(&alice),
+        ),
+        ("audit-denied", Request::get("/api/x").bearer(&mallory)),
+        (
+            "audit-forged",
+            Request::get("/api/x").bearer("no.real.token"),
+        ),
+        ("audit-nobody", Request::get("/api/x")),
+        ("audit-fixed", Request::get("/fixed/x")),
+        ("audit-plain", Request::get("/plain/x")),
+        ("audit-nowhere", Request::get("/nowhere")),
+        ("audit-bewit", Request::post("/bewit", url).bearer(&alice)),
+        ("audit-login", Request::get(login).bearer(&alice)),
+        (
+            "audit-login-refused",
+            Request::get(login).bearer("no.real.token"),
+        ),
+        ("audit-preflight", Request::new("OPTIONS", login)),
+    ] {
+        statuses.push(gate.send(&named(id, request)).await.status);
+    }
+    assert_eq!(statuses[..4], [200, 403, 401, 401]);
+    assert_eq!(statuses[7..], [303, 200, 400, 204]);
+    let silent = named("audit-quiet", Request::get("/api/x").bearer(&alice));
+    assert_eq!(quiet.send(&silent).await.status, 200);
+    gate.until_counted("hawkgate_requests_total", &[], 11).await;
+    quiet.until_counted("hawkgate_requests_total", &[], 1).await;
+
+    let granted = line("audit-granted").unwrap();
+    for (field, value) in [
+        ("event", json!("request")),
+        ("decision", json!("granted")),
+        ("route", json!("api")),
+        ("issuer", json!("idp")),
+        ("subject", json!("alice")),
+        ("rule", json!("everybody")),
+        ("source", json!("mint")),
+        ("credential", json!("sso/alice")),
+        ("scopes", json!("test:a test:b")),
+        ("lookup", json!("fetched")),
+        ("path", json!("/api/x")),
+        ("code", json!(200)),
+        ("peer", json!("127.0.0.1")),
+    ] {
+        assert_eq!(granted[field], value, "{field} of {granted:#}");
+    }
+    let expected = [
+        (
+            "audit-denied",
+            json!(["request", "refused", "api", "mallory", "rule_denied"]),
+        ),
+        (
+            "audit-forged",
+            json!(["request", "refused", "api", null, "token_malformed"]),
+        ),
+        (
+            "audit-nobody",
+            json!(["request", "refused", "api", null, "missing_token"]),
+        ),
+        (
+            "audit-fixed",
+            json!(["request", "granted", "fixed", null, null]),
+        ),
+        (
+            "audit-bewit",
+            json!(["bewit", "granted", "api", "alice", null]),
+        ),
+        (
+            "audit-login",
+            json!(["login", "granted", "login", "alice", null]),
+        ),
+        (
+            "audit-login-refused",
+            json!(["login", "refused", "login", null, "login_refused"]),
+        ),
+    ];
+    for (id, expected) in expected {
+        let line = line(id).unwrap_or_else(|| panic!("no line of {id}"));
+        let told = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
+        assert_eq!(json!(told), expected, "{id}: {line:#}");
+    }
+    assert_eq!(line("audit-denied").unwrap()["rule"], "banned");
+    assert_eq!(line("audit-fixed").unwrap()["credential"], "root");
+    assert_eq!(line("audit-login").unwrap()["credential"], "sso/alice");
+    for id in [
+        "audit-plain",
+        "audit-nowhere",
+        "audit-preflight",
+        "audit-quiet",
+    ] {
+        assert_eq!(
+            line(id),
+            None,
+            "no credential was at stake, or nobody asked"
+        );
+    }
+}
+
+#[tokio::test]
+async fn credentials_put_are_on_record() {
+    let taskcluster = Taskcluster::start(json!({ "clients": {} })).await;
+    let provider = OidcProvider::start(json!({})).await;
+    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let mut admin = Client::connect(&gate.running.admin).await;
+    let good = json!({ "clientId": "audit/successor", "accessToken": OTHER_KEY }).to_string();
+    let bad = json!({ "clientId": "audit/successor" }).to_string();
+    for (body, status) in [(good, 200), (bad, 400)] {
+        let put = Request::new("PUT", "/credentials/fixed")
+            .body(crate::support::client::Body::Sized(body.into()));
+        assert_eq!(admin.request(&put).await.unwrap().status, status);
+    }
+    let log = gate::logged();
+    let audited = |event: &str| {
+        let event = format!("\"event\":\"{event}\"");
+        let mut lines = log.lines();
+        lines.any(|line| line.contains("\"target\":\"audit\"") && line.contains(&event))
+    };
+    assert!(audited("credentials_replaced") && audited("credentials_refused"));
+    assert!(log.contains("audit/successor") && !log.contains(OTHER_KEY));
+}

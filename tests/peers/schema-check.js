@@ -1,0 +1,19 @@
+// Says which documents a JSON Schema (draft 2020-12) refuses, and why.
+//
+// In (all of stdin):  { schema, documents: { <name>: <document> } }
+// Out: { <name>: ["<where> <what>", …] }, empty where the document is valid. A schema that
+// is none itself, or says something unknown, is a failure.
+
+import { text } from 'node:stream/consumers';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+
+const { schema, documents } = JSON.parse(await text(process.stdin));
+const validate = new Ajv2020({ strict: true, strictTypes: false, allErrors: true }).compile(schema);
+const verdicts = {};
+for (const [name, document] of Object.entries(documents)) {
+  validate(document);
+  verdicts[name] = (validate.errors ?? []).map(
+    ({ instancePath, message, params }) => `${instancePath || '/'} ${message} ${JSON.stringify(params)}`,
+  );
+}
+console.log(JSON.stringify(verdicts));
