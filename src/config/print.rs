@@ -188,6 +188,13 @@ impl Printer<'_> {
                 });
                 known.collect::<Table>().into()
             }
+            (Shape::Map(item), Value::Table(entries)) => {
+                let completed = entries.into_iter().map(|(key, value)| {
+                    let value = self.complete(item, value, &spot.key(&key));
+                    (key, value)
+                });
+                completed.collect::<Table>().into()
+            }
             (Shape::Either(one, other), value) => {
                 let nested = value.is_table() || value.is_array();
                 let fits = |shape: &Shape| {
