@@ -64,6 +64,7 @@ impl Target for Live {
         let mut current = self.current.lock().await;
         let restart_needed = reload::restart_needed(&self.started, &config);
         config.server = self.started.server.clone();
+        config.log = self.started.log.clone();
         config.limits = reload::applicable(&self.started.limits, &config.limits);
         let builder = Builder {
             clock: &self.clock,

@@ -170,14 +170,16 @@ impl<K: Copy + Eq + Hash> Book<K> {
         self.records.entry(key).or_default().under_way += 1;
     }
 
-    /// Forgets what is over, else whoever failed longest ago.
+    /// Forgets what is over, else whoever failed longest ago; those who are blocked last.
     fn make_room(&mut self, now: Duration) {
         self.records.retain(|_, record| !record.is_blank(now));
         if self.records.len() < MAX_RECORDS {
             return;
         }
         let idle = self.records.iter().filter(|(_, r)| r.under_way == 0);
-        if let Some(key) = idle.min_by_key(|(_, r)| r.last_failure).map(|(k, _)| *k) {
+        let rank = |record: &Record| (record.blocked_until > now, record.last_failure);
+        let least = idle.min_by_key(|(_, record)| rank(record));
+        if let Some(key) = least.map(|(key, _)| *key) {
             self.records.remove(&key);
         }
     }
