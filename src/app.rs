@@ -25,7 +25,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
 use crate::proxy::listener::{BindError, Inherited};
 use crate::proxy::server::{Bound, Serving, Workers};
-use crate::proxy::{self, Budget, Hooks};
+use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
 use build::{Builder, Built};
 use live::Live;
@@ -140,7 +140,12 @@ pub async fn start_on(
     Ok(Running {
         listeners: callers.addresses(),
         admin: admin.unwrap_or_else(|| server.admin.clone()),
-        callers: callers.serve(applications, clock.clone(), recorder, workers),
+        callers: callers.through(FastPath::new(hooks, threads)).serve(
+            applications,
+            clock.clone(),
+            recorder,
+            workers,
+        ),
         // Scrapes and probes are no requests: nobody records them.
         operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
         live: Arc::new(live),

@@ -1,6 +1,7 @@
 //! The decisions: which route, who calls, with what credential, and what to do about a
 //! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
 
+mod admission;
 pub mod bewit;
 pub mod client;
 pub mod fields;
@@ -18,6 +19,7 @@ mod served;
 mod shortcut;
 
 pub use crate::token::OTP;
+pub use admission::{Admission, Refused};
 pub use observe::Observe;
 pub use recovery::{Recovery, Replayable, UpstreamAnswer};
 pub use served::{Facts, Served};
@@ -28,17 +30,13 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::clock::SharedClock;
-use crate::credential::{
-    Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
-};
+use crate::credential::Credential;
 use crate::hawk::{self, HawkError, SignedRequest};
-use crate::secret::SecretString;
-use crate::token::{self, BasicCredentials, BearerToken, Caller, TokenError, VerifiedToken};
+use admission::{bearer, password};
 use client::ClientCertificate;
-use outcome::Lookup;
 use rejection::{Reason, Rejection};
 use route::{NoRoute, Route, RouteTable};
-use rule::{RequestFacts, Ruling};
+use rule::RequestFacts;
 
 /// Everything that one configuration means, ready to decide. Immutable but for caches;
 /// swapped whole on reload.
@@ -95,83 +93,13 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Leave to go upstream: the route, who calls, and the credential on loan.
+/// The route of one request.
 #[derive(Debug)]
-pub struct Admission {
-    /// The matched route.
-    pub route: Arc<Route>,
-    /// Who calls.
-    pub caller: Caller,
-    /// "ok", "cached" or nothing where no token was verified.
-    pub verification: Option<&'static str>,
-    /// How the credential was come by.
-    pub lookup: Option<Lookup>,
-    bearer: Option<BearerToken>,
-    /// The issuer whose rules the token broke.
-    suspect: Option<Arc<str>>,
-    ruling: Option<Arc<Ruling>>,
-    lease: Option<Lease>,
-    recovery_code: Option<SecretString>,
-    /// The target to send, where it is not the one that came.
-    target: Option<String>,
-    corrected_clock: bool,
-    replaced_credential: bool,
-}
-
-/// A refusal together with how far the request had come, for metrics and logs.
-#[derive(Debug)]
-pub struct Refused {
-    /// What the caller sees.
-    pub rejection: Rejection,
-    /// The route, if one had matched.
-    pub route: Option<Arc<Route>>,
-    /// Who called, as far as it was proved.
-    pub caller: Caller,
-    /// The issuer, if it was known.
-    pub issuer: Option<Arc<str>>,
-    /// The result of verification, if one took place.
-    pub verification: Option<&'static str>,
-    /// The result of the credential lookup, if one took place.
-    pub lookup: Option<Lookup>,
-    /// The rule that decided, if one did.
-    pub rule: Option<Arc<str>>,
-}
-
-impl Caller {
-    /// The configured name of the issuer that vouches, or will be asked to.
-    pub fn issuer(&self) -> Option<&Arc<str>> {
-        match self {
-            Self::Verified(token) => Some(token.issuer()),
-            Self::Delegated { issuer, .. } => Some(issuer),
-            Self::Password { .. } | Self::Anonymous => None,
-        }
-    }
-
-    /// `sub`, where a token was verified.
-    pub fn subject(&self) -> Option<&str> {
-        self.token().map(|token| token.subject())
-    }
-
-    /// `client_id` or `azp`, where a token was verified and names one.
-    pub fn client(&self) -> Option<&str> {
-        self.token()?.client()
-    }
-
-    fn token(&self) -> Option<&Arc<VerifiedToken>> {
-        match self {
-            Self::Verified(token) => Some(token),
-            Self::Delegated { .. } | Self::Password { .. } | Self::Anonymous => None,
-        }
-    }
-
-    /// The name that came with a password. Proved only once a credential was had for it:
-    /// until then it may be anything, even a password in the wrong place.
-    pub fn username(&self) -> Option<&str> {
-        match self {
-            Self::Password { credentials, .. } => Some(credentials.username()),
-            Self::Verified(_) | Self::Delegated { .. } | Self::Anonymous => None,
-        }
-    }
+pub struct Found<'a> {
+    /// Where it goes.
+    pub route: &'a Arc<Route>,
+    /// Its target in the long form, where it came in the short one.
+    long: Option<String>,
 }
 
 impl Gateway {
@@ -180,9 +108,30 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+        self.admit_to(self.find(head)?, head).await
+    }
+
+    /// The first step of [`Gateway::admit`], for who has to know the route before the rest.
+    ///
+    /// # Errors
+    /// With the refusal to send.
+    pub fn find(&self, head: Head<'_>) -> Result<Found<'_>, Box<Refused>> {
         let (route, long) = self.routed(head)?;
+        Ok(Found { route, long })
+    }
+
+    /// The rest of [`Gateway::admit`].
+    ///
+    /// # Errors
+    /// With the refusal to send, and what was known by then.
+    pub async fn admit_to(
+        &self,
+        found: Found<'_>,
+        head: Head<'_>,
+    ) -> Result<Admission, Box<Refused>> {
+        let Found { route, long } = found;
         let target = long.as_deref().unwrap_or(head.target);
-        let mut admission = self.admit_to(route, Head { target, ..head }).await?;
+        let mut admission = self.admit_on(route, Head { target, ..head }).await?;
         admission.target = long;
         Ok(admission)
     }
@@ -226,8 +175,8 @@ impl Gateway {
         }
     }
 
-    /// What [`Gateway::admit`] does once the route is found.
-    async fn admit_to(
+    /// What [`Gateway::admit`] does once the route is found and the target a long one.
+    async fn admit_on(
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
@@ -342,233 +291,6 @@ fn unsigned(error: &HawkError) -> Reason {
         HawkError::Unsignable(_) => Reason::BadRequest,
         HawkError::TooLong { .. } => Reason::CredentialTooLarge,
         _ => Reason::Internal,
-    }
-}
-
-/// The caller's token, or the workload's own where the route has one and the caller sent
-/// no Authorization at all.
-fn bearer(route: &Route, headers: &HeaderMap) -> Result<BearerToken, Rejection> {
-    if let Some(workload) = &route.workload_token
-        && !headers.contains_key(http::header::AUTHORIZATION)
-    {
-        return workload.current().ok_or_else(|| {
-            let file = workload.file().display();
-            Rejection::from(Reason::WorkloadTokenUnavailable)
-                .because(format!("{file} holds no token"))
-        });
-    }
-    BearerToken::from_headers(headers)?.ok_or_else(|| Reason::MissingToken.into())
-}
-
-/// The caller's username and password, to be proved by the source.
-fn password(head: Head<'_>) -> Result<Caller, Rejection> {
-    let credentials = match BasicCredentials::from_headers(head.headers) {
-        Ok(Some(credentials)) => Arc::new(credentials),
-        Ok(None) | Err(TokenError::OtherScheme) => return Err(Reason::MissingPassword.into()),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Caller::Password {
-        credentials,
-        peer: head.peer,
-    })
-}
-
-impl Admission {
-    fn to(route: Arc<Route>) -> Self {
-        Self {
-            route,
-            caller: Caller::Anonymous,
-            verification: None,
-            lookup: None,
-            bearer: None,
-            suspect: None,
-            ruling: None,
-            lease: None,
-            recovery_code: None,
-            target: None,
-            corrected_clock: false,
-            replaced_credential: false,
-        }
-    }
-
-    /// A recovery code that the caller must be given in place of the one that was used;
-    /// once.
-    pub fn take_recovery_code(&mut self) -> Option<SecretString> {
-        self.recovery_code.take()
-    }
-
-    /// The target to send, where it is another than the one that came.
-    pub fn target(&self) -> Option<&str> {
-        self.target.as_deref()
-    }
-
-    /// Who signs upstream, for the access log; not a secret.
-    pub fn client_id(&self) -> Option<&str> {
-        match self.lease.as_ref()?.credential() {
-            Credential::Taskcluster { client_id, .. } => Some(client_id),
-            Credential::Bearer(_) => None,
-        }
-    }
-
-    /// The bearer token that goes upstream, which no answer may bring back.
-    pub fn injected(&self) -> Option<&SecretString> {
-        match self.lease.as_ref()?.credential() {
-            Credential::Bearer(token) => Some(token),
-            Credential::Taskcluster { .. } => None,
-        }
-    }
-
-    /// The credential on loan, for telling what it is; nothing secret can be had from it.
-    pub fn credential(&self) -> Option<&Lease> {
-        self.lease.as_ref()
-    }
-
-    async fn authenticate(&mut self, bearer: BearerToken) -> Result<(), Rejection> {
-        match token::authenticate(&bearer, &self.route.issuers).await {
-            Ok(authenticated) => {
-                self.verification = authenticated.how;
-                self.caller = authenticated.caller;
-            }
-            Err(unauthenticated) => {
-                self.verification = Some(unauthenticated.error.label());
-                self.suspect = unauthenticated.issuer;
-                return Err(unauthenticated.error.into());
-            }
-        }
-        self.bearer = Some(bearer);
-        if let Caller::Verified(token) = &self.caller {
-            require_scopes(&self.route.require_scopes, token)?;
-        }
-        Ok(())
-    }
-
-    /// Asks the route's rules, if there are any.
-    fn judge(&mut self, head: Head<'_>) -> Result<(), Rejection> {
-        let Some(rules) = &self.route.rules else {
-            return Ok(());
-        };
-        let host = route::host_name(head.host);
-        let ruling = rules.decide(&self.caller, head.facts(&host));
-        self.ruling.insert(ruling).permits()
-    }
-
-    /// The rule that let this request pass, and what it sets upstream.
-    pub fn ruling(&self) -> Option<&Ruling> {
-        self.ruling.as_deref()
-    }
-
-    async fn lease(&mut self) -> Result<(), Rejection> {
-        let Some(source) = self.route.source.clone() else {
-            return Ok(());
-        };
-        let leased = source.lease(&self.swap_request()).await;
-        self.hold(leased)
-    }
-
-    fn hold(&mut self, leased: Result<Leased, LeaseError>) -> Result<(), Rejection> {
-        match leased {
-            Ok(Leased { lease, lookup }) => {
-                self.lease = Some(lease);
-                self.lookup = Some(lookup);
-                if matches!(lookup, Lookup::Fetched | Lookup::Joined)
-                    && let Some(source) = &self.route.source
-                {
-                    let code = source.recovery_code(&self.swap_request());
-                    self.recovery_code = code.or(self.recovery_code.take());
-                }
-                Ok(())
-            }
-            Err(LeaseError { cause, lookup }) => {
-                self.lookup = Some(lookup);
-                Err(Rejection::from(cause).at(&self.route))
-            }
-        }
-    }
-
-    fn swap_request(&self) -> SwapRequest {
-        SwapRequest {
-            caller: self.caller.clone(),
-            bearer: self.bearer.clone(),
-            scopes: self.ruling.as_ref().and_then(|r| r.scopes()).cloned(),
-            clock_offset: self.route.upstream.clock_offset(),
-        }
-    }
-
-    fn refused(self, rejection: Rejection) -> Refused {
-        let rejection = rejection.at(&self.route);
-        Refused {
-            issuer: self.caller.issuer().cloned().or(self.suspect),
-            route: Some(self.route),
-            verification: self.verification,
-            lookup: self.lookup,
-            rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
-            caller: self.caller,
-            rejection,
-        }
-    }
-}
-
-impl Refused {
-    fn before_routing(rejection: Rejection) -> Self {
-        Self {
-            rejection,
-            caller: Caller::Anonymous,
-            route: None,
-            issuer: None,
-            verification: None,
-            lookup: None,
-            rule: None,
-        }
-    }
-}
-
-fn require_scopes(required: &[String], token: &VerifiedToken) -> Result<(), Rejection> {
-    if required.iter().all(|scope| token.scopes().contains(scope)) {
-        return Ok(());
-    }
-    Err(Rejection {
-        required_scopes: Some(required.join(" ")),
-        ..Reason::InsufficientScope.into()
-    })
-}
-
-impl From<FetchError> for Rejection {
-    fn from(error: FetchError) -> Self {
-        let cause = error.to_string();
-        let rejection = match error {
-            FetchError::Refused(_) => Reason::TokenRefused.into(),
-            FetchError::NotEntitled(_) => Reason::NotEntitled.into(),
-            FetchError::SignIn {
-                problem,
-                retry_after,
-                ..
-            } => Self {
-                retry_after,
-                ..told(problem).into()
-            },
-            FetchError::Unavailable { retry_after, .. } => {
-                let rejection = Self::from(Reason::ExchangeUnavailable);
-                Self {
-                    retry_after: retry_after.or(rejection.retry_after),
-                    ..rejection
-                }
-            }
-            FetchError::BadAnswer(_) => Reason::ExchangeFailed.into(),
-            FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
-        };
-        rejection.because(cause)
-    }
-}
-
-/// What the caller is told of a sign-in that came to nothing.
-fn told(problem: SignInProblem) -> Reason {
-    match problem {
-        SignInProblem::Password => Reason::PasswordRefused,
-        SignInProblem::CodeRequired => Reason::MfaRequired,
-        SignInProblem::CodeRefused => Reason::MfaRefused,
-        SignInProblem::Unconfirmed => Reason::MfaPending,
-        SignInProblem::NoFactor => Reason::MfaUnavailable,
-        SignInProblem::TooManyAttempts => Reason::TooManyAttempts,
     }
 }
 

@@ -2,8 +2,9 @@
 //! requests go out and answers come back.
 //!
 //! From outside in: [`listener`] (sockets, TLS) → [`server`] (connections, limits, the end)
-//! → [`guard`] (the raw head) → [`hooks`] (one request's way through pingora) → `replay`
-//! and `translate`. [`admin`] shows operators what is going on.
+//! → [`guard`] (the raw head) → `fast_path` (a plain exchange) or [`hooks`] (everything else:
+//! one request's way through pingora, `replay`) → `translate`. [`admin`] shows operators
+//! what is going on.
 
 // pingora passes its errors boxed.
 #![allow(clippy::unnecessary_box_returns)]
@@ -15,6 +16,7 @@ mod client;
 pub mod connection;
 mod context;
 mod failure;
+mod fast_path;
 pub mod guard;
 pub mod hooks;
 pub mod listener;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use pingora::proxy::HttpProxy;
 
 use crate::config::Limits;
+pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use peer::{CaError, read_ca};
 pub use replay::Budget;

@@ -2,7 +2,7 @@
 //! Rules: `reference/identity.md` §A. No network client here: keys arrive through
 //! [`KeyFetcher`].
 //!
-//! A token's way: [`BearerToken`] (one header, capped) → [`authenticate`] (known already,
+//! A token's way: [`PresentedToken`] (one header, capped) → [`authenticate`] (known already,
 //! or whose is it?) → `jws` (taken apart, strictly) → `rules` for its header → `keys` and
 //! `jwk` (the key, fetched if need be) → its signature → `rules` for its claims →
 //! [`VerifiedToken`].
@@ -29,7 +29,7 @@ mod verified;
 mod workload;
 
 pub use basic::{BasicCredentials, OTP};
-pub use bearer::{BearerToken, MAX_TOKEN_BYTES, TokenDigest};
+pub use bearer::{BearerToken, MAX_TOKEN_BYTES, PresentedToken, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
 pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
 pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};

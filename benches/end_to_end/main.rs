@@ -1,5 +1,7 @@
 //! End to end, beside other proxies, in one interleaved run: CPU per request (user and
 //! system time from `/proc`), throughput, latency, memory. Loopback only, bounded in time.
+//! Each proxy has two workers and, but for bare pingora, an access log that goes to
+//! `/dev/null`.
 //!
 //! `cargo bench --bench end_to_end` builds the release binaries it measures. nginx
 //! (Debian package `nginx-light` or `nginx`) is the yardstick; without it the upstream is

@@ -1,6 +1,6 @@
 //! The least that a pingora proxy can do: the yardstick for what hawkgate adds. Built as
 //! an example so that it shares the release profile; takes two ports: its own, and the
-//! upstream's.
+//! upstream's. Without an access log.
 
 #![allow(
     clippy::expect_used,

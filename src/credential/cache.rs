@@ -151,6 +151,11 @@ impl Source {
         self.desk.inner().is_local()
     }
 
+    /// Whether it wants the caller's token itself.
+    pub fn takes_token(&self) -> bool {
+        self.desk.inner().takes_token()
+    }
+
     /// Whether callers bring a username and password.
     pub fn asks_password(&self) -> bool {
         self.desk.inner().asks_password()

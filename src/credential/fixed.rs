@@ -112,6 +112,10 @@ impl FixedSource {
 #[async_trait]
 impl CredentialSource for FixedSource {
     /// Which credentials these are; what differs between callers is in the key already.
+    fn takes_token(&self) -> bool {
+        false
+    }
+
     fn identity(&self, _: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         key.part(&self.put.load().count.to_le_bytes());
         Ok(())

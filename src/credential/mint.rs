@@ -155,6 +155,10 @@ impl CredentialSource for MintSource {
         })
     }
 
+    fn takes_token(&self) -> bool {
+        false
+    }
+
     fn is_local(&self) -> bool {
         true
     }

@@ -16,7 +16,7 @@ use crate::token::{BearerToken, Caller};
 pub struct SwapRequest {
     /// Who asks.
     pub caller: Caller,
-    /// The token itself, for sources that pass it on.
+    /// The token itself, for sources that pass it on ([`CredentialSource::takes_token`]).
     pub bearer: Option<BearerToken>,
     /// Narrowing by rules; `None` leaves the source's own grant as it is.
     pub scopes: Option<Arc<[String]>>,
@@ -113,6 +113,12 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// each request. A decorator must pass it on.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// Whether it does anything with [`SwapRequest::bearer`]: where not, the token is not even
+    /// copied out of the request. A decorator must pass it on.
+    fn takes_token(&self) -> bool {
+        true
     }
 
     /// Whether a new credential is made here, without asking anybody: then a new one is

@@ -74,7 +74,6 @@ pub(super) fn tell(
         "address",
         format!("{scheme}://{authority}"),
     );
-    let method = &question.method;
     let target = admission.target().unwrap_or(&question.target);
     if admission.target().is_some() {
         let path = target.split('?').next().unwrap_or_default();
@@ -83,7 +82,7 @@ pub(super) fn tell(
     let own = admission
         .ruling()
         .map_or(&[][..], |ruling| ruling.headers());
-    match preview::headers(method, target, upstream, question.client, gateway, own) {
+    match preview::headers(upstream, question.client, gateway, own) {
         Ok(headers) => {
             for (name, value) in headers {
                 report.note(Stage::Upstream, name, value);

@@ -77,7 +77,7 @@ impl Gateway {
             target: url.target,
             ..head
         };
-        let admission = self.admit_to(route, opened).await?;
+        let admission = self.admit_on(route, opened).await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),

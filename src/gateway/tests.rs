@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::outcome::UnauthorizedReason;
+use super::outcome::{Lookup, UnauthorizedReason};
 use super::route::tests as fixture;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::Profile;
 use crate::credential::{
-    CacheLimits, CredentialSource, IdentityHasher, Issued, Source, SourceOptions,
+    CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
+    SwapRequest,
 };
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
-use crate::token::WorkloadToken;
 use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
+use crate::token::{Caller, WorkloadToken};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
 const FRESH: Replayable = Replayable::Yes;

@@ -1,5 +1,6 @@
 //! The `Authorization: Hawk …` header.
 
+use std::cell::Cell;
 use std::fmt;
 
 use aws_lc_rs::hmac;
@@ -20,7 +21,7 @@ pub const MAX_AUTHORIZATION_CHARS: usize = 4096;
 const MAC_CHARS: usize = 44;
 /// Seconds since the epoch have ten digits until the year 2286.
 const TIME_CHARS: usize = 10;
-/// What [`nonce`] draws: 96 bits.
+/// What a [`nonce`] is made of: 64 random bits and a count.
 const NONCE_BYTES: usize = 12;
 /// What [`nonce`] yields.
 const NONCE_CHARS: usize = 16;
@@ -255,14 +256,30 @@ fn ext(
     Ok(SecretString::new(encoded))
 }
 
-/// A fresh nonce: 96 random bits, header-safe, [thread-safe and cheap](SystemRandom).
-/// Empty if the system has no randomness to give, which [`Signer::authorization`] refuses.
+/// A fresh nonce, header-safe. All that is asked of it is to be another one each time (the
+/// MAC is what proves the request), so each thread draws 64 random bits once and then
+/// counts: asking the system every time costs as much as the MAC. Empty if it has no
+/// randomness to give, which [`Signer::authorization`] refuses.
 pub fn nonce() -> String {
-    let mut bytes = [0; NONCE_BYTES];
-    match SystemRandom::new().fill(&mut bytes) {
-        Ok(()) => URL_SAFE_NO_PAD.encode(bytes),
-        Err(_) => String::new(),
+    thread_local! {
+        static LAST: Cell<Option<([u8; 8], u32)>> = const { Cell::new(None) };
     }
+    let next = LAST
+        .get()
+        .and_then(|(drawn, count)| Some((drawn, count.checked_add(1)?)));
+    let fresh = || {
+        let mut drawn = [0; 8];
+        let filled = SystemRandom::new().fill(&mut drawn);
+        filled.ok().map(|()| (drawn, 0))
+    };
+    let Some((drawn, count)) = next.or_else(fresh) else {
+        return String::new();
+    };
+    LAST.set(Some((drawn, count)));
+    let mut bytes = [0; NONCE_BYTES];
+    bytes[..8].copy_from_slice(&drawn);
+    bytes[8..].copy_from_slice(&count.to_be_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -103,18 +103,22 @@ fn write_line(
     target: &str,
     fill: impl FnOnce(&mut Line<'_>),
 ) {
-    let time = now.to_rfc3339();
     match format {
         LogFormat::Json => {
             // Neither time nor level needs escaping.
-            let _ = write!(out, r#"{{"time":"{time}","level":"{level}""#);
+            out.extend_from_slice(b"{\"time\":\"");
+            now.write_rfc3339(out);
+            out.extend_from_slice(b"\",\"level\":\"");
+            out.extend_from_slice(level.as_bytes());
+            out.push(b'"');
             let mut line = Line::Json(out);
             line.field("target", target);
             fill(&mut line);
             out.push(b'}');
         }
         LogFormat::Text => {
-            let _ = write!(out, "{time} {level:5} {target}:");
+            now.write_rfc3339(out);
+            let _ = write!(out, " {level:5} {target}:");
             fill(&mut Line::Text(out));
         }
     }

@@ -67,6 +67,10 @@ impl CredentialSource for MeteredSource {
         self.inner.is_shared()
     }
 
+    fn takes_token(&self) -> bool {
+        self.inner.takes_token()
+    }
+
     fn is_local(&self) -> bool {
         self.inner.is_local()
     }

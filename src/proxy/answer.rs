@@ -1,5 +1,8 @@
 //! hawkgate's own answers on a caller's session.
 
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora::Result;
@@ -14,6 +17,46 @@ use crate::gateway::rejection::{Answer, Rejection};
 /// A body up to this length is read to its end after a refusal, so that the caller's
 /// connection can be used again.
 const DRAINED: u64 = 64 * 1024;
+
+/// A refusal as HTTP/1.1 bytes, where there is no session of pingora's; the last answer of
+/// its connection if it is to `close`.
+pub(super) fn on_wire(
+    answer: &Answer,
+    method: &Method,
+    now: UnixMillis,
+    request_id: Option<&str>,
+    close: bool,
+) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        answer.status.as_str(),
+        answer.status.canonical_reason().unwrap_or_default()
+    );
+    // Writing to a String cannot fail.
+    for (name, value) in &answer.headers {
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    if let Some(id) = request_id {
+        let _ = write!(head, "{X_REQUEST_ID}: {id}\r\n");
+    }
+    let length = answer.body.len();
+    let _ = write!(head, "date: {}\r\ncontent-length: {length}\r\n", date(now));
+    head.push_str(if close {
+        "connection: close\r\n\r\n"
+    } else {
+        "\r\n"
+    });
+    if *method != Method::HEAD {
+        head.push_str(&answer.body);
+    }
+    head.into_bytes()
+}
+
+/// `now` as a `Date` says it (RFC 9110 §6.6.1).
+pub(super) fn date(now: UnixMillis) -> String {
+    let since = Duration::from_millis(u64::try_from(now.0).unwrap_or(0));
+    httpdate::fmt_http_date(UNIX_EPOCH + since)
+}
 
 /// Whether a final answer went out already.
 pub(super) fn answered(session: &Session) -> bool {

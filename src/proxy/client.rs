@@ -7,6 +7,7 @@ mod forwarded;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use ipnet::IpNet;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -69,17 +70,27 @@ impl PeerInfo {
             .map(|address| address.ip().to_canonical());
         let digest = session.digest();
         let origin = digest.and_then(|digest| Origin::of(digest.proxy_digest.as_ref()));
-        let client = match (ip, origin.and_then(|origin| origin.proxies.as_deref())) {
-            (Some(ip), Some(proxies)) => {
-                let headers = &session.req_header().headers;
-                Some(forwarded::client(headers, ip, proxies))
-            }
+        let tls = digest.is_some_and(|digest| digest.ssl_digest.is_some());
+        Self::new(ip, tls, origin, &session.req_header().headers)
+    }
+
+    /// Of who is connected from `ip`, with what the listener knows of the connection and
+    /// the fields of the request.
+    pub(super) fn new(
+        ip: Option<IpAddr>,
+        tls: bool,
+        origin: Option<&Origin>,
+        headers: &HeaderMap,
+    ) -> Self {
+        let proxies = origin.and_then(|origin| origin.proxies.as_deref());
+        let client = match (ip, proxies) {
+            (Some(ip), Some(proxies)) => Some(forwarded::client(headers, ip, proxies)),
             _ => ip,
         };
         Self {
             ip,
             client,
-            tls: digest.is_some_and(|digest| digest.ssl_digest.is_some()),
+            tls,
             certificate: origin.and_then(|origin| origin.certificate.clone()),
         }
     }

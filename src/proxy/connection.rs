@@ -1,7 +1,7 @@
 //! A caller's connection as pingora gets to see it: never a byte past the current request,
 //! small writes joined, no write that hangs for ever, and the socket handed back at the end.
 
-mod framing;
+pub(super) mod framing;
 mod outgoing;
 #[cfg(test)]
 mod tests;
@@ -131,6 +131,20 @@ impl Connection {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
+    /// Ready once the caller has closed its side or is lost. What it sends meanwhile is the
+    /// next request's.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.ended {
+            if self.received.len() >= READ_AHEAD {
+                return Poll::Pending;
+            }
+            if ready!(self.poll_receive(cx)).is_err() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// Splits off a checked head, without the `start` bytes in front of it, and begins the
     /// body that follows it.
     pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
@@ -144,6 +158,13 @@ impl Connection {
     /// Whether the request was read to its end, so that what follows is another one.
     pub(super) fn is_between_requests(&self) -> bool {
         self.approved == 0 && (self.body.is_done() || self.body == Body::Tunnel)
+    }
+
+    /// Whether it is secured by TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.inner
+            .as_ref()
+            .is_some_and(|inner| inner.get_ssl_digest().is_some())
     }
 
     /// The last answer is complete.

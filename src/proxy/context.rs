@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{Method, Version};
 use pingora::proxy::Session;
 
 use super::client::PeerInfo;
@@ -62,6 +63,42 @@ pub(super) struct Times {
     pub(super) upstream: Option<Duration>,
 }
 
+/// What went to and fro between the caller and here.
+pub(super) struct Exchanged {
+    pub(super) method: Method,
+    /// Without its query.
+    pub(super) path: String,
+    pub(super) version: Version,
+    pub(super) peer: PeerInfo,
+    /// The last status sent, 0 for none.
+    pub(super) code: u16,
+    /// Bytes of body.
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Exchanged {
+    /// By what pingora knows of it.
+    pub(super) fn on(session: &Session, context: &mut Context) -> Self {
+        let head = session.req_header();
+        let sent = session.response_written();
+        Self {
+            method: head.method.clone(),
+            path: path_of(&String::from_utf8_lossy(head.raw_path())),
+            version: head.version,
+            peer: context.peer.take().unwrap_or_else(|| PeerInfo::of(session)),
+            code: sent.map_or(0, |head| head.status.as_u16()),
+            received: session.body_bytes_read() as u64,
+            sent: session.body_bytes_sent() as u64,
+        }
+    }
+}
+
+/// A target without its query.
+pub(super) fn path_of(target: &str) -> String {
+    target.split('?').next().unwrap_or_default().to_owned()
+}
+
 /// Requests that have begun and not ended.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<AtomicU64>);
@@ -115,13 +152,19 @@ impl Context {
     /// request ended early, if it did: `Some(true)` because of the caller.
     pub(super) fn outcome(
         &mut self,
-        session: &Session,
+        exchanged: Exchanged,
         now: Duration,
         broke: Option<(bool, String)>,
     ) -> Outcome {
-        let head = session.req_header();
-        let target = String::from_utf8_lossy(head.raw_path());
-        let path = target.split('?').next().unwrap_or_default().to_owned();
+        let Exchanged {
+            method,
+            path,
+            version,
+            peer,
+            code,
+            received,
+            sent,
+        } = exchanged;
         let audit = self.audit(&path);
         let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
         let rejection = self.rejection.take();
@@ -132,12 +175,11 @@ impl Context {
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let admitted = self.times.admitted.unwrap_or(now);
-        let peer = self.peer.take().unwrap_or_else(|| PeerInfo::of(session));
         Outcome {
             request_id: std::mem::take(&mut self.request_id),
-            method: head.method.clone(),
+            method,
             path,
-            version: head.version,
+            version,
             peer: peer.ip,
             client: peer.client.filter(|_| peer.client != peer.ip),
             client_cert: peer.certificate.map(|certificate| certificate.label()),
@@ -168,9 +210,7 @@ impl Context {
             lookup: admission
                 .and_then(|a| a.lookup)
                 .or(refused.and_then(|r| r.lookup)),
-            code: session
-                .response_written()
-                .map_or(0, |head| head.status.as_u16()),
+            code,
             ending,
             rejection: rejection.as_ref().map(|r| r.reason),
             cause: rejection
@@ -180,8 +220,8 @@ impl Context {
             total: now.saturating_sub(self.times.began),
             admission: admitted.saturating_sub(self.times.began),
             upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
-            received: session.body_bytes_read() as u64,
-            sent: session.body_bytes_sent() as u64,
+            received,
+            sent,
             trace: self.trace.as_ref().map(|trace| Traced {
                 id: trace.id(),
                 recorded: trace.is_recorded(),

@@ -15,33 +15,36 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::answer;
-use super::context::{Context, InFlight};
+use super::context::{Context, Exchanged, InFlight};
 use super::failure::{self, Failure};
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::{Budget, Replay};
 use super::server::Recorder;
-use super::translate;
+use super::translate::{self, Fields};
 use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::{Admission, Gateway, Served};
 use crate::trace;
 use admit::Admitted;
+pub(super) use forward::{after_failed_attempt, make_own, prove};
+pub(super) use serve::is_own;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
 /// one to stop.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 /// pingora's configuration for [`super::server::http_proxy`] around these hooks; `threads`
 /// sizes its connection pools.
@@ -56,13 +59,13 @@ pub fn server_conf(threads: usize) -> Arc<ServerConf> {
 /// What pingora calls at each phase of a request. Clones share everything.
 #[derive(Clone)]
 pub struct Hooks {
-    gateway: Arc<ArcSwap<Gateway>>,
+    pub(super) gateway: Arc<ArcSwap<Gateway>>,
     limits: Arc<ArcSwap<Limits>>,
     budget: Arc<Budget>,
-    clock: SharedClock,
-    recorder: Recorder,
+    pub(super) clock: SharedClock,
+    pub(super) recorder: Recorder,
     peers: Arc<Peers>,
-    in_flight: Arc<AtomicU64>,
+    pub(super) in_flight: Arc<AtomicU64>,
     serial: Arc<AtomicU64>,
     serial_start: u64,
 }
@@ -208,11 +211,10 @@ impl ProxyHttp for Hooks {
         }
         if head.status == StatusCode::UNAUTHORIZED {
             let on_behalf = context.trace.as_ref().map(|trace| trace.whole());
+            let recovering = self.recover(&head.headers, context);
             match on_behalf {
-                None => self.recover(head, context).await?,
-                Some(active) => {
-                    Box::pin(trace::within(active, self.recover(head, context))).await?;
-                }
+                None => recovering.await?,
+                Some(active) => Box::pin(trace::within(active, recovering)).await?,
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
@@ -226,16 +228,8 @@ impl ProxyHttp for Hooks {
             session.set_keepalive(None);
             context.replay.iter().for_each(Replay::close_after);
         }
-        translate::response(head);
-        informational::add(session, head, context)?;
-        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            translate::scrub(head, token)?;
-        }
-        if last && let Some(code) = context.take_recovery_code() {
-            head.insert_header(RECOVERY_CODE, code.expose())?;
-            head.insert_header(header::CACHE_CONTROL, "no-store")?;
-        }
-        Ok(())
+        let status = head.status;
+        answer_own(head, status, session.req_header().raw_path(), context)
     }
 
     fn upstream_response_trailer_filter(
@@ -259,7 +253,11 @@ impl ProxyHttp for Hooks {
         error: Box<Error>,
     ) -> Box<Error> {
         context.attempt_failed(&error, self.clock.steady());
-        self.after_failed_connect(peer, context, error)
+        let address = match peer._address {
+            SocketAddr::Inet(address) => Some(address),
+            SocketAddr::Unix(_) => None,
+        };
+        self.after_failed_connect(address, context, error)
     }
 
     fn error_while_proxy(
@@ -271,7 +269,9 @@ impl ProxyHttp for Hooks {
         reused: bool,
     ) -> Box<Error> {
         context.attempt_failed(&error, self.clock.steady());
-        forward::after_failed_attempt(session, context, error, reused)
+        let answered = answer::answered(session);
+        let method = &session.req_header().method;
+        after_failed_attempt(method, answered, context, error, reused)
     }
 
     async fn fail_to_proxy(
@@ -314,7 +314,8 @@ impl ProxyHttp for Hooks {
             (gone, failure::cause(e))
         });
         let now = self.clock.steady();
-        let outcome = context.outcome(session, now, broke);
+        let exchanged = Exchanged::on(session, context);
+        let outcome = context.outcome(exchanged, now, broke);
         context.finish_trace(&outcome, now);
         (self.recorder)(&outcome);
     }
@@ -338,6 +339,31 @@ impl ProxyHttp for Hooks {
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         format!("{} {}", session.req_header().method, context.request_id)
     }
+}
+
+/// Makes the fields of an upstream's answer to the request for `target` what the caller may
+/// see of them.
+pub(super) fn answer_own(
+    head: &mut impl Fields,
+    status: StatusCode,
+    target: &[u8],
+    context: &mut Context,
+) -> Result<()> {
+    translate::response(head, status);
+    let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+    if !interim {
+        informational::add(target, head, context)?;
+    }
+    if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
+        translate::scrub(head, status, token)?;
+    }
+    if !interim && let Some(code) = context.take_recovery_code() {
+        let mut code = translate::value(code.expose())?;
+        code.set_sensitive(true);
+        head.put(HeaderName::from_static(RECOVERY_CODE), code)?;
+        head.put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    }
+    Ok(())
 }
 
 /// Whether the caller speaks HTTP/1 and may be told to continue.

@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, Method};
-use pingora::http::RequestHeader;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::guard::{self, HeadLimits};
 use super::translate;
@@ -21,27 +20,24 @@ pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<()
     guard::check_target(method, target.as_bytes(), &limits)
 }
 
-/// The headers that hawkgate sets itself on a request for `target`, credentials left out;
-/// `own` is what the ruling adds.
+/// The headers that hawkgate sets itself on a request, credentials left out; `own` is what
+/// the ruling adds.
 ///
 /// # Errors
 /// When no such request can be made.
 pub fn headers(
-    method: &Method,
-    target: &str,
     upstream: &Upstream,
     peer: Option<IpAddr>,
     gateway: &Gateway,
     own: &[(HeaderName, HeaderValue)],
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
-    let mut head =
-        RequestHeader::build(method.clone(), target.as_bytes(), None).map_err(unusable)?;
-    translate::request(&mut head, upstream, peer, "…").map_err(unusable)?;
+    let mut head = HeaderMap::new();
+    translate::request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
     translate::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
     let shown = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)
     };
-    Ok(head.headers.iter().map(shown).collect())
+    Ok(head.iter().map(shown).collect())
 }

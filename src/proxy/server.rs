@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use super::client::Origin;
 use super::connection::Connection;
+use super::fast_path::FastPath;
 use super::guard::HeadLimits;
 use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
 use crate::clock::SharedClock;
@@ -36,6 +37,7 @@ use crate::gateway::client::ClientCertificate;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::rejection::{Reason, Rejection};
 use control::Control;
+pub(super) use control::LastCall;
 pub use control::Serving;
 pub use workers::Workers;
 
@@ -66,6 +68,7 @@ pub struct Bound {
     endpoints: Vec<Endpoint>,
     bounds: Bounds,
     connections: Arc<Semaphore>,
+    fast_path: Option<FastPath>,
 }
 
 /// What one listener's connections have in common.
@@ -76,6 +79,12 @@ struct Terms {
     proxies: Option<Arc<Proxies>>,
 }
 
+/// Which worker a connection is served by, and what tells it to end.
+struct Placed {
+    worker: usize,
+    last_call: LastCall,
+}
+
 /// What the connections of one [`Bound`] share.
 struct Shared<A> {
     apps: Vec<Arc<A>>,
@@ -83,6 +92,8 @@ struct Shared<A> {
     clock: SharedClock,
     recorder: Recorder,
     workers: Workers,
+    /// Asked first about every HTTP/1 request without a body.
+    fast_path: Option<FastPath>,
     connections: Arc<Semaphore>,
     turned_away: Arc<Semaphore>,
     control: Control,
@@ -140,7 +151,17 @@ impl Bound {
             connections: Arc::new(Semaphore::new(
                 limits.connections.min(Semaphore::MAX_PERMITS),
             )),
+            fast_path: None,
         })
+    }
+
+    /// With `fast_path` for the requests that it takes.
+    #[must_use]
+    pub fn through(self, fast_path: FastPath) -> Self {
+        Self {
+            fast_path: Some(fast_path),
+            ..self
+        }
     }
 
     /// Where callers connect, in the order given, with ports as bound.
@@ -177,6 +198,7 @@ impl Bound {
             clock,
             recorder,
             workers,
+            fast_path: self.fast_path,
             connections: self.connections,
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
             control: control.clone(),
@@ -251,9 +273,11 @@ where
         shared
             .workers
             .spawn(incoming, move |incoming, worker| async move {
+                let last_call = guard.last_call();
                 let _held = (guard, permit);
                 if let Some(app) = task.app(worker) {
-                    admitted(&task, app, &terms, incoming).await;
+                    let place = Placed { worker, last_call };
+                    admitted(&task, app, place, &terms, incoming).await;
                 }
             })
     } else if matches!(protocol, Protocol::Plain)
@@ -278,8 +302,13 @@ impl<A> Shared<A> {
 }
 
 /// Serves a connection if its peer may connect.
-async fn admitted<A>(shared: &Shared<A>, app: &Arc<A>, terms: &Terms, mut incoming: Incoming)
-where
+async fn admitted<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    place: Placed,
+    terms: &Terms,
+    mut incoming: Incoming,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let guarded = terms.access.is_some() || terms.proxies.is_some();
@@ -290,7 +319,7 @@ where
             matches!(terms.protocol, Protocol::Plain) && rejection.reason == Reason::PeerNotAllowed;
         return Box::pin(refuse::keep_out(shared, incoming, rejection, plain)).await;
     }
-    converse(shared, app, terms, incoming).await;
+    converse(shared, app, place, terms, incoming).await;
 }
 
 /// Finds out who is connected, and whether they may be.
@@ -311,8 +340,13 @@ async fn admit<A>(
 }
 
 /// A connection's whole life.
-async fn converse<A>(shared: &Shared<A>, app: &Arc<A>, terms: &Terms, incoming: Incoming)
-where
+async fn converse<A>(
+    shared: &Shared<A>,
+    app: &Arc<A>,
+    place: Placed,
+    terms: &Terms,
+    incoming: Incoming,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let peer = incoming.peer();
@@ -347,7 +381,14 @@ where
     if http2_agreed {
         Box::pin(http2(shared, app, stream, origin)).await;
     } else {
-        http1::serve(shared, app, stream, peer, origin).await;
+        let Placed { worker, last_call } = place;
+        let place = http1::Place {
+            worker,
+            last_call,
+            peer,
+            origin,
+        };
+        http1::serve(shared, app, stream, place).await;
     }
 }
 

@@ -11,9 +11,9 @@ mod tests;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
-use pingora::Result;
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{ErrorType, OrErr, Result};
 
 use crate::gateway::route::Upstream;
 use crate::secret::SecretString;
@@ -28,37 +28,124 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Longest request id taken over from a caller.
 const MAX_REQUEST_ID: usize = 64;
 
-/// Makes `head`, a copy of the caller's, one that is hawkgate's own. What is left to do
-/// is to sign it.
+/// The fields of a head: pingora's own, which remembers how names were spelled, or a plain
+/// map. One set of rules serves both.
+pub(super) trait Fields {
+    /// All of them.
+    fn all(&self) -> &HeaderMap;
+    /// Takes out every field called `name`.
+    fn take_out(&mut self, name: &HeaderName);
+    /// Puts one in the place of all that are called `name`.
+    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// Puts one beside those that are called `name`.
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+}
+
+impl Fields for RequestHeader {
+    fn all(&self) -> &HeaderMap {
+        &self.headers
+    }
+    fn take_out(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.insert_header(name, value)
+    }
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.append_header(name, value).map(drop)
+    }
+}
+
+impl Fields for ResponseHeader {
+    fn all(&self) -> &HeaderMap {
+        &self.headers
+    }
+    fn take_out(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.insert_header(name, value)
+    }
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.append_header(name, value).map(drop)
+    }
+}
+
+impl Fields for HeaderMap {
+    fn all(&self) -> &HeaderMap {
+        self
+    }
+    fn take_out(&mut self, name: &HeaderName) {
+        self.remove(name);
+    }
+    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.insert(name, value);
+        Ok(())
+    }
+    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.append(name, value);
+        Ok(())
+    }
+}
+
+/// Whether a request's head is a handshake for another protocol. pingora leaves `Upgrade`
+/// on a WebSocket handshake only, in its own words.
+pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
+    head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
+}
+
+/// Makes `head`, which is the caller's, or was made of it by this before, one that is
+/// hawkgate's own. What is left to do is to sign it. `upgrade` is [`is_upgrade`] of it.
 pub(super) fn request(
-    head: &mut RequestHeader,
+    head: &mut impl Fields,
+    upgrade: bool,
     upstream: &Upstream,
     client: Option<IpAddr>,
     request_id: &str,
 ) -> Result<()> {
-    // pingora leaves these only on a WebSocket handshake, in its own words.
-    let upgrade = head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11;
-    for name in doomed(&head.headers, |name| names::in_request(name, upgrade)) {
-        head.remove_header(&name);
+    for name in doomed(head.all(), |name| names::in_request(name, upgrade)) {
+        head.take_out(&name);
     }
     join_cookies(head)?;
-    head.insert_header(header::HOST, upstream.authority.clone())?;
+    head.put(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
-    head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
-    head.insert_header(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
+    head.put(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    head.put(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
     if let Some(client) = client {
         // One plain address, which every service takes (taskcluster.md §4).
-        head.insert_header(X_FORWARDED_FOR, client.to_string())?;
+        head.put(X_FORWARDED_FOR, address(client)?)?;
     }
-    head.insert_header(X_REQUEST_ID, request_id)
+    head.put(X_REQUEST_ID, value(request_id)?)
+}
+
+/// `ip` as a field's value.
+fn address(ip: IpAddr) -> Result<HeaderValue> {
+    let IpAddr::V4(ip) = ip else {
+        return value(ip.to_string());
+    };
+    // Without the machinery of formatting, as this is done for every request.
+    let mut text = Vec::with_capacity("255.255.255.255".len());
+    for octet in ip.octets() {
+        if !text.is_empty() {
+            text.push(b'.');
+        }
+        text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
+    value(text)
+}
+
+/// `text` as a field's value.
+pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
+    HeaderValue::from_bytes(text.as_ref())
+        .explain_err(ErrorType::InvalidHTTPHeader, |_| "invalid header value")
 }
 
 /// Tells the upstream which trace the request belongs to.
-pub(super) fn trace_headers(head: &mut RequestHeader, request: &RequestTrace) -> Result<()> {
+pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> Result<()> {
     for (name, fate) in request.headers() {
         match fate {
-            trace::Fate::Set(value) => head.insert_header(name, value)?,
-            trace::Fate::Remove => drop(head.remove_header(&name)),
+            trace::Fate::Set(value) => head.put(name, value)?,
+            trace::Fate::Remove => head.take_out(&name),
             trace::Fate::Keep => {}
         }
     }
@@ -67,28 +154,34 @@ pub(super) fn trace_headers(head: &mut RequestHeader, request: &RequestTrace) ->
 
 /// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
 /// also those written with `_`, which some servers take for `-`.
-pub(super) fn reserve(head: &mut RequestHeader, name: &HeaderName) {
-    let dashed = name.as_str().replace('_', "-");
+pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) {
+    let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
     let meant = |own: &&HeaderName| {
-        own.as_str().len() == dashed.len() && own.as_str().replace('_', "-") == dashed
+        let (own, name) = (own.as_str().as_bytes(), name.as_str().as_bytes());
+        let mut pairs = own.iter().zip(name);
+        own.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
     };
-    let copies: Vec<_> = head.headers.keys().filter(meant).cloned().collect();
+    let copies: Vec<_> = head.all().keys().filter(meant).cloned().collect();
     for name in copies {
-        head.remove_header(&name);
+        head.take_out(&name);
     }
 }
 
 /// Takes every value with `token` in it out of an upstream's answer. What frames the message
 /// stays: no token is a length.
-pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) -> Result<()> {
-    let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    for (name, kept) in echoes(&head.headers, token) {
+pub(super) fn scrub(
+    head: &mut impl Fields,
+    status: StatusCode,
+    token: &SecretString,
+) -> Result<()> {
+    let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    for (name, kept) in echoes(head.all(), token) {
         if names::in_response(name.as_str(), upgrade) == Fate::Needed {
             continue;
         }
-        head.remove_header(&name);
+        head.take_out(&name);
         for value in kept {
-            head.append_header(name.clone(), value)?;
+            head.add(name.clone(), value)?;
         }
     }
     Ok(())
@@ -97,7 +190,7 @@ pub(super) fn scrub(head: &mut ResponseHeader, token: &SecretString) -> Result<(
 /// Takes the caller's copies of headers that only rules set out of `head`, also those
 /// written with `_` for `-`, and puts in what the ruling says.
 pub(super) fn rule_headers(
-    head: &mut RequestHeader,
+    head: &mut impl Fields,
     reserved: &[HeaderName],
     own: &[(HeaderName, HeaderValue)],
 ) -> Result<()> {
@@ -111,16 +204,16 @@ pub(super) fn rule_headers(
         reserved.iter().any(|r| r.as_str() == name)
     };
     let copies: Vec<_> = head
-        .headers
+        .all()
         .keys()
         .filter(|n| is_reserved(n))
         .cloned()
         .collect();
     for name in copies {
-        head.remove_header(&name);
+        head.take_out(&name);
     }
     for (name, value) in own {
-        head.insert_header(name.clone(), value.clone())?;
+        head.put(name.clone(), value.clone())?;
     }
     Ok(())
 }
@@ -150,10 +243,10 @@ fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<(HeaderName, Vec<Hea
 }
 
 /// Takes out of an upstream's answer what is not for the caller.
-pub(super) fn response(head: &mut ResponseHeader) {
-    let upgrade = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    for name in doomed(&head.headers, |name| names::in_response(name, upgrade)) {
-        head.remove_header(&name);
+pub(super) fn response(head: &mut impl Fields, status: StatusCode) {
+    let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
+    for name in doomed(head.all(), |name| names::in_response(name, upgrade)) {
+        head.take_out(&name);
     }
 }
 
@@ -192,8 +285,8 @@ fn doomed(headers: &HeaderMap, fate: impl Fn(&str) -> Fate) -> Vec<HeaderName> {
 
 /// HTTP/2 may split a cookie into several fields; HTTP/1.1 servers expect one (RFC 9113
 /// §8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> Result<()> {
-    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+fn join_cookies(head: &mut impl Fields) -> Result<()> {
+    let mut crumbs = head.all().get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
         return Ok(());
     };
@@ -202,7 +295,8 @@ fn join_cookies(head: &mut RequestHeader) -> Result<()> {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(crumb.as_bytes());
     }
-    head.insert_header(header::COOKIE, joined)
+    let joined = value(joined)?;
+    head.put(header::COOKIE, joined)
 }
 
 /// The caller's own request id, if it is a plain one: short, and nothing in it that could

@@ -68,6 +68,10 @@ impl CredentialSource for ClientCredentialsSource {
         })
     }
 
+    fn takes_token(&self) -> bool {
+        false
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

@@ -38,14 +38,15 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// One bearer token, capped in length, header-safe, redacted in `Debug`. Cheap to clone.
-#[derive(Clone)]
-pub struct BearerToken {
-    text: Arc<Zeroizing<String>>,
+/// One bearer token where it stands in a request's head, capped in length, header-safe,
+/// redacted in `Debug`. Of a token that is known already nothing needs to be copied.
+#[derive(Clone, Copy)]
+pub struct PresentedToken<'h> {
+    text: &'h str,
     digest: TokenDigest,
 }
 
-impl BearerToken {
+impl<'h> PresentedToken<'h> {
     /// The bearer token in a request's `Authorization` header; `None` without such a
     /// header. The scheme is case-insensitive (RFC 9110 §11.1), the rest is one
     /// `b64token` (RFC 6750 §2.1). Tokens in a query or a body are never looked at.
@@ -54,7 +55,7 @@ impl BearerToken {
     /// [`TokenError::InvalidAuthorization`] for a second header or one that is not
     /// well formed, [`TokenError::OtherScheme`] for `Basic`, `Hawk` and the like,
     /// [`TokenError::TooLarge`] past [`MAX_TOKEN_BYTES`].
-    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
+    pub fn from_headers(headers: &'h HeaderMap) -> Result<Option<Self>, TokenError> {
         let Some((scheme, rest)) = scheme_and_rest(headers)? else {
             return Ok(None);
         };
@@ -67,11 +68,7 @@ impl BearerToken {
         }
     }
 
-    /// A token that comes from elsewhere than a header (a workload's file).
-    ///
-    /// # Errors
-    /// As [`Self::from_headers`]: the text must be one `b64token` within the limit.
-    pub fn new(text: &str) -> Result<Self, TokenError> {
+    fn new(text: &'h str) -> Result<Self, TokenError> {
         if !is_b64token(text.as_bytes()) {
             return Err(TokenError::InvalidAuthorization);
         }
@@ -80,8 +77,67 @@ impl BearerToken {
         }
         Ok(Self {
             digest: TokenDigest::of(text)?,
-            text: Arc::new(Zeroizing::new(text.to_owned())),
+            text,
         })
+    }
+
+    /// The token itself. Every use of this is a place to review.
+    pub fn expose(&self) -> &'h str {
+        self.text
+    }
+
+    /// Its keyed hash.
+    pub fn digest(&self) -> TokenDigest {
+        self.digest
+    }
+
+    /// A copy that outlives the head.
+    pub fn to_bearer(self) -> BearerToken {
+        BearerToken {
+            text: Arc::new(Zeroizing::new(self.text.to_owned())),
+            digest: self.digest,
+        }
+    }
+}
+
+impl<'t> From<&'t BearerToken> for PresentedToken<'t> {
+    fn from(token: &'t BearerToken) -> Self {
+        Self {
+            text: &token.text,
+            digest: token.digest,
+        }
+    }
+}
+
+impl fmt::Debug for PresentedToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresentedToken([redacted])")
+    }
+}
+
+/// One bearer token, capped in length, header-safe, redacted in `Debug`. Cheap to clone.
+#[derive(Clone)]
+pub struct BearerToken {
+    text: Arc<Zeroizing<String>>,
+    digest: TokenDigest,
+}
+
+impl BearerToken {
+    /// As [`PresentedToken::from_headers`], kept.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
+        let presented = PresentedToken::from_headers(headers)?;
+        Ok(presented.map(PresentedToken::to_bearer))
+    }
+
+    /// A token that comes from elsewhere than a header (a workload's file).
+    ///
+    /// # Errors
+    /// As [`Self::from_headers`]: the text must be one `b64token` within the limit.
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        PresentedToken::new(text).map(PresentedToken::to_bearer)
     }
 
     /// The token itself. Every use of this is a place to review.

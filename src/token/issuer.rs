@@ -13,7 +13,7 @@ use super::notes::Notes;
 use super::rules::{Rules, Wanted};
 use super::shared_secret::SharedSecret;
 use super::{
-    BearerToken, Caller, IntrospectionObserver, Introspector, KeyFetcher, RefreshObserver,
+    Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
 use crate::clock::SharedClock;
@@ -247,10 +247,11 @@ impl Issuer {
 ///
 /// # Errors
 /// With the first rule that the token breaks, and the issuer whose rule it is.
-pub async fn authenticate(
-    token: &BearerToken,
+pub async fn authenticate<'t>(
+    token: impl Into<PresentedToken<'t>>,
     issuers: &[Arc<Issuer>],
 ) -> Result<Authenticated, Unauthenticated> {
+    let token = token.into();
     if let Some(known) = issuers.iter().find_map(|i| i.recall(token.digest())) {
         return Ok(Authenticated {
             caller: Caller::Verified(known),
@@ -261,7 +262,7 @@ pub async fn authenticate(
         Choice::Verify(issuer, signed, jws) => {
             (issuer, signed.verify(issuer, token.digest(), jws).await)
         }
-        Choice::Ask(issuer, asked) => (issuer, asked.verify(token).await),
+        Choice::Ask(issuer, asked) => (issuer, asked.verify(&token.to_bearer()).await),
         Choice::Delegate(issuer) => {
             return Ok(Authenticated {
                 caller: Caller::Delegated {

@@ -1,5 +1,5 @@
-//! Where the body of the current HTTP/1 request ends, byte by byte as it arrives, so that
-//! nothing behind it is ever taken for a part of it.
+//! Where the body of an HTTP/1 message ends, byte by byte as it arrives, so that nothing
+//! behind it is ever taken for a part of it.
 
 use crate::proxy::guard::{Framing, hex};
 
@@ -13,7 +13,7 @@ const MAX_SIZE_DIGITS: usize = 15;
 /// The body's framing is broken: nothing after it can be trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed chunked body")]
-pub(super) struct Malformed;
+pub(in crate::proxy) struct Malformed;
 
 /// What is still to come of the current request's body.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum Body {
 
 /// Where in a chunked body (RFC 9112 §7.1) the next byte stands.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub(in crate::proxy) enum Chunk {
     Size { value: u64, digits: usize },
     Extension { value: u64, length: usize },
     SizeEnd { value: u64 },
@@ -89,13 +89,29 @@ fn at_most(left: u64, length: usize) -> usize {
 }
 
 impl Chunk {
+    /// Before the first byte of a chunked body.
+    pub(in crate::proxy) const fn begin() -> Self {
+        SIZE
+    }
+
     fn take(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        self.take_data(bytes, |_| {})
+    }
+
+    /// Takes those of the first bytes of `bytes` that belong to the body and says how many;
+    /// `data` is given what the chunks hold.
+    pub(in crate::proxy) fn take_data(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, Malformed> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             match self {
                 Self::Done => break,
                 Self::Data { left } => {
                     let here = at_most(*left, rest.len());
+                    data(rest.get(..here).unwrap_or_default());
                     *left -= here as u64;
                     taken += here;
                     if *left == 0 {

@@ -84,7 +84,7 @@ impl Hooks {
         Ok(())
     }
 
-    fn request_id(&self, headers: &HeaderMap) -> String {
+    pub(in crate::proxy) fn request_id(&self, headers: &HeaderMap) -> String {
         if let Some(id) = translate::request_id(headers) {
             return id.to_owned();
         }

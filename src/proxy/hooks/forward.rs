@@ -1,18 +1,21 @@
 //! One attempt: to which address, with which head, and whether another one follows.
 
-use http::{Version, header};
+use std::sync::Arc;
+
+use http::{Method, Version, header};
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result, RetryType};
 
 use super::{Hooks, answer, decided, takes_continue};
-use crate::gateway::Replayable;
 use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::route::Upstream;
 use crate::gateway::rule::Ruling;
+use crate::gateway::{Admission, Proof, Replayable};
 use crate::proxy::context::Context;
 use crate::proxy::replay::Replay;
+use crate::proxy::translate::Fields;
 use crate::proxy::{failure, translate};
 
 /// Addresses tried before a request is given up.
@@ -27,6 +30,29 @@ impl Hooks {
         session: &Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        let (upstream, address) = self.choose_address(context)?;
+        let upgrade = upgrades(session.req_header());
+        self.peer(&upstream, address, upgrade, context)
+            .map(Box::new)
+    }
+
+    /// What pingora connects to.
+    pub(in crate::proxy) fn peer(
+        &self,
+        upstream: &Arc<Upstream>,
+        address: std::net::SocketAddr,
+        upgrade: bool,
+        context: &mut Context,
+    ) -> Result<HttpPeer> {
+        let peer = self.peers.peer(upstream, address, upgrade);
+        peer.map_err(|unusable| unreachable(context, unusable))
+    }
+
+    /// Where the next attempt goes.
+    pub(in crate::proxy) fn choose_address(
+        &self,
+        context: &mut Context,
+    ) -> Result<(Arc<Upstream>, std::net::SocketAddr)> {
         let Some(admission) = &context.admission else {
             return Err(decided(context, Reason::Internal.into()));
         };
@@ -40,46 +66,25 @@ impl Hooks {
             .choose(&addresses, turn, &attempts.unreachable, now);
         let Some(address) = chosen else {
             let cause = format!("{} has not been resolved", upstream.host);
-            let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
-            return Err(decided(context, rejection));
+            return Err(unreachable(context, cause));
         };
-        let upgrade = upgrades(session.req_header());
-        match self.peers.peer(upstream, address, upgrade) {
-            Ok(peer) => Ok(Box::new(peer)),
-            Err(unusable) => {
-                let rejection = Rejection::from(Reason::UpstreamUnreachable).because(unusable);
-                Err(decided(context, rejection))
-            }
-        }
+        Ok((Arc::clone(upstream), address))
     }
 
     /// Makes `head` hawkgate's own and signs it, in its final form.
     pub(super) fn translate(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
-        let Some(admission) = &context.admission else {
-            return Err(decided(context, Reason::Internal.into()));
-        };
-        let upstream = &admission.route.upstream;
-        let client = context.peer.as_ref().and_then(|peer| peer.client);
-        translate::request(head, upstream, client, &context.request_id)?;
-        if let Some(trace) = &context.trace {
-            translate::trace_headers(head, trace)?;
-        }
-        let own = admission.ruling().map_or(&[][..], Ruling::headers);
-        translate::rule_headers(head, &context.gateway.rule_headers, own)?;
-        if let Some(source) = &admission.route.source {
-            translate::reserve(head, source.inject().header());
-        }
-        if let Some(target) = admission.target() {
+        let upgrade = translate::is_upgrade(head);
+        make_own(head, upgrade, context)?;
+        if let Some(target) = context.admission.as_ref().and_then(Admission::target) {
             head.set_raw_path(target.as_bytes())?;
         }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };
-        match context.gateway.sign(admission, &head.method, target) {
-            Ok(Some(proof)) => head.insert_header(proof.name, proof.value),
-            Ok(None) => Ok(()),
-            Err(rejection) => Err(decided(context, rejection)),
+        if let Some(proof) = prove(&head.method, target, context)? {
+            head.insert_header(proof.name, proof.value)?;
         }
+        Ok(())
     }
 
     /// A caller that waits for 100 Continue must get one: from the upstream, or from here
@@ -106,14 +111,14 @@ impl Hooks {
     }
 
     /// Nothing was sent yet, so any request may try the next address.
-    pub(super) fn after_failed_connect(
+    pub(in crate::proxy) fn after_failed_connect(
         &self,
-        peer: &HttpPeer,
+        address: Option<std::net::SocketAddr>,
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let failed = &mut context.attempts.unreachable;
-        if let SocketAddr::Inet(address) = peer._address {
+        if let Some(address) = address {
             self.peers.avoid(address, self.clock.steady());
             failed.push(address);
         }
@@ -127,6 +132,48 @@ impl Hooks {
     }
 }
 
+/// Makes the fields of a request hawkgate's own, all but for the proof of who sends it. The
+/// same again for a further attempt changes nothing.
+pub(in crate::proxy) fn make_own(
+    head: &mut impl Fields,
+    upgrade: bool,
+    context: &mut Context,
+) -> Result<()> {
+    let Some(admission) = &context.admission else {
+        return Err(decided(context, Reason::Internal.into()));
+    };
+    let upstream = &admission.route.upstream;
+    let client = context.peer.as_ref().and_then(|peer| peer.client);
+    translate::request(head, upgrade, upstream, client, &context.request_id)?;
+    if let Some(trace) = &context.trace {
+        translate::trace_headers(head, trace)?;
+    }
+    let own = admission.ruling().map_or(&[][..], Ruling::headers);
+    translate::rule_headers(head, &context.gateway.rule_headers, own)?;
+    if let Some(source) = &admission.route.source {
+        translate::reserve(head, source.inject().header());
+    }
+    Ok(())
+}
+
+/// What proves upstream who sends this attempt, with method and target as they go out.
+pub(in crate::proxy) fn prove(
+    method: &Method,
+    target: &str,
+    context: &mut Context,
+) -> Result<Option<Proof>> {
+    let Some(admission) = &context.admission else {
+        return Err(decided(context, Reason::Internal.into()));
+    };
+    let proof = context.gateway.sign(admission, method, target);
+    proof.map_err(|rejection| decided(context, rejection))
+}
+
+fn unreachable(context: &mut Context, cause: String) -> Box<Error> {
+    let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
+    decided(context, rejection)
+}
+
 /// Whether this is a WebSocket handshake, the one kind of upgrade that pingora forwards.
 fn upgrades(head: &RequestHeader) -> bool {
     head.version == Version::HTTP_11
@@ -137,9 +184,10 @@ fn upgrades(head: &RequestHeader) -> bool {
 }
 
 /// Decides for every error of an attempt whether another follows. pingora panics on an
-/// undecided one.
-pub(super) fn after_failed_attempt(
-    session: &Session,
+/// undecided one. `answered`: the caller was sent a final answer's head.
+pub(in crate::proxy) fn after_failed_attempt(
+    method: &Method,
+    answered: bool,
     context: &mut Context,
     mut error: Box<Error>,
     reused: bool,
@@ -150,7 +198,7 @@ pub(super) fn after_failed_attempt(
     }
     let untouched = unprocessed(&error);
     error.retry.decide_reuse(reused);
-    let safe = untouched || session.req_header().method.is_idempotent();
+    let safe = untouched || method.is_idempotent();
     let whole = context
         .replay
         .as_ref()
@@ -159,7 +207,7 @@ pub(super) fn after_failed_attempt(
         && safe
         && whole
         && context.rejection.is_none()
-        && !answer::answered(session)
+        && !answered
         && context.attempts.stale < MAX_STALE;
     if again {
         context.attempts.stale += 1;

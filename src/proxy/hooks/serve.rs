@@ -9,7 +9,7 @@ use super::{Hooks, answer, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::rejection::{Reason, Rejection};
-use crate::gateway::{Head, Served};
+use crate::gateway::{Gateway, Head, Served};
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -26,7 +26,8 @@ impl Hooks {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Option<Served>, Rejection> {
-        match own(session, context) {
+        let target = std::str::from_utf8(session.req_header().raw_path());
+        match own(target.unwrap_or_default(), &context.gateway) {
             None => Ok(None),
             Some(Own::Login) => Ok(login(session, context).await),
             Some(Own::Bewit) => self.bewit(session, context).await.map(Some),
@@ -76,13 +77,16 @@ impl Hooks {
     }
 }
 
-fn own(session: &Session, context: &Context) -> Option<Own> {
-    let gateway = &context.gateway;
-    let target = || std::str::from_utf8(session.req_header().raw_path()).ok();
-    if gateway.login.is_some() && login::provider(target()?).is_some() {
+/// Whether hawkgate answers requests for `target` itself.
+pub(in crate::proxy) fn is_own(target: &str, gateway: &Gateway) -> bool {
+    own(target, gateway).is_some()
+}
+
+fn own(target: &str, gateway: &Gateway) -> Option<Own> {
+    if gateway.login.is_some() && login::provider(target).is_some() {
         return Some(Own::Login);
     }
-    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target()?)).then_some(Own::Bewit)
+    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(Own::Bewit)
 }
 
 async fn login(session: &Session, context: &Context) -> Option<Served> {

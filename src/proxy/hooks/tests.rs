@@ -4,6 +4,7 @@
 mod caller;
 mod failures;
 mod matrix;
+mod plain;
 mod requests;
 mod stage;
 mod tls;

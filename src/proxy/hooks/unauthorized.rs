@@ -1,7 +1,6 @@
 //! The upstream answered 401.
 
-use http::header;
-use pingora::http::ResponseHeader;
+use http::{HeaderMap, header};
 use pingora::{Error, ErrorType, Result};
 
 use super::{Hooks, decided};
@@ -19,7 +18,11 @@ const MAX_REPLAYS: usize = 2;
 impl Hooks {
     /// `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
     /// with an answer of hawkgate's own.
-    pub(super) async fn recover(&self, head: &ResponseHeader, context: &mut Context) -> Result<()> {
+    pub(in crate::proxy) async fn recover(
+        &self,
+        headers: &HeaderMap,
+        context: &mut Context,
+    ) -> Result<()> {
         let Some(admission) = &mut context.admission else {
             return Ok(());
         };
@@ -31,7 +34,9 @@ impl Hooks {
         } else {
             Replayable::No(UnauthorizedReason::StillUnauthorized)
         };
-        let answer = UpstreamAnswer { date: date(head) };
+        let answer = UpstreamAnswer {
+            date: date(headers),
+        };
         match context.gateway.recover(admission, answer, replayable).await {
             Recovery::PassThrough(reason) => {
                 context.saw_401(PassedThrough, reason);
@@ -54,6 +59,6 @@ impl Hooks {
 }
 
 /// The answer's `Date` (RFC 9110 §6.6.1).
-fn date(head: &ResponseHeader) -> Option<UnixMillis> {
-    UnixMillis::from_http_date(head.headers.get(header::DATE)?.to_str().ok()?)
+fn date(headers: &HeaderMap) -> Option<UnixMillis> {
+    UnixMillis::from_http_date(headers.get(header::DATE)?.to_str().ok()?)
 }

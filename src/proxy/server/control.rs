@@ -1,9 +1,12 @@
 //! The stages of an ending, and what still runs.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -26,14 +29,56 @@ struct Stages {
 #[derive(Default)]
 struct Connections {
     next: u64,
-    /// Without a handle until [`Control::breakable`].
-    tasks: HashMap<u64, Option<AbortHandle>>,
+    tasks: HashMap<u64, Task>,
+}
+
+struct Task {
+    last_call: LastCall,
+    /// None until [`Control::breakable`].
+    handle: Option<AbortHandle>,
+}
+
+/// Says to one connection that it ends with its current request. Each has its own: waiting
+/// for what all wait for takes a lock that all share, for every request twice.
+#[derive(Clone, Default)]
+pub(in crate::proxy) struct LastCall(Arc<Bell>);
+
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl LastCall {
+    /// Whether it was said.
+    pub(in crate::proxy) fn has_come(&self) -> bool {
+        self.0.rung.load(Ordering::Acquire)
+    }
+
+    /// Ready once it is said. For one task at a time.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_come() {
+            self.0.waker.register(cx.waker());
+        }
+        // Again, for it may have been said before the waker was there.
+        if self.has_come() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn call(&self) {
+        self.0.rung.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
 }
 
 /// Counts as running until dropped.
 pub(super) struct Guard {
     control: Control,
     id: u64,
+    last_call: LastCall,
 }
 
 impl Drop for Guard {
@@ -48,6 +93,11 @@ impl Guard {
     /// For [`Control::breakable`].
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// When to end.
+    pub(super) fn last_call(&self) -> LastCall {
+        self.last_call.clone()
     }
 }
 
@@ -66,10 +116,19 @@ impl Control {
         let mut connections = self.connections();
         let id = connections.next;
         connections.next += 1;
-        connections.tasks.insert(id, None);
+        let last_call = LastCall::default();
+        if *self.0.closing.borrow() {
+            last_call.call();
+        }
+        let task = Task {
+            last_call: last_call.clone(),
+            handle: None,
+        };
+        connections.tasks.insert(id, task);
         Guard {
             control: self.clone(),
             id,
+            last_call,
         }
     }
 
@@ -79,8 +138,8 @@ impl Control {
         let mut connections = self.connections();
         if *self.0.aborted.borrow() {
             task.abort();
-        } else if let Some(place) = connections.tasks.get_mut(&id) {
-            *place = Some(task);
+        } else if let Some(known) = connections.tasks.get_mut(&id) {
+            known.handle = Some(task);
         }
     }
 
@@ -101,12 +160,21 @@ impl Control {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
     }
 
-    fn abort(&self) {
+    /// Announces the end to everybody who is there, and who comes later.
+    fn close(&self) {
+        let connections = self.connections();
         self.0.closing.send_replace(true);
+        for task in connections.tasks.values() {
+            task.last_call.call();
+        }
+    }
+
+    fn abort(&self) {
+        self.close();
         let connections = self.connections();
         self.0.aborted.send_replace(true);
-        for task in connections.tasks.values().flatten() {
-            task.abort();
+        for task in connections.tasks.values() {
+            task.handle.iter().for_each(AbortHandle::abort);
         }
     }
 
@@ -150,7 +218,7 @@ impl Serving {
             () = self.control.aborted() => {}
             () = self.control.closing() => {}
         }
-        self.control.0.closing.send_replace(true);
+        self.control.close();
         tokio::select! {
             () = self.control.idle() => {}
             () = self.control.aborted() => {}
@@ -191,6 +259,24 @@ mod tests {
         assert!(after.await.unwrap_err().is_cancelled());
         control.idle().await;
         assert!(control.connections().tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_call_reaches_who_waits_and_who_comes_later() {
+        let control = Control::new();
+        let guard = control.enter();
+        let last_call = guard.last_call();
+        let waiting = tokio::spawn({
+            let last_call = last_call.clone();
+            async move { std::future::poll_fn(|cx| last_call.poll(cx)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!last_call.has_come() && !waiting.is_finished());
+        control.close();
+        waiting.await.unwrap();
+        let later = control.enter().last_call();
+        assert!(later.has_come());
+        std::future::poll_fn(|cx| later.poll(cx)).await;
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! HTTP/1 connections: each request's head is read and checked here, then handed to
 //! pingora, which parses it again and serves it.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,12 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
+use super::control::LastCall;
 use super::{Bounds, Shared, refuse};
 use crate::gateway::rejection::{Reason, Rejection};
+use crate::proxy::client::Origin;
 use crate::proxy::connection::{Connection, Estate};
+use crate::proxy::fast_path::{Caller, Relayed};
 use crate::proxy::guard::{self, Framing, Progress, Refusal, Scan};
 
 /// Longest time spent on reading what is left of a body after its answer.
@@ -29,33 +33,46 @@ enum Next {
     Over,
 }
 
+/// Where a connection comes from, and which worker serves it.
+pub(super) struct Place {
+    pub(super) worker: usize,
+    pub(super) last_call: LastCall,
+    pub(super) peer: Option<IpAddr>,
+    pub(super) origin: Option<Arc<ProxyDigest>>,
+}
+
 /// Serves requests one after the other until either side closes.
-pub(super) async fn serve<A>(
-    shared: &Shared<A>,
-    app: &Arc<A>,
-    stream: Stream,
-    peer: Option<IpAddr>,
-    origin: Option<Arc<ProxyDigest>>,
-) where
+pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, place: Place)
+where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let estate = Estate::default();
     let connection = Connection::http1(stream, shared.bounds.stall, estate.clone());
-    let mut connection = Box::new(connection.from(origin));
+    let mut connection = Box::new(connection.from(place.origin.clone()));
     let mut patience = shared.bounds.header_timeout;
-    let mut closing = shared.control.watch();
+    let closing = shared.control.watch();
     let mut settings = None;
     loop {
-        match next(&shared.bounds, &mut connection, patience, &mut closing).await {
-            Next::Request(head) => {
-                let session = session(&shared.bounds, connection, settings, head);
-                match process(app, session, &closing).await {
-                    Some((back, kept)) => (connection, settings) = (back, kept),
-                    None => break,
+        match next(&shared.bounds, &mut connection, patience, &place.last_call).await {
+            Next::Request(head) => match relayed(shared, &mut connection, &place, head).await {
+                Relayed::Declined(head) => {
+                    let session = session(&shared.bounds, connection, settings, head);
+                    match process(app, session, &closing).await {
+                        Some((back, kept)) => (connection, settings) = (back, kept),
+                        None => break,
+                    }
                 }
-            }
+                Relayed::Next => {}
+                ended @ (Relayed::Last | Relayed::Broken) => {
+                    if matches!(ended, Relayed::Last) {
+                        connection.complete();
+                    }
+                    drop(connection);
+                    break;
+                }
+            },
             Next::Refused(refusal) => {
-                refuse::answer(shared, *connection, &refusal, peer).await;
+                refuse::reply(shared, *connection, &refusal, place.peer).await;
                 break;
             }
             Next::Over => {
@@ -68,6 +85,29 @@ pub(super) async fn serve<A>(
     }
     if let Some(remains) = estate.take() {
         refuse::settle(remains).await;
+    }
+}
+
+/// Offers the request to the fast path.
+async fn relayed<A>(
+    shared: &Shared<A>,
+    connection: &mut Connection,
+    place: &Place,
+    head: BytesMut,
+) -> Relayed {
+    match &shared.fast_path {
+        // Nothing of a body is to come.
+        Some(fast_path) if connection.is_between_requests() => {
+            let caller = Caller {
+                connection,
+                peer: place.peer,
+                origin: Origin::of(place.origin.as_ref()),
+                last_call: &place.last_call,
+                worker: place.worker,
+            };
+            fast_path.serve(caller, head).await
+        }
+        _ => Relayed::Declined(head),
     }
 }
 
@@ -117,13 +157,13 @@ async fn next(
     bounds: &Bounds,
     connection: &mut Connection,
     patience: Duration,
-    closing: &mut ShutdownWatch,
+    last_call: &LastCall,
 ) -> Next {
     if connection.received().is_empty() {
         let first = tokio::select! {
             biased;
             first = timeout(patience, connection.receive()) => first,
-            _ = closing.wait_for(|closing| *closing) => return Next::Over,
+            () = poll_fn(|cx| last_call.poll(cx)) => return Next::Over,
         };
         if !matches!(first, Ok(Ok(read)) if read > 0) {
             return Next::Over;

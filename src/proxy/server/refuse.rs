@@ -2,18 +2,17 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use http::Method;
 use pingora::protocols::GetProxyDigest;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::Shared;
-use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::rejection::{Answer, Reason, Rejection};
+use crate::proxy::answer;
 use crate::proxy::client::Origin;
 use crate::proxy::connection::{Connection, Remains};
 use crate::proxy::guard::{self, Refusal};
@@ -29,7 +28,7 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const TURN_AWAY: Duration = Duration::from_secs(1);
 
 /// Answers a refused head and has it recorded. Nothing else of the connection is served.
-pub(super) async fn answer<A>(
+pub(super) async fn reply<A>(
     shared: &Shared<A>,
     mut connection: Connection,
     refusal: &Refusal,
@@ -37,7 +36,7 @@ pub(super) async fn answer<A>(
 ) {
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
-    let wire = on_wire(&answer, &refusal.method, now);
+    let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
     connection.complete();
     connection.expect_more();
@@ -92,7 +91,7 @@ async fn tell<A>(
     let refusal = guard::refusal(b"", rejection);
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
-    let wire = on_wire(&answer, &refusal.method, now);
+    let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
     let telling = async {
         let sent = stream.write_all(&wire).await.is_ok();
         (shared.recorder)(&outcome(&refusal, &answer, sent, peer));
@@ -101,30 +100,6 @@ async fn tell<A>(
     };
     // The answer fits into an empty socket's buffer: too slow is only the closing.
     let _ = timeout(TURN_AWAY, telling).await;
-}
-
-/// The answer as HTTP/1.1 bytes, the last of its connection.
-fn on_wire(answer: &Answer, method: &Method, now: UnixMillis) -> Vec<u8> {
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        answer.status.as_str(),
-        answer.status.canonical_reason().unwrap_or_default()
-    );
-    for (name, value) in &answer.headers {
-        // Writing to a String cannot fail.
-        let _ = write!(head, "{name}: {value}\r\n");
-    }
-    let since = Duration::from_millis(u64::try_from(now.0).unwrap_or(0));
-    let date = httpdate::fmt_http_date(UNIX_EPOCH + since);
-    let _ = write!(
-        head,
-        "date: {date}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        answer.body.len()
-    );
-    if *method != Method::HEAD {
-        head.push_str(&answer.body);
-    }
-    head.into_bytes()
 }
 
 fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>) -> Outcome {

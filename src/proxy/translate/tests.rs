@@ -34,7 +34,8 @@ fn translated(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHe
     }
     head.set_version(Version::HTTP_11);
     let peer = peer.map(|p| p.parse().unwrap());
-    request(&mut head, &upstream(), peer, "id-1").unwrap();
+    let upgrade = is_upgrade(&head);
+    request(&mut head, upgrade, &upstream(), peer, "id-1").unwrap();
     head
 }
 
@@ -125,7 +126,7 @@ fn cleaned(status: StatusCode, headers: &[(&'static str, &'static str)]) -> Resp
     for (name, value) in headers {
         head.append_header(*name, *value).unwrap();
     }
-    response(&mut head);
+    response(&mut head, status);
     head
 }
 
@@ -222,7 +223,8 @@ fn an_echo_of_the_token_goes_and_framing_stays() {
     ] {
         head.append_header(name, value).unwrap();
     }
-    scrub(&mut head, &token).unwrap();
+    let status = head.status;
+    scrub(&mut head, status, &token).unwrap();
     assert_eq!(
         names(&head.headers),
         ["content-length", "set-cookie", "x-plain"]

@@ -16,7 +16,7 @@ use crate::gateway::outcome::Ending;
 use crate::gateway::rejection::Reason;
 
 /// An upstream of raw bytes: `serve` gets each connection.
-async fn raw<F, T>(serve: F) -> SocketAddr
+pub(super) async fn raw<F, T>(serve: F) -> SocketAddr
 where
     F: Fn(usize, TcpStream) -> T + std::marker::Send + 'static,
     T: Future<Output = ()> + std::marker::Send + 'static,
@@ -35,7 +35,7 @@ where
 }
 
 /// Reads one head; what came of the body with it is dropped.
-async fn read_head(tcp: &mut TcpStream) -> String {
+pub(super) async fn read_head(tcp: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
         if tcp.read_buf(&mut head).await.unwrap() == 0 {
@@ -51,7 +51,7 @@ async fn nowhere() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn an_upstream_that_is_not_there_is_502() {
@@ -181,6 +181,8 @@ async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeate
     assert_eq!(caller.send(&get).await.status, 200);
     assert_eq!(caller.send(&get).await.status, 200);
     assert!(heads.recv().await.unwrap().starts_with("GET"));
+    // Requests with a body have connections of their own.
+    assert_eq!(caller.send(&Send::post(body(10))).await.status, 200);
     let got = caller.send(&Send::post(body(10))).await;
     assert_eq!(got.status, 502);
     assert_eq!(got.headers["x-hawkgate-error"], "upstream_failed");

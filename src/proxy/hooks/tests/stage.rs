@@ -23,9 +23,9 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
-use crate::proxy::Budget;
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{Bound, Recorder, Serving, Workers, http_proxy};
+use crate::proxy::{Budget, FastPath};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -152,8 +152,13 @@ impl Stage {
             Address::Unix(_) => unreachable!(),
         };
         let (address, h2c) = (address(0), address(1));
-        let proxy = http_proxy(hooks, &limits, server_conf(2));
-        let serving = bound.serve(vec![proxy], clock, recorder, Workers::default());
+        let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
+        let serving = bound.through(FastPath::new(hooks, 1)).serve(
+            vec![proxy],
+            clock,
+            recorder,
+            Workers::default(),
+        );
         Self {
             address,
             h2c,

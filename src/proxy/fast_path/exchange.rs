@@ -1,0 +1,325 @@
+//! Attempts: one request upstream and its answer back, until one is final.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use http::{HeaderValue, StatusCode, header};
+use pingora::prelude::timeout;
+use pingora::protocols::Stream;
+use pingora::{Error, ErrorType, Result, RetryType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::request::RequestHead;
+use super::response::{Body, Invalid, ResponseHead};
+use super::{Caller, FastPath, Sent, send};
+use crate::gateway::Admission;
+use crate::gateway::route::Upstream;
+use crate::proxy::answer;
+use crate::proxy::connection::Connection;
+use crate::proxy::context::Context;
+use crate::proxy::hooks::{self, ATTEMPTS};
+
+/// Room for the first read of an answer: most heads, and many bodies with them.
+const FIRST_READ: usize = 4 * 1024;
+/// What most heads for a caller fit into.
+const HEAD: usize = 1024;
+/// Room for each further one.
+const READ: usize = 32 * 1024;
+
+/// A connection to an upstream, with what has come and is not yet passed on.
+struct Link {
+    stream: Stream,
+    received: BytesMut,
+    upstream: Arc<Upstream>,
+    address: SocketAddr,
+    /// It has served another request before.
+    reused: bool,
+}
+
+impl FastPath {
+    /// Sends the request upstream, as often as it takes, and passes the answer on.
+    pub(super) async fn forward(
+        &self,
+        caller: &mut Caller<'_>,
+        context: &mut Context,
+        request: &mut RequestHead,
+        sent: &mut Sent,
+    ) -> Result<()> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(caller, context, request, sent).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.retry() && attempts < ATTEMPTS => {}
+                Err(error) => return self.give_up(caller, context, request, error, sent).await,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        caller: &mut Caller<'_>,
+        context: &mut Context,
+        request: &mut RequestHead,
+        sent: &mut Sent,
+    ) -> Result<()> {
+        let now = self.hooks.clock.steady();
+        context.times.upstream.get_or_insert(now);
+        context.attempts.replaying = false;
+        let mut link = self.connect(caller.worker, context).await?;
+        let wire = signed(context, request)?;
+        let exchanged = self
+            .exchange(caller, context, request, sent, &mut link, &wire)
+            .await;
+        match exchanged {
+            Ok(persistent) => {
+                if persistent && link.received.is_empty() {
+                    self.keep(caller.worker, link);
+                }
+                Ok(())
+            }
+            Err(error) => Err(hooks::after_failed_attempt(
+                &request.method,
+                sent.answered,
+                context,
+                error,
+                link.reused,
+            )),
+        }
+    }
+
+    async fn connect(&self, worker: usize, context: &mut Context) -> Result<Link> {
+        let (upstream, address) = self.hooks.choose_address(context)?;
+        let pooled = self
+            .pool(worker)
+            .and_then(|pool| pool.take(&upstream, address));
+        let reused = pooled.is_some();
+        let stream = match pooled {
+            Some(stream) => stream,
+            None => self.open(&upstream, address, context).await?,
+        };
+        Ok(Link {
+            stream,
+            received: BytesMut::new(),
+            upstream,
+            address,
+            reused,
+        })
+    }
+
+    async fn open(
+        &self,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        context: &mut Context,
+    ) -> Result<Stream> {
+        let peer = self.hooks.peer(upstream, address, false, context)?;
+        let connected = self.connector.new_stream(&peer).await;
+        connected.map_err(|mut error| {
+            error.as_up();
+            self.hooks
+                .after_failed_connect(Some(address), context, error)
+        })
+    }
+
+    fn keep(&self, worker: usize, link: Link) {
+        if let Some(pool) = self.pool(worker) {
+            pool.put(&link.upstream, link.address, link.stream);
+        }
+    }
+
+    /// One request and its answer. Whether the connection can take another one.
+    async fn exchange(
+        &self,
+        caller: &mut Caller<'_>,
+        context: &mut Context,
+        request: &RequestHead,
+        sent: &mut Sent,
+        link: &mut Link,
+        wire: &[u8],
+    ) -> Result<bool> {
+        link.send(wire).await?;
+        let mut out = BytesMut::new();
+        let mut head = loop {
+            let mut head = link.read_head(caller.connection).await?;
+            if !head.status.is_informational() {
+                break head;
+            }
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(invalid(Invalid("an upgrade that nobody asked for")));
+            }
+            hooks::answer_own(
+                &mut head.headers,
+                head.status,
+                request.target().as_bytes(),
+                context,
+            )?;
+            head.write(&mut out);
+            send(caller.connection, &out).await?;
+            sent.code = head.status.as_u16();
+            out.clear();
+        };
+        if head.status == StatusCode::UNAUTHORIZED {
+            self.hooks.recover(&head.headers, context).await?;
+        }
+        let body = head.body(&request.method).map_err(invalid)?;
+        self.announce(caller, context, request, sent, &mut head, &body)?;
+        out.reserve(HEAD + link.received.len());
+        head.write(&mut out);
+        sent.code = head.status.as_u16();
+        link.pass(caller.connection, body, out, sent).await?;
+        Ok(head.persistent)
+    }
+
+    /// Makes an answer's head the one that the caller gets.
+    fn announce(
+        &self,
+        caller: &Caller<'_>,
+        context: &mut Context,
+        request: &RequestHead,
+        sent: &mut Sent,
+        head: &mut ResponseHead,
+        body: &Body,
+    ) -> Result<()> {
+        let target = request.target().as_bytes();
+        hooks::answer_own(&mut head.headers, head.status, target, context)?;
+        if body.is_chunked() {
+            let chunked = HeaderValue::from_static("chunked");
+            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+        }
+        if !head.headers.contains_key(header::DATE) {
+            // RFC 9110 §6.6.1: whoever passes on an answer without one adds it.
+            let date = answer::date(self.hooks.clock.now());
+            let date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
+            head.headers.insert(header::DATE, date);
+        }
+        sent.last |= caller.last_call.has_come();
+        if sent.last {
+            let close = HeaderValue::from_static("close");
+            head.headers.insert(header::CONNECTION, close);
+        }
+        Ok(())
+    }
+}
+
+/// The request as it goes out in this attempt, signed.
+fn signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
+    hooks::make_own(&mut request.headers, false, context)?;
+    let long = context.admission.as_ref().and_then(Admission::target);
+    let long = long.map(str::to_owned);
+    let target = long.as_deref().unwrap_or(request.target());
+    if let Some(proof) = hooks::prove(&request.method, target, context)? {
+        request.headers.insert(proof.name, proof.value);
+    }
+    let target = long.as_deref().unwrap_or(request.target());
+    Ok(request.to_wire(target))
+}
+
+impl Link {
+    async fn send(&mut self, wire: &[u8]) -> Result<()> {
+        let limit = self.upstream.timeouts.write;
+        let stream = &mut self.stream;
+        let sending = async {
+            stream.write_all(wire).await?;
+            stream.flush().await
+        };
+        match timeout(limit, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(broke(ErrorType::WriteError, error, true)),
+            Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "sending a request").into_up()),
+        }
+    }
+
+    /// The next head of the answer.
+    async fn read_head(&mut self, caller: &mut Connection) -> Result<ResponseHead> {
+        loop {
+            if !self.received.is_empty()
+                && let Some(head) = ResponseHead::take(&mut self.received).map_err(invalid)?
+            {
+                return Ok(head);
+            }
+            let untouched = self.received.is_empty();
+            match self.read(caller, FIRST_READ).await {
+                Ok(0) => {
+                    let error = io::ErrorKind::UnexpectedEof.into();
+                    return Err(broke(ErrorType::ConnectionClosed, error, untouched));
+                }
+                Ok(_) => {}
+                Err(mut error) => {
+                    // What has said a part of its answer has seen the request.
+                    if !untouched {
+                        error.set_retry(false);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Reads what has come; 0 once the upstream has closed. An error if it takes longer
+    /// than the upstream may, or if the caller goes away meanwhile.
+    async fn read(&mut self, caller: &mut Connection, room: usize) -> Result<usize> {
+        self.received.reserve(room);
+        let limit = self.upstream.timeouts.read;
+        let mut reading = pin!(self.stream.read_buf(&mut self.received));
+        let either = poll_fn(|cx| {
+            if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+                return Poll::Ready(Some(read));
+            }
+            caller.poll_gone(cx).map(|()| None)
+        });
+        match timeout(limit, either).await {
+            Ok(Some(Ok(read))) => Ok(read),
+            Ok(Some(Err(error))) => Err(broke(ErrorType::ReadError, error, true)),
+            Ok(None) => {
+                Err(Error::explain(ErrorType::ConnectionClosed, "the caller left").into_down())
+            }
+            Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up()),
+        }
+    }
+
+    /// Passes the answer on: `out`, which is its head, and the body as it comes.
+    async fn pass(
+        &mut self,
+        caller: &mut Connection,
+        mut body: Body,
+        mut out: BytesMut,
+        sent: &mut Sent,
+    ) -> Result<()> {
+        loop {
+            let passed = body.pass(&mut self.received, &mut out).map_err(invalid)?;
+            // From here on, whatever happens, no other answer can be given.
+            sent.answered = true;
+            sent.body += passed.data;
+            send(caller, &out).await?;
+            if passed.done {
+                return Ok(());
+            }
+            out.clear();
+            if self.read(caller, READ).await? == 0 {
+                body.end().map_err(|why| {
+                    broke(ErrorType::ConnectionClosed, io::Error::other(why), false)
+                })?;
+            }
+        }
+    }
+}
+
+/// The connection broke. With `stale` it may have been dead all along, if it was a reused
+/// one: then nothing was processed.
+fn broke(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
+    let mut error = Error::because(kind, "the upstream's connection", error).into_up();
+    if stale {
+        error.retry = RetryType::ReusedOnly;
+    }
+    error
+}
+
+fn invalid(why: Invalid) -> Box<Error> {
+    Error::explain(ErrorType::InvalidHTTPHeader, why.0).into_up()
+}

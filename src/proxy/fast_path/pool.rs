@@ -1,0 +1,249 @@
+//! Connections to upstreams that wait for their next request. Each worker has a pool of its
+//! own, so that its lock is never waited for, and a connection never changes threads.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::FutureExt;
+use pingora::protocols::Stream;
+use tokio::io::AsyncReadExt;
+
+use crate::clock::SharedClock;
+use crate::gateway::route::Upstream;
+
+/// Most connections kept by one worker; the one that waits for longest goes first.
+const MAX_IDLE: usize = 128;
+
+/// How often connections are looked for that nobody should wait for any more.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Pool {
+    clock: SharedClock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The latest come last.
+    idle: Vec<Idle>,
+    /// A task looks after them.
+    swept: bool,
+}
+
+struct Idle {
+    stream: Stream,
+    /// Weak, but it keeps the place in memory from being used again: equal pointers are the
+    /// same upstream, and so the same name, CAs and protocol.
+    upstream: Weak<Upstream>,
+    address: SocketAddr,
+    /// Steady.
+    until: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The connection to `address` that was used last, if there is one that is still open.
+    pub(super) fn take(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Option<Stream> {
+        let now = self.clock.steady();
+        loop {
+            // A dead one is closed without the lock.
+            let mut idle = {
+                let mut state = self.state();
+                let is_it = |idle: &Idle| {
+                    idle.address == address
+                        && std::ptr::eq(idle.upstream.as_ptr(), Arc::as_ptr(upstream))
+                };
+                let at = state.idle.iter().rposition(is_it)?;
+                state.idle.remove(at)
+            };
+            if idle.until > now && is_quiet(&mut idle.stream) {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    /// Keeps `stream`, on which an exchange is complete, for the upstream's idle time.
+    pub(super) fn put(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        stream: Stream,
+    ) {
+        let idle = Idle {
+            stream,
+            upstream: Arc::downgrade(upstream),
+            address,
+            until: self.clock.steady().saturating_add(upstream.timeouts.idle),
+        };
+        let mut state = self.state();
+        let oldest = (state.idle.len() >= MAX_IDLE).then(|| state.idle.remove(0));
+        state.idle.push(idle);
+        let unattended = !std::mem::replace(&mut state.swept, true);
+        drop(state);
+        drop(oldest);
+        if unattended {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes what nobody should wait for. Whether anything is left.
+    fn clear_out(&self) -> bool {
+        let now = self.clock.steady();
+        let mut state = self.state();
+        let of_use = |idle: &mut Idle| {
+            idle.until > now && idle.upstream.strong_count() > 0 && is_quiet(&mut idle.stream)
+        };
+        let gone: Vec<_> = state.idle.extract_if(.., |idle| !of_use(idle)).collect();
+        state.swept = !state.idle.is_empty();
+        let left = state.swept;
+        drop(state);
+        drop(gone);
+        left
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after a pool until it is empty or gone.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        match pool.upgrade() {
+            Some(pool) if pool.clear_out() => {}
+            _ => return,
+        }
+    }
+}
+
+/// Whether the upstream has neither closed nor said anything that nobody asked for.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0];
+    // Unconstrained: a task that has used up its share would be told that nothing is there.
+    let reading = tokio::task::unconstrained(stream.read(&mut byte));
+    reading.now_or_never().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+    use crate::gateway::route::UpstreamTimeouts;
+    use http::HeaderValue;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    const ADDRESS: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    const IDLE: Duration = Duration::from_secs(5);
+
+    fn upstream() -> Arc<Upstream> {
+        let second = Duration::from_secs(1);
+        Arc::new(Upstream {
+            tls: false,
+            host: "tc.example.com".into(),
+            port: 80,
+            authority: HeaderValue::from_static("tc.example.com"),
+            signed_port: 80,
+            ca: None,
+            http2: false,
+            timeouts: UpstreamTimeouts {
+                connect: second,
+                read: second,
+                write: second,
+                idle: IDLE,
+            },
+            addresses: arc_swap::ArcSwap::default(),
+            clock_offset: std::sync::atomic::AtomicI64::new(0),
+        })
+    }
+
+    fn connection() -> (Stream, DuplexStream) {
+        let (ours, theirs) = duplex(64);
+        (Box::new(ours), theirs)
+    }
+
+    fn pool() -> (Arc<ManualClock>, Arc<Pool>) {
+        let clock = ManualClock::at(UnixMillis::from_secs(0));
+        let pool = Pool::new(clock.clone());
+        (clock, pool)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_for_one_upstream_at_one_address() {
+        let (_clock, pool) = pool();
+        let (one, other) = (upstream(), upstream());
+        let (stream, _theirs) = connection();
+        pool.put(&one, ADDRESS, stream);
+        let elsewhere = SocketAddr::new(ADDRESS.ip(), 2);
+        assert!(
+            pool.take(&other, ADDRESS).is_none(),
+            "equal, but not the same"
+        );
+        assert!(pool.take(&one, elsewhere).is_none());
+        assert!(pool.take(&one, ADDRESS).is_some());
+        assert!(pool.take(&one, ADDRESS).is_none(), "it is lent once");
+    }
+
+    #[tokio::test]
+    async fn closed_talkative_and_old_connections_are_not_used() {
+        let (clock, pool) = pool();
+        let upstream = upstream();
+        let (stream, theirs) = connection();
+        pool.put(&upstream, ADDRESS, stream);
+        drop(theirs);
+        assert!(pool.take(&upstream, ADDRESS).is_none());
+        let (stream, mut theirs) = connection();
+        theirs.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        pool.put(&upstream, ADDRESS, stream);
+        assert!(pool.take(&upstream, ADDRESS).is_none());
+        let (stream, _theirs) = connection();
+        pool.put(&upstream, ADDRESS, stream);
+        clock.advance(IDLE);
+        assert!(pool.take(&upstream, ADDRESS).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_should_wait_for_is_closed() {
+        let (clock, pool) = pool();
+        let upstream = upstream();
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            let (stream, theirs) = connection();
+            pool.put(&upstream, ADDRESS, stream);
+            ends.push(theirs);
+        }
+        ends.pop();
+        assert!(pool.clear_out());
+        assert_eq!(pool.state().idle.len(), 2);
+        clock.advance(IDLE);
+        assert!(!pool.clear_out());
+        for mut end in ends {
+            assert_eq!(end.read(&mut [0]).await.unwrap(), 0, "closed");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pool_is_bounded_and_forgets_upstreams_that_are_gone() {
+        let (_clock, pool) = pool();
+        let upstream = upstream();
+        let mut ends = Vec::new();
+        for _ in 0..=MAX_IDLE {
+            let (stream, theirs) = connection();
+            pool.put(&upstream, ADDRESS, stream);
+            ends.push(theirs);
+        }
+        assert_eq!(pool.state().idle.len(), MAX_IDLE);
+        assert_eq!(ends[0].read(&mut [0]).await.unwrap(), 0, "the oldest went");
+        drop(upstream);
+        assert!(!pool.clear_out());
+    }
+}

@@ -1,0 +1,452 @@
+//! The upstream's head, and where the body behind it ends (RFC 9112 §6.3).
+
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::spelling::Spelling;
+use crate::proxy::connection::framing::{Chunk, Malformed};
+
+/// Longest head taken from an upstream, bytes.
+pub(super) const MAX_HEAD: usize = 128 * 1024;
+/// Most fields of one.
+const MAX_FIELDS: usize = 256;
+
+/// The upstream spoke no HTTP/1.1 that can be passed on with certainty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Invalid(pub(super) &'static str);
+
+impl From<Malformed> for Invalid {
+    fn from(_: Malformed) -> Self {
+        Self("malformed chunked body")
+    }
+}
+
+/// One head of an upstream's answer.
+#[derive(Debug)]
+pub(super) struct ResponseHead {
+    pub(super) status: StatusCode,
+    reason: Range<usize>,
+    head: Bytes,
+    pub(super) headers: HeaderMap,
+    spelling: Spelling,
+    /// Whether the upstream will take another request on this connection.
+    pub(super) persistent: bool,
+}
+
+/// Where the body ends, and what is left of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// So many more bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked(Chunk),
+    /// With the connection.
+    UntilClose,
+    /// The connection is closed, and so it is over.
+    Closed,
+}
+
+/// What [`Body::pass`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// So many bytes of content.
+    pub(super) data: u64,
+    /// It was the last of them.
+    pub(super) done: bool,
+}
+
+impl ResponseHead {
+    /// Takes a head off the beginning of `received`; `None` while it is not complete.
+    pub(super) fn take(received: &mut BytesMut) -> Result<Option<Self>, Invalid> {
+        let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            received,
+            &mut room,
+        );
+        let end = match status {
+            Ok(httparse::Status::Complete(end)) => end,
+            Ok(httparse::Status::Partial) if received.len() < MAX_HEAD => return Ok(None),
+            Ok(httparse::Status::Partial) => return Err(Invalid("head too large")),
+            Err(_) => return Err(Invalid("malformed head")),
+        };
+        let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+        let status = code.ok_or(Invalid("malformed status"))?;
+        let http11 = parsed.version == Some(1);
+        // Places instead of references, so that the head can be taken off without a copy.
+        let base = received.as_ptr() as usize;
+        let place = |part: &[u8]| {
+            let start = (part.as_ptr() as usize).saturating_sub(base);
+            start..start + part.len()
+        };
+        let reason = place(parsed.reason.unwrap_or_default().as_bytes());
+        let fields: Vec<_> = parsed
+            .headers
+            .iter()
+            .map(|field| (place(field.name.as_bytes()), place(field.value)))
+            .collect();
+        let head = received.split_to(end).freeze();
+        let mut headers = HeaderMap::with_capacity(fields.len() + 2);
+        let mut spelling = Spelling::of(head.clone(), fields.len());
+        for (name, value) in fields {
+            let place = name.clone();
+            let name = head.get(name).unwrap_or_default();
+            let name =
+                HeaderName::from_bytes(name).map_err(|_| Invalid("malformed header name"))?;
+            let value = HeaderValue::from_maybe_shared(head.slice(value))
+                .map_err(|_| Invalid("malformed header value"))?;
+            spelling.learn(&name, place);
+            headers.append(name, value);
+        }
+        let persistent = persistent(&headers, http11);
+        let mut this = Self {
+            status,
+            reason,
+            head,
+            headers,
+            spelling,
+            persistent,
+        };
+        this.frame(http11)?;
+        Ok(Some(this))
+    }
+
+    /// What frames the message must be beyond doubt before anything is passed on.
+    fn frame(&mut self, http11: bool) -> Result<(), Invalid> {
+        if let Some(coding) = self.headers.get(header::TRANSFER_ENCODING) {
+            let alone = self
+                .headers
+                .get_all(header::TRANSFER_ENCODING)
+                .iter()
+                .count()
+                == 1;
+            if !(alone && http11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+                return Err(Invalid("transfer coding other than chunked"));
+            }
+            if self.headers.remove(header::CONTENT_LENGTH).is_some() {
+                // Somebody on the way reads it otherwise: no second answer is taken from here.
+                self.persistent = false;
+            }
+        }
+        if let Some(length) = length(&self.headers)? {
+            // Repeated or as a list it means the same, and goes on once.
+            self.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Ok(())
+    }
+
+    /// The body that follows this head in answer to `method`.
+    pub(super) fn body(&mut self, method: &Method) -> Result<Body, Invalid> {
+        let bodiless = matches!(
+            self.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        if bodiless {
+            self.headers.remove(header::TRANSFER_ENCODING);
+        }
+        if bodiless || *method == Method::HEAD {
+            return Ok(Body::Length(0));
+        }
+        if self.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Ok(Body::Chunked(Chunk::begin()));
+        }
+        let length = length(&self.headers)?;
+        self.persistent &= length.is_some();
+        Ok(length.map_or(Body::UntilClose, Body::Length))
+    }
+
+    /// The head on the wire.
+    pub(super) fn write(&self, wire: &mut BytesMut) {
+        wire.extend_from_slice(b"HTTP/1.1 ");
+        wire.extend_from_slice(self.status.as_str().as_bytes());
+        wire.extend_from_slice(b" ");
+        wire.extend_from_slice(self.head.get(self.reason.clone()).unwrap_or_default());
+        wire.extend_from_slice(b"\r\n");
+        self.spelling.write(&self.headers, wire);
+        wire.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The one length that `Content-Length` states, if it is there.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Invalid> {
+    let mut found = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for part in value.as_bytes().split(|b| *b == b',') {
+            let part = part.trim_ascii();
+            let digits = !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+            let length = std::str::from_utf8(part)
+                .ok()
+                .filter(|_| digits)
+                .and_then(|part| part.parse().ok())
+                .ok_or(Invalid("Content-Length is no number"))?;
+            if found.replace(length).is_some_and(|other| other != length) {
+                return Err(Invalid("two different Content-Lengths"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// RFC 9112 §9.3.
+fn persistent(headers: &HeaderMap, http11: bool) -> bool {
+    let has = |option: &[u8]| {
+        headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+            .any(|found| found.trim_ascii().eq_ignore_ascii_case(option))
+    };
+    !has(b"close") && (http11 || has(b"keep-alive"))
+}
+
+impl Body {
+    /// Moves what `received` holds of the body to `wire`, framed for the caller.
+    pub(super) fn pass(
+        &mut self,
+        received: &mut BytesMut,
+        wire: &mut BytesMut,
+    ) -> Result<Passed, Invalid> {
+        let mut data = 0;
+        let done = match self {
+            Self::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX);
+                let here = here.min(received.len());
+                wire.extend_from_slice(received.get(..here).unwrap_or_default());
+                received.advance(here);
+                data = here as u64;
+                *left -= data;
+                *left == 0
+            }
+            Self::Chunked(chunk) => {
+                let taken = chunk.take_data(received, |part| {
+                    data += part.len() as u64;
+                    write_chunk(part, wire);
+                })?;
+                received.advance(taken);
+                *chunk == Chunk::Done
+            }
+            Self::UntilClose | Self::Closed => {
+                data = received.len() as u64;
+                write_chunk(received, wire);
+                received.clear();
+                *self == Self::Closed
+            }
+        };
+        if done && self.is_chunked() {
+            wire.extend_from_slice(b"0\r\n\r\n");
+        }
+        Ok(Passed { data, done })
+    }
+
+    /// The upstream has closed.
+    ///
+    /// # Errors
+    /// When that is not how the body ends.
+    pub(super) fn end(&mut self) -> Result<(), Invalid> {
+        if *self != Self::UntilClose {
+            return Err(Invalid("closed before the end"));
+        }
+        *self = Self::Closed;
+        Ok(())
+    }
+
+    /// Whether the caller gets it in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        !matches!(self, Self::Length(_))
+    }
+}
+
+fn write_chunk(data: &[u8], wire: &mut BytesMut) {
+    if data.is_empty() {
+        // It would read as the last one.
+        return;
+    }
+    wire.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+    wire.extend_from_slice(data);
+    wire.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<ResponseHead>, Invalid> {
+        ResponseHead::take(&mut BytesMut::from(text))
+    }
+
+    fn framed(fields: &str) -> Result<(Body, bool), Invalid> {
+        let mut head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))?.unwrap();
+        let body = head.body(&Method::GET)?;
+        Ok((body, head.persistent))
+    }
+
+    #[test]
+    fn a_body_has_one_end_or_none_is_passed_on() {
+        let chunked = || Body::Chunked(Chunk::begin());
+        for (fields, expected) in [
+            ("", (Body::UntilClose, false)),
+            ("Content-Length: 5\r\n", (Body::Length(5), true)),
+            ("Content-Length: 5, 5\r\n", (Body::Length(5), true)),
+            (
+                "Content-Length: 5\r\nContent-Length: 5\r\n",
+                (Body::Length(5), true),
+            ),
+            ("Transfer-Encoding: Chunked\r\n", (chunked(), true)),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                (chunked(), false),
+            ),
+            (
+                "Content-Length: 0\r\nConnection: x, Close\r\n",
+                (Body::Length(0), false),
+            ),
+        ] {
+            assert_eq!(framed(fields), Ok(expected), "{fields:?}");
+        }
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5, 6\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 5,\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ] {
+            assert!(framed(fields).is_err(), "{fields:?}");
+        }
+        assert!(head("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        let old = head("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n");
+        assert!(!old.unwrap().unwrap().persistent);
+        let old = head("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n");
+        assert!(old.unwrap().unwrap().persistent);
+    }
+
+    #[test]
+    fn some_answers_have_no_body_whatever_they_say() {
+        for status in ["204 No Content", "304 Not Modified"] {
+            let fields = "Content-Length: 9\r\n";
+            let mut found = head(&format!("HTTP/1.1 {status}\r\n{fields}\r\n"))
+                .unwrap()
+                .unwrap();
+            assert_eq!(found.body(&Method::GET), Ok(Body::Length(0)));
+            assert!(found.persistent);
+        }
+        let mut found = head("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.body(&Method::HEAD), Ok(Body::Length(0)));
+        assert_eq!(found.headers["content-length"], "9");
+    }
+
+    #[test]
+    fn heads_are_taken_whole_and_nothing_behind_them() {
+        let mut received =
+            BytesMut::from("HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name:  v \r\n\r\nrest");
+        let head = ResponseHead::take(&mut received).unwrap().unwrap();
+        assert_eq!(&received[..], b"rest");
+        let mut wire = BytesMut::new();
+        head.write(&mut wire);
+        assert_eq!(
+            std::str::from_utf8(&wire).unwrap(),
+            "HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name: v\r\n\r\n"
+        );
+        let mut partial = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
+        assert!(ResponseHead::take(&mut partial).unwrap().is_none());
+        assert_eq!(partial.len(), 20, "nothing is taken off an incomplete head");
+        for bad in [
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 099 X\r\n\r\n",
+            "HTTP/1.1 20 X\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+        ] {
+            assert!(super::tests::head(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_limit() {
+        let mut long = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
+        long.resize(MAX_HEAD - 1, b'x');
+        assert!(matches!(ResponseHead::take(&mut long), Ok(None)));
+        long.extend_from_slice(b"x");
+        assert!(ResponseHead::take(&mut long).is_err());
+        let many = format!(
+            "HTTP/1.1 200 OK\r\n{}\r\n",
+            "a: b\r\n".repeat(MAX_FIELDS + 1)
+        );
+        assert!(head(&many).is_err());
+    }
+
+    fn passed(mut body: Body, pieces: &[&str]) -> Result<(String, bool, usize), Invalid> {
+        let (mut wire, mut received) = (BytesMut::new(), BytesMut::new());
+        let mut last = Passed::default();
+        for piece in pieces {
+            received.extend_from_slice(piece.as_bytes());
+            last = body.pass(&mut received, &mut wire)?;
+        }
+        let text = String::from_utf8(wire.to_vec()).unwrap();
+        Ok((text, last.done, received.len()))
+    }
+
+    #[test]
+    fn bodies_pass_whole_and_reframed() {
+        let chunked = || Body::Chunked(Chunk::begin());
+        assert_eq!(
+            passed(Body::Length(5), &["he", "lloX"]),
+            Ok(("hello".into(), true, 1))
+        );
+        assert_eq!(
+            passed(Body::Length(0), &["X"]),
+            Ok((String::new(), true, 1))
+        );
+        // Extensions and trailers go no further.
+        assert_eq!(
+            passed(chunked(), &["3;a=b\r\nab", "c\r\n0\r\nX: y\r", "\n\r\nZ"]),
+            Ok(("2\r\nab\r\n1\r\nc\r\n0\r\n\r\n".into(), true, 1))
+        );
+        assert_eq!(
+            passed(chunked(), &["5\r\nhel"]),
+            Ok(("3\r\nhel\r\n".into(), false, 0))
+        );
+        assert_eq!(
+            passed(Body::UntilClose, &["", "hello"]),
+            Ok(("5\r\nhello\r\n".into(), false, 0))
+        );
+        assert!(passed(chunked(), &["5\nhello"]).is_err());
+    }
+
+    #[test]
+    fn only_some_bodies_end_with_their_connection() {
+        assert!(Body::Chunked(Chunk::begin()).end().is_err());
+        assert!(Body::Length(1).end().is_err());
+        let mut body = Body::UntilClose;
+        let mut wire = BytesMut::new();
+        let passed = body.pass(&mut BytesMut::from("hello"), &mut wire);
+        assert_eq!(passed.unwrap().data, 5);
+        body.end().unwrap();
+        let passed = body.pass(&mut BytesMut::new(), &mut wire);
+        assert_eq!(
+            passed,
+            Ok(Passed {
+                data: 0,
+                done: true
+            })
+        );
+        assert_eq!(&wire[..], b"5\r\nhello\r\n0\r\n\r\n");
+    }
+}
