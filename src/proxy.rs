@@ -15,6 +15,7 @@ mod audit;
 mod client;
 pub mod connection;
 mod context;
+mod deadline;
 mod failure;
 mod fast_path;
 pub mod guard;

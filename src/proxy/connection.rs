@@ -145,6 +145,15 @@ impl Connection {
         Poll::Ready(())
     }
 
+    /// Sends all of `wire` now, as it is.
+    pub(super) async fn send(&mut self, mut wire: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| {
+            let inner = self.inner.as_mut().ok_or_else(gone)?;
+            self.out.poll_send(inner, cx, &mut wire)
+        })
+        .await
+    }
+
     /// Splits off a checked head, without the `start` bytes in front of it, and begins the
     /// body that follows it.
     pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
@@ -177,7 +186,7 @@ impl Connection {
         self.expects_more = true;
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // On the stack of this call only: an idle connection keeps no buffer.
         let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
         let mut buf = ReadBuf::uninit(&mut scratch);

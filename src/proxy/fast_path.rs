@@ -22,12 +22,12 @@ use bytes::BytesMut;
 use http::{Version, header};
 use pingora::Error;
 use pingora::connectors::TransportConnector;
-use tokio::io::AsyncWriteExt;
 
 use super::answer;
 use super::client::{Origin, PeerInfo};
 use super::connection::Connection;
 use super::context::{Context, Exchanged, InFlight, path_of};
+use super::deadline::Deadline;
 use super::failure::{self, Failure};
 use super::hooks::{self, Hooks};
 use super::server::LastCall;
@@ -51,6 +51,8 @@ pub(super) struct Caller<'a> {
     pub(super) origin: Option<&'a Origin>,
     /// Has come once connections are to end with their current request.
     pub(super) last_call: &'a LastCall,
+    /// For what is waited for.
+    pub(super) deadline: &'a mut Deadline,
     /// Which worker serves it.
     pub(super) worker: usize,
 }
@@ -258,11 +260,7 @@ fn is_plain(found: &Found<'_>) -> bool {
 
 /// Sends all of `wire` to the caller, now.
 async fn send(connection: &mut Connection, wire: &[u8]) -> Result<(), Box<Error>> {
-    let sending = async {
-        connection.write_all(wire).await?;
-        connection.flush().await
-    };
-    sending.await.map_err(|error| {
+    connection.send(wire).await.map_err(|error| {
         Error::because(pingora::ErrorType::WriteError, "sending an answer", error).into_down()
     })
 }

@@ -104,6 +104,26 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes all of `wire`, behind what may be held back, and flushes. What is written is
+    /// taken off it.
+    pub(super) fn poll_send(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+        wire: &mut &[u8],
+    ) -> Poll<io::Result<()>> {
+        self.dirty = true;
+        ready!(self.poll_drain(inner, cx))?;
+        while !wire.is_empty() {
+            let written = Pin::new(&mut *inner).poll_write(cx, wire);
+            match ready!(self.unless_stalled(cx, written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => *wire = wire.get(n..).unwrap_or_default(),
+            }
+        }
+        self.poll_flush(inner, cx)
+    }
+
     pub(super) fn poll_flush(
         &mut self,
         inner: &mut Stream,

@@ -20,7 +20,6 @@ use super::{Caller, FastPath, Sent, send};
 use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
 use crate::proxy::answer;
-use crate::proxy::connection::Connection;
 use crate::proxy::context::Context;
 use crate::proxy::hooks::{self, ATTEMPTS};
 
@@ -146,7 +145,7 @@ impl FastPath {
         link.send(wire).await?;
         let mut out = BytesMut::new();
         let mut head = loop {
-            let mut head = link.read_head(caller.connection).await?;
+            let mut head = link.read_head(caller).await?;
             if !head.status.is_informational() {
                 break head;
             }
@@ -172,7 +171,7 @@ impl FastPath {
         out.reserve(HEAD + link.received.len());
         head.write(&mut out);
         sent.code = head.status.as_u16();
-        link.pass(caller.connection, body, out, sent).await?;
+        link.pass(caller, body, out, sent).await?;
         Ok(head.persistent)
     }
 
@@ -236,7 +235,7 @@ impl Link {
     }
 
     /// The next head of the answer.
-    async fn read_head(&mut self, caller: &mut Connection) -> Result<ResponseHead> {
+    async fn read_head(&mut self, caller: &mut Caller<'_>) -> Result<ResponseHead> {
         loop {
             if !self.received.is_empty()
                 && let Some(head) = ResponseHead::take(&mut self.received).map_err(invalid)?
@@ -263,30 +262,35 @@ impl Link {
 
     /// Reads what has come; 0 once the upstream has closed. An error if it takes longer
     /// than the upstream may, or if the caller goes away meanwhile.
-    async fn read(&mut self, caller: &mut Connection, room: usize) -> Result<usize> {
+    async fn read(&mut self, caller: &mut Caller<'_>, room: usize) -> Result<usize> {
         self.received.reserve(room);
-        let limit = self.upstream.timeouts.read;
+        caller.deadline.set(self.upstream.timeouts.read);
         let mut reading = pin!(self.stream.read_buf(&mut self.received));
-        let either = poll_fn(|cx| {
+        let first = poll_fn(|cx| {
             if let Poll::Ready(read) = reading.as_mut().poll(cx) {
-                return Poll::Ready(Some(read));
+                return Poll::Ready(First::Read(read));
             }
-            caller.poll_gone(cx).map(|()| None)
+            if caller.connection.poll_gone(cx).is_ready() {
+                return Poll::Ready(First::CallerGone);
+            }
+            caller.deadline.poll(cx).map(|()| First::Deadline)
         });
-        match timeout(limit, either).await {
-            Ok(Some(Ok(read))) => Ok(read),
-            Ok(Some(Err(error))) => Err(broke(ErrorType::ReadError, error, true)),
-            Ok(None) => {
+        match first.await {
+            First::Read(Ok(read)) => Ok(read),
+            First::Read(Err(error)) => Err(broke(ErrorType::ReadError, error, true)),
+            First::CallerGone => {
                 Err(Error::explain(ErrorType::ConnectionClosed, "the caller left").into_down())
             }
-            Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up()),
+            First::Deadline => {
+                Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up())
+            }
         }
     }
 
     /// Passes the answer on: `out`, which is its head, and the body as it comes.
     async fn pass(
         &mut self,
-        caller: &mut Connection,
+        caller: &mut Caller<'_>,
         mut body: Body,
         mut out: BytesMut,
         sent: &mut Sent,
@@ -296,7 +300,7 @@ impl Link {
             // From here on, whatever happens, no other answer can be given.
             sent.answered = true;
             sent.body += passed.data;
-            send(caller, &out).await?;
+            send(caller.connection, &out).await?;
             if passed.done {
                 return Ok(());
             }
@@ -308,6 +312,13 @@ impl Link {
             }
         }
     }
+}
+
+/// What came first.
+enum First {
+    Read(io::Result<usize>),
+    CallerGone,
+    Deadline,
 }
 
 /// The connection broke. With `stale` it may have been dead all along, if it was a reused

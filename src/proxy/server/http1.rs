@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -19,6 +20,7 @@ use super::{Bounds, Shared, refuse};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::proxy::client::Origin;
 use crate::proxy::connection::{Connection, Estate};
+use crate::proxy::deadline::Deadline;
 use crate::proxy::fast_path::{Caller, Relayed};
 use crate::proxy::guard::{self, Framing, Progress, Refusal, Scan};
 
@@ -51,26 +53,37 @@ where
     let mut connection = Box::new(connection.from(place.origin.clone()));
     let mut patience = shared.bounds.header_timeout;
     let closing = shared.control.watch();
+    let mut deadline = Deadline::new(patience);
     let mut settings = None;
     loop {
-        match next(&shared.bounds, &mut connection, patience, &place.last_call).await {
-            Next::Request(head) => match relayed(shared, &mut connection, &place, head).await {
-                Relayed::Declined(head) => {
-                    let session = session(&shared.bounds, connection, settings, head);
-                    match process(app, session, &closing).await {
-                        Some((back, kept)) => (connection, settings) = (back, kept),
-                        None => break,
+        deadline.set(patience);
+        match next(
+            &shared.bounds,
+            &mut connection,
+            &mut deadline,
+            &place.last_call,
+        )
+        .await
+        {
+            Next::Request(head) => {
+                match relayed(shared, &mut connection, &place, &mut deadline, head).await {
+                    Relayed::Declined(head) => {
+                        let session = session(&shared.bounds, connection, settings, head);
+                        match process(app, session, &closing).await {
+                            Some((back, kept)) => (connection, settings) = (back, kept),
+                            None => break,
+                        }
+                    }
+                    Relayed::Next => {}
+                    ended @ (Relayed::Last | Relayed::Broken) => {
+                        if matches!(ended, Relayed::Last) {
+                            connection.complete();
+                        }
+                        drop(connection);
+                        break;
                     }
                 }
-                Relayed::Next => {}
-                ended @ (Relayed::Last | Relayed::Broken) => {
-                    if matches!(ended, Relayed::Last) {
-                        connection.complete();
-                    }
-                    drop(connection);
-                    break;
-                }
-            },
+            }
             Next::Refused(refusal) => {
                 refuse::reply(shared, *connection, &refusal, place.peer).await;
                 break;
@@ -93,6 +106,7 @@ async fn relayed<A>(
     shared: &Shared<A>,
     connection: &mut Connection,
     place: &Place,
+    deadline: &mut Deadline,
     head: BytesMut,
 ) -> Relayed {
     match &shared.fast_path {
@@ -103,6 +117,7 @@ async fn relayed<A>(
                 peer: place.peer,
                 origin: Origin::of(place.origin.as_ref()),
                 last_call: &place.last_call,
+                deadline,
                 worker: place.worker,
             };
             fast_path.serve(caller, head).await
@@ -152,20 +167,24 @@ fn session(
     session
 }
 
-/// Waits for the next request for `patience` and for its head to be complete.
+/// Waits for the next request until the deadline, and for its head to be complete.
 async fn next(
     bounds: &Bounds,
     connection: &mut Connection,
-    patience: Duration,
+    deadline: &mut Deadline,
     last_call: &LastCall,
 ) -> Next {
     if connection.received().is_empty() {
-        let first = tokio::select! {
-            biased;
-            first = timeout(patience, connection.receive()) => first,
-            () = poll_fn(|cx| last_call.poll(cx)) => return Next::Over,
-        };
-        if !matches!(first, Ok(Ok(read)) if read > 0) {
+        let first = poll_fn(|cx| {
+            if let Poll::Ready(first) = connection.poll_receive(cx) {
+                return Poll::Ready(first.ok());
+            }
+            if last_call.poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            deadline.poll(cx).map(|()| None)
+        });
+        if first.await.is_none_or(|read| read == 0) {
             return Next::Over;
         }
     }

@@ -1,0 +1,89 @@
+//! A deadline that moves on with every step and is hardly ever met.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+/// One connection's deadline, for whatever it waits for at the time. Setting it costs a look
+/// at the clock: the timer underneath stays where it is while it is early enough, and is
+/// moved when it goes off. A timer made and dropped for every wait costs a lock and an
+/// allocation each time.
+pub(super) struct Deadline {
+    at: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Deadline {
+    /// `after` from now. Needs a Tokio runtime.
+    pub(super) fn new(after: Duration) -> Self {
+        let timer = Box::pin(sleep(after));
+        Self {
+            at: timer.deadline(),
+            timer,
+        }
+    }
+
+    /// From now on it is `after` from now.
+    pub(super) fn set(&mut self, after: Duration) {
+        // Never polled: only to be told the time, far-off durations included.
+        self.at = sleep(after).deadline();
+        if self.timer.deadline() > self.at {
+            self.timer.as_mut().reset(self.at);
+        }
+    }
+
+    /// Ready once it is met.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if self.timer.deadline() >= self.at {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    async fn met(deadline: &mut Deadline) -> Duration {
+        let begin = sleep(Duration::ZERO).deadline();
+        poll_fn(|cx| deadline.poll(cx)).await;
+        sleep(Duration::ZERO).deadline() - begin
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_met_when_it_says_wherever_the_timer_was() {
+        let ms = Duration::from_millis;
+        let mut deadline = Deadline::new(ms(100));
+        assert_eq!(met(&mut deadline).await, ms(100));
+        for after in [500, 20, 20, 3000, 1] {
+            deadline.set(ms(after));
+            assert_eq!(met(&mut deadline).await, ms(after));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn moving_on_keeps_it_from_being_met() {
+        let ms = Duration::from_millis;
+        let mut deadline = Deadline::new(ms(100));
+        for _ in 0..10 {
+            deadline.set(ms(100));
+            tokio::select! {
+                biased;
+                () = poll_fn(|cx| deadline.poll(cx)) => panic!("met too early"),
+                () = sleep(ms(60)) => {}
+            }
+        }
+        assert_eq!(met(&mut deadline).await, ms(40));
+        deadline.set(Duration::MAX);
+        let mut once = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(deadline.poll(&mut once).is_pending());
+    }
+}
