@@ -23,13 +23,15 @@ with tempfile.TemporaryDirectory() as folder:
     expect("hawkgate.sidecar was included with mode: gateway" in refused.stderr, f"gateway: {refused.stderr}")
 
 resources = {label(resource): resource for resource in documents(rendered.stdout)}
-expect(set(resources) == {"ConfigMap/nightly-hawkgate", "Job/nightly"}, f"rendered {sorted(resources)}")
+known = {"ConfigMap/nightly-hawkgate", "Job/nightly", "ServiceAccount/nightly"}
+expect(set(resources) == known, f"rendered {sorted(resources)}")
 for resource in resources.values():
     validate(resource, "job")
 hawkgate_check(at(resources["ConfigMap/nightly-hawkgate"], "data.hawkgate~toml"), "job")
 
 pod = at(resources["Job/nightly"], "spec.template")
 spec = pod["spec"]
+expect(f"ServiceAccount/{spec['serviceAccountName']}" in resources, "an account that nobody makes: no pod would start")
 sidecar = spec["initContainers"][0]
 expect(len(spec["containers"]) == 1, "the sidecar is a container like others: the Job would never end")
 expect(sidecar["restartPolicy"] == "Always", "an init container that must end before the Job's own begins")
