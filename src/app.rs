@@ -101,6 +101,7 @@ pub async fn start_on(
         clock: &clock,
         metrics: &metrics,
     };
+    proxy::check_platform_cas().map_err(|e| StartError::Unusable(e.to_string()))?;
     let Built { gateway, parts } = builder.build(&config)?;
     let tls = live::tls_stamps(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);

@@ -35,7 +35,7 @@ use pingora::proxy::HttpProxy;
 use crate::config::Limits;
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
-pub use peer::{CaError, read_ca};
+pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
 pub use replay::Budget;
 
 /// Most pools of upstream connections, each with its own copy of the platform's CAs (some

@@ -2,15 +2,23 @@
 //! may hold anything (`unwrap` prints the whole error), so only literals are shown.
 
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use super::line;
 use super::sink::Sink;
 use crate::clock::SharedClock;
 use crate::config::LogFormat;
 
+/// How long the line may take to reach a slow stderr.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 pub(super) fn install(sink: Sink, format: LogFormat, clock: SharedClock) {
     std::panic::set_hook(Box::new(move |info| {
         sink.push(&describe(info, format, &clock));
+        // It ends the program, and would end it before the line is written.
+        if std::thread::current().name() == Some("main") {
+            sink.flush(LAST_WORDS);
+        }
     }));
 }
 
@@ -31,12 +39,10 @@ fn describe(info: &PanicHookInfo<'_>, format: LogFormat, clock: &SharedClock) ->
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{catch_unwind, take_hook};
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
     use crate::log::sink::tests::Captured;
+    use std::panic::{catch_unwind, take_hook};
 
     #[test]
     fn what_was_formatted_is_not_shown() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::tls::CaType;
+use pingora::tls::load_platform_certs_incl_env_into_store;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
@@ -42,6 +43,25 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
 pub struct CaError {
     path: PathBuf,
     cause: String,
+}
+
+/// Why the platform's CAs cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the CA certificates of this system cannot be loaded ({0}): install its package ca-certificates, or name a file that holds some in SSL_CERT_FILE"
+)]
+pub struct PlatformCaError(String);
+
+/// Loads the platform's CAs as pingora will, which panics where it cannot.
+///
+/// # Errors
+/// When there are none, or one is malformed.
+pub fn check_platform_cas() -> Result<(), PlatformCaError> {
+    let mut store = RootCertStore::empty();
+    load_platform_certs_incl_env_into_store(&mut store).map_err(|error| {
+        let cause = error.root_cause().to_string();
+        PlatformCaError(cause.trim().to_owned())
+    })
 }
 
 /// The content of `path`, which holds CA certificates that an upstream can be verified with.

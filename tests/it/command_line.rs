@@ -246,6 +246,25 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn a_system_without_any_ca_is_told_what_it_lacks() {
+    let dir = TempDir::new().unwrap();
+    let empty = dir.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    let config = written(&dir, "0s");
+    let output = hawkgate(&["run", "--config", config.to_str().unwrap()])
+        .env("SSL_CERT_FILE", &empty)
+        .env("SSL_CERT_DIR", dir.path().join("nowhere"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["CA certificates", "ca-certificates", "SSL_CERT_FILE"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!said.contains("panic"), "{said}");
+}
+
+#[test]
 fn the_demo_explains_itself_and_ends_well() {
     let (code, stdout, stderr) = ends(&["demo", "--once"]);
     assert_eq!(code, 0, "{stderr}");

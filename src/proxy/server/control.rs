@@ -15,6 +15,8 @@ use tokio::task::AbortHandle;
 pub(super) struct Control(Arc<Stages>);
 
 struct Stages {
+    /// Everything is served, but whoever is answered is sent elsewhere for the next time.
+    leaving: watch::Sender<bool>,
     /// No new connections; those there are end with their current request.
     closing: watch::Sender<bool>,
     /// Everything ends now.
@@ -38,38 +40,47 @@ struct Task {
     handle: Option<AbortHandle>,
 }
 
-/// Says to one connection that it ends with its current request. Each has its own: waiting
-/// for what all wait for takes a lock that all share, for every request twice.
+/// Says to one connection when it has to end. Each has its own: waiting for what all wait
+/// for takes a lock that all share, for every request twice.
 #[derive(Clone, Default)]
 pub(in crate::proxy) struct LastCall(Arc<Bell>);
 
 #[derive(Default)]
 struct Bell {
-    rung: AtomicBool,
+    /// A connection that is answered ends with that.
+    answered: AtomicBool,
+    /// One that waits for its next request ends too.
+    idle: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl LastCall {
-    /// Whether it was said.
+    /// Whether the answer that is given next is the connection's last.
     pub(in crate::proxy) fn has_come(&self) -> bool {
-        self.0.rung.load(Ordering::Acquire)
+        self.0.answered.load(Ordering::Acquire)
     }
 
-    /// Ready once it is said. For one task at a time.
+    /// Ready once a connection without a request has to end. For one task at a time.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.has_come() {
+        let over = || self.0.idle.load(Ordering::Acquire);
+        if !over() {
             self.0.waker.register(cx.waker());
         }
         // Again, for it may have been said before the waker was there.
-        if self.has_come() {
+        if over() {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     }
 
-    fn call(&self) {
-        self.0.rung.store(true, Ordering::Release);
+    fn for_answered(&self) {
+        self.0.answered.store(true, Ordering::Release);
+    }
+
+    fn for_all(&self) {
+        self.for_answered();
+        self.0.idle.store(true, Ordering::Release);
         self.0.waker.wake();
     }
 }
@@ -104,6 +115,7 @@ impl Guard {
 impl Control {
     pub(super) fn new() -> Self {
         Self(Arc::new(Stages {
+            leaving: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             aborted: watch::Sender::new(false),
             running: watch::Sender::new(0),
@@ -118,7 +130,9 @@ impl Control {
         connections.next += 1;
         let last_call = LastCall::default();
         if *self.0.closing.borrow() {
-            last_call.call();
+            last_call.for_all();
+        } else if *self.0.leaving.borrow() {
+            last_call.for_answered();
         }
         let task = Task {
             last_call: last_call.clone(),
@@ -148,6 +162,11 @@ impl Control {
         self.0.closing.subscribe()
     }
 
+    /// The same for single requests: true once each is to be its connection's last.
+    pub(super) fn watch_leaving(&self) -> watch::Receiver<bool> {
+        self.0.leaving.subscribe()
+    }
+
     pub(super) async fn closing(&self) {
         reached(&self.0.closing).await;
     }
@@ -160,12 +179,22 @@ impl Control {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
     }
 
+    /// From now on every answer is its connection's last, whoever is there or comes later.
+    fn leave(&self) {
+        let connections = self.connections();
+        self.0.leaving.send_replace(true);
+        for task in connections.tasks.values() {
+            task.last_call.for_answered();
+        }
+    }
+
     /// Announces the end to everybody who is there, and who comes later.
     fn close(&self) {
         let connections = self.connections();
+        self.0.leaving.send_replace(true);
         self.0.closing.send_replace(true);
         for task in connections.tasks.values() {
-            task.last_call.call();
+            task.last_call.for_all();
         }
     }
 
@@ -207,12 +236,15 @@ impl Serving {
         Self { control }
     }
 
-    /// Goes on for `delay` as if nothing were (readiness has turned false, and load
-    /// balancers are to notice); then accepts no more, closes idle connections, lets busy
-    /// ones finish their request; after `deadline` more breaks off what is left. Returns
+    /// Goes on for `delay` (readiness has turned false, and load balancers are to notice), but
+    /// HTTP/1 answers say `Connection: close`: whoever keeps a connection and asks again
+    /// meanwhile makes his next one elsewhere, instead of having it closed under his
+    /// request. Then accepts no more, closes idle connections, lets busy ones finish their
+    /// request; after `deadline` more breaks off what is left. Returns
     /// when nothing runs any more and every listener is closed. Called again, or with
     /// [`Serving::abort`] in between, it only gets shorter.
     pub async fn drain(&self, delay: Duration, deadline: Duration) {
+        self.control.leave();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = self.control.aborted() => {}
@@ -272,6 +304,10 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!last_call.has_come() && !waiting.is_finished());
+        control.leave();
+        tokio::task::yield_now().await;
+        assert!(last_call.has_come() && control.enter().last_call().has_come());
+        assert!(!waiting.is_finished(), "who asks for nothing may stay");
         control.close();
         waiting.await.unwrap();
         let later = control.enter().last_call();

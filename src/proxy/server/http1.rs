@@ -52,7 +52,7 @@ where
     let connection = Connection::http1(stream, shared.bounds.stall, estate.clone());
     let mut connection = Box::new(connection.from(place.origin.clone()));
     let mut patience = shared.bounds.header_timeout;
-    let closing = shared.control.watch();
+    let leaving = shared.control.watch_leaving();
     let mut deadline = Deadline::new(patience);
     let mut settings = None;
     loop {
@@ -69,7 +69,7 @@ where
                 match relayed(shared, &mut connection, &place, &mut deadline, head).await {
                     Relayed::Declined(head) => {
                         let session = session(&shared.bounds, connection, settings, head);
-                        match process(app, session, &closing).await {
+                        match process(app, session, &leaving).await {
                             Some((back, kept)) => (connection, settings) = (back, kept),
                             None => break,
                         }
@@ -130,17 +130,17 @@ async fn relayed<A>(
 async fn process<A>(
     app: &Arc<A>,
     session: ServerSession,
-    closing: &ShutdownWatch,
+    leaving: &ShutdownWatch,
 ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    if *closing.borrow() {
+    if *leaving.borrow() {
         // pingora would rather drop a request than yield between reading and serving it
         // now: it must not run out of its share of this poll.
         tokio::task::yield_now().await;
     }
-    let reused = app.process_new_http(session, closing).await?;
+    let reused = app.process_new_http(session, leaving).await?;
     let (stream, settings) = reused.consume();
     let connection = stream.into_any().downcast::<Connection>().ok()?;
     connection

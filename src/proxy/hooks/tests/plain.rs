@@ -1,6 +1,7 @@
 //! The fast path against upstreams that are not what they should be, and its connections.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -211,6 +212,32 @@ async fn interim_answers_pass_cleaned_and_the_last_one_counts() {
     );
     assert!(all.contains("HTTP/1.1 200 OK\r\n"), "{all}");
     assert_eq!(stage.outcome().await.code, 200);
+}
+
+#[tokio::test]
+async fn while_a_drain_waits_answers_send_callers_elsewhere() {
+    let stage = Stage::standard().await;
+    let get = b"GET /api/x HTTP/1.1\r\nHost: any\r\n\r\n";
+    let mut tcp = TcpStream::connect(stage.address).await.unwrap();
+    let ages = Duration::from_hours(1);
+    let asking = async {
+        tcp.write_all(get).await.unwrap();
+        let mut all = String::new();
+        tcp.read_to_string(&mut all).await.unwrap();
+        assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{all}");
+        assert!(
+            all.to_lowercase().contains("\r\nconnection: close\r\n"),
+            "{all}"
+        );
+        let refused = b"GET /api/%73 HTTP/1.1\r\nHost: any\r\n\r\n";
+        let all = exchange(&stage, refused).await;
+        assert!(
+            all.to_lowercase().contains("\r\nconnection: close\r\n"),
+            "{all}"
+        );
+        stage.serving.abort();
+    };
+    tokio::join!(stage.serving.drain(ages, ages), asking);
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ pub(super) struct Stage {
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
-    _serving: Serving,
+    pub(super) serving: Serving,
 }
 
 impl Stage {
@@ -167,7 +167,7 @@ impl Stage {
             budget,
             in_flight,
             outcomes,
-            _serving: serving,
+            serving,
         }
     }
 

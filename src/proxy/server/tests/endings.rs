@@ -67,11 +67,22 @@ async fn an_abort_cuts_a_drain_short() {
 }
 
 #[tokio::test]
-async fn until_the_delay_is_over_everything_is_served() {
+async fn until_the_delay_is_over_everything_is_served_and_sent_elsewhere() {
     let rig = Rig::plain().await;
     let ages = Duration::from_hours(1);
+    let mut kept = rig.connect().await;
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    kept.write_all(get).await.unwrap();
+    let before = reply(&mut kept).await;
+    assert_ne!(before.header("connection"), Some("close"));
     let drain = rig.serving.drain(ages, PATIENCE);
     let use_it = async {
+        // A connection that is there, and one that comes now.
+        kept.write_all(get).await.unwrap();
+        for replies in [all_replies(&mut kept).await, rig.exchange(get).await] {
+            assert_eq!((replies.len(), replies[0].status), (1, 200));
+            assert_eq!(replies[0].header("connection"), Some("close"));
+        }
         let replies = rig
             .exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             .await;
