@@ -152,10 +152,20 @@ impl Scene {
 fn build() {
     let mut cargo = Command::new(env!("CARGO"));
     // What cargo tells this benchmark about itself would count as a changed environment
-    // for some build scripts, and half the tree would be built again.
-    cargo
-        .env_remove("CARGO_MANIFEST_DIR")
-        .env_remove("CARGO_MANIFEST_PATH");
+    // for some build scripts (ring's looks at `CARGO_PKG_*`), and half the tree would be built
+    // again, each time.
+    let told = [
+        "CARGO_MANIFEST_",
+        "CARGO_PKG_",
+        "CARGO_CRATE_",
+        "CARGO_BIN_",
+        "CARGO_PRIMARY_",
+    ];
+    for (name, _) in std::env::vars() {
+        if told.iter().any(|prefix| name.starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
     let status = cargo
         .args([
             "build",

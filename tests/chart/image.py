@@ -26,6 +26,13 @@ for word in re.findall(r'"([^"]+)"', arguments("CMD", last)[0]):
     expect(f"  - {word}\n" in container, f"the image runs with {word}, the chart without")
 expect(arguments("HEALTHCHECK") == [], "a health check, and no shell to run it")
 
+# Static, of the C library that the tests run with, on every machine whose licences are checked.
+build = next(rest for rest in arguments("RUN") if "cargo build" in rest)
+expect("target-feature=+crt-static" in build, "the image's binary would need a C library that is not there")
+[target] = set(re.findall(r'"?\$\(uname -m\)(-[a-z-]+)', build)) or {""}
+checked = set(re.findall(r'"\w+?(-unknown-[a-z-]+)"', (ROOT / "deny.toml").read_text()))
+expect({target} == checked, f"the image is built for *{target}, licences are checked for {sorted(checked)}")
+
 # The toolchain of the base image is the one that the project pins, and versions agree.
 pinned = re.search(r'channel = "(.*)"', (ROOT / "rust-toolchain.toml").read_text())[1]
 expect(f"rust:{pinned}-" in arguments("ARG")[0], f"the base image has another Rust than {pinned}")

@@ -19,9 +19,9 @@ use super::response::{Body, Invalid, ResponseHead};
 use super::{Caller, FastPath, Sent, send};
 use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
-use crate::proxy::answer;
 use crate::proxy::context::Context;
 use crate::proxy::hooks::{self, ATTEMPTS};
+use crate::proxy::{answer, translate};
 
 /// Room for the first read of an answer: most heads, and many bodies with them.
 const FIRST_READ: usize = 4 * 1024;
@@ -193,8 +193,7 @@ impl FastPath {
         }
         if !head.headers.contains_key(header::DATE) {
             // RFC 9110 §6.6.1: whoever passes on an answer without one adds it.
-            let date = answer::date(self.hooks.clock.now());
-            let date = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
+            let date = translate::value(answer::date(self.hooks.clock.now()))?;
             head.headers.insert(header::DATE, date);
         }
         sent.last |= caller.last_call.has_come();
