@@ -242,11 +242,11 @@ pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An upstream that is never connected to.
-    pub(in crate::gateway) fn upstream() -> Upstream {
+    pub(crate) fn upstream() -> Upstream {
         Upstream {
             tls: true,
             host: "tc.example.com".into(),

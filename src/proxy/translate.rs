@@ -41,35 +41,27 @@ pub(super) trait Fields {
     fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
 }
 
-impl Fields for RequestHeader {
-    fn all(&self) -> &HeaderMap {
-        &self.headers
-    }
-    fn take_out(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.insert_header(name, value)
-    }
-    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.append_header(name, value).map(drop)
-    }
+macro_rules! fields_of_pingoras {
+    ($head:ty) => {
+        impl Fields for $head {
+            fn all(&self) -> &HeaderMap {
+                &self.headers
+            }
+            fn take_out(&mut self, name: &HeaderName) {
+                self.remove_header(name);
+            }
+            fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+                self.insert_header(name, value)
+            }
+            fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+                self.append_header(name, value).map(drop)
+            }
+        }
+    };
 }
 
-impl Fields for ResponseHeader {
-    fn all(&self) -> &HeaderMap {
-        &self.headers
-    }
-    fn take_out(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.insert_header(name, value)
-    }
-    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.append_header(name, value).map(drop)
-    }
-}
+fields_of_pingoras!(RequestHeader);
+fields_of_pingoras!(ResponseHeader);
 
 impl Fields for HeaderMap {
     fn all(&self) -> &HeaderMap {

@@ -137,33 +137,17 @@ fn is_quiet(stream: &mut Stream) -> bool {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
-    use crate::gateway::route::UpstreamTimeouts;
-    use http::HeaderValue;
+    use crate::gateway::route::tests as fixture;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     const ADDRESS: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-    const IDLE: Duration = Duration::from_secs(5);
+    const IDLE: Duration = Duration::from_secs(1);
 
     fn upstream() -> Arc<Upstream> {
-        let second = Duration::from_secs(1);
-        Arc::new(Upstream {
-            tls: false,
-            host: "tc.example.com".into(),
-            port: 80,
-            authority: HeaderValue::from_static("tc.example.com"),
-            signed_port: 80,
-            ca: None,
-            http2: false,
-            timeouts: UpstreamTimeouts {
-                connect: second,
-                read: second,
-                write: second,
-                idle: IDLE,
-            },
-            addresses: arc_swap::ArcSwap::default(),
-            clock_offset: std::sync::atomic::AtomicI64::new(0),
-        })
+        let upstream = fixture::upstream();
+        assert_eq!(upstream.timeouts.idle, IDLE);
+        Arc::new(upstream)
     }
 
     fn connection() -> (Stream, DuplexStream) {

@@ -25,8 +25,7 @@ impl From<Malformed> for Invalid {
     }
 }
 
-/// One head of an upstream's answer.
-#[derive(Debug)]
+/// One head of an upstream's answer. Without `Debug`: it may hold cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     reason: Range<usize>,

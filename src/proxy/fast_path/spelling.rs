@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 
 /// The names of a head in their order, as they came.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Spelling {
     head: Bytes,
     names: Vec<(HeaderName, Range<usize>)>,
