@@ -98,6 +98,25 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn steady(&self) -> Duration;
 }
 
+/// Both clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// [`Clock::now`].
+    pub wall: UnixMillis,
+    /// [`Clock::steady`].
+    pub steady: Duration,
+}
+
+impl Moment {
+    /// Now.
+    pub fn read(clock: &dyn Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            steady: clock.steady(),
+        }
+    }
+}
+
 /// The clock in use, shared.
 pub type SharedClock = Arc<dyn Clock>;
 

@@ -27,11 +27,12 @@ pub use served::{Facts, Served};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 
-use crate::clock::SharedClock;
+use crate::clock::{Moment, SharedClock};
 use crate::credential::Credential;
 use crate::hawk::{self, HawkError, SignedRequest};
+use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
 use client::ClientCertificate;
 use rejection::{Reason, Rejection};
@@ -65,7 +66,7 @@ pub struct Head<'a> {
     /// Raw path and query.
     pub target: &'a str,
     /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a dyn HeaderFields,
     /// The client's address; none on Unix sockets.
     pub peer: Option<IpAddr>,
     /// The client's verified certificate, if it presented one.
@@ -108,7 +109,8 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        self.admit_to(self.find(head)?, head).await
+        let now = Moment::read(&*self.clock);
+        self.admit_to(self.find(head)?, head, now).await
     }
 
     /// The first step of [`Gateway::admit`], for who has to know the route before the rest.
@@ -120,7 +122,7 @@ impl Gateway {
         Ok(Found { route, long })
     }
 
-    /// The rest of [`Gateway::admit`].
+    /// The rest of [`Gateway::admit`], at `now`.
     ///
     /// # Errors
     /// With the refusal to send, and what was known by then.
@@ -128,10 +130,11 @@ impl Gateway {
         &self,
         found: Found<'_>,
         head: Head<'_>,
+        now: Moment,
     ) -> Result<Admission, Box<Refused>> {
         let Found { route, long } = found;
         let target = long.as_deref().unwrap_or(head.target);
-        let mut admission = self.admit_on(route, Head { target, ..head }).await?;
+        let mut admission = self.admit_on(route, Head { target, ..head }, now).await?;
         admission.target = long;
         Ok(admission)
     }
@@ -144,7 +147,8 @@ impl Gateway {
     pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
         let (route, long) = self.routed(head)?;
         let target = long.as_deref().unwrap_or(head.target);
-        let mut admission = self.assess_to(route, Head { target, ..head }).await?;
+        let now = Moment::read(&*self.clock);
+        let mut admission = self.assess_to(route, Head { target, ..head }, now).await?;
         admission.target = long;
         Ok(admission)
     }
@@ -180,9 +184,10 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
+        now: Moment,
     ) -> Result<Admission, Box<Refused>> {
-        let mut admission = self.assess_to(route, head).await?;
-        match Self::lease(&mut admission, head).await {
+        let mut admission = self.assess_to(route, head, now).await?;
+        match Self::lease(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
@@ -192,23 +197,28 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
+        now: Moment,
     ) -> Result<Admission, Box<Refused>> {
         let mut admission = Admission::to(Arc::clone(route));
-        match Self::authorize(&mut admission, head).await {
+        match Self::authorize(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
     /// Who calls, and whether the rules let them.
-    async fn authorize(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
+    async fn authorize(
+        admission: &mut Admission,
+        head: Head<'_>,
+        now: Moment,
+    ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.arrived(client)?;
         if admission.route.asks_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
-            if let Err(rejection) = admission.authenticate(bearer).await {
+            if let Err(rejection) = admission.authenticate(bearer, now).await {
                 admission.route.rates.unidentified(client)?;
                 return Err(rejection);
             }
@@ -220,13 +230,17 @@ impl Gateway {
         admission.judge(head)
     }
 
-    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
+    async fn lease(
+        admission: &mut Admission,
+        head: Head<'_>,
+        now: Moment,
+    ) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either. A password is proved by getting one.
         if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
-        admission.lease().await
+        admission.lease(now).await
     }
 
     /// The header to put on this attempt, if the route has credentials. Call once per

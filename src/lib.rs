@@ -14,6 +14,7 @@ pub mod demo;
 pub mod explain;
 pub mod gateway;
 pub mod hawk;
+pub mod header_fields;
 pub mod log;
 pub mod metrics;
 pub mod private_file;

@@ -27,6 +27,7 @@ mod replay;
 pub mod server;
 mod spans;
 mod translate;
+mod transport;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@
 
 mod desk;
 mod generation;
+mod kept;
 mod setback;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
-use crate::clock::{SharedClock, UnixMillis};
+use crate::clock::{Moment, SharedClock, UnixMillis};
 use crate::gateway::outcome::Lookup;
 use crate::secret::SecretString;
+use crate::token::{Author, Caller};
 use desk::Desk;
 use generation::Generation;
 pub use setback::Jitter;
@@ -78,6 +80,21 @@ pub struct Leased {
     pub lookup: Lookup,
 }
 
+impl Leased {
+    /// From the cache.
+    fn of(generation: Arc<Generation>) -> Self {
+        let lookup = if generation.is_stale() {
+            Lookup::Stale
+        } else {
+            Lookup::Hit
+        };
+        Self {
+            lease: Lease(generation),
+            lookup,
+        }
+    }
+}
+
 /// Why there is no lease.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
@@ -92,6 +109,7 @@ pub struct LeaseError {
 /// A configured source with its cache.
 #[derive(Debug)]
 pub struct Source {
+    author: Author,
     key: IdentityKey,
     inject: Inject,
     desk: Arc<Desk>,
@@ -123,6 +141,7 @@ impl Source {
         jitter: Jitter,
     ) -> Result<Self, RandomnessError> {
         Ok(Self {
+            author: Author::new(),
             key: IdentityKey::random()?,
             inject: Inject::default(),
             desk: Arc::new(Desk::new(name, inner, options, clock, jitter)),
@@ -171,6 +190,12 @@ impl Source {
         self.desk.inner().recovery_code(request)
     }
 
+    /// What [`Self::lease`] would say of a request by this `caller` whose scopes no rule
+    /// narrows, where the token itself remembers it of a moment ago: the hot path's hot path.
+    pub fn recall(&self, caller: &Caller, now: Moment) -> Option<Leased> {
+        kept::recall(self.author, self.desk.inner(), caller, now)
+    }
+
     /// A credential for `request`: from the cache, or by one exchange for everybody
     /// asking. That exchange goes on when the caller that started it goes away. Needs a
     /// Tokio runtime. Takes at most twice [`SourceOptions::timeout`].
@@ -178,8 +203,13 @@ impl Source {
     /// # Errors
     /// What the source said, or [`FetchError::Unavailable`] while it is left alone.
     pub async fn lease(&self, request: &SwapRequest) -> Result<Leased, LeaseError> {
+        let epoch = self.desk.inner().epoch();
         let identity = self.identify(request)?;
-        if let Some(leased) = self.desk.hit(identity, request) {
+        let now = self.desk.now();
+        if let Some(leased) = self.desk.hit(identity, request, now) {
+            if let (Some(epoch), None) = (epoch, &request.scopes) {
+                kept::keep(self.author, &request.caller, &leased.lease, epoch, now);
+            }
             return Ok(leased);
         }
         self.desk.obtain(identity, request, None).await
@@ -196,6 +226,7 @@ impl Source {
         request: &SwapRequest,
         rejected: &Lease,
     ) -> Result<Leased, LeaseError> {
+        rejected.0.drop_for_good();
         let identity = self.identify(request)?;
         self.desk
             .obtain(identity, request, Some(rejected.generation()))
@@ -204,6 +235,7 @@ impl Source {
 
     /// Drops that generation without fetching (the request cannot be replayed).
     pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
+        rejected.0.drop_for_good();
         if let Ok(identity) = self.identify(request) {
             self.desk.drop_generation(identity, rejected.generation());
         }

@@ -111,14 +111,18 @@ impl FixedSource {
 
 #[async_trait]
 impl CredentialSource for FixedSource {
-    /// Which credentials these are; what differs between callers is in the key already.
     fn takes_token(&self) -> bool {
         false
     }
 
+    /// Which credentials these are; what differs between callers is in the key already.
     fn identity(&self, _: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         key.part(&self.put.load().count.to_le_bytes());
         Ok(())
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.put.load().count)
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {

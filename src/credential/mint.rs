@@ -139,6 +139,11 @@ impl CredentialSource for MintSource {
         Ok(())
     }
 
+    /// The same for the same token at all times.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let name = self.name(&request.caller)?;
         let lifetime = self.settings.lifetime;

@@ -100,6 +100,13 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// Runs for every request: cheap, and without I/O.
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError>;
 
+    /// A number that is another one whenever [`Self::identity`] would say something else of
+    /// the same verified token: while it is the same, the token's identity need not be
+    /// computed for every request. `None` where nobody can tell. A decorator must pass it on.
+    fn epoch(&self) -> Option<u64> {
+        None
+    }
+
     /// Fetches or makes a credential. Bounded in time and size by the implementation;
     /// [`super::Source`] bounds the time again.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;

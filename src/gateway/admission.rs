@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
-
 use super::Head;
 use super::outcome::Lookup;
 use super::rejection::{Reason, Rejection};
 use super::route::{self, Route};
 use super::rule::Ruling;
+use crate::clock::Moment;
 use crate::credential::{
     Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
 };
+use crate::header_fields::HeaderFields;
 use crate::secret::SecretString;
 use crate::token::{
     self, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError, VerifiedToken,
@@ -99,9 +99,12 @@ impl Caller {
 
 /// The caller's token, or the workload's own where the route has one and the caller sent
 /// no Authorization at all.
-pub(super) fn bearer<'h>(route: &Route, headers: &'h HeaderMap) -> Result<Brought<'h>, Rejection> {
+pub(super) fn bearer<'h>(
+    route: &Route,
+    headers: &'h dyn HeaderFields,
+) -> Result<Brought<'h>, Rejection> {
     if let Some(workload) = &route.workload_token
-        && !headers.contains_key(http::header::AUTHORIZATION)
+        && headers.first(&http::header::AUTHORIZATION).is_none()
     {
         return workload.current().map(Brought::Workload).ok_or_else(|| {
             let file = workload.file().display();
@@ -202,8 +205,17 @@ impl Admission {
         self.lease.as_ref()
     }
 
-    pub(super) async fn authenticate(&mut self, bearer: Brought<'_>) -> Result<(), Rejection> {
-        match token::authenticate(bearer.presented(), &self.route.issuers).await {
+    pub(super) async fn authenticate(
+        &mut self,
+        bearer: Brought<'_>,
+        now: Moment,
+    ) -> Result<(), Rejection> {
+        let (token, issuers) = (bearer.presented(), &self.route.issuers);
+        let authenticated = match token::recall(token, issuers, now) {
+            Some(known) => Ok(known),
+            None => token::authenticate(token, issuers).await,
+        };
+        match authenticated {
             Ok(authenticated) => {
                 self.verification = authenticated.how;
                 self.caller = authenticated.caller;
@@ -240,10 +252,19 @@ impl Admission {
         self.ruling.as_deref()
     }
 
-    pub(super) async fn lease(&mut self) -> Result<(), Rejection> {
-        let Some(source) = self.route.source.clone() else {
+    pub(super) async fn lease(&mut self, now: Moment) -> Result<(), Rejection> {
+        let Some(source) = &self.route.source else {
             return Ok(());
         };
+        let narrowed = self
+            .ruling()
+            .is_some_and(|ruling| ruling.scopes().is_some());
+        if !narrowed && let Some(Leased { lease, lookup }) = source.recall(&self.caller, now) {
+            self.lease = Some(lease);
+            self.lookup = Some(lookup);
+            return Ok(());
+        }
+        let source = Arc::clone(source);
         let leased = source.lease(&self.swap_request()).await;
         self.hold(leased)
     }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::rejection::{Reason, Rejection};
 use super::route::{NoRoute, Upstream};
 use super::{Admission, Gateway, Head, Refused, path};
+use crate::clock::Moment;
 use crate::credential::{Credential, Lease};
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
@@ -77,7 +78,9 @@ impl Gateway {
             target: url.target,
             ..head
         };
-        let admission = self.admit_on(route, opened).await?;
+        let admission = self
+            .admit_on(route, opened, Moment::read(&*self.clock))
+            .await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),

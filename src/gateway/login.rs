@@ -8,7 +8,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -21,6 +21,7 @@ use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
 use crate::credential::mint::MintSource;
 use crate::hawk::{Certificate, Credentials};
+use crate::header_fields::HeaderFields;
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
 pub use cors::{ANY_ORIGIN, AllowedOrigins};
 
@@ -120,7 +121,7 @@ impl Login {
             _ => Served::refusal(Reason::MethodRefused.into(), request.head.method, now)
                 .header("allow", "GET, OPTIONS"),
         };
-        let origin = request.head.headers.get(header::ORIGIN);
+        let origin = request.head.headers.first(&header::ORIGIN);
         let preflight = *request.head.method == Method::OPTIONS;
         let mut served = self.allowed_origins.permit(served, origin, preflight);
         served.facts = facts;
@@ -215,7 +216,7 @@ impl Login {
 /// The caller's token, if it is good and of `issuer`.
 async fn verify(
     issuer: &Arc<Issuer>,
-    headers: &HeaderMap,
+    headers: &dyn HeaderFields,
     facts: &mut Facts,
 ) -> Result<Arc<VerifiedToken>, Rejection> {
     let bearer = match BearerToken::from_headers(headers) {

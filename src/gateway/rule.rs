@@ -14,13 +14,12 @@ mod scope;
 mod syntax;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderName, HeaderValue};
 
 use super::path;
 use super::rejection::{Reason, Rejection};
-use crate::token::Caller;
+use crate::token::{Author, Caller};
 pub use expression::{Expression, ExpressionError, Fault, MAX_SOURCE_BYTES};
 pub use header::{HeaderNameError, MAX_VALUE_BYTES, header_name};
 pub use scope::{Facts, RequestFacts};
@@ -154,8 +153,8 @@ pub type Held = Result<bool, Fault>;
 /// The rules of one route, in order; at least one.
 #[derive(Debug)]
 pub struct Rules {
-    /// Unique in this process, so that no ruling outlives the rules that it came from.
-    id: u64,
+    /// So that no ruling outlives the rules that it came from.
+    author: Author,
     ordered: Vec<Arc<Rule>>,
     claims: Claims,
     reads_request: bool,
@@ -165,7 +164,6 @@ pub struct Rules {
 impl Rules {
     /// `None` without any: then nothing is asked of anybody.
     pub fn new(rules: Vec<Arc<Rule>>) -> Option<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         if rules.is_empty() {
             return None;
         }
@@ -175,7 +173,7 @@ impl Rules {
         let reads_request = all().any(Expression::reads_request);
         let reads_path = all().any(Expression::reads_path);
         Some(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            author: Author::new(),
             reads_request,
             reads_path,
             claims,
@@ -202,11 +200,11 @@ impl Rules {
         if self.reads_request {
             return Arc::new(self.judge(caller, request, |_, _| ()));
         }
-        if let Some(known) = token.notes().recall(self.id) {
+        if let Some(known) = token.notes().recall(self.author) {
             return known;
         }
         let ruling = Arc::new(self.judge(caller, request, |_, _| ()));
-        token.notes().keep(self.id, Arc::clone(&ruling));
+        token.notes().keep(self.author, Arc::clone(&ruling));
         ruling
     }
 

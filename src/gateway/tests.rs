@@ -11,6 +11,8 @@ use async_trait::async_trait;
 
 use super::outcome::{Lookup, UnauthorizedReason};
 use super::route::tests as fixture;
+use http::HeaderMap;
+
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::Profile;

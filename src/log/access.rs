@@ -93,11 +93,11 @@ fn went_well(outcome: &Outcome) -> bool {
 fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     identified(line, outcome);
     connected(line, outcome);
-    line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
+    line.text("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
     // The path arrives without its query; should it not, the query stays out all the same.
     let path = outcome.path.split('?').next().unwrap_or_default();
-    line.field("path", cut(path, MAX_PATH).as_ref());
-    line.field("version", version(outcome.version));
+    line.text("path", cut(path, MAX_PATH).as_ref());
+    line.text("version", version(outcome.version));
     let names = [
         ("route", outcome.route.as_deref()),
         ("issuer", outcome.issuer.as_deref()),
@@ -107,9 +107,9 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
         ("lookup", outcome.lookup.map(Label::label)),
     ];
     optional(line, names);
-    line.field("replayed", &replays(outcome));
-    line.field("code", &outcome.code);
-    line.field("outcome", outcome.ending.label());
+    line.number("replayed", replays(outcome));
+    line.number("code", u64::from(outcome.code));
+    line.text("outcome", outcome.ending.label());
     let last_401 = outcome.unauthorized.last();
     optional(
         line,
@@ -119,23 +119,23 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
         ],
     );
     if let Some(cause) = &outcome.cause {
-        line.field("cause", cut(cause, MAX_CAUSE).as_ref());
+        line.text("cause", cut(cause, MAX_CAUSE).as_ref());
     }
-    line.field("total_ms", &millis(outcome.total));
-    line.field("admission_ms", &millis(outcome.admission));
+    line.millis("total_ms", outcome.total);
+    line.millis("admission_ms", outcome.admission);
     if let Some(upstream) = outcome.upstream {
-        line.field("upstream_ms", &millis(upstream));
+        line.millis("upstream_ms", upstream);
     }
-    line.field("received", &outcome.received);
-    line.field("sent", &outcome.sent);
+    line.number("received", outcome.received);
+    line.number("sent", outcome.sent);
 }
 
 /// By what other lines and systems know this request.
 pub(super) fn identified(line: &mut Line<'_>, outcome: &Outcome) {
-    line.field("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
+    line.text("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
     if let Some(trace) = outcome.trace {
         // Written as a text, as only such things are serialised.
-        line.field("trace_id", trace.id.to_string().as_str());
+        line.text("trace_id", trace.id.to_string().as_str());
     }
 }
 
@@ -148,7 +148,7 @@ pub(super) fn connected(line: &mut Line<'_>, outcome: &Outcome) {
         line.field("client", &client);
     }
     if let Some(name) = &outcome.client_cert {
-        line.field("client_cert", cut(name, MAX_CERT).as_ref());
+        line.text("client_cert", cut(name, MAX_CERT).as_ref());
     }
 }
 
@@ -158,16 +158,16 @@ pub(super) fn optional<'a>(
 ) {
     for (name, value) in fields {
         if let Some(value) = value {
-            line.field(name, value);
+            line.text(name, value);
         }
     }
 }
 
-pub(super) fn replays(outcome: &Outcome) -> usize {
+pub(super) fn replays(outcome: &Outcome) -> u64 {
     let actions = outcome.unauthorized.iter().map(|u| u.action);
     actions
-        .filter(|a| *a == UnauthorizedAction::Replayed)
-        .count()
+        .map(|a| u64::from(a == UnauthorizedAction::Replayed))
+        .sum()
 }
 
 fn version(version: http::Version) -> &'static str {
@@ -176,12 +176,6 @@ fn version(version: http::Version) -> &'static str {
         http::Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }
-}
-
-/// Milliseconds to the microsecond.
-fn millis(duration: std::time::Duration) -> f64 {
-    let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-    f64::from(micros) / 1000.0
 }
 
 /// At most `max` bytes of `text`, cut between characters.

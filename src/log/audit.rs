@@ -11,13 +11,13 @@ const MAX_NAME: usize = 512;
 const MAX_SCOPES: usize = 2048;
 
 pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
-    line.field("event", audit.event.label());
-    line.field("decision", audit.decision.label());
+    line.text("event", audit.event.label());
+    line.text("decision", audit.decision.label());
     identified(line, outcome);
     connected(line, outcome);
-    line.field("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
+    line.text("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
     let path = outcome.path.split('?').next().unwrap_or_default();
-    line.field("path", cut(path, MAX_PATH).as_ref());
+    line.text("path", cut(path, MAX_PATH).as_ref());
     optional(line, [("route", outcome.route.as_deref())]);
     optional(line, [("issuer", outcome.issuer.as_deref())]);
     named(line, "subject", audit.subject.as_deref());
@@ -33,17 +33,17 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     named(line, "credential", audit.credential.as_deref());
     optional(line, [("lookup", outcome.lookup.map(Label::label))]);
     if let Some(scopes) = &audit.scopes {
-        line.field("scopes", cut(&scopes.join(" "), MAX_SCOPES).as_ref());
+        line.text("scopes", cut(&scopes.join(" "), MAX_SCOPES).as_ref());
     }
-    line.field("replayed", &replays(outcome));
-    line.field("code", &outcome.code);
-    line.field("outcome", outcome.ending.label());
+    line.number("replayed", replays(outcome));
+    line.number("code", u64::from(outcome.code));
+    line.text("outcome", outcome.ending.label());
     optional(line, [("reason", outcome.rejection.map(Label::label))]);
 }
 
 fn named(line: &mut Line<'_>, field: &str, name: Option<&str>) {
     if let Some(name) = name {
-        line.field(field, cut(name, MAX_NAME).as_ref());
+        line.text(field, cut(name, MAX_NAME).as_ref());
     }
 }
 

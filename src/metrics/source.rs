@@ -52,6 +52,10 @@ impl CredentialSource for MeteredSource {
         self.inner.identity(request, key)
     }
 
+    fn epoch(&self) -> Option<u64> {
+        self.inner.epoch()
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let start = self.clock.steady();
         let end = self.inner.fetch(request).await;

@@ -7,13 +7,13 @@ mod forwarded;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use ipnet::IpNet;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use crate::gateway::client::ClientCertificate;
+use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
 /// Who is connected, and for whom.
@@ -80,7 +80,7 @@ impl PeerInfo {
         ip: Option<IpAddr>,
         tls: bool,
         origin: Option<&Origin>,
-        headers: &HeaderMap,
+        headers: &dyn HeaderFields,
     ) -> Self {
         let proxies = origin.and_then(|origin| origin.proxies.as_deref());
         let client = match (ip, proxies) {

@@ -145,11 +145,17 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Sends all of `wire` now, as it is.
-    pub(super) async fn send(&mut self, mut wire: &[u8]) -> io::Result<()> {
+    /// Whether parts that are sent at once travel at once, without being joined first.
+    pub(super) fn sends_parts(&self) -> bool {
+        self.inner.as_ref().is_some_and(Stream::is_write_vectored)
+    }
+
+    /// Sends all of `parts` now, as they are.
+    pub(super) async fn send(&mut self, parts: [&[u8]; 2]) -> io::Result<()> {
+        let mut left = parts;
         poll_fn(|cx| {
             let inner = self.inner.as_mut().ok_or_else(gone)?;
-            self.out.poll_send(inner, cx, &mut wire)
+            self.out.poll_send(inner, cx, &mut left)
         })
         .await
     }

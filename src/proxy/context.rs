@@ -61,6 +61,8 @@ pub(super) struct Times {
     pub(super) began: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
+    /// If that is known before the request is recorded.
+    pub(super) ended: Option<Duration>,
 }
 
 /// What went to and fro between the caller and here.
@@ -134,6 +136,7 @@ impl Context {
                 began,
                 admitted: None,
                 upstream: None,
+                ended: None,
             },
             _in_flight: in_flight,
         }

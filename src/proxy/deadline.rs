@@ -1,7 +1,7 @@
 //! A deadline that moves on with every step and is hardly ever met.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,6 +35,27 @@ impl Deadline {
         }
     }
 
+    /// What `future` comes to, if it takes no longer than `limit`. The clock is looked at only if
+    /// there is something to wait for.
+    pub(super) async fn within<F: Future>(
+        &mut self,
+        limit: Duration,
+        future: F,
+    ) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let mut counting = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if !std::mem::replace(&mut counting, true) {
+                self.set(limit);
+            }
+            self.poll(cx).map(|()| None)
+        })
+        .await
+    }
+
     /// Ready once it is met.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -50,7 +71,6 @@ impl Deadline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
 
     async fn met(deadline: &mut Deadline) -> Duration {
         let begin = sleep(Duration::ZERO).deadline();
@@ -66,6 +86,24 @@ mod tests {
         for after in [500, 20, 20, 3000, 1] {
             deadline.set(ms(after));
             assert_eq!(met(&mut deadline).await, ms(after));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_future_has_its_limit_from_when_it_begins() {
+        let ms = Duration::from_millis;
+        let mut deadline = Deadline::new(ms(100));
+        for _ in 0..2 {
+            let begin = sleep(Duration::ZERO).deadline();
+            assert_eq!(deadline.within(ms(300), async { 7 }).await, Some(7));
+            let timely = async {
+                sleep(ms(250)).await;
+                8
+            };
+            assert_eq!(deadline.within(ms(300), timely).await, Some(8));
+            let endless = std::future::pending::<()>();
+            assert_eq!(deadline.within(ms(300), endless).await, None);
+            assert_eq!(sleep(Duration::ZERO).deadline() - begin, ms(550));
         }
     }
 

@@ -10,10 +10,10 @@
 //! anything was done for it, and goes through [`super::hooks`].
 
 mod exchange;
+mod fields;
 mod pool;
 mod request;
 mod response;
-mod spelling;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,8 +31,10 @@ use super::deadline::Deadline;
 use super::failure::{self, Failure};
 use super::hooks::{self, Hooks};
 use super::server::LastCall;
+use crate::clock::Moment;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Found, Gateway, Head};
+use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
 
@@ -124,21 +126,21 @@ impl FastPath {
         mut request: RequestHead,
     ) -> Option<Relayed> {
         let tls = caller.connection.is_tls();
-        let peer = PeerInfo::new(caller.peer, tls, caller.origin, &request.headers);
+        let peer = PeerInfo::new(caller.peer, tls, caller.origin, &request.fields);
         let head = Head {
             method: &request.method,
-            host: request.headers.get(header::HOST)?.to_str().ok()?,
+            host: text(request.fields.first(&header::HOST)?)?,
             target: request.target(),
-            headers: &request.headers,
+            headers: &request.fields,
             peer: peer.client,
             certificate: peer.certificate.as_deref(),
         };
         let found = gateway.find(head).ok().filter(is_plain)?;
-        let began = self.hooks.clock.steady();
+        let now = Moment::read(&*self.hooks.clock);
         let in_flight = InFlight::one_of(&self.hooks.in_flight);
-        let mut context = Context::new(Arc::clone(&gateway), began, in_flight);
-        context.request_id = self.hooks.request_id(&request.headers);
-        let admitted = gateway.admit_to(found, head).await;
+        let mut context = Context::new(Arc::clone(&gateway), now.steady, in_flight);
+        context.request_id = self.hooks.request_id(&request.fields);
+        let admitted = gateway.admit_to(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.steady());
         let mut sent = Sent {
@@ -175,7 +177,7 @@ impl FastPath {
         let id = Some(context.request_id.as_str());
         let wire = answer::on_wire(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
-        send(caller.connection, &wire).await?;
+        send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
         sent.refused = true;
         sent.code = answer.status.as_u16();
@@ -241,7 +243,8 @@ impl FastPath {
             received: 0,
             sent: sent.body,
         };
-        let now = self.hooks.clock.steady();
+        let now = context.times.ended;
+        let now = now.unwrap_or_else(|| self.hooks.clock.steady());
         let outcome = context.outcome(exchanged, now, broke);
         (self.hooks.recorder)(&outcome);
         relayed
@@ -258,9 +261,9 @@ fn is_plain(found: &Found<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.asks_password()
 }
 
-/// Sends all of `wire` to the caller, now.
-async fn send(connection: &mut Connection, wire: &[u8]) -> Result<(), Box<Error>> {
-    connection.send(wire).await.map_err(|error| {
+/// Sends all of `parts` to the caller, now.
+async fn send(connection: &mut Connection, parts: [&[u8]; 2]) -> Result<(), Box<Error>> {
+    connection.send(parts).await.map_err(|error| {
         Error::because(pingora::ErrorType::WriteError, "sending an answer", error).into_down()
     })
 }

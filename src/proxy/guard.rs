@@ -78,10 +78,7 @@ fn bad(cause: &'static str) -> Rejection {
 /// # Errors
 /// The first fault found; nothing of the request may be processed then.
 pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<Refusal>> {
-    let end = head
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .unwrap_or(head.len());
+    let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
     check_lines(line, rest.get(2..).unwrap_or_default(), limits)
         .map_err(|rejection| Box::new(refusal(line, rejection)))

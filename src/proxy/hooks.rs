@@ -40,6 +40,7 @@ use crate::trace;
 use admit::Admitted;
 pub(super) use forward::{after_failed_attempt, make_own, prove};
 pub(super) use serve::is_own;
+pub(super) use unauthorized::date;
 
 /// More than the connections, stale pool entries and replays that one request may use up
 /// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
@@ -211,7 +212,8 @@ impl ProxyHttp for Hooks {
         }
         if head.status == StatusCode::UNAUTHORIZED {
             let on_behalf = context.trace.as_ref().map(|trace| trace.whole());
-            let recovering = self.recover(&head.headers, context);
+            let date = date(&head.headers);
+            let recovering = self.recover(date, context);
             match on_behalf {
                 None => recovering.await?,
                 Some(active) => Box::pin(trace::within(active, recovering)).await?,
@@ -238,9 +240,9 @@ impl ProxyHttp for Hooks {
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<()> {
-        translate::trailers(trailers);
+        translate::trailers(trailers)?;
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            translate::scrub_trailers(trailers, token);
+            translate::scrub_trailers(trailers, token)?;
         }
         Ok(())
     }
@@ -349,7 +351,7 @@ pub(super) fn answer_own(
     target: &[u8],
     context: &mut Context,
 ) -> Result<()> {
-    translate::response(head, status);
+    translate::response(head, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
         informational::add(target, head, context)?;

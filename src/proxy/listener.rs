@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
+use super::transport::Transport;
 use crate::config::{Address, Listener};
 pub(super) use access::Access;
 pub use inherited::Inherited;
@@ -184,23 +185,42 @@ impl Incoming {
         }
     }
 
-    /// As pingora's transport, with the peer's address noted.
+    /// As pingora's own transport, which TLS and HTTP/2 are built on.
     pub(super) fn into_stream(self) -> io::Result<L4Stream> {
-        match self {
+        let digest = self.digest()?;
+        let mut stream: L4Stream = match self {
+            Self::Tcp(stream, _) => stream.into(),
+            Self::Unix(stream) => stream.into(),
+        };
+        stream.set_socket_digest(digest);
+        Ok(stream)
+    }
+
+    /// As it is, for HTTP/1.
+    pub(super) fn into_plain(self) -> io::Result<Stream> {
+        let digest = self.digest()?;
+        Ok(match self {
+            Self::Tcp(stream, _) => Box::new(Transport::new(stream, digest)),
+            Self::Unix(stream) => Box::new(Transport::new(stream, digest)),
+        })
+    }
+
+    /// Who is connected. Noted now: a socket that is closed already cannot be asked any more.
+    fn digest(&self) -> io::Result<SocketDigest> {
+        Ok(match self {
             Self::Tcp(stream, peer) => {
                 stream.set_nodelay(true)?;
                 let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-                // Noted now: a socket that is closed already cannot be asked any more.
-                let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(peer)));
-                Ok(with_digest(stream.into(), digest))
+                let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(*peer)));
+                digest
             }
             Self::Unix(stream) => {
                 let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
                 let _ = digest.peer_addr.set(None);
                 let _ = digest.local_addr.set(None);
-                Ok(with_digest(stream.into(), digest))
+                digest
             }
-        }
+        })
     }
 
     /// Moved from the runtime that accepted it to the current one.
@@ -224,9 +244,4 @@ impl Incoming {
 pub(super) enum Detached {
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
-}
-
-fn with_digest(mut stream: L4Stream, digest: SocketDigest) -> L4Stream {
-    stream.set_socket_digest(digest);
-    stream
 }

@@ -29,7 +29,7 @@ const MAX_H2_STREAMS: usize = 100;
 pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
 
 /// Finds dead connections under long polls before the read timeout does.
-const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_mins(1),
     interval: Duration::from_secs(15),
     count: 3,

@@ -19,7 +19,6 @@ use futures::FutureExt;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::ALPN;
 use pingora::proxy::{HttpProxy, ProxyHttp};
@@ -350,24 +349,23 @@ async fn converse<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let peer = incoming.peer();
-    let Ok(stream) = incoming.into_stream() else {
-        return;
-    };
     let mut origin = Origin {
         proxies: terms.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
-    let stream: Stream = match &terms.protocol {
-        Protocol::Plain | Protocol::H2c => Box::new(stream),
+    let stream = match &terms.protocol {
+        Protocol::Plain => incoming.into_plain().ok(),
+        Protocol::H2c => incoming.into_stream().ok().map(|s| Box::new(s) as Stream),
         Protocol::Tls(tls) => {
             let limit = shared.bounds.header_timeout;
-            let Some((stream, certificate)) = Box::pin(secured(tls, stream, limit)).await else {
-                return;
-            };
-            origin.certificate = certificate.map(Arc::new);
-            stream
+            let secured = Box::pin(secured(tls, incoming, limit)).await;
+            secured.map(|(stream, certificate)| {
+                origin.certificate = certificate.map(Arc::new);
+                stream
+            })
         }
     };
+    let Some(stream) = stream else { return };
     let http2_agreed = match terms.protocol {
         Protocol::Plain => false,
         Protocol::H2c => true,
@@ -395,9 +393,10 @@ async fn converse<A>(
 /// The TLS handshake, within `limit`.
 async fn secured(
     tls: &Tls,
-    stream: L4Stream,
+    incoming: Incoming,
     limit: Duration,
 ) -> Option<(Stream, Option<ClientCertificate>)> {
+    let stream = incoming.into_stream().ok()?;
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),

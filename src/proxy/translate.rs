@@ -8,6 +8,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -16,6 +17,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
 use crate::gateway::route::Upstream;
+use crate::header_fields::{HeaderFields, all, only};
 use crate::secret::SecretString;
 use crate::trace::{self, RequestTrace};
 use names::Fate;
@@ -28,33 +30,57 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// Longest request id taken over from a caller.
 const MAX_REQUEST_ID: usize = 64;
 
-/// The fields of a head: pingora's own, which remembers how names were spelled, or a plain
-/// map. One set of rules serves both.
-pub(super) trait Fields {
-    /// All of them.
-    fn all(&self) -> &HeaderMap;
-    /// Takes out every field called `name`.
-    fn take_out(&mut self, name: &HeaderName);
+/// The fields of a head, of whatever kind. One set of rules serves all.
+pub(super) trait Fields: HeaderFields {
+    /// Takes out every field of which `keep` does not say that it stays, by its name in lower
+    /// case and its value.
+    fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()>;
     /// Puts one in the place of all that are called `name`.
     fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    /// Puts one beside those that are called `name`.
-    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// The same with a value that must be looked at first.
+    fn put_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
+        self.put(name, value(bytes)?)
+    }
+}
+
+/// The names of those that `keep` does not want to stay, each with its values that do.
+fn doomed(
+    fields: &HeaderMap,
+    keep: impl Fn(&str, &[u8]) -> bool,
+) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+    let stays = |name: &HeaderName, value: &HeaderValue| keep(name.as_str(), value.as_bytes());
+    let mut doomed: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
+    for (name, value) in fields {
+        let known = doomed.last().is_some_and(|(last, _)| last == name);
+        if !known && !stays(name, value) {
+            let values = fields.get_all(name).iter();
+            let kept = values.filter(|value| stays(name, value)).cloned();
+            doomed.push((name.clone(), kept.collect()));
+        }
+    }
+    doomed
 }
 
 macro_rules! fields_of_pingoras {
     ($head:ty) => {
-        impl Fields for $head {
-            fn all(&self) -> &HeaderMap {
-                &self.headers
+        impl HeaderFields for $head {
+            fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
+                self.headers.nth(name, before)
             }
-            fn take_out(&mut self, name: &HeaderName) {
-                self.remove_header(name);
+        }
+
+        impl Fields for $head {
+            fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
+                for (name, kept) in doomed(&self.headers, keep) {
+                    self.remove_header(&name);
+                    for value in kept {
+                        self.append_header(name.clone(), value)?;
+                    }
+                }
+                Ok(())
             }
             fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
                 self.insert_header(name, value)
-            }
-            fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-                self.append_header(name, value).map(drop)
             }
         }
     };
@@ -64,18 +90,17 @@ fields_of_pingoras!(RequestHeader);
 fields_of_pingoras!(ResponseHeader);
 
 impl Fields for HeaderMap {
-    fn all(&self) -> &HeaderMap {
-        self
-    }
-    fn take_out(&mut self, name: &HeaderName) {
-        self.remove(name);
+    fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
+        for (name, kept) in doomed(self, keep) {
+            self.remove(&name);
+            for value in kept {
+                self.append(name.clone(), value);
+            }
+        }
+        Ok(())
     }
     fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
         self.insert(name, value);
-        Ok(())
-    }
-    fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.append(name, value);
         Ok(())
     }
 }
@@ -95,35 +120,39 @@ pub(super) fn request(
     client: Option<IpAddr>,
     request_id: &str,
 ) -> Result<()> {
-    for name in doomed(head.all(), |name| names::in_request(name, upgrade)) {
-        head.take_out(&name);
-    }
+    strip(head, |name| names::in_request(name, upgrade))?;
     join_cookies(head)?;
     head.put(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
     head.put(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
-    head.put(X_FORWARDED_PORT, HeaderValue::from(upstream.signed_port))?;
+    let mut port = itoa::Buffer::new();
+    let port = port.format(upstream.signed_port);
+    head.put_bytes(X_FORWARDED_PORT, port.as_bytes())?;
     if let Some(client) = client {
         // One plain address, which every service takes (taskcluster.md §4).
-        head.put(X_FORWARDED_FOR, address(client)?)?;
+        let mut text = [0; ADDRESS];
+        head.put_bytes(X_FORWARDED_FOR, address(client, &mut text))?;
     }
-    head.put(X_REQUEST_ID, value(request_id)?)
+    head.put_bytes(X_REQUEST_ID, request_id.as_bytes())
 }
 
-/// `ip` as a field's value.
-fn address(ip: IpAddr) -> Result<HeaderValue> {
-    let IpAddr::V4(ip) = ip else {
-        return value(ip.to_string());
+/// The longest address as text.
+const ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+
+/// `ip` as text.
+fn address(ip: IpAddr, text: &mut [u8; ADDRESS]) -> &[u8] {
+    let mut left = &mut text[..];
+    // There is room for any.
+    let _ = match ip {
+        // Without the machinery of formatting, as this is done for every request.
+        IpAddr::V4(ip) => ip.octets().iter().enumerate().try_for_each(|(at, octet)| {
+            left.write_all(if at > 0 { b"." } else { b"" })?;
+            left.write_all(itoa::Buffer::new().format(*octet).as_bytes())
+        }),
+        IpAddr::V6(ip) => write!(left, "{ip}"),
     };
-    // Without the machinery of formatting, as this is done for every request.
-    let mut text = Vec::with_capacity("255.255.255.255".len());
-    for octet in ip.octets() {
-        if !text.is_empty() {
-            text.push(b'.');
-        }
-        text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
-    }
-    value(text)
+    let end = ADDRESS - left.len();
+    text.get(..end).unwrap_or_default()
 }
 
 /// `text` as a field's value.
@@ -137,7 +166,7 @@ pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> R
     for (name, fate) in request.headers() {
         match fate {
             trace::Fate::Set(value) => head.put(name, value)?,
-            trace::Fate::Remove => head.take_out(&name),
+            trace::Fate::Remove => head.retain(|own, _| own != name.as_str())?,
             trace::Fate::Keep => {}
         }
     }
@@ -146,17 +175,14 @@ pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> R
 
 /// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
 /// also those written with `_`, which some servers take for `-`.
-pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) {
+pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) -> Result<()> {
     let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
-    let meant = |own: &&HeaderName| {
-        let (own, name) = (own.as_str().as_bytes(), name.as_str().as_bytes());
+    let name = name.as_str().as_bytes();
+    let is_meant = |own: &[u8]| {
         let mut pairs = own.iter().zip(name);
         own.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
     };
-    let copies: Vec<_> = head.all().keys().filter(meant).cloned().collect();
-    for name in copies {
-        head.take_out(&name);
-    }
+    head.retain(|own, _| !is_meant(own.as_bytes()))
 }
 
 /// Takes every value with `token` in it out of an upstream's answer. What frames the message
@@ -167,16 +193,10 @@ pub(super) fn scrub(
     token: &SecretString,
 ) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    for (name, kept) in echoes(head.all(), token) {
-        if names::in_response(name.as_str(), upgrade) == Fate::Needed {
-            continue;
-        }
-        head.take_out(&name);
-        for value in kept {
-            head.add(name.clone(), value)?;
-        }
-    }
-    Ok(())
+    let finder = memchr::memmem::Finder::new(token.expose());
+    head.retain(|name, value| {
+        finder.find(value).is_none() || names::in_response(name, upgrade) == Fate::Needed
+    })
 }
 
 /// Takes the caller's copies of headers that only rules set out of `head`, also those
@@ -189,103 +209,66 @@ pub(super) fn rule_headers(
     if reserved.is_empty() {
         return Ok(());
     }
-    let is_reserved = |name: &HeaderName| {
-        let name = name.as_str();
+    let is_reserved = |name: &str| {
         let dashed = name.contains('_').then(|| name.replace('_', "-"));
         let name = dashed.as_deref().unwrap_or(name);
         reserved.iter().any(|r| r.as_str() == name)
     };
-    let copies: Vec<_> = head
-        .all()
-        .keys()
-        .filter(|n| is_reserved(n))
-        .cloned()
-        .collect();
-    for name in copies {
-        head.take_out(&name);
-    }
+    head.retain(|name, _| !is_reserved(name))?;
     for (name, value) in own {
         head.put(name.clone(), value.clone())?;
     }
     Ok(())
 }
 
-/// The same for trailers.
-pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) {
-    for (name, kept) in echoes(trailers, token) {
-        trailers.remove(&name);
-        for value in kept {
-            trailers.append(name.clone(), value);
-        }
-    }
-}
-
-/// Headers with `token` in a value, each with its other values. Usually none.
-fn echoes(headers: &HeaderMap, token: &SecretString) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+/// The same for trailers, which frame nothing.
+pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) -> Result<()> {
     let finder = memchr::memmem::Finder::new(token.expose());
-    let has = |value: &HeaderValue| finder.find(value.as_bytes()).is_some();
-    headers
-        .keys()
-        .filter(|name| headers.get_all(*name).iter().any(has))
-        .map(|name| {
-            let others = headers.get_all(name).iter().filter(|value| !has(value));
-            (name.clone(), others.cloned().collect())
-        })
-        .collect()
+    trailers.retain(|_, value| finder.find(value).is_none())
 }
 
 /// Takes out of an upstream's answer what is not for the caller.
-pub(super) fn response(head: &mut impl Fields, status: StatusCode) {
+pub(super) fn response(head: &mut impl Fields, status: StatusCode) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    for name in doomed(head.all(), |name| names::in_response(name, upgrade)) {
-        head.take_out(&name);
-    }
+    strip(head, |name| names::in_response(name, upgrade))
 }
 
 /// The same for trailers.
-pub(super) fn trailers(trailers: &mut HeaderMap) {
-    for name in doomed(trailers, |name| names::in_response(name, false)) {
-        trailers.remove(&name);
-    }
+pub(super) fn trailers(trailers: &mut HeaderMap) -> Result<()> {
+    strip(trailers, |name| names::in_response(name, false))
 }
 
-/// Which headers have to go: by their own name, or because `Connection` nominates them
-/// (RFC 9110 §7.6.1). Usually few, often none.
-fn doomed(headers: &HeaderMap, fate: impl Fn(&str) -> Fate) -> Vec<HeaderName> {
-    let nominated = |name: &HeaderName| {
-        headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
-            .any(|token| {
-                token
-                    .trim_ascii()
-                    .eq_ignore_ascii_case(name.as_str().as_bytes())
-            })
-    };
-    let connection = headers.contains_key(header::CONNECTION);
-    headers
-        .keys()
-        .filter(|name| match fate(name.as_str()) {
-            Fate::Goes => true,
-            Fate::Stays => connection && nominated(name),
-            Fate::Needed => false,
-        })
-        .cloned()
-        .collect()
+/// Takes out what has to go: by its own name, or because `Connection` nominates it (RFC 9110
+/// §7.6.1).
+fn strip(head: &mut impl Fields, fate: impl Fn(&str) -> Fate) -> Result<()> {
+    let mut nominated = Vec::new();
+    for options in all(head, &header::CONNECTION) {
+        for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            // These two, which is what most say, name no field but such as go anyway.
+            if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
+            nominated.push(option.to_ascii_lowercase());
+        }
+    }
+    head.retain(|name, _| match fate(name) {
+        Fate::Goes => false,
+        Fate::Stays => !nominated.iter().any(|option| option == name.as_bytes()),
+        Fate::Needed => true,
+    })
 }
 
 /// HTTP/2 may split a cookie into several fields; HTTP/1.1 servers expect one (RFC 9113
 /// §8.2.3).
 fn join_cookies(head: &mut impl Fields) -> Result<()> {
-    let mut crumbs = head.all().get_all(header::COOKIE).iter();
+    let mut crumbs = all(head, &header::COOKIE);
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
         return Ok(());
     };
-    let mut joined = first.as_bytes().to_vec();
+    let mut joined = first.to_vec();
     for crumb in std::iter::once(second).chain(crumbs) {
         joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
+        joined.extend_from_slice(crumb);
     }
     let joined = value(joined)?;
     head.put(header::COOKIE, joined)
@@ -293,10 +276,10 @@ fn join_cookies(head: &mut impl Fields) -> Result<()> {
 
 /// The caller's own request id, if it is a plain one: short, and nothing in it that could
 /// do harm in a log.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all(X_REQUEST_ID).iter();
-    let id = values.next()?.to_str().ok()?;
+pub(super) fn request_id(headers: &dyn HeaderFields) -> Option<&str> {
+    let id = only(headers, &X_REQUEST_ID).ok()??;
+    let id = std::str::from_utf8(id).ok()?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let fits = !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(plain);
-    (fits && values.next().is_none()).then_some(id)
+    fits.then_some(id)
 }

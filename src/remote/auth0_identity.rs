@@ -143,6 +143,11 @@ impl CredentialSource for IdentitySource {
         Ok(())
     }
 
+    /// The same for the same token at all times.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         if request.scopes.is_some() {
             let text = "rules narrow the scopes, and another provider's token cannot be narrowed";

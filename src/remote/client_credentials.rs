@@ -44,6 +44,11 @@ impl CredentialSource for ClientCredentialsSource {
         Ok(())
     }
 
+    /// The same for the same token at all times.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let scopes = Scopes::new(&self.settings.scopes, request)?;
         let scope = scopes.parameter();

@@ -37,6 +37,11 @@ impl CredentialSource for OauthSource {
         taskcluster::bind_to_token(request, key)
     }
 
+    /// The same for the same token at all times.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let refusal = StatusCode::INTERNAL_SERVER_ERROR;
         let now = self.clock.now();

@@ -69,6 +69,11 @@ impl CredentialSource for TokenExchangeSource {
         bind_to_token(request, key)
     }
 
+    /// The same for the same token at all times.
+    fn epoch(&self) -> Option<u64> {
+        Some(0)
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let settings = &self.settings;
         let scopes = Scopes::new(&settings.scopes, request)?;

@@ -5,11 +5,12 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use zeroize::Zeroizing;
 
 use super::TokenError;
 use super::bearer::scheme_and_rest;
+use crate::header_fields::{HeaderFields, only, text};
 use crate::secret::SecretString;
 
 /// The longest username accepted, in bytes.
@@ -41,7 +42,7 @@ impl BasicCredentials {
     /// # Errors
     /// [`TokenError::InvalidAuthorization`] for a second header or one that is not well
     /// formed or past a limit, [`TokenError::OtherScheme`] for `Bearer` and the like.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, TokenError> {
+    pub fn from_headers(headers: &dyn HeaderFields) -> Result<Option<Self>, TokenError> {
         let Some((scheme, encoded)) = scheme_and_rest(headers)? else {
             return Ok(None);
         };
@@ -105,17 +106,15 @@ fn decoded(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// One `X-OTP` of letters, digits and dashes.
-fn code(headers: &HeaderMap) -> Result<Option<SecretString>, TokenError> {
-    let mut values = headers.get_all(OTP).iter();
-    let Some(value) = values.next() else {
+fn code(headers: &dyn HeaderFields) -> Result<Option<SecretString>, TokenError> {
+    let several = |_| TokenError::InvalidAuthorization;
+    let Some(value) = only(headers, &OTP).map_err(several)? else {
         return Ok(None);
     };
     let fits = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
-    match value.to_str() {
-        Ok(text)
-            if values.next().is_none()
-                && (1..=MAX_CODE_BYTES).contains(&text.len())
-                && text.as_bytes().iter().all(fits) =>
+    match text(value) {
+        Some(text)
+            if (1..=MAX_CODE_BYTES).contains(&text.len()) && text.as_bytes().iter().all(fits) =>
         {
             Ok(Some(SecretString::from(text)))
         }
@@ -138,6 +137,7 @@ impl BasicCredentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use http::HeaderValue;
     use http::header::AUTHORIZATION;
 

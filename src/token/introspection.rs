@@ -20,7 +20,7 @@ use super::memory::{Memory, Window};
 use super::notes::Notes;
 use super::rules::{Facts, Rules};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
-use crate::clock::{SharedClock, UnixMillis};
+use crate::clock::{Moment, SharedClock, UnixMillis};
 use crate::config::IntrospectionIssuer;
 
 /// How long "not active" is remembered. Short, because a token may be used a moment before
@@ -156,9 +156,13 @@ impl Introspection {
     }
 
     /// The token with this digest, if it was found good a moment ago.
-    pub(super) fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
+    pub(super) fn recall(
+        &self,
+        digest: TokenDigest,
+        now: Option<Moment>,
+    ) -> Option<Arc<VerifiedToken>> {
         // There are no keys here whose change would void what is remembered.
-        self.0.memory.recall(digest, |_| Some(0))
+        self.0.memory.recall(digest, now, |_| Some(0))
     }
 
     /// What the issuer says of `token`, now or a moment ago.
@@ -192,7 +196,7 @@ impl Inner {
             return Ok(flight.clone());
         }
         // It may have landed between the look at the cache and here.
-        if let Some(known) = self.memory.recall(digest, |_| Some(0)) {
+        if let Some(known) = self.memory.recall(digest, None, |_| Some(0)) {
             return Ok(watch::channel(Some(Ok(known))).1);
         }
         let left = traffic.left_alone_until.saturating_sub(now);

@@ -16,7 +16,7 @@ use super::{
     Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
-use crate::clock::SharedClock;
+use crate::clock::{Moment, SharedClock};
 use crate::config::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
 /// A configured issuer: its rules, its keys, its verified tokens.
@@ -225,11 +225,12 @@ impl Issuer {
         }
     }
 
-    /// The token with this digest, if it was found good before and would be again.
-    fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
+    /// The token with this digest, if it was found good before and would be again `now`;
+    /// see [`Memory::recall`].
+    fn recall(&self, digest: TokenDigest, now: Option<Moment>) -> Option<Arc<VerifiedToken>> {
         match &self.kind {
-            Kind::Signed(signed) => signed.recall(digest),
-            Kind::Introspection(asked) => asked.recall(digest),
+            Kind::Signed(signed) => signed.recall(digest, now),
+            Kind::Introspection(asked) => asked.recall(digest, now),
             Kind::Delegated => None,
         }
     }
@@ -237,6 +238,29 @@ impl Issuer {
     fn is_issuer_of(&self, iss: &str) -> bool {
         self.url() == Some(iss)
     }
+}
+
+/// Who `token` stands for, where one of `issuers` remembers it: the hot path of
+/// [`authenticate`].
+pub fn recall(
+    token: PresentedToken<'_>,
+    issuers: &[Arc<Issuer>],
+    now: Moment,
+) -> Option<Authenticated> {
+    recalled(token, issuers, Some(now))
+}
+
+fn recalled(
+    token: PresentedToken<'_>,
+    issuers: &[Arc<Issuer>],
+    now: Option<Moment>,
+) -> Option<Authenticated> {
+    let mut known = issuers.iter().map(|i| i.recall(token.digest(), now));
+    let known = known.find_map(|known| known)?;
+    Some(Authenticated {
+        caller: Caller::Verified(known),
+        how: Some("cached"),
+    })
 }
 
 /// Finds out who `token` stands for, asking only the issuers given. A token whose `iss` is
@@ -252,11 +276,8 @@ pub async fn authenticate<'t>(
     issuers: &[Arc<Issuer>],
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
-    if let Some(known) = issuers.iter().find_map(|i| i.recall(token.digest())) {
-        return Ok(Authenticated {
-            caller: Caller::Verified(known),
-            how: Some("cached"),
-        });
+    if let Some(known) = recalled(token, issuers, None) {
+        return Ok(known);
     }
     let (issuer, verified) = match choose(token.expose(), issuers)? {
         Choice::Verify(issuer, signed, jws) => {
@@ -415,8 +436,9 @@ impl Proof {
 
 impl Signed {
     /// The token with this digest, if it was verified before and would be again.
-    fn recall(&self, digest: TokenDigest) -> Option<Arc<VerifiedToken>> {
-        self.memory.recall(digest, |now| self.proof.epoch(now))
+    fn recall(&self, digest: TokenDigest, now: Option<Moment>) -> Option<Arc<VerifiedToken>> {
+        let epoch = |steady| self.proof.epoch(steady);
+        self.memory.recall(digest, now, epoch)
     }
 
     async fn verify(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
-use crate::clock::{SharedClock, UnixMillis};
+use crate::clock::{Moment, SharedClock, UnixMillis};
 
 /// Verified tokens of one issuer.
 #[derive(Debug)]
@@ -52,18 +52,19 @@ impl Memory {
         }
     }
 
-    /// The token with this digest, if it was verified before and would be again. `epoch`
-    /// says which keys are in force at a steady time, if any are.
+    /// The token with this digest, if it was verified before and would be again `now`, which is read off
+    /// its own clock where it is not given. `epoch` says which keys are in force at a steady time, if any are.
     pub(super) fn recall(
         &self,
         digest: TokenDigest,
+        now: Option<Moment>,
         epoch: impl FnOnce(Duration) -> Option<u64>,
     ) -> Option<Arc<VerifiedToken>> {
         let known = self.tokens.get(&digest)?;
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let good = Some(known.epoch) == epoch(steady)
-            && (known.accepted_from..known.accepted_until).contains(&now)
-            && steady < known.forgotten_at;
+        let now = now.unwrap_or_else(|| Moment::read(&*self.clock));
+        let good = Some(known.epoch) == epoch(now.steady)
+            && (known.accepted_from..known.accepted_until).contains(&now.wall)
+            && now.steady < known.forgotten_at;
         good.then(|| Arc::clone(&known.token))
     }
 

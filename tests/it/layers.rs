@@ -40,11 +40,15 @@ const LEAVES: &[&str] = &[
     "token::decode_shared_secret",
 ];
 
-/// Which parts of the crate each top-level module may name, by path. `clock` and `secret`
-/// are everybody's. A part named with `::` opens just that part.
+/// What anybody may name.
+const EVERYBODYS: &[&str] = &["clock", "secret", "header_fields"];
+
+/// Which parts of the crate each top-level module may name, by path, beside
+/// [`EVERYBODYS`]. A part named with `::` opens just that part.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("secret", &[]),
+    ("header_fields", &[]),
     ("hawk", &[]),
     // Plain data: what a file means.
     ("config", LEAVES),
@@ -334,7 +338,8 @@ fn wrong_acquaintances(module: &str, code: &str) -> Vec<String> {
     let own = part.split("::").next().unwrap_or(part);
     let strangers = crate_paths(code).into_iter().filter(|path| {
         let constant = path.chars().all(|c| c == '_' || c.is_uppercase());
-        let everybodys = constant || is_below(path, "clock") || is_below(path, "secret");
+        let below = |module: &&str| is_below(path, module);
+        let everybodys = constant || EVERYBODYS.iter().any(below);
         let known = allowed.iter().any(|part| is_below(path, part));
         // `gateway::outcome` and its like may not look back up into their own house.
         let family = is_below(path, part) || (own == *part && is_below(path, own));

@@ -14,10 +14,10 @@ use tokio::sync::{Semaphore, watch};
 
 use flight::{abandoned, pause};
 
-use super::generation::{Generation, Now};
+use super::generation::Generation;
 use super::setback::{Backoff, Jitter, LONGEST_RETRY_AFTER, Setback};
 use super::{Lease, LeaseError, Leased, SourceOptions};
-use crate::clock::SharedClock;
+use crate::clock::{Moment, SharedClock};
 use crate::credential::identity::Identity;
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::gateway::outcome::Lookup;
@@ -97,21 +97,27 @@ impl Desk {
         self.current.entry_count()
     }
 
+    #[cfg(test)]
+    pub(super) fn evict_all(&self) {
+        self.current.invalidate_all();
+        self.current.run_pending_tasks();
+    }
+
     /// The hot path. Starts a renewal when it is time for one, and waits for nothing.
     pub(super) fn hit(
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
+        now: Moment,
     ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
-        let now = self.now();
         if !generation.is_usable(now) {
             return None;
         }
         if generation.claim_renewal(now) {
             self.renew(identity, request, &generation, now);
         }
-        Some(leased(generation))
+        Some(Leased::of(generation))
     }
 
     /// The slow path: what is current after all, unless it is the `rejected` generation; a
@@ -147,9 +153,9 @@ impl Desk {
         let mut traffic = self.traffic();
         if let Some(generation) = self.current.get(&identity) {
             if Some(generation.number) != rejected && generation.is_usable(now) {
-                return Ok(Approach::Current(leased(generation)));
+                return Ok(Approach::Current(Leased::of(generation)));
             }
-            self.current.invalidate(&identity);
+            self.forget(identity, &generation);
         }
         if let Some(flight) = traffic.flights.get(&identity) {
             return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
@@ -162,13 +168,15 @@ impl Desk {
     /// Drops generation `number` if it is the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
         let _traffic = self.traffic();
-        if self
-            .current
-            .get(&identity)
-            .is_some_and(|g| g.number == number)
-        {
-            self.current.invalidate(&identity);
+        if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
+            self.forget(identity, &current);
         }
+    }
+
+    /// Under `traffic`. Also whoever has kept it elsewhere does not use it any more.
+    fn forget(&self, identity: Identity, generation: &Generation) {
+        generation.drop_for_good();
+        self.current.invalidate(&identity);
     }
 
     fn renew(
@@ -176,7 +184,7 @@ impl Desk {
         identity: Identity,
         request: &SwapRequest,
         generation: &Generation,
-        now: Now,
+        now: Moment,
     ) {
         let mut traffic = self.traffic();
         let current = self.current.get(&identity);
@@ -195,7 +203,12 @@ impl Desk {
     }
 
     /// Whether the source may be asked for `identity` now.
-    fn may_start(&self, traffic: &Traffic, identity: Identity, now: Now) -> Result<(), LeaseError> {
+    fn may_start(
+        &self,
+        traffic: &Traffic,
+        identity: Identity,
+        now: Moment,
+    ) -> Result<(), LeaseError> {
         if let Some(setback) = self.setbacks.get(&identity)
             && setback.until > now.steady
         {
@@ -217,8 +230,8 @@ impl Desk {
         })
     }
 
-    fn now(&self) -> Now {
-        Now::read(&*self.clock)
+    pub(super) fn now(&self) -> Moment {
+        Moment::read(&*self.clock)
     }
 
     fn traffic(&self) -> MutexGuard<'_, Traffic> {
@@ -233,18 +246,6 @@ fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Ca
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)
         .build()
-}
-
-fn leased(generation: Arc<Generation>) -> Leased {
-    let lookup = if generation.is_stale() {
-        Lookup::Stale
-    } else {
-        Lookup::Hit
-    };
-    Leased {
-        lease: Lease(generation),
-        lookup,
-    }
 }
 
 fn busy(cause: String) -> FetchError {

@@ -4,28 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::{Moment, UnixMillis};
 use crate::credential::{Credential, Issued};
 
 /// A credential is put aside this long before it expires, so that a request signed with
 /// it still arrives in time; a tenth of its life when that is less.
 const SAFETY: Duration = Duration::from_secs(5);
-
-/// Both clocks, read together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    pub(super) wall: UnixMillis,
-    pub(super) steady: Duration,
-}
-
-impl Now {
-    pub(super) fn read(clock: &dyn Clock) -> Self {
-        Self {
-            wall: clock.now(),
-            steady: clock.steady(),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -38,6 +22,7 @@ pub(super) struct Generation {
     /// Steady milliseconds; [`CLAIMED`] while somebody sees to it.
     renew_at: AtomicU64,
     stale: AtomicBool,
+    dropped: AtomicBool,
 }
 
 const CLAIMED: u64 = u64::MAX;
@@ -48,7 +33,7 @@ impl Generation {
     pub(super) fn new(
         issued: Issued,
         number: u64,
-        now: Now,
+        now: Moment,
         limits: &CacheLimits,
         jitter: f64,
     ) -> Self {
@@ -64,11 +49,20 @@ impl Generation {
             steady_end,
             renew_at: AtomicU64::new(millis(steady_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
+            dropped: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn is_usable(&self, now: Now) -> bool {
-        now.wall < self.wall_end && now.steady < self.steady_end
+    pub(super) fn is_usable(&self, now: Moment) -> bool {
+        !self.dropped.load(Ordering::Acquire)
+            && now.wall < self.wall_end
+            && now.steady < self.steady_end
+    }
+
+    /// Never to be used again, by whoever still holds it: the upstream rejected it, or the
+    /// source would not give it again.
+    pub(super) fn drop_for_good(&self) {
+        self.dropped.store(true, Ordering::Release);
     }
 
     /// Whether a renewal failed since this came.
@@ -78,14 +72,19 @@ impl Generation {
 
     /// True for exactly one of all who ask once the time has come: that one starts the
     /// renewal, or says when to ask again with [`Self::renew_later`].
-    pub(super) fn claim_renewal(&self, now: Now) -> bool {
+    pub(super) fn claim_renewal(&self, now: Moment) -> bool {
         let due = self.renew_at.load(Ordering::Relaxed);
-        due <= millis(now.steady)
-            && due != CLAIMED
-            && self
-                .renew_at
+        let claim = || {
+            self.renew_at
                 .compare_exchange(due, CLAIMED, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+        };
+        is_due(due, now) && claim()
+    }
+
+    /// Whether [`Self::claim_renewal`] could be true.
+    pub(super) fn is_renewal_due(&self, now: Moment) -> bool {
+        is_due(self.renew_at.load(Ordering::Relaxed), now)
     }
 
     /// A renewal is not to be tried before `at`, steady time.
@@ -97,6 +96,10 @@ impl Generation {
     pub(super) fn mark_stale(&self) {
         self.stale.store(true, Ordering::Relaxed);
     }
+}
+
+fn is_due(renew_at: u64, now: Moment) -> bool {
+    renew_at <= millis(now.steady) && renew_at != CLAIMED
 }
 
 fn usable_life(expires_at: Option<UnixMillis>, now: UnixMillis, max_age: Duration) -> Duration {
@@ -132,17 +135,17 @@ mod tests {
             credential: Credential::Bearer(SecretString::from("x")),
             expires_at: life.map(|secs| START.plus(Duration::from_secs(secs))),
         };
-        let now = Now {
+        let now = Moment {
             wall: START,
             steady: Duration::ZERO,
         };
         Generation::new(issued, 1, now, &limits, jitter)
     }
 
-    fn after(secs: f64) -> Now {
+    fn after(secs: f64) -> Moment {
         let clock = ManualClock::at(START);
         clock.advance(Duration::from_secs_f64(secs));
-        Now::read(&*clock)
+        Moment::read(&*clock)
     }
 
     #[test]
@@ -172,7 +175,7 @@ mod tests {
         let clock = ManualClock::at(START);
         clock.advance(Duration::from_mins(15));
         clock.set_wall(START);
-        assert!(!generation.is_usable(Now::read(&*clock)));
+        assert!(!generation.is_usable(Moment::read(&*clock)));
     }
 
     #[test]
@@ -180,7 +183,7 @@ mod tests {
         let generation = generation(Some(900), 0, 0.0);
         let clock = ManualClock::at(START);
         clock.set_wall(START.plus(Duration::from_mins(15)));
-        assert!(!generation.is_usable(Now::read(&*clock)));
+        assert!(!generation.is_usable(Moment::read(&*clock)));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod kept;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +40,7 @@ impl Call {
 struct Scripted {
     calls: mpsc::UnboundedSender<Call>,
     bearer_bound: bool,
+    epoch: Arc<AtomicU64>,
 }
 
 #[async_trait::async_trait]
@@ -51,6 +54,10 @@ impl CredentialSource for Scripted {
         };
         key.part(&bearer.digest().0);
         Ok(())
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.epoch.load(Ordering::SeqCst))
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Answer {
@@ -68,6 +75,7 @@ struct Rig {
     source: Arc<Source>,
     clock: Arc<ManualClock>,
     calls: mpsc::UnboundedReceiver<Call>,
+    epoch: Arc<AtomicU64>,
 }
 
 fn options() -> SourceOptions {
@@ -91,9 +99,11 @@ impl Rig {
     fn with(options: SourceOptions, bearer_bound: bool) -> Self {
         let (sender, calls) = mpsc::unbounded_channel();
         let clock = ManualClock::at(START);
+        let epoch = Arc::new(AtomicU64::new(0));
         let inner = Arc::new(Scripted {
             calls: sender,
             bearer_bound,
+            epoch: Arc::clone(&epoch),
         });
         let source = Source::with_jitter(
             "login".into(),
@@ -107,6 +117,7 @@ impl Rig {
             source: Arc::new(source),
             clock,
             calls,
+            epoch,
         }
     }
 
@@ -331,6 +342,7 @@ async fn two_sources_and_two_processes_have_different_identities() {
     let source = Scripted {
         calls: mpsc::unbounded_channel().0,
         bearer_bound: false,
+        epoch: Arc::default(),
     };
     let key = IdentityKey::random().unwrap();
     let ann = user("ann");

@@ -1,8 +1,6 @@
 //! Which browser applications may read the endpoint's answers (the Fetch standard, "CORS
 //! protocol").
 
-use http::HeaderValue;
-
 use crate::gateway::served::Served;
 
 /// Stands for every origin.
@@ -41,7 +39,7 @@ impl AllowedOrigins {
     pub(super) fn permit(
         &self,
         mut served: Served,
-        origin: Option<&HeaderValue>,
+        origin: Option<&[u8]>,
         preflight: bool,
     ) -> Served {
         if let Self::These(_) = self {
@@ -61,12 +59,12 @@ impl AllowedOrigins {
         served
     }
 
-    fn allowing<'a>(&'a self, origin: &HeaderValue) -> Option<&'a str> {
+    fn allowing<'a>(&'a self, origin: &[u8]) -> Option<&'a str> {
         match self {
             Self::None => None,
             Self::These(list) => list
                 .iter()
-                .find(|allowed| allowed.as_bytes() == origin.as_bytes())
+                .find(|allowed| allowed.as_bytes() == origin)
                 .map(String::as_str),
             Self::Any => Some(ANY_ORIGIN),
         }

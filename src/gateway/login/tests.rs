@@ -2,6 +2,8 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use http::HeaderMap;
+
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::Profile;

@@ -1,9 +1,9 @@
 //! What is known of a caller and of a request's head.
 
-use http::HeaderMap;
 use http::header::USER_AGENT;
 
 use super::{Facts, RequestFacts};
+use crate::header_fields::{HeaderFields, only, text};
 use crate::token::Caller;
 
 /// Nothing is known of the claims of opaque tokens, nor of anonymous callers; and a name sent
@@ -32,10 +32,7 @@ pub(super) fn of<'a>(caller: &'a Caller, request: RequestFacts<'a>) -> Facts<'a>
 }
 
 /// The one `User-Agent` in visible ASCII, or nothing.
-pub(in crate::gateway) fn user_agent(headers: &HeaderMap) -> &str {
-    let mut values = headers.get_all(USER_AGENT).iter();
-    match (values.next(), values.next()) {
-        (Some(only), None) => only.to_str().unwrap_or_default(),
-        _ => "",
-    }
+pub(in crate::gateway) fn user_agent(headers: &dyn HeaderFields) -> &str {
+    let found = only(headers, &USER_AGENT).ok().flatten();
+    found.and_then(text).unwrap_or_default()
 }

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use http::HeaderMap;
+
 use super::*;
 use crate::credential::SignInProblem;
 

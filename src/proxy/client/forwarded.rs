@@ -6,8 +6,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use ipnet::IpNet;
+
+use crate::header_fields::{HeaderFields, all};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -18,14 +20,15 @@ const MAX_HOPS: usize = 32;
 /// `X-Forwarded-For` that is in none of `trusted`, where `peer` itself is in one; the
 /// left-most one where all are. `peer` where it is not trusted, where there is no entry,
 /// and where an entry met on the way is no address.
-pub(super) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !trusts(&peer) {
         return peer;
     }
     // Several fields are one list in their order (RFC 9110 §5.3).
-    let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let entries = fields.flat_map(|field| field.as_bytes().rsplit(|b| *b == b','));
+    let fields: Vec<_> = all(headers, &X_FORWARDED_FOR).collect();
+    let fields = fields.into_iter().rev();
+    let entries = fields.flat_map(|field| field.rsplit(|b| *b == b','));
     let mut farthest = peer;
     for (hop, entry) in entries.enumerate() {
         let address = (hop < MAX_HOPS).then(|| address(entry)).flatten();
@@ -54,6 +57,7 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     const PROXY: &str = "10.0.0.1";
 

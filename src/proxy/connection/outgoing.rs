@@ -104,21 +104,27 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes all of `wire`, behind what may be held back, and flushes. What is written is
-    /// taken off it.
+    /// Writes all of `parts`, behind what may be held back, and flushes. What is written is
+    /// taken off them.
     pub(super) fn poll_send(
         &mut self,
         inner: &mut Stream,
         cx: &mut Context<'_>,
-        wire: &mut &[u8],
+        parts: &mut [&[u8]; 2],
     ) -> Poll<io::Result<()>> {
         self.dirty = true;
         ready!(self.poll_drain(inner, cx))?;
-        while !wire.is_empty() {
-            let written = Pin::new(&mut *inner).poll_write(cx, wire);
-            match ready!(self.unless_stalled(cx, written))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => *wire = wire.get(n..).unwrap_or_default(),
+        while parts.iter().any(|part| !part.is_empty()) {
+            let slices = parts.map(io::IoSlice::new);
+            let written = Pin::new(&mut *inner).poll_write_vectored(cx, &slices);
+            let mut written = ready!(self.unless_stalled(cx, written))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            for part in parts.iter_mut() {
+                let here = written.min(part.len());
+                *part = part.get(here..).unwrap_or_default();
+                written -= here;
             }
         }
         self.poll_flush(inner, cx)

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use bytes::BytesMut;
-use http::{HeaderValue, StatusCode, header};
-use pingora::prelude::timeout;
+use bytes::{Buf, BytesMut};
+use http::{StatusCode, header};
 use pingora::protocols::Stream;
 use pingora::{Error, ErrorType, Result, RetryType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,9 +19,11 @@ use super::response::{Body, Invalid, ResponseHead};
 use super::{Caller, FastPath, Sent, send};
 use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
+use crate::proxy::answer;
 use crate::proxy::context::Context;
+use crate::proxy::deadline::Deadline;
 use crate::proxy::hooks::{self, ATTEMPTS};
-use crate::proxy::{answer, translate};
+use crate::proxy::transport::Transport;
 
 /// Room for the first read of an answer: most heads, and many bodies with them.
 const FIRST_READ: usize = 4 * 1024;
@@ -67,18 +69,25 @@ impl FastPath {
         request: &mut RequestHead,
         sent: &mut Sent,
     ) -> Result<()> {
-        let now = self.hooks.clock.steady();
-        context.times.upstream.get_or_insert(now);
+        let times = &mut context.times;
+        // Right after the admission the first attempt begins.
+        let now = match (times.upstream, times.admitted) {
+            (None, Some(admitted)) => admitted,
+            _ => self.hooks.clock.steady(),
+        };
+        times.upstream.get_or_insert(now);
         context.attempts.replaying = false;
-        let mut link = self.connect(caller.worker, context).await?;
+        let mut link = self.connect(caller.worker, context, now).await?;
         let wire = signed(context, request)?;
         let exchanged = self
             .exchange(caller, context, request, sent, &mut link, &wire)
             .await;
         match exchanged {
             Ok(persistent) => {
+                let now = self.hooks.clock.steady();
+                context.times.ended = Some(now);
                 if persistent && link.received.is_empty() {
-                    self.keep(caller.worker, link);
+                    self.keep(caller.worker, link, now);
                 }
                 Ok(())
             }
@@ -92,19 +101,21 @@ impl FastPath {
         }
     }
 
-    async fn connect(&self, worker: usize, context: &mut Context) -> Result<Link> {
-        let (upstream, address) = self.hooks.choose_address(context)?;
+    async fn connect(&self, worker: usize, context: &mut Context, now: Duration) -> Result<Link> {
+        let (upstream, address) = self.hooks.choose_address(context, now)?;
         let pooled = self
             .pool(worker)
-            .and_then(|pool| pool.take(&upstream, address));
+            .and_then(|pool| pool.take(&upstream, address, now));
         let reused = pooled.is_some();
-        let stream = match pooled {
-            Some(stream) => stream,
-            None => self.open(&upstream, address, context).await?,
+        let (stream, received) = if let Some(pooled) = pooled {
+            pooled
+        } else {
+            let stream = self.open(&upstream, address, context).await?;
+            (stream, BytesMut::new())
         };
         Ok(Link {
             stream,
-            received: BytesMut::new(),
+            received,
             upstream,
             address,
             reused,
@@ -117,8 +128,13 @@ impl FastPath {
         address: SocketAddr,
         context: &mut Context,
     ) -> Result<Stream> {
-        let peer = self.hooks.peer(upstream, address, false, context)?;
-        let connected = self.connector.new_stream(&peer).await;
+        let connected = if upstream.tls {
+            let peer = self.hooks.peer(upstream, address, false, context)?;
+            self.connector.new_stream(&peer).await
+        } else {
+            let connected = Transport::connect(address, upstream.timeouts.connect).await;
+            connected.map(|transport| Box::new(transport) as Stream)
+        };
         connected.map_err(|mut error| {
             error.as_up();
             self.hooks
@@ -126,9 +142,14 @@ impl FastPath {
         })
     }
 
-    fn keep(&self, worker: usize, link: Link) {
+    fn keep(&self, worker: usize, link: Link, now: Duration) {
         if let Some(pool) = self.pool(worker) {
-            pool.put(&link.upstream, link.address, link.stream);
+            pool.put(
+                &link.upstream,
+                link.address,
+                (link.stream, link.received),
+                now,
+            );
         }
     }
 
@@ -142,7 +163,7 @@ impl FastPath {
         link: &mut Link,
         wire: &[u8],
     ) -> Result<bool> {
-        link.send(wire).await?;
+        link.send(caller.deadline, wire).await?;
         let mut out = BytesMut::new();
         let mut head = loop {
             let mut head = link.read_head(caller).await?;
@@ -153,22 +174,23 @@ impl FastPath {
                 return Err(invalid(Invalid("an upgrade that nobody asked for")));
             }
             hooks::answer_own(
-                &mut head.headers,
+                &mut head.fields,
                 head.status,
                 request.target().as_bytes(),
                 context,
             )?;
             head.write(&mut out);
-            send(caller.connection, &out).await?;
+            send(caller.connection, [&out, &[]]).await?;
             sent.code = head.status.as_u16();
             out.clear();
         };
         if head.status == StatusCode::UNAUTHORIZED {
-            self.hooks.recover(&head.headers, context).await?;
+            let date = hooks::date(&head.fields);
+            self.hooks.recover(date, context).await?;
         }
         let body = head.body(&request.method).map_err(invalid)?;
         self.announce(caller, context, request, sent, &mut head, &body)?;
-        out.reserve(HEAD + link.received.len());
+        out.reserve(HEAD);
         head.write(&mut out);
         sent.code = head.status.as_u16();
         link.pass(caller, body, out, sent).await?;
@@ -186,20 +208,18 @@ impl FastPath {
         body: &Body,
     ) -> Result<()> {
         let target = request.target().as_bytes();
-        hooks::answer_own(&mut head.headers, head.status, target, context)?;
+        hooks::answer_own(&mut head.fields, head.status, target, context)?;
         if body.is_chunked() {
-            let chunked = HeaderValue::from_static("chunked");
-            head.headers.insert(header::TRANSFER_ENCODING, chunked);
+            head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
         }
-        if !head.headers.contains_key(header::DATE) {
+        if !head.fields.has(&header::DATE) {
             // RFC 9110 §6.6.1: whoever passes on an answer without one adds it.
-            let date = translate::value(answer::date(self.hooks.clock.now()))?;
-            head.headers.insert(header::DATE, date);
+            let date = answer::date(self.hooks.clock.now());
+            head.fields.set(&header::DATE, date.as_bytes());
         }
         sent.last |= caller.last_call.has_come();
         if sent.last {
-            let close = HeaderValue::from_static("close");
-            head.headers.insert(header::CONNECTION, close);
+            head.fields.set(&header::CONNECTION, b"close");
         }
         Ok(())
     }
@@ -207,29 +227,29 @@ impl FastPath {
 
 /// The request as it goes out in this attempt, signed.
 fn signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
-    hooks::make_own(&mut request.headers, false, context)?;
+    hooks::make_own(&mut request.fields, false, context)?;
     let long = context.admission.as_ref().and_then(Admission::target);
     let long = long.map(str::to_owned);
     let target = long.as_deref().unwrap_or(request.target());
     if let Some(proof) = hooks::prove(&request.method, target, context)? {
-        request.headers.insert(proof.name, proof.value);
+        request.fields.set(&proof.name, proof.value.as_bytes());
     }
     let target = long.as_deref().unwrap_or(request.target());
     Ok(request.to_wire(target))
 }
 
 impl Link {
-    async fn send(&mut self, wire: &[u8]) -> Result<()> {
+    async fn send(&mut self, deadline: &mut Deadline, wire: &[u8]) -> Result<()> {
         let limit = self.upstream.timeouts.write;
         let stream = &mut self.stream;
         let sending = async {
             stream.write_all(wire).await?;
             stream.flush().await
         };
-        match timeout(limit, sending).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(broke(ErrorType::WriteError, error, true)),
-            Err(_) => Err(Error::explain(ErrorType::WriteTimedout, "sending a request").into_up()),
+        match deadline.within(limit, sending).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(broke(ErrorType::WriteError, error, true)),
+            None => Err(Error::explain(ErrorType::WriteTimedout, "sending a request").into_up()),
         }
     }
 
@@ -295,11 +315,24 @@ impl Link {
         sent: &mut Sent,
     ) -> Result<()> {
         loop {
-            let passed = body.pass(&mut self.received, &mut out).map_err(invalid)?;
+            // A body that needs no framing goes out from where it is.
+            let plain = match body {
+                Body::Length(left) if caller.connection.sends_parts() => left,
+                _ => 0,
+            };
+            let plain = usize::try_from(plain).unwrap_or(usize::MAX);
+            let plain = plain.min(self.received.len());
+            let passed = if plain > 0 {
+                body.skip(plain)
+            } else {
+                body.pass(&mut self.received, &mut out).map_err(invalid)?
+            };
             // From here on, whatever happens, no other answer can be given.
             sent.answered = true;
             sent.body += passed.data;
-            send(caller.connection, &out).await?;
+            let part = self.received.get(..plain).unwrap_or_default();
+            send(caller.connection, [&out, part]).await?;
+            self.received.advance(plain);
             if passed.done {
                 return Ok(());
             }

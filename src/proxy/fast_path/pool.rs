@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures::FutureExt;
 use pingora::protocols::Stream;
 use tokio::io::AsyncReadExt;
@@ -14,6 +15,9 @@ use crate::gateway::route::Upstream;
 
 /// Most connections kept by one worker; the one that waits for longest goes first.
 const MAX_IDLE: usize = 128;
+
+/// Most memory kept with one, bytes.
+const MAX_ROOM: usize = 8 * 1024;
 
 /// How often connections are looked for that nobody should wait for any more.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -34,6 +38,8 @@ struct State {
 
 struct Idle {
     stream: Stream,
+    /// Empty: where its next answer is read to.
+    room: BytesMut,
     /// Weak, but it keeps the place in memory from being used again: equal pointers are the
     /// same upstream, and so the same name, CAs and protocol.
     upstream: Weak<Upstream>,
@@ -51,8 +57,13 @@ impl Pool {
     }
 
     /// The connection to `address` that was used last, if there is one that is still open.
-    pub(super) fn take(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Option<Stream> {
-        let now = self.clock.steady();
+    /// `now` is steady time.
+    pub(super) fn take(
+        &self,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Option<(Stream, BytesMut)> {
         loop {
             // A dead one is closed without the lock.
             let mut idle = {
@@ -65,23 +76,30 @@ impl Pool {
                 state.idle.remove(at)
             };
             if idle.until > now && is_quiet(&mut idle.stream) {
-                return Some(idle.stream);
+                return Some((idle.stream, idle.room));
             }
         }
     }
 
-    /// Keeps `stream`, on which an exchange is complete, for the upstream's idle time.
+    /// Keeps `stream`, on which an exchange is complete `now`, with its emptied buffer, for the upstream's idle time.
     pub(super) fn put(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
-        stream: Stream,
+        (stream, mut room): (Stream, BytesMut),
+        now: Duration,
     ) {
+        room.clear();
         let idle = Idle {
             stream,
+            room: if room.capacity() > MAX_ROOM {
+                BytesMut::new()
+            } else {
+                room
+            },
             upstream: Arc::downgrade(upstream),
             address,
-            until: self.clock.steady().saturating_add(upstream.timeouts.idle),
+            until: now.saturating_add(upstream.timeouts.idle),
         };
         let mut state = self.state();
         let oldest = (state.idle.len() >= MAX_IDLE).then(|| state.idle.remove(0));
@@ -136,7 +154,7 @@ fn is_quiet(stream: &mut Stream) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
+    use crate::clock::{Clock, ManualClock, UnixMillis};
     use crate::gateway::route::tests as fixture;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
@@ -163,18 +181,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_for_one_upstream_at_one_address() {
-        let (_clock, pool) = pool();
+        let (clock, pool) = pool();
         let (one, other) = (upstream(), upstream());
         let (stream, _theirs) = connection();
-        pool.put(&one, ADDRESS, stream);
+        pool.put(&one, ADDRESS, (stream, BytesMut::new()), clock.steady());
         let elsewhere = SocketAddr::new(ADDRESS.ip(), 2);
         assert!(
-            pool.take(&other, ADDRESS).is_none(),
+            pool.take(&other, ADDRESS, clock.steady()).is_none(),
             "equal, but not the same"
         );
-        assert!(pool.take(&one, elsewhere).is_none());
-        assert!(pool.take(&one, ADDRESS).is_some());
-        assert!(pool.take(&one, ADDRESS).is_none(), "it is lent once");
+        assert!(pool.take(&one, elsewhere, clock.steady()).is_none());
+        assert!(pool.take(&one, ADDRESS, clock.steady()).is_some());
+        assert!(
+            pool.take(&one, ADDRESS, clock.steady()).is_none(),
+            "it is lent once"
+        );
     }
 
     #[tokio::test]
@@ -182,17 +203,32 @@ mod tests {
         let (clock, pool) = pool();
         let upstream = upstream();
         let (stream, theirs) = connection();
-        pool.put(&upstream, ADDRESS, stream);
+        pool.put(
+            &upstream,
+            ADDRESS,
+            (stream, BytesMut::new()),
+            clock.steady(),
+        );
         drop(theirs);
-        assert!(pool.take(&upstream, ADDRESS).is_none());
+        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
         let (stream, mut theirs) = connection();
         theirs.write_all(b"HTTP/1.1 200 OK").await.unwrap();
-        pool.put(&upstream, ADDRESS, stream);
-        assert!(pool.take(&upstream, ADDRESS).is_none());
+        pool.put(
+            &upstream,
+            ADDRESS,
+            (stream, BytesMut::new()),
+            clock.steady(),
+        );
+        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
         let (stream, _theirs) = connection();
-        pool.put(&upstream, ADDRESS, stream);
+        pool.put(
+            &upstream,
+            ADDRESS,
+            (stream, BytesMut::new()),
+            clock.steady(),
+        );
         clock.advance(IDLE);
-        assert!(pool.take(&upstream, ADDRESS).is_none());
+        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
     }
 
     #[tokio::test]
@@ -202,7 +238,12 @@ mod tests {
         let mut ends = Vec::new();
         for _ in 0..3 {
             let (stream, theirs) = connection();
-            pool.put(&upstream, ADDRESS, stream);
+            pool.put(
+                &upstream,
+                ADDRESS,
+                (stream, BytesMut::new()),
+                clock.steady(),
+            );
             ends.push(theirs);
         }
         ends.pop();
@@ -217,12 +258,17 @@ mod tests {
 
     #[tokio::test]
     async fn the_pool_is_bounded_and_forgets_upstreams_that_are_gone() {
-        let (_clock, pool) = pool();
+        let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();
         for _ in 0..=MAX_IDLE {
             let (stream, theirs) = connection();
-            pool.put(&upstream, ADDRESS, stream);
+            pool.put(
+                &upstream,
+                ADDRESS,
+                (stream, BytesMut::new()),
+                clock.steady(),
+            );
             ends.push(theirs);
         }
         assert_eq!(pool.state().idle.len(), MAX_IDLE);

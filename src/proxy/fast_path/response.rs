@@ -1,12 +1,10 @@
 //! The upstream's head, and where the body behind it ends (RFC 9112 §6.3).
 
-use std::ops::Range;
+use bytes::{Buf, BytesMut};
+use http::{Method, StatusCode, header};
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName};
-use http::{HeaderValue, Method, StatusCode};
-
-use super::spelling::Spelling;
+use super::fields::FieldList;
+use crate::header_fields::all;
 use crate::proxy::connection::framing::{Chunk, Malformed};
 
 /// Longest head taken from an upstream, bytes.
@@ -28,10 +26,9 @@ impl From<Malformed> for Invalid {
 /// One head of an upstream's answer. Without `Debug`: it may hold cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    reason: Range<usize>,
-    head: Bytes,
-    pub(super) headers: HeaderMap,
-    spelling: Spelling,
+    /// Where it is not the usual one.
+    reason: Option<Box<[u8]>>,
+    pub(super) fields: FieldList,
     /// Whether the upstream will take another request on this connection.
     pub(super) persistent: bool,
 }
@@ -77,39 +74,17 @@ impl ResponseHead {
         let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = code.ok_or(Invalid("malformed status"))?;
         let http11 = parsed.version == Some(1);
-        // Places instead of references, so that the head can be taken off without a copy.
-        let base = received.as_ptr() as usize;
-        let place = |part: &[u8]| {
-            let start = (part.as_ptr() as usize).saturating_sub(base);
-            start..start + part.len()
-        };
-        let reason = place(parsed.reason.unwrap_or_default().as_bytes());
-        let fields: Vec<_> = parsed
-            .headers
-            .iter()
-            .map(|field| (place(field.name.as_bytes()), place(field.value)))
-            .collect();
-        let head = received.split_to(end).freeze();
-        let mut headers = HeaderMap::with_capacity(fields.len() + 2);
-        let mut spelling = Spelling::of(head.clone(), fields.len());
-        for (name, value) in fields {
-            let place = name.clone();
-            let name = head.get(name).unwrap_or_default();
-            let name =
-                HeaderName::from_bytes(name).map_err(|_| Invalid("malformed header name"))?;
-            let value = HeaderValue::from_maybe_shared(head.slice(value))
-                .map_err(|_| Invalid("malformed header value"))?;
-            spelling.learn(&name, place);
-            headers.append(name, value);
-        }
-        let persistent = persistent(&headers, http11);
+        let reason = parsed.reason.unwrap_or_default();
+        let unusual = status.canonical_reason() != Some(reason);
+        let reason = unusual.then(|| reason.as_bytes().into());
+        let fields = parsed.headers.iter();
+        let fields = FieldList::of(fields.map(|f| (f.name.as_bytes(), f.value)), end);
+        received.advance(end);
         let mut this = Self {
             status,
             reason,
-            head,
-            headers,
-            spelling,
-            persistent,
+            persistent: persistent(&fields, http11),
+            fields,
         };
         this.frame(http11)?;
         Ok(Some(this))
@@ -117,25 +92,31 @@ impl ResponseHead {
 
     /// What frames the message must be beyond doubt before anything is passed on.
     fn frame(&mut self, http11: bool) -> Result<(), Invalid> {
-        if let Some(coding) = self.headers.get(header::TRANSFER_ENCODING) {
-            let alone = self
-                .headers
-                .get_all(header::TRANSFER_ENCODING)
-                .iter()
-                .count()
-                == 1;
-            if !(alone && http11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        let mut codings = all(&self.fields, &header::TRANSFER_ENCODING);
+        if let Some(coding) = codings.next() {
+            let alone = codings.next().is_none();
+            if !(alone && http11 && coding.eq_ignore_ascii_case(b"chunked")) {
                 return Err(Invalid("transfer coding other than chunked"));
             }
-            if self.headers.remove(header::CONTENT_LENGTH).is_some() {
+            drop(codings);
+            if self.fields.has(&header::CONTENT_LENGTH) {
+                self.fields.remove(&header::CONTENT_LENGTH);
                 // Somebody on the way reads it otherwise: no second answer is taken from here.
                 self.persistent = false;
             }
+            return Ok(());
         }
-        if let Some(length) = length(&self.headers)? {
+        drop(codings);
+        let plain = |value: &[u8]| value.iter().all(u8::is_ascii_digit);
+        let mut lengths = all(&self.fields, &header::CONTENT_LENGTH);
+        let usual = lengths.next().is_none_or(plain) && lengths.next().is_none();
+        drop(lengths);
+        if let Some(length) = length(&self.fields)?
+            && !usual
+        {
             // Repeated or as a list it means the same, and goes on once.
-            self.headers
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            let length = itoa::Buffer::new().format(length).to_owned();
+            self.fields.set(&header::CONTENT_LENGTH, length.as_bytes());
         }
         Ok(())
     }
@@ -147,15 +128,15 @@ impl ResponseHead {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
         if bodiless {
-            self.headers.remove(header::TRANSFER_ENCODING);
+            self.fields.remove(&header::TRANSFER_ENCODING);
         }
         if bodiless || *method == Method::HEAD {
             return Ok(Body::Length(0));
         }
-        if self.headers.contains_key(header::TRANSFER_ENCODING) {
+        if self.fields.has(&header::TRANSFER_ENCODING) {
             return Ok(Body::Chunked(Chunk::begin()));
         }
-        let length = length(&self.headers)?;
+        let length = length(&self.fields)?;
         self.persistent &= length.is_some();
         Ok(length.map_or(Body::UntilClose, Body::Length))
     }
@@ -165,18 +146,24 @@ impl ResponseHead {
         wire.extend_from_slice(b"HTTP/1.1 ");
         wire.extend_from_slice(self.status.as_str().as_bytes());
         wire.extend_from_slice(b" ");
-        wire.extend_from_slice(self.head.get(self.reason.clone()).unwrap_or_default());
+        let usual = || {
+            self.status
+                .canonical_reason()
+                .unwrap_or_default()
+                .as_bytes()
+        };
+        wire.extend_from_slice(self.reason.as_deref().unwrap_or_else(usual));
         wire.extend_from_slice(b"\r\n");
-        self.spelling.write(&self.headers, wire);
+        self.fields.write(wire);
         wire.extend_from_slice(b"\r\n");
     }
 }
 
 /// The one length that `Content-Length` states, if it is there.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Invalid> {
+fn length(fields: &FieldList) -> Result<Option<u64>, Invalid> {
     let mut found = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        for part in value.as_bytes().split(|b| *b == b',') {
+    for value in all(fields, &header::CONTENT_LENGTH) {
+        for part in value.split(|b| *b == b',') {
             let part = part.trim_ascii();
             let digits = !part.is_empty() && part.iter().all(u8::is_ascii_digit);
             let length = std::str::from_utf8(part)
@@ -193,12 +180,10 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Invalid> {
 }
 
 /// RFC 9112 §9.3.
-fn persistent(headers: &HeaderMap, http11: bool) -> bool {
+fn persistent(fields: &FieldList, http11: bool) -> bool {
     let has = |option: &[u8]| {
-        headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        all(fields, &header::CONNECTION)
+            .flat_map(|value| value.split(|b| *b == b','))
             .any(|found| found.trim_ascii().eq_ignore_ascii_case(option))
     };
     !has(b"close") && (http11 || has(b"keep-alive"))
@@ -241,6 +226,20 @@ impl Body {
             wire.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(Passed { data, done })
+    }
+
+    /// As [`Self::pass`] of so many bytes at the beginning of a body that states its length,
+    /// by whoever moves them.
+    pub(super) fn skip(&mut self, bytes: usize) -> Passed {
+        let data = bytes as u64;
+        let done = match self {
+            Self::Length(left) => {
+                *left = left.saturating_sub(data);
+                *left == 0
+            }
+            _ => false,
+        };
+        Passed { data, done }
     }
 
     /// The upstream has closed.
@@ -344,7 +343,8 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(found.body(&Method::HEAD), Ok(Body::Length(0)));
-        assert_eq!(found.headers["content-length"], "9");
+        let length: Vec<_> = all(&found.fields, &header::CONTENT_LENGTH).collect();
+        assert_eq!(length, [b"9"]);
     }
 
     #[test]

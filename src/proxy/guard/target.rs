@@ -7,6 +7,22 @@ use super::bad;
 /// Visible characters that a target must not have.
 const REFUSED: &[u8] = b"#\"<>\\`";
 
+/// The others: a table, because every byte of every target is looked up.
+static ALLOWED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = true;
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < REFUSED.len() {
+        table[REFUSED[at] as usize] = false;
+        at += 1;
+    }
+    table
+};
+
 /// Accepts what every parser on the way reads alike, so that the path that was routed and
 /// signed is the path that is served. `limit` is in bytes.
 pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Rejection> {
@@ -23,8 +39,7 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     }
     // pingora would percent-encode the brackets and quotes, so that not what was sent is
     // signed, and refuses the backtick with an empty answer. RFC 3986 allows none of them.
-    let allowed = |b: &u8| b.is_ascii_graphic() && !REFUSED.contains(b);
-    if !target.iter().all(allowed) {
+    if !target.iter().all(|b| ALLOWED[usize::from(*b)]) {
         return Err(bad("character in the target that a URL cannot have"));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
@@ -37,6 +52,9 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
 /// Whether any segment is `.` or `..` to somebody: also percent-encoded, between encoded
 /// slashes or backslashes, or followed by `;parameters`.
 fn has_dot_segment(path: &[u8]) -> bool {
+    if memchr::memchr2(b'.', b'%', path).is_none() {
+        return false;
+    }
     // Dots at the beginning of the segment while there is nothing else in it.
     let mut dots = Some(0_u32);
     let mut rest = path;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Version, header};
+use http::{Method, Version, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
@@ -12,6 +12,7 @@ use super::{Hooks, answer};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
+use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
@@ -84,7 +85,7 @@ impl Hooks {
         Ok(())
     }
 
-    pub(in crate::proxy) fn request_id(&self, headers: &HeaderMap) -> String {
+    pub(in crate::proxy) fn request_id(&self, headers: &dyn HeaderFields) -> String {
         if let Some(id) = translate::request_id(headers) {
             return id.to_owned();
         }

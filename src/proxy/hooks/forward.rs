@@ -1,6 +1,7 @@
 //! One attempt: to which address, with which head, and whether another one follows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Version, header};
 use pingora::http::RequestHeader;
@@ -30,7 +31,8 @@ impl Hooks {
         session: &Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let (upstream, address) = self.choose_address(context)?;
+        let now = self.clock.steady();
+        let (upstream, address) = self.choose_address(context, now)?;
         let upgrade = upgrades(session.req_header());
         self.peer(&upstream, address, upgrade, context)
             .map(Box::new)
@@ -48,10 +50,11 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// Where the next attempt goes.
+    /// Where the next attempt goes, which begins `now`, steady time.
     pub(in crate::proxy) fn choose_address(
         &self,
         context: &mut Context,
+        now: Duration,
     ) -> Result<(Arc<Upstream>, std::net::SocketAddr)> {
         let Some(admission) = &context.admission else {
             return Err(decided(context, Reason::Internal.into()));
@@ -60,7 +63,6 @@ impl Hooks {
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
         let turn = *attempts.turn.get_or_insert_with(|| self.peers.turn());
-        let now = self.clock.steady();
         let chosen = self
             .peers
             .choose(&addresses, turn, &attempts.unreachable, now);
@@ -151,7 +153,7 @@ pub(in crate::proxy) fn make_own(
     let own = admission.ruling().map_or(&[][..], Ruling::headers);
     translate::rule_headers(head, &context.gateway.rule_headers, own)?;
     if let Some(source) = &admission.route.source {
-        translate::reserve(head, source.inject().header());
+        translate::reserve(head, source.inject().header())?;
     }
     Ok(())
 }

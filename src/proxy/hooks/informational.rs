@@ -22,9 +22,7 @@ pub(super) fn add(target: &[u8], head: &mut impl Fields, context: &Context) -> R
     let Some(headers) = admission.informational(target) else {
         return Ok(());
     };
-    for name in NAMES {
-        head.take_out(&HeaderName::from_static(name));
-    }
+    head.retain(|name, _| !NAMES.contains(&name))?;
     for (name, value) in headers {
         // A certificate from elsewhere may hold anything; what cannot stand here is left out.
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -1,6 +1,6 @@
 //! The upstream answered 401.
 
-use http::{HeaderMap, header};
+use http::header;
 use pingora::{Error, ErrorType, Result};
 
 use super::{Hooks, decided};
@@ -10,17 +10,18 @@ use crate::gateway::outcome::UnauthorizedReason;
 use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
 use crate::proxy::context::Context;
 use crate::proxy::replay::Replay;
+use crate::proxy::translate::Fields;
 
 /// Replays that one request gets at the utmost: one with the right time, one with other
 /// credentials. The gateway keeps count; this is in case it does not.
 const MAX_REPLAYS: usize = 2;
 
 impl Hooks {
-    /// `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
+    /// `date` is the answer's. `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
     /// with an answer of hawkgate's own.
     pub(in crate::proxy) async fn recover(
         &self,
-        headers: &HeaderMap,
+        date: Option<UnixMillis>,
         context: &mut Context,
     ) -> Result<()> {
         let Some(admission) = &mut context.admission else {
@@ -34,9 +35,7 @@ impl Hooks {
         } else {
             Replayable::No(UnauthorizedReason::StillUnauthorized)
         };
-        let answer = UpstreamAnswer {
-            date: date(headers),
-        };
+        let answer = UpstreamAnswer { date };
         match context.gateway.recover(admission, answer, replayable).await {
             Recovery::PassThrough(reason) => {
                 context.saw_401(PassedThrough, reason);
@@ -59,6 +58,7 @@ impl Hooks {
 }
 
 /// The answer's `Date` (RFC 9110 §6.6.1).
-fn date(headers: &HeaderMap) -> Option<UnixMillis> {
-    UnixMillis::from_http_date(headers.get(header::DATE)?.to_str().ok()?)
+pub(in crate::proxy) fn date(head: &impl Fields) -> Option<UnixMillis> {
+    let date = head.first(&header::DATE)?;
+    UnixMillis::from_http_date(std::str::from_utf8(date).ok()?)
 }

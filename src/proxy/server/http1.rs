@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp};
-use pingora::prelude::timeout;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -188,10 +187,11 @@ async fn next(
             return Next::Over;
         }
     }
-    match timeout(bounds.header_timeout, read_head(bounds, connection)).await {
-        Ok(next) => next,
-        Err(_) if connection.received() == b"\r\n" => Next::Over,
-        Err(_) => refused(connection, Reason::HeaderTimeout.into()),
+    let head = read_head(bounds, connection);
+    match deadline.within(bounds.header_timeout, head).await {
+        Some(next) => next,
+        None if connection.received() == b"\r\n" => Next::Over,
+        None => refused(connection, Reason::HeaderTimeout.into()),
     }
 }
 

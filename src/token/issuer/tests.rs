@@ -285,7 +285,7 @@ async fn a_verification_that_the_flush_overtakes_is_not_remembered() {
         until: verified.expires_at(),
     };
     main.memory.remember(&verified, old, window);
-    assert!(main.recall(verified.digest()).is_none());
+    assert!(main.recall(verified.digest(), None).is_none());
     assert_eq!(world.error(&token).await, TokenError::UnknownKey);
 }
 

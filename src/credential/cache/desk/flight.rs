@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Desk, Flight, Generation, Landed, Lease, Now, Setback, Traffic, busy, left_alone};
+use super::{Desk, Flight, Generation, Landed, Lease, Setback, Traffic, busy, left_alone};
+use crate::clock::Moment;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::gateway::outcome::{ExchangeResult, Label};
@@ -125,13 +126,16 @@ impl Desk {
         }
     }
 
-    fn admit(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
+    fn admit(&self, identity: Identity, issued: Issued, now: Moment) -> Lease {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
         let limits = &self.options.limits;
         let generation = Generation::new(issued, number, now, limits, self.jitter.share());
         let generation = Arc::new(generation);
         self.setbacks.invalidate(&identity);
         if generation.is_usable(now) {
+            if let Some(old) = self.current.get(&identity) {
+                old.drop_for_good();
+            }
             self.current.insert(identity, Arc::clone(&generation));
         } else {
             // It came expired (taskcluster.md §1): for those who waited, and nobody else.
@@ -140,7 +144,7 @@ impl Desk {
         Lease(generation)
     }
 
-    fn set_back(&self, identity: Identity, error: &FetchError, now: Now, jitter: f64) {
+    fn set_back(&self, identity: Identity, error: &FetchError, now: Moment, jitter: f64) {
         let before = self.setbacks.get(&identity);
         let limits = &self.options.limits;
         let setback = Setback::after(error.clone(), before.as_ref(), now.steady, limits, jitter);
@@ -148,7 +152,9 @@ impl Desk {
             // Whoever is refused a new one shall not go on with the old one: the token was
             // revoked, or the user is gone.
             FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. } => {
-                self.current.invalidate(&identity);
+                if let Some(current) = self.current.get(&identity) {
+                    self.forget(identity, &current);
+                }
             }
             _ => self.put_off(identity, setback.until),
         }

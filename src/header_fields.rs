@@ -1,0 +1,94 @@
+//! A request's header fields as whoever looks for one sees them, however they are kept.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName};
+
+/// Fields by their names.
+pub trait HeaderFields: Sync {
+    /// The value of the field called `name` that has `before` others of that name before it.
+    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]>;
+
+    /// The value of the first that is called `name`.
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.nth(name, 0)
+    }
+}
+
+impl HeaderFields for HeaderMap {
+    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
+        let mut values = self.get_all(name).iter().skip(before);
+        values.next().map(http::HeaderValue::as_bytes)
+    }
+}
+
+/// Says nothing: there are tokens in it.
+impl fmt::Debug for dyn HeaderFields + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeaderFields(..)")
+    }
+}
+
+/// The values of all that are called `name`, in their order.
+pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
+    fields: &'a F,
+    name: &'n HeaderName,
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, F> {
+    (0..).map_while(|before| fields.nth(name, before))
+}
+
+/// The value of the one that is called `name`; an error where there are several.
+///
+/// # Errors
+/// [`Several`].
+pub fn only<'a, F: HeaderFields + ?Sized>(
+    fields: &'a F,
+    name: &HeaderName,
+) -> Result<Option<&'a [u8]>, Several> {
+    match (fields.nth(name, 0), fields.nth(name, 1)) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Several),
+    }
+}
+
+/// There is more than one where one was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Several;
+
+/// A value as text, where it is nothing but visible ASCII, spaces and tabs.
+pub fn text(value: &[u8]) -> Option<&str> {
+    let plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    let plain = value.iter().all(plain);
+    std::str::from_utf8(value).ok().filter(|_| plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, header};
+
+    #[test]
+    fn fields_are_found_by_name_in_their_order() {
+        let mut map = HeaderMap::new();
+        for value in ["a", "b", "a"] {
+            map.append(header::COOKIE, HeaderValue::from_static(value));
+        }
+        map.append(header::HOST, HeaderValue::from_static("h"));
+        let fields: &dyn HeaderFields = &map;
+        assert_eq!(fields.first(&header::COOKIE), Some(&b"a"[..]));
+        assert_eq!(fields.nth(&header::COOKIE, 3), None);
+        let cookies: Vec<_> = all(fields, &header::COOKIE).collect();
+        assert_eq!(cookies, [b"a", b"b", b"a"]);
+        assert_eq!(only(fields, &header::COOKIE), Err(Several));
+        assert_eq!(only(fields, &header::HOST), Ok(Some(&b"h"[..])));
+        assert_eq!(only(fields, &header::ETAG), Ok(None));
+    }
+
+    #[test]
+    fn text_is_visible_ascii() {
+        assert_eq!(text(b"a \t~"), Some("a \t~"));
+        for value in [&b"\xc3\xa4"[..], b"\x7f", b"\n", b"\0", b"\xff"] {
+            assert_eq!(text(value), None);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The fields of a head in one piece of memory: as they came, in their order, changed where
+//! they must be. Heads have few fields, so looking at each is quicker than a map.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use http::{HeaderName, HeaderValue};
+use pingora::{Error, ErrorType, Result};
+
+use crate::header_fields::HeaderFields;
+use crate::proxy::translate::Fields;
+
+/// Room for what is added, bytes.
+const ADDED: usize = 64;
+
+/// The longest name that is looked at without a copy on the heap.
+const SHORT: usize = 64;
+
+/// See the module. Without `Debug`: there may be cookies and tokens in it.
+#[derive(Default)]
+pub(super) struct FieldList {
+    text: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Where in the text they stand.
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl FieldList {
+    /// Takes in `fields`, names and values in their order, of which there are so many in
+    /// about so many bytes.
+    pub(super) fn of<'f>(
+        fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+        bytes: usize,
+    ) -> Self {
+        let mut this = Self {
+            text: Vec::with_capacity(bytes + ADDED),
+            fields: Vec::with_capacity(fields.len() + 2),
+        };
+        for (name, value) in fields {
+            let (name, value) = (this.append(name), this.append(value));
+            this.fields.push(Field { name, value });
+        }
+        this
+    }
+
+    /// Whether there is one called `name`.
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        self.first(name).is_some()
+    }
+
+    /// Puts `value` in the place of all that are called `name`, the first of which gives the
+    /// place and the spelling.
+    pub(super) fn set(&mut self, name: &HeaderName, value: &[u8]) {
+        let place = self.append(value);
+        let text = &self.text;
+        let mut found = false;
+        self.fields.retain_mut(|field| {
+            if !is(text, &field.name, name) {
+                return true;
+            }
+            field.value = place.clone();
+            !std::mem::replace(&mut found, true)
+        });
+        if !found {
+            let begin = self.text.len();
+            self.text.extend(usual(name));
+            let name = begin..self.text.len();
+            self.fields.push(Field { name, value: place });
+        }
+    }
+
+    /// Takes out every field called `name`.
+    pub(super) fn remove(&mut self, name: &HeaderName) {
+        let text = &self.text;
+        self.fields.retain(|field| !is(text, &field.name, name));
+    }
+
+    /// Writes them all.
+    pub(super) fn write(&self, wire: &mut BytesMut) {
+        for field in &self.fields {
+            for part in [
+                part(&self.text, &field.name),
+                b": ",
+                part(&self.text, &field.value),
+                b"\r\n",
+            ] {
+                wire.extend_from_slice(part);
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Range<usize> {
+        let begin = self.text.len();
+        self.text.extend_from_slice(bytes);
+        begin..self.text.len()
+    }
+}
+
+impl HeaderFields for FieldList {
+    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
+        let of_that_name = |field: &&Field| is(&self.text, &field.name, name);
+        let field = self.fields.iter().filter(of_that_name).nth(before)?;
+        Some(part(&self.text, &field.value))
+    }
+}
+
+impl Fields for FieldList {
+    fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
+        let text = &self.text;
+        self.fields.retain(|field| {
+            let value = part(text, &field.value);
+            lower_case(part(text, &field.name), |name| keep(name, value))
+        });
+        Ok(())
+    }
+
+    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+        self.set(&name, value.as_bytes());
+        Ok(())
+    }
+
+    fn put_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
+        // As `http` has it. Without an early end, which a compiler makes many at once of.
+        let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
+        if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
+        }
+        self.set(&name, bytes);
+        Ok(())
+    }
+}
+
+/// `X-Request-Id`.
+fn usual(name: &HeaderName) -> impl Iterator<Item = u8> {
+    let mut begins = true;
+    name.as_str().bytes().map(move |byte| {
+        let capital = std::mem::replace(&mut begins, byte == b'-');
+        if capital {
+            byte.to_ascii_uppercase()
+        } else {
+            byte
+        }
+    })
+}
+
+fn part<'t>(text: &'t [u8], place: &Range<usize>) -> &'t [u8] {
+    text.get(place.clone()).unwrap_or_default()
+}
+
+fn is(text: &[u8], place: &Range<usize>, name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    place.len() == name.len() && part(text, place).eq_ignore_ascii_case(name)
+}
+
+/// What `ask` says of a name in lower case. The parser lets nothing but ASCII pass.
+fn lower_case<T>(name: &[u8], ask: impl FnOnce(&str) -> T) -> T {
+    let mut short = [0; SHORT];
+    match short.get_mut(..name.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            ask(std::str::from_utf8(lower).unwrap_or_default())
+        }
+        None => ask(&String::from_utf8_lossy(name).to_ascii_lowercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header_fields::all;
+    use http::header;
+
+    fn list(fields: &[(&str, &str)]) -> FieldList {
+        let fields = fields.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+        FieldList::of(fields, 0)
+    }
+
+    fn written(list: &FieldList) -> String {
+        let mut wire = BytesMut::new();
+        list.write(&mut wire);
+        String::from_utf8(wire.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn fields_pass_as_they_came() {
+        let list = list(&[("hOST", "a"), ("X-b", ""), ("x-B", "2"), ("Date", "d")]);
+        assert_eq!(written(&list), "hOST: a\r\nX-b: \r\nx-B: 2\r\nDate: d\r\n");
+        let name = HeaderName::from_static("x-b");
+        let values: Vec<_> = all(&list, &name).collect();
+        assert_eq!(values, [&b""[..], b"2"]);
+        assert!(list.has(&header::HOST) && !list.has(&header::ETAG));
+    }
+
+    #[test]
+    fn what_is_set_takes_the_place_of_all_or_comes_last() {
+        let mut list = list(&[("x-A", "1"), ("B", "2"), ("X-a", "3")]);
+        list.set(&HeaderName::from_static("x-a"), b"new");
+        assert_eq!(written(&list), "x-A: new\r\nB: 2\r\n");
+        let close = HeaderValue::from_static("close");
+        list.put(header::CONNECTION, close).unwrap();
+        list.set(&HeaderName::from_static("b"), b"");
+        assert_eq!(written(&list), "x-A: new\r\nB: \r\nConnection: close\r\n");
+        list.remove(&HeaderName::from_static("x-a"));
+        assert_eq!(written(&list), "B: \r\nConnection: close\r\n");
+    }
+
+    #[test]
+    fn no_value_begins_a_line_of_its_own() {
+        let mut list = FieldList::default();
+        for byte in 0..=u8::MAX {
+            let put = list.put_bytes(header::HOST, &[b'a', byte]);
+            let expected = HeaderValue::from_bytes(&[b'a', byte]);
+            assert_eq!(put.is_ok(), expected.is_ok(), "{byte}");
+        }
+    }
+
+    #[test]
+    fn each_field_is_judged_by_itself_and_by_its_lower_case_name() {
+        let long = "L".repeat(SHORT + 1);
+        let mut list = list(&[("A", "x"), ("a", "y"), (&long, "x"), (&long[1..], "x")]);
+        list.retain(|name, value| {
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase()), "{name}");
+            value != b"y" && name.len() != SHORT + 1
+        })
+        .unwrap();
+        assert_eq!(written(&list), format!("A: x\r\n{}: x\r\n", &long[1..]));
+    }
+}

@@ -1,0 +1,146 @@
+//! Sockets without TLS as they are. pingora's own transport buffers in both directions and
+//! reads the clock for each read, which serves HTTP/2 and its statistics; an HTTP/1 exchange
+//! of two heads needs neither.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::l4::ext::set_tcp_keepalive;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::peer::TCP_KEEPALIVE;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Transport<S> {
+    socket: S,
+    digest: Arc<SocketDigest>,
+}
+
+impl<S> Transport<S> {
+    /// `digest` says whose it is.
+    pub(super) fn new(socket: S, digest: SocketDigest) -> Self {
+        Self {
+            socket,
+            digest: Arc::new(digest),
+        }
+    }
+}
+
+impl Transport<TcpStream> {
+    /// Connects to `address` within `limit`.
+    ///
+    /// # Errors
+    /// Of the kinds that pingora's own connector gives.
+    pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self> {
+        let connecting = tokio::time::timeout(limit, TcpStream::connect(address));
+        let timed_out = |_| Error::explain(ErrorType::ConnectTimedout, "connecting");
+        let socket = connecting.await.map_err(timed_out)?;
+        let socket = socket.map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                    ErrorType::ConnectNoRoute
+                }
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, "connecting", error)
+        })?;
+        let unset = || "setting up a connection";
+        socket
+            .set_nodelay(true)
+            .or_err_with(ErrorType::ConnectError, unset)?;
+        set_tcp_keepalive(&socket, &TCP_KEEPALIVE)?;
+        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+        Ok(Self::new(socket, digest))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Transport<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl<S: AsyncWrite + Unpin + Send> Shutdown for Transport<S> {
+    async fn shutdown(&mut self) {
+        // The other side may be gone already; there is nobody to tell then.
+        let _ = AsyncWriteExt::shutdown(&mut self.socket).await;
+    }
+}
+
+impl<S: AsRawFd> UniqueID for Transport<S> {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl<S> Ssl for Transport<S> {}
+
+impl<S> GetTimingDigest for Transport<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S> GetProxyDigest for Transport<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl<S> GetSocketDigest for Transport<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl<S: Send> Peek for Transport<S> {}
