@@ -29,7 +29,7 @@ pub struct Context {
     /// How far a refused request had come.
     pub(super) refused: Option<Box<Refused>>,
     /// Present once hawkgate answers a request for an endpoint of its own.
-    pub(super) own: Option<Facts>,
+    pub(super) own: Option<Box<Facts>>,
     /// With which refusal hawkgate answers, or answered, by itself.
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.

@@ -135,12 +135,12 @@ impl FastPath {
             peer: peer.client,
             certificate: peer.certificate.as_deref(),
         };
-        let found = gateway.find(head).ok().filter(is_plain)?;
         let now = Moment::read(&*self.hooks.clock);
         let in_flight = InFlight::one_of(&self.hooks.in_flight);
-        let mut context = Context::new(Arc::clone(&gateway), now.steady, in_flight);
+        let mut context = Context::new(gateway, now.steady, in_flight);
+        let found = context.gateway.find(head).ok().filter(is_plain)?;
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = gateway.admit_to(found, head, now).await;
+        let admitted = context.gateway.admit_to(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.steady());
         let mut sent = Sent {

@@ -68,7 +68,8 @@ pub struct Hooks {
     peers: Arc<Peers>,
     pub(super) in_flight: Arc<AtomicU64>,
     serial: Arc<AtomicU64>,
-    serial_start: u64,
+    /// What every id begins with.
+    serial_start: Arc<str>,
 }
 
 impl Hooks {
@@ -81,7 +82,7 @@ impl Hooks {
         recorder: Recorder,
     ) -> Self {
         // Ids of successive runs should not meet in a log; nothing depends on it.
-        let serial_start = u64::try_from(clock.now().0).unwrap_or_default();
+        let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
         Self {
             gateway,
             limits,
@@ -121,7 +122,7 @@ impl Hooks {
         context: &mut Context,
         served: Served,
     ) -> Result<bool> {
-        context.own = Some(served.facts);
+        context.own = Some(Box::new(served.facts));
         context.rejection = served.rejection;
         let (status, headers, body) = (served.status, served.headers, served.body);
         answer::serve(session, status, headers, body, &context.request_id).await?;

@@ -176,6 +176,10 @@ pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> R
 /// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
 /// also those written with `_`, which some servers take for `-`.
 pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) -> Result<()> {
+    if names::in_request(name.as_str(), false) == Fate::Goes {
+        // Gone with the others.
+        return Ok(());
+    }
     let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
     let name = name.as_str().as_bytes();
     let is_meant = |own: &[u8]| {

@@ -24,9 +24,9 @@ static DIGEST_KEY: LazyLock<Option<hmac::Key>> =
 pub struct TokenDigest(pub(crate) [u8; 32]);
 
 impl TokenDigest {
-    fn of(text: &str) -> Result<Self, TokenError> {
+    fn of(text: &[u8]) -> Result<Self, TokenError> {
         let key = DIGEST_KEY.as_ref().ok_or(TokenError::Internal)?;
-        let tag = hmac::sign(key, text.as_bytes());
+        let tag = hmac::sign(key, text);
         let bytes = tag.as_ref().try_into().map_err(|_| TokenError::Internal)?;
         Ok(Self(bytes))
     }
@@ -42,7 +42,8 @@ impl fmt::Debug for TokenDigest {
 /// redacted in `Debug`. Of a token that is known already nothing needs to be copied.
 #[derive(Clone, Copy)]
 pub struct PresentedToken<'h> {
-    text: &'h str,
+    /// Nothing but [`is_b64token`].
+    text: &'h [u8],
     digest: TokenDigest,
 }
 
@@ -62,14 +63,11 @@ impl<'h> PresentedToken<'h> {
         if !scheme.eq_ignore_ascii_case(b"bearer") {
             return Err(TokenError::OtherScheme);
         }
-        match std::str::from_utf8(rest) {
-            Ok(text) => Self::new(text).map(Some),
-            Err(_) => Err(TokenError::InvalidAuthorization),
-        }
+        Self::new(rest).map(Some)
     }
 
-    fn new(text: &'h str) -> Result<Self, TokenError> {
-        if !is_b64token(text.as_bytes()) {
+    fn new(text: &'h [u8]) -> Result<Self, TokenError> {
+        if !is_b64token(text) {
             return Err(TokenError::InvalidAuthorization);
         }
         if text.len() > MAX_TOKEN_BYTES {
@@ -83,7 +81,8 @@ impl<'h> PresentedToken<'h> {
 
     /// The token itself. Every use of this is a place to review.
     pub fn expose(&self) -> &'h str {
-        self.text
+        // Not needed for a token that is known, and as costly as its digest.
+        std::str::from_utf8(self.text).unwrap_or_default()
     }
 
     /// Its keyed hash.
@@ -94,7 +93,7 @@ impl<'h> PresentedToken<'h> {
     /// A copy that outlives the head.
     pub fn to_bearer(self) -> BearerToken {
         BearerToken {
-            text: Arc::new(Zeroizing::new(self.text.to_owned())),
+            text: Arc::new(Zeroizing::new(self.expose().to_owned())),
             digest: self.digest,
         }
     }
@@ -103,7 +102,7 @@ impl<'h> PresentedToken<'h> {
 impl<'t> From<&'t BearerToken> for PresentedToken<'t> {
     fn from(token: &'t BearerToken) -> Self {
         Self {
-            text: &token.text,
+            text: token.text.as_bytes(),
             digest: token.digest,
         }
     }
@@ -137,7 +136,7 @@ impl BearerToken {
     /// # Errors
     /// As [`Self::from_headers`]: the text must be one `b64token` within the limit.
     pub fn new(text: &str) -> Result<Self, TokenError> {
-        PresentedToken::new(text).map(PresentedToken::to_bearer)
+        PresentedToken::new(text.as_bytes()).map(PresentedToken::to_bearer)
     }
 
     /// The token itself. Every use of this is a place to review.

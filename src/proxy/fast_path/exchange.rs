@@ -188,7 +188,7 @@ impl FastPath {
             let date = hooks::date(&head.fields);
             self.hooks.recover(date, context).await?;
         }
-        let body = head.body(&request.method).map_err(invalid)?;
+        let body = head.body(&request.method);
         self.announce(caller, context, request, sent, &mut head, &body)?;
         out.reserve(HEAD);
         head.write(&mut out);

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
 use super::fields::FieldList;
-use crate::header_fields::all;
+use crate::header_fields::{Several, all, only};
 use crate::proxy::connection::framing::{Chunk, Malformed};
 
 /// Longest head taken from an upstream, bytes.
@@ -29,6 +29,8 @@ pub(super) struct ResponseHead {
     /// Where it is not the usual one.
     reason: Option<Box<[u8]>>,
     pub(super) fields: FieldList,
+    /// The one length that `Content-Length` states, where that is what counts.
+    length: Option<u64>,
     /// Whether the upstream will take another request on this connection.
     pub(super) persistent: bool,
 }
@@ -84,6 +86,7 @@ impl ResponseHead {
             status,
             reason,
             persistent: persistent(&fields, http11),
+            length: None,
             fields,
         };
         this.frame(http11)?;
@@ -92,37 +95,35 @@ impl ResponseHead {
 
     /// What frames the message must be beyond doubt before anything is passed on.
     fn frame(&mut self, http11: bool) -> Result<(), Invalid> {
-        let mut codings = all(&self.fields, &header::TRANSFER_ENCODING);
-        if let Some(coding) = codings.next() {
-            let alone = codings.next().is_none();
-            if !(alone && http11 && coding.eq_ignore_ascii_case(b"chunked")) {
+        match only(&self.fields, &header::TRANSFER_ENCODING) {
+            Ok(None) => {}
+            Ok(Some(coding)) if http11 && coding.eq_ignore_ascii_case(b"chunked") => {
+                if self.fields.has(&header::CONTENT_LENGTH) {
+                    self.fields.remove(&header::CONTENT_LENGTH);
+                    // Somebody on the way reads it otherwise: no second answer is taken from
+                    // here.
+                    self.persistent = false;
+                }
+                return Ok(());
+            }
+            Ok(Some(_)) | Err(Several) => {
                 return Err(Invalid("transfer coding other than chunked"));
             }
-            drop(codings);
-            if self.fields.has(&header::CONTENT_LENGTH) {
-                self.fields.remove(&header::CONTENT_LENGTH);
-                // Somebody on the way reads it otherwise: no second answer is taken from here.
-                self.persistent = false;
-            }
-            return Ok(());
         }
-        drop(codings);
-        let plain = |value: &[u8]| value.iter().all(u8::is_ascii_digit);
-        let mut lengths = all(&self.fields, &header::CONTENT_LENGTH);
-        let usual = lengths.next().is_none_or(plain) && lengths.next().is_none();
-        drop(lengths);
-        if let Some(length) = length(&self.fields)?
-            && !usual
-        {
-            // Repeated or as a list it means the same, and goes on once.
-            let length = itoa::Buffer::new().format(length).to_owned();
-            self.fields.set(&header::CONTENT_LENGTH, length.as_bytes());
+        self.length = length(&self.fields)?;
+        if let Some(length) = self.length {
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(length).as_bytes();
+            if only(&self.fields, &header::CONTENT_LENGTH) != Ok(Some(digits)) {
+                // Repeated or as a list it means the same, and goes on once.
+                self.fields.set(&header::CONTENT_LENGTH, digits);
+            }
         }
         Ok(())
     }
 
     /// The body that follows this head in answer to `method`.
-    pub(super) fn body(&mut self, method: &Method) -> Result<Body, Invalid> {
+    pub(super) fn body(&mut self, method: &Method) -> Body {
         let bodiless = matches!(
             self.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -131,14 +132,13 @@ impl ResponseHead {
             self.fields.remove(&header::TRANSFER_ENCODING);
         }
         if bodiless || *method == Method::HEAD {
-            return Ok(Body::Length(0));
+            return Body::Length(0);
         }
         if self.fields.has(&header::TRANSFER_ENCODING) {
-            return Ok(Body::Chunked(Chunk::begin()));
+            return Body::Chunked(Chunk::begin());
         }
-        let length = length(&self.fields)?;
-        self.persistent &= length.is_some();
-        Ok(length.map_or(Body::UntilClose, Body::Length))
+        self.persistent &= self.length.is_some();
+        self.length.map_or(Body::UntilClose, Body::Length)
     }
 
     /// The head on the wire.
@@ -280,7 +280,7 @@ mod tests {
 
     fn framed(fields: &str) -> Result<(Body, bool), Invalid> {
         let mut head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))?.unwrap();
-        let body = head.body(&Method::GET)?;
+        let body = head.body(&Method::GET);
         Ok((body, head.persistent))
     }
 
@@ -336,13 +336,13 @@ mod tests {
             let mut found = head(&format!("HTTP/1.1 {status}\r\n{fields}\r\n"))
                 .unwrap()
                 .unwrap();
-            assert_eq!(found.body(&Method::GET), Ok(Body::Length(0)));
+            assert_eq!(found.body(&Method::GET), Body::Length(0));
             assert!(found.persistent);
         }
         let mut found = head("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
             .unwrap()
             .unwrap();
-        assert_eq!(found.body(&Method::HEAD), Ok(Body::Length(0)));
+        assert_eq!(found.body(&Method::HEAD), Body::Length(0));
         let length: Vec<_> = all(&found.fields, &header::CONTENT_LENGTH).collect();
         assert_eq!(length, [b"9"]);
     }

@@ -62,7 +62,11 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
-        let turn = *attempts.turn.get_or_insert_with(|| self.peers.turn());
+        let turn = match &addresses[..] {
+            // What everybody would count up for nothing.
+            [_] => 0,
+            _ => *attempts.turn.get_or_insert_with(|| self.peers.turn()),
+        };
         let chosen = self
             .peers
             .choose(&addresses, turn, &attempts.unreachable, now);

@@ -16,7 +16,7 @@ pub(super) enum Fate {
 /// For a caller's header. Names are lower case, as `http` keeps them.
 pub(super) fn in_request(name: &str, upgrade: bool) -> Fate {
     // Some servers take `_` for `-`; what they would confuse with ours goes as well.
-    if name.contains('_') {
+    if name.as_bytes().contains(&b'_') {
         let dashed = name.replace('_', "-");
         return if hop_by_hop(&dashed) || owned(&dashed) || dashed == "host" {
             Fate::Goes
