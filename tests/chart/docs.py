@@ -10,6 +10,7 @@ import invariants
 import yaml
 from chart import CHART, ROOT, at, documents, expect, finish, hawkgate_check, template, validate
 
+EVERY_PAGE = [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [CHART / "README.md", ROOT / "docs/deploy-kubernetes.md"]
 
 
@@ -53,6 +54,26 @@ def includes(text, where):
     for line in re.findall(r"\{\{- include .*\}\}", text):
         expect(line in used, f"{where}: the example has no {line}")
 
+
+def steps(value):
+    """What jobs of GitHub (`run`) and GitLab (`script`) are to execute."""
+    if isinstance(value, list):
+        for item in value:
+            yield from steps(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from (item if key == "script" else [item] if key == "run" else steps(item))
+
+
+# A command with `: ` in it is no text unless it is quoted or a block.
+jobs = 0
+for page in EVERY_PAGE:
+    for text in blocks(page, "yaml"):
+        if "{{-" not in text:
+            for step in steps(yaml.safe_load(text)):
+                expect(isinstance(step, str), f"{page.name}: this is no command: {step}")
+                jobs += 1
+expect(jobs == 2, f"the pages show {jobs} steps of jobs")
 
 seen = []
 for page in PAGES:

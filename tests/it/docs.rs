@@ -1,4 +1,7 @@
-//! The README tells the truth about the closed sets that users build on.
+//! The README tells the truth about the closed sets that users build on; configurations and
+//! commands in the pages are ones that hawkgate takes.
+
+use std::process::Command;
 
 use hawkgate::clock::UnixMillis;
 use hawkgate::config::{self, ParseOptions};
@@ -33,11 +36,16 @@ fn every_reason_is_in_the_readme_with_its_status() {
 
 /// The fenced blocks of `text` whose info string is exactly `toml`, with their lines.
 pub(crate) fn toml_blocks(text: &str) -> Vec<(usize, String)> {
+    blocks(text, "toml")
+}
+
+/// The fenced blocks of `text` in one language, with their lines; those in lists, too.
+fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String, bool)> = None;
     for (index, line) in text.lines().enumerate() {
-        open = match (open, line.strip_prefix("```")) {
-            (None, Some(info)) => Some((index + 1, String::new(), info == "toml")),
+        open = match (open, line.trim_start().strip_prefix("```")) {
+            (None, Some(info)) => Some((index + 1, String::new(), info == language)),
             (None, None) => None,
             (Some((start, block, wanted)), Some(_)) => {
                 if wanted {
@@ -63,7 +71,9 @@ pub(crate) fn pages() -> Vec<(String, String)> {
     };
     folder("docs")
         .chain(folder("docs/guides"))
-        .chain([root.join("README.md")])
+        .chain(
+            ["README.md", "conf/README.md", "helm/hawkgate/README.md"].map(|page| root.join(page)),
+        )
         .filter(|path| path.extension().is_some_and(|e| e == "md"))
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
@@ -88,6 +98,61 @@ fn every_configuration_in_the_docs_is_valid() {
         }
     }
     assert!(seen >= 5, "{seen}");
+}
+
+/// The commands of one line of shell, as words without their quotes; nothing is expanded.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    // The line's end ends a word, too.
+    for c in line.chars().chain(['\n']) {
+        match quote {
+            Some(end) if c == end => quote = None,
+            Some(_) => word.get_or_insert_default().push(c),
+            None if c == '\'' || c == '"' => {
+                quote = Some(c);
+                word = Some(word.unwrap_or_default());
+            }
+            None if c == '#' && word.is_none() => break,
+            None if c.is_whitespace() || "|&;<>()".contains(c) => {
+                commands.last_mut().unwrap().extend(word.take());
+                if !c.is_whitespace() {
+                    commands.push(Vec::new());
+                }
+            }
+            None => word.get_or_insert_default().push(c),
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_hawkgate_command_in_the_docs_is_one_that_it_takes() {
+    let mut seen = 0;
+    for (page, text) in pages() {
+        for (line, block) in blocks(&text, "sh") {
+            let joined = block.replace("\\\n", " ");
+            for command in joined.lines().flat_map(commands) {
+                if command.first().is_none_or(|program| program != "hawkgate") {
+                    continue;
+                }
+                // What stands before `--help` is judged before the help is shown.
+                let ended = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
+                    .args(&command[1..])
+                    .arg("--help")
+                    .output()
+                    .unwrap();
+                assert!(
+                    ended.status.success(),
+                    "{page}, the block on line {line}: {command:?}\n{}",
+                    String::from_utf8_lossy(&ended.stderr)
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 15, "{seen}");
 }
 
 #[test]
