@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::clock::SharedClock;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Server};
 use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
@@ -105,9 +105,9 @@ pub async fn start_on(
     let Built { gateway, parts } = builder.build(&config)?;
     let tls = live::tls_stamps(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
+    refuse_unclaimed(&inherited, &config.server)?;
     let callers = Bound::bind_or_take(listen, limits, &mut inherited).await?;
     let operators = admin::bind(&config.server.admin, &mut inherited).await?;
-    refuse_unclaimed(&inherited)?;
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
     let limits = Arc::new(ArcSwap::from_pointee(config.limits.clone()));
@@ -153,9 +153,12 @@ pub async fn start_on(
     })
 }
 
-/// Connections to a socket that nobody accepts from would hang.
-fn refuse_unclaimed(inherited: &Inherited) -> Result<(), StartError> {
-    let left = inherited.left();
+/// Connections to a socket that nobody accepts from would hang. Asked before anything is bound:
+/// an address that covers it is taken.
+fn refuse_unclaimed(inherited: &Inherited, server: &Server) -> Result<(), StartError> {
+    let listeners = server.listen.iter().map(|listener| &listener.address);
+    let wanted: Vec<_> = listeners.chain([&server.admin]).collect();
+    let left = inherited.unclaimed(&wanted);
     if left.is_empty() {
         return Ok(());
     }

@@ -84,8 +84,10 @@ impl Pages {
         let gateway = self.gateway.load();
         let mut routes = gateway.routes.iter();
         let mut login = gateway.login.iter().flat_map(|login| &login.issuers);
-        routes.any(|route| route.anonymous || route.issuers.iter().any(|i| has_keys(i)))
-            || login.any(|issuer| has_keys(issuer))
+        routes.any(|route| {
+            // A password is proved by its source, which needs no keys.
+            route.anonymous || route.asks_password() || route.issuers.iter().any(|i| has_keys(i))
+        }) || login.any(|issuer| has_keys(issuer))
     }
 
     fn is_settling(&self) -> bool {

@@ -108,7 +108,7 @@ labels! {
     Ending {
         /// The upstream's answer went to the caller.
         Forwarded = "forwarded",
-        /// The same, after at least one replay.
+        /// The same, and the upstream accepted a replay.
         Healed = "healed",
         /// hawkgate answered by itself, with what was asked for (`[login]`, `/bewit`).
         Served = "served",

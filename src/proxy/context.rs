@@ -248,7 +248,7 @@ impl Context {
             (None, None) if self.own.is_some() => Ending::Served,
             (None, None) => {
                 let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
-                if self.unauthorized.iter().any(replayed) {
+                if self.unauthorized.last().is_some_and(replayed) {
                     Ending::Healed
                 } else {
                     Ending::Forwarded

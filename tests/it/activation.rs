@@ -138,6 +138,21 @@ fn a_socket_that_is_not_configured_is_refused() {
     );
 }
 
+/// At an address that covers it the listener could not be bound, which is not what is wrong.
+#[test]
+fn a_socket_at_another_address_is_refused_before_anything_is_bound() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let unit = Unit::new(&format!("0.0.0.0:{}", address.port()));
+    let mut program = unit.start(socket.into());
+    let said = answer(program.0.stderr.take().unwrap());
+    assert_eq!(program.0.wait().unwrap().code(), Some(1));
+    assert!(
+        said.contains(&address.to_string()) && said.contains("LISTEN_FDS"),
+        "{said}"
+    );
+}
+
 /// What the unit and the socket of `conf/systemd` say fits what the program does.
 #[test]
 fn the_units_fit_the_program() {

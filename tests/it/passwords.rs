@@ -121,6 +121,14 @@ fn comparable(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
 }
 
 #[tokio::test]
+async fn without_any_key_it_is_ready_all_the_same() {
+    let house = House::build().await;
+    for page in ["/startupz", "/readyz"] {
+        assert_eq!(house.gate.admin(page).await.status, 200, "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_password_becomes_a_token_once() {
     let house = House::build().await;
     house.user("anna", json!({})).await;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 
+use crate::config::Address;
+
 /// The sockets that this process was started with, by where they listen.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -54,12 +56,15 @@ impl Inherited {
         Some(self.unix.swap_remove(index).1)
     }
 
-    /// Where the others listen. Who connects there would wait for ever.
-    pub fn left(&self) -> Vec<String> {
-        let tcp = self.tcp.iter().map(|(address, _)| address.to_string());
+    /// Where those listen that nobody wants. Who connects there would wait for ever.
+    pub fn unclaimed(&self, wanted: &[&Address]) -> Vec<String> {
+        let tcp = self.tcp.iter().map(|(address, _)| Address::Tcp(*address));
         let unix = self.unix.iter();
-        let unix = unix.map(|(path, _)| format!("unix:{}", path.display()));
-        tcp.chain(unix).collect()
+        let unix = unix.map(|(path, _)| Address::Unix(path.clone()));
+        tcp.chain(unix)
+            .filter(|address| !wanted.contains(&address))
+            .map(|address| super::shown(&address))
+            .collect()
     }
 }
 

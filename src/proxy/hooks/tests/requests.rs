@@ -191,6 +191,7 @@ async fn a_permanent_401_is_replayed_once() {
         outcome.unauthorized[1].reason,
         UnauthorizedReason::StillUnauthorized
     );
+    assert_eq!(outcome.ending, Ending::Forwarded, "nothing was healed");
     assert_eq!((outcome.code, stage.fetched()), (401, 2));
     assert_eq!(caller.send(&Send::get("/api/x")).await.status, 401);
 }
