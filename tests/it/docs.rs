@@ -109,7 +109,6 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     for c in line.chars().chain(['\n']) {
         match quote {
             Some(end) if c == end => quote = None,
-            Some(_) => word.get_or_insert_default().push(c),
             None if c == '\'' || c == '"' => {
                 quote = Some(c);
                 word = Some(word.unwrap_or_default());
@@ -121,7 +120,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
                     commands.push(Vec::new());
                 }
             }
-            None => word.get_or_insert_default().push(c),
+            Some(_) | None => word.get_or_insert_default().push(c),
         }
     }
     commands
