@@ -20,9 +20,10 @@ COPY src ./src
 ARG REVISION=unknown
 # The target is named so that the flags are not for build scripts too. Relative relocations,
 # packed, are a tenth as large; a linker that cannot do so warns. Equal functions are kept once
-# where Rust's own linker, which can do that, is the usual one.
+# where Rust's own linker, which can do that, is the usual one. rustup is to take the toolchain that
+# the base has: it would fetch rustfmt and clippy first, which rust-toolchain.toml names for developers.
 RUN case "$(uname -m)" in x86_64) fold="-C link-arg=-Wl,--icf=safe" ;; *) fold="" ;; esac \
- && HAWKGATE_REVISION="${REVISION}" \
+ && RUSTUP_AUTO_INSTALL=0 HAWKGATE_REVISION="${REVISION}" \
     RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs ${fold}" \
     cargo build --release --locked --bin hawkgate --target "$(uname -m)-unknown-linux-gnu" \
  && mkdir -p /image/etc/ssl/certs \

@@ -1,4 +1,4 @@
-"""The script of `helm test`, run by busybox's own shell against a hawkgate of this machine."""
+"""The script of `helm test`, run by busybox's own shell with curl against a hawkgate of this machine."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from chart import CHART, ROOT, at, documents, expect, finish, template
 KEYS = '{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
 CONFIG = """
 [server]
-listen = ["127.0.0.1:0"]
+listen = [{ address = "127.0.0.1:0" TLS }]
 admin  = "127.0.0.1:0"
 [[issuer]]
 name      = "i"
@@ -33,9 +33,9 @@ source   = "s"
 """
 
 
-def run_script(script, folder, keys):
+def run_script(script, folder, keys, tls=""):
     """Its exit code and output, with a hawkgate whose issuer has its keys there."""
-    (folder / "hawkgate.toml").write_text(CONFIG.replace("KEYS", keys))
+    (folder / "hawkgate.toml").write_text(CONFIG.replace("KEYS", keys).replace("TLS", tls))
     (folder / "jwks.json").write_text(KEYS)
     (folder / "secret").write_text("x" * 44)
     command = [os.environ["HAWKGATE"], "run", "--config", folder / "hawkgate.toml"]
@@ -44,7 +44,8 @@ def run_script(script, folder, keys):
             seen = {}
             for line in process.stderr:
                 if match := re.search(r'"(admin|address)":"([0-9.:]+)"', line):
-                    seen[match[1]] = f"http://{match[2]}"
+                    scheme = "https" if tls and match[1] == "address" else "http"
+                    seen[match[1]] = f"{scheme}://{match[2]}"
                 if len(seen) == 2:
                     break
             env = {"PATH": str(folder), "ADMIN": seen["admin"], "CALLERS": seen["address"]}
@@ -60,12 +61,18 @@ expect(at(pod, "spec.containers.0.command") == ["sh", "-euc"], "another command 
 script = at(pod, "spec.containers.0.args.0")
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    for tool in ("wget", "grep"):
-        (folder / tool).symlink_to(shutil.which("busybox"))
+    for tool, program in (("curl", "curl"), ("grep", "busybox")):
+        (folder / tool).symlink_to(shutil.which(program))
     good = run_script(script, folder, 'jwks_file = "jwks.json"')
     expect(good.returncode == 0, f"fails against a good hawkgate: {good.stdout}{good.stderr}")
     expect("hawkgate_build_info" in good.stdout, f"no metrics: {good.stdout}")
-    expect("HTTP/1.1 401" in good.stdout, f"no refusal: {good.stdout}")
+    expect("401" in good.stdout.splitlines(), f"no refusal: {good.stdout}")
+    key, cert = folder / "tls.key", folder / "tls.crt"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=edge", "-keyout", key, "-out", cert]
+    subprocess.run(make, check=True, capture_output=True)
+    tls = run_script(script, folder, 'jwks_file = "jwks.json"', ', tls = { cert = "tls.crt", key = "tls.key" }')
+    expect(tls.returncode == 0, f"fails against a good hawkgate with TLS: {tls.stdout}{tls.stderr}")
+    expect("401" in tls.stdout.splitlines(), f"no refusal with TLS: {tls.stdout}")
     unready = run_script(script, folder, 'jwks_url = "http://127.0.0.1:9/"')
     expect(unready.returncode != 0, f"passes against a hawkgate that is not ready: {unready.stdout}")
 finish("the script of helm test passes against a good hawkgate, and fails against one that is not ready")
