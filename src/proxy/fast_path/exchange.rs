@@ -36,6 +36,8 @@ const READ: usize = 32 * 1024;
 struct Link {
     stream: Stream,
     received: BytesMut,
+    /// More was read into that than is worth keeping.
+    grown: bool,
     upstream: Arc<Upstream>,
     address: SocketAddr,
     /// It has served another request before.
@@ -116,6 +118,7 @@ impl FastPath {
         Ok(Link {
             stream,
             received,
+            grown: false,
             upstream,
             address,
             reused,
@@ -144,12 +147,12 @@ impl FastPath {
 
     fn keep(&self, worker: usize, link: Link, now: Duration) {
         if let Some(pool) = self.pool(worker) {
-            pool.put(
-                &link.upstream,
-                link.address,
-                (link.stream, link.received),
-                now,
-            );
+            let room = if link.grown {
+                BytesMut::new()
+            } else {
+                link.received
+            };
+            pool.put(&link.upstream, link.address, (link.stream, room), now);
         }
     }
 
@@ -262,6 +265,7 @@ impl Link {
                 return Ok(head);
             }
             let untouched = self.received.is_empty();
+            self.grown |= !untouched;
             match self.read(caller, FIRST_READ).await {
                 Ok(0) => {
                     let error = io::ErrorKind::UnexpectedEof.into();
@@ -337,6 +341,7 @@ impl Link {
                 return Ok(());
             }
             out.clear();
+            self.grown = true;
             if self.read(caller, READ).await? == 0 {
                 body.end().map_err(|why| {
                     broke(ErrorType::ConnectionClosed, io::Error::other(why), false)

@@ -16,9 +16,6 @@ use crate::gateway::route::Upstream;
 /// Most connections kept by one worker; the one that waits for longest goes first.
 const MAX_IDLE: usize = 128;
 
-/// Most memory kept with one, bytes.
-const MAX_ROOM: usize = 8 * 1024;
-
 /// How often connections are looked for that nobody should wait for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -81,7 +78,8 @@ impl Pool {
         }
     }
 
-    /// Keeps `stream`, on which an exchange is complete `now`, with its emptied buffer, for the upstream's idle time.
+    /// Keeps `stream`, on which an exchange is complete `now`, for the upstream's idle time, and
+    /// `room`, emptied, for its next answer.
     pub(super) fn put(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
@@ -92,11 +90,7 @@ impl Pool {
         room.clear();
         let idle = Idle {
             stream,
-            room: if room.capacity() > MAX_ROOM {
-                BytesMut::new()
-            } else {
-                room
-            },
+            room,
             upstream: Arc::downgrade(upstream),
             address,
             until: now.saturating_add(upstream.timeouts.idle),
