@@ -2,7 +2,7 @@
 //! back and in which no two callers can meet (identity.md §B; pomerium PR#6165).
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
+use zeroize::Zeroizing;
 
 use super::{CredentialSource, FetchError, SwapRequest};
 use crate::token::Caller;
@@ -20,14 +20,15 @@ pub struct IdentityKey(hmac::Key);
 pub struct RandomnessError;
 
 impl IdentityKey {
-    /// A fresh key.
+    /// A fresh key, from the system itself: the library's own generator takes 60 ms of
+    /// processor time to begin with, which nobody needs to wait for when hawkgate starts.
     ///
     /// # Errors
     /// When the system has no randomness.
     pub fn random() -> Result<Self, RandomnessError> {
-        hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map(Self)
-            .map_err(|_| RandomnessError)
+        let mut key = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut key[..]).map_err(|_| RandomnessError)?;
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key[..])))
     }
 
     /// Begins one identity.
