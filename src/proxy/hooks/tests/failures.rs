@@ -255,7 +255,7 @@ async fn a_caller_that_goes_away_leaves_nothing_behind() {
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
+pub(super) async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
             tokio::task::yield_now().await;
