@@ -187,7 +187,7 @@ impl Gateway {
         now: Moment,
     ) -> Result<Admission, Box<Refused>> {
         let mut admission = self.assess_to(route, head, now).await?;
-        match Self::lease(&mut admission, head, now).await {
+        match Self::lease(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
@@ -230,17 +230,13 @@ impl Gateway {
         admission.judge(head)
     }
 
-    async fn lease(
-        admission: &mut Admission,
-        head: Head<'_>,
-        now: Moment,
-    ) -> Result<(), Rejection> {
+    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either. A password is proved by getting one.
         if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
-        admission.lease(now).await
+        admission.lease().await
     }
 
     /// The header to put on this attempt, if the route has credentials. Call once per

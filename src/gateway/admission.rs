@@ -30,6 +30,8 @@ pub struct Admission {
     pub lookup: Option<Lookup>,
     /// Kept where the source takes it.
     pub(super) bearer: Option<BearerToken>,
+    /// When the token was found to be known, if it was: just now, as nothing was waited for.
+    pub(super) recalled: Option<Moment>,
     /// The issuer whose rules the token broke.
     pub(super) suspect: Option<Arc<str>>,
     pub(super) ruling: Option<Arc<Ruling>>,
@@ -163,6 +165,7 @@ impl Admission {
             verification: None,
             lookup: None,
             bearer: None,
+            recalled: None,
             suspect: None,
             ruling: None,
             lease: None,
@@ -212,7 +215,10 @@ impl Admission {
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
         let authenticated = match token::recall(token, issuers, now) {
-            Some(known) => Ok(known),
+            Some(known) => {
+                self.recalled = Some(now);
+                Ok(known)
+            }
             None => token::authenticate(token, issuers).await,
         };
         match authenticated {
@@ -252,17 +258,17 @@ impl Admission {
         self.ruling.as_deref()
     }
 
-    pub(super) async fn lease(&mut self, now: Moment) -> Result<(), Rejection> {
+    pub(super) async fn lease(&mut self) -> Result<(), Rejection> {
         let Some(source) = &self.route.source else {
             return Ok(());
         };
         let narrowed = self
             .ruling()
             .is_some_and(|ruling| ruling.scopes().is_some());
-        if !narrowed && let Some(Leased { lease, lookup }) = source.recall(&self.caller, now) {
-            self.lease = Some(lease);
-            self.lookup = Some(lookup);
-            return Ok(());
+        if let Some(now) = self.recalled.filter(|_| !narrowed)
+            && let Some(leased) = source.recall(&self.caller, now)
+        {
+            return self.hold(Ok(leased));
         }
         let source = Arc::clone(source);
         let leased = source.lease(&self.swap_request()).await;
