@@ -33,7 +33,7 @@ use pages::Pages;
 
 /// What a run needs besides its configuration.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct Deps {
     /// The clock; a manual one in tests.
     pub clock: SharedClock,
     /// Where ended requests are recorded.
@@ -82,7 +82,7 @@ pub enum StartError {
 /// # Errors
 /// When something cannot be bound or read; nothing is left running then. Unreachable
 /// issuers, exchanges and upstreams are no error.
-pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running, StartError> {
+pub async fn start(config: Config, surroundings: Deps) -> Result<Running, StartError> {
     start_on(config, surroundings, Inherited::default()).await
 }
 
@@ -92,11 +92,11 @@ pub async fn start(config: Config, surroundings: Surroundings) -> Result<Running
 /// As [`start`], and when a socket is inherited that no listener is configured for.
 pub async fn start_on(
     config: Config,
-    surroundings: Surroundings,
+    surroundings: Deps,
     mut inherited: Inherited,
 ) -> Result<Running, StartError> {
     begin_randomness();
-    let Surroundings { clock, access_log } = surroundings;
+    let Deps { clock, access_log } = surroundings;
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
     let builder = Builder {
         clock: &clock,

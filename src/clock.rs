@@ -90,29 +90,29 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Where the time comes from: the wall clock for anything that other parties state
-/// (`exp`, certificates, `Date`), a steady clock for intervals of our own.
+/// (`exp`, certificates, `Date`), a monotonic clock for intervals of our own.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Wall-clock time. May jump.
     fn now(&self) -> UnixMillis;
     /// Time since an arbitrary fixed start. Never goes back.
-    fn steady(&self) -> Duration;
+    fn monotonic(&self) -> Duration;
 }
 
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct Now {
     /// [`Clock::now`].
     pub wall: UnixMillis,
-    /// [`Clock::steady`].
-    pub steady: Duration,
+    /// [`Clock::monotonic`].
+    pub monotonic: Duration,
 }
 
-impl Moment {
+impl Now {
     /// Now.
     pub fn read(clock: &dyn Clock) -> Self {
         Self {
             wall: clock.now(),
-            steady: clock.steady(),
+            monotonic: clock.monotonic(),
         }
     }
 }
@@ -127,7 +127,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose steady time starts now.
+    /// A clock whose monotonic time starts now.
     #[allow(clippy::disallowed_methods)]
     pub fn shared() -> SharedClock {
         Arc::new(Self {
@@ -146,7 +146,7 @@ impl Clock for SystemClock {
         UnixMillis(millis(since))
     }
 
-    fn steady(&self) -> Duration {
+    fn monotonic(&self) -> Duration {
         self.start.elapsed()
     }
 }
@@ -155,7 +155,7 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct ManualClock {
     wall: AtomicI64,
-    steady: AtomicU64,
+    monotonic: AtomicU64,
 }
 
 impl ManualClock {
@@ -163,14 +163,14 @@ impl ManualClock {
     pub fn at(now: UnixMillis) -> Arc<Self> {
         Arc::new(Self {
             wall: AtomicI64::new(now.0),
-            steady: AtomicU64::new(0),
+            monotonic: AtomicU64::new(0),
         })
     }
 
     /// Time passes: both clocks move forward.
     pub fn advance(&self, by: Duration) {
         self.wall.fetch_add(millis(by), Ordering::SeqCst);
-        self.steady.fetch_add(
+        self.monotonic.fetch_add(
             u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
             Ordering::SeqCst,
         );
@@ -187,8 +187,8 @@ impl Clock for ManualClock {
         UnixMillis(self.wall.load(Ordering::SeqCst))
     }
 
-    fn steady(&self) -> Duration {
-        Duration::from_millis(self.steady.load(Ordering::SeqCst))
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
     }
 }
 
@@ -223,9 +223,9 @@ mod tests {
         let clock = ManualClock::at(UnixMillis::from_secs(100));
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), UnixMillis::from_secs(105));
-        assert_eq!(clock.steady(), Duration::from_secs(5));
+        assert_eq!(clock.monotonic(), Duration::from_secs(5));
         clock.set_wall(UnixMillis::from_secs(1));
-        assert_eq!(clock.steady(), Duration::from_secs(5));
+        assert_eq!(clock.monotonic(), Duration::from_secs(5));
     }
 
     #[test]

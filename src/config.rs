@@ -7,49 +7,49 @@
 mod access;
 mod auth0_source;
 mod cache;
-mod declared;
-mod finding;
+mod diagnostic;
+mod document;
+mod http_url;
 mod issuer;
 mod keys;
 mod limits;
-mod location;
 mod log;
 mod login;
-mod nearest;
 mod oauth_client;
 mod oauth_source;
 mod print;
 mod rate;
 mod reader;
+mod references;
 mod resolved;
 mod route;
 mod rule;
 mod schema;
 mod server;
 mod source;
+mod suggest;
 mod taskcluster_proxy;
 mod trace;
 mod units;
 mod value;
-mod whole;
 
 #[cfg(test)]
 mod tests;
 
 pub use access::uid_of;
-pub use finding::{ConfigErrors, Finding, Warning};
+pub use diagnostic::{ConfigErrors, Diagnostic, Warning};
 pub use keys::{KeyTable, TABLES};
-pub use nearest::nearest;
 pub use print::print;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
 pub use schema::{page as reference_page, schema};
+pub use suggest::nearest;
 pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use finding::Lines;
+use diagnostic::Lines;
 use reader::{MAX_FINDINGS, Reader};
 use toml::de::DeTable;
 
@@ -119,7 +119,7 @@ fn options_for(path: &Path, read_secrets: bool) -> ParseOptions {
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {
     read_file(path).map_err(|problem| ConfigErrors {
         origin: path.display().to_string(),
-        errors: vec![Finding {
+        errors: vec![Diagnostic {
             line: 0,
             column: 0,
             place: String::new(),
@@ -149,7 +149,7 @@ fn parse_as(
     options: &ParseOptions,
     running: Option<&Server>,
 ) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let refused = |mut errors: Vec<Finding>, files: Vec<NamedFile>| {
+    let refused = |mut errors: Vec<Diagnostic>, files: Vec<NamedFile>| {
         errors.sort_by_key(|error| (error.line, error.column));
         ConfigErrors {
             origin: origin.to_owned(),
@@ -163,7 +163,7 @@ fn parse_as(
     }
     let mut reader = Reader::new(text, options);
     reader.running = running;
-    let config = whole::read(&mut reader, document.get_ref());
+    let config = document::read(&mut reader, document.get_ref());
     let Reader {
         mut errors,
         mut warnings,
@@ -174,9 +174,9 @@ fn parse_as(
         Some(config) if errors.is_empty() => {
             warnings.sort_by_key(|warning| (warning.line, warning.column));
             let origin = origin.to_owned();
-            let warning = |finding| Warning {
+            let warning = |diagnostic| Warning {
                 origin: origin.clone(),
-                finding,
+                diagnostic,
             };
             Ok((config, warnings.into_iter().map(warning).collect()))
         }
@@ -205,14 +205,14 @@ fn read_file(path: &Path) -> Result<String, String> {
 
 /// Each fault of the syntax. What the parser makes of the rest of such a file is a guess, so
 /// nothing else is judged, and the last fault says so.
-fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Finding> {
+fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
     let lines = Lines::of(text);
-    let mut findings: Vec<Finding> = faults
+    let mut diagnostic: Vec<Diagnostic> = faults
         .iter()
         .take(MAX_FINDINGS)
         .map(|fault| {
             let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
-            Finding {
+            Diagnostic {
                 line,
                 column,
                 place: String::new(),
@@ -222,17 +222,17 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Finding> {
             }
         })
         .collect();
-    findings.sort_by_key(|finding| (finding.line, finding.column));
-    if let Some(last) = findings.last_mut() {
+    diagnostic.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    if let Some(last) = diagnostic.last_mut() {
         last.remedy = "the meaning of the file is looked at once its syntax is right".into();
     }
-    findings
+    diagnostic
 }
 
 /// Refuses the file although nothing says why: a fault of hawkgate's own, and no reason to
 /// run with half a configuration.
-fn unexplained() -> Finding {
-    Finding {
+fn unexplained() -> Diagnostic {
+    Diagnostic {
         line: 0,
         column: 0,
         place: String::new(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::app::{self, Running, StartError, Surroundings};
+use crate::app::{self, Deps, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::{self, Address, ParseOptions};
 use crate::log::AccessLog;
@@ -78,7 +78,7 @@ pub async fn start() -> Result<Stage, DemoError> {
     let toml = configuration(&identity.url, &api.url);
     let (config, _) = config::parse(&toml, "demo.toml", &options())
         .map_err(|errors| DemoError::Start(errors.to_string()))?;
-    let surroundings = Surroundings {
+    let surroundings = Deps {
         clock,
         access_log: AccessLog::off(),
     };

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::clock::{Moment, SharedClock};
+use crate::clock::{Now, SharedClock};
 use crate::credential::Credential;
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
@@ -109,7 +109,7 @@ impl Gateway {
     /// # Errors
     /// With the refusal to send, and what was known by then.
     pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let now = Moment::read(&*self.clock);
+        let now = Now::read(&*self.clock);
         self.admit_to(self.find(head)?, head, now).await
     }
 
@@ -130,7 +130,7 @@ impl Gateway {
         &self,
         found: Found<'_>,
         head: Head<'_>,
-        now: Moment,
+        now: Now,
     ) -> Result<Admission, Box<Refused>> {
         let Found { route, long } = found;
         let target = long.as_deref().unwrap_or(head.target);
@@ -147,7 +147,7 @@ impl Gateway {
     pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
         let (route, long) = self.routed(head)?;
         let target = long.as_deref().unwrap_or(head.target);
-        let now = Moment::read(&*self.clock);
+        let now = Now::read(&*self.clock);
         let mut admission = self.assess_to(route, Head { target, ..head }, now).await?;
         admission.target = long;
         Ok(admission)
@@ -184,7 +184,7 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
-        now: Moment,
+        now: Now,
     ) -> Result<Admission, Box<Refused>> {
         let mut admission = self.assess_to(route, head, now).await?;
         match Self::lease(&mut admission, head).await {
@@ -197,7 +197,7 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
-        now: Moment,
+        now: Now,
     ) -> Result<Admission, Box<Refused>> {
         let mut admission = Admission::to(Arc::clone(route));
         match Self::authorize(&mut admission, head, now).await {
@@ -210,7 +210,7 @@ impl Gateway {
     async fn authorize(
         admission: &mut Admission,
         head: Head<'_>,
-        now: Moment,
+        now: Now,
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.arrived(client)?;

@@ -23,10 +23,10 @@ pub mod registration;
 pub mod reload;
 pub mod remote;
 pub mod secret;
+pub mod serde_url;
 pub mod signin;
 pub mod token;
 pub mod trace;
-pub mod written_url;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

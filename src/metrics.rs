@@ -27,7 +27,7 @@ use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
 use crate::token::{Introspected, IntrospectionObserver, KeyRefresh, RefreshObserver};
-use crate::trace::{SpanFate, SpanObserver};
+use crate::trace::{ExportResult, SpanObserver};
 use families::{Families, REQUEST_DURATION};
 pub use format::Format;
 pub use series::Names;
@@ -207,9 +207,9 @@ impl Metrics {
         let child = |result| self.families.trace_spans.child([result]);
         let (exported, dropped, failed) = (child("exported"), child("dropped"), child("failed"));
         SpanObserver::new(move |fate, count| match fate {
-            SpanFate::Exported => exported.inc_by(count),
-            SpanFate::Dropped => dropped.inc_by(count),
-            SpanFate::Failed => failed.inc_by(count),
+            ExportResult::Exported => exported.inc_by(count),
+            ExportResult::Dropped => dropped.inc_by(count),
+            ExportResult::Failed => failed.inc_by(count),
         })
     }
 

@@ -76,7 +76,7 @@ pub struct Locked {
 
 /// A file that somebody else's lock guards.
 #[derive(Debug)]
-pub struct Companion<'a> {
+pub struct SidecarFile<'a> {
     file: PrivateFile,
     _guard: &'a Locked,
 }
@@ -265,16 +265,16 @@ impl Locked {
     ///
     /// # Errors
     /// As [`PrivateFile::lock`].
-    pub fn companion(&self, path: PathBuf) -> Result<Companion<'_>, PrivateFileError> {
+    pub fn sidecar(&self, path: PathBuf) -> Result<SidecarFile<'_>, PrivateFileError> {
         let file = PrivateFile::new(path, self.file.directory);
         file.make_directory()?;
         file.check_directory()?;
         file.probe()?;
-        Ok(Companion { file, _guard: self })
+        Ok(SidecarFile { file, _guard: self })
     }
 }
 
-impl Companion<'_> {
+impl SidecarFile<'_> {
     /// Puts `content` in its place, unless it is there already.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //!
 //! From outside in: [`listener`] (sockets, TLS) → [`server`] (connections, limits, the end)
 //! → [`guard`] (the raw head) → `fast_path` (a plain exchange) or [`hooks`] (everything else:
-//! one request's way through pingora, `replay`) → `translate`. [`admin`] shows operators
+//! one request's way through pingora, `replay`) → `headers`. [`admin`] shows operators
 //! what is going on.
 
 // pingora passes its errors boxed.
@@ -18,7 +18,7 @@ mod context;
 mod deadline;
 mod failure;
 mod fast_path;
-pub mod guard;
+mod headers;
 pub mod hooks;
 pub mod listener;
 mod peer;
@@ -26,8 +26,8 @@ pub mod preview;
 mod replay;
 pub mod server;
 mod spans;
-mod translate;
 mod transport;
+pub mod validate;
 
 use std::sync::Arc;
 

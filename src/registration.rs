@@ -16,4 +16,4 @@ pub use decision::{Choices, Deletion, Refusal, Step, decide, decide_deletion};
 pub use metadata::{AuthMethod, ClientMetadata, MetadataError};
 pub use snippet::snippet;
 pub use state::{Action, Intent, Registration, State, StateError};
-pub use tenant::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantWish, UnknownName};
+pub use tenant::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest, UnknownName};

@@ -10,7 +10,7 @@ mod loopback;
 mod polling;
 mod session;
 
-pub use attempt::{Attempt, AttemptError, CallbackError, Code, LIFETIME, Wish};
+pub use attempt::{Attempt, AttemptError, AuthorizationRequest, CallbackError, Code, LIFETIME};
 pub use loopback::{Loopback, LoopbackError};
 pub use polling::{Next, Polling, PollingEnd};
 pub use session::{Session, SessionClient, SessionError, Tokens};

@@ -12,6 +12,6 @@ mod tracer;
 
 pub use context::{Parent, SpanId, TRACEPARENT, TRACESTATE, TraceId, traceparent};
 pub use current::{Active, current, outgoing, spanned, within};
-pub use request::{Attempt, Fate, RequestTrace, Summary, TASKCLUSTER_TRACE_ID};
+pub use request::{Attempt, HeaderAction, RequestTrace, Summary, TASKCLUSTER_TRACE_ID};
 pub use span::{Attribute, Kind, Span, Value};
-pub use tracer::{Item, MAX_QUEUED, SpanFate, SpanObserver, Tracer};
+pub use tracer::{ExportResult, Item, MAX_QUEUED, SpanObserver, Tracer};

@@ -23,11 +23,11 @@ pub(super) struct Pages {
     pub(super) clock: SharedClock,
     /// `server.startup_grace`
     pub(super) grace: Duration,
-    /// Steady time after which starting counts as over, keys or no keys.
+    /// Monotonic time after which starting counts as over, keys or no keys.
     pub(super) grace_ends: Duration,
     pub(super) started: AtomicBool,
     pub(super) draining: AtomicBool,
-    /// Steady milliseconds until which a reload cannot take readiness away.
+    /// Monotonic milliseconds until which a reload cannot take readiness away.
     pub(super) ready_until: AtomicU64,
 }
 
@@ -61,7 +61,7 @@ impl Pages {
             gateway: Arc::clone(gateway),
             shown: ArcSwap::from_pointee(Shown::from(parts)),
             grace: server.startup_grace,
-            grace_ends: clock.steady().saturating_add(server.startup_grace),
+            grace_ends: clock.monotonic().saturating_add(server.startup_grace),
             clock: clock.clone(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -73,7 +73,7 @@ impl Pages {
     /// of service for that would turn everybody away, also those who could be served.
     pub(super) fn expect_reload(&self) {
         if self.lets_anybody_in() {
-            let until = self.clock.steady().saturating_add(self.grace);
+            let until = self.clock.monotonic().saturating_add(self.grace);
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             self.ready_until.store(until, Ordering::Relaxed);
         }
@@ -92,7 +92,7 @@ impl Pages {
 
     fn is_settling(&self) -> bool {
         let until = Duration::from_millis(self.ready_until.load(Ordering::Relaxed));
-        self.clock.steady() < until
+        self.clock.monotonic() < until
     }
 }
 
@@ -129,7 +129,7 @@ impl AdminPages for Pages {
         }
         let shown = self.shown.load();
         let complete = shown.issuers.iter().all(|i| has_keys(i));
-        if complete || self.clock.steady() >= self.grace_ends {
+        if complete || self.clock.monotonic() >= self.grace_ends {
             self.started.store(true, Ordering::Relaxed);
             return Ok(());
         }

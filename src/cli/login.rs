@@ -17,7 +17,7 @@ use hawkgate::remote::discovery::DiscoveredKeys;
 use hawkgate::remote::jwks::UrlKeys;
 use hawkgate::remote::provider::{Provider, issuer_url};
 use hawkgate::remote::signin::{Received, SignIn};
-use hawkgate::signin::{Session, Wish};
+use hawkgate::signin::{AuthorizationRequest, Session};
 use hawkgate::token::{Expected, IdTokenVerifier, KeyFetcher};
 
 pub(super) use self::client::own;
@@ -74,7 +74,7 @@ struct Stage<'a> {
     who: &'a Who,
     provider: &'a Provider,
     sign_in: SignIn,
-    wish: Wish,
+    request: AuthorizationRequest,
     clock: SharedClock,
 }
 
@@ -95,7 +95,7 @@ async fn login(args: &Login, clock: SharedClock) -> Result<(), Stop> {
         who: &who,
         provider: &provider,
         sign_in: SignIn::new(client.clone(), clock.clone(), own),
-        wish: wish(args, &who, &provider),
+        request: request(args, &who, &provider),
         clock: clock.clone(),
     };
     let keys: Arc<dyn KeyFetcher> = match &provider.jwks_uri {
@@ -114,7 +114,7 @@ async fn login(args: &Login, clock: SharedClock) -> Result<(), Stop> {
 
 /// What to ask for: what was said, what the client was registered for, or enough to know
 /// who it is and to stay signed in.
-fn wish(args: &Login, who: &Who, provider: &Provider) -> Wish {
+fn request(args: &Login, who: &Who, provider: &Provider) -> AuthorizationRequest {
     let offered = |scope: &str| {
         let scopes = provider.scopes_supported.as_ref();
         scopes.is_some_and(|list| list.iter().any(|s| s == scope))
@@ -128,7 +128,7 @@ fn wish(args: &Login, who: &Who, provider: &Provider) -> Wish {
         format!("openid{offline}")
     };
     let said = args.scope.clone().or_else(|| who.scope.clone());
-    Wish {
+    AuthorizationRequest {
         scope: said.unwrap_or_else(usual),
         audience: args.audience.clone(),
         resources: args.resource.clone(),
@@ -154,7 +154,7 @@ impl Stage<'_> {
                 };
                 Some(verifier.verify(id_token.expose(), expected).await?)
             }
-            None if self.wish.wants_id_token() => {
+            None if self.request.wants_id_token() => {
                 return failed("the issuer sent no ID token, though openid was asked for");
             }
             None => None,
@@ -166,7 +166,7 @@ impl Stage<'_> {
             subject,
             endpoint,
             self.provider.revocation_endpoint.clone(),
-            self.wish.resources.clone(),
+            self.request.resources.clone(),
             tokens,
         );
         session.ca_file = self

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use hawkgate::app::{self, Running, Surroundings};
+use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Address, Config, LogFormat, Warning};
 use hawkgate::log::Logging;
@@ -121,7 +121,7 @@ fn serve(
     process::install_crypto();
     let runtime = process::runtime()?;
     let sample = what.0.log.access_sample;
-    let surroundings = Surroundings {
+    let surroundings = Deps {
         clock,
         access_log: logging.access().sampled(sample),
     };
@@ -133,7 +133,7 @@ fn serve(
 async fn until_signalled(
     (config, inherited): (Config, Inherited),
     origin: Option<Origin>,
-    surroundings: Surroundings,
+    surroundings: Deps,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let running = app::start_on(config, surroundings, inherited).await?;

@@ -5,7 +5,7 @@ use std::io;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::reader::{Field, Reader, Shape, Value};
 use super::resolved::{Address, ListenerAccess, TrustedProxies};
 use super::value::{List, text};
@@ -16,7 +16,7 @@ const PASSWD: &str = "/etc/passwd";
 impl Value for IpNet {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let written = text(reader, at, value, "\"10.0.0.0/8\"")?;
         let Ok(network) = written.parse::<Self>() else {
             let problem = format!("{} is no network", quoted(written));
@@ -55,7 +55,7 @@ pub(super) struct User(String);
 impl Value for User {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let name = text(reader, at, value, "\"builder\"")?;
         if name.is_empty() || name.bytes().any(|b| b.is_ascii_control() || b == b':') {
             let problem = format!("{} is no user", quoted(name));

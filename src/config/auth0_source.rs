@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::location::{require_bare, require_private};
+use super::http_url::{require_bare, require_private};
 use super::oauth_client::ClientKeys;
 use super::oauth_source::{check_endpoint, check_scopes};
 use super::reader::{Field, Reader, Section, Table, section};

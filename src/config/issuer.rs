@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::declared::Declared;
-use super::finding::quoted;
-use super::location::{self, require_private};
+use super::diagnostic::quoted;
+use super::http_url::{self, require_private};
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Key, Reader, Section, Table, section};
+use super::references::Declared;
 use super::resolved::{Algorithm, IssuerKind, KeyLocation, OidcIssuer, Profile};
 use super::units::show_duration;
 use super::value::{Choice, List};
@@ -276,7 +276,7 @@ impl Oidc {
         let Some(text) = &self.url.value else { return };
         let only_a_name = self.jwks_url.given || self.jwks_file.given;
         let at = &self.url.at;
-        match location::parse(text) {
+        match http_url::parse(text) {
             Ok(url) => {
                 require_private(reader, at, &url, FORGERY);
                 if url.query().is_some() {

@@ -1,9 +1,9 @@
 //! `[log]`
 
-use super::finding::{At, quoted};
-use super::nearest::nearest;
+use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, section};
 use super::resolved::{self, AUDIT_LEVEL, LogFormat};
+use super::suggest::nearest;
 use super::value::{Choice, Share};
 
 /// The target of the audit log, which has a key of its own.
@@ -58,7 +58,7 @@ impl Log {
 
 /// A level, or `module=level`. Stricter than `RUST_LOG`, which takes a mistyped level for a
 /// module's name and logs everything of it.
-fn check_directive(reader: &mut Reader<'_>, at: &At, directive: &str) {
+fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
     let (module, level) = match directive.rsplit_once('=') {
         Some((module, level)) => (Some(module), level),
         None => (None, directive),

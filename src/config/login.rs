@@ -5,9 +5,9 @@ use std::time::Duration;
 use toml::de::DeValue;
 use url::Url;
 
-use super::declared::{self, Declared};
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::reader::{Field, Reader, Shape, Value, section};
+use super::references::{self, Declared};
 use super::resolved::{self, IssuerKind, SourceKind};
 use super::route::Known;
 use super::units::show_duration;
@@ -41,7 +41,7 @@ pub(super) struct Origin(String);
 impl Value for Origin {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let written = text(reader, at, value, "\"https://tools.example.com\"")?;
         if written == ANY_ORIGIN {
             return Some(Self(written.into()));
@@ -117,7 +117,7 @@ fn find_source(reader: &mut Reader<'_>, name: &Field<String>, known: Known<'_>) 
         at: name.at.clone(),
         value: name.value.clone()?,
     };
-    let index = declared::find(reader, "source", known.sources, &reference)?;
+    let index = references::find(reader, "source", known.sources, &reference)?;
     let source = known.sources.get(index)?.meaning.as_ref()?;
     if !matches!(source.kind, SourceKind::TaskclusterMint { .. }) {
         let problem = format!("{} mints no credentials", quoted(&reference.value));
@@ -140,7 +140,7 @@ fn find_issuers(
     let mut found = Vec::new();
     let mut whole = true;
     for item in &list.items {
-        let index = declared::find(reader, "issuer", known.issuers, item);
+        let index = references::find(reader, "issuer", known.issuers, item);
         let kind = index.and_then(|index| known.issuers.get(index)?.meaning.as_ref());
         if let Some(IssuerKind::Delegated) = kind {
             let problem =

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::finding::At;
+use super::diagnostic::Location;
 use super::reader::{Reader, section};
 use super::resolved::{Algorithm, AssertionKey, ClientProof, OauthClient};
 use super::value::Choice;
@@ -155,7 +155,7 @@ impl ClientKeys {
         if method == AuthMethod::PrivateKeyJwt {
             return;
         }
-        let keys: [(bool, &At); 3] = [
+        let keys: [(bool, &Location); 3] = [
             (self.key_id.given, &self.key_id.at),
             (self.assertion_algorithm.given, &self.assertion_algorithm.at),
             (self.assertion_audience.given, &self.assertion_audience.at),

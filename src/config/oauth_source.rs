@@ -2,8 +2,8 @@
 
 use url::Url;
 
-use super::finding::quoted;
-use super::location::require_private;
+use super::diagnostic::quoted;
+use super::http_url::require_private;
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Reader, Section, Table, section};
 use super::resolved::{Inject, SourceKind};

@@ -7,7 +7,7 @@ use std::path::{Path, absolute};
 
 use toml::{Table, Value};
 
-use super::finding::quoted;
+use super::diagnostic::quoted;
 use super::keys::{KeyTable, TABLES};
 use super::reader::{Key, Presence, Shape};
 use super::{ConfigErrors, ParseOptions};

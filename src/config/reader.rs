@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{At, Finding, Lines, quoted};
-use super::nearest::nearest;
+use super::diagnostic::{Diagnostic, Lines, Location, quoted};
 use super::resolved::{Listener, NamedFile, Server};
+use super::suggest::nearest;
 use super::{ParseOptions, keys};
 
 /// More errors, or warnings, than this are not noted: so many are no work of people.
@@ -89,14 +89,14 @@ pub(super) trait Value: Sized {
     /// For the schema.
     const SHAPE: Shape;
     /// `None` when it was refused, with the error in `reader`.
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self>;
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self>;
 }
 
 /// A key's value with its place.
 #[derive(Debug)]
 pub(super) struct Field<T> {
     /// The value in the file, or the table when it is not there.
-    pub(super) at: At,
+    pub(super) at: Location,
     /// None when absent without default, and when refused.
     pub(super) value: Option<T>,
     /// Whether the file has the key.
@@ -122,7 +122,7 @@ impl<T> Field<T> {
 /// A table with its place.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
-    pub(super) at: At,
+    pub(super) at: Location,
     pub(super) entries: &'t DeTable<'t>,
 }
 
@@ -133,8 +133,8 @@ pub(super) struct Reader<'a> {
     options: &'a ParseOptions,
     /// What is listened at already, where a running hawkgate reads its file again.
     pub(super) running: Option<&'a Server>,
-    pub(super) errors: Vec<Finding>,
-    pub(super) warnings: Vec<Finding>,
+    pub(super) errors: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
     /// Every file that the text names.
     pub(super) files: Vec<NamedFile>,
 }
@@ -152,18 +152,28 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes an error; the file is refused at the end.
-    pub(super) fn error(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        at: &Location,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         if !self.is_full() {
-            let finding = at.finding(&self.lines, problem.into(), remedy.into());
-            self.errors.push(finding);
+            let diagnostic = at.diagnostic(&self.lines, problem.into(), remedy.into());
+            self.errors.push(diagnostic);
         }
     }
 
     /// Notes a warning.
-    pub(super) fn warn(&mut self, at: &At, problem: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn warn(
+        &mut self,
+        at: &Location,
+        problem: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         if self.warnings.len() < MAX_FINDINGS {
-            let finding = at.finding(&self.lines, problem.into(), remedy.into());
-            self.warnings.push(finding);
+            let diagnostic = at.diagnostic(&self.lines, problem.into(), remedy.into());
+            self.warnings.push(diagnostic);
         }
     }
 
@@ -173,7 +183,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The line of a place, for messages about another.
-    pub(super) fn line(&self, at: &At) -> usize {
+    pub(super) fn line(&self, at: &Location) -> usize {
         self.lines.position(at.span().start).0
     }
 
@@ -188,13 +198,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes that the text names `path` at this place.
-    pub(super) fn names_file(&mut self, at: &At, path: &Path) {
+    pub(super) fn names_file(&mut self, at: &Location, path: &Path) {
         self.files.push(at.named(path));
     }
 
     /// What is named at this place is read anew whenever it is needed: no reason to load
     /// the configuration again.
-    pub(super) fn needs_no_watching(&mut self, at: &At) {
+    pub(super) fn needs_no_watching(&mut self, at: &Location) {
         self.files.retain(|file| *file != at.named(&file.path));
     }
 
@@ -312,7 +322,7 @@ impl<'a> Reader<'a> {
     }
 
     /// When files are looked at: refuses one that cannot be read, or lacks `marker`.
-    pub(super) fn check_file(&mut self, at: &At, path: &Path, what: &str, marker: &str) {
+    pub(super) fn check_file(&mut self, at: &Location, path: &Path, what: &str, marker: &str) {
         if !self.reads_files() {
             return;
         }

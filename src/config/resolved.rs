@@ -19,7 +19,7 @@ use url::Url;
 
 pub use crate::credential::Inject;
 
-use super::finding::quoted;
+use super::diagnostic::quoted;
 use crate::credential::CacheLimits;
 pub use crate::gateway::rate::Rate;
 use crate::gateway::route::{Compat, UpstreamTimeouts};

@@ -12,10 +12,10 @@ use std::time::Duration;
 use http::Method;
 use url::Url;
 
-use super::declared::Declared;
-use super::finding::quoted;
+use super::diagnostic::quoted;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
+use super::references::Declared;
 use super::resolved::{self, IssuerKind, Listener};
 use super::value::{Choice, List, Nested};
 use crate::gateway::route::Compat;

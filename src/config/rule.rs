@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::declared::{self, Declared};
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Section, Shape, Table, Value, section};
+use super::references::{self, Declared};
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, Item, List, text};
 use crate::gateway::login::LABEL;
@@ -58,7 +58,7 @@ pub(super) struct Source {
 impl Value for Source {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "a CEL expression in quotes")?;
         if text.trim().is_empty() {
             reader.error(at, "is empty", "write true, if it is to match always");
@@ -84,7 +84,7 @@ pub(super) struct Headers(Vec<(String, Source)>);
 impl Value for Headers {
     const SHAPE: Shape = Shape::Map(&Shape::Text);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Table(entries) = value else {
             let problem = "must be a table of names with expressions";
             reader.error(at, problem, "write { \"x-auth-subject\" = \"claims.sub\" }");
@@ -213,7 +213,7 @@ impl Rule {
             .items
             .iter()
             .filter(|item| !login(item))
-            .map(|item| declared::find(reader, "route", known.routes, item))
+            .map(|item| references::find(reader, "route", known.routes, item))
             .collect();
         let routes = found.into_iter().collect::<Option<_>>()?;
         Some((Some(routes), named.items.iter().any(|item| login(&item))))

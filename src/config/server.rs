@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::access::{self, User};
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Shape, Value, section};
 use super::resolved::{self, Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 use super::units::show_duration;
@@ -97,7 +97,7 @@ impl PartialEq for Listen {
 impl Value for Listen {
     const SHAPE: Shape = Shape::Either(&Shape::Text, &<Nested<ListenTable>>::SHAPE);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         if matches!(value, DeValue::Table(_)) {
             let table = <Nested<ListenTable>>::read(reader, at, value)?;
             return Some(Self::Table(Box::new(table.0)));
@@ -109,7 +109,7 @@ impl Value for Listen {
 impl Value for Address {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"127.0.0.1:8080\" or \"unix:/path\"")?;
         if let Some(path) = text.strip_prefix("unix:") {
             let path =
@@ -153,7 +153,7 @@ pub(super) struct Mode(u32);
 impl Value for Mode {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"0600\"")?;
         let octal = text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         let mode = u32::from_str_radix(text, 8)
@@ -286,7 +286,7 @@ fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Optio
     whole.then_some(listeners)
 }
 
-fn resolve_listener(reader: &mut Reader<'_>, at: &At, listen: Listen) -> Option<Listener> {
+fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> Option<Listener> {
     let table = match listen {
         Listen::Plain(address) => {
             return Some(Listener {

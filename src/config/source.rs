@@ -7,12 +7,12 @@ use std::time::Duration;
 use url::Url;
 
 use super::auth0_source::{Auth0Identity, Password};
-use super::declared::Declared;
-use super::finding::quoted;
-use super::location::{require_bare, require_private};
+use super::diagnostic::quoted;
+use super::http_url::{require_bare, require_private};
 use super::oauth_client::ClientKeys;
 use super::oauth_source::{ClientCredentials, InjectKeys, TokenExchange, resolve_inject};
 use super::reader::{Field, Key, Reader, Section, Table, section};
+use super::references::Declared;
 use super::resolved::{self, Address, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List, Nested};

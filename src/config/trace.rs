@@ -7,8 +7,8 @@ use http::{HeaderName, header};
 use toml::de::DeValue;
 use url::Url;
 
-use super::finding::{At, quoted};
-use super::location::is_loopback;
+use super::diagnostic::{Location, quoted};
+use super::http_url::is_loopback;
 use super::reader::{Field, Reader, Shape, Value, section};
 use super::resolved::{self, IncomingTrace, TraceExport};
 use super::units::show_duration;
@@ -61,7 +61,7 @@ pub(super) struct Headers(Vec<(HeaderName, SecretRef)>);
 impl Value for Headers {
     const SHAPE: Shape = Shape::Map(&Shape::Secret);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let example = "write { authorization = { file = \"…\" } }";
         each(reader, at, value, example, |reader, at, name, value| {
             let taken = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST];
@@ -85,7 +85,7 @@ pub(super) struct Attributes(Vec<(String, String)>);
 impl Value for Attributes {
     const SHAPE: Shape = Shape::Map(&Shape::Text);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let example = "write { \"deployment.environment.name\" = \"production\" }";
         each(reader, at, value, example, |reader, at, name, value| {
             if name.trim().is_empty() || name == "service.name" {
@@ -105,10 +105,10 @@ impl Value for Attributes {
 /// Every entry of a table of any keys; `None` when one was refused.
 fn each<T>(
     reader: &mut Reader<'_>,
-    at: &At,
+    at: &Location,
     value: &DeValue<'_>,
     example: &str,
-    read: impl Fn(&mut Reader<'_>, &At, &str, &DeValue<'_>) -> Option<T>,
+    read: impl Fn(&mut Reader<'_>, &Location, &str, &DeValue<'_>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let DeValue::Table(entries) = value else {
         reader.error(at, "must be a table", example);

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{At, quoted};
-use super::nearest::nearest;
+use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Section, Shape, Table, Value, section};
+use super::suggest::nearest;
 use super::units;
 use crate::secret::SecretRef;
 
 /// A string's text; any other type is refused with `instead` as the remedy.
 pub(super) fn text<'v>(
     reader: &mut Reader<'_>,
-    at: &At,
+    at: &Location,
     value: &'v DeValue<'_>,
     instead: &str,
 ) -> Option<&'v str> {
@@ -64,7 +64,7 @@ fn unit_remedy(text: &str, unit: &str, otherwise: &str) -> String {
 impl Value for String {
     const SHAPE: Shape = Shape::Text;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"…\"")?;
         if text.trim().is_empty() {
             reader.error(
@@ -86,7 +86,7 @@ impl Value for String {
 impl Value for Arc<str> {
     const SHAPE: Shape = Shape::Name;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"…\"")?;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
@@ -101,7 +101,7 @@ impl Value for Arc<str> {
 impl Value for bool {
     const SHAPE: Shape = Shape::Flag;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Boolean(flag) = value else {
             let problem = format!("must be a boolean, not {}", type_name(value));
             reader.error(at, problem, "write true or false, without quotes");
@@ -114,7 +114,7 @@ impl Value for bool {
 impl Value for u64 {
     const SHAPE: Shape = Shape::Count;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Integer(integer) = value else {
             let problem = format!("must be a whole number, not {}", type_name(value));
             reader.error(at, problem, "write digits without quotes");
@@ -139,7 +139,7 @@ pub(super) struct Share(pub(super) f64);
 impl Value for Share {
     const SHAPE: Shape = Shape::Share;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let number = match value {
             DeValue::Float(float) => float.as_str().parse().ok(),
             DeValue::Integer(integer) => integer.as_str().parse().ok(),
@@ -164,7 +164,7 @@ impl Value for Share {
 impl Value for Duration {
     const SHAPE: Shape = Shape::Duration;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, &with_unit(value, "s", "30s"))?;
         let duration = units::duration(text);
         if duration.is_none() {
@@ -193,7 +193,7 @@ impl Size {
 impl Value for Size {
     const SHAPE: Shape = Shape::Size;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, &with_unit(value, "B", "8MiB"))?;
         let size = units::size(text);
         if size.is_none() {
@@ -211,7 +211,7 @@ impl Value for Size {
 impl Value for PathBuf {
     const SHAPE: Shape = Shape::File;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let path = text(reader, at, value, "\"path/of/a/file\"")?;
         if path.is_empty() || path.contains('\0') {
             reader.error(at, "is no path", "write \"path/of/a/file\"");
@@ -238,7 +238,7 @@ pub(super) trait Choice: Sized {
 impl<T: Choice> Value for T {
     const SHAPE: Shape = Shape::Choice(T::NAMES);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let all = || {
             T::NAMES
                 .iter()
@@ -266,7 +266,7 @@ impl<T: Choice> Value for T {
 /// One element of a list with its place.
 #[derive(Debug)]
 pub(super) struct Item<T> {
-    pub(super) at: At,
+    pub(super) at: Location,
     pub(super) value: T,
 }
 
@@ -296,7 +296,7 @@ impl<T> List<T> {
 impl<T: Value + PartialEq> Value for List<T> {
     const SHAPE: Shape = Shape::List(&T::SHAPE);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Array(array) = value else {
             let problem = format!("must be an array, not {}", type_name(value));
             let remedy = match value {
@@ -337,7 +337,7 @@ pub(super) struct Nested<S>(pub(super) S);
 impl<S: Section> Value for Nested<S> {
     const SHAPE: Shape = Shape::Table(S::KEYS);
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Table(entries) = value else {
             let keys: Vec<_> = S::KEYS
                 .iter()
@@ -370,7 +370,7 @@ section! {
 impl Value for SecretRef {
     const SHAPE: Shape = Shape::Secret;
 
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         const INSTEAD: &str = "write { file = \"…\" } or { env = \"…\" }";
         let DeValue::Table(entries) = value else {
             let problem = "is a secret, which must not stand in the configuration itself";
@@ -397,7 +397,7 @@ impl Value for SecretRef {
 
 fn read_secret_table(
     reader: &mut Reader<'_>,
-    at: &At,
+    at: &Location,
     entries: &DeTable<'_>,
     instead: &str,
 ) -> Option<SecretRef> {

@@ -3,13 +3,13 @@
 //! 401").
 //!
 //! A hit costs one HMAC, one look-up and one atomic load or two, takes no lock and awaits
-//! nothing. All that changes what is cached happens under one mutex in [`desk`], off the
+//! nothing. All that changes what is cached happens under one mutex in [`coordinator`], off the
 //! hot path, so that "fetch only if this generation is still the current one" holds.
 
-mod desk;
+mod fetch_coordinator;
 mod generation;
-mod kept;
-mod setback;
+mod lease_memo;
+mod negative;
 #[cfg(test)]
 mod tests;
 
@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
-use crate::clock::{Moment, SharedClock, UnixMillis};
+use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::gateway::outcome::Lookup;
 use crate::secret::SecretString;
-use crate::token::{Author, Caller};
-use desk::Desk;
+use crate::token::{Caller, ExtensionKey};
+use fetch_coordinator::FetchCoordinator;
 use generation::Generation;
-pub use setback::Jitter;
+pub use negative::Jitter;
 
 /// The `[cache]` section, resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,10 +109,10 @@ pub struct LeaseError {
 /// A configured source with its cache.
 #[derive(Debug)]
 pub struct Source {
-    author: Author,
+    memo_key: ExtensionKey,
     key: IdentityKey,
     inject: Inject,
-    desk: Arc<Desk>,
+    coordinator: Arc<FetchCoordinator>,
 }
 
 impl Source {
@@ -141,10 +141,10 @@ impl Source {
         jitter: Jitter,
     ) -> Result<Self, RandomnessError> {
         Ok(Self {
-            author: Author::new(),
+            memo_key: ExtensionKey::new(),
             key: IdentityKey::random()?,
             inject: Inject::default(),
-            desk: Arc::new(Desk::new(name, inner, options, clock, jitter)),
+            coordinator: Arc::new(FetchCoordinator::new(name, inner, options, clock, jitter)),
         })
     }
 
@@ -162,38 +162,38 @@ impl Source {
 
     /// Its configured name.
     pub fn name(&self) -> &Arc<str> {
-        self.desk.name()
+        self.coordinator.name()
     }
 
     /// Whether new credentials are made here, without asking anybody.
     pub fn is_local(&self) -> bool {
-        self.desk.inner().is_local()
+        self.coordinator.inner().is_local()
     }
 
     /// Whether it wants the caller's token itself.
     pub fn takes_token(&self) -> bool {
-        self.desk.inner().takes_token()
+        self.coordinator.inner().takes_token()
     }
 
     /// Whether callers bring a username and password.
     pub fn asks_password(&self) -> bool {
-        self.desk.inner().asks_password()
+        self.coordinator.inner().asks_password()
     }
 
     /// Whether the user must sign in elsewhere once fresh credentials were refused.
     pub fn needs_sign_in(&self) -> bool {
-        self.desk.inner().needs_sign_in()
+        self.coordinator.inner().needs_sign_in()
     }
 
     /// What the user must be given after a fetch, once.
     pub fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
-        self.desk.inner().recovery_code(request)
+        self.coordinator.inner().recovery_code(request)
     }
 
     /// What [`Self::lease`] would say of a request by this `caller` whose scopes no rule
     /// narrows, where the token itself remembers it of a moment ago: the hot path's hot path.
-    pub fn recall(&self, caller: &Caller, now: Moment) -> Option<Leased> {
-        kept::recall(self.author, self.desk.inner(), caller, now)
+    pub fn memoized(&self, caller: &Caller, now: Now) -> Option<Leased> {
+        lease_memo::get(self.memo_key, self.coordinator.inner(), caller, now)
     }
 
     /// A credential for `request`: from the cache, or by one exchange for everybody
@@ -203,16 +203,16 @@ impl Source {
     /// # Errors
     /// What the source said, or [`FetchError::Unavailable`] while it is left alone.
     pub async fn lease(&self, request: &SwapRequest) -> Result<Leased, LeaseError> {
-        let epoch = self.desk.inner().epoch();
+        let epoch = self.coordinator.inner().epoch();
         let identity = self.identify(request)?;
-        let now = self.desk.now();
-        if let Some(leased) = self.desk.hit(identity, request, now) {
+        let now = self.coordinator.now();
+        if let Some(leased) = self.coordinator.hit(identity, request, now) {
             if let (Some(epoch), None) = (epoch, &request.scopes) {
-                kept::keep(self.author, &request.caller, &leased.lease, epoch, now);
+                lease_memo::insert(self.memo_key, &request.caller, &leased.lease, epoch, now);
             }
             return Ok(leased);
         }
-        self.desk.obtain(identity, request, None).await
+        self.coordinator.obtain(identity, request, None).await
     }
 
     /// The upstream answered 401 to `rejected`: drops that generation for good if it is
@@ -228,7 +228,7 @@ impl Source {
     ) -> Result<Leased, LeaseError> {
         rejected.0.drop_for_good();
         let identity = self.identify(request)?;
-        self.desk
+        self.coordinator
             .obtain(identity, request, Some(rejected.generation()))
             .await
     }
@@ -237,18 +237,19 @@ impl Source {
     pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
         rejected.0.drop_for_good();
         if let Ok(identity) = self.identify(request) {
-            self.desk.drop_generation(identity, rejected.generation());
+            self.coordinator
+                .drop_generation(identity, rejected.generation());
         }
     }
 
     /// How many identities are cached now.
     pub fn entries(&self) -> u64 {
-        self.desk.entries()
+        self.coordinator.entries()
     }
 
     fn identify(&self, request: &SwapRequest) -> Result<Identity, LeaseError> {
         self.key
-            .identify(self.desk.name(), self.desk.inner(), request)
+            .identify(self.coordinator.name(), self.coordinator.inner(), request)
             .map_err(|cause| LeaseError {
                 cause,
                 lookup: Lookup::Failed,

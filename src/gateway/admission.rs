@@ -7,7 +7,7 @@ use super::outcome::Lookup;
 use super::rejection::{Reason, Rejection};
 use super::route::{self, Route};
 use super::rule::Ruling;
-use crate::clock::Moment;
+use crate::clock::Now;
 use crate::credential::{
     Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
 };
@@ -31,7 +31,7 @@ pub struct Admission {
     /// Kept where the source takes it.
     pub(super) bearer: Option<BearerToken>,
     /// When the token was found to be known, if it was: just now, as nothing was waited for.
-    pub(super) recalled: Option<Moment>,
+    pub(super) cached_at: Option<Now>,
     /// The issuer whose rules the token broke.
     pub(super) suspect: Option<Arc<str>>,
     pub(super) ruling: Option<Arc<Ruling>>,
@@ -165,7 +165,7 @@ impl Admission {
             verification: None,
             lookup: None,
             bearer: None,
-            recalled: None,
+            cached_at: None,
             suspect: None,
             ruling: None,
             lease: None,
@@ -211,12 +211,12 @@ impl Admission {
     pub(super) async fn authenticate(
         &mut self,
         bearer: Brought<'_>,
-        now: Moment,
+        now: Now,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
-        let authenticated = match token::recall(token, issuers, now) {
+        let authenticated = match token::cached(token, issuers, now) {
             Some(known) => {
-                self.recalled = Some(now);
+                self.cached_at = Some(now);
                 Ok(known)
             }
             None => token::authenticate(token, issuers).await,
@@ -265,8 +265,8 @@ impl Admission {
         let narrowed = self
             .ruling()
             .is_some_and(|ruling| ruling.scopes().is_some());
-        if let Some(now) = self.recalled.filter(|_| !narrowed)
-            && let Some(leased) = source.recall(&self.caller, now)
+        if let Some(now) = self.cached_at.filter(|_| !narrowed)
+            && let Some(leased) = source.memoized(&self.caller, now)
         {
             return self.hold(Ok(leased));
         }

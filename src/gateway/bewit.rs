@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::rejection::{Reason, Rejection};
 use super::route::{NoRoute, Upstream};
 use super::{Admission, Gateway, Head, Refused, path};
-use crate::clock::Moment;
+use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
@@ -79,7 +79,7 @@ impl Gateway {
             ..head
         };
         let admission = self
-            .admit_on(route, opened, Moment::read(&*self.clock))
+            .admit_on(route, opened, Now::read(&*self.clock))
             .await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),

@@ -102,7 +102,7 @@ impl RateLimit {
 
     /// Takes one request out of the bucket of `key`.
     fn take(&self, key: Key) -> Result<(), Rejection> {
-        let now = u64::try_from(self.clock.steady().as_nanos()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
         let bucket = self.buckets.get_with(key, Arc::default);
         let taken = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let from = full_at.max(now);

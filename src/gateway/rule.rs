@@ -5,11 +5,11 @@
 //! An `allow` rule that fails to evaluate does not match. A `deny` rule that fails to
 //! evaluate refuses: what it was meant to keep out may be just what broke it.
 
+mod compile_error;
 mod expression;
 pub(super) mod facts;
 mod functions;
 mod header;
-mod objection;
 mod scope;
 mod syntax;
 
@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::path;
 use super::rejection::{Reason, Rejection};
-use crate::token::{Author, Caller};
+use crate::token::{Caller, ExtensionKey};
 pub use expression::{Expression, ExpressionError, Fault, MAX_SOURCE_BYTES};
 pub use header::{HeaderNameError, MAX_VALUE_BYTES, header_name};
 pub use scope::{Facts, RequestFacts};
@@ -154,7 +154,7 @@ pub type Held = Result<bool, Fault>;
 #[derive(Debug)]
 pub struct Rules {
     /// So that no ruling outlives the rules that it came from.
-    author: Author,
+    extension_key: ExtensionKey,
     ordered: Vec<Arc<Rule>>,
     claims: Claims,
     reads_request: bool,
@@ -173,7 +173,7 @@ impl Rules {
         let reads_request = all().any(Expression::reads_request);
         let reads_path = all().any(Expression::reads_path);
         Some(Self {
-            author: Author::new(),
+            extension_key: ExtensionKey::new(),
             reads_request,
             reads_path,
             claims,
@@ -200,11 +200,13 @@ impl Rules {
         if self.reads_request {
             return Arc::new(self.judge(caller, request, |_, _| ()));
         }
-        if let Some(known) = token.notes().recall(self.author) {
+        if let Some(known) = token.extensions().get(self.extension_key) {
             return known;
         }
         let ruling = Arc::new(self.judge(caller, request, |_, _| ()));
-        token.notes().keep(self.author, Arc::clone(&ruling));
+        token
+            .extensions()
+            .insert(self.extension_key, Arc::clone(&ruling));
         ruling
     }
 

@@ -57,9 +57,9 @@ impl CredentialSource for MeteredSource {
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
-        let start = self.clock.steady();
+        let start = self.clock.monotonic();
         let end = self.inner.fetch(request).await;
-        let took = self.clock.steady().saturating_sub(start);
+        let took = self.clock.monotonic().saturating_sub(start);
         if let Some((count, duration)) = self.series.get(result_of(&end) as usize) {
             count.inc();
             duration.observe(took.as_secs_f64());

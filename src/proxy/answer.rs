@@ -10,7 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use zeroize::Zeroizing;
 
-use super::translate::X_REQUEST_ID;
+use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
 use crate::gateway::rejection::{Answer, Rejection};
 

@@ -2,9 +2,9 @@
 //! small writes joined, no write that hangs for ever, and the socket handed back at the end.
 
 pub(super) mod framing;
-mod outgoing;
 #[cfg(test)]
 mod tests;
+mod write_buffer;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -25,9 +25,9 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
-use super::guard::Framing;
+use super::validate::Framing;
 use framing::Body;
-use outgoing::Outgoing;
+use write_buffer::WriteBuffer;
 
 /// Most bytes taken from the socket at once for the head or behind the current request.
 const READ_AHEAD: usize = 8 * 1024;
@@ -35,7 +35,7 @@ const READ_AHEAD: usize = 8 * 1024;
 const PREFACE: usize = 24 + 9;
 
 /// What is left when pingora is done with a connection.
-pub(super) struct Remains {
+pub(super) struct ClosedConn {
     pub(super) stream: Stream,
     /// Accepted for writing and not yet written.
     pub(super) unsent: BytesMut,
@@ -47,17 +47,17 @@ pub(super) struct Remains {
     pub(super) unread: bool,
 }
 
-/// Where a [`Connection`] leaves its [`Remains`] when it is dropped.
+/// Where a [`Connection`] leaves its [`ClosedConn`] when it is dropped.
 #[derive(Clone, Default)]
-pub(super) struct Estate(Arc<Mutex<Option<Remains>>>);
+pub(super) struct Handoff(Arc<Mutex<Option<ClosedConn>>>);
 
-impl Estate {
-    pub(super) fn take(&self) -> Option<Remains> {
+impl Handoff {
+    pub(super) fn take(&self) -> Option<ClosedConn> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn leave(&self, remains: Remains) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+    fn leave(&self, closed: ClosedConn) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(closed);
     }
 }
 
@@ -74,19 +74,19 @@ pub(super) struct Connection {
     ended: bool,
     expects_more: bool,
     complete: bool,
-    out: Outgoing,
+    out: WriteBuffer,
     /// HTTP/2 without TLS: nothing negotiated it, the listener's configuration did.
     prior_knowledge: bool,
     /// Until so many bytes have come, the deadline counts.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
     /// What the listener knows of it.
     origin: Option<Arc<ProxyDigest>>,
-    estate: Estate,
+    handoff: Handoff,
 }
 
 impl Connection {
     /// For HTTP/1; a write that makes no progress for `write_stall` fails.
-    pub(super) fn http1(stream: Stream, write_stall: Duration, estate: Estate) -> Self {
+    pub(super) fn http1(stream: Stream, write_stall: Duration, handoff: Handoff) -> Self {
         Self {
             inner: Some(stream),
             received: BytesMut::new(),
@@ -95,11 +95,11 @@ impl Connection {
             ended: false,
             expects_more: false,
             complete: false,
-            out: Outgoing::joined(write_stall),
+            out: WriteBuffer::joined(write_stall),
             prior_knowledge: false,
             preface: None,
             origin: None,
-            estate,
+            handoff,
         }
     }
 
@@ -107,9 +107,9 @@ impl Connection {
     /// `preface`.
     pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
         let prior_knowledge = stream.get_ssl_digest().is_none();
-        let mut this = Self::http1(stream, write_stall, Estate::default());
+        let mut this = Self::http1(stream, write_stall, Handoff::default());
         this.body = Body::Tunnel;
-        this.out = Outgoing::direct(write_stall);
+        this.out = WriteBuffer::direct(write_stall);
         this.prior_knowledge = prior_knowledge;
         this.preface = Some((PREFACE, Box::pin(tokio::time::sleep(preface))));
         this
@@ -329,7 +329,7 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(stream) = self.inner.take() {
-            self.estate.leave(Remains {
+            self.handoff.leave(ClosedConn {
                 stream,
                 unsent: self.out.take_unsent(),
                 complete: self.complete,

@@ -55,7 +55,7 @@ pub(super) struct Attempts {
     pub(super) replaying: bool,
 }
 
-/// Steady times.
+/// Monotonic times.
 #[derive(Debug)]
 pub(super) struct Times {
     pub(super) began: Duration,

@@ -4,7 +4,7 @@
 //! two heads.
 //!
 //! Nothing is decided here. Whether a request may pass, with which credential, what of its
-//! head goes on and what becomes of a 401: the gateway, `translate` and the hooks' own
+//! head goes on and what becomes of a 401: the gateway, `headers` and the hooks' own
 //! functions say so for both paths. Whatever is not a plain exchange (bodies, upgrades,
 //! HTTP/2, traces, endpoints of hawkgate's own, refusals before routing) is declined before
 //! anything was done for it, and goes through [`super::hooks`].
@@ -30,8 +30,8 @@ use super::context::{Context, Exchanged, InFlight, path_of};
 use super::deadline::Deadline;
 use super::failure::{self, Failure};
 use super::hooks::{self, Hooks};
-use super::server::LastCall;
-use crate::clock::Moment;
+use super::server::Signal;
+use crate::clock::Now;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Found, Gateway, Head};
 use crate::header_fields::{HeaderFields, text};
@@ -52,7 +52,7 @@ pub(super) struct Caller<'a> {
     pub(super) peer: Option<IpAddr>,
     pub(super) origin: Option<&'a Origin>,
     /// Has come once connections are to end with their current request.
-    pub(super) last_call: &'a LastCall,
+    pub(super) signal: &'a Signal,
     /// For what is waited for.
     pub(super) deadline: &'a mut Deadline,
     /// Which worker serves it.
@@ -135,16 +135,16 @@ impl FastPath {
             peer: peer.client,
             certificate: peer.certificate.as_deref(),
         };
-        let now = Moment::read(&*self.hooks.clock);
+        let now = Now::read(&*self.hooks.clock);
         let in_flight = InFlight::one_of(&self.hooks.in_flight);
-        let mut context = Context::new(gateway, now.steady, in_flight);
+        let mut context = Context::new(gateway, now.monotonic, in_flight);
         let found = context.gateway.find(head).ok().filter(is_plain)?;
         context.request_id = self.hooks.request_id(&request.fields);
         let admitted = context.gateway.admit_to(found, head, now).await;
         context.peer = Some(peer);
-        context.times.admitted = Some(self.hooks.clock.steady());
+        context.times.admitted = Some(self.hooks.clock.monotonic());
         let mut sent = Sent {
-            last: caller.last_call.has_come(),
+            last: caller.signal.has_come(),
             ..Sent::default()
         };
         let served = match admitted {
@@ -244,7 +244,7 @@ impl FastPath {
             sent: sent.body,
         };
         let now = context.times.ended;
-        let now = now.unwrap_or_else(|| self.hooks.clock.steady());
+        let now = now.unwrap_or_else(|| self.hooks.clock.monotonic());
         let outcome = context.outcome(exchanged, now, broke);
         (self.hooks.recorder)(&outcome);
         relayed

@@ -28,17 +28,17 @@ use pingora::{Error, ErrorType, Result};
 use super::answer;
 use super::context::{Context, Exchanged, InFlight};
 use super::failure::{self, Failure};
+use super::headers::{self, Fields};
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::{Budget, Replay};
 use super::server::Recorder;
-use super::translate::{self, Fields};
 use crate::clock::SharedClock;
 use crate::config::Limits;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::{Admission, Gateway, Served};
 use crate::trace;
 use admit::Admitted;
-pub(super) use forward::{after_failed_attempt, make_own, prove};
+pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
 pub(super) use unauthorized::date;
 
@@ -137,7 +137,7 @@ impl ProxyHttp for Hooks {
     fn new_ctx(&self) -> Context {
         Context::new(
             self.gateway.load_full(),
-            self.clock.steady(),
+            self.clock.monotonic(),
             InFlight::one_of(&self.in_flight),
         )
     }
@@ -151,7 +151,7 @@ impl ProxyHttp for Hooks {
             None => self.admit(session, context).await,
             Some(active) => Box::pin(trace::within(active, self.admit(session, context))).await,
         };
-        context.times.admitted = Some(self.clock.steady());
+        context.times.admitted = Some(self.clock.monotonic());
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
             Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
@@ -180,7 +180,7 @@ impl ProxyHttp for Hooks {
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         context.times.upstream.get_or_insert(now);
         context.attempts.replaying = false;
         if let Some(replay) = &context.replay {
@@ -197,7 +197,7 @@ impl ProxyHttp for Hooks {
         head: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        Self::translate(head, context)?;
+        Self::headers(head, context)?;
         Self::expect(session, head, context).await
     }
 
@@ -232,7 +232,7 @@ impl ProxyHttp for Hooks {
             context.replay.iter().for_each(Replay::close_after);
         }
         let status = head.status;
-        answer_own(head, status, session.req_header().raw_path(), context)
+        sanitize_response(head, status, session.req_header().raw_path(), context)
     }
 
     fn upstream_response_trailer_filter(
@@ -241,9 +241,9 @@ impl ProxyHttp for Hooks {
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<()> {
-        translate::trailers(trailers)?;
+        headers::trailers(trailers)?;
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            translate::scrub_trailers(trailers, token)?;
+            headers::scrub_trailers(trailers, token)?;
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        context.attempt_failed(&error, self.clock.steady());
+        context.attempt_failed(&error, self.clock.monotonic());
         let address = match peer._address {
             SocketAddr::Inet(address) => Some(address),
             SocketAddr::Unix(_) => None,
@@ -271,7 +271,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        context.attempt_failed(&error, self.clock.steady());
+        context.attempt_failed(&error, self.clock.monotonic());
         let answered = answer::answered(session);
         let method = &session.req_header().method;
         after_failed_attempt(method, answered, context, error, reused)
@@ -316,7 +316,7 @@ impl ProxyHttp for Hooks {
             let gone = matches!(failure::judge(e), Failure::CallerGone);
             (gone, failure::cause(e))
         });
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let exchanged = Exchanged::on(session, context);
         let outcome = context.outcome(exchanged, now, broke);
         context.finish_trace(&outcome, now);
@@ -346,22 +346,22 @@ impl ProxyHttp for Hooks {
 
 /// Makes the fields of an upstream's answer to the request for `target` what the caller may
 /// see of them.
-pub(super) fn answer_own(
+pub(super) fn sanitize_response(
     head: &mut impl Fields,
     status: StatusCode,
     target: &[u8],
     context: &mut Context,
 ) -> Result<()> {
-    translate::response(head, status)?;
+    headers::response(head, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
         informational::add(target, head, context)?;
     }
     if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-        translate::scrub(head, status, token)?;
+        headers::scrub(head, status, token)?;
     }
     if !interim && let Some(code) = context.take_recovery_code() {
-        let mut code = translate::value(code.expose())?;
+        let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);
         head.put(HeaderName::from_static(RECOVERY_CODE), code)?;
         head.put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;

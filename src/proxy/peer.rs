@@ -98,7 +98,7 @@ const MAX_AVOIDED: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     turn: AtomicUsize,
-    /// Addresses that could not be connected to, and until when (steady) they are avoided.
+    /// Addresses that could not be connected to, and until when (monotonic) they are avoided.
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
     /// As pingora takes them; those of upstreams that are gone are dropped in time.
     cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::guard::{self, HeadLimits};
-use super::translate;
+use super::headers;
+use super::validate::{self, HeadLimits};
 use crate::config::Limits;
 use crate::gateway::Gateway;
 use crate::gateway::rejection::{Reason, Rejection};
@@ -17,7 +17,7 @@ use crate::gateway::route::Upstream;
 /// With the refusal that a caller would get.
 pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<(), Rejection> {
     let limits = HeadLimits::from(limits);
-    guard::check_target(method, target.as_bytes(), &limits)
+    validate::check_target(method, target.as_bytes(), &limits)
 }
 
 /// The headers that hawkgate sets itself on a request, credentials left out; `own` is what
@@ -33,8 +33,8 @@ pub fn headers(
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
     let mut head = HeaderMap::new();
-    translate::request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
-    translate::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
+    headers::request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
+    headers::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
     let shown = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)

@@ -1,14 +1,14 @@
 //! Request bodies kept so that a request can be sent again after a 401.
 //!
 //! pingora's own buffer ends at 64 KiB, and a retry forced past it truncates the upload.
-//! So every request with a body is read through a [`Player`]: it keeps what it reads, up
+//! So every request with a body is read through a [`ReplaySession`]: it keeps what it reads, up
 //! to a cap per request and a budget for all of them, and on a replay plays that back
 //! before it goes on reading from the caller. Past the cap or the budget nothing is kept
 //! any more, the body streams on, and the request cannot be sent again.
 
 mod budget;
-mod player;
-mod tape;
+mod buffer;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +23,8 @@ use pingora::proxy::Session;
 
 use crate::config::Limits;
 use crate::gateway::Replayable;
-use player::Player;
-use tape::Tape;
+use buffer::ReplayBuffer;
+use session::ReplaySession;
 
 /// What bounds one request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,18 +53,18 @@ pub(super) struct Replay {
     shared: Arc<Shared>,
 }
 
-/// What player and context share.
+/// What session and context share.
 struct Shared {
-    tape: Mutex<Tape>,
+    buffer: Mutex<ReplayBuffer>,
     /// The caller's connection ends with this request.
     last: AtomicBool,
-    /// Where a dropped player leaves the caller's session.
+    /// Where a dropped session leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
 
 impl Shared {
-    fn tape(&self) -> MutexGuard<'_, Tape> {
-        self.tape.lock().unwrap_or_else(PoisonError::into_inner)
+    fn buffer(&self) -> MutexGuard<'_, ReplayBuffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn returned(&self) -> MutexGuard<'_, Option<Box<ServerSession>>> {
@@ -82,13 +82,13 @@ impl Replay {
         announced: Option<u64>,
     ) -> Self {
         let shared = Arc::new(Shared {
-            tape: Mutex::new(Tape::new(budget, limits.replay, announced)),
+            buffer: Mutex::new(ReplayBuffer::new(budget, limits.replay, announced)),
             last: AtomicBool::new(false),
             returned: Mutex::new(None),
         });
         let real = std::mem::replace(&mut session.downstream_session, absent());
-        let player = Player::new(real, Arc::clone(&shared), limits);
-        *session.downstream_session = ServerSession::Custom(Box::new(player));
+        let replaying = ReplaySession::new(real, Arc::clone(&shared), limits);
+        *session.downstream_session = ServerSession::Custom(Box::new(replaying));
         Self { shared }
     }
 
@@ -99,34 +99,34 @@ impl Replay {
 
     /// Whether all that was read of the body could be sent once more.
     pub(super) fn replayable(&self) -> Replayable {
-        self.shared.tape().replayable()
+        self.shared.buffer().replayable()
     }
 
     /// The next attempt reads the body from its beginning.
     pub(super) fn rewind(&self) {
-        self.shared.tape().rewind();
+        self.shared.buffer().rewind();
     }
 
     /// There will be no further attempt: gives the memory back.
     pub(super) fn spend(&self) {
-        self.shared.tape().spend();
+        self.shared.buffer().spend();
     }
 
     /// Whether the caller sends a body already, or was told to.
     pub(super) fn under_way(&self) -> bool {
-        let tape = self.shared.tape();
-        tape.continued || tape.begun()
+        let buffer = self.shared.buffer();
+        buffer.continued || buffer.begun()
     }
 
     /// Puts the caller's own session back, so that its connection can be kept alive. A
     /// second call changes nothing.
     pub(super) fn restore(&self, session: &mut Session) {
-        self.shared.tape().close();
+        self.shared.buffer().close();
         if !session.downstream_session.is_custom() {
             return;
         }
-        // The session types of this trait cannot be taken apart again, so the player hands
-        // its session over when it is dropped.
+        // The session types of this trait cannot be taken apart again, so the replaying session hands
+        // the real one over when it is dropped.
         drop(std::mem::replace(&mut session.downstream_session, absent()));
         if let Some(real) = self.shared.returned().take() {
             session.downstream_session = real;

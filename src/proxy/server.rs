@@ -4,7 +4,7 @@
 //! sleeps its whole grace period, limits neither heads nor connections, and cannot bind to
 //! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
 
-mod control;
+mod drain;
 mod http1;
 mod refuse;
 #[cfg(test)]
@@ -28,16 +28,16 @@ use tokio::sync::Semaphore;
 use super::client::Origin;
 use super::connection::Connection;
 use super::fast_path::FastPath;
-use super::guard::HeadLimits;
 use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
+use super::validate::HeadLimits;
 use crate::clock::SharedClock;
 use crate::config::{Address, Limits, Listener};
 use crate::gateway::client::ClientCertificate;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::rejection::{Reason, Rejection};
-use control::Control;
-pub(super) use control::LastCall;
-pub use control::Serving;
+use drain::Control;
+pub use drain::Serving;
+pub(super) use drain::Signal;
 pub use workers::Workers;
 
 /// Concurrent HTTP/2 streams of one connection.
@@ -72,16 +72,16 @@ pub struct Bound {
 
 /// What one listener's connections have in common.
 #[derive(Clone)]
-struct Terms {
+struct ListenerSettings {
     protocol: Protocol,
     access: Option<Arc<Access>>,
     proxies: Option<Arc<Proxies>>,
 }
 
 /// Which worker a connection is served by, and what tells it to end.
-struct Placed {
+struct ConnInfo {
     worker: usize,
-    last_call: LastCall,
+    signal: Signal,
 }
 
 /// What the connections of one [`Bound`] share.
@@ -264,7 +264,7 @@ where
     let id = guard.id();
     let task = shared.clone();
     let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
-        let terms = Terms {
+        let settings = ListenerSettings {
             protocol: protocol.clone(),
             access: endpoint.access.clone(),
             proxies: endpoint.proxies.clone(),
@@ -272,11 +272,11 @@ where
         shared
             .workers
             .spawn(incoming, move |incoming, worker| async move {
-                let last_call = guard.last_call();
+                let signal = guard.signal();
                 let _held = (guard, permit);
                 if let Some(app) = task.app(worker) {
-                    let place = Placed { worker, last_call };
-                    admitted(&task, app, place, &terms, incoming).await;
+                    let info = ConnInfo { worker, signal };
+                    admitted(&task, app, info, &settings, incoming).await;
                 }
             })
     } else if matches!(protocol, Protocol::Plain)
@@ -304,34 +304,34 @@ impl<A> Shared<A> {
 async fn admitted<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
-    place: Placed,
-    terms: &Terms,
+    info: ConnInfo,
+    settings: &ListenerSettings,
     mut incoming: Incoming,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let guarded = terms.access.is_some() || terms.proxies.is_some();
+    let guarded = settings.access.is_some() || settings.proxies.is_some();
     // Boxed, so that a plain connection's task stays small.
-    if guarded && let Err(rejection) = Box::pin(admit(shared, terms, &mut incoming)).await {
+    if guarded && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
         // After half a header nobody could tell what an answer is for.
-        let plain =
-            matches!(terms.protocol, Protocol::Plain) && rejection.reason == Reason::PeerNotAllowed;
+        let plain = matches!(settings.protocol, Protocol::Plain)
+            && rejection.reason == Reason::PeerNotAllowed;
         return Box::pin(refuse::keep_out(shared, incoming, rejection, plain)).await;
     }
-    converse(shared, app, place, terms, incoming).await;
+    converse(shared, app, info, settings, incoming).await;
 }
 
 /// Finds out who is connected, and whether they may be.
 async fn admit<A>(
     shared: &Shared<A>,
-    terms: &Terms,
+    settings: &ListenerSettings,
     incoming: &mut Incoming,
 ) -> Result<(), Rejection> {
-    if let Some(proxies) = &terms.proxies {
+    if let Some(proxies) = &settings.proxies {
         let limit = shared.bounds.header_timeout;
         proxies.announced(incoming, limit).await?;
     }
-    let Some(access) = &terms.access else {
+    let Some(access) = &settings.access else {
         return Ok(());
     };
     let judged = access.admit(incoming).await;
@@ -342,18 +342,18 @@ async fn admit<A>(
 async fn converse<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
-    place: Placed,
-    terms: &Terms,
+    info: ConnInfo,
+    settings: &ListenerSettings,
     incoming: Incoming,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let peer = incoming.peer();
     let mut origin = Origin {
-        proxies: terms.proxies.as_ref().map(|proxies| proxies.networks()),
+        proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
-    let stream = match &terms.protocol {
+    let stream = match &settings.protocol {
         Protocol::Plain => incoming.into_plain().ok(),
         Protocol::H2c => incoming.into_stream().ok().map(|s| Box::new(s) as Stream),
         Protocol::Tls(tls) => {
@@ -366,7 +366,7 @@ async fn converse<A>(
         }
     };
     let Some(stream) = stream else { return };
-    let http2_agreed = match terms.protocol {
+    let http2_agreed = match settings.protocol {
         Protocol::Plain => false,
         Protocol::H2c => true,
         Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
@@ -379,14 +379,14 @@ async fn converse<A>(
     if http2_agreed {
         Box::pin(http2(shared, app, stream, origin)).await;
     } else {
-        let Placed { worker, last_call } = place;
-        let place = http1::Place {
+        let ConnInfo { worker, signal } = info;
+        let info = http1::ConnInfo {
             worker,
-            last_call,
+            signal,
             peer,
             origin,
         };
-        http1::serve(shared, app, stream, place).await;
+        http1::serve(shared, app, stream, info).await;
     }
 }
 

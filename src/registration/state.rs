@@ -9,7 +9,7 @@ use super::metadata::{AuthMethod, ClientMetadata};
 use crate::clock::UnixMillis;
 use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
 use crate::secret::SecretString;
-use crate::written_url;
+use crate::serde_url;
 
 /// The only version there is.
 const VERSION: u32 = 1;
@@ -82,7 +82,7 @@ pub struct Registration {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "written_url::option"
+        with = "serde_url::option"
     )]
     pub registration_client_uri: Option<Url>,
     /// How it proves itself at the token endpoint.
@@ -95,7 +95,7 @@ pub struct Registration {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "written_url::option"
+        with = "serde_url::option"
     )]
     pub token_endpoint: Option<Url>,
     /// The file that the secret was also written to.

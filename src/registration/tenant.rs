@@ -8,7 +8,7 @@ use std::fmt;
 
 /// What is wanted of the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantWish {
+pub struct TenantRequest {
     /// Names of connections that registered clients may use.
     pub connections: Vec<String>,
     /// What they may ask for.
@@ -77,8 +77,8 @@ pub enum Change {
 )]
 pub struct UnknownName(pub String);
 
-impl TenantWish {
-    /// What is missing of the wish, apart from the setting.
+impl TenantRequest {
+    /// What is missing of the request, apart from the setting.
     ///
     /// # Errors
     /// When a connection is named that is not there.
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn only_differences_are_changed() {
-        let wish = TenantWish {
+        let request = TenantRequest {
             connections: vec!["users".into(), "github".into()],
             grants: vec![
                 grant("https://api/=read write"),
@@ -200,7 +200,7 @@ mod tests {
                 known("g2", "https://same/=a b"),
             ],
         };
-        let changes = wish.differences(&facts).unwrap();
+        let changes = request.differences(&facts).unwrap();
         assert_eq!(
             changes,
             [
@@ -209,7 +209,7 @@ mod tests {
                 Change::AddGrant(grant("https://other/=x")),
             ]
         );
-        let unknown = TenantWish {
+        let unknown = TenantRequest {
             connections: vec!["ldap".into()],
             grants: vec![],
         };

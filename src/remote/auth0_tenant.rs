@@ -12,9 +12,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::client::{Answer, Client};
-use super::patience::patiently;
+use super::retry::with_retry_after;
 use crate::clock::SharedClock;
-use crate::registration::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantWish};
+use crate::registration::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest};
 use crate::secret::SecretString;
 
 /// Grants on one page; more than a few dozen for one API would be odd.
@@ -65,19 +65,19 @@ impl Tenant {
         }
     }
 
-    /// What the tenant has of `wish`; changes nothing.
+    /// What the tenant has of `request`; changes nothing.
     ///
     /// # Errors
     /// When the API cannot be reached, refuses, or answers something else.
-    pub async fn facts(&self, wish: &TenantWish) -> Result<TenantFacts, TenantError> {
+    pub async fn facts(&self, request: &TenantRequest) -> Result<TenantFacts, TenantError> {
         let mut facts = TenantFacts {
             open: self.is_open().await?,
             ..TenantFacts::default()
         };
-        for name in &wish.connections {
+        for name in &request.connections {
             facts.connections.extend(self.connection(name).await?);
         }
-        for grant in &wish.grants {
+        for grant in &request.grants {
             facts.grants.extend(self.grant(&grant.audience).await?);
         }
         Ok(facts)
@@ -230,7 +230,7 @@ impl Tenant {
             self.client
                 .request(method.clone(), url, headers.clone(), body.clone())
         };
-        let answer = patiently(&self.clock, send)
+        let answer = with_retry_after(&self.clock, send)
             .await
             .map_err(|e| TenantError(format!("{method} {}: {e}", url.path())))?;
         if answer.status.is_success() {
@@ -299,7 +299,7 @@ mod tests {
             (Reply::json(200, &"x".repeat(300_000)), "larger than"),
         ] {
             let peer = peer(reply).await;
-            let error = tenant(&peer.url).facts(&TenantWish::default()).await;
+            let error = tenant(&peer.url).facts(&TenantRequest::default()).await;
             let error = error.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
             assert!(!error.contains("a-secret") && !error.contains("a-management-token"));

@@ -18,7 +18,7 @@ use url::Url;
 use super::client::{Answer, Client, ClientOptions, TransportError};
 use crate::config::TraceExport;
 use crate::secret::{SecretError, SecretRef};
-use crate::trace::{Item, Span, SpanFate, SpanObserver};
+use crate::trace::{ExportResult, Item, Span, SpanObserver};
 
 /// Spans in one export.
 const MAX_BATCH: usize = 512;
@@ -109,16 +109,16 @@ impl Exporter {
         match sent {
             Ok(rejected) => {
                 let rejected = (*rejected).min(count);
-                self.observer.tell(SpanFate::Exported, count - rejected);
+                self.observer.tell(ExportResult::Exported, count - rejected);
                 if rejected > 0 {
-                    self.observer.tell(SpanFate::Failed, rejected);
+                    self.observer.tell(ExportResult::Failed, rejected);
                 }
                 if std::mem::take(failing) {
                     tracing::info!("spans are exported again");
                 }
             }
             Err(error) => {
-                self.observer.tell(SpanFate::Failed, count);
+                self.observer.tell(ExportResult::Failed, count);
                 if !std::mem::replace(failing, true) {
                     tracing::warn!(%error, "spans cannot be exported; they are thrown away");
                 }

@@ -24,7 +24,7 @@ use crate::credential::{
 };
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
-use attempts::Attempts;
+use attempts::AttemptLimiter;
 use memory::{Login, Memory};
 use mfa::Mfa;
 use sign_in::{Refusal, SignIn};
@@ -43,7 +43,7 @@ pub struct PasswordSource {
     forward_client_ip: bool,
     /// Random for each process: what it makes of a password is of no use to anybody else.
     key: IdentityKey,
-    attempts: Attempts,
+    attempts: AttemptLimiter,
     memory: Memory,
     clock: SharedClock,
 }
@@ -69,7 +69,7 @@ impl PasswordSource {
             scopes: settings.scopes.clone(),
             forward_client_ip: settings.forward_client_ip && confidential,
             key: IdentityKey::random()?,
-            attempts: Attempts::new(clock.clone()),
+            attempts: AttemptLimiter::new(clock.clone()),
             memory: Memory::new(clock.clone()),
             clock,
         })

@@ -7,7 +7,7 @@ use url::Url;
 use super::client::{Client, is_loopback};
 use super::discovery::{oauth_location, oidc_location};
 use super::jwks::get_json;
-use crate::written_url;
+use crate::serde_url;
 
 /// An issuer's metadata. Every URL in it is one to go to.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,22 +15,22 @@ pub struct Provider {
     /// Equal to the identifier asked for, byte by byte.
     pub issuer: String,
     /// Where users sign in.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub authorization_endpoint: Option<Url>,
     /// Where codes become tokens.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub token_endpoint: Option<Url>,
     /// Its keys.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub jwks_uri: Option<Url>,
     /// RFC 7591.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub registration_endpoint: Option<Url>,
     /// RFC 8628.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub device_authorization_endpoint: Option<Url>,
     /// RFC 7009.
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub revocation_endpoint: Option<Url>,
     /// RFC 7636; `None`: it does not say.
     pub code_challenge_methods_supported: Option<Vec<String>>,

@@ -9,12 +9,12 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::client::{Answer, Client, Undelivered};
-use super::patience::{patiently, wait};
 use super::provider::is_acceptable;
+use super::retry::{wait, with_retry_after};
 use crate::clock::SharedClock;
 use crate::registration::{AuthMethod, ClientMetadata, Registration};
 use crate::secret::SecretString;
-use crate::written_url;
+use crate::serde_url;
 
 /// Members of the metadata that an error text may speak of; nothing else of one is repeated.
 const SPOKEN_OF: [&str; 11] = [
@@ -63,7 +63,7 @@ struct Written {
     #[serde(default)]
     client_secret_expires_at: u64,
     registration_access_token: Option<String>,
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     registration_client_uri: Option<Url>,
     token_endpoint_auth_method: Option<String>,
 }
@@ -155,7 +155,7 @@ impl RegistrationEndpoint {
             self.client
                 .request(method.clone(), url, headers.clone(), body.clone())
         };
-        patiently(&self.clock, send)
+        with_retry_after(&self.clock, send)
             .await
             .map_err(|e| undelivered(&e))
     }

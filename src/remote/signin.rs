@@ -12,8 +12,8 @@ use super::provider::is_acceptable;
 use crate::clock::SharedClock;
 use crate::config::OauthClient;
 use crate::secret::SecretString;
-use crate::signin::{Code, Tokens, Wish};
-use crate::written_url;
+use crate::serde_url;
+use crate::signin::{AuthorizationRequest, Code, Tokens};
 
 /// The grant of RFC 8628 §3.4.
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -73,10 +73,10 @@ struct WrittenCodes {
     // `verification_url` is what Google sends.
     #[serde(
         alias = "verification_url",
-        deserialize_with = "written_url::deserialize"
+        deserialize_with = "serde_url::deserialize"
     )]
     verification_uri: Url,
-    #[serde(default, deserialize_with = "written_url::option::deserialize")]
+    #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     verification_uri_complete: Option<Url>,
     expires_in: u64,
     interval: Option<u64>,
@@ -96,7 +96,7 @@ impl SignIn {
         &self,
         endpoint: &Url,
         code: &Code,
-        wish: &Wish,
+        request: &AuthorizationRequest,
     ) -> Result<Received, SignInError> {
         let mut parameters = vec![
             ("grant_type", "authorization_code"),
@@ -104,7 +104,7 @@ impl SignIn {
             ("redirect_uri", code.redirect_uri.as_str()),
             ("code_verifier", code.verifier.expose()),
         ];
-        parameters.extend(resources(&wish.resources));
+        parameters.extend(resources(&request.resources));
         self.grant(endpoint, &parameters).await
     }
 
@@ -135,10 +135,10 @@ impl SignIn {
         &self,
         endpoint: &Url,
         issuer: &Url,
-        wish: &Wish,
+        request: &AuthorizationRequest,
     ) -> Result<DeviceCodes, SignInError> {
         let post = self.endpoint(endpoint);
-        let answer = post.post(&wish.parameters()).await.map_err(failed)?;
+        let answer = post.post(&request.parameters()).await.map_err(failed)?;
         let written: WrittenCodes = serde_json::from_slice(&answer.body).map_err(|_| {
             unusable(
                 "is no JSON object with a device_code, user_code, verification_uri and expires_in",
@@ -174,13 +174,13 @@ impl SignIn {
         &self,
         endpoint: &Url,
         codes: &DeviceCodes,
-        wish: &Wish,
+        request: &AuthorizationRequest,
     ) -> Result<Received, SignInError> {
         let mut parameters = vec![
             ("grant_type", DEVICE_GRANT),
             ("device_code", codes.device_code.expose()),
         ];
-        parameters.extend(resources(&wish.resources));
+        parameters.extend(resources(&request.resources));
         self.grant(endpoint, &parameters).await
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let peer = peer(Reply::json(200, &answer.to_string())).await;
         let issuer: Url = "https://issuer.example/".parse().unwrap();
         sign_in()
-            .device_codes(&peer.url, &issuer, &Wish::default())
+            .device_codes(&peer.url, &issuer, &AuthorizationRequest::default())
             .await
     }
 

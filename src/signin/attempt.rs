@@ -66,7 +66,7 @@ const ERRORS: [(&str, &str); 13] = [
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct AuthorizationRequest {
     /// Scopes, separated by spaces.
     pub scope: String,
     /// Auth0's way to name the API.
@@ -75,7 +75,7 @@ pub struct Wish {
     pub resources: Vec<String>,
 }
 
-impl Wish {
+impl AuthorizationRequest {
     /// Whether an ID token must come.
     pub fn wants_id_token(&self) -> bool {
         self.has_scope("openid")
@@ -158,7 +158,7 @@ pub enum CallbackError {
 }
 
 impl Attempt {
-    /// Begins at `now` (of the steady clock) with `issuer`, whose metadata may promise
+    /// Begins at `now` (of the monotonic clock) with `issuer`, whose metadata may promise
     /// `iss` in each answer (RFC 9207).
     ///
     /// # Errors
@@ -183,7 +183,12 @@ impl Attempt {
 
     /// Where the person signs in. With `offline_access` among the scopes consent is asked
     /// for, without which there is no refresh token (OpenID Connect Core §11).
-    pub fn url(&self, authorization_endpoint: &Url, client_id: &str, wish: &Wish) -> Url {
+    pub fn url(
+        &self,
+        authorization_endpoint: &Url,
+        client_id: &str,
+        request: &AuthorizationRequest,
+    ) -> Url {
         let challenge = digest::digest(&digest::SHA256, self.verifier.expose().as_bytes());
         let mut url = authorization_endpoint.clone();
         let mut query = url.query_pairs_mut();
@@ -194,11 +199,11 @@ impl Attempt {
             .append_pair("state", self.state.expose())
             .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
             .append_pair("code_challenge_method", "S256")
-            .extend_pairs(wish.parameters());
-        if wish.wants_id_token() {
+            .extend_pairs(request.parameters());
+        if request.wants_id_token() {
             query.append_pair("nonce", &self.nonce);
         }
-        if wish.has_scope("offline_access") {
+        if request.has_scope("offline_access") {
             query.append_pair("prompt", "consent");
         }
         drop(query);

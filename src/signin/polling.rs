@@ -11,7 +11,7 @@ const SLOWER: Duration = Duration::from_secs(5);
 /// The longest that a code is waited for.
 const LONGEST: Duration = Duration::from_mins(30);
 
-/// The rhythm of asking. Times are of the steady clock.
+/// The rhythm of asking. Times are of the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Polling {
     interval: Duration,

@@ -12,7 +12,7 @@ use crate::clock::UnixMillis;
 use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
 use crate::registration::AuthMethod;
 use crate::secret::SecretString;
-use crate::written_url;
+use crate::serde_url;
 
 /// The only version there is.
 const VERSION: u32 = 1;
@@ -29,10 +29,10 @@ pub struct Session {
     /// Who signed in, by the verified ID token; `None` where none was asked for.
     pub subject: Option<String>,
     /// Where the tokens come from.
-    #[serde(with = "written_url")]
+    #[serde(with = "serde_url")]
     pub token_endpoint: Url,
     /// Where they are revoked, if anywhere.
-    #[serde(default, with = "written_url::option")]
+    #[serde(default, with = "serde_url::option")]
     pub revocation_endpoint: Option<Url>,
     /// The APIs that were asked for (RFC 8707), asked for again when refreshing.
     #[serde(default)]

@@ -16,11 +16,11 @@ use moka::sync::Cache;
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
-use super::memory::{Memory, Window};
-use super::notes::Notes;
+use super::cache::{VerifiedTokenCache, Window};
+use super::extensions::Extensions;
 use super::rules::{Facts, Rules};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
-use crate::clock::{Moment, SharedClock, UnixMillis};
+use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::config::IntrospectionIssuer;
 
 /// How long "not active" is remembered. Short, because a token may be used a moment before
@@ -84,8 +84,8 @@ impl fmt::Debug for IntrospectionObserver {
     }
 }
 
-type Landed = Result<Arc<VerifiedToken>, TokenError>;
-type Flight = watch::Receiver<Option<Landed>>;
+type FetchResult = Result<Arc<VerifiedToken>, TokenError>;
+type Flight = watch::Receiver<Option<FetchResult>>;
 
 /// An issuer that is asked. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -99,21 +99,21 @@ struct Inner {
     rules: Rules,
     introspector: Arc<dyn Introspector>,
     clock: SharedClock,
-    memory: Memory,
-    /// Apart from `memory`, so that a flood of bad tokens displaces no good one. With the
-    /// steady time until which each stands.
+    cache: VerifiedTokenCache,
+    /// Apart from `cache`, so that a flood of bad tokens displaces no good one. With the
+    /// monotonic time until which each stands.
     refusals: Cache<TokenDigest, (TokenError, Duration)>,
     turns: Semaphore,
-    traffic: Mutex<Traffic>,
+    in_flight: Mutex<InFlight>,
     observer: IntrospectionObserver,
 }
 
 #[derive(Debug, Default)]
-struct Traffic {
+struct InFlight {
     flights: HashMap<TokenDigest, Flight>,
     /// Failures in a row.
     failures: u32,
-    /// Steady time.
+    /// Monotonic time.
     left_alone_until: Duration,
 }
 
@@ -132,14 +132,14 @@ impl Introspection {
             max_age: config.verified_max_age,
             rules: Rules::of_introspection(config),
             introspector,
-            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             refusals: Cache::builder()
                 .max_capacity(max_verified)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(REFUSAL_AGE)
                 .build(),
             turns: Semaphore::new(MAX_TURNS),
-            traffic: Mutex::default(),
+            in_flight: Mutex::default(),
             clock,
             observer,
         }))
@@ -156,74 +156,80 @@ impl Introspection {
     }
 
     /// The token with this digest, if it was found good a moment ago.
-    pub(super) fn recall(
+    pub(super) fn cached(
         &self,
         digest: TokenDigest,
-        now: Option<Moment>,
+        now: Option<Now>,
     ) -> Option<Arc<VerifiedToken>> {
         // There are no keys here whose change would void what is remembered.
-        self.0.memory.recall(digest, now, |_| Some(0))
+        self.0.cache.get(digest, now, |_| Some(0))
     }
 
     /// What the issuer says of `token`, now or a moment ago.
-    pub(super) async fn verify(&self, token: &BearerToken) -> Landed {
+    pub(super) async fn verify(&self, token: &BearerToken) -> FetchResult {
         let digest = token.digest();
-        let now = self.0.clock.steady();
+        let now = self.0.clock.monotonic();
         if let Some((error, until)) = self.0.refusals.get(&digest)
             && now < until
         {
             return Err(error);
         }
-        let mut flight = self.0.board(token, now)?;
-        let landed = flight.wait_for(Option::is_some).await;
-        let landed = landed.map_or_else(|_| None, |landed| landed.clone());
-        landed.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+        let mut flight = self.0.join_or_start(token, now)?;
+        let result = flight.wait_for(Option::is_some).await;
+        let result = result.map_or_else(|_| None, |result| result.clone());
+        result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
     }
 }
 
 impl Inner {
-    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
         // Every change under this lock is complete in itself.
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The question under way about this token, or a new one. It goes on when whoever
     /// started it goes away.
-    fn board(self: &Arc<Self>, token: &BearerToken, now: Duration) -> Result<Flight, TokenError> {
+    fn join_or_start(
+        self: &Arc<Self>,
+        token: &BearerToken,
+        now: Duration,
+    ) -> Result<Flight, TokenError> {
         let digest = token.digest();
-        let mut traffic = self.traffic();
-        if let Some(flight) = traffic.flights.get(&digest) {
+        let mut in_flight = self.in_flight();
+        if let Some(flight) = in_flight.flights.get(&digest) {
             return Ok(flight.clone());
         }
         // It may have landed between the look at the cache and here.
-        if let Some(known) = self.memory.recall(digest, None, |_| Some(0)) {
+        if let Some(known) = self.cache.get(digest, None, |_| Some(0)) {
             return Ok(watch::channel(Some(Ok(known))).1);
         }
-        let left = traffic.left_alone_until.saturating_sub(now);
+        let left = in_flight.left_alone_until.saturating_sub(now);
         if !left.is_zero() {
             return Err(unavailable(left));
         }
-        if traffic.flights.len() >= MAX_FLIGHTS {
+        if in_flight.flights.len() >= MAX_FLIGHTS {
             return Err(unavailable(FIRST_BACKOFF));
         }
         let (sender, flight) = watch::channel(None);
-        traffic.flights.insert(digest, flight.clone());
-        let landing = Landing {
+        in_flight.flights.insert(digest, flight.clone());
+        let guard = FlightGuard {
             inner: Arc::clone(self),
             digest,
             sender,
         };
         let token = token.clone();
         tokio::spawn(async move {
-            let end = landing.inner.ask(&token).await;
-            landing.inner.settle(digest, &end);
+            let end = guard.inner.ask(&token).await;
+            guard.inner.settle(digest, &end);
             // What has landed is in the caches before the flight is gone from the list.
-            landing.sender.send_replace(Some(end));
+            guard.sender.send_replace(Some(end));
         });
         Ok(flight)
     }
 
-    async fn ask(&self, token: &BearerToken) -> Landed {
+    async fn ask(&self, token: &BearerToken) -> FetchResult {
         let question = async {
             let _turn = self.turns.acquire().await;
             self.introspector.introspect(token).await
@@ -248,7 +254,7 @@ impl Inner {
         claims: Option<Map<String, Value>>,
         digest: TokenDigest,
         now: UnixMillis,
-    ) -> Landed {
+    ) -> FetchResult {
         let claims = claims.ok_or(TokenError::Inactive)?;
         let Facts {
             subject,
@@ -267,50 +273,50 @@ impl Inner {
             expires_at,
             claims,
             digest,
-            notes: Notes::default(),
+            extensions: Extensions::default(),
         });
         let window = Window {
             from: starts_at.map(|t| self.rules.accepted_from(t)),
             // The issuer has judged by its own clock: no leeway on what is only remembered.
             until: expires_at,
         };
-        self.memory.remember(&token, 0, window);
+        self.cache.insert(&token, 0, window);
         Ok(token)
     }
 
     fn fail(&self, error: &IntrospectionError) -> TokenError {
-        let now = self.clock.steady();
-        let mut traffic = self.traffic();
+        let now = self.clock.monotonic();
+        let mut in_flight = self.in_flight();
         // Those that were under way together count once.
-        if traffic.failures < 2 || now >= traffic.left_alone_until {
-            traffic.failures = traffic.failures.saturating_add(1);
+        if in_flight.failures < 2 || now >= in_flight.left_alone_until {
+            in_flight.failures = in_flight.failures.saturating_add(1);
         }
         // What fails once may be about one token only.
-        let backoff = match traffic.failures {
+        let backoff = match in_flight.failures {
             0 | 1 => Duration::ZERO,
             failures => (FIRST_BACKOFF * (1 << (failures - 2).min(5))).min(MAX_BACKOFF),
         };
         let wait = error
             .retry_after
             .map_or(backoff, |r| r.min(MAX_BACKOFF).max(backoff));
-        traffic.left_alone_until = now.saturating_add(wait);
+        in_flight.left_alone_until = now.saturating_add(wait);
         tracing::warn!(issuer = &*self.issuer, %error, "the issuer cannot be asked about a token");
         unavailable(wait.max(FIRST_BACKOFF))
     }
 
     /// Puts down what a question came to.
-    fn settle(&self, digest: TokenDigest, end: &Landed) {
+    fn settle(&self, digest: TokenDigest, end: &FetchResult) {
         let how = match end {
             Ok(_) => Introspected::Accepted,
             Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
             Err(error) => {
-                let until = self.clock.steady().saturating_add(REFUSAL_AGE);
+                let until = self.clock.monotonic().saturating_add(REFUSAL_AGE);
                 self.refusals.insert(digest, (error.clone(), until));
                 Introspected::Refused
             }
         };
         if how != Introspected::Failed {
-            self.traffic().failures = 0;
+            self.in_flight().failures = 0;
         }
         if let Some(observe) = &self.observer.0 {
             observe(how);
@@ -320,15 +326,15 @@ impl Inner {
 
 /// The end of a question, which comes even when asking panics or the runtime goes down: the
 /// sender goes, and whoever comes next asks anew.
-struct Landing {
+struct FlightGuard {
     inner: Arc<Inner>,
     digest: TokenDigest,
-    sender: watch::Sender<Option<Landed>>,
+    sender: watch::Sender<Option<FetchResult>>,
 }
 
-impl Drop for Landing {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
-        self.inner.traffic().flights.remove(&self.digest);
+        self.inner.in_flight().flights.remove(&self.digest);
     }
 }
 

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::cache::{VerifiedTokenCache, Window};
+use super::extensions::Extensions;
 use super::introspection::Introspection;
 use super::jws::{Jws, possible_issuers};
 use super::keys::Keys;
-use super::memory::{Memory, Window};
-use super::notes::Notes;
 use super::rules::{Rules, Wanted};
 use super::shared_secret::SharedSecret;
 use super::{
     Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
-use crate::clock::{Moment, SharedClock};
+use crate::clock::{Now, SharedClock};
 use crate::config::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
 /// A configured issuer: its rules, its keys, its verified tokens.
@@ -39,7 +39,7 @@ struct Signed {
     rules: Rules,
     proof: Proof,
     clock: SharedClock,
-    memory: Memory,
+    cache: VerifiedTokenCache,
 }
 
 /// What its signatures are checked with: public keys, or a secret; never both.
@@ -101,7 +101,7 @@ impl Issuer {
         let signed = Signed {
             rules,
             proof: Proof::Keys(keys),
-            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             clock,
         };
         Self {
@@ -128,7 +128,7 @@ impl Issuer {
         let signed = Signed {
             rules: Rules::of_shared_secret(config),
             proof: Proof::Secret(secret),
-            memory: Memory::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             clock,
         };
         Self {
@@ -226,11 +226,11 @@ impl Issuer {
     }
 
     /// The token with this digest, if it was found good before and would be again `now`;
-    /// see [`Memory::recall`].
-    fn recall(&self, digest: TokenDigest, now: Option<Moment>) -> Option<Arc<VerifiedToken>> {
+    /// see [`VerifiedTokenCache::cached`].
+    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
         match &self.kind {
-            Kind::Signed(signed) => signed.recall(digest, now),
-            Kind::Introspection(asked) => asked.recall(digest, now),
+            Kind::Signed(signed) => signed.cached(digest, now),
+            Kind::Introspection(asked) => asked.cached(digest, now),
             Kind::Delegated => None,
         }
     }
@@ -242,20 +242,20 @@ impl Issuer {
 
 /// Who `token` stands for, where one of `issuers` remembers it: the hot path of
 /// [`authenticate`].
-pub fn recall(
+pub fn cached(
     token: PresentedToken<'_>,
     issuers: &[Arc<Issuer>],
-    now: Moment,
+    now: Now,
 ) -> Option<Authenticated> {
-    recalled(token, issuers, Some(now))
+    cached_at(token, issuers, Some(now))
 }
 
-fn recalled(
+fn cached_at(
     token: PresentedToken<'_>,
     issuers: &[Arc<Issuer>],
-    now: Option<Moment>,
+    now: Option<Now>,
 ) -> Option<Authenticated> {
-    let mut known = issuers.iter().map(|i| i.recall(token.digest(), now));
+    let mut known = issuers.iter().map(|i| i.cached(token.digest(), now));
     let known = known.find_map(|known| known)?;
     Some(Authenticated {
         caller: Caller::Verified(known),
@@ -276,7 +276,7 @@ pub async fn authenticate<'t>(
     issuers: &[Arc<Issuer>],
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
-    if let Some(known) = recalled(token, issuers, None) {
+    if let Some(known) = cached_at(token, issuers, None) {
         return Ok(known);
     }
     let (issuer, verified) = match choose(token.expose(), issuers)? {
@@ -407,10 +407,10 @@ impl Proof {
         }
     }
 
-    /// The epoch in force at a steady time, if a token may be accepted by it.
-    fn epoch(&self, steady: Duration) -> Option<u64> {
+    /// The epoch in force at a monotonic time, if a token may be accepted by it.
+    fn epoch(&self, monotonic: Duration) -> Option<u64> {
         match self {
-            Self::Keys(keys) => keys.epoch_in_force(steady),
+            Self::Keys(keys) => keys.epoch_in_force(monotonic),
             Self::Secret(secret) => secret.epoch(),
         }
     }
@@ -436,9 +436,9 @@ impl Proof {
 
 impl Signed {
     /// The token with this digest, if it was verified before and would be again.
-    fn recall(&self, digest: TokenDigest, now: Option<Moment>) -> Option<Arc<VerifiedToken>> {
-        let epoch = |steady| self.proof.epoch(steady);
-        self.memory.recall(digest, now, epoch)
+    fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
+        let epoch = |monotonic| self.proof.epoch(monotonic);
+        self.cache.get(digest, now, epoch)
     }
 
     async fn verify(
@@ -463,9 +463,9 @@ impl Signed {
             expires_at: facts.expires_at,
             claims: jws.claims,
             digest,
-            notes: Notes::default(),
+            extensions: Extensions::default(),
         });
-        self.memory.remember(&token, epoch, window);
+        self.cache.insert(&token, epoch, window);
         Ok(token)
     }
 }

@@ -1,5 +1,5 @@
 //! An issuer's keys: fetched, kept, refreshed, never trusted blindly. The intervals are
-//! those of identity.md §A ("JWKS"), measured by the steady clock.
+//! those of identity.md §A ("JWKS"), measured by the monotonic clock.
 //!
 //! One fetch at a time for each issuer, in a task of its own, so that a caller who goes
 //! away takes nothing from the others who wait for it.
@@ -111,13 +111,13 @@ struct Inner {
     current: ArcSwap<Current>,
     /// Whether the last attempt failed.
     failing: AtomicBool,
-    /// When, in steady milliseconds, the next attempt may begin by itself.
+    /// When, in monotonic milliseconds, the next attempt may begin by itself.
     next_attempt: AtomicU64,
     control: Mutex<Control>,
     observer: RefreshObserver,
 }
 
-/// The keys in force. Times are of the steady clock.
+/// The keys in force. Times are of the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Current {
     /// Grows when the keys change.
@@ -227,7 +227,7 @@ impl Keys {
     /// Makes sure that there are keys that may be used, if that can be had: begins a
     /// fetch that is due, and waits for the one under way where there is no choice.
     async fn freshen(&self) {
-        let now = self.0.clock.steady();
+        let now = self.0.clock.monotonic();
         if self.epoch_in_force(now).is_none()
             && let Some(mut fetch) = self.0.begin(now)
         {
@@ -242,7 +242,7 @@ impl Keys {
         kid: Option<&str>,
     ) -> Result<Result<Selection, NoKey>, TokenError> {
         let current = self.0.current.load();
-        if !current.usable(self.0.clock.steady()) {
+        if !current.usable(self.0.clock.monotonic()) {
             return Err(self.0.unavailable());
         }
         Ok(current
@@ -256,7 +256,7 @@ impl Keys {
 
     /// Refreshes if that is due, or joins a refresh under way; waits for the end.
     pub(super) async fn refresh_if_due(&self) {
-        if let Some(mut fetch) = self.0.begin(self.0.clock.steady()) {
+        if let Some(mut fetch) = self.0.begin(self.0.clock.monotonic()) {
             let _ = fetch.changed().await;
         }
     }
@@ -268,13 +268,13 @@ impl Keys {
 
     /// Whether there are keys to verify with, fresh or stale.
     pub(super) fn usable(&self) -> bool {
-        self.0.current.load().usable(self.0.clock.steady())
+        self.0.current.load().usable(self.0.clock.monotonic())
     }
 
     /// How long ago the keys were last fetched.
     pub(super) fn age(&self) -> Option<Duration> {
         let fetched_at = self.0.current.load().fetched_at?;
-        Some(self.0.clock.steady().saturating_sub(fetched_at))
+        Some(self.0.clock.monotonic().saturating_sub(fetched_at))
     }
 }
 
@@ -301,7 +301,7 @@ impl Inner {
 
     fn next_attempt_in(&self) -> Duration {
         let next = Duration::from_millis(self.next_attempt.load(Ordering::Acquire));
-        next.saturating_sub(self.clock.steady())
+        next.saturating_sub(self.clock.monotonic())
     }
 
     fn unavailable(&self) -> TokenError {
@@ -347,7 +347,7 @@ impl Inner {
     /// known to be unknown, not within the cooldown, not sooner after a failure than the
     /// backoff allows. With it, whether it began only now.
     fn begin_for(self: &Arc<Self>, kid: &str) -> Option<(watch::Receiver<()>, bool)> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let mut control = self.control();
         if control.unknown.get(kid).is_some_and(|until| now < *until) {
             return None;
@@ -366,7 +366,7 @@ impl Inner {
     }
 
     fn remember_unknown(&self, kid: &str) {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let mut control = self.control();
         control.unknown.retain(|_, until| now < *until);
         if control.unknown.len() < MAX_UNKNOWN {
@@ -376,7 +376,7 @@ impl Inner {
 
     /// Takes over what an attempt brought.
     fn end(&self, fetched: Result<FetchedKeys, KeyFetchError>) {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let parsed = fetched.and_then(|fetched| {
             let set = KeySet::parse(&fetched.document, &self.algorithms)?;
             Ok((set, self.ttl(fetched.max_age)))

@@ -78,7 +78,7 @@ pub(super) struct SharedSecret {
     algorithms: Vec<Algorithm>,
     clock: SharedClock,
     held: ArcSwapOption<Held>,
-    /// Steady milliseconds.
+    /// Monotonic milliseconds.
     next_read: AtomicU64,
     /// Held while it is read; what was wrong the last time, which is logged once.
     reading: tokio::sync::Mutex<Option<String>>,
@@ -152,7 +152,7 @@ impl SharedSecret {
     pub(super) async fn refresh_if_due(&self) {
         // Who comes while it is read waits for that.
         let mut said = self.reading.lock().await;
-        let now = millis(self.clock.steady());
+        let now = millis(self.clock.monotonic());
         if now < self.next_read.load(Ordering::Acquire) {
             return;
         }
@@ -175,7 +175,7 @@ impl SharedSecret {
     /// How long until the next reading.
     pub(super) fn next_attempt_in(&self) -> Duration {
         let next = Duration::from_millis(self.next_read.load(Ordering::Acquire));
-        next.saturating_sub(self.clock.steady())
+        next.saturating_sub(self.clock.monotonic())
     }
 
     fn install(&self, text: &str) -> Result<(), SharedSecretError> {

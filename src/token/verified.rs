@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::notes::Notes;
+use super::extensions::Extensions;
 use super::{BasicCredentials, TokenDigest};
 use crate::clock::UnixMillis;
 
@@ -19,7 +19,7 @@ pub struct VerifiedToken {
     pub(super) expires_at: UnixMillis,
     pub(super) claims: serde_json::Map<String, serde_json::Value>,
     pub(super) digest: TokenDigest,
-    pub(super) notes: Notes,
+    pub(super) extensions: Extensions,
 }
 
 impl VerifiedToken {
@@ -42,7 +42,7 @@ impl VerifiedToken {
             expires_at: UnixMillis(i64::MAX),
             claims,
             digest: TokenDigest([0; 32]),
-            notes: Notes::default(),
+            extensions: Extensions::default(),
         })
     }
 
@@ -79,8 +79,8 @@ impl VerifiedToken {
         self.digest
     }
     /// What was concluded from it; dies with it.
-    pub fn notes(&self) -> &Notes {
-        &self.notes
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
     }
 }
 
@@ -97,7 +97,7 @@ impl VerifiedToken {
             expires_at: UnixMillis(i64::MAX),
             claims: serde_json::Map::new(),
             digest: TokenDigest([0; 32]),
-            notes: Notes::default(),
+            extensions: Extensions::default(),
         }
     }
 

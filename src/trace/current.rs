@@ -62,7 +62,7 @@ pub async fn spanned<F: Future>(
         span: id,
         ..parent.clone()
     };
-    let began = parent.tracer.steady();
+    let began = parent.tracer.monotonic();
     let output = ACTIVE.scope(below, future).await;
     if parent.recorded {
         let (attributes, error) = tell(&output);
@@ -73,7 +73,7 @@ pub async fn spanned<F: Future>(
             name: name.into(),
             kind,
             began: parent.epoch.nanos(began),
-            ended: parent.epoch.nanos(parent.tracer.steady()),
+            ended: parent.epoch.nanos(parent.tracer.monotonic()),
             attributes,
             error,
         });

@@ -18,7 +18,7 @@ const MAX_ATTEMPTS: usize = 16;
 
 /// What becomes of the caller's header of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum HeaderAction {
     /// This goes in its place.
     Set(HeaderValue),
     /// It goes on as it came.
@@ -30,7 +30,7 @@ pub enum Fate {
 /// A whole request, for its span.
 #[derive(Debug)]
 pub struct Summary {
-    /// Steady times: its beginning, the end of its admission, its end.
+    /// Monotonic times: its beginning, the end of its admission, its end.
     pub began: Duration,
     /// When it was admitted or refused.
     pub admitted: Duration,
@@ -110,7 +110,7 @@ impl RequestTrace {
         }
     }
 
-    /// An attempt begins at this steady time.
+    /// An attempt begins at this monotonic time.
     pub fn attempt(&mut self, now: Duration, address: Option<std::net::SocketAddr>) {
         self.attempt_over(now, None);
         if self.recorded
@@ -144,17 +144,23 @@ impl RequestTrace {
     }
 
     /// What the attempt under way does with the headers of traces.
-    pub fn headers(&self) -> [(HeaderName, Fate); 3] {
+    pub fn headers(&self) -> [(HeaderName, HeaderAction); 3] {
         let span = self.attempts.last().map_or(self.span, |a| a.span);
         let own = traceparent(self.trace, span, self.sampled);
         let state = if self.keeps_state {
-            Fate::Keep
+            HeaderAction::Keep
         } else {
-            Fate::Remove
+            HeaderAction::Remove
         };
-        let taskcluster = self.taskcluster.clone().map_or(Fate::Keep, Fate::Set);
+        let taskcluster = self
+            .taskcluster
+            .clone()
+            .map_or(HeaderAction::Keep, HeaderAction::Set);
         [
-            (TRACEPARENT, own.map_or(Fate::Remove, Fate::Set)),
+            (
+                TRACEPARENT,
+                own.map_or(HeaderAction::Remove, HeaderAction::Set),
+            ),
             (TRACESTATE, state),
             (TASKCLUSTER_TRACE_ID, taskcluster),
         ]

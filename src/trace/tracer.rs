@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What became of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpanFate {
+pub enum ExportResult {
     /// The collector has it.
     Exported,
     /// There were too many at once.
@@ -33,16 +33,16 @@ pub enum SpanFate {
 
 /// Told what becomes of spans, and how many.
 #[derive(Clone)]
-pub struct SpanObserver(Arc<dyn Fn(SpanFate, u64) + Send + Sync>);
+pub struct SpanObserver(Arc<dyn Fn(ExportResult, u64) + Send + Sync>);
 
 impl SpanObserver {
     /// Calls `observe`, which must be quick.
-    pub fn new(observe: impl Fn(SpanFate, u64) + Send + Sync + 'static) -> Self {
+    pub fn new(observe: impl Fn(ExportResult, u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(observe))
     }
 
     /// This became of so many.
-    pub fn tell(&self, fate: SpanFate, count: u64) {
+    pub fn tell(&self, fate: ExportResult, count: u64) {
         (self.0)(fate, count);
     }
 }
@@ -90,8 +90,8 @@ impl Tracer {
         })
     }
 
-    pub(super) fn steady(&self) -> Duration {
-        self.clock.steady()
+    pub(super) fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
     }
 
     /// A request with these headers begins. `None` if the system gives no randomness: then
@@ -123,7 +123,7 @@ impl Tracer {
             },
             epoch: Epoch {
                 wall: self.clock.now(),
-                steady: self.clock.steady(),
+                monotonic: self.clock.monotonic(),
             },
             attempts: Vec::new(),
         }))
@@ -142,7 +142,7 @@ impl Tracer {
         if let Some(spans) = &self.spans
             && spans.try_send(Item::Span(Box::new(span))).is_err()
         {
-            self.observer.tell(SpanFate::Dropped, 1);
+            self.observer.tell(ExportResult::Dropped, 1);
         }
     }
 
@@ -169,19 +169,19 @@ fn taskcluster_id(headers: &HeaderMap) -> Option<&str> {
     (fits && values.next().is_none()).then_some(id)
 }
 
-/// One moment in both of a clock's ways, so that steady times can be told as dates.
+/// One moment in both of a clock's ways, so that monotonic times can be told as dates.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
     pub(super) wall: UnixMillis,
-    pub(super) steady: Duration,
+    pub(super) monotonic: Duration,
 }
 
 impl Epoch {
-    /// Nanoseconds since 1970 of a steady time.
-    pub(super) fn nanos(self, steady: Duration) -> u64 {
+    /// Nanoseconds since 1970 of a monotonic time.
+    pub(super) fn nanos(self, monotonic: Duration) -> u64 {
         let wall = i128::from(self.wall.0) * 1_000_000;
         let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
-        let at = wall.saturating_add(nanos(steady).saturating_sub(nanos(self.steady)));
+        let at = wall.saturating_add(nanos(monotonic).saturating_sub(nanos(self.monotonic)));
         u64::try_from(at).unwrap_or(0)
     }
 }

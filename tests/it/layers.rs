@@ -74,9 +74,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("log", &["config", "gateway"]),
     ("private_file", &[]),
-    ("written_url", &[]),
-    ("registration", &["private_file", "written_url"]),
-    ("signin", &["private_file", "registration", "written_url"]),
+    ("serde_url", &[]),
+    ("registration", &["private_file", "serde_url"]),
+    ("signin", &["private_file", "registration", "serde_url"]),
     (
         "remote",
         &[
@@ -87,7 +87,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "config",
             "registration",
             "signin",
-            "written_url",
+            "serde_url",
         ],
     ),
     ("metrics", &["gateway", "credential", "token", "trace"]),

@@ -29,8 +29,8 @@ impl Stage<'_> {
             self.provider.authorization_response_iss_parameter_supported,
         );
         let uri = door.at().uri().clone();
-        let mut attempt = Attempt::begin(issuer, promises_iss, uri, self.clock.steady())?;
-        self.send_to(&attempt.url(endpoint, &self.who.id, &self.wish));
+        let mut attempt = Attempt::begin(issuer, promises_iss, uri, self.clock.monotonic())?;
+        self.send_to(&attempt.url(endpoint, &self.who.id, &self.request));
         let answered = tokio::time::timeout(LIFETIME, self.answer(&mut door, &mut attempt)).await;
         let end = match answered {
             Err(_) => Err(CallbackError::TooLate.into()),
@@ -59,7 +59,7 @@ impl Stage<'_> {
         attempt: &mut Attempt,
     ) -> Result<(Code, Callback), Stop> {
         while let Some(visitor) = door.next().await {
-            match attempt.redeem(visitor.query(), self.clock.steady()) {
+            match attempt.redeem(visitor.query(), self.clock.monotonic()) {
                 Ok(code) => return Ok((code, visitor)),
                 Err(CallbackError::NotOurs | CallbackError::Again) => visitor.answer(Page::NotOurs),
                 Err(error) => {
@@ -73,8 +73,8 @@ impl Stage<'_> {
 
     async fn redeem(&self, verifier: &IdTokenVerifier, code: &Code) -> Result<Session, Stop> {
         let endpoint = self.token_endpoint()?;
-        let received = self.sign_in.redeem(endpoint, code, &self.wish).await?;
-        let nonce = self.wish.wants_id_token().then_some(code.nonce.as_str());
+        let received = self.sign_in.redeem(endpoint, code, &self.request).await?;
+        let nonce = self.request.wants_id_token().then_some(code.nonce.as_str());
         self.believe(verifier, received, nonce).await
     }
 

@@ -21,9 +21,9 @@ impl Stage<'_> {
         let issuer = self.issuer_url()?;
         let codes = self
             .sign_in
-            .device_codes(endpoint, &issuer, &self.wish)
+            .device_codes(endpoint, &issuer, &self.request)
             .await?;
-        let polling = Polling::begin(codes.interval, codes.expires_in, self.clock.steady());
+        let polling = Polling::begin(codes.interval, codes.expires_in, self.clock.monotonic());
         show(&codes);
         let received = self.poll(&codes, polling).await?;
         // Nothing was sent that a nonce could be tied to.
@@ -35,7 +35,7 @@ impl Stage<'_> {
         let mut wait = polling.first();
         loop {
             tokio::time::sleep(wait).await;
-            let error = match self.sign_in.poll(endpoint, codes, &self.wish).await {
+            let error = match self.sign_in.poll(endpoint, codes, &self.request).await {
                 Ok(received) => return Ok(received),
                 Err(error) => error,
             };
@@ -43,7 +43,7 @@ impl Stage<'_> {
             if code.is_none() && !error.transient {
                 return Err(error.into());
             }
-            wait = match polling.next(code, self.clock.steady()) {
+            wait = match polling.next(code, self.clock.monotonic()) {
                 Some(Next::After(wait)) => wait,
                 Some(Next::End(end)) => return Err(end.into()),
                 None => return Err(error.into()),

@@ -80,7 +80,7 @@ impl Desk<'_> {
             "registration_endpoint",
             "this issuer lets no clients register by themselves, or not now",
         )?;
-        let secret = self.locked.companion(self.secret_file.clone())?;
+        let secret = self.locked.sidecar(self.secret_file.clone())?;
         drop(secret);
         self.intend(Action::Register, wanted)?;
         let made = self
@@ -141,7 +141,7 @@ impl Desk<'_> {
                 }
             }
         };
-        self.locked.companion(self.secret_file.clone())?.remove()?;
+        self.locked.sidecar(self.secret_file.clone())?.remove()?;
         self.locked.remove()?;
         print(done)
     }
@@ -203,7 +203,7 @@ impl Desk<'_> {
             state.save(self.locked)?;
         }
         if let Some(secret) = secret {
-            let file = self.locked.companion(self.secret_file.clone())?;
+            let file = self.locked.sidecar(self.secret_file.clone())?;
             file.keep(secret.expose().as_bytes())?;
         }
         Ok(registration)

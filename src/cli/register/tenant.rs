@@ -9,7 +9,7 @@ use url::Url;
 
 use hawkgate::clock::SharedClock;
 use hawkgate::config::{ClientProof, OauthClient};
-use hawkgate::registration::{Change, Grant, Step, TenantFacts, TenantWish};
+use hawkgate::registration::{Change, Grant, Step, TenantFacts, TenantRequest};
 use hawkgate::remote::auth0_tenant::Tenant;
 use hawkgate::remote::client::Client;
 use hawkgate::remote::provider::issuer_url;
@@ -77,12 +77,12 @@ impl TenantArgs {
             Some("") => issuer.clone(),
             Some(text) => issuer_url(text)?,
         };
-        let wish = self.wish()?;
+        let request = self.request()?;
         let token = self.token(&url, client, clock).await?;
         let tenant = Tenant::new(url, token, client.clone(), clock.clone());
-        let facts = tenant.facts(&wish).await?;
+        let facts = tenant.facts(&request).await?;
         Ok(Some(Preparation {
-            changes: wish.differences(&facts)?,
+            changes: request.differences(&facts)?,
             tenant,
             facts,
             allow_open: self.allow_open_registration,
@@ -91,7 +91,7 @@ impl TenantArgs {
         }))
     }
 
-    fn wish(&self) -> Result<TenantWish, Stop> {
+    fn request(&self) -> Result<TenantRequest, Stop> {
         let grant = |text: &String| {
             Grant::parse(text).ok_or_else(|| {
                 Stop::Usage(format!(
@@ -99,7 +99,7 @@ impl TenantArgs {
                 ))
             })
         };
-        Ok(TenantWish {
+        Ok(TenantRequest {
             connections: self.domain_connection.clone(),
             grants: self
                 .third_party_grant

@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{check_audiences, check_subjects, refuse_empty};
-use crate::config::finding::quoted;
+use crate::config::diagnostic::quoted;
 use crate::config::oauth_client::ClientKeys;
 use crate::config::oauth_source::check_endpoint;
 use crate::config::reader::{Reader, Section, Table, section};

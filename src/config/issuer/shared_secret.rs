@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{check_audiences, check_subjects, refuse_empty};
-use crate::config::finding::quoted;
+use crate::config::diagnostic::quoted;
 use crate::config::reader::{Reader, section};
 use crate::config::resolved::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
 use crate::config::units::show_duration;

@@ -4,9 +4,9 @@
 use url::Url;
 
 use super::{Known, Route};
-use crate::config::declared;
-use crate::config::finding::{At, quoted};
+use crate::config::diagnostic::{Location, quoted};
 use crate::config::reader::Reader;
+use crate::config::references;
 use crate::config::resolved::{Auth0Identity, IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
@@ -16,7 +16,7 @@ type Access = (Vec<usize>, Option<usize>);
 
 /// A named issuer that could be read.
 struct Named<'a> {
-    at: &'a At,
+    at: &'a Location,
     kind: &'a IssuerKind,
 }
 
@@ -58,7 +58,7 @@ impl Route {
         let items = &issuers.items;
         let found: Vec<_> = items
             .iter()
-            .map(|item| declared::find(reader, "issuer", known.issuers, item))
+            .map(|item| references::find(reader, "issuer", known.issuers, item))
             .collect();
         let named: Vec<_> = items
             .iter()
@@ -104,7 +104,7 @@ impl Route {
             at: self.source.at.clone(),
             value: name.clone(),
         };
-        declared::find(reader, "source", known.sources, &reference).map(Some)
+        references::find(reader, "source", known.sources, &reference).map(Some)
     }
 
     fn requires_scopes(&self) -> bool {

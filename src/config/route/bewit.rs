@@ -3,9 +3,9 @@
 use http::Method;
 
 use super::{Known, Route};
-use crate::config::declared::Declared;
-use crate::config::finding::quoted;
+use crate::config::diagnostic::quoted;
 use crate::config::reader::Reader;
+use crate::config::references::Declared;
 use crate::config::resolved::{self, SourceKind};
 use crate::gateway::bewit::PATH;
 

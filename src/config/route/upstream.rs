@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::{Known, Route};
-use crate::config::location::{is_loopback, require_bare};
+use crate::config::http_url::{is_loopback, require_bare};
 use crate::config::reader::Reader;
 use crate::config::resolved::{Address, Upstream};
 use crate::config::units::show_duration;

@@ -358,7 +358,7 @@ source = "oauth"
         ),
     ] {
         let (_, warnings) = accepted(&rule(more));
-        let said: Vec<_> = warnings.iter().map(|w| w.finding.to_string()).collect();
+        let said: Vec<_> = warnings.iter().map(|w| w.diagnostic.to_string()).collect();
         match expected {
             "" => assert!(said.is_empty(), "{more}: {said:?}"),
             _ => assert!(

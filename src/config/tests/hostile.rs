@@ -288,7 +288,7 @@ fn files_are_looked_at_when_the_configuration_is_loaded() {
     }
     let (config, warnings) = check(&path).unwrap();
     assert_eq!(warnings.len(), 1);
-    assert_eq!(warnings[0].finding.key, "workload_token.file");
+    assert_eq!(warnings[0].diagnostic.key, "workload_token.file");
     let SourceKind::TaskclusterMint { access_token, .. } = &config.sources[0].kind else {
         panic!()
     };

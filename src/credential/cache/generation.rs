@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::CacheLimits;
-use crate::clock::{Moment, UnixMillis};
+use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
 
 /// A credential is put aside this long before it expires, so that a request signed with
@@ -17,9 +17,9 @@ pub(super) struct Generation {
     pub(super) number: u64,
     /// Not used from here on, by the wall clock: right after a suspend.
     pub(super) wall_end: UnixMillis,
-    /// Nor from here on, by the steady one: right after the wall clock was set back.
+    /// Nor from here on, by the monotonic one: right after the wall clock was set back.
     steady_end: Duration,
-    /// Steady milliseconds; [`CLAIMED`] while somebody sees to it.
+    /// Monotonic milliseconds; [`CLAIMED`] while somebody sees to it.
     renew_at: AtomicU64,
     stale: AtomicBool,
     dropped: AtomicBool,
@@ -33,7 +33,7 @@ impl Generation {
     pub(super) fn new(
         issued: Issued,
         number: u64,
-        now: Moment,
+        now: Now,
         limits: &CacheLimits,
         jitter: f64,
     ) -> Self {
@@ -41,7 +41,7 @@ impl Generation {
         // Short-lived credentials would otherwise be renewed all the time.
         let ahead = limits.refresh_ahead.min(life / 3);
         let ahead = ahead.saturating_sub((ahead / 4).mul_f64(jitter.clamp(0.0, 1.0)));
-        let steady_end = now.steady.saturating_add(life);
+        let steady_end = now.monotonic.saturating_add(life);
         Self {
             credential: issued.credential,
             number,
@@ -53,10 +53,10 @@ impl Generation {
         }
     }
 
-    pub(super) fn is_usable(&self, now: Moment) -> bool {
+    pub(super) fn is_usable(&self, now: Now) -> bool {
         !self.dropped.load(Ordering::Acquire)
             && now.wall < self.wall_end
-            && now.steady < self.steady_end
+            && now.monotonic < self.steady_end
     }
 
     /// Never to be used again, by whoever still holds it: the upstream rejected it, or the
@@ -72,7 +72,7 @@ impl Generation {
 
     /// True for exactly one of all who ask once the time has come: that one starts the
     /// renewal, or says when to ask again with [`Self::renew_later`].
-    pub(super) fn claim_renewal(&self, now: Moment) -> bool {
+    pub(super) fn claim_renewal(&self, now: Now) -> bool {
         let due = self.renew_at.load(Ordering::Relaxed);
         let claim = || {
             self.renew_at
@@ -83,11 +83,11 @@ impl Generation {
     }
 
     /// Whether [`Self::claim_renewal`] could be true.
-    pub(super) fn is_renewal_due(&self, now: Moment) -> bool {
+    pub(super) fn is_renewal_due(&self, now: Now) -> bool {
         is_due(self.renew_at.load(Ordering::Relaxed), now)
     }
 
-    /// A renewal is not to be tried before `at`, steady time.
+    /// A renewal is not to be tried before `at`, monotonic time.
     pub(super) fn renew_later(&self, at: Duration) {
         self.renew_at.store(millis(at), Ordering::Relaxed);
     }
@@ -98,8 +98,8 @@ impl Generation {
     }
 }
 
-fn is_due(renew_at: u64, now: Moment) -> bool {
-    renew_at <= millis(now.steady) && renew_at != CLAIMED
+fn is_due(renew_at: u64, now: Now) -> bool {
+    renew_at <= millis(now.monotonic) && renew_at != CLAIMED
 }
 
 fn usable_life(expires_at: Option<UnixMillis>, now: UnixMillis, max_age: Duration) -> Duration {
@@ -135,17 +135,17 @@ mod tests {
             credential: Credential::Bearer(SecretString::from("x")),
             expires_at: life.map(|secs| START.plus(Duration::from_secs(secs))),
         };
-        let now = Moment {
+        let now = Now {
             wall: START,
-            steady: Duration::ZERO,
+            monotonic: Duration::ZERO,
         };
         Generation::new(issued, 1, now, &limits, jitter)
     }
 
-    fn after(secs: f64) -> Moment {
+    fn after(secs: f64) -> Now {
         let clock = ManualClock::at(START);
         clock.advance(Duration::from_secs_f64(secs));
-        Moment::read(&*clock)
+        Now::read(&*clock)
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let clock = ManualClock::at(START);
         clock.advance(Duration::from_mins(15));
         clock.set_wall(START);
-        assert!(!generation.is_usable(Moment::read(&*clock)));
+        assert!(!generation.is_usable(Now::read(&*clock)));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         let generation = generation(Some(900), 0, 0.0);
         let clock = ManualClock::at(START);
         clock.set_wall(START.plus(Duration::from_mins(15)));
-        assert!(!generation.is_usable(Moment::read(&*clock)));
+        assert!(!generation.is_usable(Now::read(&*clock)));
     }
 
     #[test]

@@ -1,11 +1,11 @@
-mod kept;
+mod lease_memo;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::desk::MAX_FLIGHTS;
+use super::fetch_coordinator::MAX_FLIGHTS;
 use super::*;
 use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::credential::{IdentityHasher, Issued};

@@ -10,7 +10,7 @@ use cel::parser::{ParseErrors, Parser};
 use cel::{Context, Env, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
-use super::objection::Objection;
+use super::compile_error::CompileError;
 use super::scope::{Facts, Scope};
 use super::syntax::{self, Claims};
 
@@ -92,10 +92,10 @@ impl Expression {
             .spawn(move || parse(&owned));
         let no_parser = || refused("cannot be parsed: the system gives no thread", "try again");
         let parsed = parser.map_err(|_| no_parser())?.join();
-        let (root, survey) = parsed
+        let (root, analysis) = parsed
             .map_err(|_| refused("makes the parser break down", "write it in another way"))??;
         let mut functions = Context::with_env(Arc::clone(&LIBRARY));
-        for (index, (pattern, place)) in survey.patterns.iter().enumerate() {
+        for (index, (pattern, place)) in analysis.patterns.iter().enumerate() {
             let regex = pattern_program(pattern).map_err(|problem| {
                 let problem = format!("{}: the pattern of matches {problem}", at(*place));
                 refused(
@@ -112,9 +112,9 @@ impl Expression {
             source: source.into(),
             root,
             functions,
-            claims: survey.claims,
-            reads_request: survey.reads_request,
-            reads_path: survey.reads_path,
+            claims: analysis.claims,
+            reads_request: analysis.reads_request,
+            reads_path: analysis.reads_path,
         })
     }
 
@@ -246,7 +246,7 @@ fn scalar(value: &dyn Val) -> Result<String, Fault> {
 }
 
 /// A pattern with the place of its call in the source.
-struct Surveyed {
+struct Analyzed {
     patterns: Vec<(String, Option<u32>)>,
     claims: Claims,
     reads_request: bool,
@@ -255,29 +255,29 @@ struct Surveyed {
 
 /// Runs on the parser's own stack, with everything that might recurse; what is returned is
 /// known to be shallow.
-fn parse(source: &str) -> Result<(IdedExpr, Surveyed), ExpressionError> {
+fn parse(source: &str) -> Result<(IdedExpr, Analyzed), ExpressionError> {
     let parser = Parser::new().max_recursion_depth(MAX_PARSE_DEPTH);
     let (mut root, places) = parser
         .parse_with_source_info(source)
         .map_err(|errors| syntax_error(&errors))?;
     let place = |node| places.offset_for(node).map(|(start, _)| start);
-    let survey = syntax::survey(&mut root).map_err(|objection| {
-        let Objection {
+    let analysis = syntax::analysis(&mut root).map_err(|error| {
+        let CompileError {
             node,
             problem,
             remedy,
-        } = objection;
+        } = error;
         refused(format!("{}: {problem}", at(place(node))), remedy)
     })?;
-    let patterns = survey
+    let patterns = analysis
         .patterns
         .into_iter()
         .map(|(node, pattern)| (pattern, place(node)));
-    let surveyed = Surveyed {
+    let surveyed = Analyzed {
         patterns: patterns.collect(),
-        claims: survey.claims,
-        reads_request: survey.reads_request,
-        reads_path: survey.reads_path,
+        claims: analysis.claims,
+        reads_request: analysis.reads_request,
+        reads_path: analysis.reads_path,
     };
     Ok((root, surveyed))
 }

@@ -2,7 +2,7 @@
 
 use cel::common::ast::CallExpr;
 
-use super::objection::{Objection, nearest, objection};
+use super::compile_error::{CompileError, error, nearest};
 
 /// Functions called as `f(x)`, with how many arguments they take.
 const FUNCTIONS: [(&str, usize); 10] = [
@@ -31,7 +31,7 @@ const METHODS: [(&str, usize); 5] = [
 const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "has"];
 
 /// Every function is known, and called as it wants to be.
-pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> {
+pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileError> {
     let name = call.func_name.as_str();
     let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
     if is_operator && call.target.is_none() {
@@ -49,7 +49,7 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> 
         Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
         Some((_, arguments)) => {
             let problem = format!("{} takes {arguments} arguments", written(name));
-            return objection(id, problem, format!("{} are written", call.args.len()));
+            return error(id, problem, format!("{} are written", call.args.len()));
         }
         None => {}
     }
@@ -67,7 +67,7 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> 
             format!("there are {}", names.join(", "))
         }
     };
-    objection(
+    error(
         id,
         format!("there is no function {}", written(name)),
         remedy,
@@ -75,7 +75,7 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), Objection> 
 }
 
 /// Why there is no `map`.
-pub(super) fn no_map(id: u64) -> Result<(), Objection> {
+pub(super) fn no_map(id: u64) -> Result<(), CompileError> {
     let problem = "map is not offered, because it can make lists of any size";
-    objection(id, problem, "use exists, all, exists_one or filter")
+    error(id, problem, "use exists, all, exists_one or filter")
 }

@@ -9,8 +9,8 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, operators,
 };
 
+use super::compile_error::{CompileError, error, nearest};
 use super::functions::{check_function, no_map};
-use super::objection::{Objection, nearest, objection};
 use super::scope::{FIELDS, GROUPS, ROOTS};
 
 /// Types, as `type(x) == string` names them.
@@ -64,7 +64,7 @@ impl Claims {
 
 /// What the walk finds out.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct Analysis {
     pub(super) claims: Claims,
     pub(super) reads_request: bool,
     pub(super) reads_path: bool,
@@ -105,8 +105,8 @@ pub(super) fn matcher(index: usize) -> String {
 ///
 /// # Errors
 /// With the first thing that is refused.
-pub(super) fn survey(root: &mut IdedExpr) -> Result<Survey, Objection> {
-    let mut survey = Survey {
+pub(super) fn analysis(root: &mut IdedExpr) -> Result<Analysis, CompileError> {
+    let mut analysis = Analysis {
         claims: Claims::Named(BTreeSet::new()),
         reads_request: false,
         reads_path: false,
@@ -114,24 +114,24 @@ pub(super) fn survey(root: &mut IdedExpr) -> Result<Survey, Objection> {
         steps: 0,
         variables: Vec::new(),
     };
-    survey.node(root, Place { depth: 0, times: 1 })?;
-    Ok(survey)
+    analysis.node(root, Place { depth: 0, times: 1 })?;
+    Ok(analysis)
 }
 
-impl Survey {
-    fn node(&mut self, node: &mut IdedExpr, place: Place) -> Result<(), Objection> {
+impl Analysis {
+    fn node(&mut self, node: &mut IdedExpr, place: Place) -> Result<(), CompileError> {
         let id = node.id;
         self.steps = self.steps.saturating_add(place.times);
         if place.depth > MAX_DEPTH {
             let problem = format!("is nested more than {MAX_DEPTH} deep");
-            return objection(id, problem, "split it into several rules");
+            return error(id, problem, "split it into several rules");
         }
         if self.steps > MAX_STEPS {
             let problem = format!(
                 "could take more than {MAX_STEPS} steps (what is inside exists, all, exists_one \
                  and filter counts {MAX_MEMBERS} times)"
             );
-            return objection(id, problem, "split it into several rules");
+            return error(id, problem, "split it into several rules");
         }
         let below = place.below();
         match &mut node.expr {
@@ -155,13 +155,13 @@ impl Survey {
                     "makes a message {:?}; there are no such types",
                     message.type_name
                 );
-                objection(id, problem, "write a map in braces, with quoted keys")
+                error(id, problem, "write a map in braces, with quoted keys")
             }
-            Expr::Unspecified => objection(id, "is incomplete", "write an expression"),
+            Expr::Unspecified => error(id, "is incomplete", "write an expression"),
         }
     }
 
-    fn nodes(&mut self, nodes: &mut [IdedExpr], place: Place) -> Result<(), Objection> {
+    fn nodes(&mut self, nodes: &mut [IdedExpr], place: Place) -> Result<(), CompileError> {
         nodes.iter_mut().try_for_each(|node| self.node(node, place))
     }
 
@@ -170,7 +170,7 @@ impl Survey {
         name.starts_with('@') || self.variables.iter().any(|v| v == name)
     }
 
-    fn variable(&mut self, id: u64, name: &str) -> Result<(), Objection> {
+    fn variable(&mut self, id: u64, name: &str) -> Result<(), CompileError> {
         if self.is_bound(name) || TYPES.contains(&name) {
             return Ok(());
         }
@@ -180,7 +180,7 @@ impl Survey {
         }
         if ROOTS.contains(&name) {
             let fields = fields_of(name).collect::<Vec<_>>().join(", ");
-            return objection(
+            return error(
                 id,
                 format!("{name} is no value by itself"),
                 format!("write one of {fields}"),
@@ -194,10 +194,15 @@ impl Survey {
             Some(meant) => format!("did you mean {meant}?"),
             None => format!("the variables are {}", ROOTS.join(", ")),
         };
-        objection(id, format!("there is no variable {name:?}"), remedy)
+        error(id, format!("there is no variable {name:?}"), remedy)
     }
 
-    fn select(&mut self, id: u64, select: &mut SelectExpr, place: Place) -> Result<(), Objection> {
+    fn select(
+        &mut self,
+        id: u64,
+        select: &mut SelectExpr,
+        place: Place,
+    ) -> Result<(), CompileError> {
         let Some(root) = self.fixed_name(&select.operand.expr) else {
             return self.node(&mut select.operand, place);
         };
@@ -209,7 +214,7 @@ impl Survey {
         if GROUPS.contains(&name.as_str()) {
             let fields = fields_of(&name).collect::<Vec<_>>().join(", ");
             let problem = format!("{name} is no value by itself");
-            return objection(id, problem, format!("write one of {fields}"));
+            return error(id, problem, format!("write one of {fields}"));
         }
         if !FIELDS.contains(&name.as_str()) {
             let known = || fields_of(&root);
@@ -217,11 +222,11 @@ impl Survey {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
             };
-            return objection(id, format!("there is no {name}"), remedy);
+            return error(id, format!("there is no {name}"), remedy);
         }
         if select.test {
             let problem = format!("{name} is always there");
-            return objection(id, problem, format!("compare it: {name} != \"\""));
+            return error(id, problem, format!("compare it: {name} != \"\""));
         }
         self.reads_request |= root != "token";
         self.reads_path |= name == "request.path";
@@ -244,7 +249,7 @@ impl Survey {
         }
     }
 
-    fn call(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), Objection> {
+    fn call(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), CompileError> {
         check_function(id, call)?;
         if call.func_name == "matches" {
             return self.matches(id, call, place);
@@ -264,7 +269,7 @@ impl Survey {
 
     /// A pattern that is compiled at load: so it must be there then. What it is matched
     /// against may be anything; the time that takes is linear (crate `regex`).
-    fn matches(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), Objection> {
+    fn matches(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), CompileError> {
         let pattern = call.args.pop();
         let Some(IdedExpr {
             expr: Expr::Literal(LiteralValue::String(pattern)),
@@ -272,7 +277,7 @@ impl Survey {
         }) = pattern
         else {
             let problem = "the pattern of matches is no literal";
-            return objection(id, problem, "write it as a text in quotes");
+            return error(id, problem, "write it as a text in quotes");
         };
         let index = self.patterns.len();
         self.patterns.push((id, pattern.inner().to_owned()));
@@ -288,10 +293,10 @@ impl Survey {
         id: u64,
         all: &mut ComprehensionExpr,
         place: Place,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), CompileError> {
         if place.repeated() {
             let problem = "goes through a list inside of going through a list";
-            return objection(id, problem, "split it into several rules, or use `in`");
+            return error(id, problem, "split it into several rules, or use `in`");
         }
         for name in [Some(&all.iter_var), all.iter_var2.as_ref()]
             .into_iter()
@@ -299,7 +304,7 @@ impl Survey {
         {
             if ROOTS.contains(&name.as_str()) || TYPES.contains(&name.as_str()) {
                 let problem = format!("{name} is the name of something else already");
-                return objection(id, problem, "call the list's members otherwise");
+                return error(id, problem, "call the list's members otherwise");
             }
         }
         if keeps_something_else(&all.loop_step, &all.iter_var) {

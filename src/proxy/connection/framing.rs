@@ -1,7 +1,7 @@
 //! Where the body of an HTTP/1 message ends, byte by byte as it arrives, so that nothing
 //! behind it is ever taken for a part of it.
 
-use crate::proxy::guard::{Framing, hex};
+use crate::proxy::validate::{Framing, hex};
 
 /// Longest chunk extension, bytes. None is understood; RFC 9112 §7.1.1 wants a limit.
 const MAX_EXTENSION: usize = 256;

@@ -8,11 +8,11 @@ use super::*;
 
 const STALL: Duration = Duration::from_secs(20);
 
-fn pair() -> (Connection, DuplexStream, Estate) {
+fn pair() -> (Connection, DuplexStream, Handoff) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let estate = Estate::default();
-    let connection = Connection::http1(Box::new(ours), STALL, estate.clone());
-    (connection, theirs, estate)
+    let handoff = Handoff::default();
+    let connection = Connection::http1(Box::new(ours), STALL, handoff.clone());
+    (connection, theirs, handoff)
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_head_waits_for_its_body_but_not_for_long() {
 async fn a_write_without_progress_fails() {
     let (ours, _caller) = tokio::io::duplex(16);
     let stall = Duration::from_millis(20);
-    let mut connection = Connection::http1(Box::new(ours), stall, Estate::default());
+    let mut connection = Connection::http1(Box::new(ours), stall, Handoff::default());
     let failed = async {
         connection.write_all(&vec![b'x'; 64 * 1024]).await?;
         connection.flush().await
@@ -124,14 +124,14 @@ async fn a_write_without_progress_fails() {
 
 #[tokio::test]
 async fn the_socket_is_handed_back_with_what_was_not_sent() {
-    let (mut connection, mut caller, estate) = pair();
+    let (mut connection, mut caller, handoff) = pair();
     caller.write_all(b"HEADpart of").await.unwrap();
     connection.receive().await.unwrap();
     connection.begin(0, 4, Framing::Length(100));
     connection.write_all(b"answer").await.unwrap();
     drop(connection);
-    let remains = estate.take().unwrap();
-    assert_eq!(remains.unsent, "answer");
-    assert!(remains.unread);
-    assert!(estate.take().is_none());
+    let closed = handoff.take().unwrap();
+    assert_eq!(closed.unsent, "answer");
+    assert!(closed.unread);
+    assert!(handoff.take().is_none());
 }

@@ -75,7 +75,7 @@ impl FastPath {
         // Right after the admission the first attempt begins.
         let now = match (times.upstream, times.admitted) {
             (None, Some(admitted)) => admitted,
-            _ => self.hooks.clock.steady(),
+            _ => self.hooks.clock.monotonic(),
         };
         times.upstream.get_or_insert(now);
         context.attempts.replaying = false;
@@ -86,7 +86,7 @@ impl FastPath {
             .await;
         match exchanged {
             Ok(persistent) => {
-                let now = self.hooks.clock.steady();
+                let now = self.hooks.clock.monotonic();
                 context.times.ended = Some(now);
                 if persistent && link.received.is_empty() {
                     self.keep(caller.worker, link, now);
@@ -176,7 +176,7 @@ impl FastPath {
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(invalid(Invalid("an upgrade that nobody asked for")));
             }
-            hooks::answer_own(
+            hooks::sanitize_response(
                 &mut head.fields,
                 head.status,
                 request.target().as_bytes(),
@@ -192,7 +192,7 @@ impl FastPath {
             self.hooks.recover(date, context).await?;
         }
         let body = head.body(&request.method);
-        self.announce(caller, context, request, sent, &mut head, &body)?;
+        self.finalize_head(caller, context, request, sent, &mut head, &body)?;
         out.reserve(HEAD);
         head.write(&mut out);
         sent.code = head.status.as_u16();
@@ -201,7 +201,7 @@ impl FastPath {
     }
 
     /// Makes an answer's head the one that the caller gets.
-    fn announce(
+    fn finalize_head(
         &self,
         caller: &Caller<'_>,
         context: &mut Context,
@@ -211,7 +211,7 @@ impl FastPath {
         body: &Body,
     ) -> Result<()> {
         let target = request.target().as_bytes();
-        hooks::answer_own(&mut head.fields, head.status, target, context)?;
+        hooks::sanitize_response(&mut head.fields, head.status, target, context)?;
         if body.is_chunked() {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
         }
@@ -220,7 +220,7 @@ impl FastPath {
             let date = answer::date(self.hooks.clock.now());
             head.fields.set(&header::DATE, date.as_bytes());
         }
-        sent.last |= caller.last_call.has_come();
+        sent.last |= caller.signal.has_come();
         if sent.last {
             head.fields.set(&header::CONNECTION, b"close");
         }
@@ -230,11 +230,11 @@ impl FastPath {
 
 /// The request as it goes out in this attempt, signed.
 fn signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
-    hooks::make_own(&mut request.fields, false, context)?;
+    hooks::prepare_request(&mut request.fields, false, context)?;
     let long = context.admission.as_ref().and_then(Admission::target);
     let long = long.map(str::to_owned);
     let target = long.as_deref().unwrap_or(request.target());
-    if let Some(proof) = hooks::prove(&request.method, target, context)? {
+    if let Some(proof) = hooks::credential_header(&request.method, target, context)? {
         request.fields.set(&proof.name, proof.value.as_bytes());
     }
     let target = long.as_deref().unwrap_or(request.target());

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use pingora::{Error, ErrorType, Result};
 
 use crate::header_fields::HeaderFields;
-use crate::proxy::translate::Fields;
+use crate::proxy::headers::Fields;
 
 /// Room for what is added, bytes.
 const ADDED: usize = 64;

@@ -41,7 +41,7 @@ struct Idle {
     /// same upstream, and so the same name, CAs and protocol.
     upstream: Weak<Upstream>,
     address: SocketAddr,
-    /// Steady.
+    /// Monotonic.
     until: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Pool {
     }
 
     /// The connection to `address` that was used last, if there is one that is still open.
-    /// `now` is steady time.
+    /// `now` is monotonic time.
     pub(super) fn take(
         &self,
         upstream: &Arc<Upstream>,
@@ -108,7 +108,7 @@ impl Pool {
 
     /// Closes what nobody should wait for. Whether anything is left.
     fn clear_out(&self) -> bool {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let mut state = self.state();
         let of_use = |idle: &mut Idle| {
             idle.until > now && idle.upstream.strong_count() > 0 && is_quiet(&mut idle.stream)
@@ -178,16 +178,16 @@ mod tests {
         let (clock, pool) = pool();
         let (one, other) = (upstream(), upstream());
         let (stream, _theirs) = connection();
-        pool.put(&one, ADDRESS, (stream, BytesMut::new()), clock.steady());
+        pool.put(&one, ADDRESS, (stream, BytesMut::new()), clock.monotonic());
         let elsewhere = SocketAddr::new(ADDRESS.ip(), 2);
         assert!(
-            pool.take(&other, ADDRESS, clock.steady()).is_none(),
+            pool.take(&other, ADDRESS, clock.monotonic()).is_none(),
             "equal, but not the same"
         );
-        assert!(pool.take(&one, elsewhere, clock.steady()).is_none());
-        assert!(pool.take(&one, ADDRESS, clock.steady()).is_some());
+        assert!(pool.take(&one, elsewhere, clock.monotonic()).is_none());
+        assert!(pool.take(&one, ADDRESS, clock.monotonic()).is_some());
         assert!(
-            pool.take(&one, ADDRESS, clock.steady()).is_none(),
+            pool.take(&one, ADDRESS, clock.monotonic()).is_none(),
             "it is lent once"
         );
     }
@@ -201,28 +201,28 @@ mod tests {
             &upstream,
             ADDRESS,
             (stream, BytesMut::new()),
-            clock.steady(),
+            clock.monotonic(),
         );
         drop(theirs);
-        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
+        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
         let (stream, mut theirs) = connection();
         theirs.write_all(b"HTTP/1.1 200 OK").await.unwrap();
         pool.put(
             &upstream,
             ADDRESS,
             (stream, BytesMut::new()),
-            clock.steady(),
+            clock.monotonic(),
         );
-        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
+        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
         let (stream, _theirs) = connection();
         pool.put(
             &upstream,
             ADDRESS,
             (stream, BytesMut::new()),
-            clock.steady(),
+            clock.monotonic(),
         );
         clock.advance(IDLE);
-        assert!(pool.take(&upstream, ADDRESS, clock.steady()).is_none());
+        assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
     }
 
     #[tokio::test]
@@ -236,7 +236,7 @@ mod tests {
                 &upstream,
                 ADDRESS,
                 (stream, BytesMut::new()),
-                clock.steady(),
+                clock.monotonic(),
             );
             ends.push(theirs);
         }
@@ -261,7 +261,7 @@ mod tests {
                 &upstream,
                 ADDRESS,
                 (stream, BytesMut::new()),
-                clock.steady(),
+                clock.monotonic(),
             );
             ends.push(theirs);
         }

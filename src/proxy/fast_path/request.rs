@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::Method;
 
 use super::fields::FieldList;
-use crate::proxy::guard::MAX_FIELDS;
+use crate::proxy::validate::MAX_FIELDS;
 
 /// A request without a body, of whose head nothing concerns the connection. Without `Debug`:
 /// it may hold cookies and tokens.
@@ -23,7 +23,7 @@ impl RequestHead {
             .any(|begin| head.starts_with(begin))
     }
 
-    /// Reads a head that [`crate::proxy::guard::check_raw`] has passed. `None` where it asks
+    /// Reads a head that [`crate::proxy::validate::check_raw`] has passed. `None` where it asks
     /// for anything beyond one plain exchange: a body, an upgrade, a continue, a connection
     /// to be closed, HTTP/1.0.
     pub(super) fn parse(head: &Bytes) -> Option<Self> {

@@ -15,7 +15,7 @@ use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
-use crate::proxy::{guard, translate};
+use crate::proxy::{headers, validate};
 
 /// How long the rest of a body may take to arrive after an early answer, before the
 /// connection is given up.
@@ -85,7 +85,7 @@ impl Hooks {
     }
 
     pub(in crate::proxy) fn request_id(&self, headers: &dyn HeaderFields) -> String {
-        if let Some(id) = translate::request_id(headers) {
+        if let Some(id) = headers::request_id(headers) {
             return id.to_owned();
         }
         let mut id = String::with_capacity(self.serial_start.len() + 16);
@@ -141,7 +141,7 @@ fn prepare(session: &mut Session, limits: &BodyLimits) {
 /// look at a head. What is signed and routed is the target as it stands, so it must be one.
 fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if head.version == Version::HTTP_2 {
-        guard::check_head(head, &limits.into())?;
+        validate::check_head(head, &limits.into())?;
     }
     let target = head.raw_path();
     let origin_form = target.first() == Some(&b'/');

@@ -15,9 +15,9 @@ use crate::gateway::route::Upstream;
 use crate::gateway::rule::Ruling;
 use crate::gateway::{Admission, Proof, Replayable};
 use crate::proxy::context::Context;
+use crate::proxy::headers::Fields;
 use crate::proxy::replay::Replay;
-use crate::proxy::translate::Fields;
-use crate::proxy::{failure, translate};
+use crate::proxy::{failure, headers};
 
 /// Addresses tried before a request is given up.
 const MAX_CONNECTS: usize = 3;
@@ -31,7 +31,7 @@ impl Hooks {
         session: &Session,
         context: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let (upstream, address) = self.choose_address(context, now)?;
         let upgrade = upgrades(session.req_header());
         self.peer(&upstream, address, upgrade, context)
@@ -50,7 +50,7 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// Where the next attempt goes, which begins `now`, steady time.
+    /// Where the next attempt goes, which begins `now`, monotonic time.
     pub(in crate::proxy) fn choose_address(
         &self,
         context: &mut Context,
@@ -78,16 +78,16 @@ impl Hooks {
     }
 
     /// Makes `head` hawkgate's own and signs it, in its final form.
-    pub(super) fn translate(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
-        let upgrade = translate::is_upgrade(head);
-        make_own(head, upgrade, context)?;
+    pub(super) fn headers(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
+        let upgrade = headers::is_upgrade(head);
+        prepare_request(head, upgrade, context)?;
         if let Some(target) = context.admission.as_ref().and_then(Admission::target) {
             head.set_raw_path(target.as_bytes())?;
         }
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return Err(decided(context, Reason::BadRequest.into()));
         };
-        if let Some(proof) = prove(&head.method, target, context)? {
+        if let Some(proof) = credential_header(&head.method, target, context)? {
             head.insert_header(proof.name, proof.value)?;
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Hooks {
     ) -> Box<Error> {
         let failed = &mut context.attempts.unreachable;
         if let Some(address) = address {
-            self.peers.avoid(address, self.clock.steady());
+            self.peers.avoid(address, self.clock.monotonic());
             failed.push(address);
         }
         let failed = failed.len();
@@ -140,7 +140,7 @@ impl Hooks {
 
 /// Makes the fields of a request hawkgate's own, all but for the proof of who sends it. The
 /// same again for a further attempt changes nothing.
-pub(in crate::proxy) fn make_own(
+pub(in crate::proxy) fn prepare_request(
     head: &mut impl Fields,
     upgrade: bool,
     context: &mut Context,
@@ -150,20 +150,20 @@ pub(in crate::proxy) fn make_own(
     };
     let upstream = &admission.route.upstream;
     let client = context.peer.as_ref().and_then(|peer| peer.client);
-    translate::request(head, upgrade, upstream, client, &context.request_id)?;
+    headers::request(head, upgrade, upstream, client, &context.request_id)?;
     if let Some(trace) = &context.trace {
-        translate::trace_headers(head, trace)?;
+        headers::trace_headers(head, trace)?;
     }
     let own = admission.ruling().map_or(&[][..], Ruling::headers);
-    translate::rule_headers(head, &context.gateway.rule_headers, own)?;
+    headers::rule_headers(head, &context.gateway.rule_headers, own)?;
     if let Some(source) = &admission.route.source {
-        translate::reserve(head, source.inject().header())?;
+        headers::reserve(head, source.inject().header())?;
     }
     Ok(())
 }
 
 /// What proves upstream who sends this attempt, with method and target as they go out.
-pub(in crate::proxy) fn prove(
+pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
     context: &mut Context,

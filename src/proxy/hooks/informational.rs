@@ -5,7 +5,7 @@ use pingora::Result;
 
 use crate::gateway::informational::NAMES;
 use crate::proxy::context::Context;
-use crate::proxy::translate::Fields;
+use crate::proxy::headers::Fields;
 
 /// Adds what taskcluster-proxy says of a request for `target`, in the place of whatever the
 /// upstream said under the same names.

@@ -9,8 +9,8 @@ use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Refused, Replay
 use crate::gateway::outcome::UnauthorizedReason;
 use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
 use crate::proxy::context::Context;
+use crate::proxy::headers::Fields;
 use crate::proxy::replay::Replay;
-use crate::proxy::translate::Fields;
 
 /// Replays that one request gets at the utmost: one with the right time, one with other
 /// credentials. The gateway keeps count; this is in case it does not.

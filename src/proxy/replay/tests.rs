@@ -1,104 +1,104 @@
-//! The tape alone; between real connections it is tested with the hooks.
+//! The buffer alone; between real connections it is tested with the hooks.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Budget;
-use super::tape::{Played, Tape};
+use super::buffer::{Played, ReplayBuffer};
 use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
 
 const LIMIT: usize = 100_000;
 
-fn tape() -> (Arc<Budget>, Tape) {
+fn buffer() -> (Arc<Budget>, ReplayBuffer) {
     let budget = Budget::new(10 * LIMIT);
-    let tape = Tape::new(&budget, LIMIT, None);
-    (budget, tape)
+    let buffer = ReplayBuffer::new(&budget, LIMIT, None);
+    (budget, buffer)
 }
 
-fn record(tape: &mut Tape, pieces: &[&[u8]]) {
+fn record(buffer: &mut ReplayBuffer, pieces: &[&[u8]]) {
     for piece in pieces {
-        tape.record(&Bytes::copy_from_slice(piece));
+        buffer.record(&Bytes::copy_from_slice(piece));
     }
 }
 
 /// Plays to the end of what is kept.
-fn play(tape: &mut Tape) -> Vec<u8> {
+fn play(buffer: &mut ReplayBuffer) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
-        match tape.play() {
+        match buffer.play() {
             Played::Piece(piece) => all.extend_from_slice(&piece),
             Played::Live => return all,
-            Played::Torn => panic!("torn"),
+            Played::Torn => panic!("incomplete"),
         }
     }
 }
 
 #[test]
 fn plays_what_was_read_in_order_as_often_as_asked() {
-    let (budget, mut tape) = tape();
+    let (budget, mut buffer) = buffer();
     let large = vec![7; 5000];
-    record(&mut tape, &[b"a", b"bc", &large, b"", b"d", &large, b"e"]);
+    record(&mut buffer, &[b"a", b"bc", &large, b"", b"d", &large, b"e"]);
     let expected = [b"abc".as_slice(), &large, b"d", &large, b"e"].concat();
     for _ in 0..3 {
-        assert_eq!(tape.replayable(), Replayable::Yes);
-        tape.rewind();
-        assert!(!tape.played());
-        assert_eq!(play(&mut tape), expected);
-        assert!(tape.played());
+        assert_eq!(buffer.replayable(), Replayable::Yes);
+        buffer.rewind();
+        assert!(!buffer.played());
+        assert_eq!(play(&mut buffer), expected);
+        assert!(buffer.played());
     }
     assert!(budget.used() >= expected.len());
-    drop(tape);
+    drop(buffer);
     assert_eq!(budget.used(), 0);
 }
 
 #[test]
 fn reading_goes_on_after_playing_and_is_kept_as_well() {
-    let (_budget, mut tape) = tape();
-    record(&mut tape, &[b"first "]);
-    tape.rewind();
-    assert_eq!(play(&mut tape), b"first ");
-    record(&mut tape, &[b"second "]);
-    tape.rewind();
+    let (_budget, mut buffer) = buffer();
+    record(&mut buffer, &[b"first "]);
+    buffer.rewind();
+    assert_eq!(play(&mut buffer), b"first ");
+    record(&mut buffer, &[b"second "]);
+    buffer.rewind();
     // Read ahead while the beginning is still being played.
-    record(&mut tape, &[b"third"]);
-    tape.rewind();
-    assert_eq!(play(&mut tape), b"first second third");
+    record(&mut buffer, &[b"third"]);
+    buffer.rewind();
+    assert_eq!(play(&mut buffer), b"first second third");
 }
 
 #[test]
 fn nothing_kept_plays_nothing() {
-    let (_budget, mut tape) = tape();
-    tape.rewind();
-    assert!(tape.played());
-    assert_eq!(tape.play(), Played::Live);
+    let (_budget, mut buffer) = buffer();
+    buffer.rewind();
+    assert!(buffer.played());
+    assert_eq!(buffer.play(), Played::Live);
 }
 
 #[test]
 fn past_the_limit_everything_is_let_go() {
-    let (budget, mut tape) = tape();
-    record(&mut tape, &[&vec![1; LIMIT - 1], b"x"]);
-    assert_eq!(tape.replayable(), Replayable::Yes);
-    record(&mut tape, &[b"y"]);
+    let (budget, mut buffer) = buffer();
+    record(&mut buffer, &[&vec![1; LIMIT - 1], b"x"]);
+    assert_eq!(buffer.replayable(), Replayable::Yes);
+    record(&mut buffer, &[b"y"]);
     let too_large = Replayable::No(UnauthorizedReason::BodyTooLarge);
-    assert_eq!(tape.replayable(), too_large);
+    assert_eq!(buffer.replayable(), too_large);
     assert_eq!(budget.used(), 0);
-    record(&mut tape, &[b"z"]);
-    assert_eq!((tape.replayable(), budget.used()), (too_large, 0));
+    record(&mut buffer, &[b"z"]);
+    assert_eq!((buffer.replayable(), budget.used()), (too_large, 0));
 }
 
 #[test]
 fn a_body_announced_as_too_large_is_not_kept_but_can_be_sent_anew_until_it_begins() {
     let budget = Budget::new(10 * LIMIT);
-    let mut tape = Tape::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
-    assert_eq!(tape.replayable(), Replayable::Yes);
-    tape.rewind();
-    assert_eq!(tape.play(), Played::Live);
-    record(&mut tape, &[b"x"]);
+    let mut buffer = ReplayBuffer::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
+    assert_eq!(buffer.replayable(), Replayable::Yes);
+    buffer.rewind();
+    assert_eq!(buffer.play(), Played::Live);
+    record(&mut buffer, &[b"x"]);
     assert_eq!(budget.used(), 0);
     assert_eq!(
-        tape.replayable(),
+        buffer.replayable(),
         Replayable::No(UnauthorizedReason::BodyTooLarge)
     );
 }
@@ -106,9 +106,9 @@ fn a_body_announced_as_too_large_is_not_kept_but_can_be_sent_anew_until_it_begin
 #[test]
 fn the_shared_budget_counts_before_it_is_passed() {
     let budget = Budget::new(20_000);
-    let mut first = Tape::new(&budget, LIMIT, None);
+    let mut first = ReplayBuffer::new(&budget, LIMIT, None);
     record(&mut first, &[&vec![1; 15_000]]);
-    let mut second = Tape::new(&budget, LIMIT, None);
+    let mut second = ReplayBuffer::new(&budget, LIMIT, None);
     record(&mut second, &[&vec![1; 10_000]]);
     assert_eq!(
         second.replayable(),
@@ -121,32 +121,32 @@ fn the_shared_budget_counts_before_it_is_passed() {
 
 #[test]
 fn a_body_sent_byte_by_byte_costs_about_its_length() {
-    let (budget, mut tape) = tape();
+    let (budget, mut buffer) = buffer();
     for _ in 0..LIMIT {
-        tape.record(&Bytes::from_static(b"x"));
+        buffer.record(&Bytes::from_static(b"x"));
     }
     assert!(budget.used() >= LIMIT);
     assert!(budget.used() < LIMIT * 5 / 4, "{}", budget.used());
-    tape.rewind();
-    assert_eq!(play(&mut tape).len(), LIMIT);
+    buffer.rewind();
+    assert_eq!(play(&mut buffer).len(), LIMIT);
 }
 
 #[test]
 fn what_was_not_kept_is_never_played_as_if_it_were() {
     // Lost, then rewound against the rules.
-    let (_budget, mut lost) = tape();
+    let (_budget, mut lost) = buffer();
     record(&mut lost, &[&vec![1; LIMIT + 1]]);
     lost.rewind();
     assert_eq!(lost.play(), Played::Torn);
     assert!(!lost.played());
     // Lost while the beginning was being played.
-    let (_budget, mut overtaken) = tape();
+    let (_budget, mut overtaken) = buffer();
     record(&mut overtaken, &[b"a", &vec![1; 5000]]);
     overtaken.rewind();
     record(&mut overtaken, &[&vec![1; LIMIT]]);
     assert_eq!(overtaken.play(), Played::Torn);
     // Spent, then rewound.
-    let (_budget, mut spent) = tape();
+    let (_budget, mut spent) = buffer();
     record(&mut spent, &[b"a"]);
     spent.spend();
     spent.rewind();
@@ -155,7 +155,7 @@ fn what_was_not_kept_is_never_played_as_if_it_were() {
 
 #[test]
 fn spent_tapes_give_their_memory_back_once_played() {
-    let (budget, mut idle) = tape();
+    let (budget, mut idle) = buffer();
     record(&mut idle, &[b"abc"]);
     idle.spend();
     assert_eq!(budget.used(), 0);
@@ -164,7 +164,7 @@ fn spent_tapes_give_their_memory_back_once_played() {
         Replayable::No(UnauthorizedReason::NotReplayable)
     );
     // An answer can come while the body is still on its way up.
-    let (budget, mut playing) = tape();
+    let (budget, mut playing) = buffer();
     record(&mut playing, &[b"abc"]);
     playing.rewind();
     playing.spend();

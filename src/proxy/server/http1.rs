@@ -14,14 +14,14 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
-use super::control::LastCall;
+use super::drain::Signal;
 use super::{Bounds, Shared, refuse};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::proxy::client::Origin;
-use crate::proxy::connection::{Connection, Estate};
+use crate::proxy::connection::{Connection, Handoff};
 use crate::proxy::deadline::Deadline;
 use crate::proxy::fast_path::{Caller, Relayed};
-use crate::proxy::guard::{self, Framing, Progress, Refusal, Scan};
+use crate::proxy::validate::{self, Framing, Progress, Refusal, Scan};
 
 /// Longest time spent on reading what is left of a body after its answer.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -35,37 +35,30 @@ enum Next {
 }
 
 /// Where a connection comes from, and which worker serves it.
-pub(super) struct Place {
+pub(super) struct ConnInfo {
     pub(super) worker: usize,
-    pub(super) last_call: LastCall,
+    pub(super) signal: Signal,
     pub(super) peer: Option<IpAddr>,
     pub(super) origin: Option<Arc<ProxyDigest>>,
 }
 
 /// Serves requests one after the other until either side closes.
-pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, place: Place)
+pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, info: ConnInfo)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let estate = Estate::default();
-    let connection = Connection::http1(stream, shared.bounds.stall, estate.clone());
-    let mut connection = Box::new(connection.from(place.origin.clone()));
+    let handoff = Handoff::default();
+    let connection = Connection::http1(stream, shared.bounds.stall, handoff.clone());
+    let mut connection = Box::new(connection.from(info.origin.clone()));
     let mut patience = shared.bounds.header_timeout;
     let leaving = shared.control.watch_leaving();
     let mut deadline = Deadline::new(patience);
     let mut settings = None;
     loop {
         deadline.set(patience);
-        match next(
-            &shared.bounds,
-            &mut connection,
-            &mut deadline,
-            &place.last_call,
-        )
-        .await
-        {
+        match next(&shared.bounds, &mut connection, &mut deadline, &info.signal).await {
             Next::Request(head) => {
-                match relayed(shared, &mut connection, &place, &mut deadline, head).await {
+                match relayed(shared, &mut connection, &info, &mut deadline, head).await {
                     Relayed::Declined(head) => {
                         let session = session(&shared.bounds, connection, settings, head);
                         match process(app, session, &leaving).await {
@@ -84,7 +77,7 @@ where
                 }
             }
             Next::Refused(refusal) => {
-                refuse::reply(shared, *connection, &refusal, place.peer).await;
+                refuse::reply(shared, *connection, &refusal, info.peer).await;
                 break;
             }
             Next::Over => {
@@ -95,8 +88,8 @@ where
         }
         patience = shared.bounds.keepalive_timeout;
     }
-    if let Some(remains) = estate.take() {
-        refuse::settle(remains).await;
+    if let Some(closed) = handoff.take() {
+        refuse::lingering_close(closed).await;
     }
 }
 
@@ -104,7 +97,7 @@ where
 async fn relayed<A>(
     shared: &Shared<A>,
     connection: &mut Connection,
-    place: &Place,
+    info: &ConnInfo,
     deadline: &mut Deadline,
     head: BytesMut,
 ) -> Relayed {
@@ -113,11 +106,11 @@ async fn relayed<A>(
         Some(fast_path) if connection.is_between_requests() => {
             let caller = Caller {
                 connection,
-                peer: place.peer,
-                origin: Origin::of(place.origin.as_ref()),
-                last_call: &place.last_call,
+                peer: info.peer,
+                origin: Origin::of(info.origin.as_ref()),
+                signal: &info.signal,
                 deadline,
-                worker: place.worker,
+                worker: info.worker,
             };
             fast_path.serve(caller, head).await
         }
@@ -171,14 +164,14 @@ async fn next(
     bounds: &Bounds,
     connection: &mut Connection,
     deadline: &mut Deadline,
-    last_call: &LastCall,
+    signal: &Signal,
 ) -> Next {
     if connection.received().is_empty() {
         let first = poll_fn(|cx| {
             if let Poll::Ready(first) = connection.poll_receive(cx) {
                 return Poll::Ready(first.ok());
             }
-            if last_call.poll(cx).is_ready() {
+            if signal.poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
             deadline.poll(cx).map(|()| None)
@@ -213,7 +206,7 @@ async fn read_head(bounds: &Bounds, connection: &mut Connection) -> Next {
 
 fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usize) -> Next {
     let head = connection.received().get(start..end).unwrap_or_default();
-    match guard::check_raw(head, &bounds.head) {
+    match validate::check_raw(head, &bounds.head) {
         Ok(framing) => Next::Request(connection.begin(start, end, framing)),
         Err(refusal) => {
             connection.begin(start, end, Framing::Length(0));
@@ -225,5 +218,5 @@ fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usiz
 fn refused(connection: &Connection, rejection: Rejection) -> Next {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
-    Next::Refused(Box::new(guard::refusal(line, rejection)))
+    Next::Refused(Box::new(validate::refusal(line, rejection)))
 }

@@ -14,9 +14,9 @@ use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::rejection::{Answer, Reason, Rejection};
 use crate::proxy::answer;
 use crate::proxy::client::Origin;
-use crate::proxy::connection::{Connection, Remains};
-use crate::proxy::guard::{self, Refusal};
+use crate::proxy::connection::{ClosedConn, Connection};
 use crate::proxy::listener::Incoming;
+use crate::proxy::validate::{self, Refusal};
 
 /// Longest time for closing a connection whose caller is still sending.
 const LINGER: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub(super) async fn keep_out<A>(
     match incoming.into_stream() {
         Ok(stream) if plain => tell(shared, stream, peer, rejection).await,
         _ => {
-            let refusal = guard::refusal(b"", rejection);
+            let refusal = validate::refusal(b"", rejection);
             let answer = refusal
                 .rejection
                 .answer(&refusal.method, shared.clock.now());
@@ -88,7 +88,7 @@ async fn tell<A>(
     peer: Option<IpAddr>,
     rejection: Rejection,
 ) {
-    let refusal = guard::refusal(b"", rejection);
+    let refusal = validate::refusal(b"", rejection);
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
     let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
@@ -152,13 +152,13 @@ fn request_id() -> String {
 /// Sends what is left, closes our side properly if the answer is complete, and as long as the caller may still be sending
 /// reads on: a system that is sent data for a closed socket resets the connection, and the
 /// caller might never see the answer (RFC 9112 §9.6).
-pub(super) async fn settle(remains: Remains) {
-    let Remains {
+pub(super) async fn lingering_close(closed: ClosedConn) {
+    let ClosedConn {
         mut stream,
         unsent,
         complete,
         unread,
-    } = remains;
+    } = closed;
     let closing = async {
         if !unsent.is_empty() && stream.write_all(&unsent).await.is_err() {
             return;

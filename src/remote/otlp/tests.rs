@@ -9,7 +9,7 @@ use crate::config::IncomingTrace;
 use crate::remote::testing::{Peer, Reply, deserted, peer};
 use crate::trace::{Kind, SpanId, TraceId, Tracer};
 
-type Told = Arc<Mutex<Vec<(SpanFate, u64)>>>;
+type Told = Arc<Mutex<Vec<(ExportResult, u64)>>>;
 
 fn observer() -> (SpanObserver, Told) {
     let told = Told::default();
@@ -45,7 +45,7 @@ fn span(name: &'static str) -> Span {
 }
 
 /// Exports these spans by a tracer, all the way, and says what was told of them.
-async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(SpanFate, u64)> {
+async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, u64)> {
     let (observer, told) = observer();
     let (sender, items) = mpsc::channel(64);
     let exporter = Exporter::new(export, observer.clone()).unwrap();
@@ -87,7 +87,7 @@ async fn spans_are_told_as_otlp_wants_it() {
     };
     let (own, parent) = (child.id.to_string(), child.parent.unwrap().to_string());
     let told = exported(&export, vec![span("root"), child]).await;
-    assert_eq!(told, [(SpanFate::Exported, 2)]);
+    assert_eq!(told, [(ExportResult::Exported, 2)]);
 
     let request = collector.requests.recv().await.unwrap();
     assert!(
@@ -143,43 +143,43 @@ async fn what_the_collector_does_not_want_is_counted() {
             [("x", "y")],
             r#"{"partialSuccess":{"rejectedSpans":"1"}}"#,
             1,
-            vec![(SpanFate::Exported, 1), (SpanFate::Failed, 1)],
+            vec![(ExportResult::Exported, 1), (ExportResult::Failed, 1)],
         ),
         (
             200,
             [("x", "y")],
             r#"{"partialSuccess":{"rejectedSpans":9}}"#,
             1,
-            vec![(SpanFate::Exported, 0), (SpanFate::Failed, 2)],
+            vec![(ExportResult::Exported, 0), (ExportResult::Failed, 2)],
         ),
         (
             200,
             [("x", "y")],
             "no JSON",
             1,
-            vec![(SpanFate::Exported, 2)],
+            vec![(ExportResult::Exported, 2)],
         ),
-        (400, [("x", "y")], "", 1, vec![(SpanFate::Failed, 2)]),
+        (400, [("x", "y")], "", 1, vec![(ExportResult::Failed, 2)]),
         (
             302,
             [("location", "/elsewhere")],
             "",
             1,
-            vec![(SpanFate::Failed, 2)],
+            vec![(ExportResult::Failed, 2)],
         ),
         (
             503,
             [("retry-after", "0")],
             "",
             4,
-            vec![(SpanFate::Failed, 2)],
+            vec![(ExportResult::Failed, 2)],
         ),
         (
             429,
             [("retry-after", "0")],
             "",
             4,
-            vec![(SpanFate::Failed, 2)],
+            vec![(ExportResult::Failed, 2)],
         ),
     ] {
         let mut collector = answering(status, &headers, answer).await;
@@ -202,7 +202,7 @@ async fn without_its_secret_nothing_is_sent() {
         ..export(&collector.url)
     };
     let told = exported(&export, vec![span("a")]).await;
-    assert_eq!(told, [(SpanFate::Failed, 1)]);
+    assert_eq!(told, [(ExportResult::Failed, 1)]);
     assert!(collector.requests.try_recv().is_err());
 }
 
@@ -214,7 +214,7 @@ async fn what_is_too_much_is_dropped_and_counted() {
     let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
     tracer.record(span("a"));
     tracer.record(span("b"));
-    assert_eq!(*told.lock().unwrap(), [(SpanFate::Dropped, 1)]);
+    assert_eq!(*told.lock().unwrap(), [(ExportResult::Dropped, 1)]);
     assert!(matches!(items.try_recv(), Ok(Item::Span(span)) if span.name == "a"));
 }
 

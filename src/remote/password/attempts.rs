@@ -1,5 +1,5 @@
 //! How often a password may be tried (identity.md §F): five failures a user and twenty an
-//! address in a quarter of an hour, then growing delays. Attempts under way count as if
+//! address in a quarter of an hour, then growing delays. AttemptLimiter under way count as if
 //! they had failed, so that trying many at once gains nothing.
 
 use std::collections::{HashMap, VecDeque};
@@ -57,28 +57,28 @@ impl From<Option<IpAddr>> for Origin {
 
 /// Counts attempts of one source. Bounded in memory.
 #[derive(Debug)]
-pub(super) struct Attempts {
-    books: Mutex<Books>,
+pub(super) struct AttemptLimiter {
+    tables: Mutex<AttemptTables>,
     ended: Notify,
     clock: SharedClock,
 }
 
 #[derive(Debug)]
-struct Books {
-    users: Book<User>,
-    origins: Book<Origin>,
+struct AttemptTables {
+    users: AttemptTable<User>,
+    origins: AttemptTable<Origin>,
 }
 
 /// The records of one kind.
 #[derive(Debug)]
-struct Book<K> {
+struct AttemptTable<K> {
     limit: usize,
     records: HashMap<K, Record>,
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    /// Steady times of the failures within [`WINDOW`], at most as many as the limit.
+    /// Monotonic times of the failures within [`WINDOW`], at most as many as the limit.
     failures: VecDeque<Duration>,
     under_way: usize,
     /// Delays in a row.
@@ -148,7 +148,7 @@ impl Record {
     }
 }
 
-impl<K: Copy + Eq + Hash> Book<K> {
+impl<K: Copy + Eq + Hash> AttemptTable<K> {
     fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -213,14 +213,14 @@ enum End {
     Undecided,
 }
 
-impl Attempts {
+impl AttemptLimiter {
     pub(super) fn new(clock: SharedClock) -> Self {
-        let books = Books {
-            users: Book::new(USER_FAILURES),
-            origins: Book::new(ADDRESS_FAILURES),
+        let tables = AttemptTables {
+            users: AttemptTable::new(USER_FAILURES),
+            origins: AttemptTable::new(ADDRESS_FAILURES),
         };
         Self {
-            books: Mutex::new(books),
+            tables: Mutex::new(tables),
             ended: Notify::new(),
             clock,
         }
@@ -252,11 +252,11 @@ impl Attempts {
     }
 
     fn try_begin(&self, user: User, origin: Origin) -> Verdict {
-        let now = self.clock.steady();
-        let mut books = self.books();
+        let now = self.clock.monotonic();
+        let mut tables = self.tables();
         let verdicts = [
-            books.users.verdict(user, now),
-            books.origins.verdict(origin, now),
+            tables.users.verdict(user, now),
+            tables.origins.verdict(origin, now),
         ];
         let blocked = verdicts.iter().filter_map(|verdict| match verdict {
             Verdict::Blocked(left) => Some(*left),
@@ -268,13 +268,13 @@ impl Attempts {
         if verdicts.contains(&Verdict::Wait) {
             return Verdict::Wait;
         }
-        books.users.begin(user, now);
-        books.origins.begin(origin, now);
+        tables.users.begin(user, now);
+        tables.origins.begin(origin, now);
         Verdict::Try
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tables(&self) -> MutexGuard<'_, AttemptTables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,7 +282,7 @@ impl Attempts {
 /// judged it.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
-    attempts: &'a Attempts,
+    attempts: &'a AttemptLimiter,
     user: User,
     origin: Origin,
     end: End,
@@ -302,11 +302,11 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let now = self.attempts.clock.steady();
-        let mut books = self.attempts.books();
-        books.users.end(self.user, now, self.end, true);
-        books.origins.end(self.origin, now, self.end, false);
-        drop(books);
+        let now = self.attempts.clock.monotonic();
+        let mut tables = self.attempts.tables();
+        tables.users.end(self.user, now, self.end, true);
+        tables.origins.end(self.origin, now, self.end, false);
+        drop(tables);
         self.attempts.ended.notify_waiters();
     }
 }
@@ -326,12 +326,12 @@ mod tests {
         user
     }
 
-    fn stage() -> (Arc<Attempts>, Arc<ManualClock>) {
+    fn stage() -> (Arc<AttemptLimiter>, Arc<ManualClock>) {
         let clock = ManualClock::at(UnixMillis::from_secs(1_700_000_000));
-        (Arc::new(Attempts::new(clock.clone())), clock)
+        (Arc::new(AttemptLimiter::new(clock.clone())), clock)
     }
 
-    async fn fail(attempts: &Attempts, number: usize) -> Result<(), Duration> {
+    async fn fail(attempts: &AttemptLimiter, number: usize) -> Result<(), Duration> {
         attempts.begin(user(number), NEAR).await?.failed();
         Ok(())
     }
@@ -353,7 +353,7 @@ mod tests {
             clock.advance(moment);
             fail(&attempts, 1).await.unwrap();
             // The address's own limit is not what this is about.
-            attempts.books().origins.records.clear();
+            attempts.tables().origins.records.clear();
         }
     }
 
@@ -420,7 +420,7 @@ mod tests {
         for _ in 0..100 {
             drop(attempts.begin(user(1), NEAR).await.unwrap());
         }
-        assert!(attempts.books().users.records.is_empty());
+        assert!(attempts.tables().users.records.is_empty());
     }
 
     #[tokio::test]
@@ -459,25 +459,25 @@ mod tests {
     #[tokio::test]
     async fn memory_is_bounded_and_the_blocked_are_not_the_first_to_be_forgotten() {
         let (attempts, clock) = stage();
-        let mut books = attempts.books();
+        let mut tables = attempts.tables();
         for number in 0..MAX_RECORDS {
-            let now = clock.steady();
-            books.users.begin(user(number), now);
-            books.users.end(user(number), now, End::Failed, true);
+            let now = clock.monotonic();
+            tables.users.begin(user(number), now);
+            tables.users.end(user(number), now, End::Failed, true);
             clock.advance(Duration::from_micros(1));
         }
-        let now = clock.steady();
+        let now = clock.monotonic();
         for _ in 0..5 {
-            books.users.begin(user(MAX_RECORDS - 1), now);
-            books
+            tables.users.begin(user(MAX_RECORDS - 1), now);
+            tables
                 .users
                 .end(user(MAX_RECORDS - 1), now, End::Failed, true);
         }
         for number in 0..100 {
-            books.users.begin(user(MAX_RECORDS + number), now);
-            assert_eq!(books.users.records.len(), MAX_RECORDS);
+            tables.users.begin(user(MAX_RECORDS + number), now);
+            assert_eq!(tables.users.records.len(), MAX_RECORDS);
         }
-        let verdict = books.users.verdict(user(MAX_RECORDS - 1), now);
+        let verdict = tables.users.verdict(user(MAX_RECORDS - 1), now);
         assert_eq!(verdict, Verdict::Blocked(FIRST_DELAY * 2));
     }
 }

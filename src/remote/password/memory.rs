@@ -33,14 +33,14 @@ pub(super) struct Pending {
     pub(super) oob_code: SecretString,
     /// Whether the user is sent a code to repeat (a text message), instead of confirming.
     pub(super) prompts: bool,
-    /// When, in steady time.
+    /// When, in monotonic time.
     pub(super) since: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     touched: Duration,
-    /// With the steady time at which the provider last saw the password.
+    /// With the monotonic time at which the provider last saw the password.
     refresh: Option<(SecretString, Duration)>,
     pending: Option<Pending>,
     recovery: Option<(SecretString, Duration)>,
@@ -69,7 +69,7 @@ impl Memory {
 
     /// The refresh token, while it may stand in for the password.
     pub(super) fn refresh_token(&self, login: Login) -> Option<SecretString> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         self.known(login, |entry| {
             let seen_long_ago =
                 |(_, seen): &mut (_, Duration)| expired(*seen, UNSEEN_PASSWORD, now);
@@ -80,7 +80,7 @@ impl Memory {
 
     /// Keeps a refresh token that came with the password's proof.
     pub(super) fn keep_refresh_token(&self, login: Login, token: SecretString) {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         self.with(login, |entry| entry.refresh = Some((token, now)));
     }
 
@@ -99,7 +99,7 @@ impl Memory {
 
     /// What the user is being asked for on another device.
     pub(super) fn pending(&self, login: Login) -> Option<Pending> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         self.known(login, |entry| {
             entry.pending.take_if(|p| expired(p.since, PENDING, now));
             entry.pending.clone()
@@ -116,20 +116,20 @@ impl Memory {
 
     /// A new recovery code for the user to be given.
     pub(super) fn keep_recovery_code(&self, login: Login, code: SecretString) {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         self.with(login, |entry| entry.recovery = Some((code, now)));
     }
 
     /// The recovery code, for the one answer that takes it along.
     pub(super) fn take_recovery_code(&self, login: Login) -> Option<SecretString> {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let (code, since) = self.known(login, |entry| entry.recovery.take())??;
         (!expired(since, UNDELIVERED, now)).then_some(code)
     }
 
     /// Changes the entry of `login`, a new one if need be.
     fn with(&self, login: Login, change: impl FnOnce(&mut Entry)) {
-        let now = self.clock.steady();
+        let now = self.clock.monotonic();
         let mut entries = self.entries();
         if !entries.contains_key(&login) && entries.len() >= MAX_USERS {
             make_room(&mut entries, now);
@@ -144,7 +144,7 @@ impl Memory {
     fn known<T>(&self, login: Login, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut entries = self.entries();
         let entry = entries.get_mut(&login)?;
-        entry.touched = self.clock.steady();
+        entry.touched = self.clock.monotonic();
         let found = look(entry);
         if entry.is_empty() {
             entries.remove(&login);
@@ -231,7 +231,7 @@ mod tests {
             mfa_token: "m".into(),
             oob_code: "o".into(),
             prompts: false,
-            since: clock.steady(),
+            since: clock.monotonic(),
         };
         memory.set_pending(LOGIN, pending);
         clock.advance(PENDING.saturating_sub(Duration::from_secs(1)));

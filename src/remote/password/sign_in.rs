@@ -85,7 +85,7 @@ impl PasswordSource {
     pub(super) async fn sign_in(&self, user: &SignIn<'_>) -> Result<Granted, Refusal> {
         let code = user.credentials.code();
         if let Some(pending) = self.memory.pending(user.login) {
-            let waited = self.clock.steady().saturating_sub(pending.since);
+            let waited = self.clock.monotonic().saturating_sub(pending.since);
             if code.is_some() || !pending.prompts {
                 return self.second(user, &pending).await;
             }
@@ -152,7 +152,7 @@ impl PasswordSource {
         match self.mfa.ask(&mfa_token).await {
             Ok(Asked::Code) => code_required("the account has a second factor"),
             Ok(Asked::OutOfBand { oob_code, prompts }) => {
-                let since = self.clock.steady();
+                let since = self.clock.monotonic();
                 let pending = Pending {
                     mfa_token,
                     oob_code,

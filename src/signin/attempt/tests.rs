@@ -11,12 +11,12 @@ fn begun(promises_iss: bool) -> (Attempt, HashMap<String, String>) {
     let redirect = "http://127.0.0.1:4711/callback".parse().unwrap();
     let attempt = Attempt::begin(ISSUER, promises_iss, redirect, NOW).unwrap();
     let endpoint = "https://issuer.example/authorize?tenant=a".parse().unwrap();
-    let wish = Wish {
+    let request = AuthorizationRequest {
         scope: "openid offline_access".into(),
         audience: Some("urn:api".into()),
         resources: vec!["https://r.example/".into()],
     };
-    let url = attempt.url(&endpoint, "client 1", &wish);
+    let url = attempt.url(&endpoint, "client 1", &request);
     let sent = url.query_pairs().into_owned().collect();
     (attempt, sent)
 }

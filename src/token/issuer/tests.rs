@@ -275,7 +275,7 @@ async fn a_verification_that_the_flush_overtakes_is_not_remembered() {
     let main = world.issuers[0].as_signed().unwrap();
     let token = RSA.token(&at_jwt(), &claims());
     let verified = world.verified(&token).await;
-    let old = main.proof.epoch(world.clock.steady()).unwrap();
+    let old = main.proof.epoch(world.clock.monotonic()).unwrap();
     world.keys.publish(&[P256.jwk()]);
     world.clock.advance(Duration::from_mins(8));
     world.issuers[0].warm_up().await;
@@ -284,8 +284,8 @@ async fn a_verification_that_the_flush_overtakes_is_not_remembered() {
         from: None,
         until: verified.expires_at(),
     };
-    main.memory.remember(&verified, old, window);
-    assert!(main.recall(verified.digest(), None).is_none());
+    main.cache.insert(&verified, old, window);
+    assert!(main.cached(verified.digest(), None).is_none());
     assert_eq!(world.error(&token).await, TokenError::UnknownKey);
 }
 
@@ -424,7 +424,7 @@ async fn the_cache_is_bounded() {
         let token = ED25519.token(&at_jwt(), &claims_with(&json!({"jti": n})));
         assert_eq!(world.how(&token).await, "ok");
     }
-    assert_eq!(main.memory.entries(), 100);
+    assert_eq!(main.cache.entries(), 100);
 }
 
 #[test]

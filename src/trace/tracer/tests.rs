@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock::ManualClock;
-use crate::trace::{Fate, Summary, TRACEPARENT, current, outgoing, spanned, within};
+use crate::trace::{HeaderAction, Summary, TRACEPARENT, current, outgoing, spanned, within};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -23,9 +23,9 @@ fn begun(incoming: IncomingTrace, sample: f64, headers: &[(&'static str, &str)])
 
 fn sent(trace: &RequestTrace) -> [String; 3] {
     trace.headers().map(|(_, fate)| match fate {
-        Fate::Set(value) => value.to_str().unwrap().to_owned(),
-        Fate::Keep => "keep".into(),
-        Fate::Remove => "remove".into(),
+        HeaderAction::Set(value) => value.to_str().unwrap().to_owned(),
+        HeaderAction::Keep => "keep".into(),
+        HeaderAction::Remove => "remove".into(),
     })
 }
 
@@ -191,7 +191,7 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
     let root = spans[3].id;
     assert!(spans[..3].iter().all(|span| span.parent == Some(root)));
     assert_eq!(spans[3].parent, None);
-    let Fate::Set(sent) = value else {
+    let HeaderAction::Set(sent) = value else {
         panic!("no header")
     };
     assert!(sent.to_str().unwrap().contains(&spans[2].id.to_string()));

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use hawkgate::app::{self, Running, Surroundings};
+use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{ManualClock, SharedClock, SystemClock};
 use hawkgate::config::{self, Address, LogFormat};
 use hawkgate::log::Logging;
@@ -114,7 +114,7 @@ impl Gate {
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let access_log = LOG.0.access();
-        let surroundings = Surroundings { clock, access_log };
+        let surroundings = Deps { clock, access_log };
         let running = app::start(config, surroundings)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));

@@ -65,7 +65,7 @@ async fn every_allowed_byte_gets_through_unchanged() {
         stream.write_all(request.as_bytes()).await.unwrap();
         assert_eq!(reply(&mut stream).await.status, 200, "{byte}");
     }
-    let fields = "x: y\r\n".repeat(crate::proxy::guard::MAX_FIELDS - 1);
+    let fields = "x: y\r\n".repeat(crate::proxy::validate::MAX_FIELDS - 1);
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(reply(&mut stream).await.status, 200);

@@ -32,7 +32,7 @@ enum Copied {
 
 /// What was read of one body.
 #[derive(Debug)]
-pub(super) struct Tape {
+pub(super) struct ReplayBuffer {
     copied: Copied,
     segments: Vec<Bytes>,
     tail: BytesMut,
@@ -44,12 +44,12 @@ pub(super) struct Tape {
     /// Whether anything was read from the caller.
     read: bool,
     /// Rewound although something is missing: reading on would truncate the body.
-    torn: bool,
+    incomplete: bool,
     /// Whether the caller got a 100 Continue.
     pub(super) continued: bool,
 }
 
-/// What a reader gets from the tape.
+/// What a reader gets from the buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Played {
     /// This was read before.
@@ -60,7 +60,7 @@ pub(super) enum Played {
     Torn,
 }
 
-impl Tape {
+impl ReplayBuffer {
     pub(super) fn new(budget: &Arc<Budget>, limit: usize, announced: Option<u64>) -> Self {
         let hopeless = announced.is_some_and(|length| length > limit as u64);
         Self {
@@ -76,7 +76,7 @@ impl Tape {
             share: Share::none_of(budget),
             playing: None,
             read: false,
-            torn: false,
+            incomplete: false,
             continued: false,
         }
     }
@@ -133,7 +133,7 @@ impl Tape {
 
     fn lose(&mut self, reason: UnauthorizedReason) {
         self.copied = Copied::Lost(reason);
-        self.torn |= self.playing.is_some();
+        self.incomplete |= self.playing.is_some();
         self.forget();
     }
 
@@ -145,7 +145,7 @@ impl Tape {
     }
 
     pub(super) fn play(&mut self) -> Played {
-        if self.torn {
+        if self.incomplete {
             return Played::Torn;
         }
         let Some(next) = self.playing else {
@@ -161,7 +161,7 @@ impl Tape {
 
     /// Whether everything kept was played: what comes next is live.
     pub(super) fn played(&self) -> bool {
-        self.playing.is_none() && !self.torn
+        self.playing.is_none() && !self.incomplete
     }
 
     pub(super) fn rewind(&mut self) {
@@ -170,7 +170,7 @@ impl Tape {
                 self.flush();
                 self.playing = (!self.segments.is_empty()).then_some(0);
             }
-            Copied::Lost(_) | Copied::Spent => self.torn = self.read,
+            Copied::Lost(_) | Copied::Spent => self.incomplete = self.read,
         }
     }
 

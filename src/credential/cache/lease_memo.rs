@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use super::generation::Generation;
 use super::{Lease, Leased};
-use crate::clock::Moment;
+use crate::clock::Now;
 use crate::credential::CredentialSource;
-use crate::token::{Author, Caller, VerifiedToken};
+use crate::token::{Caller, ExtensionKey, VerifiedToken};
 
 /// After this the cache is asked again, which learns by it that the identity is in use. Not
 /// what keeps a dropped credential from being used: that is told by the credential itself.
 const TRUSTED: Duration = Duration::from_secs(1);
 
-struct Kept {
+struct LeaseMemo {
     epoch: u64,
-    /// Steady.
+    /// Monotonic.
     until: Duration,
     generation: Arc<Generation>,
 }
 
 /// What was kept for `caller`, while it is what the cache would say.
-pub(super) fn recall(
-    author: Author,
+pub(super) fn get(
+    key: ExtensionKey,
     source: &dyn CredentialSource,
     caller: &Caller,
-    now: Moment,
+    now: Now,
 ) -> Option<Leased> {
-    let kept: Arc<Kept> = token(caller)?.notes().recall(author)?;
-    let generation = &kept.generation;
-    let good = now.steady < kept.until
-        && source.epoch() == Some(kept.epoch)
+    let memo: Arc<LeaseMemo> = token(caller)?.extensions().get(key)?;
+    let generation = &memo.generation;
+    let good = now.monotonic < memo.until
+        && source.epoch() == Some(memo.epoch)
         && generation.is_usable(now)
         // The cache sees to that.
         && !generation.is_renewal_due(now);
@@ -39,15 +39,15 @@ pub(super) fn recall(
 }
 
 /// Keeps `lease`, which the cache has just given for `caller`. `epoch` is the source's from
-/// before that: were it another one by now, nothing would be recalled.
-pub(super) fn keep(author: Author, caller: &Caller, lease: &Lease, epoch: u64, now: Moment) {
+/// before that: were it another one by now, nothing would be returned.
+pub(super) fn insert(key: ExtensionKey, caller: &Caller, lease: &Lease, epoch: u64, now: Now) {
     let Some(token) = token(caller) else { return };
-    let kept = Kept {
+    let memo = LeaseMemo {
         epoch,
-        until: now.steady.saturating_add(TRUSTED),
+        until: now.monotonic.saturating_add(TRUSTED),
         generation: Arc::clone(&lease.0),
     };
-    token.notes().keep(author, Arc::new(kept));
+    token.extensions().insert(key, Arc::new(memo));
 }
 
 /// Of the others nothing lives on that could remember.

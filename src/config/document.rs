@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use toml::de::{DeTable, DeValue};
 
-use super::declared::{Declared, refuse_duplicates};
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::keys::{self, TABLES};
-use super::nearest::nearest;
 use super::reader::{Reader, Section, Table};
+use super::references::{Declared, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
+use super::suggest::nearest;
 use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
 
 /// Reads everything. `None` only with errors in `reader`.
@@ -65,7 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered 404";
         reader.error(
-            &At::default(),
+            &Location::default(),
             problem,
             "add a [[route]] with name, path, upstream, issuers and source",
         );
@@ -131,7 +131,7 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
             DeValue::Array(_) => "array",
             _ => "key",
         };
-        let at = At::table("", key.span());
+        let at = Location::table("", key.span());
         let remedy = match nearest(name, names()) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None if keys::owner(name).is_some() => {
@@ -164,12 +164,16 @@ fn single<S: Section, T>(
         Some(DeValue::Table(entries)) => entries,
         Some(_) => {
             let problem = "must be one table";
-            reader.error(&At::table(place, span), problem, format!("write [{name}]"));
+            reader.error(
+                &Location::table(place, span),
+                problem,
+                format!("write [{name}]"),
+            );
             return None;
         }
     };
     let table = Table {
-        at: At::table(place, span),
+        at: Location::table(place, span),
         entries,
     };
     let section = S::read(reader, &table);
@@ -189,7 +193,11 @@ fn repeated<T>(
     };
     let mut refuse = |span| {
         let problem = format!("{name} is a list of tables");
-        reader.error(&At::table("", span), problem, format!("write [[{name}]]"));
+        reader.error(
+            &Location::table("", span),
+            problem,
+            format!("write [[{name}]]"),
+        );
     };
     let mut tables = Vec::new();
     match value.get_ref() {
@@ -206,7 +214,7 @@ fn repeated<T>(
         let DeValue::Table(entries) = element.get_ref() else {
             let problem = format!("{name} is a list of tables");
             reader.error(
-                &At::table("", element.span()),
+                &Location::table("", element.span()),
                 problem,
                 format!("write [[{name}]]"),
             );
@@ -217,7 +225,7 @@ fn repeated<T>(
             _ => format!("{name} #{}", index + 1),
         };
         let table = Table {
-            at: At::table(place, element.span()),
+            at: Location::table(place, element.span()),
             entries,
         };
         all.push(read(reader, &table));

@@ -43,16 +43,16 @@ impl Jitter {
 
 /// What the source last said about one identity, and until when it is not asked again.
 #[derive(Clone, Debug)]
-pub(super) struct Setback {
+pub(super) struct NegativeEntry {
     pub(super) error: FetchError,
-    /// Steady time.
+    /// Monotonic time.
     pub(super) until: Duration,
     /// Times in a row that the source was unavailable.
     failures: u32,
 }
 
-impl Setback {
-    /// After `error` at `now` (steady), with what had gone wrong `before`.
+impl NegativeEntry {
+    /// After `error` at `now` (monotonic), with what had gone wrong `before`.
     pub(super) fn after(
         error: FetchError,
         before: Option<&Self>,
@@ -110,7 +110,7 @@ impl Setback {
 /// disabled client is a 500 at `/login/oauth/credentials`) must not shut out the others.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    /// Steady time.
+    /// Monotonic time.
     until: Duration,
     failures: u32,
     last: Option<Identity>,
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_is_remembered_for_its_own_time() {
-        let after = |error| Setback::after(error, None, secs(100), &limits(), 0.0).until;
+        let after = |error| NegativeEntry::after(error, None, secs(100), &limits(), 0.0).until;
         assert_eq!(after(FetchError::Refused(String::new())), secs(120));
         assert_eq!(after(FetchError::NotEntitled(String::new())), secs(120));
         assert_eq!(after(FetchError::TooLarge(String::new())), secs(120));
@@ -224,12 +224,13 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_lengthen_an_identitys_wait() {
-        let mut setback = None;
+        let mut entry = None;
         let mut waits = Vec::new();
         for _ in 0..3 {
-            let next = Setback::after(unavailable(None), setback.as_ref(), secs(0), &limits(), 0.0);
+            let next =
+                NegativeEntry::after(unavailable(None), entry.as_ref(), secs(0), &limits(), 0.0);
             waits.push(next.until.as_millis());
-            setback = Some(next);
+            entry = Some(next);
         }
         assert_eq!(waits, [500, 1000, 2000]);
     }

@@ -1,5 +1,5 @@
 //! The session that pingora sees in place of a caller's own while its body can be
-//! replayed: reads go through the tape, writes to the caller.
+//! replayed: reads go through the buffer, writes to the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,12 +17,12 @@ use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
 
-use super::tape::Played;
+use super::buffer::Played;
 use super::{BodyLimits, Shared, absent};
 use crate::gateway::Replayable;
 
 /// A caller's session whose body can be read again from the beginning.
-pub(super) struct Player {
+pub(super) struct ReplaySession {
     real: Box<ServerSession>,
     shared: Arc<Shared>,
     limits: BodyLimits,
@@ -30,7 +30,7 @@ pub(super) struct Player {
     expects_continue: bool,
 }
 
-impl Player {
+impl ReplaySession {
     pub(super) fn new(
         mut real: Box<ServerSession>,
         shared: Arc<Shared>,
@@ -51,7 +51,7 @@ impl Player {
 
     /// The piece to play next; `None` to read on from the caller.
     fn play(&self) -> Result<Option<Bytes>> {
-        match self.shared.tape().play() {
+        match self.shared.buffer().play() {
             Played::Piece(piece) => Ok(Some(piece)),
             Played::Live => Ok(None),
             Played::Torn => Error::e_explain(
@@ -71,7 +71,7 @@ impl Player {
         };
         if let Some(piece) = &piece {
             self.count(piece)?;
-            self.shared.tape().record(piece);
+            self.shared.buffer().record(piece);
         }
         Ok(piece)
     }
@@ -105,10 +105,10 @@ impl Player {
 
     /// Called before each answer head. `false`: leave it out.
     fn before_head(&mut self, head: &ResponseHeader) -> bool {
-        let mut tape = self.shared.tape();
+        let mut buffer = self.shared.buffer();
         if head.status == StatusCode::CONTINUE {
             // Each attempt may bring one; the caller asked once.
-            return !std::mem::replace(&mut tape.continued, true);
+            return !std::mem::replace(&mut buffer.continued, true);
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return true;
@@ -118,8 +118,8 @@ impl Player {
         }
         // A caller that waits for 100 and gets a final answer may or may not send the body
         // now: what comes next on this connection could be either (RFC 9110 §10.1.1).
-        if self.expects_continue && !tape.continued && !tape.begun() {
-            drop(tape);
+        if self.expects_continue && !buffer.continued && !buffer.begun() {
+            drop(buffer);
             if !self.real.is_body_done() {
                 self.real.set_keepalive(None);
             }
@@ -128,7 +128,7 @@ impl Player {
     }
 }
 
-impl Drop for Player {
+impl Drop for ReplaySession {
     fn drop(&mut self) {
         let real = std::mem::replace(&mut self.real, absent());
         *self.shared.returned() = Some(real);
@@ -136,7 +136,7 @@ impl Drop for Player {
 }
 
 #[async_trait]
-impl CustomSession for Player {
+impl CustomSession for ReplaySession {
     fn req_header(&self) -> &RequestHeader {
         self.real.req_header()
     }
@@ -175,7 +175,7 @@ impl CustomSession for Player {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.shared.tape().played() && self.real.is_body_done()
+        self.shared.buffer().played() && self.real.is_body_done()
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -282,11 +282,11 @@ impl CustomSession for Player {
         self.real.to_h1_raw()
     }
 
-    /// Keeps nothing: the tape does, and counts it.
+    /// Keeps nothing: the buffer does, and counts it.
     fn enable_retry_buffering(&mut self) {}
 
     fn retry_buffer_truncated(&self) -> bool {
-        self.shared.tape().replayable() != Replayable::Yes
+        self.shared.buffer().replayable() != Replayable::Yes
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {

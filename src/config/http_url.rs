@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 use url::{Host, Url};
 
-use super::finding::{At, quoted};
+use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Shape, Value};
 use super::value::text;
 
@@ -12,7 +12,7 @@ impl Value for Url {
 
     /// Refuses what the parser would silently repair, and userinfo; never repeats the URL
     /// whole, because of passwords in it.
-    fn read(reader: &mut Reader<'_>, at: &At, value: &DeValue<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"https://…\"")?;
         match parse(text) {
             Ok(url) => Some(url),
@@ -90,7 +90,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Refuses plain http to other machines, where `danger` would follow from it.
-pub(super) fn require_private(reader: &mut Reader<'_>, at: &At, url: &Url, danger: &str) {
+pub(super) fn require_private(reader: &mut Reader<'_>, at: &Location, url: &Url, danger: &str) {
     if url.scheme() == "http" && !is_loopback(url) {
         let host = url.host_str().unwrap_or_default();
         let problem = format!("plain http to {host}: {danger}");
@@ -103,7 +103,7 @@ pub(super) fn require_private(reader: &mut Reader<'_>, at: &At, url: &Url, dange
 }
 
 /// Refuses a path (other than `/`) or query, on URLs that stand for a whole host.
-pub(super) fn require_bare(reader: &mut Reader<'_>, at: &At, url: &Url, why: &str) {
+pub(super) fn require_bare(reader: &mut Reader<'_>, at: &Location, url: &Url, why: &str) {
     if url.path() == "/" && url.query().is_none() {
         return;
     }

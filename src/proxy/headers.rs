@@ -20,7 +20,7 @@ use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
 use crate::secret::SecretString;
 use crate::trace::{self, RequestTrace};
-use names::Fate;
+use names::HeaderAction;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -163,11 +163,11 @@ pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
 
 /// Tells the upstream which trace the request belongs to.
 pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> Result<()> {
-    for (name, fate) in request.headers() {
-        match fate {
-            trace::Fate::Set(value) => head.put(name, value)?,
-            trace::Fate::Remove => head.retain(|own, _| own != name.as_str())?,
-            trace::Fate::Keep => {}
+    for (name, action) in request.headers() {
+        match action {
+            trace::HeaderAction::Set(value) => head.put(name, value)?,
+            trace::HeaderAction::Remove => head.retain(|own, _| own != name.as_str())?,
+            trace::HeaderAction::Keep => {}
         }
     }
     Ok(())
@@ -176,7 +176,7 @@ pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> R
 /// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
 /// also those written with `_`, which some servers take for `-`.
 pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) -> Result<()> {
-    if names::in_request(name.as_str(), false) == Fate::Goes {
+    if names::in_request(name.as_str(), false) == HeaderAction::Remove {
         // Gone with the others.
         return Ok(());
     }
@@ -199,7 +199,7 @@ pub(super) fn scrub(
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     let finder = memchr::memmem::Finder::new(token.expose());
     head.retain(|name, value| {
-        finder.find(value).is_none() || names::in_response(name, upgrade) == Fate::Needed
+        finder.find(value).is_none() || names::in_response(name, upgrade) == HeaderAction::Require
     })
 }
 
@@ -244,7 +244,7 @@ pub(super) fn trailers(trailers: &mut HeaderMap) -> Result<()> {
 
 /// Takes out what has to go: by its own name, or because `Connection` nominates it (RFC 9110
 /// §7.6.1).
-fn strip(head: &mut impl Fields, fate: impl Fn(&str) -> Fate) -> Result<()> {
+fn strip(head: &mut impl Fields, action: impl Fn(&str) -> HeaderAction) -> Result<()> {
     let mut nominated = Vec::new();
     for options in all(head, &header::CONNECTION) {
         for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
@@ -255,10 +255,10 @@ fn strip(head: &mut impl Fields, fate: impl Fn(&str) -> Fate) -> Result<()> {
             nominated.push(option.to_ascii_lowercase());
         }
     }
-    head.retain(|name, _| match fate(name) {
-        Fate::Goes => false,
-        Fate::Stays => !nominated.iter().any(|option| option == name.as_bytes()),
-        Fate::Needed => true,
+    head.retain(|name, _| match action(name) {
+        HeaderAction::Remove => false,
+        HeaderAction::Keep => !nominated.iter().any(|option| option == name.as_bytes()),
+        HeaderAction::Require => true,
     })
 }
 

@@ -35,7 +35,7 @@ struct Connections {
 }
 
 struct Task {
-    last_call: LastCall,
+    signal: Signal,
     /// None until [`Control::breakable`].
     handle: Option<AbortHandle>,
 }
@@ -43,10 +43,10 @@ struct Task {
 /// Says to one connection when it has to end. Each has its own: waiting for what all wait
 /// for takes a lock that all share, for every request twice.
 #[derive(Clone, Default)]
-pub(in crate::proxy) struct LastCall(Arc<Bell>);
+pub(in crate::proxy) struct Signal(Arc<Inner>);
 
 #[derive(Default)]
-struct Bell {
+struct Inner {
     /// A connection that is answered ends with that.
     answered: AtomicBool,
     /// One that waits for its next request ends too.
@@ -54,7 +54,7 @@ struct Bell {
     waker: AtomicWaker,
 }
 
-impl LastCall {
+impl Signal {
     /// Whether the answer that is given next is the connection's last.
     pub(in crate::proxy) fn has_come(&self) -> bool {
         self.0.answered.load(Ordering::Acquire)
@@ -89,7 +89,7 @@ impl LastCall {
 pub(super) struct Guard {
     control: Control,
     id: u64,
-    last_call: LastCall,
+    signal: Signal,
 }
 
 impl Drop for Guard {
@@ -107,8 +107,8 @@ impl Guard {
     }
 
     /// When to end.
-    pub(super) fn last_call(&self) -> LastCall {
-        self.last_call.clone()
+    pub(super) fn signal(&self) -> Signal {
+        self.signal.clone()
     }
 }
 
@@ -128,21 +128,21 @@ impl Control {
         let mut connections = self.connections();
         let id = connections.next;
         connections.next += 1;
-        let last_call = LastCall::default();
+        let signal = Signal::default();
         if *self.0.closing.borrow() {
-            last_call.for_all();
+            signal.for_all();
         } else if *self.0.leaving.borrow() {
-            last_call.for_answered();
+            signal.for_answered();
         }
         let task = Task {
-            last_call: last_call.clone(),
+            signal: signal.clone(),
             handle: None,
         };
         connections.tasks.insert(id, task);
         Guard {
             control: self.clone(),
             id,
-            last_call,
+            signal,
         }
     }
 
@@ -184,7 +184,7 @@ impl Control {
         let connections = self.connections();
         self.0.leaving.send_replace(true);
         for task in connections.tasks.values() {
-            task.last_call.for_answered();
+            task.signal.for_answered();
         }
     }
 
@@ -194,7 +194,7 @@ impl Control {
         self.0.leaving.send_replace(true);
         self.0.closing.send_replace(true);
         for task in connections.tasks.values() {
-            task.last_call.for_all();
+            task.signal.for_all();
         }
     }
 
@@ -297,20 +297,20 @@ mod tests {
     async fn the_last_call_reaches_who_waits_and_who_comes_later() {
         let control = Control::new();
         let guard = control.enter();
-        let last_call = guard.last_call();
+        let signal = guard.signal();
         let waiting = tokio::spawn({
-            let last_call = last_call.clone();
-            async move { std::future::poll_fn(|cx| last_call.poll(cx)).await }
+            let signal = signal.clone();
+            async move { std::future::poll_fn(|cx| signal.poll(cx)).await }
         });
         tokio::task::yield_now().await;
-        assert!(!last_call.has_come() && !waiting.is_finished());
+        assert!(!signal.has_come() && !waiting.is_finished());
         control.leave();
         tokio::task::yield_now().await;
-        assert!(last_call.has_come() && control.enter().last_call().has_come());
+        assert!(signal.has_come() && control.enter().signal().has_come());
         assert!(!waiting.is_finished(), "who asks for nothing may stay");
         control.close();
         waiting.await.unwrap();
-        let later = control.enter().last_call();
+        let later = control.enter().signal();
         assert!(later.has_come());
         std::future::poll_fn(|cx| later.poll(cx)).await;
     }

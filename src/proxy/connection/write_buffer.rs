@@ -13,16 +13,16 @@ use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
 /// Most bytes held back.
-const HELD: usize = 16 * 1024;
-/// A held head goes out alone when its body has not come after so many polls. pingora
+const MAX_BUFFERED: usize = 16 * 1024;
+/// A buffered head goes out alone when its body has not come after so many polls. pingora
 /// reads the upstream in the same task, so that a body at hand comes earlier.
-const PATIENCE: u8 = 3;
+const MAX_POLLS: u8 = 3;
 
 /// See the module.
-pub(super) struct Outgoing {
+pub(super) struct WriteBuffer {
     /// Whether the first write after a flush waits for company.
     joining: bool,
-    held: BytesMut,
+    buffered: BytesMut,
     /// Something was written since the last flush.
     dirty: bool,
     /// Polls for reading since then.
@@ -31,12 +31,12 @@ pub(super) struct Outgoing {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Outgoing {
+impl WriteBuffer {
     /// Joins small writes.
     pub(super) fn joined(stall: Duration) -> Self {
         Self {
             joining: true,
-            held: BytesMut::new(),
+            buffered: BytesMut::new(),
             dirty: false,
             waits: 0,
             stall,
@@ -54,7 +54,7 @@ impl Outgoing {
 
     /// What was accepted and not written.
     pub(super) fn take_unsent(&mut self) -> BytesMut {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.buffered)
     }
 
     pub(super) fn poll_write(
@@ -65,12 +65,12 @@ impl Outgoing {
     ) -> Poll<io::Result<usize>> {
         let first = !std::mem::replace(&mut self.dirty, true);
         self.waits = 0;
-        if self.held.len() >= HELD {
+        if self.buffered.len() >= MAX_BUFFERED {
             ready!(self.poll_drain(inner, cx))?;
         }
         let total: usize = data.iter().map(|part| part.len()).sum();
-        let hold = self.joining && first && total <= HELD;
-        if self.held.is_empty() && !hold {
+        let hold = self.joining && first && total <= MAX_BUFFERED;
+        if self.buffered.is_empty() && !hold {
             let written = Pin::new(inner).poll_write_vectored(cx, data);
             return self.unless_stalled(cx, written);
         }
@@ -83,24 +83,26 @@ impl Outgoing {
 
     /// Copies as much as there is room for; says how much.
     fn hold(&mut self, data: &[io::IoSlice<'_>]) -> usize {
-        let before = self.held.len();
+        let before = self.buffered.len();
         for part in data {
-            let room = HELD.saturating_sub(self.held.len()).min(part.len());
-            self.held
+            let room = MAX_BUFFERED
+                .saturating_sub(self.buffered.len())
+                .min(part.len());
+            self.buffered
                 .extend_from_slice(part.get(..room).unwrap_or_default());
         }
-        self.held.len() - before
+        self.buffered.len() - before
     }
 
     fn poll_drain(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let written = Pin::new(&mut *inner).poll_write(cx, &self.held);
+        while !self.buffered.is_empty() {
+            let written = Pin::new(&mut *inner).poll_write(cx, &self.buffered);
             match ready!(self.unless_stalled(cx, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => self.held.advance(n),
+                n => self.buffered.advance(n),
             }
         }
-        self.held = BytesMut::new();
+        self.buffered = BytesMut::new();
         Poll::Ready(Ok(()))
     }
 
@@ -152,7 +154,7 @@ impl Outgoing {
         self.unless_stalled(cx, shut)
     }
 
-    /// Sends what is held when the task turns to waiting for the caller, so that a head
+    /// Sends what is buffered when the task turns to waiting for the caller, so that a head
     /// whose body is long in coming is not kept from him. Never pending: the task is woken
     /// when more can be written.
     pub(super) fn push_before_waiting(
@@ -164,7 +166,7 @@ impl Outgoing {
             return Ok(());
         }
         self.waits = self.waits.saturating_add(1);
-        if self.waits < PATIENCE && !self.held.is_empty() {
+        if self.waits < MAX_POLLS && !self.buffered.is_empty() {
             cx.waker().wake_by_ref();
             return Ok(());
         }

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Desk, Flight, Generation, Landed, Lease, Setback, Traffic, busy, left_alone};
-use crate::clock::Moment;
+use super::{
+    FetchCoordinator, FetchResult, Flight, Generation, InFlight, Lease, NegativeEntry, busy,
+    left_alone,
+};
+use crate::clock::Now;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::gateway::outcome::{ExchangeResult, Label};
@@ -24,18 +27,18 @@ enum Exchange {
     NotTried(FetchError),
 }
 
-impl Desk {
+impl FetchCoordinator {
     /// Lets an exchange run by itself: whoever waits may go away.
     pub(super) fn start(
         self: &Arc<Self>,
-        traffic: &mut Traffic,
+        in_flight: &mut InFlight,
         identity: Identity,
         request: &SwapRequest,
     ) -> Flight {
         let (sender, flight) = watch::channel(None);
-        traffic.flights.insert(identity, flight.clone());
-        let landing = Landing {
-            desk: Arc::clone(self),
+        in_flight.flights.insert(identity, flight.clone());
+        let guard = FlightGuard {
+            coordinator: Arc::clone(self),
             identity,
             sender: Some(sender),
         };
@@ -43,12 +46,12 @@ impl Desk {
         let on_behalf = trace::current();
         tokio::spawn(async move {
             let exchange = match on_behalf {
-                None => landing.desk.exchange(&request).await,
+                None => guard.coordinator.exchange(&request).await,
                 Some(active) => {
-                    Box::pin(trace::within(active, landing.desk.exchange(&request))).await
+                    Box::pin(trace::within(active, guard.coordinator.exchange(&request))).await
                 }
             };
-            landing.land(exchange);
+            guard.land(exchange);
         });
         flight
     }
@@ -62,7 +65,7 @@ impl Desk {
             )));
         };
         // The source may have failed others while this one waited for its turn.
-        let backoff = self.traffic().backoff.remaining(self.now().steady);
+        let backoff = self.in_flight().backoff.remaining(self.now().monotonic);
         if let Some(left) = backoff {
             return Exchange::NotTried(left_alone(left));
         }
@@ -98,40 +101,40 @@ impl Desk {
     }
 
     /// Puts down what an exchange came to and ends its flight, in one step for all others.
-    fn settle(&self, identity: Identity, exchange: Exchange) -> Landed {
+    fn settle(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
-        let mut traffic = self.traffic();
-        traffic.flights.remove(&identity);
+        let mut in_flight = self.in_flight();
+        in_flight.flights.remove(&identity);
         match exchange {
             Exchange::Ended(Ok(issued)) => {
-                traffic.backoff.answered();
+                in_flight.backoff.answered();
                 Ok(self.admit(identity, issued, now))
             }
             Exchange::Ended(Err(error)) => {
                 let jitter = self.jitter.share();
                 match &error {
                     FetchError::Unavailable { retry_after, .. } => {
-                        let backoff = &mut traffic.backoff;
-                        backoff.unavailable(identity, *retry_after, now.steady, jitter);
+                        let backoff = &mut in_flight.backoff;
+                        backoff.unavailable(identity, *retry_after, now.monotonic, jitter);
                     }
-                    _ => traffic.backoff.answered(),
+                    _ => in_flight.backoff.answered(),
                 }
-                self.set_back(identity, &error, now, jitter);
+                self.record_failure(identity, &error, now, jitter);
                 Err(error)
             }
             Exchange::NotTried(error) => {
-                self.put_off(identity, now.steady.saturating_add(pause(&error)));
+                self.put_off(identity, now.monotonic.saturating_add(pause(&error)));
                 Err(error)
             }
         }
     }
 
-    fn admit(&self, identity: Identity, issued: Issued, now: Moment) -> Lease {
+    fn admit(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
         let limits = &self.options.limits;
         let generation = Generation::new(issued, number, now, limits, self.jitter.share());
         let generation = Arc::new(generation);
-        self.setbacks.invalidate(&identity);
+        self.negatives.invalidate(&identity);
         if generation.is_usable(now) {
             if let Some(old) = self.current.get(&identity) {
                 old.drop_for_good();
@@ -139,15 +142,21 @@ impl Desk {
             self.current.insert(identity, Arc::clone(&generation));
         } else {
             // It came expired (taskcluster.md §1): for those who waited, and nobody else.
-            self.put_off(identity, now.steady.saturating_add(RENEWAL_PAUSE));
+            self.put_off(identity, now.monotonic.saturating_add(RENEWAL_PAUSE));
         }
         Lease(generation)
     }
 
-    fn set_back(&self, identity: Identity, error: &FetchError, now: Moment, jitter: f64) {
-        let before = self.setbacks.get(&identity);
+    fn record_failure(&self, identity: Identity, error: &FetchError, now: Now, jitter: f64) {
+        let before = self.negatives.get(&identity);
         let limits = &self.options.limits;
-        let setback = Setback::after(error.clone(), before.as_ref(), now.steady, limits, jitter);
+        let entry = NegativeEntry::after(
+            error.clone(),
+            before.as_ref(),
+            now.monotonic,
+            limits,
+            jitter,
+        );
         match error {
             // Whoever is refused a new one shall not go on with the old one: the token was
             // revoked, or the user is gone.
@@ -156,9 +165,9 @@ impl Desk {
                     self.forget(identity, &current);
                 }
             }
-            _ => self.put_off(identity, setback.until),
+            _ => self.put_off(identity, entry.until),
         }
-        self.setbacks.insert(identity, setback);
+        self.negatives.insert(identity, entry);
     }
 
     /// What is current, if anything, serves on until it expires; the next renewal not
@@ -172,26 +181,26 @@ impl Desk {
 }
 
 /// The end of a flight, which comes even when the source panics or the runtime goes down.
-struct Landing {
-    desk: Arc<Desk>,
+struct FlightGuard {
+    coordinator: Arc<FetchCoordinator>,
     identity: Identity,
-    sender: Option<watch::Sender<Option<Landed>>>,
+    sender: Option<watch::Sender<Option<FetchResult>>>,
 }
 
-impl Landing {
+impl FlightGuard {
     fn land(mut self, exchange: Exchange) {
         self.finish(exchange);
     }
 
     fn finish(&mut self, exchange: Exchange) {
         if let Some(sender) = self.sender.take() {
-            let landed = self.desk.settle(self.identity, exchange);
-            sender.send_replace(Some(landed));
+            let result = self.coordinator.settle(self.identity, exchange);
+            sender.send_replace(Some(result));
         }
     }
 }
 
-impl Drop for Landing {
+impl Drop for FlightGuard {
     fn drop(&mut self) {
         self.finish(Exchange::Ended(Err(abandoned())));
     }

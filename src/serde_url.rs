@@ -1,5 +1,5 @@
-//! URLs as serde reads and writes them in JSON: `#[serde(with = "written_url")]`, and
-//! `written_url::option` for one that need not be there.
+//! URLs as serde reads and writes them in JSON: `#[serde(with = "serde_url")]`, and
+//! `serde_url::option` for one that need not be there.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};

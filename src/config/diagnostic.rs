@@ -8,7 +8,7 @@ use super::resolved::NamedFile;
 
 /// One thing to say about one place of the file. Never holds the value of a secret key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Diagnostic {
     /// From 1; 0 when it is about the file as a whole.
     pub line: usize,
     /// In characters, from 1; 0 when it is about the file as a whole.
@@ -23,7 +23,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.place.is_empty() {
             write!(f, "{}: ", self.place)?;
@@ -46,7 +46,7 @@ pub struct ConfigErrors {
     /// The file's name as it was given.
     pub origin: String,
     /// At least one.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<Diagnostic>,
     /// Every file that the text names, as far as it could be read: a change of one may mend
     /// an error.
     pub files: Vec<PathBuf>,
@@ -83,13 +83,13 @@ pub struct Warning {
     /// The file's name as it was given.
     pub origin: String,
     /// What and where.
-    pub finding: Finding,
+    pub diagnostic: Diagnostic,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_at(f, &self.origin, self.finding.line)?;
-        write!(f, "warning: {}", self.finding)
+        write_at(f, &self.origin, self.diagnostic.line)?;
+        write!(f, "warning: {}", self.diagnostic)
     }
 }
 
@@ -100,15 +100,15 @@ fn write_at(f: &mut fmt::Formatter<'_>, origin: &str, line: usize) -> fmt::Resul
     }
 }
 
-/// A place in the file that findings can be attached to.
+/// A place in the file that diagnostics can be attached to.
 #[derive(Clone, Debug, Default)]
-pub(super) struct At {
+pub(super) struct Location {
     place: String,
     key: String,
     span: Range<usize>,
 }
 
-impl At {
+impl Location {
     /// A whole table.
     pub(super) fn table(place: impl Into<String>, span: Range<usize>) -> Self {
         Self {
@@ -151,10 +151,15 @@ impl At {
         }
     }
 
-    /// A finding here.
-    pub(super) fn finding(&self, lines: &Lines<'_>, problem: String, remedy: String) -> Finding {
+    /// A diagnostic here.
+    pub(super) fn diagnostic(
+        &self,
+        lines: &Lines<'_>,
+        problem: String,
+        remedy: String,
+    ) -> Diagnostic {
         let (line, column) = lines.position(self.span.start);
-        Finding {
+        Diagnostic {
             line,
             column,
             place: self.place.clone(),

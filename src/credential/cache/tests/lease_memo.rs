@@ -1,12 +1,12 @@
 //! What the token itself remembers.
 
 use super::*;
-use crate::clock::Moment;
+use crate::clock::Now;
 
 impl Rig {
-    fn recall(&self, request: &SwapRequest) -> Option<Leased> {
-        let now = Moment::read(&*self.clock);
-        self.source.recall(&request.caller, now)
+    fn memoized(&self, request: &SwapRequest) -> Option<Leased> {
+        let now = Now::read(&*self.clock);
+        self.source.memoized(&request.caller, now)
     }
 
     /// A rig where `request` has got "one", and its token remembers it.
@@ -14,11 +14,11 @@ impl Rig {
         let mut rig = Self::new();
         let answer = rig.credential("one", LIFE);
         rig.fetched(request, answer).await.unwrap();
-        assert!(rig.recall(request).is_none(), "nobody came again");
+        assert!(rig.memoized(request).is_none(), "nobody came again");
         rig.at_once(request).await.unwrap();
-        let recalled = rig.recall(request).unwrap();
-        assert_eq!((recalled.lookup, text(&recalled)), (Lookup::Hit, "one"));
-        (rig, recalled.lease)
+        let memoized = rig.memoized(request).unwrap();
+        assert_eq!((memoized.lookup, text(&memoized)), (Lookup::Hit, "one"));
+        (rig, memoized.lease)
     }
 }
 
@@ -27,11 +27,11 @@ async fn a_hit_is_remembered_for_a_second_and_then_looked_up_again() {
     let ann = user("ann");
     let (mut rig, _) = Rig::remembering(&ann).await;
     rig.clock.advance(Duration::from_millis(999));
-    assert!(rig.recall(&ann).is_some());
+    assert!(rig.memoized(&ann).is_some());
     rig.clock.advance(Duration::from_millis(1));
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
     rig.at_once(&ann).await.unwrap();
-    assert!(rig.recall(&ann).is_some());
+    assert!(rig.memoized(&ann).is_some());
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn what_is_asked_for_all_the_time_stays_in_the_cache() {
     let (mut rig, _) = Rig::remembering(&ann).await;
     for _ in 0..30 {
         rig.advance(1);
-        if rig.recall(&ann).is_none() {
+        if rig.memoized(&ann).is_none() {
             rig.at_once(&ann).await.unwrap();
         }
     }
@@ -52,8 +52,11 @@ async fn no_other_caller_token_or_source_meets_it() {
     let ann = user("ann");
     let (rig, _) = Rig::remembering(&ann).await;
     let (other, _) = Rig::remembering(&user("bob")).await;
-    assert!(other.recall(&ann).is_none(), "another source");
-    assert!(rig.recall(&user("ann")).is_none(), "another token of hers");
+    assert!(other.memoized(&ann).is_none(), "another source");
+    assert!(
+        rig.memoized(&user("ann")).is_none(),
+        "another token of hers"
+    );
     let opaque = Caller::Delegated {
         issuer: "idp".into(),
         digest: TokenDigest([7; 32]),
@@ -66,7 +69,7 @@ async fn no_other_caller_token_or_source_meets_it() {
     let answer = rig.credential("two", LIFE);
     rig.fetched(&opaque, answer).await.unwrap();
     rig.at_once(&opaque).await.unwrap();
-    assert!(rig.recall(&opaque).is_none());
+    assert!(rig.memoized(&opaque).is_none());
 }
 
 #[tokio::test]
@@ -80,7 +83,7 @@ async fn what_a_rule_narrowed_is_not_remembered() {
     let answer = rig.credential("narrow", LIFE);
     rig.fetched(&narrowed, answer).await.unwrap();
     rig.at_once(&narrowed).await.unwrap();
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
 }
 
 #[tokio::test]
@@ -89,27 +92,27 @@ async fn what_the_upstream_rejected_is_forgotten_at_once() {
     let (mut rig, rejected) = Rig::remembering(&ann).await;
     let replacing = rig.replace(&ann, &rejected);
     let call = rig.call().await;
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
     let answer = rig.credential("two", LIFE);
     call.answer(answer);
     replacing.await.unwrap().unwrap();
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
     assert_eq!(text(&rig.at_once(&ann).await.unwrap()), "two");
-    assert_eq!(text(&rig.recall(&ann).unwrap()), "two");
+    assert_eq!(text(&rig.memoized(&ann).unwrap()), "two");
 
-    let rejected = rig.recall(&ann).unwrap().lease;
+    let rejected = rig.memoized(&ann).unwrap().lease;
     rig.source.invalidate(&ann, &rejected);
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
 }
 
 #[tokio::test]
 async fn also_where_the_cache_has_forgotten_it_before() {
     let ann = user("ann");
     let (rig, rejected) = Rig::remembering(&ann).await;
-    rig.source.desk.evict_all();
-    assert!(rig.recall(&ann).is_some());
+    rig.source.coordinator.evict_all();
+    assert!(rig.memoized(&ann).is_some());
     rig.source.invalidate(&ann, &rejected);
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
 }
 
 #[tokio::test]
@@ -117,7 +120,7 @@ async fn another_epoch_voids_it_at_once() {
     let ann = user("ann");
     let (rig, _) = Rig::remembering(&ann).await;
     rig.epoch.store(1, Ordering::SeqCst);
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
 }
 
 #[tokio::test]
@@ -127,7 +130,7 @@ async fn a_refused_renewal_voids_it_at_once() {
     rig.advance(LIFE - 5 - 60);
     // Renewals are the cache's to start.
     rig.at_once_renewing(&ann, refused()).await;
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
     assert!(rig.lease(&ann).await.unwrap().is_err());
 }
 
@@ -136,14 +139,14 @@ async fn it_serves_while_it_is_renewed_and_not_afterwards() {
     let ann = user("ann");
     let (mut rig, _) = Rig::remembering(&ann).await;
     rig.advance(LIFE - 5 - 60);
-    assert!(rig.recall(&ann).is_none(), "due");
+    assert!(rig.memoized(&ann).is_none(), "due");
     let leased = rig.lease(&ann).await.unwrap().unwrap();
     assert_eq!(text(&leased), "one");
-    assert_eq!(text(&rig.recall(&ann).unwrap()), "one");
+    assert_eq!(text(&rig.memoized(&ann).unwrap()), "one");
     let answer = rig.credential("two", LIFE);
     rig.call().await.answer(answer);
     everybody_runs().await;
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
     assert_eq!(text(&rig.at_once(&ann).await.unwrap()), "two");
 }
 
@@ -156,7 +159,7 @@ async fn it_is_not_used_past_its_end() {
     rig.fetched(&ann, answer).await.unwrap();
     rig.at_once(&ann).await.unwrap();
     rig.clock.set_wall(START.plus(Duration::from_millis(900)));
-    assert!(rig.recall(&ann).is_none());
+    assert!(rig.memoized(&ann).is_none());
 }
 
 impl Rig {

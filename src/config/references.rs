@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::finding::{At, quoted};
-use super::nearest::nearest;
+use super::diagnostic::{Location, quoted};
 use super::reader::{Field, Reader};
+use super::suggest::nearest;
 use super::value::Item;
 
 /// A named table as far as it could be read.
 #[derive(Debug)]
 pub(super) struct Declared<T> {
     /// The table.
-    pub(super) table: At,
+    pub(super) table: Location,
     /// Where its name stands.
-    pub(super) at: At,
+    pub(super) at: Location,
     /// `None` when it is missing or refused.
     pub(super) name: Option<Arc<str>>,
     /// `None` when something in it is wrong.
@@ -21,7 +21,7 @@ pub(super) struct Declared<T> {
 }
 
 impl<T> Declared<T> {
-    pub(super) fn new(table: &At, name: &Field<Arc<str>>, meaning: Option<T>) -> Self {
+    pub(super) fn new(table: &Location, name: &Field<Arc<str>>, meaning: Option<T>) -> Self {
         Self {
             table: table.clone(),
             at: name.at.clone(),

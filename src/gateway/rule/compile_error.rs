@@ -2,19 +2,19 @@
 
 /// Something that an expression may not have, and which node has it.
 #[derive(Debug)]
-pub(super) struct Objection {
+pub(super) struct CompileError {
     pub(super) node: u64,
     pub(super) problem: String,
     pub(super) remedy: String,
 }
 
 /// Says no.
-pub(super) fn objection(
+pub(super) fn error(
     node: u64,
     problem: impl Into<String>,
     remedy: impl Into<String>,
-) -> Result<(), Objection> {
-    Err(Objection {
+) -> Result<(), CompileError> {
+    Err(CompileError {
         node,
         problem: problem.into(),
         remedy: remedy.into(),

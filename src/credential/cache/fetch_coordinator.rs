@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, watch};
 use flight::{abandoned, pause};
 
 use super::generation::Generation;
-use super::setback::{Backoff, Jitter, LONGEST_RETRY_AFTER, Setback};
+use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
 use super::{Lease, LeaseError, Leased, SourceOptions};
-use crate::clock::{Moment, SharedClock};
+use crate::clock::{Now, SharedClock};
 use crate::credential::identity::Identity;
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::gateway::outcome::Lookup;
@@ -29,11 +29,11 @@ pub(super) const MAX_FLIGHTS: usize = 4096;
 /// good is never decided by it.
 const IDLE: Duration = Duration::from_mins(15);
 
-type Landed = Result<Lease, FetchError>;
-type Flight = watch::Receiver<Option<Landed>>;
+type FetchResult = Result<Lease, FetchError>;
+type Flight = watch::Receiver<Option<FetchResult>>;
 
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct FetchCoordinator {
     name: Arc<str>,
     inner: Arc<dyn CredentialSource>,
     options: SourceOptions,
@@ -41,15 +41,15 @@ pub(super) struct Desk {
     jitter: Jitter,
     generations: AtomicU64,
     turns: Semaphore,
-    /// Written under `traffic` only; read by anybody.
+    /// Written under `in_flight` only; read by anybody.
     current: Cache<Identity, Arc<Generation>>,
     /// Apart from `current`, so that a flood of bad tokens displaces no good credential.
-    setbacks: Cache<Identity, Setback>,
-    traffic: Mutex<Traffic>,
+    negatives: Cache<Identity, NegativeEntry>,
+    in_flight: Mutex<InFlight>,
 }
 
 #[derive(Debug, Default)]
-struct Traffic {
+struct InFlight {
     flights: HashMap<Identity, Flight>,
     backoff: Backoff,
 }
@@ -60,7 +60,7 @@ enum Approach {
     Wait(Flight, Lookup),
 }
 
-impl Desk {
+impl FetchCoordinator {
     pub(super) fn new(
         name: Arc<str>,
         inner: Arc<dyn CredentialSource>,
@@ -69,13 +69,13 @@ impl Desk {
         jitter: Jitter,
     ) -> Self {
         let entries = options.limits.max_entries;
-        let setback_life = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
+        let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
             current: bounded(entries, IDLE),
-            setbacks: bounded(entries, setback_life),
+            negatives: bounded(entries, negative_ttl),
             turns: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             generations: AtomicU64::new(1),
-            traffic: Mutex::default(),
+            in_flight: Mutex::default(),
             name,
             inner,
             options,
@@ -108,7 +108,7 @@ impl Desk {
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
-        now: Moment,
+        now: Now,
     ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
         if !generation.is_usable(now) {
@@ -132,9 +132,9 @@ impl Desk {
             Approach::Current(leased) => return Ok(leased),
             Approach::Wait(flight, lookup) => (flight, lookup),
         };
-        let landed = flight.wait_for(Option::is_some).await;
-        let landed = landed.map_or_else(|_| None, |landed| landed.clone());
-        match landed.unwrap_or_else(|| Err(abandoned())) {
+        let result = flight.wait_for(Option::is_some).await;
+        let result = result.map_or_else(|_| None, |result| result.clone());
+        match result.unwrap_or_else(|| Err(abandoned())) {
             Ok(lease) => Ok(Leased { lease, lookup }),
             Err(cause) => Err(LeaseError {
                 cause,
@@ -150,30 +150,30 @@ impl Desk {
         rejected: Option<u64>,
     ) -> Result<Approach, LeaseError> {
         let now = self.now();
-        let mut traffic = self.traffic();
+        let mut in_flight = self.in_flight();
         if let Some(generation) = self.current.get(&identity) {
             if Some(generation.number) != rejected && generation.is_usable(now) {
                 return Ok(Approach::Current(Leased::of(generation)));
             }
             self.forget(identity, &generation);
         }
-        if let Some(flight) = traffic.flights.get(&identity) {
+        if let Some(flight) = in_flight.flights.get(&identity) {
             return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
         }
-        self.may_start(&traffic, identity, now)?;
-        let flight = self.start(&mut traffic, identity, request);
+        self.may_start(&in_flight, identity, now)?;
+        let flight = self.start(&mut in_flight, identity, request);
         Ok(Approach::Wait(flight, Lookup::Fetched))
     }
 
     /// Drops generation `number` if it is the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
-        let _traffic = self.traffic();
+        let _traffic = self.in_flight();
         if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
             self.forget(identity, &current);
         }
     }
 
-    /// Under `traffic`. Also whoever has kept it elsewhere does not use it any more.
+    /// Under `in_flight`. Also whoever has kept it elsewhere does not use it any more.
     fn forget(&self, identity: Identity, generation: &Generation) {
         generation.drop_for_good();
         self.current.invalidate(&identity);
@@ -184,20 +184,20 @@ impl Desk {
         identity: Identity,
         request: &SwapRequest,
         generation: &Generation,
-        now: Moment,
+        now: Now,
     ) {
-        let mut traffic = self.traffic();
+        let mut in_flight = self.in_flight();
         let current = self.current.get(&identity);
         let replaced = current.is_none_or(|g| g.number != generation.number);
         // A flight under way is a renewal too, and its end puts off the next.
-        if replaced || traffic.flights.contains_key(&identity) {
+        if replaced || in_flight.flights.contains_key(&identity) {
             return;
         }
-        match self.may_start(&traffic, identity, now) {
-            Ok(()) => drop(self.start(&mut traffic, identity, request)),
+        match self.may_start(&in_flight, identity, now) {
+            Ok(()) => drop(self.start(&mut in_flight, identity, request)),
             Err(error) => {
                 generation.mark_stale();
-                generation.renew_later(now.steady.saturating_add(pause(&error.cause)));
+                generation.renew_later(now.monotonic.saturating_add(pause(&error.cause)));
             }
         }
     }
@@ -205,21 +205,21 @@ impl Desk {
     /// Whether the source may be asked for `identity` now.
     fn may_start(
         &self,
-        traffic: &Traffic,
+        in_flight: &InFlight,
         identity: Identity,
-        now: Moment,
+        now: Now,
     ) -> Result<(), LeaseError> {
-        if let Some(setback) = self.setbacks.get(&identity)
-            && setback.until > now.steady
+        if let Some(entry) = self.negatives.get(&identity)
+            && entry.until > now.monotonic
         {
             return Err(LeaseError {
-                cause: setback.repeated(now.steady),
-                lookup: setback.lookup(),
+                cause: entry.repeated(now.monotonic),
+                lookup: entry.lookup(),
             });
         }
-        let cause = if let Some(left) = traffic.backoff.remaining(now.steady) {
+        let cause = if let Some(left) = in_flight.backoff.remaining(now.monotonic) {
             left_alone(left)
-        } else if traffic.flights.len() >= MAX_FLIGHTS {
+        } else if in_flight.flights.len() >= MAX_FLIGHTS {
             busy("too many exchanges are waiting".to_owned())
         } else {
             return Ok(());
@@ -230,12 +230,14 @@ impl Desk {
         })
     }
 
-    pub(super) fn now(&self) -> Moment {
-        Moment::read(&*self.clock)
+    pub(super) fn now(&self) -> Now {
+        Now::read(&*self.clock)
     }
 
-    fn traffic(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

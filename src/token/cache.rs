@@ -6,27 +6,27 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
-use crate::clock::{Moment, SharedClock, UnixMillis};
+use crate::clock::{Now, SharedClock, UnixMillis};
 
 /// Verified tokens of one issuer.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct VerifiedTokenCache {
     clock: SharedClock,
-    tokens: Cache<TokenDigest, Arc<Remembered>>,
+    tokens: Cache<TokenDigest, Arc<CachedToken>>,
     max_age: Duration,
 }
 
 /// A verified token. It is accepted for exactly as long as verifying it anew would be, and
-/// at most [`Memory::max_age`]: not past `exp` and the leeway, not before `nbf` or `iat`
+/// at most [`VerifiedTokenCache::max_age`]: not past `exp` and the leeway, not before `nbf` or `iat`
 /// should the clock be set back, and not with other keys in force than those it was
 /// verified with.
 #[derive(Debug)]
-struct Remembered {
+struct CachedToken {
     token: Arc<VerifiedToken>,
     epoch: u64,
     accepted_from: UnixMillis,
     accepted_until: UnixMillis,
-    /// Of the steady clock.
+    /// Of the monotonic clock.
     forgotten_at: Duration,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Window {
     pub(super) until: UnixMillis,
 }
 
-impl Memory {
-    /// Room for `max` tokens, each remembered for at most `max_age`.
+impl VerifiedTokenCache {
+    /// Room for `max` tokens, each cached for at most `max_age`.
     pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
         // The lifetime here only frees memory; what may be used is decided by our clock.
         let tokens = Cache::builder()
@@ -53,32 +53,32 @@ impl Memory {
     }
 
     /// The token with this digest, if it was verified before and would be again `now`, which is read off
-    /// its own clock where it is not given. `epoch` says which keys are in force at a steady time, if any are.
-    pub(super) fn recall(
+    /// its own clock where it is not given. `epoch` says which keys are in force at a monotonic time, if any are.
+    pub(super) fn get(
         &self,
         digest: TokenDigest,
-        now: Option<Moment>,
+        now: Option<Now>,
         epoch: impl FnOnce(Duration) -> Option<u64>,
     ) -> Option<Arc<VerifiedToken>> {
         let known = self.tokens.get(&digest)?;
-        let now = now.unwrap_or_else(|| Moment::read(&*self.clock));
-        let good = Some(known.epoch) == epoch(now.steady)
+        let now = now.unwrap_or_else(|| Now::read(&*self.clock));
+        let good = Some(known.epoch) == epoch(now.monotonic)
             && (known.accepted_from..known.accepted_until).contains(&now.wall)
-            && now.steady < known.forgotten_at;
+            && now.monotonic < known.forgotten_at;
         good.then(|| Arc::clone(&known.token))
     }
 
     /// `epoch` is that of the keys which proved the token: were they replaced in the
     /// meantime, the entry is void from the beginning.
-    pub(super) fn remember(&self, token: &Arc<VerifiedToken>, epoch: u64, window: Window) {
-        let remembered = Remembered {
+    pub(super) fn insert(&self, token: &Arc<VerifiedToken>, epoch: u64, window: Window) {
+        let cached = CachedToken {
             token: Arc::clone(token),
             epoch,
             accepted_from: window.from.unwrap_or(UnixMillis(i64::MIN)),
             accepted_until: window.until,
-            forgotten_at: self.clock.steady().saturating_add(self.max_age),
+            forgotten_at: self.clock.monotonic().saturating_add(self.max_age),
         };
-        self.tokens.insert(token.digest, Arc::new(remembered));
+        self.tokens.insert(token.digest, Arc::new(cached));
     }
 
     #[cfg(test)]

@@ -20,7 +20,10 @@ const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset
 
 /// Sends until the answer is another one than 429, which says that nothing was done, so
 /// that even a POST may be repeated. The last answer comes back, be it a 429.
-pub(super) async fn patiently<F, S>(clock: &SharedClock, send: F) -> Result<Answer, Undelivered>
+pub(super) async fn with_retry_after<F, S>(
+    clock: &SharedClock,
+    send: F,
+) -> Result<Answer, Undelivered>
 where
     F: Fn() -> S,
     S: Future<Output = Result<Answer, Undelivered>>,
@@ -93,7 +96,7 @@ mod tests {
     async fn sent(answers: &[(u16, &str)]) -> (u32, u16) {
         let clock: SharedClock = ManualClock::at(UnixMillis(0));
         let count = AtomicU32::new(0);
-        let last = patiently(&clock, || {
+        let last = with_retry_after(&clock, || {
             let nth = count.fetch_add(1, Ordering::SeqCst) as usize;
             let (status, after) = answers[nth.min(answers.len() - 1)];
             let answer = answer(status, &[("retry-after", after)]);
