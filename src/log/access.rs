@@ -1,8 +1,8 @@
 //! The access log: one line a request.
 
 use crate::clock::UnixMillis;
-use crate::config::LogFormat;
 use crate::gateway::outcome::{Ending, Label, Outcome, UnauthorizedAction};
+use crate::log::settings::LogFormat;
 
 use super::audit;
 use super::level::{ACCESS, AUDIT, Levels};

@@ -50,10 +50,10 @@ fn named(line: &mut Line<'_>, field: &str, name: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogFormat;
     use crate::gateway::outcome::{AuditDecision, AuditEvent};
     use crate::log::access::tests::{outcome, recorded_all};
     use crate::log::line::MAX_LINE;
+    use crate::log::settings::LogFormat;
 
     fn audited(subject: &str) -> Outcome {
         Outcome {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::TokenError;
 use super::jwk::{KeySet, NoKey, Verifier};
 use crate::clock::SharedClock;
-use crate::config::Algorithm;
+use crate::token::settings::Algorithm;
 
 /// How long a document is fresh when its sender does not say.
 const DEFAULT_TTL: Duration = Duration::from_mins(10);
