@@ -1,6 +1,7 @@
 //! The audit log: who got which credential, on which route.
 
-use crate::gateway::outcome::{Audit, Label, Outcome};
+use crate::gateway::outcome::{Audit, Outcome};
+use crate::label::Label;
 
 use super::access::{MAX_ID, MAX_PATH, connected, cut, identified, optional, replays};
 use super::line::Line;

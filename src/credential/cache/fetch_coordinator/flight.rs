@@ -12,9 +12,10 @@ use super::{
     left_alone,
 };
 use crate::clock::Now;
+use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
-use crate::gateway::outcome::{ExchangeResult, Label};
+use crate::label::Label;
 use crate::trace::{self, Attribute, Kind};
 
 /// A renewal that brought nothing better is not tried again at once.
