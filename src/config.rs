@@ -36,7 +36,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use access::uid_of;
 pub use diagnostic::{ConfigErrors, Diagnostic, Warning};
 pub use keys::{KeyTable, TABLES};
 pub use print::print;

@@ -6,6 +6,7 @@
 //! [`outgoing_traceparent`].
 
 mod request_trace;
+pub mod settings;
 mod span;
 mod task_local;
 mod trace_context;

@@ -71,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         );
     }
 
+    let (limits, rate) = limits?;
     let config = Config {
         server: server?,
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
@@ -87,7 +88,8 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .map(|r| r.meaning.clone())
             .collect::<Option<_>>()?,
         login: login?,
-        limits: limits?,
+        limits,
+        rate,
         cache: cache?,
         log: log?,
         trace: trace?,

@@ -15,13 +15,13 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::Profile;
 use crate::credential::{
     CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
     SwapRequest,
 };
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
+use crate::token::settings::Profile;
 use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
 use crate::token::{Caller, WorkloadToken};
 

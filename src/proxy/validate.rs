@@ -14,8 +14,8 @@ mod tests;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
-use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
+use crate::proxy::settings::Limits;
 use fields::Fields;
 
 pub(super) use scan::{Progress, Scan};

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use super::TokenError;
 use super::jwk::{KeySet, NoKey, Verifier};
 use crate::clock::SharedClock;
-use crate::config::Algorithm;
 use crate::singleflight::Flight;
+use crate::token::settings::Algorithm;
 
 /// How long a document is fresh when its sender does not say.
 const DEFAULT_TTL: Duration = Duration::from_mins(10);

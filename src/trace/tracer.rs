@@ -11,7 +11,7 @@ use super::request_trace::{RequestTrace, TASKCLUSTER_TRACE_ID};
 use super::span::Span;
 use super::trace_context::{RemoteParent, SpanId, TRACESTATE, TraceId, tracestate_is_valid};
 use crate::clock::{SharedClock, UnixMillis};
-use crate::config::IncomingTrace;
+use crate::trace::settings::IncomingTrace;
 
 /// Most spans waiting to be exported; further ones are dropped and counted.
 pub const MAX_QUEUED: usize = 4096;
