@@ -15,7 +15,7 @@ use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
 use crate::label::Label;
 use crate::singleflight::Flight;
-use crate::trace::{self, Attribute, Kind};
+use crate::trace::{self, Attribute, SpanKind};
 
 /// A renewal that brought nothing better is not tried again at once.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
@@ -55,12 +55,12 @@ impl FetchCoordinator {
         request: SwapRequest,
     ) -> impl Future<Output = Exchange> + Send + use<> {
         let coordinator = Arc::clone(self);
-        let parent = trace::current();
+        let parent = trace::current_span();
         async move {
             match parent {
                 None => coordinator.exchange(&request).await,
                 Some(parent) => {
-                    Box::pin(trace::within(parent, coordinator.exchange(&request))).await
+                    Box::pin(trace::in_span(parent, coordinator.exchange(&request))).await
                 }
             }
         }
@@ -81,11 +81,11 @@ impl FetchCoordinator {
         }
         let fetching = tokio::time::timeout(timeout, self.inner.fetch(request));
         let kind = if self.inner.is_local() {
-            Kind::Internal
+            SpanKind::Internal
         } else {
-            Kind::Client
+            SpanKind::Client
         };
-        let fetched = trace::spanned("exchange", kind, fetching, |end| self.told(end)).await;
+        let fetched = trace::with_span("exchange", kind, fetching, |end| self.told(end)).await;
         Exchange::Ended(fetched.unwrap_or_else(|_| {
             Err(FetchError::Unavailable {
                 cause: format!("no answer within {}ms", timeout.as_millis()),
