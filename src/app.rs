@@ -78,6 +78,13 @@ pub enum StartError {
     Threads(std::io::Error),
 }
 
+impl StartError {
+    /// For the `[[what]]` that is called `name`.
+    fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> Self {
+        Self::Unusable(format!("{what} {name:?}: {error}"))
+    }
+}
+
 /// Binds every listener, starts every background task, serves.
 ///
 /// # Errors

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::build::unusable;
 use crate::clock::SharedClock;
 use crate::config::{self, SourceKind};
 use crate::credential::fixed::{FixedSettings, FixedSource};
@@ -69,7 +68,8 @@ pub(super) fn updatable(sources: &[config::Source]) -> Result<Vec<Updatable>, St
         )
     };
     let built = sources.iter().filter(may).map(|source| {
-        let fixed = fixed(&source.kind).map_err(|e| unusable("source", &source.name, &*e))?;
+        let fixed =
+            fixed(&source.kind).map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok((Arc::clone(&source.name), Arc::new(fixed)))
     });
     built.collect()
