@@ -274,7 +274,7 @@ impl Rejection {
     /// As `route` has to say it.
     #[must_use]
     pub fn at(mut self, route: &Route) -> Self {
-        self.basic = route.asks_password();
+        self.basic = route.takes_password();
         self
     }
 
