@@ -21,6 +21,7 @@ mod keys;
 mod pattern;
 mod rules;
 mod shared_secret;
+mod signature;
 mod signing_key;
 mod strict_json;
 #[cfg(test)]
