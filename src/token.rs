@@ -20,6 +20,7 @@ mod jws;
 mod keys;
 mod pattern;
 mod rules;
+pub mod settings;
 mod shared_secret;
 mod signature;
 mod signing_key;

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::TokenError;
+use super::settings::Algorithm;
 use super::signature::Verifier;
-use crate::config::Algorithm;
 
 /// The largest JWK Set read, in bytes (identity.md §A).
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;

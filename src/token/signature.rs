@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jsonwebtoken::{DecodingKey, crypto};
 
-use crate::config::Algorithm;
+use super::settings::Algorithm;
 
 /// A key and the one algorithm that it checks signatures of. Cheap to clone.
 #[derive(Clone)]

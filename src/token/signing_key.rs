@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use x509_parser::der_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
 use zeroize::Zeroizing;
 
+use super::settings::Algorithm;
 use super::signature::jsonwebtoken_algorithm;
-use crate::config::Algorithm;
 
 /// A private key and the algorithm that it signs with. `Debug` shows the algorithm only, and
 /// the key is wiped from memory when it is dropped. While it signs, `jsonwebtoken` and aws-lc

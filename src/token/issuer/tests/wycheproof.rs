@@ -19,8 +19,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::*;
-use crate::config::{SecretEncoding, SharedSecretIssuer};
 use crate::secret::SecretRef;
+use crate::token::settings::{SecretEncoding, SharedSecretIssuer};
 use crate::token::testing::b64;
 
 #[derive(Deserialize)]
