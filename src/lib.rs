@@ -25,6 +25,7 @@ pub mod remote;
 pub mod secret;
 pub mod serde_url;
 pub mod signin;
+pub mod singleflight;
 pub mod token;
 pub mod trace;
 
