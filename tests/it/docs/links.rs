@@ -156,6 +156,40 @@ fn is_path(word: &str) -> bool {
     word.chars().all(plain)
 }
 
+/// The source files that ARCHITECTURE.md names, relative to `src/`.
+fn described_sources() -> BTreeSet<String> {
+    let text = read("ARCHITECTURE.md");
+    let spans = prose(&text).flat_map(code_spans);
+    let words = spans.flat_map(|span| span.split(", "));
+    let paths = words.filter(|word| is_path(word) && word.ends_with(".rs"));
+    paths.flat_map(expand).collect()
+}
+
+#[test]
+fn the_architecture_page_says_what_each_source_file_is_for() {
+    let described = described_sources();
+    let mut missing = Vec::new();
+    // Modules and their files; what lies deeper belongs to the file above it.
+    for module in sources("") {
+        missing.extend(Some(module.clone()).filter(|file| !described.contains(file)));
+        let files = sources(module.trim_end_matches(".rs"));
+        missing.extend(files.into_iter().filter(|file| !described.contains(file)));
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The source files in one folder of `src/`, without tests; none if there is no such folder.
+fn sources(folder: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(root().join("src").join(folder)) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.ends_with(".rs") && !["tests.rs", "testing.rs"].contains(&&**name))
+        .map(|name| Path::new(folder).join(name).display().to_string())
+        .collect()
+}
+
 #[test]
 fn every_path_of_this_repository_that_a_document_names_exists() {
     const FOLDERS: &[&str] = &[
