@@ -71,7 +71,7 @@ async fn an_invalid_file_changes_nothing_and_every_error_is_logged() {
     assert_eq!(house.get("/broken/x").await.status, 404);
     until_logged("audience_of_the_invalid_file").await;
     until_logged("mint-that-is-not-there").await;
-    until_logged("the configuration is invalid; the old one stays in use").await;
+    until_logged("the configuration is invalid; the previous one stays in effect").await;
 
     // A secret that goes missing is no reason to stop either, and mends itself.
     house.put("hawkgate.toml", house.text("/mended/"));
