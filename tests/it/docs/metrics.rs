@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hawkgate::clock::{SystemClock, UnixMillis};
 use hawkgate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
-use hawkgate::gateway::outcome::{Ending, Label, UnauthorizedAction, UnauthorizedReason};
+use hawkgate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
+use hawkgate::label::Label;
 use hawkgate::metrics::{Metrics, Names, Watched};
 
 use super::{code_span, code_spans, read, rows};

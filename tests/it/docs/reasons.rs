@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hawkgate::gateway::outcome::Label;
-use hawkgate::gateway::rejection::Reason;
+use hawkgate::gateway::reason::Reason;
+use hawkgate::label::Label;
 
 use super::{code_span, read, rows};
 
