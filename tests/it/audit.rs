@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
-use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 
 const AUDIENCE: &str = "login.taskcluster.net";
@@ -12,7 +12,7 @@ const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
 
 /// The audit line of the request with this id.
 fn line(id: &str) -> Option<Value> {
-    let log = gate::logged();
+    let log = gateway::captured_log();
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -81,14 +81,14 @@ audit = {audit}
 }
 
 #[tokio::test]
-async fn who_got_what_and_who_did_not_is_on_record() {
+async fn the_audit_log_records_every_credential_granted_or_refused() {
     let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
     let taskcluster = Taskcluster::start(json!({
         "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
     }))
     .await;
-    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
-    let quiet = Gate::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
+    let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let quiet = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
     let alice = provider.user_token("RS256", "alice", AUDIENCE).await;
     let mallory = provider.user_token("RS256", "mallory", AUDIENCE).await;
     let url = format!("{}/api/x", taskcluster.url());
@@ -117,14 +117,18 @@ async fn who_got_what_and_who_did_not_is_on_record() {
         ),
         ("audit-preflight", Request::new("OPTIONS", login)),
     ] {
-        statuses.push(gate.send(&named(id, request)).await.status);
+        statuses.push(gateway.send(&named(id, request)).await.status);
     }
     assert_eq!(statuses[..4], [200, 403, 401, 401]);
     assert_eq!(statuses[7..], [303, 200, 400, 204]);
     let silent = named("audit-quiet", Request::get("/api/x").bearer(&alice));
     assert_eq!(quiet.send(&silent).await.status, 200);
-    gate.until_counted("hawkgate_requests_total", &[], 11).await;
-    quiet.until_counted("hawkgate_requests_total", &[], 1).await;
+    gateway
+        .wait_for_metric("hawkgate_requests_total", &[], 11)
+        .await;
+    quiet
+        .wait_for_metric("hawkgate_requests_total", &[], 1)
+        .await;
 
     let granted = line("audit-granted").unwrap();
     for (field, value) in [
@@ -197,11 +201,11 @@ async fn who_got_what_and_who_did_not_is_on_record() {
 }
 
 #[tokio::test]
-async fn credentials_put_are_on_record() {
+async fn the_audit_log_records_credentials_replaced_through_the_admin_listener() {
     let taskcluster = Taskcluster::start(json!({ "clients": {} })).await;
     let provider = OidcProvider::start(json!({})).await;
-    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
-    let mut admin = Client::connect(&gate.running.admin).await;
+    let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let mut admin = Client::connect(&gateway.running.admin).await;
     let good = json!({ "clientId": "audit/successor", "accessToken": OTHER_KEY }).to_string();
     let bad = json!({ "clientId": "audit/successor" }).to_string();
     for (body, status) in [(good, 200), (bad, 400)] {
@@ -209,7 +213,7 @@ async fn credentials_put_are_on_record() {
             .body(crate::support::client::Body::Sized(body.into()));
         assert_eq!(admin.request(&put).await.unwrap().status, status);
     }
-    let log = gate::logged();
+    let log = gateway::captured_log();
     let audited = |event: &str| {
         let event = format!("\"event\":\"{event}\"");
         let mut lines = log.lines();

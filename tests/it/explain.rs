@@ -6,20 +6,20 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::gate::{Files, ROOT_KEY};
+use crate::support::gateway::{ConfigDir, ROOT_KEY};
 use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
 
 const AUDIENCE: &str = "login.taskcluster.net";
 
-struct Said {
+struct ProgramOutput {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
 /// Runs the program; `stdin` is what it may read.
-async fn explain(arguments: &[&str], stdin: &str) -> Said {
+async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
     let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let stdin = stdin.to_owned();
     let run = tokio::task::spawn_blocking(move || {
@@ -42,21 +42,21 @@ async fn explain(arguments: &[&str], stdin: &str) -> Said {
         stderr,
     } = run.await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
+    ProgramOutput {
         code: status.code().unwrap(),
         stdout: text(stdout),
         stderr: text(stderr),
     }
 }
 
-struct House {
+struct Fixture {
     provider: OidcProvider,
     taskcluster: Taskcluster,
-    files: Files,
+    files: ConfigDir,
 }
 
-impl House {
-    async fn build() -> Self {
+impl Fixture {
+    async fn start() -> Self {
         let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
         let taskcluster = Taskcluster::start(json!({
             "login": {
@@ -66,7 +66,7 @@ impl House {
             "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
         }))
         .await;
-        let files = Files::new();
+        let files = ConfigDir::new();
         let (issuer, root_url) = (provider.issuer(), taskcluster.url());
         files.write(
             "hawkgate.toml",
@@ -130,7 +130,7 @@ routes = ["login", "static"]
         self.files.path("hawkgate.toml")
     }
 
-    async fn explain(&self, more: &[&str], token: &str) -> Said {
+    async fn explain(&self, more: &[&str], token: &str) -> ProgramOutput {
         let config = self.config();
         let mut arguments = vec!["--config", config.to_str().unwrap(), "--token-file", "-"];
         arguments.extend(more);
@@ -159,16 +159,19 @@ fn detail<'j>(json: &'j Value, what: &str) -> &'j str {
 }
 
 #[tokio::test]
-async fn a_good_token_is_explained_with_and_without_the_exchange() {
-    let house = House::build().await;
-    let token = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
+async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
+    let fixture = Fixture::start().await;
+    let token = fixture
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
     let url = "https://login.test/api/queue/v1/x?bewit=query-secret-51d0e2";
-    let (code, json) = house.json(&["--url", url], &token).await;
+    let (code, json) = fixture.json(&["--url", url], &token).await;
     assert_eq!((code, &json["result"]), (0, &json!("passes")), "{json:#}");
     assert_eq!(json["request"], "GET login.test/api/queue/v1/x");
     assert!(detail(&json, "credential").contains("bears a bewit"));
     assert_eq!(
-        house
+        fixture
             .taskcluster
             .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
             .await,
@@ -176,7 +179,7 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
     );
 
     let url = "https://login.test/api/queue/v1/x";
-    let (code, json) = house.json(&["--url", url, "--exchange"], &token).await;
+    let (code, json) = fixture.json(&["--url", url, "--exchange"], &token).await;
     assert_eq!(code, 0, "{json:#}");
     assert_eq!(detail(&json, "clientId"), "mozilla-auth0/user|1");
     // A role is among what the endpoint grants, so only the service can tell.
@@ -191,16 +194,19 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
     );
     assert_eq!(detail(&json, "x-auth-subject"), "user|1");
     assert_eq!(
-        house
+        fixture
             .taskcluster
             .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
             .await,
         1
     );
-    let requests = house.taskcluster.count("GET", "/api/queue/v1/x", 200).await;
+    let requests = fixture
+        .taskcluster
+        .count("GET", "/api/queue/v1/x", 200)
+        .await;
     assert_eq!(requests, 0, "nothing goes upstream");
 
-    let said = house
+    let said = fixture
         .explain(
             &["--url", url, "--method", "POST"],
             &format!("Bearer {token}\n"),
@@ -220,40 +226,40 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
 }
 
 #[tokio::test]
-async fn refusals_and_wrong_usage_have_their_exit_codes() {
-    let house = House::build().await;
-    let robot = house
+async fn refusals_exit_with_1_and_usage_errors_with_2() {
+    let fixture = Fixture::start().await;
+    let robot = fixture
         .provider
         .user_token("RS256", "robot|1", AUDIENCE)
         .await;
-    let other = house
+    let other = fixture
         .provider
         .user_token("RS256", "user|1", "another-audience")
         .await;
     let url = ["--url", "http://static.test/api/x"];
     for (token, reason) in [(&robot, "rule_denied"), (&other, "token_audience")] {
-        let (code, json) = house.json(&url, token).await;
+        let (code, json) = fixture.json(&url, token).await;
         assert_eq!((code, &json["reason"]), (1, &json!(reason)), "{json:#}");
     }
-    let (code, json) = house
+    let (code, json) = fixture
         .json(&["--url", "http://static.test/api/x", "--offline"], &robot)
         .await;
     assert_eq!((code, &json["result"]), (1, &json!("unknown")), "{json:#}");
 
-    let (opaque, client) = house.taskcluster.oauth_token(json!({})).await;
+    let (opaque, client) = fixture.taskcluster.oauth_token(json!({})).await;
     let oauth = ["--url", "http://oauth.test/api/x"];
-    assert_eq!(house.json(&oauth, &opaque).await.0, 0);
+    assert_eq!(fixture.json(&oauth, &opaque).await.0, 0);
     let exchange = ["--url", "http://oauth.test/api/x", "--exchange"];
-    let (code, json) = house.json(&exchange, &opaque).await;
+    let (code, json) = fixture.json(&exchange, &opaque).await;
     assert_eq!((code, detail(&json, "clientId")), (0, client.as_str()));
-    let (code, json) = house.json(&exchange, "an-unknown-opaque-token").await;
+    let (code, json) = fixture.json(&exchange, "an-unknown-opaque-token").await;
     assert_eq!(
         (code, &json["reason"]),
         (1, &json!("token_refused")),
         "{json:#}"
     );
 
-    let config = house.config();
+    let config = fixture.config();
     let config = config.to_str().unwrap();
     for arguments in [
         &["--config", config, "--url", "mailto:a@b"][..],
@@ -276,11 +282,16 @@ async fn refusals_and_wrong_usage_have_their_exit_codes() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_are_named_as_the_reason() {
-    let house = House::build().await;
-    let token = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
-    house.provider.down().await;
-    let (code, json) = house.json(&["--url", "http://static.test/x"], &token).await;
+async fn keys_that_cannot_be_fetched_are_reported_as_the_reason() {
+    let fixture = Fixture::start().await;
+    let token = fixture
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
+    fixture.provider.down().await;
+    let (code, json) = fixture
+        .json(&["--url", "http://static.test/x"], &token)
+        .await;
     assert_eq!(
         (code, &json["reason"]),
         (1, &json!("keys_unavailable")),
@@ -291,12 +302,18 @@ async fn keys_that_cannot_be_had_are_named_as_the_reason() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_ever_printed() {
-    let house = House::build().await;
+async fn explain_prints_no_secret() {
+    let fixture = Fixture::start().await;
     let secrets = Secrets::default();
-    let good = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
-    let wrong = house.provider.user_token("ES256", "robot|1", "other").await;
-    let (opaque, _) = house.taskcluster.oauth_token(json!({})).await;
+    let good = fixture
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
+    let wrong = fixture
+        .provider
+        .user_token("ES256", "robot|1", "other")
+        .await;
+    let (opaque, _) = fixture.taskcluster.oauth_token(json!({})).await;
     let tampered = format!("{}AAAA", &good[..good.len() - 4]);
     secrets.add("root's key", ROOT_KEY);
     secrets.token("the good token", &good);
@@ -317,13 +334,13 @@ async fn nothing_secret_is_ever_printed() {
             for more in [&["--format", "json"][..], &["--exchange"], &["--offline"]] {
                 let mut arguments = vec!["--url", url.as_str()];
                 arguments.extend(more);
-                let Said { stdout, stderr, .. } = house.explain(&arguments, token).await;
+                let ProgramOutput { stdout, stderr, .. } = fixture.explain(&arguments, token).await;
                 assert!(!stdout.is_empty(), "{stderr}");
                 said.push((format!("{host} {more:?}"), stdout + &stderr));
             }
         }
     }
-    house.taskcluster.confess(&secrets).await;
+    fixture.taskcluster.collect_secrets(&secrets).await;
     let minted = said
         .iter()
         .filter(|(_, text)| text.contains("clientId: "))

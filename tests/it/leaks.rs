@@ -4,14 +4,14 @@
 use serde_json::json;
 
 use crate::support::client::{Client, Request};
-use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
 
 const AUDIENCE: &str = "login.taskcluster.net";
 
 #[tokio::test]
-async fn nothing_secret_is_ever_said() {
+async fn no_secret_reaches_logs_metrics_or_responses() {
     let secrets = Secrets::default();
     let provider = OidcProvider::start(json!({})).await;
     let taskcluster = Taskcluster::start(json!({
@@ -20,7 +20,7 @@ async fn nothing_secret_is_ever_said() {
     }))
     .await;
     let root_url = taskcluster.url();
-    let gate = Gate::start(&format!(
+    let gateway = TestGateway::start(&format!(
         r#"
 [[issuer]]
 name = "idp"
@@ -91,7 +91,7 @@ audit = true
     let ask = async |host: &str, request: Request| {
         let mut request = request;
         request.authority = format!("{host}.test");
-        let mut client = Client::connect(gate.address()).await;
+        let mut client = Client::connect(gateway.address()).await;
         let response = client.request(&request).await.unwrap();
         let head = String::from_utf8_lossy(&response.raw_head).into_owned();
         (response.status, format!("{head}{}", response.text()))
@@ -140,7 +140,7 @@ audit = true
     let forwarded = said.iter().filter(|(status, _)| *status == 200).count();
     assert!(forwarded >= 6, "the run did its job: {forwarded}");
 
-    taskcluster.confess(&secrets).await;
+    taskcluster.collect_secrets(&secrets).await;
     let echo = Secrets::default();
     echo.add("the body", body);
     for (status, answer) in &said {
@@ -150,9 +150,9 @@ audit = true
         }
         echo.assert_absent(&format!("an answer {status}"), answer);
     }
-    secrets.assert_absent("the metrics", &gate.metrics().await.0);
-    secrets.assert_absent("Debug", &format!("{:?}", gate.running));
-    let log = gate::logged();
+    secrets.assert_absent("the metrics", &gateway.metrics().await.0);
+    secrets.assert_absent("Debug", &format!("{:?}", gateway.running));
+    let log = gateway::captured_log();
     assert!(
         log.contains("\"route\":\"login\""),
         "there is an access log"

@@ -6,7 +6,7 @@
 
 pub(crate) mod auth0;
 pub(crate) mod client;
-pub(crate) mod gate;
+pub(crate) mod gateway;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod secrets;

@@ -194,7 +194,7 @@ impl OidcProvider {
     }
 
     /// How often an endpoint was asked: token, introspection.
-    pub(crate) async fn asked(&self, endpoint: &str) -> u64 {
+    pub(crate) async fn request_count(&self, endpoint: &str) -> u64 {
         let counts = self.0.control("counts", json!({})).await;
         counts[endpoint].as_u64().unwrap_or(0)
     }
@@ -244,7 +244,7 @@ impl Taskcluster {
     }
 
     /// Puts every credential that it gave out into `secrets`.
-    pub(crate) async fn confess(&self, secrets: &Secrets) {
+    pub(crate) async fn collect_secrets(&self, secrets: &Secrets) {
         let answer = self.control("minted", json!({})).await;
         for credentials in answer["minted"].as_array().unwrap() {
             secrets.credentials(credentials);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn taskcluster_swaps_a_token_but_lets_nobody_in_unsigned() {
+    async fn taskcluster_exchanges_a_token_and_refuses_unsigned_requests() {
         let provider = OidcProvider::start(json!({})).await;
         let login = json!({ "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": "login.taskcluster.net" });
         let taskcluster = Taskcluster::start(json!({ "login": login })).await;
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(taskcluster.count("POST", "/api/queue/v1/x", 401).await, 1);
 
         let secrets = Secrets::default();
-        taskcluster.confess(&secrets).await;
+        taskcluster.collect_secrets(&secrets).await;
         assert!(!secrets.is_empty());
     }
 }

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_secret_in_every_form() {
+    fn a_secret_is_found_in_every_encoding() {
         let secrets = Secrets::default();
         secrets.add("key", "s3cret/with+\"odd\" signs");
         let value = "s3cret/with+\"odd\" signs";
