@@ -12,6 +12,7 @@ use crate::support::client::{Body, Client, Request, Response};
 use crate::support::gateway::TestGateway;
 use crate::support::tokens::{self, IssuerServer, SHARED};
 use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply};
+use crate::support::wait::until;
 
 const AUDIENCE: &str = "https://api.example.com";
 
@@ -481,16 +482,11 @@ async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
     let target = Target::set_up("header_timeout = \"300ms\"").await;
     let mut client = Client::connect(target.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
-    // Never idle for long, yet never done.
-    let trickle = async {
-        loop {
-            if client.send(b"X-A: b\r\n").await.is_err() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    crate::support::client::within("the trickle to be cut", trickle).await;
+    // Never idle for long, yet never complete.
+    until("the connection to be closed", async || {
+        client.send(b"X-A: b\r\n").await.is_err()
+    })
+    .await;
     assert!(target.arrived().is_empty());
 }
 
@@ -691,18 +687,12 @@ async fn connections_over_the_limit_are_refused() {
         200
     );
     drop(held);
-    let freed = async {
-        loop {
-            let mut client = target.gateway.client().await;
-            if let Ok(response) = client.request(&Request::get("/open/x")).await
-                && response.status == 200
-            {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    crate::support::client::within("a free place", freed).await;
+    until("a connection to be admitted", async || {
+        let mut client = target.gateway.client().await;
+        let response = client.request(&Request::get("/open/x")).await;
+        response.is_ok_and(|response| response.status == 200)
+    })
+    .await;
 }
 
 #[tokio::test]

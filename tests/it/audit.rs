@@ -3,18 +3,19 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
-use crate::support::gateway::{self, ROOT_KEY, TestGateway};
+use crate::support::gateway::{ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::wait::until_some;
 
 const AUDIENCE: &str = "login.taskcluster.net";
 /// What `PUT /credentials` brings.
 const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
 
 /// The audit line of the request with this id.
-fn line(id: &str) -> Option<Value> {
-    let log = gateway::captured_log();
+fn line(log: &str, id: &str) -> Option<Value> {
     let lines: Vec<Value> = log
         .lines()
+        .filter(|line| line.contains(id))
         .map(|line| serde_json::from_str(line).unwrap())
         .filter(|line: &Value| line["target"] == "audit" && line["request_id"] == id)
         .collect();
@@ -130,7 +131,23 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         .wait_for_metric("hawkgate_requests_total", &[], 1)
         .await;
 
-    let granted = line("audit-granted").unwrap();
+    let audited = [
+        "audit-granted",
+        "audit-denied",
+        "audit-forged",
+        "audit-nobody",
+        "audit-fixed",
+        "audit-bewit",
+        "audit-login",
+        "audit-login-refused",
+    ];
+    let log = until_some("the audit lines", async || {
+        let log = gateway.log();
+        let complete = audited.iter().all(|id| line(&log, id).is_some());
+        complete.then_some(log)
+    })
+    .await;
+    let granted = line(&log, "audit-granted").unwrap();
     for (field, value) in [
         ("event", json!("request")),
         ("decision", json!("granted")),
@@ -179,13 +196,16 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         ),
     ];
     for (id, expected) in expected {
-        let line = line(id).unwrap_or_else(|| panic!("no line of {id}"));
+        let line = line(&log, id).unwrap_or_else(|| panic!("no line of {id}"));
         let told = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
         assert_eq!(json!(told), expected, "{id}: {line:#}");
     }
-    assert_eq!(line("audit-denied").unwrap()["rule"], "banned");
-    assert_eq!(line("audit-fixed").unwrap()["credential"], "root");
-    assert_eq!(line("audit-login").unwrap()["credential"], "sso/alice");
+    assert_eq!(line(&log, "audit-denied").unwrap()["rule"], "banned");
+    assert_eq!(line(&log, "audit-fixed").unwrap()["credential"], "root");
+    assert_eq!(
+        line(&log, "audit-login").unwrap()["credential"],
+        "sso/alice"
+    );
     for id in [
         "audit-plain",
         "audit-nowhere",
@@ -193,7 +213,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         "audit-quiet",
     ] {
         assert_eq!(
-            line(id),
+            line(&log, id),
             None,
             "no credential was at stake, or nobody asked"
         );
@@ -213,7 +233,7 @@ async fn the_audit_log_records_credentials_replaced_through_the_admin_listener()
             .body(crate::support::client::Body::Sized(body.into()));
         assert_eq!(admin.request(&put).await.unwrap().status, status);
     }
-    let log = gateway::captured_log();
+    let log = gateway.log();
     let audited = |event: &str| {
         let event = format!("\"event\":\"{event}\"");
         let mut lines = log.lines();

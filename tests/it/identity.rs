@@ -5,11 +5,12 @@ use std::time::Duration;
 use hawkgate::clock::{Clock as _, SystemClock};
 use serde_json::json;
 
-use crate::support::client::{Request, Response, within};
+use crate::support::client::{Request, Response};
 use crate::support::gateway::TestGateway;
 use crate::support::peers::OidcProvider;
 use crate::support::tokens::{self, IssuerServer, JwksMode, Key, SHARED};
 use crate::support::upstream::{FakeUpstream, Reply, sha256};
+use crate::support::wait::until_some;
 
 const AUDIENCE: &str = "https://api.example.com";
 
@@ -409,14 +410,9 @@ async fn the_workload_token_is_used_for_requests_without_a_token_and_is_verified
 
 /// Sends `request` until the answer has this refusal: the file is looked at now and then.
 async fn answered(gateway: &TestGateway, request: &Request, refusal: Option<&str>) -> Response {
-    let asking = async {
-        loop {
-            let response = gateway.send(request).await;
-            if response.error_reason() == refusal {
-                return response;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    within("the file to be read anew", asking).await
+    until_some("the token file to be read again", async || {
+        let response = gateway.send(request).await;
+        (response.error_reason() == refusal).then_some(response)
+    })
+    .await
 }

@@ -5,21 +5,24 @@ use hawkgate::clock::SystemClock;
 use hawkgate::config::Address;
 
 use crate::support::client::{Client, Request, Response, connect};
-use crate::support::gateway::{self, ConfigDir, TestGateway};
+use crate::support::gateway::{ConfigDir, TestGateway};
 use crate::support::tls::{Identity, TestCa};
 use crate::support::tokens::{self, IssuerServer, SHARED};
 use crate::support::upstream::{FakeUpstream, Reply};
+use crate::support::wait::until_some;
 
 const AUDIENCE: &str = "https://api.example.com";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 127.0.0.1 51234 8443\r\n";
 
-/// The line of the access log about the request with this id.
-fn access_line(id: &str) -> serde_json::Value {
-    let log = gateway::captured_log();
+/// The access-log line of the request with this id.
+async fn access_line(gateway: &TestGateway, id: &str) -> serde_json::Value {
     let needle = format!("\"request_id\":\"{id}\"");
-    let mut lines = log.lines().filter(|line| line.contains(&needle));
-    let line = lines.next().unwrap_or_else(|| panic!("no line of {id}"));
-    serde_json::from_str(line).unwrap()
+    until_some(&format!("the access-log line of {id}"), async || {
+        let log = gateway.log();
+        let line = log.lines().find(|line| line.contains(&needle))?;
+        Some(serde_json::from_str(line).unwrap())
+    })
+    .await
 }
 
 /// A gateway with this `[server]` and these `sections`, and an open route to an upstream.
@@ -98,11 +101,19 @@ async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
     gateway
         .wait_for_metric("hawkgate_requests_total", &[("route", "ruled")], 3)
         .await;
-    let line = access_line("xff-passes");
+    let line = access_line(&gateway, "xff-passes").await;
     assert_eq!(line["peer"], "127.0.0.1");
     assert_eq!(line["client"], "203.0.113.7");
-    assert_eq!(access_line("xff-lie")["client"], "198.51.100.9");
-    assert!(access_line("xff-junk").get("client").is_none());
+    assert_eq!(
+        access_line(&gateway, "xff-lie").await["client"],
+        "198.51.100.9"
+    );
+    assert!(
+        access_line(&gateway, "xff-junk")
+            .await
+            .get("client")
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -132,7 +143,7 @@ async fn the_proxy_protocol_header_sets_the_client_address() {
     gateway
         .wait_for_metric("hawkgate_requests_total", &[("route", "ruled")], 1)
         .await;
-    let line = access_line("proxy-header");
+    let line = access_line(&gateway, "proxy-header").await;
     assert_eq!(line["peer"], "203.0.113.7");
     assert!(line.get("client").is_none());
     // Without a header there is no answer, and nothing goes upstream.
@@ -214,11 +225,13 @@ async fn rules_can_match_a_client_certificate() {
         .gateway
         .wait_for_metric("hawkgate_requests_total", &refused, 3)
         .await;
-    let names = ["mtls-1", "mtls-2"].map(|id| access_line(id)["client_cert"].clone());
-    // rcgen gives every certificate the same common name.
-    assert_eq!(names[0], "CN=rcgen self signed cert");
-    assert_eq!(names[0], names[1]);
-    assert!(access_line("mtls-3").get("client_cert").is_none());
+    for id in ["mtls-1", "mtls-2"] {
+        let line = access_line(&mutual.gateway, id).await;
+        // rcgen gives every certificate the same common name.
+        assert_eq!(line["client_cert"], "CN=rcgen self signed cert");
+    }
+    let line = access_line(&mutual.gateway, "mtls-3").await;
+    assert!(line.get("client_cert").is_none());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::support::peers::Peer;
 use crate::support::program::{HomeDir, mode};
 
 async fn provider(options: Value) -> Peer {
-    Peer::start("sign-in.js", &options).await
+    Peer::start("sign-in", &options).await
 }
 
 /// The arguments of a client of the sidecar's own.

@@ -12,7 +12,7 @@ struct Tenant {
 
 impl Tenant {
     async fn start(options: Value) -> Self {
-        let peer = Peer::start("auth0-tenant.js", &options).await;
+        let peer = Peer::start("auth0-tenant", &options).await;
         let home = HomeDir::new();
         home.write("token", peer.fact("token"));
         Self { peer, home }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use hawkgate::clock::SystemClock;
 use hawkgate::reload::{self, Reloads};
 
-use crate::support::client::{Request, Response, within};
-use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway, captured_log};
+use crate::support::client::{Request, Response};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::tokens::{IssuerServer, SHARED, claims};
 use crate::support::upstream::{FakeUpstream, Reply};
+use crate::support::wait::{until, within};
 
 const AUDIENCE: &str = "api";
 /// How often watched files are looked at here.
@@ -171,12 +172,10 @@ fn files() -> ConfigDir {
     files
 }
 
-/// Waits for a line in the log.
-async fn wait_for_log(text: &str) {
-    let hearing = async {
-        while !captured_log().contains(text) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(&format!("the log to say {text:?}"), hearing).await;
+/// Waits for a line in the log of `gateway`.
+async fn wait_for_log(gateway: &TestGateway, text: &str) {
+    until(&format!("the log to contain {text:?}"), async || {
+        gateway.log().contains(text)
+    })
+    .await;
 }

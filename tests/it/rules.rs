@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Request, Response};
-use crate::support::gateway::{self, ROOT_KEY, TestGateway};
+use crate::support::gateway::{ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 
 const AUDIENCE: &str = "login.taskcluster.net";
@@ -193,7 +193,7 @@ routes = ["oauth"]
         .gateway
         .wait_for_metric(rejections, &denied, 9)
         .await;
-    let log = gateway::captured_log();
+    let log = fixture.gateway.log();
     let entry = |text: &str| log.lines().any(|line| line.contains(text));
     assert!(
         entry("\"rule\":\"banned\""),

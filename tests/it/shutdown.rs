@@ -1,16 +1,15 @@
 //! Beginning and end: what callers and probes see of them.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use hawkgate::clock::SystemClock;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::client::{Body, Client, Http2Client, Request, within};
+use crate::support::client::{Body, Client, Http2Client, Request};
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::tokens::{IssuerServer, SHARED, claims};
 use crate::support::upstream::{FakeUpstream, Latch, Reply, sha256};
+use crate::support::wait::{until, within};
 
 const OPEN: &str = r#"
 [[route]]
@@ -34,10 +33,8 @@ async fn wait_for_listener_to_close(gateway: &TestGateway) {
     let hawkgate::config::Address::Tcp(address) = gateway.address() else {
         panic!("TCP")
     };
-    within("the listener to close", async {
-        while TcpStream::connect(address).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    until("the listener to close", async || {
+        TcpStream::connect(address).await.is_err()
     })
     .await;
 }
@@ -152,12 +149,7 @@ async fn draining_sends_goaway_and_finishes_http2_streams() {
             tokio::join!(gateway.running.drain(), async {
                 wait_for_listener_to_close(&gateway).await;
                 // Refused by the caller's own side: it has been told.
-                within("GOAWAY", async {
-                    while !client.has_received_goaway().await {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                })
-                .await;
+                until("GOAWAY", async || client.has_received_goaway().await).await;
                 latch.open();
             });
         })
@@ -174,10 +166,8 @@ async fn requests_are_served_during_drain_delay_while_readyz_is_503() {
     latch.open();
     let drain = gateway.running.drain();
     let checks = async {
-        within("readiness to be false", async {
-            while gateway.admin("/readyz").await.status != 503 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        until("/readyz to be 503", async || {
+            gateway.admin("/readyz").await.status == 503
         })
         .await;
         // A new connection is taken, and the caller sent elsewhere for his next request.
@@ -239,10 +229,8 @@ async fn it_starts_with_every_dependency_down_and_recovers() {
     assert!(refused.header("retry-after").is_some());
 
     issuer.server.up().await;
-    within("readiness", async {
-        while gateway.admin("/readyz").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    until("/readyz to be 200", async || {
+        gateway.admin("/readyz").await.status == 200
     })
     .await;
     assert_eq!(gateway.admin("/startupz").await.status, 200);
@@ -261,10 +249,5 @@ async fn it_starts_with_every_dependency_down_and_recovers() {
     });
     exchange.up().await;
     upstream.up().await;
-    within("everything to work", async {
-        while ask().await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    until("a request to succeed", async || ask().await.status == 200).await;
 }

@@ -34,7 +34,7 @@ impl Fixture {
     }
 
     async fn with(options: Value) -> Self {
-        let provider = Peer::start("sign-in.js", &options).await;
+        let provider = Peer::start("sign-in", &options).await;
         let home = HomeDir::new();
         Self { provider, home }
     }

@@ -13,4 +13,5 @@ pub(crate) mod secrets;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
+pub(crate) mod wait;
 pub(crate) mod wire;

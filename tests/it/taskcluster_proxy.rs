@@ -4,11 +4,12 @@ mod command;
 
 use serde_json::json;
 
-use crate::support::client::{Body, Client, Request, Response, within};
-use crate::support::gateway::{self, ConfigDir, ROOT_KEY, SERVER_CONFIG, TestGateway};
+use crate::support::client::{Body, Client, Request, Response};
+use crate::support::gateway::{ConfigDir, ROOT_KEY, SERVER_CONFIG, TestGateway};
 use crate::support::peers::Taskcluster;
 use crate::support::secrets::Secrets;
 use crate::support::upstream::{FakeUpstream, Reply};
+use crate::support::wait::within;
 
 use hawkgate::clock::SystemClock;
 
@@ -143,9 +144,7 @@ async fn a_bewit_authorizes_its_url_for_anyone() {
         let mut client = Client::connect(&taskcluster.0.address()).await;
         assert_eq!(client.request(&changed).await.unwrap().status, 401);
     }
-    for line in gateway::captured_log().lines() {
-        secrets.assert_absent("the log", line);
-    }
+    secrets.assert_absent("the log", &gateway.log());
 }
 
 #[tokio::test]
@@ -296,7 +295,7 @@ async fn credentials_can_be_replaced_at_run_time() {
     put(&gateway, "/credentials", credentials("task", OTHER_KEY)).await;
     assert_eq!(gateway.send(&request).await.json()["clientId"], "task");
     assert!(!format!("{:?}", gateway.running).contains(OTHER_KEY));
-    assert!(!gateway::captured_log().contains(OTHER_KEY));
+    assert!(!gateway.log().contains(OTHER_KEY));
 }
 
 #[tokio::test]

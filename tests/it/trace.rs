@@ -208,7 +208,7 @@ async fn a_replayed_request_is_one_trace_from_caller_to_collector() {
     fixture.gateway.running.drain().await;
     let sent: Vec<&str> = sent.iter().map(|(_, span, _)| *span).collect();
     assert_tree(&collector.spans(), &sent);
-    assert_discreet(&collector, &fixture.token);
+    assert_discreet(&collector, &fixture);
 }
 
 /// The spans of a request that was healed once, and the ids that went with what was sent.
@@ -291,7 +291,7 @@ fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
 }
 
 /// Neither spans nor logs hold a secret, and the logs name the trace.
-fn assert_discreet(collector: &Collector, token: &str) {
+fn assert_discreet(collector: &Collector, fixture: &Fixture) {
     let exports = collector.exports.lock().unwrap().clone();
     assert!(exports.iter().all(|(key, _)| key.as_deref() == Some(KEY)));
     let secrets = Secrets::default();
@@ -302,13 +302,13 @@ fn assert_discreet(collector: &Collector, token: &str) {
     );
     secrets.add("the query", "in-the-query");
     secrets.add("the collector's key", KEY);
-    secrets.token("the token", token);
+    secrets.token("the token", &fixture.token);
     let told: String = exports
         .iter()
         .map(|(_, export)| export.to_string())
         .collect();
     secrets.assert_absent("the spans", &told);
-    let log = gateway::captured_log();
+    let log = fixture.gateway.log();
     secrets.assert_absent("the log", &log);
     for target in ["access", "audit"] {
         let line = log.lines().find(|line| {

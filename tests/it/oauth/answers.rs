@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::{AUDIENCE, Revoked, api, to};
 use crate::support::client::Response;
-use crate::support::gateway::{self, ConfigDir, SERVER_CONFIG, TestGateway};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::peers::OidcProvider;
 use crate::support::secrets::Secrets;
 use crate::support::tls::TestCa;
 use crate::support::upstream::{FakeUpstream, Latch, Protocol, ReceivedRequest, Reply};
+use crate::support::wait::until_some;
 use hawkgate::clock::SystemClock;
 
 /// Stands in every odd answer where a server might quote a secret.
@@ -437,15 +438,15 @@ async fn server(rows: Vec<Row>, latch: &Latch) -> FakeUpstream {
 }
 
 /// The access-log line of the request to this route.
-fn cause(route: &str) -> String {
-    let log = gateway::captured_log();
-    let lines = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut own = lines.filter(|line| line["route"] == route);
-    own.next_back()
-        .unwrap_or_else(|| panic!("nothing is logged of {route}"))
-        .to_string()
+async fn cause(gateway: &TestGateway, route: &str) -> String {
+    until_some(&format!("an access-log line of {route}"), async || {
+        let log = gateway.log();
+        let lines = log.lines().filter(|line| line.contains(route));
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut own = lines.filter(|line| line["target"] == "access" && line["route"] == route);
+        Some(own.next_back()?.to_string())
+    })
+    .await
 }
 
 fn check(kind: &str, row: &Row, response: &Response, said: &str) {
@@ -485,9 +486,7 @@ async fn nothing_was_leaked(gateway: &TestGateway, more: &[(&str, &str)]) {
         "Debug",
         &format!("{:?} {:?}", gateway.running, gateway.running.gateway()),
     );
-    for line in gateway::captured_log().lines() {
-        secrets.assert_absent("the log", line);
-    }
+    secrets.assert_absent("the log", &gateway.log());
 }
 
 async fn sources(kind: &str, more: &[Row]) {
@@ -523,7 +522,7 @@ async fn sources(kind: &str, more: &[Row]) {
         gateway
             .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
             .await;
-        check(kind, row, &response, &cause(&route));
+        check(kind, row, &response, &cause(&gateway, &route).await);
         if ["patience", "down"].contains(&row.0) {
             let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
             assert!((1..=7).contains(&wait), "{kind} {}: {wait}", row.0);
@@ -580,7 +579,7 @@ async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
             .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
             .await;
         // Why the issuer could not be asked stands in a line of its own.
-        let log = gateway::captured_log();
+        let log = gateway.log();
         let issuer = format!("\"issuer\":\"asked-{}\"", row.0);
         let said: String = log.lines().filter(|line| line.contains(&issuer)).collect();
         check("introspection", row, &response, &said);
@@ -649,7 +648,7 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
             gateway
                 .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
                 .await;
-            let said = cause(&route);
+            let said = cause(&gateway, &route).await;
             let word = if name == "dead" {
                 "refused"
             } else {

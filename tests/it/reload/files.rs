@@ -9,12 +9,10 @@ use crate::support::upstream::Latch;
 
 /// Sends until the answer has this status: for changes that take effect by themselves.
 async fn wait_for_status(fixture: &Fixture, path: &str, status: u16) {
-    let asking = async {
-        while fixture.get(path).await.status != status {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(&format!("{path} to be {status}"), asking).await;
+    until(&format!("{path} to be {status}"), async || {
+        fixture.get(path).await.status == status
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -72,9 +70,13 @@ async fn an_invalid_configuration_changes_nothing_and_every_error_is_logged() {
     fixture.wait_for_reload("invalid", 1).await;
     assert_eq!(fixture.get("/api/x").await.status, 200);
     assert_eq!(fixture.get("/broken/x").await.status, 404);
-    wait_for_log("audience_of_the_invalid_file").await;
-    wait_for_log("mint-that-is-not-there").await;
-    wait_for_log("the configuration is invalid; the old one stays in use").await;
+    wait_for_log(&fixture.gateway, "audience_of_the_invalid_file").await;
+    wait_for_log(&fixture.gateway, "mint-that-is-not-there").await;
+    wait_for_log(
+        &fixture.gateway,
+        "the configuration is invalid; the old one stays in use",
+    )
+    .await;
 
     // A secret that goes missing is no reason to stop either, and mends itself.
     fixture.put("hawkgate.toml", fixture.text("/mended/"));
@@ -163,19 +165,14 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
 
     // Between the two writes they do not fit; that must be put up with.
     put(&new, &fixture.gateway.files);
-    within("the new certificate", async {
-        while connect(&new).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until("the new certificate", async || connect(&new).await.is_ok()).await;
     assert!(connect(&old).await.is_err());
     let mut renewed = connect(&new).await.unwrap();
     assert_eq!(renewed.request(&request).await.unwrap().status, 200);
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
     fixture.put("cert.pem", "no certificate any more");
-    wait_for_log("cert.pem is no PEM certificate").await;
+    wait_for_log(&fixture.gateway, "cert.pem is no PEM certificate").await;
     assert!(connect(&new).await.is_ok());
 }
 
@@ -194,7 +191,11 @@ async fn changes_that_need_a_restart_are_logged_and_the_rest_applies() {
         format!("{text}\n[limits]\nbody = \"3B\"\nurl_bytes = \"1KiB\"\n"),
     );
     wait_for_status(&fixture, "/rest/x", 200).await;
-    wait_for_log("\"keys\":\"server.listen, server.drain, limits.url_bytes\"").await;
+    wait_for_log(
+        &fixture.gateway,
+        "\"keys\":\"server.listen, server.drain, limits.url_bytes\"",
+    )
+    .await;
     assert!(!fixture.gateway.files.path("new.sock").exists());
     let upload = Request::post("/rest/x", "four").bearer(&fixture.token());
     assert_eq!(
@@ -247,16 +248,11 @@ async fn a_new_issuer_that_is_down_affects_readiness_only_after_startup_grace() 
     let path = gateway.files.path("hawkgate.toml");
     let loaded = reload::load(&path, None).unwrap();
     let reloads = gateway.running.reloads(path, loaded.stamps, None);
-    let ready = |status: u16| {
-        let gateway = &gateway;
-        async move {
-            let asking = async {
-                while gateway.admin("/readyz").await.status != status {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            within(&format!("/readyz to be {status}"), asking).await;
-        }
+    let ready = async |status: u16| {
+        until(&format!("/readyz to be {status}"), async || {
+            gateway.admin("/readyz").await.status == status
+        })
+        .await;
     };
     ready(200).await;
     gateway.files.write("hawkgate.toml", text(&other));

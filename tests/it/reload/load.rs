@@ -48,12 +48,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
         fixture.reloads.request();
         fixture.wait_for_reload("success", turn).await;
         // Every reload meets requests.
-        within("a request", async {
-            while sent.load(Ordering::Relaxed) == before {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until("a request", async || sent.load(Ordering::Relaxed) != before).await;
         before = sent.load(Ordering::Relaxed);
     }
     stop.store(true, Ordering::Relaxed);
@@ -73,10 +68,8 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
     assert!(fixture.upstream.connections() <= 4 * CALLERS);
 
     // What is gone: every gateway but the last, and the series of routes that were.
-    within("old configurations to go", async {
-        while gone.iter().any(|gateway| gateway.upgrade().is_some()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    until("old configurations to be dropped", async || {
+        gone.iter().all(|gateway| gateway.upgrade().is_none())
     })
     .await;
     let extras = metrics.0.matches("hawkgate_requests_total{").count();

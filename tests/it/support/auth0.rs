@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::gateway::{self, TestGateway};
+use super::gateway::TestGateway;
 use super::peers::Peer;
 use super::secrets::Secrets;
 
@@ -11,7 +11,7 @@ pub(crate) struct Auth0(pub(crate) Peer);
 
 impl Auth0 {
     pub(crate) async fn start() -> Self {
-        Self(Peer::start("auth0.js", &json!({})).await)
+        Self(Peer::start("auth0", &json!({})).await)
     }
 
     /// Scheme, host and port.
@@ -58,8 +58,6 @@ impl Auth0 {
             "Debug",
             &format!("{:?} {:?}", gateway.running, gateway.running.gateway()),
         );
-        for line in gateway::captured_log().lines() {
-            secrets.assert_absent("the log", line);
-        }
+        secrets.assert_absent("the log", &gateway.log());
     }
 }

@@ -1,7 +1,6 @@
 //! Callers: HTTP/1.1 to the byte, and HTTP/2, over TCP, TLS and Unix sockets.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hawkgate::config::Address;
@@ -9,16 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::{Identity, TestCa};
+use super::wait::within;
 use super::wire::{BodyReader, Fields, Framing, Head, Reader, Reading, Stream, Writing, invalid};
-
-/// After this a test is stuck, not slow.
-pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
-
-/// Fails the test instead of hanging it.
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    let timely = tokio::time::timeout(DEADLINE, future).await;
-    timely.unwrap_or_else(|_| panic!("stuck: {what}"))
-}
 
 /// Opens a plain connection.
 pub(crate) async fn connect(address: &Address) -> io::Result<Stream> {

@@ -12,7 +12,8 @@ use hawkgate::config::{self, Address, LogFormat};
 use hawkgate::log::Logging;
 use tempfile::TempDir;
 
-use super::client::{Client, Http2Client, Request, Response, within};
+use super::client::{Client, Http2Client, Request, Response};
+use super::wait::until;
 
 /// Every log line of this process, of all tests together.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +44,11 @@ static LOG: LazyLock<(Logging, CapturedLog)> = LazyLock::new(|| {
     (logging, captured)
 });
 
-/// Everything logged so far, at level trace.
-pub(crate) fn captured_log() -> String {
+/// What this process logged after its first `start` bytes, at level trace.
+fn captured_since(start: usize) -> String {
     let (logging, captured) = &*LOG;
     logging.flush(Duration::from_secs(10));
-    let bytes = captured.0.lock().unwrap().clone();
+    let bytes = captured.0.lock().unwrap()[start..].to_vec();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -91,6 +92,8 @@ drain_delay = "0s"
 pub(crate) struct TestGateway {
     pub(crate) running: Running,
     pub(crate) files: ConfigDir,
+    /// How much had been logged when it started.
+    log_start: usize,
 }
 
 impl TestGateway {
@@ -110,7 +113,7 @@ impl TestGateway {
 
     /// With everything given: the whole text, and the folder that it is written into.
     pub(crate) async fn start_with(text: &str, files: ConfigDir, clock: SharedClock) -> Self {
-        LazyLock::force(&LOG);
+        let log_start = LOG.1.0.lock().unwrap().len();
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let access_log = LOG.0.access();
@@ -118,7 +121,11 @@ impl TestGateway {
         let running = app::start(config, surroundings)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));
-        Self { running, files }
+        Self {
+            running,
+            files,
+            log_start,
+        }
     }
 
     /// The first listener.
@@ -150,17 +157,17 @@ impl TestGateway {
     /// Waits until the sum of these samples is `count`: a request is counted when it is
     /// over, which its caller may see a moment before.
     pub(crate) async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], count: u32) {
-        let counting = async {
-            loop {
-                let sum = self.metrics().await.sum(name, labels);
-                assert!(sum <= f64::from(count), "{name} {labels:?} is {sum}");
-                if (sum - f64::from(count)).abs() < 0.5 {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        within(&format!("{name} {labels:?} to be {count}"), counting).await;
+        until(&format!("{name} {labels:?} to be {count}"), async || {
+            let sum = self.metrics().await.sum(name, labels);
+            assert!(sum <= f64::from(count), "{name} {labels:?} is {sum}");
+            (sum - f64::from(count)).abs() < 0.5
+        })
+        .await;
+    }
+
+    /// What was logged since it started, by it and by tests that run at the same time.
+    pub(crate) fn log(&self) -> String {
+        captured_since(self.log_start)
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {

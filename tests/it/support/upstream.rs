@@ -7,7 +7,6 @@ mod tests;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -17,8 +16,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
-use super::client::within;
 use super::tls::{Identity, TestCa};
+use super::wait::{until_some, within};
 use super::wire::{Fields, Stream};
 
 /// The head of a request that arrived.
@@ -381,15 +380,8 @@ impl FakeUpstream {
 
     /// Comes back on the same port.
     pub(crate) async fn up(&self) {
-        let listener = within("the port to be free", async {
-            loop {
-                match TcpListener::bind(self.address).await {
-                    Ok(listener) => break listener,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-            }
-        });
-        self.accept(listener.await);
+        let bind = async || TcpListener::bind(self.address).await.ok();
+        self.accept(until_some("the port to be free", bind).await);
     }
 
     pub(crate) fn address(&self) -> Address {
