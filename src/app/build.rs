@@ -13,8 +13,8 @@ use super::local::{self, Updatable};
 use super::observe::observe;
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
-use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
+use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate::Rates;
@@ -29,6 +29,7 @@ use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
 use crate::remote::oauth::Endpoint;
 use crate::remote::password::{BELIEVED, PasswordSource};
+use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
@@ -82,7 +83,7 @@ impl Builder<'_> {
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // One for all routes together.
-        let common = match &config.limits.rate {
+        let common = match &config.rate {
             Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
@@ -145,7 +146,7 @@ impl Builder<'_> {
         stamps: &Stamps,
         previous: &Parts,
         updatable: &[Updatable],
-    ) -> Result<Vec<Part<SourceBasis, Source>>, StartError> {
+    ) -> Result<Vec<Part<SourceBasis, CachedSource>>, StartError> {
         let part = |source: &config::Source| {
             let files = stamps.only(config.files_of("source", &source.name));
             let basis = (source.clone(), config.cache.clone());
@@ -173,16 +174,19 @@ impl Builder<'_> {
             }
             IssuerKind::Introspection(asked) => {
                 let clock = self.clock.clone();
-                let client = introspection_client(asked.ca.clone())
-                    .map_err(|e| unusable("issuer", &name, &e))?;
-                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let IntrospectionEndpoint {
+                    url,
+                    client: own,
+                    ca,
+                } = asked.endpoint.clone();
+                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::introspection(
                     name,
-                    asked,
+                    &asked.issuer,
                     introspector,
                     clock,
                     remembered,
@@ -229,7 +233,7 @@ impl Builder<'_> {
         source: &config::Source,
         config: &Config,
         updatable: &[Updatable],
-    ) -> Result<Source, StartError> {
+    ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
@@ -241,7 +245,7 @@ impl Builder<'_> {
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
-        Source::new(source.name.clone(), metered, options, self.clock.clone())
+        CachedSource::new(source.name.clone(), metered, options, self.clock.clone())
             .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
@@ -408,7 +412,7 @@ fn connect(
     route: &config::Route,
     upstream: Arc<Upstream>,
     issuers: &[Arc<Issuer>],
-    sources: &[Arc<Source>],
+    sources: &[Arc<CachedSource>],
 ) -> Route {
     let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
     Route {

@@ -30,7 +30,7 @@ async fn held(server: &str) -> (TestGateway, FakeUpstream, Latch) {
 
 /// Waits until nobody can connect any more: the end has begun.
 async fn wait_for_listener_to_close(gateway: &TestGateway) {
-    let hawkgate::config::Address::Tcp(address) = gateway.address() else {
+    let hawkgate::proxy::settings::Address::Tcp(address) = gateway.address() else {
         panic!("TCP")
     };
     until("the listener to close", async || {

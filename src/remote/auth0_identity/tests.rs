@@ -8,8 +8,8 @@ use url::Url;
 use super::management::user_url;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Auth0Identity, ClientProof, OauthClient};
 use crate::remote::client::ClientOptions;
+use crate::remote::settings::{Auth0Identity, ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
 use crate::secret::SecretRef;
 use crate::token::{BearerToken, TokenDigest};
@@ -501,7 +501,7 @@ async fn only_a_verified_caller_has_anything() {
             assert_eq!(judged(&error).0, "not entitled");
         }
         assert!(stage.peer.requests.try_recv().is_err(), "nobody was asked");
-        assert!(stage.source.needs_sign_in() && !stage.source.asks_password());
+        assert!(stage.source.needs_sign_in() && !stage.source.takes_password());
     }
 }
 

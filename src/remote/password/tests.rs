@@ -4,8 +4,8 @@ use url::Url;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{OauthClient, PasswordGrant};
 use crate::remote::client::ClientOptions;
+use crate::remote::settings::{OauthClient, PasswordGrant};
 use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
 use crate::secret::SecretRef;
 
@@ -904,5 +904,5 @@ async fn nobody_without_a_password_comes_this_way() {
     let error = stage.source.fetch(&request).await.unwrap_err();
     assert_eq!(judged(&error).0, "not entitled");
     assert_eq!(stage.history(), Vec::<String>::new());
-    assert!(stage.source.asks_password() && !stage.source.needs_sign_in());
+    assert!(stage.source.takes_password() && !stage.source.needs_sign_in());
 }

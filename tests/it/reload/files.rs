@@ -222,11 +222,11 @@ async fn a_reload_is_checked_against_the_listeners_that_are_bound() {
     assert!(hawkgate::config::load(&fixture.gateway.files.path("hawkgate.toml")).is_ok());
     fixture.wait_for_reload("invalid", 1).await;
     let anonymous = Request::get("/fixed/x");
-    let hawkgate::config::Address::Tcp(bound) = fixture.gateway.address() else {
+    let hawkgate::proxy::settings::Address::Tcp(bound) = fixture.gateway.address() else {
         panic!("TCP")
     };
     let here = ([127, 0, 0, 1], bound.port()).into();
-    let mut client = Client::connect(&hawkgate::config::Address::Tcp(here)).await;
+    let mut client = Client::connect(&hawkgate::proxy::settings::Address::Tcp(here)).await;
     let refused = client.request(&anonymous).await.unwrap();
     assert_eq!(refused.error_reason(), Some("missing_token"));
 }

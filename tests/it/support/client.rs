@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
