@@ -3,21 +3,19 @@
 // Tables: a line a case.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use futures::FutureExt as _;
 use hawkgate::clock::SystemClock;
 
 use crate::support::client::{Body, Client, Request, Response};
 use crate::support::gateway::TestGateway;
+use crate::support::standard::{API_AUDIENCE, api_route};
 use crate::support::tokens::{self, IssuerServer, SHARED};
 use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply};
-use crate::support::wait::until;
+use crate::support::wait::{until, until_some};
 
-const AUDIENCE: &str = "https://api.example.com";
-
-/// After this much of it, hawkgate is waiting for more.
-const SILENCE: Duration = Duration::from_secs(2);
+/// A request that ends its connection, sent after those that may not.
+const LAST: &str = "GET /open/last HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
 
 /// A signed route `/` with a good token for it, and an open route `/open/`.
 struct Target {
@@ -37,36 +35,22 @@ impl Target {
     {
         let issuer = IssuerServer::start(&[&SHARED[0]]).await;
         let upstream = FakeUpstream::http1(script).await;
+        let api = api_route(&issuer, "", &upstream, "");
         let gateway = TestGateway::start(&format!(
-            r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}"]
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{url}"
-issuers = ["idp"]
-source = "static"
+            r#"{api}
 [[route]]
 name = "open"
 path = "/open/"
-upstream = "{url}"
+upstream = "{}"
 anonymous = true
 [limits]
 {limits}
 "#,
-            issuer.issuer(),
-            url = upstream.url()
+            upstream.url()
         ))
         .await;
         let now = SystemClock::shared().now().as_secs();
-        let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+        let claims = tokens::claims(&issuer.issuer(), API_AUDIENCE, now);
         let token = SHARED[0].token("RS256", &claims);
         let target = Self {
             gateway,
@@ -85,14 +69,14 @@ anonymous = true
             .await
     }
 
-    /// These bytes on a connection of their own, `{token}` replaced; all that comes back
-    /// until hawkgate ends the connection or has nothing more to say.
+    /// Sends these bytes, with `{token}` replaced, on a new connection; returns all that comes back
+    /// until hawkgate closes it.
     async fn raw(&self, bytes: &str) -> String {
         let mut client = Client::connect(self.gateway.address()).await;
         let bytes = bytes.replace("{token}", &self.token);
         client.send(bytes.as_bytes()).await.unwrap();
         let mut back = Vec::new();
-        while let Ok(Ok(Some(more))) = tokio::time::timeout(SILENCE, client.raw()).await {
+        while let Ok(Some(more)) = client.raw().await {
             back.extend_from_slice(&more);
         }
         String::from_utf8_lossy(&back).into_owned()
@@ -366,10 +350,15 @@ async fn a_smuggled_request_is_never_forwarded() {
         "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n",
         "Content-Length: 1x\r\n\r\n",
     ] {
-        target.raw(&format!("{head}{framing}{smuggled}")).await;
+        // Where the framing is valid, the last request follows and ends the connection.
+        let answer = target
+            .raw(&format!("{head}{framing}{smuggled}{LAST}"))
+            .await;
+        assert_ne!(status(&answer), 0, "{framing:?}");
     }
     for received in target.arrived() {
-        assert_eq!(received.path(), "/open/x", "{:?}", received.raw);
+        let path = received.path();
+        assert!(["/open/x", "/open/last"].contains(&path), "{path}");
     }
 }
 
@@ -382,11 +371,8 @@ async fn absolute_form_targets_cannot_select_another_route_or_host() {
         "GET //evil.example.com/x HTTP/1.1",
         "OPTIONS * HTTP/1.1",
     ] {
-        target
-            .raw(&format!(
-                "{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+        let head = format!("{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n");
+        assert_ne!(status(&target.raw(&head).await), 0, "{line}");
     }
     let own = format!("127.0.0.1:{}", target.upstream.port());
     for received in target.arrived() {
@@ -483,10 +469,13 @@ async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
     let mut client = Client::connect(target.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
     // Never idle for long, yet never complete.
-    until("the connection to be closed", async || {
-        client.send(b"X-A: b\r\n").await.is_err()
+    let answer = until_some("the header timeout", async || {
+        client.send(b"X-A: b\r\n").await.unwrap();
+        client.raw().now_or_never()
     })
     .await;
+    let answer = answer.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
     assert!(target.arrived().is_empty());
 }
 
@@ -654,10 +643,12 @@ async fn the_body_of_a_refused_request_is_not_parsed_as_the_next_request() {
         "POST /needs-a-token HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{inner}",
         inner.len()
     );
-    let answer = target.raw(&refused).await;
+    let answer = target.raw(&format!("{refused}{LAST}")).await;
     assert_eq!(status(&answer), 401);
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    assert!(target.arrived().is_empty());
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{answer}");
+    let paths: Vec<_> = target.arrived().into_iter().map(|r| r.target).collect();
+    assert_eq!(paths, ["/open/last"]);
 }
 
 #[tokio::test]

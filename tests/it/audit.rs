@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
-use crate::support::gateway::{ROOT_KEY, TestGateway};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::gateway::TestGateway;
+use crate::support::standard::{AUDIENCE, Peers};
 use crate::support::wait::until_some;
 
-const AUDIENCE: &str = "login.taskcluster.net";
 /// What `PUT /credentials` brings.
 const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
 
@@ -83,11 +82,10 @@ audit = {audit}
 
 #[tokio::test]
 async fn the_audit_log_records_every_credential_granted_or_refused() {
-    let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-    let taskcluster = Taskcluster::start(json!({
-        "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
-    }))
-    .await;
+    let Peers {
+        provider,
+        taskcluster,
+    } = Peers::start().await;
     let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
     let quiet = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
     let alice = provider.user_token("RS256", "alice", AUDIENCE).await;
@@ -222,8 +220,10 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
 
 #[tokio::test]
 async fn the_audit_log_records_credentials_replaced_through_the_admin_listener() {
-    let taskcluster = Taskcluster::start(json!({ "clients": {} })).await;
-    let provider = OidcProvider::start(json!({})).await;
+    let Peers {
+        provider,
+        taskcluster,
+    } = Peers::start().await;
     let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
     let mut admin = Client::connect(&gateway.running.admin).await;
     let good = json!({ "clientId": "audit/successor", "accessToken": OTHER_KEY }).to_string();

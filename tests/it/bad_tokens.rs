@@ -4,20 +4,24 @@
 // Tables: a line a case.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
 
+use std::sync::LazyLock;
+
 use hawkgate::clock::SystemClock;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request, Response};
 use crate::support::gateway::TestGateway;
 use crate::support::secrets::Secrets;
+use crate::support::standard::{API_AUDIENCE as AUDIENCE, api_route};
 use crate::support::tokens::{
     self, IssuerServer, Key, SHARED, claims, encode, hmac_token, unsigned, with,
 };
 use crate::support::upstream::{FakeUpstream, Reply};
 
-const AUDIENCE: &str = "https://api.example.com";
+/// A second RSA key, so that a token without `kid` fits several. Generated once: it is slow.
+static OTHER_RSA: LazyLock<Key> = LazyLock::new(|| Key::rsa("another"));
 
-/// What one issuer's tokens are tried with.
+/// An issuer with keys of every kind, and a gateway whose route requires its tokens.
 struct Fixture {
     gateway: TestGateway,
     upstream: FakeUpstream,
@@ -32,10 +36,13 @@ impl Fixture {
         let issuer = IssuerServer::start(&[rsa, p256, p384, ed]).await;
         let mut keys: Vec<Value> = SHARED.iter().map(Key::jwk).collect();
         keys.extend([
-            with(&Key::rsa("encrypts").jwk(), &json!({ "use": "enc" })),
+            with(
+                &OTHER_RSA.jwk(),
+                &json!({ "kid": "encrypts", "use": "enc" }),
+            ),
             with(&p256.jwk(), &json!({ "kid": "only-es384", "alg": "ES384" })),
             with(&rsa.jwk(), &json!({ "kid": "only-ps256", "alg": "PS256" })),
-            Key::rsa("another").jwk(),
+            OTHER_RSA.jwk(),
             with(
                 &rsa.jwk(),
                 &json!({ "kid": "wraps", "use": null, "key_ops": ["wrapKey"] }),
@@ -44,29 +51,11 @@ impl Fixture {
         ]);
         issuer.jwks(keys);
         let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
-        let gateway = TestGateway::start(&format!(
-            r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}", "second"]
-{rules}
-
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-
-[[route]]
-name = "api"
-upstream = "{}"
-issuers = ["idp"]
-source = "static"
-require_scopes = ["read"]
-"#,
-            issuer.issuer(),
-            upstream.url()
+        let gateway = TestGateway::start(&api_route(
+            &issuer,
+            rules,
+            &upstream,
+            "require_scopes = [\"read\"]",
         ))
         .await;
         Self {
@@ -173,7 +162,7 @@ async fn valid_tokens_are_accepted() {
             &with(&p256.header("ES256"), &json!({ "kid": null })),
             &good,
         ),
-        fixture.claiming(&json!({ "aud": ["elsewhere", "second"] })),
+        fixture.claiming(&json!({ "aud": ["elsewhere", AUDIENCE] })),
         fixture.claiming(&json!({ "scope": ["read", "write"] })),
         fixture.claiming(&json!({ "azp": "app" })),
         fixture.claiming(&json!({ "exp": fixture.now - 10 })),
@@ -666,35 +655,12 @@ async fn the_workload_profile_requires_a_listed_subject() {
 
 #[tokio::test]
 async fn a_cached_token_is_refused_once_it_expires() {
-    let bench_issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
     let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
-    let (gateway, clock) = TestGateway::start_with_clock(&format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}"]
-verified_max_age = "1h"
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{}"
-issuers = ["idp"]
-source = "static"
-"#,
-        bench_issuer.issuer(),
-        upstream.url()
-    ))
-    .await;
+    let config = api_route(&issuer, "verified_max_age = \"1h\"", &upstream, "");
+    let (gateway, clock) = TestGateway::start_with_clock(&config).await;
     let now = hawkgate::clock::Clock::now(&*clock).as_secs();
-    let token = SHARED[0].token(
-        "RS256",
-        &tokens::claims(&bench_issuer.issuer(), AUDIENCE, now),
-    );
+    let token = SHARED[0].token("RS256", &tokens::claims(&issuer.issuer(), AUDIENCE, now));
     let request = Request::get("/x").bearer(&token);
     assert_eq!(gateway.send(&request).await.status, 200);
     // exp is 600 s away, the leeway 30 s.

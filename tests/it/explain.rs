@@ -4,13 +4,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{ConfigDir, ROOT_KEY};
-use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
-
-const AUDIENCE: &str = "login.taskcluster.net";
+use crate::support::standard::{AUDIENCE, EXCHANGE, Peers};
 
 struct ProgramOutput {
     code: i32,
@@ -50,80 +49,26 @@ async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
 }
 
 struct Fixture {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
+    peers: Peers,
     files: ConfigDir,
 }
 
-impl Fixture {
-    async fn start() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": AUDIENCE,
-                "scopes": ["test:*"],
-            },
-            "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
-        }))
-        .await;
-        let files = ConfigDir::new();
-        let (issuer, root_url) = (provider.issuer(), taskcluster.url());
-        files.write(
-            "hawkgate.toml",
-            format!(
-                r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "login"
-host = "login.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "login"
-[[route]]
-name = "oauth"
-host = "oauth.test"
-upstream = "{root_url}"
-issuers = ["opaque"]
-source = "oauth"
-[[route]]
-name = "static"
-host = "static.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "static"
+const RULE: &str = r#"
 [[rule]]
 name = "users"
 when = 'claims.sub.startsWith("user|")'
 scopes = ["test:narrow"]
-headers = {{ "x-auth-subject" = "claims.sub" }}
+headers = { "x-auth-subject" = "claims.sub" }
 routes = ["login", "static"]
-"#
-            ),
-        );
-        Self {
-            provider,
-            taskcluster,
-            files,
-        }
+"#;
+
+impl Fixture {
+    async fn start() -> Self {
+        let peers = Peers::start().await;
+        let files = ConfigDir::new();
+        let config = peers.config(&["login", "oauth", "static"]);
+        files.write("hawkgate.toml", format!("{config}{RULE}"));
+        Self { peers, files }
     }
 
     fn config(&self) -> PathBuf {
@@ -162,6 +107,7 @@ fn detail<'j>(json: &'j Value, what: &str) -> &'j str {
 async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
     let fixture = Fixture::start().await;
     let token = fixture
+        .peers
         .provider
         .user_token("RS256", "user|1", AUDIENCE)
         .await;
@@ -171,10 +117,7 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
     assert_eq!(json["request"], "GET login.test/api/queue/v1/x");
     assert!(detail(&json, "credential").contains("bears a bewit"));
     assert_eq!(
-        fixture
-            .taskcluster
-            .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
-            .await,
+        fixture.peers.taskcluster.count("GET", EXCHANGE, 200).await,
         0
     );
 
@@ -194,13 +137,11 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
     );
     assert_eq!(detail(&json, "x-auth-subject"), "user|1");
     assert_eq!(
-        fixture
-            .taskcluster
-            .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
-            .await,
+        fixture.peers.taskcluster.count("GET", EXCHANGE, 200).await,
         1
     );
     let requests = fixture
+        .peers
         .taskcluster
         .count("GET", "/api/queue/v1/x", 200)
         .await;
@@ -229,10 +170,12 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
 async fn refusals_exit_with_1_and_usage_errors_with_2() {
     let fixture = Fixture::start().await;
     let robot = fixture
+        .peers
         .provider
         .user_token("RS256", "robot|1", AUDIENCE)
         .await;
     let other = fixture
+        .peers
         .provider
         .user_token("RS256", "user|1", "another-audience")
         .await;
@@ -246,7 +189,7 @@ async fn refusals_exit_with_1_and_usage_errors_with_2() {
         .await;
     assert_eq!((code, &json["result"]), (1, &json!("unknown")), "{json:#}");
 
-    let (opaque, client) = fixture.taskcluster.oauth_token(json!({})).await;
+    let (opaque, client) = fixture.peers.taskcluster.oauth_token(json!({})).await;
     let oauth = ["--url", "http://oauth.test/api/x"];
     assert_eq!(fixture.json(&oauth, &opaque).await.0, 0);
     let exchange = ["--url", "http://oauth.test/api/x", "--exchange"];
@@ -285,10 +228,11 @@ async fn refusals_exit_with_1_and_usage_errors_with_2() {
 async fn keys_that_cannot_be_fetched_are_reported_as_the_reason() {
     let fixture = Fixture::start().await;
     let token = fixture
+        .peers
         .provider
         .user_token("RS256", "user|1", AUDIENCE)
         .await;
-    fixture.provider.down().await;
+    fixture.peers.provider.down().await;
     let (code, json) = fixture
         .json(&["--url", "http://static.test/x"], &token)
         .await;
@@ -306,47 +250,49 @@ async fn explain_prints_no_secret() {
     let fixture = Fixture::start().await;
     let secrets = Secrets::default();
     let good = fixture
+        .peers
         .provider
         .user_token("RS256", "user|1", AUDIENCE)
         .await;
     let wrong = fixture
+        .peers
         .provider
         .user_token("ES256", "robot|1", "other")
         .await;
-    let (opaque, _) = fixture.taskcluster.oauth_token(json!({})).await;
+    let (opaque, _) = fixture.peers.taskcluster.oauth_token(json!({})).await;
+    let not_a_token = "not-a-token-93ab17 nor-two".to_owned();
     let tampered = format!("{}AAAA", &good[..good.len() - 4]);
     secrets.add("root's key", ROOT_KEY);
     secrets.token("the good token", &good);
     secrets.token("the wrong token", &wrong);
     secrets.token("the tampered token", &tampered);
     secrets.add("the opaque token", &opaque);
-    secrets.add("no token at all", "not-a-token-93ab17 nor-two");
+    secrets.add("not a token at all", &not_a_token);
     secrets.add("a query's value", "query-secret-51d0e2");
-    let mut said = Vec::new();
+    let mut runs = Vec::new();
     for host in ["login", "oauth", "static", "nowhere"] {
         let url = format!("http://{host}.test/api/x?token=query-secret-51d0e2");
-        let tokens = [&good, &wrong, &tampered, &opaque];
-        for token in tokens
-            .into_iter()
-            .map(String::as_str)
-            .chain(["not-a-token-93ab17 nor-two"])
-        {
+        for token in [&good, &wrong, &tampered, &opaque, &not_a_token] {
             for more in [&["--format", "json"][..], &["--exchange"], &["--offline"]] {
-                let mut arguments = vec!["--url", url.as_str()];
-                arguments.extend(more);
-                let ProgramOutput { stdout, stderr, .. } = fixture.explain(&arguments, token).await;
-                assert!(!stdout.is_empty(), "{stderr}");
-                said.push((format!("{host} {more:?}"), stdout + &stderr));
+                let (fixture, url) = (&fixture, url.clone());
+                runs.push(async move {
+                    let arguments = [&["--url", &url], more].concat();
+                    let ProgramOutput { stdout, stderr, .. } =
+                        fixture.explain(&arguments, token).await;
+                    assert!(!stdout.is_empty(), "{stderr}");
+                    (format!("{host} {more:?}"), stdout + &stderr)
+                });
             }
         }
     }
-    fixture.taskcluster.collect_secrets(&secrets).await;
-    let minted = said
+    let outputs: Vec<_> = stream::iter(runs).buffered(4).collect().await;
+    fixture.peers.taskcluster.collect_secrets(&secrets).await;
+    let minted = outputs
         .iter()
         .filter(|(_, text)| text.contains("clientId: "))
         .count();
     assert!(minted >= 3, "exchanges were made: {minted}");
-    for (which, text) in &said {
+    for (which, text) in &outputs {
         secrets.assert_absent(which, text);
     }
 }

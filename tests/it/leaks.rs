@@ -5,70 +5,19 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{ROOT_KEY, TestGateway};
-use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
-
-const AUDIENCE: &str = "login.taskcluster.net";
+use crate::support::standard::{AUDIENCE, Peers};
 
 #[tokio::test]
 async fn no_secret_reaches_logs_metrics_or_responses() {
     let secrets = Secrets::default();
-    let provider = OidcProvider::start(json!({})).await;
-    let taskcluster = Taskcluster::start(json!({
-        "login": { "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": AUDIENCE, "scopes": ["test:*"] },
-        "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
-    }))
-    .await;
-    let root_url = taskcluster.url();
-    let gateway = TestGateway::start(&format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
-[[route]]
-name = "login"
-host = "login.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "login"
-[[route]]
-name = "oauth"
-host = "oauth.test"
-upstream = "{root_url}"
-issuers = ["idp", "opaque"]
-source = "oauth"
-[[route]]
-name = "mint"
-host = "mint.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "mint"
-[log]
-audit = true
-[trace]
-"#,
-        issuer = provider.issuer()
-    ))
-    .await;
+    let peers = Peers::start().await;
+    let Peers {
+        provider,
+        taskcluster,
+    } = &peers;
+    let config = peers.config(&["login", "oauth", "mint"]);
+    let gateway = TestGateway::start(&format!("{config}[log]\naudit = true\n[trace]\n")).await;
     let user = provider.user_token("RS256", "user|1", AUDIENCE).await;
     let wrong = provider
         .user_token("ES256", "user|1", "another-audience")

@@ -6,8 +6,8 @@ use crate::support::client::{Body, Request, Response};
 use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
+use crate::support::standard::{AUDIENCE, Peers};
 
-const AUDIENCE: &str = "login.taskcluster.net";
 const ENDPOINT: &str = "/api/login/v1/oidc-credentials/idp";
 const OLD_ENDPOINT: &str = "/v1/oidc-credentials/idp";
 const TOOLS: &str = "https://tools.example.com";
@@ -23,14 +23,10 @@ struct Fixture {
 
 impl Fixture {
     async fn start() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "clients": { "root": {
-                "accessToken": ROOT_KEY,
-                "scopes": ["test:*", "auth:create-client:sso/*"],
-            } },
-        }))
-        .await;
+        let Peers {
+            provider,
+            taskcluster,
+        } = Peers::start().await;
         let server = TestGateway::start(&server(provider.issuer(), taskcluster.url())).await;
         let gateway = TestGateway::start(&format!(
             r#"

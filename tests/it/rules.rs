@@ -4,112 +4,19 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Request, Response};
-use crate::support::gateway::{ROOT_KEY, TestGateway};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::standard::{AUDIENCE, Standard};
 
-const AUDIENCE: &str = "login.taskcluster.net";
 const GROUPS: &str = "https://claims.example.com/groups";
 
-struct Fixture {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
-    gateway: TestGateway,
-}
-
-impl Fixture {
-    /// Routes login, oauth, mint, static and plain by host, and these `rules`.
-    async fn start(rules: &str) -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(),
-                "jwks": provider.jwks(),
-                "audience": AUDIENCE,
-                "scopes": ["test:*", "other:*"],
-            },
-            "clients": {
-                "root": {
-                    "accessToken": ROOT_KEY,
-                    "scopes": ["test:*", "other:*", "auth:create-client:sso/*"],
-                },
-            },
+/// A token with this claim of groups.
+async fn token(fixture: &Standard, sub: &str, groups: Value) -> String {
+    let provider = &fixture.peers.provider;
+    provider
+        .token(json!({
+            "alg": "RS256", "sub": sub, "audience": AUDIENCE,
+            "scope": "read taskcluster-credentials", "claims": { GROUPS: groups },
         }))
-        .await;
-        let sections = sections(provider.issuer(), taskcluster.url());
-        let gateway = TestGateway::start(&format!("{sections}{rules}")).await;
-        Self {
-            provider,
-            taskcluster,
-            gateway,
-        }
-    }
-
-    async fn token(&self, sub: &str, groups: Value) -> String {
-        self.provider
-            .token(json!({
-                "alg": "RS256", "sub": sub, "audience": AUDIENCE,
-                "scope": "read taskcluster-credentials", "claims": { GROUPS: groups },
-            }))
-            .await
-    }
-
-    async fn send(&self, host: &str, request: Request, token: &str) -> Response {
-        let mut request = request.bearer(token);
-        request.authority = format!("{host}.test");
-        self.gateway.send(&request).await
-    }
-}
-
-fn sections(issuer: &str, root_url: &str) -> String {
-    let mut text = format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*", "other:*"]
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-"#
-    );
-    for (name, issuer) in [
-        ("login", "idp"),
-        ("oauth", "opaque"),
-        ("mint", "idp"),
-        ("static", "idp"),
-    ] {
-        text += &format!(
-            r#"
-[[route]]
-name = "{name}"
-host = "{name}.test"
-upstream = "{root_url}"
-issuers = ["{issuer}"]
-source = "{name}"
-"#
-        );
-    }
-    text
+        .await
 }
 
 fn assert_denied(response: &Response) {
@@ -125,7 +32,7 @@ fn assert_denied(response: &Response) {
 
 #[tokio::test]
 async fn rules_on_groups_restrict_the_scopes_of_every_kind_of_credential() {
-    let fixture = Fixture::start(&format!(
+    let fixture = Standard::start(&format!(
         r#"
 [[rule]]
 name = "banned"
@@ -159,12 +66,16 @@ routes = ["oauth"]
 "#
     ))
     .await;
-    let dev = fixture.token("dev", json!(["dev", "qa"])).await;
-    let reader = fixture.token("reader", json!(["reader"])).await;
-    let admin = fixture.token("admin", json!(["admin"])).await;
-    let banned = fixture.token("banned", json!(["admin", "banned"])).await;
-    let nobody = fixture.token("nobody", json!([])).await;
-    let bare = fixture.provider.user_token("RS256", "bare", AUDIENCE).await;
+    let dev = token(&fixture, "dev", json!(["dev", "qa"])).await;
+    let reader = token(&fixture, "reader", json!(["reader"])).await;
+    let admin = token(&fixture, "admin", json!(["admin"])).await;
+    let banned = token(&fixture, "banned", json!(["admin", "banned"])).await;
+    let nobody = token(&fixture, "nobody", json!([])).await;
+    let bare = fixture
+        .peers
+        .provider
+        .user_token("RS256", "bare", AUDIENCE)
+        .await;
     for host in ["login", "mint", "static"] {
         for (token, expected) in [(&dev, json!(["test:queue:*"])), (&reader, json!([]))] {
             // Twice: fetched and from the cache.
@@ -183,7 +94,7 @@ routes = ["oauth"]
             assert!(!response.text().contains("banned"), "no rule's name");
         }
     }
-    let (opaque, _) = fixture.taskcluster.oauth_token(json!({})).await;
+    let (opaque, _) = fixture.peers.taskcluster.oauth_token(json!({})).await;
     let response = fixture.send("oauth", Request::get("/api/x"), &opaque).await;
     assert_eq!(response.json()["scopes"], json!(["test:oauth:*"]));
 
@@ -208,7 +119,7 @@ routes = ["oauth"]
 
 #[tokio::test]
 async fn a_replay_keeps_restricted_scopes_and_rule_headers() {
-    let fixture = Fixture::start(
+    let fixture = Standard::start(
         r#"
 [[rule]]
 name = "all"
@@ -219,7 +130,7 @@ routes = ["login"]
 "#,
     )
     .await;
-    let token = fixture.token("ad|x", json!([])).await;
+    let token = token(&fixture, "ad|x", json!([])).await;
     for round in 0..2 {
         let request = Request::post("/api/x", "body").header("x-auth-subject", "forged");
         let response = fixture.send("login", request, &token).await;
@@ -228,16 +139,16 @@ routes = ["login"]
         assert_eq!(echo["scopes"], json!(["test:a"]));
         assert_eq!(echo["headers"]["x-auth-subject"], "ad|x", "{echo}");
         if round == 0 {
-            fixture.taskcluster.revoke().await;
+            fixture.peers.taskcluster.revoke().await;
         }
     }
-    let refused = fixture.taskcluster.count("POST", "/api/x", 401).await;
+    let refused = fixture.peers.taskcluster.count("POST", "/api/x", 401).await;
     assert_eq!(refused, 1, "the second was replayed");
 }
 
 #[tokio::test]
 async fn headers_set_by_rules_cannot_be_forged_by_callers() {
-    let fixture = Fixture::start(&format!(
+    let fixture = Standard::start(&format!(
         r#"
 [[rule]]
 name = "tell"
@@ -251,11 +162,9 @@ routes = ["static"]
 "#
     ))
     .await;
-    let dev = fixture.token("dev|1", json!(["dev", "ops"])).await;
-    let plain = fixture.token("plain|1", json!(["x"])).await;
-    let evil = fixture
-        .token("evil", json!(["dev", "a\r\nx-admin: 1"]))
-        .await;
+    let dev = token(&fixture, "dev|1", json!(["dev", "ops"])).await;
+    let plain = token(&fixture, "plain|1", json!(["x"])).await;
+    let evil = token(&fixture, "evil", json!(["dev", "a\r\nx-admin: 1"])).await;
     let forged = || {
         Request::get("/api/x")
             .header("X-Auth-Subject", "root")
@@ -278,15 +187,15 @@ routes = ["static"]
         assert_eq!(headers["x_auth_subject"], Value::Null, "{host}");
         assert_eq!(headers["x-auth-subjects"], "mine", "{host}");
     }
-    let before = fixture.taskcluster.count("GET", "/api/x", 200).await;
+    let before = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
     assert_denied(&fixture.send("static", Request::get("/api/x"), &evil).await);
-    let after = fixture.taskcluster.count("GET", "/api/x", 200).await;
+    let after = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
     assert_eq!(before, after, "never sent");
 }
 
 #[tokio::test]
 async fn rules_can_match_the_request_and_the_client() {
-    let fixture = Fixture::start(
+    let fixture = Standard::start(
         r#"
 [[rule]]
 name = "no-secrets"
@@ -302,7 +211,7 @@ request.method in ["GET", "HEAD"] && request.host == "static.test"
 "#,
     )
     .await;
-    let token = fixture.token("a", json!([])).await;
+    let token = token(&fixture, "a", json!([])).await;
     let get = |path: &str| Request::get(path).header("User-Agent", "good/1");
     let post = Request::post("/api/queue/x", "x").header("User-Agent", "good/1");
     let twice = get("/api/queue/x").header("User-Agent", "good/1");
@@ -329,13 +238,13 @@ request.method in ["GET", "HEAD"] && request.host == "static.test"
 
 #[tokio::test]
 async fn a_claim_over_the_list_limit_is_refused_only_by_rules_that_read_it() {
-    let fixture = Fixture::start(&format!(
+    let fixture = Standard::start(&format!(
         "[[rule]]\nname = \"dev\"\nwhen = '\"1\" in claims[\"{GROUPS}\"]'\nroutes = [\"static\"]\n"
     ))
     .await;
     let groups = |n: usize| json!((0..n).map(|i| i.to_string()).collect::<Vec<_>>());
-    let most = fixture.token("most", groups(256)).await;
-    let more = fixture.token("more", groups(257)).await;
+    let most = token(&fixture, "most", groups(256)).await;
+    let more = token(&fixture, "more", groups(257)).await;
     let send = async |host, token| fixture.send(host, Request::get("/api/x"), token).await;
     assert_eq!(send("static", &most).await.status, 200);
     assert_denied(&send("static", &more).await);

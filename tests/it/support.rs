@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod secrets;
+pub(crate) mod standard;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

@@ -4,135 +4,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::client::{Body, Client, Request, Response};
-use crate::support::gateway::{ROOT_KEY, TestGateway};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::standard::{Standard, to};
 use crate::support::upstream::sha256;
 
-const AUDIENCE: &str = "login.taskcluster.net";
-const EXCHANGE: &str = "/api/login/v1/oidc-credentials/mozilla-auth0";
 const OAUTH: &str = "/login/oauth/credentials";
-
-/// A real provider, a verifying Taskcluster, and hawkgate in front of it with a route for
-/// each kind of source.
-struct Fixture {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
-    gateway: TestGateway,
-}
-
-impl Fixture {
-    async fn start() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(),
-                "jwks": provider.jwks(),
-                "audience": AUDIENCE,
-                "scopes": ["test:*"],
-            },
-            "clients": {
-                "root": {
-                    "accessToken": ROOT_KEY,
-                    "scopes": ["test:*", "auth:create-client:sso/*"],
-                },
-            },
-        }))
-        .await;
-        let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url())).await;
-        Self {
-            provider,
-            taskcluster,
-            gateway,
-        }
-    }
-
-    async fn token(&self, sub: &str) -> String {
-        self.provider.user_token("RS256", sub, AUDIENCE).await
-    }
-
-    async fn exchanges(&self) -> u64 {
-        self.taskcluster.count("GET", EXCHANGE, 200).await
-    }
-
-    /// Revoked, so that the next attempt gets a 401.
-    async fn revoke(&self) {
-        self.taskcluster.revoke().await;
-    }
-}
-
-fn sections(issuer: &str, root_url: &str) -> String {
-    let mut text = format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}{EXCHANGE}"
-
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:minted:*"]
-
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-
-[[source]]
-name = "narrow"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-authorized_scopes = []
-"#
-    );
-    // One host for each kind of source: paths go upstream as they are.
-    for (source, issuers) in [
-        ("login", r#"["idp"]"#),
-        ("oauth", r#"["opaque"]"#),
-        ("mint", r#"["idp"]"#),
-        ("static", r#"["idp"]"#),
-        ("narrow", r#"["idp"]"#),
-    ] {
-        text += &format!(
-            r#"
-[[route]]
-name = "{source}"
-host = "{source}.test"
-path = "/"
-upstream = "{root_url}"
-issuers = {issuers}
-source = "{source}"
-"#
-        );
-    }
-    text
-}
-
-/// A request for the route of `source`.
-fn to(source: &str, request: Request, token: &str) -> Request {
-    let mut request = request.bearer(token);
-    request.authority = format!("{source}.test");
-    request
-}
 
 /// What Taskcluster says reached it, once it let it in.
 fn echo(response: &Response) -> Value {
@@ -143,8 +18,8 @@ fn echo(response: &Response) -> Value {
 
 #[tokio::test]
 async fn the_login_source_exchanges_a_bearer_token_for_named_credentials() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("ad|Mozilla|user!1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("ad|Mozilla|user!1").await;
     for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"] {
         let request = to(
             "login",
@@ -160,13 +35,13 @@ async fn the_login_source_exchanges_a_bearer_token_for_named_credentials() {
             assert_eq!(echo["method"], method);
         }
     }
-    assert_eq!(fixture.exchanges().await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
 async fn path_and_query_are_forwarded_and_signed_byte_for_byte() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     for target in [
         "/api/a%2Fb/c",
         "/api//a///b",
@@ -176,18 +51,15 @@ async fn path_and_query_are_forwarded_and_signed_byte_for_byte() {
         "/api/%e4%f6?%FF",
         "/api/a?q=https://x.example.com/?a=b",
     ] {
-        let response = fixture
-            .gateway
-            .send(&to("login", Request::get(target), &token))
-            .await;
+        let response = fixture.send("login", Request::get(target), &token).await;
         assert_eq!(echo(&response)["url"], target);
     }
 }
 
 #[tokio::test]
 async fn bodies_of_every_framing_arrive_complete() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let body = Bytes::from(vec![7u8; 200_000]);
     for framing in [
         Body::Sized(body.clone()),
@@ -201,21 +73,22 @@ async fn bodies_of_every_framing_arrive_complete() {
 
 #[tokio::test]
 async fn a_revoked_credential_is_replaced_and_the_request_replayed() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let post = Request::post("/api/queue/v1/task", vec![b'x'; 100_000]);
     let mut client = fixture.gateway.client().await;
     let request = to("login", post, &token);
     echo(&client.request(&request).await.unwrap());
 
-    fixture.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     let response = client.request(&request).await.unwrap();
     assert_eq!(
         echo(&response)["body"]["sha256"],
         sha256(&vec![b'x'; 100_000])
     );
-    assert_eq!(fixture.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
     let refused = fixture
+        .peers
         .taskcluster
         .count("POST", "/api/queue/v1/task", 401)
         .await;
@@ -223,7 +96,7 @@ async fn a_revoked_credential_is_replaced_and_the_request_replayed() {
 
     // The caller's connection goes on, and the new credentials serve.
     echo(&client.request(&request).await.unwrap());
-    assert_eq!(fixture.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
     let replayed = [
         ("route", "login"),
         ("action", "replayed"),
@@ -241,96 +114,96 @@ async fn a_revoked_credential_is_replaced_and_the_request_replayed() {
 
 #[tokio::test]
 async fn fifty_concurrent_requests_on_revoked_credentials_cost_one_exchange() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::post("/api/x", "body"), &token);
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..50 {
         clients.push(fixture.gateway.client().await);
     }
     echo(&clients[0].request(&request).await.unwrap());
-    fixture.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     let all = clients.iter_mut().map(|client| client.request(&request));
     for response in futures::future::join_all(all).await {
         echo(&response.unwrap());
     }
-    assert_eq!(fixture.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]
 async fn fifty_concurrent_first_requests_cost_one_exchange() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x"), &token);
     let all = (0..50).map(|_| fixture.gateway.send(&request));
     for response in futures::future::join_all(all).await {
         echo(&response);
     }
-    assert_eq!(fixture.exchanges().await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
 async fn two_users_never_share_credentials() {
-    let fixture = Fixture::start().await;
-    let (one, two) = (fixture.token("user|1").await, fixture.token("user|2").await);
+    let fixture = Standard::start("").await;
+    let (one, two) = (
+        fixture.peers.token("user|1").await,
+        fixture.peers.token("user|2").await,
+    );
     for _ in 0..2 {
         for (token, name) in [(&one, "user|1"), (&two, "user|2")] {
-            let response = fixture
-                .gateway
-                .send(&to("login", Request::get("/api/x"), token))
-                .await;
+            let response = fixture.send("login", Request::get("/api/x"), &token).await;
             assert_eq!(echo(&response)["clientId"], format!("mozilla-auth0/{name}"));
         }
     }
-    assert_eq!(fixture.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]
 async fn a_persistent_401_is_replayed_once_and_passed_on() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let failure = json!({ "endpoint": "api", "mode": "unauthorized", "message": "for ever" });
-    fixture.taskcluster.control("fail", failure).await;
+    fixture.peers.taskcluster.control("fail", failure).await;
     let response = fixture
-        .gateway
-        .send(&to("login", Request::get("/api/stays"), &token))
+        .send("login", Request::get("/api/stays"), &token)
         .await;
     assert_eq!(response.status, 401);
     assert_eq!(response.json()["message"], "for ever");
     assert_eq!(response.header("www-authenticate"), Some("hawk"));
     assert_eq!(response.error_reason(), None, "it is the upstream's answer");
-    let tries = fixture.taskcluster.count("GET", "/api/stays", 401).await;
+    let tries = fixture
+        .peers
+        .taskcluster
+        .count("GET", "/api/stays", 401)
+        .await;
     assert_eq!(tries, 2);
 }
 
 #[tokio::test]
 async fn a_403_is_never_replayed() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
-    let target = "/api/test/v1/scoped/other:scope";
-    let response = fixture
-        .gateway
-        .send(&to("login", Request::get(target), &token))
-        .await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
+    let target = "/api/test/v1/scoped/missing:scope";
+    let response = fixture.send("login", Request::get(target), &token).await;
     assert_eq!(response.status, 403);
-    assert_eq!(fixture.taskcluster.count("GET", target, 403).await, 1);
-    assert_eq!(fixture.exchanges().await, 1);
+    assert_eq!(fixture.peers.taskcluster.count("GET", target, 403).await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
 async fn opaque_tokens_are_verified_by_the_exchange() {
-    let fixture = Fixture::start().await;
-    let (token, client_id) = fixture.taskcluster.oauth_token(json!({})).await;
+    let fixture = Standard::start("").await;
+    let (token, client_id) = fixture.peers.taskcluster.oauth_token(json!({})).await;
     let request = to("oauth", Request::post("/api/x", "body"), &token);
     let response = fixture.gateway.send(&request).await;
     assert_eq!(echo(&response)["clientId"], client_id);
 
-    fixture.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     assert_eq!(
         echo(&fixture.gateway.send(&request).await)["clientId"],
         client_id
     );
-    assert_eq!(fixture.taskcluster.count("GET", OAUTH, 200).await, 2);
+    assert_eq!(fixture.peers.taskcluster.count("GET", OAUTH, 200).await, 2);
 
     // web-server says 500 for a bad token; it is the caller's fault all the same.
     let bad = to("oauth", Request::get("/api/x"), "no-such-token-anywhere");
@@ -339,64 +212,59 @@ async fn opaque_tokens_are_verified_by_the_exchange() {
         assert_eq!(response.status, 401, "{}", response.text());
         assert_eq!(response.error_reason(), Some("token_refused"));
     }
-    let asked = fixture.taskcluster.count("GET", OAUTH, 500).await;
+    let asked = fixture.peers.taskcluster.count("GET", OAUTH, 500).await;
     assert_eq!(asked, 1, "a refusal is remembered for a moment");
 }
 
 #[tokio::test]
 async fn minted_credentials_carry_the_callers_name_and_only_the_configured_scopes() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let get = |target: &str| to("mint", Request::get(target), &token);
     let echo = echo(&fixture.gateway.send(&get("/api/x")).await);
     assert_eq!(echo["clientId"], "sso/user|1");
-    assert_eq!(echo["scopes"], json!(["test:minted:*"]));
+    assert_eq!(echo["scopes"], json!(["test:*", "other:*"]));
     let inside = fixture
         .gateway
-        .send(&get("/api/test/v1/scoped/test:minted:a"))
+        .send(&get("/api/test/v1/scoped/test:a"))
         .await;
     assert_eq!(inside.status, 200);
     let outside = fixture
         .gateway
-        .send(&get("/api/test/v1/scoped/test:other"))
+        .send(&get("/api/test/v1/scoped/missing:scope"))
         .await;
     assert_eq!(outside.status, 403);
-    fixture.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     assert_eq!(fixture.gateway.send(&get("/api/x")).await.status, 200);
 }
 
 #[tokio::test]
 async fn authorized_scopes_can_restrict_a_static_client_to_nothing() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let target = "/api/test/v1/scoped/test:a";
-    let wide = fixture
-        .gateway
-        .send(&to("static", Request::get(target), &token))
-        .await;
+    let wide = fixture.send("static", Request::get(target), &token).await;
     assert_eq!(echo(&wide)["clientId"], "root");
-    let narrow = fixture
-        .gateway
-        .send(&to("narrow", Request::get(target), &token))
-        .await;
+    let narrow = fixture.send("narrow", Request::get(target), &token).await;
     assert_eq!(narrow.status, 403);
 }
 
 #[tokio::test]
 async fn clock_skew_is_learned_without_another_exchange() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("static", Request::post("/api/x", "body"), &token);
     let hour = 3_600_000;
     for offset in [hour, -hour, 0] {
         fixture
+            .peers
             .taskcluster
             .control("clock", json!({ "offset": offset }))
             .await;
         echo(&fixture.gateway.send(&request).await);
         echo(&fixture.gateway.send(&request).await);
     }
-    let stale = fixture.taskcluster.count("POST", "/api/x", 401).await;
+    let stale = fixture.peers.taskcluster.count("POST", "/api/x", 401).await;
     assert_eq!(stale, 3, "once for each change");
     let labels = [("route", "static"), ("reason", "clock_skew")];
     let unauthorized = "hawkgate_upstream_unauthorized_total";
@@ -408,24 +276,24 @@ async fn clock_skew_is_learned_without_another_exchange() {
 
 #[tokio::test]
 async fn minted_certificates_follow_the_upstream_clock() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("mint", Request::get("/api/x"), &token);
     let back = json!({ "offset": -3_600_000 });
-    fixture.taskcluster.control("clock", back).await;
+    fixture.peers.taskcluster.control("clock", back).await;
     echo(&fixture.gateway.send(&request).await);
 }
 
 #[tokio::test]
 async fn an_exchange_that_is_down_is_502_or_503_never_401() {
-    let fixture = Fixture::start().await;
+    let fixture = Standard::start("").await;
     for (n, mode) in ["error", "retry-after", "html", "huge", "disconnect"]
         .iter()
         .enumerate()
     {
-        let token = fixture.token(&format!("user|{n}")).await;
+        let token = fixture.peers.token(&format!("user|{n}")).await;
         let failure = json!({ "endpoint": "login", "mode": mode });
-        fixture.taskcluster.control("fail", failure).await;
+        fixture.peers.taskcluster.control("fail", failure).await;
         let request = to("login", Request::get("/api/x"), &token);
         let response = fixture.gateway.send(&request).await;
         assert!(
@@ -444,18 +312,21 @@ async fn an_exchange_that_is_down_is_502_or_503_never_401() {
             response.error_reason()
         );
     }
-    assert_eq!(fixture.taskcluster.count("GET", "/api/x", 200).await, 0);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 200).await,
+        0
+    );
 }
 
 #[tokio::test]
 async fn cached_credentials_survive_an_outage_of_the_exchange() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x"), &token);
     echo(&fixture.gateway.send(&request).await);
     let failure = json!({ "endpoint": "login", "mode": "error" });
-    fixture.taskcluster.control("fail", failure).await;
-    fixture.provider.down().await;
+    fixture.peers.taskcluster.control("fail", failure).await;
+    fixture.peers.provider.down().await;
     for _ in 0..3 {
         echo(&fixture.gateway.send(&request).await);
     }
@@ -463,18 +334,25 @@ async fn cached_credentials_survive_an_outage_of_the_exchange() {
 
 #[tokio::test]
 async fn a_slow_exchange_delays_only_the_requests_that_need_it() {
-    let fixture = Fixture::start().await;
-    let (slow, fast) = (fixture.token("user|1").await, fixture.token("user|2").await);
+    let fixture = Standard::start("").await;
+    let (slow, fast) = (
+        fixture.peers.token("user|1").await,
+        fixture.peers.token("user|2").await,
+    );
     let failure = json!({ "endpoint": "login", "mode": "slow", "times": 1 });
-    fixture.taskcluster.control("fail", failure).await;
+    fixture.peers.taskcluster.control("fail", failure).await;
     let request = to("login", Request::get("/api/slow"), &slow);
     let waiting = fixture.gateway.send(&request);
     let others = async {
         let one = json!({ "count": 1 });
-        fixture.taskcluster.control("untilWaiting", one).await;
+        fixture.peers.taskcluster.control("untilWaiting", one).await;
         let request = to("login", Request::get("/api/fast"), &fast);
         echo(&fixture.gateway.send(&request).await);
-        fixture.taskcluster.control("release", json!({})).await;
+        fixture
+            .peers
+            .taskcluster
+            .control("release", json!({}))
+            .await;
     };
     let (response, ()) = tokio::join!(waiting, others);
     echo(&response);
@@ -482,8 +360,8 @@ async fn a_slow_exchange_delays_only_the_requests_that_need_it() {
 
 #[tokio::test]
 async fn responses_are_passed_back_unchanged() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let get = |path: &str| {
         to(
             "login",
@@ -521,16 +399,20 @@ async fn responses_are_passed_back_unchanged() {
 
 #[tokio::test]
 async fn a_long_poll_does_not_block_other_requests() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let poll = to("login", Request::get("/api/test/v1/poll"), &token);
     let polling = fixture.gateway.send(&poll);
     let meanwhile = async {
         let one = json!({ "count": 1 });
-        fixture.taskcluster.control("untilWaiting", one).await;
+        fixture.peers.taskcluster.control("untilWaiting", one).await;
         let other = to("login", Request::get("/api/x"), &token);
         echo(&fixture.gateway.send(&other).await);
-        fixture.taskcluster.control("release", json!({})).await;
+        fixture
+            .peers
+            .taskcluster
+            .control("release", json!({}))
+            .await;
     };
     let (response, ()) = tokio::join!(polling, meanwhile);
     echo(&response);
@@ -538,8 +420,8 @@ async fn a_long_poll_does_not_block_other_requests() {
 
 #[tokio::test]
 async fn a_websocket_is_relayed_in_both_directions() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/test/v1/socket"), &token)
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
@@ -565,21 +447,24 @@ async fn a_websocket_is_relayed_in_both_directions() {
 
 #[tokio::test]
 async fn a_request_with_a_bewit_is_not_signed() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x?bewit=Zm9v&a=1"), &token);
     let response = fixture.gateway.send(&request).await;
     // Not "two authentication schemes": only the (bad) bewit went up, once.
     assert_eq!(response.status, 401);
     assert!(!response.text().contains("two authentication schemes"));
     assert_eq!(response.error_reason(), None);
-    assert_eq!(fixture.taskcluster.count("GET", "/api/x", 401).await, 1);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 401).await,
+        1
+    );
 }
 
 #[tokio::test]
 async fn forwarded_headers_of_the_caller_do_not_affect_the_hawk_mac() {
-    let fixture = Fixture::start().await;
-    let token = fixture.token("user|1").await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     for (name, value) in [
         ("X-Forwarded-Port", "444"),
         ("X-Forwarded-Port", "junk"),
@@ -594,5 +479,8 @@ async fn forwarded_headers_of_the_caller_do_not_affect_the_hawk_mac() {
         let arrived = echo["headers"].to_string();
         assert!(!arrived.contains("evil"), "{name}: {arrived}");
     }
-    assert_eq!(fixture.taskcluster.count("GET", "/api/x", 401).await, 0);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 401).await,
+        0
+    );
 }
