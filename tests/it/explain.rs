@@ -160,7 +160,7 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
         said.stdout
     );
     assert!(
-        said.stdout.ends_with("\nIt would pass.\n"),
+        said.stdout.ends_with("\nThe request would pass.\n"),
         "{}",
         said.stdout
     );

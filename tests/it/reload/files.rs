@@ -74,7 +74,7 @@ async fn an_invalid_configuration_changes_nothing_and_every_error_is_logged() {
     wait_for_log(&fixture.gateway, "mint-that-is-not-there").await;
     wait_for_log(
         &fixture.gateway,
-        "the configuration is invalid; the old one stays in use",
+        "the configuration is invalid; the previous one stays in effect",
     )
     .await;
 
