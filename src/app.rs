@@ -23,8 +23,8 @@ use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
-use crate::proxy::listener::{BindError, Inherited};
-use crate::proxy::server::{Bound, Serving, Workers};
+use crate::proxy::listener::{BindError, InheritedSockets};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
 use build::{Builder, Built};
@@ -46,8 +46,8 @@ pub struct Running {
     pub listeners: Vec<Address>,
     /// Where operators connect, with the port as bound.
     pub admin: Address,
-    callers: Serving,
-    operators: Serving,
+    callers: ServerHandle,
+    operators: ServerHandle,
     live: Arc<Live>,
 }
 
@@ -83,7 +83,7 @@ pub enum StartError {
 /// When something cannot be bound or read; nothing is left running then. Unreachable
 /// issuers, exchanges and upstreams are no error.
 pub async fn start(config: Config, surroundings: Deps) -> Result<Running, StartError> {
-    start_on(config, surroundings, Inherited::default()).await
+    start_on(config, surroundings, InheritedSockets::default()).await
 }
 
 /// As [`start`], on those of the configured listeners that are `inherited`.
@@ -93,7 +93,7 @@ pub async fn start(config: Config, surroundings: Deps) -> Result<Running, StartE
 pub async fn start_on(
     config: Config,
     surroundings: Deps,
-    mut inherited: Inherited,
+    mut inherited: InheritedSockets,
 ) -> Result<Running, StartError> {
     begin_randomness();
     let Deps { clock, access_log } = surroundings;
@@ -107,7 +107,7 @@ pub async fn start_on(
     let tls = live::tls_stamps(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
     refuse_unclaimed(&inherited, &config.server)?;
-    let callers = Bound::bind_or_take(listen, limits, &mut inherited).await?;
+    let callers = BoundServer::bind_with_inherited(listen, limits, &mut inherited).await?;
     let operators = admin::bind(&config.server.admin, &mut inherited).await?;
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
@@ -142,14 +142,19 @@ pub async fn start_on(
     Ok(Running {
         listeners: callers.addresses(),
         admin: admin.unwrap_or_else(|| server.admin.clone()),
-        callers: callers.through(FastPath::new(hooks, threads)).serve(
+        callers: callers.with_fast_path(FastPath::new(hooks, threads)).serve(
             applications,
             clock.clone(),
             recorder,
             workers,
         ),
         // Scrapes and probes are no requests: nobody records them.
-        operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
+        operators: operators.serve(
+            vec![page_server],
+            clock,
+            Arc::new(|_| ()),
+            Workers::CurrentRuntime,
+        ),
         live: Arc::new(live),
     })
 }
@@ -168,10 +173,10 @@ fn begin_randomness() {
 
 /// Connections to a socket that nobody accepts from would hang. Asked before anything is bound:
 /// an address that covers it is taken.
-fn refuse_unclaimed(inherited: &Inherited, server: &Server) -> Result<(), StartError> {
+fn refuse_unclaimed(inherited: &InheritedSockets, server: &Server) -> Result<(), StartError> {
     let listeners = server.listen.iter().map(|listener| &listener.address);
     let wanted: Vec<_> = listeners.chain([&server.admin]).collect();
-    let left = inherited.unclaimed(&wanted);
+    let left = inherited.unused(&wanted);
     if left.is_empty() {
         return Ok(());
     }

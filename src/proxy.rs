@@ -10,17 +10,18 @@
 #![allow(clippy::unnecessary_box_returns)]
 
 pub mod admin;
-mod answer;
 mod audit;
 mod client;
 pub mod connection;
 mod context;
 mod deadline;
+mod drain;
 mod failure;
 mod fast_path;
 mod headers;
 pub mod hooks;
 pub mod listener;
+mod local_response;
 mod peer;
 pub mod preview;
 mod replay;
@@ -43,7 +44,7 @@ pub use replay::Budget;
 /// 5 ms to load and 0.3 MiB).
 const MAX_POOLS: usize = 8;
 
-/// The applications that [`server::Bound::serve`] takes, for so many pinned `workers`: each
+/// The applications that [`server::BoundServer::serve`] takes, for so many pinned `workers`: each
 /// worker has upstream connections of its own, so that no answer has to wake another thread,
 /// up to a limit past which workers share them.
 pub fn applications(hooks: &Hooks, limits: &Limits, workers: usize) -> Vec<Arc<HttpProxy<Hooks>>> {

@@ -77,16 +77,18 @@ impl Target for Live {
         let mut renewals = Vec::new();
         if tls != current.tls {
             for listener in &self.tls {
-                let renewal = listener.renewal().map_err(|error| error.to_string())?;
-                renewals.push((listener, renewal));
+                let prepare_reload = listener
+                    .prepare_reload()
+                    .map_err(|error| error.to_string())?;
+                renewals.push((listener, prepare_reload));
             }
         }
         background::prepare_patiently(&parts, PATIENCE).await;
 
         // From here on nothing fails and nothing waits.
         let renewed = renewals.len();
-        for (listener, renewal) in renewals {
-            listener.renew(renewal);
+        for (listener, prepare_reload) in renewals {
+            listener.renew(prepare_reload);
         }
         self.pages.expect_reload();
         self.metrics

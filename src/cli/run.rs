@@ -11,7 +11,7 @@ use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Address, Config, LogFormat, Warning};
 use hawkgate::log::Logging;
-use hawkgate::proxy::listener::Inherited;
+use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
 use super::{Run, notify, process};
@@ -72,7 +72,7 @@ pub(super) fn serve_config(
     clock: SharedClock,
 ) -> ExitCode {
     // First of all: it changes the environment, which other threads may read.
-    let inherited = match Inherited::from_env() {
+    let inherited = match InheritedSockets::from_env() {
         Ok(inherited) => inherited,
         Err(error) => return failed(&error),
     };
@@ -110,7 +110,7 @@ fn logging(
 }
 
 fn serve(
-    what: (Config, Inherited),
+    what: (Config, InheritedSockets),
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
@@ -131,7 +131,7 @@ fn serve(
 }
 
 async fn until_signalled(
-    (config, inherited): (Config, Inherited),
+    (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     surroundings: Deps,
 ) -> Result<(), Failure> {

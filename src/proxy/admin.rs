@@ -4,7 +4,7 @@
 //! Served like callers' connections, head checks and deadlines included, but with a limit
 //! of its own, so that probes get through when callers have taken every connection.
 
-mod put;
+mod put_credentials;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use super::listener::{BindError, Inherited};
-use super::server::Bound;
+use super::listener::{BindError, InheritedSockets};
+use super::server::BoundServer;
 use crate::config::{Address, Limits, Listener, ListenerAccess};
 
 /// Open connections.
@@ -42,18 +42,18 @@ pub trait AdminPages: Send + Sync + 'static {
     fn started(&self) -> Result<(), String>;
     /// New credentials for the source called `source`, or for the only one that takes any.
     /// None does, unless this says otherwise.
-    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> CredentialsPut {
-        CredentialsPut::NoSource
+    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> PutCredentials {
+        PutCredentials::NoSource
     }
 }
 
 /// What became of new credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialsPut {
+pub enum PutCredentials {
     /// They are in use.
-    Taken,
+    Accepted,
     /// They are no good; the text says why, without anything of them.
-    Refused(String),
+    Rejected(String),
     /// No source of this name takes any, or none is named and it is not clear which is
     /// meant.
     NoSource,
@@ -68,7 +68,10 @@ pub struct Admin<P> {
 ///
 /// # Errors
 /// When it cannot be bound.
-pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound, BindError> {
+pub async fn bind(
+    address: &Address,
+    inherited: &mut InheritedSockets,
+) -> Result<BoundServer, BindError> {
     let listener = Listener {
         address: address.clone(),
         mode: 0o600,
@@ -88,7 +91,7 @@ pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound,
         replay_memory: 0,
         rate: None,
     };
-    Bound::bind_or_take(&[listener], &limits, inherited).await
+    BoundServer::bind_with_inherited(&[listener], &limits, inherited).await
 }
 
 struct Page {
@@ -154,7 +157,7 @@ impl<P: AdminPages> Admin<P> {
         let accept = head.headers.get_all("accept").iter();
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
-        let page = match put::source_in(&path) {
+        let page = match put_credentials::source_from_path(&path) {
             Some(source) => self.put(session, &method, source).await,
             None => self.page(&method, &path, &accept),
         };

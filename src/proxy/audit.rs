@@ -13,7 +13,7 @@ impl Context {
             return None;
         }
         let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
-        let own = self.own.as_ref();
+        let own = self.own_endpoint.as_ref();
         let event = if own.is_some_and(|own| own.route.as_deref() == Some(login::LABEL)) {
             AuditEvent::Login
         } else if self.gateway.makes_bewits_at(path) {

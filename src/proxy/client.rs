@@ -2,7 +2,7 @@
 //! and, from trusted proxies only, `X-Forwarded-For` say.
 
 mod certificate;
-mod forwarded;
+mod x_forwarded_for;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,20 +33,20 @@ pub(super) struct PeerInfo {
 
 /// What a listener knows of a connection, beside its socket.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
+pub(super) struct ConnMetadata {
     /// Whose `X-Forwarded-For` counts.
     pub(super) proxies: Option<Arc<[IpNet]>>,
     /// Whom the peer has proved to be.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
-impl Origin {
+impl ConnMetadata {
     /// As pingora carries it from the connection to each request: in the place that it has
     /// for what a proxy in front has told. Nothing where there is nothing to tell.
     ///
     /// # Errors
     /// pingora's, which does not happen; whoever gets one must not serve the connection.
-    pub(super) fn digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
+    pub(super) fn into_digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
         if self.proxies.is_none() && self.certificate.is_none() {
             return Ok(None);
         }
@@ -55,23 +55,24 @@ impl Origin {
         Ok(Some(Arc::new(digest)))
     }
 
-    /// What [`Origin::digest`] put in there.
-    pub(super) fn of(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
+    /// What [`ConnMetadata::into_digest`] put in there.
+    pub(super) fn from_digest(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
         digest?.user_data.as_ref()?.downcast_ref()
     }
 }
 
 impl PeerInfo {
     /// Of the caller of `session`.
-    pub(super) fn of(session: &Session) -> Self {
+    pub(super) fn from_session(session: &Session) -> Self {
         let ip = session
             .client_addr()
             .and_then(|address| address.as_inet())
             .map(|address| address.ip().to_canonical());
         let digest = session.digest();
-        let origin = digest.and_then(|digest| Origin::of(digest.proxy_digest.as_ref()));
+        let metadata =
+            digest.and_then(|digest| ConnMetadata::from_digest(digest.proxy_digest.as_ref()));
         let tls = digest.is_some_and(|digest| digest.ssl_digest.is_some());
-        Self::new(ip, tls, origin, &session.req_header().headers)
+        Self::new(ip, tls, metadata, &session.req_header().headers)
     }
 
     /// Of who is connected from `ip`, with what the listener knows of the connection and
@@ -79,19 +80,19 @@ impl PeerInfo {
     pub(super) fn new(
         ip: Option<IpAddr>,
         tls: bool,
-        origin: Option<&Origin>,
+        metadata: Option<&ConnMetadata>,
         headers: &dyn HeaderFields,
     ) -> Self {
-        let proxies = origin.and_then(|origin| origin.proxies.as_deref());
+        let proxies = metadata.and_then(|metadata| metadata.proxies.as_deref());
         let client = match (ip, proxies) {
-            (Some(ip), Some(proxies)) => Some(forwarded::client(headers, ip, proxies)),
+            (Some(ip), Some(proxies)) => Some(x_forwarded_for::client(headers, ip, proxies)),
             _ => ip,
         };
         Self {
             ip,
             client,
             tls,
-            certificate: origin.and_then(|origin| origin.certificate.clone()),
+            certificate: metadata.and_then(|metadata| metadata.certificate.clone()),
         }
     }
 }

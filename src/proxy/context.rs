@@ -29,7 +29,7 @@ pub struct Context {
     /// How far a refused request had come.
     pub(super) refused: Option<Box<Refused>>,
     /// Present once hawkgate answers a request for an endpoint of its own.
-    pub(super) own: Option<Box<Facts>>,
+    pub(super) own_endpoint: Option<Box<Facts>>,
     /// With which refusal hawkgate answers, or answered, by itself.
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.
@@ -39,14 +39,14 @@ pub struct Context {
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
-    _in_flight: InFlight,
+    _in_flight: InFlightGuard,
 }
 
 /// What was tried to reach the upstream.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     /// Where in the list of addresses this request began.
-    pub(super) turn: Option<usize>,
+    pub(super) start_index: Option<usize>,
     /// Those that could not be connected to.
     pub(super) unreachable: Vec<SocketAddr>,
     /// Pooled connections that turned out to be dead.
@@ -66,7 +66,7 @@ pub(super) struct Times {
 }
 
 /// What went to and fro between the caller and here.
-pub(super) struct Exchanged {
+pub(super) struct Exchange {
     pub(super) method: Method,
     /// Without its query.
     pub(super) path: String,
@@ -79,16 +79,19 @@ pub(super) struct Exchanged {
     pub(super) sent: u64,
 }
 
-impl Exchanged {
+impl Exchange {
     /// By what pingora knows of it.
-    pub(super) fn on(session: &Session, context: &mut Context) -> Self {
+    pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
         let head = session.req_header();
         let sent = session.response_written();
         Self {
             method: head.method.clone(),
             path: path_of(&String::from_utf8_lossy(head.raw_path())),
             version: head.version,
-            peer: context.peer.take().unwrap_or_else(|| PeerInfo::of(session)),
+            peer: context
+                .peer
+                .take()
+                .unwrap_or_else(|| PeerInfo::from_session(session)),
             code: sent.map_or(0, |head| head.status.as_u16()),
             received: session.body_bytes_read() as u64,
             sent: session.body_bytes_sent() as u64,
@@ -103,30 +106,30 @@ pub(super) fn path_of(target: &str) -> String {
 
 /// Requests that have begun and not ended.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<AtomicU64>);
+pub(super) struct InFlightGuard(Arc<AtomicU64>);
 
-impl InFlight {
-    pub(super) fn one_of(gauge: &Arc<AtomicU64>) -> Self {
+impl InFlightGuard {
+    pub(super) fn new(gauge: &Arc<AtomicU64>) -> Self {
         gauge.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(gauge))
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, began: Duration, in_flight: InFlight) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, began: Duration, in_flight: InFlightGuard) -> Self {
         Self {
             gateway,
             request_id: String::new(),
             peer: None,
             admission: None,
             refused: None,
-            own: None,
+            own_endpoint: None,
             rejection: None,
             replay: None,
             trace: None,
@@ -147,19 +150,19 @@ impl Context {
         self.admission.as_mut()?.take_recovery_code()
     }
 
-    pub(super) fn saw_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
+    pub(super) fn record_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
-    /// The summary for metrics and log; call once, at the end. `broke` says why the
+    /// The summary for metrics and log; call once, at the end. `failure` says why the
     /// request ended early, if it did: `Some(true)` because of the caller.
     pub(super) fn outcome(
         &mut self,
-        exchanged: Exchanged,
+        exchange: Exchange,
         now: Duration,
-        broke: Option<(bool, String)>,
+        failure: Option<(bool, String)>,
     ) -> Outcome {
-        let Exchanged {
+        let Exchange {
             method,
             path,
             version,
@@ -167,13 +170,13 @@ impl Context {
             code,
             received,
             sent,
-        } = exchanged;
+        } = exchange;
         let audit = self.audit(&path);
-        let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
+        let ending = self.ending(failure.as_ref().map(|(caller, _)| *caller));
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
         let refused = self.refused.as_ref();
-        let own = self.own.as_ref();
+        let own = self.own_endpoint.as_ref();
         let route = admission
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
@@ -218,7 +221,7 @@ impl Context {
             rejection: rejection.as_ref().map(|r| r.reason),
             cause: rejection
                 .and_then(|r| r.cause)
-                .or(broke.map(|(_, cause)| cause)),
+                .or(failure.map(|(_, cause)| cause)),
             unauthorized: std::mem::take(&mut self.unauthorized),
             total: now.saturating_sub(self.times.began),
             admission: admitted.saturating_sub(self.times.began),
@@ -233,9 +236,9 @@ impl Context {
         }
     }
 
-    fn ending(&self, broke_by_caller: Option<bool>) -> Ending {
+    fn ending(&self, caller_failed: Option<bool>) -> Ending {
         let reason = self.rejection.as_ref().map(|r| r.reason);
-        match (broke_by_caller, reason) {
+        match (caller_failed, reason) {
             (Some(true), _) => Ending::CallerGone,
             (
                 _,
@@ -245,7 +248,7 @@ impl Context {
             )
             | (Some(false), None) => Ending::UpstreamFailed,
             (_, Some(_)) => Ending::Rejected,
-            (None, None) if self.own.is_some() => Ending::Served,
+            (None, None) if self.own_endpoint.is_some() => Ending::Served,
             (None, None) => {
                 let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
                 if self.unauthorized.last().is_some_and(replayed) {

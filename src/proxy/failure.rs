@@ -14,7 +14,7 @@ pub(super) enum Failure {
 }
 
 /// Judges the error with which pingora gave a request up.
-pub(super) fn judge(error: &Error) -> Failure {
+pub(super) fn classify(error: &Error) -> Failure {
     let reason = match error.esource() {
         ErrorSource::Upstream => upstream(error.etype()),
         ErrorSource::Downstream => match downstream(error.etype()) {

@@ -9,7 +9,7 @@
 //! HTTP/2, traces, endpoints of hawkgate's own, refusals before routing) is declined before
 //! anything was done for it, and goes through [`super::hooks`].
 
-mod exchange;
+mod attempt;
 mod fields;
 mod pool;
 mod request;
@@ -23,14 +23,14 @@ use http::{Version, header};
 use pingora::Error;
 use pingora::connectors::TransportConnector;
 
-use super::answer;
-use super::client::{Origin, PeerInfo};
+use super::client::{ConnMetadata, PeerInfo};
 use super::connection::Connection;
-use super::context::{Context, Exchanged, InFlight, path_of};
+use super::context::{Context, Exchange, InFlightGuard, path_of};
 use super::deadline::Deadline;
+use super::drain::Signal;
 use super::failure::{self, Failure};
 use super::hooks::{self, Hooks};
-use super::server::Signal;
+use super::local_response;
 use crate::clock::Now;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Found, Gateway, Head};
@@ -50,7 +50,7 @@ pub struct FastPath {
 pub(super) struct Caller<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) peer: Option<IpAddr>,
-    pub(super) origin: Option<&'a Origin>,
+    pub(super) metadata: Option<&'a ConnMetadata>,
     /// Has come once connections are to end with their current request.
     pub(super) signal: &'a Signal,
     /// For what is waited for.
@@ -60,20 +60,20 @@ pub(super) struct Caller<'a> {
 }
 
 /// What became of a request.
-pub(super) enum Relayed {
+pub(super) enum ServeResult {
     /// It is not one for here: its head, unchanged.
     Declined(BytesMut),
     /// It was answered, and there may be another.
-    Next,
+    KeepAlive,
     /// It was answered, and the caller told that the connection ends.
-    Last,
-    /// The caller is gone, or its answer broke off: nothing more may be sent.
-    Broken,
+    Close,
+    /// The caller is gone, or its answer connection_error off: nothing more may be sent.
+    Aborted,
 }
 
 /// What was sent to the caller.
 #[derive(Default)]
-struct Sent {
+struct ResponseState {
     /// The last status.
     code: u16,
     /// A final head went out.
@@ -103,18 +103,18 @@ impl FastPath {
 
     /// Serves the request with this checked `head`, behind which there is no body, or
     /// declines to.
-    pub(super) async fn serve(&self, mut caller: Caller<'_>, head: BytesMut) -> Relayed {
-        if !RequestHead::may_begin(&head) {
-            return Relayed::Declined(head);
+    pub(super) async fn serve(&self, mut caller: Caller<'_>, head: BytesMut) -> ServeResult {
+        if !RequestHead::is_candidate(&head) {
+            return ServeResult::Declined(head);
         }
         let head = head.freeze();
         let gateway = self.hooks.gateway.load_full();
-        match RequestHead::parse(&head).filter(|request| accepts(&gateway, request)) {
+        match RequestHead::parse(&head).filter(|request| is_eligible(&gateway, request)) {
             // Boxed, so that a waiting connection's task stays small.
             Some(request) => Box::pin(self.relay(&mut caller, gateway, request))
                 .await
-                .unwrap_or_else(|| Relayed::Declined(BytesMut::from(head))),
-            None => Relayed::Declined(BytesMut::from(head)),
+                .unwrap_or_else(|| ServeResult::Declined(BytesMut::from(head))),
+            None => ServeResult::Declined(BytesMut::from(head)),
         }
     }
 
@@ -124,9 +124,9 @@ impl FastPath {
         caller: &mut Caller<'_>,
         gateway: Arc<Gateway>,
         mut request: RequestHead,
-    ) -> Option<Relayed> {
+    ) -> Option<ServeResult> {
         let tls = caller.connection.is_tls();
-        let peer = PeerInfo::new(caller.peer, tls, caller.origin, &request.fields);
+        let peer = PeerInfo::new(caller.peer, tls, caller.metadata, &request.fields);
         let head = Head {
             method: &request.method,
             host: text(request.fields.first(&header::HOST)?)?,
@@ -136,16 +136,16 @@ impl FastPath {
             certificate: peer.certificate.as_deref(),
         };
         let now = Now::read(&*self.hooks.clock);
-        let in_flight = InFlight::one_of(&self.hooks.in_flight);
+        let in_flight = InFlightGuard::new(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
-        let found = context.gateway.find(head).ok().filter(is_plain)?;
+        let found = context.gateway.find(head).ok().filter(is_supported)?;
         context.request_id = self.hooks.request_id(&request.fields);
         let admitted = context.gateway.admit_to(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
-        let mut sent = Sent {
-            last: caller.signal.has_come(),
-            ..Sent::default()
+        let mut sent = ResponseState {
+            last: caller.signal.is_draining(),
+            ..ResponseState::default()
         };
         let served = match admitted {
             Ok(admission) => {
@@ -170,12 +170,12 @@ impl FastPath {
         context: &mut Context,
         request: &RequestHead,
         rejection: Rejection,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
         let answer = rejection.answer(&request.method, now);
         let id = Some(context.request_id.as_str());
-        let wire = answer::on_wire(&answer, &request.method, now, id, sent.last);
+        let wire = local_response::encode_http1(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
@@ -190,15 +190,15 @@ impl FastPath {
     /// The end of a request that could not be answered by its upstream, in the way in which
     /// [`super::hooks`] ends one: with a refusal, if nothing was answered yet and somebody
     /// is there to read it.
-    async fn give_up(
+    async fn fail(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
         error: Box<Error>,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
     ) -> Result<(), Box<Error>> {
-        let rejection = match (context.rejection.take(), failure::judge(&error)) {
+        let rejection = match (context.rejection.take(), failure::classify(&error)) {
             (Some(rejection), _) | (None, Failure::Refuse(rejection)) => rejection,
             (None, Failure::CallerGone) => return Err(error),
         };
@@ -220,21 +220,21 @@ impl FastPath {
         &self,
         context: &mut Context,
         request: RequestHead,
-        sent: &Sent,
+        sent: &ResponseState,
         served: Result<(), Box<Error>>,
-    ) -> Relayed {
+    ) -> ServeResult {
         let relayed = match &served {
-            Ok(()) if sent.last => Relayed::Last,
-            Ok(()) => Relayed::Next,
+            Ok(()) if sent.last => ServeResult::Close,
+            Ok(()) => ServeResult::KeepAlive,
             // In the upstream's place.
-            Err(_) if sent.refused => Relayed::Last,
-            Err(_) => Relayed::Broken,
+            Err(_) if sent.refused => ServeResult::Close,
+            Err(_) => ServeResult::Aborted,
         };
-        let broke = served.err().map(|error| {
-            let gone = matches!(failure::judge(&error), Failure::CallerGone);
+        let connection_error = served.err().map(|error| {
+            let gone = matches!(failure::classify(&error), Failure::CallerGone);
             (gone, failure::cause(&error))
         });
-        let exchanged = Exchanged {
+        let exchange = Exchange {
             path: path_of(request.target()),
             method: request.method,
             version: Version::HTTP_11,
@@ -245,19 +245,19 @@ impl FastPath {
         };
         let now = context.times.ended;
         let now = now.unwrap_or_else(|| self.hooks.clock.monotonic());
-        let outcome = context.outcome(exchanged, now, broke);
+        let outcome = context.outcome(exchange, now, connection_error);
         (self.hooks.recorder)(&outcome);
         relayed
     }
 }
 
 /// Whether a request is one for here, as far as can be said without its route.
-fn accepts(gateway: &Gateway, request: &RequestHead) -> bool {
+fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
     gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
 /// Whether a route is one for here.
-fn is_plain(found: &Found<'_>) -> bool {
+fn is_supported(found: &Found<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.asks_password()
 }
 

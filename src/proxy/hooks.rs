@@ -25,10 +25,10 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::answer;
-use super::context::{Context, Exchanged, InFlight};
+use super::context::{Context, Exchange, InFlightGuard};
 use super::failure::{self, Failure};
-use super::headers::{self, Fields};
+use super::headers::{self, HeaderFieldsMut};
+use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::{Budget, Replay};
 use super::server::Recorder;
@@ -110,7 +110,7 @@ impl Hooks {
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        answer::refuse(session, &rejection, now, &context.request_id, true).await?;
+        local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
         context.rejection = Some(rejection);
         Ok(true)
     }
@@ -122,10 +122,10 @@ impl Hooks {
         context: &mut Context,
         served: Served,
     ) -> Result<bool> {
-        context.own = Some(Box::new(served.facts));
+        context.own_endpoint = Some(Box::new(served.facts));
         context.rejection = served.rejection;
         let (status, headers, body) = (served.status, served.headers, served.body);
-        answer::serve(session, status, headers, body, &context.request_id).await?;
+        local_response::send(session, status, headers, body, &context.request_id).await?;
         Ok(true)
     }
 }
@@ -138,7 +138,7 @@ impl ProxyHttp for Hooks {
         Context::new(
             self.gateway.load_full(),
             self.clock.monotonic(),
-            InFlight::one_of(&self.in_flight),
+            InFlightGuard::new(&self.in_flight),
         )
     }
 
@@ -224,7 +224,7 @@ impl ProxyHttp for Hooks {
         }
         let last = switching || !head.status.is_informational();
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
-            replay.spend();
+            replay.finish_recording();
         }
         // pingora looks for the end when a request begins; this one may have begun before.
         if session.is_process_shutting_down() {
@@ -241,9 +241,9 @@ impl ProxyHttp for Hooks {
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<()> {
-        headers::trailers(trailers)?;
+        headers::sanitize_trailers(trailers)?;
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            headers::scrub_trailers(trailers, token)?;
+            headers::redact_token_in_trailers(trailers, token)?;
         }
         Ok(())
     }
@@ -272,7 +272,7 @@ impl ProxyHttp for Hooks {
         reused: bool,
     ) -> Box<Error> {
         context.attempt_failed(&error, self.clock.monotonic());
-        let answered = answer::answered(session);
+        let answered = local_response::is_answered(session);
         let method = &session.req_header().method;
         after_failed_attempt(method, answered, context, error, reused)
     }
@@ -286,7 +286,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.restore(session);
         }
-        let rejection = match (context.rejection.take(), failure::judge(error)) {
+        let rejection = match (context.rejection.take(), failure::classify(error)) {
             (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
             (None, Failure::CallerGone) => None,
         };
@@ -295,11 +295,11 @@ impl ProxyHttp for Hooks {
             ..rejection
         });
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
-        if let Some(rejection) = rejection.filter(|_| !answer::answered(session)) {
+        if let Some(rejection) = rejection.filter(|_| !local_response::is_answered(session)) {
             let now = self.clock.now();
             let id = &context.request_id;
             // A caller that cannot be written to is gone; there is nothing else to do.
-            let _ = answer::refuse(session, &rejection, now, id, false).await;
+            let _ = local_response::send_rejection(session, &rejection, now, id, false).await;
             context.rejection = Some(rejection);
         }
         FailToProxy {
@@ -312,13 +312,13 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = context.replay.take() {
             replay.restore(session);
         }
-        let broke = error.map(|e| {
-            let gone = matches!(failure::judge(e), Failure::CallerGone);
+        let failure = error.map(|e| {
+            let gone = matches!(failure::classify(e), Failure::CallerGone);
             (gone, failure::cause(e))
         });
         let now = self.clock.monotonic();
-        let exchanged = Exchanged::on(session, context);
-        let outcome = context.outcome(exchanged, now, broke);
+        let exchange = Exchange::from_session(session, context);
+        let outcome = context.outcome(exchange, now, failure);
         context.finish_trace(&outcome, now);
         (self.recorder)(&outcome);
     }
@@ -347,24 +347,24 @@ impl ProxyHttp for Hooks {
 /// Makes the fields of an upstream's answer to the request for `target` what the caller may
 /// see of them.
 pub(super) fn sanitize_response(
-    head: &mut impl Fields,
+    head: &mut impl HeaderFieldsMut,
     status: StatusCode,
     target: &[u8],
     context: &mut Context,
 ) -> Result<()> {
-    headers::response(head, status)?;
+    headers::sanitize_response(head, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
         informational::add(target, head, context)?;
     }
     if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-        headers::scrub(head, status, token)?;
+        headers::redact_token(head, status, token)?;
     }
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);
-        head.put(HeaderName::from_static(RECOVERY_CODE), code)?;
-        head.put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+        head.insert(HeaderName::from_static(RECOVERY_CODE), code)?;
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     }
     Ok(())
 }

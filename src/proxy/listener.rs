@@ -1,9 +1,9 @@
 //! Sockets to listen at: bound once, before anything is served.
 
-mod access;
-mod inherited;
-mod proxies;
+mod access_control;
 mod proxy_header;
+mod proxy_trust;
+mod socket_activation;
 mod tls;
 mod unix;
 
@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::transport::Transport;
 use crate::config::{Address, Listener};
-pub(super) use access::Access;
-pub use inherited::Inherited;
-pub(super) use proxies::Proxies;
+pub(super) use access_control::AccessControl;
+pub(super) use proxy_trust::ProxyTrust;
+pub use socket_activation::InheritedSockets;
 pub use tls::Tls;
 use unix::SocketFile;
 
@@ -53,14 +53,14 @@ pub enum BindError {
 }
 
 /// Where one listener listens and how it is spoken to.
-pub(super) struct Endpoint {
+pub(super) struct BoundListener {
     socket: Socket,
     pub(super) address: Address,
     pub(super) protocol: Protocol,
     /// None where anybody may connect.
-    pub(super) access: Option<Arc<Access>>,
+    pub(super) access: Option<Arc<AccessControl>>,
     /// None where nobody speaks for others.
-    pub(super) proxies: Option<Arc<Proxies>>,
+    pub(super) proxies: Option<Arc<ProxyTrust>>,
 }
 
 /// What is spoken on a listener's connections.
@@ -89,12 +89,12 @@ pub(super) enum Incoming {
     Unix(UnixStream),
 }
 
-impl Endpoint {
+impl BoundListener {
     /// Binds as configured, unless the socket was inherited; a Unix socket is never more
     /// open than its mode.
     pub(super) async fn bind(
         listener: &Listener,
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<Self, BindError> {
         let protocol = match &listener.tls {
             Some(tls) => Protocol::Tls(Arc::new(Tls::load(tls.clone())?)),
@@ -102,10 +102,10 @@ impl Endpoint {
             None => Protocol::Plain,
         };
         let unusable = |cause| BindError::Listen {
-            address: shown(&listener.address),
+            address: display_address(&listener.address),
             cause,
         };
-        let access = Access::new(&listener.access).map_err(unusable)?;
+        let access = AccessControl::new(&listener.access).map_err(unusable)?;
         let bound = match &listener.address {
             Address::Tcp(address) => match inherited.take_tcp(*address) {
                 Some(socket) => TcpListener::from_std(socket)
@@ -136,7 +136,7 @@ impl Endpoint {
                 .access
                 .proxies
                 .as_ref()
-                .map(|written| Arc::new(Proxies::new(written))),
+                .map(|written| Arc::new(ProxyTrust::new(written))),
         })
     }
 
@@ -168,7 +168,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
 }
 
 /// As the configuration writes it.
-fn shown(address: &Address) -> String {
+fn display_address(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),
         Address::Unix(path) => format!("unix:{}", path.display()),
@@ -197,7 +197,7 @@ impl Incoming {
     }
 
     /// As it is, for HTTP/1.
-    pub(super) fn into_plain(self) -> io::Result<Stream> {
+    pub(super) fn into_transport(self) -> io::Result<Stream> {
         let digest = self.digest()?;
         Ok(match self {
             Self::Tcp(stream, _) => Box::new(Transport::new(stream, digest)),
@@ -224,7 +224,7 @@ impl Incoming {
     }
 
     /// Moved from the runtime that accepted it to the current one.
-    pub(super) fn adopt(detached: Detached) -> io::Result<Self> {
+    pub(super) fn attach(detached: Detached) -> io::Result<Self> {
         match detached {
             Detached::Tcp(stream, peer) => Ok(Self::Tcp(TcpStream::from_std(stream)?, peer)),
             Detached::Unix(stream) => Ok(Self::Unix(UnixStream::from_std(stream)?)),

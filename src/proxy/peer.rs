@@ -89,16 +89,16 @@ const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long an address that could not be connected to is passed over while others are
 /// there.
-const AVOIDED: Duration = Duration::from_secs(10);
+const UNREACHABLE_FOR: Duration = Duration::from_secs(10);
 
 /// More addresses than this are not remembered as down.
-const MAX_AVOIDED: usize = 64;
+const MAX_UNREACHABLE: usize = 64;
 
 /// Chooses addresses and remembers CAs.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    turn: AtomicUsize,
-    /// Addresses that could not be connected to, and until when (monotonic) they are avoided.
+    next_index: AtomicUsize,
+    /// Addresses that could not be connected to, and until when (monotonic) they are is_unreachable.
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
     /// As pingora takes them; those of upstreams that are gone are dropped in time.
     cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,
@@ -121,42 +121,42 @@ impl std::fmt::Debug for Ca {
 
 impl Peers {
     /// Where the next request begins in a list of addresses.
-    pub(super) fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn next_start(&self) -> usize {
+        self.next_index.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The address for a request that began at `turn` and could not connect to those in
-    /// `tried`: in turn, but those that were down a moment ago last.
+    /// The address for a request that starts at `start` and could not connect to those in
+    /// `tried`: in order, but those that were down a moment ago last.
     pub(super) fn choose(
         &self,
         addresses: &[SocketAddr],
-        turn: usize,
+        start: usize,
         tried: &[SocketAddr],
         now: Duration,
     ) -> Option<SocketAddr> {
         let down = self.down.load();
-        let avoided = |address: &SocketAddr| {
+        let is_unreachable = |address: &SocketAddr| {
             down.iter()
                 .any(|(other, until)| other == address && *until > now)
         };
-        let (end, begin) = addresses.split_at_checked(turn % addresses.len().max(1))?;
+        let (end, begin) = addresses.split_at_checked(start % addresses.len().max(1))?;
         let left = || begin.iter().chain(end).filter(|a| !tried.contains(a));
         left()
-            .find(|a| !avoided(a))
+            .find(|a| !is_unreachable(a))
             .or_else(|| left().next())
             .copied()
     }
 
     /// `address` could not be connected to.
-    pub(super) fn avoid(&self, address: SocketAddr, now: Duration) {
+    pub(super) fn mark_unreachable(&self, address: SocketAddr, now: Duration) {
         self.down.rcu(|down| {
             let mut down: Vec<_> = down
                 .iter()
                 .filter(|(other, until)| *other != address && *until > now)
-                .take(MAX_AVOIDED - 1)
+                .take(MAX_UNREACHABLE - 1)
                 .copied()
                 .collect();
-            down.push((address, now.saturating_add(AVOIDED)));
+            down.push((address, now.saturating_add(UNREACHABLE_FOR)));
             down
         });
     }
@@ -254,9 +254,9 @@ mod tests {
     }
 
     /// The order in which a request would try them.
-    fn order(peers: &Peers, list: &[SocketAddr], turn: usize, now: Duration) -> Vec<u8> {
+    fn order(peers: &Peers, list: &[SocketAddr], start: usize, now: Duration) -> Vec<u8> {
         let mut tried = Vec::new();
-        while let Some(address) = peers.choose(list, turn, &tried, now) {
+        while let Some(address) = peers.choose(list, start, &tried, now) {
             tried.push(address);
         }
         let number = |address: &SocketAddr| match address.ip() {
@@ -280,12 +280,12 @@ mod tests {
     fn what_is_down_comes_last_for_a_while() {
         let peers = Peers::default();
         let list = addresses(3);
-        peers.avoid(list[1], NOW);
+        peers.mark_unreachable(list[1], NOW);
         assert_eq!(order(&peers, &list, 1, NOW), [2, 0, 1]);
-        assert_eq!(order(&peers, &list, 1, NOW + AVOIDED), [1, 2, 0]);
+        assert_eq!(order(&peers, &list, 1, NOW + UNREACHABLE_FOR), [1, 2, 0]);
         // Everything down is as good as nothing down.
         for address in &list {
-            peers.avoid(*address, NOW);
+            peers.mark_unreachable(*address, NOW);
         }
         assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
     }
@@ -294,9 +294,9 @@ mod tests {
     fn the_memory_is_bounded() {
         let peers = Peers::default();
         for address in addresses(200) {
-            peers.avoid(address, NOW);
+            peers.mark_unreachable(address, NOW);
         }
-        assert_eq!(peers.down.load().len(), MAX_AVOIDED);
+        assert_eq!(peers.down.load().len(), MAX_UNREACHABLE);
     }
 
     #[test]

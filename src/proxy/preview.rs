@@ -33,11 +33,11 @@ pub fn headers(
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
     let mut head = HeaderMap::new();
-    headers::request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
-    headers::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
-    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+    headers::prepare_request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
+    headers::set_rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
+    let to_strings = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)
     };
-    Ok(head.iter().map(shown).collect())
+    Ok(head.iter().map(to_strings).collect())
 }

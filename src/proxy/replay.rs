@@ -53,7 +53,7 @@ pub(super) struct Replay {
     shared: Arc<Shared>,
 }
 
-/// What session and context share.
+/// What session and context reservation.
 struct Shared {
     buffer: Mutex<ReplayBuffer>,
     /// The caller's connection ends with this request.
@@ -108,14 +108,14 @@ impl Replay {
     }
 
     /// There will be no further attempt: gives the memory back.
-    pub(super) fn spend(&self) {
-        self.shared.buffer().spend();
+    pub(super) fn finish_recording(&self) {
+        self.shared.buffer().finish_recording();
     }
 
     /// Whether the caller sends a body already, or was told to.
-    pub(super) fn under_way(&self) -> bool {
+    pub(super) fn body_started(&self) -> bool {
         let buffer = self.shared.buffer();
-        buffer.continued || buffer.begun()
+        buffer.continued || buffer.has_started()
     }
 
     /// Puts the caller's own session back, so that its connection can be kept alive. A

@@ -14,7 +14,7 @@ use crate::gateway::outcome::{Ending, Label, Outcome};
 use crate::gateway::rejection::Reason;
 use crate::trace::{Active, Attempt, Attribute, Summary};
 
-/// Longest path told, in bytes.
+/// Longest path attributes, in bytes.
 const MAX_PATH: usize = 1024;
 
 impl Context {
@@ -40,7 +40,7 @@ impl Context {
     /// The attempt under way came to nothing, or to an answer that is not the last.
     pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
         if let Some(trace) = &mut self.trace {
-            let why = match (error.etype(), failure::judge(error)) {
+            let why = match (error.etype(), failure::classify(error)) {
                 (ErrorType::HTTPStatus(401), _) => "unauthorized",
                 (_, Failure::CallerGone) => Ending::CallerGone.label(),
                 (_, Failure::Refuse(rejection)) => rejection.reason.label(),
@@ -62,19 +62,19 @@ impl Context {
             admitted: began.saturating_add(outcome.admission),
             ended: now,
             name: format!("{method} {route}"),
-            attributes: about(outcome, method, route),
-            error: fault(outcome),
+            attributes: span_attributes(outcome, method, route),
+            error: error_type(outcome),
         };
         let upstream = self.admission.as_ref().map(|a| &a.route.upstream);
         let host = upstream.map(|upstream| (upstream.host.as_str(), upstream.port));
         trace.finish(summary, |index, attempt| {
-            let mut told = about_attempt(index, attempt, method, host);
+            let mut attributes = attempt_attributes(index, attempt, method, host);
             if let Some(answer) = outcome.unauthorized.get(index)
                 && attempt.status == Some(401)
             {
-                told.push(("hawkgate.unauthorized", answer.reason.label().into()));
+                attributes.push(("hawkgate.unauthorized", answer.reason.label().into()));
             }
-            told
+            attributes
         });
     }
 }
@@ -93,12 +93,12 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute> {
+fn span_attributes(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute> {
     let mut end = outcome.path.len().min(MAX_PATH);
     while !outcome.path.is_char_boundary(end) {
         end -= 1;
     }
-    let mut told: Vec<Attribute> = vec![
+    let mut attributes: Vec<Attribute> = vec![
         ("http.request.method", method.into()),
         ("url.path", outcome.path[..end].to_owned().into()),
         ("http.response.status_code", i64::from(outcome.code).into()),
@@ -107,7 +107,7 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
         ("hawkgate.outcome", outcome.ending.label().into()),
     ];
     if let Some(peer) = outcome.client.or(outcome.peer) {
-        told.push(("client.address", peer.to_string().into()));
+        attributes.push(("client.address", peer.to_string().into()));
     }
     let names = [
         ("hawkgate.issuer", &outcome.issuer),
@@ -116,7 +116,7 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
     ];
     for (key, name) in names {
         if let Some(name) = name {
-            told.push((key, name.to_string().into()));
+            attributes.push((key, name.to_string().into()));
         }
     }
     let labels = [
@@ -126,37 +126,37 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
     ];
     for (key, label) in labels {
         if let Some(label) = label {
-            told.push((key, label.into()));
+            attributes.push((key, label.into()));
         }
     }
-    told
+    attributes
 }
 
-fn about_attempt(
+fn attempt_attributes(
     index: usize,
     attempt: &Attempt,
     method: &'static str,
     host: Option<(&str, u16)>,
 ) -> Vec<Attribute> {
-    let mut told: Vec<Attribute> = vec![("http.request.method", method.into())];
+    let mut attributes: Vec<Attribute> = vec![("http.request.method", method.into())];
     if let Some((host, port)) = host {
-        told.push(("server.address", host.to_owned().into()));
-        told.push(("server.port", i64::from(port).into()));
+        attributes.push(("server.address", host.to_owned().into()));
+        attributes.push(("server.port", i64::from(port).into()));
     }
     if let Some(address) = attempt.address {
-        told.push(("network.peer.address", address.ip().to_string().into()));
+        attributes.push(("network.peer.address", address.ip().to_string().into()));
     }
     if let Some(status) = attempt.status {
-        told.push(("http.response.status_code", i64::from(status).into()));
+        attributes.push(("http.response.status_code", i64::from(status).into()));
     }
     if let Some(resent) = i64::try_from(index).ok().filter(|index| *index > 0) {
-        told.push(("http.request.resend_count", resent.into()));
+        attributes.push(("http.request.resend_count", resent.into()));
     }
-    told
+    attributes
 }
 
 /// Only what is not the caller's own doing is an error of this span's.
-fn fault(outcome: &Outcome) -> Option<&'static str> {
+fn error_type(outcome: &Outcome) -> Option<&'static str> {
     if let Some(reason) = outcome.rejection {
         return reason
             .status()

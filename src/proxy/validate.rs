@@ -6,7 +6,7 @@
 //! [`check_head`] holds them to the same rules.
 
 mod fields;
-mod scan;
+mod head_end;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -16,9 +16,9 @@ use pingora::http::RequestHeader;
 
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
-use fields::Fields;
+use fields::FieldChecker;
 
-pub(super) use scan::{Progress, Scan};
+pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
 
 /// Most header fields that one head may have.
@@ -139,7 +139,7 @@ pub(super) fn check_target(
 
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
     let version = check_request_line(line, limits)?;
-    let mut fields = Fields::default();
+    let mut fields = FieldChecker::default();
     let mut rest = rest;
     loop {
         let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad("head without an end"))?;
@@ -156,7 +156,7 @@ fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing,
     if !rest.is_empty() {
         return Err(bad("head continues after its end"));
     }
-    fields.http1(version)
+    fields.finish_http1(version)
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3), and nothing looser.
@@ -187,7 +187,7 @@ fn check_method(method: &[u8]) -> Result<(), Rejection> {
 }
 
 /// `field-name ":" OWS field-value OWS` (RFC 9112 §5).
-fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Rejection> {
+fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result<(), Rejection> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(bad("folded header line"));
     }
@@ -202,7 +202,7 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), R
     if value.iter().fold(false, |found, b| found | control(*b)) {
         return Err(bad("control character in a header value"));
     }
-    fields.see(name, value.trim_ascii())
+    fields.check(name, value.trim_ascii())
 }
 
 /// `tchar` of RFC 9110 §5.6.2.
@@ -240,14 +240,14 @@ pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejec
         head.method == Method::OPTIONS,
         limits.url_bytes,
     )?;
-    let mut fields = Fields::default();
+    let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
-        fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+        fields.check(name.as_str().as_bytes(), value.as_bytes())?;
     }
     if head.version == Version::HTTP_2 {
         let authority = head.uri.authority().map(|a| a.as_str().as_bytes());
-        fields.http2(authority)
+        fields.finish_http2(authority)
     } else {
-        fields.http1(head.version).map(drop)
+        fields.finish_http1(head.version).map(drop)
     }
 }

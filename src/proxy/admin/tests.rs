@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::proxy::server::{Serving, Workers};
+use crate::proxy::server::{ServerHandle, Workers};
 
 #[derive(Default)]
 struct Pages {
@@ -22,24 +22,24 @@ impl AdminPages for Pages {
     fn started(&self) -> Result<(), String> {
         Err("issuer a: no keys yet\nissuer b: no keys yet".into())
     }
-    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {
         match (source, body) {
-            (Some("static"), b"good") => CredentialsPut::Taken,
-            (Some("static"), _) => CredentialsPut::Refused("no good".into()),
-            _ => CredentialsPut::NoSource,
+            (Some("static"), b"good") => PutCredentials::Accepted,
+            (Some("static"), _) => PutCredentials::Rejected("no good".into()),
+            _ => PutCredentials::NoSource,
         }
     }
 }
 
-async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, Serving) {
+async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
     let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let bound = bind(&any, &mut Inherited::default()).await.unwrap();
+    let bound = bind(&any, &mut InheritedSockets::default()).await.unwrap();
     let Address::Tcp(address) = bound.addresses()[0] else {
         panic!("not TCP")
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
     let app = Admin::new(pages);
-    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
+    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     (address, serving)
 }
 
@@ -122,7 +122,7 @@ async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, St
 #[tokio::test]
 async fn credentials_are_put_where_a_source_takes_them() {
     let (address, _serving) = start(Arc::default()).await;
-    let large = vec![b'x'; super::put::MAX_BODY + 1];
+    let large = vec![b'x'; super::put_credentials::MAX_BODY + 1];
     for (head, body, status) in [
         ("PUT /credentials/static HTTP/1.1", &b"good"[..], 200),
         ("PUT /credentials/static HTTP/1.1", b"bad", 400),

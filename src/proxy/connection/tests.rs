@@ -20,12 +20,12 @@ async fn what_follows_the_request_is_not_delivered_with_it() {
     let (mut connection, mut caller, _) = pair();
     caller.write_all(b"HEADbodyNEXT").await.unwrap();
     connection.receive().await.unwrap();
-    assert_eq!(connection.begin(0, 4, Framing::Length(4)), "HEAD");
+    assert_eq!(connection.split_head(0, 4, Framing::Length(4)), "HEAD");
     let mut body = [0; 64];
     assert_eq!(connection.read(&mut body).await.unwrap(), 4);
     assert_eq!(&body[..4], b"body");
     assert!(connection.is_between_requests());
-    // A reader that waits for the caller to go away sees nothing of the next request.
+    // A reader that read_polls for the caller to go away sees nothing of the next request.
     caller.write_all(b"MORE").await.unwrap();
     assert!(connection.read(&mut body).now_or_never().is_none());
     assert_eq!(connection.received(), b"NEXTMORE");
@@ -41,7 +41,7 @@ async fn what_is_read_ahead_is_bounded() {
         while caller.write_all(&[b'x'; 1024]).await.is_ok() {}
     });
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(0));
+    connection.split_head(0, 4, Framing::Length(0));
     let mut body = [0; 64];
     for _ in 0..1000 {
         assert!(connection.read(&mut body).now_or_never().is_none());
@@ -62,7 +62,7 @@ async fn a_long_body_is_read_to_its_end_and_no_further() {
         caller
     });
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(sent.len() as u64));
+    connection.split_head(0, 4, Framing::Length(sent.len() as u64));
     let mut got = vec![0; sent.len()];
     connection.read_exact(&mut got).await.unwrap();
     assert_eq!(got, sent);
@@ -77,7 +77,7 @@ async fn a_tunnel_passes_everything() {
     let (mut connection, mut caller, _) = pair();
     caller.write_all(b"HEADframe").await.unwrap();
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Tunnel);
+    connection.split_head(0, 4, Framing::Tunnel);
     caller.write_all(b"more").await.unwrap();
     let mut got = [0; 9];
     connection.read_exact(&mut got).await.unwrap();
@@ -127,11 +127,11 @@ async fn the_socket_is_handed_back_with_what_was_not_sent() {
     let (mut connection, mut caller, handoff) = pair();
     caller.write_all(b"HEADpart of").await.unwrap();
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(100));
+    connection.split_head(0, 4, Framing::Length(100));
     connection.write_all(b"answer").await.unwrap();
     drop(connection);
     let closed = handoff.take().unwrap();
     assert_eq!(closed.unsent, "answer");
-    assert!(closed.unread);
+    assert!(closed.unread_input);
     assert!(handoff.take().is_none());
 }

@@ -16,14 +16,14 @@ pub(super) struct RequestHead {
 
 impl RequestHead {
     /// Whether it can be one at all, by its first bytes: no look at the rest is wasted on a
-    /// request that has a body.
-    pub(super) fn may_begin(head: &[u8]) -> bool {
+    /// request that contains a body.
+    pub(super) fn is_candidate(head: &[u8]) -> bool {
         [&b"GET /"[..], b"HEAD /", b"DELETE /"]
             .iter()
             .any(|begin| head.starts_with(begin))
     }
 
-    /// Reads a head that [`crate::proxy::validate::check_raw`] has passed. `None` where it asks
+    /// Reads a head that [`crate::proxy::validate::check_raw`] contains passed. `None` where it asks
     /// for anything beyond one plain exchange: a body, an upgrade, a continue, a connection
     /// to be closed, HTTP/1.0.
     pub(super) fn parse(head: &Bytes) -> Option<Self> {
@@ -36,7 +36,10 @@ impl RequestHead {
         let method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
         let target = parsed.path.filter(|target| target.starts_with('/'))?;
         let fields = parsed.headers.iter();
-        if !fields.clone().all(|f| is_plain(f.name.as_bytes(), f.value)) {
+        if !fields
+            .clone()
+            .all(|f| is_supported(f.name.as_bytes(), f.value))
+        {
             return None;
         }
         let fields = fields.map(|f| (f.name.as_bytes(), f.value));
@@ -53,22 +56,22 @@ impl RequestHead {
     }
 
     /// The head on the wire, for `target`.
-    pub(super) fn to_wire(&self, target: &str) -> BytesMut {
-        let mut wire = BytesMut::with_capacity(WIRE);
+    pub(super) fn encode(&self, target: &str) -> BytesMut {
+        let mut wire = BytesMut::with_capacity(HEAD_CAPACITY);
         for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             wire.extend_from_slice(part.as_bytes());
         }
-        self.fields.write(&mut wire);
+        self.fields.encode(&mut wire);
         wire.extend_from_slice(b"\r\n");
         wire
     }
 }
 
 /// What most heads fit into.
-const WIRE: usize = 1024;
+const HEAD_CAPACITY: usize = 1024;
 
 /// Whether a field leaves body and connection alone.
-fn is_plain(name: &[u8], value: &[u8]) -> bool {
+fn is_supported(name: &[u8], value: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     // By length first: most fields are none of these.
     match name.len() {
@@ -110,7 +113,7 @@ mod tests {
         assert!(parse("GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n").is_none());
         assert!(parse("GET / HTTP/1.1\r\nHost: x\r\n").is_none());
         for begin in ["POST /", "GET http", "get /", "GETX /", "OPTIONS *"] {
-            assert!(!RequestHead::may_begin(begin.as_bytes()), "{begin}");
+            assert!(!RequestHead::is_candidate(begin.as_bytes()), "{begin}");
         }
     }
 
@@ -121,7 +124,7 @@ mod tests {
         );
         let head = head.unwrap();
         assert_eq!(head.target(), "/a%2Fb?c");
-        let wire = head.to_wire("/other");
+        let wire = head.encode("/other");
         let wire = std::str::from_utf8(&wire).unwrap();
         assert!(
             wire.starts_with("GET /other HTTP/1.1\r\nhOsT: x\r\n"),

@@ -7,7 +7,7 @@ use http::{Method, Version, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::{Hooks, answer};
+use super::{Hooks, local_response};
 use crate::config::Limits;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
@@ -37,7 +37,7 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
-        context.peer = Some(PeerInfo::of(session));
+        context.peer = Some(PeerInfo::from_session(session));
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -74,7 +74,7 @@ impl Hooks {
         if session.is_body_empty() {
             return Ok(());
         }
-        let announced = answer::content_length(&session.req_header().headers);
+        let announced = local_response::content_length(&session.req_header().headers);
         if let (Some(limit), Some(length)) = (limits.body, announced)
             && length > limit
         {

@@ -9,13 +9,13 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result, RetryType};
 
-use super::{Hooks, answer, decided, takes_continue};
+use super::{Hooks, decided, local_response, takes_continue};
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::route::Upstream;
 use crate::gateway::rule::Ruling;
 use crate::gateway::{Admission, Proof, Replayable};
 use crate::proxy::context::Context;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 use crate::proxy::{failure, headers};
 
@@ -62,14 +62,16 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
-        let turn = match &addresses[..] {
+        let start = match &addresses[..] {
             // What everybody would count up for nothing.
             [_] => 0,
-            _ => *attempts.turn.get_or_insert_with(|| self.peers.turn()),
+            _ => *attempts
+                .start_index
+                .get_or_insert_with(|| self.peers.next_start()),
         };
         let chosen = self
             .peers
-            .choose(&addresses, turn, &attempts.unreachable, now);
+            .choose(&addresses, start, &attempts.unreachable, now);
         let Some(address) = chosen else {
             let cause = format!("{} has not been resolved", upstream.host);
             return Err(unreachable(context, cause));
@@ -104,13 +106,13 @@ impl Hooks {
         if !head.headers.contains_key(header::EXPECT) {
             return Ok(());
         }
-        let under_way = context.replay.as_ref().is_none_or(Replay::under_way);
+        let under_way = context.replay.as_ref().is_none_or(Replay::body_started);
         let relayed = head.version == Version::HTTP_11 && takes_continue(session);
         if relayed && !under_way {
             return Ok(());
         }
         head.remove_header(&header::EXPECT);
-        if takes_continue(session) && !under_way && !answer::answered(session) {
+        if takes_continue(session) && !under_way && !local_response::is_answered(session) {
             session.write_continue_response().await?;
         }
         Ok(())
@@ -125,7 +127,7 @@ impl Hooks {
     ) -> Box<Error> {
         let failed = &mut context.attempts.unreachable;
         if let Some(address) = address {
-            self.peers.avoid(address, self.clock.monotonic());
+            self.peers.mark_unreachable(address, self.clock.monotonic());
             failed.push(address);
         }
         let failed = failed.len();
@@ -141,7 +143,7 @@ impl Hooks {
 /// Makes the fields of a request hawkgate's own, all but for the proof of who sends it. The
 /// same again for a further attempt changes nothing.
 pub(in crate::proxy) fn prepare_request(
-    head: &mut impl Fields,
+    head: &mut impl HeaderFieldsMut,
     upgrade: bool,
     context: &mut Context,
 ) -> Result<()> {
@@ -150,14 +152,14 @@ pub(in crate::proxy) fn prepare_request(
     };
     let upstream = &admission.route.upstream;
     let client = context.peer.as_ref().and_then(|peer| peer.client);
-    headers::request(head, upgrade, upstream, client, &context.request_id)?;
+    headers::prepare_request(head, upgrade, upstream, client, &context.request_id)?;
     if let Some(trace) = &context.trace {
-        headers::trace_headers(head, trace)?;
+        headers::set_trace_headers(head, trace)?;
     }
     let own = admission.ruling().map_or(&[][..], Ruling::headers);
-    headers::rule_headers(head, &context.gateway.rule_headers, own)?;
+    headers::set_rule_headers(head, &context.gateway.rule_headers, own)?;
     if let Some(source) = &admission.route.source {
-        headers::reserve(head, source.inject().header())?;
+        headers::remove_reserved(head, source.inject().header())?;
     }
     Ok(())
 }

@@ -5,11 +5,11 @@ use pingora::Result;
 
 use crate::gateway::informational::NAMES;
 use crate::proxy::context::Context;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::HeaderFieldsMut;
 
 /// Adds what taskcluster-proxy says of a request for `target`, in the place of whatever the
 /// upstream said under the same names.
-pub(super) fn add(target: &[u8], head: &mut impl Fields, context: &Context) -> Result<()> {
+pub(super) fn add(target: &[u8], head: &mut impl HeaderFieldsMut, context: &Context) -> Result<()> {
     let Some(admission) = context
         .admission
         .as_ref()
@@ -26,7 +26,7 @@ pub(super) fn add(target: &[u8], head: &mut impl Fields, context: &Context) -> R
     for (name, value) in headers {
         // A certificate from elsewhere may hold anything; what cannot stand here is left out.
         if let Ok(value) = HeaderValue::from_str(&value) {
-            head.put(HeaderName::from_static(name), value)?;
+            head.insert(HeaderName::from_static(name), value)?;
         }
     }
     Ok(())

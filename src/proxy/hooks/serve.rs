@@ -5,7 +5,7 @@ use http::{Method, Version, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
-use super::{Hooks, answer, takes_continue};
+use super::{Hooks, local_response, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::rejection::{Reason, Rejection};
@@ -113,7 +113,7 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
-    if answer::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
+    if local_response::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
         return Err(too_large());
     }
     let broken = |error: Box<Error>| match error.etype() {

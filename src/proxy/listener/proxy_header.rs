@@ -20,18 +20,18 @@ use tokio::net::TcpStream;
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Longest line of version 1, with its end.
-const MAX_LINE: usize = 107;
+const MAX_V1_LINE: usize = 107;
 
 /// Most bytes after the fixed part of version 2: addresses and TLVs. The specification lets
 /// a sender fill 64 KiB; load balancers send some hundred.
-const MAX_REST: usize = 4096;
+const MAX_V2_LENGTH: usize = 4096;
 
 /// What is wrong with a header. Nothing of it is quoted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum ProxyHeaderError {
     #[error("the connection begins with something else")]
     Missing,
-    #[error("the line is longer than {MAX_LINE} bytes or does not end in CR LF")]
+    #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CR LF")]
     Line,
     #[error("the line is not as version 1 wants it")]
     Malformed,
@@ -47,7 +47,7 @@ pub(super) enum Fault {
         problem: &'static str,
     },
     #[error("it breaks off: {0}")]
-    Broken(#[from] io::Error),
+    Io(#[from] io::Error),
 }
 
 /// Reads exactly the header. The client's address; `None` where the header gives none
@@ -55,27 +55,27 @@ pub(super) enum Fault {
 ///
 /// # Errors
 /// When it is anything but one whole header. Has no deadline of its own.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     // No header is shorter.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
     if start == SIGNATURE {
-        binary(stream).await
+        read_v2(stream).await
     } else if start.starts_with(b"PROXY ") {
-        source_in(&line(stream, &start).await?)
+        parse_v1(&read_v1_line(stream, &start).await?)
     } else {
-        Err(Fault::Missing)
+        Err(ProxyHeaderError::Missing)
     }
 }
 
 /// The rest of the line, up to its end and no further: looked at before it is taken.
-async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
+async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut line = start.to_vec();
-    let mut ahead = [0; MAX_LINE];
+    let mut ahead = [0; MAX_V1_LINE];
     while !line.ends_with(b"\n") {
-        let room = MAX_LINE.saturating_sub(line.len());
+        let room = MAX_V1_LINE.saturating_sub(line.len());
         if room == 0 {
-            return Err(Fault::Line);
+            return Err(ProxyHeaderError::Line);
         }
         let there = stream
             .peek(ahead.get_mut(..room).unwrap_or_default())
@@ -96,11 +96,11 @@ async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
 
 /// The client's address in a line of version 1, which is `PROXY TCP4 <source> <destination>
 /// <port> <port>` with single spaces, or begins with `PROXY UNKNOWN`.
-fn source_in(line: &[u8]) -> Result<Option<SocketAddr>, Fault> {
-    let text = line.strip_suffix(b"\r\n").ok_or(Fault::Line)?;
-    let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
+fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    let text = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Line)?;
+    let text = std::str::from_utf8(text).map_err(|_| ProxyHeaderError::Malformed)?;
     if text.contains(['\r', '\n']) {
-        return Err(Fault::Line);
+        return Err(ProxyHeaderError::Line);
     }
     let mut words = text.split(' ').skip(1);
     let source = match words.next() {
@@ -108,21 +108,21 @@ fn source_in(line: &[u8]) -> Result<Option<SocketAddr>, Fault> {
         Some("TCP6") => address::<Ipv6Addr>(&mut words)?,
         // Whatever follows is to be ignored.
         Some("UNKNOWN") => return Ok(None),
-        _ => return Err(Fault::Malformed),
+        _ => return Err(ProxyHeaderError::Malformed),
     };
     match words.next() {
         None => Ok(Some(source)),
-        Some(_) => Err(Fault::Malformed),
+        Some(_) => Err(ProxyHeaderError::Malformed),
     }
 }
 
 fn address<'l, A: FromStr + Into<IpAddr>>(
     words: &mut impl Iterator<Item = &'l str>,
-) -> Result<SocketAddr, Fault> {
+) -> Result<SocketAddr, ProxyHeaderError> {
     let mut ip = || words.next()?.parse::<A>().ok();
-    let (source, _destination) = ip().zip(ip()).ok_or(Fault::Malformed)?;
+    let (source, _destination) = ip().zip(ip()).ok_or(ProxyHeaderError::Malformed)?;
     let mut port = || port(words.next()?);
-    let (port, _destination) = port().zip(port()).ok_or(Fault::Malformed)?;
+    let (port, _destination) = port().zip(port()).ok_or(ProxyHeaderError::Malformed)?;
     Ok(SocketAddr::new(source.into(), port))
 }
 
@@ -133,55 +133,55 @@ fn port(word: &str) -> Option<u16> {
 }
 
 /// Version 2, after its signature.
-async fn binary(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
+async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let version_and_command = stream.read_u8().await?;
     let family = stream.read_u8().await?;
     let length = usize::from(stream.read_u16().await?);
     if version_and_command >> 4 != 2 {
-        return Err(Fault::Version(version_and_command >> 4));
+        return Err(ProxyHeaderError::Version(version_and_command >> 4));
     }
-    if length > MAX_REST {
+    if length > MAX_V2_LENGTH {
         let problem = "too much";
-        return Err(Fault::Length { length, problem });
+        return Err(ProxyHeaderError::Length { length, problem });
     }
-    let wanted = match version_and_command & 0x0f {
+    let block = match version_and_command & 0x0f {
         // The proxy's own connection, such as a health check: whatever the family is.
-        0 => Wanted::Nothing,
-        1 => Wanted::of(family)?,
-        command => return Err(Fault::Command(command)),
+        0 => AddressBlock::None,
+        1 => AddressBlock::from_family(family)?,
+        command => return Err(ProxyHeaderError::Command(command)),
     };
-    if length < wanted.bytes() {
+    if length < block.len() {
         let problem = "too little for the addresses";
-        return Err(Fault::Length { length, problem });
+        return Err(ProxyHeaderError::Length { length, problem });
     }
-    let source = wanted.read(stream).await?;
-    discard(stream, length - wanted.bytes()).await?;
+    let source = block.read(stream).await?;
+    discard(stream, length - block.len()).await?;
     Ok(source)
 }
 
 /// The addresses that a header of version 2 has to have.
 #[derive(Clone, Copy)]
-enum Wanted {
-    Nothing,
+enum AddressBlock {
+    None,
     V4,
     V6,
 }
 
-impl Wanted {
-    fn of(family: u8) -> Result<Self, Fault> {
+impl AddressBlock {
+    fn from_family(family: u8) -> Result<Self, ProxyHeaderError> {
         match family {
             // Unspecified, and Unix stream sockets, whose clients have no address.
-            0x00 | 0x31 => Ok(Self::Nothing),
+            0x00 | 0x31 => Ok(Self::None),
             0x11 => Ok(Self::V4),
             0x21 => Ok(Self::V6),
-            other => Err(Fault::Family(other)),
+            other => Err(ProxyHeaderError::Family(other)),
         }
     }
 
     /// Two addresses and two ports.
-    fn bytes(self) -> usize {
+    fn len(self) -> usize {
         match self {
-            Self::Nothing => 0,
+            Self::None => 0,
             Self::V4 => 2 * (4 + 2),
             Self::V6 => 2 * (16 + 2),
         }
@@ -189,7 +189,7 @@ impl Wanted {
 
     async fn read(self, stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         let source: IpAddr = match self {
-            Self::Nothing => return Ok(None),
+            Self::None => return Ok(None),
             Self::V4 => {
                 let source = stream.read_u32().await?;
                 stream.read_u32().await?;

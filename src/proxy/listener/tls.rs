@@ -36,11 +36,11 @@ pub struct Tls {
 }
 
 /// A listener's files, read again and found good.
-pub struct Renewal(Arc<Acceptor>);
+pub struct PreparedTls(Arc<Acceptor>);
 
-impl std::fmt::Debug for Renewal {
+impl std::fmt::Debug for PreparedTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Renewal(..)")
+        f.write_str("PreparedTls(..)")
     }
 }
 
@@ -65,27 +65,28 @@ impl Tls {
         })
     }
 
-    /// Reads the files again; connections made from now on get what they hold. Sessions
-    /// made with the old ones are not resumed.
+    /// Reads the files again; connections certificate_with from now on get what they hold. Sessions
+    /// certificate_with with the old ones are not resumed.
     ///
     /// # Errors
     /// As [`Tls::load`]; the old certificate stays in use then.
     pub fn reload(&self) -> Result<(), BindError> {
-        self.renewal().map(|renewal| self.renew(renewal))
+        self.prepare_reload()
+            .map(|prepare_reload| self.renew(prepare_reload))
     }
 
     /// What its files hold now, for [`Tls::renew`].
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn renewal(&self) -> Result<Renewal, BindError> {
-        acceptor(&self.files).map(|acceptor| Renewal(Arc::new(acceptor)))
+    pub fn prepare_reload(&self) -> Result<PreparedTls, BindError> {
+        acceptor(&self.files).map(|acceptor| PreparedTls(Arc::new(acceptor)))
     }
 
-    /// Connections made from now on get what `renewal` holds. Sessions made before are not
+    /// Connections certificate_with from now on get what `prepare_reload` holds. Sessions certificate_with before are not
     /// resumed.
-    pub fn renew(&self, renewal: Renewal) {
-        self.acceptor.store(renewal.0);
+    pub fn renew(&self, prepare_reload: PreparedTls) {
+        self.acceptor.store(prepare_reload.0);
     }
 
     /// The server's side of a handshake, and whom the client has proved to be, if it has.

@@ -41,13 +41,13 @@ impl Budget {
 
 /// One request's share; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Share {
-    pub(super) fn none_of(budget: &Arc<Budget>) -> Self {
+impl Reservation {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
         Self {
             budget: Arc::clone(budget),
             bytes: 0,
@@ -70,7 +70,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.release();
     }
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn grants_up_to_its_limit_and_takes_back_on_drop() {
         let budget = Budget::new(100);
-        let mut first = Share::none_of(&budget);
+        let mut first = Reservation::new(&budget);
         assert!(first.grow(60));
-        let mut second = Share::none_of(&budget);
+        let mut second = Reservation::new(&budget);
         assert!(!second.grow(41));
         assert!(second.grow(40));
         assert_eq!(budget.used(), 100);
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn does_not_overflow() {
         let budget = Budget::new(usize::MAX);
-        let mut share = Share::none_of(&budget);
-        assert!(share.grow(usize::MAX));
-        assert!(!share.grow(1));
+        let mut reservation = Reservation::new(&budget);
+        assert!(reservation.grow(usize::MAX));
+        assert!(!reservation.grow(1));
     }
 }

@@ -54,7 +54,7 @@ impl ReplaySession {
         match self.shared.buffer().play() {
             Played::Piece(piece) => Ok(Some(piece)),
             Played::Live => Ok(None),
-            Played::Torn => Error::e_explain(
+            Played::Incomplete => Error::e_explain(
                 ErrorType::InternalError,
                 "asked to replay a body that was not kept",
             ),
@@ -118,7 +118,7 @@ impl ReplaySession {
         }
         // A caller that waits for 100 and gets a final answer may or may not send the body
         // now: what comes next on this connection could be either (RFC 9110 §10.1.1).
-        if self.expects_continue && !buffer.continued && !buffer.begun() {
+        if self.expects_continue && !buffer.continued && !buffer.has_started() {
             drop(buffer);
             if !self.real.is_body_done() {
                 self.real.set_keepalive(None);
@@ -175,7 +175,7 @@ impl CustomSession for ReplaySession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.shared.buffer().played() && self.real.is_body_done()
+        self.shared.buffer().is_played_back() && self.real.is_body_done()
     }
 
     fn is_body_empty(&mut self) -> bool {

@@ -30,7 +30,7 @@ fn play(buffer: &mut ReplayBuffer) -> Vec<u8> {
         match buffer.play() {
             Played::Piece(piece) => all.extend_from_slice(&piece),
             Played::Live => return all,
-            Played::Torn => panic!("incomplete"),
+            Played::Incomplete => panic!("incomplete"),
         }
     }
 }
@@ -44,9 +44,9 @@ fn plays_what_was_read_in_order_as_often_as_asked() {
     for _ in 0..3 {
         assert_eq!(buffer.replayable(), Replayable::Yes);
         buffer.rewind();
-        assert!(!buffer.played());
+        assert!(!buffer.is_played_back());
         assert_eq!(play(&mut buffer), expected);
-        assert!(buffer.played());
+        assert!(buffer.is_played_back());
     }
     assert!(budget.used() >= expected.len());
     drop(buffer);
@@ -71,7 +71,7 @@ fn reading_goes_on_after_playing_and_is_kept_as_well() {
 fn nothing_kept_plays_nothing() {
     let (_budget, mut buffer) = buffer();
     buffer.rewind();
-    assert!(buffer.played());
+    assert!(buffer.is_played_back());
     assert_eq!(buffer.play(), Played::Live);
 }
 
@@ -137,27 +137,27 @@ fn what_was_not_kept_is_never_played_as_if_it_were() {
     let (_budget, mut lost) = buffer();
     record(&mut lost, &[&vec![1; LIMIT + 1]]);
     lost.rewind();
-    assert_eq!(lost.play(), Played::Torn);
-    assert!(!lost.played());
+    assert_eq!(lost.play(), Played::Incomplete);
+    assert!(!lost.is_played_back());
     // Lost while the beginning was being played.
     let (_budget, mut overtaken) = buffer();
     record(&mut overtaken, &[b"a", &vec![1; 5000]]);
     overtaken.rewind();
     record(&mut overtaken, &[&vec![1; LIMIT]]);
-    assert_eq!(overtaken.play(), Played::Torn);
+    assert_eq!(overtaken.play(), Played::Incomplete);
     // Spent, then rewound.
     let (_budget, mut spent) = buffer();
     record(&mut spent, &[b"a"]);
-    spent.spend();
+    spent.finish_recording();
     spent.rewind();
-    assert_eq!(spent.play(), Played::Torn);
+    assert_eq!(spent.play(), Played::Incomplete);
 }
 
 #[test]
 fn spent_tapes_give_their_memory_back_once_played() {
     let (budget, mut idle) = buffer();
     record(&mut idle, &[b"abc"]);
-    idle.spend();
+    idle.finish_recording();
     assert_eq!(budget.used(), 0);
     assert_eq!(
         idle.replayable(),
@@ -167,7 +167,7 @@ fn spent_tapes_give_their_memory_back_once_played() {
     let (budget, mut playing) = buffer();
     record(&mut playing, &[b"abc"]);
     playing.rewind();
-    playing.spend();
+    playing.finish_recording();
     assert!(budget.used() > 0);
     assert_eq!(play(&mut playing), b"abc");
     assert_eq!(budget.used(), 0);

@@ -15,7 +15,7 @@ use crate::proxy::listener::Incoming;
 pub enum Workers {
     /// In the runtime that accepts them.
     #[default]
-    Ambient,
+    CurrentRuntime,
     /// Each on one of several threads, for its whole life: nothing is stolen between them.
     Pinned(Pinned),
 }
@@ -53,7 +53,7 @@ impl Workers {
         T: Future<Output = ()> + Send + 'static,
     {
         match self {
-            Self::Ambient => Some(tokio::spawn(serve(incoming, 0)).abort_handle()),
+            Self::CurrentRuntime => Some(tokio::spawn(serve(incoming, 0)).abort_handle()),
             Self::Pinned(pinned) => pinned.spawn(incoming, serve),
         }
     }
@@ -70,7 +70,7 @@ impl Pinned {
         let runtime = self.runtimes.get(worker)?;
         let detached = incoming.detach().ok()?;
         let task = runtime.spawn(async move {
-            if let Ok(incoming) = Incoming::adopt(detached) {
+            if let Ok(incoming) = Incoming::attach(detached) {
                 serve(incoming, worker).await;
             }
         });

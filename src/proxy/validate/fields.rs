@@ -8,7 +8,7 @@ use super::{Framing, MAX_FIELDS, bad};
 
 /// What has been seen of a head's fields so far.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
+pub(super) struct FieldChecker<'a> {
     count: usize,
     host: Option<&'a [u8]>,
     authorization: bool,
@@ -20,9 +20,9 @@ pub(super) struct Fields<'a> {
     connection_specific: bool,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> FieldChecker<'a> {
     /// Takes in one field, `value` without surrounding whitespace.
-    pub(super) fn see(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
+    pub(super) fn check(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
         self.count += 1;
         if self.count > MAX_FIELDS {
             return Err(Rejection::from(Reason::HeaderTooLarge).because("too many header fields"));
@@ -103,7 +103,7 @@ impl<'a> Fields<'a> {
 
     /// The rules of an HTTP/1 head as a whole. A Host is wanted of HTTP/1.0 too: without
     /// one nothing can be routed by host nor signed.
-    pub(super) fn http1(&self, version: Version) -> Result<Framing, Rejection> {
+    pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
         if self.host.is_none() {
             return Err(bad("missing Host"));
         }
@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The rules of an HTTP/2 head as a whole.
-    pub(super) fn http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
+    pub(super) fn finish_http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
         if self.connection_specific {
             return Err(bad("connection-specific field in HTTP/2"));
         }
@@ -151,14 +151,18 @@ fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Naming an end-to-end field here would have it removed on the way: then what is
 /// forwarded is not what was checked.
 fn connection(value: &[u8]) -> Result<(), Rejection> {
-    const KEPT: [&[u8]; 5] = [
+    const END_TO_END: [&[u8]; 5] = [
         b"host",
         b"authorization",
         b"content-length",
         b"transfer-encoding",
         b"expect",
     ];
-    if tokens(value).any(|token| KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))) {
+    if tokens(value).any(|token| {
+        END_TO_END
+            .iter()
+            .any(|kept| token.eq_ignore_ascii_case(kept))
+    }) {
         return Err(bad("Connection names a field that must stay"));
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::gateway::rejection::{Reason, Rejection};
 use super::bad;
 
 /// Visible characters that a target must not have.
-const REFUSED: &[u8] = b"#\"<>\\`";
+const FORBIDDEN: &[u8] = b"#\"<>\\`";
 
 /// The others: a table, because every byte of every target is looked up.
 static ALLOWED: [bool; 256] = {
@@ -16,8 +16,8 @@ static ALLOWED: [bool; 256] = {
         byte += 1;
     }
     let mut at = 0;
-    while at < REFUSED.len() {
-        table[REFUSED[at] as usize] = false;
+    while at < FORBIDDEN.len() {
+        table[FORBIDDEN[at] as usize] = false;
         at += 1;
     }
     table

@@ -25,7 +25,7 @@ fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHead
     parts.into()
 }
 
-fn checked(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
+fn rejection_of(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
     check_head(&head(method, uri, fields), &LIMITS)
         .err()
         .map(|rejection| rejection.reason)
@@ -48,7 +48,7 @@ fn good_http2_heads_pass() {
             ],
         ),
     ] {
-        assert_eq!(checked("POST", uri, fields), None, "{uri} {fields:?}");
+        assert_eq!(rejection_of("POST", uri, fields), None, "{uri} {fields:?}");
     }
 }
 
@@ -113,7 +113,7 @@ fn http2_heads_are_held_to_the_rules_of_http1() {
         ("GET", "https://a/", &[("expect", "x")], BadRequest),
     ] {
         assert_eq!(
-            checked(method, uri, fields),
+            rejection_of(method, uri, fields),
             Some(reason),
             "{method} {uri} {fields:?}"
         );
@@ -124,10 +124,10 @@ fn http2_heads_are_held_to_the_rules_of_http1() {
 fn the_number_of_fields_is_limited() {
     let fields = vec![("x", "y"); MAX_FIELDS + 1];
     assert_eq!(
-        checked("GET", "https://a/", &fields),
+        rejection_of("GET", "https://a/", &fields),
         Some(Reason::HeaderTooLarge)
     );
-    assert_eq!(checked("GET", "https://a/", &fields[1..]), None);
+    assert_eq!(rejection_of("GET", "https://a/", &fields[1..]), None);
 }
 
 #[test]

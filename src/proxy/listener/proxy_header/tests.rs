@@ -6,7 +6,10 @@ use super::*;
 const NEXT: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// What is made of `bytes`, written in pieces of `piece`, and what is left in the socket.
-async fn outcome(bytes: &[u8], piece: usize) -> (Result<Option<SocketAddr>, Fault>, Vec<u8>) {
+async fn outcome(
+    bytes: &[u8],
+    piece: usize,
+) -> (Result<Option<SocketAddr>, ProxyHeaderError>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -85,7 +88,7 @@ async fn good_headers_are_read_to_the_byte() {
         (v2(0x21, 0x11, &v4()), four),
         (v2(0x21, 0x21, &v6()), six),
         (v2(0x21, 0x11, &with_tlvs(v4(), 300)), four),
-        (v2(0x21, 0x11, &with_tlvs(v4(), MAX_REST - 12)), four),
+        (v2(0x21, 0x11, &with_tlvs(v4(), MAX_V2_LENGTH - 12)), four),
         (v2(0x20, 0x00, &[]), None),
         (v2(0x20, 0x11, &v4()), None),
         (v2(0x20, 0xff, &[1, 2, 3]), None),
@@ -146,12 +149,15 @@ async fn lines_that_are_not_exactly_so_are_refused() {
         }
     }
     let (found, _) = outcome(b"PROXY TCP4 \xff\xfe 10.0.0.1 51234 443\r\n", 99).await;
-    assert!(matches!(found, Err(Fault::Malformed)), "{found:?}");
+    assert!(
+        matches!(found, Err(ProxyHeaderError::Malformed)),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
 async fn binary_headers_that_are_not_exactly_so_are_refused() {
-    let huge = vec![0; MAX_REST + 1];
+    let huge = vec![0; MAX_V2_LENGTH + 1];
     for (header, what) in [
         (v2(0x11, 0x11, &v4()), "version 1"),
         (v2(0x31, 0x11, &v4()), "version 3"),
@@ -201,6 +207,6 @@ async fn what_follows_is_never_taken_for_the_header() {
 
 #[test]
 fn faults_quote_nothing() {
-    let fault = source_in(b"PROXY TCP4 secret secret 1 2\r\n").unwrap_err();
-    assert!(!fault.to_string().contains("secret"), "{fault}");
+    let error = parse_v1(b"PROXY TCP4 secret secret 1 2\r\n").unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Proxies in front of a listener: who they are, and what they say of their clients.
+//! ProxyTrust in front of a listener: who they are, and what they say of their clients.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::gateway::rejection::{Reason, Rejection};
 
 /// The trust of one listener.
 #[derive(Debug)]
-pub(in crate::proxy) struct Proxies {
+pub(in crate::proxy) struct ProxyTrust {
     networks: Arc<[IpNet]>,
     /// Whether each connection begins with a PROXY header.
     header: bool,
 }
 
-impl Proxies {
+impl ProxyTrust {
     pub(super) fn new(written: &TrustedProxies) -> Self {
         Self {
             networks: written.networks.clone().into(),
@@ -42,7 +42,7 @@ impl Proxies {
     /// # Errors
     /// With the refusal: of a peer that is no trusted proxy, before a byte is read, and of
     /// a header that is late or not exactly one.
-    pub(in crate::proxy) async fn announced(
+    pub(in crate::proxy) async fn read_proxy_header(
         &self,
         incoming: &mut Incoming,
         limit: Duration,
@@ -63,8 +63,8 @@ impl Proxies {
                 *peer = source.map_or(*peer, canonical);
                 Ok(())
             }
-            Ok(Err(fault)) => {
-                let cause = format!("PROXY header: {fault}");
+            Ok(Err(error)) => {
+                let cause = format!("PROXY header: {error}");
                 Err(Rejection::from(Reason::BadRequest).because(cause))
             }
             Err(_) => {

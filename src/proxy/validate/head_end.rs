@@ -4,11 +4,11 @@ use super::{HeadLimits, bad};
 use crate::gateway::rejection::{Reason, Rejection};
 
 /// What the longest method, both spaces and the version take beside the target.
-const BESIDE_TARGET: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
+const MAX_REQUEST_LINE_OVERHEAD: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
 
 /// How far a head has come.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Progress {
+pub(in crate::proxy) enum HeadStatus {
     /// It ends before this offset, and begins at the other: an empty line may precede it
     /// (RFC 9112 §2.2).
     Complete {
@@ -23,7 +23,7 @@ pub(in crate::proxy) enum Progress {
 
 /// An incremental search: each byte is looked at once.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Scan {
+pub(in crate::proxy) struct HeadEndFinder {
     start: usize,
     /// Everything before was searched.
     searched: usize,
@@ -33,7 +33,7 @@ pub(in crate::proxy) struct Scan {
     lines: usize,
 }
 
-impl Scan {
+impl HeadEndFinder {
     /// Looks at what came since the last call; `bytes` is everything from the beginning.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Scan {
         &mut self,
         bytes: &[u8],
         limits: &HeadLimits,
-    ) -> Result<Progress, Rejection> {
+    ) -> Result<HeadStatus, Rejection> {
         while let Some(found) = bytes
             .get(self.searched..)
             .and_then(|rest| memchr::memchr(b'\n', rest))
@@ -69,14 +69,14 @@ impl Scan {
         if bytes.len() - self.start > limits.header_bytes {
             return Err(Reason::HeaderTooLarge.into());
         }
-        Ok(Progress::Partial)
+        Ok(HeadStatus::Partial)
     }
 
-    fn complete(&self, limits: &HeadLimits) -> Result<Progress, Rejection> {
+    fn complete(&self, limits: &HeadLimits) -> Result<HeadStatus, Rejection> {
         if self.line - self.start > limits.header_bytes {
             return Err(Reason::HeaderTooLarge.into());
         }
-        Ok(Progress::Complete {
+        Ok(HeadStatus::Complete {
             start: self.start,
             end: self.line,
         })
@@ -84,7 +84,7 @@ impl Scan {
 
     /// Refuses a request line that is too long before its end has come.
     fn check_line(&self, length: usize, limits: &HeadLimits) -> Result<(), Rejection> {
-        if self.lines <= 1 && length > limits.url_bytes + BESIDE_TARGET {
+        if self.lines <= 1 && length > limits.url_bytes + MAX_REQUEST_LINE_OVERHEAD {
             return Err(Reason::UrlTooLong.into());
         }
         Ok(())
@@ -101,15 +101,15 @@ mod tests {
     };
 
     /// Byte by byte and at once must agree.
-    fn scan(bytes: &[u8]) -> Result<Progress, Reason> {
-        let at_once = Scan::default()
+    fn find(bytes: &[u8]) -> Result<HeadStatus, Reason> {
+        let at_once = HeadEndFinder::default()
             .advance(bytes, &LIMITS)
             .map_err(|r| r.reason);
-        let mut scan = Scan::default();
-        let mut last = Ok(Progress::Partial);
+        let mut finder = HeadEndFinder::default();
+        let mut last = Ok(HeadStatus::Partial);
         for end in 1..=bytes.len() {
-            last = scan.advance(&bytes[..end], &LIMITS).map_err(|r| r.reason);
-            if last != Ok(Progress::Partial) {
+            last = finder.advance(&bytes[..end], &LIMITS).map_err(|r| r.reason);
+            if last != Ok(HeadStatus::Partial) {
                 break;
             }
         }
@@ -121,22 +121,22 @@ mod tests {
     fn finds_the_end() {
         let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let end = head.len();
-        assert_eq!(scan(head), Ok(Progress::Complete { start: 0, end }));
+        assert_eq!(find(head), Ok(HeadStatus::Complete { start: 0, end }));
         let mut padded = b"\r\n".to_vec();
         padded.extend_from_slice(head);
         assert_eq!(
-            scan(&padded),
-            Ok(Progress::Complete {
+            find(&padded),
+            Ok(HeadStatus::Complete {
                 start: 2,
                 end: end + 2
             })
         );
-        assert_eq!(scan(&head[..end - 1]), Ok(Progress::Partial));
+        assert_eq!(find(&head[..end - 1]), Ok(HeadStatus::Partial));
     }
 
     #[test]
     fn refuses_what_cannot_become_a_head() {
-        let long_line = [b'a'; 50 + BESIDE_TARGET + 1];
+        let long_line = [b'a'; 50 + MAX_REQUEST_LINE_OVERHEAD + 1];
         let many = [
             b"GET / HTTP/1.1\r\n".as_slice(),
             b"a: b\r\n".repeat(40).as_slice(),
@@ -150,7 +150,7 @@ mod tests {
             (long_line.as_slice(), Reason::UrlTooLong),
             (many.as_slice(), Reason::HeaderTooLarge),
         ] {
-            assert_eq!(scan(bytes), Err(reason), "{bytes:?}");
+            assert_eq!(find(bytes), Err(reason), "{bytes:?}");
         }
     }
 
@@ -159,10 +159,10 @@ mod tests {
         let mut head = b"GET / HTTP/1.1\r\nHost: x\r\na: ".to_vec();
         head.resize(LIMITS.header_bytes - 4, b'b');
         head.extend_from_slice(b"\r\n\r\n");
-        assert_eq!(scan(&head), Ok(Progress::Complete { start: 0, end: 200 }));
+        assert_eq!(find(&head), Ok(HeadStatus::Complete { start: 0, end: 200 }));
         head.insert(20, b'x');
         assert_eq!(
-            Scan::default()
+            HeadEndFinder::default()
                 .advance(&head, &LIMITS)
                 .map_err(|r| r.reason),
             Err(Reason::HeaderTooLarge)

@@ -29,16 +29,16 @@ pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]
     let fields: Vec<_> = all(headers, &X_FORWARDED_FOR).collect();
     let fields = fields.into_iter().rev();
     let entries = fields.flat_map(|field| field.rsplit(|b| *b == b','));
-    let mut farthest = peer;
+    let mut leftmost = peer;
     for (hop, entry) in entries.enumerate() {
         let address = (hop < MAX_HOPS).then(|| address(entry)).flatten();
         match address {
             None => return peer,
             Some(address) if !trusts(&address) => return address,
-            Some(address) => farthest = address,
+            Some(address) => leftmost = address,
         }
     }
-    farthest
+    leftmost
 }
 
 /// An address as proxies write it: plain, with a port, IPv6 in brackets or not.
@@ -86,7 +86,7 @@ mod tests {
             (&["[2001:db8::1]:8443"], "2001:db8::1"),
             (&["203.0.113.7:51234"], "203.0.113.7"),
             (&["::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
-            // All of them are proxies: the farthest.
+            // All of them are proxies: the leftmost.
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         ] {
             assert_eq!(found(PROXY, fields), expected, "{fields:?}");

@@ -16,11 +16,11 @@ use crate::gateway::rejection::{Answer, Rejection};
 
 /// A body up to this length is read to its end after a refusal, so that the caller's
 /// connection can be used again.
-const DRAINED: u64 = 64 * 1024;
+const MAX_DRAINED_BODY: u64 = 64 * 1024;
 
 /// A refusal as HTTP/1.1 bytes, where there is no session of pingora's; the last answer of
 /// its connection if it is to `close`.
-pub(super) fn on_wire(
+pub(super) fn encode_http1(
     answer: &Answer,
     method: &Method,
     now: UnixMillis,
@@ -59,7 +59,7 @@ pub(super) fn date(now: UnixMillis) -> String {
 }
 
 /// Whether a final answer went out already.
-pub(super) fn answered(session: &Session) -> bool {
+pub(super) fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| {
         !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
     })
@@ -67,12 +67,12 @@ pub(super) fn answered(session: &Session) -> bool {
 
 /// Whether the body's rest is so short that reading it is cheaper than a new connection.
 /// With `Expect: 100-continue` unanswered nobody knows whether it will come at all.
-pub(super) fn drainable(session: &mut Session) -> bool {
+pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     if session.is_body_done() {
         return true;
     }
     let headers = &session.req_header().headers;
-    let announced = content_length(headers).is_some_and(|length| length <= DRAINED);
+    let announced = content_length(headers).is_some_and(|length| length <= MAX_DRAINED_BODY);
     announced && !headers.contains_key(header::EXPECT)
 }
 
@@ -90,18 +90,18 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
 /// Sends `rejection`. With `keep` the caller's connection stays open where it safely can;
 /// without, or after a long unread body, it is closed. (The listener then reads on for a
 /// while, so that the answer is not lost in a reset.)
-pub(super) async fn refuse(
+pub(super) async fn send_rejection(
     session: &mut Session,
     rejection: &Rejection,
     now: UnixMillis,
     request_id: &str,
     keep: bool,
 ) -> Result<()> {
-    if answered(session) {
+    if is_answered(session) {
         return Ok(());
     }
     let method = session.req_header().method.clone();
-    let keep = keep && drainable(session);
+    let keep = keep && is_body_drainable(session);
     if keep {
         session.set_close_on_response_before_downstream_finish(false);
     } else {
@@ -117,14 +117,14 @@ pub(super) async fn refuse(
 
 /// Sends an answer that is no refusal, or more than one. The content is wiped once it is
 /// sent.
-pub(super) async fn serve(
+pub(super) async fn send(
     session: &mut Session,
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
     body: Zeroizing<Vec<u8>>,
     request_id: &str,
 ) -> Result<()> {
-    if drainable(session) {
+    if is_body_drainable(session) {
         session.set_close_on_response_before_downstream_finish(false);
     } else {
         session.set_keepalive(None);

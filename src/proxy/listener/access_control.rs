@@ -12,21 +12,21 @@ use super::Incoming;
 use crate::config::{ListenerAccess, uid_of};
 
 /// Where the kernel lists TCP sockets with their owners, IPv4 and IPv6 (proc(5)).
-const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+const PROC_NET_TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 /// The rule of one listener.
 #[derive(Debug)]
-pub(in crate::proxy) struct Access {
+pub(in crate::proxy) struct AccessControl {
     networks: Option<Vec<IpNet>>,
     users: Option<Vec<u32>>,
 }
 
-impl Access {
+impl AccessControl {
     /// `None` where anybody may connect.
-    pub(super) fn new(written: &ListenerAccess) -> io::Result<Option<Self>> {
+    pub(super) fn new(proc_net_address: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
-        } = written;
+        } = proc_net_address;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ impl Access {
             }
         }
         if let Some(users) = &self.users {
-            let uid = owner(incoming)
+            let uid = peer_uid(incoming)
                 .await
                 .map_err(|cause| format!("the peer's user cannot be found out: {cause}"))?;
             if !users.contains(&uid) {
@@ -70,12 +70,12 @@ impl Access {
 }
 
 /// The user that the other end of a connection belongs to.
-async fn owner(incoming: &Incoming) -> io::Result<u32> {
+async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     match incoming {
         Incoming::Unix(stream) => Ok(stream.peer_cred()?.uid()),
         Incoming::Tcp(stream, peer) => {
-            let (own, peer) = (stream.local_addr()?, *peer);
-            let search = move || look_up(peer, own);
+            let (local, peer) = (stream.local_addr()?, *peer);
+            let search = move || socket_uid(peer, local);
             tokio::task::spawn_blocking(search)
                 .await
                 .map_err(io::Error::other)?
@@ -83,11 +83,13 @@ async fn owner(incoming: &Incoming) -> io::Result<u32> {
     }
 }
 
-/// The owner of the socket at `peer` that is connected to `own`, both on this machine.
-fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
-    for table in TABLES {
+/// The peer_uid of the socket at `peer` that is connected to `local`, both on this machine.
+fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
+    for table in PROC_NET_TCP {
         let wide = table.ends_with('6');
-        let (Some(peer), Some(own)) = (written(peer, wide), written(own, wide)) else {
+        let (Some(peer), Some(local)) =
+            (proc_net_address(peer, wide), proc_net_address(local, wide))
+        else {
             continue;
         };
         let lines = match fs::File::open(table) {
@@ -97,7 +99,7 @@ fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
             Err(e) => return Err(e),
         };
         for line in lines {
-            if let Some(uid) = owner_in(&line?, &peer, &own) {
+            if let Some(uid) = uid_in_line(&line?, &peer, &local) {
                 return Ok(uid);
             }
         }
@@ -108,10 +110,10 @@ fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
     ))
 }
 
-/// The owner in one line of the table: `sl local remote st queues timer retrnsmt uid
+/// The peer_uid in one line of the table: `sl local remote st queues timer retrnsmt uid
 /// timeout inode …`. A socket that its process has closed is listed with user 0 and
 /// inode 0 (the kernel keeps no more of it): that is nobody's, least of all root's.
-fn owner_in(line: &str, local: &str, remote: &str) -> Option<u32> {
+fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next()? != local || fields.next()? != remote {
         return None;
@@ -123,7 +125,7 @@ fn owner_in(line: &str, local: &str, remote: &str) -> Option<u32> {
 
 /// An address as the tables write it: each 32-bit word of it as a number of this
 /// machine's byte order, in hexadecimal, then the port.
-fn written(address: SocketAddr, wide: bool) -> Option<String> {
+fn proc_net_address(address: SocketAddr, wide: bool) -> Option<String> {
     let octets = match (address.ip(), wide) {
         (IpAddr::V4(ip), false) => ip.octets().to_vec(),
         (IpAddr::V4(ip), true) => ip.to_ipv6_mapped().octets().to_vec(),
@@ -146,22 +148,31 @@ mod tests {
 
     use super::*;
 
-    const LINE: &str = "   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 81234 1 0000000000000000 20 4 30 10 -1";
+    const PROC_NET_LINE: &str = "   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 81234 1 0000000000000000 20 4 30 10 -1";
 
     #[test]
     fn the_table_is_read_by_both_ends() {
-        assert_eq!(owner_in(LINE, "0100007F:1F90", "0100007F:C350"), Some(1000));
-        assert_eq!(owner_in(LINE, "0100007F:C350", "0100007F:1F90"), None);
-        assert_eq!(owner_in(LINE, "0100007F:1F90", "0100007F:C351"), None);
-        for broken in ["", "  sl  local_address rem_address", &LINE[..60]] {
-            assert_eq!(owner_in(broken, "0100007F:1F90", "0100007F:C350"), None);
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:1F90", "0100007F:C350"),
+            Some(1000)
+        );
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:C350", "0100007F:1F90"),
+            None
+        );
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:1F90", "0100007F:C351"),
+            None
+        );
+        for broken in ["", "  sl  local_address rem_address", &PROC_NET_LINE[..60]] {
+            assert_eq!(uid_in_line(broken, "0100007F:1F90", "0100007F:C350"), None);
         }
     }
 
     #[test]
     fn a_socket_that_was_closed_is_nobodys() {
-        let orphan = LINE.replace("1000        0 81234", "   0        0 0");
-        assert_eq!(owner_in(&orphan, "0100007F:1F90", "0100007F:C350"), None);
+        let orphan = PROC_NET_LINE.replace("1000        0 81234", "   0        0 0");
+        assert_eq!(uid_in_line(&orphan, "0100007F:1F90", "0100007F:C350"), None);
     }
 
     #[cfg(target_endian = "little")]
@@ -181,20 +192,20 @@ mod tests {
             ),
         ] {
             let address = address.parse().unwrap();
-            assert_eq!(written(address, false).as_deref(), narrow);
-            assert_eq!(written(address, true).as_deref(), Some(wide));
+            assert_eq!(proc_net_address(address, false).as_deref(), narrow);
+            assert_eq!(proc_net_address(address, true).as_deref(), Some(wide));
         }
     }
 
-    fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> Access {
+    fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> AccessControl {
         let networks = networks.map(|list| list.iter().map(|n| n.parse().unwrap()).collect());
         let users = users.map(|list| list.iter().map(ToString::to_string).collect());
-        let written = ListenerAccess {
+        let proc_net_address = ListenerAccess {
             networks,
             users,
             proxies: None,
         };
-        Access::new(&written).unwrap().unwrap()
+        AccessControl::new(&proc_net_address).unwrap().unwrap()
     }
 
     /// Who runs this test.
@@ -216,10 +227,10 @@ mod tests {
         let (_caller, incoming) = tcp("127.0.0.1:0").await;
         let (_other, unix) = UnixStream::pair().unwrap();
         let unix = Incoming::Unix(unix);
-        let (own, other) = (own_uid(), "4000000000");
+        let (local, other) = (own_uid(), "4000000000");
         for incoming in [&incoming, &unix] {
-            access(None, Some(&[&own])).admit(incoming).await.unwrap();
-            access(None, Some(&[other, &own]))
+            access(None, Some(&[&local])).admit(incoming).await.unwrap();
+            access(None, Some(&[other, &local]))
                 .admit(incoming)
                 .await
                 .unwrap();
@@ -259,12 +270,16 @@ mod tests {
 
     #[test]
     fn no_list_is_no_rule_and_an_unknown_user_no_listener() {
-        assert!(Access::new(&ListenerAccess::default()).unwrap().is_none());
+        assert!(
+            AccessControl::new(&ListenerAccess::default())
+                .unwrap()
+                .is_none()
+        );
         let users = Some(vec!["no such user here".into()]);
         let unknown = ListenerAccess {
             users,
             ..ListenerAccess::default()
         };
-        assert!(Access::new(&unknown).is_err());
+        assert!(AccessControl::new(&unknown).is_err());
     }
 }

@@ -13,12 +13,12 @@ use crate::config::Address;
 
 /// The sockets that this process was started with, by where they listen.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     tcp: Vec<(SocketAddr, TcpListener)>,
     unix: Vec<(PathBuf, UnixListener)>,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Those that `LISTEN_FDS` and `LISTEN_PID` tell of; none where these are not set or
     /// meant for another process. Takes the variables out of the environment: call it once,
     /// before there are other threads.
@@ -35,10 +35,10 @@ impl Inherited {
             } else if let Ok(Some(listener)) = passed.take_unix_listener(index) {
                 listener.set_nonblocking(true)?;
                 let address = listener.local_addr()?;
-                let path = address.as_pathname().ok_or_else(|| unfit(index))?;
+                let path = address.as_pathname().ok_or_else(|| invalid_socket(index))?;
                 inherited.unix.push((path.to_owned(), listener));
             } else {
-                return Err(unfit(index));
+                return Err(invalid_socket(index));
             }
         }
         Ok(inherited)
@@ -57,18 +57,18 @@ impl Inherited {
     }
 
     /// Where those listen that nobody wants. Who connects there would wait for ever.
-    pub fn unclaimed(&self, wanted: &[&Address]) -> Vec<String> {
+    pub fn unused(&self, configured: &[&Address]) -> Vec<String> {
         let tcp = self.tcp.iter().map(|(address, _)| Address::Tcp(*address));
         let unix = self.unix.iter();
         let unix = unix.map(|(path, _)| Address::Unix(path.clone()));
         tcp.chain(unix)
-            .filter(|address| !wanted.contains(&address))
-            .map(|address| super::shown(&address))
+            .filter(|address| !configured.contains(&address))
+            .map(|address| super::display_address(&address))
             .collect()
     }
 }
 
-fn unfit(index: usize) -> io::Error {
+fn invalid_socket(index: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         format!(

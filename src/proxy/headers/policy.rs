@@ -14,7 +14,7 @@ pub(super) enum HeaderAction {
 }
 
 /// For a caller's header. Names are lower case, as `http` keeps them.
-pub(super) fn in_request(name: &str, upgrade: bool) -> HeaderAction {
+pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
     // Some servers take `_` for `-`; what they would confuse with ours goes as well.
     if name.as_bytes().contains(&b'_') {
         let dashed = name.replace('_', "-");
@@ -35,7 +35,7 @@ pub(super) fn in_request(name: &str, upgrade: bool) -> HeaderAction {
 }
 
 /// For a header of an upstream's answer.
-pub(super) fn in_response(name: &str, upgrade: bool) -> HeaderAction {
+pub(super) fn response_action(name: &str, upgrade: bool) -> HeaderAction {
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
         // pingora reads the framing off these when it writes the answer.

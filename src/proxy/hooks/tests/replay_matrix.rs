@@ -1,13 +1,13 @@
 //! The replay matrix: whatever the size, the framing, the moment of the 401 and the
-//! protocols, the upstream gets the same bytes again and the caller notices nothing.
+//! protocols, the upstream gets the same bytes again and the client notices nothing.
 
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::caller::{Caller, Send};
-use super::stage::Stage;
-use super::upstream::{When, expected};
+use super::client::{TestClient, TestRequest};
+use super::support::TestProxy;
+use super::upstream::{RejectAt, expected};
 use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 
 const KIB: usize = 1024;
@@ -29,18 +29,27 @@ pub(super) fn body(size: usize) -> Bytes {
         .collect()
 }
 
-async fn healed(stage: &mut Stage, caller: &mut Caller, send: &Send, what: &str) {
-    stage.revoke();
-    stage.upstream.take_seen();
-    let got = caller.send(send).await;
+async fn assert_replayed(
+    proxy: &mut TestProxy,
+    client: &mut TestClient,
+    send: &TestRequest,
+    what: &str,
+) {
+    proxy.revoke();
+    proxy.upstream.take_received();
+    let response = client.send(send).await;
     let body = send.body.as_deref().unwrap_or_default();
-    assert_eq!(got.status, 200, "{what}: {}", got.body);
-    assert_eq!(got.body, expected(body), "{what}");
-    assert!(got.continues <= 1, "{what}: {} times 100", got.continues);
-    let seen = stage.upstream.take_seen();
-    let statuses: Vec<u16> = seen.iter().map(|s| s.status).collect();
+    assert_eq!(response.status, 200, "{what}: {}", response.body);
+    assert_eq!(response.body, expected(body), "{what}");
+    assert!(
+        response.continues <= 1,
+        "{what}: {} times 100",
+        response.continues
+    );
+    let received = proxy.upstream.take_received();
+    let statuses: Vec<u16> = received.iter().map(|s| s.status).collect();
     assert_eq!(statuses, [401, 200], "{what}");
-    let outcome = stage.outcome().await;
+    let outcome = proxy.outcome().await;
     assert_eq!(outcome.ending, Ending::Healed, "{what}");
     assert_eq!(outcome.unauthorized.len(), 1, "{what}");
     assert_eq!(outcome.unauthorized[0].action, UnauthorizedAction::Replayed);
@@ -48,30 +57,30 @@ async fn healed(stage: &mut Stage, caller: &mut Caller, send: &Send, what: &str)
         outcome.unauthorized[0].reason,
         UnauthorizedReason::FreshCredentials
     );
-    assert_eq!(stage.budget.used(), 0, "{what}: memory kept");
+    assert_eq!(proxy.budget.used(), 0, "{what}: memory kept");
     // The same connection serves another request.
-    let got = caller.send(&Send::get("/api/after")).await;
-    assert_eq!(got.status, 200, "{what}: connection lost");
-    stage.outcome().await;
+    let response = client.send(&TestRequest::get("/api/after")).await;
+    assert_eq!(response.status, 200, "{what}: connection lost");
+    proxy.outcome().await;
 }
 
 async fn matrix(caller_http2: bool, upstream_http2: bool) {
-    let mut stage = Stage::with(|o| o.http2 = upstream_http2).await;
-    let mut caller = stage.connect(caller_http2).await;
-    for when in [When::Before, When::Amid, When::After] {
-        *stage.upstream.when.lock().unwrap() = when;
-        let get = Send::get("/api/get");
-        healed(&mut stage, &mut caller, &get, &format!("GET {when:?}")).await;
+    let mut proxy = TestProxy::with(|o| o.http2 = upstream_http2).await;
+    let mut client = proxy.connect(caller_http2).await;
+    for when in [RejectAt::BeforeBody, RejectAt::MidBody, RejectAt::AfterBody] {
+        *proxy.upstream.reject_at.lock().unwrap() = when;
+        let get = TestRequest::get("/api/get");
+        assert_replayed(&mut proxy, &mut client, &get, &format!("GET {when:?}")).await;
         for size in SIZES {
             let body = body(size);
             for (chunked, expect) in [(false, false), (true, false), (false, true), (true, true)] {
                 let what = format!("{size} {when:?} chunked {chunked} expect {expect}");
-                let send = Send {
+                let send = TestRequest {
                     chunked,
                     expect,
-                    ..Send::post(body.clone())
+                    ..TestRequest::post(body.clone())
                 };
-                let healing = healed(&mut stage, &mut caller, &send, &what);
+                let healing = assert_replayed(&mut proxy, &mut client, &send, &what);
                 let limit = std::time::Duration::from_mins(1);
                 let in_time = tokio::time::timeout(limit, healing).await;
                 assert!(in_time.is_ok(), "{what}: hangs");
@@ -80,7 +89,7 @@ async fn matrix(caller_http2: bool, upstream_http2: bool) {
     }
     if upstream_http2 {
         // A 401 costs no connection there.
-        assert!(stage.upstream.connections.load(Ordering::SeqCst) <= 2);
+        assert!(proxy.upstream.connections.load(Ordering::SeqCst) <= 2);
     }
 }
 

@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use super::Shared;
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::rejection::{Answer, Reason, Rejection};
-use crate::proxy::answer;
-use crate::proxy::client::Origin;
+use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::{ClosedConn, Connection};
 use crate::proxy::listener::Incoming;
+use crate::proxy::local_response;
 use crate::proxy::validate::{self, Refusal};
 
 /// Longest time for closing a connection whose caller is still sending.
@@ -25,10 +25,10 @@ const LINGER_IDLE: Duration = Duration::from_secs(2);
 /// Most bytes read and thrown away meanwhile.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// Longest time for telling a caller that there is no room for him.
-const TURN_AWAY: Duration = Duration::from_secs(1);
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers a refused head and has it recorded. Nothing else of the connection is served.
-pub(super) async fn reply<A>(
+pub(super) async fn respond_and_close<A>(
     shared: &Shared<A>,
     mut connection: Connection,
     refusal: &Refusal,
@@ -36,30 +36,30 @@ pub(super) async fn reply<A>(
 ) {
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
-    let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
+    let wire = local_response::encode_http1(&answer, &refusal.method, now, None, true);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
-    connection.complete();
-    connection.expect_more();
+    connection.mark_response_complete();
+    connection.mark_unread_input();
     let digest = connection.get_proxy_digest();
-    let origin = Origin::of(digest.as_ref());
+    let metadata = ConnMetadata::from_digest(digest.as_ref());
     (shared.recorder)(&Outcome {
-        client_cert: origin.and_then(|o| o.certificate.as_ref().map(|c| c.label())),
+        client_cert: metadata.and_then(|o| o.certificate.as_ref().map(|c| c.label())),
         ..outcome(refusal, &answer, sent, peer)
     });
 }
 
 /// Says that there is no room, without reading anything first.
-pub(super) async fn turn_away<A>(shared: &Shared<A>, incoming: Incoming) {
+pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
     let peer = incoming.peer();
     let Ok(stream) = incoming.into_stream() else {
         return;
     };
-    tell(shared, stream, peer, Reason::Overloaded.into()).await;
+    write_rejection(shared, stream, peer, Reason::Overloaded.into()).await;
 }
 
 /// Says to a peer that may not connect that it may not, if it can be said in `plain` HTTP/1
 /// at all, and has it recorded. Nothing is read before.
-pub(super) async fn keep_out<A>(
+pub(super) async fn reject_peer<A>(
     shared: &Shared<A>,
     incoming: Incoming,
     rejection: Rejection,
@@ -67,7 +67,7 @@ pub(super) async fn keep_out<A>(
 ) {
     let peer = incoming.peer();
     match incoming.into_stream() {
-        Ok(stream) if plain => tell(shared, stream, peer, rejection).await,
+        Ok(stream) if plain => write_rejection(shared, stream, peer, rejection).await,
         _ => {
             let refusal = validate::refusal(b"", rejection);
             let answer = refusal
@@ -82,7 +82,7 @@ pub(super) async fn keep_out<A>(
     }
 }
 
-async fn tell<A>(
+async fn write_rejection<A>(
     shared: &Shared<A>,
     mut stream: L4Stream,
     peer: Option<IpAddr>,
@@ -91,7 +91,7 @@ async fn tell<A>(
     let refusal = validate::refusal(b"", rejection);
     let now = shared.clock.now();
     let answer = refusal.rejection.answer(&refusal.method, now);
-    let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
+    let wire = local_response::encode_http1(&answer, &refusal.method, now, None, true);
     let telling = async {
         let sent = stream.write_all(&wire).await.is_ok();
         (shared.recorder)(&outcome(&refusal, &answer, sent, peer));
@@ -99,7 +99,7 @@ async fn tell<A>(
         discard(&mut stream).await;
     };
     // The answer fits into an empty socket's buffer: too slow is only the closing.
-    let _ = timeout(TURN_AWAY, telling).await;
+    let _ = timeout(REJECT_TIMEOUT, telling).await;
 }
 
 fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>) -> Outcome {
@@ -137,7 +137,7 @@ fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>)
     }
 }
 
-/// 128 random bits: enough to tell log lines apart.
+/// 128 random bits: enough to write_rejection log lines apart.
 fn request_id() -> String {
     let mut bytes = [0_u8; 16];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
@@ -151,13 +151,13 @@ fn request_id() -> String {
 
 /// Sends what is left, closes our side properly if the answer is complete, and as long as the caller may still be sending
 /// reads on: a system that is sent data for a closed socket resets the connection, and the
-/// caller might never see the answer (RFC 9112 §9.6).
+/// caller might never check the answer (RFC 9112 §9.6).
 pub(super) async fn lingering_close(closed: ClosedConn) {
     let ClosedConn {
         mut stream,
         unsent,
-        complete,
-        unread,
+        response_complete,
+        unread_input,
     } = closed;
     let closing = async {
         if !unsent.is_empty() && stream.write_all(&unsent).await.is_err() {
@@ -167,10 +167,10 @@ pub(super) async fn lingering_close(closed: ClosedConn) {
             return;
         }
         // Without TLS every end looks alike.
-        if complete || stream.get_ssl_digest().is_none() {
+        if response_complete || stream.get_ssl_digest().is_none() {
             let _ = AsyncWriteExt::shutdown(&mut stream).await;
         }
-        if unread {
+        if unread_input {
             discard(&mut stream).await;
         }
     };

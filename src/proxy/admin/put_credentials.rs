@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 use zeroize::Zeroizing;
 
-use super::{Admin, AdminPages, CredentialsPut, Page};
+use super::{Admin, AdminPages, Page, PutCredentials};
 
 /// The largest body read, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
@@ -23,7 +23,7 @@ impl<P: AdminPages> Admin<P> {
         source: Option<&str>,
     ) -> Page {
         // Asked with nothing, to hide the page where no source takes any.
-        let unknown = || self.pages.put_credentials(source, b"") == CredentialsPut::NoSource;
+        let unknown = || self.pages.put_credentials(source, b"") == PutCredentials::NoSource;
         if unknown() {
             return Page::plain(StatusCode::NOT_FOUND, "not found\n");
         }
@@ -45,18 +45,18 @@ impl<P: AdminPages> Admin<P> {
             Err(_) => return Page::plain(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
         };
         match self.pages.put_credentials(source, &body) {
-            CredentialsPut::Taken => Page::plain(StatusCode::OK, ""),
-            CredentialsPut::Refused(why) => {
+            PutCredentials::Accepted => Page::plain(StatusCode::OK, ""),
+            PutCredentials::Rejected(why) => {
                 Page::plain(StatusCode::BAD_REQUEST, format!("{why}\n"))
             }
-            CredentialsPut::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
+            PutCredentials::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 }
 
 /// The source that a path below `/credentials` names; `None` for other paths.
 #[allow(clippy::option_option)]
-pub(super) fn source_in(path: &str) -> Option<Option<&str>> {
+pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
     match path.strip_prefix(CREDENTIALS)? {
         "" => Some(None),
         rest => Some(Some(rest.strip_prefix('/')?)),

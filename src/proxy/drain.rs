@@ -12,96 +12,96 @@ use tokio::task::AbortHandle;
 
 /// Shared by everything that one server runs.
 #[derive(Clone)]
-pub(super) struct Control(Arc<Stages>);
+pub(super) struct Controller(Arc<State>);
 
-struct Stages {
-    /// Everything is served, but whoever is answered is sent elsewhere for the next time.
-    leaving: watch::Sender<bool>,
-    /// No new connections; those there are end with their current request.
+struct State {
+    /// Everything is served, but whoever is draining is sent elsewhere for the next time.
+    draining: watch::Sender<bool>,
+    /// No new registry; those there are end with their current request.
     closing: watch::Sender<bool>,
     /// Everything ends now.
     aborted: watch::Sender<bool>,
-    /// How many accept loops and connections run.
+    /// How many accept loops and registry run.
     running: watch::Sender<usize>,
-    connections: Mutex<Connections>,
+    registry: Mutex<Registry>,
 }
 
 /// The tasks to break off at the end. A task that asked for itself whether it should end
 /// would ask at every step of every request.
 #[derive(Default)]
-struct Connections {
+struct Registry {
     next: u64,
-    tasks: HashMap<u64, Task>,
+    tasks: HashMap<u64, Entry>,
 }
 
-struct Task {
+struct Entry {
     signal: Signal,
-    /// None until [`Control::breakable`].
+    /// None until [`Controller::set_abort_handle`].
     handle: Option<AbortHandle>,
 }
 
 /// Says to one connection when it has to end. Each has its own: waiting for what all wait
 /// for takes a lock that all share, for every request twice.
 #[derive(Clone, Default)]
-pub(in crate::proxy) struct Signal(Arc<Inner>);
+pub(super) struct Signal(Arc<SignalState>);
 
 #[derive(Default)]
-struct Inner {
-    /// A connection that is answered ends with that.
-    answered: AtomicBool,
+struct SignalState {
+    /// A connection that is draining ends with that.
+    draining: AtomicBool,
     /// One that waits for its next request ends too.
-    idle: AtomicBool,
+    closing: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Signal {
     /// Whether the answer that is given next is the connection's last.
-    pub(in crate::proxy) fn has_come(&self) -> bool {
-        self.0.answered.load(Ordering::Acquire)
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
     }
 
     /// Ready once a connection without a request has to end. For one task at a time.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let over = || self.0.idle.load(Ordering::Acquire);
-        if !over() {
+    pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let closing = || self.0.closing.load(Ordering::Acquire);
+        if !closing() {
             self.0.waker.register(cx.waker());
         }
         // Again, for it may have been said before the waker was there.
-        if over() {
+        if closing() {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     }
 
-    fn for_answered(&self) {
-        self.0.answered.store(true, Ordering::Release);
+    fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Release);
     }
 
-    fn for_all(&self) {
-        self.for_answered();
-        self.0.idle.store(true, Ordering::Release);
+    fn set_closing(&self) {
+        self.set_draining();
+        self.0.closing.store(true, Ordering::Release);
         self.0.waker.wake();
     }
 }
 
 /// Counts as running until dropped.
-pub(super) struct Guard {
-    control: Control,
+pub(super) struct TaskGuard {
+    control: Controller,
     id: u64,
     signal: Signal,
 }
 
-impl Drop for Guard {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.control.connections().tasks.remove(&self.id);
+        self.control.registry().tasks.remove(&self.id);
         let running = &self.control.0.running;
         running.send_modify(|n| *n = n.saturating_sub(1));
     }
 }
 
-impl Guard {
-    /// For [`Control::breakable`].
+impl TaskGuard {
+    /// For [`Controller::set_abort_handle`].
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -112,34 +112,34 @@ impl Guard {
     }
 }
 
-impl Control {
+impl Controller {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Stages {
-            leaving: watch::Sender::new(false),
+        Self(Arc::new(State {
+            draining: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             aborted: watch::Sender::new(false),
             running: watch::Sender::new(0),
-            connections: Mutex::default(),
+            registry: Mutex::default(),
         }))
     }
 
-    pub(super) fn enter(&self) -> Guard {
+    pub(super) fn register(&self) -> TaskGuard {
         self.0.running.send_modify(|n| *n += 1);
-        let mut connections = self.connections();
-        let id = connections.next;
-        connections.next += 1;
+        let mut registry = self.registry();
+        let id = registry.next;
+        registry.next += 1;
         let signal = Signal::default();
         if *self.0.closing.borrow() {
-            signal.for_all();
-        } else if *self.0.leaving.borrow() {
-            signal.for_answered();
+            signal.set_closing();
+        } else if *self.0.draining.borrow() {
+            signal.set_draining();
         }
-        let task = Task {
+        let task = Entry {
             signal: signal.clone(),
             handle: None,
         };
-        connections.tasks.insert(id, task);
-        Guard {
+        registry.tasks.insert(id, task);
+        TaskGuard {
             control: self.clone(),
             id,
             signal,
@@ -148,116 +148,119 @@ impl Control {
 
     /// `task`, which holds the guard with this id or has dropped it already, is broken off
     /// when everything is.
-    pub(super) fn breakable(&self, id: u64, task: AbortHandle) {
-        let mut connections = self.connections();
+    pub(super) fn set_abort_handle(&self, id: u64, task: AbortHandle) {
+        let mut registry = self.registry();
         if *self.0.aborted.borrow() {
             task.abort();
-        } else if let Some(known) = connections.tasks.get_mut(&id) {
+        } else if let Some(known) = registry.tasks.get_mut(&id) {
             known.handle = Some(task);
         }
     }
 
     /// What pingora takes: true once closing.
-    pub(super) fn watch(&self) -> watch::Receiver<bool> {
+    pub(super) fn closing_watch(&self) -> watch::Receiver<bool> {
         self.0.closing.subscribe()
     }
 
     /// The same for single requests: true once each is to be its connection's last.
-    pub(super) fn watch_leaving(&self) -> watch::Receiver<bool> {
-        self.0.leaving.subscribe()
+    pub(super) fn draining_watch(&self) -> watch::Receiver<bool> {
+        self.0.draining.subscribe()
     }
 
     pub(super) async fn closing(&self) {
-        reached(&self.0.closing).await;
+        wait_until_set(&self.0.closing).await;
     }
 
     async fn aborted(&self) {
-        reached(&self.0.aborted).await;
+        wait_until_set(&self.0.aborted).await;
     }
 
-    async fn idle(&self) {
+    async fn all_finished(&self) {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
     }
 
     /// From now on every answer is its connection's last, whoever is there or comes later.
-    fn leave(&self) {
-        let connections = self.connections();
-        self.0.leaving.send_replace(true);
-        for task in connections.tasks.values() {
-            task.signal.for_answered();
+    fn begin_drain(&self) {
+        let registry = self.registry();
+        self.0.draining.send_replace(true);
+        for task in registry.tasks.values() {
+            task.signal.set_draining();
         }
     }
 
     /// Announces the end to everybody who is there, and who comes later.
-    fn close(&self) {
-        let connections = self.connections();
-        self.0.leaving.send_replace(true);
+    fn begin_close(&self) {
+        let registry = self.registry();
+        self.0.draining.send_replace(true);
         self.0.closing.send_replace(true);
-        for task in connections.tasks.values() {
-            task.signal.for_all();
+        for task in registry.tasks.values() {
+            task.signal.set_closing();
         }
     }
 
     fn abort(&self) {
-        self.close();
-        let connections = self.connections();
+        self.begin_close();
+        let registry = self.registry();
         self.0.aborted.send_replace(true);
-        for task in connections.tasks.values() {
+        for task in registry.tasks.values() {
             task.handle.iter().for_each(AbortHandle::abort);
         }
     }
 
-    fn connections(&self) -> MutexGuard<'_, Connections> {
-        let connections = self.0.connections.lock();
-        connections.unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        let registry = self.0.registry.lock();
+        registry.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn reached(stage: &watch::Sender<bool>) {
+async fn wait_until_set(stage: &watch::Sender<bool>) {
     // The sender lives as long as the borrow: no other end than the stage itself.
-    let _ = stage.subscribe().wait_for(|reached| *reached).await;
+    let _ = stage
+        .subscribe()
+        .wait_for(|wait_until_set| *wait_until_set)
+        .await;
 }
 
 /// A server at work. Dropping it does not stop it.
-pub struct Serving {
-    control: Control,
+pub struct ServerHandle {
+    control: Controller,
 }
 
-impl std::fmt::Debug for Serving {
+impl std::fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Serving")
+        f.debug_struct("ServerHandle")
             .field("running", &*self.control.0.running.borrow())
             .finish_non_exhaustive()
     }
 }
 
-impl Serving {
-    pub(super) fn new(control: Control) -> Self {
+impl ServerHandle {
+    pub(super) fn new(control: Controller) -> Self {
         Self { control }
     }
 
     /// Goes on for `delay` (readiness has turned false, and load balancers are to notice), but
-    /// HTTP/1 answers say `Connection: close`: whoever keeps a connection and asks again
+    /// HTTP/1 answers say `Connection: begin_close`: whoever keeps a connection and asks again
     /// meanwhile makes his next one elsewhere, instead of having it closed under his
-    /// request. Then accepts no more, closes idle connections, lets busy ones finish their
+    /// request. Then accepts no more, closes all_finished registry, lets busy ones finish their
     /// request; after `deadline` more breaks off what is left. Returns
     /// when nothing runs any more and every listener is closed. Called again, or with
-    /// [`Serving::abort`] in between, it only gets shorter.
+    /// [`ServerHandle::abort`] in between, it only gets shorter.
     pub async fn drain(&self, delay: Duration, deadline: Duration) {
-        self.control.leave();
+        self.control.begin_drain();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = self.control.aborted() => {}
             () = self.control.closing() => {}
         }
-        self.control.close();
+        self.control.begin_close();
         tokio::select! {
-            () = self.control.idle() => {}
+            () = self.control.all_finished() => {}
             () = self.control.aborted() => {}
             () = tokio::time::sleep(deadline) => {}
         }
         self.abort();
-        self.control.idle().await;
+        self.control.all_finished().await;
     }
 
     /// Breaks everything off.
@@ -273,15 +276,15 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_are_broken_off_whenever_they_began() {
-        let control = Control::new();
-        let start = |control: &Control| {
-            let guard = control.enter();
+        let control = Controller::new();
+        let start = |control: &Controller| {
+            let guard = control.register();
             let id = guard.id();
             let task = tokio::spawn(async move {
                 let _held = guard;
                 pending::<()>().await;
             });
-            control.breakable(id, task.abort_handle());
+            control.set_abort_handle(id, task.abort_handle());
             task
         };
         let before = start(&control);
@@ -289,41 +292,41 @@ mod tests {
         let after = start(&control);
         assert!(before.await.unwrap_err().is_cancelled());
         assert!(after.await.unwrap_err().is_cancelled());
-        control.idle().await;
-        assert!(control.connections().tasks.is_empty());
+        control.all_finished().await;
+        assert!(control.registry().tasks.is_empty());
     }
 
     #[tokio::test]
     async fn the_last_call_reaches_who_waits_and_who_comes_later() {
-        let control = Control::new();
-        let guard = control.enter();
+        let control = Controller::new();
+        let guard = control.register();
         let signal = guard.signal();
         let waiting = tokio::spawn({
             let signal = signal.clone();
-            async move { std::future::poll_fn(|cx| signal.poll(cx)).await }
+            async move { std::future::poll_fn(|cx| signal.poll_closing(cx)).await }
         });
         tokio::task::yield_now().await;
-        assert!(!signal.has_come() && !waiting.is_finished());
-        control.leave();
+        assert!(!signal.is_draining() && !waiting.is_finished());
+        control.begin_drain();
         tokio::task::yield_now().await;
-        assert!(signal.has_come() && control.enter().signal().has_come());
+        assert!(signal.is_draining() && control.register().signal().is_draining());
         assert!(!waiting.is_finished(), "who asks for nothing may stay");
-        control.close();
+        control.begin_close();
         waiting.await.unwrap();
-        let later = control.enter().signal();
-        assert!(later.has_come());
-        std::future::poll_fn(|cx| later.poll(cx)).await;
+        let later = control.register().signal();
+        assert!(later.is_draining());
+        std::future::poll_fn(|cx| later.poll_closing(cx)).await;
     }
 
     #[tokio::test]
     async fn a_task_that_ended_at_once_leaves_nothing() {
-        let control = Control::new();
-        let guard = control.enter();
+        let control = Controller::new();
+        let guard = control.register();
         let id = guard.id();
         let task = tokio::spawn(async move { drop(guard) });
         let handle = task.abort_handle();
         task.await.unwrap();
-        control.breakable(id, handle);
-        assert!(control.connections().tasks.is_empty());
+        control.set_abort_handle(id, handle);
+        assert!(control.registry().tasks.is_empty());
     }
 }
