@@ -77,18 +77,18 @@ impl Target for Live {
         let mut renewals = Vec::new();
         if tls != current.tls {
             for listener in &self.tls {
-                let prepare_reload = listener
+                let prepared = listener
                     .prepare_reload()
                     .map_err(|error| error.to_string())?;
-                renewals.push((listener, prepare_reload));
+                renewals.push((listener, prepared));
             }
         }
         background::prepare_patiently(&parts, PATIENCE).await;
 
         // From here on nothing fails and nothing waits.
         let renewed = renewals.len();
-        for (listener, prepare_reload) in renewals {
-            listener.renew(prepare_reload);
+        for (listener, prepared) in renewals {
+            listener.commit_reload(prepared);
         }
         self.pages.expect_reload();
         self.metrics

@@ -1,4 +1,4 @@
-//! What the audit log is told of a request.
+//! The audit event of a request.
 
 use super::context::Context;
 use crate::gateway::Admission;
@@ -6,8 +6,8 @@ use crate::gateway::login;
 use crate::gateway::outcome::{Audit, AuditDecision, AuditEvent};
 
 impl Context {
-    /// `None` where there is no audit log, and of requests that no credential was at stake
-    /// in: those to no route, and those that a route without a source let pass.
+    /// `None` when there is no audit log, and for requests that involve no credential: those
+    /// without a route, and those passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
         if !self.gateway.observe.audit {
             return None;
@@ -34,7 +34,7 @@ impl Context {
         let decision = match (granted, rejected) {
             (true, _) => AuditDecision::Granted,
             (false, true) => AuditDecision::Refused,
-            // A browser's preflight: nothing was asked for yet.
+            // A CORS preflight, which asks for nothing yet.
             (false, false) if event == AuditEvent::Login => return None,
             (false, false) => AuditDecision::Unsigned,
         };

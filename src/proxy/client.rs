@@ -1,5 +1,5 @@
-//! Who a request comes from: what the socket, the PROXY header, the client's certificate
-//! and, from trusted proxies only, `X-Forwarded-For` say.
+//! Who a request comes from, according to the socket, the PROXY header, the client certificate
+//! and, from trusted proxies only, `X-Forwarded-For`.
 
 mod certificate;
 mod x_forwarded_for;
@@ -16,36 +16,37 @@ use crate::gateway::client::ClientCertificate;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
-/// Who is connected, and for whom.
+/// The connected peer, and the client it speaks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerInfo {
-    /// The connected peer's address, or what a trusted proxy's PROXY header says; none on
-    /// Unix sockets. IPv4 even where it came in as mapped IPv6.
+    /// The connected peer's address, or the one in a trusted proxy's PROXY header; `None` on
+    /// Unix sockets. IPv4-mapped IPv6 addresses are converted to IPv4.
     pub(super) ip: Option<IpAddr>,
-    /// The client's address: the same, unless a trusted proxy named another in
+    /// The client's address: the same, unless a trusted proxy names another in
     /// `X-Forwarded-For`.
     pub(super) client: Option<IpAddr>,
     /// Whether the connection is TLS.
     pub(super) tls: bool,
-    /// The verified certificate that the peer presented, if it did.
+    /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// What a listener knows of a connection, beside its socket.
+/// What a listener knows of a connection, apart from its socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnMetadata {
-    /// Whose `X-Forwarded-For` counts.
+    /// The networks whose `X-Forwarded-For` is believed.
     pub(super) proxies: Option<Arc<[IpNet]>>,
-    /// Whom the peer has proved to be.
+    /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl ConnMetadata {
-    /// As pingora carries it from the connection to each request: in the place that it has
-    /// for what a proxy in front has told. Nothing where there is nothing to tell.
+    /// Wraps the metadata for pingora, which carries it from the connection to each request in
+    /// the place meant for an upstream proxy's CONNECT response. `None` if there is none.
     ///
     /// # Errors
-    /// pingora's, which does not happen; whoever gets one must not serve the connection.
+    /// pingora's, which do not occur in practice. A connection whose metadata is lost must not
+    /// be served.
     pub(super) fn into_digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
         if self.proxies.is_none() && self.certificate.is_none() {
             return Ok(None);
@@ -55,14 +56,14 @@ impl ConnMetadata {
         Ok(Some(Arc::new(digest)))
     }
 
-    /// What [`ConnMetadata::into_digest`] put in there.
+    /// The metadata that [`ConnMetadata::into_digest`] stored.
     pub(super) fn from_digest(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
         digest?.user_data.as_ref()?.downcast_ref()
     }
 }
 
 impl PeerInfo {
-    /// Of the caller of `session`.
+    /// For the caller of `session`.
     pub(super) fn from_session(session: &Session) -> Self {
         let ip = session
             .client_addr()
@@ -75,8 +76,8 @@ impl PeerInfo {
         Self::new(ip, tls, metadata, &session.req_header().headers)
     }
 
-    /// Of who is connected from `ip`, with what the listener knows of the connection and
-    /// the fields of the request.
+    /// For a peer connected from `ip`, given the listener's metadata and the fields of the
+    /// request.
     pub(super) fn new(
         ip: Option<IpAddr>,
         tls: bool,

@@ -1,5 +1,6 @@
-//! A caller's connection as pingora gets to see it: never a byte past the current request,
-//! small writes coalescing, no write that hangs for ever, and the socket handed back at the end.
+//! A downstream connection as pingora sees it. It never delivers a byte past the current
+//! request, coalesces small writes, fails writes that make no progress, and hands the socket
+//! back when it is dropped.
 
 pub(super) mod decode;
 #[cfg(test)]
@@ -29,21 +30,22 @@ use super::validate::Framing;
 use decode::BodyDecoder;
 use write_buffer::WriteBuffer;
 
-/// Most bytes taken from the socket at once for the head or behind the current request.
+/// Most bytes read from the socket at once for a head, or beyond the current request.
 const READ_AHEAD: usize = 8 * 1024;
-/// The client's preface (RFC 9113 §3.4) and the header of its SETTINGS frame.
+/// Length of the client connection preface (RFC 9113 §3.4) and of the header of the SETTINGS
+/// frame that follows it.
 const PREFACE_BYTES: usize = 24 + 9;
 
-/// What is left when pingora is done with a connection.
+/// What remains of a connection once pingora is done with it.
 pub(super) struct ClosedConn {
     pub(super) stream: Stream,
-    /// Accepted for writing and not yet written.
+    /// Accepted for writing but not yet written.
     pub(super) unsent: BytesMut,
-    /// The last answer is complete: the end may be announced as one. Otherwise a cut must
-    /// look like a cut.
+    /// The last response is complete, so the connection may be closed cleanly. Otherwise the
+    /// caller must be able to tell that the response was truncated.
     pub(super) response_complete: bool,
-    /// The caller is known to be still sending, or to have sent what nobody will read:
-    /// closing now would make the system reset the connection and lose the answer.
+    /// The caller is still sending, or has sent bytes that will not be read. Closing the socket
+    /// now would make the kernel send a reset, and the response could be lost.
     pub(super) unread_input: bool,
 }
 
@@ -61,31 +63,32 @@ impl Handoff {
     }
 }
 
-/// See the module.
+/// A downstream connection; see the module documentation.
 pub(super) struct Connection {
-    /// None only while it is being dropped.
+    /// `None` only while the connection is being dropped.
     inner: Option<Stream>,
-    /// Came from the socket and is not yet delivered.
+    /// Read from the socket and not yet delivered.
     received: BytesMut,
-    /// So many bytes of `received` belong to the current request's body.
+    /// How many bytes of `received` belong to the current request's body.
     deliverable: usize,
     body: BodyDecoder,
     /// The caller has closed its side.
     read_closed: bool,
+    /// The caller may send more, although nothing will be read any more.
     may_send_more: bool,
     response_complete: bool,
     out: WriteBuffer,
-    /// HTTP/2 without TLS: nothing negotiated it, the listener's configuration did.
+    /// HTTP/2 without TLS: chosen by the listener's configuration, not negotiated.
     prior_knowledge: bool,
-    /// Until so many bytes have come, the deadline counts.
+    /// Bytes of the preface that are still missing, and the deadline for them.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
-    /// What the listener knows of it.
+    /// What the listener knows of the connection, as [`super::client::ConnMetadata`].
     proxy_digest: Option<Arc<ProxyDigest>>,
     handoff: Handoff,
 }
 
 impl Connection {
-    /// For HTTP/1; a write that makes no progress for `write_stall` fails.
+    /// An HTTP/1 connection. A write that makes no progress for `write_stall` fails.
     pub(super) fn http1(stream: Stream, write_stall: Duration, handoff: Handoff) -> Self {
         Self {
             inner: Some(stream),
@@ -103,7 +106,7 @@ impl Connection {
         }
     }
 
-    /// For HTTP/2, by ALPN or by prior knowledge; the preface must have come within
+    /// An HTTP/2 connection, by ALPN or by prior knowledge. The preface must arrive within
     /// `preface`.
     pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
         let prior_knowledge = stream.get_ssl_digest().is_none();
@@ -115,24 +118,24 @@ impl Connection {
         this
     }
 
-    /// The same, with what the listener knows of it.
+    /// Attaches what the listener knows of the connection.
     pub(super) fn with_proxy_digest(mut self, proxy_digest: Option<Arc<ProxyDigest>>) -> Self {
         self.proxy_digest = proxy_digest;
         self
     }
 
-    /// What has come of the next request.
+    /// The part of the next request that has been read so far.
     pub(super) fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// Reads more of the next request; 0 means that the caller has closed.
+    /// Reads more of the next request; 0 means that the caller has closed its side.
     pub(super) async fn receive(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Ready once the caller has closed its side or is lost. What it sends meanwhile is the
-    /// next request's.
+    /// Ready once the caller has closed its side or the connection has failed. Bytes that
+    /// arrive in the meantime are buffered for the next request.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.read_closed {
             if self.received.len() >= READ_AHEAD {
@@ -145,12 +148,12 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Whether parts that are sent at once travel at once, without being coalescing first.
+    /// Whether several slices can be written in one system call, without being copied together.
     pub(super) fn supports_vectored_write(&self) -> bool {
         self.inner.as_ref().is_some_and(Stream::is_write_vectored)
     }
 
-    /// Sends all of `parts` now, as they are.
+    /// Writes all of `parts` and flushes, without coalescing.
     pub(super) async fn send(&mut self, parts: [&[u8]; 2]) -> io::Result<()> {
         let mut left = parts;
         poll_fn(|cx| {
@@ -160,8 +163,8 @@ impl Connection {
         .await
     }
 
-    /// Splits off a checked head, without the `start` bytes in front of it, and begins the
-    /// body that follows it.
+    /// Removes a validated head from the buffer and starts the body that follows it. The first
+    /// `start` bytes, an empty line, are dropped.
     pub(super) fn split_head(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
         let mut head = self.received.split_to(end.min(self.received.len()));
         head.advance(start.min(head.len()));
@@ -170,30 +173,32 @@ impl Connection {
         head
     }
 
-    /// Whether the request was read to its end, so that what follows is another one.
+    /// Whether the current request has been read to its end, so that what follows is another
+    /// one.
     pub(super) fn is_between_requests(&self) -> bool {
         self.deliverable == 0 && (self.body.is_done() || self.body == BodyDecoder::Tunnel)
     }
 
-    /// Whether it is secured by TLS.
+    /// Whether the connection uses TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.inner
             .as_ref()
             .is_some_and(|inner| inner.get_ssl_digest().is_some())
     }
 
-    /// The last answer is complete.
+    /// Notes that the last response is complete.
     pub(super) fn mark_response_complete(&mut self) {
         self.response_complete = true;
     }
 
-    /// The caller may still be sending what nobody will read.
+    /// Notes that the caller may still be sending bytes that will not be read.
     pub(super) fn mark_unread_input(&mut self) {
         self.may_send_more = true;
     }
 
+    /// Polls for more of the next request; 0 means that the caller has closed its side.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // On the stack of this call only: an idle connection keeps no buffer.
+        // On the stack for the duration of this call: an idle connection holds no buffer.
         let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
         let mut buf = ReadBuf::uninit(&mut scratch);
         ready!(poll_inner_read(&mut self.inner, cx, &mut buf))?;
@@ -203,7 +208,7 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
-    /// Straight into the reader's buffer, where the bytes need not be looked at.
+    /// Reads straight into the caller's buffer those bytes that need no decoding.
     fn poll_read_direct(
         &mut self,
         cx: &mut Context<'_>,
@@ -247,7 +252,7 @@ impl Connection {
                 return self.poll_read_direct(cx, buf);
             }
             if self.body.is_done() && self.received.len() >= READ_AHEAD {
-                // The next request can wait; the writing side wakes the task.
+                // The next request has to wait. The task is woken by the writing side.
                 return Poll::Pending;
             }
             ready!(self.poll_receive(cx))?;
@@ -278,7 +283,7 @@ impl AsyncRead for Connection {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // Who read_polls for the caller has nothing more to write for now.
+        // pingora turns to reading once it has nothing more to write for now.
         let inner = this.inner.as_mut().ok_or_else(not_connected)?;
         this.out.flush_before_read(inner, cx)?;
         let read = this.poll_body(cx, buf);
@@ -324,7 +329,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let inner = this.inner.as_mut().ok_or_else(not_connected)?;
-        // pingora does this after complete answers only.
+        // pingora calls this after complete responses only.
         this.response_complete = true;
         this.out.poll_shutdown(inner, cx)
     }
@@ -358,7 +363,7 @@ impl std::fmt::Debug for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // The caller may be not_connected already; there is nobody to tell then.
+        // The caller may be gone already; nothing can be done about it then.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of one request between pingora's calls.
+//! The state of one request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::gateway::{Admission, Facts, Gateway, Refused};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
-/// One request's state. Dropping it releases everything that the request held.
+/// The state of one request. Dropping it releases everything that the request holds.
 pub struct Context {
-    /// Pinned for the request's life: a reload does not change a request under way.
+    /// Pinned for the life of the request: a reload does not change requests in progress.
     pub(super) gateway: Arc<Gateway>,
     pub(super) request_id: String,
-    /// Who asks; found out at the beginning.
+    /// The connected peer and its client; set first.
     pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
-    /// How far a refused request had come.
+    /// How far a rejected request got.
     pub(super) refused: Option<Box<Refused>>,
-    /// Present once hawkgate answers a request for an endpoint of its own.
+    /// Set when hawkgate answers a request to one of its own endpoints.
     pub(super) own_endpoint: Option<Box<Facts>>,
-    /// With which refusal hawkgate answers, or answered, by itself.
+    /// The rejection that hawkgate responds with, or has responded with.
     pub(super) rejection: Option<Rejection>,
-    /// Present when the request has a body.
+    /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
-    /// Present where `[trace]` is on.
+    /// Set if `[trace]` is on.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
@@ -42,16 +42,16 @@ pub struct Context {
     _in_flight: InFlightGuard,
 }
 
-/// What was tried to reach the upstream.
+/// The attempts to reach the upstream.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// Where in the list of addresses this request began.
+    /// The index in the list of addresses at which this request started.
     pub(super) start_index: Option<usize>,
-    /// Those that could not be connected to.
+    /// The addresses that could not be connected to.
     pub(super) unreachable: Vec<SocketAddr>,
-    /// Pooled connections that turned out to be dead.
+    /// How many pooled connections turned out to be dead.
     pub(super) stale: usize,
-    /// Set when a 401 is to be replayed, until that has begun.
+    /// Set when a 401 is to be replayed, until the replay begins.
     pub(super) replaying: bool,
 }
 
@@ -61,26 +61,27 @@ pub(super) struct Times {
     pub(super) began: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
-    /// If that is known before the request is recorded.
+    /// Set if it is known before the request is recorded.
     pub(super) ended: Option<Duration>,
 }
 
-/// What went to and fro between the caller and here.
+/// The request and response as exchanged with the caller.
 pub(super) struct Exchange {
     pub(super) method: Method,
-    /// Without its query.
+    /// Without the query.
     pub(super) path: String,
     pub(super) version: Version,
     pub(super) peer: PeerInfo,
-    /// The last status sent, 0 for none.
+    /// The last status sent; 0 if none was.
     pub(super) code: u16,
-    /// Bytes of body.
+    /// Body bytes received.
     pub(super) received: u64,
+    /// Body bytes sent.
     pub(super) sent: u64,
 }
 
 impl Exchange {
-    /// By what pingora knows of it.
+    /// As recorded by pingora.
     pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
         let head = session.req_header();
         let sent = session.response_written();
@@ -104,7 +105,7 @@ pub(super) fn path_of(target: &str) -> String {
     target.split('?').next().unwrap_or_default().to_owned()
 }
 
-/// Requests that have begun and not ended.
+/// Counts a request as in flight until dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(Arc<AtomicU64>);
 
@@ -145,7 +146,8 @@ impl Context {
         }
     }
 
-    /// What the caller must be given with whatever answer it gets; once.
+    /// The recovery code that the caller must receive with its response, whatever that is.
+    /// Returned once.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
     }
@@ -154,8 +156,8 @@ impl Context {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
-    /// The summary for metrics and log; call once, at the end. `failure` says why the
-    /// request ended early, if it did: `Some(true)` because of the caller.
+    /// The summary for metrics and logs; call once, at the end. `failure` is the cause if the
+    /// request ended early, with whether the caller caused it.
     pub(super) fn outcome(
         &mut self,
         exchange: Exchange,

@@ -1,4 +1,4 @@
-//! The stages of an ending, and what still runs.
+//! Graceful shutdown: the state of a drain, and the registry of tasks that have to end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,19 +15,21 @@ use tokio::task::AbortHandle;
 pub(super) struct Controller(Arc<State>);
 
 struct State {
-    /// Everything is served, but whoever is draining is sent elsewhere for the next time.
+    /// First step: everything is still served, but each HTTP/1 response closes its connection,
+    /// so that callers open the next one elsewhere.
     draining: watch::Sender<bool>,
-    /// No new registry; those there are end with their current request.
+    /// Second step: no new connections, and the existing ones close after their current
+    /// request.
     closing: watch::Sender<bool>,
-    /// Everything ends now.
+    /// Last step: all tasks are aborted.
     aborted: watch::Sender<bool>,
-    /// How many accept loops and registry run.
+    /// How many accept loops and connections are running.
     running: watch::Sender<usize>,
     registry: Mutex<Registry>,
 }
 
-/// The tasks to break off at the end. A task that asked for itself whether it should end
-/// would ask at every step of every request.
+/// The tasks to signal and, in the end, to abort. If each task checked the state itself, it
+/// would have to do so at every step of every request.
 #[derive(Default)]
 struct Registry {
     next: u64,
@@ -36,37 +38,37 @@ struct Registry {
 
 struct Entry {
     signal: Signal,
-    /// None until [`Controller::set_abort_handle`].
+    /// `None` until [`Controller::set_abort_handle`].
     handle: Option<AbortHandle>,
 }
 
-/// Says to one connection when it has to end. Each has its own: waiting for what all wait
-/// for takes a lock that all share, for every request twice.
+/// Tells one connection to close. Each connection has its own: waiting on a shared channel
+/// would take a shared lock twice per request.
 #[derive(Clone, Default)]
 pub(super) struct Signal(Arc<SignalState>);
 
 #[derive(Default)]
 struct SignalState {
-    /// A connection that is draining ends with that.
+    /// The connection closes after its next response.
     draining: AtomicBool,
-    /// One that waits for its next request ends too.
+    /// The connection closes even if it is idle.
     closing: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Signal {
-    /// Whether the answer that is given next is the connection's last.
+    /// Whether the next response is the connection's last.
     pub(super) fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Ready once a connection without a request has to end. For one task at a time.
+    /// Ready once an idle connection has to close. Only one task may poll it.
     pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
         let closing = || self.0.closing.load(Ordering::Acquire);
         if !closing() {
             self.0.waker.register(cx.waker());
         }
-        // Again, for it may have been said before the waker was there.
+        // Checked again: the flag may have been set before the waker was registered.
         if closing() {
             Poll::Ready(())
         } else {
@@ -85,28 +87,28 @@ impl Signal {
     }
 }
 
-/// Counts as running until dropped.
+/// Counts as a running task until dropped.
 pub(super) struct TaskGuard {
-    control: Controller,
+    controller: Controller,
     id: u64,
     signal: Signal,
 }
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        self.control.registry().tasks.remove(&self.id);
-        let running = &self.control.0.running;
+        self.controller.registry().tasks.remove(&self.id);
+        let running = &self.controller.0.running;
         running.send_modify(|n| *n = n.saturating_sub(1));
     }
 }
 
 impl TaskGuard {
-    /// For [`Controller::set_abort_handle`].
+    /// The id that [`Controller::set_abort_handle`] takes.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// When to end.
+    /// The signal that tells this task to close.
     pub(super) fn signal(&self) -> Signal {
         self.signal.clone()
     }
@@ -123,6 +125,7 @@ impl Controller {
         }))
     }
 
+    /// Registers a task that runs until the guard is dropped.
     pub(super) fn register(&self) -> TaskGuard {
         self.0.running.send_modify(|n| *n += 1);
         let mut registry = self.registry();
@@ -134,39 +137,39 @@ impl Controller {
         } else if *self.0.draining.borrow() {
             signal.set_draining();
         }
-        let task = Entry {
+        let entry = Entry {
             signal: signal.clone(),
             handle: None,
         };
-        registry.tasks.insert(id, task);
+        registry.tasks.insert(id, entry);
         TaskGuard {
-            control: self.clone(),
+            controller: self.clone(),
             id,
             signal,
         }
     }
 
-    /// `task`, which holds the guard with this id or has dropped it already, is broken off
-    /// when everything is.
+    /// Sets what aborts the task registered as `id`. The task may have ended already.
     pub(super) fn set_abort_handle(&self, id: u64, task: AbortHandle) {
         let mut registry = self.registry();
         if *self.0.aborted.borrow() {
             task.abort();
-        } else if let Some(known) = registry.tasks.get_mut(&id) {
-            known.handle = Some(task);
+        } else if let Some(entry) = registry.tasks.get_mut(&id) {
+            entry.handle = Some(task);
         }
     }
 
-    /// What pingora takes: true once closing.
+    /// For pingora: true once closing.
     pub(super) fn closing_watch(&self) -> watch::Receiver<bool> {
         self.0.closing.subscribe()
     }
 
-    /// The same for single requests: true once each is to be its connection's last.
+    /// For pingora, per request: true once each response closes its connection.
     pub(super) fn draining_watch(&self) -> watch::Receiver<bool> {
         self.0.draining.subscribe()
     }
 
+    /// Waits until the second step is reached.
     pub(super) async fn closing(&self) {
         wait_until_set(&self.0.closing).await;
     }
@@ -175,26 +178,27 @@ impl Controller {
         wait_until_set(&self.0.aborted).await;
     }
 
+    /// Waits until nothing is running.
     async fn all_finished(&self) {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
     }
 
-    /// From now on every answer is its connection's last, whoever is there or comes later.
+    /// From now on every response closes its connection, for existing and for new connections.
     fn begin_drain(&self) {
         let registry = self.registry();
         self.0.draining.send_replace(true);
-        for task in registry.tasks.values() {
-            task.signal.set_draining();
+        for entry in registry.tasks.values() {
+            entry.signal.set_draining();
         }
     }
 
-    /// Announces the end to everybody who is there, and who comes later.
+    /// Tells all connections to close, existing ones and new ones.
     fn begin_close(&self) {
         let registry = self.registry();
         self.0.draining.send_replace(true);
         self.0.closing.send_replace(true);
-        for task in registry.tasks.values() {
-            task.signal.set_closing();
+        for entry in registry.tasks.values() {
+            entry.signal.set_closing();
         }
     }
 
@@ -202,8 +206,8 @@ impl Controller {
         self.begin_close();
         let registry = self.registry();
         self.0.aborted.send_replace(true);
-        for task in registry.tasks.values() {
-            task.handle.iter().for_each(AbortHandle::abort);
+        for entry in registry.tasks.values() {
+            entry.handle.iter().for_each(AbortHandle::abort);
         }
     }
 
@@ -213,59 +217,59 @@ impl Controller {
     }
 }
 
-async fn wait_until_set(stage: &watch::Sender<bool>) {
-    // The sender lives as long as the borrow: no other end than the stage itself.
-    let _ = stage
-        .subscribe()
-        .wait_for(|wait_until_set| *wait_until_set)
-        .await;
+async fn wait_until_set(flag: &watch::Sender<bool>) {
+    // The sender outlives this borrow, so waiting cannot fail.
+    let _ = flag.subscribe().wait_for(|set| *set).await;
 }
 
-/// A server at work. Dropping it does not stop it.
+/// A running server. Dropping the handle does not stop it.
 pub struct ServerHandle {
-    control: Controller,
+    controller: Controller,
 }
 
 impl std::fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServerHandle")
-            .field("running", &*self.control.0.running.borrow())
+            .field("running", &*self.controller.0.running.borrow())
             .finish_non_exhaustive()
     }
 }
 
 impl ServerHandle {
-    pub(super) fn new(control: Controller) -> Self {
-        Self { control }
+    pub(super) fn new(controller: Controller) -> Self {
+        Self { controller }
     }
 
-    /// Goes on for `delay` (readiness has turned false, and load balancers are to notice), but
-    /// HTTP/1 answers say `Connection: begin_close`: whoever keeps a connection and asks again
-    /// meanwhile makes his next one elsewhere, instead of having it closed under his
-    /// request. Then accepts no more, closes all_finished registry, lets busy ones finish their
-    /// request; after `deadline` more breaks off what is left. Returns
-    /// when nothing runs any more and every listener is closed. Called again, or with
-    /// [`ServerHandle::abort`] in between, it only gets shorter.
+    /// Shuts the server down gracefully.
+    ///
+    /// For `delay`, during which load balancers notice that readiness has turned false,
+    /// requests are still served, but HTTP/1 responses say `Connection: close`: a caller then
+    /// opens its next connection elsewhere instead of having this one closed while it sends a
+    /// request. After that no connections are accepted, idle ones are closed, and busy ones
+    /// finish their current request. Whatever is left after another `deadline` is aborted.
+    ///
+    /// Returns once nothing is running and every listener is closed. A second call, or
+    /// [`ServerHandle::abort`] in the meantime, can only shorten it.
     pub async fn drain(&self, delay: Duration, deadline: Duration) {
-        self.control.begin_drain();
+        self.controller.begin_drain();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = self.control.aborted() => {}
-            () = self.control.closing() => {}
+            () = self.controller.aborted() => {}
+            () = self.controller.closing() => {}
         }
-        self.control.begin_close();
+        self.controller.begin_close();
         tokio::select! {
-            () = self.control.all_finished() => {}
-            () = self.control.aborted() => {}
+            () = self.controller.all_finished() => {}
+            () = self.controller.aborted() => {}
             () = tokio::time::sleep(deadline) => {}
         }
         self.abort();
-        self.control.all_finished().await;
+        self.controller.all_finished().await;
     }
 
-    /// Breaks everything off.
+    /// Aborts everything.
     pub fn abort(&self) {
-        self.control.abort();
+        self.controller.abort();
     }
 }
 
@@ -275,31 +279,31 @@ mod tests {
     use std::future::pending;
 
     #[tokio::test]
-    async fn tasks_are_broken_off_whenever_they_began() {
-        let control = Controller::new();
-        let start = |control: &Controller| {
-            let guard = control.register();
+    async fn abort_reaches_tasks_registered_before_and_after_it() {
+        let controller = Controller::new();
+        let start = |controller: &Controller| {
+            let guard = controller.register();
             let id = guard.id();
             let task = tokio::spawn(async move {
-                let _held = guard;
+                let _guard = guard;
                 pending::<()>().await;
             });
-            control.set_abort_handle(id, task.abort_handle());
+            controller.set_abort_handle(id, task.abort_handle());
             task
         };
-        let before = start(&control);
-        control.abort();
-        let after = start(&control);
+        let before = start(&controller);
+        controller.abort();
+        let after = start(&controller);
         assert!(before.await.unwrap_err().is_cancelled());
         assert!(after.await.unwrap_err().is_cancelled());
-        control.all_finished().await;
-        assert!(control.registry().tasks.is_empty());
+        controller.all_finished().await;
+        assert!(controller.registry().tasks.is_empty());
     }
 
     #[tokio::test]
-    async fn the_last_call_reaches_who_waits_and_who_comes_later() {
-        let control = Controller::new();
-        let guard = control.register();
+    async fn drain_and_close_signals_reach_existing_and_later_connections() {
+        let controller = Controller::new();
+        let guard = controller.register();
         let signal = guard.signal();
         let waiting = tokio::spawn({
             let signal = signal.clone();
@@ -307,26 +311,29 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!signal.is_draining() && !waiting.is_finished());
-        control.begin_drain();
+        controller.begin_drain();
         tokio::task::yield_now().await;
-        assert!(signal.is_draining() && control.register().signal().is_draining());
-        assert!(!waiting.is_finished(), "who asks for nothing may stay");
-        control.begin_close();
+        assert!(signal.is_draining() && controller.register().signal().is_draining());
+        assert!(
+            !waiting.is_finished(),
+            "an idle connection stays open while draining"
+        );
+        controller.begin_close();
         waiting.await.unwrap();
-        let later = control.register().signal();
+        let later = controller.register().signal();
         assert!(later.is_draining());
         std::future::poll_fn(|cx| later.poll_closing(cx)).await;
     }
 
     #[tokio::test]
-    async fn a_task_that_ended_at_once_leaves_nothing() {
-        let control = Controller::new();
-        let guard = control.register();
+    async fn a_task_that_ended_before_its_handle_was_set_leaves_no_entry() {
+        let controller = Controller::new();
+        let guard = controller.register();
         let id = guard.id();
         let task = tokio::spawn(async move { drop(guard) });
         let handle = task.abort_handle();
         task.await.unwrap();
-        control.set_abort_handle(id, handle);
-        assert!(control.registry().tasks.is_empty());
+        controller.set_abort_handle(id, handle);
+        assert!(controller.registry().tasks.is_empty());
     }
 }

@@ -1,19 +1,19 @@
-//! What pingora's errors mean to a caller.
+//! What pingora's errors mean for the caller.
 
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::gateway::rejection::{Reason, Rejection};
 
-/// Where it went wrong.
+/// What to do about an error.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The caller went away: there is nobody to answer.
+    /// The caller has left, so there is nobody to respond to.
     CallerGone,
-    /// Answer with this.
+    /// Respond with this rejection.
     Refuse(Rejection),
 }
 
-/// Judges the error with which pingora gave a request up.
+/// Classifies the error with which pingora gave up a request.
 pub(super) fn classify(error: &Error) -> Failure {
     let reason = match error.esource() {
         ErrorSource::Upstream => upstream(error.etype()),
@@ -59,8 +59,8 @@ fn downstream(kind: &ErrorType) -> Option<Reason> {
     }
 }
 
-/// For the operator's log. pingora quotes what it could not parse, which may be anything
-/// that a party sent; so of such errors only the kind is told.
+/// For the operator's log. pingora quotes what it could not parse, which may be anything a peer
+/// has sent, so of such errors only the kind is reported.
 pub(super) fn cause(error: &Error) -> String {
     let kind = error.etype().as_str();
     let quotes = matches!(

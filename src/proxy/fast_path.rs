@@ -1,13 +1,12 @@
-//! The fast path: a request without a body, in HTTP/1.1 on both sides, is relayed here from
-//! socket to socket. It is what most requests are, and what pingora's machinery, made for
-//! everything that a proxy can meet, costs several times as much for as for an exchange of
-//! two heads.
+//! The fast path: requests without a body, HTTP/1.1 on both sides, are relayed from socket to
+//! socket. Most requests are of this kind, and pingora's general machinery costs several times
+//! as much for them.
 //!
-//! Nothing is decided here. Whether a request may pass, with which credential, what of its
-//! head goes on and what becomes of a 401: the gateway, `headers` and the hooks' own
-//! functions say so for both paths. Whatever is not a plain exchange (bodies, upgrades,
-//! HTTP/2, traces, endpoints of hawkgate's own, refusals before routing) is declined before
-//! anything was done for it, and goes through [`super::hooks`].
+//! Nothing is decided here. Whether a request may pass, with which credential, which header
+//! fields are forwarded and how a 401 is handled is decided by the gateway, `headers` and
+//! functions shared with the hooks, for both paths. Everything else (bodies, upgrades, HTTP/2,
+//! traced requests, hawkgate's own endpoints, rejections before routing) is declined before
+//! anything was done for it, and served through [`super::hooks`].
 
 mod attempt;
 mod fields;
@@ -38,7 +37,7 @@ use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
 
-/// See the module. Clones share everything.
+/// Serves requests on the fast path. Clones share everything.
 #[derive(Clone)]
 pub struct FastPath {
     hooks: Hooks,
@@ -46,48 +45,48 @@ pub struct FastPath {
     pools: Arc<[Arc<Pool>]>,
 }
 
-/// Who asks, on which connection.
+/// The caller's connection.
 pub(super) struct Caller<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) peer: Option<IpAddr>,
     pub(super) metadata: Option<&'a ConnMetadata>,
-    /// Has come once connections are to end with their current request.
+    /// Draining: the connection closes after its current request.
     pub(super) signal: &'a Signal,
-    /// For what is waited for.
+    /// For everything the request waits for.
     pub(super) deadline: &'a mut Deadline,
-    /// Which worker serves it.
+    /// The index of the worker that serves the connection.
     pub(super) worker: usize,
 }
 
-/// What became of a request.
+/// The result of serving a request.
 pub(super) enum ServeResult {
-    /// It is not one for here: its head, unchanged.
+    /// The request is not for the fast path. Holds its head, unchanged.
     Declined(BytesMut),
-    /// It was answered, and there may be another.
+    /// A response was sent, and another request may follow.
     KeepAlive,
-    /// It was answered, and the caller told that the connection ends.
+    /// A response was sent, which closes the connection.
     Close,
-    /// The caller is gone, or its answer connection_error off: nothing more may be sent.
+    /// The caller has left, or its response was truncated: nothing more may be sent.
     Aborted,
 }
 
-/// What was sent to the caller.
+/// What has been sent to the caller.
 #[derive(Default)]
 struct ResponseState {
-    /// The last status.
+    /// The last status sent.
     code: u16,
-    /// A final head went out.
+    /// A final head was sent.
     answered: bool,
-    /// It was a refusal, and is complete.
+    /// The response is a complete rejection.
     refused: bool,
-    /// The connection ends with it.
+    /// The connection closes after the response.
     last: bool,
-    /// Bytes of body.
+    /// Body bytes sent.
     body: u64,
 }
 
 impl FastPath {
-    /// For connections that are dealt out to so many `workers`.
+    /// For connections that are distributed over this many `workers`.
     pub fn new(hooks: Hooks, workers: usize) -> Self {
         let pool = |_| Pool::new(hooks.clock.clone());
         Self {
@@ -101,8 +100,7 @@ impl FastPath {
         self.pools.get(worker % self.pools.len().max(1))
     }
 
-    /// Serves the request with this checked `head`, behind which there is no body, or
-    /// declines to.
+    /// Serves the request with the validated `head` and no body, or declines it.
     pub(super) async fn serve(&self, mut caller: Caller<'_>, head: BytesMut) -> ServeResult {
         if !RequestHead::is_candidate(&head) {
             return ServeResult::Declined(head);
@@ -110,7 +108,7 @@ impl FastPath {
         let head = head.freeze();
         let gateway = self.hooks.gateway.load_full();
         match RequestHead::parse(&head).filter(|request| is_eligible(&gateway, request)) {
-            // Boxed, so that a waiting connection's task stays small.
+            // Boxed, so that the task of a waiting connection stays small.
             Some(request) => Box::pin(self.relay(&mut caller, gateway, request))
                 .await
                 .unwrap_or_else(|| ServeResult::Declined(BytesMut::from(head))),
@@ -118,7 +116,7 @@ impl FastPath {
         }
     }
 
-    /// `None` where the route is none for here.
+    /// `None` if the route cannot be served here.
     async fn relay(
         &self,
         caller: &mut Caller<'_>,
@@ -163,7 +161,7 @@ impl FastPath {
         Some(self.finish(&mut context, request, &sent, served))
     }
 
-    /// Answers with a refusal.
+    /// Responds with a rejection.
     async fn refuse(
         &self,
         caller: &mut Caller<'_>,
@@ -187,9 +185,8 @@ impl FastPath {
         Ok(())
     }
 
-    /// The end of a request that could not be answered by its upstream, in the way in which
-    /// [`super::hooks`] ends one: with a refusal, if nothing was answered yet and somebody
-    /// is there to read it.
+    /// Ends a request that got no response from its upstream, as [`super::hooks`] does: with a
+    /// rejection, unless a response was started or the caller has left.
     async fn fail(
         &self,
         caller: &mut Caller<'_>,
@@ -210,12 +207,12 @@ impl FastPath {
             ..rejection
         };
         sent.last = true;
-        // A caller that cannot be written to is gone; there is nothing else to do.
+        // A caller that cannot be written to has left; there is nothing else to do.
         let _ = self.refuse(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
-    /// Records how the request ended, and says what becomes of the caller's connection.
+    /// Records how the request ended, and what happens to the caller's connection.
     fn finish(
         &self,
         context: &mut Context,
@@ -251,17 +248,17 @@ impl FastPath {
     }
 }
 
-/// Whether a request is one for here, as far as can be said without its route.
+/// Whether the request can be served here, as far as that is known before routing.
 fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
     gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
-/// Whether a route is one for here.
+/// Whether the route can be served here.
 fn is_supported(found: &Found<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.asks_password()
 }
 
-/// Sends all of `parts` to the caller, now.
+/// Writes all of `parts` to the caller.
 async fn send(connection: &mut Connection, parts: [&[u8]; 2]) -> Result<(), Box<Error>> {
     connection.send(parts).await.map_err(|error| {
         Error::because(pingora::ErrorType::WriteError, "sending an answer", error).into_down()

@@ -1,8 +1,10 @@
-//! Header hygiene: what of a request goes upstream, what of an answer comes back.
+//! Which header fields are forwarded: those of a request to the upstream, those of a response
+//! to the caller.
 //!
-//! hawkgate owns whatever names a party, a hop or a credential, because the upstream's
-//! signature check and its trust depend on it (taskcluster.md §4). Everything else passes
-//! as it is. No `Via` is added: upstreams switch compression off when they see one.
+//! hawkgate itself sets every field that names a party, a hop or a credential, because the
+//! upstream's signature check and its trust depend on them (docs/design/taskcluster.md, "Hawk
+//! as Taskcluster checks it"). All other fields pass unchanged. No `Via` is added: upstreams
+//! switch off compression when they see one.
 
 mod policy;
 #[cfg(test)]
@@ -27,23 +29,23 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id taken over from a caller.
+/// Longest request id accepted from a caller.
 const MAX_REQUEST_ID: usize = 64;
 
-/// The fields of a head, of whatever kind. One set of rules serves all.
+/// The fields of a head, whatever holds them, so that one set of rules serves all types.
 pub(super) trait HeaderFieldsMut: HeaderFields {
-    /// Takes out every field of which `keep` does not say that it stays, by its name in lower
-    /// case and its value.
+    /// Removes all field lines for which `keep`, called with the lower-case name and the value,
+    /// returns false.
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()>;
-    /// Puts one in the place of all that are called `name`.
+    /// Sets a field, replacing all field lines of that name.
     fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    /// The same with a value that must be looked at first.
+    /// The same with a value that has to be validated first.
     fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
         self.insert(name, value(bytes)?)
     }
 }
 
-/// The names of those that `keep` does not want to stay, each with its values that do.
+/// The names of which `keep` rejects some value, each with the values to keep.
 fn to_remove(
     fields: &HeaderMap,
     keep: impl Fn(&str, &[u8]) -> bool,
@@ -105,14 +107,14 @@ impl HeaderFieldsMut for HeaderMap {
     }
 }
 
-/// Whether a request's head is a handshake for another protocol. pingora leaves `Upgrade`
-/// on a WebSocket handshake only, in its own words.
+/// Whether a request asks to switch protocols. pingora leaves `Upgrade` on WebSocket handshakes
+/// only.
 pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
     head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
 }
 
-/// Makes `head`, which is the caller's, or was made of it by this before, one that is
-/// hawkgate's own. What is left to do is to sign it. `upgrade` is [`is_upgrade`] of it.
+/// Turns the caller's head into hawkgate's own, all but the credential. Applying it again, for
+/// another attempt, changes nothing. `upgrade` is the result of [`is_upgrade`].
 pub(super) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
@@ -129,22 +131,22 @@ pub(super) fn prepare_request(
     let port = port.format(upstream.signed_port);
     head.insert_bytes(X_FORWARDED_PORT, port.as_bytes())?;
     if let Some(client) = client {
-        // One plain address, which every service takes (taskcluster.md §4).
+        // A single plain address, which every Taskcluster service accepts.
         let mut text = [0; MAX_IP_TEXT];
         head.insert_bytes(X_FORWARDED_FOR, format_ip(client, &mut text))?;
     }
     head.insert_bytes(X_REQUEST_ID, request_id.as_bytes())
 }
 
-/// The longest address as text.
+/// Length of the longest IP address as text.
 const MAX_IP_TEXT: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
 
 /// `ip` as text.
 fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
     let mut left = &mut text[..];
-    // There is room for any.
+    // The buffer fits any address.
     let _ = match ip {
-        // Without the machinery of formatting, as this is done for every request.
+        // Without the formatting machinery, because this runs for every request.
         IpAddr::V4(ip) => ip.octets().iter().enumerate().try_for_each(|(at, octet)| {
             left.write_all(if at > 0 { b"." } else { b"" })?;
             left.write_all(itoa::Buffer::new().format(*octet).as_bytes())
@@ -155,13 +157,13 @@ fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
     text.get(..end).unwrap_or_default()
 }
 
-/// `text` as a field's value.
+/// `text` as a field value.
 pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
     HeaderValue::from_bytes(text.as_ref())
         .explain_err(ErrorType::InvalidHTTPHeader, |_| "invalid header value")
 }
 
-/// Tells the upstream which trace the request belongs to.
+/// Sets the fields that propagate the trace context upstream.
 pub(super) fn set_trace_headers(
     head: &mut impl HeaderFieldsMut,
     request: &RequestTrace,
@@ -176,8 +178,8 @@ pub(super) fn set_trace_headers(
     Ok(())
 }
 
-/// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
-/// also those written with `_`, which some servers take for `-`.
+/// Removes the caller's own fields called `name`, which will hold hawkgate's credential,
+/// including variants spelled with `_`, which some servers treat as `-`.
 pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName) -> Result<()> {
     if policy::request_action(name.as_str(), false) == HeaderAction::Remove {
         // Gone with the others.
@@ -192,8 +194,8 @@ pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName
     head.retain(|own, _| !is_meant(own.as_bytes()))
 }
 
-/// Takes every value with `token` in it out of an upstream's answer. What frames the message
-/// stays: no token is a length.
+/// Removes every field of an upstream's response whose value contains `token`. The fields that
+/// frame the message stay: a token is never a length.
 pub(super) fn redact_token(
     head: &mut impl HeaderFieldsMut,
     status: StatusCode,
@@ -207,8 +209,8 @@ pub(super) fn redact_token(
     })
 }
 
-/// Takes the caller's copies of headers that only rules set out of `head`, also those
-/// written with `_` for `-`, and puts in what the ruling says.
+/// Removes the caller's copies of fields that only rules may set, including variants spelled
+/// with `_`, and sets those of the ruling.
 pub(super) fn set_rule_headers(
     head: &mut impl HeaderFieldsMut,
     reserved: &[HeaderName],
@@ -229,7 +231,7 @@ pub(super) fn set_rule_headers(
     Ok(())
 }
 
-/// The same for trailers, which frame nothing.
+/// The same for trailers, none of which frames the message.
 pub(super) fn redact_token_in_trailers(
     trailers: &mut HeaderMap,
     token: &SecretString,
@@ -238,7 +240,7 @@ pub(super) fn redact_token_in_trailers(
     trailers.retain(|_, value| finder.find(value).is_none())
 }
 
-/// Takes out of an upstream's answer what is not for the caller.
+/// Removes from an upstream's response what is not meant for the caller.
 pub(super) fn sanitize_response(head: &mut impl HeaderFieldsMut, status: StatusCode) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     strip(head, |name| policy::response_action(name, upgrade))
@@ -249,13 +251,13 @@ pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
     strip(trailers, |name| policy::response_action(name, false))
 }
 
-/// Takes out what has to go: by its own name, or because `Connection` nominates it (RFC 9110
+/// Removes fields that are not forwarded: by name, or because `Connection` lists them (RFC 9110
 /// §7.6.1).
 fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction) -> Result<()> {
     let mut nominated = Vec::new();
     for options in all(head, &header::CONNECTION) {
         for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            // These two, which is what most say, name no field but such as go anyway.
+            // The usual options, which name no field that would otherwise pass.
             if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
@@ -269,7 +271,7 @@ fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction)
     })
 }
 
-/// HTTP/2 may split a cookie into several fields; HTTP/1.1 servers expect one (RFC 9113
+/// HTTP/2 may split cookies into several field lines; HTTP/1.1 servers expect one (RFC 9113
 /// §8.2.3).
 fn join_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
     let mut fields = all(head, &header::COOKIE);
@@ -285,8 +287,7 @@ fn join_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
     head.insert(header::COOKIE, joined)
 }
 
-/// The caller's own request id, if it is a plain one: short, and nothing in it that could
-/// do harm in a log.
+/// The caller's own request id, if it is short and safe to log.
 pub(super) fn request_id(headers: &dyn HeaderFields) -> Option<&str> {
     let id = only(headers, &X_REQUEST_ID).ok()??;
     let id = std::str::from_utf8(id).ok()?;

@@ -1,4 +1,4 @@
-//! hawkgate's own answers on a caller's session.
+//! Responses that hawkgate generates itself.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,12 +14,12 @@ use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
 use crate::gateway::rejection::{Answer, Rejection};
 
-/// A body up to this length is read to its end after a refusal, so that the caller's
-/// connection can be used again.
+/// Request bodies up to this many bytes are read to their end after a rejection, so that the
+/// connection can be reused.
 const MAX_DRAINED_BODY: u64 = 64 * 1024;
 
-/// A refusal as HTTP/1.1 bytes, where there is no session of pingora's; the last answer of
-/// its connection if it is to `close`.
+/// Encodes an error response as HTTP/1.1, for connections without a pingora session. With
+/// `close` it is the last one on its connection.
 pub(super) fn encode_http1(
     answer: &Answer,
     method: &Method,
@@ -52,21 +52,21 @@ pub(super) fn encode_http1(
     head.into_bytes()
 }
 
-/// `now` as a `Date` says it (RFC 9110 §6.6.1).
+/// `now` as an HTTP-date (RFC 9110 §5.6.7).
 pub(super) fn date(now: UnixMillis) -> String {
     let since = Duration::from_millis(u64::try_from(now.0).unwrap_or(0));
     httpdate::fmt_http_date(UNIX_EPOCH + since)
 }
 
-/// Whether a final answer went out already.
+/// Whether a final response has been started.
 pub(super) fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| {
         !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
     })
 }
 
-/// Whether the body's rest is so short that reading it is cheaper than a new connection.
-/// With `Expect: 100-continue` unanswered nobody knows whether it will come at all.
+/// Whether what is left of the request body is so short that reading it costs less than a new
+/// connection. With an unanswered `Expect: 100-continue` the caller may not send a body at all.
 pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     if session.is_body_done() {
         return true;
@@ -76,7 +76,7 @@ pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     announced && !headers.contains_key(header::EXPECT)
 }
 
-/// `Content-Length`, if it is there and a number.
+/// The value of `Content-Length`, if the field is present and a number.
 pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?
@@ -87,9 +87,7 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// Sends `rejection`. With `keep` the caller's connection stays open where it safely can;
-/// without, or after a long unread body, it is closed. (The listener then reads on for a
-/// while, so that the answer is not lost in a reset.)
+/// Sends a successful response. The body is wiped from memory once it has been sent.
 pub(super) async fn send_rejection(
     session: &mut Session,
     rejection: &Rejection,
@@ -151,7 +149,7 @@ async fn write(
     }
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
     for (name, value) in headers {
-        // A 401 may have two challenges.
+        // Appended: a 401 can have two challenges.
         head.append_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;

@@ -1,4 +1,4 @@
-//! What would go upstream, told without sending it.
+//! What would be sent upstream, computed without sending it.
 
 use std::net::IpAddr;
 
@@ -11,20 +11,20 @@ use crate::gateway::Gateway;
 use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::route::Upstream;
 
-/// Whether the target passes what every target must.
+/// Checks a request target as the server does.
 ///
 /// # Errors
-/// With the refusal that a caller would get.
+/// With the rejection that a caller would receive.
 pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<(), Rejection> {
     let limits = HeadLimits::from(limits);
     validate::check_target(method, target.as_bytes(), &limits)
 }
 
-/// The headers that hawkgate sets itself on a request, credentials left out; `own` is what
-/// the ruling adds.
+/// The header fields that hawkgate sets on a request, apart from credentials. `own` are those
+/// that the ruling adds.
 ///
 /// # Errors
-/// When no such request can be made.
+/// When a value is not valid in a header field.
 pub fn headers(
     upstream: &Upstream,
     peer: Option<IpAddr>,

@@ -1,7 +1,7 @@
-//! Accepts connections, serves them, and ends them in good order.
+//! Accepts connections, serves them, and shuts them down gracefully.
 //!
 //! pingora's own `Server` is not used: it closes its listeners at once on a signal, always
-//! sleeps its whole grace period, limits neither heads nor connections, and cannot bind to
+//! sleeps for its whole grace period, limits neither heads nor connections, and cannot bind to
 //! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
 
 mod http1;
@@ -40,29 +40,30 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::rejection::{Reason, Rejection};
 pub use workers::Workers;
 
-/// Concurrent HTTP/2 streams of one connection.
+/// Concurrent HTTP/2 streams per connection.
 const H2_STREAMS: u32 = 100;
 /// Streams reset by the caller before they were accepted, per connection (CVE-2023-44487).
 const H2_PENDING_RESETS: usize = 20;
-/// Connections over the limit that are told so at once; more are closed without a word.
+/// Connections over the limit that are answered with 503 at the same time. Further ones are
+/// closed without a response.
 const MAX_REJECTING: usize = 64;
-/// How long to leave a system alone that has no more descriptors or memory.
+/// Pause after accepting failed because the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes the outcome of each request that is refused before pingora sees it.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
 
-/// The limits and timeouts of callers' connections.
+/// The limits and timeouts of downstream connections.
 #[derive(Clone, Copy, Debug)]
 struct ConnLimits {
     head: HeadLimits,
     header_timeout: Duration,
     keepalive_timeout: Duration,
-    /// Between two reads of a body, and for a write without progress.
+    /// Between two reads of a body, and for a write that makes no progress.
     stall: Duration,
 }
 
-/// Listeners bound and not yet served: callers can connect already and wait.
+/// Bound listeners that are not served yet: callers can connect already, and wait.
 pub struct BoundServer {
     listeners: Vec<BoundListener>,
     limits: ConnLimits,
@@ -70,7 +71,7 @@ pub struct BoundServer {
     fast_path: Option<FastPath>,
 }
 
-/// What one listener's connections have in common.
+/// What the connections of one listener have in common.
 #[derive(Clone)]
 struct ListenerSettings {
     protocol: Protocol,
@@ -78,7 +79,7 @@ struct ListenerSettings {
     proxies: Option<Arc<ProxyTrust>>,
 }
 
-/// Which worker a connection is served by, and what tells it to end.
+/// Which worker serves a connection, and the signal that closes it.
 struct ConnInfo {
     worker: usize,
     signal: Signal,
@@ -91,14 +92,14 @@ struct Shared<A> {
     clock: SharedClock,
     recorder: Recorder,
     workers: Workers,
-    /// Asked first about every HTTP/1 request without a body.
+    /// Offered every HTTP/1 request without a body first.
     fast_path: Option<FastPath>,
     connections: Arc<Semaphore>,
     rejecting: Arc<Semaphore>,
     drain: drain::Controller,
 }
 
-/// pingora's proxy around `hooks`, with the HTTP/2 limits that belong to `limits`.
+/// pingora's proxy around `hooks`, with the HTTP/2 limits that follow from `limits`.
 pub fn http_proxy<P>(hooks: P, limits: &Limits, conf: Arc<ServerConf>) -> Arc<HttpProxy<P>>
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -118,15 +119,15 @@ where
 }
 
 impl BoundServer {
-    /// Binds every listener, or none.
+    /// Binds all listeners, or none.
     ///
     /// # Errors
-    /// For the first that cannot be bound, naming its address or file.
+    /// For the first that cannot be bound, with its address or file.
     pub async fn bind(listeners: &[Listener], limits: &Limits) -> Result<Self, BindError> {
         Self::bind_with_inherited(listeners, limits, &mut InheritedSockets::default()).await
     }
 
-    /// As [`BoundServer::bind`], but takes those sockets that are there already.
+    /// Like [`BoundServer::bind`], but takes those sockets that this process has inherited.
     ///
     /// # Errors
     /// As [`BoundServer::bind`].
@@ -154,7 +155,7 @@ impl BoundServer {
         })
     }
 
-    /// With `fast_path` for the requests that it takes.
+    /// Serves the requests that `fast_path` accepts through it.
     #[must_use]
     pub fn with_fast_path(self, fast_path: FastPath) -> Self {
         Self {
@@ -163,7 +164,7 @@ impl BoundServer {
         }
     }
 
-    /// Where callers connect, in the order given, with ports as bound.
+    /// The addresses callers connect to, in configured order, with ports as bound.
     pub fn addresses(&self) -> Vec<Address> {
         self.listeners
             .iter()
@@ -171,7 +172,7 @@ impl BoundServer {
             .collect()
     }
 
-    /// The TLS of those listeners that have it, for reloading.
+    /// The TLS of those listeners that use it, for reloading.
     pub fn tls(&self) -> Vec<Arc<Tls>> {
         let tls = |listener: &BoundListener| match &listener.protocol {
             Protocol::Tls(tls) => Some(tls.clone()),
@@ -180,8 +181,8 @@ impl BoundServer {
         self.listeners.iter().filter_map(tls).collect()
     }
 
-    /// Serves every listener with `apps`, which the workers share out: each connection
-    /// stays with one. Must be called in a runtime, which keeps accepting even if
+    /// Serves every listener with `apps`, which are distributed over the workers; a connection
+    /// stays with its worker. Must be called in a runtime, which keeps accepting even if
     /// `workers` serve elsewhere.
     pub fn serve<A>(
         self,
@@ -213,10 +214,10 @@ impl BoundServer {
                 drop(guard);
             });
         }
-        let closing = drain.clone();
+        let on_close = drain.clone();
         tokio::spawn(async move {
-            closing.closing().await;
-            // So that pingora's sessions know: is_process_shutting_down().
+            on_close.closing().await;
+            // Sets `is_process_shutting_down()` on pingora's sessions.
             for app in apps {
                 app.http_cleanup().await;
             }
@@ -225,7 +226,7 @@ impl BoundServer {
     }
 }
 
-/// One listener's loop, until the end is announced.
+/// The accept loop of one listener, until the server closes.
 async fn accept<A>(shared: Arc<Shared<A>>, listener: BoundListener)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -241,14 +242,14 @@ where
             Err(e) => pause_accepting(&e).await,
         }
     }
-    // Who is in the queue already was promised an answer by the system.
+    // Connections in the backlog have completed their handshake already: serve them too.
     while let Some(Ok(incoming)) = listener.accept().now_or_never() {
         spawn_connection(&shared, &listener, incoming);
     }
 }
 
-/// Without descriptors or memory, accepting again at once would only spin. A connection
-/// that broke off while it waited is no reason to pause.
+/// Waits before accepting again: without descriptors or memory the loop would only spin. A
+/// connection that was aborted while it waited is no reason to pause.
 async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
@@ -257,7 +258,7 @@ async fn pause_accepting(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Starts serving a connection, or turns it away.
+/// Starts serving a connection, or rejects it.
 fn spawn_connection<A>(shared: &Arc<Shared<A>>, listener: &BoundListener, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -276,7 +277,7 @@ where
             .workers
             .spawn(incoming, move |incoming, worker| async move {
                 let signal = guard.signal();
-                let _held = (guard, permit);
+                let _guards = (guard, permit);
                 if let Some(app) = task.app(worker) {
                     let info = ConnInfo { worker, signal };
                     admit_and_serve(&task, app, info, &settings, incoming).await;
@@ -286,7 +287,7 @@ where
         && let Ok(permit) = shared.rejecting.clone().try_acquire_owned()
     {
         shared.workers.spawn(incoming, |incoming, _| async move {
-            let _held = (guard, permit);
+            let _guards = (guard, permit);
             reject::reject_overload(&task, incoming).await;
         })
     } else {
@@ -313,10 +314,10 @@ async fn admit_and_serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let guarded = settings.access.is_some() || settings.proxies.is_some();
-    // Boxed, so that a plain connection's task stays small.
-    if guarded && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
-        // After half a header nobody could write_rejection what an answer is for.
+    let has_rules = settings.access.is_some() || settings.proxies.is_some();
+    // Boxed, so that the task of a plain connection stays small.
+    if has_rules && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
+        // After a partial PROXY header an HTTP response could be misread by the proxy.
         let plain = matches!(settings.protocol, Protocol::Plain)
             && rejection.reason == Reason::PeerNotAllowed;
         return Box::pin(reject::reject_peer(shared, incoming, rejection, plain)).await;
@@ -324,7 +325,8 @@ async fn admit_and_serve<A>(
     serve_connection(shared, app, info, settings, incoming).await;
 }
 
-/// Finds out who is connected, and whether they may be.
+/// Reads the PROXY header, if the listener expects one, and checks whether the peer may
+/// connect.
 async fn admit<A>(
     shared: &Shared<A>,
     settings: &ListenerSettings,
@@ -341,7 +343,7 @@ async fn admit<A>(
     admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
 }
 
-/// A connection's whole life.
+/// Serves a connection until it is closed.
 async fn serve_connection<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
@@ -374,11 +376,12 @@ async fn serve_connection<A>(
         Protocol::H2c => true,
         Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
     };
-    // Without it nobody would know any more whom the connection is of.
+    // Without it, requests could no longer be attributed to the peer.
     let Ok(proxy_digest) = metadata.into_digest() else {
         return;
     };
-    // The rarer futures are large: boxed, so that a plain connection's task stays small.
+    // The less common futures are large: boxed, so that the task of a plain connection stays
+    // small.
     if http2_agreed {
         Box::pin(serve_http2(shared, app, stream, proxy_digest)).await;
     } else {
@@ -408,7 +411,7 @@ async fn tls_handshake(
     None
 }
 
-/// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].
+/// pingora drives HTTP/2, with one task per stream and the limits of [`http_proxy`].
 async fn serve_http2<A>(
     shared: &Shared<A>,
     app: &Arc<A>,

@@ -1,5 +1,5 @@
-//! What a request's spans say, in OpenTelemetry's conventions for HTTP where there is one.
-//! Of the target only the path, never a header's value.
+//! The attributes of a request's spans, following OpenTelemetry's HTTP conventions where they
+//! apply. Of the target only the path is recorded, and never a header value.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::gateway::outcome::{Ending, Label, Outcome};
 use crate::gateway::rejection::Reason;
 use crate::trace::{Active, Attempt, Attribute, Summary};
 
-/// Longest path attributes, in bytes.
+/// Longest path recorded, in bytes.
 const MAX_PATH: usize = 1024;
 
 impl Context {
-    /// Begins the request's trace, if `[trace]` is on, and says whose span its admission is
+    /// Starts the request's trace if `[trace]` is on, and returns the span that admission runs
     /// in.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<Active> {
         let tracer = self.gateway.observe.trace.as_ref()?;
@@ -37,7 +37,7 @@ impl Context {
         }
     }
 
-    /// The attempt under way came to nothing, or to an answer that is not the last.
+    /// The current attempt failed, or got a response that will not be forwarded.
     pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
         if let Some(trace) = &mut self.trace {
             let why = match (error.etype(), failure::classify(error)) {
@@ -79,7 +79,7 @@ impl Context {
     }
 }
 
-/// One of a closed set, as the conventions want it.
+/// The method as the conventions want it: one of a closed set.
 fn method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -155,7 +155,7 @@ fn attempt_attributes(
     attributes
 }
 
-/// Only what is not the caller's own doing is an error of this span's.
+/// Only what the caller did not cause counts as an error of this span.
 fn error_type(outcome: &Outcome) -> Option<&'static str> {
     if let Some(reason) = outcome.rejection {
         return reason

@@ -43,7 +43,7 @@ async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
     (address, serving)
 }
 
-/// The answers to `requests`, pipelined, the last of which closes.
+/// The responses to `requests`, which are pipelined; the last one closes the connection.
 async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let (last, kept) = requests.split_last().unwrap();
@@ -104,7 +104,7 @@ async fn connections_are_kept() {
     assert!(text.ends_with("a 1\n"));
 }
 
-/// The status and text of the answer to a PUT, or another method, with a body.
+/// Status and text of the response to a request with a body.
 async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -112,7 +112,7 @@ async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, St
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A refusal may come before the whole body went out.
+    // The response may come before the whole body has been sent.
     let _ = stream.write_all(body).await;
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text).await;

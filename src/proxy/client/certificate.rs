@@ -1,5 +1,5 @@
-//! Whom a client certificate names. The handshake has verified the chain and that the
-//! client holds the key; here it is only read.
+//! The identity in a client certificate. The TLS handshake has verified the chain and that the
+//! client holds the key; here the certificate is only read.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -9,29 +9,29 @@ use x509_parser::extensions::GeneralName;
 
 use crate::gateway::client::ClientCertificate;
 
-/// Most names of a certificate, and the longest one in bytes. Rules go through them all.
+/// Most names in a certificate, and the longest name in bytes. Rules iterate over all of them.
 const MAX_NAMES: usize = 64;
 const MAX_NAME: usize = 1024;
 
-/// Why a certificate is not taken. A rule that denies somebody by name must not be got
-/// round with a name that cannot be read, so such a connection is refused.
+/// Why a certificate is rejected. A rule that denies by name must not be bypassed with a name
+/// that cannot be read, so such a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::proxy) enum CertificateError {
-    /// Not X.509, or with an extension that cannot be read.
+    /// Not X.509, or with an extension that cannot be parsed.
     #[error("it cannot be read")]
     Unreadable,
-    /// More than are looked at.
+    /// More names than are examined.
     #[error("it has more than {MAX_NAMES} names")]
     TooManyNames,
-    /// Of an encoding that is not text, or too long.
+    /// A name that is not text, or too long.
     #[error("a name of it is empty, too long or no plain text")]
     BadName,
 }
 
-/// Reads the leaf's names.
+/// Reads the names of the leaf certificate.
 ///
 /// # Errors
-/// When any of them cannot be had exactly.
+/// When any of them cannot be read exactly.
 pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, CertificateError> {
     let (rest, parsed) =
         x509_parser::parse_x509_certificate(der).map_err(|_| CertificateError::Unreadable)?;
@@ -57,15 +57,15 @@ pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, Certificat
             GeneralName::DNSName(text) => certificate.dns_names.push(plain(text)?),
             GeneralName::URI(text) => certificate.uris.push(plain(text)?),
             GeneralName::RFC822Name(text) => certificate.emails.push(plain(text)?),
-            // Of no use to a rule: addresses, directory names and other names.
+            // Addresses, directory names and others: of no use to a rule.
             _ => {}
         }
     }
     Ok(certificate)
 }
 
-/// The last one is the most specific: in a directory's names `CN=Users` comes before the
-/// user's own.
+/// The last common name, which is the most specific: in directory names, `CN=Users` comes
+/// before the user's own.
 fn common_name(parsed: &X509Certificate<'_>) -> Result<String, CertificateError> {
     match parsed.subject().iter_common_name().last() {
         None => Ok(String::new()),
@@ -82,7 +82,7 @@ fn plain(text: &str) -> Result<String, CertificateError> {
 fn fingerprint(der: &[u8]) -> String {
     let hash = digest(&SHA256, der);
     hash.as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -192,7 +192,7 @@ mod tests {
             for flip in [0x01, 0x80, 0xff] {
                 let mut bent = whole.clone();
                 bent[at] ^= flip;
-                // Whatever it is then: no panic, and no name that is not plain.
+                // Whatever is left must not panic, nor hold a name with control characters.
                 if let Ok(read) = read(&bent) {
                     assert!(
                         read.uris

@@ -1,8 +1,9 @@
 //! The client's address behind trusted proxies.
 //!
-//! Every proxy appends the address that it was called from, so the list is as good as the
-//! proxies that wrote its end: it is read from the right, past those that are trusted, and
-//! the first that is not is the client. What stands further left anybody may have sent.
+//! Each proxy appends the address it was called from, so the list is only as reliable as the
+//! proxies that wrote its end. It is read from the right, past the trusted proxies, and the
+//! first address that is not trusted is the client's. Anything further left could have been
+//! sent by anyone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,19 +14,19 @@ use crate::header_fields::{HeaderFields, all};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Most entries that are looked at; a longer chain of trusted proxies counts as malformed.
+/// Most entries examined; a longer chain of trusted proxies counts as malformed.
 const MAX_HOPS: usize = 32;
 
-/// Who asks, when the connection comes from `peer`: the right-most entry of
-/// `X-Forwarded-For` that is in none of `trusted`, where `peer` itself is in one; the
-/// left-most one where all are. `peer` where it is not trusted, where there is no entry,
-/// and where an entry met on the way is no address.
+/// The client's address when the connection comes from `peer`: if `peer` is in one of
+/// `trusted`, the right-most entry of `X-Forwarded-For` that is not, or the left-most entry if
+/// all are. It is `peer` itself if `peer` is not trusted, if there is no entry, or if an entry
+/// met on the way is not an address.
 pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !trusts(&peer) {
         return peer;
     }
-    // Several fields are one list in their order (RFC 9110 §5.3).
+    // Several field lines form one list, in order (RFC 9110 §5.3).
     let fields: Vec<_> = all(headers, &X_FORWARDED_FOR).collect();
     let fields = fields.into_iter().rev();
     let entries = fields.flat_map(|field| field.rsplit(|b| *b == b','));
@@ -41,7 +42,7 @@ pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]
     leftmost
 }
 
-/// An address as proxies write it: plain, with a port, IPv6 in brackets or not.
+/// An address as proxies write it: alone or with a port, IPv6 with or without brackets.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let plain = text.parse::<IpAddr>().ok();
@@ -124,7 +125,7 @@ mod tests {
         ] {
             assert_eq!(found(PROXY, fields), PROXY, "{fields:?}");
         }
-        // Junk to the left of the client is the client's own and not looked at.
+        // Entries to the left of the client's are its own, and not examined.
         assert_eq!(found(PROXY, &["junk, 203.0.113.7"]), "203.0.113.7");
     }
 

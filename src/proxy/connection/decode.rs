@@ -1,16 +1,17 @@
-//! Where the body of an HTTP/1 message ends, byte by byte as it arrives, so that nothing
-//! behind it is ever consumed for a part of it.
+//! Finds where the body of an HTTP/1 message ends while it arrives, so that no byte behind it
+//! is ever taken for a part of it.
 
 use crate::proxy::validate::{Framing, hex};
 
-/// Longest chunk extension, bytes. None is understood; RFC 9112 §7.1.1 wants a limit.
+/// Longest chunk extension in bytes. No extension is understood; RFC 9112 §7.1.1 asks for a
+/// limit.
 const MAX_EXTENSION: usize = 256;
-/// Longest trailer section, bytes. Trailers are dropped.
+/// Longest trailer section in bytes. Trailers are dropped.
 const MAX_TRAILERS: usize = 8 * 1024;
-/// Most hexadecimal digits of a chunk size.
+/// Most hexadecimal digits in a chunk size.
 const MAX_SIZE_DIGITS: usize = 15;
 
-/// The body's framing is broken: nothing after it can be trusted.
+/// The chunked coding is broken, and nothing that follows can be trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed chunked body")]
 pub(in crate::proxy) struct MalformedChunk;
@@ -18,15 +19,15 @@ pub(in crate::proxy) struct MalformedChunk;
 /// What is still to come of the current request's body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BodyDecoder {
-    /// So many bytes.
+    /// This many more bytes.
     Length(u64),
-    /// Chunks.
+    /// Chunks, up to the last one and its trailers.
     Chunked(ChunkedState),
-    /// Everything.
+    /// Everything that follows (an upgraded connection).
     Tunnel,
 }
 
-/// Where in a chunked body (RFC 9112 §7.1) the next byte stands.
+/// The position in a chunked body (RFC 9112 §7.1).
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ChunkedState {
     Size { value: u64, digits: usize },
@@ -56,12 +57,12 @@ impl From<Framing> for BodyDecoder {
 }
 
 impl BodyDecoder {
-    /// Whether all of it has come.
+    /// Whether the whole body has arrived.
     pub(super) fn is_done(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(ChunkedState::End))
     }
 
-    /// How many bytes can be consumed whatever they are; 0 when they must be looked at.
+    /// How many bytes can be passed on without being decoded; 0 when each has to be examined.
     pub(super) fn unframed_len(&self) -> u64 {
         match self {
             Self::Length(remaining) => *remaining,
@@ -70,7 +71,8 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes those of the first bytes of `bytes` that belong to the body; says how many.
+    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
+    /// they are.
     pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         match self {
             Self::Length(remaining) => {
@@ -89,7 +91,7 @@ fn at_most(remaining: u64, length: usize) -> usize {
 }
 
 impl ChunkedState {
-    /// Before the first byte of a chunked body.
+    /// The state before the first byte of a chunked body.
     pub(in crate::proxy) const fn start() -> Self {
         SIZE
     }
@@ -98,8 +100,8 @@ impl ChunkedState {
         self.decode_data(bytes, |_| {})
     }
 
-    /// Takes those of the first bytes of `bytes` that belong to the body and says how many;
-    /// `data` is given what the chunks buffer.
+    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
+    /// they are. `data` is called with the content of the chunks.
     pub(in crate::proxy) fn decode_data(
         &mut self,
         bytes: &[u8],
@@ -127,7 +129,7 @@ impl ChunkedState {
         Ok(consumed)
     }
 
-    /// The state after one byte outside of data.
+    /// The state after one byte that is not chunk data.
     fn step(&self, byte: u8) -> Result<Self, MalformedChunk> {
         match *self {
             Self::Size { value, digits } => step_size(value, digits, byte),
@@ -198,7 +200,7 @@ fn step_trailer(line: usize, total: usize, byte: u8) -> Result<ChunkedState, Mal
     }
 }
 
-/// No control character but the tab.
+/// Anything but control characters, except tab.
 const fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -207,8 +209,8 @@ const fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// How many of the bytes belong to the chunked body and whether it ended; fed at once
-    /// and byte by byte, which must agree.
+    /// Decodes a chunked body at once and byte by byte, which must agree. Returns how many
+    /// bytes belong to it and whether it is complete.
     fn chunked(bytes: &[u8]) -> Result<(usize, bool), MalformedChunk> {
         let mut whole = BodyDecoder::from(Framing::Chunked);
         let at_once = whole

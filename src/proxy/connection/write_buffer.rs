@@ -1,5 +1,5 @@
-//! The writing side: an answer's head travels with the beginning of its body, and a caller
-//! that takes nothing for too long is given up.
+//! The write side of a connection. The head of a response is sent together with the beginning
+//! of its body, and a write that makes no progress for too long fails.
 
 use std::future::Future;
 use std::io;
@@ -12,20 +12,20 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
-/// Most bytes held back.
+/// Most bytes buffered.
 const MAX_BUFFERED: usize = 16 * 1024;
-/// A buffered head goes out alone when its body has not come after so many polls. pingora
-/// reads the upstream in the same task, so that a body at hand comes earlier.
+/// A buffered head is sent alone when its body has not arrived after this many polls. pingora
+/// reads the upstream in the same task, so a body that is already there comes sooner.
 const MAX_POLLS: u8 = 3;
 
-/// See the module.
+/// Buffers the beginning of a response; see the module documentation.
 pub(super) struct WriteBuffer {
-    /// Whether the first write after a flush read_polls for company.
+    /// Whether the first write after a flush waits for the next one.
     coalesce: bool,
     buffered: BytesMut,
-    /// Something was written since the last flush.
+    /// Something has been written since the last flush.
     unflushed: bool,
-    /// Polls for reading since then.
+    /// How often the connection has been polled for reading since the last write.
     read_polls: u8,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -44,7 +44,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Passes every write on.
+    /// Passes every write through.
     pub(super) fn unbuffered(stall: Duration) -> Self {
         Self {
             coalesce: false,
@@ -52,7 +52,7 @@ impl WriteBuffer {
         }
     }
 
-    /// What was accepted and not written.
+    /// Takes what was accepted for writing but not written.
     pub(super) fn take_unsent(&mut self) -> BytesMut {
         std::mem::take(&mut self.buffered)
     }
@@ -81,7 +81,7 @@ impl WriteBuffer {
         Poll::Ready(Ok(accepted))
     }
 
-    /// Copies as much as there is room for; says how much.
+    /// Copies as much as fits and returns how much that is.
     fn append(&mut self, data: &[io::IoSlice<'_>]) -> usize {
         let before = self.buffered.len();
         for part in data {
@@ -106,8 +106,8 @@ impl WriteBuffer {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes all of `parts`, behind what may be held back, and flushes. What is written is
-    /// taken off them.
+    /// Writes all of `parts` after what is buffered, and flushes. What has been written is
+    /// removed from `parts`.
     pub(super) fn poll_send(
         &mut self,
         inner: &mut Stream,
@@ -154,9 +154,9 @@ impl WriteBuffer {
         self.check_stall(cx, shut)
     }
 
-    /// Sends what is buffered when the task turns to waiting for the caller, so that a head
-    /// whose body is long in coming is not kept from him. Never pending: the task is woken
-    /// when more can be written.
+    /// Sends what is buffered when the task begins to wait for the caller, so that a head whose
+    /// body is slow to arrive is not held back. Never pending: the task is woken when more can
+    /// be written.
     pub(super) fn flush_before_read(
         &mut self,
         inner: &mut Stream,
@@ -173,7 +173,8 @@ impl WriteBuffer {
         ready_or_ok(self.poll_flush_buffered(inner, cx))
     }
 
-    /// Flushes without ending the answer's first write: what follows goes out directly.
+    /// Flushes without ending the first write of the response: what follows is written
+    /// directly.
     fn poll_flush_buffered(
         &mut self,
         inner: &mut Stream,
@@ -184,7 +185,7 @@ impl WriteBuffer {
         self.check_stall(cx, flushed)
     }
 
-    /// Turns waiting for longer than the limit, without any progress, into an error.
+    /// Turns a write that has made no progress for `stall` into an error.
     fn check_stall<T>(
         &mut self,
         cx: &mut Context<'_>,

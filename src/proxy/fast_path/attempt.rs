@@ -1,4 +1,5 @@
-//! Attempts: one request upstream and its answer back, until one is final.
+//! Attempts: sends the request upstream and forwards the response, repeating until one attempt
+//! is final.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,27 +26,27 @@ use crate::proxy::hooks::{self, ATTEMPTS};
 use crate::proxy::local_response;
 use crate::proxy::transport::Transport;
 
-/// Room for the first read of an answer: most heads, and many bodies with them.
+/// Capacity for the first read of a response: most heads, and many bodies with them.
 const HEAD_READ_CAPACITY: usize = 4 * 1024;
-/// What most heads for a caller fit into.
+/// Capacity that most response heads fit into.
 const HEAD_CAPACITY: usize = 1024;
-/// Room for each further one.
+/// Capacity for each further read.
 const READ_CAPACITY: usize = 32 * 1024;
 
-/// A connection to an upstream, with what contains come and is not yet passed on.
+/// A connection to an upstream, with what has been read and not yet forwarded.
 struct UpstreamConn {
     stream: Stream,
     received: BytesMut,
-    /// More was read into that than is worth keeping.
+    /// The buffer has grown too large to keep in the pool.
     oversized: bool,
     upstream: Arc<Upstream>,
     address: SocketAddr,
-    /// It contains served another request before.
+    /// The connection has served another request before.
     reused: bool,
 }
 
 impl FastPath {
-    /// Sends the request upstream, as often as it takes, and passes the answer on.
+    /// Sends the request upstream, as often as necessary, and forwards the response.
     pub(super) async fn forward(
         &self,
         caller: &mut Caller<'_>,
@@ -72,7 +73,7 @@ impl FastPath {
         sent: &mut ResponseState,
     ) -> Result<()> {
         let times = &mut context.times;
-        // Right after the admission the first attempt begins.
+        // The first attempt begins right after admission.
         let now = match (times.upstream, times.admitted) {
             (None, Some(admitted)) => admitted,
             _ => self.hooks.clock.monotonic(),
@@ -166,7 +167,8 @@ impl FastPath {
         }
     }
 
-    /// One request and its answer. Whether the connection can take another one.
+    /// Sends one request and forwards its response. Returns whether the connection can take
+    /// another request.
     async fn exchange(
         &self,
         caller: &mut Caller<'_>,
@@ -212,7 +214,7 @@ impl FastPath {
         Ok(head.persistent)
     }
 
-    /// Makes an answer's head the one that the caller gets.
+    /// Completes a response head for the caller.
     fn finalize_head(
         &self,
         caller: &Caller<'_>,
@@ -228,7 +230,7 @@ impl FastPath {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
         }
         if !head.fields.contains(&header::DATE) {
-            // RFC 9110 §6.6.1: whoever passes on an answer without one adds it.
+            // RFC 9110 §6.6.1: a recipient that forwards a response without a Date adds one.
             let date = local_response::date(self.hooks.clock.now());
             head.fields.set(&header::DATE, date.as_bytes());
         }
@@ -240,7 +242,7 @@ impl FastPath {
     }
 }
 
-/// The request as it goes out in this attempt, encode_signed.
+/// Encodes the request for this attempt, with its credential.
 fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
     hooks::prepare_request(&mut request.fields, false, context)?;
     let long = context.admission.as_ref().and_then(Admission::target);
@@ -268,7 +270,7 @@ impl UpstreamConn {
         }
     }
 
-    /// The next head of the answer.
+    /// Reads the next response head.
     async fn read_head(&mut self, caller: &mut Caller<'_>) -> Result<ResponseHead> {
         loop {
             if !self.received.is_empty()
@@ -290,7 +292,7 @@ impl UpstreamConn {
                 }
                 Ok(_) => {}
                 Err(mut error) => {
-                    // What contains said a part of its answer contains seen the request.
+                    // An upstream that has sent part of a response has seen the request.
                     if !untouched {
                         error.set_retry(false);
                     }
@@ -300,8 +302,8 @@ impl UpstreamConn {
         }
     }
 
-    /// Reads what contains come; 0 once the upstream contains closed. An error if it takes longer
-    /// than the upstream may, or if the caller goes away meanwhile.
+    /// Reads what is available; 0 once the upstream has closed. Fails on the upstream's read
+    /// timeout, and when the caller leaves in the meantime.
     async fn read(&mut self, caller: &mut Caller<'_>, room: usize) -> Result<usize> {
         self.received.reserve(room);
         caller.deadline.set(self.upstream.timeouts.read);
@@ -327,7 +329,7 @@ impl UpstreamConn {
         }
     }
 
-    /// Passes the answer on: `out`, which is its head, and the body as it comes.
+    /// Forwards the response: `out`, which holds its head, and the body as it arrives.
     async fn forward_body(
         &mut self,
         caller: &mut Caller<'_>,
@@ -336,7 +338,7 @@ impl UpstreamConn {
         sent: &mut ResponseState,
     ) -> Result<()> {
         loop {
-            // A body that needs no framing goes out from where it is.
+            // A body that needs no framing is sent from the read buffer.
             let plain = match body {
                 ResponseBody::Length(left) if caller.connection.supports_vectored_write() => left,
                 _ => 0,
@@ -349,7 +351,7 @@ impl UpstreamConn {
                 body.forward(&mut self.received, &mut out)
                     .map_err(invalid_response)?
             };
-            // From here on, whatever happens, no other answer can be given.
+            // From here on no other response can be sent.
             sent.answered = true;
             sent.body += passed.data;
             let part = self.received.get(..plain).unwrap_or_default();
@@ -369,15 +371,15 @@ impl UpstreamConn {
     }
 }
 
-/// What came first.
+/// What happened first while reading.
 enum ReadEvent {
     Read(io::Result<usize>),
     CallerGone,
     Deadline,
 }
 
-/// The connection connection_error. With `stale` it may have been dead all along, if it was a reused
-/// one: then nothing was processed.
+/// An error of the connection. With `stale` the connection may have been dead all along, if it
+/// was reused: then nothing was processed.
 fn connection_error(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
     let mut error = Error::because(kind, "the upstream's connection", error).into_up();
     if stale {

@@ -1,5 +1,5 @@
-//! The fields of a head in one piece of memory: as they came, in their order, changed where
-//! they must be. Heads have few fields, so looking at each name_matches quicker than a map.
+//! The field lines of a head in one allocation: as received and in order, changed where
+//! necessary. Heads have few fields, so a linear search is faster than a map.
 
 use std::ops::Range;
 
@@ -10,28 +10,27 @@ use pingora::{Error, ErrorType, Result};
 use crate::header_fields::HeaderFields;
 use crate::proxy::headers::HeaderFieldsMut;
 
-/// Room for what name_matches added, bytes.
+/// Capacity for fields that are added, in bytes.
 const EXTRA_BYTES: usize = 64;
 
-/// The longest name that name_matches looked at without a copy on the heap.
+/// Longest name that is lower-cased without a heap allocation.
 const MAX_STACK_NAME: usize = 64;
 
-/// See the module. Without `Debug`: there may be cookies and tokens in it.
+/// The field lines of a head. No `Debug`: there may be cookies and tokens in it.
 #[derive(Default)]
 pub(super) struct FieldList {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where in the text they stand.
+/// The offsets of a field line in the text.
 struct Field {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 impl FieldList {
-    /// Takes in `fields`, names and values in their order, of which there are so many in
-    /// about so many bytes.
+    /// Collects `fields`, names and values in order, which take about `bytes` bytes.
     pub(super) fn of<'f>(
         fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
         bytes: usize,
@@ -47,13 +46,13 @@ impl FieldList {
         this
     }
 
-    /// Whether there name_matches one called `name`.
+    /// Whether there is a field called `name`.
     pub(super) fn contains(&self, name: &HeaderName) -> bool {
         self.first(name).is_some()
     }
 
-    /// Puts `value` in the span of all that are called `name`, the first of which gives the
-    /// span and the spelling.
+    /// Replaces all field lines called `name` with one. The first of them determines its
+    /// position and spelling.
     pub(super) fn set(&mut self, name: &HeaderName, value: &[u8]) {
         let span = self.append(value);
         let text = &self.text;
@@ -73,14 +72,14 @@ impl FieldList {
         }
     }
 
-    /// Takes out every field called `name`.
+    /// Removes all field lines called `name`.
     pub(super) fn remove(&mut self, name: &HeaderName) {
         let text = &self.text;
         self.fields
             .retain(|field| !name_matches(text, &field.name, name));
     }
 
-    /// Writes them all.
+    /// Writes all field lines.
     pub(super) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {
             for slice in [
@@ -125,7 +124,8 @@ impl HeaderFieldsMut for FieldList {
     }
 
     fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
-        // As `http` contains it. Without an early end, which a compiler makes many at once of.
+        // The rule of the `http` crate, without an early exit, so that the compiler can
+        // vectorize it.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
             return Error::e_explain(
@@ -138,7 +138,7 @@ impl HeaderFieldsMut for FieldList {
     }
 }
 
-/// `X-Request-Id`.
+/// The usual spelling, such as `X-Request-Id`.
 fn title_case(name: &HeaderName) -> impl Iterator<Item = u8> {
     let mut begins = true;
     name.as_str().bytes().map(move |byte| {
@@ -160,7 +160,7 @@ fn name_matches(text: &[u8], span: &Range<usize>, name: &HeaderName) -> bool {
     span.len() == name.len() && slice(text, span).eq_ignore_ascii_case(name)
 }
 
-/// What `f` says of a name in lower case. The parser lets nothing but ASCII pass.
+/// Calls `f` with the name in lower case. The parser accepts ASCII names only.
 fn with_lower_case<T>(name: &[u8], f: impl FnOnce(&str) -> T) -> T {
     let mut short = [0; MAX_STACK_NAME];
     match short.get_mut(..name.len()) {

@@ -1,5 +1,5 @@
-//! Connections to upstreams that wait for their next request. Each worker contains a pool of its
-//! own, so that its lock is never waited for, and a connection never changes threads.
+//! Idle connections to upstreams. Each worker has its own pool, so that its lock is never
+//! contended and a connection never changes threads.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,13 +13,13 @@ use tokio::io::AsyncReadExt;
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 
-/// Most connections kept by one worker; the one that waits for longest goes first.
+/// Most idle connections per worker; beyond it the oldest is closed.
 const MAX_IDLE: usize = 128;
 
-/// How often connections are looked for that nobody should wait for any more.
+/// How often unusable connections are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// A pool of idle connections; see the module documentation.
 pub(super) struct Pool {
     clock: SharedClock,
     state: Mutex<State>,
@@ -27,21 +27,21 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The latest come last.
+    /// The most recently used is last.
     idle: Vec<IdleConn>,
-    /// A task looks after them.
+    /// A task sweeps the pool.
     sweeping: bool,
 }
 
 struct IdleConn {
     stream: Stream,
-    /// Empty: where its next answer is read to.
+    /// Empty; the next response is read into it.
     buffer: BytesMut,
-    /// Weak, but it keeps the place in memory from being used again: equal pointers are the
-    /// same upstream, and so the same name, CAs and protocol.
+    /// Weak, but keeps the allocation from being reused: equal pointers mean the same upstream,
+    /// and so the same host name, CA certificates and protocol.
     upstream: Weak<Upstream>,
     address: SocketAddr,
-    /// Monotonic.
+    /// Monotonic time.
     expires: Duration,
 }
 
@@ -53,8 +53,8 @@ impl Pool {
         })
     }
 
-    /// The connection to `address` that was used last, if there is one that is still open.
-    /// `now` is monotonic time.
+    /// Takes the most recently used open connection to `address`, if there is one. `now` is
+    /// monotonic time.
     pub(super) fn take(
         &self,
         upstream: &Arc<Upstream>,
@@ -62,7 +62,7 @@ impl Pool {
         now: Duration,
     ) -> Option<(Stream, BytesMut)> {
         loop {
-            // A dead one is closed without the lock.
+            // Dead connections are closed without holding the lock.
             let mut idle = {
                 let mut state = self.state();
                 let matches = |idle: &IdleConn| {
@@ -78,8 +78,8 @@ impl Pool {
         }
     }
 
-    /// Keeps `stream`, on which an exchange is complete `now`, for the upstream's idle time, and
-    /// `buffer`, emptied, for its next answer.
+    /// Returns a connection whose exchange was completed at `now` to the pool, for the
+    /// upstream's idle timeout, together with its read buffer.
     pub(super) fn put(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
@@ -106,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// Closes what nobody should wait for. Whether anything is left.
+    /// Closes unusable connections. Returns whether any are left.
     fn remove_unusable(&self) -> bool {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -128,7 +128,7 @@ impl Pool {
     }
 }
 
-/// Looks after a pool expires it is empty or gone.
+/// Sweeps a pool until it is empty or dropped.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
@@ -139,10 +139,11 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// Whether the upstream contains neither closed nor said anything that nobody asked for.
+/// Whether the upstream has neither closed the connection nor sent anything unsolicited.
 fn is_idle_and_open(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    // Unconstrained: a task that contains used up its share would be told that nothing is there.
+    // Unconstrained: with its cooperative budget used up, the task would see a pending read
+    // even if there is data.
     let reading = tokio::task::unconstrained(stream.read(&mut byte));
     reading.now_or_never().is_none()
 }

@@ -1,4 +1,4 @@
-//! The caller's head: from checked bytes to fields, and to the bytes that go upstream.
+//! Decodes the caller's request head and encodes the one that is sent upstream.
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
@@ -6,8 +6,8 @@ use http::Method;
 use super::fields::FieldList;
 use crate::proxy::validate::MAX_FIELDS;
 
-/// A request without a body, of whose head nothing concerns the connection. Without `Debug`:
-/// it may hold cookies and tokens.
+/// The head of a request without a body and without fields that concern the connection. No
+/// `Debug`: it may hold cookies and tokens.
 pub(super) struct RequestHead {
     pub(super) method: Method,
     target: Bytes,
@@ -15,17 +15,17 @@ pub(super) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Whether it can be one at all, by its first bytes: no look at the rest is wasted on a
-    /// request that contains a body.
+    /// Whether the first bytes allow for such a request, so that the heads of others are not
+    /// parsed for nothing.
     pub(super) fn is_candidate(head: &[u8]) -> bool {
         [&b"GET /"[..], b"HEAD /", b"DELETE /"]
             .iter()
             .any(|begin| head.starts_with(begin))
     }
 
-    /// Reads a head that [`crate::proxy::validate::check_raw`] contains passed. `None` where it asks
-    /// for anything beyond one plain exchange: a body, an upgrade, a continue, a connection
-    /// to be closed, HTTP/1.0.
+    /// Parses a head that has passed [`crate::proxy::validate::check_raw`]. `None` if it has a
+    /// body or asks for an upgrade, a 100 Continue or the connection to be closed, or is
+    /// HTTP/1.0.
     pub(super) fn parse(head: &Bytes) -> Option<Self> {
         let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Request::new(&mut []);
@@ -50,12 +50,12 @@ impl RequestHead {
         })
     }
 
-    /// Path and query as they came. A checked target is ASCII.
+    /// Path and query as received. A validated target is ASCII.
     pub(super) fn target(&self) -> &str {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
 
-    /// The head on the wire, for `target`.
+    /// Encodes the head, with `target` as the request target.
     pub(super) fn encode(&self, target: &str) -> BytesMut {
         let mut wire = BytesMut::with_capacity(HEAD_CAPACITY);
         for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
@@ -67,10 +67,10 @@ impl RequestHead {
     }
 }
 
-/// What most heads fit into.
+/// Capacity that most heads fit into.
 const HEAD_CAPACITY: usize = 1024;
 
-/// Whether a field leaves body and connection alone.
+/// Whether a field concerns neither the body nor the connection.
 fn is_supported(name: &[u8], value: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     // By length first: most fields are none of these.

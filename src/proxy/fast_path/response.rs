@@ -1,4 +1,4 @@
-//! The upstream's head, and where the body behind it ends (RFC 9112 §6.3).
+//! Decodes the upstream's response and re-encodes it for the caller (RFC 9112 §6.3).
 
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
@@ -7,12 +7,12 @@ use super::fields::FieldList;
 use crate::header_fields::{Several, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
 
-/// Longest head taken from an upstream, bytes.
+/// Longest response head accepted, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
-/// Most fields of one.
+/// Most field lines in one response head.
 const MAX_FIELDS: usize = 256;
 
-/// The upstream spoke no HTTP/1.1 that can be passed on with certainty.
+/// The upstream's response is not unambiguous HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct InvalidResponse(pub(super) &'static str);
@@ -23,42 +23,42 @@ impl From<MalformedChunk> for InvalidResponse {
     }
 }
 
-/// One head of an upstream's answer. Without `Debug`: it may hold cookies and tokens.
+/// The head of an upstream's response. No `Debug`: it may hold cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    /// Where it is not the usual one.
+    /// The reason phrase, if it is not the canonical one.
     reason: Option<Box<[u8]>>,
     pub(super) fields: FieldList,
-    /// The one length that `Content-Length` states, where that is what counts.
+    /// The value of `Content-Length`, if it determines the length of the body.
     length: Option<u64>,
-    /// Whether the upstream will take another request on this connection.
+    /// Whether the upstream accepts another request on this connection.
     pub(super) persistent: bool,
 }
 
-/// Where the body ends, and what is left of it.
+/// Where the body ends, and how much of it is left.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResponseBody {
-    /// So many more bytes.
+    /// After this many more bytes.
     Length(u64),
     /// After the last chunk.
     Chunked(ChunkedState),
-    /// With the connection.
+    /// When the connection closes.
     CloseDelimited,
-    /// The connection is closed, and so it is over.
+    /// The connection has closed, which ended the body.
     Eof,
 }
 
-/// What [`ResponseBody::pass`] did.
+/// The result of [`ResponseBody::forward`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarded {
-    /// So many bytes of content.
+    /// Bytes of content.
     pub(super) data: u64,
-    /// It was the last of them.
+    /// The body is complete.
     pub(super) done: bool,
 }
 
 impl ResponseHead {
-    /// Takes a head off the beginning of `received`; `None` while it is not complete.
+    /// Removes a head from the beginning of `received`; `None` while it is incomplete.
     pub(super) fn parse(received: &mut BytesMut) -> Result<Option<Self>, InvalidResponse> {
         let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
@@ -93,15 +93,15 @@ impl ResponseHead {
         Ok(Some(this))
     }
 
-    /// What frames the message must be beyond doubt before anything is passed on.
+    /// The framing must be unambiguous before anything is forwarded (RFC 9112 §6.3).
     fn check_framing(&mut self, http11: bool) -> Result<(), InvalidResponse> {
         match only(&self.fields, &header::TRANSFER_ENCODING) {
             Ok(None) => {}
             Ok(Some(coding)) if http11 && coding.eq_ignore_ascii_case(b"chunked") => {
                 if self.fields.contains(&header::CONTENT_LENGTH) {
                     self.fields.remove(&header::CONTENT_LENGTH);
-                    // Somebody on the way reads it otherwise: no second answer is taken from
-                    // here.
+                    // Another recipient could frame this response differently, so no second
+                    // response is read from this connection (RFC 9112 §6.1).
                     self.persistent = false;
                 }
                 return Ok(());
@@ -115,14 +115,14 @@ impl ResponseHead {
             let mut digits = itoa::Buffer::new();
             let digits = digits.format(length).as_bytes();
             if only(&self.fields, &header::CONTENT_LENGTH) != Ok(Some(digits)) {
-                // Repeated or as a list it means the same, and goes on once.
+                // Repeated or as a list it means the same, and is forwarded once.
                 self.fields.set(&header::CONTENT_LENGTH, digits);
             }
         }
         Ok(())
     }
 
-    /// The body that follows this head in answer to `method`.
+    /// The body that follows this head in response to `method`.
     pub(super) fn body(&mut self, method: &Method) -> ResponseBody {
         let bodiless = matches!(
             self.status,
@@ -142,7 +142,7 @@ impl ResponseHead {
             .map_or(ResponseBody::CloseDelimited, ResponseBody::Length)
     }
 
-    /// The head on the wire.
+    /// Encodes the head.
     pub(super) fn encode(&self, wire: &mut BytesMut) {
         wire.extend_from_slice(b"HTTP/1.1 ");
         wire.extend_from_slice(self.status.as_str().as_bytes());
@@ -160,7 +160,7 @@ impl ResponseHead {
     }
 }
 
-/// The one length that `Content-Length` states, if it is there.
+/// The one length that `Content-Length` states, if the field is present.
 fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
     let mut found = None;
     for value in all(fields, &header::CONTENT_LENGTH) {
@@ -191,7 +191,7 @@ fn persistent(fields: &FieldList, http11: bool) -> bool {
 }
 
 impl ResponseBody {
-    /// Moves what `received` holds of the body to `wire`, framed for the caller.
+    /// Moves the part of the body that is in `received` to `wire`, framed for the caller.
     pub(super) fn forward(
         &mut self,
         received: &mut BytesMut,
@@ -229,8 +229,8 @@ impl ResponseBody {
         Ok(Forwarded { data, done })
     }
 
-    /// As [`Self::pass`] of so many bytes at the beginning of a body that states its length,
-    /// by whoever moves them.
+    /// Accounts for this many leading bytes of a body with a known length, which are forwarded
+    /// by other means.
     pub(super) fn advance(&mut self, bytes: usize) -> Forwarded {
         let data = bytes as u64;
         let done = match self {
@@ -243,10 +243,10 @@ impl ResponseBody {
         Forwarded { data, done }
     }
 
-    /// The upstream contains closed.
+    /// The upstream has closed the connection.
     ///
     /// # Errors
-    /// When that is not how the body ends.
+    /// Unless that is how the body ends.
     pub(super) fn on_eof(&mut self) -> Result<(), InvalidResponse> {
         if *self != Self::CloseDelimited {
             return Err(InvalidResponse("closed before the end"));
@@ -255,7 +255,7 @@ impl ResponseBody {
         Ok(())
     }
 
-    /// Whether the caller gets it in chunks.
+    /// Whether the caller receives the body in chunks.
     pub(super) fn is_chunked(&self) -> bool {
         !matches!(self, Self::Length(_))
     }
@@ -263,7 +263,7 @@ impl ResponseBody {
 
 fn write_chunk(data: &[u8], wire: &mut BytesMut) {
     if data.is_empty() {
-        // It would read as the last one.
+        // An empty chunk would be the last one.
         return;
     }
     wire.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());

@@ -1,4 +1,5 @@
-//! Before anything goes upstream: the head, the route and the caller, the body's limits.
+//! Before anything is sent upstream: validates the head, routes and admits the request, and
+//! limits its body.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,20 +18,20 @@ use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::{headers, validate};
 
-/// How long the rest of a body may take to arrive after an early answer, before the
-/// connection is given up.
+/// How long to wait for the rest of a body after an early response before the connection is
+/// closed.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What becomes of a request that is not refused.
+/// What to do with a request that is not rejected.
 pub(super) enum Admitted {
-    /// It goes upstream.
+    /// Send it upstream.
     Forward,
-    /// This is the answer.
+    /// Send this response.
     Answer(Box<Served>),
 }
 
 impl Hooks {
-    /// Admits the request, and from then on keeps its body for a replay; or answers it.
+    /// Admits the request and starts recording its body for a replay, or produces a response.
     pub(super) async fn admit(
         &self,
         session: &mut Session,
@@ -121,7 +122,7 @@ async fn decide(
     Ok(context.gateway.admit(head).await)
 }
 
-/// A second factor's code is for the source alone, however an upstream would spell it.
+/// A one-time password is for the source alone, however an upstream would spell the field.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
     if admission.is_some_and(|a| a.route.asks_password()) {
@@ -137,8 +138,8 @@ fn prepare(session: &mut Session, limits: &BodyLimits) {
     session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
 }
 
-/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
-/// look at a head. What is signed and routed is the target as it stands, so it must be one.
+/// The listener has already checked the raw bytes of an HTTP/1 head; HTTP/2 heads are checked
+/// here. The target is signed and routed as it stands, so it must be a valid one.
 fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if head.version == Version::HTTP_2 {
         validate::check_head(head, &limits.into())?;
@@ -152,7 +153,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `Host`, or `:authority` where there is none.
+/// `Host`, or `:authority` on HTTP/2.
 pub(super) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),

@@ -1,4 +1,4 @@
-//! One attempt: to which address, with which head, and whether another one follows.
+//! One attempt: to which address, with which head, and whether another attempt follows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 use crate::proxy::{failure, headers};
 
-/// Addresses tried before a request is given up.
+/// Most addresses tried for a request.
 const MAX_CONNECTS: usize = 3;
 
-/// Dead pooled connections that one request puts up with.
+/// Most dead pooled connections tolerated for a request.
 const MAX_STALE: usize = 3;
 
 impl Hooks {
@@ -50,7 +50,7 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// Where the next attempt goes, which begins `now`, monotonic time.
+    /// The address for the next attempt, which begins at `now`, monotonic time.
     pub(in crate::proxy) fn choose_address(
         &self,
         context: &mut Context,
@@ -63,7 +63,7 @@ impl Hooks {
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
         let start = match &addresses[..] {
-            // What everybody would count up for nothing.
+            // Avoids a contended counter when there is no choice.
             [_] => 0,
             _ => *attempts
                 .start_index
@@ -79,7 +79,7 @@ impl Hooks {
         Ok((Arc::clone(upstream), address))
     }
 
-    /// Makes `head` hawkgate's own and signs it, in its final form.
+    /// Makes `head` hawkgate's own, and signs it in its final form.
     pub(super) fn headers(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
         let upgrade = headers::is_upgrade(head);
         prepare_request(head, upgrade, context)?;
@@ -95,9 +95,9 @@ impl Hooks {
         Ok(())
     }
 
-    /// A caller that waits for 100 Continue must get one: from the upstream, or from here
-    /// where that cannot pass it on (pingora's HTTP/2 client drops it). Once the body is
-    /// under way there is nothing to expect any more.
+    /// A caller that waits for a 100 Continue must get one: from the upstream, or from here if
+    /// the upstream's cannot be forwarded (pingora's HTTP/2 client drops it). Once the body has
+    /// started there is nothing left to expect.
     pub(super) async fn expect(
         session: &mut Session,
         head: &mut RequestHeader,
@@ -118,7 +118,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// Nothing was sent yet, so any request may try the next address.
+    /// Nothing has been sent yet, so any request may try the next address.
     pub(in crate::proxy) fn after_failed_connect(
         &self,
         address: Option<std::net::SocketAddr>,
@@ -140,8 +140,8 @@ impl Hooks {
     }
 }
 
-/// Makes the fields of a request hawkgate's own, all but for the proof of who sends it. The
-/// same again for a further attempt changes nothing.
+/// Makes the fields of a request hawkgate's own, all but the credential. Applying it again for
+/// another attempt changes nothing.
 pub(in crate::proxy) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
@@ -164,7 +164,7 @@ pub(in crate::proxy) fn prepare_request(
     Ok(())
 }
 
-/// What proves upstream who sends this attempt, with method and target as they go out.
+/// The field that authenticates this attempt upstream, for method and target as sent.
 pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
@@ -182,7 +182,7 @@ fn unreachable(context: &mut Context, cause: String) -> Box<Error> {
     decided(context, rejection)
 }
 
-/// Whether this is a WebSocket handshake, the one kind of upgrade that pingora forwards.
+/// Whether this is a WebSocket handshake, the only kind of upgrade that pingora forwards.
 fn upgrades(head: &RequestHeader) -> bool {
     head.version == Version::HTTP_11
         && head
@@ -191,8 +191,8 @@ fn upgrades(head: &RequestHeader) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Decides for every error of an attempt whether another follows. pingora panics on an
-/// undecided one. `answered`: the caller was sent a final answer's head.
+/// Decides for every failed attempt whether another one follows. pingora panics on an undecided
+/// error. `answered`: a final response head was sent to the caller.
 pub(in crate::proxy) fn after_failed_attempt(
     method: &Method,
     answered: bool,
@@ -225,9 +225,9 @@ pub(in crate::proxy) fn after_failed_attempt(
     error
 }
 
-/// Whether the upstream said that it did not process the request (RFC 9113 §8.7): safe to
-/// send again whatever the method. pingora marks those as decided; the one other error
-/// that it marks so is an invalid answer.
+/// Whether the upstream said that it did not process the request (RFC 9113 §8.7), which makes
+/// it safe to retry whatever the method. pingora marks such errors as decided; the only other
+/// error it marks so is an invalid response.
 fn unprocessed(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true))
         && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)

@@ -12,15 +12,15 @@ use crate::gateway::rejection::{Reason, Rejection};
 use crate::gateway::{Gateway, Head, Served};
 use crate::proxy::context::Context;
 
-/// What a request is for, if hawkgate answers it.
+/// One of hawkgate's own endpoints.
 enum Own {
     Login,
     Bewit,
 }
 
 impl Hooks {
-    /// The answer, where the request is for an endpoint of hawkgate's own; such an
-    /// endpoint goes before every route. `Ok(None)` for all others.
+    /// The response, if the request is for one of hawkgate's own endpoints, which take
+    /// precedence over every route. `Ok(None)` otherwise.
     pub(super) async fn serve_own(
         &self,
         session: &mut Session,
@@ -108,7 +108,7 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
     Some(login.answer(request).await)
 }
 
-/// The body, which must be text of at most [`MAX_URL_BYTES`].
+/// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
     let headers = &session.req_header().headers;

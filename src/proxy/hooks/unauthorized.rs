@@ -1,4 +1,4 @@
-//! The upstream answered 401.
+//! Handles a 401 from the upstream.
 
 use http::header;
 use pingora::{Error, ErrorType, Result};
@@ -12,13 +12,13 @@ use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 
-/// Replays that one request gets at the utmost: one with the right time, one with other
-/// credentials. The gateway keeps count; this is in case it does not.
+/// Most replays of a request: one with the corrected time, one with other credentials. The
+/// gateway counts as well; this is a safeguard.
 const MAX_REPLAYS: usize = 2;
 
 impl Hooks {
-    /// `date` is the answer's. `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
-    /// with an answer of hawkgate's own.
+    /// `date` is the response's. `Ok` lets the 401 pass. An error ends this attempt: another
+    /// one follows, or hawkgate responds itself.
     pub(in crate::proxy) async fn recover(
         &self,
         date: Option<UnixMillis>,
@@ -57,7 +57,7 @@ impl Hooks {
     }
 }
 
-/// The answer's `Date` (RFC 9110 §6.6.1).
+/// The response's `Date` (RFC 9110 §6.6.1).
 pub(in crate::proxy) fn date(head: &impl HeaderFieldsMut) -> Option<UnixMillis> {
     let date = head.first(&header::DATE)?;
     UnixMillis::from_http_date(std::str::from_utf8(date).ok()?)

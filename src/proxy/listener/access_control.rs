@@ -1,5 +1,5 @@
-//! Who may connect: by the peer's address, and by the user of this machine that the peer
-//! belongs to. Whatever cannot be found out keeps the peer out.
+//! Which peers may connect: by network, and by the local user that owns the peer's socket. A
+//! peer whose user cannot be determined is rejected.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,10 +11,10 @@ use ipnet::IpNet;
 use super::Incoming;
 use crate::config::{ListenerAccess, uid_of};
 
-/// Where the kernel lists TCP sockets with their owners, IPv4 and IPv6 (proc(5)).
+/// Where the kernel lists TCP sockets with their owners, for IPv4 and IPv6 (proc(5)).
 const PROC_NET_TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// The rule of one listener.
+/// The access rule of one listener.
 #[derive(Debug)]
 pub(in crate::proxy) struct AccessControl {
     networks: Option<Vec<IpNet>>,
@@ -22,7 +22,7 @@ pub(in crate::proxy) struct AccessControl {
 }
 
 impl AccessControl {
-    /// `None` where anybody may connect.
+    /// `None` if every peer may connect.
     pub(super) fn new(proc_net_address: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
@@ -46,10 +46,10 @@ impl AccessControl {
         }))
     }
 
-    /// Whether the peer may connect.
+    /// Checks whether the peer may connect.
     ///
     /// # Errors
-    /// With the cause for the log, when it may not.
+    /// With the cause for the log, if it may not.
     pub(in crate::proxy) async fn admit(&self, incoming: &Incoming) -> Result<(), String> {
         if let Some(networks) = &self.networks {
             let peer = incoming.peer();
@@ -69,7 +69,7 @@ impl AccessControl {
     }
 }
 
-/// The user that the other end of a connection belongs to.
+/// The user that owns the peer's end of a connection.
 async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     match incoming {
         Incoming::Unix(stream) => Ok(stream.peer_cred()?.uid()),
@@ -83,7 +83,7 @@ async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     }
 }
 
-/// The peer_uid of the socket at `peer` that is connected to `local`, both on this machine.
+/// The owner of the socket at `peer` that is connected to `local`, both on this machine.
 fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
     for table in PROC_NET_TCP {
         let wide = table.ends_with('6');
@@ -110,9 +110,9 @@ fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
     ))
 }
 
-/// The peer_uid in one line of the table: `sl local remote st queues timer retrnsmt uid
-/// timeout inode …`. A socket that its process has closed is listed with user 0 and
-/// inode 0 (the kernel keeps no more of it): that is nobody's, least of all root's.
+/// The owner in one line of the table: `sl local remote st queues timer retrnsmt uid timeout
+/// inode …`. A socket that its process has closed is listed with user 0 and inode 0, because
+/// the kernel keeps no more of it; it has no owner, and must not be taken for root's.
 fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next()? != local || fields.next()? != remote {
@@ -123,8 +123,8 @@ fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     (inode != 0).then_some(uid)
 }
 
-/// An address as the tables write it: each 32-bit word of it as a number of this
-/// machine's byte order, in hexadecimal, then the port.
+/// An address in the kernel's notation: each 32-bit word in native byte order, in hexadecimal,
+/// then the port.
 fn proc_net_address(address: SocketAddr, wide: bool) -> Option<String> {
     let octets = match (address.ip(), wide) {
         (IpAddr::V4(ip), false) => ip.octets().to_vec(),
@@ -135,7 +135,7 @@ fn proc_net_address(address: SocketAddr, wide: bool) -> Option<String> {
     let mut text = String::with_capacity(37);
     for word in octets.chunks_exact(4) {
         let word = u32::from_ne_bytes(word.try_into().ok()?);
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{word:08X}");
     }
     let _ = write!(text, ":{:04X}", address.port());
@@ -208,7 +208,7 @@ mod tests {
         AccessControl::new(&proc_net_address).unwrap().unwrap()
     }
 
-    /// Who runs this test.
+    /// The user that runs this test.
     fn own_uid() -> String {
         rustix::process::getuid().as_raw().to_string()
     }
@@ -263,7 +263,7 @@ mod tests {
         let (_other, unix) = UnixStream::pair().unwrap();
         let (loopback, unix) = (access(Some(&["127.0.0.0/8"]), None), Incoming::Unix(unix));
         assert!(loopback.admit(&unix).await.is_err());
-        // Both lists count.
+        // Both lists must allow the peer.
         let both = access(Some(&["127.0.0.0/8"]), Some(&["4000000000"]));
         assert!(both.admit(&incoming).await.is_err());
     }

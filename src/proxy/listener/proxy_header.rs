@@ -1,10 +1,10 @@
-//! The PROXY protocol's header, versions 1 and 2
-//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>), read to the byte: what
-//! comes after it stays in the socket.
+//! The PROXY protocol header, versions 1 and 2
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Exactly the header is read;
+//! what follows stays in the socket.
 //!
-//! There are crates; those looked at (`proxy-header`, `ppp`) take lines longer than the
-//! specification allows, signed ports and datagram families, which here would be ways to
-//! tell two proxies different things.
+//! There are crates for this. Those examined (`proxy-header`, `ppp`) accept lines longer than
+//! the specification allows, signed port numbers and datagram families, any of which could make
+//! two proxies disagree about the client.
 
 #[cfg(test)]
 mod tests;
@@ -16,14 +16,14 @@ use std::str::FromStr;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// What a header of version 2 begins with.
+/// What a version 2 header begins with.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Longest line of version 1, with its end.
+/// Longest version 1 line in bytes, including CR LF.
 const MAX_V1_LINE: usize = 107;
 
-/// Most bytes after the fixed part of version 2: addresses and TLVs. The specification lets
-/// a sender fill 64 KiB; load balancers send some hundred.
+/// Most bytes after the fixed part of a version 2 header: addresses and TLVs. The specification
+/// allows 64 KiB; load balancers send a few hundred.
 const MAX_V2_LENGTH: usize = 4096;
 
 /// What is wrong with a header. Nothing of it is quoted.
@@ -50,13 +50,14 @@ pub(super) enum ProxyHeaderError {
     Io(#[from] io::Error),
 }
 
-/// Reads exactly the header. The client's address; `None` where the header gives none
-/// (`UNKNOWN`, `LOCAL`, a Unix socket's client): the connection is then the proxy's own.
+/// Reads exactly one header and returns the client's address, or `None` if the header names
+/// none (`UNKNOWN`, `LOCAL`, or the client of a Unix socket): then the connection is the
+/// proxy's own.
 ///
 /// # Errors
-/// When it is anything but one whole header. Has no deadline of its own.
+/// When the connection does not begin with one well-formed header. There is no deadline.
 pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
-    // No header is shorter.
+    // No header is shorter than this.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
     if start == SIGNATURE {
@@ -68,7 +69,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
     }
 }
 
-/// The rest of the line, up to its end and no further: looked at before it is taken.
+/// Reads the rest of the line. Peeks first, so that nothing behind the line is consumed.
 async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut line = start.to_vec();
     let mut ahead = [0; MAX_V1_LINE];
@@ -94,8 +95,8 @@ async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, P
     Ok(line)
 }
 
-/// The client's address in a line of version 1, which is `PROXY TCP4 <source> <destination>
-/// <port> <port>` with single spaces, or begins with `PROXY UNKNOWN`.
+/// The client's address in a version 1 line, which is `PROXY TCP4 <source> <destination> <port>
+/// <port>` with single spaces, or begins with `PROXY UNKNOWN`.
 fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let text = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Line)?;
     let text = std::str::from_utf8(text).map_err(|_| ProxyHeaderError::Malformed)?;
@@ -106,7 +107,7 @@ fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let source = match words.next() {
         Some("TCP4") => address::<Ipv4Addr>(&mut words)?,
         Some("TCP6") => address::<Ipv6Addr>(&mut words)?,
-        // Whatever follows is to be ignored.
+        // The rest of the line has to be ignored.
         Some("UNKNOWN") => return Ok(None),
         _ => return Err(ProxyHeaderError::Malformed),
     };
@@ -145,7 +146,7 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHead
         return Err(ProxyHeaderError::Length { length, problem });
     }
     let block = match version_and_command & 0x0f {
-        // The proxy's own connection, such as a health check: whatever the family is.
+        // LOCAL: the proxy's own connection, such as a health check. The family is ignored.
         0 => AddressBlock::None,
         1 => AddressBlock::from_family(family)?,
         command => return Err(ProxyHeaderError::Command(command)),
@@ -159,7 +160,7 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHead
     Ok(source)
 }
 
-/// The addresses that a header of version 2 has to have.
+/// The addresses that a version 2 header must contain.
 #[derive(Clone, Copy)]
 enum AddressBlock {
     None,
@@ -178,7 +179,7 @@ impl AddressBlock {
         }
     }
 
-    /// Two addresses and two ports.
+    /// Its length in bytes: two addresses and two ports.
     fn len(self) -> usize {
         match self {
             Self::None => 0,
@@ -207,7 +208,7 @@ impl AddressBlock {
     }
 }
 
-/// TLVs: nothing here looks at them.
+/// Skips the TLVs, none of which is used.
 async fn discard(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     let mut scratch = [0; 256];
     while left > 0 {

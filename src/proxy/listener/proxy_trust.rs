@@ -1,4 +1,4 @@
-//! ProxyTrust in front of a listener: who they are, and what they say of their clients.
+//! Proxies in front of a listener: which ones are trusted, and the PROXY header they send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Incoming, proxy_header};
 use crate::config::TrustedProxies;
 use crate::gateway::rejection::{Reason, Rejection};
 
-/// The trust of one listener.
+/// The trusted proxies of one listener.
 #[derive(Debug)]
 pub(in crate::proxy) struct ProxyTrust {
     networks: Arc<[IpNet]>,
@@ -27,7 +27,7 @@ impl ProxyTrust {
         }
     }
 
-    /// Whose `X-Forwarded-For` counts.
+    /// The networks whose `X-Forwarded-For` is believed.
     pub(in crate::proxy) fn networks(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.networks)
     }
@@ -36,12 +36,12 @@ impl ProxyTrust {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Reads the PROXY header, where the listener has one, within `limit`; the connection
-    /// is from then on the client's whom it names. Nothing of what follows it is read.
+    /// Reads the PROXY header within `limit`, if the listener expects one. From then on the
+    /// connection counts as coming from the client it names. Nothing behind the header is read.
     ///
     /// # Errors
-    /// With the refusal: of a peer that is no trusted proxy, before a byte is read, and of
-    /// a header that is late or not exactly one.
+    /// With the rejection of a peer that is not a trusted proxy (before anything is read), and
+    /// of a header that is late or malformed.
     pub(in crate::proxy) async fn read_proxy_header(
         &self,
         incoming: &mut Incoming,
@@ -54,7 +54,7 @@ impl ProxyTrust {
             let cause = "the peer is in none of trusted_proxies, and proxy_protocol is on";
             return Err(Rejection::from(Reason::PeerNotAllowed).because(cause));
         }
-        // Unix sockets have no address to trust: refused above.
+        // Unix sockets have no address that could be trusted, so they were rejected above.
         let Incoming::Tcp(stream, peer) = incoming else {
             return Ok(());
         };

@@ -1,9 +1,9 @@
-//! The memory that all kept bodies share (`limits.replay_memory`).
+//! The memory that all recorded bodies share (`limits.replay_memory`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that kept bodies may use, all requests together.
+/// Bytes that recorded bodies may use, all requests together.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -19,12 +19,12 @@ impl Budget {
         })
     }
 
-    /// Another limit from now on; what is in use stays.
+    /// Changes the limit. Memory already in use is not affected.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes in use now.
+    /// Bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-/// One request's share; given back when dropped.
+/// One request's share of the budget; released when dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<Budget>,
@@ -54,7 +54,7 @@ impl Reservation {
         }
     }
 
-    /// `false`, and unchanged, when the budget has not so much left.
+    /// Returns `false` and changes nothing if the budget does not have `bytes` left.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let granted = self.budget.take(bytes);

@@ -1,4 +1,4 @@
-//! What was read of one body, in order, and how much of it has been played back.
+//! The recorded part of one body, and how much of it has been played back.
 
 use std::sync::Arc;
 
@@ -8,29 +8,30 @@ use super::budget::{Budget, Reservation};
 use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
 
-/// Pieces from this size on are shared with the reader, not state. (A piece of an HTTP/2
-/// body can hold on to the frame buffer that it lies in, some four times this at most.)
+/// Pieces of at least this size are shared with the reader instead of copied. (A piece of an
+/// HTTP/2 body can keep the frame buffer it lies in alive, which is about four times this at
+/// most.)
 const MIN_SHARED_PIECE: usize = 4 * 1024;
 
-/// Smaller pieces are state together into segments of this size: a body sent byte by
-/// byte must not cost a hundred bytes of bookkeeping for each.
+/// Smaller pieces are copied together into segments of this size: a body sent byte by byte must
+/// not cost a hundred bytes of bookkeeping for each.
 const SEGMENT: usize = 16 * 1024;
 
-/// Bookkeeping of one segment, roughly.
+/// Approximate bookkeeping per segment, in bytes.
 const OVERHEAD: usize = 64;
 
-/// How far the copy is good.
+/// How much of the body is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordState {
-    /// All that was read is here.
+    /// Everything that was read.
     Complete,
-    /// Nothing is kept any more, for this reason.
+    /// Nothing any more, for this reason.
     Discarded(UnauthorizedReason),
-    /// There will be no further attempt; what is still to be played is here.
+    /// There will be no further attempt; only what is still to be played back is left.
     Finished,
 }
 
-/// What was read of one body.
+/// The recorded part of one body.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
     state: RecordState,
@@ -39,24 +40,24 @@ pub(super) struct ReplayBuffer {
     recorded_len: usize,
     limit: usize,
     reservation: Reservation,
-    /// The segment to play next; `None` once reading live.
+    /// The segment to play back next; `None` once reading live.
     playing: Option<usize>,
     /// Whether anything was read from the caller.
     read: bool,
     /// Rewound although something is missing: reading on would truncate the body.
     incomplete: bool,
-    /// Whether the caller got a 100 Continue.
+    /// Whether the caller was sent a 100 Continue.
     pub(super) continued: bool,
 }
 
-/// What a reader gets from the buffer.
+/// The next thing to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Played {
-    /// This was read before.
+    /// Recorded before.
     Piece(Bytes),
-    /// Read on from the caller.
+    /// Continue reading from the caller.
     Live,
-    /// What comes next was not kept.
+    /// What comes next was not recorded.
     Incomplete,
 }
 
@@ -81,7 +82,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Keeps one piece just read from the caller.
+    /// Records one piece just read from the caller.
     pub(super) fn record(&mut self, piece: &Bytes) {
         if piece.is_empty() {
             return;
@@ -110,7 +111,7 @@ impl ReplayBuffer {
         }
         if self.tail.capacity() - self.tail.len() < piece.len() {
             self.flush();
-            // Most bodies are one small piece: the first segment is made to measure.
+            // Most bodies are one small piece, so the first segment gets exactly that size.
             let size = if self.segments.is_empty() {
                 piece.len()
             } else {
@@ -159,8 +160,8 @@ impl ReplayBuffer {
         piece.map_or(Played::Live, Played::Piece)
     }
 
-    /// Whether everything kept was played: what comes next is live.
-    pub(super) fn is_played_back(&self) -> bool {
+    /// Whether everything recorded was played back: what comes next is live.
+    pub(super) fn is_playback_done(&self) -> bool {
         self.playing.is_none() && !self.incomplete
     }
 
@@ -184,7 +185,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Nothing will be played any more.
+    /// Nothing will be played back any more.
     pub(super) fn close(&mut self) {
         self.state = RecordState::Finished;
         self.clear();
@@ -199,7 +200,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Whether anything of the body came from the caller.
+    /// Whether any of the body has come from the caller.
     pub(super) fn has_started(&self) -> bool {
         self.read
     }

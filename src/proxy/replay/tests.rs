@@ -1,4 +1,4 @@
-//! The buffer alone; between real connections it is tested with the hooks.
+//! Tests of the buffer alone. The hooks' tests replay between real connections.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn record(buffer: &mut ReplayBuffer, pieces: &[&[u8]]) {
     }
 }
 
-/// Plays to the end of what is kept.
+/// Plays back everything recorded.
 fn play(buffer: &mut ReplayBuffer) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -44,9 +44,9 @@ fn plays_what_was_read_in_order_as_often_as_asked() {
     for _ in 0..3 {
         assert_eq!(buffer.replayable(), Replayable::Yes);
         buffer.rewind();
-        assert!(!buffer.is_played_back());
+        assert!(!buffer.is_playback_done());
         assert_eq!(play(&mut buffer), expected);
-        assert!(buffer.is_played_back());
+        assert!(buffer.is_playback_done());
     }
     assert!(budget.used() >= expected.len());
     drop(buffer);
@@ -71,7 +71,7 @@ fn reading_goes_on_after_playing_and_is_kept_as_well() {
 fn nothing_kept_plays_nothing() {
     let (_budget, mut buffer) = buffer();
     buffer.rewind();
-    assert!(buffer.is_played_back());
+    assert!(buffer.is_playback_done());
     assert_eq!(buffer.play(), Played::Live);
 }
 
@@ -138,7 +138,7 @@ fn what_was_not_kept_is_never_played_as_if_it_were() {
     record(&mut lost, &[&vec![1; LIMIT + 1]]);
     lost.rewind();
     assert_eq!(lost.play(), Played::Incomplete);
-    assert!(!lost.is_played_back());
+    assert!(!lost.is_playback_done());
     // Lost while the beginning was being played.
     let (_budget, mut overtaken) = buffer();
     record(&mut overtaken, &[b"a", &vec![1; 5000]]);

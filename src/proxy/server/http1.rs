@@ -1,5 +1,5 @@
-//! HTTP/1 connections: each request's head is read and checked here, then handed to
-//! pingora, which parses it again and serves it.
+//! HTTP/1 connections: each request's head is read and validated here, then handed to pingora,
+//! which parses it again and serves the request.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -23,14 +23,14 @@ use crate::proxy::drain::Signal;
 use crate::proxy::fast_path::{Caller, ServeResult};
 use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, Refusal};
 
-/// Longest time spent on reading what is left of a body after its answer.
+/// Longest time spent on reading the rest of a request body after its response.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the caller sends next.
+/// What comes next on a connection.
 enum NextRequest {
     Request(BytesMut),
     Refused(Box<Refusal>),
-    /// Nothing: he is gone, or idle for too long, or the server ends.
+    /// No request: the caller has left or was idle for too long, or the server is closing.
     Closed,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct ConnInfo {
     pub(super) proxy_digest: Option<Arc<ProxyDigest>>,
 }
 
-/// Serves requests one after the other until either side closes.
+/// Serves one request after the other until either side closes.
 pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, info: ConnInfo)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -102,7 +102,7 @@ async fn try_fast_path<A>(
     head: BytesMut,
 ) -> ServeResult {
     match &shared.fast_path {
-        // Nothing of a body is to come.
+        // Only requests without a body, or whose body has been read.
         Some(fast_path) if connection.is_between_requests() => {
             let caller = Caller {
                 connection,
@@ -118,7 +118,7 @@ async fn try_fast_path<A>(
     }
 }
 
-/// Has pingora serve one request; gives the connection back if there may be another.
+/// Has pingora serve one request. Returns the connection if it can take another one.
 async fn process<A>(
     app: &Arc<A>,
     session: ServerSession,
@@ -128,8 +128,8 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     if *draining.borrow() {
-        // pingora would rather drop a request than yield between reading and serving it
-        // now: it must not run out of its share of this poll.
+        // During shutdown pingora drops a request if its task has to yield between reading and
+        // serving it, so it must start with a full cooperative budget.
         tokio::task::yield_now().await;
     }
     let reused = app.process_new_http(session, draining).await?;
@@ -150,7 +150,7 @@ fn session(
     if let Some(settings) = settings {
         settings.apply_to_session(&mut session);
     }
-    // Nothing of the next request ever gets there, so that pingora has nothing to pass on.
+    // Bytes of the next request never reach pingora, so it has nothing to carry over.
     session.set_pipelining_enabled(false);
     session.set_pipelined_prefix(head);
     session.set_read_timeout(Some(limits.stall));
@@ -159,7 +159,7 @@ fn session(
     session
 }
 
-/// Waits for the next request until the deadline, and for its head to be complete.
+/// Waits until the deadline for the next request, and then for its head to be complete.
 async fn next(
     limits: &ConnLimits,
     connection: &mut Connection,

@@ -1,4 +1,4 @@
-//! hawkgate's own answers on HTTP/1 connections, and closing them so that they arrive.
+//! Error responses on connections that pingora does not serve.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -18,16 +18,16 @@ use crate::proxy::listener::Incoming;
 use crate::proxy::local_response;
 use crate::proxy::validate::{self, Refusal};
 
-/// Longest time for closing a connection whose caller is still sending.
+/// Longest time spent on closing a connection whose caller is still sending.
 const LINGER: Duration = Duration::from_secs(10);
-/// The same for silence between two reads.
+/// Longest pause between two reads while lingering.
 const LINGER_IDLE: Duration = Duration::from_secs(2);
-/// Most bytes read and thrown away meanwhile.
+/// Most bytes read and discarded while lingering.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
-/// Longest time for telling a caller that there is no room for him.
+/// Longest time spent on rejecting a connection.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers a refused head and has it recorded. Nothing else of the connection is served.
+/// Answers a rejected head and records it. Nothing else is served on the connection.
 pub(super) async fn respond_and_close<A>(
     shared: &Shared<A>,
     mut connection: Connection,
@@ -48,7 +48,7 @@ pub(super) async fn respond_and_close<A>(
     });
 }
 
-/// Says that there is no room, without reading anything first.
+/// Answers a connection over the limit, without reading anything.
 pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
     let peer = incoming.peer();
     let Ok(stream) = incoming.into_stream() else {
@@ -57,8 +57,8 @@ pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
     write_rejection(shared, stream, peer, Reason::Overloaded.into()).await;
 }
 
-/// Says to a peer that may not connect that it may not, if it can be said in `plain` HTTP/1
-/// at all, and has it recorded. Nothing is read before.
+/// Rejects a peer that may not connect, and records it. A response is sent only if the listener
+/// speaks `plain` HTTP/1; nothing is read.
 pub(super) async fn reject_peer<A>(
     shared: &Shared<A>,
     incoming: Incoming,
@@ -98,7 +98,7 @@ async fn write_rejection<A>(
         let _ = stream.shutdown().await;
         discard(&mut stream).await;
     };
-    // The answer fits into an empty socket's buffer: too slow is only the closing.
+    // The response fits into the empty socket buffer, so only the closing can be slow.
     let _ = timeout(REJECT_TIMEOUT, telling).await;
 }
 
@@ -137,7 +137,7 @@ fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>)
     }
 }
 
-/// 128 random bits: enough to write_rejection log lines apart.
+/// 128 random bits, enough to tell log lines apart.
 fn request_id() -> String {
     let mut bytes = [0_u8; 16];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
@@ -149,9 +149,10 @@ fn request_id() -> String {
     })
 }
 
-/// Sends what is left, closes our side properly if the answer is complete, and as long as the caller may still be sending
-/// reads on: a system that is sent data for a closed socket resets the connection, and the
-/// caller might never check the answer (RFC 9112 §9.6).
+/// Sends what is buffered and closes the write side, cleanly if the response is complete. As
+/// long as the caller may still be sending, keeps reading: data that arrives at a closed socket
+/// makes the kernel reset the connection, and the caller might never see the response (RFC 9112
+/// §9.6).
 pub(super) async fn lingering_close(closed: ClosedConn) {
     let ClosedConn {
         mut stream,
@@ -166,7 +167,7 @@ pub(super) async fn lingering_close(closed: ClosedConn) {
         if stream.flush().await.is_err() {
             return;
         }
-        // Without TLS every end looks alike.
+        // Without TLS a clean close and a truncation look the same.
         if response_complete || stream.get_ssl_digest().is_none() {
             let _ = AsyncWriteExt::shutdown(&mut stream).await;
         }
@@ -174,7 +175,7 @@ pub(super) async fn lingering_close(closed: ClosedConn) {
             discard(&mut stream).await;
         }
     };
-    // Too slow or too much: then a reset is what he gets.
+    // On timeout or too much data, the connection is reset.
     let _ = timeout(LINGER, closing).await;
 }
 

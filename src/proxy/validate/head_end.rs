@@ -1,43 +1,43 @@
-//! Finds the end of an HTTP/1 head while it is still arriving, and what cannot become one.
+//! Finds the end of an HTTP/1 head while it is still arriving, and rejects early what cannot
+//! become one.
 
 use super::{HeadLimits, bad};
 use crate::gateway::rejection::{Reason, Rejection};
 
-/// What the longest method, both spaces and the version take beside the target.
+/// Longest request line apart from the target: method, two spaces and version.
 const MAX_REQUEST_LINE_OVERHEAD: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
 
-/// How far a head has come.
+/// How much of a head has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum HeadStatus {
-    /// It ends before this offset, and begins at the other: an empty line may precede it
-    /// (RFC 9112 §2.2).
+    /// The head is complete. It may be preceded by one empty line (RFC 9112 §2.2).
     Complete {
-        /// Where the request line begins: 0 or 2.
+        /// Offset of the request line: 0 or 2.
         start: usize,
-        /// One past the empty line.
+        /// Offset behind the empty line that ends the head.
         end: usize,
     },
-    /// More is needed.
+    /// More bytes are needed.
     Partial,
 }
 
-/// An incremental search: each byte is looked at once.
+/// An incremental search that looks at each byte once.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct HeadEndFinder {
     start: usize,
-    /// Everything before was searched.
+    /// Everything before this offset has been searched.
     searched: usize,
-    /// Where the line being read began.
+    /// Where the current line begins.
     line: usize,
-    /// Lines read, the empty one in front not counted.
+    /// Lines read, not counting an empty one in front.
     lines: usize,
 }
 
 impl HeadEndFinder {
-    /// Looks at what came since the last call; `bytes` is everything from the beginning.
+    /// Searches what has arrived since the last call; `bytes` is everything from the beginning.
     ///
     /// # Errors
-    /// When no continuation can make it an acceptable head.
+    /// When no continuation could make it an acceptable head.
     pub(in crate::proxy) fn advance(
         &mut self,
         bytes: &[u8],
@@ -82,7 +82,7 @@ impl HeadEndFinder {
         })
     }
 
-    /// Refuses a request line that is too long before its end has come.
+    /// Rejects a request line that is too long before its end has arrived.
     fn check_line(&self, length: usize, limits: &HeadLimits) -> Result<(), Rejection> {
         if self.lines <= 1 && length > limits.url_bytes + MAX_REQUEST_LINE_OVERHEAD {
             return Err(Reason::UrlTooLong.into());
@@ -100,7 +100,7 @@ mod tests {
         url_bytes: 50,
     };
 
-    /// Byte by byte and at once must agree.
+    /// Searches at once and byte by byte, which must agree.
     fn find(bytes: &[u8]) -> Result<HeadStatus, Reason> {
         let at_once = HeadEndFinder::default()
             .advance(bytes, &LIMITS)

@@ -1,5 +1,5 @@
-//! The rules on parsed heads: those of HTTP/2. HTTP/1 has its table of attacks beside the
-//! server, over real sockets.
+//! The rules for parsed heads, which are HTTP/2's. The table of malformed HTTP/1 heads is with
+//! the server's tests, and runs over real sockets.
 
 use super::*;
 
