@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::clock::SharedClock;
-use crate::config::{Address, Config, Server};
+use crate::config::{Config, Server};
 use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
@@ -25,6 +25,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
 use crate::proxy::listener::{BindError, InheritedSockets};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers};
+use crate::proxy::settings::Address;
 use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
 use build::{Builder, Built};

@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use hawkgate::config::LogFormat;
+use hawkgate::log::settings::LogFormat;
 
 /// Puts Taskcluster (or any API) behind your sign-in: callers send an OIDC bearer token,
 /// hawkgate checks it, swaps it for the API's own credentials, signs the request and,

@@ -18,8 +18,9 @@ use url::Url;
 
 use crate::app::{self, Deps, Running, StartError};
 use crate::clock::SystemClock;
-use crate::config::{self, Address, ParseOptions};
+use crate::config::{self, ParseOptions};
 use crate::log::AccessLog;
+use crate::proxy::settings::Address;
 use crate::remote::client::{Client, ClientOptions, TransportError};
 pub use paint::Paint;
 pub use tour::{stay, tour};

@@ -19,12 +19,14 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::app::{self, StartError};
 use crate::clock::SharedClock;
-use crate::config::{Config, IssuerKind, KeyLocation};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::config::{Config, IssuerKind};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, host_name};
 use crate::gateway::{Admission, Gateway, Head, Refused};
 use crate::proxy::preview;
 use crate::secret::SecretString;
+use crate::token::settings::KeyLocation;
 use crate::token::{BearerToken, Issuer, WorkloadTokenError};
 
 use report::Report;

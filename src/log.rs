@@ -12,6 +12,7 @@ mod level;
 mod line;
 mod panic;
 mod sample;
+pub mod settings;
 mod sink;
 
 use std::io::Write;
@@ -21,7 +22,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::clock::SharedClock;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 pub use access::AccessLog;
 pub use level::{LevelError, Levels};
 use sink::Sink;

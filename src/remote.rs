@@ -16,6 +16,7 @@ pub mod password;
 pub mod provider;
 pub mod registration;
 mod retry;
+pub mod settings;
 pub mod signin;
 pub mod taskcluster;
 pub mod taskcluster_login;

@@ -20,6 +20,7 @@ mod jws;
 mod keys;
 mod pattern;
 mod rules;
+pub mod settings;
 mod shared_secret;
 mod signing_key;
 mod strict_json;

@@ -7,6 +7,7 @@
 mod context;
 mod current;
 mod request;
+pub mod settings;
 mod span;
 mod tracer;
 

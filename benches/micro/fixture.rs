@@ -11,7 +11,6 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hawkgate::clock::SystemClock;
-use hawkgate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
 use hawkgate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
@@ -21,6 +20,7 @@ use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::{Gateway, Observe};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
+use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 use hawkgate::token::{
     BearerToken, Caller, FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver,
 };

@@ -13,7 +13,7 @@ use super::local::{self, Updatable};
 use super::observe::observe;
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
+use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
@@ -29,6 +29,7 @@ use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::jwks;
 use crate::remote::oauth::Endpoint;
 use crate::remote::password::{BELIEVED, PasswordSource};
+use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
@@ -82,7 +83,7 @@ impl Builder<'_> {
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // One for all routes together.
-        let common = match &config.limits.rate {
+        let common = match &config.rate {
             Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
@@ -173,16 +174,19 @@ impl Builder<'_> {
             }
             IssuerKind::Introspection(asked) => {
                 let clock = self.clock.clone();
-                let client = introspection_client(asked.ca.clone())
-                    .map_err(|e| unusable("issuer", &name, &e))?;
-                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let IntrospectionEndpoint {
+                    url,
+                    client: own,
+                    ca,
+                } = asked.endpoint.clone();
+                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::introspection(
                     name,
-                    asked,
+                    &asked.issuer,
                     introspector,
                     clock,
                     remembered,

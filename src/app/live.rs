@@ -14,11 +14,12 @@ use super::build::{Builder, Built};
 use super::pages::{Pages, Shown};
 use super::parts::Parts;
 use crate::clock::SharedClock;
-use crate::config::{Config, Limits, Server};
+use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, Names, Watched};
 use crate::proxy::listener::Tls;
+use crate::proxy::settings::Limits;
 use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
 
 /// How long new issuers and upstreams may take to be had before they are used all the same.

@@ -9,9 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::config::{self, Address, Config, LogFormat, Warning};
+use hawkgate::config::{self, Config, Warning};
 use hawkgate::log::Logging;
+use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::listener::InheritedSockets;
+use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
 use super::{Run, notify, process};

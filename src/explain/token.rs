@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::report::{Report, Stage, Status, Step};
 use crate::clock::UnixMillis;
-use crate::config::{Config, IssuerKind, KeyLocation, OidcIssuer, Profile};
+use crate::config::{Config, IssuerKind};
+use crate::token::settings::{KeyLocation, OidcIssuer, Profile};
 use crate::token::{self, BearerToken, Caller, Inspected, Issuer, TokenError, inspect};
 
 /// The checks of a signed token, in their order.

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::outcome::{Lookup, UnauthorizedReason};
+use super::outcome::UnauthorizedReason;
 use super::route::tests as fixture;
+use crate::credential::Lookup;
 use http::HeaderMap;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::Profile;
 use crate::credential::{
     CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
     SwapRequest,
 };
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
+use crate::token::settings::Profile;
 use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
 use crate::token::{Caller, WorkloadToken};
 
@@ -413,7 +414,10 @@ async fn a_refused_token_is_counted_with_its_issuer() {
         let header = format!("Bearer {}", token(&changes));
         let refused = admit_with(&gateway, &[&header]).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        assert_eq!(refused.verification, Some(outcome::Label::label(reason)));
+        assert_eq!(
+            refused.verification,
+            Some(crate::label::Label::label(reason))
+        );
         assert_eq!(refused.issuer.as_deref(), issuer);
     }
     let header = format!("Bearer {}", token(&serde_json::json!({"scope": "email"})));

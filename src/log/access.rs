@@ -1,8 +1,9 @@
 //! The access log: one line a request.
 
 use crate::clock::UnixMillis;
-use crate::config::LogFormat;
-use crate::gateway::outcome::{Ending, Label, Outcome, UnauthorizedAction};
+use crate::gateway::outcome::{Ending, Outcome, UnauthorizedAction};
+use crate::label::Label;
+use crate::log::settings::LogFormat;
 
 use super::audit;
 use super::level::{ACCESS, AUDIT, Levels};
@@ -195,8 +196,9 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gateway::outcome::{Lookup, Unauthorized, UnauthorizedReason};
-    use crate::gateway::rejection::Reason;
+    use crate::credential::Lookup;
+    use crate::gateway::outcome::{Unauthorized, UnauthorizedReason};
+    use crate::gateway::reason::Reason;
     use crate::log::sink::tests::Captured;
 
     pub(in crate::log) fn outcome() -> Outcome {

@@ -1,6 +1,7 @@
 //! The audit log: who got which credential, on which route.
 
-use crate::gateway::outcome::{Audit, Label, Outcome};
+use crate::gateway::outcome::{Audit, Outcome};
+use crate::label::Label;
 
 use super::access::{MAX_ID, MAX_PATH, connected, cut, identified, optional, replays};
 use super::line::Line;
@@ -50,10 +51,10 @@ fn named(line: &mut Line<'_>, field: &str, name: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogFormat;
     use crate::gateway::outcome::{AuditDecision, AuditEvent};
     use crate::log::access::tests::{outcome, recorded_all};
     use crate::log::line::MAX_LINE;
+    use crate::log::settings::LogFormat;
 
     fn audited(subject: &str) -> Outcome {
         Outcome {

@@ -12,7 +12,7 @@ use super::level::Levels;
 use super::sink::Sink;
 use super::{LogError, line};
 use crate::clock::SharedClock;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 
 pub(super) struct Bridge {
     sink: Sink,

@@ -10,7 +10,7 @@ use tracing_subscriber::layer::Context;
 use super::line::{self, Line};
 use super::sink::Sink;
 use crate::clock::SharedClock;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 
 /// Writes each event as one line. Spans are not used in this program.
 pub(super) struct Events {

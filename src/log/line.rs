@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::UnixMillis;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 
 /// A line longer than this is replaced by a short one that says so.
 pub(super) const MAX_LINE: usize = 16 * 1024;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::line;
 use super::sink::Sink;
 use crate::clock::SharedClock;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 
 /// How long the line may take to reach a slow stderr.
 const LAST_WORDS: Duration = Duration::from_secs(1);

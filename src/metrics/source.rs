@@ -8,8 +8,8 @@ use prometheus::{Histogram, IntCounter};
 use super::families::Families;
 use super::series::children;
 use crate::clock::SharedClock;
+use crate::credential::ExchangeResult;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
-use crate::gateway::outcome::ExchangeResult;
 use crate::secret::SecretString;
 
 /// A source whose exchanges are counted and timed.

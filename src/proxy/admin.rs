@@ -19,7 +19,7 @@ use pingora::server::ShutdownWatch;
 
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
-use crate::config::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
 /// Most open connections.
 const CONNECTIONS: usize = 64;
@@ -89,7 +89,6 @@ pub async fn bind(
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
-        rate: None,
     };
     BoundServer::bind_with_inherited(&[listener], &limits, inherited).await
 }

@@ -34,10 +34,11 @@ use super::listener::{
 };
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
-use crate::config::{Address, Limits, Listener};
 use crate::gateway::client::ClientCertificate;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
+use crate::proxy::settings::{Address, Limits, Listener};
 pub use workers::Workers;
 
 /// Concurrent HTTP/2 streams per connection.

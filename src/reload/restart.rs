@@ -1,6 +1,8 @@
 //! Which changes wait for the next start.
 
-use crate::config::{AUDIT_LEVEL, Config, Limits, Log, Server};
+use crate::config::{Config, Server};
+use crate::log::settings::{AUDIT_LEVEL, Log};
+use crate::proxy::settings::Limits;
 
 /// The keys whose values in `new` differ from those in `running` and take effect at the next
 /// start only.
@@ -9,6 +11,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
     let Config {
         server,
         limits,
+        rate: _,
         log,
         issuers: _,
         sources: _,
@@ -30,7 +33,6 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
-        rate: new.rate,
         ..running.clone()
     }
 }
@@ -65,7 +67,6 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         body: _,
         replay_body: _,
         replay_memory,
-        rate: _,
     } = running;
     changed([
         ("limits.header_bytes", *header_bytes != new.header_bytes),

@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use super::client::Client;
 use super::oauth::{About, Denied, Endpoint, Failure};
 use crate::clock::SharedClock;
-use crate::config::{self, Via};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, RandomnessError, SwapRequest,
 };
+use crate::remote::settings::Via;
 use crate::token::{Caller, VerifiedToken};
 use management::Management;
 
@@ -53,7 +53,7 @@ impl IdentitySource {
     /// # Errors
     /// When the system has no randomness.
     pub fn new(
-        settings: &config::Auth0Identity,
+        settings: &crate::remote::settings::Auth0Identity,
         client: Client,
         timeout: Duration,
         clock: SharedClock,

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::client::{Answer, Client, ClientOptions, TransportError};
 use super::discovery::DiscoveredKeys;
-use crate::config::{KeyLocation, OidcIssuer};
+use crate::token::settings::{KeyLocation, OidcIssuer};
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher, MAX_JWKS_BYTES};
 
 /// For one request, connection included (identity.md §A).

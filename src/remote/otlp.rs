@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
 use super::client::{Answer, Client, ClientOptions, TransportError};
-use crate::config::TraceExport;
 use crate::secret::{SecretError, SecretRef};
+use crate::trace::settings::TraceExport;
 use crate::trace::{ExportResult, Item, Span, SpanObserver};
 
 /// Spans in one export.

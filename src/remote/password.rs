@@ -17,11 +17,11 @@ use async_trait::async_trait;
 use super::client::Client;
 use super::oauth::{Endpoint, Granted, Scopes};
 use crate::clock::SharedClock;
-use crate::config::{self, ClientProof};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, IdentityKey, Issued, RandomnessError,
     SignInProblem, SwapRequest,
 };
+use crate::remote::settings::ClientProof;
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
 use attempts::AttemptLimiter;
@@ -54,7 +54,7 @@ impl PasswordSource {
     /// # Errors
     /// When the system has no randomness.
     pub fn new(
-        settings: &config::PasswordGrant,
+        settings: &crate::remote::settings::PasswordGrant,
         client: Client,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::oauth::{Endpoint, Failure, Granted};
 use super::provider::is_acceptable;
 use crate::clock::SharedClock;
-use crate::config::OauthClient;
+use crate::remote::settings::OauthClient;
 use crate::secret::SecretString;
 use crate::serde_url;
 use crate::signin::{AuthorizationRequest, Code, Tokens};
@@ -312,7 +312,7 @@ mod tests {
     use super::super::testing::{Reply, deserted, peer};
     use super::*;
     use crate::clock::SystemClock;
-    use crate::config::ClientProof;
+    use crate::remote::settings::ClientProof;
 
     fn sign_in() -> SignIn {
         let options = ClientOptions {

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::rules::Rules;
 use super::{KeyFetcher, RefreshObserver, TokenError};
 use crate::clock::SharedClock;
-use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 /// The longest ID token, in bytes.
 pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;

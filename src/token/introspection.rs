@@ -14,14 +14,15 @@ use async_trait::async_trait;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::rules::{Facts, Rules};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::config::IntrospectionIssuer;
+use crate::singleflight::Flight;
+use crate::token::settings::IntrospectionIssuer;
 
 /// How long "not active" is remembered. Short, because a token may be used a moment before
 /// its issuer has it everywhere.
@@ -85,7 +86,6 @@ impl fmt::Debug for IntrospectionObserver {
 }
 
 type FetchResult = Result<Arc<VerifiedToken>, TokenError>;
-type Flight = watch::Receiver<Option<FetchResult>>;
 
 /// An issuer that is asked. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct InFlight {
-    flights: HashMap<TokenDigest, Flight>,
+    flights: HashMap<TokenDigest, Flight<FetchResult>>,
     /// Failures in a row.
     failures: u32,
     /// Monotonic time.
@@ -174,10 +174,11 @@ impl Introspection {
         {
             return Err(error);
         }
-        let mut flight = self.0.join_or_start(token, now)?;
-        let result = flight.wait_for(Option::is_some).await;
-        let result = result.map_or_else(|_| None, |result| result.clone());
-        result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+        let flight = self.0.join_or_start(token, now)?;
+        flight
+            .wait()
+            .await
+            .unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
     }
 }
 
@@ -195,7 +196,7 @@ impl Inner {
         self: &Arc<Self>,
         token: &BearerToken,
         now: Duration,
-    ) -> Result<Flight, TokenError> {
+    ) -> Result<Flight<FetchResult>, TokenError> {
         let digest = token.digest();
         let mut in_flight = self.in_flight();
         if let Some(flight) = in_flight.flights.get(&digest) {
@@ -203,7 +204,7 @@ impl Inner {
         }
         // It may have landed between the look at the cache and here.
         if let Some(known) = self.cache.get(digest, None, |_| Some(0)) {
-            return Ok(watch::channel(Some(Ok(known))).1);
+            return Ok(Flight::finished(Ok(known)));
         }
         let left = in_flight.left_alone_until.saturating_sub(now);
         if !left.is_zero() {
@@ -212,20 +213,14 @@ impl Inner {
         if in_flight.flights.len() >= MAX_FLIGHTS {
             return Err(unavailable(FIRST_BACKOFF));
         }
-        let (sender, flight) = watch::channel(None);
-        in_flight.flights.insert(digest, flight.clone());
-        let guard = FlightGuard {
-            inner: Arc::clone(self),
-            digest,
-            sender,
-        };
-        let token = token.clone();
-        tokio::spawn(async move {
-            let end = guard.inner.ask(&token).await;
-            guard.inner.settle(digest, &end);
-            // What has landed is in the caches before the flight is gone from the list.
-            guard.sender.send_replace(Some(end));
+        let (asking, this, token) = (Arc::clone(self), Arc::clone(self), token.clone());
+        let (flight, task) = Flight::new(async move { asking.ask(&token).await }, move |result| {
+            this.complete(digest, result)
         });
+        in_flight.flights.insert(digest, flight.clone());
+        // Before spawning, as Flight::new asks.
+        drop(in_flight);
+        tokio::spawn(task);
         Ok(flight)
     }
 
@@ -304,9 +299,18 @@ impl Inner {
         unavailable(wait.max(FIRST_BACKOFF))
     }
 
-    /// Puts down what a question came to.
-    fn settle(&self, digest: TokenDigest, end: &FetchResult) {
-        let how = match end {
+    /// Records the result and removes the flight. The caches hold the result before the
+    /// flight leaves the map, so no caller can start a second introspection in between.
+    fn complete(&self, digest: TokenDigest, result: Option<FetchResult>) -> FetchResult {
+        if let Some(result) = &result {
+            self.record(digest, result);
+        }
+        self.in_flight().flights.remove(&digest);
+        result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
+    }
+
+    fn record(&self, digest: TokenDigest, result: &FetchResult) {
+        let how = match result {
             Ok(_) => Introspected::Accepted,
             Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
             Err(error) => {
@@ -321,20 +325,6 @@ impl Inner {
         if let Some(observe) = &self.observer.0 {
             observe(how);
         }
-    }
-}
-
-/// The end of a question, which comes even when asking panics or the runtime goes down: the
-/// sender goes, and whoever comes next asks anew.
-struct FlightGuard {
-    inner: Arc<Inner>,
-    digest: TokenDigest,
-    sender: watch::Sender<Option<FetchResult>>,
-}
-
-impl Drop for FlightGuard {
-    fn drop(&mut self) {
-        self.inner.in_flight().flights.remove(&self.digest);
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
 use crate::clock::{Now, SharedClock};
-use crate::config::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
+use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
 /// A configured issuer: its rules, its keys, its verified tokens.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{KeyFetchError, TokenError};
-use crate::config::Algorithm;
+use crate::token::settings::Algorithm;
 
 /// The largest JWK Set read, in bytes (identity.md §A).
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::TokenError;
 use super::jwk::{KeySet, NoKey, Verifier};
 use crate::clock::SharedClock;
-use crate::config::Algorithm;
+use crate::singleflight::Flight;
+use crate::token::settings::Algorithm;
 
 /// How long a document is fresh when its sender does not say.
 const DEFAULT_TTL: Duration = Duration::from_mins(10);
@@ -130,8 +130,8 @@ pub(super) struct Current {
 
 #[derive(Debug, Default)]
 struct Control {
-    /// Closes when the fetch under way is over; closed or `None` when there is none.
-    under_way: Option<watch::Receiver<()>>,
+    /// The latest fetch, in progress or finished.
+    fetch: Option<Flight<()>>,
     /// Failures in a row.
     failures: u32,
     last_miss: Option<Duration>,
@@ -191,8 +191,8 @@ impl Keys {
             other => return Ok(other?),
         }
         let mut settled = false;
-        while let Some((mut fetch, own)) = self.0.begin_for(kid.unwrap_or_default()) {
-            let _ = fetch.changed().await;
+        while let Some((fetch, own)) = self.0.begin_for(kid.unwrap_or_default()) {
+            fetch.wait().await;
             settled |= own;
             match self.look(algorithm, kid)? {
                 // A fetch that had begun earlier may have missed the newest key.
@@ -229,10 +229,9 @@ impl Keys {
     async fn freshen(&self) {
         let now = self.0.clock.monotonic();
         if self.epoch_in_force(now).is_none()
-            && let Some(mut fetch) = self.0.begin(now)
+            && let Some(fetch) = self.0.begin(now)
         {
-            // The sender never sends: its end is the fetch's end.
-            let _ = fetch.changed().await;
+            fetch.wait().await;
         }
     }
 
@@ -256,8 +255,8 @@ impl Keys {
 
     /// Refreshes if that is due, or joins a refresh under way; waits for the end.
     pub(super) async fn refresh_if_due(&self) {
-        if let Some(mut fetch) = self.0.begin(self.0.clock.monotonic()) {
-            let _ = fetch.changed().await;
+        if let Some(fetch) = self.0.begin(self.0.clock.monotonic()) {
+            fetch.wait().await;
         }
     }
 
@@ -315,44 +314,49 @@ impl Inner {
     }
 
     /// The fetch under way, else a new one if that is due.
-    fn begin(self: &Arc<Self>, now: Duration) -> Option<watch::Receiver<()>> {
-        let mut control = self.control();
-        match control.under_way() {
-            None if self.due(now) => self.spawn(&mut control, now),
-            under_way => under_way,
+    fn begin(self: &Arc<Self>, now: Duration) -> Option<Flight<()>> {
+        let control = self.control();
+        match control.in_progress() {
+            None if self.due(now) => self.spawn(control, now),
+            in_progress => in_progress,
         }
     }
 
     /// Starts a fetch; not outside of a runtime.
     fn spawn(
         self: &Arc<Self>,
-        control: &mut Control,
+        mut control: MutexGuard<'_, Control>,
         now: Duration,
-    ) -> Option<watch::Receiver<()>> {
+    ) -> Option<Flight<()>> {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        let (end, fetch) = watch::channel(());
-        control.under_way = Some(fetch.clone());
         // For the time of the fetch; also should its runtime go down with it.
         self.schedule(now + MAX_BACKOFF);
-        let this = Arc::clone(self);
-        runtime.spawn(async move {
-            let fetched = this.fetcher.fetch().await;
-            this.end(fetched);
-            drop(end);
-        });
+        let (fetching, this) = (Arc::clone(self), Arc::clone(self));
+        let (fetch, task) = Flight::new(
+            async move { fetching.fetcher.fetch().await },
+            move |fetched| {
+                if let Some(fetched) = fetched {
+                    this.end(fetched);
+                }
+            },
+        );
+        control.fetch = Some(fetch.clone());
+        // Before spawning, as Flight::new asks.
+        drop(control);
+        runtime.spawn(task);
         Some(fetch)
     }
 
     /// The fetch to wait for when `kid` is missing, if there may be one: not for a `kid`
     /// known to be unknown, not within the cooldown, not sooner after a failure than the
     /// backoff allows. With it, whether it began only now.
-    fn begin_for(self: &Arc<Self>, kid: &str) -> Option<(watch::Receiver<()>, bool)> {
+    fn begin_for(self: &Arc<Self>, kid: &str) -> Option<(Flight<()>, bool)> {
         let now = self.clock.monotonic();
         let mut control = self.control();
         if control.unknown.get(kid).is_some_and(|until| now < *until) {
             return None;
         }
-        if let Some(fetch) = control.under_way() {
+        if let Some(fetch) = control.in_progress() {
             return Some((fetch, false));
         }
         let cooling = control
@@ -362,7 +366,7 @@ impl Inner {
             return None;
         }
         control.last_miss = Some(now);
-        Some((self.spawn(&mut control, now)?, true))
+        Some((self.spawn(control, now)?, true))
     }
 
     fn remember_unknown(&self, kid: &str) {
@@ -441,10 +445,8 @@ impl Inner {
 }
 
 impl Control {
-    fn under_way(&self) -> Option<watch::Receiver<()>> {
-        self.under_way
-            .clone()
-            .filter(|fetch| fetch.has_changed().is_ok())
+    fn in_progress(&self) -> Option<Flight<()>> {
+        self.fetch.clone().filter(Flight::is_in_progress)
     }
 }
 

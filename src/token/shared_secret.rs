@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use super::TokenError;
 use crate::clock::SharedClock;
-use crate::config::{Algorithm, SecretEncoding};
 use crate::secret::SecretRef;
+use crate::token::settings::{Algorithm, SecretEncoding};
 
 /// How often the secret is read again, so that a rotated one takes effect by itself.
 const INTERVAL: Duration = Duration::from_secs(10);

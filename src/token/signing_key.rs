@@ -12,7 +12,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
-use crate::config::Algorithm;
+use crate::token::settings::Algorithm;
 
 /// A private key and the algorithm that it signs with. `Debug` shows the algorithm only.
 pub struct SigningKey {

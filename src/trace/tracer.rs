@@ -11,7 +11,7 @@ use super::context::{Parent, SpanId, TRACESTATE, TraceId, state_is_valid};
 use super::request::{RequestTrace, TASKCLUSTER_TRACE_ID};
 use super::span::Span;
 use crate::clock::{SharedClock, UnixMillis};
-use crate::config::IncomingTrace;
+use crate::trace::settings::IncomingTrace;
 
 /// Spans waiting for the collector; more are dropped and counted.
 pub const MAX_QUEUED: usize = 4096;

@@ -41,7 +41,7 @@ const LEAVES: &[&str] = &[
 ];
 
 /// What anybody may name.
-const EVERYBODYS: &[&str] = &["clock", "secret", "header_fields"];
+const EVERYBODYS: &[&str] = &["clock", "secret", "header_fields", "singleflight"];
 
 /// Which parts of the crate each top-level module may name, by path, beside
 /// [`EVERYBODYS`]. A part named with `::` opens just that part.
@@ -49,6 +49,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("secret", &[]),
     ("header_fields", &[]),
+    ("singleflight", &[]),
     ("hawk", &[]),
     // Plain data: what a file means.
     ("config", LEAVES),
@@ -474,7 +475,7 @@ fn what_is_allowed_is_no_fault() {
         ("proxy.rs", "use pingora::proxy::Session;"),
         (
             "proxy/guard.rs",
-            "use crate::gateway::{Head, rejection::Reason};",
+            "use crate::gateway::{Head, reason::Reason};",
         ),
         ("remote.rs", "use reqwest::Client; use hyper::Uri;"),
         ("metrics/family.rs", "use prometheus::Counter;"),

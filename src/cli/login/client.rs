@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use hawkgate::config::{AssertionKey, ClientProof, OauthClient};
 use hawkgate::private_file::{Directory, PrivateFile};
 use hawkgate::registration::{AuthMethod, State};
 use hawkgate::remote::provider::Provider;
+use hawkgate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use hawkgate::secret::SecretRef;
 use hawkgate::signin::{Loopback, SessionClient};
 

@@ -8,11 +8,11 @@ use clap::Args;
 use url::Url;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::config::{ClientProof, OauthClient};
 use hawkgate::registration::{Change, Grant, Step, TenantFacts, TenantRequest};
 use hawkgate::remote::auth0_tenant::Tenant;
 use hawkgate::remote::client::Client;
 use hawkgate::remote::provider::issuer_url;
+use hawkgate::remote::settings::{ClientProof, OauthClient};
 use hawkgate::remote::signin::SignIn;
 use hawkgate::secret::{SecretRef, SecretString};
 

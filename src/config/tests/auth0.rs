@@ -2,6 +2,7 @@
 //! that is refused.
 
 use super::*;
+use crate::remote::settings::{ClientProof, Via};
 use crate::secret::SecretRef;
 
 const ISSUER: &str = r#"[[issuer]]

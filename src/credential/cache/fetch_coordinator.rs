@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use flight::{abandoned, pause};
 
@@ -18,9 +18,10 @@ use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::clock::{Now, SharedClock};
+use crate::credential::Lookup;
 use crate::credential::identity::Identity;
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
-use crate::gateway::outcome::Lookup;
+use crate::singleflight::Flight;
 
 /// Exchanges under way or waiting for a turn, per source.
 pub(super) const MAX_FLIGHTS: usize = 4096;
@@ -30,7 +31,6 @@ pub(super) const MAX_FLIGHTS: usize = 4096;
 const IDLE: Duration = Duration::from_mins(15);
 
 type FetchResult = Result<Lease, FetchError>;
-type Flight = watch::Receiver<Option<FetchResult>>;
 
 #[derive(Debug)]
 pub(super) struct FetchCoordinator {
@@ -50,14 +50,14 @@ pub(super) struct FetchCoordinator {
 
 #[derive(Debug, Default)]
 struct InFlight {
-    flights: HashMap<Identity, Flight>,
+    flights: HashMap<Identity, Flight<FetchResult>>,
     backoff: Backoff,
 }
 
 /// How somebody without a hit gets a lease.
 enum Approach {
     Current(Leased),
-    Wait(Flight, Lookup),
+    Wait(Flight<FetchResult>, Lookup),
 }
 
 impl FetchCoordinator {
@@ -128,12 +128,11 @@ impl FetchCoordinator {
         request: &SwapRequest,
         rejected: Option<u64>,
     ) -> Result<Leased, LeaseError> {
-        let (mut flight, lookup) = match self.approach(identity, request, rejected)? {
+        let (flight, lookup) = match self.approach(identity, request, rejected)? {
             Approach::Current(leased) => return Ok(leased),
             Approach::Wait(flight, lookup) => (flight, lookup),
         };
-        let result = flight.wait_for(Option::is_some).await;
-        let result = result.map_or_else(|_| None, |result| result.clone());
+        let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
             Ok(lease) => Ok(Leased { lease, lookup }),
             Err(cause) => Err(LeaseError {
@@ -150,7 +149,7 @@ impl FetchCoordinator {
         rejected: Option<u64>,
     ) -> Result<Approach, LeaseError> {
         let now = self.now();
-        let mut in_flight = self.in_flight();
+        let in_flight = self.in_flight();
         if let Some(generation) = self.current.get(&identity) {
             if Some(generation.number) != rejected && generation.is_usable(now) {
                 return Ok(Approach::Current(Leased::of(generation)));
@@ -161,7 +160,7 @@ impl FetchCoordinator {
             return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
         }
         self.may_start(&in_flight, identity, now)?;
-        let flight = self.start(&mut in_flight, identity, request);
+        let flight = self.start(in_flight, identity, request);
         Ok(Approach::Wait(flight, Lookup::Fetched))
     }
 
@@ -186,7 +185,7 @@ impl FetchCoordinator {
         generation: &Generation,
         now: Now,
     ) {
-        let mut in_flight = self.in_flight();
+        let in_flight = self.in_flight();
         let current = self.current.get(&identity);
         let replaced = current.is_none_or(|g| g.number != generation.number);
         // A flight under way is a renewal too, and its end puts off the next.
@@ -194,7 +193,7 @@ impl FetchCoordinator {
             return;
         }
         match self.may_start(&in_flight, identity, now) {
-            Ok(()) => drop(self.start(&mut in_flight, identity, request)),
+            Ok(()) => drop(self.start(in_flight, identity, request)),
             Err(error) => {
                 generation.mark_stale();
                 generation.renew_later(now.monotonic.saturating_add(pause(&error.cause)));

@@ -492,6 +492,21 @@ async fn a_source_that_panics_is_an_error_and_not_the_end() {
     rig.fetched(&user("ann"), answer).await.unwrap();
 }
 
+/// A runtime that is shutting down drops what is spawned on it at once, and so ends the
+/// exchange while it is being started.
+#[test]
+fn an_exchange_started_while_the_runtime_shuts_down_is_an_error_and_no_deadlock() {
+    let rig = Rig::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _entered = handle.enter();
+    let error = futures::executor::block_on(rig.source.lease(&user("ann"))).unwrap_err();
+    assert!(matches!(error.cause, FetchError::BadAnswer(_)), "{error:?}");
+}
+
 #[tokio::test]
 async fn entries_are_bounded() {
     let mut options = options();

@@ -9,13 +9,14 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Hooks, local_response};
-use crate::config::Limits;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
+use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
 
 /// How long to wait for the rest of a body after an early response before the connection is

@@ -15,7 +15,8 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
 use super::{ConnLimits, Shared, reject};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::{Connection, Handoff};
 use crate::proxy::deadline::Deadline;

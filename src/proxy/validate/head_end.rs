@@ -2,7 +2,8 @@
 //! become one.
 
 use super::{HeadLimits, bad};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 
 /// Longest request line apart from the target: method, two spaces and version.
 const MAX_REQUEST_LINE_OVERHEAD: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;

@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::IncomingTrace;
 use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::trace::settings::IncomingTrace;
 use crate::trace::{Kind, SpanId, TraceId, Tracer};
 
 type Told = Arc<Mutex<Vec<(ExportResult, u64)>>>;

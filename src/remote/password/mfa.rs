@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use super::sign_in::{Refusal, problem};
 use crate::clock::SharedClock;
-use crate::config::{ClientProof, OauthClient};
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::client::{Answer, Client};
 use crate::remote::oauth::{About, Denied, Endpoint, Failure};
+use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::taskcluster::unreachable;
 use crate::secret::SecretString;
 

@@ -4,8 +4,8 @@ use url::Url;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{OauthClient, PasswordGrant};
 use crate::remote::client::ClientOptions;
+use crate::remote::settings::{OauthClient, PasswordGrant};
 use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
 use crate::secret::SecretRef;
 

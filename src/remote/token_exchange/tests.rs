@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{ClientProof, OauthClient};
 use crate::credential::IdentityKey;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{BearerToken, VerifiedToken};
 

@@ -56,7 +56,7 @@ impl World {
 
     /// Until no fetch is under way.
     async fn settle(&self) {
-        while self.keys.0.control().under_way().is_some() {
+        while self.keys.0.control().in_progress().is_some() {
             tokio::task::yield_now().await;
         }
     }

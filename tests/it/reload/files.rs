@@ -213,11 +213,11 @@ async fn the_listeners_that_are_there_decide_what_is_allowed() {
     assert!(hawkgate::config::load(&house.gate.files.path("hawkgate.toml")).is_ok());
     house.until_reloaded("invalid", 1).await;
     let anonymous = Request::get("/fixed/x");
-    let hawkgate::config::Address::Tcp(bound) = house.gate.address() else {
+    let hawkgate::proxy::settings::Address::Tcp(bound) = house.gate.address() else {
         panic!("TCP")
     };
     let here = ([127, 0, 0, 1], bound.port()).into();
-    let mut client = Client::connect(&hawkgate::config::Address::Tcp(here)).await;
+    let mut client = Client::connect(&hawkgate::proxy::settings::Address::Tcp(here)).await;
     let refused = client.request(&anonymous).await.unwrap();
     assert_eq!(refused.refusal(), Some("missing_token"));
 }

@@ -1,20 +1,20 @@
 //! One exchange from its start to what is remembered of it. It runs as a task of its own:
 //! whoever waits for it may go away.
 
-use std::sync::Arc;
+use std::future::Future;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::{
-    FetchCoordinator, FetchResult, Flight, Generation, InFlight, Lease, NegativeEntry, busy,
-    left_alone,
+    FetchCoordinator, FetchResult, Generation, InFlight, Lease, NegativeEntry, busy, left_alone,
 };
 use crate::clock::Now;
+use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
-use crate::gateway::outcome::{ExchangeResult, Label};
+use crate::label::Label;
+use crate::singleflight::Flight;
 use crate::trace::{self, Attribute, Kind};
 
 /// A renewal that brought nothing better is not tried again at once.
@@ -28,32 +28,42 @@ enum Exchange {
 }
 
 impl FetchCoordinator {
-    /// Lets an exchange run by itself: whoever waits may go away.
+    /// Registers an exchange and starts it as its own task, so that no caller going away
+    /// cancels it. Releases the lock before it spawns, as [`Flight::new`] asks.
     pub(super) fn start(
         self: &Arc<Self>,
-        in_flight: &mut InFlight,
+        mut in_flight: MutexGuard<'_, InFlight>,
         identity: Identity,
         request: &SwapRequest,
-    ) -> Flight {
-        let (sender, flight) = watch::channel(None);
-        in_flight.flights.insert(identity, flight.clone());
-        let guard = FlightGuard {
-            coordinator: Arc::clone(self),
-            identity,
-            sender: Some(sender),
-        };
-        let request = request.clone();
-        let on_behalf = trace::current();
-        tokio::spawn(async move {
-            let exchange = match on_behalf {
-                None => guard.coordinator.exchange(&request).await,
-                Some(active) => {
-                    Box::pin(trace::within(active, guard.coordinator.exchange(&request))).await
-                }
-            };
-            guard.land(exchange);
+    ) -> Flight<FetchResult> {
+        let coordinator = Arc::clone(self);
+        let exchange = self.exchange_within_span(request.clone());
+        let (flight, task) = Flight::new(exchange, move |exchange| {
+            let exchange = exchange.unwrap_or_else(|| Exchange::Ended(Err(abandoned())));
+            coordinator.complete(identity, exchange)
         });
+        in_flight.flights.insert(identity, flight.clone());
+        drop(in_flight);
+        tokio::spawn(task);
         flight
+    }
+
+    /// Runs an exchange within the span that is active now, where the new task would not
+    /// inherit it.
+    fn exchange_within_span(
+        self: &Arc<Self>,
+        request: SwapRequest,
+    ) -> impl Future<Output = Exchange> + Send + use<> {
+        let coordinator = Arc::clone(self);
+        let parent = trace::current();
+        async move {
+            match parent {
+                None => coordinator.exchange(&request).await,
+                Some(parent) => {
+                    Box::pin(trace::within(parent, coordinator.exchange(&request))).await
+                }
+            }
+        }
     }
 
     async fn exchange(&self, request: &SwapRequest) -> Exchange {
@@ -101,7 +111,7 @@ impl FetchCoordinator {
     }
 
     /// Puts down what an exchange came to and ends its flight, in one step for all others.
-    fn settle(&self, identity: Identity, exchange: Exchange) -> FetchResult {
+    fn complete(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
         let mut in_flight = self.in_flight();
         in_flight.flights.remove(&identity);
@@ -177,32 +187,6 @@ impl FetchCoordinator {
             generation.mark_stale();
             generation.renew_later(at);
         }
-    }
-}
-
-/// The end of a flight, which comes even when the source panics or the runtime goes down.
-struct FlightGuard {
-    coordinator: Arc<FetchCoordinator>,
-    identity: Identity,
-    sender: Option<watch::Sender<Option<FetchResult>>>,
-}
-
-impl FlightGuard {
-    fn land(mut self, exchange: Exchange) {
-        self.finish(exchange);
-    }
-
-    fn finish(&mut self, exchange: Exchange) {
-        if let Some(sender) = self.sender.take() {
-            let result = self.coordinator.settle(self.identity, exchange);
-            sender.send_replace(Some(result));
-        }
-    }
-}
-
-impl Drop for FlightGuard {
-    fn drop(&mut self) {
-        self.finish(Exchange::Ended(Err(abandoned())));
     }
 }
 

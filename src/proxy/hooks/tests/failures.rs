@@ -13,7 +13,7 @@ use super::client::{TestClient, TestRequest};
 use super::replay_matrix::body;
 use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 
 /// An upstream of raw_upstream bytes: `serve` gets each connection.
 pub(super) async fn raw_upstream<F, T>(serve: F) -> SocketAddr

@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 use super::client::TestClient;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener, ListenerAccess};
 use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
@@ -25,6 +24,7 @@ use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, Recorder, ServerHandle, Workers, http_proxy};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 use crate::proxy::{Budget, FastPath};
 use crate::secret::SecretString;
 
@@ -92,7 +92,6 @@ impl Default for Options {
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
-                rate: None,
             },
             read_timeout: Duration::from_secs(30),
             addresses: None,

@@ -1,7 +1,7 @@
 //! What must be assert_refused before anything is served, as bytes on a socket.
 
 use super::*;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use Reason::{BadRequest, HeaderTooLarge, InvalidAuthorization, MethodRefused, UrlTooLong};
 
 /// Behind every attack: must never be served.
@@ -457,7 +457,7 @@ async fn assert_refused(server: &TestServer, name: &str, bytes: &[u8], reason: R
         reason.status().as_u16(),
         "{name}: {response:?}"
     );
-    let label = crate::gateway::outcome::Label::label(reason);
+    let label = crate::label::Label::label(reason);
     assert_eq!(response.header("x-hawkgate-error"), Some(label), "{name}");
     assert_eq!(response.header("connection"), Some("close"), "{name}");
     assert_eq!(response.header("cache-control"), Some("no-store"), "{name}");
