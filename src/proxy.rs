@@ -24,6 +24,7 @@ pub mod listener;
 mod local_response;
 mod peer;
 pub mod preview;
+mod record;
 mod replay;
 pub mod server;
 pub mod settings;
@@ -40,6 +41,7 @@ use crate::proxy::settings::Limits;
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
+pub use record::Recorder;
 pub use replay::Budget;
 
 /// Most pools of upstream connections. Each holds its own copy of the platform's CA

@@ -85,6 +85,7 @@ pub async fn bind(
         header_timeout: TIMEOUT,
         body_timeout: TIMEOUT,
         keepalive_timeout: KEEPALIVE,
+        linger: Limits::LINGER,
         connections: CONNECTIONS,
         body: Some(0),
         replay_body: 0,

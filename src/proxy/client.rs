@@ -7,11 +7,13 @@ mod x_forwarded_for;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Method;
 use ipnet::IpNet;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
+use crate::gateway::Head;
 use crate::gateway::client::ClientCertificate;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
@@ -94,6 +96,24 @@ impl PeerInfo {
             client,
             tls,
             certificate: metadata.and_then(|metadata| metadata.certificate.clone()),
+        }
+    }
+
+    /// The head of this peer's request, as the gateway examines it.
+    pub(super) fn head<'a>(
+        &'a self,
+        method: &'a Method,
+        host: &'a str,
+        target: &'a str,
+        headers: &'a dyn HeaderFields,
+    ) -> Head<'a> {
+        Head {
+            method,
+            host,
+            target,
+            headers,
+            peer: self.client,
+            certificate: self.certificate.as_deref(),
         }
     }
 }

@@ -5,14 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Method, Version};
-use pingora::proxy::Session;
-
 use super::client::PeerInfo;
 use super::replay::Replay;
-use crate::gateway::outcome::{
-    Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
-};
+use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Facts, Gateway, Refused};
@@ -66,46 +61,6 @@ pub(super) struct Times {
     pub(super) ended: Option<Duration>,
 }
 
-/// The request and response as exchanged with the caller.
-pub(super) struct Exchange {
-    pub(super) method: Method,
-    /// Without the query.
-    pub(super) path: String,
-    pub(super) version: Version,
-    pub(super) peer: PeerInfo,
-    /// The last status sent; 0 if none was.
-    pub(super) code: u16,
-    /// Body bytes received.
-    pub(super) received: u64,
-    /// Body bytes sent.
-    pub(super) sent: u64,
-}
-
-impl Exchange {
-    /// As recorded by pingora.
-    pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
-        let head = session.req_header();
-        let sent = session.response_written();
-        Self {
-            method: head.method.clone(),
-            path: path_of(&String::from_utf8_lossy(head.raw_path())),
-            version: head.version,
-            peer: context
-                .peer
-                .take()
-                .unwrap_or_else(|| PeerInfo::from_session(session)),
-            code: sent.map_or(0, |head| head.status.as_u16()),
-            received: session.body_bytes_read() as u64,
-            sent: session.body_bytes_sent() as u64,
-        }
-    }
-}
-
-/// A target without its query.
-pub(super) fn path_of(target: &str) -> String {
-    target.split('?').next().unwrap_or_default().to_owned()
-}
-
 /// Counts a request as in flight until dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(Arc<AtomicU64>);
@@ -157,109 +112,10 @@ impl Context {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
-    /// The summary for metrics and logs; call once, at the end. `failure` is the cause if the
-    /// request ended early, with whether the caller caused it.
-    pub(super) fn outcome(
-        &mut self,
-        exchange: Exchange,
-        now: Duration,
-        failure: Option<(bool, String)>,
-    ) -> Outcome {
-        let Exchange {
-            method,
-            path,
-            version,
-            peer,
-            code,
-            received,
-            sent,
-        } = exchange;
-        let audit = self.audit(&path);
-        let ending = self.ending(failure.as_ref().map(|(caller, _)| *caller));
-        let rejection = self.rejection.take();
-        let admission = self.admission.as_ref();
-        let refused = self.refused.as_ref();
-        let own = self.own_endpoint.as_ref();
-        let route = admission
-            .map(|a| &a.route)
-            .or(refused.and_then(|r| r.route.as_ref()));
-        let admitted = self.times.admitted.unwrap_or(now);
-        Outcome {
-            request_id: std::mem::take(&mut self.request_id),
-            method,
-            path,
-            version,
-            peer: peer.ip,
-            client: peer.client.filter(|_| peer.client != peer.ip),
-            client_cert: peer.certificate.map(|certificate| certificate.label()),
-            route: route
-                .map(|r| &r.name)
-                .or(own.and_then(|o| o.route.as_ref()))
-                .cloned(),
-            issuer: admission
-                .and_then(|a| a.caller.issuer())
-                .or(refused.and_then(|r| r.issuer.as_ref()))
-                .or(own.and_then(|o| o.issuer.as_ref()))
-                .cloned(),
-            verification: admission
-                .and_then(|a| a.verification)
-                .or(refused.and_then(|r| r.verification))
-                .or(own.and_then(|o| o.verification)),
-            rule: admission
-                .and_then(|a| a.ruling())
-                .and_then(|r| r.rule.as_ref())
-                .or(refused.and_then(|r| r.rule.as_ref()))
-                .or(own.and_then(|o| o.rule.as_ref()))
-                .cloned(),
-            source: route
-                .and_then(|r| r.source.as_ref())
-                .map(|s| s.name())
-                .or(own.and_then(|o| o.source.as_ref()))
-                .cloned(),
-            lookup: admission
-                .and_then(|a| a.lookup)
-                .or(refused.and_then(|r| r.lookup)),
-            code,
-            ending,
-            rejection: rejection.as_ref().map(|r| r.reason),
-            cause: rejection
-                .and_then(|r| r.cause)
-                .or(failure.map(|(_, cause)| cause)),
-            unauthorized: std::mem::take(&mut self.unauthorized),
-            total: now.saturating_sub(self.times.began),
-            admission: admitted.saturating_sub(self.times.began),
-            upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
-            received,
-            sent,
-            trace: self.trace.as_ref().map(|trace| Traced {
-                id: trace.id(),
-                recorded: trace.is_recorded(),
-            }),
-            audit,
-        }
-    }
-
-    fn ending(&self, caller_failed: Option<bool>) -> Ending {
-        let reason = self.rejection.as_ref().map(|r| r.reason);
-        match (caller_failed, reason) {
-            (Some(true), _) => Ending::CallerGone,
-            (
-                _,
-                Some(
-                    Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFailed,
-                ),
-            )
-            | (Some(false), None) => Ending::UpstreamFailed,
-            (_, Some(_)) => Ending::Rejected,
-            (None, None) if self.own_endpoint.is_some() => Ending::Served,
-            (None, None) => {
-                let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
-                if self.unauthorized.last().is_some_and(replayed) {
-                    Ending::Healed
-                } else {
-                    Ending::Forwarded
-                }
-            }
-        }
+    /// Keeps what is known of a rejected request, and returns its rejection.
+    pub(super) fn refuse(&mut self, mut refused: Box<Refused>) -> Rejection {
+        let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
+        self.refused = Some(refused);
+        rejection
     }
 }

@@ -2,6 +2,7 @@
 
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::context::Context;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
@@ -25,6 +26,38 @@ pub(super) fn classify(error: &Error) -> Failure {
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
     Failure::Refuse(Rejection::from(reason).because(cause(error)))
+}
+
+/// Why a request ended early.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// The caller left.
+    pub(super) by_caller: bool,
+    /// For operators; holds no secret.
+    pub(super) cause: String,
+}
+
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        Self {
+            by_caller: matches!(classify(error), Failure::CallerGone),
+            cause: cause(error),
+        }
+    }
+}
+
+/// The rejection to send for a request that ended with `error`: the one that was decided
+/// already, or the one that the error means. `None` if the caller has left. It carries the
+/// recovery code that the caller must receive.
+pub(super) fn rejection(error: &Error, context: &mut Context) -> Option<Rejection> {
+    let rejection = match (context.rejection.take(), classify(error)) {
+        (Some(rejection), _) | (None, Failure::Refuse(rejection)) => rejection,
+        (None, Failure::CallerGone) => return None,
+    };
+    Some(Rejection {
+        recovery_code: context.take_recovery_code(),
+        ..rejection
+    })
 }
 
 fn upstream(kind: &ErrorType) -> Reason {

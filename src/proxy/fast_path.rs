@@ -24,16 +24,16 @@ use pingora::connectors::TransportConnector;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::connection::Connection;
-use super::context::{Context, Exchange, InFlightGuard, path_of};
+use super::context::{Context, InFlightGuard};
 use super::deadline::Deadline;
 use super::drain::Signal;
-use super::failure::{self, Failure};
+use super::failure::{self, Failed};
 use super::hooks::{self, Hooks};
 use super::local_response;
+use super::record::{Exchange, path_of};
 use crate::clock::Now;
-use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Found, Gateway, Head};
+use crate::gateway::{Found, Gateway};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
@@ -126,14 +126,8 @@ impl FastPath {
     ) -> Option<ServeResult> {
         let tls = caller.connection.is_tls();
         let peer = PeerInfo::new(caller.peer, tls, caller.metadata, &request.fields);
-        let head = Head {
-            method: &request.method,
-            host: text(request.fields.first(&header::HOST)?)?,
-            target: request.target(),
-            headers: &request.fields,
-            peer: peer.client,
-            certificate: peer.certificate.as_deref(),
-        };
+        let host = text(request.fields.first(&header::HOST)?)?;
+        let head = peer.head(&request.method, host, request.target(), &request.fields);
         let now = Now::read(&*self.hooks.clock);
         let in_flight = InFlightGuard::new(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
@@ -152,9 +146,8 @@ impl FastPath {
                 self.forward(caller, &mut context, &mut request, &mut sent)
                     .await
             }
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
+            Err(refused) => {
+                let rejection = context.refuse(refused);
                 self.refuse(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }
@@ -196,16 +189,8 @@ impl FastPath {
         error: Box<Error>,
         sent: &mut ResponseState,
     ) -> Result<(), Box<Error>> {
-        let rejection = match (context.rejection.take(), failure::classify(&error)) {
-            (Some(rejection), _) | (None, Failure::Refuse(rejection)) => rejection,
-            (None, Failure::CallerGone) => return Err(error),
-        };
-        if sent.answered {
+        let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
             return Err(error);
-        }
-        let rejection = Rejection {
-            recovery_code: context.take_recovery_code(),
-            ..rejection
         };
         sent.last = true;
         // A caller that cannot be written to has left; there is nothing else to do.
@@ -221,17 +206,14 @@ impl FastPath {
         sent: &ResponseState,
         served: Result<(), Box<Error>>,
     ) -> ServeResult {
-        let relayed = match &served {
+        let result = match &served {
             Ok(()) if sent.last => ServeResult::Close,
             Ok(()) => ServeResult::KeepAlive,
-            // In the upstream's place.
+            // The rejection took the place of the upstream's response.
             Err(_) if sent.refused => ServeResult::Close,
             Err(_) => ServeResult::Aborted,
         };
-        let connection_error = served.err().map(|error| {
-            let gone = matches!(failure::classify(&error), Failure::CallerGone);
-            (gone, failure::cause(&error))
-        });
+        let failed = served.err().map(|error| Failed::from(&*error));
         let exchange = Exchange {
             path: path_of(request.target()),
             method: request.method,
@@ -243,9 +225,9 @@ impl FastPath {
         };
         let now = context.times.ended;
         let now = now.unwrap_or_else(|| self.hooks.clock.monotonic());
-        let outcome = context.outcome(exchange, now, connection_error);
+        let outcome = context.outcome(exchange, now, failed);
         (self.hooks.recorder)(&outcome);
-        relayed
+        result
     }
 }
 
@@ -262,6 +244,6 @@ fn is_supported(found: &Found<'_>) -> bool {
 /// Writes all of `parts` to the caller.
 async fn send(connection: &mut Connection, parts: [&[u8]; 2]) -> Result<(), Box<Error>> {
     connection.send(parts).await.map_err(|error| {
-        Error::because(pingora::ErrorType::WriteError, "sending an answer", error).into_down()
+        Error::because(pingora::ErrorType::WriteError, "writing a response", error).into_down()
     })
 }

@@ -25,13 +25,13 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::context::{Context, Exchange, InFlightGuard};
-use super::failure::{self, Failure};
+use super::context::{Context, InFlightGuard};
+use super::failure::{self, Failed};
 use super::headers::{self, HeaderFieldsMut};
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
+use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
-use super::server::Recorder;
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::{Admission, Gateway, Served};
@@ -286,14 +286,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.restore(session);
         }
-        let rejection = match (context.rejection.take(), failure::classify(error)) {
-            (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
-            (None, Failure::CallerGone) => None,
-        };
-        let rejection = rejection.map(|rejection| Rejection {
-            recovery_code: context.take_recovery_code(),
-            ..rejection
-        });
+        let rejection = failure::rejection(error, context);
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
         if let Some(rejection) = rejection.filter(|_| !local_response::is_answered(session)) {
             let now = self.clock.now();
@@ -312,13 +305,10 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = context.replay.take() {
             replay.restore(session);
         }
-        let failure = error.map(|e| {
-            let gone = matches!(failure::classify(e), Failure::CallerGone);
-            (gone, failure::cause(e))
-        });
+        let failed = error.map(Failed::from);
         let now = self.clock.monotonic();
         let exchange = Exchange::from_session(session, context);
-        let outcome = context.outcome(exchange, now, failure);
+        let outcome = context.outcome(exchange, now, failed);
         context.finish_trace(&outcome, now);
         (self.recorder)(&outcome);
     }

@@ -102,7 +102,7 @@ impl BoundListener {
             None => Protocol::Plain,
         };
         let unusable = |cause| BindError::Listen {
-            address: display_address(&listener.address),
+            address: listener.address.to_string(),
             cause,
         };
         let access = AccessControl::new(&listener.access).map_err(unusable)?;
@@ -165,14 +165,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
     let listener = socket.listen(BACKLOG)?;
     let bound = listener.local_addr()?;
     Ok((Socket::Tcp(listener), Address::Tcp(bound)))
-}
-
-/// As written in the configuration.
-fn display_address(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 impl Incoming {

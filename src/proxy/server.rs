@@ -5,6 +5,7 @@
 //! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
 
 mod http1;
+mod lingering_close;
 mod reject;
 #[cfg(test)]
 mod tests;
@@ -32,10 +33,10 @@ use super::fast_path::FastPath;
 use super::listener::{
     AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
 };
+use super::record::Recorder;
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
 use crate::gateway::client::ClientCertificate;
-use crate::gateway::outcome::Outcome;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::{Address, Limits, Listener};
@@ -51,9 +52,6 @@ const MAX_REJECTING: usize = 64;
 /// Pause after accepting failed because the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the outcome of each request that is refused before pingora sees it.
-pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
-
 /// The limits and timeouts of downstream connections.
 #[derive(Clone, Copy, Debug)]
 struct ConnLimits {
@@ -62,6 +60,8 @@ struct ConnLimits {
     keepalive_timeout: Duration,
     /// Between two reads of a body, and for a write that makes no progress.
     stall: Duration,
+    /// For closing a connection whose caller is still sending.
+    linger: Duration,
 }
 
 /// Bound listeners that are not served yet: callers can connect already, and wait.
@@ -148,6 +148,7 @@ impl BoundServer {
                 header_timeout: limits.header_timeout,
                 keepalive_timeout: limits.keepalive_timeout,
                 stall: limits.body_timeout,
+                linger: limits.linger,
             },
             connections: Arc::new(Semaphore::new(
                 limits.connections.min(Semaphore::MAX_PERMITS),

@@ -50,13 +50,9 @@ impl Hooks {
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(Box::new(served)));
         }
-        match decide(context, session.req_header()).await? {
+        match admit_head(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                return Err(rejection);
-            }
+            Err(refused) => return Err(context.refuse(refused)),
         }
         // Not needed any more, and each attempt begins with a copy of this head.
         session
@@ -104,23 +100,23 @@ impl Hooks {
     }
 }
 
-async fn decide(
+async fn admit_head(
     context: &Context,
     head: &RequestHeader,
 ) -> Result<Result<Admission, Box<Refused>>, Rejection> {
+    let peer = context.peer.clone().unwrap_or_default();
+    Ok(context.gateway.admit(gateway_head(&peer, head)?).await)
+}
+
+/// The head of `peer`'s request, as the gateway examines it.
+pub(super) fn gateway_head<'a>(
+    peer: &'a PeerInfo,
+    head: &'a RequestHeader,
+) -> Result<Head<'a>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
     };
-    let peer = context.peer.as_ref();
-    let head = Head {
-        method: &head.method,
-        host,
-        target,
-        headers: &head.headers,
-        peer: peer.and_then(|peer| peer.client),
-        certificate: peer.and_then(|peer| peer.certificate.as_deref()),
-    };
-    Ok(context.gateway.admit(head).await)
+    Ok(peer.head(&head.method, host, target, &head.headers))
 }
 
 /// A one-time password is for the source alone, however an upstream would spell the field.

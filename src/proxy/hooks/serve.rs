@@ -10,7 +10,7 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Head, Served};
+use crate::gateway::{Gateway, Served};
 use crate::proxy::context::Context;
 
 /// One of hawkgate's own endpoints.
@@ -50,30 +50,13 @@ impl Hooks {
         let url = read_url(session).await?;
         let peer = context.peer.clone().unwrap_or_default();
         let head = session.req_header();
-        let (Some(host), Ok(target)) = (
-            super::admit::host(head),
-            std::str::from_utf8(head.raw_path()),
-        ) else {
-            return Err(Reason::BadRequest.into());
-        };
-        let head = Head {
-            method: &head.method,
-            host,
-            target,
-            headers: &head.headers,
-            peer: peer.client,
-            certificate: peer.certificate.as_deref(),
-        };
+        let head = super::admit::gateway_head(&peer, head)?;
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
                 context.admission = Some(admission);
                 Ok(Served::see_other(signed.expose()))
             }
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                Err(rejection)
-            }
+            Err(refused) => Err(context.refuse(refused)),
         }
     }
 }
@@ -93,18 +76,12 @@ fn own(target: &str, gateway: &Gateway) -> Option<Own> {
 async fn login(session: &Session, context: &Context) -> Option<Served> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
-    let peer = context.peer.as_ref();
+    let peer = context.peer.clone().unwrap_or_default();
     let target = std::str::from_utf8(head.raw_path()).ok()?;
+    let host = super::admit::host(head).unwrap_or_default();
     let request = LoginRequest {
         provider: login::provider(target)?,
-        head: Head {
-            method: &head.method,
-            host: super::admit::host(head).unwrap_or_default(),
-            target,
-            headers: &head.headers,
-            peer: peer.and_then(|peer| peer.client),
-            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
-        },
+        head: peer.head(&head.method, host, target, &head.headers),
     };
     Some(login.answer(request).await)
 }

@@ -64,7 +64,7 @@ impl InheritedSockets {
         let unix = unix.map(|(path, _)| Address::Unix(path.clone()));
         tcp.chain(unix)
             .filter(|address| !configured.contains(&address))
-            .map(|address| super::display_address(&address))
+            .map(|address| address.to_string())
             .collect()
     }
 }

@@ -14,6 +14,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
+use super::lingering_close::lingering_close;
 use super::{ConnLimits, Shared, reject};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -90,7 +91,7 @@ where
         idle_timeout = shared.limits.keepalive_timeout;
     }
     if let Some(closed) = handoff.take() {
-        reject::lingering_close(closed).await;
+        lingering_close(closed, shared.limits.linger).await;
     }
 }
 

@@ -106,6 +106,7 @@ fn limits() -> Limits {
         header_timeout: TEST_TIMEOUT,
         body_timeout: TEST_TIMEOUT,
         keepalive_timeout: TEST_TIMEOUT,
+        linger: Limits::LINGER,
         connections: 100,
         body: None,
         replay_body: 0,

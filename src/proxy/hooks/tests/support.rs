@@ -23,9 +23,9 @@ use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeout
 use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
-use crate::proxy::server::{BoundServer, Recorder, ServerHandle, Workers, http_proxy};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
-use crate::proxy::{Budget, FastPath};
+use crate::proxy::{Budget, FastPath, Recorder};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -88,6 +88,7 @@ impl Default for Options {
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
                 keepalive_timeout: Duration::from_mins(1),
+                linger: Limits::LINGER,
                 connections: 1000,
                 body: None,
                 replay_body: 10 * MIB,
