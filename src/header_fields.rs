@@ -69,7 +69,7 @@ mod tests {
     use http::{HeaderValue, header};
 
     #[test]
-    fn fields_are_found_by_name_in_their_order() {
+    fn fields_are_found_by_name_in_order() {
         let mut map = HeaderMap::new();
         for value in ["a", "b", "a"] {
             map.append(header::COOKIE, HeaderValue::from_static(value));

@@ -13,8 +13,8 @@ impl Context {
             return None;
         }
         let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
-        let own = self.own_endpoint.as_ref();
-        let event = if own.is_some_and(|own| own.route.as_deref() == Some(login::LABEL)) {
+        let endpoint = self.own_endpoint.as_ref();
+        let event = if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
             AuditEvent::Login
         } else if self.gateway.makes_bewits_at(path) {
             AuditEvent::Bewit
@@ -25,12 +25,12 @@ impl Context {
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let rejected = self.rejection.is_some();
-        let concerned = own.is_some() || route.is_some_and(|r| rejected || r.source.is_some());
-        if !concerned {
+        let involves_credential = endpoint.is_some() || route.is_some_and(|r| rejected || r.source.is_some());
+        if !involves_credential {
             return None;
         }
         let granted = admission.is_some_and(|a| a.credential().is_some())
-            || own.is_some_and(|own| own.credential.is_some());
+            || endpoint.is_some_and(|endpoint| endpoint.credential.is_some());
         let decision = match (granted, rejected) {
             (true, _) => AuditDecision::Granted,
             (false, true) => AuditDecision::Refused,
@@ -41,7 +41,7 @@ impl Context {
         let caller = admission
             .map(|a| &a.caller)
             .or(refused.map(|r| &r.caller))
-            .or(own.and_then(|own| own.caller.as_ref()));
+            .or(endpoint.and_then(|endpoint| endpoint.caller.as_ref()));
         Some(Box::new(Audit {
             event,
             decision,
@@ -51,12 +51,12 @@ impl Context {
             client: caller.and_then(|c| c.client()).map(str::to_owned),
             credential: admission
                 .and_then(Admission::client_id)
-                .or(own.and_then(|own| own.credential.as_deref()))
+                .or(endpoint.and_then(|endpoint| endpoint.credential.as_deref()))
                 .map(str::to_owned),
             scopes: admission
                 .and_then(Admission::ruling)
                 .and_then(|ruling| ruling.scopes())
-                .or(own.and_then(|own| own.scopes.as_ref()))
+                .or(endpoint.and_then(|endpoint| endpoint.scopes.as_ref()))
                 .cloned(),
         }))
     }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_met_when_it_says_wherever_the_timer_was() {
+    async fn the_deadline_expires_on_time_wherever_the_timer_was() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         assert_eq!(met(&mut deadline).await, ms(100));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_future_has_its_limit_from_when_it_begins() {
+    async fn a_futures_limit_starts_when_it_is_first_pending() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         for _ in 0..2 {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn moving_on_keeps_it_from_being_met() {
+    async fn moving_the_deadline_keeps_it_from_expiring() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         for _ in 0..10 {

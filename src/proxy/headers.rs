@@ -171,7 +171,7 @@ pub(super) fn set_trace_headers(
     for (name, action) in request.headers() {
         match action {
             trace::HeaderAction::Set(value) => head.insert(name, value)?,
-            trace::HeaderAction::Remove => head.retain(|own, _| own != name.as_str())?,
+            trace::HeaderAction::Remove => head.retain(|field, _| field != name.as_str())?,
             trace::HeaderAction::Keep => {}
         }
     }
@@ -182,16 +182,16 @@ pub(super) fn set_trace_headers(
 /// including variants spelled with `_`, which some servers treat as `-`.
 pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName) -> Result<()> {
     if policy::request_action(name.as_str(), false) == HeaderAction::Remove {
-        // Gone with the others.
+        // Removed with the other fields already.
         return Ok(());
     }
     let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
     let name = name.as_str().as_bytes();
-    let is_meant = |own: &[u8]| {
-        let mut pairs = own.iter().zip(name);
-        own.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
+    let is_variant = |candidate: &[u8]| {
+        let mut pairs = candidate.iter().zip(name);
+        candidate.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
     };
-    head.retain(|own, _| !is_meant(own.as_bytes()))
+    head.retain(|field, _| !is_variant(field.as_bytes()))
 }
 
 /// Removes every field of an upstream's response whose value contains `token`. The fields that
@@ -214,7 +214,7 @@ pub(super) fn redact_token(
 pub(super) fn set_rule_headers(
     head: &mut impl HeaderFieldsMut,
     reserved: &[HeaderName],
-    own: &[(HeaderName, HeaderValue)],
+    ruling: &[(HeaderName, HeaderValue)],
 ) -> Result<()> {
     if reserved.is_empty() {
         return Ok(());
@@ -225,7 +225,7 @@ pub(super) fn set_rule_headers(
         reserved.iter().any(|r| r.as_str() == name)
     };
     head.retain(|name, _| !is_reserved(name))?;
-    for (name, value) in own {
+    for (name, value) in ruling {
         head.insert(name.clone(), value.clone())?;
     }
     Ok(())

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_take_turns_and_each_is_tried_once() {
+    fn addresses_are_tried_round_robin() {
         let peers = Peers::default();
         let list = addresses(3);
         assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_comes_last_for_a_while() {
+    fn unreachable_addresses_are_tried_last() {
         let peers = Peers::default();
         let list = addresses(3);
         peers.mark_unreachable(list[1], NOW);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn remembered_unreachable_addresses_are_bounded() {
         let peers = Peers::default();
         for address in addresses(200) {
             peers.mark_unreachable(address, NOW);

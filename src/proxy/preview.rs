@@ -30,12 +30,12 @@ pub fn headers(
     upstream: &Upstream,
     peer: Option<IpAddr>,
     gateway: &Gateway,
-    own: &[(HeaderName, HeaderValue)],
+    ruling: &[(HeaderName, HeaderValue)],
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
     let mut head = HeaderMap::new();
     headers::prepare_request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
-    headers::set_rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
+    headers::set_rule_headers(&mut head, &gateway.rule_headers, ruling).map_err(unusable)?;
     let to_strings = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)

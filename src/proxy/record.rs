@@ -83,7 +83,7 @@ impl Context {
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
         let refused = self.refused.as_ref();
-        let own = self.own_endpoint.as_ref();
+        let endpoint = self.own_endpoint.as_ref();
         let route = admission
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
@@ -98,27 +98,27 @@ impl Context {
             client_cert: peer.certificate.map(|certificate| certificate.label()),
             route: route
                 .map(|r| &r.name)
-                .or(own.and_then(|o| o.route.as_ref()))
+                .or(endpoint.and_then(|o| o.route.as_ref()))
                 .cloned(),
             issuer: admission
                 .and_then(|a| a.caller.issuer())
                 .or(refused.and_then(|r| r.issuer.as_ref()))
-                .or(own.and_then(|o| o.issuer.as_ref()))
+                .or(endpoint.and_then(|o| o.issuer.as_ref()))
                 .cloned(),
             verification: admission
                 .and_then(|a| a.verification)
                 .or(refused.and_then(|r| r.verification))
-                .or(own.and_then(|o| o.verification)),
+                .or(endpoint.and_then(|o| o.verification)),
             rule: admission
                 .and_then(|a| a.ruling())
                 .and_then(|r| r.rule.as_ref())
                 .or(refused.and_then(|r| r.rule.as_ref()))
-                .or(own.and_then(|o| o.rule.as_ref()))
+                .or(endpoint.and_then(|o| o.rule.as_ref()))
                 .cloned(),
             source: route
                 .and_then(|r| r.source.as_ref())
                 .map(|s| s.name())
-                .or(own.and_then(|o| o.source.as_ref()))
+                .or(endpoint.and_then(|o| o.source.as_ref()))
                 .cloned(),
             lookup: admission
                 .and_then(|a| a.lookup)

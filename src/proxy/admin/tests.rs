@@ -39,16 +39,16 @@ async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
     let app = Admin::new(pages);
-    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
-    (address, serving)
+    let handle = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
+    (address, handle)
 }
 
 /// The responses to `requests`, which are pipelined; the last one closes the connection.
-async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
+async fn get_all(address: std::net::SocketAddr, requests: &[&str]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let (last, kept) = requests.split_last().unwrap();
+    let (last, rest) = requests.split_last().unwrap();
     let mut bytes = String::new();
-    for line in kept {
+    for line in rest {
         bytes.push_str(line);
         bytes.push_str(" HTTP/1.1\r\nHost: a\r\n\r\n");
     }
@@ -61,9 +61,9 @@ async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn each_page_says_what_it_is_for() {
+async fn each_admin_page_responds() {
     let pages = Arc::new(Pages::default());
-    let (address, _serving) = start(pages.clone()).await;
+    let (address, _handle) = start(pages.clone()).await;
     for (request, status, rest) in [
         ("GET /healthz", 200, "\r\n\r\nok\n"),
         ("GET /readyz", 200, "\r\n\r\nok\n"),
@@ -82,7 +82,7 @@ async fn each_page_says_what_it_is_for() {
         ("GET /../metrics", 400, "}"),
         ("TRACE /metrics", 405, "}"),
     ] {
-        let text = ask(address, &[request]).await;
+        let text = get_all(address, &[request]).await;
         assert!(
             text.starts_with(&format!("HTTP/1.1 {status} ")),
             "{request}: {text}"
@@ -90,16 +90,16 @@ async fn each_page_says_what_it_is_for() {
         assert!(text.ends_with(rest), "{request}: {text}");
     }
     *pages.unready.lock().unwrap() = Some("draining".into());
-    let text = ask(address, &["GET /readyz"]).await;
+    let text = get_all(address, &["GET /readyz"]).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\ndraining\n"));
-    let metrics = ask(address, &["GET /metrics"]).await.to_ascii_lowercase();
+    let metrics = get_all(address, &["GET /metrics"]).await.to_ascii_lowercase();
     assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"));
 }
 
 #[tokio::test]
-async fn connections_are_kept() {
-    let (address, _serving) = start(Arc::default()).await;
-    let text = ask(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
+async fn admin_connections_are_kept_alive() {
+    let (address, _handle) = start(Arc::default()).await;
+    let text = get_all(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
     assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
     assert!(text.ends_with("a 1\n"));
 }
@@ -120,8 +120,8 @@ async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, St
 }
 
 #[tokio::test]
-async fn credentials_are_put_where_a_source_takes_them() {
-    let (address, _serving) = start(Arc::default()).await;
+async fn credentials_can_be_put_if_a_source_accepts_them() {
+    let (address, _handle) = start(Arc::default()).await;
     let large = vec![b'x'; super::put_credentials::MAX_BODY + 1];
     for (head, body, status) in [
         ("PUT /credentials/static HTTP/1.1", &b"good"[..], 200),
@@ -146,8 +146,8 @@ async fn credentials_are_put_where_a_source_takes_them() {
             100,
         ),
     ] {
-        let (said, text) = put(address, head, body).await;
-        assert_eq!(said, status, "{head}: {text}");
+        let (actual, text) = put(address, head, body).await;
+        assert_eq!(actual, status, "{head}: {text}");
     }
     let (_, text) = put(address, "GET /credentials/static HTTP/1.1", b"").await;
     assert!(

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_what_they_look_like_refuse_the_whole() {
+    fn a_certificate_with_an_unreadable_name_is_rejected() {
         let named = |value: DnValue| {
             let der = certificate_with(|params| {
                 params.distinguished_name.push(DnType::CommonName, value)
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_names_and_broken_bytes_are_refused() {
+    fn too_many_names_and_truncated_certificates_are_rejected() {
         let names = |count: usize| {
             let der = certificate_with(|params| {
                 let name = |n| SanType::DnsName(ia5(&format!("n{n}.example.org")));
@@ -184,16 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_may_be_wrong() {
+    fn corrupted_certificates_never_panic() {
         let whole = certificate_with(|params| {
             params.subject_alt_names = vec![SanType::URI(ia5("spiffe://example.org/w"))];
         });
         for at in 0..whole.len() {
             for flip in [0x01, 0x80, 0xff] {
-                let mut bent = whole.clone();
-                bent[at] ^= flip;
+                let mut corrupted = whole.clone();
+                corrupted[at] ^= flip;
                 // Whatever is left must not panic, nor hold a name with control characters.
-                if let Ok(read) = read(&bent) {
+                if let Ok(read) = read(&corrupted) {
                     assert!(
                         read.uris
                             .iter()

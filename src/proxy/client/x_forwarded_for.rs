@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_address_that_is_no_proxys_counts() {
+    fn the_rightmost_untrusted_address_is_the_client() {
         for (fields, expected) in [
             (&["203.0.113.7"][..], "203.0.113.7"),
             (&["198.51.100.9, 203.0.113.7"], "203.0.113.7"),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_trusted_proxy_speaks_for_nobody() {
+    fn x_forwarded_for_of_untrusted_peers_is_ignored() {
         for peer in ["203.0.113.9", "2001:db8::9", "11.0.0.1", "127.0.0.1"] {
             assert_eq!(found(peer, &["198.51.100.9"]), peer);
             assert_eq!(found(peer, &["10.0.0.5"]), peer);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_guessed_at() {
+    fn malformed_x_forwarded_for_is_ignored() {
         for fields in [
             &[][..],
             &[""],
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_chain_is_given_up() {
+    fn the_number_of_hops_is_limited() {
         let chain = |hops: usize| format!("203.0.113.7{}", ", 10.0.0.2".repeat(hops));
         assert_eq!(found(PROXY, &[&chain(MAX_HOPS - 1)]), "203.0.113.7");
         assert_eq!(found(PROXY, &[&chain(MAX_HOPS)]), PROXY);

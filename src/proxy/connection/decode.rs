@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_where_the_body_ends() {
+    fn a_chunked_body_ends_at_its_last_chunk() {
         for (body, rest) in [
             ("0\r\n\r\n", ""),
             ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_loose_chunks() {
+    fn rejects_malformed_chunks() {
         let long_extension = format!("1;{}\r\n", "x".repeat(MAX_EXTENSION + 1));
         let long_trailers = format!("0\r\n{}", "a: b\r\n".repeat(MAX_TRAILERS / 6 + 1));
         for bytes in [
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_lengths() {
+    fn a_body_with_content_length_is_counted() {
         let mut body = BodyDecoder::from(Framing::Length(3));
         assert_eq!(body.decode(b"abcd"), Ok(3));
         assert!(body.is_done());

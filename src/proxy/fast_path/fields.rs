@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_pass_as_they_came() {
+    fn unchanged_fields_keep_order_and_spelling() {
         let list = list(&[("hOST", "a"), ("X-b", ""), ("x-B", "2"), ("Date", "d")]);
         assert_eq!(encoded(&list), "hOST: a\r\nX-b: \r\nx-B: 2\r\nDate: d\r\n");
         let name = HeaderName::from_static("x-b");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_takes_the_place_of_all_or_comes_last() {
+    fn setting_a_field_replaces_all_lines_or_appends() {
         let mut list = list(&[("x-A", "1"), ("B", "2"), ("X-a", "3")]);
         list.set(&HeaderName::from_static("x-a"), b"new");
         assert_eq!(encoded(&list), "x-A: new\r\nB: 2\r\n");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_begins_a_line_of_its_own() {
+    fn field_values_cannot_contain_line_breaks() {
         let mut list = FieldList::default();
         for byte in 0..=u8::MAX {
             let put = list.insert_bytes(header::HOST, &[b'a', byte]);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_is_judged_by_itself_and_by_its_lower_case_name() {
+    fn retain_sees_each_line_with_its_lower_case_name() {
         let long = "L".repeat(MAX_STACK_NAME + 1);
         let mut list = list(&[("A", "x"), ("a", "y"), (&long, "x"), (&long[1..], "x")]);
         list.retain(|name, value| {

@@ -115,12 +115,12 @@ impl Pool {
                 && idle.upstream.strong_count() > 0
                 && is_idle_and_open(&mut idle.stream)
         };
-        let gone: Vec<_> = state.idle.extract_if(.., |idle| !usable(idle)).collect();
+        let removed: Vec<_> = state.idle.extract_if(.., |idle| !usable(idle)).collect();
         state.sweeping = !state.idle.is_empty();
-        let left = state.sweeping;
+        let remaining = state.sweeping;
         drop(state);
-        drop(gone);
-        left
+        drop(removed);
+        remaining
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_for_one_upstream_at_one_address() {
+    async fn pooled_connections_are_keyed_by_upstream_and_address() {
         let (clock, pool) = pool();
         let (one, other) = (upstream(), upstream());
         let (stream, _theirs) = connection();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_talkative_and_old_connections_are_not_used() {
+    async fn closed_expired_and_unsolicited_data_connections_are_not_reused() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let (stream, peer) = connection();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_should_wait_for_is_closed() {
+    async fn the_sweep_closes_closed_and_expired_connections() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pool_is_bounded_and_forgets_upstreams_that_are_gone() {
+    async fn the_pool_is_bounded_and_drops_removed_upstreams() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_the_connection_or_has_a_body_is_left_to_others() {
+    fn requests_with_bodies_or_connection_options_are_declined() {
         for field in [
             "Content-Length: 0",
             "content-length: 5",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_spelling_and_values_their_bytes() {
+    fn request_fields_keep_spelling_and_bytes() {
         let head = parse(
             "GET /a%2Fb?c HTTP/1.1\r\nhOsT: x\r\nX-Two: 1\r\nConnection: Keep-Alive\r\nx-TWO: 2\r\nX-Odd: \u{e9}\t.\r\n\r\n",
         );

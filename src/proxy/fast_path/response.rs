@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_one_end_or_none_is_passed_on() {
+    fn ambiguous_response_framing_is_rejected() {
         let chunked = || ResponseBody::Chunked(ChunkedState::start());
         for (fields, expected) in [
             ("", (ResponseBody::CloseDelimited, false)),
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn some_answers_have_no_body_whatever_they_say() {
+    fn responses_to_head_204_and_304_have_no_body() {
         for status in ["204 No Content", "304 Not Modified"] {
             let fields = "Content-Length: 9\r\n";
             let mut found = head(&format!("HTTP/1.1 {status}\r\n{fields}\r\n"))
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_taken_whole_and_nothing_behind_them() {
+    fn a_response_head_is_parsed_exactly_to_its_end() {
         let mut received =
             BytesMut::from("HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name:  v \r\n\r\nrest");
         let head = ResponseHead::parse(&mut received).unwrap().unwrap();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_limit() {
+    fn response_heads_are_limited() {
         let mut long = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
         long.resize(MAX_HEAD - 1, b'x');
         assert!(matches!(ResponseHead::parse(&mut long), Ok(None)));
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_pass_whole_and_reframed() {
+    fn response_bodies_are_reframed() {
         let chunked = || ResponseBody::Chunked(ChunkedState::start());
         assert_eq!(
             passed(ResponseBody::Length(5), &["he", "lloX"]),
@@ -417,7 +417,7 @@ mod tests {
             passed(ResponseBody::Length(0), &["X"]),
             Ok((String::new(), true, 1))
         );
-        // Extensions and trailers go no further.
+        // Extensions and trailers are dropped.
         assert_eq!(
             passed(chunked(), &["3;a=b\r\nab", "c\r\n0\r\nX: y\r", "\n\r\nZ"]),
             Ok(("2\r\nab\r\n1\r\nc\r\n0\r\n\r\n".into(), true, 1))
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn only_some_bodies_end_with_their_connection() {
+    fn only_close_delimited_bodies_end_at_eof() {
         assert!(
             ResponseBody::Chunked(ChunkedState::start())
                 .on_eof()

@@ -53,7 +53,7 @@ const SET_BY_HAWKGATE: [&str; 4] = [
 ];
 
 #[test]
-fn only_our_own_words_about_parties_and_hops_remain() {
+fn forwarding_and_credential_headers_are_replaced() {
     let head = prepared(
         &[
             ("Host", "callers.example"),
@@ -93,7 +93,7 @@ fn only_our_own_words_about_parties_and_hops_remain() {
 }
 
 #[test]
-fn the_peer_is_a_plain_address_or_nothing() {
+fn x_forwarded_for_is_one_plain_address_or_absent() {
     let from = |peer| {
         let head = prepared(&[("X-Forwarded-For", "6.6.6.6")], peer);
         let value = head.headers.get(X_FORWARDED_FOR);
@@ -105,14 +105,14 @@ fn the_peer_is_a_plain_address_or_nothing() {
 }
 
 #[test]
-fn a_handshake_keeps_its_upgrade() {
+fn an_upgrade_request_keeps_its_upgrade_header() {
     let head = prepared(&[("Connection", "Upgrade"), ("Upgrade", "websocket")], None);
     assert_eq!(head.headers[header::CONNECTION], "Upgrade");
     assert_eq!(head.headers[header::UPGRADE], "websocket");
 }
 
 #[test]
-fn cookie_crumbs_become_one_cookie() {
+fn split_cookies_are_joined() {
     let head = prepared(
         &[("Cookie", "a=1"), ("Cookie", "b=2"), ("Cookie", "c=3")],
         None,
@@ -131,7 +131,7 @@ fn sanitized(status: StatusCode, headers: &[(&'static str, &'static str)]) -> Re
 }
 
 #[test]
-fn nominated_headers_go_but_framing_stays() {
+fn headers_listed_in_connection_are_removed_but_framing_stays() {
     let head = sanitized(
         StatusCode::OK,
         &[
@@ -152,7 +152,7 @@ fn nominated_headers_go_but_framing_stays() {
 }
 
 #[test]
-fn only_a_switch_of_protocols_keeps_the_upgrade() {
+fn only_a_101_keeps_its_upgrade_header() {
     let headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
     let switching = sanitized(StatusCode::SWITCHING_PROTOCOLS, &headers);
     assert_eq!(names(&switching.headers), ["connection", "upgrade"]);
@@ -160,7 +160,7 @@ fn only_a_switch_of_protocols_keeps_the_upgrade() {
 }
 
 #[test]
-fn trailers_are_cleaned_like_headers() {
+fn trailers_are_sanitized_like_headers() {
     let mut map = HeaderMap::new();
     for name in ["authorization", "x-hawkgate-error", "x-checksum"] {
         map.insert(name, HeaderValue::from_static("1"));
@@ -170,7 +170,7 @@ fn trailers_are_cleaned_like_headers() {
 }
 
 #[test]
-fn request_ids_are_taken_over_only_when_plain() {
+fn only_plain_request_ids_are_accepted() {
     let id = |values: &[&str]| {
         let mut headers = HeaderMap::new();
         for value in values {
@@ -190,7 +190,7 @@ fn request_ids_are_taken_over_only_when_plain() {
 }
 
 #[test]
-fn the_callers_own_copies_of_an_injected_header_go() {
+fn the_callers_copies_of_an_injected_header_are_removed() {
     let mut head = prepared(
         &[
             ("X-Api-Token", "a"),
@@ -210,7 +210,7 @@ fn the_callers_own_copies_of_an_injected_header_go() {
 }
 
 #[test]
-fn an_echo_of_the_token_goes_and_framing_stays() {
+fn fields_echoing_the_token_are_removed_but_framing_stays() {
     let token = SecretString::from("11");
     let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
     for (name, value) in [

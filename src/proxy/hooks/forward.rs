@@ -157,8 +157,8 @@ pub(in crate::proxy) fn prepare_request(
     if let Some(trace) = &context.trace {
         headers::set_trace_headers(head, trace)?;
     }
-    let own = admission.ruling().map_or(&[][..], Ruling::headers);
-    headers::set_rule_headers(head, &context.gateway.rule_headers, own)?;
+    let ruling_headers = admission.ruling().map_or(&[][..], Ruling::headers);
+    headers::set_rule_headers(head, &context.gateway.rule_headers, ruling_headers)?;
     if let Some(source) = &admission.route.source {
         headers::remove_reserved(head, source.inject().header())?;
     }

@@ -17,8 +17,8 @@ pub(super) fn add(target: &[u8], head: &mut impl HeaderFieldsMut, context: &Cont
     else {
         return Ok(());
     };
-    let own = String::from_utf8_lossy(target);
-    let target = admission.target().unwrap_or(&own);
+    let original = String::from_utf8_lossy(target);
+    let target = admission.target().unwrap_or(&original);
     let Some(headers) = admission.informational(target) else {
         return Ok(());
     };

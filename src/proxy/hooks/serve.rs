@@ -14,7 +14,7 @@ use crate::gateway::{Gateway, Served};
 use crate::proxy::context::Context;
 
 /// One of hawkgate's own endpoints.
-enum Own {
+enum OwnEndpoint {
     Login,
     Bewit,
 }
@@ -28,10 +28,10 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<Option<Served>, Rejection> {
         let target = std::str::from_utf8(session.req_header().raw_path());
-        match own(target.unwrap_or_default(), &context.gateway) {
+        match own_endpoint(target.unwrap_or_default(), &context.gateway) {
             None => Ok(None),
-            Some(Own::Login) => Ok(login(session, context).await),
-            Some(Own::Bewit) => self.bewit(session, context).await.map(Some),
+            Some(OwnEndpoint::Login) => Ok(login(session, context).await),
+            Some(OwnEndpoint::Bewit) => self.bewit(session, context).await.map(Some),
         }
     }
 
@@ -63,14 +63,14 @@ impl Hooks {
 
 /// Whether hawkgate answers requests for `target` itself.
 pub(in crate::proxy) fn is_own(target: &str, gateway: &Gateway) -> bool {
-    own(target, gateway).is_some()
+    own_endpoint(target, gateway).is_some()
 }
 
-fn own(target: &str, gateway: &Gateway) -> Option<Own> {
+fn own_endpoint(target: &str, gateway: &Gateway) -> Option<OwnEndpoint> {
     if gateway.login.is_some() && login::provider(target).is_some() {
-        return Some(Own::Login);
+        return Some(OwnEndpoint::Login);
     }
-    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(Own::Bewit)
+    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(OwnEndpoint::Bewit)
 }
 
 async fn login(session: &Session, context: &Context) -> Option<Served> {

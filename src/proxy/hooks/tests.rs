@@ -1,5 +1,5 @@
-//! Hooks between real connections on loopback: a client, the proxy, an upstream that
-//! really checks its Hawk header.
+//! Tests over real connections on loopback: a client, the proxy, and an upstream that verifies
+//! its Hawk header.
 
 mod client;
 mod failures;

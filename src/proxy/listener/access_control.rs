@@ -152,7 +152,7 @@ mod tests {
     const PROC_NET_LINE: &str = "   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 81234 1 0000000000000000 20 4 30 10 -1";
 
     #[test]
-    fn the_table_is_read_by_both_ends() {
+    fn proc_net_lines_are_matched_by_both_addresses() {
         assert_eq!(
             uid_in_line(PROC_NET_LINE, "0100007F:1F90", "0100007F:C350"),
             Some(1000)
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_closed_is_nobodys() {
+    fn a_closed_socket_has_no_owner() {
         let orphan = PROC_NET_LINE.replace("1000        0 81234", "   0        0 0");
         assert_eq!(uid_in_line(&orphan, "0100007F:1F90", "0100007F:C350"), None);
     }
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn addresses_are_written_as_the_kernel_does() {
+    fn addresses_are_formatted_as_in_proc_net() {
         for (address, narrow, wide) in [
             (
                 "127.0.0.1:8080",
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn users_are_known_over_loopback_and_unix_sockets() {
+    async fn peer_users_are_found_over_loopback_and_unix_sockets() {
         let (_caller, incoming) = tcp("127.0.0.1:0").await;
         let (_other, unix) = UnixStream::pair().unwrap();
         let unix = Incoming::Unix(unix);
@@ -241,16 +241,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_closes_at_once_is_not_taken_for_root() {
+    async fn a_peer_that_closed_is_not_taken_for_root() {
         let (caller, incoming) = tcp("127.0.0.1:0").await;
         drop(caller);
-        let everybody = access(None, Some(&["0", &own_uid()]));
-        let cause = everybody.admit(&incoming).await.unwrap_err();
+        let allow_root = access(None, Some(&["0", &own_uid()]));
+        let cause = allow_root.admit(&incoming).await.unwrap_err();
         assert!(cause.contains("cannot be found out"), "{cause}");
     }
 
     #[tokio::test]
-    async fn networks_are_compared_by_the_peers_address() {
+    async fn allowed_networks_apply_to_the_peer_address() {
         let (_caller, incoming) = tcp("127.0.0.1:0").await;
         for (networks, admitted) in [
             (&["127.0.0.0/8"][..], true),
@@ -258,8 +258,8 @@ mod tests {
             (&["10.0.0.0/8"], false),
             (&["::1/128"], false),
         ] {
-            let judged = access(Some(networks), None).admit(&incoming).await;
-            assert_eq!(judged.is_ok(), admitted, "{networks:?}");
+            let result = access(Some(networks), None).admit(&incoming).await;
+            assert_eq!(result.is_ok(), admitted, "{networks:?}");
         }
         let (_other, unix) = UnixStream::pair().unwrap();
         let (loopback, unix) = (access(Some(&["127.0.0.0/8"]), None), Incoming::Unix(unix));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn no_list_is_no_rule_and_an_unknown_user_no_listener() {
+    fn without_lists_there_is_no_access_control_and_unknown_users_are_an_error() {
         assert!(
             AccessControl::new(&ListenerAccess::default())
                 .unwrap()

@@ -84,8 +84,8 @@ async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, P
         if there == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        let seen = ahead.get(..there).unwrap_or_default();
-        let end = memchr::memchr(b'\n', seen).map_or(there, |at| at + 1);
+        let peeked = ahead.get(..there).unwrap_or_default();
+        let end = memchr::memchr(b'\n', peeked).map_or(there, |at| at + 1);
         let before = line.len();
         line.resize(before + end, 0);
         stream

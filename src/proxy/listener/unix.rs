@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_mode_is_the_configured_one_and_nothing_else_is_left() {
+    async fn a_socket_gets_the_configured_mode_and_is_removed_on_drop() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.sock");
         let (listener, file) = bind(&path, 0o600).await.unwrap();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_kind_of_file_stays() {
+    async fn a_regular_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "data").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_keeps_its_file() {
+    async fn dropping_a_listener_keeps_the_socket_of_its_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.sock");
         let (listener, file) = bind(&path, 0o600).await.unwrap();

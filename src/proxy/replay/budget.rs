@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_up_to_its_limit_and_takes_back_on_drop() {
+    fn the_budget_is_granted_up_to_its_limit_and_returned_on_drop() {
         let budget = Budget::new(100);
         let mut first = Reservation::new(&budget);
         assert!(first.grow(60));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_overflow() {
+    fn the_budget_does_not_overflow() {
         let budget = Budget::new(usize::MAX);
         let mut reservation = Reservation::new(&budget);
         assert!(reservation.grow(usize::MAX));

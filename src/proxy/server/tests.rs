@@ -1,4 +1,4 @@
-//! Over real sockets on loopback, with a small application instead of hawkgate's hooks.
+//! Tests over real sockets on loopback, with a small application in place of hawkgate's hooks.
 
 mod drain;
 mod http2;
@@ -28,17 +28,17 @@ use crate::gateway::outcome::Outcome;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
-/// Longest that a test waits for anything before it fails.
+/// How long a test waits for anything before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers by itself, with method, target, body length and peer.
+/// Responds with method, target, body length and peer.
 struct Echo {
     served: Arc<AtomicUsize>,
-    /// A request for `/wait` has come.
+    /// A request for `/wait` has arrived.
     entered: Arc<Notify>,
-    /// It may be answered.
+    /// The request for `/wait` may be answered.
     release: Arc<Notify>,
-    /// A request has ended: with an error or not.
+    /// Whether each request ended with an error.
     ended: mpsc::UnboundedSender<bool>,
 }
 
@@ -131,7 +131,7 @@ fn tls(files: ListenerTls) -> Listener {
     }
 }
 
-/// A server at work and what can be seen of it.
+/// A running server and what tests observe of it.
 struct TestServer {
     addresses: Vec<Address>,
     handle: ServerHandle,
@@ -208,7 +208,7 @@ impl TestServer {
     }
 }
 
-/// One answer as it came.
+/// One response.
 #[derive(Debug)]
 struct Response {
     status: u16,
@@ -231,7 +231,7 @@ async fn within_timeout<T>(future: impl Future<Output = T>) -> T {
         .expect("took too long")
 }
 
-/// Reads one answer with a Content-Length.
+/// Reads one response with a Content-Length.
 async fn read_response(stream: &mut (impl AsyncRead + Unpin)) -> Response {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -245,7 +245,7 @@ async fn read_response(stream: &mut (impl AsyncRead + Unpin)) -> Response {
     response
 }
 
-/// Reads every answer until the server closes.
+/// Reads all responses until the server closes.
 async fn read_responses(stream: &mut (impl AsyncRead + Unpin)) -> Vec<Response> {
     let mut bytes = Vec::new();
     within_timeout(stream.read_to_end(&mut bytes))
@@ -257,7 +257,7 @@ async fn read_responses(stream: &mut (impl AsyncRead + Unpin)) -> Vec<Response> 
         let end = 4 + rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
         let mut response = parse_head(&rest[..end]);
         let length: usize = response.header("content-length").unwrap().parse().unwrap();
-        // An answer to HEAD ends with its head.
+        // A response to HEAD ends with its head.
         let length = length.min(rest.len() - end);
         response.body = String::from_utf8(rest[end..end + length].to_vec()).unwrap();
         rest = &rest[end + length..];

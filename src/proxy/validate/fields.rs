@@ -162,7 +162,7 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
     if tokens(value).any(|token| {
         END_TO_END
             .iter()
-            .any(|kept| token.eq_ignore_ascii_case(kept))
+            .any(|field| token.eq_ignore_ascii_case(field))
     }) {
         return Err(bad("Connection names a field that must stay"));
     }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_an_authority() {
+    fn valid_and_invalid_authorities() {
         for good in [
             "a",
             "tc.example.com",

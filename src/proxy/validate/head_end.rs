@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_end() {
+    fn finds_the_end_of_a_head() {
         let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let end = head.len();
         assert_eq!(find(head), Ok(HeadStatus::Complete { start: 0, end }));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_become_a_head() {
+    fn rejects_bytes_that_cannot_become_a_head() {
         let long_line = [b'a'; 50 + MAX_REQUEST_LINE_OVERHEAD + 1];
         let many = [
             b"GET / HTTP/1.1\r\n".as_slice(),

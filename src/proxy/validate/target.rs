@@ -65,7 +65,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
         dots = match (byte, dots) {
             (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
             (b'/' | b'\\', _) => Some(0),
-            (b'.', Some(seen)) => Some(seen.saturating_add(1)),
+            (b'.', Some(count)) => Some(count.saturating_add(1)),
             _ => None,
         };
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_dot_segments_however_they_are_written() {
+    fn finds_dot_segments_in_every_encoding() {
         for path in [
             "/.",
             "/..",
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_other_dots_alone() {
+    fn ignores_other_dots() {
         for path in [
             "/",
             "/...",

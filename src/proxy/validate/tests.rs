@@ -32,7 +32,7 @@ fn rejection_of(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Opt
 }
 
 #[test]
-fn good_http2_heads_pass() {
+fn valid_http2_heads_pass() {
     for (uri, fields) in [
         ("https://a/b?c", &[] as &[(&str, &str)]),
         (
@@ -53,7 +53,7 @@ fn good_http2_heads_pass() {
 }
 
 #[test]
-fn http2_heads_are_held_to_the_rules_of_http1() {
+fn http2_heads_are_checked_by_the_rules_of_http1() {
     use Reason::{BadRequest, InvalidAuthorization, MethodRefused, UrlTooLong};
     let long = format!("https://a/{}", "x".repeat(100));
     for (method, uri, fields, reason) in [
@@ -121,7 +121,7 @@ fn http2_heads_are_held_to_the_rules_of_http1() {
 }
 
 #[test]
-fn the_number_of_fields_is_limited() {
+fn the_number_of_header_fields_is_limited() {
     let fields = vec![("x", "y"); MAX_FIELDS + 1];
     assert_eq!(
         rejection_of("GET", "https://a/", &fields),
@@ -131,7 +131,7 @@ fn the_number_of_fields_is_limited() {
 }
 
 #[test]
-fn a_refusal_shows_nothing_of_the_query() {
+fn a_refusal_does_not_contain_the_query() {
     let head = b"GET /a\x01?secret HTTP/1.0\r\nHost: a\r\n\r\n";
     let refusal = check_raw(head, &LIMITS).unwrap_err();
     assert_eq!(refusal.path, "/a.");

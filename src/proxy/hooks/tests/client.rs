@@ -1,4 +1,4 @@
-//! Callers: HTTP/1 by hand, so that framing and `Expect` can be had at will, and HTTP/2.
+//! Test clients: HTTP/1 written by hand, for full control of framing and `Expect`, and HTTP/2.
 
 use std::net::SocketAddr;
 
@@ -48,7 +48,7 @@ pub(super) struct TestResponse {
     pub(super) status: u16,
     pub(super) headers: http::HeaderMap,
     pub(super) body: String,
-    /// How many 100s came before.
+    /// How many 100 Continue responses preceded it.
     pub(super) continues: usize,
 }
 
@@ -80,9 +80,9 @@ impl TestClient {
     pub(super) async fn send(&mut self, send: &TestRequest) -> TestResponse {
         match self {
             Self::H1(read, write) => {
-                let (go, gone) = watch::channel(!send.expect);
+                let (go, go_rx) = watch::channel(!send.expect);
                 let (response, ()) =
-                    tokio::join!(receive(read, send.method, go), transmit(write, send, gone));
+                    tokio::join!(receive(read, send.method, go), transmit(write, send, go_rx));
                 response
             }
             Self::H2(sender) => send_h2(sender, send).await,
@@ -115,7 +115,7 @@ fn head(send: &TestRequest) -> String {
 async fn transmit(write: &mut OwnedWriteHalf, send: &TestRequest, mut go: watch::Receiver<bool>) {
     write.write_all(head(send).as_bytes()).await.unwrap();
     let Some(body) = &send.body else { return };
-    // Dropped without a go: the final answer came, the body is not read_until.
+    // Dropped without a value: the final response came, and the body is not wanted.
     if go.wait_for(|go| *go).await.is_err() {
         return;
     }
@@ -126,7 +126,7 @@ async fn transmit(write: &mut OwnedWriteHalf, send: &TestRequest, mut go: watch:
         } else {
             write.write_all(piece).await
         };
-        // The other side may have closed after its answer.
+        // The server may have closed after its response.
         if written.is_err() {
             return;
         }

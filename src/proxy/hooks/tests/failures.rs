@@ -1,4 +1,4 @@
-//! Callers and upstreams that misbehave.
+//! Misbehaving clients and upstreams.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 use crate::gateway::reason::Reason;
 
-/// An upstream of raw_upstream bytes: `serve` gets each connection.
+/// An upstream that speaks raw bytes: `serve` is called with each connection.
 pub(super) async fn raw_upstream<F, T>(serve: F) -> SocketAddr
 where
     F: Fn(usize, TcpStream) -> T + std::marker::Send + 'static,
@@ -34,7 +34,7 @@ where
     address
 }
 
-/// Reads one head; what came of the body with it is dropped.
+/// Reads one head; body bytes that arrive with it are dropped.
 pub(super) async fn read_head(tcp: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {
@@ -45,7 +45,7 @@ pub(super) async fn read_head(tcp: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// An address where nothing listens.
+/// An address that nothing listens on.
 async fn closed_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
@@ -54,7 +54,7 @@ async fn closed_port() -> SocketAddr {
 pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_502() {
+async fn an_unreachable_upstream_is_502() {
     let address = closed_port().await;
     let mut proxy = TestProxy::with(|o| o.addresses = Some(vec![address])).await;
     let response = proxy
@@ -72,7 +72,7 @@ async fn an_upstream_that_is_not_there_is_502() {
 }
 
 #[tokio::test]
-async fn a_name_not_resolved_yet_is_502() {
+async fn an_unresolved_upstream_is_502() {
     let mut proxy = TestProxy::with(|o| o.addresses = Some(vec![])).await;
     let response = proxy
         .connect(true)
@@ -128,7 +128,7 @@ async fn a_silent_upstream_is_504() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_speaks_no_http_is_502_and_not_quoted() {
+async fn an_upstream_that_does_not_speak_http_is_502_and_not_quoted() {
     let odd = raw_upstream(|_, mut tcp| async move {
         read_head(&mut tcp).await;
         let _ = tcp.write_all(b"SECRET nonsense\r\n\r\n").await;
@@ -148,7 +148,7 @@ async fn an_upstream_that_speaks_no_http_is_502_and_not_quoted() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_not_made_whole() {
+async fn a_truncated_response_is_not_completed() {
     for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
         let breaking = raw_upstream(move |_, mut tcp| async move {
             read_head(&mut tcp).await;
@@ -165,7 +165,7 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
             .await
             .unwrap();
         let mut all = String::new();
-        // A reset is as good a sign as an early end.
+        // A reset shows the truncation just as well.
         let _ = read.read_to_string(&mut all).await;
         assert!(all.starts_with("HTTP/1.1 200"), "{all}");
         assert!(!all.ends_with("0\r\n\r\n"), "{all}");
@@ -178,9 +178,9 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
 }
 
 #[tokio::test]
-async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeated() {
+async fn a_get_on_a_stale_pooled_connection_is_retried_and_a_post_is_not() {
     let (tx, mut heads) = mpsc::unbounded_channel();
-    // Each connection answers once and closes on the second request.
+    // Each connection responds once, and closes on the second request.
     let address = raw_upstream(move |_, mut tcp| {
         let tx = tx.clone();
         async move {
@@ -197,7 +197,7 @@ async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeate
     assert_eq!(client.send(&get).await.status, 200);
     assert_eq!(client.send(&get).await.status, 200);
     assert!(heads.recv().await.unwrap().starts_with("GET"));
-    // Requests with a body have connections of their own.
+    // Requests with a body use another pool.
     assert_eq!(client.send(&TestRequest::post(body(10))).await.status, 200);
     let response = client.send(&TestRequest::post(body(10))).await;
     assert_eq!(response.status, 502);
@@ -206,7 +206,7 @@ async fn a_stale_pooled_connection_costs_a_get_nothing_and_a_post_is_not_repeate
 }
 
 #[tokio::test]
-async fn informational_answers_pass_cleaned() {
+async fn informational_responses_pass_sanitized() {
     let hinting = raw_upstream(|_, mut tcp| async move {
         read_head(&mut tcp).await;
         let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Hawkgate-Error: x\r\n\r\n";
@@ -233,7 +233,7 @@ async fn informational_answers_pass_cleaned() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_a_caller_in_the_midst_of_uploading() {
+async fn an_early_upstream_response_reaches_an_uploading_caller() {
     let early = raw_upstream(|_, mut tcp| async move {
         read_head(&mut tcp).await;
         tcp.write_all(b"HTTP/1.1 400 Bad\r\nContent-Length: 4\r\nConnection: close\r\n\r\nhmpf")
@@ -250,17 +250,17 @@ async fn an_early_answer_reaches_a_caller_in_the_midst_of_uploading() {
         let response = client.send(&TestRequest::post(body(3_000_000))).await;
         assert_eq!((response.status, response.body.as_str()), (400, "hmpf"));
         assert_eq!(proxy.outcome().await.code, 400);
-        // And its connection is in order.
+        // The connection can be reused.
         assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 400);
     }
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_nothing_behind() {
+async fn a_disconnecting_caller_releases_the_replay_budget() {
     for http2 in [false, true] {
         let mut proxy = TestProxy::start().await;
         let uploading = stalled_upload(&proxy, http2).await;
-        // Something of the body is kept by now, or will be.
+        // Wait until part of the body has been recorded.
         until(|| proxy.budget.used() > 0).await;
         drop(uploading);
         let outcome = proxy.outcome().await;
@@ -294,7 +294,7 @@ async fn a_body_that_stalls_is_408() {
     }
 }
 
-/// What keeps a half-sent upload open.
+/// Keeps an unfinished upload open.
 enum StalledUpload {
     H1 {
         _caller: TestClient,
@@ -332,7 +332,7 @@ async fn stalled_upload(proxy: &TestProxy, http2: bool) -> StalledUpload {
     let request = http::Request::post("http://any/api/x").body(()).unwrap();
     let (response, mut sending) = sender.send_request(request, false).unwrap();
     sending.send_data(body(20_000), false).unwrap();
-    // Not asked for: dropping it would cancel the request.
+    // Dropping the response future would cancel the request.
     tokio::spawn(response);
     StalledUpload::H2 {
         _body: sending,

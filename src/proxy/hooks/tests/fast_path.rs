@@ -1,4 +1,4 @@
-//! The fast path against upstreams that are not what they should be, and its connections.
+//! The fast path: misbehaving upstreams, and connection reuse.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::failures::{OK, raw_upstream, read_head, until};
 use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 
-/// Everything that comes back until the proxy closes.
+/// Sends `requests` and reads until the proxy closes.
 async fn exchange(proxy: &TestProxy, requests: &[u8]) -> String {
     let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
     tcp.write_all(requests).await.unwrap();
@@ -21,7 +21,7 @@ async fn exchange(proxy: &TestProxy, requests: &[u8]) -> String {
     all
 }
 
-/// The second one ends the connection, and goes through pingora.
+/// The second request closes the connection, and is served through pingora.
 const TWICE: &[u8] = b"GET /api/a HTTP/1.1\r\nHost: any\r\n\r\nGET /api/b HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n";
 
 async fn start_with_response(answer: &'static [u8]) -> TestProxy {
@@ -34,7 +34,7 @@ async fn start_with_response(answer: &'static [u8]) -> TestProxy {
 }
 
 #[tokio::test]
-async fn answers_that_two_could_read_differently_are_not_passed_on() {
+async fn ambiguous_or_malformed_responses_are_502() {
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -59,7 +59,7 @@ async fn answers_that_two_could_read_differently_are_not_passed_on() {
 }
 
 #[tokio::test]
-async fn nothing_behind_an_answer_ever_answers_another_request() {
+async fn surplus_bytes_after_a_response_never_answer_another_request() {
     let (tx, mut received) = mpsc::unbounded_channel();
     let address = raw_upstream(move |number, mut tcp| {
         let tx = tx.clone();
@@ -71,7 +71,7 @@ async fn nothing_behind_an_answer_ever_answers_another_request() {
             tcp.write_all(format!("{own}{more}").as_bytes())
                 .await
                 .unwrap();
-            // Open, so that only what came too much speaks against it.
+            // Kept open, so that only the surplus bytes prevent reuse.
             let _ = tcp.read(&mut [0]).await;
         }
     })
@@ -91,7 +91,7 @@ async fn nothing_behind_an_answer_ever_answers_another_request() {
 }
 
 #[tokio::test]
-async fn both_content_length_and_chunks_are_read_as_chunks_once() {
+async fn content_length_with_chunked_is_read_as_chunked_and_not_reused() {
     let (tx, mut received) = mpsc::unbounded_channel();
     let address = raw_upstream(move |number, mut tcp| {
         let tx = tx.clone();
@@ -112,14 +112,14 @@ async fn both_content_length_and_chunks_are_read_as_chunks_once() {
             all.contains("2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n"),
             "{all}"
         );
-        // Neither of the two requests' connections serves another one.
+        // No connection is used for a second request.
         assert_eq!(received.recv().await, Some(number * 2));
         assert_eq!(received.recv().await, Some(number * 2 + 1));
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_with_its_connection_comes_in_chunks() {
+async fn a_close_delimited_response_is_sent_chunked() {
     let mut proxy = start_with_response(b"HTTP/1.0 200 OK\r\nX-Old: yes\r\n\r\nhello").await;
     let mut client = proxy.connect(false).await;
     for _ in 0..2 {
@@ -137,7 +137,7 @@ async fn an_answer_that_ends_with_its_connection_comes_in_chunks() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_is_cut_for_the_caller() {
+async fn a_truncated_response_is_truncated_for_the_caller() {
     for answer in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
@@ -153,7 +153,7 @@ async fn an_answer_cut_short_is_cut_for_the_caller() {
 }
 
 #[tokio::test]
-async fn requests_in_one_packet_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let mut proxy = TestProxy::start().await;
     let three: String = ["a", "b", "c"]
         .map(|name| format!("GET /api/{name} HTTP/1.1\r\nHost: any\r\n\r\n"))
@@ -168,7 +168,7 @@ async fn requests_in_one_packet_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn one_connection_upstream_serves_request_after_request() {
+async fn an_upstream_connection_is_reused() {
     let (tx, mut received) = mpsc::unbounded_channel();
     let address = raw_upstream(move |number, mut tcp| {
         let tx = tx.clone();
@@ -196,7 +196,7 @@ async fn one_connection_upstream_serves_request_after_request() {
 }
 
 #[tokio::test]
-async fn interim_answers_pass_cleaned_and_the_last_one_counts() {
+async fn informational_responses_are_sanitized_and_forwarded() {
     let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Hawkgate-Error: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let mut proxy = start_with_response(hints).await;
     let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
@@ -219,12 +219,12 @@ async fn interim_answers_pass_cleaned_and_the_last_one_counts() {
 }
 
 #[tokio::test]
-async fn while_a_drain_waits_answers_send_callers_elsewhere() {
+async fn during_the_drain_delay_responses_say_connection_close() {
     let proxy = TestProxy::start().await;
     let get = b"GET /api/x HTTP/1.1\r\nHost: any\r\n\r\n";
     let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
-    let ages = Duration::from_hours(1);
-    let asking = async {
+    let long = Duration::from_hours(1);
+    let requests = async {
         tcp.write_all(get).await.unwrap();
         let mut all = String::new();
         tcp.read_to_string(&mut all).await.unwrap();
@@ -241,18 +241,18 @@ async fn while_a_drain_waits_answers_send_callers_elsewhere() {
         );
         proxy.handle.abort();
     };
-    tokio::join!(proxy.handle.drain(ages, ages), asking);
+    tokio::join!(proxy.handle.drain(long, long), requests);
 }
 
 #[tokio::test]
-async fn whoever_leaves_a_long_poll_leaves_nothing_behind() {
+async fn a_caller_leaving_a_long_poll_closes_the_upstream_connection() {
     let (tx, mut ended) = mpsc::unbounded_channel();
-    let (asked, mut polled) = mpsc::unbounded_channel();
+    let (started_tx, mut started) = mpsc::unbounded_channel();
     let address = raw_upstream(move |_, mut tcp| {
-        let (tx, asked) = (tx.clone(), asked.clone());
+        let (tx, started_tx) = (tx.clone(), started_tx.clone());
         async move {
             read_head(&mut tcp).await;
-            asked.send(()).unwrap();
+            started_tx.send(()).unwrap();
             tx.send(tcp.read(&mut [0]).await.unwrap_or(0)).unwrap();
         }
     })
@@ -262,10 +262,10 @@ async fn whoever_leaves_a_long_poll_leaves_nothing_behind() {
     tcp.write_all(b"GET /api/x HTTP/1.1\r\nHost: any\r\n\r\n")
         .await
         .unwrap();
-    polled.recv().await.unwrap();
+    started.recv().await.unwrap();
     drop(tcp);
     assert_eq!(proxy.outcome().await.ending, Ending::CallerGone);
     assert_eq!(ended.recv().await, Some(0), "the upstream is let go");
-    // A request is recorded a moment before all of it is gone.
+    // A request is recorded shortly before its guard is dropped.
     until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
 }

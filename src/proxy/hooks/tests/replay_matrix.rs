@@ -1,5 +1,5 @@
-//! The replay matrix: whatever the size, the framing, the moment of the 401 and the
-//! protocols, the upstream gets the same bytes again and the client notices nothing.
+//! The replay matrix: for every size, framing, moment of the 401 and pair of protocols, the
+//! upstream receives the same bytes again and the client notices nothing.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ const SIZES: [usize; 7] = [
     10 * KIB * KIB,
 ];
 
-/// Bytes in which a lost, doubled or misplaced piece shows.
+/// Bytes in which a lost, repeated or misplaced piece would show.
 pub(super) fn body(size: usize) -> Bytes {
     (0u64..)
         .flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes())
@@ -58,7 +58,7 @@ async fn assert_replayed(
         UnauthorizedReason::FreshCredentials
     );
     assert_eq!(proxy.budget.used(), 0, "{what}: memory kept");
-    // The same connection serves another request.
+    // The connection serves another request.
     let response = client.send(&TestRequest::get("/api/after")).await;
     assert_eq!(response.status, 200, "{what}: connection lost");
     proxy.outcome().await;
@@ -67,7 +67,7 @@ async fn assert_replayed(
 async fn matrix(caller_http2: bool, upstream_http2: bool) {
     let mut proxy = TestProxy::with(|o| o.http2 = upstream_http2).await;
     let mut client = proxy.connect(caller_http2).await;
-    for when in [RejectAt::BeforeBody, RejectAt::MidBody, RejectAt::AfterBody] {
+    for when in [RejectAt::Start, RejectAt::Middle, RejectAt::End] {
         *proxy.upstream.reject_at.lock().unwrap() = when;
         let get = TestRequest::get("/api/get");
         assert_replayed(&mut proxy, &mut client, &get, &format!("GET {when:?}")).await;
@@ -80,15 +80,15 @@ async fn matrix(caller_http2: bool, upstream_http2: bool) {
                     expect,
                     ..TestRequest::post(body.clone())
                 };
-                let healing = assert_replayed(&mut proxy, &mut client, &send, &what);
+                let replayed = assert_replayed(&mut proxy, &mut client, &send, &what);
                 let limit = std::time::Duration::from_mins(1);
-                let in_time = tokio::time::timeout(limit, healing).await;
+                let in_time = tokio::time::timeout(limit, replayed).await;
                 assert!(in_time.is_ok(), "{what}: hangs");
             }
         }
     }
     if upstream_http2 {
-        // A 401 costs no connection there.
+        // An HTTP/2 connection survives a 401.
         assert!(proxy.upstream.connections.load(Ordering::SeqCst) <= 2);
     }
 }

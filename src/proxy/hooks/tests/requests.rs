@@ -1,4 +1,4 @@
-//! What goes up and what comes back when all is well, or assert_replayed.
+//! Requests and responses without failures, and after a replay.
 
 use std::sync::atomic::Ordering;
 
@@ -23,7 +23,7 @@ fn sent(target: &'static str, headers: &[(&'static str, &str)]) -> TestRequest {
 }
 
 #[tokio::test]
-async fn targets_go_byte_for_byte_and_are_signed_so() {
+async fn targets_are_forwarded_and_signed_byte_for_byte() {
     for upstream in [false, true] {
         let proxy = TestProxy::with(|o| o.http2 = upstream).await;
         for client in [false, true] {
@@ -45,7 +45,7 @@ async fn targets_go_byte_for_byte_and_are_signed_so() {
 }
 
 #[tokio::test]
-async fn methods_are_signed_as_they_are() {
+async fn every_method_is_signed() {
     let proxy = TestProxy::start().await;
     let mut client = proxy.connect(false).await;
     for method in ["GET", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS", "POST"] {
@@ -59,7 +59,7 @@ async fn methods_are_signed_as_they_are() {
 }
 
 #[tokio::test]
-async fn hawkgate_owns_what_names_parties_and_hops() {
+async fn forwarding_and_credential_headers_of_the_caller_are_replaced() {
     for http2 in [false, true] {
         let proxy = TestProxy::start().await;
         let mut client = proxy.connect(http2).await;
@@ -116,7 +116,7 @@ async fn a_bewit_is_not_signed() {
     let mut proxy = TestProxy::start().await;
     let mut client = proxy.connect(false).await;
     let response = client.send(&TestRequest::get("/api/x?bewit=abc&y=1")).await;
-    // The upstream of these tests knows no bewits.
+    // The test upstream does not support bewits.
     assert_eq!(response.status, 401);
     let received = proxy.upstream.take_received();
     assert_eq!(received.len(), 1);
@@ -131,7 +131,7 @@ async fn a_bewit_is_not_signed() {
 }
 
 #[tokio::test]
-async fn answers_are_cleaned_and_otherwise_left_alone() {
+async fn responses_are_sanitized_and_otherwise_unchanged() {
     for http2 in [false, true] {
         let proxy = TestProxy::start().await;
         *proxy.upstream.respond_with.lock().unwrap() = Some(Box::new(|_| {
@@ -208,11 +208,7 @@ async fn a_permanent_401_is_replayed_once() {
         outcome.unauthorized[1].reason,
         UnauthorizedReason::StillUnauthorized
     );
-    assert_eq!(
-        outcome.ending,
-        Ending::Forwarded,
-        "nothing was assert_replayed"
-    );
+    assert_eq!(outcome.ending, Ending::Forwarded, "the replay failed too");
     assert_eq!((outcome.code, proxy.fetched()), (401, 2));
     assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 401);
 }
@@ -236,7 +232,7 @@ async fn a_403_is_never_replayed() {
     assert_eq!(proxy.fetched(), 1);
 }
 
-/// Sends a body that cannot be kept; says why the 401 passed.
+/// Sends a body that cannot be replayed, and returns why the 401 was passed through.
 async fn unreplayable(
     proxy: &mut TestProxy,
     http2: bool,
@@ -245,7 +241,7 @@ async fn unreplayable(
     let mut client = proxy.connect(http2).await;
     proxy.upstream.take_received();
     proxy.revoke();
-    *proxy.upstream.reject_at.lock().unwrap() = RejectAt::AfterBody;
+    *proxy.upstream.reject_at.lock().unwrap() = RejectAt::End;
     let response = client.send(send).await;
     assert_eq!((response.status, response.body.as_str()), (401, "no"));
     assert_eq!(proxy.upstream.take_received().len(), 1);
@@ -256,7 +252,7 @@ async fn unreplayable(
         UnauthorizedAction::PassedThrough
     );
     assert_eq!(proxy.budget.used(), 0);
-    // The credentials were dropped, so the next one is good, whole, on the same connection.
+    // The credentials were dropped, so the next request succeeds, on the same connection.
     let response = client.send(send).await;
     assert_eq!(response.status, 200);
     assert_eq!(response.body, expected(send.body.as_deref().unwrap()));
@@ -265,7 +261,7 @@ async fn unreplayable(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn past_the_cap_a_body_streams_whole_and_the_401_passes() {
+async fn a_body_over_the_replay_limit_is_streamed_and_its_401_passes() {
     for http2 in [false, true] {
         for chunked in [false, true] {
             let mut proxy = TestProxy::with(|o| o.limits.replay_body = 100_000).await;
@@ -280,7 +276,7 @@ async fn past_the_cap_a_body_streams_whole_and_the_401_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn past_the_budget_a_body_streams_whole_and_the_401_passes() {
+async fn a_body_over_the_replay_budget_is_streamed_and_its_401_passes() {
     for http2 in [false, true] {
         let mut proxy = TestProxy::with(|o| o.limits.replay_memory = 300_000).await;
         let send = TestRequest::post(body(1_000_000));
@@ -290,7 +286,7 @@ async fn past_the_budget_a_body_streams_whole_and_the_401_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_at_once_with_revoked_credentials_cost_one_exchange() {
+async fn fifty_concurrent_401s_cost_one_credential_exchange() {
     let mut proxy = TestProxy::start().await;
     let mut first = proxy.connect(false).await;
     assert_eq!(first.send(&TestRequest::get("/api/x")).await.status, 200);
@@ -313,12 +309,12 @@ async fn fifty_at_once_with_revoked_credentials_cost_one_exchange() {
         assert_eq!(proxy.outcome().await.code, 200);
     }
     assert_eq!(proxy.budget.used(), 0);
-    // A request is recorded a moment before all of it is gone.
+    // A request is recorded shortly before its guard is dropped.
     until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
 }
 
 #[tokio::test]
-async fn a_dead_exchange_is_told_in_the_upstreams_place() {
+async fn a_failed_exchange_after_a_401_is_reported_as_502() {
     let mut proxy = TestProxy::start().await;
     let mut client = proxy.connect(false).await;
     assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 200);
@@ -336,11 +332,11 @@ async fn a_dead_exchange_is_told_in_the_upstreams_place() {
 }
 
 #[tokio::test]
-async fn refusals_before_the_upstream_keep_the_connection_where_they_can() {
+async fn rejections_before_the_upstream_keep_the_connection_alive() {
     let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
     let mut client = proxy.connect(false).await;
     *proxy.credential_source.fails.lock().unwrap() = true;
-    // A short body is read to its end, a HEAD gets no body.
+    // A short body is drained; a response to HEAD has no body.
     let response = client.send(&TestRequest::post(body(10_000))).await;
     assert_eq!(response.status, 502);
     assert_eq!(response.headers["connection"], "keep-alive");
@@ -357,8 +353,8 @@ async fn refusals_before_the_upstream_keep_the_connection_where_they_can() {
 }
 
 #[tokio::test]
-async fn who_waits_for_100_and_gets_a_refusal_loses_the_connection() {
-    // It may send the body now or not: nobody can tell what comes next.
+async fn a_rejection_before_100_continue_closes_the_connection() {
+    // The client may send its body now or not, so what follows is ambiguous.
     let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
     let mut client = proxy.connect(false).await;
     let waiting = TestRequest {
@@ -373,7 +369,7 @@ async fn who_waits_for_100_and_gets_a_refusal_loses_the_connection() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_while_it_streams() {
+async fn a_body_over_the_limit_is_rejected_while_it_streams() {
     for http2 in [false, true] {
         let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
         let mut client = proxy.connect(http2).await;
@@ -388,7 +384,7 @@ async fn a_body_over_the_limit_is_refused_while_it_streams() {
         assert_eq!(outcome.rejection, Some(Reason::BodyTooLarge));
         assert_eq!(outcome.ending, Ending::Rejected);
         assert_eq!(proxy.budget.used(), 0);
-        // At the limit it passes.
+        // A body of exactly the limit passes.
         let mut client = proxy.connect(http2).await;
         let send = TestRequest {
             chunked: true,
@@ -417,7 +413,7 @@ async fn an_empty_chunked_body_is_replayed_too() {
 }
 
 #[tokio::test]
-async fn a_web_socket_passes_and_its_401_is_healed() {
+async fn a_websocket_handshake_is_replayed_after_a_401() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let mut proxy = TestProxy::start().await;
@@ -474,7 +470,7 @@ async fn a_web_socket_passes_and_its_401_is_healed() {
     assert_eq!((outcome.code, outcome.unauthorized.len()), (101, 1));
 }
 
-/// What `hyper::upgrade::on` needs of a request, for a hook that only has it on loan.
+/// The part of a borrowed request that `hyper::upgrade::on` needs.
 fn request_of(request: &http::Request<hyper::body::Incoming>) -> http::Request<()> {
     let mut own = http::Request::new(());
     if let Some(upgrade) = request.extensions().get::<hyper::upgrade::OnUpgrade>() {
@@ -484,9 +480,9 @@ fn request_of(request: &http::Request<hyper::body::Incoming>) -> http::Request<(
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_an_empty_frame_ends_once() {
-    // Two ends would make the upstream read the second as the next request: hyper answers
-    // that with 400 and closes, so a second connection shows it.
+async fn a_body_ending_with_an_empty_data_frame_has_one_last_chunk() {
+    // With two last chunks the upstream would read the second as the next request: hyper
+    // responds with 400 and closes, so there would be a second connection.
     let proxy = TestProxy::start().await;
     let mut client = proxy.connect(true).await;
     for round in 0..20 {

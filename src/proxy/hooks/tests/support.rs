@@ -30,7 +30,7 @@ use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
 
-/// Numbered clients.
+/// The credentials of client `number`.
 pub(super) fn credentials(number: usize) -> Credentials {
     Credentials {
         client_id: format!("client-{number}"),
@@ -72,9 +72,9 @@ pub(super) struct Options {
     pub(super) http2: bool,
     pub(super) limits: Limits,
     pub(super) read_timeout: Duration,
-    /// Other addresses than the upstream's own.
+    /// Used instead of the test upstream's address.
     pub(super) addresses: Option<Vec<SocketAddr>>,
-    /// The host to verify, and by which CA file, if TLS is to be spoken.
+    /// For TLS: the host name to verify, and the CA file.
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
 }
 
@@ -102,9 +102,9 @@ impl Default for Options {
 }
 
 pub(super) struct TestProxy {
-    /// For HTTP/1.
+    /// The HTTP/1 listener.
     pub(super) address: SocketAddr,
-    /// For HTTP/2 by prior knowledge.
+    /// The listener for HTTP/2 with prior knowledge.
     pub(super) h2c: SocketAddr,
     pub(super) upstream: Arc<Server>,
     pub(super) credential_source: Arc<ScriptedSource>,
@@ -186,7 +186,7 @@ impl TestProxy {
         Self::new(options).await
     }
 
-    /// Every credential handed out so far is worth nothing from now on.
+    /// Revokes all credentials issued so far.
     pub(super) fn revoke(&self) {
         let fetched = self.fetched().max(1);
         self.upstream
@@ -198,7 +198,7 @@ impl TestProxy {
         self.credential_source.fetched.load(Ordering::SeqCst)
     }
 
-    /// The next request that has ended.
+    /// Waits for the next outcome.
     pub(super) async fn outcome(&mut self) -> Outcome {
         let waited = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv());
         waited.await.expect("a request never ended").unwrap()

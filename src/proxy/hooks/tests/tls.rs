@@ -1,4 +1,4 @@
-//! TLS to upstreams is verified: by whom, and for which name.
+//! Verification of upstream certificates: CA and host name.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::gateway::reason::Reason;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An upstream with a self-signed certificate for these names, and the file to trust it by.
+/// A TLS upstream with a self-signed certificate, and the CA file that trusts it.
 struct TlsUpstream {
     address: SocketAddr,
     ca: PathBuf,
@@ -52,7 +52,7 @@ async fn start_tls_upstream(names: &[&str]) -> TlsUpstream {
                     return;
                 };
                 let mut piece = vec![0; 4096];
-                // These requests are small enough to come in one piece.
+                // These requests are small enough to arrive in one piece.
                 while tls.read(&mut piece).await.is_ok_and(|n| n > 0) {
                     tls.write_all(OK).await.unwrap();
                 }
@@ -85,7 +85,7 @@ async fn status(upstream: &TlsUpstream, host: &'static str, ca: Option<PathBuf>)
 }
 
 #[tokio::test]
-async fn the_given_ca_and_the_name_count() {
+async fn upstream_certificates_are_verified_by_ca_and_host_name() {
     let upstream = start_tls_upstream(&["tc.example.com"]).await;
     let ca = Some(upstream.ca.clone());
     assert_eq!(status(&upstream, "tc.example.com", ca.clone()).await, 200);
@@ -97,7 +97,7 @@ async fn the_given_ca_and_the_name_count() {
 }
 
 #[tokio::test]
-async fn an_address_is_verified_as_an_address() {
+async fn upstream_certificates_can_name_an_ip_address() {
     let upstream = start_tls_upstream(&["127.0.0.1"]).await;
     let ca = Some(upstream.ca.clone());
     assert_eq!(status(&upstream, "127.0.0.1", ca.clone()).await, 200);
@@ -105,17 +105,17 @@ async fn an_address_is_verified_as_an_address() {
 }
 
 #[tokio::test]
-async fn strangers_are_not_trusted() {
+async fn upstream_certificates_of_other_cas_are_rejected() {
     let upstream = start_tls_upstream(&["tc.example.com"]).await;
     let other = start_tls_upstream(&["tc.example.com"]).await;
-    // The platform's CAs do not know it, and another CA does not vouch for it.
+    // Neither the platform's CAs nor another CA have signed the certificate.
     assert_eq!(status(&upstream, "tc.example.com", None).await, 502);
     let another = Some(other.ca.clone());
     assert_eq!(status(&upstream, "tc.example.com", another).await, 502);
 }
 
 #[tokio::test]
-async fn an_unusable_ca_file_is_no_trust() {
+async fn an_empty_ca_file_trusts_nothing() {
     let upstream = start_tls_upstream(&["tc.example.com"]).await;
     std::fs::write(&upstream.ca, "").unwrap();
     let empty = Some(upstream.ca.clone());

@@ -1,4 +1,4 @@
-//! An upstream that checks its Hawk header and answers with the digest of what came.
+//! An upstream that verifies the Hawk header and responds with a digest of the body.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,15 +19,15 @@ use crate::clock::UnixMillis;
 use crate::hawk::{SignedRequest, Signer};
 use crate::proxy::hooks::tests::support::credentials;
 
-/// RejectAt a 401 is sent.
+/// When, in relation to the request body, a 401 is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RejectAt {
-    BeforeBody,
-    MidBody,
-    AfterBody,
+    Start,
+    Middle,
+    End,
 }
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug)]
 pub(super) struct ReceivedRequest {
     pub(super) method: String,
@@ -45,7 +45,7 @@ pub(super) struct Upstream {
     pub(super) reject_at: Mutex<RejectAt>,
     pub(super) received: Mutex<Vec<ReceivedRequest>>,
     pub(super) connections: AtomicUsize,
-    /// Answers of its own, for single tests; asked when the signature is good.
+    /// Overrides the response to requests with a valid signature.
     pub(super) respond_with: Mutex<Option<Box<RespondWith>>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -56,7 +56,7 @@ impl Upstream {
         let upstream = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             valid_from: AtomicUsize::new(0),
-            reject_at: Mutex::new(RejectAt::AfterBody),
+            reject_at: Mutex::new(RejectAt::End),
             received: Mutex::default(),
             connections: AtomicUsize::new(0),
             respond_with: Mutex::default(),
@@ -134,11 +134,11 @@ impl Upstream {
             .map_or(0, |v| v.to_str().unwrap().parse().unwrap());
         let mut body = request.into_body();
         let read_until = match when {
-            // A body that was not asked for will not come.
-            RejectAt::BeforeBody if expects_continue => return unauthorized(),
-            RejectAt::BeforeBody => 0,
-            RejectAt::MidBody => total / 2,
-            RejectAt::AfterBody => usize::MAX,
+            // Without a 100 Continue the body will not be sent.
+            RejectAt::Start if expects_continue => return unauthorized(),
+            RejectAt::Start => 0,
+            RejectAt::Middle => total / 2,
+            RejectAt::End => usize::MAX,
         };
         let mut read = 0;
         while read < read_until {
@@ -147,7 +147,7 @@ impl Upstream {
                 _ => break,
             }
         }
-        // Well-behaved servers go on reading, or the answer would drown in a reset.
+        // Like other servers, keep reading, so that the response is not lost in a reset.
         tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
         unauthorized()
     }
@@ -178,13 +178,13 @@ async fn digest_of(mut body: Incoming) -> Response<Full<Bytes>> {
     Response::new(Full::from(format!("{length} {:?}", digest.finish())))
 }
 
-/// What [`digest_of`] says of `body`.
+/// The response of [`digest_of`] for `body`.
 pub(super) fn expected(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&SHA256, body);
     format!("{} {digest:?}", body.len())
 }
 
-/// Which client signed, if the signature is good for what came.
+/// The number of the client that signed the request, if the signature is valid.
 fn client_number(request: &Request<Incoming>) -> Option<usize> {
     let header = request.headers().get("authorization")?.to_str().ok()?;
     let part = |name: &str| {

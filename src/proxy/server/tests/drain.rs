@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_drain_finishes_what_was_begun_and_closes_what_is_idle() {
+async fn a_drain_finishes_active_requests_and_closes_idle_connections() {
     let server = TestServer::start_plain().await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /idle HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -20,9 +20,9 @@ async fn a_drain_finishes_what_was_begun_and_closes_what_is_idle() {
     let drained = async {
         server.handle.drain(Duration::ZERO, TEST_TIMEOUT).await;
     };
-    let seen = async {
+    let observe = async {
         assert!(read_responses(&mut idle).await.is_empty());
-        // The listener is closed by now: accepting has ended before connections are told.
+        // Accepting ends before idle connections are closed, so the listener closes now.
         let Address::Tcp(address) = address else {
             panic!("no TCP listener")
         };
@@ -35,13 +35,13 @@ async fn a_drain_finishes_what_was_begun_and_closes_what_is_idle() {
         assert_eq!(responses[0].status, 200);
         assert_eq!(responses[0].header("connection"), Some("close"));
     };
-    within_timeout(async { tokio::join!(drained, seen) }).await;
+    within_timeout(async { tokio::join!(drained, observe) }).await;
     assert_eq!(server.served(), 2);
     within_timeout(server.handle.drain(TEST_TIMEOUT, TEST_TIMEOUT)).await;
 }
 
 #[tokio::test]
-async fn a_drain_breaks_off_what_does_not_end() {
+async fn a_drain_aborts_requests_at_its_deadline() {
     let server = TestServer::start_plain().await;
     let mut busy = server.connect().await;
     busy.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -58,33 +58,33 @@ async fn a_drain_breaks_off_what_does_not_end() {
 }
 
 #[tokio::test]
-async fn an_abort_cuts_a_drain_short() {
+async fn an_abort_ends_a_drain_early() {
     let server = TestServer::start_plain().await;
     let mut busy = server.connect().await;
     busy.write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
     within_timeout(server.entered.notified()).await;
-    let ages = Duration::from_hours(1);
-    let drain = server.handle.drain(ages, ages);
+    let long = Duration::from_hours(1);
+    let drain = server.handle.drain(long, long);
     within_timeout(async { tokio::join!(drain, async { server.handle.abort() }) }).await;
     assert!(within_timeout(busy.read_u8()).await.is_err());
 }
 
 #[tokio::test]
-async fn until_the_delay_is_over_everything_is_served_and_sent_elsewhere() {
+async fn during_the_drain_delay_requests_are_served_with_connection_close() {
     let server = TestServer::start_plain().await;
-    let ages = Duration::from_hours(1);
-    let mut kept = server.connect().await;
+    let long = Duration::from_hours(1);
+    let mut existing = server.connect().await;
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    kept.write_all(get).await.unwrap();
-    let before = read_response(&mut kept).await;
+    existing.write_all(get).await.unwrap();
+    let before = read_response(&mut existing).await;
     assert_ne!(before.header("connection"), Some("close"));
-    let drain = server.handle.drain(ages, TEST_TIMEOUT);
-    let use_it = async {
-        // A connection that is there, and one that comes now.
-        kept.write_all(get).await.unwrap();
-        for responses in [read_responses(&mut kept).await, server.exchange(get).await] {
+    let drain = server.handle.drain(long, TEST_TIMEOUT);
+    let requests = async {
+        // An existing connection and a new one.
+        existing.write_all(get).await.unwrap();
+        for responses in [read_responses(&mut existing).await, server.exchange(get).await] {
             assert_eq!((responses.len(), responses[0].status), (1, 200));
             assert_eq!(responses[0].header("connection"), Some("close"));
         }
@@ -94,5 +94,5 @@ async fn until_the_delay_is_over_everything_is_served_and_sent_elsewhere() {
         assert_eq!(responses[0].status, 200);
         server.handle.abort();
     };
-    within_timeout(async { tokio::join!(drain, use_it) }).await;
+    within_timeout(async { tokio::join!(drain, requests) }).await;
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge and by ALPN, and TLS.
+//! HTTP/2 by prior knowledge and ALPN, and TLS.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ fn request(uri: &str) -> http::Request<()> {
 }
 
 #[tokio::test]
-async fn prior_knowledge_is_served() {
+async fn http2_with_prior_knowledge_is_served() {
     let server = TestServer::start(&[h2c()], &limits()).await;
     let mut client = client(server.connect().await).await;
     for path in ["/a", "/b?c"] {
@@ -71,7 +71,7 @@ async fn http1_is_not_served_on_an_h2c_listener() {
 }
 
 #[tokio::test]
-async fn a_preface_that_does_not_come_is_not_waited_for() {
+async fn a_missing_http2_preface_hits_the_header_timeout() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..limits()
@@ -95,41 +95,38 @@ async fn an_idle_http2_connection_is_closed() {
     let mut client = client.ready().await.unwrap();
     let driver = tokio::spawn(connection);
     assert_eq!(get(&mut client, request("http://a/")).await.unwrap().0, 200);
-    // Ends although the client is still there.
+    // The connection ends although the client is still connected.
     let _ = within_timeout(driver).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_refused_on_http2() {
+async fn an_http2_head_over_the_size_limit_is_rejected() {
     let server = TestServer::start(&[h2c()], &limits()).await;
     let mut client = client(server.connect().await).await;
     let large = http::Request::get("http://a/")
         .header("x", "y".repeat(40 * 1024))
         .body(())
         .unwrap();
-    let assert_refused = get(&mut client, large).await;
-    assert!(
-        matches!(assert_refused, Ok((431, _)) | Err(_)),
-        "{assert_refused:?}"
-    );
+    let result = get(&mut client, large).await;
+    assert!(matches!(result, Ok((431, _)) | Err(_)), "{result:?}");
     assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
-async fn a_drain_lets_streams_finish() {
+async fn a_drain_lets_http2_streams_finish() {
     let server = TestServer::start(&[h2c()], &limits()).await;
     let mut client = client(server.connect().await).await;
-    let begun = get(&mut client, request("http://a/wait"));
-    let ending = async {
+    let streamed = get(&mut client, request("http://a/wait"));
+    let draining = async {
         within_timeout(server.entered.notified()).await;
         let drain = server.handle.drain(Duration::ZERO, TEST_TIMEOUT);
         tokio::join!(drain, async { server.release.notify_one() });
     };
-    let (begun, ()) = within_timeout(async { tokio::join!(begun, ending) }).await;
-    assert_eq!(begun.unwrap().0, 200);
+    let (streamed, ()) = within_timeout(async { tokio::join!(streamed, draining) }).await;
+    assert_eq!(streamed.unwrap().0, 200);
 }
 
-/// A CA, a server certificate for `localhost` and a client's, in files.
+/// A CA, a server certificate for `localhost` and a client certificate, in files.
 struct Pki {
     dir: tempfile::TempDir,
 }
@@ -190,7 +187,7 @@ impl Pki {
 }
 
 impl Pki {
-    /// With a client's certificate, or not; `None` when the server refuses.
+    /// The identity that the server sees; `None` if it rejects the connection.
     async fn identity(
         &self,
         server: &TestServer,
@@ -199,7 +196,7 @@ impl Pki {
     ) -> Option<String> {
         let connector = self.connector(alpn, with_certificate);
         let stream = connector.connect(localhost(), server.connect().await).await;
-        // In TLS 1.3 the client is done before the server has assert_refused it.
+        // In TLS 1.3 the client completes its handshake before the server has rejected it.
         let mut stream = stream.ok()?;
         if alpn == [b"h2"] {
             let mut client = client(stream).await;
@@ -291,7 +288,7 @@ async fn a_client_certificate_can_be_required() {
     assert_eq!(read_response(&mut stream).await.status, 200);
 
     let connector = pki.connector(&[], false);
-    // In TLS 1.3 the client is done before the server has assert_refused it.
+    // In TLS 1.3 the client completes its handshake before the server has rejected it.
     if let Ok(mut stream) = connector.connect(localhost(), server.connect().await).await {
         let _ = stream.write_all(head).await;
         let mut bytes = Vec::new();
@@ -302,7 +299,7 @@ async fn a_client_certificate_can_be_required() {
 }
 
 #[tokio::test]
-async fn a_client_is_known_by_its_certificate() {
+async fn a_client_is_identified_by_its_certificate() {
     let (pki, other_pki) = (Pki::new(), Pki::new());
     let listeners = [ClientAuth::Optional, ClientAuth::Required].map(|auth| tls(pki.mutual(auth)));
     for (listener, anonymous) in listeners.into_iter().zip([Some(ANONYMOUS), None]) {
@@ -313,7 +310,7 @@ async fn a_client_is_known_by_its_certificate() {
             let identity = pki.identity(&server, alpn, false).await;
             assert_eq!(identity.as_deref(), anonymous);
         }
-        // Another CA's certificate is assert_refused even where none would do.
+        // A certificate of another CA is rejected even if certificates are optional.
         for name in ["client.pem", "client.key"] {
             std::fs::rename(pki.path(name), pki.path("kept")).unwrap();
             std::fs::copy(other_pki.path(name), pki.path(name)).unwrap();
@@ -327,7 +324,7 @@ async fn a_client_is_known_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn no_session_outlives_the_certificate_that_began_it() {
+async fn tls_sessions_with_client_certificates_are_not_resumed() {
     let pki = Pki::new();
     for (files, resumed) in [
         (pki.mutual(ClientAuth::Required), false),
@@ -352,7 +349,7 @@ async fn no_session_outlives_the_certificate_that_began_it() {
 }
 
 #[tokio::test]
-async fn an_announced_client_is_known_by_its_certificate_too() {
+async fn a_client_certificate_is_read_behind_a_proxy_header() {
     let pki = Pki::new();
     let mut listener = tls(pki.mutual(ClientAuth::Required));
     listener.access.proxies = Some(crate::proxy::settings::TrustedProxies {
@@ -371,7 +368,7 @@ async fn an_announced_client_is_known_by_its_certificate_too() {
     stream.write_all(head).await.unwrap();
     let identity = WORKER.replace("127.0.0.1", "2001:db8::7");
     assert_eq!(read_response(&mut stream).await.body, identity);
-    // Refused heads are logged with it as well.
+    // Rejected heads are logged with it as well.
     stream.write_all(b"junk\r\n\r\n").await.unwrap();
     assert_eq!(read_response(&mut stream).await.status, 400);
     drop(stream);
@@ -382,7 +379,7 @@ async fn an_announced_client_is_known_by_its_certificate_too() {
 }
 
 #[tokio::test]
-async fn client_authorities_are_renewed_with_the_rest() {
+async fn client_cas_are_reloaded() {
     let (pki, other) = (Pki::new(), Pki::new());
     let files = ListenerTls {
         client_ca: Some(pki.path("clients.pem")),
@@ -403,7 +400,7 @@ async fn client_authorities_are_renewed_with_the_rest() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_not_waited_for_nor_waited_behind() {
+async fn a_missing_tls_handshake_times_out_and_blocks_nobody_else() {
     let pki = Pki::new();
     let limits = Limits {
         header_timeout: Duration::from_millis(300),
@@ -425,7 +422,7 @@ async fn a_handshake_that_does_not_come_is_not_waited_for_nor_waited_behind() {
 }
 
 #[tokio::test]
-async fn unusable_files_are_named_and_not_shown() {
+async fn tls_errors_name_the_file_but_do_not_quote_it() {
     let pki = Pki::new();
     let other = Pki::new();
     std::fs::write(pki.path("junk"), "secret junk").unwrap();
@@ -477,7 +474,7 @@ async fn unusable_files_are_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_used_without_a_restart() {
+async fn a_renewed_certificate_is_used_after_a_reload() {
     let (old, new) = (Pki::new(), Pki::new());
     let listeners = BoundServer::bind(&[tls(old.files())], &limits())
         .await
@@ -487,7 +484,7 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
         std::fs::copy(new.path(name), old.path(name)).unwrap();
     }
     tls[0].reload().unwrap();
-    // A later failure changes nothing.
+    // A failed reload keeps the certificate.
     std::fs::write(old.path("localhost.key"), "junk").unwrap();
     assert!(tls[0].reload().is_err());
     let Address::Tcp(address) = listeners.addresses()[0] else {

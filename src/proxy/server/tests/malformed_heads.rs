@@ -1,10 +1,10 @@
-//! What must be assert_refused before anything is served, as bytes on a socket.
+//! Malformed and ambiguous heads, sent as bytes on a socket, must be rejected.
 
 use super::*;
 use crate::gateway::reason::Reason;
 use Reason::{BadRequest, HeaderTooLarge, InvalidAuthorization, MethodRefused, UrlTooLong};
 
-/// Behind every attack: must never be served.
+/// Follows every malformed head, and must never be served.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Request lines and fields, each followed by an empty line and [`SMUGGLED`].
@@ -127,7 +127,7 @@ const HEADS: &[(&str, &str, Reason)] = &[
         BadRequest,
     ),
     (
-        "dot segment trusting an encoded backslash",
+        "dot segment behind an encoded backslash",
         "GET /a%5C.. HTTP/1.1\r\nHost: a",
         BadRequest,
     ),
@@ -476,7 +476,7 @@ async fn assert_refused(server: &TestServer, name: &str, bytes: &[u8], reason: R
 }
 
 #[tokio::test]
-async fn every_ambiguous_head_is_refused_and_ends_its_connection() {
+async fn every_malformed_or_ambiguous_head_is_rejected_and_closes_the_connection() {
     let server = TestServer::start_plain().await;
     assert!(HEADS.len() >= 50);
     for (name, head, reason) in HEADS {
@@ -491,7 +491,7 @@ async fn every_ambiguous_head_is_refused_and_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn heads_over_a_limit_are_refused() {
+async fn heads_over_a_size_limit_are_rejected() {
     let server = TestServer::start_plain().await;
     let url = "a".repeat(8 * 1024);
     let value = "v".repeat(33 * 1024);
@@ -530,7 +530,7 @@ async fn heads_over_a_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_cut_at_the_limit() {
+async fn an_endless_head_is_rejected_at_the_size_limit() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     stream
@@ -547,7 +547,7 @@ async fn a_head_without_end_is_cut_at_the_limit() {
 }
 
 #[tokio::test]
-async fn a_trickled_head_is_answered_at_the_deadline() {
+async fn a_trickled_head_gets_a_408_at_the_header_timeout() {
     let limits = Limits {
         header_timeout: Duration::from_millis(100),
         ..limits()
@@ -561,7 +561,28 @@ async fn a_trickled_head_is_answered_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_closed_without_an_answer() {
+async fn a_caller_that_keeps_sending_after_its_rejection_is_cut_off() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(50),
+        linger: Duration::from_millis(100),
+        ..limits()
+    };
+    let server = TestServer::start(&[tcp()], &limits).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(read_response(&mut stream).await.status, 408);
+    let sending = async {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Well before the usual linger has passed.
+    let cut_off = tokio::time::timeout(Limits::LINGER / 2, sending).await;
+    cut_off.expect("the connection is still open");
+}
+
+#[tokio::test]
+async fn silent_and_idle_connections_are_closed_without_a_response() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         keepalive_timeout: Duration::from_millis(50),
@@ -576,7 +597,7 @@ async fn who_says_nothing_is_closed_without_an_answer() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_head_has_no_body() {
+async fn a_rejected_head_request_gets_no_body() {
     let server = TestServer::start_plain().await;
     let responses = server
         .exchange(b"HEAD /../x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -587,7 +608,7 @@ async fn a_refusal_of_head_has_no_body() {
 }
 
 #[tokio::test]
-async fn a_broken_chunked_body_never_lets_what_follows_be_served() {
+async fn nothing_behind_a_malformed_chunked_body_is_served() {
     let server = TestServer::start_plain().await;
     for body in [
         "5\nhello\r\n0\r\n\r\n",
@@ -607,7 +628,7 @@ async fn a_broken_chunked_body_never_lets_what_follows_be_served() {
             responses.iter().all(|response| response.status >= 400),
             "{body:?}: {responses:?}"
         );
-        // The first was begun, what is trusting it was not.
+        // The request itself was started; the one behind it was not.
         assert_eq!(server.served(), before + 1, "{body:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! What must be served, and how connections are kept.
+//! Valid requests, keep-alive and connection limits.
 
 use super::*;
 use crate::gateway::reason::Reason;
 use crate::proxy::listener::BindError;
 
 #[tokio::test]
-async fn good_heads_are_served_byte_for_byte() {
+async fn valid_targets_reach_the_application_byte_for_byte() {
     let server = TestServer::start_plain().await;
     for (head, target) in [
         ("GET / HTTP/1.1\r\nHost: a", "/"),
@@ -41,9 +41,9 @@ async fn good_heads_are_served_byte_for_byte() {
     assert!(server.outcomes().is_empty());
 }
 
-/// What the guard lets through, pingora's parser must neither refuse nor change.
+/// What passes validation must be neither rejected nor changed by pingora's parser.
 #[tokio::test]
-async fn every_allowed_byte_gets_through_unchanged() {
+async fn every_allowed_byte_passes_pingoras_parser_unchanged() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     for byte in (b'!'..=b'~').filter(|b| !b"#\"<>\\`".contains(b)) {
@@ -72,7 +72,7 @@ async fn every_allowed_byte_gets_through_unchanged() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_one_request_after_the_other() {
+async fn a_keep_alive_connection_serves_several_requests() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     for body in ["", "x", "hello"] {
@@ -122,7 +122,7 @@ async fn pipelined_requests_are_served_in_order_and_each_is_checked() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_byte_by_byte_is_the_same() {
+async fn a_request_received_byte_by_byte_is_served() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     stream.set_nodelay(true).unwrap();
@@ -147,7 +147,7 @@ async fn a_request_that_comes_byte_by_byte_is_the_same() {
 }
 
 #[tokio::test]
-async fn many_pipelined_requests_need_no_memory_of_their_own() {
+async fn many_pipelined_requests_are_served_in_order() {
     let server = TestServer::start_plain().await;
     let (mut reader, mut writer) = server.connect().await.into_split();
     let sending = tokio::spawn(async move {
@@ -168,7 +168,7 @@ async fn many_pipelined_requests_need_no_memory_of_their_own() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_a_caller_that_is_still_sending() {
+async fn an_early_response_reaches_a_caller_that_is_still_uploading() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     let length = 4 * 1024 * 1024;
@@ -183,7 +183,7 @@ async fn an_early_answer_reaches_a_caller_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn a_refusal_reaches_a_caller_that_is_still_sending() {
+async fn a_rejection_reaches_a_caller_that_is_still_uploading() {
     let server = TestServer::start_plain().await;
     let mut stream = server.connect().await;
     let length = 4 * 1024 * 1024;
@@ -196,7 +196,7 @@ async fn a_refusal_reaches_a_caller_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_is_given_up() {
+async fn a_caller_that_reads_nothing_hits_the_write_timeout() {
     let limits = Limits {
         body_timeout: Duration::from_millis(100),
         ..limits()
@@ -211,7 +211,7 @@ async fn who_reads_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn who_sends_no_body_is_given_up() {
+async fn a_caller_that_stops_sending_its_body_hits_the_read_timeout() {
     let limits = Limits {
         body_timeout: Duration::from_millis(100),
         ..limits()
@@ -226,7 +226,7 @@ async fn who_sends_no_body_is_given_up() {
 }
 
 #[tokio::test]
-async fn over_the_limit_of_connections_callers_are_told_so() {
+async fn connections_over_the_limit_get_a_503() {
     let limits = Limits {
         connections: 1,
         ..limits()
@@ -247,7 +247,7 @@ async fn over_the_limit_of_connections_callers_are_told_so() {
     assert_eq!(server.outcomes().len(), 1);
 
     drop(first);
-    // The place is free as soon as the server has noticed.
+    // A connection is accepted again once the server has noticed.
     within_timeout(async {
         loop {
             let mut next = server.connect().await;
@@ -282,7 +282,7 @@ async fn a_unix_socket_is_served_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn pinned_workers_serve_too() {
+async fn pinned_workers_serve_connections() {
     let workers = Workers::pinned(2).unwrap();
     let server = TestServer::start_on(&[tcp()], &limits(), workers).await;
     for _ in 0..4 {
@@ -296,7 +296,7 @@ async fn pinned_workers_serve_too() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn a_bind_error_names_the_address_in_use() {
     let server = TestServer::start_plain().await;
     let listener = Listener {
         address: server.addresses[0].clone(),
@@ -310,7 +310,7 @@ async fn an_address_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn peers_that_are_not_allowed_are_told_so_before_anything_is_read() {
+async fn peers_that_are_not_allowed_get_a_403_before_anything_is_read() {
     let restricted = |address: Address, h2c: bool| Listener {
         address,
         access: crate::proxy::settings::ListenerAccess {
@@ -329,7 +329,7 @@ async fn peers_that_are_not_allowed_are_told_so_before_anything_is_read() {
         restricted(any, true),
     ];
     let server = TestServer::start(&listeners, &limits()).await;
-    // Nothing was sent yet.
+    // Nothing has been sent yet.
     let mut stream = server.connect().await;
     let responses = read_responses(&mut stream).await;
     assert_eq!(responses[0].status, 403);

@@ -1,4 +1,4 @@
-//! Behind proxies: PROXY headers and `X-Forwarded-For`, and whoever pretends to be one.
+//! PROXY headers and `X-Forwarded-For`, from trusted proxies and others.
 
 use super::*;
 use crate::gateway::reason::Reason;
@@ -10,12 +10,12 @@ const GET_IDENTITY: &[u8] = b"GET /identity HTTP/1.1\r\nHost: a\r\nConnection: c
 fn v2() -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10".to_vec();
     header.extend([203, 0, 113, 7, 10, 0, 0, 1, 200, 34, 1, 187]);
-    // A TLV that nobody knows.
+    // An unknown TLV.
     header.extend([0xe0, 0, 1, 0x55]);
     header
 }
 
-/// The test's own connections come from 127.0.0.1.
+/// The tests connect from 127.0.0.1.
 fn trusting(network: &str, proxy_protocol: bool) -> Listener {
     Listener {
         access: ListenerAccess {
@@ -39,12 +39,12 @@ async fn body(server: &TestServer, bytes: &[u8]) -> String {
     responses.remove(0).body
 }
 
-/// Sends `bytes`; what comes back until the server closes, if it is no HTTP answer.
+/// Sends `bytes` and returns everything received until the server closes.
 async fn closed(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
     let mut stream = server.connect().await;
     stream.write_all(bytes).await.unwrap();
     let mut back = Vec::new();
-    // Reset or closed: both are the end.
+    // A reset ends the connection as well.
     let _ = within_timeout(stream.read_to_end(&mut back)).await;
     back
 }
@@ -55,7 +55,7 @@ async fn ended(server: TestServer) -> Vec<Outcome> {
 }
 
 #[tokio::test]
-async fn a_header_says_who_is_connected() {
+async fn a_proxy_header_sets_the_peer_address() {
     for workers in [Workers::CurrentRuntime, Workers::pinned(2).unwrap()] {
         let server = TestServer::start_on(&[proxy_protocol()], &limits(), workers).await;
         let identity = "Some(203.0.113.7) Some(203.0.113.7) None";
@@ -65,19 +65,19 @@ async fn a_header_says_who_is_connected() {
                 identity
             );
         }
-        let own = "Some(127.0.0.1) Some(127.0.0.1) None";
+        let unchanged = "Some(127.0.0.1) Some(127.0.0.1) None";
         let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-        assert_eq!(body(&server, &[local, GET_IDENTITY].concat()).await, own);
+        assert_eq!(body(&server, &[local, GET_IDENTITY].concat()).await, unchanged);
         let unknown = b"PROXY UNKNOWN\r\n";
         assert_eq!(
             body(&server, &[&unknown[..], GET_IDENTITY].concat()).await,
-            own
+            unchanged
         );
     }
 }
 
 #[tokio::test]
-async fn a_refused_head_is_logged_with_the_announced_address() {
+async fn a_rejected_head_is_logged_with_the_address_of_the_proxy_header() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
     let responses = server
         .exchange(&[V1, b"GET / HTTP/1.1\r\n\r\n"].concat())
@@ -88,7 +88,7 @@ async fn a_refused_head_is_logged_with_the_announced_address() {
 }
 
 #[tokio::test]
-async fn who_is_no_proxy_is_refused_unread_whatever_it_sends() {
+async fn peers_other_than_trusted_proxies_get_a_403_unread() {
     let server = TestServer::start(&[trusting("10.0.0.0/8", true)], &limits()).await;
     for bytes in [&[V1, GET_IDENTITY].concat()[..], GET_IDENTITY, b""] {
         let responses = server.exchange(bytes).await;
@@ -107,7 +107,7 @@ async fn who_is_no_proxy_is_refused_unread_whatever_it_sends() {
 }
 
 #[tokio::test]
-async fn without_a_whole_header_nothing_is_served_nor_said() {
+async fn without_a_valid_proxy_header_the_connection_is_closed() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
     let oversized = [b"PROXY UNKNOWN ", &[b'x'; 200][..], b"\r\n", GET_IDENTITY].concat();
     let mut bad_length = v2();
@@ -133,7 +133,7 @@ async fn without_a_whole_header_nothing_is_served_nor_said() {
 }
 
 #[tokio::test]
-async fn a_header_that_trickles_is_given_up() {
+async fn a_trickled_proxy_header_hits_the_header_timeout() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..limits()
@@ -148,24 +148,24 @@ async fn a_header_that_trickles_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_follows_the_header_is_a_request_and_no_other_header() {
+async fn a_second_proxy_header_is_not_accepted() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
-    // The client trusting the proxy sends a header of its own.
-    let lie = b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n";
-    let responses = server.exchange(&[V1, lie, GET_IDENTITY].concat()).await;
+    // The client behind the proxy sends a header of its own.
+    let second_header = b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n";
+    let responses = server.exchange(&[V1, second_header, GET_IDENTITY].concat()).await;
     assert_eq!(responses.len(), 1, "{responses:?}");
     assert_eq!(responses[0].status, 400);
-    // And one between two requests, and one inside of a body.
+    // Between two requests, and inside a body.
     let first = b"GET /identity HTTP/1.1\r\nHost: a\r\n\r\n";
     let responses = server
-        .exchange(&[V1, first, lie, GET_IDENTITY].concat())
+        .exchange(&[V1, first, second_header, GET_IDENTITY].concat())
         .await;
     let statuses: Vec<_> = responses.iter().map(|r| r.status).collect();
     assert_eq!(statuses, [200, 400]);
-    let length = lie.len();
+    let length = second_header.len();
     let with_body =
         format!("POST /identity HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-    let bytes = [V1, with_body.as_bytes(), lie, GET_IDENTITY].concat();
+    let bytes = [V1, with_body.as_bytes(), second_header, GET_IDENTITY].concat();
     for response in server.exchange(&bytes).await {
         assert_eq!(response.body, "Some(203.0.113.7) Some(203.0.113.7) None");
     }
@@ -173,7 +173,7 @@ async fn what_follows_the_header_is_a_request_and_no_other_header() {
 }
 
 #[tokio::test]
-async fn networks_are_compared_with_the_announced_address() {
+async fn allowed_networks_apply_to_the_address_of_the_proxy_header() {
     for (network, status) in [("203.0.113.0/24", 200), ("127.0.0.0/8", 403)] {
         let mut listener = proxy_protocol();
         listener.access.networks = Some(vec![network.parse().unwrap()]);
@@ -184,7 +184,7 @@ async fn networks_are_compared_with_the_announced_address() {
 }
 
 #[tokio::test]
-async fn http2_clients_are_announced_too() {
+async fn proxy_headers_precede_http2_as_well() {
     let listener = Listener {
         h2c: true,
         ..proxy_protocol()
@@ -209,7 +209,7 @@ fn forwarded(value: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn forwarded_addresses_count_from_trusted_proxies_alone() {
+async fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
     let spoofed = forwarded("198.51.100.9, 203.0.113.7");
     let cases = [
         (tcp(), "Some(127.0.0.1)"),
@@ -224,12 +224,12 @@ async fn forwarded_addresses_count_from_trusted_proxies_alone() {
 }
 
 #[tokio::test]
-async fn a_client_behind_a_header_cannot_name_another() {
+async fn a_client_named_by_a_proxy_header_cannot_spoof_x_forwarded_for() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
     let bytes = [V1, &forwarded("198.51.100.9")].concat();
     let identity = "Some(203.0.113.7) Some(203.0.113.7) None";
     assert_eq!(body(&server, &bytes).await, identity);
-    // But a second proxy trusting the first can, if it is trusted.
+    // A second proxy behind the first can, if it is trusted.
     let second = b"PROXY TCP4 127.0.0.2 127.0.0.1 1 2\r\n";
     let bytes = [second, &forwarded("198.51.100.9")[..]].concat();
     let identity = "Some(127.0.0.2) Some(198.51.100.9) None";

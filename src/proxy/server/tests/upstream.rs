@@ -1,10 +1,10 @@
-//! With a real upstream trusting: that pingora and our connections get on.
+//! Through pingora to an upstream: how it works with our connections.
 
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// Sends everything to one address.
+/// Forwards every request to one address.
 struct ForwardAll {
     upstream: SocketAddr,
     ended: mpsc::UnboundedSender<bool>,
@@ -73,7 +73,7 @@ impl ForwardingServer {
     }
 }
 
-/// Reads up to and with `end`.
+/// Reads up to and including `end`.
 async fn until(stream: &mut TcpStream, end: &[u8]) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end) {
@@ -85,7 +85,7 @@ async fn until(stream: &mut TcpStream, end: &[u8]) -> String {
 const GET: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn a_head_comes_before_its_body_and_each_part_at_once() {
+async fn response_heads_and_body_parts_are_forwarded_at_once() {
     let proxy = ForwardingServer::start().await;
     for framing in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
         let mut caller = proxy.caller(GET).await;
@@ -95,16 +95,16 @@ async fn a_head_comes_before_its_body_and_each_part_at_once() {
         upstream.write_all(head.as_bytes()).await.unwrap();
         until(&mut caller, b"\r\n\r\n").await;
         let chunked = framing.contains("chunked");
-        for (start_plain, chunk) in [("abc", "3\r\nabc\r\n"), ("def", "3\r\ndef\r\n0\r\n\r\n")] {
-            let part = if chunked { chunk } else { start_plain };
+        for (plain, chunk) in [("abc", "3\r\nabc\r\n"), ("def", "3\r\ndef\r\n0\r\n\r\n")] {
+            let part = if chunked { chunk } else { plain };
             upstream.write_all(part.as_bytes()).await.unwrap();
-            until(&mut caller, start_plain.as_bytes()).await;
+            until(&mut caller, plain.as_bytes()).await;
         }
     }
 }
 
 #[tokio::test]
-async fn what_comes_during_a_request_waits_for_its_turn() {
+async fn a_pipelined_request_waits_for_the_previous_response() {
     let proxy = ForwardingServer::start().await;
     let mut caller = proxy.caller(GET).await;
     let mut upstream = proxy.accept().await;
@@ -125,7 +125,7 @@ async fn what_comes_during_a_request_waits_for_its_turn() {
 }
 
 #[tokio::test]
-async fn a_caller_who_leaves_leaves_nothing_behind() {
+async fn a_disconnecting_caller_ends_the_upstream_request() {
     let mut proxy = ForwardingServer::start().await;
     let caller = proxy.caller(GET).await;
     let mut upstream = proxy.accept().await;
@@ -136,7 +136,7 @@ async fn a_caller_who_leaves_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_a_tunnel() {
+async fn websocket_bytes_are_tunnelled() {
     let proxy = ForwardingServer::start().await;
     let mut caller = proxy
         .caller(b"GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -157,7 +157,7 @@ async fn a_websocket_is_a_tunnel() {
 }
 
 #[tokio::test]
-async fn large_bodies_pass_both_ways_and_the_connection_stays() {
+async fn large_bodies_pass_both_ways_on_one_connection() {
     const LENGTH: usize = 3_000_000;
     let proxy = ForwardingServer::start().await;
     let body: Vec<u8> = (0..LENGTH)
