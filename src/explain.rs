@@ -103,7 +103,7 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
-        if route.asks_password() {
+        if route.takes_password() {
             return self.password(&route).await;
         }
         let bearer = match self.bearer(&route).await {

@@ -22,6 +22,7 @@ mod pattern;
 mod rules;
 pub mod settings;
 mod shared_secret;
+mod signature;
 mod signing_key;
 mod strict_json;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hawkgate::clock::SystemClock;
 use hawkgate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
 use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
@@ -187,7 +187,7 @@ impl CredentialSource for Generous {
     }
 }
 
-fn source(entries: u64) -> Arc<Source> {
+fn source(entries: u64) -> Arc<CachedSource> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
@@ -199,7 +199,7 @@ fn source(entries: u64) -> Arc<Source> {
         concurrency: 32,
     };
     Arc::new(
-        Source::new(
+        CachedSource::new(
             "bench".into(),
             Arc::new(Generous),
             options,
@@ -287,7 +287,7 @@ fn upstream() -> Upstream {
 
 /// Many callers, each with an opaque token, all cached.
 pub(crate) struct Crowd {
-    source: Arc<Source>,
+    source: Arc<CachedSource>,
     issuer: Arc<str>,
 }
 

@@ -14,7 +14,7 @@ use super::observe::observe;
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
-use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
+use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate::Rates;
@@ -146,7 +146,7 @@ impl Builder<'_> {
         stamps: &Stamps,
         previous: &Parts,
         updatable: &[Updatable],
-    ) -> Result<Vec<Part<SourceBasis, Source>>, StartError> {
+    ) -> Result<Vec<Part<SourceBasis, CachedSource>>, StartError> {
         let part = |source: &config::Source| {
             let files = stamps.only(config.files_of("source", &source.name));
             let basis = (source.clone(), config.cache.clone());
@@ -233,7 +233,7 @@ impl Builder<'_> {
         source: &config::Source,
         config: &Config,
         updatable: &[Updatable],
-    ) -> Result<Source, StartError> {
+    ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
@@ -245,7 +245,7 @@ impl Builder<'_> {
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
-        Source::new(source.name.clone(), metered, options, self.clock.clone())
+        CachedSource::new(source.name.clone(), metered, options, self.clock.clone())
             .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
@@ -412,7 +412,7 @@ fn connect(
     route: &config::Route,
     upstream: Arc<Upstream>,
     issuers: &[Arc<Issuer>],
-    sources: &[Arc<Source>],
+    sources: &[Arc<CachedSource>],
 ) -> Route {
     let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
     Route {

@@ -7,13 +7,13 @@ use super::StartError;
 use super::build::unusable;
 use crate::clock::SharedClock;
 use crate::config::{self, SourceKind};
-use crate::credential::fixed::{FixedSettings, FixedSource};
-use crate::credential::mint::{MintSettings, MintSource, NameTemplate};
+use crate::credential::taskcluster_mint::{MintSettings, MintSource, NameTemplate};
+use crate::credential::taskcluster_static::{StaticSettings, StaticSource};
 
 type Failure = Box<dyn std::error::Error>;
 
 /// A source whose credentials may be replaced while running, and its name.
-pub(super) type Updatable = (Arc<str>, Arc<FixedSource>);
+pub(super) type Updatable = (Arc<str>, Arc<StaticSource>);
 
 /// A source of kind `taskcluster-mint`.
 pub(super) fn mint(kind: &SourceKind, clock: &SharedClock) -> Result<MintSource, Failure> {
@@ -38,7 +38,7 @@ pub(super) fn mint(kind: &SourceKind, clock: &SharedClock) -> Result<MintSource,
 }
 
 /// A source of kind `taskcluster-static`.
-pub(super) fn fixed(kind: &SourceKind) -> Result<FixedSource, Failure> {
+pub(super) fn fixed(kind: &SourceKind) -> Result<StaticSource, Failure> {
     let SourceKind::TaskclusterStatic {
         client_id,
         access_token,
@@ -49,7 +49,7 @@ pub(super) fn fixed(kind: &SourceKind) -> Result<FixedSource, Failure> {
     else {
         return Err("is not of kind taskcluster-static".into());
     };
-    Ok(FixedSource::new(FixedSettings {
+    Ok(StaticSource::new(StaticSettings {
         client_id: client_id.clone(),
         access_token: access_token.clone(),
         certificate: certificate.clone(),

@@ -86,7 +86,7 @@ impl Pages {
         let mut login = gateway.login.iter().flat_map(|login| &login.issuers);
         routes.any(|route| {
             // A password is proved by its source, which needs no keys.
-            route.anonymous || route.asks_password() || route.issuers.iter().any(|i| has_keys(i))
+            route.anonymous || route.takes_password() || route.issuers.iter().any(|i| has_keys(i))
         }) || login.any(|issuer| has_keys(issuer))
     }
 

@@ -11,7 +11,7 @@ use super::StartError;
 use super::local::Updatable;
 use crate::clock::SharedClock;
 use crate::config;
-use crate::credential::{CacheLimits, Source};
+use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate::Rate;
 use crate::gateway::rate::RateLimit;
 use crate::gateway::route::Upstream;
@@ -39,7 +39,7 @@ pub(super) struct Part<B, T> {
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) issuers: Vec<Part<IssuerBasis, Issuer>>,
-    pub(super) sources: Vec<Part<SourceBasis, Source>>,
+    pub(super) sources: Vec<Part<SourceBasis, CachedSource>>,
     /// Those of kind `taskcluster-static` whose credentials may be replaced, by name.
     pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
@@ -90,7 +90,7 @@ impl Parts {
         self.issuers.iter().map(|part| &part.made)
     }
 
-    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<CachedSource>> {
         self.sources.iter().map(|part| &part.made)
     }
 

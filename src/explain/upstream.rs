@@ -47,7 +47,7 @@ pub(super) fn tell_source(
     match lease.credential() {
         Credential::Taskcluster { client_id, signer } => {
             report.note(Stage::Source, "clientId", client_id);
-            let scopes = match signer.scopes() {
+            let scopes = match signer.grant().into_scopes() {
                 Some(scopes) => format!("{scopes:?}"),
                 None => "all that the client has".to_owned(),
             };

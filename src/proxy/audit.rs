@@ -14,18 +14,20 @@ impl Context {
         }
         let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
         let endpoint = self.own_endpoint.as_ref();
-        let event = if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
-            AuditEvent::Login
-        } else if self.gateway.makes_bewits_at(path) {
-            AuditEvent::Bewit
-        } else {
-            AuditEvent::Request
-        };
+        let event =
+            if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
+                AuditEvent::Login
+            } else if self.gateway.makes_bewits_at(path) {
+                AuditEvent::Bewit
+            } else {
+                AuditEvent::Request
+            };
         let route = admission
             .map(|a| &a.route)
             .or(refused.and_then(|r| r.route.as_ref()));
         let rejected = self.rejection.is_some();
-        let involves_credential = endpoint.is_some() || route.is_some_and(|r| rejected || r.source.is_some());
+        let involves_credential =
+            endpoint.is_some() || route.is_some_and(|r| rejected || r.source.is_some());
         if !involves_credential {
             return None;
         }

@@ -54,7 +54,7 @@ pub(super) struct Attempts {
 /// Monotonic times.
 #[derive(Debug)]
 pub(super) struct Times {
-    pub(super) began: Duration,
+    pub(super) started: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
     /// Set if it is known before the request is recorded.
@@ -79,7 +79,7 @@ impl Drop for InFlightGuard {
 }
 
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, began: Duration, in_flight: InFlightGuard) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlightGuard) -> Self {
         Self {
             gateway,
             request_id: String::new(),
@@ -93,7 +93,7 @@ impl Context {
             attempts: Attempts::default(),
             unauthorized: Vec::new(),
             times: Times {
-                began,
+                started,
                 admitted: None,
                 upstream: None,
                 ended: None,

@@ -238,7 +238,7 @@ fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
 
 /// Whether the route can be served here.
 fn is_supported(found: &Found<'_>) -> bool {
-    !found.route.upstream.http2 && !found.route.asks_password()
+    !found.route.upstream.http2 && !found.route.takes_password()
 }
 
 /// Writes all of `parts` to the caller.

@@ -130,9 +130,12 @@ impl Context {
                 .and_then(|r| r.cause)
                 .or(failed.map(|failed| failed.cause)),
             unauthorized: std::mem::take(&mut self.unauthorized),
-            total: now.saturating_sub(self.times.began),
-            admission: admitted.saturating_sub(self.times.began),
-            upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
+            total: now.saturating_sub(self.times.started),
+            admission: admitted.saturating_sub(self.times.started),
+            upstream: self
+                .times
+                .upstream
+                .map(|started| now.saturating_sub(started)),
             received,
             sent,
             trace: self.trace.as_ref().map(|trace| Traced {
@@ -194,32 +197,26 @@ pub(super) fn rejected(
         Delivery::Failed => (0, Ending::CallerGone, 0),
         Delivery::None => (0, Ending::Rejected, 0),
     };
+    let Refusal {
+        rejection,
+        method,
+        path,
+        version,
+    } = refusal;
     Outcome {
-        request_id: random_id(),
-        method: refusal.method.clone(),
-        path: refusal.path.clone(),
-        version: refusal.version,
         peer,
-        client: None,
         client_cert: certificate.map(|certificate| certificate.label()),
-        route: None,
-        issuer: None,
-        verification: None,
-        rule: None,
-        source: None,
-        lookup: None,
-        code,
-        ending,
-        rejection: Some(refusal.rejection.reason),
-        cause: refusal.rejection.cause.clone(),
-        unauthorized: Vec::new(),
-        total: Duration::ZERO,
-        admission: Duration::ZERO,
-        upstream: None,
-        received: 0,
+        rejection: Some(rejection.reason),
+        cause: rejection.cause.clone(),
         sent,
-        trace: None,
-        audit: None,
+        ..Outcome::new(
+            random_id(),
+            method.clone(),
+            path.clone(),
+            *version,
+            ending,
+            code,
+        )
     }
 }
 

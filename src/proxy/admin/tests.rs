@@ -92,7 +92,9 @@ async fn each_admin_page_responds() {
     *pages.unready.lock().unwrap() = Some("draining".into());
     let text = get_all(address, &["GET /readyz"]).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\ndraining\n"));
-    let metrics = get_all(address, &["GET /metrics"]).await.to_ascii_lowercase();
+    let metrics = get_all(address, &["GET /metrics"])
+        .await
+        .to_ascii_lowercase();
     assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"));
 }
 

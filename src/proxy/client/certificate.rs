@@ -143,7 +143,7 @@ mod tests {
     fn a_certificate_with_an_unreadable_name_is_rejected() {
         let named = |value: DnValue| {
             let der = certificate_with(|params| {
-                params.distinguished_name.push(DnType::CommonName, value)
+                params.distinguished_name.push(DnType::CommonName, value);
             });
             read(&der)
         };

@@ -122,7 +122,7 @@ pub(super) fn gateway_head<'a>(
 /// A one-time password is for the source alone, however an upstream would spell the field.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
-    if admission.is_some_and(|a| a.route.asks_password()) {
+    if admission.is_some_and(|a| a.route.takes_password()) {
         let head = session.req_header_mut();
         head.remove_header(&OTP);
         head.remove_header("x_otp");

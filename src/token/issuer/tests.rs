@@ -9,6 +9,7 @@ use crate::token::testing::{
 use serde_json::json;
 
 mod bad_tokens;
+mod wycheproof;
 
 pub(super) const MAIN: &str = "https://main.example.com";
 pub(super) const AUTH0: &str = "https://tenant.auth0.example/";

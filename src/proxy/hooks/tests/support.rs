@@ -15,7 +15,7 @@ use super::client::TestClient;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
@@ -205,7 +205,7 @@ impl TestProxy {
     }
 }
 
-fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> Source {
+fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> CachedSource {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
@@ -217,10 +217,10 @@ fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> 
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = credential_source.clone();
-    Source::new("scripted".into(), inner, options, clock.clone()).unwrap()
+    CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap()
 }
 
-fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
+fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route {
     let own = vec![upstream];
     let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
     Route {

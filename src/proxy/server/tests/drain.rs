@@ -84,7 +84,10 @@ async fn during_the_drain_delay_requests_are_served_with_connection_close() {
     let requests = async {
         // An existing connection and a new one.
         existing.write_all(get).await.unwrap();
-        for responses in [read_responses(&mut existing).await, server.exchange(get).await] {
+        for responses in [
+            read_responses(&mut existing).await,
+            server.exchange(get).await,
+        ] {
             assert_eq!((responses.len(), responses[0].status), (1, 200));
             assert_eq!(responses[0].header("connection"), Some("close"));
         }

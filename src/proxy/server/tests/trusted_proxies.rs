@@ -67,7 +67,10 @@ async fn a_proxy_header_sets_the_peer_address() {
         }
         let unchanged = "Some(127.0.0.1) Some(127.0.0.1) None";
         let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-        assert_eq!(body(&server, &[local, GET_IDENTITY].concat()).await, unchanged);
+        assert_eq!(
+            body(&server, &[local, GET_IDENTITY].concat()).await,
+            unchanged
+        );
         let unknown = b"PROXY UNKNOWN\r\n";
         assert_eq!(
             body(&server, &[&unknown[..], GET_IDENTITY].concat()).await,
@@ -152,7 +155,9 @@ async fn a_second_proxy_header_is_not_accepted() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
     // The client behind the proxy sends a header of its own.
     let second_header = b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n";
-    let responses = server.exchange(&[V1, second_header, GET_IDENTITY].concat()).await;
+    let responses = server
+        .exchange(&[V1, second_header, GET_IDENTITY].concat())
+        .await;
     assert_eq!(responses.len(), 1, "{responses:?}");
     assert_eq!(responses[0].status, 400);
     // Between two requests, and inside a body.
