@@ -79,6 +79,13 @@ pub enum StartError {
     Threads(std::io::Error),
 }
 
+impl StartError {
+    /// For the `[[what]]` that is called `name`.
+    fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> Self {
+        Self::Unusable(format!("{what} {name:?}: {error}"))
+    }
+}
+
 /// Binds every listener, starts the background tasks and serves.
 ///
 /// # Errors
