@@ -9,6 +9,7 @@ use crate::token::testing::{
 use serde_json::json;
 
 mod bad_tokens;
+mod differential;
 mod wycheproof;
 
 pub(super) const MAIN: &str = "https://main.example.com";
