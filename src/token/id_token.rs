@@ -116,24 +116,24 @@ impl IdTokenVerifier {
             return Err(IdTokenError::TooLarge);
         }
         let jws = Jws::parse(token)?;
-        let wanted = self.rules.header(&jws.header)?;
-        let keys = self.keys.select(wanted.algorithm, wanted.kid).await?;
+        let header = self.rules.validate_header(&jws.header)?;
+        let keys = self.keys.select(header.algorithm, header.kid).await?;
         let mut verifiers = keys.verifiers.iter();
         if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
             return Err(TokenError::BadSignature.into());
         }
-        let facts = self.rules.claims(&jws.claims, self.clock.now())?;
+        let validated = self.rules.validate_claims(&jws.claims, self.clock.now())?;
         if !jws.claims.contains_key("iat") {
             return Err(TokenError::InvalidClaim { name: "iat" }.into());
         }
         self.authorized_party(&jws.claims)?;
         check_nonce(&jws.claims, expected.nonce)?;
         if let Some(access_token) = expected.access_token {
-            check_access_token(&jws.claims, wanted.algorithm, access_token)?;
+            check_access_token(&jws.claims, header.algorithm, access_token)?;
         }
         match expected.subject {
-            Some(subject) if subject != facts.subject => Err(IdTokenError::OtherSubject),
-            _ => Ok(facts.subject),
+            Some(subject) if subject != validated.subject => Err(IdTokenError::OtherSubject),
+            _ => Ok(validated.subject),
         }
     }
 

@@ -1,6 +1,6 @@
-//! Whatever hawkgate accepts, `jsonwebtoken::decode` accepts as well: hawkgate's own checks
-//! only ever add to it. Tried on the tokens of the other tests and on mutations of good ones
-//! from a seeded generator.
+//! Whatever hawkgate accepts, `jsonwebtoken::decode` accepts as well: hawkgate's checks only
+//! ever add to it. Tested on the tokens of the other tests and on mutations of good tokens from
+//! a seeded generator.
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{DecodingKey, Validation, crypto};
@@ -247,8 +247,8 @@ fn mutated(generator: &mut Generator, good: &Good, other: &str) -> String {
     token
 }
 
-/// `jsonwebtoken::decode` with any of the keys, as strict as it goes. Time is left out: it
-/// reads the system's clock, while the tests have their own.
+/// Whether `jsonwebtoken::decode` accepts a token with any of the keys, under its strictest
+/// settings except for time: it reads the system's clock, while the tests have their own.
 fn decodes(token: &str, algorithm: Algorithm, keys: &[DecodingKey]) -> bool {
     let mut validation = Validation::new(jsonwebtoken_algorithm(algorithm));
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -263,9 +263,9 @@ fn decodes(token: &str, algorithm: Algorithm, keys: &[DecodingKey]) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Agreement {
     Decoded,
-    /// `jsonwebtoken` cannot parse `alg: Ed25519` (RFC 9864 §2.2), nor a member that hawkgate
-    /// ignores and that has another type than RFC 7515 §4.1 says (`jwk`, `jku`, `x5u`, `x5c`).
-    /// It accepts the signature, and the claims under a header without such members.
+    /// `jsonwebtoken` cannot parse `alg: Ed25519` (RFC 9864 §2.2), nor header parameters that
+    /// hawkgate ignores (`jwk`, `jku`, `x5u`, `x5c`) if their type is not that of RFC 7515 §4.1.
+    /// It accepts the signature, and the claims under a header without such parameters.
     InParts,
 }
 
@@ -338,7 +338,7 @@ async fn whatever_hawkgate_accepts_jsonwebtoken_decodes() {
     }
     println!(
         "differential: {decoded} accepted by both, {in_parts} more in parts, {refused} refused, \
-         {stricter} of which jsonwebtoken would have accepted"
+         {stricter} of which jsonwebtoken accepts when it ignores time"
     );
     assert!(decoded >= 400, "{decoded}");
     assert!(in_parts >= 20, "{in_parts}");
