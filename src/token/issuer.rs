@@ -403,11 +403,11 @@ impl VerificationKeys {
         match self {
             Self::Public(keys) => {
                 keys.refresh_if_due().await;
-                keys.next_attempt_in()
+                keys.next_refresh_in()
             }
             Self::Secret(secret) => {
                 secret.refresh_if_due().await;
-                secret.next_attempt_in()
+                secret.next_refresh_in()
             }
         }
     }
@@ -415,7 +415,7 @@ impl VerificationKeys {
     /// The epoch of the keys at a monotonic time, if they may be used.
     fn epoch(&self, monotonic: Duration) -> Option<u64> {
         match self {
-            Self::Public(keys) => keys.epoch_in_force(monotonic),
+            Self::Public(keys) => keys.current_epoch(monotonic),
             Self::Secret(secret) => secret.epoch(),
         }
     }
