@@ -7,7 +7,7 @@ use hawkgate::clock::UnixMillis;
 use hawkgate::config::{self, ParseOptions};
 use hawkgate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction};
 use hawkgate::gateway::rejection::Reason;
-use hawkgate::metrics::{Metrics, Names, Watched};
+use hawkgate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 
 fn readme() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
@@ -172,12 +172,12 @@ fn every_link_between_pages_leads_somewhere() {
 #[test]
 fn every_metric_is_in_the_readme_and_none_is_invented() {
     let metrics = Metrics::new("1", "r").unwrap();
-    let names = Names {
+    let names = LabelValues {
         routes: vec!["r".into()],
         issuers: vec!["i".into()],
         sources: vec!["s".into()],
     };
-    let mut watched = Watched::default();
+    let mut watched = ScrapeCallbacks::default();
     watched.cache_entries(&"s".into(), || 1);
     watched.jwks_age(&"i".into(), || Some(std::time::Duration::ZERO));
     metrics.configure(&names, watched, UnixMillis(0));
