@@ -7,11 +7,13 @@ mod identity;
 mod inject;
 mod local;
 pub mod mint;
+mod outcome;
 mod source;
 
 pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use inject::{Inject, InjectError};
+pub use outcome::{ExchangeResult, Lookup};
 pub use source::{CredentialSource, FetchError, SignInProblem, SwapRequest};
 
 pub use crate::hawk::scope;

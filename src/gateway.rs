@@ -11,6 +11,7 @@ mod observe;
 pub mod outcome;
 mod path;
 pub mod rate;
+pub mod reason;
 mod recovery;
 pub mod rejection;
 pub mod route;
@@ -35,7 +36,8 @@ use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
 use client::ClientCertificate;
-use rejection::{Reason, Rejection};
+use reason::Reason;
+use rejection::Rejection;
 use route::{NoRoute, Route, RouteTable};
 use rule::RequestFacts;
 

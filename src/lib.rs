@@ -15,6 +15,7 @@ pub mod explain;
 pub mod gateway;
 pub mod hawk;
 pub mod header_fields;
+pub mod label;
 pub mod log;
 pub mod metrics;
 pub mod private_file;
@@ -26,6 +27,7 @@ pub mod secret;
 pub mod serde_url;
 pub mod signin;
 pub mod singleflight;
+pub mod suggest;
 pub mod token;
 pub mod trace;
 

@@ -2,9 +2,9 @@
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, section};
-use super::suggest::nearest;
 use super::value::{Choice, Share};
 use crate::log::settings::{AUDIT_LEVEL, LogFormat};
+use crate::suggest::nearest;
 
 /// The target of the audit log, which has a key of its own.
 const AUDIT: &str = "audit";

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
 use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::gateway::outcome::Lookup;
+use crate::credential::Lookup;
 use crate::secret::SecretString;
 use crate::token::{Caller, ExtensionKey};
 use fetch_coordinator::FetchCoordinator;

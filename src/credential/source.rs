@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{IdentityHasher, Issued};
-use crate::gateway::outcome::ExchangeResult;
+use crate::credential::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
 

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::report::{Stage, Verdict};
 use super::{Explainer, cause, rule};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, host_name};
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Question;
-use crate::gateway::outcome::Label;
 use crate::gateway::rejection::Rejection;
+use crate::label::Label;
 
 /// Which part of a request's way a step belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

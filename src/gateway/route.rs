@@ -11,6 +11,7 @@ use http::{HeaderValue, Method};
 
 use super::path;
 use super::rate::Rates;
+use super::rejection::Rejection;
 use super::rule::Rules;
 use crate::credential::Source;
 use crate::token::{Issuer, WorkloadToken};
@@ -134,6 +135,15 @@ impl Route {
         self.methods
             .as_ref()
             .is_none_or(|methods| methods.contains(method))
+    }
+}
+
+impl Rejection {
+    /// As `route` has to say it.
+    #[must_use]
+    pub fn at(mut self, route: &Route) -> Self {
+        self.basic = route.asks_password();
+        self
     }
 }
 

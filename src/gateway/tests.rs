@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::outcome::{Lookup, UnauthorizedReason};
+use super::outcome::UnauthorizedReason;
 use super::route::tests as fixture;
+use crate::credential::Lookup;
 use http::HeaderMap;
 
 use super::*;
@@ -413,7 +414,10 @@ async fn a_refused_token_is_counted_with_its_issuer() {
         let header = format!("Bearer {}", token(&changes));
         let refused = admit_with(&gateway, &[&header]).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        assert_eq!(refused.verification, Some(outcome::Label::label(reason)));
+        assert_eq!(
+            refused.verification,
+            Some(crate::label::Label::label(reason))
+        );
         assert_eq!(refused.issuer.as_deref(), issuer);
     }
     let header = format!("Bearer {}", token(&serde_json::json!({"scope": "email"})));

@@ -1,7 +1,8 @@
 //! The access log: one line per request.
 
 use crate::clock::UnixMillis;
-use crate::gateway::outcome::{Ending, Label, Outcome};
+use crate::gateway::outcome::{Ending, Outcome};
+use crate::label::Label;
 use crate::log::settings::LogFormat;
 
 use super::audit;
@@ -138,8 +139,9 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gateway::outcome::{Lookup, Unauthorized, UnauthorizedAction, UnauthorizedReason};
-    use crate::gateway::rejection::Reason;
+    use crate::credential::Lookup;
+    use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
+    use crate::gateway::reason::Reason;
     use crate::log::request_fields::MAX_CERT;
     use crate::log::sink::tests::Captured;
 

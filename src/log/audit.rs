@@ -1,6 +1,7 @@
 //! The audit log: who obtained which credential, and on which route.
 
-use crate::gateway::outcome::{Audit, Label, Outcome};
+use crate::gateway::outcome::{Audit, Outcome};
+use crate::label::Label;
 
 use super::line::Line;
 use super::request_fields::{client, present, replays, request_ids, request_line, truncate};

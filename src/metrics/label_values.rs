@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gateway::outcome::Label;
+use crate::label::Label;
 
 /// Label value for anything without a configured name: a request that matched no route, a
 /// token from no known issuer.

@@ -8,8 +8,8 @@ use prometheus::{Histogram, IntCounter};
 use super::families::Families;
 use super::label_values::children;
 use crate::clock::SharedClock;
+use crate::credential::ExchangeResult;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
-use crate::gateway::outcome::ExchangeResult;
 use crate::secret::SecretString;
 
 /// A credential source whose exchanges are counted and timed.

@@ -11,8 +11,10 @@ use super::exemplar::Exemplars;
 use super::families::Families;
 use super::label_values::{LabelValues, UNKNOWN, children};
 use super::metric_vec::CounterVec;
-use crate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction, UnauthorizedReason};
-use crate::gateway::rejection::Reason;
+use crate::credential::Lookup;
+use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
+use crate::gateway::reason::Reason;
+use crate::label::Label;
 
 /// The children for one configuration.
 pub(super) struct Series {

@@ -4,11 +4,12 @@ use http::{Method, Version};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::credential::Lookup;
 use crate::credential::{FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::outcome::{
-    Ending, Lookup, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+    Ending, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use crate::token::Caller;
 use crate::trace::TraceId;
 

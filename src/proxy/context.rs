@@ -13,7 +13,8 @@ use super::replay::Replay;
 use crate::gateway::outcome::{
     Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Facts, Gateway, Refused};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;

@@ -10,8 +10,9 @@ use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::failure::{self, Failure};
-use crate::gateway::outcome::{Ending, Label, Outcome};
-use crate::gateway::rejection::Reason;
+use crate::gateway::outcome::{Ending, Outcome};
+use crate::gateway::reason::Reason;
+use crate::label::Label;
 use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
 
 /// Longest path told, in bytes.

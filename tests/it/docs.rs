@@ -5,8 +5,10 @@ use std::process::Command;
 
 use hawkgate::clock::UnixMillis;
 use hawkgate::config::{self, ParseOptions};
-use hawkgate::gateway::outcome::{Ending, Label, Lookup, UnauthorizedAction};
-use hawkgate::gateway::rejection::Reason;
+use hawkgate::credential::Lookup;
+use hawkgate::gateway::outcome::{Ending, UnauthorizedAction};
+use hawkgate::gateway::reason::Reason;
+use hawkgate::label::Label;
 use hawkgate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 
 fn readme() -> String {

@@ -475,7 +475,7 @@ fn what_is_allowed_is_no_fault() {
         ("proxy.rs", "use pingora::proxy::Session;"),
         (
             "proxy/guard.rs",
-            "use crate::gateway::{Head, rejection::Reason};",
+            "use crate::gateway::{Head, reason::Reason};",
         ),
         ("remote.rs", "use reqwest::Client; use hyper::Uri;"),
         ("metrics/family.rs", "use prometheus::Counter;"),

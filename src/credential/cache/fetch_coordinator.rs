@@ -18,9 +18,9 @@ use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::clock::{Now, SharedClock};
+use crate::credential::Lookup;
 use crate::credential::identity::Identity;
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
-use crate::gateway::outcome::Lookup;
 use crate::singleflight::Flight;
 
 /// Exchanges under way or waiting for a turn, per source.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::CacheLimits;
 use crate::credential::FetchError;
+use crate::credential::Lookup;
 use crate::credential::identity::Identity;
-use crate::gateway::outcome::Lookup;
 
 /// Waiting after the first failure in a row; doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(500);

@@ -8,7 +8,8 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Hooks, answer};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;

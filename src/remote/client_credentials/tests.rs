@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
+use crate::credential::Lookup;
 use crate::credential::{CacheLimits, Source, SourceOptions};
-use crate::gateway::outcome::Lookup;
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};

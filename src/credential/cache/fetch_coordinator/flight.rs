@@ -10,9 +10,10 @@ use super::{
     FetchCoordinator, FetchResult, Generation, InFlight, Lease, NegativeEntry, busy, left_alone,
 };
 use crate::clock::Now;
+use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
-use crate::gateway::outcome::{ExchangeResult, Label};
+use crate::label::Label;
 use crate::singleflight::Flight;
 use crate::trace::{self, Attribute, SpanKind};
 

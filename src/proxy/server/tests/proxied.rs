@@ -1,7 +1,7 @@
 //! Behind proxies: PROXY headers and `X-Forwarded-For`, and whoever pretends to be one.
 
 use super::*;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use crate::proxy::settings::TrustedProxies;
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 443\r\n";

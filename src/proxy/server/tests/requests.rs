@@ -1,7 +1,7 @@
 //! What must be served, and how connections are kept.
 
 use super::*;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use crate::proxy::listener::BindError;
 
 #[tokio::test]
