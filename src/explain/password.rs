@@ -38,7 +38,7 @@ impl Explainer<'_> {
             peer: self.question.client,
         };
         let host = host_name(&self.question.host);
-        let facts = self.question.head(&headers).facts(&host);
+        let facts = self.question.head(&headers).attributes(&host);
         rule::tell(&mut self.report, route.rules.as_ref(), &caller, facts);
         match self.decide(&headers).await {
             Verdict::Passes if !self.question.exchange => Verdict::Unknown {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
-use crate::gateway::rejection::{Answer, Rejection};
+use crate::gateway::rejection::{ErrorResponse, Rejection};
 
 /// A body up to this length is read to its end after a refusal, so that the caller's
 /// connection can be used again.
@@ -21,7 +21,7 @@ const DRAINED: u64 = 64 * 1024;
 /// A refusal as HTTP/1.1 bytes, where there is no session of pingora's; the last answer of
 /// its connection if it is to `close`.
 pub(super) fn on_wire(
-    answer: &Answer,
+    answer: &ErrorResponse,
     method: &Method,
     now: UnixMillis,
     request_id: Option<&str>,
@@ -107,11 +107,11 @@ pub(super) async fn refuse(
     } else {
         session.set_keepalive(None);
     }
-    let Answer {
+    let ErrorResponse {
         status,
         headers,
         body,
-    } = rejection.answer(&method, now);
+    } = rejection.to_response(&method, now);
     write(session, status, headers, Bytes::from(body), request_id).await
 }
 

@@ -9,14 +9,14 @@ impl Context {
     /// `None` where there is no audit log, and of requests that no credential was at stake
     /// in: those to no route, and those that a route without a source let pass.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
-        if !self.gateway.observe.audit {
+        if !self.gateway.observability.audit {
             return None;
         }
         let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
         let own = self.own.as_ref();
         let event = if own.is_some_and(|own| own.route.as_deref() == Some(login::LABEL)) {
             AuditEvent::Login
-        } else if self.gateway.makes_bewits_at(path) {
+        } else if self.gateway.is_bewit_endpoint(path) {
             AuditEvent::Bewit
         } else {
             AuditEvent::Request
@@ -54,7 +54,7 @@ impl Context {
                 .or(own.and_then(|own| own.credential.as_deref()))
                 .map(str::to_owned),
             scopes: admission
-                .and_then(Admission::ruling)
+                .and_then(Admission::decision)
                 .and_then(|ruling| ruling.scopes())
                 .or(own.and_then(|own| own.scopes.as_ref()))
                 .cloned(),

@@ -15,7 +15,7 @@ use crate::gateway::outcome::{
 };
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
@@ -28,9 +28,9 @@ pub struct Context {
     pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
     /// How far a refused request had come.
-    pub(super) refused: Option<Box<Refused>>,
+    pub(super) refused: Option<Box<AdmissionError>>,
     /// Present once hawkgate answers a request for an endpoint of its own.
-    pub(super) own: Option<Box<Facts>>,
+    pub(super) own: Option<Box<RequestDetails>>,
     /// With which refusal hawkgate answers, or answered, by itself.
     pub(super) rejection: Option<Rejection>,
     /// Present when the request has a body.
@@ -201,7 +201,7 @@ impl Context {
                 .or(refused.and_then(|r| r.verification))
                 .or(own.and_then(|o| o.verification)),
             rule: admission
-                .and_then(|a| a.ruling())
+                .and_then(|a| a.decision())
                 .and_then(|r| r.rule.as_ref())
                 .or(refused.and_then(|r| r.rule.as_ref()))
                 .or(own.and_then(|o| o.rule.as_ref()))

@@ -24,7 +24,7 @@ pub(super) fn judge(error: &Error) -> Failure {
         },
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
-    Failure::Refuse(Rejection::from(reason).because(cause(error)))
+    Failure::Refuse(Rejection::from(reason).with_cause(cause(error)))
 }
 
 fn upstream(kind: &ErrorType) -> Reason {

@@ -34,7 +34,7 @@ use super::server::Signal;
 use crate::clock::Now;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Found, Gateway, Head};
+use crate::gateway::{Gateway, Head, RouteMatch};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
@@ -139,9 +139,9 @@ impl FastPath {
         let now = Now::read(&*self.hooks.clock);
         let in_flight = InFlight::one_of(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
-        let found = context.gateway.find(head).ok().filter(is_plain)?;
+        let found = context.gateway.match_route(head).ok().filter(is_plain)?;
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = context.gateway.admit_to(found, head, now).await;
+        let admitted = context.gateway.admit_matched(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
         let mut sent = Sent {
@@ -174,7 +174,7 @@ impl FastPath {
         sent: &mut Sent,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
-        let answer = rejection.answer(&request.method, now);
+        let answer = rejection.to_response(&request.method, now);
         let id = Some(context.request_id.as_str());
         let wire = answer::on_wire(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
@@ -254,11 +254,11 @@ impl FastPath {
 
 /// Whether a request is one for here, as far as can be said without its route.
 fn accepts(gateway: &Gateway, request: &RequestHead) -> bool {
-    gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
+    gateway.observability.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
 /// Whether a route is one for here.
-fn is_plain(found: &Found<'_>) -> bool {
+fn is_plain(found: &RouteMatch<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.asks_password()
 }
 

@@ -31,7 +31,7 @@ use super::fast_path::FastPath;
 use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::outcome::Outcome;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
@@ -336,7 +336,7 @@ async fn admit<A>(
         return Ok(());
     };
     let judged = access.admit(incoming).await;
-    judged.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
+    judged.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).with_cause(cause))
 }
 
 /// A connection's whole life.

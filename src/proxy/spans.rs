@@ -22,7 +22,7 @@ impl Context {
     /// Begins the request's trace, if `[trace]` is on, and says whose span its admission is
     /// in.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
-        let tracer = self.gateway.observe.trace.as_ref()?;
+        let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }

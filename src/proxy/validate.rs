@@ -71,7 +71,7 @@ pub(super) struct Refusal {
 
 /// A [`Reason::BadRequest`] with its cause.
 fn bad(cause: &'static str) -> Rejection {
-    Rejection::from(Reason::BadRequest).because(cause)
+    Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
 /// Checks one complete HTTP/1 head, from its first byte to its empty line, as sent.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 
 /// Most names of a certificate, and the longest one in bytes. Rules go through them all.
 const MAX_NAMES: usize = 64;

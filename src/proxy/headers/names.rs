@@ -1,6 +1,6 @@
 //! Which headers do not pass.
 
-use crate::gateway::fields::{is_hop_by_hop as hop_by_hop, is_owned as owned};
+use crate::gateway::reserved_headers::{is_hop_by_hop as hop_by_hop, is_reserved as owned};
 
 /// What becomes of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

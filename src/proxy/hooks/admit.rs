@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use super::{Hooks, answer};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Head, OTP, Refused, Served};
+use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
@@ -27,7 +27,7 @@ pub(super) enum Admitted {
     /// It goes upstream.
     Forward,
     /// This is the answer.
-    Answer(Box<Served>),
+    Answer(Box<LocalResponse>),
 }
 
 impl Hooks {
@@ -106,7 +106,7 @@ impl Hooks {
 async fn decide(
     context: &Context,
     head: &RequestHeader,
-) -> Result<Result<Admission, Box<Refused>>, Rejection> {
+) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
     };

@@ -13,8 +13,8 @@ use super::{Hooks, answer, decided, takes_continue};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
-use crate::gateway::rule::Ruling;
-use crate::gateway::{Admission, Proof, Replayable};
+use crate::gateway::rule::Decision;
+use crate::gateway::{Admission, CredentialHeader, Replayable};
 use crate::proxy::context::Context;
 use crate::proxy::headers::Fields;
 use crate::proxy::replay::Replay;
@@ -155,7 +155,7 @@ pub(in crate::proxy) fn prepare_request(
     if let Some(trace) = &context.trace {
         headers::trace_headers(head, trace)?;
     }
-    let own = admission.ruling().map_or(&[][..], Ruling::headers);
+    let own = admission.decision().map_or(&[][..], Decision::headers);
     headers::rule_headers(head, &context.gateway.rule_headers, own)?;
     if let Some(source) = &admission.route.source {
         headers::reserve(head, source.inject().header())?;
@@ -168,7 +168,7 @@ pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
     context: &mut Context,
-) -> Result<Option<Proof>> {
+) -> Result<Option<CredentialHeader>> {
     let Some(admission) = &context.admission else {
         return Err(decided(context, Reason::Internal.into()));
     };
@@ -177,7 +177,7 @@ pub(in crate::proxy) fn credential_header(
 }
 
 fn unreachable(context: &mut Context, cause: String) -> Box<Error> {
-    let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
+    let rejection = Rejection::from(Reason::UpstreamUnreachable).with_cause(cause);
     decided(context, rejection)
 }
 

@@ -10,7 +10,7 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Head, Served};
+use crate::gateway::{Gateway, Head, LocalResponse};
 use crate::proxy::context::Context;
 
 /// What a request is for, if hawkgate answers it.
@@ -26,7 +26,7 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Option<Served>, Rejection> {
+    ) -> Result<Option<LocalResponse>, Rejection> {
         let target = std::str::from_utf8(session.req_header().raw_path());
         match own(target.unwrap_or_default(), &context.gateway) {
             None => Ok(None),
@@ -39,12 +39,13 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Served, Rejection> {
+    ) -> Result<LocalResponse, Rejection> {
         let now = self.clock.now();
         let method = session.req_header().method.clone();
         if method != Method::POST {
             return Ok(
-                Served::refusal(Reason::MethodRefused.into(), &method, now).header("allow", "POST")
+                LocalResponse::refusal(Reason::MethodRefused.into(), &method, now)
+                    .header("allow", "POST"),
             );
         }
         let url = read_url(session).await?;
@@ -67,7 +68,7 @@ impl Hooks {
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
                 context.admission = Some(admission);
-                Ok(Served::see_other(signed.expose()))
+                Ok(LocalResponse::see_other(signed.expose()))
             }
             Err(mut refused) => {
                 let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
@@ -87,10 +88,10 @@ fn own(target: &str, gateway: &Gateway) -> Option<Own> {
     if gateway.login.is_some() && login::provider(target).is_some() {
         return Some(Own::Login);
     }
-    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(Own::Bewit)
+    (gateway.routes.has_bewit_route() && gateway.is_bewit_endpoint(target)).then_some(Own::Bewit)
 }
 
-async fn login(session: &Session, context: &Context) -> Option<Served> {
+async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
     let peer = context.peer.as_ref();
@@ -106,12 +107,12 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
             certificate: peer.and_then(|peer| peer.certificate.as_deref()),
         },
     };
-    Some(login.answer(request).await)
+    Some(login.respond(request).await)
 }
 
 /// The body, which must be text of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
-    let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
+    let too_large = || Rejection::from(Reason::BodyTooLarge).with_cause("a URL of more than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
     if answer::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
@@ -119,7 +120,7 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     }
     let broken = |error: Box<Error>| match error.etype() {
         ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
-        _ => Rejection::from(Reason::BadRequest).because("the body broke off"),
+        _ => Rejection::from(Reason::BadRequest).with_cause("the body broke off"),
     };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
         session.write_continue_response().await.map_err(broken)?;
@@ -137,5 +138,5 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
         body.extend_from_slice(&piece);
     }
     String::from_utf8(body)
-        .map_err(|_| Rejection::from(Reason::BadRequest).because("the body is not UTF-8"))
+        .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
 }

@@ -53,7 +53,7 @@ impl Proxies {
         }
         if !incoming.peer().is_some_and(|ip| self.trusts(ip)) {
             let cause = "the peer is in none of trusted_proxies, and proxy_protocol is on";
-            return Err(Rejection::from(Reason::PeerNotAllowed).because(cause));
+            return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
         }
         // Unix sockets have no address to trust: refused above.
         let Incoming::Tcp(stream, peer) = incoming else {
@@ -66,11 +66,11 @@ impl Proxies {
             }
             Ok(Err(fault)) => {
                 let cause = format!("PROXY header: {fault}");
-                Err(Rejection::from(Reason::BadRequest).because(cause))
+                Err(Rejection::from(Reason::BadRequest).with_cause(cause))
             }
             Err(_) => {
                 let cause = "PROXY header: it did not come in time";
-                Err(Rejection::from(Reason::HeaderTimeout).because(cause))
+                Err(Rejection::from(Reason::HeaderTimeout).with_cause(cause))
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Shared;
 use crate::gateway::outcome::{Ending, Outcome};
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::{Answer, Rejection};
+use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::answer;
 use crate::proxy::client::Origin;
 use crate::proxy::connection::{ClosedConn, Connection};
@@ -36,7 +36,7 @@ pub(super) async fn reply<A>(
     peer: Option<IpAddr>,
 ) {
     let now = shared.clock.now();
-    let answer = refusal.rejection.answer(&refusal.method, now);
+    let answer = refusal.rejection.to_response(&refusal.method, now);
     let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
     connection.complete();
@@ -73,7 +73,7 @@ pub(super) async fn keep_out<A>(
             let refusal = validate::refusal(b"", rejection);
             let answer = refusal
                 .rejection
-                .answer(&refusal.method, shared.clock.now());
+                .to_response(&refusal.method, shared.clock.now());
             let outcome = Outcome {
                 ending: Ending::Rejected,
                 ..outcome(&refusal, &answer, false, peer)
@@ -91,7 +91,7 @@ async fn tell<A>(
 ) {
     let refusal = validate::refusal(b"", rejection);
     let now = shared.clock.now();
-    let answer = refusal.rejection.answer(&refusal.method, now);
+    let answer = refusal.rejection.to_response(&refusal.method, now);
     let wire = answer::on_wire(&answer, &refusal.method, now, None, true);
     let telling = async {
         let sent = stream.write_all(&wire).await.is_ok();
@@ -103,7 +103,7 @@ async fn tell<A>(
     let _ = timeout(TURN_AWAY, telling).await;
 }
 
-fn outcome(refusal: &Refusal, answer: &Answer, sent: bool, peer: Option<IpAddr>) -> Outcome {
+fn outcome(refusal: &Refusal, answer: &ErrorResponse, sent: bool, peer: Option<IpAddr>) -> Outcome {
     let Rejection { reason, cause, .. } = &refusal.rejection;
     Outcome {
         request_id: request_id(),

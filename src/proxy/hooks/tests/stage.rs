@@ -18,9 +18,10 @@ use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
     SourceOptions, SwapRequest,
 };
+use crate::gateway::compat::Compat;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
-use crate::gateway::{Gateway, Observe};
+use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{Bound, Recorder, Serving, Workers, http_proxy};
@@ -127,7 +128,7 @@ impl Stage {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
-            observe: Observe::default(),
+            observability: Observability::default(),
         });
         let limits = options.limits.clone();
         let budget = Budget::new(limits.replay_memory);
@@ -253,7 +254,7 @@ fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
         anonymous: true,
         workload_token: None,
         rules: None,
-        rates: crate::gateway::rate::Rates::default(),
+        rates: crate::gateway::rate_limit::RateLimiters::default(),
         compat: Compat::default(),
     }
 }
