@@ -214,7 +214,7 @@ async fn bad_tokens_are_all_alike_and_never_401() {
         .until_counted("hawkgate_requests_total", &refused, 7)
         .await;
     let log = gate::logged();
-    for cause in ["lacks a scope of login.require_scopes", "no bearer token"] {
+    for cause in ["lacks a scope in login.require_scopes", "no bearer token"] {
         assert!(log.contains(cause), "{cause}");
     }
 }

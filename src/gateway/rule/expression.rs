@@ -70,8 +70,8 @@ pub enum EvaluationError {
     /// The value has a different type than required.
     #[error("the result is of type {0}, not {1}")]
     WrongType(String, &'static str),
-    /// The evaluator panicked: a error in it, contained here.
-    #[error("the evaluator broke down")]
+    /// The interpreter panicked. The panic is caught.
+    #[error("the interpreter panicked")]
     Panicked,
 }
 
