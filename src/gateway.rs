@@ -231,7 +231,7 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.check_address(client)?;
-        if admission.route.asks_password() {
+        if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
@@ -254,7 +254,7 @@ impl Gateway {
         // Taskcluster answers 401 to a request with both a bewit and an Authorization header
         // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
         // credential. Passwords are verified by acquiring one, though.
-        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
+        if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.acquire_lease().await

@@ -14,7 +14,7 @@ use super::path;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
-use crate::credential::Source;
+use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
 
 /// The upstream of a route.
@@ -79,7 +79,7 @@ pub struct Route {
     /// The issuers whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
     /// The source of upstream credentials; `None` forwards requests without any.
-    pub source: Option<Arc<Source>>,
+    pub source: Option<Arc<CachedSource>>,
     /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
     /// Whether callers need no token. Allowed on loopback and Unix sockets only.
@@ -118,8 +118,8 @@ impl Route {
     }
 
     /// Whether callers send a username and password, which the source verifies.
-    pub fn asks_password(&self) -> bool {
-        self.source.as_ref().is_some_and(|s| s.asks_password())
+    pub fn takes_password(&self) -> bool {
+        self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
     fn matches_method(&self, method: &Method) -> bool {
@@ -133,7 +133,7 @@ impl Rejection {
     /// As `route` has to say it.
     #[must_use]
     pub fn for_route(mut self, route: &Route) -> Self {
-        self.basic_challenge = route.asks_password();
+        self.basic_challenge = route.takes_password();
         self
     }
 }
@@ -273,7 +273,7 @@ pub(crate) mod tests {
     pub(in crate::gateway) fn source(
         inner: Arc<dyn CredentialSource>,
         clock: SharedClock,
-    ) -> Arc<Source> {
+    ) -> Arc<CachedSource> {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 10,
@@ -284,7 +284,7 @@ pub(crate) mod tests {
             timeout: Duration::from_secs(5),
             concurrency: 4,
         };
-        Arc::new(Source::new("test".into(), inner, options, clock).unwrap())
+        Arc::new(CachedSource::new("test".into(), inner, options, clock).unwrap())
     }
 
     pub(in crate::gateway) fn route(

@@ -12,6 +12,7 @@ mod compile_error;
 mod expression;
 mod functions;
 mod header;
+mod variables;
 
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, operators,
 };
 
-use super::attributes::{FIELDS, GROUPS, ROOTS};
 use super::compile_error::{CompileError, error};
 use super::functions::{check_function, no_map};
+use super::variables::{FIELDS, GROUPS, ROOTS};
 use crate::suggest::nearest;
 
 /// Type names, as in `type(x) == string`.

@@ -1,5 +1,4 @@
-//! What rules can refer to: the variables, and the attributes of a caller and request that
-//! they stand for.
+//! The attributes of a caller and request that rules are evaluated with.
 
 use std::net::IpAddr;
 
@@ -9,30 +8,6 @@ use serde_json::{Map, Value};
 use crate::gateway::client_certificate::ClientCertificate;
 use crate::header_fields::{HeaderFields, only, text};
 use crate::token::Caller;
-
-/// The top-level variables.
-pub(super) const ROOTS: [&str; 4] = ["claims", "token", "request", "client"];
-
-/// The attributes by full name; documented in `docs/rules.md`.
-pub(super) const FIELDS: [&str; 14] = [
-    "token.issuer",
-    "token.subject",
-    "token.client",
-    "token.scopes",
-    "request.method",
-    "request.host",
-    "request.path",
-    "request.user_agent",
-    "client.address",
-    "client.certificate.common_name",
-    "client.certificate.dns_names",
-    "client.certificate.uris",
-    "client.certificate.emails",
-    "client.certificate.fingerprint",
-];
-
-/// Prefixes of [`FIELDS`], other than roots, that are not values themselves.
-pub(super) const GROUPS: [&str; 1] = ["client.certificate"];
 
 /// The attributes that an expression is evaluated with.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use crate::credential::SignInProblem;
 struct SignInSource {
     fetched: AtomicUsize,
     problem: Mutex<Option<SignInProblem>>,
-    asks_password: bool,
+    takes_password: bool,
     needs_sign_in: bool,
 }
 
@@ -42,8 +42,8 @@ impl CredentialSource for SignInSource {
         })
     }
 
-    fn asks_password(&self) -> bool {
-        self.asks_password
+    fn takes_password(&self) -> bool {
+        self.takes_password
     }
 
     fn needs_sign_in(&self) -> bool {
@@ -51,7 +51,7 @@ impl CredentialSource for SignInSource {
     }
 
     fn recovery_code(&self, _: &SwapRequest) -> Option<SecretString> {
-        self.asks_password.then(|| "NEWCODE".into())
+        self.takes_password.then(|| "NEWCODE".into())
     }
 }
 
@@ -59,7 +59,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
     let clock = ManualClock::at(NOW);
     let source = Arc::new(source);
     let mut route = routes::route("users", None, "/", None);
-    route.anonymous = !source.asks_password;
+    route.anonymous = !source.takes_password;
     route.source = Some(routes::source(source.clone(), clock.clone()));
     let routes = RouteTable::new(vec![Arc::new(route)]);
     let gateway = Gateway {
@@ -74,7 +74,7 @@ fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
 
 fn password_gateway() -> (Gateway, Arc<SignInSource>) {
     gateway(SignInSource {
-        asks_password: true,
+        takes_password: true,
         ..SignInSource::default()
     })
 }
