@@ -78,11 +78,12 @@ enum Command {
         hawkgate schema > hawkgate.schema.json\n\n\
         JSON Schema draft 2020-12. `hawkgate check` says more: bounds, and what concerns several keys.")]
     Schema,
-    /// See it work: an identity provider, an API and hawkgate, all in this process
+    /// Try hawkgate: run an identity provider, an API and hawkgate in this process
     #[command(after_help = "Examples:\n  \
-        hawkgate demo          # explains itself, then stays up for you to try\n  \
-        hawkgate demo --once   # ends after the tour; exit code 1 if any step went wrong\n\n\
-        Everything listens on loopback only, on free ports, with throw-away keys.")]
+        hawkgate demo                  # a guided tour, then keeps running for you to try\n  \
+        hawkgate demo --once           # exits after the tour; exit code 1 if any step failed\n  \
+        hawkgate demo --print-config > hawkgate.toml   # a configuration to start from\n\n\
+        Everything listens on loopback only, on free ports, with keys generated for this run.")]
     Demo(Demo),
     /// Become a client of an issuer (RFC 7591), stay one, or cease to be one (RFC 7592)
     #[command(after_help = register::EXAMPLES)]
@@ -145,9 +146,12 @@ struct Check {
 
 #[derive(Args, Debug)]
 struct Demo {
-    /// End after the tour instead of staying up
+    /// Exit after the tour instead of waiting for Ctrl-C
     #[arg(long)]
     once: bool,
+    /// Print the configuration that the demo runs, with comments, and exit
+    #[arg(long, conflicts_with = "once")]
+    print_config: bool,
 }
 
 #[derive(Args, Debug)]

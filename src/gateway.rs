@@ -216,7 +216,7 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.arrived(client)?;
-        if admission.route.asks_password() {
+        if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
@@ -235,7 +235,7 @@ impl Gateway {
     async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either. A password is proved by getting one.
-        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
+        if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await

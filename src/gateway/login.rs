@@ -19,7 +19,7 @@ use super::served::{Facts, Served};
 use super::{Head, path, route};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
-use crate::credential::mint::MintSource;
+use crate::credential::taskcluster_mint::MintSource;
 use crate::gateway::reason::Reason;
 use crate::hawk::{Certificate, Credentials};
 use crate::header_fields::HeaderFields;

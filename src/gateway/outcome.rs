@@ -176,3 +176,44 @@ pub struct Outcome {
     /// For the audit log, where it is on and this request concerns it.
     pub audit: Option<Box<Audit>>,
 }
+
+impl Outcome {
+    /// The outcome of a request of which only the head and how it ended are known. Durations
+    /// and sizes are zero, everything else is absent.
+    pub fn new(
+        request_id: String,
+        method: http::Method,
+        path: String,
+        version: http::Version,
+        ending: Ending,
+        code: u16,
+    ) -> Self {
+        Self {
+            request_id,
+            method,
+            path,
+            version,
+            peer: None,
+            client: None,
+            client_cert: None,
+            route: None,
+            issuer: None,
+            verification: None,
+            rule: None,
+            source: None,
+            lookup: None,
+            code,
+            ending,
+            rejection: None,
+            cause: None,
+            unauthorized: Vec::new(),
+            total: Duration::ZERO,
+            admission: Duration::ZERO,
+            upstream: None,
+            received: 0,
+            sent: 0,
+            trace: None,
+            audit: None,
+        }
+    }
+}

@@ -13,7 +13,7 @@ use super::path;
 use super::rate::Rates;
 use super::rejection::Rejection;
 use super::rule::Rules;
-use crate::credential::Source;
+use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Where a route sends its requests.
@@ -88,7 +88,7 @@ pub struct Route {
     /// Whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
     /// What they are swapped for; `None` forwards without credentials.
-    pub source: Option<Arc<Source>>,
+    pub source: Option<Arc<CachedSource>>,
     /// Scopes that the bearer must have.
     pub require_scopes: Vec<String>,
     /// Whether callers need no token (loopback and Unix sockets only).
@@ -127,8 +127,8 @@ impl Route {
     }
 
     /// Whether callers bring a username and password, which the source proves.
-    pub fn asks_password(&self) -> bool {
-        self.source.as_ref().is_some_and(|s| s.asks_password())
+    pub fn takes_password(&self) -> bool {
+        self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
     fn takes(&self, method: &Method) -> bool {
@@ -142,7 +142,7 @@ impl Rejection {
     /// As `route` has to say it.
     #[must_use]
     pub fn at(mut self, route: &Route) -> Self {
-        self.basic = route.asks_password();
+        self.basic = route.takes_password();
         self
     }
 }

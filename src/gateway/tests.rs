@@ -17,7 +17,7 @@ use http::HeaderMap;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{
-    CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
+    CacheLimits, CachedSource, CredentialSource, FetchError, IdentityHasher, Issued, SourceOptions,
     SwapRequest,
 };
 use crate::hawk::{Credentials, Signer};
@@ -89,7 +89,7 @@ fn stage(script: Script) -> Stage {
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = script.clone();
-    let source = Source::new("scripted".into(), inner, options, clock.clone()).unwrap();
+    let source = CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap();
     let mut route = fixture::route("tc", None, "/api/", None);
     route.source = Some(Arc::new(source));
     let plain = fixture::route("plain", None, "/plain/", None);

@@ -1,6 +1,6 @@
-//! Settings of what is logged.
+//! Settings for logging.
 
-/// What [`Log::level`] ends in where the audit log is on.
+/// Appended to [`Log::level`] when the audit log is on.
 pub const AUDIT_LEVEL: &str = ",audit=info";
 
 /// `[log]`
@@ -8,20 +8,20 @@ pub const AUDIT_LEVEL: &str = ",audit=info";
 pub struct Log {
     /// JSON or text.
     pub format: LogFormat,
-    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in `audit=info` where `audit`
-    /// is on.
+    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in `audit=info` if `audit` is
+    /// on.
     pub level: String,
-    /// Which part of the access lines of requests that went well is written; 0 to 1.
+    /// Fraction (0 to 1) of successful requests that get an access line.
     pub access_sample: f64,
-    /// Whether there is an audit log.
+    /// Whether the audit log is on.
     pub audit: bool,
 }
 
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable `name=value` lines.
     Text,
 }

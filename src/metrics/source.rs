@@ -79,8 +79,8 @@ impl CredentialSource for MeteredSource {
         self.inner.is_local()
     }
 
-    fn asks_password(&self) -> bool {
-        self.inner.asks_password()
+    fn takes_password(&self) -> bool {
+        self.inner.takes_password()
     }
 
     fn needs_sign_in(&self) -> bool {

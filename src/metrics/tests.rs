@@ -96,7 +96,7 @@ fn open_metrics_says_the_same_with_exemplars() {
     let mut watched = Watched::default();
     watched.cache_entries(&"login".into(), || 7);
     metrics.configure(&names(), watched, UnixMillis(1_500));
-    let trace = TraceId::from_text("4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+    let trace = TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
     let traced = |recorded| Outcome {
         trace: Some(Traced {
             id: trace,

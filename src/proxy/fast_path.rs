@@ -259,7 +259,7 @@ fn accepts(gateway: &Gateway, request: &RequestHead) -> bool {
 
 /// Whether a route is one for here.
 fn is_plain(found: &Found<'_>) -> bool {
-    !found.route.upstream.http2 && !found.route.asks_password()
+    !found.route.upstream.http2 && !found.route.takes_password()
 }
 
 /// Sends all of `parts` to the caller, now.

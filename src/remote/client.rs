@@ -212,7 +212,7 @@ impl Client {
         body: Bytes,
         host: &str,
     ) -> Result<Answer, Undelivered> {
-        if let Some(parent) = trace::outgoing() {
+        if let Some(parent) = trace::outgoing_traceparent() {
             headers.insert(trace::TRACEPARENT, parent);
         }
         let failed = |e: reqwest::Error| Undelivered {

@@ -18,7 +18,7 @@ use url::Url;
 use super::client::{Answer, Client, ClientOptions, TransportError};
 use crate::secret::{SecretError, SecretRef};
 use crate::trace::settings::TraceExport;
-use crate::trace::{ExportResult, Item, Span, SpanObserver};
+use crate::trace::{ExportResult, ExporterMessage, Span, SpanObserver};
 
 /// Spans in one export.
 const MAX_BATCH: usize = 512;
@@ -87,7 +87,7 @@ impl Exporter {
     }
 
     /// Sends what comes until nobody is left to send any more.
-    pub async fn run(self, mut items: mpsc::Receiver<Item>) {
+    pub async fn run(self, mut items: mpsc::Receiver<ExporterMessage>) {
         let mut failing = false;
         let mut open = true;
         while open {
@@ -109,16 +109,17 @@ impl Exporter {
         match sent {
             Ok(rejected) => {
                 let rejected = (*rejected).min(count);
-                self.observer.tell(ExportResult::Exported, count - rejected);
+                self.observer
+                    .record(ExportResult::Exported, count - rejected);
                 if rejected > 0 {
-                    self.observer.tell(ExportResult::Failed, rejected);
+                    self.observer.record(ExportResult::Failed, rejected);
                 }
                 if std::mem::take(failing) {
                     tracing::info!("spans are exported again");
                 }
             }
             Err(error) => {
-                self.observer.tell(ExportResult::Failed, count);
+                self.observer.record(ExportResult::Failed, count);
                 if !std::mem::replace(failing, true) {
                     tracing::warn!(%error, "spans cannot be exported; they are thrown away");
                 }
@@ -188,13 +189,13 @@ fn worth_repeating(error: &ExportError) -> Option<Option<Duration>> {
 
 /// Some spans, whether somebody waits for them to be sent, and whether more can come.
 async fn gather(
-    items: &mut mpsc::Receiver<Item>,
+    items: &mut mpsc::Receiver<ExporterMessage>,
 ) -> (Vec<Span>, Option<oneshot::Sender<()>>, bool) {
     let mut batch = Vec::new();
     match items.recv().await {
         None => return (batch, None, false),
-        Some(Item::Flush(done)) => return (batch, Some(done), true),
-        Some(Item::Span(span)) => batch.push(*span),
+        Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),
+        Some(ExporterMessage::Span(span)) => batch.push(*span),
     }
     let enough = tokio::time::sleep(GATHER);
     tokio::pin!(enough);
@@ -203,8 +204,8 @@ async fn gather(
             () = &mut enough => break,
             item = items.recv() => match item {
                 None => return (batch, None, false),
-                Some(Item::Flush(done)) => return (batch, Some(done), true),
-                Some(Item::Span(span)) => batch.push(*span),
+                Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),
+                Some(ExporterMessage::Span(span)) => batch.push(*span),
             }
         }
     }

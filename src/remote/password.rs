@@ -162,7 +162,7 @@ impl CredentialSource for PasswordSource {
         }
     }
 
-    fn asks_password(&self) -> bool {
+    fn takes_password(&self) -> bool {
         true
     }
 

@@ -1,4 +1,4 @@
-//! Settings of distributed traces.
+//! Settings for distributed tracing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,38 +11,38 @@ use crate::secret::SecretRef;
 /// `[trace]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// What becomes of callers' trace context.
+    /// Whether callers' trace context is trusted.
     pub incoming: IncomingTrace,
-    /// Which part of the traces begun here is recorded; 0 to 1.
+    /// Fraction (0 to 1) of the traces started here that is sampled.
     pub sample: f64,
-    /// The collector, if there is one.
+    /// The collector, if spans are exported.
     pub export: Option<TraceExport>,
 }
 
-/// Where spans go.
+/// `trace.export`: the collector that spans are sent to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceExport {
-    /// For OTLP over HTTP, path included.
+    /// OTLP/HTTP endpoint, including the path.
     pub endpoint: Url,
-    /// Sent with every export.
+    /// Headers sent with every export.
     pub headers: Vec<(HeaderName, SecretRef)>,
-    /// `service.name`
+    /// The resource attribute `service.name`.
     pub service_name: String,
     /// The resource's other attributes.
     pub attributes: Vec<(String, String)>,
-    /// For one export.
+    /// Time limit for one export.
     pub timeout: Duration,
-    /// PEM file with the only CAs trusted; the platform's when `None`.
+    /// PEM file with the only CAs trusted; `None` trusts the platform's.
     pub ca: Option<PathBuf>,
-    /// Whether it may be plain http on another machine.
+    /// Whether plain HTTP to another machine is allowed.
     pub allow_plaintext: bool,
 }
 
 /// `trace.incoming`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IncomingTrace {
-    /// A request belongs to the trace that its caller says.
+    /// Continue the trace that the caller propagates.
     Continue,
-    /// Every request begins a trace.
+    /// Start a new trace for every request.
     Restart,
 }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::credential::mint::{MintSettings, NameTemplate};
+use crate::credential::taskcluster_mint::{MintSettings, NameTemplate};
 use crate::gateway::rate::{Rate, RateBy, RateLimit};
 use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;

@@ -125,7 +125,7 @@ async fn decide(
 /// A second factor's code is for the source alone, however an upstream would spell it.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
-    if admission.is_some_and(|a| a.route.asks_password()) {
+    if admission.is_some_and(|a| a.route.takes_password()) {
         let head = session.req_header_mut();
         head.remove_header(&OTP);
         head.remove_header("x_otp");

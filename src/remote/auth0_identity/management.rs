@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::SharedClock;
 use crate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Jitter,
-    LeaseError, Leased, RandomnessError, Source, SourceOptions, SwapRequest,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
+    Jitter, LeaseError, Leased, RandomnessError, SourceOptions, SwapRequest,
 };
 use crate::remote::client::{Answer, Client};
 use crate::remote::oauth::{About, Endpoint, limit_reset};
@@ -44,7 +44,7 @@ const JITTER: Duration = Duration::from_secs(2);
 pub(super) struct Management {
     tenant: Url,
     client: Client,
-    token: Source,
+    token: CachedSource,
     /// Whose token that is: nobody's but hawkgate's.
     ourselves: SwapRequest,
     jitter: Jitter,
@@ -78,7 +78,7 @@ impl Management {
         Ok(Self {
             tenant: tenant.clone(),
             client,
-            token: Source::new("management".into(), Arc::new(grant), options, clock.clone())?,
+            token: CachedSource::new("management".into(), Arc::new(grant), options, clock.clone())?,
             ourselves: SwapRequest {
                 caller: Caller::Anonymous,
                 bearer: None,

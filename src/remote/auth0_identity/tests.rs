@@ -501,7 +501,7 @@ async fn only_a_verified_caller_has_anything() {
             assert_eq!(judged(&error).0, "not entitled");
         }
         assert!(stage.peer.requests.try_recv().is_err(), "nobody was asked");
-        assert!(stage.source.needs_sign_in() && !stage.source.asks_password());
+        assert!(stage.source.needs_sign_in() && !stage.source.takes_password());
     }
 }
 

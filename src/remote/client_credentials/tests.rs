@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::Lookup;
-use crate::credential::{CacheLimits, Source, SourceOptions};
+use crate::credential::{CacheLimits, CachedSource, SourceOptions};
 use crate::remote::client::{Client, ClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
@@ -167,7 +167,7 @@ async fn one_token_serves_every_caller_but_each_set_of_scopes_has_its_own() {
         concurrency: 4,
     };
     let inner = Arc::new(source(&peer, settings()));
-    let cached = Source::new("own".into(), inner, options, ManualClock::at(NOW)).unwrap();
+    let cached = CachedSource::new("own".into(), inner, options, ManualClock::at(NOW)).unwrap();
     for (subject, scopes, expected) in [
         ("a", None, Lookup::Fetched),
         ("b", None, Lookup::Hit),

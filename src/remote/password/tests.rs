@@ -904,5 +904,5 @@ async fn nobody_without_a_password_comes_this_way() {
     let error = stage.source.fetch(&request).await.unwrap_err();
     assert_eq!(judged(&error).0, "not entitled");
     assert_eq!(stage.history(), Vec::<String>::new());
-    assert!(stage.source.asks_password() && !stage.source.needs_sign_in());
+    assert!(stage.source.takes_password() && !stage.source.needs_sign_in());
 }

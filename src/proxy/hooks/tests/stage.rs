@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
@@ -204,7 +204,7 @@ impl Stage {
     }
 }
 
-fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> Source {
+fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> CachedSource {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
@@ -216,10 +216,10 @@ fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> Source {
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = script.clone();
-    Source::new("scripted".into(), inner, options, clock.clone()).unwrap()
+    CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap()
 }
 
-fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
+fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route {
     let own = vec![upstream];
     let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
     Route {

@@ -1,5 +1,5 @@
-//! A small identity provider: one ES256 key made at start, discovery, a JWKS, and tokens
-//! by RFC 9068. There is no sign-in: whoever runs the demo is Alice.
+//! A small identity provider: one ES256 key generated at start, OpenID Connect discovery, a
+//! JWKS, and access tokens as in RFC 9068. There is no sign-in: every token is Alice's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,18 +21,18 @@ use crate::clock::SharedClock;
 
 const KEY_ID: &str = "demo-key";
 
-/// The provider, running.
-pub(super) struct Provider {
+/// A running identity provider.
+pub(super) struct IdentityProvider {
     pub(super) url: Url,
     key: EcdsaKeyPair,
     clock: SharedClock,
     _server: Server,
 }
 
-impl Provider {
+impl IdentityProvider {
     pub(super) async fn start(clock: SharedClock) -> Result<Self, DemoError> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
-            .map_err(|_| DemoError::Start("no key could be made".into()))?;
+            .map_err(|_| DemoError::Start("cannot generate a signing key".into()))?;
         let keys = json!({ "keys": [jwk(key.public_key().as_ref())] });
         let server = server::serve(|url| {
             let issuer = issuer(url);
@@ -47,12 +47,12 @@ impl Provider {
         })
     }
 
-    /// A token for `audience` that expires after `life`, or expired that long ago.
-    pub(super) fn token(&self, audience: &str, life: Life) -> Result<String, DemoError> {
+    /// Issues a token for `audience`.
+    pub(super) fn token(&self, audience: &str, validity: Validity) -> Result<String, DemoError> {
         let now = self.clock.now();
-        let (issued, expires) = match life {
-            Life::For(life) => (now, now.plus(life)),
-            Life::EndedAgo(age) => (now.minus(age * 2), now.minus(age)),
+        let (issued, expires) = match validity {
+            Validity::For(lifetime) => (now, now.plus(lifetime)),
+            Validity::ExpiredFor(age) => (now.minus(age * 2), now.minus(age)),
         };
         let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": KEY_ID });
         let claims = json!({
@@ -66,13 +66,13 @@ impl Provider {
         let signature = self
             .key
             .sign(&SystemRandom::new(), signed.as_bytes())
-            .map_err(|_| DemoError::Start("a token could not be signed".into()))?;
+            .map_err(|_| DemoError::Start("cannot sign a token".into()))?;
         Ok(format!("{signed}.{}", BASE64URL.encode(signature)))
     }
 
-    /// What the API needs to check tokens by itself.
-    pub(super) fn verifier(&self) -> Arc<Verifier> {
-        Arc::new(Verifier {
+    /// What the API verifies tokens with.
+    pub(super) fn verifier(&self) -> Arc<TokenVerifier> {
+        Arc::new(TokenVerifier {
             public_key: self.key.public_key().as_ref().to_vec(),
             issuer: issuer(&self.url),
             clock: self.clock.clone(),
@@ -80,23 +80,25 @@ impl Provider {
     }
 }
 
-/// How long a token is, or was, good.
+/// When a token expires.
 #[derive(Clone, Copy)]
-pub(super) enum Life {
+pub(super) enum Validity {
+    /// It expires after this time.
     For(Duration),
-    EndedAgo(Duration),
+    /// It expired this long ago.
+    ExpiredFor(Duration),
 }
 
 fn issuer(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// The uncompressed point is one byte, then 32 for each coordinate (SEC 1 §2.3.3).
+/// The JWK of an uncompressed point: one byte, then 32 for each coordinate (SEC 1 §2.3.3).
 fn jwk(point: &[u8]) -> Value {
-    let half = |at: usize| BASE64URL.encode(point.get(at..at + 32).unwrap_or_default());
+    let coordinate = |at: usize| BASE64URL.encode(point.get(at..at + 32).unwrap_or_default());
     json!({
         "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": KEY_ID,
-        "x": half(1), "y": half(33),
+        "x": coordinate(1), "y": coordinate(33),
     })
 }
 
@@ -114,16 +116,16 @@ fn answer(request: &Request, issuer: &str, keys: &Value) -> Reply {
     }
 }
 
-/// The API's own check of a token, independent of hawkgate's.
-pub(super) struct Verifier {
+/// The API's own token verification, independent of hawkgate's.
+pub(super) struct TokenVerifier {
     public_key: Vec<u8>,
     issuer: String,
     clock: SharedClock,
 }
 
-impl Verifier {
-    /// The subject and expiry (ms) of a good token.
-    pub(super) fn check(&self, token: &str) -> Option<(String, i64)> {
+impl TokenVerifier {
+    /// The subject and expiry (milliseconds since the Unix epoch) of a valid token.
+    pub(super) fn verify(&self, token: &str) -> Option<(String, i64)> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = BASE64URL.decode(signature).ok()?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public_key)
@@ -132,9 +134,9 @@ impl Verifier {
         let claims = BASE64URL.decode(signed.split_once('.')?.1).ok()?;
         let claims: Value = serde_json::from_slice(&claims).ok()?;
         let expiry = claims["exp"].as_i64()?.checked_mul(1000)?;
-        let good = claims["iss"] == self.issuer.as_str()
+        let valid = claims["iss"] == self.issuer.as_str()
             && claims["aud"] == AUDIENCE
             && expiry > self.clock.now().0;
-        good.then(|| Some((claims["sub"].as_str()?.to_owned(), expiry)))?
+        valid.then(|| Some((claims["sub"].as_str()?.to_owned(), expiry)))?
     }
 }

@@ -1,37 +1,39 @@
-//! The two headers of W3C Trace Context (<https://www.w3.org/TR/trace-context-1/>).
+//! The headers of W3C Trace Context, Level 1 (<https://www.w3.org/TR/trace-context-1/>).
+//! Section numbers below refer to it.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Which trace, whose span, and whether it is recorded.
+/// Trace id, parent span id and flags (§3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What vendors add to it.
+/// Vendor-specific trace data (§3.3).
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// `00-` trace `-` span `-` flags.
+/// Length of `00-<trace id>-<parent id>-<flags>`, in bytes.
 const LENGTH: usize = 55;
-/// The flag "sampled".
+/// The `sampled` flag (§3.2.2.5.1).
 const SAMPLED: u8 = 1;
-/// List members of a tracestate (§3.3.1.1).
+/// Most list members in a `tracestate` (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
-/// A trace: 16 bytes, not all zero. Written as 32 lower-case hexadecimal digits.
+/// A trace id: 16 bytes, not all zero. Displayed as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
 
-/// A span: 8 bytes, not all zero. Written as 16 lower-case hexadecimal digits.
+/// A span id: 8 bytes, not all zero. Displayed as 16 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpanId([u8; 8]);
 
 impl TraceId {
-    /// A new one; `None` if the system gives no randomness.
+    /// A random id; `None` if the random number generator fails.
     pub fn random() -> Option<Self> {
         random().map(Self)
     }
 
-    /// From 32 hexadecimal digits, or from a UUID as Taskcluster's services make them.
-    pub fn from_text(text: &str) -> Option<Self> {
+    /// Parses 32 lower-case hexadecimal digits, or a UUID such as Taskcluster's services
+    /// generate.
+    pub fn parse(text: &str) -> Option<Self> {
         let dashes = text.bytes().enumerate().filter(|(_, b)| *b == b'-');
         let uuid = text.len() == 36 && dashes.map(|(at, _)| at).eq([8, 13, 18, 23]);
         if uuid {
@@ -40,17 +42,17 @@ impl TraceId {
         hex(text.as_bytes()).map(Self)
     }
 
-    /// The last 8 bytes as a number: what deciders about samples look at, so that two of
-    /// them with the same share decide alike.
-    pub(super) fn tail(self) -> u64 {
-        let mut tail = [0; 8];
-        tail.copy_from_slice(&self.0[8..]);
-        u64::from_be_bytes(tail)
+    /// The last 8 bytes as a number. Ratio samplers decide by these alone, so that samplers
+    /// with the same ratio make the same decision.
+    pub(super) fn low_bits(self) -> u64 {
+        let mut low_bits = [0; 8];
+        low_bits.copy_from_slice(&self.0[8..]);
+        u64::from_be_bytes(low_bits)
     }
 }
 
 impl SpanId {
-    /// A new one; `None` if the system gives no randomness.
+    /// A random id; `None` if the random number generator fails.
     pub fn random() -> Option<Self> {
         random().map(Self)
     }
@@ -68,21 +70,21 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// The span that a caller says its request belongs below.
+/// The parent span that a caller propagated in `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parent {
-    /// The trace.
+pub struct RemoteParent {
+    /// The trace id.
     pub trace: TraceId,
-    /// The caller's span.
+    /// The id of the caller's span.
     pub span: SpanId,
-    /// Whether the caller records the trace.
+    /// Whether the caller may have recorded the trace.
     pub sampled: bool,
 }
 
-impl Parent {
-    /// The parent that exactly one well-formed `traceparent` names (§3.2). A header of a
-    /// later version is read as far as this one goes.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
+impl RemoteParent {
+    /// Parses `traceparent` (§3.2); `None` unless there is exactly one well-formed value.
+    /// Values of a later version are parsed as version 00, as §4.3 requires.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next()?.as_bytes();
         if values.next().is_some() {
@@ -112,7 +114,7 @@ impl Parent {
     }
 }
 
-/// The header's value for a request that is sent within `span`.
+/// The `traceparent` value for a request sent within `span`.
 pub fn traceparent(trace: TraceId, span: SpanId, sampled: bool) -> Option<HeaderValue> {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     value[3..35].copy_from_slice(&digits::<32>(&trace.0));
@@ -123,8 +125,8 @@ pub fn traceparent(trace: TraceId, span: SpanId, sampled: bool) -> Option<Header
     HeaderValue::from_bytes(&value).ok()
 }
 
-/// Whether the headers' `tracestate` is one (§3.3): then it goes on as it is.
-pub(super) fn state_is_valid(headers: &HeaderMap) -> bool {
+/// Whether `tracestate` is well-formed (§3.3), so that it can be forwarded unchanged.
+pub(super) fn tracestate_is_valid(headers: &HeaderMap) -> bool {
     let mut keys: Vec<&[u8]> = Vec::new();
     for value in headers.get_all(TRACESTATE) {
         for member in value.as_bytes().split(|b| *b == b',') {
@@ -136,7 +138,7 @@ pub(super) fn state_is_valid(headers: &HeaderMap) -> bool {
                 return false;
             };
             let (key, value) = (&member[..at], &member[at + 1..]);
-            if !is_key(key) || !is_state(value) || keys.contains(&key) {
+            if !is_key(key) || !is_member_value(value) || keys.contains(&key) {
                 return false;
             }
             keys.push(key);
@@ -148,7 +150,7 @@ pub(super) fn state_is_valid(headers: &HeaderMap) -> bool {
     true
 }
 
-/// `key`, or `tenant@vendor` (§3.3.1.3.1).
+/// Whether this is a `key` or `tenant@vendor` (§3.3.1.3.1).
 fn is_key(key: &[u8]) -> bool {
     let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-*/".contains(b);
     let first = |part: &[u8], digit: bool| {
@@ -166,8 +168,8 @@ fn is_key(key: &[u8]) -> bool {
     }
 }
 
-/// A member's value (§3.3.1.3.2); blanks at its ends are gone already.
-fn is_state(value: &[u8]) -> bool {
+/// Whether this is a member's value (§3.3.1.3.2), already trimmed.
+fn is_member_value(value: &[u8]) -> bool {
     let printable = |b: &u8| (0x20..=0x7e).contains(b) && *b != b'=';
     (1..=256).contains(&value.len()) && value.iter().all(printable)
 }
@@ -179,7 +181,7 @@ fn random<const N: usize>() -> Option<[u8; N]> {
     bytes.iter().any(|b| *b != 0).then_some(bytes)
 }
 
-/// Exactly `2 * N` lower-case digits, not all zero.
+/// Decodes exactly `2 * N` lower-case digits; `None` if all bytes are zero.
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
@@ -199,7 +201,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// `2 * bytes` digits.
+/// Encodes `bytes` as `N` lower-case digits, two per byte.
 fn digits<const N: usize>(bytes: &[u8]) -> [u8; N] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'0'; N];
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_traceparent_round_trips() {
         for sampled in [false, true] {
             let (trace, span) = (TraceId::random().unwrap(), SpanId::random().unwrap());
             let value = traceparent(trace, span, sampled).unwrap();
@@ -236,8 +238,9 @@ mod tests {
                 value.to_str().unwrap(),
                 format!("00-{trace}-{span}-0{}", u8::from(sampled))
             );
-            let read = Parent::of(&headers(&TRACEPARENT, &[value.to_str().unwrap()]));
-            let expected = Parent {
+            let read =
+                RemoteParent::from_headers(&headers(&TRACEPARENT, &[value.to_str().unwrap()]));
+            let expected = RemoteParent {
                 trace,
                 span,
                 sampled,
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_read_strictly() {
+    fn traceparent_is_parsed_strictly() {
         for (value, sampled) in [
             (
                 "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
@@ -320,7 +323,7 @@ mod tests {
             ),
             ("", None),
         ] {
-            let parent = Parent::of(&headers(&TRACEPARENT, &[value]));
+            let parent = RemoteParent::from_headers(&headers(&TRACEPARENT, &[value]));
             assert_eq!(parent.map(|p| p.sampled), sampled, "{value}");
             if let Some(parent) = parent {
                 assert_eq!(parent.trace.to_string(), TRACE);
@@ -328,11 +331,14 @@ mod tests {
             }
         }
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(Parent::of(&headers(&TRACEPARENT, &[good, good])), None);
+        assert_eq!(
+            RemoteParent::from_headers(&headers(&TRACEPARENT, &[good, good])),
+            None
+        );
     }
 
     #[test]
-    fn states_are_read_strictly() {
+    fn tracestate_is_validated_strictly() {
         let long = "a".repeat(256);
         let many = |n: usize| {
             (0..n)
@@ -360,7 +366,7 @@ mod tests {
             (vec![&format!("a=1{long}")], false),
         ] {
             assert_eq!(
-                state_is_valid(&headers(&TRACESTATE, &values)),
+                tracestate_is_valid(&headers(&TRACESTATE, &values)),
                 valid,
                 "{values:?}"
             );
@@ -368,17 +374,17 @@ mod tests {
     }
 
     #[test]
-    fn uuids_are_traces_too() {
+    fn a_trace_id_parses_from_hexadecimal_or_a_uuid() {
         let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
-        assert_eq!(TraceId::from_text(uuid).unwrap().to_string(), TRACE);
-        assert_eq!(TraceId::from_text(TRACE).unwrap().to_string(), TRACE);
+        assert_eq!(TraceId::parse(uuid).unwrap().to_string(), TRACE);
+        assert_eq!(TraceId::parse(TRACE).unwrap().to_string(), TRACE);
         for text in [
             "foo/bar",
             "",
             "4bf92f3577b34da6a3ce929d0e0e473é",
             "----------------------------a-------",
         ] {
-            assert_eq!(TraceId::from_text(text), None, "{text}");
+            assert_eq!(TraceId::parse(text), None, "{text}");
         }
     }
 }

@@ -76,7 +76,7 @@ fn opened(issued: &Issued) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn mints_for_the_caller() {
+async fn mints_a_certificate_for_the_caller() {
     let secret = secret();
     let issued = source(settings(&secret))
         .fetch(&by("ad|me/you"))
@@ -110,7 +110,7 @@ async fn the_clock_offset_goes_into_the_certificate_only() {
 }
 
 #[tokio::test]
-async fn validity_never_passes_31_days() {
+async fn validity_never_exceeds_31_days() {
     let secret = secret();
     let minute = Duration::from_mins(1);
     let table = [
@@ -152,7 +152,7 @@ async fn rules_narrow_and_never_widen() {
 }
 
 #[tokio::test]
-async fn callers_without_the_claims_get_nothing() {
+async fn callers_without_the_claims_are_not_entitled() {
     let secret = secret();
     let nameless = VerifiedToken::for_test("auth0", json!({ "sub": "", "name": "x" }));
     let callers = [
@@ -178,7 +178,7 @@ async fn callers_without_the_claims_get_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_is_named_as_the_issuer() {
+async fn no_caller_gets_the_issuers_own_name() {
     let secret = secret();
     let minting = source(MintSettings {
         client_name: NameTemplate::parse("project/{sub}").unwrap(),
@@ -221,7 +221,7 @@ async fn a_rotated_key_is_used_at_the_next_fetch_and_a_missing_one_is_no_refusal
 }
 
 #[tokio::test]
-async fn too_many_scopes_are_told_as_such() {
+async fn too_many_scopes_are_reported_as_too_large() {
     let secret = secret();
     let scopes = |count: usize| (0..count).map(|i| format!("queue:scope:{i:040}")).collect();
     let with = |count: usize| MintSettings {
@@ -237,7 +237,7 @@ async fn too_many_scopes_are_told_as_such() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused() {
+fn unusable_settings_are_rejected() {
     let secret = secret();
     let refused = |change: &dyn Fn(&mut MintSettings)| {
         let mut settings = settings(&secret);
@@ -270,7 +270,7 @@ fn settings_that_cannot_work_are_refused() {
 }
 
 #[tokio::test]
-async fn nothing_printed_holds_a_secret() {
+async fn debug_and_error_output_hold_no_secret() {
     let secret = secret();
     let minting = source(settings(&secret));
     let issued = minting.fetch(&by("me")).await.unwrap();

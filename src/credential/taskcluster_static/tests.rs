@@ -15,8 +15,8 @@ fn file(dir: &TempDir, name: &str, content: &str) -> SecretRef {
     SecretRef::File(path)
 }
 
-fn settings(dir: &TempDir) -> FixedSettings {
-    FixedSettings {
+fn settings(dir: &TempDir) -> StaticSettings {
+    StaticSettings {
         client_id: "project/app".into(),
         access_token: file(dir, "token", "fixed key\n"),
         certificate: None,
@@ -33,8 +33,8 @@ fn swap(scopes: Option<&[&str]>) -> SwapRequest {
     }
 }
 
-async fn ext(settings: FixedSettings, request: &SwapRequest) -> Option<Value> {
-    let issued = FixedSource::new(settings)
+async fn ext(settings: StaticSettings, request: &SwapRequest) -> Option<Value> {
+    let issued = StaticSource::new(settings)
         .unwrap()
         .fetch(request)
         .await
@@ -75,7 +75,7 @@ async fn narrows_by_both_lists() {
         (Some(&[]), Some(&["*"]), Some(&[])),
     ];
     for (own, wanted, expected) in table {
-        let settings = FixedSettings {
+        let settings = StaticSettings {
             authorized_scopes: own.map(|l| l.iter().map(ToString::to_string).collect()),
             ..settings(&dir)
         };
@@ -89,7 +89,7 @@ async fn narrows_by_both_lists() {
 async fn carries_a_certificate_and_its_expiry() {
     let dir = tempfile::tempdir().unwrap();
     let certificate = "{\n  \"version\": 1,\n  \"expiry\": 5000\n}\n";
-    let settings = || FixedSettings {
+    let settings = || StaticSettings {
         certificate: Some(file(&dir, "certificate", certificate)),
         ..settings(&dir)
     };
@@ -99,17 +99,17 @@ async fn carries_a_certificate_and_its_expiry() {
     };
     let expected = json!({ "certificate": { "version": 1, "expiry": 5000 } });
     assert_eq!(ext(settings(), &request).await, Some(expected));
-    let issued = FixedSource::new(settings()).unwrap().fetch(&request).await;
+    let issued = StaticSource::new(settings()).unwrap().fetch(&request).await;
     assert_eq!(issued.unwrap().expires_at, Some(UnixMillis(4000)));
-    let permanent = FixedSource::new(super::tests::settings(&dir)).unwrap();
+    let permanent = StaticSource::new(super::tests::settings(&dir)).unwrap();
     assert_eq!(permanent.fetch(&request).await.unwrap().expires_at, None);
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_told_without_its_content() {
+async fn unusable_credentials_are_reported_without_their_content() {
     let dir = tempfile::tempdir().unwrap();
     let source = |certificate: &str| {
-        FixedSource::new(FixedSettings {
+        StaticSource::new(StaticSettings {
             certificate: Some(file(&dir, "certificate", certificate)),
             ..settings(&dir)
         })
@@ -124,11 +124,11 @@ async fn what_cannot_be_used_is_told_without_its_content() {
     let error = source(&long).fetch(&swap(None)).await.unwrap_err();
     assert!(matches!(error, FetchError::TooLarge(_)), "{error}");
 
-    let bad_scope = FixedSource::new(settings(&dir)).unwrap();
+    let bad_scope = StaticSource::new(settings(&dir)).unwrap();
     let error = bad_scope.fetch(&swap(Some(&["a\nb"]))).await.unwrap_err();
     assert!(matches!(error, FetchError::BadAnswer(_)), "{error}");
 
-    let missing = FixedSource::new(FixedSettings {
+    let missing = StaticSource::new(StaticSettings {
         access_token: SecretRef::File(dir.path().join("none")),
         ..settings(&dir)
     });
@@ -137,28 +137,28 @@ async fn what_cannot_be_used_is_told_without_its_content() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused() {
+fn unusable_settings_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
-    let client = FixedSettings {
+    let client = StaticSettings {
         client_id: "a\"b".into(),
         ..settings(&dir)
     };
     assert_eq!(
-        FixedSource::new(client).err(),
+        StaticSource::new(client).err(),
         Some(SettingsError::ClientId)
     );
-    let scope = FixedSettings {
+    let scope = StaticSettings {
         authorized_scopes: Some(vec!["é".into()]),
         ..settings(&dir)
     };
-    let refused = FixedSource::new(scope).err();
+    let refused = StaticSource::new(scope).err();
     assert_eq!(refused, Some(SettingsError::Scope("é".into())));
 }
 
 #[tokio::test]
-async fn nothing_printed_holds_a_secret() {
+async fn debug_and_error_output_hold_no_secret() {
     let dir = tempfile::tempdir().unwrap();
-    let source = FixedSource::new(settings(&dir)).unwrap();
+    let source = StaticSource::new(settings(&dir)).unwrap();
     let issued = source.fetch(&swap(None)).await.unwrap();
     let printed = format!("{source:?} {issued:?}");
     assert!(!printed.contains("fixed key"), "{printed}");
@@ -182,9 +182,9 @@ fn client_of(issued: &Issued) -> &str {
 }
 
 #[tokio::test]
-async fn what_is_put_replaces_what_is_configured() {
+async fn an_update_replaces_the_configured_credentials() {
     let dir = tempfile::tempdir().unwrap();
-    let source = FixedSource::new(settings(&dir)).unwrap();
+    let source = StaticSource::new(settings(&dir)).unwrap();
     let key = crate::credential::IdentityKey::random().unwrap();
     let identity = || {
         let mut hasher = key.hasher();
@@ -216,13 +216,13 @@ async fn what_is_put_replaces_what_is_configured() {
 }
 
 #[tokio::test]
-async fn the_configured_scopes_go_on_to_narrow() {
+async fn the_configured_scopes_narrow_updated_credentials_too() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = FixedSettings {
+    let settings = StaticSettings {
         authorized_scopes: Some(vec!["only:this".into()]),
         ..settings(&dir)
     };
-    let source = FixedSource::new(settings).unwrap();
+    let source = StaticSource::new(settings).unwrap();
     source.update(&body(&json!({}))).unwrap();
     let issued = source.fetch(&swap(None)).await.unwrap();
     let Credential::Taskcluster { signer, .. } = &issued.credential else {
@@ -233,9 +233,9 @@ async fn the_configured_scopes_go_on_to_narrow() {
 }
 
 #[tokio::test]
-async fn bad_credentials_are_refused_and_change_nothing() {
+async fn invalid_updates_are_rejected_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let source = FixedSource::new(settings(&dir)).unwrap();
+    let source = StaticSource::new(settings(&dir)).unwrap();
     let scopes: Vec<String> = (0..200)
         .map(|n| format!("queue:create-task:x/{n}"))
         .collect();
@@ -279,7 +279,7 @@ async fn bad_credentials_are_refused_and_change_nothing() {
     }
     let refused = source.update(&body(&json!({"certificate": huge})));
     assert!(matches!(refused, Err(UpdateError::Unusable(_))));
-    assert_eq!(source.put.load().count, 0);
+    assert_eq!(source.replacement.load().count, 0);
     assert_eq!(
         client_of(&source.fetch(&swap(None)).await.unwrap()),
         "project/app"
@@ -287,9 +287,9 @@ async fn bad_credentials_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn no_refusal_repeats_what_was_sent() {
+fn no_error_quotes_the_update() {
     let dir = tempfile::tempdir().unwrap();
-    let source = FixedSource::new(settings(&dir)).unwrap();
+    let source = StaticSource::new(settings(&dir)).unwrap();
     for text in [
         body(&json!({"accessToken": ["hunter2"]})),
         body(&json!({"hunter2": 1})),

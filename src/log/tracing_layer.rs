@@ -1,4 +1,4 @@
-//! `tracing` events as lines.
+//! A `tracing` layer that writes each event as a log line.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use super::sink::Sink;
 use crate::clock::SharedClock;
 use crate::log::settings::LogFormat;
 
-/// Writes each event as one line. Spans are not used in this program.
-pub(super) struct Events {
+/// Writes each event as one line. Spans are ignored: hawkgate creates none.
+pub(super) struct EventLayer {
     sink: Sink,
     format: LogFormat,
     clock: SharedClock,
 }
 
-impl Events {
+impl EventLayer {
     pub(super) fn new(sink: Sink, format: LogFormat, clock: SharedClock) -> Self {
         Self {
             sink,
@@ -29,7 +29,7 @@ impl Events {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Events {
+impl<S: Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let meta = event.metadata();
         let (level, target) = (level(*meta.level()), meta.target());
@@ -53,8 +53,8 @@ fn level(level: Level) -> &'static str {
 
 struct Fields<'a, 'b>(&'a mut Line<'b>);
 
-/// The field's name where it is an identifier, as all are that anybody would write: then
-/// it needs no escaping.
+/// The field's name if it is an identifier, which needs no escaping. All names in this
+/// program are.
 fn name(field: &Field) -> &'static str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if field.name().bytes().all(plain) {
@@ -115,7 +115,7 @@ mod tests {
         let sink = Sink::start(Box::new(out.clone())).unwrap();
         let clock = ManualClock::at(UnixMillis::from_secs(0));
         let levels: Levels = level.parse().unwrap();
-        let events = Events::new(sink.clone(), format, clock);
+        let events = EventLayer::new(sink.clone(), format, clock);
         let subscriber =
             tracing_subscriber::registry().with(events.with_filter(levels.targets().clone()));
         tracing::subscriber::with_default(subscriber, log);
@@ -124,21 +124,21 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_json_object() {
+    fn an_event_is_one_json_line() {
         let text = logged(LogFormat::Json, "info", || {
-            tracing::info!(issuer = "auth0", keys = 3, stale = true, cause = %"a\nb", "keys\nkept");
+            tracing::info!(issuer = "auth0", keys = 3, stale = true, cause = %"a\nb", "keys\nfetched");
             tracing::debug!("below the level");
         });
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         let expected = serde_json::json!({
-            "time": "1970-01-01T00:00:00.000Z", "level": "info", "target": "hawkgate::log::event::tests",
-            "message": "keys\nkept", "issuer": "auth0", "keys": 3, "stale": true, "cause": "a\nb",
+            "time": "1970-01-01T00:00:00.000Z", "level": "info", "target": "hawkgate::log::tracing_layer::tests",
+            "message": "keys\nfetched", "issuer": "auth0", "keys": 3, "stale": true, "cause": "a\nb",
         });
         assert_eq!(line, expected);
     }
 
     #[test]
-    fn a_hostile_field_name_breaks_no_object() {
+    fn a_hostile_field_name_cannot_break_the_json() {
         let text = logged(LogFormat::Json, "info", || {
             tracing::info!("a\"b\n" = 1, "said");
         });
@@ -153,12 +153,12 @@ mod tests {
         });
         assert_eq!(
             text,
-            "1970-01-01T00:00:00.000Z warn  hawkgate::log::event::tests: one\\ntwo\\u{1b}[31m path=\"/a b\\nfake\"\n"
+            "1970-01-01T00:00:00.000Z warn  hawkgate::log::tracing_layer::tests: one\\ntwo\\u{1b}[31m path=\"/a b\\nfake\"\n"
         );
     }
 
     #[test]
-    fn a_line_past_the_limit_is_replaced() {
+    fn a_line_over_the_size_limit_is_replaced() {
         let text = logged(LogFormat::Json, "info", || {
             tracing::info!("{}", "x".repeat(MAX_LINE));
         });

@@ -1,4 +1,5 @@
-//! New credentials as taskcluster-proxy takes them (taskcluster.md §7).
+//! Replacement credentials in the format of taskcluster-proxy's `PUT /credentials`
+//! (`docs/design/taskcluster.md`, "taskcluster-proxy").
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -9,45 +10,45 @@ use crate::hawk::certificate::{CertificateError, is_client_id};
 use crate::hawk::{Certificate, Credentials};
 use crate::secret::SecretString;
 
-/// The largest body of new credentials, in bytes: the longest certificate, written with
-/// every character escaped, fits.
+/// The largest accepted body, in bytes. The longest certificate fits even with every character
+/// escaped.
 pub const MAX_UPDATE_BYTES: usize = 64 * 1024;
 
-/// Why new credentials are not taken. None of the texts repeats anything of them.
+/// Why replacement credentials are rejected. No message quotes any part of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpdateError {
-    /// Not the JSON that it must be.
+    /// Not the expected JSON.
     #[error(
-        "write a JSON object of clientId, accessToken and, for temporary credentials, certificate, each a string"
+        "the body must be a JSON object with the strings clientId, accessToken and, for temporary credentials, certificate"
     )]
     Json,
     /// Larger than [`MAX_UPDATE_BYTES`].
     #[error("the body is larger than {MAX_UPDATE_BYTES} bytes")]
     TooLarge,
-    /// The name is not what Taskcluster takes as a clientId.
-    #[error("clientId is not a valid clientId: letters, digits and !@/:.+|_- only")]
+    /// Taskcluster would not accept this clientId.
+    #[error("clientId is not valid: use only letters, digits and !@/:.+|_-")]
     ClientId,
-    /// There is no key.
+    /// The accessToken is empty.
     #[error("accessToken is empty")]
     NoKey,
     /// The certificate is unusable.
     #[error("certificate: {0}")]
     Certificate(#[from] CertificateError),
-    /// No header could be made with them.
+    /// No `Authorization` header can be built from them.
     #[error("{0}")]
     Unusable(String),
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Written {
+struct UpdateRequest {
     client_id: String,
     access_token: Secret,
-    /// Empty, null or left out for permanent credentials.
+    /// Empty, null or absent for permanent credentials.
     certificate: Option<Secret>,
 }
 
-/// A string that is wiped.
+/// A string that is zeroized on drop.
 #[derive(Deserialize)]
 #[serde(from = "String")]
 struct Secret(Zeroizing<String>);
@@ -58,23 +59,23 @@ impl From<String> for Secret {
     }
 }
 
-/// Reads the body of an update.
+/// Parses the body of an update.
 pub(super) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
     if body.len() > MAX_UPDATE_BYTES {
         return Err(UpdateError::TooLarge);
     }
     // serde_json's own message may quote the body.
-    let written: Written = serde_json::from_slice(body).map_err(|_| UpdateError::Json)?;
-    if !is_client_id(&written.client_id) {
+    let request: UpdateRequest = serde_json::from_slice(body).map_err(|_| UpdateError::Json)?;
+    if !is_client_id(&request.client_id) {
         return Err(UpdateError::ClientId);
     }
-    if written.access_token.0.is_empty() {
+    if request.access_token.0.is_empty() {
         return Err(UpdateError::NoKey);
     }
-    let certificate = written.certificate.filter(|text| !text.0.is_empty());
+    let certificate = request.certificate.filter(|text| !text.0.is_empty());
     Ok(Credentials {
-        client_id: written.client_id,
-        access_token: SecretString::from(written.access_token.0.as_str()),
+        client_id: request.client_id,
+        access_token: SecretString::from(request.access_token.0.as_str()),
         certificate: certificate
             .map(|text| Certificate::parse(&text.0))
             .transpose()?,
@@ -82,7 +83,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Credentials, UpdateError> {
     })
 }
 
-/// Whether a request can be signed with them and the scopes that the settings narrow to.
+/// Checks that a request can be signed with `credentials`, narrowed to `scopes`.
 pub(super) fn check(
     credentials: &Credentials,
     scopes: Option<&[String]>,

@@ -1,9 +1,8 @@
-//! What other crates say through `log`.
+//! Receives records of other crates through the `log` facade.
 //!
-//! pingora's texts are not passed on: its errors quote the buffer that could not be
-//! parsed (`buf: …` in its HTTP/1 reader and body parser), its summaries the path and
-//! query. Only where in pingora it happened is told, as "module:line", which its source
-//! explains.
+//! pingora's messages are withheld: its errors quote the buffer that could not be parsed
+//! (`buf: …` in its HTTP/1 reader and body parser), its summaries the path and query. Only
+//! the source location is logged, as `module:line`, which pingora's source explains.
 
 use log::{LevelFilter, Log, Metadata, Record};
 use tracing::Level;
@@ -14,33 +13,33 @@ use super::{LogError, line};
 use crate::clock::SharedClock;
 use crate::log::settings::LogFormat;
 
-pub(super) struct Bridge {
+pub(super) struct FacadeLogger {
     sink: Sink,
     format: LogFormat,
     clock: SharedClock,
     levels: Levels,
 }
 
-impl Bridge {
+impl FacadeLogger {
     pub(super) fn install(
         sink: Sink,
         format: LogFormat,
         clock: SharedClock,
         levels: Levels,
     ) -> Result<(), LogError> {
-        let bridge = Self {
+        let facade = Self {
             sink,
             format,
             clock,
             levels,
         };
-        log::set_boxed_logger(Box::new(bridge)).map_err(|_| LogError::Again)?;
+        log::set_boxed_logger(Box::new(facade)).map_err(|_| LogError::AlreadyInitialized)?;
         log::set_max_level(LevelFilter::Warn);
         Ok(())
     }
 }
 
-/// Records at `warn` and `error` alone pass; see [`Levels`].
+/// The level of a record that may be logged: only `warn` and `error`; see [`Levels`].
 fn level(level: log::Level) -> Option<(Level, &'static str)> {
     match level {
         log::Level::Error => Some((Level::ERROR, "error")),
@@ -50,11 +49,11 @@ fn level(level: log::Level) -> Option<(Level, &'static str)> {
 }
 
 fn is_pingora(record: &Record<'_>) -> bool {
-    let places = [Some(record.target()), record.module_path()];
-    places.iter().flatten().any(|p| p.starts_with("pingora"))
+    let sources = [Some(record.target()), record.module_path()];
+    sources.iter().flatten().any(|p| p.starts_with("pingora"))
 }
 
-impl Log for Bridge {
+impl Log for FacadeLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         level(metadata.level()).is_some_and(|(level, _)| {
             self.levels
@@ -72,7 +71,7 @@ impl Log for Bridge {
         let line = line::build(self.format, now, level, record.target(), |line| {
             if is_pingora(record) {
                 line.message(
-                    "pingora reports a problem; its text may quote a request and is withheld",
+                    "pingora reported a problem; its message is withheld because it may quote a request",
                 );
                 let module = record.module_path().unwrap_or("pingora");
                 let number = record.line().unwrap_or(0);
@@ -95,15 +94,15 @@ mod tests {
     use crate::clock::{ManualClock, UnixMillis};
     use crate::log::sink::tests::Captured;
 
-    fn bridged(level: log::Level, target: &str, module: &str, text: &str) -> String {
+    fn logged_via_facade(level: log::Level, target: &str, module: &str, text: &str) -> String {
         let out = Captured::default();
-        let bridge = Bridge {
+        let facade = FacadeLogger {
             sink: Sink::start(Box::new(out.clone())).unwrap(),
             format: LogFormat::Json,
             clock: ManualClock::at(UnixMillis(0)),
             levels: "trace,pingora_proxy=trace".parse().unwrap(),
         };
-        bridge.log(
+        facade.log(
             &Record::builder()
                 .level(level)
                 .target(target)
@@ -112,13 +111,13 @@ mod tests {
                 .args(format_args!("{text}"))
                 .build(),
         );
-        bridge.sink.flush(Duration::from_secs(20));
+        facade.sink.flush(Duration::from_secs(20));
         out.text()
     }
 
     #[test]
-    fn pingoras_texts_are_withheld() {
-        let text = bridged(
+    fn pingoras_messages_are_withheld() {
+        let text = logged_via_facade(
             log::Level::Error,
             "pingora_proxy",
             "pingora_proxy::proxy_h1",
@@ -129,14 +128,23 @@ mod tests {
             !text.contains("bewit") && !text.contains("s3cret"),
             "{text}"
         );
-        let text = bridged(log::Level::Warn, "other", "pingora_core::x", "s3cret");
+        let text = logged_via_facade(log::Level::Warn, "other", "pingora_core::x", "s3cret");
         assert!(!text.contains("s3cret"), "{text}");
     }
 
     #[test]
-    fn others_are_heard_from_warn_on() {
-        assert!(bridged(log::Level::Warn, "rustls", "rustls", "no roots").contains("no roots"));
-        assert_eq!(bridged(log::Level::Info, "rustls", "rustls", "x"), "");
-        assert_eq!(bridged(log::Level::Trace, "pingora_core", "x", "x"), "");
+    fn other_crates_are_logged_from_warn_up() {
+        assert!(
+            logged_via_facade(log::Level::Warn, "rustls", "rustls", "no roots")
+                .contains("no roots")
+        );
+        assert_eq!(
+            logged_via_facade(log::Level::Info, "rustls", "rustls", "x"),
+            ""
+        );
+        assert_eq!(
+            logged_via_facade(log::Level::Trace, "pingora_core", "x", "x"),
+            ""
+        );
     }
 }

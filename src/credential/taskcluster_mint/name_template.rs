@@ -1,25 +1,26 @@
-//! Names for minted credentials: a template over claims, rendered so that nobody can
-//! choose claims that yield somebody else's name.
+//! Templates over claims for the clientIds of minted credentials. Rendering is injective, so
+//! that no caller can choose claims that yield another caller's name.
 
 use serde_json::{Map, Value};
 
 use crate::credential::FetchError;
 use crate::token::VerifiedToken;
 
-/// The longest name that is rendered, in characters. A header has 4096 for everything.
+/// The longest rendered name, in characters. The whole `Authorization` header may have 4096.
 pub const MAX_NAME_CHARS: usize = 512;
 
-/// Such as `sso/{sub}` or `ci/{repository}/{sub}`: literal text and, in braces, names of
-/// claims exactly as they are in the token (`{https://claims.example.com/email}` too).
+/// A template such as `sso/{sub}` or `ci/{repository}/{sub}`: literal text and, in braces,
+/// names of claims exactly as they appear in the token (`{https://claims.example.com/email}`
+/// is allowed).
 ///
-/// Values are encoded as Taskcluster's login encodes identities (`codec.js` of its
-/// web-server): letters, digits and `@:.+|_-` stay; every other byte of the UTF-8 text
-/// becomes `!` and two upper-case hex digits, `!` itself `!21`. `/` is among the encoded
-/// (`!2F`), so a value never reaches beyond its own segment, and two claims in one template
-/// must have a `/` between them, so that neither can grow into the other. Different values
-/// therefore render differently, but for one case: a claim with the number 12 and the same
-/// claim with the text "12" are one name. Which of the two it is, the issuer chooses and
-/// not the caller.
+/// Values are encoded the way Taskcluster's login encodes identities (`codec.js` of its
+/// web-server): letters, digits and `@:.+|_-` are kept, and every other byte of the UTF-8
+/// text becomes `!` and two upper-case hex digits (`!` itself becomes `!21`). `/` is encoded
+/// too (`!2F`), so a value never leaves its own segment, and two claims in one template must
+/// be separated by a `/`, so that neither can extend into the other. Different values
+/// therefore render differently, with one exception: a claim with the number 12 and the same
+/// claim with the string "12" yield the same name. The issuer, not the caller, chooses which
+/// of the two it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameTemplate {
     parts: Vec<Part>,
@@ -44,35 +45,35 @@ pub struct TemplateError {
 /// What can be wrong with a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateProblem {
-    /// Nothing at all.
+    /// The template is empty.
     #[error("the template is empty")]
     Empty,
-    /// A template that alone would pass [`MAX_NAME_CHARS`].
+    /// The literal text alone exceeds [`MAX_NAME_CHARS`].
     #[error("the template has more than {MAX_NAME_CHARS} characters outside braces")]
     TooLong,
     /// `{` without `}`.
     #[error("`{{` is never closed: write {{claim}}")]
     Unclosed,
     /// `}` without `{`.
-    #[error("`}}` closes nothing: write {{claim}}")]
+    #[error("`}}` without `{{`: write {{claim}}")]
     Unopened,
     /// `{{` or `{a{b}}`.
-    #[error("`{{` inside braces: a claim's name has none")]
+    #[error("`{{` inside braces: claim names cannot contain braces")]
     Nested,
     /// `{}`, or white space around a name.
-    #[error("the braces hold no claim's name: write {{sub}}, without spaces")]
+    #[error("the braces contain no claim name: write {{sub}}, without spaces")]
     NoName,
-    /// Two claims that could grow into each other.
-    #[error("two claims need a `/` between them, or one could imitate the other")]
+    /// Two claims that could extend into each other.
+    #[error("two claims need a `/` between them, or one value could imitate the other")]
     Adjacent,
-    /// Literal text that a clientId cannot have, or `!`, which stands for encoded bytes.
-    #[error("a clientId's text may have letters, digits and @/:.+|_- only")]
+    /// Literal text that a clientId cannot contain, or `!`, which introduces encoded bytes.
+    #[error("the text of a clientId may contain only letters, digits and @/:.+|_-")]
     Literal,
 }
 
 impl NameTemplate {
     /// # Errors
-    /// With the first thing that is wrong.
+    /// The first problem in the template.
     pub fn parse(template: &str) -> Result<Self, TemplateError> {
         let mut parser = Parser::default();
         let mut rest = template;
@@ -95,7 +96,7 @@ impl NameTemplate {
         })
     }
 
-    /// The claims that it asks for, in order.
+    /// The claims that the template uses, in order.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Claim(claim) => Some(claim.as_str()),
@@ -103,20 +104,20 @@ impl NameTemplate {
         })
     }
 
-    /// The name for `token`'s caller.
+    /// The name for the holder of `token`.
     ///
     /// # Errors
-    /// [`FetchError::NotEntitled`], naming the claim and never its value, when a claim is
-    /// missing, empty, or neither text nor a whole number, or when the name would pass
-    /// [`MAX_NAME_CHARS`].
+    /// [`FetchError::NotEntitled`] if a claim is missing, empty, or neither a string nor a
+    /// whole number, or if the name would exceed [`MAX_NAME_CHARS`]. The message names the
+    /// claim, never its value.
     pub fn render(&self, token: &VerifiedToken) -> Result<String, FetchError> {
         self.render_claims(token.claims())
     }
 
-    /// The name for a caller of whom no claim is known.
+    /// The name for a caller without claims.
     ///
     /// # Errors
-    /// [`FetchError::NotEntitled`] when the template asks for any.
+    /// [`FetchError::NotEntitled`] if the template uses any claim.
     pub fn render_without_claims(&self) -> Result<String, FetchError> {
         self.render_claims(&Map::new())
     }
@@ -136,7 +137,7 @@ impl NameTemplate {
     }
 }
 
-/// Numbers beyond 64 bits and fractions have no one way of being written: refused.
+/// Refuses fractions and numbers beyond 64 bits: they have no canonical notation.
 fn push_value(name: &mut String, claim: &str, value: Option<&Value>) -> Result<(), FetchError> {
     let refuse = |what: &str| Err(FetchError::NotEntitled(format!("claim {claim:?} {what}")));
     match value {
@@ -150,7 +151,7 @@ fn push_value(name: &mut String, claim: &str, value: Option<&Value>) -> Result<(
             encode(&number.to_string(), name);
             Ok(())
         }
-        Some(_) => refuse("is neither text nor a whole number"),
+        Some(_) => refuse("is neither a string nor a whole number"),
         None => refuse("is missing"),
     }
 }
@@ -176,19 +177,19 @@ fn encode(text: &str, out: &mut String) {
     }
 }
 
-/// A problem, so many bytes into what is being looked at.
+/// A problem and its offset in bytes from the start of the part being parsed.
 type Problem = (usize, TemplateProblem);
 
 #[derive(Default)]
 struct Parser {
     parts: Vec<Part>,
     literal_chars: usize,
-    /// Whether a claim came before, with no `/` since.
+    /// Whether there was a claim, and no `/` since.
     open_claim: bool,
 }
 
 impl Parser {
-    /// Takes one part off `rest` and returns what is left.
+    /// Parses one part of `rest` and returns the remainder.
     fn part<'a>(&mut self, rest: &'a str) -> Result<&'a str, Problem> {
         match rest.strip_prefix('{') {
             Some(inner) => self.claim(inner),
@@ -287,7 +288,7 @@ mod tests {
     /// What an attacker may put into a claim comes out encoded, in its own segment, as a
     /// valid clientId.
     #[test]
-    fn no_value_leaves_its_segment() {
+    fn no_claim_value_leaves_its_segment() {
         let table = [
             ("a/b", "a!2Fb"),
             ("../root", "..!2Froot"),
@@ -342,18 +343,21 @@ mod tests {
     }
 
     #[test]
-    fn whoever_lacks_the_claim_gets_no_name() {
+    fn a_missing_or_invalid_claim_yields_no_name() {
         let table = [
             (json!({}), r#"claim "sub" is missing"#),
             (json!({"SUB": "x"}), r#"claim "sub" is missing"#),
             (json!({"sub": ""}), r#"claim "sub" is empty"#),
-            (json!({"sub": null}), "neither text nor a whole number"),
-            (json!({"sub": true}), "neither text nor a whole number"),
-            (json!({"sub": 1.5}), "neither text nor a whole number"),
-            (json!({"sub": 1.0}), "neither text nor a whole number"),
-            (json!({"sub": 1e30}), "neither text nor a whole number"),
-            (json!({"sub": ["x"]}), "neither text nor a whole number"),
-            (json!({"sub": {"x": 1}}), "neither text nor a whole number"),
+            (json!({"sub": null}), "neither a string nor a whole number"),
+            (json!({"sub": true}), "neither a string nor a whole number"),
+            (json!({"sub": 1.5}), "neither a string nor a whole number"),
+            (json!({"sub": 1.0}), "neither a string nor a whole number"),
+            (json!({"sub": 1e30}), "neither a string nor a whole number"),
+            (json!({"sub": ["x"]}), "neither a string nor a whole number"),
+            (
+                json!({"sub": {"x": 1}}),
+                "neither a string nor a whole number",
+            ),
             (
                 json!({"sub": "s3cr3t".repeat(2000)}),
                 "more than 512 characters",
@@ -374,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_with_their_place() {
+    fn errors_state_the_position() {
         use TemplateProblem as P;
         let long = "x".repeat(MAX_NAME_CHARS + 1);
         let table = [

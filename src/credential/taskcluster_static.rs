@@ -1,4 +1,4 @@
-//! Source `taskcluster-static`: one configured client for everybody.
+//! The source `taskcluster-static`: one configured Taskcluster client for every caller.
 
 mod update;
 
@@ -13,72 +13,72 @@ use crate::secret::SecretRef;
 
 pub use update::{MAX_UPDATE_BYTES, UpdateError};
 
-/// The keys of a `taskcluster-static` source.
+/// The settings of a `taskcluster-static` source.
 #[derive(Clone, Debug)]
-pub struct FixedSettings {
-    /// The client.
+pub struct StaticSettings {
+    /// The clientId.
     pub client_id: String,
-    /// Its key, read anew at each fetch, so that a rotated file heals a 401.
+    /// The accessToken, read again for each fetch, so that rotating the file heals a 401.
     pub access_token: SecretRef,
-    /// For temporary credentials: the certificate's JSON. Read with the key.
+    /// The certificate of temporary credentials, as JSON. Read together with the accessToken.
     pub certificate: Option<SecretRef>,
-    /// Narrows every call; `Some([])` is no scopes.
+    /// The scopes that every request is narrowed to; `Some([])` means none at all.
     pub authorized_scopes: Option<Vec<String>>,
 }
 
-/// Gives everybody the same client, narrowed.
+/// Issues the same client's credentials to every caller, narrowed to the allowed scopes.
 #[derive(Debug)]
-pub struct FixedSource {
-    settings: FixedSettings,
-    put: ArcSwap<Put>,
+pub struct StaticSource {
+    settings: StaticSettings,
+    replacement: ArcSwap<Replacement>,
 }
 
-/// What was put in place of the configured credentials.
+/// Credentials that replace the configured ones.
 #[derive(Debug, Default)]
-struct Put {
-    /// How often that was done. Part of every caller's identity, so that the cache has
-    /// nothing of before and a 401 to the old credentials is healed with the new ones.
+struct Replacement {
+    /// How often they were replaced. It is part of every caller's identity, so the cache holds
+    /// nothing from before, and a 401 to the old credentials is healed with the new ones.
     count: u64,
-    /// Without scopes: those of the settings go on to narrow.
+    /// Without scopes: those of the settings still apply.
     credentials: Option<Credentials>,
 }
 
-impl FixedSource {
+impl StaticSource {
     /// # Errors
-    /// When no credential made with `settings` could be good.
-    pub fn new(settings: FixedSettings) -> Result<Self, SettingsError> {
+    /// If no credential made from `settings` could be valid.
+    pub fn new(settings: StaticSettings) -> Result<Self, SettingsError> {
         if !is_client_id(&settings.client_id) {
             return Err(SettingsError::ClientId);
         }
         local::check_scopes(settings.authorized_scopes.as_deref().unwrap_or_default())?;
         Ok(Self {
             settings,
-            put: ArcSwap::default(),
+            replacement: ArcSwap::default(),
         })
     }
 
-    /// Puts the credentials in `body`, JSON as taskcluster-proxy takes it
-    /// (`{"clientId", "accessToken", "certificate"}`), in place of the configured ones, for
-    /// every request that begins from now on; those under way are not disturbed. Kept in
-    /// memory only. Returns the new client's name.
+    /// Replaces the configured credentials with those in `body`, in the JSON that
+    /// taskcluster-proxy accepts (`{"clientId", "accessToken", "certificate"}`). They apply to
+    /// every request that starts from now on and are kept in memory only. Returns the new
+    /// clientId.
     ///
     /// # Errors
-    /// When they are no credentials, or none that could sign a request; the old ones stay.
+    /// If `body` holds no credentials that could sign a request. The old ones then stay.
     pub fn update(&self, body: &[u8]) -> Result<String, UpdateError> {
         let credentials = update::parse(body)?;
         update::check(&credentials, self.settings.authorized_scopes.as_deref())?;
         let name = credentials.client_id.clone();
-        self.put.rcu(|put| Put {
-            count: put.count + 1,
+        self.replacement.rcu(|replacement| Replacement {
+            count: replacement.count + 1,
             credentials: Some(credentials.clone()),
         });
         Ok(name)
     }
 
-    /// Those that were put, or else the configured ones, read now.
+    /// The replacement credentials, else the configured ones, read now.
     async fn credentials(&self) -> Result<Credentials, FetchError> {
-        if let Some(put) = &self.put.load().credentials {
-            return Ok(put.clone());
+        if let Some(replacement) = &self.replacement.load().credentials {
+            return Ok(replacement.clone());
         }
         let access_token = local::read(&self.settings.access_token).await?;
         let certificate = match &self.settings.certificate {
@@ -97,8 +97,8 @@ impl FixedSource {
         })
     }
 
-    /// What both the file and the rules leave. Without a list of its own the source grants
-    /// whatever the client holds, so the rules' list is the narrower one.
+    /// The scopes allowed by both the settings and the rules. Without a list in the settings
+    /// the source grants whatever the client holds, so the rules' list is the narrower one.
     fn authorized_scopes(&self, request: &SwapRequest) -> Option<Vec<String>> {
         match (&self.settings.authorized_scopes, &request.scopes) {
             (Some(own), Some(wanted)) => Some(scope::intersect(own, wanted)),
@@ -110,19 +110,19 @@ impl FixedSource {
 }
 
 #[async_trait]
-impl CredentialSource for FixedSource {
+impl CredentialSource for StaticSource {
     fn takes_token(&self) -> bool {
         false
     }
 
-    /// Which credentials these are; what differs between callers is in the key already.
+    /// Only the number of replacements: what distinguishes callers is already in the key.
     fn identity(&self, _: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
-        key.part(&self.put.load().count.to_le_bytes());
+        key.part(&self.replacement.load().count.to_le_bytes());
         Ok(())
     }
 
     fn epoch(&self) -> Option<u64> {
-        Some(self.put.load().count)
+        Some(self.replacement.load().count)
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
@@ -130,7 +130,7 @@ impl CredentialSource for FixedSource {
         let authorized_scopes = self.authorized_scopes(request);
         local::check_scopes(authorized_scopes.as_deref().unwrap_or_default())
             .map_err(|error| FetchError::BadAnswer(error.to_string()))?;
-        // Stated in the service's clock.
+        // A certificate states times by the service's clock.
         let expires_at = credentials
             .certificate
             .as_ref()

@@ -1,7 +1,7 @@
-//! Source `taskcluster-mint`: named temporary credentials made here from an issuing client,
-//! without the network (taskcluster.md §3).
+//! The source `taskcluster-mint`: named temporary credentials, minted locally from an issuing
+//! client (`docs/design/taskcluster.md`, "Temporary credentials").
 
-mod name;
+mod name_template;
 
 use std::time::Duration;
 
@@ -15,31 +15,30 @@ use crate::hawk::certificate::{CertificateError, MAX_LIFETIME, Mint, is_client_i
 use crate::secret::SecretRef;
 use crate::token::Caller;
 
-pub use name::{MAX_NAME_CHARS, NameTemplate, TemplateError, TemplateProblem};
+pub use name_template::{MAX_NAME_CHARS, NameTemplate, TemplateError, TemplateProblem};
 
-/// How far before now a certificate's validity begins. The service grants 5 minutes of
-/// grace; with these 10 a certificate fails no sooner than the timestamp of Hawk itself,
-/// which may be 15 minutes off.
+/// How far a certificate's start is backdated. The service allows 5 minutes of clock skew;
+/// with these 10 more, a certificate tolerates the same 15 minutes as Hawk's own timestamp.
 const BACKDATED: Duration = Duration::from_mins(10);
 
-/// The keys of a `taskcluster-mint` source.
+/// The settings of a `taskcluster-mint` source.
 #[derive(Clone, Debug)]
 pub struct MintSettings {
-    /// The issuing client. It needs `auth:create-client:<every name that can be rendered>`
-    /// and every scope it grants.
+    /// The issuing client. It needs `auth:create-client:<name>` for every name that can be
+    /// rendered, and every scope that it grants.
     pub client_id: String,
-    /// Its key, read anew for each certificate.
+    /// Its accessToken, read again for each certificate.
     pub access_token: SecretRef,
-    /// What the caller is named upstream.
+    /// The template of the callers' clientIds.
     pub client_name: NameTemplate,
-    /// What each certificate grants, unless a rule narrows it.
+    /// The scopes that each certificate grants, unless a rule narrows them.
     pub scopes: Vec<String>,
-    /// How long each certificate is valid from now; at most 31 days. The caller's own token
-    /// does not shorten it: every request proves its token anew.
+    /// How long each certificate is valid, from now; at most 31 days. The expiry of the
+    /// caller's token does not shorten it, because every request presents a token again.
     pub lifetime: Duration,
 }
 
-/// Mints a certificate per caller.
+/// Mints one certificate for each caller.
 #[derive(Debug)]
 pub struct MintSource {
     settings: MintSettings,
@@ -48,7 +47,7 @@ pub struct MintSource {
 
 impl MintSource {
     /// # Errors
-    /// When no certificate made with `settings` could be good.
+    /// If no certificate made from `settings` could be valid.
     pub fn new(settings: MintSettings, clock: SharedClock) -> Result<Self, SettingsError> {
         if !is_client_id(&settings.client_id) {
             return Err(SettingsError::ClientId);
@@ -60,13 +59,13 @@ impl MintSource {
         Ok(Self { settings, clock })
     }
 
-    /// Credentials for `caller` that leave hawkgate whole, for the login endpoint. What
-    /// [`CredentialSource::fetch`] gives can only sign; these can be read, and whoever holds
-    /// them needs hawkgate no more until `expiry`. `narrowed` is as in [`SwapRequest::scopes`].
+    /// Credentials for the login endpoint to hand out to `caller`. Unlike the result of
+    /// [`CredentialSource::fetch`], which can only sign, these are readable, and their holder
+    /// no longer needs hawkgate until `expiry`. `narrowed` is as in [`SwapRequest::scopes`].
     ///
     /// # Errors
-    /// When the caller cannot be named, the issuing client's key cannot be read, or no
-    /// header made with them would fit (taskcluster.md §3).
+    /// If no name can be rendered for the caller, the issuing client's accessToken cannot be
+    /// read, or the resulting `Authorization` header would exceed Taskcluster's limit.
     pub async fn issue(
         &self,
         caller: &Caller,
@@ -77,7 +76,7 @@ impl MintSource {
         let name = self.name(caller)?;
         let scopes = self.scopes(narrowed);
         let credentials = self.mint(&name, &scopes, start, expiry).await?;
-        // Credentials that nobody can use are a fault of the settings, to be told here.
+        // Unusable credentials are a configuration error; report it here, not at first use.
         local::credential(&credentials)?;
         Ok(credentials)
     }
@@ -102,7 +101,7 @@ impl MintSource {
         .map_err(|error| minting_failed(&error))
     }
 
-    /// The caller's name upstream.
+    /// The caller's clientId upstream.
     fn name(&self, caller: &Caller) -> Result<String, FetchError> {
         let template = &self.settings.client_name;
         let name = match caller {
@@ -110,11 +109,11 @@ impl MintSource {
             Caller::Delegated { .. } | Caller::Anonymous => template.render_without_claims()?,
             Caller::Password { .. } => {
                 return Err(FetchError::NotEntitled(
-                    "this source proves no password".into(),
+                    "this source cannot verify passwords".into(),
                 ));
             }
         };
-        // The service refuses a client that issues credentials in its own name.
+        // The service rejects credentials that a client issues in its own name.
         if name == self.settings.client_id {
             return Err(FetchError::NotEntitled(
                 "the rendered name is the issuing client's own".into(),
@@ -123,7 +122,7 @@ impl MintSource {
         Ok(name)
     }
 
-    /// The configured scopes, less what the rules take away. Never more.
+    /// The configured scopes, narrowed by the rules and never widened.
     fn scopes(&self, narrowed: Option<&[String]>) -> Vec<String> {
         match narrowed {
             Some(wanted) => scope::intersect(&self.settings.scopes, wanted),
@@ -139,7 +138,7 @@ impl CredentialSource for MintSource {
         Ok(())
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the same token always has the same identity.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }
@@ -149,7 +148,7 @@ impl CredentialSource for MintSource {
         let lifetime = self.settings.lifetime;
         let ours = self.clock.now();
         let theirs = ours.offset_by(request.clock_offset);
-        // Both ends count towards the 31 days.
+        // The limit of 31 days applies from start to expiry, backdating included.
         let backdated = BACKDATED.min(MAX_LIFETIME.saturating_sub(lifetime));
         let (start, expiry) = (theirs.minus(backdated), theirs.plus(lifetime));
         let scopes = self.scopes(request.scopes.as_deref());

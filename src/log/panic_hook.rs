@@ -1,5 +1,5 @@
-//! Panics as log lines: where, never with what. A payload that was formatted at run time
-//! may hold anything (`unwrap` prints the whole error), so only literals are shown.
+//! Logs panics with their location. A payload formatted at run time may contain secrets
+//! (`unwrap` prints the whole error), so only string literals are logged.
 
 use std::panic::PanicHookInfo;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use super::sink::Sink;
 use crate::clock::SharedClock;
 use crate::log::settings::LogFormat;
 
-/// How long the line may take to reach a slow stderr.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a panic on the main thread waits for a slow stderr.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn install(sink: Sink, format: LogFormat, clock: SharedClock) {
     std::panic::set_hook(Box::new(move |info| {
         sink.push(&describe(info, format, &clock));
-        // It ends the program, and would end it before the line is written.
+        // Its end would end the process before the line is written.
         if std::thread::current().name() == Some("main") {
-            sink.flush(LAST_WORDS);
+            sink.flush(FLUSH_TIMEOUT);
         }
     }));
 }
 
 fn describe(info: &PanicHookInfo<'_>, format: LogFormat, clock: &SharedClock) -> Vec<u8> {
     line::build(format, clock.now(), "error", "hawkgate::panic", |line| {
-        line.message("panic: a fault of the program");
-        if let Some(place) = info.location() {
-            line.field("at", &format_args!("{place}"));
+        line.message("panic: this is a bug in hawkgate");
+        if let Some(location) = info.location() {
+            line.field("at", &format_args!("{location}"));
         }
         if let Some(name) = std::thread::current().name() {
             line.field("thread", name);
@@ -45,7 +45,7 @@ mod tests {
     use std::panic::{catch_unwind, take_hook};
 
     #[test]
-    fn what_was_formatted_is_not_shown() {
+    fn a_formatted_panic_message_is_not_logged() {
         let out = Captured::default();
         let sink = Sink::start(Box::new(out.clone())).unwrap();
         let clock = ManualClock::at(UnixMillis(0));
@@ -58,7 +58,9 @@ mod tests {
         assert!(formatted.is_err() && unwrapped.is_err() && literal.is_err());
         sink.flush(Duration::from_secs(20));
         let text = out.text();
-        let ours = text.lines().filter(|l| l.contains("src/log/panic.rs:"));
+        let ours = text
+            .lines()
+            .filter(|l| l.contains("src/log/panic_hook.rs:"));
         assert_eq!(ours.count(), 3, "{text}");
         assert!(text.contains("\"text\":\"a literal text\""), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
