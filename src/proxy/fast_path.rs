@@ -73,7 +73,7 @@ pub(super) enum ServeResult {
 
 /// What has been sent to the caller.
 #[derive(Default)]
-struct ResponseState {
+struct SentResponse {
     /// The last status sent.
     code: u16,
     /// A final head was sent.
@@ -136,9 +136,9 @@ impl FastPath {
         let admitted = context.gateway.admit_to(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
-        let mut sent = ResponseState {
+        let mut sent = SentResponse {
             last: caller.signal.is_draining(),
-            ..ResponseState::default()
+            ..SentResponse::default()
         };
         let served = match admitted {
             Ok(admission) => {
@@ -162,7 +162,7 @@ impl FastPath {
         context: &mut Context,
         request: &RequestHead,
         rejection: Rejection,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
         let answer = rejection.answer(&request.method, now);
@@ -187,7 +187,7 @@ impl FastPath {
         context: &mut Context,
         request: &RequestHead,
         error: Box<Error>,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
             return Err(error);
@@ -203,7 +203,7 @@ impl FastPath {
         &self,
         context: &mut Context,
         request: RequestHead,
-        sent: &ResponseState,
+        sent: &SentResponse,
         served: Result<(), Box<Error>>,
     ) -> ServeResult {
         let result = match &served {

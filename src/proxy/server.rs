@@ -256,7 +256,7 @@ async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    tracing::warn!(%error, "cannot accept connections for a moment");
+    tracing::warn!(%error, "cannot accept connections; retrying shortly");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 

@@ -128,10 +128,7 @@ impl HeaderFieldsMut for FieldList {
         // vectorize it.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
-            return Error::e_explain(
-                ErrorType::InvalidHTTPHeader,
-                "invalid_response header value",
-            );
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
         }
         self.set(&name, bytes);
         Ok(())

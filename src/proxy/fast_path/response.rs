@@ -171,7 +171,7 @@ fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
                 .ok()
                 .filter(|_| digits)
                 .and_then(|part| part.parse().ok())
-                .ok_or(InvalidResponse("Content-Length is no number"))?;
+                .ok_or(InvalidResponse("Content-Length is not a number"))?;
             if found.replace(length).is_some_and(|other| other != length) {
                 return Err(InvalidResponse("two different Content-Lengths"));
             }

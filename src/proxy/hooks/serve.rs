@@ -88,7 +88,8 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
 
 /// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
-    let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
+    let too_large =
+        || Rejection::from(Reason::BodyTooLarge).because("the URL is larger than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
     if local_response::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
@@ -96,7 +97,7 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     }
     let broken = |error: Box<Error>| match error.etype() {
         ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
-        _ => Rejection::from(Reason::BadRequest).because("the body broke off"),
+        _ => Rejection::from(Reason::BadRequest).because("the body was incomplete"),
     };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
         session.write_continue_response().await.map_err(broken)?;
