@@ -1,4 +1,4 @@
-//! From what the file means to what decides: issuers, sources and routes, connected.
+//! Builds the gateway from the configuration: issuers, sources, rules and routes, connected.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -35,31 +35,31 @@ use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
-/// Longest answer read from an exchange, in bytes.
+/// The longest response accepted from an exchange, in bytes.
 const EXCHANGE_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Builds with one clock and one set of metrics.
+/// Builds gateways that share a clock and a set of metrics.
 pub(super) struct Builder<'a> {
     pub(super) clock: &'a SharedClock,
     pub(super) metrics: &'a Metrics,
 }
 
-/// A gateway, and its parts that are watched and kept fresh in the background.
+/// A gateway, and its stateful parts, which background tasks keep fresh.
 pub(super) struct Built {
     pub(super) gateway: Gateway,
     pub(super) parts: Parts,
 }
 
 impl Builder<'_> {
-    /// Connects everything that `config` names. Opens no connection.
+    /// Builds everything that `config` describes. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
         let stamps = Stamps::of(config.files.iter().map(|file| file.path.as_path()));
         self.build_on(config, &stamps, &Parts::default())
     }
 
-    /// As [`Self::build`], but for the parts of `previous` that would come out the same:
-    /// those are kept, with their keys, caches and addresses. `stamps` are of every file
-    /// that `config` names, made before anything is read from them here.
+    /// Like [`Self::build`], keeping the parts of `previous` whose settings are unchanged, with
+    /// their keys, caches and addresses. `stamps` cover every file that `config` refers to and
+    /// were taken before this reads any of them.
     pub(super) fn build_on(
         &self,
         config: &Config,
@@ -82,7 +82,7 @@ impl Builder<'_> {
             let concerned = pairs.filter(|(written, _)| concerns(written));
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
-        // One for all routes together.
+        // Shared by all routes.
         let common = match &config.rate {
             Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
             None => None,
@@ -162,7 +162,8 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
+                let keys = jwks::key_fetcher(oidc)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;
@@ -179,7 +180,8 @@ impl Builder<'_> {
                     client: own,
                     ca,
                 } = asked.endpoint.clone();
-                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
+                let client = introspection_client(ca)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
@@ -208,7 +210,7 @@ impl Builder<'_> {
             .get(login.source)
             .ok_or_else(|| StartError::Unusable("[login] has no source".into()))?;
         let minter = local::mint(&source.kind, self.clock)
-            .map_err(|e| unusable("source", &source.name, &*e))?;
+            .map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok(Login {
             issuers: login
                 .issuers
@@ -234,7 +236,7 @@ impl Builder<'_> {
         config: &Config,
         updatable: &[Updatable],
     ) -> Result<CachedSource, StartError> {
-        let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
+        let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
             None => self.credential_source(source).map_err(|e| failed(&*e))?,
@@ -263,7 +265,7 @@ impl Builder<'_> {
                 Arc::new(OauthSource::new(root_url, client(source)?, clock))
             }
             SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
-            SourceKind::TaskclusterStatic { .. } => Arc::new(local::fixed(&source.kind)?),
+            SourceKind::TaskclusterStatic { .. } => Arc::new(local::static_source(&source.kind)?),
             SourceKind::ClientCredentials {
                 token_url,
                 client: own,
@@ -311,8 +313,8 @@ impl Builder<'_> {
     }
 }
 
-/// The `[cache]` section, but for passwords: nothing is fetched with one that nobody has
-/// sent again, and none is believed for long.
+/// The `[cache]` section, adjusted for passwords: nothing is renewed with a password that the
+/// caller has not sent again, and no password is trusted for long.
 fn limits(source: &config::Source, config: &Config) -> CacheLimits {
     let mut limits = config.cache.clone();
     if let SourceKind::Password(_) = source.kind {
@@ -322,7 +324,8 @@ fn limits(source: &config::Source, config: &Config) -> CacheLimits {
     limits
 }
 
-/// The configuration has refused this already; whatever else makes one shall not get by.
+/// Rejects password routes that other machines can reach. The configuration reader does so
+/// too; this also covers a `Config` that was built in another way.
 fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
     let asks = config.routes.iter().find(|route| {
         let source = route.source.and_then(|at| config.sources.get(at));
@@ -331,7 +334,7 @@ fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
     let local = config.server.listen.iter().all(|l| l.address.is_local());
     match asks {
         Some(route) if !local => Err(StartError::Unusable(format!(
-            "route {:?} asks for passwords, and other machines can connect",
+            "route {:?} accepts passwords, but other machines can connect to it",
             route.name
         ))),
         _ => Ok(()),
@@ -339,7 +342,7 @@ fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
 }
 
 impl Builder<'_> {
-    /// An OAuth2 endpoint that `source` asks as hawkgate's own client.
+    /// The OAuth2 endpoint that `source` calls with hawkgate's own client credentials.
     fn endpoint(
         &self,
         source: &config::Source,
@@ -383,7 +386,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         host: written.host.clone(),
         port: written.port,
         authority: HeaderValue::try_from(&authority).map_err(|_| {
-            StartError::Unusable(format!("{authority:?} cannot stand in a Host header"))
+            StartError::Unusable(format!("{authority:?} is not valid in a Host header"))
         })?,
         signed_port: written.signed_port,
         ca,
@@ -394,8 +397,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
     })
 }
 
-/// What goes into `Host`: the port only where it is not the scheme's own, as clients
-/// write it.
+/// The value of `Host`: with a port only if it is not the scheme's default, as clients send it.
 fn authority(upstream: &config::Upstream) -> String {
     let host = if upstream.host.contains(':') {
         format!("[{}]", upstream.host)
@@ -436,7 +438,7 @@ fn connect(
 }
 
 fn rule(written: &config::Rule) -> Result<Rule, StartError> {
-    let failed = |e: &dyn std::error::Error| unusable("rule", &written.name, e);
+    let failed = |e: &dyn std::error::Error| StartError::unusable("rule", &written.name, e);
     let compile = |source: &str| Expression::compile(source).map_err(|e| failed(&e));
     let mut headers = Vec::with_capacity(written.headers.len());
     for (name, value) in &written.headers {
@@ -452,7 +454,7 @@ fn rule(written: &config::Rule) -> Result<Rule, StartError> {
     })
 }
 
-/// Each header that any of `rules` sets, once.
+/// The headers that any of `rules` sets, without duplicates.
 fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = Vec::new();
     for (name, _) in rules.iter().flat_map(|rule| &rule.headers) {
@@ -461,10 +463,6 @@ fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
         }
     }
     names
-}
-
-pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
-    StartError::Unusable(format!("{what} {name:?}: {error}"))
 }
 
 #[cfg(test)]

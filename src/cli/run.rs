@@ -140,14 +140,14 @@ async fn until_signalled(
     let mut signals = Signals::new()?;
     let running = app::start_on(config, surroundings, inherited).await?;
     announce(&running);
-    notify::tell("READY=1");
+    notify::ready();
     let reloads = origin.map(|origin| {
         let every = origin.watch.then_some(WATCH_INTERVAL);
         running.reloads(origin.path, origin.stamps, every)
     });
     let first = signals.end(reloads.as_ref()).await;
     drop(reloads);
-    notify::tell("STOPPING=1");
+    notify::stopping();
     tracing::info!(
         signal = first,
         "draining: no new connections, requests under way finish"

@@ -1,13 +1,12 @@
-//! Which changes wait for the next start.
+//! Determines which changed keys need a restart.
 
 use crate::config::{Config, Server};
 use crate::log::settings::{AUDIT_LEVEL, Log};
 use crate::proxy::settings::Limits;
 
-/// The keys whose values in `new` differ from those in `running` and take effect at the next
-/// start only.
+/// The keys that differ between `running` and `new` and only take effect after a restart.
 pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
-    // Taken apart, here and below, so that what is added is not forgotten.
+    // Destructured, here and below, so that a new key does not compile until it is classified.
     let Config {
         server,
         limits,
@@ -28,7 +27,7 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
     keys
 }
 
-/// `new`, but what needs a restart as in `running`.
+/// `new`, except for keys that need a restart, which keep their values from `running`.
 pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
@@ -104,7 +103,7 @@ fn of_log(running: &Log, new: &Log) -> Vec<&'static str> {
     ])
 }
 
-/// Without what `log.audit` adds.
+/// The level as configured, without the directive that `log.audit` adds.
 fn written_level(log: &Log) -> &str {
     let bare = log.level.strip_suffix(AUDIT_LEVEL).filter(|_| log.audit);
     bare.unwrap_or(&log.level)

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// After this a test is stuck, not slow.
-const STUCK: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A folder with a configuration, and where the program reports to.
 struct Unit {
@@ -24,7 +24,7 @@ impl Unit {
     fn new(listen: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        manager.set_read_timeout(Some(STUCK)).unwrap();
+        manager.set_read_timeout(Some(DEADLINE)).unwrap();
         // Nobody is there: hawkgate says so, which is an answer.
         let text = format!(
             "[server]\nlisten = [\"{listen}\"]\nadmin = \"127.0.0.1:0\"\n\n[[route]]\nname = \"r\"\npath = \"/\"\n\
@@ -47,10 +47,11 @@ impl Unit {
         Program(child.unwrap())
     }
 
-    fn hears(&self, state: &str) {
+    fn wait_for_line(&self, state: &str) {
         let mut buffer = [0; 100];
         let read = self.manager.recv(&mut buffer).expect(state);
-        assert_eq!(std::str::from_utf8(&buffer[..read]).unwrap(), state);
+        let received = std::str::from_utf8(&buffer[..read]).unwrap();
+        assert_eq!(received.trim_end(), state);
     }
 }
 
@@ -75,7 +76,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(STUCK)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
@@ -86,37 +87,37 @@ fn answer(mut stream: impl Read) -> String {
 }
 
 #[test]
-fn callers_wait_through_a_restart_where_the_socket_stays_open() {
+fn a_connection_queued_at_an_inherited_socket_survives_a_restart() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let unit = Unit::new(&address.to_string());
     let mut first = unit.start(socket.try_clone().unwrap().into());
-    unit.hears("READY=1");
+    unit.wait_for_line("READY=1");
     let mut stream = connect(address);
     stream.write_all(REQUEST).unwrap();
     assert!(answer(stream).starts_with("HTTP/1.1 502"));
     first.terminate();
-    unit.hears("STOPPING=1");
+    unit.wait_for_line("STOPPING=1");
     assert!(first.0.wait().unwrap().success());
 
     // Nothing runs, nobody is turned away.
     let mut stream = connect(address);
     stream.write_all(REQUEST).unwrap();
     let _second = unit.start(socket.into());
-    unit.hears("READY=1");
+    unit.wait_for_line("READY=1");
     assert!(answer(stream).starts_with("HTTP/1.1 502"));
 }
 
 #[test]
-fn a_unix_socket_that_was_passed_stays_where_it_is() {
+fn an_inherited_unix_socket_is_not_removed_on_exit() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("passed.sock");
     let socket = UnixListener::bind(&path).unwrap();
     let unit = Unit::new(&format!("unix:{}", path.display()));
     let mut program = unit.start(socket.into());
-    unit.hears("READY=1");
+    unit.wait_for_line("READY=1");
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(STUCK)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(REQUEST).unwrap();
     assert!(answer(stream).starts_with("HTTP/1.1 502"));
     program.terminate();
@@ -125,7 +126,7 @@ fn a_unix_socket_that_was_passed_stays_where_it_is() {
 }
 
 #[test]
-fn a_socket_that_is_not_configured_is_refused() {
+fn an_inherited_socket_that_is_not_a_configured_listener_is_refused() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let unit = Unit::new("127.0.0.1:0");
@@ -140,7 +141,7 @@ fn a_socket_that_is_not_configured_is_refused() {
 
 /// At an address that covers it the listener could not be bound, which is not what is wrong.
 #[test]
-fn a_socket_at_another_address_is_refused_before_anything_is_bound() {
+fn an_inherited_socket_at_another_address_is_refused_before_binding() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let unit = Unit::new(&format!("0.0.0.0:{}", address.port()));
@@ -155,7 +156,7 @@ fn a_socket_at_another_address_is_refused_before_anything_is_bound() {
 
 /// What the unit and the socket of `conf/systemd` say fits what the program does.
 #[test]
-fn the_units_fit_the_program() {
+fn the_systemd_units_match_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(root.join("conf").join(name)).unwrap();
     let values = |unit: &str, key: &str| -> Vec<String> {

@@ -81,12 +81,12 @@ impl Up {
             stderr,
             said,
         };
-        up.hears("hawkgate is up");
+        up.wait_for_line("hawkgate is up");
         up
     }
 
     /// Reads lines until one contains `text`.
-    fn hears(&mut self, text: &str) -> String {
+    fn wait_for_line(&mut self, text: &str) -> String {
         loop {
             let mut line = String::new();
             let read = self.stderr.read_line(&mut line).unwrap();
@@ -104,7 +104,7 @@ impl Up {
     }
 
     /// The exit code, and every line of stderr.
-    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+    fn wait(mut self) -> (Option<i32>, Vec<String>) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).unwrap();
         self.said.extend(rest.lines().map(str::to_owned));
@@ -114,7 +114,7 @@ impl Up {
 }
 
 #[test]
-fn wrong_usage_is_2_and_help_is_0() {
+fn usage_errors_exit_with_2_and_help_with_0() {
     for args in [&[][..], &["frobnicate"], &["run", "--confg", "x"]] {
         let (code, stdout, stderr) = ends(args);
         assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
@@ -127,7 +127,7 @@ fn wrong_usage_is_2_and_help_is_0() {
 }
 
 #[test]
-fn check_lists_every_error_and_is_silent_about_secrets() {
+fn check_lists_every_error_and_prints_no_secret() {
     let dir = TempDir::new().unwrap();
     let good = written(&dir, "0s");
     let (code, stdout, _) = ends(&["check", "--config", good.to_str().unwrap()]);
@@ -163,13 +163,13 @@ fn check_lists_every_error_and_is_silent_about_secrets() {
 }
 
 #[test]
-fn a_signal_drains_and_the_log_is_json_without_secrets() {
+fn sigterm_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
     let mut up = Up::start(&written(&dir, "0s"), &[]);
     up.signal(Signal::HUP);
-    up.hears("the configuration is in use");
+    up.wait_for_line("the configuration is in use");
     up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    let (code, lines) = up.wait();
     assert_eq!(code, Some(0), "{lines:?}");
     for line in &lines {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -182,30 +182,30 @@ fn a_signal_drains_and_the_log_is_json_without_secrets() {
 }
 
 #[test]
-fn a_changed_file_is_noticed_unless_nobody_watches() {
+fn a_changed_file_is_reloaded_unless_watching_is_off() {
     let dir = TempDir::new().unwrap();
     let path = written(&dir, "0s");
     let mut up = Up::start(&path, &[]);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
-    let line = up.hears("files have changed");
+    let line = up.wait_for_line("files have changed");
     assert!(line.contains("hawkgate.toml"), "{line}");
-    up.hears("the configuration is in use");
+    up.wait_for_line("the configuration is in use");
     drop(up);
 
     let mut up = Up::start(&path, &["--no-watch"]);
     std::fs::write(&path, "broken").unwrap();
     up.signal(Signal::HUP);
-    up.hears("asked to");
-    up.hears("the configuration is invalid");
+    up.wait_for_line("asked to");
+    up.wait_for_line("the configuration is invalid");
     up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    let (code, lines) = up.wait();
     assert_eq!(code, Some(0), "{lines:?}");
     assert!(!lines.concat().contains("files have changed"), "{lines:?}");
 }
 
 #[test]
-fn the_printed_configuration_is_whole_and_without_secrets() {
+fn print_config_prints_every_key_and_no_secret() {
     let dir = TempDir::new().unwrap();
     let path = written(&dir, "0s");
     let args = ["run", "--print-config", "--config", path.to_str().unwrap()];
@@ -229,24 +229,24 @@ fn the_printed_configuration_is_whole_and_without_secrets() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_exits_immediately() {
     let dir = TempDir::new().unwrap();
     // Longer than any test may take: only the second signal can end it.
     let mut up = Up::start(&written(&dir, "5m"), &["--log-format", "text"]);
     up.signal(Signal::INT);
-    let line = up.hears("draining");
+    let line = up.wait_for_line("draining");
     assert!(
         serde_json::from_str::<Value>(&line).is_err(),
         "text was asked for"
     );
     up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    let (code, lines) = up.wait();
     assert_eq!(code, Some(1), "{lines:?}");
     assert!(lines.last().unwrap().contains("SIGTERM"), "{lines:?}");
 }
 
 #[test]
-fn a_system_without_any_ca_is_told_what_it_lacks() {
+fn a_missing_ca_bundle_is_reported_at_startup() {
     let dir = TempDir::new().unwrap();
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "").unwrap();

@@ -221,7 +221,7 @@ fn refused(answer: &Value, message: &str) {
 }
 
 #[test]
-fn every_form_of_request_is_accepted() {
+fn signatures_of_every_form_of_request_are_accepted() {
     let mut checker = Checker::start();
     let all = ["queue:*", "auth:create-client:sso/*"];
     let methods = [
@@ -289,7 +289,7 @@ fn every_form_of_request_is_accepted() {
 }
 
 #[test]
-fn credentials_of_every_kind_are_accepted() {
+fn signatures_with_every_kind_of_credential_are_accepted() {
     let mut checker = Checker::start();
     let long: Vec<_> = (0..40).map(|i| format!("queue:scope-{i:030}")).collect();
     let long: Vec<_> = long.iter().map(String::as_str).collect();
@@ -333,7 +333,7 @@ fn credentials_of_every_kind_are_accepted() {
 }
 
 #[test]
-fn whatever_is_not_as_signed_is_refused() {
+fn a_request_that_differs_from_the_signed_one_is_refused() {
     let mut checker = Checker::start();
     let mac = "Unauthorized: Bad mac";
     let stale = "Unauthorized: Stale timestamp";
@@ -380,7 +380,7 @@ fn whatever_is_not_as_signed_is_refused() {
 }
 
 #[test]
-fn credentials_that_are_not_as_issued_are_refused() {
+fn tampered_credentials_and_certificates_are_refused() {
     let mut checker = Checker::start();
     let other_key = Credentials {
         access_token: SecretString::from("wrong"),
@@ -440,7 +440,7 @@ fn credentials_that_are_not_as_issued_are_refused() {
 }
 
 #[test]
-fn bewits_open_get_and_head_until_they_expire() {
+fn bewits_authorize_get_and_head_until_they_expire() {
     let mut checker = Checker::start();
     let soon = NOW.offset_by(MINUTE);
     let all = ["queue:*", "auth:create-client:sso/*"];
@@ -486,7 +486,7 @@ fn bewits_open_get_and_head_until_they_expire() {
 /// `has_bewit` is true exactly where the service would look at a bewit: because there is no
 /// Authorization and the text has one, or because with Authorization it sees two schemes.
 #[test]
-fn a_bewit_is_seen_exactly_where_the_service_sees_one() {
+fn a_bewit_is_detected_exactly_where_taskcluster_detects_one() {
     let mut checker = Checker::start();
     let pieces = [
         "?",

@@ -14,6 +14,7 @@ mod command_line;
 mod docs;
 mod explain;
 mod hawk;
+mod hygiene;
 mod identity;
 mod layers;
 mod leaks;

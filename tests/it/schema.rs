@@ -30,12 +30,12 @@ fn assert_fresh(file: &str, generated: &str) {
 }
 
 #[test]
-fn the_schema_file_is_fresh() {
+fn the_schema_file_is_up_to_date() {
     assert_fresh("conf/schema.json", &config::schema());
 }
 
 #[test]
-fn the_reference_page_is_fresh() {
+fn the_reference_page_is_up_to_date() {
     assert_fresh("docs/configuration.md", &config::reference_page());
 }
 
@@ -86,7 +86,7 @@ fn examples() -> impl Iterator<Item = PathBuf> {
 }
 
 #[test]
-fn every_example_and_every_configuration_in_the_docs_is_valid() {
+fn the_schema_accepts_every_example_and_every_configuration_in_the_docs() {
     let mut documents = BTreeMap::new();
     for path in examples() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -228,7 +228,7 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn wrong_files_are_refused_where_they_are_wrong() {
+fn the_schema_rejects_invalid_files_at_the_right_place() {
     let documents: BTreeMap<_, _> = BAD
         .iter()
         .map(|(text, ..)| ((*text).to_owned(), as_json(text)))

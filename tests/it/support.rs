@@ -6,11 +6,13 @@
 
 pub(crate) mod auth0;
 pub(crate) mod client;
-pub(crate) mod gate;
+pub(crate) mod gateway;
 pub(crate) mod peers;
 pub(crate) mod program;
 pub(crate) mod secrets;
+pub(crate) mod standard;
 pub(crate) mod tls;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
+pub(crate) mod wait;
 pub(crate) mod wire;

@@ -13,10 +13,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::support::client::Request;
-use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::secrets::Secrets;
 use crate::support::tokens::{self, IssuerServer, SHARED};
-use crate::support::upstream::{Attempt, Reply, Upstream};
+use crate::support::upstream::{Attempt, FakeUpstream, Reply};
 
 const AUDIENCE: &str = "https://api.example.com";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -86,24 +86,24 @@ fn attribute<'s>(span: &'s Value, name: &str) -> Option<&'s str> {
 }
 
 /// An issuer, an exchange and an API in one server, and hawkgate before it.
-struct House {
+struct Fixture {
     _issuer: IssuerServer,
-    upstream: Upstream,
-    gate: Gate,
+    upstream: FakeUpstream,
+    gateway: TestGateway,
     token: String,
 }
 
-impl House {
+impl Fixture {
     /// `trace` is the whole section. The API refuses its first `refusals` requests.
-    async fn build(trace: &str, refusals: usize) -> Self {
+    async fn start(trace: &str, refusals: usize) -> Self {
         let issuer = IssuerServer::start(&[&SHARED[0]]).await;
-        let upstream = Upstream::http1(move |seen| match seen.path() {
+        let upstream = FakeUpstream::http1(move |received| match received.path() {
             LOGIN => Reply::new(
                 200,
                 r#"{"expires":"2100-01-01T00:00:00.000Z","credentials":{"clientId":"mozilla-auth0/alice","accessToken":"the-fetched-access-token-0123456789abcdef"}}"#,
             )
             .header("content-type", "application/json"),
-            _ if seen.repeat < refusals => Reply::unauthorized("no such client"),
+            _ if received.repeat < refusals => Reply::unauthorized("no such client"),
             _ => Reply::ok(),
         })
         .await;
@@ -129,14 +129,14 @@ audit = true
             issuer = issuer.issuer(),
             url = upstream.url()
         );
-        let gate = Gate::start(&text).await;
+        let gateway = TestGateway::start(&text).await;
         let now = SystemClock::shared().now().as_secs();
         let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
         let token = SHARED[0].token("RS256", &claims);
         Self {
             _issuer: issuer,
             upstream,
-            gate,
+            gateway,
             token,
         }
     }
@@ -146,12 +146,12 @@ audit = true
         for (name, value) in fields {
             request = request.header(name, value);
         }
-        self.gate.send(&request).await.status
+        self.gateway.send(&request).await.status
     }
 }
 
 fn header<'a>(attempt: &'a Attempt, name: &str) -> &'a str {
-    attempt.seen.header(name).unwrap_or_default()
+    attempt.request.header(name).unwrap_or_default()
 }
 
 /// Trace, span and flags.
@@ -165,26 +165,32 @@ fn parts(traceparent: &str) -> (&str, &str, &str) {
 }
 
 #[tokio::test]
-async fn a_healed_request_is_one_trace_from_caller_to_collector() {
+async fn a_replayed_request_is_one_trace_from_caller_to_collector() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
-    let files = gate::Files::new();
+    let files = gateway::ConfigDir::new();
     let key = files.write("key", KEY);
     let trace = format!(
         "[trace]\nendpoint = \"{endpoint}\"\nheaders = {{ authorization = {{ file = \"{}\" }} }}\n\
          service_name = \"gate\"\n",
         key.display()
     );
-    let house = House::build(&trace, 1).await;
+    let fixture = Fixture::start(&trace, 1).await;
     let fields = [
         ("traceparent", PARENT),
         ("tracestate", "vendor=1"),
         ("x-request-id", "healed-trace-1"),
     ];
-    assert_eq!(house.get("/api/x?secret=in-the-query", &fields).await, 200);
+    assert_eq!(
+        fixture.get("/api/x?secret=in-the-query", &fields).await,
+        200
+    );
 
-    let attempts = house.upstream.attempts();
-    let paths: Vec<_> = attempts.iter().map(|a| a.seen.path().to_owned()).collect();
+    let attempts = fixture.upstream.attempts();
+    let paths: Vec<_> = attempts
+        .iter()
+        .map(|a| a.request.path().to_owned())
+        .collect();
     assert_eq!(paths, [LOGIN, "/api/x", LOGIN, "/api/x"]);
     let sent: Vec<_> = attempts
         .iter()
@@ -199,10 +205,10 @@ async fn a_healed_request_is_one_trace_from_caller_to_collector() {
         assert_eq!(header(api, "x-taskcluster-trace-id"), TRACE);
     }
 
-    house.gate.running.drain().await;
+    fixture.gateway.running.drain().await;
     let sent: Vec<&str> = sent.iter().map(|(_, span, _)| *span).collect();
     assert_tree(&collector.spans(), &sent);
-    assert_discreet(&collector, &house.token);
+    assert_discreet(&collector, &fixture);
 }
 
 /// The spans of a request that was healed once, and the ids that went with what was sent.
@@ -285,7 +291,7 @@ fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
 }
 
 /// Neither spans nor logs hold a secret, and the logs name the trace.
-fn assert_discreet(collector: &Collector, token: &str) {
+fn assert_discreet(collector: &Collector, fixture: &Fixture) {
     let exports = collector.exports.lock().unwrap().clone();
     assert!(exports.iter().all(|(key, _)| key.as_deref() == Some(KEY)));
     let secrets = Secrets::default();
@@ -296,13 +302,13 @@ fn assert_discreet(collector: &Collector, token: &str) {
     );
     secrets.add("the query", "in-the-query");
     secrets.add("the collector's key", KEY);
-    secrets.token("the token", token);
+    secrets.token("the token", &fixture.token);
     let told: String = exports
         .iter()
         .map(|(_, export)| export.to_string())
         .collect();
     secrets.assert_absent("the spans", &told);
-    let log = gate::logged();
+    let log = fixture.gateway.log();
     secrets.assert_absent("the log", &log);
     for target in ["access", "audit"] {
         let line = log.lines().find(|line| {
@@ -316,29 +322,29 @@ fn assert_discreet(collector: &Collector, token: &str) {
 }
 
 #[tokio::test]
-async fn without_the_table_traces_pass_untouched() {
-    let house = House::build("", 0).await;
+async fn trace_headers_pass_unchanged_without_a_trace_section() {
+    let fixture = Fixture::start("", 0).await;
     let wrong = "no-trace-at-all";
     let fields = [
         ("traceparent", wrong),
         ("tracestate", "=="),
         ("x-taskcluster-trace-id", "foo/bar"),
     ];
-    assert_eq!(house.get("/api/x", &fields).await, 200);
-    let attempts = house.upstream.attempts_at("/api/x");
+    assert_eq!(fixture.get("/api/x", &fields).await, 200);
+    let attempts = fixture.upstream.attempts_at("/api/x");
     for (name, value) in fields {
         assert_eq!(header(&attempts[0], name), value);
     }
-    let exchange = house.upstream.attempts_at(LOGIN);
-    assert_eq!(exchange[0].seen.header("traceparent"), None);
+    let exchange = fixture.upstream.attempts_at(LOGIN);
+    assert_eq!(exchange[0].request.header("traceparent"), None);
 }
 
 #[tokio::test]
-async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
+async fn invalid_trace_context_is_replaced_and_unsampled_spans_are_not_exported() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let trace = format!("[trace]\nendpoint = \"{endpoint}\"\nsample = 0.0\n");
-    let house = House::build(&trace, 0).await;
+    let fixture = Fixture::start(&trace, 0).await;
     let upper = PARENT.to_uppercase();
     for (number, fields) in [
         vec![],
@@ -348,20 +354,20 @@ async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(house.get(&format!("/api/{number}"), &fields).await, 200);
-        let attempts = house.upstream.attempts_at(&format!("/api/{number}"));
+        assert_eq!(fixture.get(&format!("/api/{number}"), &fields).await, 200);
+        let attempts = fixture.upstream.attempts_at(&format!("/api/{number}"));
         let (trace, _, flags) = parts(header(&attempts[0], "traceparent"));
         assert_eq!(flags, "00");
         assert_ne!(trace, TRACE);
         assert_eq!(header(&attempts[0], "x-taskcluster-trace-id"), trace);
-        assert_eq!(attempts[0].seen.header("tracestate"), None);
+        assert_eq!(attempts[0].request.header("tracestate"), None);
     }
     // The caller's own decision to record counts.
     assert_eq!(
-        house.get("/api/told", &[("traceparent", PARENT)]).await,
+        fixture.get("/api/told", &[("traceparent", PARENT)]).await,
         200
     );
-    house.gate.running.drain().await;
+    fixture.gateway.running.drain().await;
     let spans = collector.spans();
     assert!(spans.iter().all(|span| span["traceId"] == TRACE));
     let kinds: Vec<_> = spans
@@ -372,37 +378,37 @@ async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
 }
 
 #[tokio::test]
-async fn callers_that_are_not_trusted_are_not_followed() {
-    let house = House::build("[trace]\nincoming = \"restart\"\n", 0).await;
+async fn trace_context_of_untrusted_callers_is_restarted() {
+    let fixture = Fixture::start("[trace]\nincoming = \"restart\"\n", 0).await;
     let fields = [
         ("traceparent", PARENT),
         ("tracestate", "a=1"),
         ("x-taskcluster-trace-id", "foo/bar"),
     ];
-    assert_eq!(house.get("/api/x", &fields).await, 200);
-    let attempts = house.upstream.attempts_at("/api/x");
+    assert_eq!(fixture.get("/api/x", &fields).await, 200);
+    let attempts = fixture.upstream.attempts_at("/api/x");
     let (trace, _, flags) = parts(header(&attempts[0], "traceparent"));
     assert!(trace != TRACE && flags == "01");
     assert_eq!(header(&attempts[0], "x-taskcluster-trace-id"), trace);
-    assert_eq!(attempts[0].seen.header("tracestate"), None);
+    assert_eq!(attempts[0].request.header("tracestate"), None);
 }
 
 #[tokio::test]
-async fn a_collector_that_refuses_costs_spans_and_no_request() {
-    let refusing = Upstream::http1(|_| Reply::new(400, "no")).await;
+async fn a_failing_collector_loses_spans_but_no_requests() {
+    let refusing = FakeUpstream::http1(|_| Reply::new(400, "no")).await;
     let trace = format!("[trace]\nendpoint = \"{}/v1/traces\"\n", refusing.url());
-    let house = House::build(&trace, 0).await;
-    assert_eq!(house.get("/api/x", &[]).await, 200);
+    let fixture = Fixture::start(&trace, 0).await;
+    assert_eq!(fixture.get("/api/x", &[]).await, 200);
     // The first is fetched for: admission, exchange, attempt and the request itself.
     let failed = [("result", "failed")];
-    house
-        .gate
-        .until_counted("hawkgate_trace_spans_total", &failed, 4)
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_trace_spans_total", &failed, 4)
         .await;
     let denied = Request::get("/api/x").bearer("not.a.token");
-    assert_eq!(house.gate.send(&denied).await.status, 401);
-    house
-        .gate
-        .until_counted("hawkgate_trace_spans_total", &failed, 6)
+    assert_eq!(fixture.gateway.send(&denied).await.status, 401);
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_trace_spans_total", &failed, 6)
         .await;
 }

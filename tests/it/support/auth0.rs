@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::gate::{self, Gate};
+use super::gateway::TestGateway;
 use super::peers::Peer;
 use super::secrets::Secrets;
 
@@ -11,7 +11,7 @@ pub(crate) struct Auth0(pub(crate) Peer);
 
 impl Auth0 {
     pub(crate) async fn start() -> Self {
-        Self(Peer::start("auth0.js", &json!({})).await)
+        Self(Peer::start("auth0", &json!({})).await)
     }
 
     /// Scheme, host and port.
@@ -43,7 +43,7 @@ impl Auth0 {
 
     /// Fails when anything secret that the tenant gave out or was told is in `said`, the
     /// log, the metrics or `Debug`.
-    pub(crate) async fn assert_unsaid(&self, gate: &Gate, said: &[String]) {
+    pub(crate) async fn assert_nothing_leaked(&self, gateway: &TestGateway, said: &[String]) {
         let secrets = Secrets::default();
         let all = self.control("secrets", json!({})).await;
         for (number, secret) in all["secrets"].as_array().unwrap().iter().enumerate() {
@@ -53,13 +53,11 @@ impl Auth0 {
         for answer in said {
             secrets.assert_absent("an answer", answer);
         }
-        secrets.assert_absent("the metrics", &gate.metrics().await.0);
+        secrets.assert_absent("the metrics", &gateway.metrics().await.0);
         secrets.assert_absent(
             "Debug",
-            &format!("{:?} {:?}", gate.running, gate.running.gateway()),
+            &format!("{:?} {:?}", gateway.running, gateway.running.gateway()),
         );
-        for line in gate::logged().lines() {
-            secrets.assert_absent("the log", line);
-        }
+        secrets.assert_absent("the log", &gateway.log());
     }
 }

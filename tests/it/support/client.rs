@@ -1,7 +1,6 @@
 //! Callers: HTTP/1.1 to the byte, and HTTP/2, over TCP, TLS and Unix sockets.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hawkgate::proxy::settings::Address;
@@ -9,16 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::{Identity, TestCa};
+use super::wait::within;
 use super::wire::{BodyReader, Fields, Framing, Head, Reader, Reading, Stream, Writing, invalid};
-
-/// After this a test is stuck, not slow.
-pub(crate) const STUCK: Duration = Duration::from_mins(1);
-
-/// Fails the test instead of hanging it.
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    let timely = tokio::time::timeout(STUCK, future).await;
-    timely.unwrap_or_else(|_| panic!("stuck: {what}"))
-}
 
 /// Opens a plain connection.
 pub(crate) async fn connect(address: &Address) -> io::Result<Stream> {
@@ -151,9 +142,13 @@ impl Response {
         self.fields.first(name)
     }
 
-    /// `X-Hawkgate-Error`: which refusal, if hawkgate answered by itself.
-    pub(crate) fn refusal(&self) -> Option<&str> {
+    /// `X-Hawkgate-Error`: the reason of an error response that hawkgate generated itself.
+    pub(crate) fn error_reason(&self) -> Option<&str> {
         self.header("x-hawkgate-error")
+    }
+
+    pub(crate) fn status_and_reason(&self) -> (u16, Option<&str>) {
+        (self.status, self.error_reason())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -387,7 +382,7 @@ impl Http2Client {
     }
 
     /// Whether the server has said GOAWAY, so that no further request may be sent.
-    pub(crate) async fn is_told_to_go(&self) -> bool {
+    pub(crate) async fn has_received_goaway(&self) -> bool {
         self.sender.clone().ready().await.is_err()
     }
 

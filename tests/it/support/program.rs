@@ -7,18 +7,18 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::client::within;
+use super::wait::within;
 
 /// How a run ended.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Exited {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 /// A home of its own for one person, private as homes are.
-pub(crate) struct Home {
+pub(crate) struct HomeDir {
     dir: TempDir,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Running {
     said: String,
 }
 
-impl Home {
+impl HomeDir {
     pub(crate) fn new() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -71,8 +71,8 @@ impl Home {
     }
 
     /// Runs `hawkgate` to its end.
-    pub(crate) async fn run(&self, args: &[&str]) -> Ended {
-        self.start(args).ended().await
+    pub(crate) async fn run(&self, args: &[&str]) -> Exited {
+        self.start(args).wait().await
     }
 
     /// Starts `hawkgate`.
@@ -90,7 +90,7 @@ impl Home {
 
 impl Running {
     /// Reads stderr until a line contains `text`, and returns that line.
-    pub(crate) async fn hears(&mut self, text: &str) -> String {
+    pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
         let heard = async {
             while let Some(line) = self.stderr.next_line().await.unwrap() {
                 self.said.push_str(&line);
@@ -111,11 +111,11 @@ impl Running {
     }
 
     /// As a crash or a power cut would end it.
-    pub(crate) async fn killed(mut self) {
+    pub(crate) async fn kill_now(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    pub(crate) async fn ended(mut self) -> Ended {
+    pub(crate) async fn wait(mut self) -> Exited {
         let all = async {
             let mut stdout = String::new();
             let out = self.stdout.read_to_string(&mut stdout);
@@ -128,7 +128,7 @@ impl Running {
             let (out, ()) = tokio::join!(out, err);
             out.unwrap();
             let status = self.child.wait().await.unwrap();
-            Ended {
+            Exited {
                 code: status.code().unwrap_or(-1),
                 stdout,
                 stderr: self.said,
@@ -138,17 +138,17 @@ impl Running {
     }
 }
 
-impl Ended {
-    /// Ended well.
+impl Exited {
+    /// Exited well.
     #[track_caller]
-    pub(crate) fn good(self) -> Self {
+    pub(crate) fn success(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
 
-    /// Ended with exit code `code`, saying `text` on stderr.
+    /// Exited with exit code `code`, saying `text` on stderr.
     #[track_caller]
-    pub(crate) fn says(self, code: i32, text: &str) -> Self {
+    pub(crate) fn fails_with(self, code: i32, text: &str) -> Self {
         assert!(
             self.code == code && self.stderr.contains(text),
             "{text:?}: {self:?}"
@@ -158,7 +158,7 @@ impl Ended {
 
     /// Nowhere is any of `secrets`.
     #[track_caller]
-    pub(crate) fn silent_about(self, secrets: &[&str]) -> Self {
+    pub(crate) fn assert_secrets_absent(self, secrets: &[&str]) -> Self {
         for secret in secrets {
             assert!(secret.len() > 8, "too short to look for");
             let leaks = self.stdout.contains(secret) || self.stderr.contains(secret);

@@ -62,23 +62,33 @@ impl Secrets {
         self.0.lock().unwrap().is_empty()
     }
 
-    /// Which secrets `text` holds, and in which form.
+    /// Which secrets `text` contains, and in which form.
     pub(crate) fn found_in(&self, text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (name, value) in self.0.lock().unwrap().iter() {
             for (form, written) in forms(value) {
-                if text.contains(&written) {
-                    found.push(format!("{name}, {form}"));
+                if let Some(at) = text.find(&written) {
+                    found.push(format!("{name}, {form}{}", logged_by(text, at)));
                 }
             }
         }
         found
     }
 
-    /// Fails when `text` holds any secret; tells which, not what.
+    /// Fails when `text` contains any secret; names the secret without showing it.
     pub(crate) fn assert_absent(&self, place: &str, text: &str) {
         let found = self.found_in(text);
-        assert!(found.is_empty(), "{place} holds {found:?}");
+        assert!(found.is_empty(), "{place} contains {found:?}");
+    }
+}
+
+/// If the byte at `at` belongs to a line of a JSON log: which part of the program wrote it.
+fn logged_by(text: &str, at: usize) -> String {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    match serde_json::from_str::<Value>(line) {
+        Ok(line) if line["target"].is_string() => format!(", logged by {}", line["target"]),
+        _ => String::new(),
     }
 }
 
@@ -132,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_secret_in_every_form() {
+    fn a_secret_is_found_in_every_encoding() {
         let secrets = Secrets::default();
         secrets.add("key", "s3cret/with+\"odd\" signs");
         let value = "s3cret/with+\"odd\" signs";

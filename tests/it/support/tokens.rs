@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::upstream::{Gate, Reply, Upstream};
+use super::upstream::{FakeUpstream, Latch, Reply};
 
 /// base64url without padding.
 pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
@@ -231,13 +231,13 @@ fn rsa_numbers(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 /// How an [`IssuerServer`] answers.
 #[derive(Clone, Debug)]
-pub(crate) enum Mood {
-    Well,
+pub(crate) enum JwksMode {
+    Normal,
     Status(u16),
     /// 200 with this text.
     Text(String),
-    /// Waits until the gate opens, then answers well.
-    Held(Gate),
+    /// Waits until the latch opens, then answers well.
+    Held(Latch),
     /// Valid JSON of more than 256 KiB.
     Huge,
     Redirect,
@@ -245,7 +245,7 @@ pub(crate) enum Mood {
 
 struct State {
     keys: Vec<Value>,
-    mood: Mood,
+    mode: JwksMode,
     cache_control: Option<String>,
     /// Stands in discovery instead of the real issuer.
     claimed: Option<String>,
@@ -253,7 +253,7 @@ struct State {
 
 /// A key set with discovery, at `/jwks` and `/.well-known/openid-configuration`.
 pub(crate) struct IssuerServer {
-    pub(crate) server: Upstream,
+    pub(crate) server: FakeUpstream,
     state: Arc<Mutex<State>>,
 }
 
@@ -261,14 +261,14 @@ impl IssuerServer {
     pub(crate) async fn start(keys: &[&Key]) -> Self {
         let state = Arc::new(Mutex::new(State {
             keys: keys.iter().map(|key| key.jwk()).collect(),
-            mood: Mood::Well,
+            mode: JwksMode::Normal,
             cache_control: None,
             claimed: None,
         }));
         let scripted = Arc::clone(&state);
-        let server = Upstream::http1(move |seen| {
-            let own = format!("http://{}", seen.authority);
-            scripted.lock().unwrap().answer(seen.path(), &own)
+        let server = FakeUpstream::http1(move |received| {
+            let own = format!("http://{}", received.authority);
+            scripted.lock().unwrap().answer(received.path(), &own)
         })
         .await;
         Self { server, state }
@@ -292,15 +292,15 @@ impl IssuerServer {
         self.state.lock().unwrap().keys = keys;
     }
 
-    pub(crate) fn mood(&self, mood: Mood) {
-        self.state.lock().unwrap().mood = mood;
+    pub(crate) fn set_mode(&self, mode: JwksMode) {
+        self.state.lock().unwrap().mode = mode;
     }
 
     pub(crate) fn cache_control(&self, value: &str) {
         self.state.lock().unwrap().cache_control = Some(value.to_owned());
     }
 
-    pub(crate) fn claim(&self, issuer: &str) {
+    pub(crate) fn set_discovery_issuer(&self, issuer: &str) {
         self.state.lock().unwrap().claimed = Some(issuer.to_owned());
     }
 
@@ -325,17 +325,17 @@ impl State {
             Some(value) => well.header("cache-control", value),
             None => well,
         };
-        match &self.mood {
-            Mood::Well => well,
-            Mood::Status(status) => Reply::new(*status, "unwell"),
-            Mood::Text(text) => Reply::new(200, text.clone()),
-            Mood::Held(gate) => well.gate(gate),
-            Mood::Huge => {
+        match &self.mode {
+            JwksMode::Normal => well,
+            JwksMode::Status(status) => Reply::new(*status, "unwell"),
+            JwksMode::Text(text) => Reply::new(200, text.clone()),
+            JwksMode::Held(latch) => well.after(latch),
+            JwksMode::Huge => {
                 let mut document = document;
                 document["padding"] = json!("x".repeat(300 * 1024));
                 Reply::new(200, document.to_string())
             }
-            Mood::Redirect => Reply::new(302, "").header("location", "/jwks?elsewhere"),
+            JwksMode::Redirect => Reply::new(302, "").header("location", "/jwks?elsewhere"),
         }
     }
 }
@@ -348,7 +348,7 @@ mod tests {
 
     /// The tokens made here are good by another implementation's judgement.
     #[test]
-    fn signs_what_others_verify() {
+    fn generated_tokens_verify_with_jsonwebtoken() {
         let [rsa, p256, p384, ed] = &*SHARED;
         let cases = [
             (rsa, Algorithm::RS256),

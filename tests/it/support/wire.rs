@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_each_framing_to_its_exact_end() {
+    async fn every_framing_is_read_to_its_exact_end() {
         let (whole, rest) = body(Framing::Length(3), b"abcNEXT").await.unwrap();
         assert_eq!((&whole[..], &rest[..]), (&b"abc"[..], &b"NEXT"[..]));
         let (whole, rest) = body(
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_cut_short_is_an_error() {
+    async fn a_truncated_body_is_an_error() {
         assert!(body(Framing::Length(4), b"abc").await.is_err());
         assert!(body(Framing::Chunked, b"3\r\nabc\r\n").await.is_err());
         assert!(

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::taskcluster;
 use crate::support::client::{Client, Request};
-use crate::support::gate::ROOT_KEY;
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::gateway::ROOT_KEY;
+use crate::support::upstream::{FakeUpstream, Reply};
 
 /// `hawkgate taskcluster-proxy` in a clean environment.
 fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
@@ -73,7 +73,7 @@ impl Up {
 }
 
 #[tokio::test]
-async fn the_command_takes_its_place_with_its_variables() {
+async fn the_taskcluster_proxy_command_reads_the_same_environment_variables() {
     let taskcluster = taskcluster().await;
     let variables = [
         ("TASKCLUSTER_ROOT_URL", taskcluster.url()),
@@ -97,10 +97,10 @@ async fn the_command_takes_its_place_with_its_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tasks_scopes_restrict() {
+async fn task_scopes_restrict_the_credentials() {
     const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";
-    let queue = Upstream::http1(|seen| {
-        if seen.path().ends_with(TASK) && seen.header("authorization").is_none() {
+    let queue = FakeUpstream::http1(|received| {
+        if received.path().ends_with(TASK) && received.header("authorization").is_none() {
             Reply::new(200, r#"{"scopes":["queue:a","queue:b*"]}"#)
         } else {
             Reply::new(404, "{}")
@@ -139,7 +139,7 @@ async fn a_tasks_scopes_restrict() {
 }
 
 #[test]
-fn what_it_does_not_take_is_said_with_the_reason() {
+fn unsupported_arguments_are_refused_with_the_reason() {
     let variables = [
         ("TASKCLUSTER_ROOT_URL", "https://tc.example.com"),
         ("TASKCLUSTER_CLIENT_ID", "root"),

@@ -14,13 +14,14 @@ use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::settings::Address;
 use tempfile::TempDir;
 
-use super::client::{Client, Http2Client, Request, Response, within};
+use super::client::{Client, Http2Client, Request, Response};
+use super::wait::until;
 
 /// Every log line of this process, of all tests together.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Captured {
+impl Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -31,8 +32,8 @@ impl Write for Captured {
     }
 }
 
-static LOG: LazyLock<(Logging, Captured)> = LazyLock::new(|| {
-    let captured = Captured::default();
+static LOG: LazyLock<(Logging, CapturedLog)> = LazyLock::new(|| {
+    let captured = CapturedLog::default();
     let out = Box::new(captured.clone());
     let clock = SystemClock::shared();
     let told_by_tests = std::panic::take_hook();
@@ -45,11 +46,11 @@ static LOG: LazyLock<(Logging, Captured)> = LazyLock::new(|| {
     (logging, captured)
 });
 
-/// Everything logged so far, at level trace.
-pub(crate) fn logged() -> String {
+/// What this process logged after its first `start` bytes, at level trace.
+fn captured_since(start: usize) -> String {
     let (logging, captured) = &*LOG;
     logging.flush(Duration::from_secs(10));
-    let bytes = captured.0.lock().unwrap().clone();
+    let bytes = captured.0.lock().unwrap()[start..].to_vec();
     String::from_utf8(bytes).unwrap()
 }
 
@@ -58,9 +59,9 @@ pub(crate) fn logged() -> String {
 pub(crate) const ROOT_KEY: &str = "tests-only-root-access-token-0123456789-abcdef";
 
 /// A configuration as a file in a folder of its own, where other files may lie too.
-pub(crate) struct Files(TempDir);
+pub(crate) struct ConfigDir(TempDir);
 
-impl Files {
+impl ConfigDir {
     /// With the file `access-token` in it.
     pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
@@ -81,7 +82,7 @@ impl Files {
 }
 
 /// `[server]` on free loopback ports: what most tests put before their own sections.
-pub(crate) const SERVER: &str = r#"
+pub(crate) const SERVER_CONFIG: &str = r#"
 [server]
 listen = ["127.0.0.1:0"]
 admin = "127.0.0.1:0"
@@ -90,29 +91,31 @@ drain_delay = "0s"
 "#;
 
 /// A running hawkgate in this process; aborted when dropped.
-pub(crate) struct Gate {
+pub(crate) struct TestGateway {
     pub(crate) running: Running,
-    pub(crate) files: Files,
+    pub(crate) files: ConfigDir,
+    /// How much had been logged when it started.
+    log_start: usize,
 }
 
-impl Gate {
-    /// With the machine's clock and [`SERVER`] before `sections`.
+impl TestGateway {
+    /// With the machine's clock and [`SERVER_CONFIG`] before `sections`.
     pub(crate) async fn start(sections: &str) -> Self {
-        let text = format!("{SERVER}{sections}");
-        Self::start_with(&text, Files::new(), SystemClock::shared()).await
+        let text = format!("{SERVER_CONFIG}{sections}");
+        Self::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
     }
 
     /// With a clock that stands at the present until moved.
     pub(crate) async fn start_with_clock(sections: &str) -> (Self, Arc<ManualClock>) {
         let clock = ManualClock::at(SystemClock::shared().now());
-        let text = format!("{SERVER}{sections}");
-        let gate = Self::start_with(&text, Files::new(), clock.clone()).await;
-        (gate, clock)
+        let text = format!("{SERVER_CONFIG}{sections}");
+        let gateway = Self::start_with(&text, ConfigDir::new(), clock.clone()).await;
+        (gateway, clock)
     }
 
     /// With everything given: the whole text, and the folder that it is written into.
-    pub(crate) async fn start_with(text: &str, files: Files, clock: SharedClock) -> Self {
-        LazyLock::force(&LOG);
+    pub(crate) async fn start_with(text: &str, files: ConfigDir, clock: SharedClock) -> Self {
+        let log_start = LOG.1.0.lock().unwrap().len();
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let access_log = LOG.0.access();
@@ -120,7 +123,11 @@ impl Gate {
         let running = app::start(config, surroundings)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));
-        Self { running, files }
+        Self {
+            running,
+            files,
+            log_start,
+        }
     }
 
     /// The first listener.
@@ -151,28 +158,28 @@ impl Gate {
 
     /// Waits until the sum of these samples is `count`: a request is counted when it is
     /// over, which its caller may see a moment before.
-    pub(crate) async fn until_counted(&self, name: &str, labels: &[(&str, &str)], count: u32) {
-        let counting = async {
-            loop {
-                let sum = self.metrics().await.sum(name, labels);
-                assert!(sum <= f64::from(count), "{name} {labels:?} is {sum}");
-                if (sum - f64::from(count)).abs() < 0.5 {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        within(&format!("{name} {labels:?} to be {count}"), counting).await;
+    pub(crate) async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], count: u32) {
+        until(&format!("{name} {labels:?} to be {count}"), async || {
+            let sum = self.metrics().await.sum(name, labels);
+            assert!(sum <= f64::from(count), "{name} {labels:?} is {sum}");
+            (sum - f64::from(count)).abs() < 0.5
+        })
+        .await;
     }
 
-    pub(crate) async fn metrics(&self) -> Samples {
+    /// What was logged since it started, by it and by tests that run at the same time.
+    pub(crate) fn log(&self) -> String {
+        captured_since(self.log_start)
+    }
+
+    pub(crate) async fn metrics(&self) -> Metrics {
         let response = self.admin("/metrics").await;
         assert_eq!(response.status, 200);
-        Samples(response.text())
+        Metrics(response.text())
     }
 }
 
-impl Drop for Gate {
+impl Drop for TestGateway {
     fn drop(&mut self) {
         self.running.abort();
     }
@@ -180,9 +187,9 @@ impl Drop for Gate {
 
 /// Prometheus text.
 #[derive(Clone, Debug)]
-pub(crate) struct Samples(pub(crate) String);
+pub(crate) struct Metrics(pub(crate) String);
 
-impl Samples {
+impl Metrics {
     /// The sum of all samples of `name` whose labels include `labels`; 0 when there is none.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
@@ -286,7 +293,7 @@ mod tests {
 
     #[test]
     fn reads_samples_by_name_and_label() {
-        let samples = Samples(
+        let samples = Metrics(
             "# TYPE a counter\na{x=\"1\",y=\"2\"} 3\na{x=\"2\",y=\"2\"} 4\nab 5\nb 6.5\n".into(),
         );
         let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
