@@ -113,7 +113,7 @@ impl Context {
     }
 
     /// Keeps what is known of a rejected request, and returns its rejection.
-    pub(super) fn refuse(&mut self, mut refused: Box<Refused>) -> Rejection {
+    pub(super) fn reject(&mut self, mut refused: Box<Refused>) -> Rejection {
         let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
         self.refused = Some(refused);
         rejection

@@ -79,7 +79,7 @@ struct SentResponse {
     /// A final head was sent.
     answered: bool,
     /// The response is a complete rejection.
-    refused: bool,
+    rejected: bool,
     /// The connection closes after the response.
     last: bool,
     /// Body bytes sent.
@@ -147,8 +147,8 @@ impl FastPath {
                     .await
             }
             Err(refused) => {
-                let rejection = context.refuse(refused);
-                self.refuse(caller, &mut context, &request, rejection, &mut sent)
+                let rejection = context.reject(refused);
+                self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }
         };
@@ -156,7 +156,7 @@ impl FastPath {
     }
 
     /// Responds with a rejection.
-    async fn refuse(
+    async fn reject(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
@@ -171,7 +171,7 @@ impl FastPath {
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
-        sent.refused = true;
+        sent.rejected = true;
         sent.code = answer.status.as_u16();
         if request.method != http::Method::HEAD {
             sent.body = answer.body.len() as u64;
@@ -194,7 +194,7 @@ impl FastPath {
         };
         sent.last = true;
         // A caller that cannot be written to has left; there is nothing else to do.
-        let _ = self.refuse(caller, context, request, rejection, sent).await;
+        let _ = self.reject(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
@@ -210,7 +210,7 @@ impl FastPath {
             Ok(()) if sent.last => ServeResult::Close,
             Ok(()) => ServeResult::KeepAlive,
             // The rejection took the place of the upstream's response.
-            Err(_) if sent.refused => ServeResult::Close,
+            Err(_) if sent.rejected => ServeResult::Close,
             Err(_) => ServeResult::Aborted,
         };
         let failed = served.err().map(|error| Failed::from(&*error));

@@ -357,7 +357,7 @@ async fn serve_connection<A>(
 {
     let peer = incoming.peer();
     let mut metadata = ConnMetadata {
-        proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
+        trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
     let stream = match &settings.protocol {

@@ -101,9 +101,9 @@ impl FieldList {
 }
 
 impl HeaderFields for FieldList {
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
         let of_that_name = |field: &&Field| name_matches(&self.text, &field.name, name);
-        let field = self.fields.iter().filter(of_that_name).nth(before)?;
+        let field = self.fields.iter().filter(of_that_name).nth(index)?;
         Some(slice(&self.text, &field.value))
     }
 }

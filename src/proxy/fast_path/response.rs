@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
 use super::fields::FieldList;
-use crate::header_fields::{Several, all, only};
+use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
 
 /// Longest response head accepted, in bytes.
@@ -106,7 +106,7 @@ impl ResponseHead {
                 }
                 return Ok(());
             }
-            Ok(Some(_)) | Err(Several) => {
+            Ok(Some(_)) | Err(Repeated) => {
                 return Err(InvalidResponse("transfer coding other than chunked"));
             }
         }

@@ -56,7 +56,7 @@ impl Hooks {
                 context.admission = Some(admission);
                 Ok(Served::see_other(signed.expose()))
             }
-            Err(refused) => Err(context.refuse(refused)),
+            Err(refused) => Err(context.reject(refused)),
         }
     }
 }
