@@ -113,7 +113,7 @@ impl Context {
     }
 
     /// Keeps what is known of a rejected request, and returns its rejection.
-    pub(super) fn refuse(&mut self, mut refused: Box<AdmissionError>) -> Rejection {
+    pub(super) fn reject(&mut self, mut refused: Box<AdmissionError>) -> Rejection {
         let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
         self.refused = Some(refused);
         rejection

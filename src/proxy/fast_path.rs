@@ -73,13 +73,13 @@ pub(super) enum ServeResult {
 
 /// What has been sent to the caller.
 #[derive(Default)]
-struct ResponseState {
+struct SentResponse {
     /// The last status sent.
     code: u16,
     /// A final head was sent.
     answered: bool,
     /// The response is a complete rejection.
-    refused: bool,
+    rejected: bool,
     /// The connection closes after the response.
     last: bool,
     /// Body bytes sent.
@@ -140,9 +140,9 @@ impl FastPath {
         let admitted = context.gateway.admit_matched(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
-        let mut sent = ResponseState {
+        let mut sent = SentResponse {
             last: caller.signal.is_draining(),
-            ..ResponseState::default()
+            ..SentResponse::default()
         };
         let served = match admitted {
             Ok(admission) => {
@@ -151,8 +151,8 @@ impl FastPath {
                     .await
             }
             Err(refused) => {
-                let rejection = context.refuse(refused);
-                self.refuse(caller, &mut context, &request, rejection, &mut sent)
+                let rejection = context.reject(refused);
+                self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }
         };
@@ -160,13 +160,13 @@ impl FastPath {
     }
 
     /// Responds with a rejection.
-    async fn refuse(
+    async fn reject(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
         rejection: Rejection,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
         let answer = rejection.to_response(&request.method, now);
@@ -175,7 +175,7 @@ impl FastPath {
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
-        sent.refused = true;
+        sent.rejected = true;
         sent.code = answer.status.as_u16();
         if request.method != http::Method::HEAD {
             sent.body = answer.body.len() as u64;
@@ -191,14 +191,14 @@ impl FastPath {
         context: &mut Context,
         request: &RequestHead,
         error: Box<Error>,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
             return Err(error);
         };
         sent.last = true;
         // A caller that cannot be written to has left; there is nothing else to do.
-        let _ = self.refuse(caller, context, request, rejection, sent).await;
+        let _ = self.reject(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
@@ -207,14 +207,14 @@ impl FastPath {
         &self,
         context: &mut Context,
         request: RequestHead,
-        sent: &ResponseState,
+        sent: &SentResponse,
         served: Result<(), Box<Error>>,
     ) -> ServeResult {
         let result = match &served {
             Ok(()) if sent.last => ServeResult::Close,
             Ok(()) => ServeResult::KeepAlive,
             // The rejection took the place of the upstream's response.
-            Err(_) if sent.refused => ServeResult::Close,
+            Err(_) if sent.rejected => ServeResult::Close,
             Err(_) => ServeResult::Aborted,
         };
         let failed = served.err().map(|error| Failed::from(&*error));

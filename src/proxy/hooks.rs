@@ -103,7 +103,7 @@ impl Hooks {
 
     /// Rejects a request before anything was sent upstream. The caller's connection stays open
     /// if possible.
-    async fn refuse(
+    async fn reject(
         &self,
         session: &mut Session,
         context: &mut Context,
@@ -155,7 +155,7 @@ impl ProxyHttp for Hooks {
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
             Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
-            Err(rejection) => self.refuse(session, context, rejection).await,
+            Err(rejection) => self.reject(session, context, rejection).await,
         }
     }
 

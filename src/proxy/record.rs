@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
 use super::failure::Failed;
-use super::validate::Refusal;
+use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::ErrorResponse;
@@ -183,7 +183,7 @@ pub(super) enum Delivery<'a> {
 
 /// The outcome of a rejected head or connection, which never became a request.
 pub(super) fn rejected(
-    refusal: &Refusal,
+    rejected: &RejectedHead,
     delivery: Delivery<'_>,
     peer: Option<IpAddr>,
     metadata: Option<&ConnMetadata>,
@@ -197,12 +197,12 @@ pub(super) fn rejected(
         Delivery::Failed => (0, Ending::CallerGone, 0),
         Delivery::None => (0, Ending::Rejected, 0),
     };
-    let Refusal {
+    let RejectedHead {
         rejection,
         method,
         path,
         version,
-    } = refusal;
+    } = rejected;
     Outcome {
         peer,
         client_cert: certificate.map(|certificate| certificate.label()),

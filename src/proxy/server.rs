@@ -256,7 +256,7 @@ async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    tracing::warn!(%error, "cannot accept connections for a moment");
+    tracing::warn!(%error, "cannot accept connections; retrying shortly");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
@@ -357,7 +357,7 @@ async fn serve_connection<A>(
 {
     let peer = incoming.peer();
     let mut metadata = ConnMetadata {
-        proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
+        trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
     let stream = match &settings.protocol {

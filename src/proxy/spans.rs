@@ -44,7 +44,7 @@ impl Context {
             let why = match (error.etype(), failure::classify(error)) {
                 (ErrorType::HTTPStatus(401), _) => "unauthorized",
                 (_, Failure::CallerGone) => Ending::CallerGone.label(),
-                (_, Failure::Refuse(rejection)) => rejection.reason.label(),
+                (_, Failure::Reject(rejection)) => rejection.reason.label(),
             };
             trace.end_attempt(now, Some(why));
         }

@@ -24,7 +24,7 @@ pub(in crate::proxy) enum CertificateError {
     #[error("it has more than {MAX_NAMES} names")]
     TooManyNames,
     /// A name that is not text, or too long.
-    #[error("a name of it is empty, too long or no plain text")]
+    #[error("one of its names is empty, too long or not plain text")]
     BadName,
 }
 

@@ -52,7 +52,7 @@ impl Hooks {
         }
         match admit_head(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
-            Err(refused) => return Err(context.refuse(refused)),
+            Err(refused) => return Err(context.reject(refused)),
         }
         // Not needed any more, and each attempt begins with a copy of this head.
         session

@@ -57,7 +57,7 @@ impl Hooks {
                 context.admission = Some(admission);
                 Ok(LocalResponse::see_other(signed.expose()))
             }
-            Err(refused) => Err(context.refuse(refused)),
+            Err(refused) => Err(context.reject(refused)),
         }
     }
 }
@@ -90,7 +90,8 @@ async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
 
 /// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
-    let too_large = || Rejection::from(Reason::BodyTooLarge).with_cause("a URL of more than 8 KiB");
+    let too_large =
+        || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
     if local_response::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
@@ -98,7 +99,7 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     }
     let broken = |error: Box<Error>| match error.etype() {
         ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
-        _ => Rejection::from(Reason::BadRequest).with_cause("the body broke off"),
+        _ => Rejection::from(Reason::BadRequest).with_cause("the body was incomplete"),
     };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
         session.write_continue_response().await.map_err(broken)?;

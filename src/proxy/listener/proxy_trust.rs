@@ -52,7 +52,7 @@ impl ProxyTrust {
             return Ok(());
         }
         if !incoming.peer().is_some_and(|ip| self.trusts(ip)) {
-            let cause = "the peer is in none of trusted_proxies, and proxy_protocol is on";
+            let cause = "proxy_protocol is on, and the peer is not in trusted_proxies";
             return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
         }
         // Unix sockets have no address that could be trusted, so they were rejected above.
@@ -69,7 +69,7 @@ impl ProxyTrust {
                 Err(Rejection::from(Reason::BadRequest).with_cause(cause))
             }
             Err(_) => {
-                let cause = "PROXY header: it did not come in time";
+                let cause = "PROXY header: not received in time";
                 Err(Rejection::from(Reason::HeaderTimeout).with_cause(cause))
             }
         }

@@ -166,7 +166,7 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
             .iter()
             .any(|field| token.eq_ignore_ascii_case(field))
     }) {
-        return Err(bad("Connection names a field that must stay"));
+        return Err(bad("Connection names an end-to-end field"));
     }
     Ok(())
 }
