@@ -1,15 +1,16 @@
-//! A request's header fields as whoever looks for one sees them, however they are kept.
+//! Read access to the header fields of a request, whatever data structure holds them.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
-/// Fields by their names.
+/// Header fields, looked up by name.
 pub trait HeaderFields: Sync {
-    /// The value of the field called `name` that has `before` others of that name before it.
+    /// The value of the field line called `name` that is preceded by `before` others of that
+    /// name.
     fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]>;
 
-    /// The value of the first that is called `name`.
+    /// The value of the first field line called `name`.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.nth(name, 0)
     }
@@ -22,14 +23,14 @@ impl HeaderFields for HeaderMap {
     }
 }
 
-/// Says nothing: there are tokens in it.
+/// Prints no fields: they hold tokens.
 impl fmt::Debug for dyn HeaderFields + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeaderFields(..)")
     }
 }
 
-/// The values of all that are called `name`, in their order.
+/// The values of all field lines called `name`, in order.
 pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &'n HeaderName,
@@ -37,10 +38,10 @@ pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     (0..).map_while(|before| fields.nth(name, before))
 }
 
-/// The value of the one that is called `name`; an error where there are several.
+/// The value of the only field line called `name`, if there is one.
 ///
 /// # Errors
-/// [`Several`].
+/// [`Several`], if there is more than one.
 pub fn only<'a, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &HeaderName,
@@ -51,11 +52,11 @@ pub fn only<'a, F: HeaderFields + ?Sized>(
     }
 }
 
-/// There is more than one where one was looked for.
+/// A field occurs more than once where at most one is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Several;
 
-/// A value as text, where it is nothing but visible ASCII, spaces and tabs.
+/// A value as text, if it consists of visible ASCII, spaces and tabs only.
 pub fn text(value: &[u8]) -> Option<&str> {
     let plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
     let plain = value.iter().all(plain);
@@ -68,7 +69,7 @@ mod tests {
     use http::{HeaderValue, header};
 
     #[test]
-    fn fields_are_found_by_name_in_their_order() {
+    fn fields_are_found_by_name_in_order() {
         let mut map = HeaderMap::new();
         for value in ["a", "b", "a"] {
             map.append(header::COOKIE, HeaderValue::from_static(value));

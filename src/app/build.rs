@@ -162,7 +162,8 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
+                let keys = jwks::key_fetcher(oidc)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;
@@ -179,7 +180,8 @@ impl Builder<'_> {
                     client: own,
                     ca,
                 } = asked.endpoint.clone();
-                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
+                let client = introspection_client(ca)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
@@ -208,7 +210,7 @@ impl Builder<'_> {
             .get(login.source)
             .ok_or_else(|| StartError::Unusable("[login] has no source".into()))?;
         let minter = local::mint(&source.kind, self.clock)
-            .map_err(|e| unusable("source", &source.name, &*e))?;
+            .map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok(Login {
             issuers: login
                 .issuers
@@ -234,7 +236,7 @@ impl Builder<'_> {
         config: &Config,
         updatable: &[Updatable],
     ) -> Result<CachedSource, StartError> {
-        let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
+        let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
             None => self.credential_source(source).map_err(|e| failed(&*e))?,
@@ -436,7 +438,7 @@ fn connect(
 }
 
 fn rule(written: &config::Rule) -> Result<Rule, StartError> {
-    let failed = |e: &dyn std::error::Error| unusable("rule", &written.name, e);
+    let failed = |e: &dyn std::error::Error| StartError::unusable("rule", &written.name, e);
     let compile = |source: &str| Expression::compile(source).map_err(|e| failed(&e));
     let mut headers = Vec::with_capacity(written.headers.len());
     for (name, value) in &written.headers {
@@ -461,10 +463,6 @@ fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
         }
     }
     names
-}
-
-pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
-    StartError::Unusable(format!("{what} {name:?}: {error}"))
 }
 
 #[cfg(test)]

@@ -79,16 +79,18 @@ impl Target for Live {
         let mut renewals = Vec::new();
         if tls != current.tls {
             for listener in &self.tls {
-                let renewal = listener.renewal().map_err(|error| error.to_string())?;
-                renewals.push((listener, renewal));
+                let prepared = listener
+                    .prepare_reload()
+                    .map_err(|error| error.to_string())?;
+                renewals.push((listener, prepared));
             }
         }
         background::prepare_within(&parts, PREPARE_TIMEOUT).await;
 
         // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
-        for (listener, renewal) in renewals {
-            listener.renew(renewal);
+        for (listener, prepared) in renewals {
+            listener.commit_reload(prepared);
         }
         self.pages.expect_reload();
         self.metrics

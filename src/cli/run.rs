@@ -12,7 +12,7 @@ use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Config, Warning};
 use hawkgate::log::Logging;
 use hawkgate::log::settings::LogFormat;
-use hawkgate::proxy::listener::Inherited;
+use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
@@ -74,7 +74,7 @@ pub(super) fn serve_config(
     clock: SharedClock,
 ) -> ExitCode {
     // First of all: it changes the environment, which other threads may read.
-    let inherited = match Inherited::from_env() {
+    let inherited = match InheritedSockets::from_env() {
         Ok(inherited) => inherited,
         Err(error) => return failed(&error),
     };
@@ -112,7 +112,7 @@ fn logging(
 }
 
 fn serve(
-    what: (Config, Inherited),
+    what: (Config, InheritedSockets),
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
@@ -133,21 +133,21 @@ fn serve(
 }
 
 async fn until_signalled(
-    (config, inherited): (Config, Inherited),
+    (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     surroundings: Deps,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let running = app::start_on(config, surroundings, inherited).await?;
     announce(&running);
-    notify::tell("READY=1");
+    notify::ready();
     let reloads = origin.map(|origin| {
         let every = origin.watch.then_some(WATCH_INTERVAL);
         running.reloads(origin.path, origin.stamps, every)
     });
     let first = signals.end(reloads.as_ref()).await;
     drop(reloads);
-    notify::tell("STOPPING=1");
+    notify::stopping();
     tracing::info!(
         signal = first,
         "draining: no new connections, requests under way finish"

@@ -8,6 +8,7 @@ use http::Method;
 use url::Url;
 
 use super::diagnostic::quoted;
+use super::named_file::NamedFile;
 use crate::credential::{CacheLimits, Inject};
 use crate::gateway::rate::Rate;
 use crate::log::settings::Log;
@@ -47,17 +48,6 @@ pub struct Config {
     pub trace: Option<Trace>,
     /// Every file that it names, but for those that are read anew anyway.
     pub files: Vec<NamedFile>,
-}
-
-/// A file that a configuration names: a secret, keys, a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedFile {
-    /// The table that names it: `[server]`, `source "login"`.
-    pub table: String,
-    /// The key's path inside the table: `access_token.file`.
-    pub key: String,
-    /// As the process can open it.
-    pub path: PathBuf,
 }
 
 impl Config {

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Stage as Part;
+use super::Stage;
 use super::token::Check;
 use super::{Explanation, Question, Status, Step, Verdict, explain};
 use crate::clock::{ManualClock, SharedClock, UnixMillis};
@@ -134,7 +134,7 @@ fn good() -> String {
     ED25519.token(&json!({"typ": "JWT"}), &claims())
 }
 
-fn failed(explanation: &Explanation) -> Vec<(Part, &str)> {
+fn failed(explanation: &Explanation) -> Vec<(Stage, &str)> {
     let failed = |step: &&Step| step.status == Status::Failed;
     let steps = explanation.steps.iter().filter(failed);
     steps.map(|step| (step.stage, step.what.as_str())).collect()
@@ -194,7 +194,7 @@ async fn of_two_faults_the_earlier_check_is_reported() {
             let all: Vec<_> = explanation
                 .steps
                 .iter()
-                .filter(|s| s.stage == Part::Token)
+                .filter(|s| s.stage == Stage::Token)
                 .collect();
             assert_eq!(all.len(), Check::ALL.len(), "{name}");
             assert_eq!(all[at].status, Status::Failed, "{name}");
@@ -351,12 +351,12 @@ async fn an_exchange_happens_only_on_request_and_shows_no_secret() {
     );
     assert!(text.contains("scopes: [\"a:x\"]\n"), "{text}");
     assert!(text.contains("used until: 2027-01-15T08:"), "{text}");
-    std::fs::remove_file(stage.dir.path().join("access-token")).unwrap();
+    std::fs::remove_file(fixture.dir.path().join("access-token")).unwrap();
     let explanation = fixture.explain(&asked).await;
     let steps = failed(&explanation);
     assert_eq!(
         steps,
-        [(Part::Source, "gives a credential")],
+        [(Stage::Source, "gives a credential")],
         "{explanation}"
     );
     asked.exchange = false;
@@ -369,37 +369,41 @@ const LOGIN: &str = "/api/login/v1/oidc-credentials/idp";
 async fn the_login_endpoint_is_explained_as_it_answers() {
     let fixture = Fixture::new();
     // "devs" is for the route alone; what concerns the endpoint lets nobody with a token pass.
-    let told = fixture.explain(&question(LOGIN, Some(good()))).await;
-    assert_eq!(failed(&told), [(Part::Rules, "decision")]);
-    let Verdict::Refused { reason, .. } = &told.verdict else {
-        panic!("{told}")
+    let explanation = fixture.explain(&question(LOGIN, Some(good()))).await;
+    assert_eq!(failed(&explanation), [(Stage::Rules, "decision")]);
+    let Verdict::Refused { reason, .. } = &explanation.verdict else {
+        panic!("{explanation}")
     };
     assert_eq!(*reason, "login_refused");
-    let mut config = stage.config.clone();
+    let mut config = fixture.config.clone();
     config.rules.clear();
     let asked = question(LOGIN, Some(good()));
-    let told = explain(&config, &asked, &stage.clock).await.unwrap();
-    assert!(told.passes(), "{told}");
-    assert!(told.to_string().contains("hawkgate answers this itself"));
+    let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+    assert!(explanation.passes(), "{explanation}");
+    assert!(
+        explanation
+            .to_string()
+            .contains("hawkgate answers this itself")
+    );
     let real = Question {
         exchange: true,
         ..question(LOGIN, Some(good()))
     };
-    let told = explain(&config, &real, &stage.clock).await.unwrap();
+    let explanation = explain(&config, &real, &fixture.clock).await.unwrap();
     assert!(
-        told.passes() && !told.to_string().contains("an-access-token"),
-        "{told}"
+        explanation.passes() && !explanation.to_string().contains("an-access-token"),
+        "{explanation}"
     );
     for (asked, part, what) in [
-        (question(LOGIN, None), Part::Token, "sent"),
+        (question(LOGIN, None), Stage::Token, "sent"),
         (
             question(LOGIN, Some("x".into())),
-            Part::Token,
+            Stage::Token,
             "a well-formed JWT",
         ),
         (
             question("/v1/oidc-credentials/far", Some(good())),
-            Part::Token,
+            Stage::Token,
             "provider",
         ),
         (
@@ -407,13 +411,13 @@ async fn the_login_endpoint_is_explained_as_it_answers() {
                 method: Method::POST,
                 ..question(LOGIN, Some(good()))
             },
-            Part::Route,
+            Stage::Route,
             "method",
         ),
     ] {
-        let told = explain(&config, &asked, &stage.clock).await.unwrap();
-        assert!(!told.passes());
-        assert_eq!(failed(&told)[0], (part, what), "{told}");
+        let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+        assert!(!explanation.passes());
+        assert_eq!(failed(&explanation)[0], (part, what), "{explanation}");
     }
 }
 
@@ -437,24 +441,24 @@ async fn passwords_are_required_and_never_shown() {
     let fixture = Fixture::new();
     let options = ParseOptions {
         read_secrets: false,
-        base_dir: stage.dir.path().to_owned(),
+        base_dir: fixture.dir.path().to_owned(),
     };
     let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();
-    let told = |user: Option<&str>| {
+    let explanation = |user: Option<&str>| {
         let asked = Question {
             user: user.map(Into::into),
             ..question("/reports", None)
         };
-        let (config, clock) = (config.clone(), stage.clock.clone());
+        let (config, clock) = (config.clone(), fixture.clock.clone());
         async move { explain(&config, &asked, &clock).await.unwrap() }
     };
-    let without = told(None).await;
-    assert_eq!(failed(&without), [(Part::Token, "sent")]);
+    let without = explanation(None).await;
+    assert_eq!(failed(&without), [(Stage::Token, "sent")]);
     assert!(without.to_string().contains("--user-file"), "{without}");
-    let with = told(Some("anna:hunter2-not-told")).await;
+    let with = explanation(Some("anna:hunter2-not-explanation")).await;
     assert!(matches!(with.verdict, Verdict::Unknown { .. }), "{with}");
     assert!(!with.to_string().contains("hunter2"), "{with}");
-    let broken = told(Some("anna:tab\tin it")).await;
-    assert_eq!(failed(&broken), [(Part::Token, "readable")]);
+    let broken = explanation(Some("anna:tab\tin it")).await;
+    assert_eq!(failed(&broken), [(Stage::Token, "readable")]);
     assert!(!broken.to_string().contains("in it"), "{broken}");
 }

@@ -12,6 +12,7 @@ mod functions;
 mod header;
 mod scope;
 mod syntax;
+mod variables;
 
 use std::sync::Arc;
 

@@ -96,6 +96,9 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// An idle caller's connection is closed after this.
     pub keepalive_timeout: Duration,
+    /// Longest time spent on reading what a caller still sends after its last response, so
+    /// that it sees that response (RFC 9112 §9.6). Not configurable; tests shorten it.
+    pub linger: Duration,
     /// Open connections.
     pub connections: usize,
     /// Request body, bytes; unlimited when `None`.
@@ -104,6 +107,11 @@ pub struct Limits {
     pub replay_body: usize,
     /// Bytes kept for replay, all requests together.
     pub replay_memory: usize,
+}
+
+impl Limits {
+    /// The usual [`Limits::linger`].
+    pub const LINGER: Duration = Duration::from_secs(10);
 }
 
 impl Address {

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
-use super::rules::{Facts, Rules};
+use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::singleflight::Flight;
@@ -130,7 +130,7 @@ impl Introspection {
             issuer,
             prefix: config.token_prefix.clone(),
             max_age: config.verified_max_age,
-            rules: Rules::of_introspection(config),
+            rules: Rules::for_introspection(config),
             introspector,
             cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             refusals: Cache::builder()
@@ -251,14 +251,16 @@ impl Inner {
         now: UnixMillis,
     ) -> FetchResult {
         let claims = claims.ok_or(TokenError::Inactive)?;
-        let Facts {
+        let ValidatedClaims {
             subject,
             client,
             scopes,
             permissions,
             expires_at,
             starts_at,
-        } = self.rules.introspected(&claims, now, self.max_age)?;
+        } = self
+            .rules
+            .validate_introspection(&claims, now, self.max_age)?;
         let token = Arc::new(VerifiedToken {
             issuer: Arc::clone(&self.issuer),
             subject,

@@ -2,7 +2,7 @@
 //!
 //! Only the cryptography is its part. What a token's header and claims must be is checked by
 //! [`super::rules`], because `jsonwebtoken::decode` is more lenient (ARCHITECTURE.md,
-//! "Decisions worth knowing").
+//! "Tokens and credentials").
 
 use std::fmt;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use cel::common::ast::{
 
 use super::compile_error::{CompileError, error};
 use super::functions::{check_function, no_map};
-use super::scope::{FIELDS, GROUPS, ROOTS};
+use super::variables::{FIELDS, GROUPS, ROOTS};
 use crate::suggest::nearest;
 
 /// Types, as `type(x) == string` names them.

@@ -9,6 +9,7 @@ use crate::token::testing::{
 use serde_json::json;
 
 mod bad_tokens;
+mod differential;
 mod wycheproof;
 
 pub(super) const MAIN: &str = "https://main.example.com";
@@ -273,10 +274,10 @@ async fn unchanged_keys_flush_nothing() {
 #[tokio::test]
 async fn a_verification_that_the_flush_overtakes_is_not_remembered() {
     let world = World::new();
-    let main = world.issuers[0].as_signed().unwrap();
+    let main = world.issuers[0].as_jwt().unwrap();
     let token = RSA.token(&at_jwt(), &claims());
     let verified = world.verified(&token).await;
-    let old = main.proof.epoch(world.clock.monotonic()).unwrap();
+    let old = main.keys.epoch(world.clock.monotonic()).unwrap();
     world.keys.publish(&[P256.jwk()]);
     world.clock.advance(Duration::from_mins(8));
     world.issuers[0].warm_up().await;
@@ -420,7 +421,7 @@ async fn a_named_issuers_bad_token_is_never_delegated() {
 #[tokio::test]
 async fn the_cache_is_bounded() {
     let world = World::new();
-    let main = world.issuers[0].as_signed().unwrap();
+    let main = world.issuers[0].as_jwt().unwrap();
     for n in 0..300 {
         let token = ED25519.token(&at_jwt(), &claims_with(&json!({"jti": n})));
         assert_eq!(world.how(&token).await, "ok");

@@ -56,7 +56,7 @@ impl World {
 
     /// Until no fetch is under way.
     async fn settle(&self) {
-        while self.keys.0.control().in_progress().is_some() {
+        while self.keys.0.state().in_progress().is_some() {
             tokio::task::yield_now().await;
         }
     }
@@ -120,10 +120,10 @@ async fn cached_use_refreshes_too() {
     let world = World::publishing(&[P256.jwk()]);
     world.ask("p256").await.unwrap();
     world.pass(450);
-    assert_eq!(world.keys.epoch_in_force(world.clock.monotonic()), Some(1));
+    assert_eq!(world.keys.current_epoch(world.clock.monotonic()), Some(1));
     world.settle().await;
     assert_eq!(world.ended(), [1, 1, 0]);
-    assert_eq!(world.keys.epoch_in_force(world.clock.monotonic()), Some(1));
+    assert_eq!(world.keys.current_epoch(world.clock.monotonic()), Some(1));
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn keys_past_their_time_are_not_used_before_asking() {
     world.ask("p256").await.unwrap();
     world.pass(600);
     world.source.publish(&[ED25519.jwk()]);
-    assert_eq!(world.keys.epoch_in_force(world.clock.monotonic()), None);
+    assert_eq!(world.keys.current_epoch(world.clock.monotonic()), None);
     world.settle().await;
     assert_eq!(world.ask("p256").await, Err(TokenError::UnknownKey));
 }
@@ -202,7 +202,7 @@ async fn while_an_issuer_is_down_nobody_waits_for_it() {
     world.pass(30);
     // The next attempt hangs in the background.
     assert_eq!(world.ask("p256").await, Ok(1));
-    assert_eq!(world.keys.epoch_in_force(world.clock.monotonic()), Some(1));
+    assert_eq!(world.keys.current_epoch(world.clock.monotonic()), Some(1));
     everybody_waits().await;
     assert_eq!(world.source.calls(), 3);
 }
@@ -225,7 +225,7 @@ async fn without_keys_attempts_back_off() {
     world.pass(600);
     assert_eq!(world.ask("p256").await, Ok(1));
     assert_eq!(
-        world.keys.next_attempt_in(),
+        world.keys.next_refresh_in(),
         FIRST_BACKOFF,
         "from the start"
     );
@@ -344,12 +344,12 @@ async fn a_kid_refused_in_the_cooldown_is_looked_for_after_it() {
 async fn what_is_known_to_be_unknown_is_bounded() {
     let world = World::publishing(&[P256.jwk()]);
     for n in 0..2 * MAX_UNKNOWN {
-        world.keys.0.remember_unknown(&n.to_string());
+        world.keys.0.insert_unknown(&n.to_string());
     }
-    assert_eq!(world.keys.0.control().unknown.len(), MAX_UNKNOWN);
+    assert_eq!(world.keys.0.state().unknown.len(), MAX_UNKNOWN);
     world.pass(60);
-    world.keys.0.remember_unknown("another");
-    assert_eq!(world.keys.0.control().unknown.len(), 1);
+    world.keys.0.insert_unknown("another");
+    assert_eq!(world.keys.0.state().unknown.len(), 1);
 }
 
 #[tokio::test]
@@ -400,7 +400,7 @@ async fn a_panic_in_a_fetch_holds_nobody_up() {
 #[test]
 fn without_a_runtime_nothing_breaks() {
     let world = World::publishing(&[P256.jwk()]);
-    assert_eq!(world.keys.epoch_in_force(world.clock.monotonic()), None);
+    assert_eq!(world.keys.current_epoch(world.clock.monotonic()), None);
     let asked = futures::executor::block_on(world.ask("p256"));
     assert_eq!(asked, unavailable(1));
 }

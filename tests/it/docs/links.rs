@@ -151,6 +151,10 @@ fn expand(path: &str) -> Vec<String> {
         .collect()
 }
 
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|e| e == extension)
+}
+
 fn is_path(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/{},".contains(c);
     word.chars().all(plain)
@@ -161,7 +165,7 @@ fn described_sources() -> BTreeSet<String> {
     let text = read("ARCHITECTURE.md");
     let spans = prose(&text).flat_map(code_spans);
     let words = spans.flat_map(|span| span.split(", "));
-    let paths = words.filter(|word| is_path(word) && word.ends_with(".rs"));
+    let paths = words.filter(|word| is_path(word) && has_extension(word, "rs"));
     paths.flat_map(expand).collect()
 }
 
@@ -185,7 +189,8 @@ fn sources(folder: &str) -> Vec<String> {
     };
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| name.ends_with(".rs") && !["tests.rs", "testing.rs"].contains(&&**name))
+        .filter(|name| has_extension(name, "rs"))
+        .filter(|name| !["tests.rs", "testing.rs"].contains(&&**name))
         .map(|name| Path::new(folder).join(name).display().to_string())
         .collect()
 }
@@ -207,16 +212,72 @@ fn every_path_of_this_repository_that_a_document_names_exists() {
             .filter(|w| is_path(w))
         {
             let from_root = FOLDERS.iter().any(|folder| word.starts_with(folder));
-            if !from_root && !(code && word.ends_with(".rs")) {
+            if !(from_root || code && has_extension(word, "rs")) {
                 continue;
             }
             for path in expand(word) {
                 let exists = |base: &str| root().join(base).join(&path).exists();
-                if !exists("") && !(code && exists("src")) {
+                if !(exists("") || code && exists("src")) {
                     missing.push(format!("{}: {path}", page.display()));
                 }
             }
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Every Rust file below `folder`.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// The pages of `docs/` that the comments of `source` cite, each with the section if one is named:
+/// `docs/design/replay.md`, "The kept body".
+fn citations(source: &str) -> Vec<(String, Option<String>)> {
+    let comment = |line: &str| line.trim().trim_start_matches(['/', '!']).trim().to_owned();
+    let text = source.lines().map(comment).collect::<Vec<_>>().join(" ");
+    let cited = text.split("`docs/").skip(1).filter_map(|rest| {
+        let (page, rest) = rest.split_once('`')?;
+        let section = rest
+            .strip_prefix(", \"")
+            .and_then(|rest| rest.split_once('"'));
+        let section = section.map(|(section, _)| section.to_owned());
+        has_extension(page, "md").then(|| (page.to_owned(), section))
+    });
+    cited.collect()
+}
+
+#[test]
+fn every_section_of_the_documents_that_a_comment_cites_exists() {
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for file in ["src", "tests", "benches"].into_iter().flat_map(rust_files) {
+        for (page, section) in citations(&std::fs::read_to_string(&file).unwrap()) {
+            checked += 1;
+            let page_text = std::fs::read_to_string(root().join("docs").join(&page));
+            let found = page_text.is_ok_and(|text| match &section {
+                None => true,
+                Some(section) => prose(&text)
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| line.trim_start_matches('#').trim().starts_with(section)),
+            });
+            if !found {
+                missing.push(format!("{}: {page} {section:?}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(checked >= 5, "{checked}");
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use tokio::sync::mpsc;
 
-use super::caller::Caller;
+use super::client::TestClient;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{
@@ -23,14 +23,14 @@ use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeout
 use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
-use crate::proxy::server::{Bound, Recorder, Serving, Workers, http_proxy};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
-use crate::proxy::{Budget, FastPath};
+use crate::proxy::{Budget, FastPath, Recorder};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
 
-/// Numbered clients.
+/// The credentials of client `number`.
 pub(super) fn credentials(number: usize) -> Credentials {
     Credentials {
         client_id: format!("client-{number}"),
@@ -41,13 +41,13 @@ pub(super) fn credentials(number: usize) -> Credentials {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Script {
+pub(super) struct ScriptedSource {
     pub(super) fetched: AtomicUsize,
     pub(super) fails: Mutex<bool>,
 }
 
 #[async_trait]
-impl CredentialSource for Script {
+impl CredentialSource for ScriptedSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
@@ -72,9 +72,9 @@ pub(super) struct Options {
     pub(super) http2: bool,
     pub(super) limits: Limits,
     pub(super) read_timeout: Duration,
-    /// Other addresses than the upstream's own.
+    /// Used instead of the test upstream's address.
     pub(super) addresses: Option<Vec<SocketAddr>>,
-    /// The host to verify, and by which CA file, if TLS is to be spoken.
+    /// For TLS: the host name to verify, and the CA file.
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
 }
 
@@ -88,6 +88,7 @@ impl Default for Options {
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
                 keepalive_timeout: Duration::from_mins(1),
+                linger: Limits::LINGER,
                 connections: 1000,
                 body: None,
                 replay_body: 10 * MIB,
@@ -100,29 +101,29 @@ impl Default for Options {
     }
 }
 
-pub(super) struct Stage {
-    /// For HTTP/1.
+pub(super) struct TestProxy {
+    /// The HTTP/1 listener.
     pub(super) address: SocketAddr,
-    /// For HTTP/2 by prior knowledge.
+    /// The listener for HTTP/2 with prior knowledge.
     pub(super) h2c: SocketAddr,
     pub(super) upstream: Arc<Server>,
-    pub(super) script: Arc<Script>,
+    pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
     pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
-    pub(super) serving: Serving,
+    pub(super) handle: ServerHandle,
 }
 
-impl Stage {
+impl TestProxy {
     pub(super) async fn new(options: Options) -> Self {
         let upstream = Server::start(options.http2).await;
-        let script = Arc::new(Script::default());
+        let credential_source = Arc::new(ScriptedSource::default());
         let clock = ManualClock::at(UnixMillis::from_secs(1_000_000_000));
         let gateway = Arc::new(Gateway {
             routes: RouteTable::new(vec![Arc::new(route(
                 &options,
                 upstream.address,
-                source(&script, &clock),
+                source(&credential_source, &clock),
             ))]),
             login: None,
             clock: clock.clone(),
@@ -143,16 +144,16 @@ impl Stage {
             Arc::clone(&recorder),
         );
         let in_flight = hooks.in_flight();
-        let bound = Bound::bind(&[listener(false), listener(true)], &limits)
+        let listeners = BoundServer::bind(&[listener(false), listener(true)], &limits)
             .await
             .unwrap();
-        let address = |index: usize| match &bound.addresses()[index] {
+        let address = |index: usize| match &listeners.addresses()[index] {
             Address::Tcp(address) => *address,
             Address::Unix(_) => unreachable!(),
         };
         let (address, h2c) = (address(0), address(1));
         let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
-        let serving = bound.through(FastPath::new(hooks, 1)).serve(
+        let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
             vec![proxy],
             clock,
             recorder,
@@ -162,20 +163,20 @@ impl Stage {
             address,
             h2c,
             upstream,
-            script,
+            credential_source,
             budget,
             in_flight,
             outcomes,
-            serving,
+            handle,
         }
     }
 
-    pub(super) async fn connect(&self, http2: bool) -> Caller {
+    pub(super) async fn connect(&self, http2: bool) -> TestClient {
         let address = if http2 { self.h2c } else { self.address };
-        Caller::connect(address, http2).await
+        TestClient::connect(address, http2).await
     }
 
-    pub(super) async fn standard() -> Self {
+    pub(super) async fn start() -> Self {
         Self::new(Options::default()).await
     }
 
@@ -185,7 +186,7 @@ impl Stage {
         Self::new(options).await
     }
 
-    /// Every credential handed out so far is worth nothing from now on.
+    /// Revokes all credentials issued so far.
     pub(super) fn revoke(&self) {
         let fetched = self.fetched().max(1);
         self.upstream
@@ -194,17 +195,17 @@ impl Stage {
     }
 
     pub(super) fn fetched(&self) -> usize {
-        self.script.fetched.load(Ordering::SeqCst)
+        self.credential_source.fetched.load(Ordering::SeqCst)
     }
 
-    /// The next request that has ended.
+    /// Waits for the next outcome.
     pub(super) async fn outcome(&mut self) -> Outcome {
         let waited = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv());
         waited.await.expect("a request never ended").unwrap()
     }
 }
 
-fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> CachedSource {
+fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> CachedSource {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
@@ -215,7 +216,7 @@ fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> CachedSource {
         timeout: Duration::from_secs(5),
         concurrency: 4,
     };
-    let inner: Arc<dyn CredentialSource> = script.clone();
+    let inner: Arc<dyn CredentialSource> = credential_source.clone();
     CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap()
 }
 

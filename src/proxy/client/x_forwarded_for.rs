@@ -1,8 +1,9 @@
 //! The client's address behind trusted proxies.
 //!
-//! Every proxy appends the address that it was called from, so the list is as good as the
-//! proxies that wrote its end: it is read from the right, past those that are trusted, and
-//! the first that is not is the client. What stands further left anybody may have sent.
+//! Each proxy appends the address it was called from, so the list is only as reliable as the
+//! proxies that wrote its end. It is read from the right, past the trusted proxies, and the
+//! first address that is not trusted is the client's. Anything further left could have been
+//! sent by anyone.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,35 +14,35 @@ use crate::header_fields::{HeaderFields, all};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Most entries that are looked at; a longer chain of trusted proxies counts as malformed.
+/// Most entries examined; a longer chain of trusted proxies counts as malformed.
 const MAX_HOPS: usize = 32;
 
-/// Who asks, when the connection comes from `peer`: the right-most entry of
-/// `X-Forwarded-For` that is in none of `trusted`, where `peer` itself is in one; the
-/// left-most one where all are. `peer` where it is not trusted, where there is no entry,
-/// and where an entry met on the way is no address.
+/// The client's address when the connection comes from `peer`: if `peer` is in one of
+/// `trusted`, the right-most entry of `X-Forwarded-For` that is not, or the left-most entry if
+/// all are. It is `peer` itself if `peer` is not trusted, if there is no entry, or if an entry
+/// met on the way is not an address.
 pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !trusts(&peer) {
         return peer;
     }
-    // Several fields are one list in their order (RFC 9110 §5.3).
+    // Several field lines form one list, in order (RFC 9110 §5.3).
     let fields: Vec<_> = all(headers, &X_FORWARDED_FOR).collect();
     let fields = fields.into_iter().rev();
     let entries = fields.flat_map(|field| field.rsplit(|b| *b == b','));
-    let mut farthest = peer;
+    let mut leftmost = peer;
     for (hop, entry) in entries.enumerate() {
         let address = (hop < MAX_HOPS).then(|| address(entry)).flatten();
         match address {
             None => return peer,
             Some(address) if !trusts(&address) => return address,
-            Some(address) => farthest = address,
+            Some(address) => leftmost = address,
         }
     }
-    farthest
+    leftmost
 }
 
-/// An address as proxies write it: plain, with a port, IPv6 in brackets or not.
+/// An address as proxies write it: alone or with a port, IPv6 with or without brackets.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let plain = text.parse::<IpAddr>().ok();
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_address_that_is_no_proxys_counts() {
+    fn the_rightmost_untrusted_address_is_the_client() {
         for (fields, expected) in [
             (&["203.0.113.7"][..], "203.0.113.7"),
             (&["198.51.100.9, 203.0.113.7"], "203.0.113.7"),
@@ -86,7 +87,7 @@ mod tests {
             (&["[2001:db8::1]:8443"], "2001:db8::1"),
             (&["203.0.113.7:51234"], "203.0.113.7"),
             (&["::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
-            // All of them are proxies: the farthest.
+            // All of them are proxies: the leftmost.
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         ] {
             assert_eq!(found(PROXY, fields), expected, "{fields:?}");
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_trusted_proxy_speaks_for_nobody() {
+    fn x_forwarded_for_of_untrusted_peers_is_ignored() {
         for peer in ["203.0.113.9", "2001:db8::9", "11.0.0.1", "127.0.0.1"] {
             assert_eq!(found(peer, &["198.51.100.9"]), peer);
             assert_eq!(found(peer, &["10.0.0.5"]), peer);
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_guessed_at() {
+    fn malformed_x_forwarded_for_is_ignored() {
         for fields in [
             &[][..],
             &[""],
@@ -124,12 +125,12 @@ mod tests {
         ] {
             assert_eq!(found(PROXY, fields), PROXY, "{fields:?}");
         }
-        // Junk to the left of the client is the client's own and not looked at.
+        // Entries to the left of the client's are its own, and not examined.
         assert_eq!(found(PROXY, &["junk, 203.0.113.7"]), "203.0.113.7");
     }
 
     #[test]
-    fn an_endless_chain_is_given_up() {
+    fn the_number_of_hops_is_limited() {
         let chain = |hops: usize| format!("203.0.113.7{}", ", 10.0.0.2".repeat(hops));
         assert_eq!(found(PROXY, &[&chain(MAX_HOPS - 1)]), "203.0.113.7");
         assert_eq!(found(PROXY, &[&chain(MAX_HOPS)]), PROXY);

@@ -1,4 +1,5 @@
-//! `PUT /credentials`, as taskcluster-proxy's users know it (taskcluster.md §7).
+//! `PUT /credentials`, compatible with taskcluster-proxy (docs/design/taskcluster.md,
+//! "taskcluster-proxy").
 
 use std::time::Duration;
 
@@ -6,13 +7,13 @@ use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 use zeroize::Zeroizing;
 
-use super::{Admin, AdminPages, CredentialsPut, Page};
+use super::{Admin, AdminPages, Page, PutCredentials};
 
-/// The largest body read, in bytes.
+/// Largest body accepted, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
-/// For all of it.
+/// For reading the whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where credentials are put; below it, those of one source.
+/// The path for credentials; the source's name can follow as another segment.
 const CREDENTIALS: &str = "/credentials";
 
 impl<P: AdminPages> Admin<P> {
@@ -22,8 +23,9 @@ impl<P: AdminPages> Admin<P> {
         method: &Method,
         source: Option<&str>,
     ) -> Page {
-        // Asked with nothing, to hide the page where no source takes any.
-        let unknown = || self.pages.put_credentials(source, b"") == CredentialsPut::NoSource;
+        // Probed with an empty body, so that the page is hidden if no source accepts
+        // credentials.
+        let unknown = || self.pages.put_credentials(source, b"") == PutCredentials::NoSource;
         if unknown() {
             return Page::plain(StatusCode::NOT_FOUND, "not found\n");
         }
@@ -34,8 +36,8 @@ impl<P: AdminPages> Admin<P> {
                 ..Page::plain(StatusCode::METHOD_NOT_ALLOWED, "PUT only\n")
             };
         }
-        // Browsers send it with every PUT, programs never: no web page shall get here, not
-        // even one whose host name leads to this machine.
+        // Browsers send `Origin` with every PUT, other clients never do. No web page may get
+        // through, not even one whose host name resolves to this machine (DNS rebinding).
         if session.req_header().headers.contains_key("origin") {
             return Page::plain(StatusCode::FORBIDDEN, "not for browsers\n");
         }
@@ -45,31 +47,31 @@ impl<P: AdminPages> Admin<P> {
             Err(_) => return Page::plain(StatusCode::REQUEST_TIMEOUT, "the body took too long\n"),
         };
         match self.pages.put_credentials(source, &body) {
-            CredentialsPut::Taken => Page::plain(StatusCode::OK, ""),
-            CredentialsPut::Refused(why) => {
+            PutCredentials::Accepted => Page::plain(StatusCode::OK, ""),
+            PutCredentials::Rejected(why) => {
                 Page::plain(StatusCode::BAD_REQUEST, format!("{why}\n"))
             }
-            CredentialsPut::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
+            PutCredentials::NoSource => Page::plain(StatusCode::NOT_FOUND, "not found\n"),
         }
     }
 }
 
-/// The source that a path below `/credentials` names; `None` for other paths.
+/// The source that a path at or below `/credentials` names; `None` for other paths.
 #[allow(clippy::option_option)]
-pub(super) fn source_in(path: &str) -> Option<Option<&str>> {
+pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
     match path.strip_prefix(CREDENTIALS)? {
         "" => Some(None),
         rest => Some(Some(rest.strip_prefix('/')?)),
     }
 }
 
-/// The whole body, wiped when dropped.
+/// Reads the whole body, which is wiped from memory when dropped.
 async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Page> {
     let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body broke off\n");
     if session.req_header().headers.contains_key("expect") {
         session.write_continue_response().await.map_err(broken)?;
     }
-    // All the room at once: growing would leave copies behind.
+    // Allocated at full size, because growing would leave copies behind.
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(piece) = session.read_request_body().await.map_err(broken)? {
         if body.len() + piece.len() > MAX_BODY {

@@ -1,17 +1,17 @@
-//! With a real upstream behind: that pingora and our connections get on.
+//! Through pingora to an upstream: how it works with our connections.
 
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// Sends everything to one address.
-struct Forward {
+/// Forwards every request to one address.
+struct ForwardAll {
     upstream: SocketAddr,
     ended: mpsc::UnboundedSender<bool>,
 }
 
 #[async_trait]
-impl ProxyHttp for Forward {
+impl ProxyHttp for ForwardAll {
     type CTX = ();
 
     fn new_ctx(&self) -> Self::CTX {}
@@ -25,40 +25,40 @@ impl ProxyHttp for Forward {
     }
 }
 
-struct Pair {
+struct ForwardingServer {
     upstream: TcpListener,
     address: SocketAddr,
     ended: mpsc::UnboundedReceiver<bool>,
-    _serving: Serving,
+    _handle: ServerHandle,
 }
 
-impl Pair {
+impl ForwardingServer {
     async fn start() -> Self {
         let upstream = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let (ended, endings) = mpsc::unbounded_channel();
-        let forward = Forward {
+        let (ended, ended_rx) = mpsc::unbounded_channel();
+        let forward_all = ForwardAll {
             upstream: upstream.local_addr().unwrap(),
             ended,
         };
-        let bound = Bound::bind(&[tcp()], &limits()).await.unwrap();
-        let Address::Tcp(address) = bound.addresses()[0] else {
+        let listeners = BoundServer::bind(&[tcp()], &limits()).await.unwrap();
+        let Address::Tcp(address) = listeners.addresses()[0] else {
             panic!("no TCP listener")
         };
-        let serving = bound.serve(
+        let handle = listeners.serve(
             vec![http_proxy(
-                forward,
+                forward_all,
                 &limits(),
                 Arc::new(ServerConf::default()),
             )],
             ManualClock::at(UnixMillis::from_secs(0)),
             Arc::new(|_| {}),
-            Workers::Ambient,
+            Workers::CurrentRuntime,
         );
         Self {
             upstream,
             address,
-            ended: endings,
-            _serving: serving,
+            ended: ended_rx,
+            _handle: handle,
         }
     }
 
@@ -69,15 +69,15 @@ impl Pair {
     }
 
     async fn accept(&self) -> TcpStream {
-        in_time(self.upstream.accept()).await.unwrap().0
+        within_timeout(self.upstream.accept()).await.unwrap().0
     }
 }
 
-/// Reads up to and with `end`.
+/// Reads up to and including `end`.
 async fn until(stream: &mut TcpStream, end: &[u8]) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end) {
-        bytes.push(in_time(stream.read_u8()).await.unwrap());
+        bytes.push(within_timeout(stream.read_u8()).await.unwrap());
     }
     String::from_utf8(bytes).unwrap()
 }
@@ -85,11 +85,11 @@ async fn until(stream: &mut TcpStream, end: &[u8]) -> String {
 const GET: &[u8] = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[tokio::test]
-async fn a_head_comes_before_its_body_and_each_part_at_once() {
-    let pair = Pair::start().await;
+async fn response_heads_and_body_parts_are_forwarded_at_once() {
+    let proxy = ForwardingServer::start().await;
     for framing in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
-        let mut caller = pair.caller(GET).await;
-        let mut upstream = pair.accept().await;
+        let mut caller = proxy.caller(GET).await;
+        let mut upstream = proxy.accept().await;
         until(&mut upstream, b"\r\n\r\n").await;
         let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{framing}\r\n\r\n");
         upstream.write_all(head.as_bytes()).await.unwrap();
@@ -104,10 +104,10 @@ async fn a_head_comes_before_its_body_and_each_part_at_once() {
 }
 
 #[tokio::test]
-async fn what_comes_during_a_request_waits_for_its_turn() {
-    let pair = Pair::start().await;
-    let mut caller = pair.caller(GET).await;
-    let mut upstream = pair.accept().await;
+async fn a_pipelined_request_waits_for_the_previous_response() {
+    let proxy = ForwardingServer::start().await;
+    let mut caller = proxy.caller(GET).await;
+    let mut upstream = proxy.accept().await;
     until(&mut upstream, b"\r\n\r\n").await;
     caller
         .write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -120,28 +120,28 @@ async fn what_comes_during_a_request_waits_for_its_turn() {
         }
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{n}");
         upstream.write_all(answer.as_bytes()).await.unwrap();
-        assert_eq!(reply(&mut caller).await.body, n.to_string());
+        assert_eq!(read_response(&mut caller).await.body, n.to_string());
     }
 }
 
 #[tokio::test]
-async fn a_caller_who_leaves_leaves_nothing_behind() {
-    let mut pair = Pair::start().await;
-    let caller = pair.caller(GET).await;
-    let mut upstream = pair.accept().await;
+async fn a_disconnecting_caller_ends_the_upstream_request() {
+    let mut proxy = ForwardingServer::start().await;
+    let caller = proxy.caller(GET).await;
+    let mut upstream = proxy.accept().await;
     until(&mut upstream, b"\r\n\r\n").await;
     drop(caller);
-    assert_eq!(in_time(pair.ended.recv()).await, Some(true));
-    assert!(in_time(upstream.read_u8()).await.is_err());
+    assert_eq!(within_timeout(proxy.ended.recv()).await, Some(true));
+    assert!(within_timeout(upstream.read_u8()).await.is_err());
 }
 
 #[tokio::test]
-async fn a_websocket_is_a_tunnel() {
-    let pair = Pair::start().await;
-    let mut caller = pair
+async fn websocket_bytes_are_tunnelled() {
+    let proxy = ForwardingServer::start().await;
+    let mut caller = proxy
         .caller(b"GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         .await;
-    let mut upstream = pair.accept().await;
+    let mut upstream = proxy.accept().await;
     until(&mut upstream, b"\r\n\r\n").await;
     upstream
         .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nserver first")
@@ -153,13 +153,13 @@ async fn a_websocket_is_a_tunnel() {
     upstream.write_all(b"more").await.unwrap();
     until(&mut caller, b"more").await;
     drop(upstream);
-    assert!(in_time(caller.read_u8()).await.is_err());
+    assert!(within_timeout(caller.read_u8()).await.is_err());
 }
 
 #[tokio::test]
-async fn large_bodies_pass_both_ways_and_the_connection_stays() {
+async fn large_bodies_pass_both_ways_on_one_connection() {
     const LENGTH: usize = 3_000_000;
-    let pair = Pair::start().await;
+    let proxy = ForwardingServer::start().await;
     let body: Vec<u8> = (0..LENGTH)
         .map(|n| b'a' + u8::try_from(n % 23).unwrap())
         .collect();
@@ -171,7 +171,7 @@ async fn large_bodies_pass_both_ways_and_the_connection_stays() {
     }
     chunks.extend_from_slice(b"0\r\n\r\n");
     let length = format!("Content-Length: {LENGTH}");
-    let mut caller = TcpStream::connect(pair.address).await.unwrap();
+    let mut caller = TcpStream::connect(proxy.address).await.unwrap();
     for (framing, sent) in [
         (length.as_str(), &body),
         ("Transfer-Encoding: chunked", &chunks),
@@ -183,10 +183,10 @@ async fn large_bodies_pass_both_ways_and_the_connection_stays() {
                 writing.write_all(head.as_bytes()).await.unwrap();
                 writing.write_all(sent).await.unwrap();
             };
-            tokio::join!(write, reply(&mut reading)).1
+            tokio::join!(write, read_response(&mut reading)).1
         };
         let answering = async {
-            let mut upstream = pair.accept().await;
+            let mut upstream = proxy.accept().await;
             until(&mut upstream, b"\r\n\r\n").await;
             let end: &[u8] = if sent.len() == LENGTH {
                 &body[LENGTH - 9..]
@@ -195,14 +195,14 @@ async fn large_bodies_pass_both_ways_and_the_connection_stays() {
             };
             let mut got = Vec::new();
             while got.len() < LENGTH || !got.ends_with(end) {
-                assert!(in_time(upstream.read_buf(&mut got)).await.unwrap() > 0);
+                assert!(within_timeout(upstream.read_buf(&mut got)).await.unwrap() > 0);
             }
             let head = format!("HTTP/1.1 200 OK\r\n{length}\r\nConnection: close\r\n\r\n");
             upstream.write_all(head.as_bytes()).await.unwrap();
             upstream.write_all(&body).await.unwrap();
         };
-        let (reply, ()) = tokio::join!(calling, answering);
-        assert_eq!(reply.status, 200);
-        assert!(reply.body.as_bytes() == body, "changed on the way");
+        let (response, ()) = tokio::join!(calling, answering);
+        assert_eq!(response.status, 200);
+        assert!(response.body.as_bytes() == body, "changed on the way");
     }
 }

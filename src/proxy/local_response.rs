@@ -1,4 +1,4 @@
-//! hawkgate's own answers on a caller's session.
+//! Responses that hawkgate generates itself.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,13 +14,13 @@ use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
 use crate::gateway::rejection::{Answer, Rejection};
 
-/// A body up to this length is read to its end after a refusal, so that the caller's
-/// connection can be used again.
-const DRAINED: u64 = 64 * 1024;
+/// Request bodies up to this many bytes are read to their end after a rejection, so that the
+/// connection can be reused.
+const MAX_DRAINED_BODY: u64 = 64 * 1024;
 
-/// A refusal as HTTP/1.1 bytes, where there is no session of pingora's; the last answer of
-/// its connection if it is to `close`.
-pub(super) fn on_wire(
+/// Encodes an error response as HTTP/1.1, for connections without a pingora session. With
+/// `close` it is the last one on its connection.
+pub(super) fn encode_http1(
     answer: &Answer,
     method: &Method,
     now: UnixMillis,
@@ -52,31 +52,31 @@ pub(super) fn on_wire(
     head.into_bytes()
 }
 
-/// `now` as a `Date` says it (RFC 9110 §6.6.1).
+/// `now` as an HTTP-date (RFC 9110 §5.6.7).
 pub(super) fn date(now: UnixMillis) -> String {
     let since = Duration::from_millis(u64::try_from(now.0).unwrap_or(0));
     httpdate::fmt_http_date(UNIX_EPOCH + since)
 }
 
-/// Whether a final answer went out already.
-pub(super) fn answered(session: &Session) -> bool {
+/// Whether a final response has been started.
+pub(super) fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| {
         !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
     })
 }
 
-/// Whether the body's rest is so short that reading it is cheaper than a new connection.
-/// With `Expect: 100-continue` unanswered nobody knows whether it will come at all.
-pub(super) fn drainable(session: &mut Session) -> bool {
+/// Whether what is left of the request body is so short that reading it costs less than a new
+/// connection. With an unanswered `Expect: 100-continue` the caller may not send a body at all.
+pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     if session.is_body_done() {
         return true;
     }
     let headers = &session.req_header().headers;
-    let announced = content_length(headers).is_some_and(|length| length <= DRAINED);
+    let announced = content_length(headers).is_some_and(|length| length <= MAX_DRAINED_BODY);
     announced && !headers.contains_key(header::EXPECT)
 }
 
-/// `Content-Length`, if it is there and a number.
+/// The value of `Content-Length`, if the field is present and a number.
 pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?
@@ -87,21 +87,19 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// Sends `rejection`. With `keep` the caller's connection stays open where it safely can;
-/// without, or after a long unread body, it is closed. (The listener then reads on for a
-/// while, so that the answer is not lost in a reset.)
-pub(super) async fn refuse(
+/// Sends a successful response. The body is wiped from memory once it has been sent.
+pub(super) async fn send_rejection(
     session: &mut Session,
     rejection: &Rejection,
     now: UnixMillis,
     request_id: &str,
     keep: bool,
 ) -> Result<()> {
-    if answered(session) {
+    if is_answered(session) {
         return Ok(());
     }
     let method = session.req_header().method.clone();
-    let keep = keep && drainable(session);
+    let keep = keep && is_body_drainable(session);
     if keep {
         session.set_close_on_response_before_downstream_finish(false);
     } else {
@@ -117,14 +115,14 @@ pub(super) async fn refuse(
 
 /// Sends an answer that is no refusal, or more than one. The content is wiped once it is
 /// sent.
-pub(super) async fn serve(
+pub(super) async fn send(
     session: &mut Session,
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
     body: Zeroizing<Vec<u8>>,
     request_id: &str,
 ) -> Result<()> {
-    if drainable(session) {
+    if is_body_drainable(session) {
         session.set_close_on_response_before_downstream_finish(false);
     } else {
         session.set_keepalive(None);
@@ -151,7 +149,7 @@ async fn write(
     }
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
     for (name, value) in headers {
-        // A 401 may have two challenges.
+        // Appended: a 401 can have two challenges.
         head.append_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;

@@ -1,4 +1,4 @@
-//! Proxies in front of a listener: who they are, and what they say of their clients.
+//! Proxies in front of a listener: which ones are trusted, and the PROXY header they send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::TrustedProxies;
 
-/// The trust of one listener.
+/// The trusted proxies of one listener.
 #[derive(Debug)]
-pub(in crate::proxy) struct Proxies {
+pub(in crate::proxy) struct ProxyTrust {
     networks: Arc<[IpNet]>,
     /// Whether each connection begins with a PROXY header.
     header: bool,
 }
 
-impl Proxies {
+impl ProxyTrust {
     pub(super) fn new(written: &TrustedProxies) -> Self {
         Self {
             networks: written.networks.clone().into(),
@@ -28,7 +28,7 @@ impl Proxies {
         }
     }
 
-    /// Whose `X-Forwarded-For` counts.
+    /// The networks whose `X-Forwarded-For` is believed.
     pub(in crate::proxy) fn networks(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.networks)
     }
@@ -37,13 +37,13 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Reads the PROXY header, where the listener has one, within `limit`; the connection
-    /// is from then on the client's whom it names. Nothing of what follows it is read.
+    /// Reads the PROXY header within `limit`, if the listener expects one. From then on the
+    /// connection counts as coming from the client it names. Nothing behind the header is read.
     ///
     /// # Errors
-    /// With the refusal: of a peer that is no trusted proxy, before a byte is read, and of
-    /// a header that is late or not exactly one.
-    pub(in crate::proxy) async fn announced(
+    /// With the rejection of a peer that is not a trusted proxy (before anything is read), and
+    /// of a header that is late or malformed.
+    pub(in crate::proxy) async fn read_proxy_header(
         &self,
         incoming: &mut Incoming,
         limit: Duration,
@@ -55,7 +55,7 @@ impl Proxies {
             let cause = "the peer is in none of trusted_proxies, and proxy_protocol is on";
             return Err(Rejection::from(Reason::PeerNotAllowed).because(cause));
         }
-        // Unix sockets have no address to trust: refused above.
+        // Unix sockets have no address that could be trusted, so they were rejected above.
         let Incoming::Tcp(stream, peer) = incoming else {
             return Ok(());
         };
@@ -64,8 +64,8 @@ impl Proxies {
                 *peer = source.map_or(*peer, canonical);
                 Ok(())
             }
-            Ok(Err(fault)) => {
-                let cause = format!("PROXY header: {fault}");
+            Ok(Err(error)) => {
+                let cause = format!("PROXY header: {error}");
                 Err(Rejection::from(Reason::BadRequest).because(cause))
             }
             Err(_) => {

@@ -1,4 +1,4 @@
-//! Everybody on stage: an upstream, and each proxy in front of it.
+//! The upstream and each proxy in front of it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -13,39 +13,40 @@ use tokio::net::TcpStream;
 use crate::load::Target;
 use crate::process::Process;
 
-/// Verification cached, credentials cached, Hawk header, access log on.
+/// Token verification and credentials cached, Hawk signature, access log.
 pub(crate) const FULL: &str = "hawkgate, token + Hawk";
-/// A route without credentials.
+/// hawkgate with a route that needs no credentials.
 pub(crate) const ANONYMOUS: &str = "hawkgate, anonymous route";
-/// pingora alone.
+/// pingora without hawkgate.
 pub(crate) const PASS_THROUGH: &str = "pingora pass-through";
-/// nginx, doing what hawkgate does beside its own work: as many workers, an access log.
+/// nginx with as many workers and an access log.
 pub(crate) const NGINX: &str = "nginx proxy_pass";
 
-/// Of every proxy. Fewer spend less on each request, for each finds more work at a time.
+/// Worker threads or processes of every proxy. The number must be equal: fewer workers spend less
+/// on each request, because each handles more events per wake-up.
 const WORKERS: usize = 2;
 
-/// A proxy to measure.
+/// A running proxy.
 pub(crate) struct Variant {
-    /// As in the report.
+    /// Its name in the report.
     pub(crate) name: &'static str,
-    /// The proxy's process.
+    /// Its process.
     pub(crate) process: Process,
-    /// KiB, before the first request.
+    /// Resident memory in KiB before the first request.
     pub(crate) idle_rss: u64,
     target: Target,
 }
 
 impl Variant {
-    /// Where the load goes.
+    /// What load is sent to it, and where.
     pub(crate) fn target(&self) -> Target {
         self.target.clone()
     }
 }
 
-/// The stage.
-pub(crate) struct Scene {
-    /// In the order in which they take turns.
+/// The running proxies and their upstream.
+pub(crate) struct Proxies {
+    /// In the order in which they are measured.
     pub(crate) variants: Vec<Variant>,
     hawkgate: PathBuf,
     dir: TempDir,
@@ -54,9 +55,9 @@ pub(crate) struct Scene {
 
 const BODY_BYTES: usize = 1024;
 
-impl Scene {
-    /// Builds the release binaries and starts everybody.
-    pub(crate) async fn set() -> Self {
+impl Proxies {
+    /// Builds the release binaries, and starts the upstream and every proxy.
+    pub(crate) async fn start() -> Self {
         build();
         let dir = tempfile::tempdir().expect("a folder");
         let nginx = ["/usr/sbin/nginx", "/usr/bin/nginx"]
@@ -70,13 +71,13 @@ impl Scene {
         });
         if upstream_process.is_none() {
             eprintln!(
-                "nginx is not installed: no ratio to it. Debian: apt-get install nginx-light"
+                "nginx is not installed, so no ratio to it can be measured (Debian: apt-get install nginx-light)"
             );
             tokio::spawn(rust_upstream(upstream));
         }
         wait_for(upstream).await;
         let release = target_dir().join("release");
-        let mut scene = Self {
+        let mut proxies = Self {
             variants: Vec::new(),
             hawkgate: release.join("hawkgate"),
             dir,
@@ -85,32 +86,34 @@ impl Scene {
         if let Some(nginx) = &nginx {
             let port = free_port();
             let server = proxy_server(port, upstream);
-            let process = start_nginx(nginx, scene.dir.path(), "proxy", port, WORKERS, &server);
-            scene.add(NGINX, process, port, request(None)).await;
+            let process = start_nginx(nginx, proxies.dir.path(), "proxy", port, WORKERS, &server);
+            proxies.add(NGINX, process, port, request(None)).await;
         }
         let port = free_port();
         let process = Process::start(
             &release.join("examples/pass_through"),
             &[&port.to_string(), &upstream.to_string()],
         );
-        scene.add(PASS_THROUGH, process, port, request(None)).await;
-        let token = write_identity(scene.dir.path());
+        proxies
+            .add(PASS_THROUGH, process, port, request(None))
+            .await;
+        let token = write_identity(proxies.dir.path());
         for (name, token) in [(ANONYMOUS, None), (FULL, Some(token.as_str()))] {
             let (port, admin) = (free_port(), free_port());
-            let config = scene.dir.path().join(format!("{port}.toml"));
+            let config = proxies.dir.path().join(format!("{port}.toml"));
             fs::write(
                 &config,
-                hawkgate_config(port, admin, upstream, token.is_some(), scene.dir.path()),
+                hawkgate_config(port, admin, upstream, token.is_some(), proxies.dir.path()),
             )
             .expect("a configuration");
             let process = Process::start(
-                &scene.hawkgate,
+                &proxies.hawkgate,
                 &["run", "--config", &config.display().to_string()],
             );
-            ready(admin).await;
-            scene.add(name, process, port, request(token)).await;
+            wait_until_ready(admin).await;
+            proxies.add(name, process, port, request(token)).await;
         }
-        scene
+        proxies
     }
 
     async fn add(&mut self, name: &'static str, process: Process, port: u16, request: Vec<u8>) {
@@ -125,7 +128,7 @@ impl Scene {
         });
     }
 
-    /// Starts hawkgate several times with keys in a file; from spawn to `/readyz` 200.
+    /// Starts hawkgate five times with a JWKS file, and measures from spawn until `/readyz` is 200.
     pub(crate) async fn time_to_ready(&self) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..5 {
@@ -141,7 +144,7 @@ impl Scene {
                 &self.hawkgate,
                 &["run", "--config", &config.display().to_string()],
             );
-            ready(admin).await;
+            wait_until_ready(admin).await;
             times.push(start.elapsed());
             drop(process);
         }
@@ -151,10 +154,9 @@ impl Scene {
 
 fn build() {
     let mut cargo = Command::new(env!("CARGO"));
-    // What cargo tells this benchmark about itself would count as a changed environment
-    // for some build scripts (ring's looks at `CARGO_PKG_*`), and half the tree would be built
-    // again, each time.
-    let told = [
+    // The variables that cargo sets for this benchmark would count as a changed environment for
+    // some build scripts (ring's reads `CARGO_PKG_*`), and rebuild half the tree each time.
+    let prefixes = [
         "CARGO_MANIFEST_",
         "CARGO_PKG_",
         "CARGO_CRATE_",
@@ -162,7 +164,7 @@ fn build() {
         "CARGO_PRIMARY_",
     ];
     for (name, _) in std::env::vars() {
-        if told.iter().any(|prefix| name.starts_with(prefix)) {
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
             cargo.env_remove(name);
         }
     }
@@ -183,7 +185,7 @@ fn build() {
 
 fn target_dir() -> PathBuf {
     // …/target/release/deps/end_to_end-… (the bench profile builds into release/).
-    let exe = std::env::current_exe().expect("own path");
+    let exe = std::env::current_exe().expect("the path of this benchmark");
     exe.ancestors()
         .nth(3)
         .expect("a target folder")
@@ -202,10 +204,10 @@ async fn wait_for(port: u16) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody listens on port {port}");
+    panic!("no server listens on port {port}");
 }
 
-async fn ready(admin: u16) {
+async fn wait_until_ready(admin: u16) {
     for _ in 0..20_000 {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", admin)).await {
             let _ = stream
@@ -219,7 +221,7 @@ async fn ready(admin: u16) {
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
-    panic!("hawkgate is not ready");
+    panic!("hawkgate did not become ready");
 }
 
 fn request(token: Option<&str>) -> Vec<u8> {
@@ -271,7 +273,7 @@ fn proxy_server(port: u16, upstream: u16) -> String {
     )
 }
 
-/// Stands in for nginx as the upstream.
+/// The upstream where nginx is not installed.
 async fn rust_upstream(port: u16) {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
         .await
@@ -301,7 +303,7 @@ async fn rust_upstream(port: u16) {
     }
 }
 
-/// Writes keys and secrets; returns a token good for an hour.
+/// Writes the JWKS and the secret, and returns a token that is valid for an hour.
 fn write_identity(dir: &Path) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -317,7 +319,7 @@ fn write_identity(dir: &Path) -> String {
     fs::write(dir.join("jwks.json"), jwks.to_string()).expect("keys");
     fs::write(
         dir.join("secret"),
-        "no-secret-of-anybody-only-of-this-benchmark",
+        "secret-of-this-benchmark-only-0123456789",
     )
     .expect("a secret");
     let now = SystemTime::now()
@@ -325,7 +327,7 @@ fn write_identity(dir: &Path) -> String {
         .expect("a clock")
         .as_secs();
     let claims = serde_json::json!({
-        "iss": "https://bench.example.com/", "aud": "bench", "sub": "somebody", "client_id": "bench",
+        "iss": "https://bench.example.com/", "aud": "bench", "sub": "alice", "client_id": "bench",
         "iat": now, "exp": now + 3600, "scope": "openid",
     });
     let mut header = Header::new(Algorithm::ES256);

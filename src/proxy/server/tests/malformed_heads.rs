@@ -1,10 +1,10 @@
-//! What must be refused before anything is served, as bytes on a socket.
+//! Malformed and ambiguous heads, sent as bytes on a socket, must be rejected.
 
 use super::*;
 use crate::gateway::reason::Reason;
 use Reason::{BadRequest, HeaderTooLarge, InvalidAuthorization, MethodRefused, UrlTooLong};
 
-/// Behind every attack: must never be served.
+/// Follows every malformed head, and must never be served.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Request lines and fields, each followed by an empty line and [`SMUGGLED`].
@@ -447,37 +447,41 @@ const HEADS: &[(&str, &str, Reason)] = &[
     ),
 ];
 
-async fn refused(rig: &Rig, name: &str, bytes: &[u8], reason: Reason) {
-    let before = rig.outcomes().len();
-    let replies = rig.exchange(bytes).await;
-    assert_eq!(replies.len(), 1, "{name}: {replies:?}");
-    let reply = &replies[0];
-    assert_eq!(reply.status, reason.status().as_u16(), "{name}: {reply:?}");
+async fn assert_refused(server: &TestServer, name: &str, bytes: &[u8], reason: Reason) {
+    let before = server.outcomes().len();
+    let responses = server.exchange(bytes).await;
+    assert_eq!(responses.len(), 1, "{name}: {responses:?}");
+    let response = &responses[0];
+    assert_eq!(
+        response.status,
+        reason.status().as_u16(),
+        "{name}: {response:?}"
+    );
     let label = crate::label::Label::label(reason);
-    assert_eq!(reply.header("x-hawkgate-error"), Some(label), "{name}");
-    assert_eq!(reply.header("connection"), Some("close"), "{name}");
-    assert_eq!(reply.header("cache-control"), Some("no-store"), "{name}");
-    let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(response.header("x-hawkgate-error"), Some(label), "{name}");
+    assert_eq!(response.header("connection"), Some("close"), "{name}");
+    assert_eq!(response.header("cache-control"), Some("no-store"), "{name}");
+    let body: serde_json::Value = serde_json::from_str(&response.body).unwrap();
     assert_eq!(body["requestInfo"]["payload"], serde_json::Value::Null);
-    let outcomes = rig.outcomes();
+    let outcomes = server.outcomes();
     assert_eq!(outcomes.len(), before + 1, "{name}");
     let outcome = &outcomes[before];
     assert_eq!(outcome.rejection, Some(reason), "{name}");
-    assert_eq!(outcome.code, reply.status, "{name}");
+    assert_eq!(outcome.code, response.status, "{name}");
     assert!(
         !outcome.path.contains(['?', '#', '\r', '\n', '\0']),
         "{name}"
     );
-    assert_eq!(rig.served(), 0, "{name}");
+    assert_eq!(server.served(), 0, "{name}");
 }
 
 #[tokio::test]
-async fn every_ambiguous_head_is_refused_and_ends_its_connection() {
-    let rig = Rig::plain().await;
+async fn every_malformed_or_ambiguous_head_is_rejected_and_closes_the_connection() {
+    let server = TestServer::start_plain().await;
     assert!(HEADS.len() >= 50);
     for (name, head, reason) in HEADS {
-        refused(
-            &rig,
+        assert_refused(
+            &server,
             name,
             format!("{head}\r\n\r\n{SMUGGLED}").as_bytes(),
             *reason,
@@ -487,8 +491,8 @@ async fn every_ambiguous_head_is_refused_and_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn heads_over_a_limit_are_refused() {
-    let rig = Rig::plain().await;
+async fn heads_over_a_size_limit_are_rejected() {
+    let server = TestServer::start_plain().await;
     let url = "a".repeat(8 * 1024);
     let value = "v".repeat(33 * 1024);
     let many = "x: y\r\n".repeat(1000);
@@ -515,8 +519,8 @@ async fn heads_over_a_limit_are_refused() {
             HeaderTooLarge,
         ),
     ] {
-        refused(
-            &rig,
+        assert_refused(
+            &server,
             name,
             format!("{head}\r\n\r\n{SMUGGLED}").as_bytes(),
             reason,
@@ -526,9 +530,9 @@ async fn heads_over_a_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_cut_at_the_limit() {
-    let rig = Rig::plain().await;
-    let mut stream = rig.connect().await;
+async fn an_endless_head_is_rejected_at_the_size_limit() {
+    let server = TestServer::start_plain().await;
+    let mut stream = server.connect().await;
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n")
         .await
@@ -537,54 +541,75 @@ async fn a_head_without_end_is_cut_at_the_limit() {
         .write_all("x: yyyyyyyyyyyyyyyy\r\n".repeat(2000).as_bytes())
         .await
         .unwrap();
-    let replies = all_replies(&mut stream).await;
-    assert_eq!(replies[0].status, 431);
-    assert_eq!(rig.served(), 0);
+    let responses = read_responses(&mut stream).await;
+    assert_eq!(responses[0].status, 431);
+    assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
-async fn a_trickled_head_is_answered_at_the_deadline() {
+async fn a_trickled_head_gets_a_408_at_the_header_timeout() {
     let limits = Limits {
         header_timeout: Duration::from_millis(100),
         ..limits()
     };
-    let rig = Rig::start(&[tcp()], &limits).await;
-    let replies = rig.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
-    assert_eq!(replies[0].status, 408);
-    assert_eq!(rig.outcomes()[0].rejection, Some(Reason::HeaderTimeout));
-    assert_eq!(rig.outcomes()[0].path, "/");
-    assert_eq!(rig.served(), 0);
+    let server = TestServer::start(&[tcp()], &limits).await;
+    let responses = server.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
+    assert_eq!(responses[0].status, 408);
+    assert_eq!(server.outcomes()[0].rejection, Some(Reason::HeaderTimeout));
+    assert_eq!(server.outcomes()[0].path, "/");
+    assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_closed_without_an_answer() {
+async fn a_caller_that_keeps_sending_after_its_rejection_is_cut_off() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(50),
+        linger: Duration::from_millis(100),
+        ..limits()
+    };
+    let server = TestServer::start(&[tcp()], &limits).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(read_response(&mut stream).await.status, 408);
+    let sending = async {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Well before the usual linger has passed.
+    let cut_off = tokio::time::timeout(Limits::LINGER / 2, sending).await;
+    cut_off.expect("the connection is still open");
+}
+
+#[tokio::test]
+async fn silent_and_idle_connections_are_closed_without_a_response() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         keepalive_timeout: Duration::from_millis(50),
         ..limits()
     };
-    let rig = Rig::start(&[tcp()], &limits).await;
-    assert!(rig.exchange(b"").await.is_empty());
-    assert!(rig.exchange(b"\r\n").await.is_empty());
-    let replies = rig.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eq!(replies.len(), 1);
-    assert!(rig.outcomes().is_empty());
+    let server = TestServer::start(&[tcp()], &limits).await;
+    assert!(server.exchange(b"").await.is_empty());
+    assert!(server.exchange(b"\r\n").await.is_empty());
+    let responses = server.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(responses.len(), 1);
+    assert!(server.outcomes().is_empty());
 }
 
 #[tokio::test]
-async fn a_refusal_of_head_has_no_body() {
-    let rig = Rig::plain().await;
-    let replies = rig
+async fn a_rejected_head_request_gets_no_body() {
+    let server = TestServer::start_plain().await;
+    let responses = server
         .exchange(b"HEAD /../x HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
-    assert_eq!(replies[0].status, 400);
-    assert_eq!(replies[0].body, "");
-    assert_ne!(replies[0].header("content-length"), Some("0"));
+    assert_eq!(responses[0].status, 400);
+    assert_eq!(responses[0].body, "");
+    assert_ne!(responses[0].header("content-length"), Some("0"));
 }
 
 #[tokio::test]
-async fn a_broken_chunked_body_never_lets_what_follows_be_served() {
-    let rig = Rig::plain().await;
+async fn nothing_behind_a_malformed_chunked_body_is_served() {
+    let server = TestServer::start_plain().await;
     for body in [
         "5\nhello\r\n0\r\n\r\n",
         "5\r\nhelloX0\r\n\r\n",
@@ -594,16 +619,16 @@ async fn a_broken_chunked_body_never_lets_what_follows_be_served() {
         "ffffffffffffffffff\r\n",
         "5;\u{0}\r\nhello\r\n0\r\n\r\n",
     ] {
-        let before = rig.served();
+        let before = server.served();
         let request = format!(
             "POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"
         );
-        let replies = rig.exchange(request.as_bytes()).await;
+        let responses = server.exchange(request.as_bytes()).await;
         assert!(
-            replies.iter().all(|reply| reply.status >= 400),
-            "{body:?}: {replies:?}"
+            responses.iter().all(|response| response.status >= 400),
+            "{body:?}: {responses:?}"
         );
-        // The first was begun, what is behind it was not.
-        assert_eq!(rig.served(), before + 1, "{body:?}");
+        // The request itself was started; the one behind it was not.
+        assert_eq!(server.served(), before + 1, "{body:?}");
     }
 }

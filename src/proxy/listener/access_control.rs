@@ -1,5 +1,5 @@
-//! Who may connect: by the peer's address, and by the user of this machine that the peer
-//! belongs to. Whatever cannot be found out keeps the peer out.
+//! Which peers may connect: by network, and by the local user that owns the peer's socket. A
+//! peer whose user cannot be determined is rejected.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,22 +12,22 @@ use super::Incoming;
 use crate::proxy::settings::ListenerAccess;
 use crate::proxy::users::uid_of;
 
-/// Where the kernel lists TCP sockets with their owners, IPv4 and IPv6 (proc(5)).
-const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+/// Where the kernel lists TCP sockets with their owners, for IPv4 and IPv6 (proc(5)).
+const PROC_NET_TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// The rule of one listener.
+/// The access rule of one listener.
 #[derive(Debug)]
-pub(in crate::proxy) struct Access {
+pub(in crate::proxy) struct AccessControl {
     networks: Option<Vec<IpNet>>,
     users: Option<Vec<u32>>,
 }
 
-impl Access {
-    /// `None` where anybody may connect.
-    pub(super) fn new(written: &ListenerAccess) -> io::Result<Option<Self>> {
+impl AccessControl {
+    /// `None` if every peer may connect.
+    pub(super) fn new(proc_net_address: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
-        } = written;
+        } = proc_net_address;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
@@ -47,10 +47,10 @@ impl Access {
         }))
     }
 
-    /// Whether the peer may connect.
+    /// Checks whether the peer may connect.
     ///
     /// # Errors
-    /// With the cause for the log, when it may not.
+    /// With the cause for the log, if it may not.
     pub(in crate::proxy) async fn admit(&self, incoming: &Incoming) -> Result<(), String> {
         if let Some(networks) = &self.networks {
             let peer = incoming.peer();
@@ -59,7 +59,7 @@ impl Access {
             }
         }
         if let Some(users) = &self.users {
-            let uid = owner(incoming)
+            let uid = peer_uid(incoming)
                 .await
                 .map_err(|cause| format!("the peer's user cannot be found out: {cause}"))?;
             if !users.contains(&uid) {
@@ -70,13 +70,13 @@ impl Access {
     }
 }
 
-/// The user that the other end of a connection belongs to.
-async fn owner(incoming: &Incoming) -> io::Result<u32> {
+/// The user that owns the peer's end of a connection.
+async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     match incoming {
         Incoming::Unix(stream) => Ok(stream.peer_cred()?.uid()),
         Incoming::Tcp(stream, peer) => {
-            let (own, peer) = (stream.local_addr()?, *peer);
-            let search = move || look_up(peer, own);
+            let (local, peer) = (stream.local_addr()?, *peer);
+            let search = move || socket_uid(peer, local);
             tokio::task::spawn_blocking(search)
                 .await
                 .map_err(io::Error::other)?
@@ -84,11 +84,13 @@ async fn owner(incoming: &Incoming) -> io::Result<u32> {
     }
 }
 
-/// The owner of the socket at `peer` that is connected to `own`, both on this machine.
-fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
-    for table in TABLES {
+/// The owner of the socket at `peer` that is connected to `local`, both on this machine.
+fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
+    for table in PROC_NET_TCP {
         let wide = table.ends_with('6');
-        let (Some(peer), Some(own)) = (written(peer, wide), written(own, wide)) else {
+        let (Some(peer), Some(local)) =
+            (proc_net_address(peer, wide), proc_net_address(local, wide))
+        else {
             continue;
         };
         let lines = match fs::File::open(table) {
@@ -98,7 +100,7 @@ fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
             Err(e) => return Err(e),
         };
         for line in lines {
-            if let Some(uid) = owner_in(&line?, &peer, &own) {
+            if let Some(uid) = uid_in_line(&line?, &peer, &local) {
                 return Ok(uid);
             }
         }
@@ -109,10 +111,10 @@ fn look_up(peer: SocketAddr, own: SocketAddr) -> io::Result<u32> {
     ))
 }
 
-/// The owner in one line of the table: `sl local remote st queues timer retrnsmt uid
-/// timeout inode …`. A socket that its process has closed is listed with user 0 and
-/// inode 0 (the kernel keeps no more of it): that is nobody's, least of all root's.
-fn owner_in(line: &str, local: &str, remote: &str) -> Option<u32> {
+/// The owner in one line of the table: `sl local remote st queues timer retrnsmt uid timeout
+/// inode …`. A socket that its process has closed is listed with user 0 and inode 0, because
+/// the kernel keeps no more of it; it has no owner, and must not be taken for root's.
+fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next()? != local || fields.next()? != remote {
         return None;
@@ -122,9 +124,9 @@ fn owner_in(line: &str, local: &str, remote: &str) -> Option<u32> {
     (inode != 0).then_some(uid)
 }
 
-/// An address as the tables write it: each 32-bit word of it as a number of this
-/// machine's byte order, in hexadecimal, then the port.
-fn written(address: SocketAddr, wide: bool) -> Option<String> {
+/// An address in the kernel's notation: each 32-bit word in native byte order, in hexadecimal,
+/// then the port.
+fn proc_net_address(address: SocketAddr, wide: bool) -> Option<String> {
     let octets = match (address.ip(), wide) {
         (IpAddr::V4(ip), false) => ip.octets().to_vec(),
         (IpAddr::V4(ip), true) => ip.to_ipv6_mapped().octets().to_vec(),
@@ -134,7 +136,7 @@ fn written(address: SocketAddr, wide: bool) -> Option<String> {
     let mut text = String::with_capacity(37);
     for word in octets.chunks_exact(4) {
         let word = u32::from_ne_bytes(word.try_into().ok()?);
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{word:08X}");
     }
     let _ = write!(text, ":{:04X}", address.port());
@@ -147,27 +149,36 @@ mod tests {
 
     use super::*;
 
-    const LINE: &str = "   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 81234 1 0000000000000000 20 4 30 10 -1";
+    const PROC_NET_LINE: &str = "   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 81234 1 0000000000000000 20 4 30 10 -1";
 
     #[test]
-    fn the_table_is_read_by_both_ends() {
-        assert_eq!(owner_in(LINE, "0100007F:1F90", "0100007F:C350"), Some(1000));
-        assert_eq!(owner_in(LINE, "0100007F:C350", "0100007F:1F90"), None);
-        assert_eq!(owner_in(LINE, "0100007F:1F90", "0100007F:C351"), None);
-        for broken in ["", "  sl  local_address rem_address", &LINE[..60]] {
-            assert_eq!(owner_in(broken, "0100007F:1F90", "0100007F:C350"), None);
+    fn proc_net_lines_are_matched_by_both_addresses() {
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:1F90", "0100007F:C350"),
+            Some(1000)
+        );
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:C350", "0100007F:1F90"),
+            None
+        );
+        assert_eq!(
+            uid_in_line(PROC_NET_LINE, "0100007F:1F90", "0100007F:C351"),
+            None
+        );
+        for broken in ["", "  sl  local_address rem_address", &PROC_NET_LINE[..60]] {
+            assert_eq!(uid_in_line(broken, "0100007F:1F90", "0100007F:C350"), None);
         }
     }
 
     #[test]
-    fn a_socket_that_was_closed_is_nobodys() {
-        let orphan = LINE.replace("1000        0 81234", "   0        0 0");
-        assert_eq!(owner_in(&orphan, "0100007F:1F90", "0100007F:C350"), None);
+    fn a_closed_socket_has_no_owner() {
+        let orphan = PROC_NET_LINE.replace("1000        0 81234", "   0        0 0");
+        assert_eq!(uid_in_line(&orphan, "0100007F:1F90", "0100007F:C350"), None);
     }
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn addresses_are_written_as_the_kernel_does() {
+    fn addresses_are_formatted_as_in_proc_net() {
         for (address, narrow, wide) in [
             (
                 "127.0.0.1:8080",
@@ -182,23 +193,23 @@ mod tests {
             ),
         ] {
             let address = address.parse().unwrap();
-            assert_eq!(written(address, false).as_deref(), narrow);
-            assert_eq!(written(address, true).as_deref(), Some(wide));
+            assert_eq!(proc_net_address(address, false).as_deref(), narrow);
+            assert_eq!(proc_net_address(address, true).as_deref(), Some(wide));
         }
     }
 
-    fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> Access {
+    fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> AccessControl {
         let networks = networks.map(|list| list.iter().map(|n| n.parse().unwrap()).collect());
         let users = users.map(|list| list.iter().map(ToString::to_string).collect());
-        let written = ListenerAccess {
+        let proc_net_address = ListenerAccess {
             networks,
             users,
             proxies: None,
         };
-        Access::new(&written).unwrap().unwrap()
+        AccessControl::new(&proc_net_address).unwrap().unwrap()
     }
 
-    /// Who runs this test.
+    /// The user that runs this test.
     fn own_uid() -> String {
         rustix::process::getuid().as_raw().to_string()
     }
@@ -213,14 +224,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn users_are_known_over_loopback_and_unix_sockets() {
+    async fn peer_users_are_found_over_loopback_and_unix_sockets() {
         let (_caller, incoming) = tcp("127.0.0.1:0").await;
         let (_other, unix) = UnixStream::pair().unwrap();
         let unix = Incoming::Unix(unix);
-        let (own, other) = (own_uid(), "4000000000");
+        let (local, other) = (own_uid(), "4000000000");
         for incoming in [&incoming, &unix] {
-            access(None, Some(&[&own])).admit(incoming).await.unwrap();
-            access(None, Some(&[other, &own]))
+            access(None, Some(&[&local])).admit(incoming).await.unwrap();
+            access(None, Some(&[other, &local]))
                 .admit(incoming)
                 .await
                 .unwrap();
@@ -230,16 +241,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_closes_at_once_is_not_taken_for_root() {
+    async fn a_peer_that_closed_is_not_taken_for_root() {
         let (caller, incoming) = tcp("127.0.0.1:0").await;
         drop(caller);
-        let everybody = access(None, Some(&["0", &own_uid()]));
-        let cause = everybody.admit(&incoming).await.unwrap_err();
+        let allow_root = access(None, Some(&["0", &own_uid()]));
+        let cause = allow_root.admit(&incoming).await.unwrap_err();
         assert!(cause.contains("cannot be found out"), "{cause}");
     }
 
     #[tokio::test]
-    async fn networks_are_compared_by_the_peers_address() {
+    async fn allowed_networks_apply_to_the_peer_address() {
         let (_caller, incoming) = tcp("127.0.0.1:0").await;
         for (networks, admitted) in [
             (&["127.0.0.0/8"][..], true),
@@ -247,25 +258,29 @@ mod tests {
             (&["10.0.0.0/8"], false),
             (&["::1/128"], false),
         ] {
-            let judged = access(Some(networks), None).admit(&incoming).await;
-            assert_eq!(judged.is_ok(), admitted, "{networks:?}");
+            let result = access(Some(networks), None).admit(&incoming).await;
+            assert_eq!(result.is_ok(), admitted, "{networks:?}");
         }
         let (_other, unix) = UnixStream::pair().unwrap();
         let (loopback, unix) = (access(Some(&["127.0.0.0/8"]), None), Incoming::Unix(unix));
         assert!(loopback.admit(&unix).await.is_err());
-        // Both lists count.
+        // Both lists must allow the peer.
         let both = access(Some(&["127.0.0.0/8"]), Some(&["4000000000"]));
         assert!(both.admit(&incoming).await.is_err());
     }
 
     #[test]
-    fn no_list_is_no_rule_and_an_unknown_user_no_listener() {
-        assert!(Access::new(&ListenerAccess::default()).unwrap().is_none());
+    fn without_lists_there_is_no_access_control_and_unknown_users_are_an_error() {
+        assert!(
+            AccessControl::new(&ListenerAccess::default())
+                .unwrap()
+                .is_none()
+        );
         let users = Some(vec!["no such user here".into()]);
         let unknown = ListenerAccess {
             users,
             ..ListenerAccess::default()
         };
-        assert!(Access::new(&unknown).is_err());
+        assert!(AccessControl::new(&unknown).is_err());
     }
 }

@@ -1,21 +1,22 @@
-//! Which headers do not pass.
+//! Which header fields are forwarded.
 
 use crate::gateway::fields::{is_hop_by_hop as hop_by_hop, is_owned as owned};
 
-/// What becomes of a header.
+/// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderAction {
-    /// Taken out.
+    /// Removed.
     Remove,
-    /// Passes, unless nominated by `Connection`.
+    /// Forwarded, unless `Connection` lists it.
     Keep,
-    /// Passes even then: framing depends on it.
+    /// Forwarded even then, because framing depends on it.
     Require,
 }
 
-/// For a caller's header. Names are lower case, as `http` keeps them.
-pub(super) fn in_request(name: &str, upgrade: bool) -> HeaderAction {
-    // Some servers take `_` for `-`; what they would confuse with ours goes as well.
+/// For a field of a request. `name` is in lower case, as in the `http` crate.
+pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
+    // Some servers treat `_` as `-`, so fields that could be mistaken for hawkgate's are
+    // removed as well.
     if name.as_bytes().contains(&b'_') {
         let dashed = name.replace('_', "-");
         return if hop_by_hop(&dashed) || owned(&dashed) || dashed == "host" {
@@ -27,20 +28,20 @@ pub(super) fn in_request(name: &str, upgrade: bool) -> HeaderAction {
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
         "content-length" | "host" => HeaderAction::Require,
-        // pingora frames the request anew after this.
+        // pingora frames the request itself afterwards.
         "transfer-encoding" => HeaderAction::Remove,
         _ if hop_by_hop(name) || owned(name) => HeaderAction::Remove,
         _ => HeaderAction::Keep,
     }
 }
 
-/// For a header of an upstream's answer.
-pub(super) fn in_response(name: &str, upgrade: bool) -> HeaderAction {
+/// For a field of an upstream's response.
+pub(super) fn response_action(name: &str, upgrade: bool) -> HeaderAction {
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
-        // pingora reads the framing off these when it writes the answer.
+        // pingora reads the framing of the response from these.
         "content-length" | "transfer-encoding" => HeaderAction::Require,
-        // Credentials, and invitations to go round hawkgate.
+        // Credentials, and invitations to bypass hawkgate.
         "authorization" | "server-authorization" | "alt-svc" => HeaderAction::Remove,
         _ if hop_by_hop(name) || name.starts_with("x-hawkgate-") => HeaderAction::Remove,
         _ => HeaderAction::Keep,

@@ -1,49 +1,49 @@
-//! Finds the end of an HTTP/1 head while it is still arriving, and what cannot become one.
+//! Finds the end of an HTTP/1 head while it is still arriving, and rejects early what cannot
+//! become one.
 
 use super::{HeadLimits, bad};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-/// What the longest method, both spaces and the version take beside the target.
-const BESIDE_TARGET: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
+/// Longest request line apart from the target: method, two spaces and version.
+const MAX_REQUEST_LINE_OVERHEAD: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
 
-/// How far a head has come.
+/// How much of a head has arrived.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Progress {
-    /// It ends before this offset, and begins at the other: an empty line may precede it
-    /// (RFC 9112 §2.2).
+pub(in crate::proxy) enum HeadStatus {
+    /// The head is complete. It may be preceded by one empty line (RFC 9112 §2.2).
     Complete {
-        /// Where the request line begins: 0 or 2.
+        /// Offset of the request line: 0 or 2.
         start: usize,
-        /// One past the empty line.
+        /// Offset behind the empty line that ends the head.
         end: usize,
     },
-    /// More is needed.
+    /// More bytes are needed.
     Partial,
 }
 
-/// An incremental search: each byte is looked at once.
+/// An incremental search that looks at each byte once.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Scan {
+pub(in crate::proxy) struct HeadEndFinder {
     start: usize,
-    /// Everything before was searched.
+    /// Everything before this offset has been searched.
     searched: usize,
-    /// Where the line being read began.
+    /// Where the current line begins.
     line: usize,
-    /// Lines read, the empty one in front not counted.
+    /// Lines read, not counting an empty one in front.
     lines: usize,
 }
 
-impl Scan {
-    /// Looks at what came since the last call; `bytes` is everything from the beginning.
+impl HeadEndFinder {
+    /// Searches what has arrived since the last call; `bytes` is everything from the beginning.
     ///
     /// # Errors
-    /// When no continuation can make it an acceptable head.
+    /// When no continuation could make it an acceptable head.
     pub(in crate::proxy) fn advance(
         &mut self,
         bytes: &[u8],
         limits: &HeadLimits,
-    ) -> Result<Progress, Rejection> {
+    ) -> Result<HeadStatus, Rejection> {
         while let Some(found) = bytes
             .get(self.searched..)
             .and_then(|rest| memchr::memchr(b'\n', rest))
@@ -70,22 +70,22 @@ impl Scan {
         if bytes.len() - self.start > limits.header_bytes {
             return Err(Reason::HeaderTooLarge.into());
         }
-        Ok(Progress::Partial)
+        Ok(HeadStatus::Partial)
     }
 
-    fn complete(&self, limits: &HeadLimits) -> Result<Progress, Rejection> {
+    fn complete(&self, limits: &HeadLimits) -> Result<HeadStatus, Rejection> {
         if self.line - self.start > limits.header_bytes {
             return Err(Reason::HeaderTooLarge.into());
         }
-        Ok(Progress::Complete {
+        Ok(HeadStatus::Complete {
             start: self.start,
             end: self.line,
         })
     }
 
-    /// Refuses a request line that is too long before its end has come.
+    /// Rejects a request line that is too long before its end has arrived.
     fn check_line(&self, length: usize, limits: &HeadLimits) -> Result<(), Rejection> {
-        if self.lines <= 1 && length > limits.url_bytes + BESIDE_TARGET {
+        if self.lines <= 1 && length > limits.url_bytes + MAX_REQUEST_LINE_OVERHEAD {
             return Err(Reason::UrlTooLong.into());
         }
         Ok(())
@@ -101,16 +101,16 @@ mod tests {
         url_bytes: 50,
     };
 
-    /// Byte by byte and at once must agree.
-    fn scan(bytes: &[u8]) -> Result<Progress, Reason> {
-        let at_once = Scan::default()
+    /// Searches at once and byte by byte, which must agree.
+    fn find(bytes: &[u8]) -> Result<HeadStatus, Reason> {
+        let at_once = HeadEndFinder::default()
             .advance(bytes, &LIMITS)
             .map_err(|r| r.reason);
-        let mut scan = Scan::default();
-        let mut last = Ok(Progress::Partial);
+        let mut finder = HeadEndFinder::default();
+        let mut last = Ok(HeadStatus::Partial);
         for end in 1..=bytes.len() {
-            last = scan.advance(&bytes[..end], &LIMITS).map_err(|r| r.reason);
-            if last != Ok(Progress::Partial) {
+            last = finder.advance(&bytes[..end], &LIMITS).map_err(|r| r.reason);
+            if last != Ok(HeadStatus::Partial) {
                 break;
             }
         }
@@ -119,25 +119,25 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_end() {
+    fn finds_the_end_of_a_head() {
         let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let end = head.len();
-        assert_eq!(scan(head), Ok(Progress::Complete { start: 0, end }));
+        assert_eq!(find(head), Ok(HeadStatus::Complete { start: 0, end }));
         let mut padded = b"\r\n".to_vec();
         padded.extend_from_slice(head);
         assert_eq!(
-            scan(&padded),
-            Ok(Progress::Complete {
+            find(&padded),
+            Ok(HeadStatus::Complete {
                 start: 2,
                 end: end + 2
             })
         );
-        assert_eq!(scan(&head[..end - 1]), Ok(Progress::Partial));
+        assert_eq!(find(&head[..end - 1]), Ok(HeadStatus::Partial));
     }
 
     #[test]
-    fn refuses_what_cannot_become_a_head() {
-        let long_line = [b'a'; 50 + BESIDE_TARGET + 1];
+    fn rejects_bytes_that_cannot_become_a_head() {
+        let long_line = [b'a'; 50 + MAX_REQUEST_LINE_OVERHEAD + 1];
         let many = [
             b"GET / HTTP/1.1\r\n".as_slice(),
             b"a: b\r\n".repeat(40).as_slice(),
@@ -151,7 +151,7 @@ mod tests {
             (long_line.as_slice(), Reason::UrlTooLong),
             (many.as_slice(), Reason::HeaderTooLarge),
         ] {
-            assert_eq!(scan(bytes), Err(reason), "{bytes:?}");
+            assert_eq!(find(bytes), Err(reason), "{bytes:?}");
         }
     }
 
@@ -160,10 +160,10 @@ mod tests {
         let mut head = b"GET / HTTP/1.1\r\nHost: x\r\na: ".to_vec();
         head.resize(LIMITS.header_bytes - 4, b'b');
         head.extend_from_slice(b"\r\n\r\n");
-        assert_eq!(scan(&head), Ok(Progress::Complete { start: 0, end: 200 }));
+        assert_eq!(find(&head), Ok(HeadStatus::Complete { start: 0, end: 200 }));
         head.insert(20, b'x');
         assert_eq!(
-            Scan::default()
+            HeadEndFinder::default()
                 .advance(&head, &LIMITS)
                 .map_err(|r| r.reason),
             Err(Reason::HeaderTooLarge)

@@ -1,4 +1,5 @@
-//! Attempts: one request upstream and its answer back, until one is final.
+//! Attempts: sends the request upstream and forwards the response, repeating until one attempt
+//! is final.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,43 +16,43 @@ use pingora::{Error, ErrorType, Result, RetryType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::request::RequestHead;
-use super::response::{Body, Invalid, ResponseHead};
-use super::{Caller, FastPath, Sent, send};
+use super::response::{InvalidResponse, ResponseBody, ResponseHead};
+use super::{Caller, FastPath, ResponseState, send};
 use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
-use crate::proxy::answer;
 use crate::proxy::context::Context;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::hooks::{self, ATTEMPTS};
+use crate::proxy::local_response;
 use crate::proxy::transport::Transport;
 
-/// Room for the first read of an answer: most heads, and many bodies with them.
-const FIRST_READ: usize = 4 * 1024;
-/// What most heads for a caller fit into.
-const HEAD: usize = 1024;
-/// Room for each further one.
-const READ: usize = 32 * 1024;
+/// Capacity for the first read of a response: most heads, and many bodies with them.
+const HEAD_READ_CAPACITY: usize = 4 * 1024;
+/// Capacity that most response heads fit into.
+const HEAD_CAPACITY: usize = 1024;
+/// Capacity for each further read.
+const READ_CAPACITY: usize = 32 * 1024;
 
-/// A connection to an upstream, with what has come and is not yet passed on.
-struct Link {
+/// A connection to an upstream, with what has been read and not yet forwarded.
+struct UpstreamConn {
     stream: Stream,
     received: BytesMut,
-    /// More was read into that than is worth keeping.
-    grown: bool,
+    /// The buffer has grown too large to keep in the pool.
+    oversized: bool,
     upstream: Arc<Upstream>,
     address: SocketAddr,
-    /// It has served another request before.
+    /// The connection has served another request before.
     reused: bool,
 }
 
 impl FastPath {
-    /// Sends the request upstream, as often as it takes, and passes the answer on.
+    /// Sends the request upstream, as often as necessary, and forwards the response.
     pub(super) async fn forward(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &mut RequestHead,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
     ) -> Result<()> {
         let mut attempts = 0;
         loop {
@@ -59,7 +60,7 @@ impl FastPath {
             match self.attempt(caller, context, request, sent).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.retry() && attempts < ATTEMPTS => {}
-                Err(error) => return self.give_up(caller, context, request, error, sent).await,
+                Err(error) => return self.fail(caller, context, request, error, sent).await,
             }
         }
     }
@@ -69,27 +70,27 @@ impl FastPath {
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &mut RequestHead,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
     ) -> Result<()> {
         let times = &mut context.times;
-        // Right after the admission the first attempt begins.
+        // The first attempt begins right after admission.
         let now = match (times.upstream, times.admitted) {
             (None, Some(admitted)) => admitted,
             _ => self.hooks.clock.monotonic(),
         };
         times.upstream.get_or_insert(now);
         context.attempts.replaying = false;
-        let mut link = self.connect(caller.worker, context, now).await?;
-        let wire = signed(context, request)?;
-        let exchanged = self
-            .exchange(caller, context, request, sent, &mut link, &wire)
+        let mut upstream_conn = self.connect(caller.worker, context, now).await?;
+        let wire = encode_signed(context, request)?;
+        let result = self
+            .exchange(caller, context, request, sent, &mut upstream_conn, &wire)
             .await;
-        match exchanged {
+        match result {
             Ok(persistent) => {
                 let now = self.hooks.clock.monotonic();
                 context.times.ended = Some(now);
-                if persistent && link.received.is_empty() {
-                    self.keep(caller.worker, link, now);
+                if persistent && upstream_conn.received.is_empty() {
+                    self.return_to_pool(caller.worker, upstream_conn, now);
                 }
                 Ok(())
             }
@@ -98,12 +99,17 @@ impl FastPath {
                 sent.answered,
                 context,
                 error,
-                link.reused,
+                upstream_conn.reused,
             )),
         }
     }
 
-    async fn connect(&self, worker: usize, context: &mut Context, now: Duration) -> Result<Link> {
+    async fn connect(
+        &self,
+        worker: usize,
+        context: &mut Context,
+        now: Duration,
+    ) -> Result<UpstreamConn> {
         let (upstream, address) = self.hooks.choose_address(context, now)?;
         let pooled = self
             .pool(worker)
@@ -115,10 +121,10 @@ impl FastPath {
             let stream = self.open(&upstream, address, context).await?;
             (stream, BytesMut::new())
         };
-        Ok(Link {
+        Ok(UpstreamConn {
             stream,
             received,
-            grown: false,
+            oversized: false,
             upstream,
             address,
             reused,
@@ -145,36 +151,44 @@ impl FastPath {
         })
     }
 
-    fn keep(&self, worker: usize, link: Link, now: Duration) {
+    fn return_to_pool(&self, worker: usize, upstream_conn: UpstreamConn, now: Duration) {
         if let Some(pool) = self.pool(worker) {
-            let room = if link.grown {
+            let room = if upstream_conn.oversized {
                 BytesMut::new()
             } else {
-                link.received
+                upstream_conn.received
             };
-            pool.put(&link.upstream, link.address, (link.stream, room), now);
+            pool.put(
+                &upstream_conn.upstream,
+                upstream_conn.address,
+                (upstream_conn.stream, room),
+                now,
+            );
         }
     }
 
-    /// One request and its answer. Whether the connection can take another one.
+    /// Sends one request and forwards its response. Returns whether the connection can take
+    /// another request.
     async fn exchange(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
-        sent: &mut Sent,
-        link: &mut Link,
+        sent: &mut ResponseState,
+        upstream_conn: &mut UpstreamConn,
         wire: &[u8],
     ) -> Result<bool> {
-        link.send(caller.deadline, wire).await?;
+        upstream_conn.send(caller.deadline, wire).await?;
         let mut out = BytesMut::new();
         let mut head = loop {
-            let mut head = link.read_head(caller).await?;
+            let mut head = upstream_conn.read_head(caller).await?;
             if !head.status.is_informational() {
                 break head;
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(invalid(Invalid("an upgrade that nobody asked for")));
+                return Err(invalid_response(InvalidResponse(
+                    "an upgrade that nobody asked for",
+                )));
             }
             hooks::sanitize_response(
                 &mut head.fields,
@@ -182,7 +196,7 @@ impl FastPath {
                 request.target().as_bytes(),
                 context,
             )?;
-            head.write(&mut out);
+            head.encode(&mut out);
             send(caller.connection, [&out, &[]]).await?;
             sent.code = head.status.as_u16();
             out.clear();
@@ -193,34 +207,34 @@ impl FastPath {
         }
         let body = head.body(&request.method);
         self.finalize_head(caller, context, request, sent, &mut head, &body)?;
-        out.reserve(HEAD);
-        head.write(&mut out);
+        out.reserve(HEAD_CAPACITY);
+        head.encode(&mut out);
         sent.code = head.status.as_u16();
-        link.pass(caller, body, out, sent).await?;
+        upstream_conn.forward_body(caller, body, out, sent).await?;
         Ok(head.persistent)
     }
 
-    /// Makes an answer's head the one that the caller gets.
+    /// Completes a response head for the caller.
     fn finalize_head(
         &self,
         caller: &Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
         head: &mut ResponseHead,
-        body: &Body,
+        body: &ResponseBody,
     ) -> Result<()> {
         let target = request.target().as_bytes();
         hooks::sanitize_response(&mut head.fields, head.status, target, context)?;
         if body.is_chunked() {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
         }
-        if !head.fields.has(&header::DATE) {
-            // RFC 9110 §6.6.1: whoever passes on an answer without one adds it.
-            let date = answer::date(self.hooks.clock.now());
+        if !head.fields.contains(&header::DATE) {
+            // RFC 9110 §6.6.1: a recipient that forwards a response without a Date adds one.
+            let date = local_response::date(self.hooks.clock.now());
             head.fields.set(&header::DATE, date.as_bytes());
         }
-        sent.last |= caller.signal.has_come();
+        sent.last |= caller.signal.is_draining();
         if sent.last {
             head.fields.set(&header::CONNECTION, b"close");
         }
@@ -228,8 +242,8 @@ impl FastPath {
     }
 }
 
-/// The request as it goes out in this attempt, signed.
-fn signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
+/// Encodes the request for this attempt, with its credential.
+fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
     hooks::prepare_request(&mut request.fields, false, context)?;
     let long = context.admission.as_ref().and_then(Admission::target);
     let long = long.map(str::to_owned);
@@ -238,10 +252,10 @@ fn signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> 
         request.fields.set(&proof.name, proof.value.as_bytes());
     }
     let target = long.as_deref().unwrap_or(request.target());
-    Ok(request.to_wire(target))
+    Ok(request.encode(target))
 }
 
-impl Link {
+impl UpstreamConn {
     async fn send(&mut self, deadline: &mut Deadline, wire: &[u8]) -> Result<()> {
         let limit = self.upstream.timeouts.write;
         let stream = &mut self.stream;
@@ -251,29 +265,34 @@ impl Link {
         };
         match deadline.within(limit, sending).await {
             Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(broke(ErrorType::WriteError, error, true)),
+            Some(Err(error)) => Err(connection_error(ErrorType::WriteError, error, true)),
             None => Err(Error::explain(ErrorType::WriteTimedout, "sending a request").into_up()),
         }
     }
 
-    /// The next head of the answer.
+    /// Reads the next response head.
     async fn read_head(&mut self, caller: &mut Caller<'_>) -> Result<ResponseHead> {
         loop {
             if !self.received.is_empty()
-                && let Some(head) = ResponseHead::take(&mut self.received).map_err(invalid)?
+                && let Some(head) =
+                    ResponseHead::parse(&mut self.received).map_err(invalid_response)?
             {
                 return Ok(head);
             }
             let untouched = self.received.is_empty();
-            self.grown |= !untouched;
-            match self.read(caller, FIRST_READ).await {
+            self.oversized |= !untouched;
+            match self.read(caller, HEAD_READ_CAPACITY).await {
                 Ok(0) => {
                     let error = io::ErrorKind::UnexpectedEof.into();
-                    return Err(broke(ErrorType::ConnectionClosed, error, untouched));
+                    return Err(connection_error(
+                        ErrorType::ConnectionClosed,
+                        error,
+                        untouched,
+                    ));
                 }
                 Ok(_) => {}
                 Err(mut error) => {
-                    // What has said a part of its answer has seen the request.
+                    // An upstream that has sent part of a response has seen the request.
                     if !untouched {
                         error.set_retry(false);
                     }
@@ -283,55 +302,56 @@ impl Link {
         }
     }
 
-    /// Reads what has come; 0 once the upstream has closed. An error if it takes longer
-    /// than the upstream may, or if the caller goes away meanwhile.
+    /// Reads what is available; 0 once the upstream has closed. Fails on the upstream's read
+    /// timeout, and when the caller leaves in the meantime.
     async fn read(&mut self, caller: &mut Caller<'_>, room: usize) -> Result<usize> {
         self.received.reserve(room);
         caller.deadline.set(self.upstream.timeouts.read);
         let mut reading = pin!(self.stream.read_buf(&mut self.received));
         let first = poll_fn(|cx| {
             if let Poll::Ready(read) = reading.as_mut().poll(cx) {
-                return Poll::Ready(First::Read(read));
+                return Poll::Ready(ReadEvent::Read(read));
             }
-            if caller.connection.poll_gone(cx).is_ready() {
-                return Poll::Ready(First::CallerGone);
+            if caller.connection.poll_closed(cx).is_ready() {
+                return Poll::Ready(ReadEvent::CallerGone);
             }
-            caller.deadline.poll(cx).map(|()| First::Deadline)
+            caller.deadline.poll(cx).map(|()| ReadEvent::Deadline)
         });
         match first.await {
-            First::Read(Ok(read)) => Ok(read),
-            First::Read(Err(error)) => Err(broke(ErrorType::ReadError, error, true)),
-            First::CallerGone => {
+            ReadEvent::Read(Ok(read)) => Ok(read),
+            ReadEvent::Read(Err(error)) => Err(connection_error(ErrorType::ReadError, error, true)),
+            ReadEvent::CallerGone => {
                 Err(Error::explain(ErrorType::ConnectionClosed, "the caller left").into_down())
             }
-            First::Deadline => {
+            ReadEvent::Deadline => {
                 Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up())
             }
         }
     }
 
-    /// Passes the answer on: `out`, which is its head, and the body as it comes.
-    async fn pass(
+    /// Forwards the response: `out`, which holds its head, and the body as it arrives.
+    async fn forward_body(
         &mut self,
         caller: &mut Caller<'_>,
-        mut body: Body,
+        mut body: ResponseBody,
         mut out: BytesMut,
-        sent: &mut Sent,
+        sent: &mut ResponseState,
     ) -> Result<()> {
         loop {
-            // A body that needs no framing goes out from where it is.
+            // A body that needs no framing is sent from the read buffer.
             let plain = match body {
-                Body::Length(left) if caller.connection.sends_parts() => left,
+                ResponseBody::Length(left) if caller.connection.supports_vectored_write() => left,
                 _ => 0,
             };
             let plain = usize::try_from(plain).unwrap_or(usize::MAX);
             let plain = plain.min(self.received.len());
             let passed = if plain > 0 {
-                body.skip(plain)
+                body.advance(plain)
             } else {
-                body.pass(&mut self.received, &mut out).map_err(invalid)?
+                body.forward(&mut self.received, &mut out)
+                    .map_err(invalid_response)?
             };
-            // From here on, whatever happens, no other answer can be given.
+            // From here on no other response can be sent.
             sent.answered = true;
             sent.body += passed.data;
             let part = self.received.get(..plain).unwrap_or_default();
@@ -341,26 +361,26 @@ impl Link {
                 return Ok(());
             }
             out.clear();
-            self.grown = true;
-            if self.read(caller, READ).await? == 0 {
-                body.end().map_err(|why| {
-                    broke(ErrorType::ConnectionClosed, io::Error::other(why), false)
+            self.oversized = true;
+            if self.read(caller, READ_CAPACITY).await? == 0 {
+                body.on_eof().map_err(|why| {
+                    connection_error(ErrorType::ConnectionClosed, io::Error::other(why), false)
                 })?;
             }
         }
     }
 }
 
-/// What came first.
-enum First {
+/// What happened first while reading.
+enum ReadEvent {
     Read(io::Result<usize>),
     CallerGone,
     Deadline,
 }
 
-/// The connection broke. With `stale` it may have been dead all along, if it was a reused
-/// one: then nothing was processed.
-fn broke(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
+/// An error of the connection. With `stale` the connection may have been dead all along, if it
+/// was reused: then nothing was processed.
+fn connection_error(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
     let mut error = Error::because(kind, "the upstream's connection", error).into_up();
     if stale {
         error.retry = RetryType::ReusedOnly;
@@ -368,6 +388,6 @@ fn broke(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
     error
 }
 
-fn invalid(why: Invalid) -> Box<Error> {
+fn invalid_response(why: InvalidResponse) -> Box<Error> {
     Error::explain(ErrorType::InvalidHTTPHeader, why.0).into_up()
 }

@@ -1,4 +1,4 @@
-//! Callers: HTTP/1 by hand, so that framing and `Expect` can be had at will, and HTTP/2.
+//! Test clients: HTTP/1 written by hand, for full control of framing and `Expect`, and HTTP/2.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 const PIECE: usize = 16 * 1024;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Send {
+pub(super) struct TestRequest {
     pub(super) method: &'static str,
     pub(super) target: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
@@ -24,7 +24,7 @@ pub(super) struct Send {
     pub(super) expect: bool,
 }
 
-impl Send {
+impl TestRequest {
     pub(super) fn get(target: &'static str) -> Self {
         Self {
             method: "GET",
@@ -44,11 +44,11 @@ impl Send {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Got {
+pub(super) struct TestResponse {
     pub(super) status: u16,
     pub(super) headers: http::HeaderMap,
     pub(super) body: String,
-    /// How many 100s came before.
+    /// How many 100 Continue responses preceded it.
     pub(super) continues: usize,
 }
 
@@ -56,12 +56,12 @@ type Body = StreamBody<
     futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, std::convert::Infallible>>>,
 >;
 
-pub(super) enum Caller {
+pub(super) enum TestClient {
     H1(BufReader<OwnedReadHalf>, OwnedWriteHalf),
     H2(SendRequest<Body>),
 }
 
-impl Caller {
+impl TestClient {
     pub(super) async fn connect(address: SocketAddr, http2: bool) -> Self {
         let tcp = TcpStream::connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
@@ -77,20 +77,20 @@ impl Caller {
         Self::H2(sender)
     }
 
-    pub(super) async fn send(&mut self, send: &Send) -> Got {
+    pub(super) async fn send(&mut self, send: &TestRequest) -> TestResponse {
         match self {
             Self::H1(read, write) => {
-                let (go, gone) = watch::channel(!send.expect);
-                let (got, ()) =
-                    tokio::join!(receive(read, send.method, go), transmit(write, send, gone));
-                got
+                let (go, go_rx) = watch::channel(!send.expect);
+                let (response, ()) =
+                    tokio::join!(receive(read, send.method, go), transmit(write, send, go_rx));
+                response
             }
             Self::H2(sender) => send_h2(sender, send).await,
         }
     }
 }
 
-fn head(send: &Send) -> String {
+fn head(send: &TestRequest) -> String {
     let mut lines = vec![
         format!("{} {} HTTP/1.1", send.method, send.target),
         "Host: any".to_owned(),
@@ -112,10 +112,10 @@ fn head(send: &Send) -> String {
     lines.join("\r\n") + "\r\n\r\n"
 }
 
-async fn transmit(write: &mut OwnedWriteHalf, send: &Send, mut go: watch::Receiver<bool>) {
+async fn transmit(write: &mut OwnedWriteHalf, send: &TestRequest, mut go: watch::Receiver<bool>) {
     write.write_all(head(send).as_bytes()).await.unwrap();
     let Some(body) = &send.body else { return };
-    // Dropped without a go: the final answer came, the body is not wanted.
+    // Dropped without a value: the final response came, and the body is not wanted.
     if go.wait_for(|go| *go).await.is_err() {
         return;
     }
@@ -126,7 +126,7 @@ async fn transmit(write: &mut OwnedWriteHalf, send: &Send, mut go: watch::Receiv
         } else {
             write.write_all(piece).await
         };
-        // The other side may have closed after its answer.
+        // The server may have closed after its response.
         if written.is_err() {
             return;
         }
@@ -140,7 +140,7 @@ pub(super) async fn receive(
     read: &mut BufReader<OwnedReadHalf>,
     method: &str,
     go: watch::Sender<bool>,
-) -> Got {
+) -> TestResponse {
     let mut continues = 0;
     loop {
         let (status, headers) = read_head(read).await;
@@ -155,7 +155,7 @@ pub(super) async fn receive(
         } else {
             read_body(read, &headers).await
         };
-        return Got {
+        return TestResponse {
             status,
             headers,
             body,
@@ -204,7 +204,7 @@ async fn read_body(read: &mut BufReader<OwnedReadHalf>, headers: &http::HeaderMa
     String::from_utf8(body).unwrap()
 }
 
-async fn send_h2(sender: &mut SendRequest<Body>, send: &Send) -> Got {
+async fn send_h2(sender: &mut SendRequest<Body>, send: &TestRequest) -> TestResponse {
     let mut request = hyper::Request::builder()
         .method(send.method)
         .uri(format!("http://any{}", send.target));
@@ -233,7 +233,7 @@ async fn send_h2(sender: &mut SendRequest<Body>, send: &Send) -> Got {
         .unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Got {
+    TestResponse {
         status: head.status.as_u16(),
         headers: head.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
