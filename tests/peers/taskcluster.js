@@ -308,7 +308,7 @@ export async function start(options, instance) {
       clients.revokeSeen();
       for (const { clientId, certificate } of minted) if (!certificate) clients.delete(clientId);
     },
-    Object.assign(clock, wanted), => clock: (next) => Object.assign(clock, next), => Object.assign(clock, wanted),
+    clock: (next) => Object.assign(clock, next),
     login(next) {
       login = next;
       keySet = createRemoteJWKSet(new URL(login.jwks));
