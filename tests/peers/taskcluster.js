@@ -292,7 +292,7 @@ export async function start(options, instance) {
     return socket.pipe(socket);
   }
 
-  const server = options.tls ? https.createServer(options.tls, onRequest) : http.createServer(onRequest);
+  const server = options.tls ? https.createServer(options.tls, onRequest) : http.createServer(arriving);
   server.keepAliveTimeout = options.keepAlive ?? 90_000;
   server.requestTimeout = 0;
   server.on('upgrade', upgrade);
@@ -309,38 +309,6 @@ export async function start(options, instance) {
       for (const { clientId, certificate } of minted) if (!certificate) clients.delete(clientId);
     },
     clock: (next) => Object.assign(clock, next),
-    login(next) {
-      login = next;
-      keySet = createRemoteJWKSet(new URL(login.jwks));
-    },
-    oauthToken({ identity = 'github/1|test', client = 'tests', scopes = ['test:*'], lifetime = 86_400_000 }) {
-      const token = newKey();
-      const clientId = `${identity}/${client}-${crypto.randomBytes(3).toString('hex')}`;
-      oauthTokens.set(token, { clientId, scopes, lifetime, expires: now() + 10 * MINUTE });
-      return { token, clientId };
-    },
-    fail({ endpoint, ...failure }) {
-      if (failure.mode) failures[endpoint] = failure;
-      else delete failures[endpoint];
-    },
-    release: () => ({ released: latch.release() }),
-    untilWaiting: ({ count }) => latch.until(count),
-    requests: () => ({ requests: recorded }),
-    /** `{"GET /path 200": n}`; requests still in flight have status 0. */
-    counts() {
-      const counts = {};
-      for (const { method, path, status } of recorded) {
-        const key = `${method} ${path} ${status}`;
-        counts[key] = (counts[key] ?? 0) + 1;
-      }
-      return counts;
-    },
-    /** Every credential issued so far, for leak tests. */
-    minted: () => ({ minted }),
-  });
-
-  return { port, control: controlPort, url: `${options.tls ? 'https' : 'http'}://127.0.0.1:${port}` };
-}clock: (next) => Object.assign(clock, next),
     login(next) {
       login = next;
       keySet = createRemoteJWKSet(new URL(login.jwks));
