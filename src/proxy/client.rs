@@ -14,7 +14,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use crate::gateway::Head;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 

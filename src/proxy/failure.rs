@@ -25,7 +25,7 @@ pub(super) fn classify(error: &Error) -> Failure {
         },
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
-    Failure::Reject(Rejection::from(reason).because(cause(error)))
+    Failure::Reject(Rejection::from(reason).with_cause(cause(error)))
 }
 
 /// Why a request ended early.

@@ -33,7 +33,7 @@ use super::local_response;
 use super::record::{Exchange, path_of};
 use crate::clock::Now;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Found, Gateway};
+use crate::gateway::{Gateway, RouteMatch};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
@@ -131,9 +131,13 @@ impl FastPath {
         let now = Now::read(&*self.hooks.clock);
         let in_flight = InFlightGuard::new(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
-        let found = context.gateway.find(head).ok().filter(is_supported)?;
+        let found = context
+            .gateway
+            .match_route(head)
+            .ok()
+            .filter(is_supported)?;
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = context.gateway.admit_to(found, head, now).await;
+        let admitted = context.gateway.admit_matched(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
         let mut sent = SentResponse {
@@ -165,7 +169,7 @@ impl FastPath {
         sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
-        let answer = rejection.answer(&request.method, now);
+        let answer = rejection.to_response(&request.method, now);
         let id = Some(context.request_id.as_str());
         let wire = local_response::encode_http1(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
@@ -233,11 +237,11 @@ impl FastPath {
 
 /// Whether the request can be served here, as far as that is known before routing.
 fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
-    gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
+    gateway.observability.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
 /// Whether the route can be served here.
-fn is_supported(found: &Found<'_>) -> bool {
+fn is_supported(found: &RouteMatch<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.takes_password()
 }
 

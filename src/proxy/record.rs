@@ -15,7 +15,7 @@ use super::failure::Failed;
 use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::Answer;
+use crate::gateway::rejection::ErrorResponse;
 
 /// Called with the outcome of each request.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
@@ -110,7 +110,7 @@ impl Context {
                 .or(refused.and_then(|r| r.verification))
                 .or(endpoint.and_then(|o| o.verification)),
             rule: admission
-                .and_then(|a| a.ruling())
+                .and_then(|a| a.decision())
                 .and_then(|r| r.rule.as_ref())
                 .or(refused.and_then(|r| r.rule.as_ref()))
                 .or(endpoint.and_then(|o| o.rule.as_ref()))
@@ -174,7 +174,7 @@ impl Context {
 /// What became of the response to a rejected head or connection.
 #[derive(Clone, Copy)]
 pub(super) enum Delivery<'a> {
-    Sent(&'a Answer),
+    Sent(&'a ErrorResponse),
     /// It could not be written.
     Failed,
     /// There was none to send.

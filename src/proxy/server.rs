@@ -36,7 +36,7 @@ use super::listener::{
 use super::record::Recorder;
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::{Address, Limits, Listener};
@@ -342,7 +342,7 @@ async fn admit<A>(
         return Ok(());
     };
     let admitted = access.admit(incoming).await;
-    admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
+    admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).with_cause(cause))
 }
 
 /// Serves a connection until it is closed.

@@ -22,7 +22,7 @@ impl Context {
     /// Starts the request's trace if `[trace]` is on, and returns the span that admission runs
     /// in.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
-        let tracer = self.gateway.observe.trace.as_ref()?;
+        let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }

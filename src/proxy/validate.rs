@@ -71,7 +71,7 @@ pub(super) struct RejectedHead {
 
 /// A [`Reason::BadRequest`] with its cause.
 fn bad(cause: &'static str) -> Rejection {
-    Rejection::from(Reason::BadRequest).because(cause)
+    Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
 /// Checks one complete HTTP/1 head as received, from its first byte to its empty line.

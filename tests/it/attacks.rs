@@ -1,6 +1,6 @@
-//! What an attacker sends over a raw socket, and what must neither pass nor come back.
+//! Attacks over a raw socket: what must be neither forwarded nor sent back.
 
-// Tables: a line a case.
+// Long tables, with a case in each line.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
 
 use bytes::Bytes;
@@ -17,19 +17,19 @@ use crate::support::wait::{until, until_some};
 /// A request that ends its connection, sent after those that may not.
 const LAST: &str = "GET /open/last HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
 
-/// A signed route `/` with a good token for it, and an open route `/open/`.
-struct Target {
+/// A signed route `/` with a valid token for it, and an open route `/open/`.
+struct Fixture {
     gateway: TestGateway,
     upstream: FakeUpstream,
     token: String,
 }
 
-impl Target {
+impl Fixture {
     async fn set_up(limits: &str) -> Self {
-        Self::answering(limits, |_| Reply::ok()).await
+        Self::with_handler(limits, |_| Reply::ok()).await
     }
 
-    async fn answering<S>(limits: &str, script: S) -> Self
+    async fn with_handler<S>(limits: &str, script: S) -> Self
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
@@ -52,17 +52,17 @@ anonymous = true
         let now = SystemClock::shared().now().as_secs();
         let claims = tokens::claims(&issuer.issuer(), API_AUDIENCE, now);
         let token = SHARED[0].token("RS256", &claims);
-        let target = Self {
+        let fixture = Self {
             gateway,
             upstream,
             token,
         };
-        // Its keys are had; the issuer may go now.
-        assert_eq!(target.send(&Request::get("/first")).await.status, 200);
-        target
+        // The keys have been fetched, so the issuer may be dropped.
+        assert_eq!(fixture.send(&Request::get("/first")).await.status, 200);
+        fixture
     }
 
-    /// With the good token.
+    /// Sends a request with the valid token.
     async fn send(&self, request: &Request) -> Response {
         self.gateway
             .send(&request.clone().bearer(&self.token))
@@ -82,8 +82,8 @@ anonymous = true
         String::from_utf8_lossy(&back).into_owned()
     }
 
-    /// What reached the upstream since the set-up.
-    fn arrived(&self) -> Vec<ReceivedRequest> {
+    /// The requests that have reached the upstream since the set-up.
+    fn forwarded_requests(&self) -> Vec<ReceivedRequest> {
         let all = self.upstream.attempts().into_iter().skip(1);
         all.map(|attempt| attempt.request).collect()
     }
@@ -96,7 +96,7 @@ fn status(answer: &str) -> u16 {
 
 #[tokio::test]
 async fn ambiguous_requests_are_refused_before_anything_else() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let host = "Host: api.test\r\n";
     let auth = "Authorization: Bearer {token}\r\n";
     let end = "\r\n";
@@ -320,24 +320,28 @@ async fn ambiguous_requests_are_refused_before_anything_else() {
     ];
     let mut wrong = Vec::new();
     for (what, expected, bytes) in cases {
-        let answer = target.raw(&bytes).await;
-        // One answer, and then the end: nothing behind it was taken for a request.
+        let answer = fixture.raw(&bytes).await;
+        // One response and the end of the connection: the rest was not parsed as a request.
         let answers = answer.matches("HTTP/1.1 ").count();
         let own = answer.to_ascii_lowercase().contains("x-hawkgate-error:");
         if status(&answer) != expected || answers != 1 || !own {
             wrong.push(format!(
-                "{what}: {expected} wanted, {answers} answers: {answer:.300}"
+                "{what}: expected {expected}, got {answers} responses: {answer:.300}"
             ));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let arrived: Vec<_> = target.arrived().iter().map(|s| s.raw.clone()).collect();
+    let arrived: Vec<_> = fixture
+        .forwarded_requests()
+        .iter()
+        .map(|s| s.raw.clone())
+        .collect();
     assert!(arrived.is_empty(), "{arrived:?}");
 }
 
 #[tokio::test]
 async fn a_smuggled_request_is_never_forwarded() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let smuggled = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
     let head = "POST /open/x HTTP/1.1\r\nHost: api.test\r\n";
     for framing in [
@@ -351,12 +355,12 @@ async fn a_smuggled_request_is_never_forwarded() {
         "Content-Length: 1x\r\n\r\n",
     ] {
         // Where the framing is valid, the last request follows and ends the connection.
-        let answer = target
+        let answer = fixture
             .raw(&format!("{head}{framing}{smuggled}{LAST}"))
             .await;
         assert_ne!(status(&answer), 0, "{framing:?}");
     }
-    for received in target.arrived() {
+    for received in fixture.forwarded_requests() {
         let path = received.path();
         assert!(["/open/x", "/open/last"].contains(&path), "{path}");
     }
@@ -364,7 +368,7 @@ async fn a_smuggled_request_is_never_forwarded() {
 
 #[tokio::test]
 async fn absolute_form_targets_cannot_select_another_route_or_host() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     for line in [
         "GET http://evil.example.com/open/x HTTP/1.1",
         "GET https://api.test/open/x HTTP/1.1",
@@ -372,10 +376,10 @@ async fn absolute_form_targets_cannot_select_another_route_or_host() {
         "OPTIONS * HTTP/1.1",
     ] {
         let head = format!("{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n");
-        assert_ne!(status(&target.raw(&head).await), 0, "{line}");
+        assert_ne!(status(&fixture.raw(&head).await), 0, "{line}");
     }
-    let own = format!("127.0.0.1:{}", target.upstream.port());
-    for received in target.arrived() {
+    let own = format!("127.0.0.1:{}", fixture.upstream.port());
+    for received in fixture.forwarded_requests() {
         assert_eq!(received.authority, own);
         assert!(received.target.starts_with('/'), "{}", received.target);
     }
@@ -383,7 +387,7 @@ async fn absolute_form_targets_cannot_select_another_route_or_host() {
 
 #[tokio::test]
 async fn dot_segments_cannot_escape_their_route() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     for path in [
         "/open/../api/secret",
         "/open/./../api",
@@ -396,21 +400,21 @@ async fn dot_segments_cannot_escape_their_route() {
         "/open/..",
     ] {
         let request = Request::get(path);
-        let response = target.gateway.send(&request).await;
-        // Refused, or held to be a signed route's path; never through the open one.
+        let response = fixture.gateway.send(&request).await;
+        // Refused, or treated as a path of the signed route; never forwarded by the open one.
         assert!(
             matches!(response.status, 400 | 401),
             "{path}: {}",
             response.status
         );
     }
-    let arrived = target.arrived();
+    let arrived = fixture.forwarded_requests();
     assert!(arrived.is_empty(), "{arrived:?}");
 }
 
 #[tokio::test]
 async fn health_check_paths_and_probe_user_agents_bypass_nothing() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     for path in [
         "/healthz",
         "/readyz",
@@ -425,20 +429,20 @@ async fn health_check_paths_and_probe_user_agents_bypass_nothing() {
             .header("X-Original-URL", "/open/x")
             .header("X-Rewrite-URL", "/open/x")
             .header("X-HTTP-Method-Override", "OPTIONS");
-        let response = target.gateway.send(&probe).await;
+        let response = fixture.gateway.send(&probe).await;
         assert_eq!(response.error_reason(), Some("missing_token"), "{path}");
     }
-    assert!(target.arrived().is_empty());
+    assert!(fixture.forwarded_requests().is_empty());
 }
 
 #[tokio::test]
 async fn request_heads_over_the_limits_are_refused() {
-    let target = Target::set_up("header_bytes = \"8KiB\"\nurl_bytes = \"2KiB\"").await;
-    let long = target
+    let fixture = Fixture::set_up("header_bytes = \"8KiB\"\nurl_bytes = \"2KiB\"").await;
+    let long = fixture
         .send(&Request::get("/x").header("X-A", &"a".repeat(9 * 1024)))
         .await;
     assert_eq!(long.status_and_reason(), (431, Some("header_too_large")));
-    let url = target
+    let url = fixture
         .send(&Request::get(&format!("/{}", "a".repeat(3 * 1024))))
         .await;
     assert_eq!(url.status_and_reason(), (414, Some("url_too_long")));
@@ -447,12 +451,12 @@ async fn request_heads_over_the_limits_are_refused() {
         many = many.header(&format!("X-{n}"), "1");
     }
     assert_eq!(
-        target.send(&many).await.error_reason(),
+        fixture.send(&many).await.error_reason(),
         Some("header_too_large")
     );
-    assert!(target.arrived().is_empty());
-    // Endless heads end too, although nothing says where.
-    let mut client = Client::connect(target.gateway.address()).await;
+    assert!(fixture.forwarded_requests().is_empty());
+    // A head without an end is cut off as well.
+    let mut client = Client::connect(fixture.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
     for _ in 0..64 {
         if client.send(&[b'a'; 1024]).await.is_err() {
@@ -465,8 +469,8 @@ async fn request_heads_over_the_limits_are_refused() {
 
 #[tokio::test]
 async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
-    let target = Target::set_up("header_timeout = \"300ms\"").await;
-    let mut client = Client::connect(target.gateway.address()).await;
+    let fixture = Fixture::set_up("header_timeout = \"300ms\"").await;
+    let mut client = Client::connect(fixture.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
     // Never idle for long, yet never complete.
     let answer = until_some("the header timeout", async || {
@@ -476,30 +480,30 @@ async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
     .await;
     let answer = answer.unwrap().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
-    assert!(target.arrived().is_empty());
+    assert!(fixture.forwarded_requests().is_empty());
 }
 
 #[tokio::test]
 async fn a_request_body_over_the_limit_is_refused() {
-    let target = Target::set_up("body = \"10KiB\"").await;
+    let fixture = Fixture::set_up("body = \"10KiB\"").await;
     let body = Bytes::from(vec![0; 20_000]);
-    let sized = target
+    let sized = fixture
         .send(&Request::new("POST", "/x").body(Body::Sized(body.clone())))
         .await;
     assert_eq!(sized.status_and_reason(), (413, Some("body_too_large")));
-    assert!(target.arrived().is_empty());
-    let chunked = target
+    assert!(fixture.forwarded_requests().is_empty());
+    let chunked = fixture
         .send(&Request::new("POST", "/x").body(Body::Chunked(body, 1000)))
         .await;
     assert_eq!(chunked.status_and_reason(), (413, Some("body_too_large")));
-    for attempt in target.upstream.attempts().iter().skip(1) {
-        assert_eq!(attempt.sha256, None, "never taken for a whole body");
+    for attempt in fixture.upstream.attempts().iter().skip(1) {
+        assert_eq!(attempt.sha256, None, "never taken for a complete body");
     }
 }
 
 #[tokio::test]
 async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let request = Request::get("/x?a=b")
         .header("Connection", "keep-alive, X-Nominated")
         .header("X-Nominated", "secret")
@@ -514,8 +518,8 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
         .header("Forwarded", "for=evil")
         .header("X-Hawkgate-Error", "no_route")
         .header("X-Kept", "yes");
-    assert_eq!(target.send(&request).await.status, 200);
-    let received = target.arrived().remove(0);
+    assert_eq!(fixture.send(&request).await.status, 200);
+    let received = fixture.forwarded_requests().remove(0);
     for gone in [
         "x-nominated",
         "keep-alive",
@@ -539,16 +543,16 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
 
 #[tokio::test]
 async fn a_route_without_a_source_does_not_forward_authorization() {
-    let target = Target::set_up("").await;
-    let request = Request::get("/open/x").bearer(&target.token);
-    assert_eq!(target.gateway.send(&request).await.status, 200);
-    let received = target.arrived().remove(0);
+    let fixture = Fixture::set_up("").await;
+    let request = Request::get("/open/x").bearer(&fixture.token);
+    assert_eq!(fixture.gateway.send(&request).await.status, 200);
+    let received = fixture.forwarded_requests().remove(0);
     assert_eq!(received.header("authorization"), None);
 }
 
 #[tokio::test]
 async fn hop_by_hop_and_reserved_headers_are_stripped_from_responses() {
-    let target = Target::answering("", |received| {
+    let fixture = Fixture::with_handler("", |received| {
         let echoed = received.header("authorization").unwrap_or_default();
         Reply::new(200, "ok")
             .header("X-Hawkgate-Error", "no_route")
@@ -564,7 +568,7 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_responses() {
             .header("X-Kept", "yes")
     })
     .await;
-    let response = target.send(&Request::get("/x")).await;
+    let response = fixture.send(&Request::get("/x")).await;
     assert_eq!(response.status, 200);
     for gone in [
         "x-hawkgate-error",
@@ -591,12 +595,12 @@ async fn malformed_upstream_responses_are_502() {
         "HTTP/1.1 200 OK\r\nX-A",
         "",
     ] {
-        let target = Target::answering("", move |received| match received.path() {
+        let fixture = Fixture::with_handler("", move |received| match received.path() {
             "/first" => Reply::ok(),
             _ => Reply::raw(raw),
         })
         .await;
-        let response = target.send(&Request::post("/x", "body")).await;
+        let response = fixture.send(&Request::post("/x", "body")).await;
         assert!(
             matches!(response.status, 502 | 504),
             "{raw:?}: {}",
@@ -609,15 +613,15 @@ async fn malformed_upstream_responses_are_502() {
 
 #[tokio::test]
 async fn a_truncated_upstream_response_is_not_passed_on_as_complete() {
-    let target = Target::answering("", |received| match received.path() {
+    let fixture = Fixture::with_handler("", |received| match received.path() {
         "/first" => Reply::ok(),
         "/sized" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"),
         _ => Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
     })
     .await;
     for path in ["/sized", "/chunked"] {
-        let mut client = target.gateway.client().await;
-        let request = Request::get(path).bearer(&target.token);
+        let mut client = fixture.gateway.client().await;
+        let request = Request::get(path).bearer(&fixture.token);
         let answer = client.request(&request).await;
         assert!(answer.is_err() || answer.unwrap().status == 502, "{path}");
     }
@@ -625,50 +629,58 @@ async fn a_truncated_upstream_response_is_not_passed_on_as_complete() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let one =
         |n: usize, more: &str| format!("GET /open/{n} HTTP/1.1\r\nHost: api.test\r\n{more}\r\n");
     let all = [one(1, ""), one(2, ""), one(3, "Connection: close\r\n")].concat();
-    let answer = target.raw(&all).await;
+    let answer = fixture.raw(&all).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
-    let paths: Vec<_> = target.arrived().into_iter().map(|s| s.target).collect();
+    let paths: Vec<_> = fixture
+        .forwarded_requests()
+        .into_iter()
+        .map(|s| s.target)
+        .collect();
     assert_eq!(paths, ["/open/1", "/open/2", "/open/3"]);
 }
 
 #[tokio::test]
 async fn the_body_of_a_refused_request_is_not_parsed_as_the_next_request() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let inner = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
     let refused = format!(
         "POST /needs-a-token HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{inner}",
         inner.len()
     );
-    let answer = target.raw(&format!("{refused}{LAST}")).await;
+    let answer = fixture.raw(&format!("{refused}{LAST}")).await;
     assert_eq!(status(&answer), 401);
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{answer}");
-    let paths: Vec<_> = target.arrived().into_iter().map(|r| r.target).collect();
+    let paths: Vec<_> = fixture
+        .forwarded_requests()
+        .into_iter()
+        .map(|r| r.target)
+        .collect();
     assert_eq!(paths, ["/open/last"]);
 }
 
 #[tokio::test]
 async fn connections_over_the_limit_are_refused() {
-    let target = Target::set_up("connections = 3").await;
+    let fixture = Fixture::set_up("connections = 3").await;
     let mut held = Vec::new();
     for _ in 0..3 {
-        let mut client = target.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let request = Request::get("/open/x");
         assert_eq!(client.request(&request).await.unwrap().status, 200);
         held.push(client);
     }
-    let mut fourth = target.gateway.client().await;
+    let mut fourth = fixture.gateway.client().await;
     let refused = fourth.request(&Request::get("/open/x")).await;
     let turned_away = match &refused {
         Err(_) => true,
         Ok(response) => response.error_reason() == Some("overloaded"),
     };
     assert!(turned_away, "{refused:?}");
-    // Those inside go on, and a place that is given up is free again.
+    // Open connections keep working, and a closed one makes room for another.
     assert_eq!(
         held[0]
             .request(&Request::get("/open/x"))
@@ -679,7 +691,7 @@ async fn connections_over_the_limit_are_refused() {
     );
     drop(held);
     until("a connection to be admitted", async || {
-        let mut client = target.gateway.client().await;
+        let mut client = fixture.gateway.client().await;
         let response = client.request(&Request::get("/open/x")).await;
         response.is_ok_and(|response| response.status == 200)
     })
@@ -688,12 +700,12 @@ async fn connections_over_the_limit_are_refused() {
 
 #[tokio::test]
 async fn the_admin_listener_serves_its_own_pages_only() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     for path in ["/", "/open/x", "/metrics/", "/debug", "/healthz/x"] {
-        assert_eq!(target.gateway.admin(path).await.status, 404, "{path}");
+        assert_eq!(fixture.gateway.admin(path).await.status, 404, "{path}");
     }
     for path in ["/metrics", "/healthz", "/readyz", "/startupz"] {
-        assert_eq!(target.gateway.admin(path).await.status, 200, "{path}");
+        assert_eq!(fixture.gateway.admin(path).await.status, 200, "{path}");
     }
-    assert!(target.arrived().is_empty());
+    assert!(fixture.forwarded_requests().is_empty());
 }

@@ -1,4 +1,4 @@
-//! The audit log: who got which credential, on which route, and who was refused one.
+//! The audit log: who was granted which credential on which route, and who was refused.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::gateway::TestGateway;
 use crate::support::standard::{AUDIENCE, Peers};
 use crate::support::wait::until_some;
 
-/// What `PUT /credentials` brings.
+/// The access token that `PUT /credentials` sets.
 const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
 
 /// The audit line of the request with this id.
@@ -18,7 +18,10 @@ fn line(log: &str, id: &str) -> Option<Value> {
         .map(|line| serde_json::from_str(line).unwrap())
         .filter(|line: &Value| line["target"] == "audit" && line["request_id"] == id)
         .collect();
-    assert!(lines.len() <= 1, "one line a request: {lines:#?}");
+    assert!(
+        lines.len() <= 1,
+        "several lines for one request: {lines:#?}"
+    );
     lines.into_iter().next()
 }
 
@@ -195,8 +198,8 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
     ];
     for (id, expected) in expected {
         let line = line(&log, id).unwrap_or_else(|| panic!("no line of {id}"));
-        let told = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
-        assert_eq!(json!(told), expected, "{id}: {line:#}");
+        let fields = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
+        assert_eq!(json!(fields), expected, "{id}: {line:#}");
     }
     assert_eq!(line(&log, "audit-denied").unwrap()["rule"], "banned");
     assert_eq!(line(&log, "audit-fixed").unwrap()["credential"], "root");
@@ -213,7 +216,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         assert_eq!(
             line(&log, id),
             None,
-            "no credential was at stake, or nobody asked"
+            "no credential was involved, or auditing is off"
         );
     }
 }

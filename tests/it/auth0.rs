@@ -1,5 +1,5 @@
-//! Source `auth0-identity` through the whole proxy: callers with tokens of the certified
-//! provider, a tenant by `tests/peers/auth0.js`.
+//! The source `auth0-identity` through the whole proxy: callers with tokens of the certified
+//! provider, and the tenant of `tests/peers/auth0.js`.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,8 +14,8 @@ use crate::support::upstream::{FakeUpstream, Protocol, Reply};
 const AUDIENCE: &str = "https://drive.example.com/";
 const USER: &str = "google-oauth2|1234567890";
 
-/// A provider that signs callers in, a tenant that knows them, an upstream that refuses one
-/// token, and hawkgate with a route for each way.
+/// A provider that issues callers' tokens, a tenant with their identities, an upstream that refuses
+/// some tokens, and a gateway with a route for each value of `via`.
 struct Fixture {
     provider: OidcProvider,
     tenant: Auth0,
@@ -29,19 +29,19 @@ impl Fixture {
         let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
         let tenant = Auth0::start().await;
         let refused: Arc<Mutex<Vec<String>>> = Arc::default();
-        let judge = Arc::clone(&refused);
+        let shared = Arc::clone(&refused);
         let upstream = FakeUpstream::start(Protocol::Http1, move |received| {
             let authorization = received
                 .header("authorization")
                 .unwrap_or_default()
                 .to_owned();
-            let refused = judge.lock().unwrap().contains(&authorization);
+            let refused = shared.lock().unwrap().contains(&authorization);
             let reply = if refused {
                 Reply::new(401, "{}")
             } else {
                 Reply::ok()
             };
-            // A careless upstream.
+            // An upstream that echoes the credential.
             reply
                 .header("x-echo", &format!("you sent {authorization}"))
                 .header("x-other", "kept")
@@ -93,8 +93,8 @@ source = "{name}"
         }
     }
 
-    /// What the tenant knows of [`USER`].
-    async fn linked(&self, token: &str) {
+    /// Sets the identities of [`USER`], with `token` as the identity provider's.
+    async fn set_identity(&self, token: &str) {
         let identities = json!([
             { "provider": "auth0", "connection": "Users", "user_id": "1", "isSocial": false },
             { "provider": "google-oauth2", "connection": "google-oauth2", "user_id": 1_234_567_890,
@@ -114,7 +114,7 @@ source = "{name}"
         self.gateway.send(&request).await
     }
 
-    /// What the upstream was sent as `Authorization`, attempt by attempt.
+    /// The `Authorization` of each request that reached the upstream.
     fn sent(&self) -> Vec<String> {
         let attempts = self.upstream.attempts();
         let sent = attempts.iter().map(|a| a.request.header("authorization"));
@@ -125,7 +125,7 @@ source = "{name}"
 #[tokio::test]
 async fn the_identity_providers_token_goes_upstream_and_is_never_echoed_to_the_caller() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.the-providers-token").await;
+    fixture.set_identity("ya29.the-providers-token").await;
     for _ in 0..3 {
         let response = fixture.get("identities", USER).await;
         assert_eq!(response.status, 200, "{}", response.text());
@@ -134,7 +134,7 @@ async fn the_identity_providers_token_goes_upstream_and_is_never_echoed_to_the_c
         assert!(!head.contains("ya29"), "{head}");
     }
     assert_eq!(fixture.sent(), ["Bearer ya29.the-providers-token"; 3]);
-    // One token for the API, one look, though each request had another token.
+    // One management token and one lookup, although each request had a different token.
     let counts = fixture.tenant.counts().await;
     assert_eq!(counts["client_credentials 200"], 1);
     assert_eq!(counts["/api/v2/users 200"], 1);
@@ -145,7 +145,7 @@ async fn a_user_without_the_configured_identity_is_not_entitled() {
     let fixture = Fixture::start().await;
     let other = json!([{ "provider": "github", "connection": "github", "user_id": 1, "access_token": "gho_another-token" }]);
     fixture.tenant.identities("github|1", other).await;
-    for sub in ["github|1", "auth0|nobody", "../clients"] {
+    for sub in ["github|1", "auth0|unknown", "../clients"] {
         for route in ["identities", "vault"] {
             let response = fixture.get(route, sub).await;
             assert_eq!(
@@ -163,17 +163,17 @@ async fn a_user_without_the_configured_identity_is_not_entitled() {
 #[tokio::test]
 async fn a_token_that_the_upstream_refuses_is_looked_up_once_more_before_sign_in_again() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.first-token").await;
+    fixture.set_identity("ya29.first-token").await;
     assert_eq!(fixture.get("identities", USER).await.status, 200);
-    // The user signed in again meanwhile: healed.
-    fixture.linked("ya29.second-token").await;
+    // The user has signed in again meanwhile: the replay succeeds.
+    fixture.set_identity("ya29.second-token").await;
     fixture
         .refused
         .lock()
         .unwrap()
         .push("Bearer ya29.first-token".into());
     assert_eq!(fixture.get("identities", USER).await.status, 200);
-    // He did not: he is told to.
+    // The user has not signed in again, and is asked to.
     fixture
         .refused
         .lock()
@@ -197,7 +197,7 @@ async fn a_token_that_the_upstream_refuses_is_looked_up_once_more_before_sign_in
 #[tokio::test]
 async fn a_token_for_the_management_api_that_is_refused_is_replaced() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.some-token").await;
+    fixture.set_identity("ya29.some-token").await;
     assert_eq!(fixture.get("identities", USER).await.status, 200);
     fixture.tenant.control("revoke", json!({})).await;
     fixture.tenant.identities("google-oauth2|2", json!([
@@ -219,7 +219,7 @@ async fn a_token_for_the_management_api_that_is_refused_is_replaced() {
 #[tokio::test]
 async fn token_vault_exchanges_the_callers_token() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.not-this-one").await;
+    fixture.set_identity("ya29.not-this-one").await;
     let token = fixture.provider.user_token("RS256", USER, AUDIENCE).await;
     for _ in 0..2 {
         assert_eq!(fixture.get_with("vault", &token).await.status, 200);
@@ -234,10 +234,10 @@ async fn token_vault_exchanges_the_callers_token() {
         fixture.tenant.counts().await["federated-connection-access-token 200"],
         1
     );
-    // What was had with one token is not given to another.
+    // A token obtained for one caller's token is not used for another.
     assert_eq!(fixture.get("vault", USER).await.status, 200);
     assert_ne!(fixture.sent()[2], sent[0]);
-    // Refused: exchanged again, healed.
+    // Refused upstream: exchanged again, and the replay succeeds.
     fixture.refused.lock().unwrap().push(sent[0].clone());
     assert_eq!(fixture.get_with("vault", &token).await.status, 200);
 }
@@ -245,7 +245,7 @@ async fn token_vault_exchanges_the_callers_token() {
 #[tokio::test]
 async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.some-token").await;
+    fixture.set_identity("ya29.some-token").await;
     let fail = async |endpoint: &str, answer: Value| {
         let failure = json!({ "endpoint": endpoint, "answers": [answer] });
         fixture.tenant.control("fail", failure).await;
@@ -266,7 +266,7 @@ async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
     assert!(response.header("retry-after").is_some());
     fixture.tenant.control("up", json!({})).await;
 
-    // Each fixture has one limit: its source is left alone after that.
+    // A new fixture for each case: after a rate limit the source is in backoff.
     let fixture = Fixture::start().await;
     let limit = json!({ "status": 429, "headers": { "retry-after": "17" } });
     let failure = json!({ "endpoint": "/api/v2/users", "answers": [limit] });
@@ -283,12 +283,12 @@ async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
 #[tokio::test]
 async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
     let fixture = Fixture::start().await;
-    fixture.linked("ya29.a-token-in-no-log").await;
-    let mut said = Vec::new();
+    fixture.set_identity("ya29.a-token-in-no-log").await;
+    let mut responses = Vec::new();
     for route in ["identities", "vault"] {
         for sub in [USER, "github|1"] {
             let response = fixture.get(route, sub).await;
-            said.push(format!(
+            responses.push(format!(
                 "{}{}",
                 String::from_utf8_lossy(&response.raw_head),
                 response.text()
@@ -301,13 +301,13 @@ async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
         .unwrap()
         .push("Bearer ya29.a-token-in-no-log".into());
     let response = fixture.get("identities", USER).await;
-    said.push(format!(
+    responses.push(format!(
         "{}{}",
         String::from_utf8_lossy(&response.raw_head),
         response.text()
     ));
     fixture
         .tenant
-        .assert_nothing_leaked(&fixture.gateway, &said)
+        .assert_nothing_leaked(&fixture.gateway, &responses)
         .await;
 }

@@ -1,7 +1,7 @@
-//! Tokens that must not pass, each refused with the right status and reason, none ever
-//! reaching the upstream: identity.md §A, row by row.
+//! Invalid tokens: each is refused with the right status and reason, and none reaches the upstream.
+//! The rules are in `docs/design/tokens.md`, "Verification" (RFC 8725, RFC 9068 §4).
 
-// Tables: a line a case.
+// Long tables, with a case in each line.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
 
 use std::sync::LazyLock;
@@ -30,7 +30,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `rules`: more keys of the issuer.
+    /// With further keys of the issuer.
     async fn set_up(rules: &str) -> Self {
         let [rsa, p256, p384, ed] = &*SHARED;
         let issuer = IssuerServer::start(&[rsa, p256, p384, ed]).await;
@@ -70,13 +70,13 @@ impl Fixture {
         claims(&self.issuer.issuer(), AUDIENCE, self.now)
     }
 
-    /// A token with these changes to good claims.
-    fn claiming(&self, changes: &Value) -> String {
+    /// A valid token with these changes to its claims.
+    fn token_with_claims(&self, changes: &Value) -> String {
         SHARED[0].token("RS256", &with(&self.claims(), changes))
     }
 
-    /// A token with these changes to a good header.
-    fn headed(&self, key: &Key, changes: &Value) -> String {
+    /// A valid token with these changes to its header.
+    fn token_with_header(&self, key: &Key, changes: &Value) -> String {
         key.sign(&with(&key.header("RS256"), changes), &self.claims())
     }
 
@@ -86,8 +86,8 @@ impl Fixture {
             .await
     }
 
-    /// Sends each, and checks the refusal to the last header.
-    async fn refuses(&self, cases: Vec<(&str, &str, String)>) {
+    /// Sends each token and checks every part of the error response.
+    async fn assert_refused(&self, cases: Vec<(&str, &str, String)>) {
         for (what, reason, token) in cases {
             let secrets = Secrets::default();
             if token.len() > 20 {
@@ -155,21 +155,21 @@ async fn valid_tokens_are_accepted() {
         p256.token("ES256", &good),
         p384.token("ES384", &good),
         ed.token("EdDSA", &good),
-        // RFC 9864's name for the same.
+        // The name of EdDSA with Ed25519 in RFC 9864.
         ed.token("Ed25519", &good),
-        // Only one key fits, so it need not be named.
+        // Only one key fits, so `kid` may be missing.
         p256.sign(
             &with(&p256.header("ES256"), &json!({ "kid": null })),
             &good,
         ),
-        fixture.claiming(&json!({ "aud": ["elsewhere", AUDIENCE] })),
-        fixture.claiming(&json!({ "scope": ["read", "write"] })),
-        fixture.claiming(&json!({ "azp": "app" })),
-        fixture.claiming(&json!({ "exp": fixture.now - 10 })),
-        fixture.claiming(&json!({ "nbf": fixture.now + 10, "iat": fixture.now + 10 })),
-        fixture.headed(rsa, &json!({ "typ": "Application/AT+JWT" })),
-        // Keys in the token itself are not so much as looked at.
-        fixture.headed(
+        fixture.token_with_claims(&json!({ "aud": ["elsewhere", AUDIENCE] })),
+        fixture.token_with_claims(&json!({ "scope": ["read", "write"] })),
+        fixture.token_with_claims(&json!({ "azp": "app" })),
+        fixture.token_with_claims(&json!({ "exp": fixture.now - 10 })),
+        fixture.token_with_claims(&json!({ "nbf": fixture.now + 10, "iat": fixture.now + 10 })),
+        fixture.token_with_header(rsa, &json!({ "typ": "Application/AT+JWT" })),
+        // Keys in the token itself are ignored.
+        fixture.token_with_header(
             rsa,
             &json!({ "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": p256.jwk() }),
         ),
@@ -194,7 +194,7 @@ async fn malformed_tokens_are_refused() {
     let twice = |json: &str, member: &str| format!("{{{member},{}", &json[1..]);
     let m = "token_malformed";
     fixture
-        .refuses(vec![
+        .assert_refused(vec![
             ("a word", m, "opaque-token".into()),
             ("one segment", m, header.into()),
             ("two segments", m, format!("{header}.{payload}")),
@@ -220,7 +220,7 @@ async fn malformed_tokens_are_refused() {
             (
                 "over 8 KiB",
                 m,
-                fixture.claiming(&json!({ "padding": "x".repeat(8 * 1024) })),
+                fixture.token_with_claims(&json!({ "padding": "x".repeat(8 * 1024) })),
             ),
             (
                 "header twice kid",
@@ -266,21 +266,25 @@ async fn malformed_tokens_are_refused() {
                 m,
                 sign(&own_header, &twice(&text, "\"x\":NaN")),
             ),
-            ("crit", m, fixture.headed(rsa, &json!({ "crit": ["exp"] }))),
+            (
+                "crit",
+                m,
+                fixture.token_with_header(rsa, &json!({ "crit": ["exp"] })),
+            ),
             (
                 "crit, known",
                 m,
-                fixture.headed(rsa, &json!({ "crit": ["b64"], "b64": true })),
+                fixture.token_with_header(rsa, &json!({ "crit": ["b64"], "b64": true })),
             ),
             (
                 "crit, empty",
                 m,
-                fixture.headed(rsa, &json!({ "crit": [] })),
+                fixture.token_with_header(rsa, &json!({ "crit": [] })),
             ),
             (
                 "kid is a number",
                 m,
-                fixture.headed(rsa, &json!({ "kid": 1 })),
+                fixture.token_with_header(rsa, &json!({ "kid": 1 })),
             ),
         ])
         .await;
@@ -303,10 +307,10 @@ async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
     );
     let token = rsa.token("RS256", &good);
     let (signed, signature) = token.rsplit_once('.').unwrap();
-    let other = fixture.claiming(&json!({ "sub": "somebody-else" }));
+    let other = fixture.token_with_claims(&json!({ "sub": "another-user" }));
     let (other_signed, _) = other.rsplit_once('.').unwrap();
     fixture
-        .refuses(vec![
+        .assert_refused(vec![
             ("none", a, unsigned(&header("none"), &good)),
             ("None", a, unsigned(&header("None"), &good)),
             (
@@ -353,38 +357,42 @@ async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
             (
                 "an ID token's typ",
                 t,
-                fixture.headed(rsa, &json!({ "typ": "JWT" })),
+                fixture.token_with_header(rsa, &json!({ "typ": "JWT" })),
             ),
-            ("no typ", t, fixture.headed(rsa, &json!({ "typ": null }))),
+            (
+                "no typ",
+                t,
+                fixture.token_with_header(rsa, &json!({ "typ": null })),
+            ),
             (
                 "a logout token",
                 t,
-                fixture.headed(rsa, &json!({ "typ": "logout+jwt" })),
+                fixture.token_with_header(rsa, &json!({ "typ": "logout+jwt" })),
             ),
             (
                 "typ is a number",
                 t,
-                fixture.headed(rsa, &json!({ "typ": 1 })),
+                fixture.token_with_header(rsa, &json!({ "typ": 1 })),
             ),
             (
                 "no kid, several fit",
                 k,
-                fixture.headed(rsa, &json!({ "kid": null })),
+                fixture.token_with_header(rsa, &json!({ "kid": null })),
             ),
             (
                 "a kid that is a path",
                 k,
-                fixture.headed(rsa, &json!({ "kid": "../../dev/null" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "../../dev/null" })),
             ),
             (
                 "an unknown kid",
                 k,
-                fixture.headed(&stranger, &json!({ "kid": "unknown" })),
+                fixture.token_with_header(&stranger, &json!({ "kid": "unknown" })),
             ),
             (
                 "an RSA token with a P-256 key",
                 k,
-                fixture.headed(rsa, &json!({ "kid": "p256" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "p256" })),
             ),
             (
                 "a P-256 token with an RSA key",
@@ -418,22 +426,22 @@ async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
             (
                 "a key that encrypts",
                 k,
-                fixture.headed(&stranger, &json!({ "kid": "encrypts" })),
+                fixture.token_with_header(&stranger, &json!({ "kid": "encrypts" })),
             ),
             (
                 "a key that wraps",
                 k,
-                fixture.headed(rsa, &json!({ "kid": "wraps" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "wraps" })),
             ),
             (
                 "a key for another alg",
                 k,
-                fixture.headed(rsa, &json!({ "kid": "only-ps256" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "only-ps256" })),
             ),
             (
                 "a symmetric key",
                 k,
-                fixture.headed(rsa, &json!({ "kid": "shared" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "shared" })),
             ),
             ("a stranger's signature", s, stranger.token("RS256", &good)),
             (
@@ -443,7 +451,7 @@ async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
             ),
             ("no signature", s, format!("{signed}.")),
             (
-                // Whole groups of four: anything else may not even be base64url.
+                // A multiple of four characters: other lengths may not be valid base64url.
                 "half a signature",
                 s,
                 format!("{signed}.{}", &signature[..signature.len() / 8 * 4]),
@@ -465,7 +473,10 @@ async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
             }),
         ])
         .await;
-    assert!(fixture.issuer.fetches() <= 2, "unknown kids do not hammer");
+    assert!(
+        fixture.issuer.fetches() <= 2,
+        "unknown kids trigger too many fetches"
+    );
 }
 
 #[tokio::test]
@@ -585,9 +596,9 @@ async fn tokens_with_wrong_claims_are_refused() {
     ];
     let cases = cases
         .into_iter()
-        .map(|(what, reason, changes)| (what, reason, fixture.claiming(&changes)))
+        .map(|(what, reason, changes)| (what, reason, fixture.token_with_claims(&changes)))
         .collect();
-    fixture.refuses(cases).await;
+    fixture.assert_refused(cases).await;
 }
 
 #[tokio::test]
@@ -599,7 +610,7 @@ async fn the_auth0_profile_refuses_id_tokens() {
     };
     let good = auth0(&json!({ "azp": "app", "client_id": null }));
     fixture
-        .refuses(vec![
+        .assert_refused(vec![
             ("a nonce", "token_type", auth0(&json!({ "nonce": "n" }))),
             (
                 "an at_hash",
@@ -629,7 +640,7 @@ async fn the_workload_profile_requires_a_listed_subject() {
         SHARED[0].sign(&header, &with(&fixture.claims(), changes))
     };
     fixture
-        .refuses(vec![
+        .assert_refused(vec![
             ("a user", "token_not_allowed", machine(&json!({}))),
             (
                 "a fork",
@@ -663,7 +674,7 @@ async fn a_cached_token_is_refused_once_it_expires() {
     let token = SHARED[0].token("RS256", &tokens::claims(&issuer.issuer(), AUDIENCE, now));
     let request = Request::get("/x").bearer(&token);
     assert_eq!(gateway.send(&request).await.status, 200);
-    // exp is 600 s away, the leeway 30 s.
+    // `exp` is in 600 s, and the leeway is 30 s.
     clock.advance(std::time::Duration::from_secs(629));
     assert_eq!(gateway.send(&request).await.status, 200);
     clock.advance(std::time::Duration::from_secs(2));
@@ -720,12 +731,12 @@ async fn authorization_headers_without_exactly_one_bearer_token_are_refused() {
         for value in values {
             request = request.header("Authorization", &value);
         }
-        // What cannot be read may end the connection: one for each.
+        // An invalid header may close the connection, so each case has its own.
         let mut client = Client::connect(fixture.gateway.address()).await;
         let response = client.request(&request).await.unwrap();
         assert_refused(what, reason, &response);
     }
-    // Never from the query, nor from a body or cookie.
+    // Tokens are not taken from the query, the body or cookies.
     let elsewhere = Request::post(&format!("/api/x?access_token={token}"), "body")
         .header("Cookie", &format!("access_token={token}"))
         .header("X-Access-Token", &token);

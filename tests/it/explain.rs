@@ -1,4 +1,4 @@
-//! `hawkgate explain` as a program: against a real provider, and without a word too much.
+//! `hawkgate explain` as a program, against a certified provider.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ struct ProgramOutput {
     stderr: String,
 }
 
-/// Runs the program; `stdin` is what it may read.
+/// Runs the program with `stdin` as its standard input.
 async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
     let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let stdin = stdin.to_owned();
@@ -31,7 +31,7 @@ async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It may have ended without reading.
+        // It may have exited without reading.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         child.wait_with_output().unwrap()
     });
@@ -125,7 +125,7 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
     let (code, json) = fixture.json(&["--url", url, "--exchange"], &token).await;
     assert_eq!(code, 0, "{json:#}");
     assert_eq!(detail(&json, "clientId"), "mozilla-auth0/user|1");
-    // A role is among what the endpoint grants, so only the service can tell.
+    // The endpoint grants a role, which only Taskcluster can expand.
     assert_eq!(
         json["steps"]
             .as_array()

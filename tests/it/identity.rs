@@ -1,4 +1,4 @@
-//! Real identity providers: every algorithm, rotation, outages, odd key sets.
+//! Identity providers: algorithms, key rotation, outages and invalid key sets.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ source = "static"
     )
 }
 
-/// A route `/open/` for everybody.
+/// A route `/open/` without authentication.
 fn open(upstream: &FakeUpstream) -> String {
     format!(
         r#"
@@ -69,7 +69,7 @@ fn assert_unavailable(response: &Response) {
     assert_eq!(response.header("www-authenticate"), None);
 }
 
-/// A provider whose tokens outlive every outage tried here.
+/// A provider whose tokens outlive every outage simulated here.
 async fn provider() -> OidcProvider {
     OidcProvider::start(json!({ "ttl": 7 * 24 * 3600 })).await
 }
@@ -117,7 +117,7 @@ async fn a_token_with_an_unknown_kid_triggers_a_key_refresh() {
     assert_eq!(gateway.send(&api(&new)).await.status, 200);
     assert_eq!(provider.key_fetches().await, 2);
 
-    // The old key is gone, and with it every token that it signed, remembered or not.
+    // The old key is gone, and every token that it signed is refused, cached or not.
     for token in [&unseen, &old] {
         let response = gateway.send(&api(token)).await;
         assert_eq!(response.status, 401, "{}", response.text());
@@ -359,7 +359,7 @@ source = "static"
         ("/theirs/x", &their_token, 200),
         ("/both/x", &our_token, 200),
         ("/both/x", &their_token, 200),
-        // Once more, now that both have been verified and are remembered.
+        // Again, now that both tokens are in the cache.
         ("/api/x", &their_token, 401),
         ("/theirs/x", &our_token, 401),
     ] {
@@ -391,7 +391,7 @@ async fn the_workload_token_is_used_for_requests_without_a_token_and_is_verified
     gateway
         .files
         .write("token", SHARED[0].token("RS256", &claims) + "\n");
-    let response = answered(&gateway, &plain, None).await;
+    let response = send_until(&gateway, &plain, None).await;
     assert_eq!(response.status, 200);
     let attempts = upstream.attempts();
     assert_eq!(attempts[0].sha256.as_deref(), Some(&*sha256(b"body")));
@@ -400,19 +400,19 @@ async fn the_workload_token_is_used_for_requests_without_a_token_and_is_verified
     gateway
         .files
         .write("token", SHARED[0].token("RS256", &expired));
-    let response = answered(&gateway, &plain, Some("token_expired")).await;
+    let response = send_until(&gateway, &plain, Some("token_expired")).await;
     assert_eq!(response.status, 401);
 
-    // A token that the caller sends is used, good or bad; the file is for silence only.
+    // The caller's own token takes precedence, valid or not.
     let response = gateway.send(&plain.clone().bearer("nonsense")).await;
     assert_eq!(response.error_reason(), Some("token_malformed"));
 }
 
-/// Sends `request` until the answer has this refusal: the file is looked at now and then.
-async fn answered(gateway: &TestGateway, request: &Request, refusal: Option<&str>) -> Response {
+/// Sends `request` until the response has this reason: the token file is read periodically.
+async fn send_until(gateway: &TestGateway, request: &Request, reason: Option<&str>) -> Response {
     until_some("the token file to be read again", async || {
         let response = gateway.send(request).await;
-        (response.error_reason() == refusal).then_some(response)
+        (response.error_reason() == reason).then_some(response)
     })
     .await
 }

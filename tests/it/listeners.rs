@@ -1,5 +1,5 @@
-//! Listeners with proxies in front, client certificates and rate limits, from the caller to
-//! the upstream and the log.
+//! Listeners behind proxies, client certificates and rate limits, from the caller to the upstream and
+//! the log.
 
 use hawkgate::clock::SystemClock;
 use hawkgate::proxy::settings::Address;
@@ -26,7 +26,7 @@ async fn access_line(gateway: &TestGateway, id: &str) -> serde_json::Value {
 }
 
 /// A gateway with this `[server]` and these `sections`, and an open route to an upstream.
-async fn gate_with(listen: &str, sections: &str) -> (TestGateway, FakeUpstream) {
+async fn start_gateway(listen: &str, sections: &str) -> (TestGateway, FakeUpstream) {
     let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
     let url = upstream.url();
     let text = format!(
@@ -58,7 +58,7 @@ fn forwarded(upstream: &FakeUpstream) -> String {
     values.join(" and ")
 }
 
-async fn announced(
+async fn send_after_proxy_header(
     address: &Address,
     header: &[u8],
     request: &Request,
@@ -78,7 +78,7 @@ routes = ["ruled"]
 #[tokio::test]
 async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
     let listen = r#"{ address = "127.0.0.1:0", trusted_proxies = ["127.0.0.0/8"] }"#;
-    let (gateway, upstream) = gate_with(listen, BY_ADDRESS).await;
+    let (gateway, upstream) = start_gateway(listen, BY_ADDRESS).await;
     let request = |for_whom: &str, id: &str| {
         Request::get("/ruled/x")
             .header("X-Forwarded-For", for_whom)
@@ -87,8 +87,8 @@ async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
     let passes = request("198.51.100.9, 203.0.113.7", "xff-passes");
     assert_eq!(gateway.send(&passes).await.status, 200);
     assert_eq!(forwarded(&upstream), "203.0.113.7");
-    // What stands further left is the client's own word.
-    let spoofed = request("203.0.113.7, 198.51.100.9", "xff-lie");
+    // Addresses further left are unverified claims of the client.
+    let spoofed = request("203.0.113.7, 198.51.100.9", "xff-forged");
     assert_eq!(
         gateway.send(&spoofed).await.error_reason(),
         Some("rule_denied")
@@ -105,7 +105,7 @@ async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
     assert_eq!(line["peer"], "127.0.0.1");
     assert_eq!(line["client"], "203.0.113.7");
     assert_eq!(
-        access_line(&gateway, "xff-lie").await["client"],
+        access_line(&gateway, "xff-forged").await["client"],
         "198.51.100.9"
     );
     assert!(
@@ -120,7 +120,7 @@ async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
 async fn x_forwarded_for_of_anyone_else_is_ignored() {
     let elsewhere = r#"{ address = "127.0.0.1:0", trusted_proxies = ["10.0.0.0/8"] }"#;
     for listen in [elsewhere, r#""127.0.0.1:0""#] {
-        let (gateway, upstream) = gate_with(listen, BY_ADDRESS).await;
+        let (gateway, upstream) = start_gateway(listen, BY_ADDRESS).await;
         let spoofed = |path: &str| Request::get(path).header("X-Forwarded-For", "203.0.113.7");
         let refused = gateway.send(&spoofed("/ruled/x")).await;
         assert_eq!(refused.error_reason(), Some("rule_denied"));
@@ -133,11 +133,13 @@ async fn x_forwarded_for_of_anyone_else_is_ignored() {
 async fn the_proxy_protocol_header_sets_the_client_address() {
     let listen =
         r#"{ address = "127.0.0.1:0", proxy_protocol = true, trusted_proxies = ["127.0.0.0/8"] }"#;
-    let (gateway, upstream) = gate_with(listen, BY_ADDRESS).await;
+    let (gateway, upstream) = start_gateway(listen, BY_ADDRESS).await;
     let request = Request::get("/ruled/x")
         .header("X-Forwarded-For", "198.51.100.9")
         .header("X-Request-Id", "proxy-header");
-    let passes = announced(gateway.address(), V1, &request).await.unwrap();
+    let passes = send_after_proxy_header(gateway.address(), V1, &request)
+        .await
+        .unwrap();
     assert_eq!(passes.status, 200);
     assert_eq!(forwarded(&upstream), "203.0.113.7");
     gateway
@@ -146,10 +148,14 @@ async fn the_proxy_protocol_header_sets_the_client_address() {
     let line = access_line(&gateway, "proxy-header").await;
     assert_eq!(line["peer"], "203.0.113.7");
     assert!(line.get("client").is_none());
-    // Without a header there is no answer, and nothing goes upstream.
-    assert!(announced(gateway.address(), b"", &request).await.is_err());
+    // Without the header there is no response, and nothing is forwarded.
+    assert!(
+        send_after_proxy_header(gateway.address(), b"", &request)
+            .await
+            .is_err()
+    );
     let twice = [V1, V1].concat();
-    let refused = announced(gateway.address(), &twice, &request)
+    let refused = send_after_proxy_header(gateway.address(), &twice, &request)
         .await
         .unwrap();
     assert_eq!(refused.status, 400);
@@ -179,7 +185,7 @@ when = "'builder.example.org' in client.certificate.dns_names"
 headers = { "x-auth-worker" = "client.certificate.dns_names[0]" }
 routes = ["ruled"]
 "#;
-        let (gateway, upstream) = gate_with(&listen, rules).await;
+        let (gateway, upstream) = start_gateway(&listen, rules).await;
         Self {
             gateway,
             upstream,
@@ -200,7 +206,7 @@ async fn rules_can_match_a_client_certificate() {
     let builder = mutual.ca.issue(&["builder.example.org"]);
     let other = mutual.ca.issue(&["other.example.org"]);
     let request = |id: &str| {
-        // Nobody can claim to be somebody in a header.
+        // A client cannot claim an identity in a header.
         Request::get("/ruled/x")
             .header("X-Request-Id", id)
             .header("X-Auth-Worker", "builder.example.org")
@@ -245,7 +251,7 @@ async fn a_listener_that_requires_a_client_certificate_refuses_everyone_else() {
     for who in [None, Some(&stranger)] {
         assert!(mutual.send(who, &request).await.is_err());
     }
-    // Nor over HTTP/2.
+    // The same over HTTP/2.
     let stream = connect(mutual.gateway.address()).await.unwrap();
     let agreed = mutual.ca.connect(stream, "localhost", &["h2"], None).await;
     if let Ok((stream, _)) = agreed {
@@ -280,7 +286,7 @@ rate = {{ requests = 1, per = "1h", burst = 3 }}
 "#,
         issuer.issuer()
     );
-    let (gateway, upstream) = gate_with(r#""127.0.0.1:0""#, &sections).await;
+    let (gateway, upstream) = start_gateway(r#""127.0.0.1:0""#, &sections).await;
     let request = |who: &str| Request::get("/limited/x").bearer(&token_of(&issuer, who));
     for status in [200, 200, 200, 429, 429] {
         assert_eq!(gateway.send(&request("alice")).await.status, status);
@@ -291,7 +297,7 @@ rate = {{ requests = 1, per = "1h", burst = 3 }}
     assert!((3500..=3600).contains(&wait), "{wait}");
     assert_eq!(refused.json()["code"], "TooManyRequests");
     assert_eq!(gateway.send(&request("bob")).await.status, 200);
-    // Other routes have no limit, and bad tokens count by address.
+    // Other routes have no limit, and requests with bad tokens count by address.
     for _ in 0..10 {
         assert_eq!(gateway.send(&Request::get("/open/x")).await.status, 200);
     }
@@ -321,7 +327,7 @@ per = "1h"
 burst = 2
 by = "address"
 "#;
-    let (gateway, _upstream) = gate_with(listen, limit).await;
+    let (gateway, _upstream) = start_gateway(listen, limit).await;
     let status = async |path: &str, client: &str| {
         let request = Request::get(path).header("X-Forwarded-For", client);
         gateway.send(&request).await.status
@@ -329,7 +335,7 @@ by = "address"
     assert_eq!(status("/open/x", "203.0.113.7").await, 200);
     assert_eq!(status("/ruled/x", "203.0.113.7").await, 200);
     assert_eq!(status("/open/x", "203.0.113.7").await, 429);
-    // A new lie for each request changes nothing.
+    // A different forged header in each request changes nothing.
     assert_eq!(status("/open/x", "198.51.100.9, 203.0.113.7").await, 429);
     assert_eq!(status("/open/x", "203.0.113.8").await, 200);
 }

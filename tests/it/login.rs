@@ -1,4 +1,5 @@
-//! hawkgate as the login service: the oidcCredentials endpoint served (seed 000).
+//! hawkgate as a login service: it serves Taskcluster's oidcCredentials endpoint
+//! (`docs/design/taskcluster.md`).
 
 use serde_json::{Value, json};
 
@@ -12,8 +13,8 @@ const ENDPOINT: &str = "/api/login/v1/oidc-credentials/idp";
 const OLD_ENDPOINT: &str = "/v1/oidc-credentials/idp";
 const TOOLS: &str = "https://tools.example.com";
 
-/// A provider, a verifying Taskcluster, a hawkgate that serves credentials, and one that
-/// fetches them there and signs with them.
+/// A provider, a Taskcluster that verifies, a gateway that serves credentials, and a second one that
+/// obtains credentials there and signs with them.
 struct Fixture {
     provider: OidcProvider,
     taskcluster: Taskcluster,
@@ -62,7 +63,7 @@ source = "login"
     }
 }
 
-/// Serves credentials, and beside them a route that covers both of the endpoint's places.
+/// Serves credentials, and has a route that covers both paths of the endpoint.
 fn server(issuer: &str, root_url: &str) -> String {
     format!(
         r#"
@@ -94,7 +95,7 @@ fn get(endpoint: &str, token: &str) -> Request {
     Request::get(endpoint).bearer(token)
 }
 
-/// An error's body without what differs from one moment to the next.
+/// The body of an error, without the time.
 fn error(response: &Response) -> Value {
     let mut body = response.json();
     assert!(body["requestInfo"]["time"].is_string());
@@ -118,7 +119,7 @@ async fn one_hawkgate_can_be_the_login_service_of_another() {
         .server
         .wait_for_metric("hawkgate_requests_total", &served, 1)
         .await;
-    // A revoked certificate is healed through the endpoint.
+    // A revoked certificate is replaced through the endpoint.
     fixture.taskcluster.revoke().await;
     let response = fixture.gateway.send(&request).await;
     assert_eq!(response.status, 200, "{}", response.text());
@@ -126,7 +127,7 @@ async fn one_hawkgate_can_be_the_login_service_of_another() {
         .server
         .wait_for_metric("hawkgate_requests_total", &served, 2)
         .await;
-    // What the endpoint calls a bad token is one to who fetches there.
+    // A token that the endpoint refuses is refused by the second gateway.
     let other = fixture
         .provider
         .token(json!({ "alg": "RS256", "sub": "user|2", "audience": AUDIENCE, "scope": "read" }))
@@ -156,7 +157,7 @@ async fn the_login_endpoint_answers_like_the_original_service() {
     assert_eq!(unknown.status, 400);
     assert_eq!(unknown.json()["code"], "InputError");
     assert_eq!(unknown.error_reason(), Some("login_unknown_provider"));
-    // Anything else below is the route's.
+    // Paths below the endpoint belong to the route.
     let below = Request::get("/v1/oidc-credentials/idp/more");
     assert_eq!(fixture.server.send(&below).await.status, 404);
     assert_eq!(
@@ -182,7 +183,7 @@ async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
     let good = fixture.token("user|1").await;
     let (head, rest) = good.split_once('.').unwrap();
     let forged = format!("{head}.{}", rest.chars().rev().collect::<String>());
-    let mut said = Vec::new();
+    let mut errors = Vec::new();
     for request in [
         Request::get(ENDPOINT),
         get(ENDPOINT, "opaque"),
@@ -196,21 +197,21 @@ async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
         assert_eq!(response.status, 400, "{}", response.text());
         assert_eq!(response.error_reason(), Some("login_refused"));
         assert!(response.header("www-authenticate").is_none());
-        said.push(error(&response));
+        errors.push(error(&response));
     }
-    said.dedup();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!(said[0]["code"], "InputError");
+    errors.dedup();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["code"], "InputError");
     let two = get(ENDPOINT, &good).bearer(&good);
     assert_eq!(fixture.server.send(&two).await.status, 400);
-    // The log has the difference.
+    // Only the log tells them apart.
     let refused = [("route", "login"), ("code", "400"), ("outcome", "rejected")];
     fixture
         .server
         .wait_for_metric("hawkgate_requests_total", &refused, 7)
         .await;
     let log = fixture.server.log();
-    for cause in ["lacks a scope of login.require_scopes", "no bearer token"] {
+    for cause in ["lacks a scope in login.require_scopes", "no bearer token"] {
         assert!(log.contains(cause), "{cause}");
     }
 }
@@ -230,7 +231,7 @@ async fn the_login_endpoint_answers_400_while_the_identity_provider_is_down() {
 async fn cors_is_allowed_for_listed_origins() {
     let fixture = Fixture::start().await;
     let token = fixture.token("user|1").await;
-    // All on one connection: each answer ends where the next begins.
+    // All on one connection, so that each response must be framed correctly.
     let mut client = fixture.server.client().await;
     for round in 0..2 {
         let preflight = Request::new("OPTIONS", ENDPOINT)
@@ -267,7 +268,7 @@ async fn cors_is_allowed_for_listed_origins() {
         assert_eq!(
             fixture.server.send(&chunked).await.status,
             200,
-            "a body means nothing here"
+            "a request body is ignored"
         );
     }
 }

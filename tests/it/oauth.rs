@@ -1,6 +1,6 @@
-//! OAuth2 on both sides: tokens of hawkgate's own and exchanged ones upstream, opaque tokens
-//! and shared secrets from callers; against the certified provider, whose token exchange is
-//! an imitation (a grant of the tests' own that verifies and issues through the provider).
+//! OAuth 2.0 on both sides: client credentials and token exchange towards upstreams, opaque tokens and
+//! shared secrets from callers. The provider is the certified one; its token exchange is an imitation
+//! (a custom grant that verifies and issues tokens through the provider).
 
 mod answers;
 mod callers;
@@ -21,10 +21,10 @@ use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply};
 
 const AUDIENCE: &str = "gateway";
 
-/// Bearer tokens that the upstream does not take any more.
+/// Bearer tokens that the upstream no longer accepts.
 type Revoked = Arc<Mutex<HashSet<String>>>;
 
-/// The bearer token of a request, wherever it is.
+/// The bearer token of a request, in either header.
 fn token_of(received: &ReceivedRequest) -> String {
     let own = received.header("x-api-token").map(str::to_owned);
     let bearer = received
@@ -33,16 +33,15 @@ fn token_of(received: &ReceivedRequest) -> String {
     own.or(bearer.map(str::to_owned)).unwrap_or_default()
 }
 
-/// An API that takes every token that is not revoked, and echoes it in a header as no API
-/// should.
+/// An API that accepts every token that is not revoked, and echoes it in headers.
 async fn api(revoked: &Revoked) -> FakeUpstream {
     let revoked = Arc::clone(revoked);
     FakeUpstream::http1(move |received| {
         let token = token_of(received);
         if token.is_empty() || revoked.lock().unwrap().contains(&token) {
-            return Reply::new(401, "who?").header("www-authenticate", "Bearer");
+            return Reply::new(401, "unauthorized").header("www-authenticate", "Bearer");
         }
-        Reply::new(200, "welcome")
+        Reply::new(200, "ok")
             .header("x-your-token", &token)
             .header("link", &format!("</next?access_token={token}>; rel=next"))
             .header("x-plain", "stays")
@@ -50,13 +49,13 @@ async fn api(revoked: &Revoked) -> FakeUpstream {
     .await
 }
 
-/// The claims of a JWT that nobody verifies here.
+/// The claims of a JWT, unverified.
 fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-/// What the API saw last.
+/// The token of the last request that reached the API.
 fn last(api: &FakeUpstream) -> String {
     token_of(&api.attempts().last().unwrap().request)
 }
@@ -67,7 +66,7 @@ fn to(host: &str, token: &str) -> Request {
     request
 }
 
-fn welcomed(response: &Response) {
+fn assert_ok(response: &Response) {
     assert_eq!(
         response.status_and_reason(),
         (200, None),
@@ -84,7 +83,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// With a client of each kind at the provider, and a route for each source.
+    /// With a client for each authentication method, and a route for each source.
     async fn start() -> Self {
         let provider = OidcProvider::start(json!({})).await;
         let revoked = Revoked::default();
@@ -163,7 +162,7 @@ async fn every_client_authentication_method_obtains_a_token() {
         ("post", "hawkgate-post"),
         ("key", "hawkgate-key"),
     ] {
-        welcomed(&fixture.gateway.send(&to(source, &caller)).await);
+        assert_ok(&fixture.gateway.send(&to(source, &caller)).await);
         let sent = last(&fixture.api);
         assert_ne!(sent, caller, "{source}");
         let claims = claims(&sent);
@@ -180,7 +179,7 @@ async fn a_client_credentials_token_is_shared_until_the_upstream_refuses_it() {
     let fixture = Fixture::start().await;
     let (alice, bob) = (fixture.token("alice").await, fixture.token("bob").await);
     for caller in [&alice, &bob, &alice] {
-        welcomed(&fixture.gateway.send(&to("basic", caller)).await);
+        assert_ok(&fixture.gateway.send(&to("basic", caller)).await);
     }
     assert_eq!(fixture.provider.request_count("token").await, 1);
     let first = last(&fixture.api);
@@ -190,16 +189,19 @@ async fn a_client_credentials_token_is_shared_until_the_upstream_refuses_it() {
         authority: "basic.test".into(),
         ..body
     };
-    welcomed(&fixture.gateway.send(&body).await);
+    assert_ok(&fixture.gateway.send(&body).await);
     let attempts = fixture.api.attempts();
     let [.., refused, healed] = &attempts[..] else {
         panic!()
     };
     assert_eq!((refused.status, healed.status), (401, 200));
-    assert_eq!(refused.sha256, healed.sha256, "the body came twice");
+    assert_eq!(
+        refused.sha256, healed.sha256,
+        "the same body was sent twice"
+    );
     assert_ne!(token_of(&healed.request), first);
     assert_eq!(fixture.provider.request_count("token").await, 2);
-    welcomed(&fixture.gateway.send(&to("basic", &alice)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &alice)).await);
     assert_eq!(
         fixture.provider.request_count("token").await,
         2,
@@ -221,7 +223,7 @@ async fn a_client_credentials_token_is_shared_until_the_upstream_refuses_it() {
         .await;
 }
 
-/// A 401 about a bearer token is never taken for a matter of clocks.
+/// A 401 to a bearer token is never attributed to clock skew.
 #[tokio::test]
 async fn a_401_from_an_upstream_with_clock_skew_is_healed_by_one_replay() {
     let fixture = Fixture::start().await;
@@ -236,9 +238,9 @@ async fn a_401_from_an_upstream_with_clock_skew_is_healed_by_one_replay() {
         };
         reply.header("date", "Mon, 06 Nov 2023 10:00:00 GMT")
     });
-    welcomed(&fixture.gateway.send(&to("basic", &caller)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &caller)).await);
     fixture.revoked.lock().unwrap().insert(last(&fixture.api));
-    welcomed(&fixture.gateway.send(&to("basic", &caller)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &caller)).await);
     assert_eq!(fixture.api.attempts().len(), 3);
 }
 
@@ -265,7 +267,7 @@ async fn token_exchange_yields_a_token_for_each_caller() {
     let (alice, bob) = (fixture.token("alice").await, fixture.token("bob").await);
     for source in ["exchange", "exchange-key"] {
         for (caller, sub) in [(&alice, "alice"), (&bob, "bob"), (&alice, "alice")] {
-            welcomed(&fixture.gateway.send(&to(source, caller)).await);
+            assert_ok(&fixture.gateway.send(&to(source, caller)).await);
             let claims = claims(&last(&fixture.api));
             assert_eq!(
                 (&claims["sub"], &claims["scope"]),
@@ -277,14 +279,14 @@ async fn token_exchange_yields_a_token_for_each_caller() {
     assert_eq!(
         fixture.provider.request_count("token").await,
         4,
-        "once for each caller and source"
+        "once per caller and source"
     );
-    // Another token of the same person is another subject token.
+    // A second token of the same user is a different subject token.
     let again = fixture.token("alice").await;
-    welcomed(&fixture.gateway.send(&to("exchange", &again)).await);
+    assert_ok(&fixture.gateway.send(&to("exchange", &again)).await);
     assert_eq!(fixture.provider.request_count("token").await, 5);
     fixture.revoked.lock().unwrap().insert(last(&fixture.api));
-    welcomed(&fixture.gateway.send(&to("exchange", &again)).await);
+    assert_ok(&fixture.gateway.send(&to("exchange", &again)).await);
     assert_eq!(
         fixture.provider.request_count("token").await,
         6,
@@ -299,16 +301,16 @@ async fn a_refused_token_exchange_is_a_client_error() {
     let banned = fixture.token("banned-user").await;
     let response = fixture.gateway.send(&to("exchange", &banned)).await;
     assert_eq!(response.status_and_reason(), (403, Some("not_entitled")));
-    // The provider has new keys, of which hawkgate has not heard: it refuses the subject.
+    // The provider has rotated its keys without hawkgate noticing, and refuses the subject token.
     let old = fixture.token("alice").await;
-    welcomed(&fixture.gateway.send(&to("basic", &old)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &old)).await);
     fixture.provider.rotate().await;
     let response = fixture.gateway.send(&to("exchange", &old)).await;
     assert_eq!(response.status_and_reason(), (401, Some("token_refused")));
     assert_eq!(
         fixture.api.attempts().len(),
         1,
-        "hawkgate's own token alone"
+        "only the client-credentials token was sent"
     );
 }
 
@@ -346,7 +348,7 @@ async fn the_token_is_injected_into_the_configured_header_and_never_echoed() {
         .header("x-api-token", "and another")
         .header("X_Api_Token", "and a disguised one");
     let response = fixture.gateway.send(&request).await;
-    welcomed(&response);
+    assert_ok(&response);
     let attempts = fixture.api.attempts();
     let received = &attempts.last().unwrap().request;
     assert!(received.header("authorization").is_none() && received.header("x_api_token").is_none());
@@ -359,9 +361,9 @@ async fn the_token_is_injected_into_the_configured_header_and_never_echoed() {
     }
     let head = String::from_utf8_lossy(&response.raw_head).into_owned();
     assert!(!head.contains(&token_of(received)));
-    // Healed through the named header too.
+    // A 401 is healed through the configured header as well.
     fixture.revoked.lock().unwrap().insert(token_of(received));
-    welcomed(&fixture.gateway.send(&to("injected", &caller)).await);
+    assert_ok(&fixture.gateway.send(&to("injected", &caller)).await);
     assert_eq!(fixture.provider.request_count("token").await, 2);
 }
 
@@ -369,9 +371,9 @@ async fn the_token_is_injected_into_the_configured_header_and_never_echoed() {
 async fn cached_tokens_survive_an_outage_of_the_provider() {
     let fixture = Fixture::start().await;
     let caller = fixture.token("alice").await;
-    welcomed(&fixture.gateway.send(&to("basic", &caller)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &caller)).await);
     fixture.provider.down().await;
-    welcomed(&fixture.gateway.send(&to("basic", &caller)).await);
+    assert_ok(&fixture.gateway.send(&to("basic", &caller)).await);
     let response = fixture.gateway.send(&to("post", &caller)).await;
     assert_eq!(
         response.status_and_reason(),

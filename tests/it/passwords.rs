@@ -1,4 +1,4 @@
-//! Source `password` through the whole proxy, against the grants and second factors of
+//! The source `password` through the whole proxy, against the grants and second factors of
 //! `tests/peers/auth0.js`.
 
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::support::upstream::{FakeUpstream, Protocol, Reply};
 
 const PASSWORD: &str = "correct horse: battery stäple";
 
-/// A tenant, an upstream that refuses one token, hawkgate between them.
+/// A tenant, an upstream that refuses one token, and a gateway between them.
 struct Fixture {
     tenant: Auth0,
     upstream: FakeUpstream,
@@ -26,14 +26,14 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `more` are further keys of the source.
+    /// With further keys of the source.
     async fn start_with_keys(more: &str) -> Self {
         let tenant = Auth0::start().await;
         let refused: Arc<Mutex<Option<String>>> = Arc::default();
-        let judge = Arc::clone(&refused);
+        let shared = Arc::clone(&refused);
         let upstream = FakeUpstream::start(Protocol::Http1, move |received| {
             let authorization = received.header("authorization").map(str::to_owned);
-            if authorization.is_some() && *judge.lock().unwrap() == authorization {
+            if authorization.is_some() && *shared.lock().unwrap() == authorization {
                 Reply::new(401, "{}").header("www-authenticate", "Bearer")
             } else {
                 Reply::ok()
@@ -77,7 +77,7 @@ source = "users"
         Self::start_with_keys("scopes = [\"openid\", \"read\"]").await
     }
 
-    /// A user, with what a sign-in needs beside the password.
+    /// Adds a user with these second factors.
     async fn user(&self, name: &str, factors: serde_json::Value) {
         let mut user = json!({ "name": name, "password": PASSWORD, "realm": "employees" });
         for (factor, value) in factors.as_object().unwrap() {
@@ -95,7 +95,7 @@ source = "users"
         self.gateway.send(&request).await
     }
 
-    /// How often a grant was answered so.
+    /// Responses of this kind so far, as in `"password-realm 200"`.
     async fn count(&self, what: &str) -> u64 {
         self.tenant.counts().await[what].as_u64().unwrap_or(0)
     }
@@ -106,7 +106,7 @@ fn basic(name: &str, password: &str) -> Request {
     Request::get("/reports?x=1").header("Authorization", &format!("Basic {pair}"))
 }
 
-/// Everything of an answer but what differs each time.
+/// Everything of a response that does not differ between requests.
 fn comparable(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
     let head = String::from_utf8_lossy(&response.raw_head).to_lowercase();
     let varies = |line: &str| line.starts_with("x-request-id:") || line.starts_with("date:");
@@ -137,7 +137,7 @@ async fn a_password_is_exchanged_for_a_token_once() {
     }
     let attempts = fixture.upstream.attempts();
     let sent = attempts[0].request.header("authorization").unwrap();
-    assert!(sent.starts_with("Bearer "), "a bearer token");
+    assert!(sent.starts_with("Bearer "), "{sent}");
     for attempt in &attempts {
         assert_eq!(attempt.request.header("authorization"), Some(sent));
         assert_eq!(attempt.request.target, "/reports?x=1");
@@ -150,7 +150,7 @@ async fn a_password_is_exchanged_for_a_token_once() {
         );
     }
     assert_eq!(fixture.count("password-realm 200").await, 1);
-    // After five minutes the provider is asked again.
+    // Cached for five minutes.
     fixture.clock.advance(Duration::from_mins(5));
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
     assert_eq!(fixture.count("password-realm 200").await, 2);
@@ -282,7 +282,7 @@ async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
     }
     assert_eq!(fixture.count("password-realm 403").await, 5);
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
-    // Others from the same address have fifteen failures left between them.
+    // Other names from the same address have fifteen failures left between them.
     for guess in 0..15 {
         let response = fixture.get(&format!("user-{guess}"), "guess").await;
         assert_eq!(
@@ -327,7 +327,7 @@ async fn an_upstream_401_is_healed_with_the_same_password() {
         first.as_deref()
     );
     assert_eq!(fixture.count("password-realm 200").await, 2);
-    // The password was changed meanwhile: the replay is refused here.
+    // If the password has changed meanwhile, the replay is refused.
     *fixture.refused.lock().unwrap() = attempts[2]
         .request
         .header("authorization")
@@ -354,7 +354,7 @@ async fn a_one_time_password_is_sent_as_x_otp() {
     let response = fixture.get_with_code("anna", "654321").await;
     assert_eq!(response.status_and_reason(), (401, Some("mfa_refused")));
     assert_eq!(fixture.get_with_code("anna", "123456").await.status, 200);
-    // From then on, for five minutes, the password alone.
+    // For the next five minutes the password is enough.
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
     fixture.clock.advance(Duration::from_mins(5));
     let response = fixture.get("anna", PASSWORD).await;
@@ -383,7 +383,7 @@ async fn a_used_recovery_code_is_replaced_by_a_new_one_in_the_response() {
         (200, None)
     );
     fixture.clock.advance(Duration::from_mins(5));
-    // An upstream that is gone does not take it along.
+    // The new code reaches the user even if the upstream is down.
     fixture.upstream.down().await;
     let response = fixture.get_with_code("anna", &next).await;
     assert_eq!(
@@ -409,7 +409,7 @@ async fn a_push_confirmation_is_awaited_across_requests() {
         assert_eq!(response.status_and_reason(), (401, Some("mfa_pending")));
         assert_eq!(response.header("retry-after"), Some("5"));
     }
-    // Whoever does not know the password gains nothing by it.
+    // A wrong password is refused all the same.
     assert_eq!(
         fixture.get("anna", "guess").await.status_and_reason(),
         (401, Some("password_refused"))
@@ -461,7 +461,7 @@ async fn refresh_tokens_are_used_and_rotated() {
         Fixture::start_with_keys("scopes = [\"openid\", \"read\", \"offline_access\"]").await;
     fixture.user("anna", json!({ "otp": "123456" })).await;
     assert_eq!(fixture.get_with_code("anna", "123456").await.status, 200);
-    // Three times past the cached token, without a code.
+    // Three times after the cached token has expired, without a code.
     for _ in 0..3 {
         fixture.clock.advance(Duration::from_mins(5));
         let response = fixture.get("anna", PASSWORD).await;
@@ -469,7 +469,7 @@ async fn refresh_tokens_are_used_and_rotated() {
     }
     assert_eq!(fixture.count("refresh_token 200").await, 3);
     assert_eq!(fixture.count("password-realm 403").await, 1);
-    // Within the hour in which the provider has not seen the password again.
+    // Within the hour for which a refresh token replaces the password.
     fixture.clock.advance(Duration::from_hours(1));
     let response = fixture.get("anna", PASSWORD).await;
     assert_eq!(response.status_and_reason(), (401, Some("mfa_required")));
@@ -515,7 +515,7 @@ async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
             json!({ "error": { "status": 401, "code": "password_leaked" } }),
         )
         .await;
-    let mut said = Vec::new();
+    let mut responses = Vec::new();
     let mut client = Client::connect(fixture.gateway.address()).await;
     for _ in 0..2 {
         for request in [
@@ -529,13 +529,13 @@ async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
         ] {
             let response = client.request(&request).await.unwrap();
             let head = String::from_utf8_lossy(&response.raw_head).into_owned();
-            said.push(format!("{head}{}", response.text()));
+            responses.push(format!("{head}{}", response.text()));
         }
         fixture.clock.advance(Duration::from_mins(5));
     }
     fixture
         .tenant
-        .assert_nothing_leaked(&fixture.gateway, &said)
+        .assert_nothing_leaked(&fixture.gateway, &responses)
         .await;
 }
 

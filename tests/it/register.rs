@@ -1,5 +1,5 @@
-//! `hawkgate register` against the certified provider: made, changed, deleted, and what
-//! happens when it is cut off.
+//! `hawkgate register` against the certified provider: creating, updating and deleting a client, and
+//! interruptions.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ async fn provider(options: Value) -> Peer {
     Peer::start("sign-in", &options).await
 }
 
-/// The arguments of a client of the sidecar's own.
-fn machine<'a>(issuer: &'a str, name: &'a str) -> Vec<&'a str> {
+/// The arguments that register a confidential client for client credentials.
+fn confidential_client<'a>(issuer: &'a str, name: &'a str) -> Vec<&'a str> {
     vec![
         "register",
         "--issuer",
@@ -48,7 +48,7 @@ async fn register_creates_updates_and_deletes_a_client() {
     let home = HomeDir::new();
 
     let planned = home
-        .run(&with(machine(issuer, "one"), &["--plan"]))
+        .run(&with(confidential_client(issuer, "one"), &["--plan"]))
         .await
         .success();
     assert!(
@@ -61,7 +61,10 @@ async fn register_creates_updates_and_deletes_a_client() {
         "a plan changes nothing"
     );
 
-    let made = home.run(&machine(issuer, "one")).await.success();
+    let made = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     let first = state(&home);
     let registration = &first["registration"];
     let secret = registration["client_secret"].as_str().unwrap();
@@ -82,20 +85,28 @@ async fn register_creates_updates_and_deletes_a_client() {
         .unwrap();
     assert_eq!(std::fs::read_to_string(file).unwrap(), secret);
 
-    let again = home.run(&machine(issuer, "one")).await.success();
+    let again = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert!(again.stdout.contains("nothing to do"), "{again:?}");
     assert_eq!(state(&home), first);
     assert_eq!(count(&provider, "POST /reg").await, 1);
 
     std::fs::remove_file(home.path("client.json.secret")).unwrap();
-    home.run(&machine(issuer, "one")).await.success();
+    home.run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert_eq!(
         home.read("client.json.secret"),
         secret,
         "it comes back from the state"
     );
 
-    let changed = home.run(&machine(issuer, "two")).await.success();
+    let changed = home
+        .run(&confidential_client(issuer, "two"))
+        .await
+        .success();
     assert!(changed.stdout.contains("changed: client_id"), "{changed:?}");
     let second = state(&home);
     let rotated = second["registration"]["registration_access_token"]
@@ -109,8 +120,10 @@ async fn register_creates_updates_and_deletes_a_client() {
     drop(changed);
     let there = provider.control("client", json!({ "id": id })).await;
     assert_eq!(there["client"]["client_name"], "two");
-    // The rotated token is the one that works.
-    home.run(&machine(issuer, "three")).await.success();
+    // The rotated token works.
+    home.run(&confidential_client(issuer, "three"))
+        .await
+        .success();
 
     let gone = home
         .run(&["register", "--state", "client.json", "--delete"])
@@ -133,15 +146,15 @@ async fn an_initial_access_token_comes_from_a_file() {
     let provider = provider(json!({ "initialAccessToken": token })).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    let without = home.run(&machine(issuer, "n")).await;
+    let without = home.run(&confidential_client(issuer, "n")).await;
     without.fails_with(1, "--initial-access-token-file");
     assert!(
         !home.path("client.json").exists(),
-        "nothing was done, nothing is noted"
+        "nothing was sent, so there is no state"
     );
     home.write("wrong", "another-token-than-that");
     let wrong = with(
-        machine(issuer, "n"),
+        confidential_client(issuer, "n"),
         &["--initial-access-token-file", "wrong"],
     );
     home.run(&wrong)
@@ -150,7 +163,7 @@ async fn an_initial_access_token_comes_from_a_file() {
         .assert_secrets_absent(&["another-token-than-that"]);
     home.write("iat", &format!("{token}\n"));
     let right = with(
-        machine(issuer, "n"),
+        confidential_client(issuer, "n"),
         &["--initial-access-token-file", "iat"],
     );
     home.run(&right)
@@ -167,7 +180,7 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
-    home.run(&machine(issuer, "lost one"))
+    home.run(&confidential_client(issuer, "lost one"))
         .await
         .fails_with(1, "may have done it all the same");
     provider
@@ -175,22 +188,28 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
         .await;
     let posts = count(&provider, "POST /reg").await;
     assert_eq!(posts, 1);
-    let explained = home.run(&machine(issuer, "lost one")).await;
+    let explained = home.run(&confidential_client(issuer, "lost one")).await;
     let explained = explained
         .fails_with(1, "\"lost one\"")
         .fails_with(1, "--forget")
         .fails_with(1, issuer);
     drop(explained);
-    home.run(&with(machine(issuer, "lost one"), &["--plan"]))
+    home.run(&with(confidential_client(issuer, "lost one"), &["--plan"]))
         .await
         .fails_with(1, "--forget");
-    home.run(&with(machine(issuer, "lost one"), &["--replace"]))
-        .await
-        .fails_with(1, "--forget");
+    home.run(&with(
+        confidential_client(issuer, "lost one"),
+        &["--replace"],
+    ))
+    .await
+    .fails_with(1, "--forget");
     assert_eq!(count(&provider, "POST /reg").await, 1, "not sent again");
-    home.run(&with(machine(issuer, "lost one"), &["--forget"]))
-        .await
-        .success();
+    home.run(&with(
+        confidential_client(issuer, "lost one"),
+        &["--forget"],
+    ))
+    .await
+    .success();
     assert_eq!(count(&provider, "POST /reg").await, 2);
 }
 
@@ -202,7 +221,7 @@ async fn a_crash_during_registration_is_explained_by_the_next_run() {
     provider
         .control("registration", json!({ "mode": "stall" }))
         .await;
-    let cut_off = home.start(&machine(issuer, "cut off"));
+    let cut_off = home.start(&confidential_client(issuer, "cut off"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
@@ -211,7 +230,7 @@ async fn a_crash_during_registration_is_explained_by_the_next_run() {
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "cut off"))
+    home.run(&confidential_client(issuer, "cut off"))
         .await
         .fails_with(1, "was begun at");
     assert_eq!(count(&provider, "POST /reg").await, 1);
@@ -225,20 +244,20 @@ async fn concurrent_runs_register_one_client() {
     provider
         .control("registration", json!({ "mode": "stall" }))
         .await;
-    let first = home.start(&machine(issuer, "n"));
+    let first = home.start(&confidential_client(issuer, "n"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
-    let mut second = home.start(&machine(issuer, "n"));
+    let mut second = home.start(&confidential_client(issuer, "n"));
     second.wait_for_line("waiting for it to end").await;
-    // The first is cut off by its user; the second then sees what was begun.
+    // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
     first.wait().await.fails_with(1, "interrupted");
     second.wait().await.fails_with(1, "was begun at");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    let args = with(machine(issuer, "n"), &["--forget"]);
+    let args = with(confidential_client(issuer, "n"), &["--forget"]);
     let (one, other) = tokio::join!(home.run(&args), home.run(&args));
     let done = [one.success().stdout, other.success().stdout].concat();
     assert!(
@@ -253,36 +272,41 @@ async fn an_update_whose_response_was_lost_is_retried() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    home.run(&machine(issuer, "one")).await.success();
+    home.run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     provider
         .control("registration", json!({ "mode": "error" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "run the same again");
     assert_eq!(state(&home)["intent"]["action"], "update");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    // Even what was there before is not taken as still there.
-    let back = home.run(&machine(issuer, "one")).await.success();
+    // After an unfinished update even the previous metadata is sent again.
+    let back = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert!(back.stdout.contains("changed:"), "{back:?}");
 
-    // Now the provider makes the change, rotates the token, and the answer is lost.
+    // Now the provider makes the update and rotates the token, but the response is lost.
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "run the same again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "opens nothing any more");
     let replaced = home
-        .run(&with(machine(issuer, "two"), &["--replace"]))
+        .run(&with(confidential_client(issuer, "two"), &["--replace"]))
         .await
         .success();
     assert!(replaced.stderr.contains("was given up"), "{replaced:?}");
@@ -293,7 +317,7 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    home.run(&machine(issuer, "n")).await.success();
+    home.run(&confidential_client(issuer, "n")).await.success();
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
@@ -302,7 +326,7 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "--delete");
     let gone = home.run(&delete).await.success();
@@ -321,7 +345,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         issuer,
         "--state",
         "client.json",
-        // The provider lets native clients claim only https URIs of their own.
+        // The provider refuses this redirect URI for native clients.
         "--redirect-uri",
         "https://localhost/cb",
         "--application-type",
@@ -337,7 +361,9 @@ async fn provider_errors_are_reported_in_plain_words() {
         ("issuer.example".into(), "no URL"),
         ("http://127.0.0.1:9/".into(), "cannot be had"),
     ] {
-        home.run(&machine(&issuer, "n")).await.fails_with(1, said);
+        home.run(&confidential_client(&issuer, "n"))
+            .await
+            .fails_with(1, said);
     }
     provider
         .control(
@@ -345,13 +371,13 @@ async fn provider_errors_are_reported_in_plain_words() {
             json!({ "registration_endpoint": "http://evil.example/reg" }),
         )
         .await;
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "registration_endpoint");
     provider
         .control("metadata", json!({ "registration_endpoint": null }))
         .await;
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "lets no clients register");
     assert_eq!(count(&provider, "POST /reg").await, 1);
@@ -364,16 +390,16 @@ async fn an_unusable_state_file_stops_before_any_request() {
     let home = HomeDir::new();
     for broken in ["", "{\"version\": 1", "{\"version\": 9}", "[]"] {
         home.write("client.json", broken);
-        let ended = home.run(&machine(issuer, "n")).await;
+        let ended = home.run(&confidential_client(issuer, "n")).await;
         assert!(
             ended.code == 1 && ended.stderr.contains("client.json"),
             "{ended:?}"
         );
-        assert_eq!(home.read("client.json"), broken, "it stays as it was");
+        assert_eq!(home.read("client.json"), broken, "the file is unchanged");
     }
     std::fs::remove_file(home.path("client.json")).unwrap();
     home.write("file", "");
-    let below = with(machine(issuer, "n"), &[]);
+    let below = with(confidential_client(issuer, "n"), &[]);
     let below: Vec<_> = below
         .iter()
         .map(|a| {
@@ -385,7 +411,10 @@ async fn an_unusable_state_file_stops_before_any_request() {
         })
         .collect();
     home.run(&below).await.fails_with(1, "file");
-    let secret = with(machine(issuer, "n"), &["--secret-file", "file/secret"]);
+    let secret = with(
+        confidential_client(issuer, "n"),
+        &["--secret-file", "file/secret"],
+    );
     home.run(&secret).await.fails_with(1, "file");
     home.write("client.json", "{}");
     std::fs::set_permissions(
@@ -393,7 +422,7 @@ async fn an_unusable_state_file_stops_before_any_request() {
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
     )
     .unwrap();
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "chmod 600");
     assert_eq!(count(&provider, "POST /reg").await, 0, "nothing was sent");

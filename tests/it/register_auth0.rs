@@ -1,4 +1,4 @@
-//! `hawkgate register --auth0-tenant` against an imitation of a tenant (seed 002).
+//! `hawkgate register --auth0-tenant` against an imitation of a tenant.
 
 use serde_json::{Value, json};
 
@@ -72,7 +72,10 @@ async fn an_auth0_tenant_is_prepared_by_difference_and_closed_again() {
     ] {
         assert!(planned.stdout.contains(line), "{line}: {planned:?}");
     }
-    assert!(!planned.stdout.contains("github"), "it is one already");
+    assert!(
+        !planned.stdout.contains("github"),
+        "it is a domain connection already"
+    );
     assert_eq!(
         tenant.facts().await["changes"],
         json!([]),
@@ -143,7 +146,7 @@ async fn registration_is_closed_again_after_a_failure() {
     refused.fails_with(1, "no such metadata");
     assert_eq!(tenant.facts().await["open"], false);
 
-    // Left open by somebody, and wanted shut, though there is nothing to register.
+    // `--close-after` closes a tenant that was open before, even if there is nothing to register.
     let open = Tenant::start(json!({ "open": true })).await;
     open.register(&[]).await.success();
     assert_eq!(open.facts().await["open"], true);

@@ -1,4 +1,4 @@
-//! Changed files take effect while requests go on.
+//! Reloading: changed files take effect while requests are being served.
 
 mod files;
 mod load;
@@ -16,10 +16,10 @@ use crate::support::upstream::{FakeUpstream, Reply};
 use crate::support::wait::{until, within};
 
 const AUDIENCE: &str = "api";
-/// How often watched files are looked at here.
+/// How often watched files are checked in these tests.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// A hawkgate that reloads, what it needs, and what it is asked through.
+/// A gateway that reloads, with its issuer and upstream.
 struct Fixture {
     issuer: IssuerServer,
     upstream: FakeUpstream,
@@ -28,7 +28,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// With one route, and its files watched.
+    /// With its files watched.
     async fn start() -> Self {
         Self::start_in(files(), SERVER_CONFIG, Some(EVERY)).await
     }
@@ -49,7 +49,7 @@ impl Fixture {
         }
     }
 
-    /// The file as it was first, with the route's path.
+    /// The initial configuration, with another path for the first route.
     fn text(&self, path: &str) -> String {
         format!(
             "{SERVER_CONFIG}{}",
@@ -63,7 +63,7 @@ impl Fixture {
         key.token("ES256", &claims(&self.issuer.issuer(), AUDIENCE, now))
     }
 
-    /// Writes a file all at once, so that no look finds half of it.
+    /// Replaces a file atomically, so that it is never read half-written.
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
         let next = self.gateway.files.write("next", content);
         std::fs::rename(next, self.gateway.files.path(name)).unwrap();
@@ -83,7 +83,7 @@ impl Fixture {
     }
 }
 
-/// An issuer, two sources and a route.
+/// An issuer, and two sources with a route each.
 fn sections(issuer: &IssuerServer, upstream: &FakeUpstream, path: &str) -> String {
     format!(
         r#"
@@ -125,7 +125,7 @@ source = "fixed"
     )
 }
 
-/// A folder as the kubelet makes it for a ConfigMap: everything hangs on one link.
+/// A directory as the kubelet lays it out for a ConfigMap: every file is reached through one symlink.
 struct ConfigMap {
     folder: PathBuf,
     version: u32,
@@ -146,7 +146,7 @@ impl ConfigMap {
         map
     }
 
-    /// A new version of every file, all at once.
+    /// Publishes a new version of all files at once.
     fn publish(&mut self, files: &[(&str, &str)]) {
         self.version += 1;
         let version = format!("..version_{}", self.version);
@@ -165,7 +165,7 @@ impl ConfigMap {
     }
 }
 
-/// ConfigDir with the second source's secret.
+/// A directory with the secret of the source `fixed`.
 fn files() -> ConfigDir {
     let files = ConfigDir::new();
     files.write("fixed-token", "the-first-token-of-the-fixed-client");

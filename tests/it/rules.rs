@@ -1,5 +1,5 @@
-//! Rules against a real provider's claims and a Taskcluster that verifies: who passes, with
-//! which scopes, and what the upstream is told.
+//! Rules over the claims of a certified provider, against a Taskcluster that verifies: who is allowed,
+//! with which scopes, and which headers the upstream receives.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::standard::{AUDIENCE, Standard};
 
 const GROUPS: &str = "https://claims.example.com/groups";
 
-/// A token with this claim of groups.
+/// A token with this claim [`GROUPS`].
 async fn token(fixture: &Standard, sub: &str, groups: Value) -> String {
     let provider = &fixture.peers.provider;
     provider
@@ -42,7 +42,7 @@ routes = ["login", "mint", "static"]
 [[rule]]
 name = "devs"
 when = '"dev" in claims["{GROUPS}"]'
-scopes = ["test:queue:*", "nobody:*"]
+scopes = ["test:queue:*", "missing:*"]
 routes = ["mint"]
 [[rule]]
 name = "fetched-devs"
@@ -78,7 +78,7 @@ routes = ["oauth"]
         .await;
     for host in ["login", "mint", "static"] {
         for (token, expected) in [(&dev, json!(["test:queue:*"])), (&reader, json!([]))] {
-            // Twice: fetched and from the cache.
+            // Fetched first, then from the cache.
             for _ in 0..2 {
                 let response = fixture.send(host, Request::get("/api/x"), token).await;
                 assert_eq!(response.status, 200, "{host}: {}", response.text());
@@ -91,7 +91,7 @@ routes = ["oauth"]
         for token in [&banned, &nobody, &bare] {
             let response = fixture.send(host, Request::get("/api/x"), token).await;
             assert_denied(&response);
-            assert!(!response.text().contains("banned"), "no rule's name");
+            assert!(!response.text().contains("banned"), "it names the rule");
         }
     }
     let (opaque, _) = fixture.peers.taskcluster.oauth_token(json!({})).await;
@@ -108,13 +108,16 @@ routes = ["oauth"]
     let entry = |text: &str| log.lines().any(|line| line.contains(text));
     assert!(
         entry("\"rule\":\"banned\""),
-        "the access log names the rule"
+        "the access log does not name the rule"
     );
     assert!(
         entry("\"cause\":\"rule banned: there is no"),
-        "and the fault"
+        "the access log does not name the evaluation error"
     );
-    assert!(entry("\"rule\":\"fetched-devs\""), "of those that pass too");
+    assert!(
+        entry("\"rule\":\"fetched-devs\""),
+        "the access log does not name the rule that allowed a request"
+    );
 }
 
 #[tokio::test]
@@ -143,7 +146,7 @@ routes = ["login"]
         }
     }
     let refused = fixture.peers.taskcluster.count("POST", "/api/x", 401).await;
-    assert_eq!(refused, 1, "the second was replayed");
+    assert_eq!(refused, 1, "the second request was replayed");
 }
 
 #[tokio::test]
@@ -190,7 +193,7 @@ routes = ["static"]
     let before = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
     assert_denied(&fixture.send("static", Request::get("/api/x"), &evil).await);
     let after = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
-    assert_eq!(before, after, "never sent");
+    assert_eq!(before, after, "it was forwarded");
 }
 
 #[tokio::test]
@@ -231,7 +234,7 @@ request.method in ["GET", "HEAD"] && request.host == "static.test"
         assert_eq!(response.error_reason(), expected, "{target}");
     }
     assert_denied(&fixture.send("mint", get("/api/queue/x"), &token).await);
-    // What bears a bewit needs no credential, but is judged all the same.
+    // A request with a bewit needs no credential, but rules apply to it.
     let bewit = get("/api/secrets/x?bewit=YQ");
     assert_denied(&fixture.send("static", bewit, &token).await);
 }
@@ -248,5 +251,9 @@ async fn a_claim_over_the_list_limit_is_refused_only_by_rules_that_read_it() {
     let send = async |host, token| fixture.send(host, Request::get("/api/x"), token).await;
     assert_eq!(send("static", &most).await.status, 200);
     assert_denied(&send("static", &more).await);
-    assert_eq!(send("mint", &more).await.status, 200, "no rule reads it");
+    assert_eq!(
+        send("mint", &more).await.status,
+        200,
+        "no rule of this route reads the claim"
+    );
 }

@@ -1,4 +1,4 @@
-//! Beginning and end: what callers and probes see of them.
+//! Start-up and shutdown as callers and probes observe them.
 
 use bytes::Bytes;
 use hawkgate::clock::SystemClock;
@@ -18,8 +18,8 @@ path = "/"
 anonymous = true
 "#;
 
-/// A hawkgate in front of an upstream that holds its answers back.
-async fn held(server: &str) -> (TestGateway, FakeUpstream, Latch) {
+/// A gateway in front of an upstream that holds its replies back.
+async fn gateway_with_held_upstream(server: &str) -> (TestGateway, FakeUpstream, Latch) {
     let latch = Latch::closed();
     let script = latch.clone();
     let upstream = FakeUpstream::http1(move |_| Reply::ok().after(&script)).await;
@@ -28,7 +28,7 @@ async fn held(server: &str) -> (TestGateway, FakeUpstream, Latch) {
     (gateway, upstream, latch)
 }
 
-/// Waits until nobody can connect any more: the end has begun.
+/// Waits until new connections are refused: the drain has begun.
 async fn wait_for_listener_to_close(gateway: &TestGateway) {
     let hawkgate::proxy::settings::Address::Tcp(address) = gateway.address() else {
         panic!("TCP")
@@ -41,7 +41,7 @@ async fn wait_for_listener_to_close(gateway: &TestGateway) {
 
 #[tokio::test]
 async fn draining_finishes_in_flight_requests_with_connection_close() {
-    let (gateway, upstream, latch) = held(SERVER_CONFIG).await;
+    let (gateway, upstream, latch) = gateway_with_held_upstream(SERVER_CONFIG).await;
     let body: Bytes = vec![b'u'; 300_000].into();
     let poll = Request::get("/poll");
     let upload = Request::new("POST", "/upload").body(Body::Chunked(body.clone(), 10_000));
@@ -62,7 +62,7 @@ async fn draining_finishes_in_flight_requests_with_connection_close() {
         tokio::join!(drained, checks);
     };
     let all = async { tokio::join!(one.request(&poll), two.request(&upload), ending) };
-    let (polled, uploaded, ()) = within("the end", Box::pin(all)).await;
+    let (polled, uploaded, ()) = within("the drain to end", Box::pin(all)).await;
     for response in [polled.unwrap(), uploaded.unwrap()] {
         assert_eq!(response.status, 200);
         assert_eq!(response.header("connection"), Some("close"));
@@ -85,7 +85,7 @@ async fn draining_waits_for_a_slow_upload() {
     upstream
         .until("half of it", |a| a.iter().any(|a| a.body_bytes == 4))
         .await;
-    let ((), response) = within("the end", async {
+    let ((), response) = within("the drain to end", async {
         tokio::join!(gateway.running.drain(), async {
             wait_for_listener_to_close(&gateway).await;
             stream.write_all(b"more").await.unwrap();
@@ -115,7 +115,7 @@ async fn refusals_during_a_drain_close_the_connection() {
     let mut client = gateway.client().await;
     let request = Request::get("/x").bearer(&token);
     let (response, ()) = within(
-        "the end",
+        "the drain to end",
         Box::pin(async {
             tokio::join!(client.request(&request), async {
                 gateway
@@ -140,15 +140,15 @@ async fn draining_sends_goaway_and_finishes_http2_streams() {
         r#"["127.0.0.1:0"]"#,
         r#"[{ address = "127.0.0.1:0", h2c = true }]"#,
     );
-    let (gateway, upstream, latch) = held(&server).await;
+    let (gateway, upstream, latch) = gateway_with_held_upstream(&server).await;
     let client = Http2Client::connect(gateway.address()).await;
     let request = Request::get("/poll");
-    let (polled, ()) = within("the end", async {
+    let (polled, ()) = within("the drain to end", async {
         tokio::join!(client.request(&request), async {
             upstream.until("the request", |a| !a.is_empty()).await;
             tokio::join!(gateway.running.drain(), async {
                 wait_for_listener_to_close(&gateway).await;
-                // Refused by the caller's own side: it has been told.
+                // The client library refuses new requests once it has received GOAWAY.
                 until("GOAWAY", async || client.has_received_goaway().await).await;
                 latch.open();
             });
@@ -162,7 +162,7 @@ async fn draining_sends_goaway_and_finishes_http2_streams() {
 #[tokio::test]
 async fn requests_are_served_during_drain_delay_while_readyz_is_503() {
     let server = SERVER_CONFIG.replace("drain_delay = \"0s\"", "drain_delay = \"5m\"");
-    let (gateway, _upstream, latch) = held(&server).await;
+    let (gateway, _upstream, latch) = gateway_with_held_upstream(&server).await;
     latch.open();
     let drain = gateway.running.drain();
     let checks = async {
@@ -170,7 +170,7 @@ async fn requests_are_served_during_drain_delay_while_readyz_is_503() {
             gateway.admin("/readyz").await.status == 503
         })
         .await;
-        // A new connection is taken, and the caller sent elsewhere for his next request.
+        // New connections are accepted, and told to close after one response.
         for _ in 0..2 {
             let response = gateway.send(&Request::get("/x")).await;
             assert_eq!(response.status, 200);
@@ -185,10 +185,10 @@ async fn requests_are_served_during_drain_delay_while_readyz_is_503() {
 #[tokio::test]
 async fn a_request_that_outlasts_the_drain_deadline_is_aborted() {
     let server = SERVER_CONFIG.replace("drain = \"10s\"", "drain = \"50ms\"");
-    let (gateway, upstream, _latch) = held(&server).await;
+    let (gateway, upstream, _latch) = gateway_with_held_upstream(&server).await;
     let mut client = gateway.client().await;
     let request = Request::get("/never");
-    let (broken, ()) = within("the end", async {
+    let (broken, ()) = within("the drain to end", async {
         tokio::join!(client.request(&request), async {
             upstream.until("the request", |a| !a.is_empty()).await;
             gateway.running.drain().await;

@@ -1,5 +1,5 @@
-//! `hawkgate login`, `token` and `logout` against the certified provider; the test is the
-//! person and the browser.
+//! `hawkgate login`, `token` and `logout` against the certified provider, with the test as the user
+//! and a scripted browser.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ use crate::support::program::{Exited, HomeDir, Running, mode};
 
 const TOKENS: &str = "state-home/hawkgate/tokens.json";
 
-/// A provider and a person's home.
+/// A provider and a user's home directory.
 struct Fixture {
     provider: Peer,
     home: HomeDir,
 }
 
-/// A sign-in that waits for its browser.
+/// A login that waits for the browser.
 struct Pending {
     running: Running,
-    /// Where the browser was sent.
+    /// The authorization URL that it printed.
     url: Url,
 }
 
@@ -50,19 +50,19 @@ impl Fixture {
         args
     }
 
-    async fn begin(&self, more: &[&str]) -> Pending {
-        self.begin_with(&self.login(&[more, &["--no-browser"]].concat()))
+    async fn start_login(&self, more: &[&str]) -> Pending {
+        self.start_login_with(&self.login(&[more, &["--no-browser"]].concat()))
             .await
     }
 
-    async fn begin_with(&self, args: &[&str]) -> Pending {
+    async fn start_login_with(&self, args: &[&str]) -> Pending {
         let mut running = self.home.start(args);
         let line = running.wait_for_line("http://127.0.0.1:").await;
         let url = line.trim().parse().unwrap();
         Pending { running, url }
     }
 
-    /// What the browser comes back with.
+    /// The callback URL to which the provider redirects the browser.
     async fn browse(&self, pending: &Pending) -> Url {
         let arguments = json!({ "url": pending.url.as_str() });
         let answer = self.control("browse", arguments).await;
@@ -73,9 +73,9 @@ impl Fixture {
             .unwrap()
     }
 
-    /// A whole sign-in.
+    /// A complete login.
     async fn signed_in(&self, more: &[&str]) -> Exited {
-        let pending = self.begin(more).await;
+        let pending = self.start_login(more).await;
         let callback = self.browse(&pending).await;
         let page = visit(&callback).await;
         assert_eq!(page.status, 200, "{}", page.text());
@@ -126,7 +126,7 @@ async fn visit(url: &Url) -> Response {
     send(url, &Request::get(&target(url)).at(&host(url))).await
 }
 
-/// The callback with other parameters; an empty value takes one away.
+/// The URL with other query parameters; an empty value removes one.
 fn changed(url: &Url, changes: &[(&str, &str)]) -> Url {
     let mut pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     for (name, value) in changes {
@@ -180,7 +180,7 @@ async fn login_token_and_logout_work_end_to_end() {
     assert_eq!(
         fixture.count("POST /token").await,
         1,
-        "it is good for long enough"
+        "it is valid for long enough"
     );
 
     let renewed = fixture
@@ -240,7 +240,7 @@ async fn login_uses_the_registered_client_from_its_state_file() {
     fixture.home.run(&register).await.success();
     let secret = fixture.home.read("client.json.secret");
     let pending = fixture
-        .begin_with(&["login", "--state", "client.json", "--no-browser"])
+        .start_login_with(&["login", "--state", "client.json", "--no-browser"])
         .await;
     assert_eq!(pending.url.path(), "/auth");
     assert_eq!(parameter(&pending.url, "scope"), "openid offline_access");
@@ -327,7 +327,7 @@ require_scopes = ["read"]
         "urn:api",
         "--no-browser",
     ];
-    let pending = fixture.begin_with(&login).await;
+    let pending = fixture.start_login_with(&login).await;
     visit(&fixture.browse(&pending).await).await;
     pending.running.wait().await.success();
     let header = fixture
@@ -347,7 +347,7 @@ require_scopes = ["read"]
 #[tokio::test]
 async fn the_callback_accepts_only_the_expected_request() {
     let fixture = Fixture::start().await;
-    let pending = fixture.begin(&[]).await;
+    let pending = fixture.start_login(&[]).await;
     let callback = fixture.browse(&pending).await;
     let evil = changed(&callback, &[("state", "guessed"), ("code", "evil")]);
     let get = |url: &Url| Request::get(&target(url));
@@ -399,11 +399,11 @@ async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login(
         ),
         (vec![("code", "")], "malformed"),
         (
-            vec![("code", "a-code-of-somebody-else")],
+            vec![("code", "a-code-of-another-login")],
             "used up, expired or revoked",
         ),
     ] {
-        let pending = fixture.begin(&[]).await;
+        let pending = fixture.start_login(&[]).await;
         let callback = changed(&fixture.browse(&pending).await, &changes);
         let page = visit(&callback).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
@@ -415,18 +415,18 @@ async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login(
 #[tokio::test]
 async fn an_authorization_code_cannot_be_reused() {
     let fixture = Fixture::start().await;
-    let pending = fixture.begin(&[]).await;
+    let pending = fixture.start_login(&[]).await;
     let callback = fixture.browse(&pending).await;
     visit(&callback).await;
     pending.running.wait().await.success();
     let first = fixture.session();
-    // The same answer to the next sign-in: another state, and nothing comes of it.
+    // The same callback for the next login is refused: its `state` differs.
     let pending = fixture
-        .begin(&["--port", &callback.port().unwrap().to_string()])
+        .start_login(&["--port", &callback.port().unwrap().to_string()])
         .await;
     assert_eq!(visit(&callback).await.status, 400);
     let own = fixture.browse(&pending).await;
-    // Its code with our state: PKCE does not fit.
+    // The old code with the new `state` is refused: the PKCE verifier differs.
     let code = parameter(&callback, "code");
     let mixed = changed(&own, &[("code", &code)]);
     visit(&mixed).await;
@@ -449,7 +449,7 @@ async fn an_id_token_that_does_not_match_the_login_is_refused() {
         (json!({ "at_hash": "AAAAAAAAAAAAAAAAAAAAAA" }), "at_hash"),
     ] {
         fixture.control("tamper", json!({ "claims": claims })).await;
-        let pending = fixture.begin(&[]).await;
+        let pending = fixture.start_login(&[]).await;
         let page = visit(&fixture.browse(&pending).await).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
         pending.running.wait().await.fails_with(1, said);
@@ -544,7 +544,7 @@ async fn the_token_file_must_be_private() {
 async fn concurrent_token_commands_refresh_once() {
     let fixture = Fixture::start().await;
     fixture.signed_in(&[]).await.success();
-    // Both find the token too old; the one that comes second must use what the first got.
+    // Both find the token expired; the second must use what the first obtained.
     let mut session = fixture.session();
     session["tokens"]["expires_at"] = json!(1000);
     fixture.home.write(TOKENS, &session.to_string());
@@ -564,7 +564,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
     let before = fixture.session();
     let access = before["tokens"]["access_token"].as_str().unwrap();
     fixture.control("answer", json!({ "mode": "error" })).await;
-    // It is still good for a while.
+    // The old token is still valid for a while.
     let old = fixture
         .home
         .run(&["token", "--valid-for", "100000"])
@@ -582,9 +582,9 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .await
         .fails_with(1, "could not be renewed");
     fixture.control("answer", json!({ "mode": "ok" })).await;
-    // Somebody else's ID token comes: what was rotated is saved, and nothing printed.
+    // The ID token names another user: the rotated token is saved, and nothing is printed.
     fixture
-        .control("tamper", json!({ "claims": { "sub": "somebody-else" } }))
+        .control("tamper", json!({ "claims": { "sub": "another-user" } }))
         .await;
     let foreign = fixture.home.run(&["token"]).await;
     let foreign = foreign.fails_with(1, "another user");
@@ -595,7 +595,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
     );
     fixture.control("tamper", json!({})).await;
     fixture.home.run(&["token"]).await.success();
-    // Used twice, a rotated refresh token ends the whole grant.
+    // Reusing a rotated refresh token revokes the grant (RFC 9700 §4.14.2).
     fixture.home.write(TOKENS, &ended.to_string());
     fixture
         .home
@@ -660,7 +660,7 @@ async fn token_serve_serves_the_current_token_at_a_socket() {
         ask("/header").await.text(),
         format!("Authorization: Bearer {access}\n")
     );
-    // Signed out elsewhere: there is no token any more, and the socket says so.
+    // After a logout in another shell there is no token, and the socket responds with 503.
     fixture.home.run(&["logout"]).await.success();
     assert_eq!(ask("/token").await.status, 503);
     running.signal(rustix::process::Signal::INT);

@@ -1,4 +1,5 @@
-//! The main job against a Taskcluster that verifies: each source's swap, and what heals.
+//! Token for credential, against a Taskcluster that verifies: every kind of source, and recovery from
+//! a 401.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use crate::support::upstream::sha256;
 
 const OAUTH: &str = "/login/oauth/credentials";
 
-/// What Taskcluster says reached it, once it let it in.
+/// The request as Taskcluster received it, echoed in a successful response.
 fn echo(response: &Response) -> Value {
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.error_reason(), None);
@@ -94,7 +95,7 @@ async fn a_revoked_credential_is_replaced_and_the_request_replayed() {
         .await;
     assert_eq!(refused, 1);
 
-    // The caller's connection goes on, and the new credentials serve.
+    // The caller's connection stays open, and the new credentials are used.
     echo(&client.request(&request).await.unwrap());
     assert_eq!(fixture.peers.exchanges().await, 2);
     let replayed = [
@@ -162,19 +163,23 @@ async fn two_users_never_share_credentials() {
 async fn a_persistent_401_is_replayed_once_and_passed_on() {
     let fixture = Standard::start("").await;
     let token = fixture.peers.token("user|1").await;
-    let failure = json!({ "endpoint": "api", "mode": "unauthorized", "message": "for ever" });
+    let failure = json!({ "endpoint": "api", "mode": "unauthorized", "message": "permanent" });
     fixture.peers.taskcluster.control("fail", failure).await;
     let response = fixture
-        .send("login", Request::get("/api/stays"), &token)
+        .send("login", Request::get("/api/persistent"), &token)
         .await;
     assert_eq!(response.status, 401);
-    assert_eq!(response.json()["message"], "for ever");
+    assert_eq!(response.json()["message"], "permanent");
     assert_eq!(response.header("www-authenticate"), Some("hawk"));
-    assert_eq!(response.error_reason(), None, "it is the upstream's answer");
+    assert_eq!(
+        response.error_reason(),
+        None,
+        "it is the upstream's response"
+    );
     let tries = fixture
         .peers
         .taskcluster
-        .count("GET", "/api/stays", 401)
+        .count("GET", "/api/persistent", 401)
         .await;
     assert_eq!(tries, 2);
 }
@@ -205,7 +210,7 @@ async fn opaque_tokens_are_verified_by_the_exchange() {
     );
     assert_eq!(fixture.peers.taskcluster.count("GET", OAUTH, 200).await, 2);
 
-    // web-server says 500 for a bad token; it is the caller's fault all the same.
+    // Taskcluster's web-server responds with 500 to a bad token; it is a client error all the same.
     let bad = to("oauth", Request::get("/api/x"), "no-such-token-anywhere");
     for _ in 0..3 {
         let response = fixture.gateway.send(&bad).await;
@@ -213,7 +218,7 @@ async fn opaque_tokens_are_verified_by_the_exchange() {
         assert_eq!(response.error_reason(), Some("token_refused"));
     }
     let asked = fixture.peers.taskcluster.count("GET", OAUTH, 500).await;
-    assert_eq!(asked, 1, "a refusal is remembered for a moment");
+    assert_eq!(asked, 1, "a refusal is cached briefly");
 }
 
 #[tokio::test]
@@ -430,7 +435,7 @@ async fn a_websocket_is_relayed_in_both_directions() {
     let mut client = fixture.gateway.client().await;
     let response = client.request(&request).await.unwrap();
     assert_eq!(response.status, 101, "{}", response.text());
-    // RFC 6455's own example.
+    // The example of RFC 6455 §1.3.
     assert_eq!(
         response.header("sec-websocket-accept"),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -451,7 +456,7 @@ async fn a_request_with_a_bewit_is_not_signed() {
     let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x?bewit=Zm9v&a=1"), &token);
     let response = fixture.gateway.send(&request).await;
-    // Not "two authentication schemes": only the (bad) bewit went up, once.
+    // Not "two authentication schemes": only the (invalid) bewit was sent, once.
     assert_eq!(response.status, 401);
     assert!(!response.text().contains("two authentication schemes"));
     assert_eq!(response.error_reason(), None);

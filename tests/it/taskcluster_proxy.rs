@@ -1,4 +1,4 @@
-//! What users of taskcluster-proxy rely on, against a Taskcluster that verifies.
+//! Compatibility with taskcluster-proxy, against a Taskcluster that verifies.
 
 mod command;
 
@@ -56,7 +56,7 @@ fn credentials(client: &str, key: &str) -> String {
     json!({ "clientId": client, "accessToken": key, "certificate": "" }).to_string()
 }
 
-/// A GET as whoever was given a URL of the deployment sends it.
+/// A GET of a URL of the deployment by a client without credentials.
 fn opening(taskcluster: &Taskcluster, target: &str) -> Request {
     let mut request = Request::get(target);
     request.authority = taskcluster.url().replace("http://", "");
@@ -91,7 +91,7 @@ async fn short_and_full_paths_are_signed_as_forwarded() {
             );
         }
     }
-    // Not Taskcluster's short form: as it is, and the deployment knows no such path.
+    // Not a short path: forwarded as it is, and the deployment has no such path.
     assert_eq!(
         gateway.send(&Request::get("/queue/latest/x")).await.status,
         404
@@ -132,7 +132,7 @@ async fn a_bewit_authorizes_its_url_for_anyone() {
         assert!(signed.starts_with(&url), "{signed}");
         secrets.add("a bewit", signed.split_once("bewit=").unwrap().1);
         let target = signed.strip_prefix(taskcluster.url()).unwrap();
-        // Straight to the service, and through hawkgate, which does not sign it again.
+        // Directly to the service, and through hawkgate, which does not sign it again.
         for address in [taskcluster.0.address(), gateway.address().clone()] {
             let mut client = Client::connect(&address).await;
             let opened = client.request(&opening(&taskcluster, target)).await;
@@ -203,7 +203,7 @@ async fn bewits_are_issued_only_for_urls_of_the_route() {
     }
     let expecting = Request::post("/bewit", own.clone()).expect();
     assert_eq!(gateway.send(&expecting).await.status, 303);
-    // A kept connection goes on after each of these.
+    // The connection stays open after each of these.
     let mut client = gateway.client().await;
     for status in [303, 400, 303] {
         let body = if status == 303 {
@@ -269,12 +269,12 @@ async fn credentials_can_be_replaced_at_run_time() {
     let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let request = Request::get("/api/x");
     assert_eq!(gateway.send(&request).await.json()["clientId"], "root");
-    // A request under way is signed with the old ones and holds nobody up.
+    // A request in flight keeps the old credentials and does not block the update.
     let polling = Request::get("/api/test/v1/poll");
     let mut poller = gateway.client().await;
     poller.send(&polling.head()).await.unwrap();
     within(
-        "the poll to arrive",
+        "the long poll to arrive",
         taskcluster.control("untilWaiting", json!({ "count": 1 })),
     )
     .await;
@@ -288,7 +288,7 @@ async fn credentials_can_be_replaced_at_run_time() {
     let response = put(&gateway, "/credentials/task", credentials("root", ROOT_KEY)).await;
     assert_eq!(response.status, 200);
     assert_eq!(gateway.send(&request).await.json()["clientId"], "root");
-    // The new ones heal a 401 to the old ones, though both are of one generation.
+    // The new credentials heal a 401 to the old ones, although both are of one generation.
     taskcluster
         .control("removeClient", json!({ "clientId": "root" }))
         .await;
@@ -386,7 +386,7 @@ async fn bad_credentials_change_nothing() {
         gateway.send(&Request::get("/api/x")).await.json()["clientId"],
         "root"
     );
-    // Callers' listeners have no such page: it is the upstream's, if it knows it.
+    // Only the admin listener has this page: elsewhere the request is forwarded.
     let asked = Request::new("PUT", "/credentials")
         .body(Body::Sized(credentials("task", OTHER_KEY).into()));
     assert_eq!(gateway.send(&asked).await.status, 404);
@@ -420,7 +420,7 @@ async fn informational_headers_of_the_upstream_are_replaced() {
         Some(hawkgate::VERSION)
     );
     assert!(!String::from_utf8_lossy(&response.raw_head).contains("evil"));
-    // Where the route does not say so, they are the upstream's.
+    // Without `taskcluster_headers` the upstream's are passed on.
     let silent = sections(&upstream.url(), "").replace("taskcluster_headers = true", "");
     let silent = TestGateway::start(&silent).await;
     let response = silent.send(&Request::get("/api/x")).await;
@@ -453,7 +453,7 @@ async fn listeners_serve_only_allowed_users_and_networks() {
             let response = client.request(&Request::get("/api/x")).await.unwrap();
             assert_eq!(response.json()["clientId"], "root", "{index}");
         } else {
-            // Before anything was sent.
+            // Refused before a request was sent.
             let response = client.response("GET").await.unwrap();
             assert_eq!(response.error_reason(), Some("peer_not_allowed"), "{index}");
             assert_eq!(response.status, 403);

@@ -1,5 +1,5 @@
-//! Traces across hawkgate: callers' context taken over and given on, to exchanges too, and
-//! spans that a collector gets.
+//! Tracing: context propagated from callers to upstreams and exchanges, and spans exported to a
+//! collector.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -24,17 +24,17 @@ const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const KEY: &str = "Bearer the-collectors-own-key";
 const LOGIN: &str = "/v1/oidc-credentials/idp";
 
-/// An export, and the key that came with it.
+/// An export and its `Authorization`.
 type Export = (Option<String>, Value);
 
-/// Takes exports as a collector does, and keeps them.
+/// A fake OTLP collector that records the exports it receives.
 #[derive(Clone, Default)]
 struct Collector {
     exports: Arc<Mutex<Vec<Export>>>,
 }
 
 impl Collector {
-    /// Returns where it listens.
+    /// Starts it and returns its endpoint.
     async fn start(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -42,7 +42,7 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let collector = collector.clone();
-                let take = service_fn(move |request| collector.clone().take(request));
+                let take = service_fn(move |request| collector.clone().receive(request));
                 let serving = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(serving.serve_connection(TokioIo::new(stream), take));
             }
@@ -50,7 +50,7 @@ impl Collector {
         endpoint
     }
 
-    async fn take(
+    async fn receive(
         self,
         request: hyper::Request<hyper::body::Incoming>,
     ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
@@ -67,7 +67,7 @@ impl Collector {
         Ok(hyper::Response::new(Full::from("{}")))
     }
 
-    /// Every span so far.
+    /// Every span received so far.
     fn spans(&self) -> Vec<Value> {
         let exports = self.exports.lock().unwrap();
         let lists = exports
@@ -85,7 +85,7 @@ fn attribute<'s>(span: &'s Value, name: &str) -> Option<&'s str> {
     value["stringValue"].as_str().or(value["intValue"].as_str())
 }
 
-/// An issuer, an exchange and an API in one server, and hawkgate before it.
+/// An issuer, one server that is exchange and API, and a gateway in front.
 struct Fixture {
     _issuer: IssuerServer,
     upstream: FakeUpstream,
@@ -94,7 +94,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `trace` is the whole section. The API refuses its first `refusals` requests.
+    /// With this `[trace]` section. The API refuses the first `refusals` requests for each target.
     async fn start(trace: &str, refusals: usize) -> Self {
         let issuer = IssuerServer::start(&[&SHARED[0]]).await;
         let upstream = FakeUpstream::http1(move |received| match received.path() {
@@ -154,7 +154,7 @@ fn header<'a>(attempt: &'a Attempt, name: &str) -> &'a str {
     attempt.request.header(name).unwrap_or_default()
 }
 
-/// Trace, span and flags.
+/// Trace id, parent id and flags of a `traceparent` (W3C Trace Context §3.2).
 fn parts(traceparent: &str) -> (&str, &str, &str) {
     assert_eq!(traceparent.len(), 55, "{traceparent}");
     (
@@ -208,10 +208,10 @@ async fn a_replayed_request_is_one_trace_from_caller_to_collector() {
     fixture.gateway.running.drain().await;
     let sent: Vec<&str> = sent.iter().map(|(_, span, _)| *span).collect();
     assert_tree(&collector.spans(), &sent);
-    assert_discreet(&collector, &fixture);
+    assert_no_secret_in_spans_and_logs(&collector, &fixture);
 }
 
-/// The spans of a request that was healed once, and the ids that went with what was sent.
+/// Checks the spans of a request that was replayed once against the parent ids sent upstream.
 fn assert_tree(spans: &[Value], sent: &[&str]) {
     assert!(
         spans.iter().all(|span| span["traceId"] == TRACE),
@@ -256,10 +256,10 @@ fn assert_tree(spans: &[Value], sent: &[&str]) {
             "{span:#}"
         );
     }
-    assert_told(root, &upstream, exchanges[0]);
+    assert_attributes(root, &upstream, exchanges[0]);
 }
 
-fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
+fn assert_attributes(root: &Value, upstream: &[&Value], exchange: &Value) {
     assert_eq!(
         attribute(upstream[0], "http.response.status_code"),
         Some("401")
@@ -290,8 +290,8 @@ fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
     }
 }
 
-/// Neither spans nor logs hold a secret, and the logs name the trace.
-fn assert_discreet(collector: &Collector, fixture: &Fixture) {
+/// Neither spans nor logs contain a secret, and the logs contain the trace id.
+fn assert_no_secret_in_spans_and_logs(collector: &Collector, fixture: &Fixture) {
     let exports = collector.exports.lock().unwrap().clone();
     assert!(exports.iter().all(|(key, _)| key.as_deref() == Some(KEY)));
     let secrets = Secrets::default();
@@ -303,11 +303,11 @@ fn assert_discreet(collector: &Collector, fixture: &Fixture) {
     secrets.add("the query", "in-the-query");
     secrets.add("the collector's key", KEY);
     secrets.token("the token", &fixture.token);
-    let told: String = exports
+    let exported: String = exports
         .iter()
         .map(|(_, export)| export.to_string())
         .collect();
-    secrets.assert_absent("the spans", &told);
+    secrets.assert_absent("the spans", &exported);
     let log = fixture.gateway.log();
     secrets.assert_absent("the log", &log);
     for target in ["access", "audit"] {
@@ -362,7 +362,7 @@ async fn invalid_trace_context_is_replaced_and_unsampled_spans_are_not_exported(
         assert_eq!(header(&attempts[0], "x-taskcluster-trace-id"), trace);
         assert_eq!(attempts[0].request.header("tracestate"), None);
     }
-    // The caller's own decision to record counts.
+    // The caller's sampling decision takes precedence.
     assert_eq!(
         fixture.get("/api/told", &[("traceparent", PARENT)]).await,
         200
@@ -399,7 +399,7 @@ async fn a_failing_collector_loses_spans_but_no_requests() {
     let trace = format!("[trace]\nendpoint = \"{}/v1/traces\"\n", refusing.url());
     let fixture = Fixture::start(&trace, 0).await;
     assert_eq!(fixture.get("/api/x", &[]).await, 200);
-    // The first is fetched for: admission, exchange, attempt and the request itself.
+    // The first request needs an exchange: admission, exchange, attempt and the request itself.
     let failed = [("result", "failed")];
     fixture
         .gateway

@@ -1,10 +1,9 @@
-// An imitation of the parts of an Auth0 tenant that dynamic registration needs, by Auth0's
-// documentation: the Management API's settings, connections and client grants, the
-// registration endpoint with its switch and its rate limit, and a token for the Management
-// API. Nothing of it is Auth0's own software.
+// An imitation, after Auth0's documentation, of the parts of a tenant that dynamic client
+// registration needs: settings, connections and client grants of the Management API, the
+// registration endpoint with its switch and rate limit, and a token for the Management API.
 //
-// Options: {"open": bool, "limit": how many of the next registrations answer 429 first,
-// "failure": path prefix of the Management API that answers 500 to changes}
+// Options: {"open": bool, "limit": number of registrations that get a 429 first}
+// Control: facts, refuse (registrations), fail (changes whose description contains a text)
 
 import http from 'node:http';
 import { json, readBody } from './lib.js';
@@ -23,7 +22,7 @@ export async function start(options, instance) {
     { id: 'con_2', name: 'github', is_domain_connection: true, strategy: 'github' },
   ];
   const grants = [
-    // Another client's own grant for the same API: not the default one.
+    // A grant of one client for the same API, which is not the default grant.
     { id: 'cgr_0', client_id: 'other', audience: 'https://api.test/', scope: ['admin'] },
   ];
   const changes = [];

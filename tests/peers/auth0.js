@@ -1,10 +1,10 @@
-// What Auth0 has beside OpenID Connect: password-realm and MFA grants, the MFA API, the
-// Management API's users, Token Vault.
+// Auth0's extensions to OpenID Connect: password-realm and MFA grants, the MFA API, users in the
+// Management API, Token Vault.
 //
-// Real (the certified oidc-provider): client authentication, client credentials, access
-// tokens and their look-up, refresh tokens with rotation. An imitation by Auth0's
-// documentation: user directories, the grants named by Auth0's URLs and URNs, `/mfa/…`,
-// `/api/v2/users/…`. A subject token at the vault is read, not verified.
+// By the certified oidc-provider: client authentication, client credentials, access tokens and
+// their lookup, refresh tokens with rotation. Imitated after Auth0's documentation: user
+// directories, Auth0's own grant types, `/mfa/…`, `/api/v2/users/…`. Token Vault decodes the
+// subject token without verifying it.
 //
 // Control: user, identities, confirm, decline, fail, revoke, counts, secrets, down, up.
 
@@ -47,7 +47,7 @@ export async function start(options, instance) {
 
   function refuse(ctx, status, error, more = {}) {
     ctx.status = status;
-    ctx.body = { error, error_description: 'as Auth0 would explain it', ...more };
+    ctx.body = { error, error_description: 'a description', ...more };
   }
 
   function build(issuer) {
@@ -93,19 +93,19 @@ export async function start(options, instance) {
       return { scope: (own ? MANAGEMENT : API).join(' '), accessTokenTTL: 86400, accessTokenFormat: 'opaque' };
     }
 
-    /** The token, as the provider itself makes and remembers it. */
+    /** Issues a token through the provider. */
     async function issue(ctx, name, { scope, audience }, more = {}) {
       const { client } = ctx.oidc;
-      const kept = new provider.Grant({ accountId: name, clientId: client.clientId });
-      const asked = (scope ?? '').split(' ');
-      const api = asked.filter((s) => API.includes(s)).join(' ');
-      kept.addOIDCScope(asked.filter((s) => !API.includes(s)).join(' '));
-      kept.addResourceScope(audience, api);
-      const common = { client, accountId: name, grantId: await kept.save(), gty: 'password', scope };
+      const grant = new provider.Grant({ accountId: name, clientId: client.clientId });
+      const scopes = (scope ?? '').split(' ');
+      const api = scopes.filter((s) => API.includes(s)).join(' ');
+      grant.addOIDCScope(scopes.filter((s) => !API.includes(s)).join(' '));
+      grant.addResourceScope(audience, api);
+      const common = { client, accountId: name, grantId: await grant.save(), gty: 'password', scope };
       const token = new provider.AccessToken(common);
       token.resourceServer = new provider.ResourceServer(audience, resourceServer(audience));
       const body = { access_token: await token.save(), token_type: 'Bearer', expires_in: token.expiration, scope, ...more };
-      if (asked.includes('offline_access')) {
+      if (scopes.includes('offline_access')) {
         const refresh = new provider.RefreshToken({ ...common, resource: audience, rotations: 0 });
         body.refresh_token = await refresh.save();
       }
@@ -177,14 +177,14 @@ export async function start(options, instance) {
     }
   }
 
-  /** What oidc-provider gave out, seen on its way. */
+  /** Records the secrets in a response of oidc-provider. */
   function note(body) {
     for (const name of ['access_token', 'refresh_token', 'id_token', 'mfa_token']) {
       if (body[name]) secrets.add(body[name]);
     }
   }
 
-  /** Auth0 says `audience` for what RFC 8707 calls `resource`. */
+  /** Auth0's parameter `audience` is `resource` in RFC 8707. */
   async function token(req, res) {
     const form = new URLSearchParams((await readBody(req)).toString());
     const grant = (form.get('grant_type') ?? '').split(/[/:]/).at(-1);
@@ -225,12 +225,12 @@ export async function start(options, instance) {
   }
 
   async function challenge(req, res) {
-    const asked = JSON.parse((await readBody(req)).toString());
-    const client = Object.values(CLIENTS).find(({ id }) => id === asked.client_id);
-    if (!client || client.secret !== asked.client_secret) return json(res, 401, { error: 'invalid_client' });
-    const step = steps.get(asked.mfa_token);
+    const body = JSON.parse((await readBody(req)).toString());
+    const client = Object.values(CLIENTS).find(({ id }) => id === body.client_id);
+    if (!client || client.secret !== body.client_secret) return json(res, 401, { error: 'invalid_client' });
+    const step = steps.get(body.mfa_token);
     if (!step) return json(res, 401, { error: 'expired_token' });
-    if (asked.challenge_type !== 'oob') return json(res, 400, { error: 'unsupported_challenge_type' });
+    if (body.challenge_type !== 'oob') return json(res, 400, { error: 'unsupported_challenge_type' });
     step.oob = secret('oob');
     const binding = users.get(step.name).sms ? { binding_method: 'prompt' } : {};
     return json(res, 200, { challenge_type: 'oob', oob_code: step.oob, ...binding });
@@ -267,7 +267,7 @@ export async function start(options, instance) {
   const handle = provider.callback();
 
   const controlPort = await instance.control({
-    /** A user with a password, and what more is needed. */
+    /** Adds a user with a password and second factors. */
     user({ name, ...rest }) {
       users.set(name, rest);
       secrets.add(rest.password);
@@ -275,7 +275,7 @@ export async function start(options, instance) {
     },
     identities({ id, identities }) {
       profiles.set(id, identities);
-      for (const { access_token: held } of identities) if (held) secrets.add(held);
+      for (const { access_token: token } of identities) if (token) secrets.add(token);
     },
     confirm({ name }) {
       users.get(name).push = 'confirmed';
@@ -283,11 +283,11 @@ export async function start(options, instance) {
     decline({ name }) {
       users.get(name).push = 'declined';
     },
-    /** The next answers of an endpoint. */
+    /** Sets the next responses of an endpoint. */
     fail({ endpoint, answers }) {
       failures.set(endpoint, answers);
     },
-    /** Tokens for the Management API are no good any more. */
+    /** Revokes all tokens for the Management API. */
     revoke() {
       for (const value of secrets) revoked.add(value);
     },

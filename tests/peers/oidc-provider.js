@@ -1,16 +1,15 @@
-// A certified OpenID provider on loopback, issuing JWT access tokens.
+// The OpenID-certified oidc-provider, issuing JWT and opaque access tokens.
 //
 // Options: {"trailingSlash": bool, "down": bool, "ttl": seconds}
-// Resources (RFC 8707): `<anything>:<alg>` as in `urn:hawkgate:RS256` picks the signature
-// algorithm, `<anything>:opaque` a token without one; the token's `aud` is the resource, or
-// the `audience` parameter where one is sent (an absolute URI is required of a resource, but
-// not of an audience).
+// Resources (RFC 8707): `<anything>:<alg>`, as in `urn:hawkgate:RS256`, selects the signature
+// algorithm, `<anything>:opaque` an opaque token. The token's `aud` is the resource, or the
+// `audience` parameter if there is one (a resource must be an absolute URI, an audience need not).
 //
-// Clients: one for each way to prove itself (ready line: client, postClient, keyClient).
-// Introspection, and token exchange (RFC 8693), which the provider has no code for: it is
-// added as a grant of our own that verifies the subject token and issues through the provider.
+// Clients: one for each authentication method (facts: client, oddClient, postClient, keyClient).
+// Introspection (RFC 7662). Token exchange (RFC 8693), which oidc-provider does not implement, is
+// a custom grant that verifies the subject token and issues a token through the provider.
 //
-// Control: rotate, down, up, mode, counts, token, revoke, keys.
+// Control: rotate, down, up, mode, counts, untilWaiting, token, revoke.
 
 import http from 'node:http';
 import { createLocalJWKSet, exportJWK, exportPKCS8, generateKeyPair, jwtVerify } from 'jose';
@@ -23,7 +22,7 @@ const KEY_OF = { RS256: 'rsa', PS256: 'rsa', ES256: 'ec', EdDSA: 'okp' };
 const EXCHANGE_GRANT = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 const CLIENT = { id: 'hawkgate-tests', secret: 'tests-only-client-secret' };
-// Characters that only arrive when the parts of a Basic header are form-encoded.
+// With characters that survive only if the parts of a Basic header are form-encoded (RFC 6749 §2.3.1).
 const ODD_CLIENT = { id: 'hawkgate:odd', secret: 'tests-only %+:/ secret' };
 const POST_CLIENT = { id: 'hawkgate-post', secret: 'tests-only-post-secret' };
 const keyPair = await generateKeyPair('ES256', { extractable: true });
@@ -52,7 +51,7 @@ const firstKeys = await newKeys(1);
 export async function start(options, instance) {
   const publicKeys = () => keys.map(({ kty, kid, crv, x, y, n, e }) => ({ kty, kid, crv, x, y, n, e }));
 
-  // One storage for every Provider built here, so that what was registered outlives a rotation.
+  // One storage for every Provider built here, so that registrations outlive a rotation.
   const stores = new Map();
   class Adapter {
     constructor(name) {
@@ -137,7 +136,7 @@ export async function start(options, instance) {
       },
       formats: {
         customizers: {
-          // What a tenant's own configuration would do: another audience, `typ`, claims.
+          // As a tenant could configure: another audience, `typ` or claims.
           jwt(ctx, _token, jwt) {
             const { audience, typ, claims } = ctx.oidc?.params ?? {};
             if (audience) jwt.payload.aud = audience;
@@ -152,7 +151,7 @@ export async function start(options, instance) {
       USER_GRANT,
       async (ctx) => {
         const { sub, scope, resource } = ctx.oidc.params;
-        // Introspection looks the grant up.
+        // Introspection needs the grant.
         const grant = new provider.Grant({ accountId: sub, clientId: ctx.oidc.client.clientId });
         grant.addResourceScope(resource, scope ?? '');
         const token = new provider.AccessToken({
@@ -181,7 +180,7 @@ export async function start(options, instance) {
         try {
           subject = await jwtVerify(subject_token ?? '', createLocalJWKSet({ keys: publicKeys() }), { issuer });
         } catch {
-          // RFC 8693 section 2.2.2.
+          // RFC 8693 §2.2.2.
           throw new errors.InvalidRequest('the subject token is invalid');
         }
         const accountId = subject.payload.sub;
@@ -217,7 +216,7 @@ export async function start(options, instance) {
   const isKeys = (url) => url.startsWith('/jwks');
   const isDiscovery = (url) => url.includes('/.well-known/');
 
-  /** The odd answers; true when one was given. */
+  /** Misbehaves as `mode` says; true if it responded. */
   async function misbehave(req, res) {
     if (!isKeys(req.url) && !(mode.startsWith('all-') && isDiscovery(req.url))) return false;
     switch (mode.replace('all-', '')) {
@@ -259,13 +258,13 @@ export async function start(options, instance) {
   const issuer = `http://127.0.0.1:${port}${options.trailingSlash ? '/' : ''}`;
   handle = build(issuer);
 
-  /** A token by the certified provider's own token endpoint, whatever is wrong with the JWKS one. */
+  /** A token from the provider's own token endpoint, even while the server is down. */
   async function token({ alg = 'RS256', sub, ...rest }) {
     const params = { resource: `urn:hawkgate:${alg}`, ...rest };
     if (sub === undefined) params.grant_type = 'client_credentials';
     else Object.assign(params, { grant_type: USER_GRANT, sub });
     if (params.claims) params.claims = JSON.stringify(params.claims);
-    // A listener of its own, so that tokens can be had while the provider is down.
+    // A separate listener, so that tokens can be issued while the provider is down.
     const back = http.createServer((req, res) => {
       req.headers.host = `127.0.0.1:${port}`;
       handle(req, res);
@@ -298,14 +297,14 @@ export async function start(options, instance) {
     },
     down: () => outages.begin(),
     up: () => outages.end(port),
-    mode({ mode: wanted }) {
-      mode = wanted;
+    mode({ mode: next }) {
+      mode = next;
       return { released: latch.release() };
     },
     counts: () => counts.counts,
     untilWaiting: ({ count }) => latch.until(count),
     token,
-    /** Opaque tokens given out so far are no good any more. */
+    /** Revokes all opaque tokens issued so far. */
     revoke() {
       for (const name of ['AccessToken', 'ClientCredentials']) stores.get(name)?.clear();
     },

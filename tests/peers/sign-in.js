@@ -1,12 +1,12 @@
-// The certified OpenID provider again, with all that registering and signing in take:
-// dynamic registration with management (tokens rotate), authorization code with PKCE,
-// device flow, refresh tokens that rotate, revocation.
+// The OpenID-certified oidc-provider with what registering and signing in need: dynamic
+// registration and its management (RFC 7591, RFC 7592), authorization code with PKCE, device flow,
+// rotating refresh tokens, revocation.
 //
 // Options: {"initialAccessToken": "…", "ttl": seconds}
-// Control: browse (a browser of its own: cookies, redirects; stops at what it may not
-// open), approve (a device's code), tamper (claims of the next ID tokens), metadata
-// (members of the discovery document), registration (how that endpoint behaves), counts,
-// clients, answer (how the token endpoint behaves).
+// Control: browse (a browser with cookies, which follows redirects until they leave the provider),
+// approve (a device code), tamper (claims of the next ID tokens), metadata (members of the
+// discovery document), registration (how that endpoint behaves), answer (how the token endpoint
+// behaves), untilWaiting, counts, client.
 
 import http from 'node:http';
 import { exportJWK, generateKeyPair, SignJWT, decodeJwt, decodeProtectedHeader, importJWK } from 'jose';
@@ -76,12 +76,12 @@ export async function start(options, instance) {
   provider.use(async (ctx, next) => {
     await next();
     if (ctx.oidc?.route === 'discovery') Object.assign(ctx.body, metadata);
-    // The tests' own rhythm; five seconds is the default of RFC 8628.
+    // To poll fast; the default of RFC 8628 is five seconds.
     if (ctx.oidc?.route === 'device_authorization' && ctx.body.device_code) ctx.body.interval = 1;
     if (tampered && ctx.body?.id_token) ctx.body.id_token = await forged(ctx.body.id_token);
   });
 
-  /** Whoever comes is `user`, and consents to everything. */
+  /** Every visitor is `user` and consents to everything. */
   async function interact(req, res) {
     const { prompt, params, session } = await provider.interactionDetails(req, res);
     if (prompt.name === 'login') {
@@ -100,7 +100,7 @@ export async function start(options, instance) {
     if (path.startsWith('/interaction/')) return interact(req, res);
     if (path.startsWith('/reg')) {
       if (registration === 'stall') return latch.wait(res);
-      // The client is made, and nobody hears of it.
+      // The client is created, but the response is lost.
       if (registration === 'lost') res.end = () => res.socket.destroy();
       if (registration === 'error') return json(res, 500, { error: 'server_error' });
     }
@@ -108,7 +108,7 @@ export async function start(options, instance) {
     return callback(req, res);
   });
 
-  /** Follows redirects with cookies until somewhere else than here. */
+  /** Follows redirects, with cookies, until they leave the provider. */
   class Browser {
     #cookies = new Map();
     async fetch(url, init = {}) {
@@ -131,7 +131,7 @@ export async function start(options, instance) {
         if (next.origin !== issuer) return { location: next.href };
         res = await this.fetch(next);
       }
-      throw new Error('redirects without end');
+      throw new Error('too many redirects');
     }
   }
 

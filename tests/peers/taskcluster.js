@@ -1,14 +1,14 @@
-// A Taskcluster-style deployment on loopback: an API that verifies Hawk as the auth
-// service does (hawk-check.js), and both endpoints that swap a token for credentials.
+// An imitation of a Taskcluster deployment: an API that verifies Hawk as the auth service does
+// (hawk-check.js), and both endpoints that exchange a token for credentials.
 //
 // Options: {"tls": {"cert": PEM, "key": PEM}, "keepAlive": ms,
 //           "clients": {clientId: {accessToken, scopes, expires?}},
 //           "login": {"issuer", "jwks", "audience", "scopes": [..]}}
 //
 // Under /api/test/v1/: open, scoped/<scope>, status/<code>, redirect, not-modified, gzip,
-// poll, socket; everything else below /api/ echoes. All but `open` want credentials.
+// poll, socket; everything else below /api/ echoes. All except `open` require credentials.
 // Control: client, removeClient, revoke, clock, login, oauthToken, fail, release,
-// untilWaiting, requests, counts.
+// untilWaiting, requests, counts, minted.
 
 import crypto from 'node:crypto';
 import http from 'node:http';
@@ -34,7 +34,7 @@ export async function start(options, instance) {
 
   for (const [clientId, client] of Object.entries(options.clients ?? {})) clients.set(clientId, client);
 
-  /** Taskcluster's error shape, with the request body echoed in it as the services do. */
+  /** An error as Taskcluster formats it, with the request body echoed as the services do. */
   function apiError(req, res, status, code, message, payload, headers = {}) {
     res.peerNote = message;
     json(res, status, {
@@ -47,7 +47,7 @@ export async function start(options, instance) {
   const unauthorized = (req, res, message, payload) =>
     apiError(req, res, 401, 'AuthenticationFailed', message, payload, { 'www-authenticate': 'hawk' });
 
-  /** Express's JSON parser runs before authentication, and only for JSON. */
+  /** As in the services, JSON bodies are read before authentication, others after. */
   async function earlyBody(req) {
     if (!(req.headers['content-type'] ?? '').startsWith('application/json')) return undefined;
     return readBody(req);
@@ -66,7 +66,7 @@ export async function start(options, instance) {
     if (early && early.length > MAX_BODY) return apiError(req, res, 500, 'InternalServerError', 'too large', {});
     const payload = early ? payloadOf(early) : {};
     const open = path === '/api/test/v1/open';
-    const wanted = /^\/api\/test\/v1\/scoped\/(.*)$/.exec(path)?.[1];
+    const scope = /^\/api\/test\/v1\/scoped\/(.*)$/.exec(path)?.[1];
     let caller = null;
     if (!open) {
       try {
@@ -75,8 +75,8 @@ export async function start(options, instance) {
         if (isRefusal(error)) return unauthorized(req, res, error.message, payload);
         throw error;
       }
-      const needs = wanted ? [decodeURIComponent(wanted)] : [];
-      if (!caller || !satisfies(caller.scopes, needs)) {
+      const required = scope ? [decodeURIComponent(scope)] : [];
+      if (!caller || !satisfies(caller.scopes, required)) {
         return apiError(req, res, 403, 'InsufficientScopes', `Client ID ${caller?.clientId ?? 'anonymous'} does not have sufficient scopes`, payload);
       }
       res.peerClient = caller.clientId;
@@ -86,7 +86,7 @@ export async function start(options, instance) {
     return answer(req, res, path, echo(req, body, caller));
   }
 
-  /** What arrived, without the secrets in it. */
+  /** The request as received, without its secrets. */
   function echo(req, body, caller) {
     const { authorization, ...headers } = req.headers;
     return {
@@ -127,13 +127,13 @@ export async function start(options, instance) {
     }
   }
 
-  // The endpoints that swap tokens -------------------------------------------------------
+  // Endpoints that exchange tokens -------------------------------------------------------
 
   let login = options.login;
   let keySet = login && createRemoteJWKSet(new URL(login.jwks));
   clients.set(LOGIN_ISSUER, { accessToken: newKey(), scopes: ['auth:create-client:mozilla-auth0/*', '*'] });
 
-  /** `!` and whatever a client id cannot hold, as the login service wrote them. */
+  /** Escapes `!` and characters not allowed in client ids, as the login service does. */
   const encodeSubject = (sub) =>
     sub.replace(/[^A-Za-z0-9@/:.+|_-]/g, (c) => `!${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`);
 
@@ -190,7 +190,7 @@ export async function start(options, instance) {
 
   const failures = {};
 
-  /** The configured failure of this endpoint, if its turn has come. */
+  /** The failure configured for the next request to this endpoint, if any. */
   function nextFailure(endpoint) {
     const failure = failures[endpoint];
     if (!failure) return undefined;
@@ -204,7 +204,7 @@ export async function start(options, instance) {
     return failure;
   }
 
-  /** True when the failure was the whole answer. */
+  /** True if the failure is the whole response. */
   async function fail(failure, req, res) {
     switch (failure?.mode) {
       case 'error':
@@ -234,7 +234,7 @@ export async function start(options, instance) {
     }
   }
 
-  // The front door -----------------------------------------------------------------------
+  // Routing ------------------------------------------------------------------------------
 
   async function handle(req, res) {
     const path = req.url.split('?')[0];
@@ -247,12 +247,12 @@ export async function start(options, instance) {
     return json(res, 404, { error: 'Not found' });
   }
 
-  function arriving(req, res) {
+  function onRequest(req, res) {
     res.setHeader('date', new Date(now()).toUTCString());
     res.setHeader('access-control-allow-origin', '*');
     res.setHeader('x-for-request-id', crypto.randomUUID());
     if (options.tls) {
-      // As a load balancer that ends TLS in front of a deployment would.
+      // As behind a load balancer that terminates TLS.
       req.headers['x-forwarded-proto'] = 'https';
       req.headers['x-forwarded-port'] = String(port);
     }
@@ -268,7 +268,7 @@ export async function start(options, instance) {
     });
   }
 
-  /** A WebSocket that echoes whatever bytes come: enough to see both directions work. */
+  /** A WebSocket that echoes every byte, which shows that both directions work. */
   async function upgrade(req, socket, head) {
     const refuse = (status) => socket.end(`HTTP/1.1 ${status}\r\nwww-authenticate: hawk\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`);
     socket.on('error', () => socket.destroy());
@@ -292,7 +292,7 @@ export async function start(options, instance) {
     return socket.pipe(socket);
   }
 
-  const server = options.tls ? https.createServer(options.tls, arriving) : http.createServer(arriving);
+  const server = options.tls ? https.createServer(options.tls, onRequest) : http.createServer(arriving);
   server.keepAliveTimeout = options.keepAlive ?? 90_000;
   server.requestTimeout = 0;
   server.on('upgrade', upgrade);
@@ -303,14 +303,14 @@ export async function start(options, instance) {
       clients.set(clientId, client);
     },
     removeClient: ({ clientId }) => ({ removed: clients.delete(clientId) }),
-    /** Whatever was given out so far is no good any more; asking again gives new ones. */
+    /** Revokes all credentials issued so far; the next exchange issues new ones. */
     revoke() {
       clients.revokeSeen();
       for (const { clientId, certificate } of minted) if (!certificate) clients.delete(clientId);
     },
-    clock: (wanted) => Object.assign(clock, wanted),
-    login(wanted) {
-      login = wanted;
+    clock: (next) => Object.assign(clock, next),
+    login(next) {
+      login = next;
       keySet = createRemoteJWKSet(new URL(login.jwks));
     },
     oauthToken({ identity = 'github/1|test', client = 'tests', scopes = ['test:*'], lifetime = 86_400_000 }) {
@@ -326,7 +326,7 @@ export async function start(options, instance) {
     release: () => ({ released: latch.release() }),
     untilWaiting: ({ count }) => latch.until(count),
     requests: () => ({ requests: recorded }),
-    /** `{"GET /path 200": n}`; requests still under way have status 0. */
+    /** `{"GET /path 200": n}`; requests still in flight have status 0. */
     counts() {
       const counts = {};
       for (const { method, path, status } of recorded) {
@@ -335,7 +335,7 @@ export async function start(options, instance) {
       }
       return counts;
     },
-    /** Every credential given out so far, for the leak test. */
+    /** Every credential issued so far, for leak tests. */
     minted: () => ({ minted }),
   });
 

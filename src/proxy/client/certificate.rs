@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 
 /// Most names in a certificate, and the longest name in bytes. Rules iterate over all of them.
 const MAX_NAMES: usize = 64;

@@ -53,7 +53,7 @@ impl ProxyTrust {
         }
         if !incoming.peer().is_some_and(|ip| self.trusts(ip)) {
             let cause = "proxy_protocol is on, and the peer is not in trusted_proxies";
-            return Err(Rejection::from(Reason::PeerNotAllowed).because(cause));
+            return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
         }
         // Unix sockets have no address that could be trusted, so they were rejected above.
         let Incoming::Tcp(stream, peer) = incoming else {
@@ -66,11 +66,11 @@ impl ProxyTrust {
             }
             Ok(Err(error)) => {
                 let cause = format!("PROXY header: {error}");
-                Err(Rejection::from(Reason::BadRequest).because(cause))
+                Err(Rejection::from(Reason::BadRequest).with_cause(cause))
             }
             Err(_) => {
                 let cause = "PROXY header: not received in time";
-                Err(Rejection::from(Reason::HeaderTimeout).because(cause))
+                Err(Rejection::from(Reason::HeaderTimeout).with_cause(cause))
             }
         }
     }

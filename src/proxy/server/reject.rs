@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::lingering_close::discard;
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::{Answer, Rejection};
+use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::Connection;
 use crate::proxy::listener::Incoming;
@@ -93,9 +93,9 @@ async fn write_rejection<A>(
 }
 
 /// The response to a rejected head, also encoded. It closes the connection.
-fn response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (Answer, Vec<u8>) {
+fn response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
     let now = shared.clock.now();
-    let answer = rejected.rejection.answer(&rejected.method, now);
+    let answer = rejected.rejection.to_response(&rejected.method, now);
     let wire = encode_http1(&answer, &rejected.method, now, None, true);
     (answer, wire)
 }

@@ -1,5 +1,5 @@
-//! Whatever an OAuth2 endpoint answers, the caller gets the contract's error and the operator
-//! the cause: one table for each kind that speaks to one, through the whole proxy.
+//! Every response of an OAuth 2.0 endpoint maps to a documented error for the caller and a cause in
+//! the log for the operator: one table for each kind of source or issuer that calls one.
 
 use serde_json::{Value, json};
 
@@ -13,12 +13,12 @@ use crate::support::upstream::{FakeUpstream, Latch, Protocol, ReceivedRequest, R
 use crate::support::wait::until_some;
 use hawkgate::clock::SystemClock;
 
-/// Stands in every odd answer where a server might quote a secret.
+/// Quoted in every unusual response, where a server might quote a secret.
 const QUOTED: &str = "quoted-by-the-server-8d1f07";
 
 type Make = fn(&Latch) -> Reply;
 
-/// Name, answer, status and reason for the caller, a word of the cause for the operator.
+/// Name, response of the endpoint, status and reason for the caller, and a word of the logged cause.
 type Row = (&'static str, Make, u16, &'static str, &'static str);
 
 fn as_json(status: u16, body: &Value) -> Reply {
@@ -32,7 +32,7 @@ fn error(status: u16, code: &str) -> Reply {
     )
 }
 
-/// A token as it should be, with changes.
+/// A valid token response with changes.
 fn token(changes: &Value) -> Reply {
     let mut answer = json!({
         "access_token": QUOTED, "token_type": "Bearer", "expires_in": 600,
@@ -44,7 +44,7 @@ fn token(changes: &Value) -> Reply {
     as_json(200, &answer)
 }
 
-/// What is the same for everything that speaks to a token endpoint.
+/// What is the same for every source that calls a token endpoint.
 const TOKEN_ENDPOINT: &[Row] = &[
     (
         "garbage",
@@ -209,7 +209,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
     ),
 ];
 
-/// Codes that mean something else where the caller's own token is in the request.
+/// Error codes that mean something else if the request contains the caller's token.
 const OWN_CLIENT: &[Row] = &[
     (
         "grant",
@@ -293,7 +293,7 @@ const EXCHANGE: &[Row] = &[
     ),
 ];
 
-/// No answer of an introspection endpoint but a proper one lets anybody in, or blames anybody.
+/// Only a valid introspection response lets a caller in, or refuses one with a 4xx.
 const INTROSPECTION: &[Row] = &[
     (
         "garbage",
@@ -426,7 +426,7 @@ const INTROSPECTION: &[Row] = &[
     ),
 ];
 
-/// A server whose answer depends on the path alone: `/<row>`.
+/// A server whose response depends only on the path, `/<row>`.
 async fn server(rows: Vec<Row>, latch: &Latch) -> FakeUpstream {
     let latch = latch.clone();
     FakeUpstream::http1(move |received: &ReceivedRequest| {
@@ -461,7 +461,7 @@ fn check(kind: &str, row: &Row, response: &Response, said: &str) {
     match *status {
         503 => assert!(again, "{kind} {name}"),
         status if status < 500 => assert!(!again, "{kind} {name}"),
-        // A bad answer may go away by itself, or not.
+        // A bad response may be transient or not, so a 502 may have either.
         _ => {}
     }
     let told = format!(
@@ -560,27 +560,27 @@ async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
     let mut text = SERVER_CONFIG.to_owned();
     for (name, ..) in INTROSPECTION {
         text += &format!(
-            "[[issuer]]\nname = \"asked-{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
+            "[[issuer]]\nname = \"introspected-{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
              introspection_url = \"{}/{name}\"\nclient_id = \"c\"\nclient_secret = {{ file = \"secret\" }}\n\
              audiences = [\"{AUDIENCE}\"]\n",
             server.url()
         );
         text += &format!(
-            "[[route]]\nname = \"asked-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"asked-{name}\"]\n",
+            "[[route]]\nname = \"introspected-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"introspected-{name}\"]\n",
             api.url()
         );
     }
     let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
-    let opaque = "an-opaque-token-of-somebody-31c9";
+    let opaque = "an-opaque-token-of-a-user-31c9";
     for row in INTROSPECTION {
         let response = gateway.send(&to(row.0, opaque)).await;
-        let route = format!("asked-{}", row.0);
+        let route = format!("introspected-{}", row.0);
         gateway
             .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
             .await;
-        // Why the issuer could not be asked stands in a line of its own.
+        // The cause of a failed introspection is logged in a separate line.
         let log = gateway.log();
-        let issuer = format!("\"issuer\":\"asked-{}\"", row.0);
+        let issuer = format!("\"issuer\":\"introspected-{}\"", row.0);
         let said: String = log.lines().filter(|line| line.contains(&issuer)).collect();
         check("introspection", row, &response, &said);
     }
@@ -596,7 +596,7 @@ async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
     .await;
 }
 
-/// A certificate that nobody vouches for, nobody there, and a server of another time.
+/// Untrusted certificates, an endpoint that is down, and a server with clock skew.
 #[tokio::test]
 async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
     let provider = OidcProvider::start(json!({})).await;
@@ -656,7 +656,7 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
             };
             assert!(said.contains(word), "{kind} {name}: {said}");
         }
-        // Two years off: a life is told in seconds, so the clocks do not matter.
+        // The clocks differ by years, but `expires_in` is relative.
         for _ in 0..3 {
             let response = gateway.send(&to(&format!("{kind}-trusted"), &caller)).await;
             assert_eq!(response.status, 200, "{kind}: {}", response.text());
@@ -665,7 +665,7 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
     assert_eq!(
         secure.attempts().len(),
         2,
-        "one for each source: then from the cache"
+        "one for each source, then from the cache"
     );
     nothing_was_leaked(
         &gateway,

@@ -1,11 +1,11 @@
-//! Callers with opaque tokens, and with tokens that a shared secret signs.
+//! Callers with opaque tokens (introspection) and with tokens signed with a shared secret.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hawkgate::clock::{Clock as _, ManualClock, SystemClock};
 
-use super::{AUDIENCE, Revoked, api, last, to, welcomed};
+use super::{AUDIENCE, Revoked, api, assert_ok, last, to};
 use crate::support::client::Request;
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::peers::OidcProvider;
@@ -84,8 +84,8 @@ require_scopes = ["admin"]
     }
 
     async fn opaque(&self, sub: &str) -> String {
-        let wanted = json!({ "alg": "opaque", "sub": sub, "scope": "read" });
-        let token = self.provider.token(wanted).await;
+        let parameters = json!({ "alg": "opaque", "sub": sub, "scope": "read" });
+        let token = self.provider.token(parameters).await;
         assert!(!token.contains('.'), "opaque");
         token
     }
@@ -110,12 +110,12 @@ async fn introspection_results_are_cached_for_a_minute() {
     let fixture = Fixture::start().await;
     let token = fixture.opaque("alice").await;
     for _ in 0..3 {
-        welcomed(&fixture.gateway.send(&to("api", &token)).await);
+        assert_ok(&fixture.gateway.send(&to("api", &token)).await);
     }
     assert_eq!(fixture.provider.request_count("introspection").await, 1);
     assert_ne!(last(&fixture.api), token);
     fixture.provider.revoke().await;
-    welcomed(&fixture.gateway.send(&to("api", &token)).await);
+    assert_ok(&fixture.gateway.send(&to("api", &token)).await);
     fixture.clock.advance(Duration::from_mins(1));
     let response = fixture.gateway.send(&to("api", &token)).await;
     assert_eq!(response.status_and_reason(), (401, Some("token_inactive")));
@@ -141,14 +141,14 @@ async fn inactive_tokens_are_refused_and_introspected_scopes_are_enforced() {
     for _ in 0..3 {
         let response = fixture
             .gateway
-            .send(&to("api", "made-up-by-somebody"))
+            .send(&to("api", "an-unknown-opaque-token"))
             .await;
         assert_eq!(response.status_and_reason(), (401, Some("token_inactive")));
     }
     assert_eq!(
         fixture.provider.request_count("introspection").await,
         1,
-        "remembered"
+        "cached"
     );
     let token = fixture.opaque("alice").await;
     let response = fixture.gateway.send(&to("scoped", &token)).await;
@@ -156,7 +156,7 @@ async fn inactive_tokens_are_refused_and_introspected_scopes_are_enforced() {
         response.status_and_reason(),
         (403, Some("insufficient_scope"))
     );
-    // A JWT is no opaque token, even of the same issuer: that one answers for it.
+    // A JWT of the same issuer is introspected like an opaque token, and is not active.
     let jwt = fixture
         .provider
         .user_token("RS256", "alice", AUDIENCE)
@@ -170,9 +170,9 @@ async fn inactive_tokens_are_refused_and_introspected_scopes_are_enforced() {
 async fn an_introspection_outage_is_503_never_401() {
     let fixture = Fixture::start().await;
     let (known, unknown) = (fixture.opaque("alice").await, fixture.opaque("bob").await);
-    welcomed(&fixture.gateway.send(&to("api", &known)).await);
+    assert_ok(&fixture.gateway.send(&to("api", &known)).await);
     fixture.provider.down().await;
-    welcomed(&fixture.gateway.send(&to("api", &known)).await);
+    assert_ok(&fixture.gateway.send(&to("api", &known)).await);
     let response = fixture.gateway.send(&to("api", &unknown)).await;
     assert_eq!(
         response.status_and_reason(),
@@ -189,13 +189,13 @@ async fn an_introspection_outage_is_503_never_401() {
     );
     fixture.provider.up().await;
     fixture.clock.advance(Duration::from_mins(1));
-    welcomed(&fixture.gateway.send(&to("api", &unknown)).await);
+    assert_ok(&fixture.gateway.send(&to("api", &unknown)).await);
 }
 
 #[tokio::test]
 async fn a_shared_secret_verifies_the_tokens_of_its_own_issuer_only() {
     let fixture = Fixture::start().await;
-    welcomed(
+    assert_ok(
         &fixture
             .gateway
             .send(&to("api", &fixture.legacy(&json!({}))))
@@ -204,7 +204,7 @@ async fn a_shared_secret_verifies_the_tokens_of_its_own_issuer_only() {
     assert_eq!(
         fixture.provider.request_count("introspection").await,
         0,
-        "its JWTs go nowhere else"
+        "JWTs of the shared-secret issuer are not introspected"
     );
     let now = fixture.clock.now().as_secs();
     for (changes, reason) in [

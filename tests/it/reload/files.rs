@@ -1,4 +1,4 @@
-//! What each kind of change does.
+//! What each kind of change to the files does.
 
 use hawkgate::clock::ManualClock;
 
@@ -7,7 +7,7 @@ use crate::support::client::{Body, Client};
 use crate::support::tls::TestCa;
 use crate::support::upstream::Latch;
 
-/// Sends until the answer has this status: for changes that take effect by themselves.
+/// Sends requests until one has this status, when a watched change has taken effect.
 async fn wait_for_status(fixture: &Fixture, path: &str, status: u16) {
     until(&format!("{path} to be {status}"), async || {
         fixture.get(path).await.status == status
@@ -31,7 +31,7 @@ async fn a_rewritten_or_renamed_file_is_reloaded() {
     fixture.wait_for_reload("success", 2).await;
     let metrics = fixture.gateway.metrics().await;
     assert!(metrics.has("hawkgate_config_last_reload_success_timestamp_seconds"));
-    // The issuer and the credential went through both.
+    // The issuer's keys and the credential survived both reloads.
     assert_eq!(fixture.issuer.fetches(), 1);
     assert!(metrics.sum("hawkgate_exchanges_total", &[("source", "mint")]) < 1.5);
 }
@@ -49,9 +49,9 @@ async fn a_config_map_update_is_reloaded() {
     let text = fixture.text("/swapped/");
     map.publish(&[("hawkgate.toml", &text), ("fixed-token", first)]);
     wait_for_status(&fixture, "/swapped/x", 200).await;
-    // Another swap with the same content: nothing to do.
+    // Another update with the same content: nothing to reload.
     map.publish(&[("hawkgate.toml", &text), ("fixed-token", first)]);
-    // And one that only changes a secret.
+    // An update that only changes a secret.
     map.publish(&[
         ("hawkgate.toml", &text),
         ("fixed-token", "rotated-token-of-fixed"),
@@ -65,26 +65,26 @@ async fn an_invalid_configuration_changes_nothing_and_every_error_is_logged() {
     let broken = fixture
         .text("/broken/")
         .replace("audiences", "audience_of_the_invalid_file")
-        .replace("source = \"mint\"", "source = \"mint-that-is-not-there\"");
+        .replace("source = \"mint\"", "source = \"missing-mint\"");
     fixture.put("hawkgate.toml", broken);
     fixture.wait_for_reload("invalid", 1).await;
     assert_eq!(fixture.get("/api/x").await.status, 200);
     assert_eq!(fixture.get("/broken/x").await.status, 404);
     wait_for_log(&fixture.gateway, "audience_of_the_invalid_file").await;
-    wait_for_log(&fixture.gateway, "mint-that-is-not-there").await;
+    wait_for_log(&fixture.gateway, "missing-mint").await;
     wait_for_log(
         &fixture.gateway,
         "the configuration is invalid; the previous one stays in effect",
     )
     .await;
 
-    // A secret that goes missing is no reason to stop either, and mends itself.
-    fixture.put("hawkgate.toml", fixture.text("/mended/"));
-    wait_for_status(&fixture, "/mended/x", 200).await;
+    // A missing secret does not stop the gateway either; the next reload that finds it succeeds.
+    fixture.put("hawkgate.toml", fixture.text("/fixed-again/"));
+    wait_for_status(&fixture, "/fixed-again/x", 200).await;
     let secret = fixture.gateway.files.path("fixed-token");
     std::fs::remove_file(&secret).unwrap();
     fixture.wait_for_reload("invalid", 2).await;
-    assert_eq!(fixture.get("/mended/x").await.status, 200);
+    assert_eq!(fixture.get("/fixed-again/x").await.status, 200);
     fixture.put("fixed-token", "another-token-of-the-fixed-client");
     fixture.wait_for_reload("success", 2).await;
 }
@@ -109,7 +109,7 @@ async fn a_rotated_secret_rebuilds_its_source_and_no_other() {
     assert_ne!(before, signature(&fixture, "/fixed/same").await);
 }
 
-/// The Hawk header that the upstream got.
+/// The Hawk header that the upstream received.
 async fn signature(fixture: &Fixture, path: &str) -> String {
     assert_eq!(fixture.get(path).await.status, 200);
     let attempts = fixture.upstream.attempts_at(path);
@@ -137,7 +137,7 @@ async fn an_in_flight_request_finishes_with_the_configuration_it_started_with() 
         latch.open();
     });
     assert_eq!(response.unwrap().status, 200);
-    // Neither was its connection closed.
+    // The connection stays open.
     let again = client.request(&request).await.unwrap();
     assert_eq!(again.error_reason(), Some("no_route"));
 }
@@ -163,7 +163,7 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     let mut client = connect(&old).await.unwrap();
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
-    // Between the two writes they do not fit; that must be put up with.
+    // Between the two writes key and certificate do not match; that must be tolerated.
     put(&new, &fixture.gateway.files);
     until("the new certificate", async || connect(&new).await.is_ok()).await;
     assert!(connect(&old).await.is_err());
@@ -171,7 +171,7 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     assert_eq!(renewed.request(&request).await.unwrap().status, 200);
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
-    fixture.put("cert.pem", "no certificate any more");
+    fixture.put("cert.pem", "not a certificate");
     wait_for_log(&fixture.gateway, "cert.pem is no PEM certificate").await;
     assert!(connect(&new).await.is_ok());
 }
@@ -204,8 +204,7 @@ async fn changes_that_need_a_restart_are_logged_and_the_rest_applies() {
     );
 }
 
-/// A file that is valid for the listeners that it names can be dangerous for those that
-/// are there.
+/// A file that is valid for the listeners that it names can be insecure on those that are bound.
 #[tokio::test]
 async fn a_reload_is_checked_against_the_listeners_that_are_bound() {
     let server = SERVER_CONFIG.replace("listen = [\"127.0.0.1:0\"]", "listen = [\"0.0.0.0:0\"]");

@@ -9,7 +9,7 @@ use crate::support::client::Client;
 const RELOADS: u32 = 200;
 const CALLERS: usize = 4;
 
-/// Sends on one connection until told to stop; everything must succeed.
+/// Sends requests on one connection until stopped; all must succeed.
 async fn call(mut client: Client, token: String, stop: Arc<AtomicBool>, sent: Arc<AtomicUsize>) {
     let upload = vec![b'x'; 100_000];
     while !stop.load(Ordering::Relaxed) {
@@ -47,7 +47,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
         fixture.put("hawkgate.toml", text);
         fixture.reloads.request();
         fixture.wait_for_reload("success", turn).await;
-        // Every reload meets requests.
+        // Requests are served during every reload.
         until("a request", async || sent.load(Ordering::Relaxed) != before).await;
         before = sent.load(Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
         within("a caller", caller).await.unwrap();
     }
 
-    // What went on: one fetch of keys, one exchange per source, every token known.
+    // Kept: one fetch of the keys and one exchange per source.
     assert_eq!(fixture.issuer.fetches(), 1);
     let metrics = fixture.gateway.metrics().await;
     let count = |name, labels: &[(&str, &str)]| metrics.sum(name, labels).round();
@@ -67,7 +67,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
     }
     assert!(fixture.upstream.connections() <= 4 * CALLERS);
 
-    // What is gone: every gateway but the last, and the series of routes that were.
+    // Dropped: every gateway except the last, and the metrics of removed routes.
     until("old configurations to be dropped", async || {
         gone.iter().all(|gateway| gateway.upgrade().is_none())
     })
@@ -78,7 +78,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
     assert!(!metrics.0.contains("extra-1\""));
 }
 
-/// Differs each time: a source, an upstream and a route that were not there before.
+/// A source, an upstream and a route that differ with every turn.
 fn extra(turn: u32, fixture: &Fixture) -> String {
     format!(
         r#"

@@ -1,4 +1,4 @@
-//! A hawkgate of a test's own, in this process or as the program itself.
+//! A gateway for one test, in this process or as a child process.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::client::{Client, Http2Client, Request, Response};
 use super::wait::until;
 
-/// Every log line of this process, of all tests together.
+/// Everything that all tests of this process log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
@@ -36,17 +36,17 @@ static LOG: LazyLock<(Logging, CapturedLog)> = LazyLock::new(|| {
     let captured = CapturedLog::default();
     let out = Box::new(captured.clone());
     let clock = SystemClock::shared();
-    let told_by_tests = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     let logging = Logging::install_to(out, "trace,audit=info", LogFormat::Json, clock).unwrap();
-    let logged = std::panic::take_hook();
+    let logging_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        logged(panic);
-        told_by_tests(panic);
+        logging_hook(panic);
+        default_hook(panic);
     }));
     (logging, captured)
 });
 
-/// What this process logged after its first `start` bytes, at level trace.
+/// What this process has logged at level trace, after the first `start` bytes.
 fn captured_since(start: usize) -> String {
     let (logging, captured) = &*LOG;
     logging.flush(Duration::from_secs(10));
@@ -54,22 +54,22 @@ fn captured_since(start: usize) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// The key of the client "root", for sources of kind `taskcluster-static` and
-/// `taskcluster-mint`: in the file `access-token` beside each test's configuration.
+/// The access token of the client `root`, for sources of kind `taskcluster-static` and
+/// `taskcluster-mint`. Every [`ConfigDir`] has it in the file `access-token`.
 pub(crate) const ROOT_KEY: &str = "tests-only-root-access-token-0123456789-abcdef";
 
-/// A configuration as a file in a folder of its own, where other files may lie too.
+/// A temporary directory for a configuration and the files that it refers to.
 pub(crate) struct ConfigDir(TempDir);
 
 impl ConfigDir {
-    /// With the file `access-token` in it.
+    /// With the file `access-token`.
     pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         files.write("access-token", ROOT_KEY);
         files
     }
 
-    /// Writes a file; returns its path.
+    /// Writes a file and returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -81,7 +81,7 @@ impl ConfigDir {
     }
 }
 
-/// `[server]` on free loopback ports: what most tests put before their own sections.
+/// A `[server]` section on free loopback ports, which most tests put before their own sections.
 pub(crate) const SERVER_CONFIG: &str = r#"
 [server]
 listen = ["127.0.0.1:0"]
@@ -90,22 +90,22 @@ drain = "10s"
 drain_delay = "0s"
 "#;
 
-/// A running hawkgate in this process; aborted when dropped.
+/// A gateway running in this process; aborted when dropped.
 pub(crate) struct TestGateway {
     pub(crate) running: Running,
     pub(crate) files: ConfigDir,
-    /// How much had been logged when it started.
+    /// Bytes that this process had logged when the gateway started.
     log_start: usize,
 }
 
 impl TestGateway {
-    /// With the machine's clock and [`SERVER_CONFIG`] before `sections`.
+    /// With the system clock, and [`SERVER_CONFIG`] before `sections`.
     pub(crate) async fn start(sections: &str) -> Self {
         let text = format!("{SERVER_CONFIG}{sections}");
         Self::start_with(&text, ConfigDir::new(), SystemClock::shared()).await
     }
 
-    /// With a clock that stands at the present until moved.
+    /// With a clock that stands still at the present time until the test advances it.
     pub(crate) async fn start_with_clock(sections: &str) -> (Self, Arc<ManualClock>) {
         let clock = ManualClock::at(SystemClock::shared().now());
         let text = format!("{SERVER_CONFIG}{sections}");
@@ -113,14 +113,14 @@ impl TestGateway {
         (gateway, clock)
     }
 
-    /// With everything given: the whole text, and the folder that it is written into.
+    /// With the whole configuration, written into `files`, and a clock.
     pub(crate) async fn start_with(text: &str, files: ConfigDir, clock: SharedClock) -> Self {
         let log_start = LOG.1.0.lock().unwrap().len();
         let path = files.write("hawkgate.toml", text);
         let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let access_log = LOG.0.access();
-        let surroundings = Deps { clock, access_log };
-        let running = app::start(config, surroundings)
+        let deps = Deps { clock, access_log };
+        let running = app::start(config, deps)
             .await
             .unwrap_or_else(|e| panic!("{e}\n{text}"));
         Self {
@@ -135,29 +135,29 @@ impl TestGateway {
         &self.running.listeners[0]
     }
 
-    /// A caller on a connection of its own.
+    /// A new connection.
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address()).await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn send(&self, request: &Request) -> Response {
         self.client().await.request(request).await.unwrap()
     }
 
-    /// An HTTP/2 caller by prior knowledge, at the listener `index`.
+    /// An HTTP/2 connection with prior knowledge to the listener `index`.
     pub(crate) async fn http2(&self, index: usize) -> Http2Client {
         Http2Client::connect(&self.running.listeners[index]).await
     }
 
-    /// GET from the admin listener.
+    /// GETs a page of the admin listener.
     pub(crate) async fn admin(&self, path: &str) -> Response {
         let mut client = Client::connect(&self.running.admin).await;
         client.request(&Request::get(path)).await.unwrap()
     }
 
-    /// Waits until the sum of these samples is `count`: a request is counted when it is
-    /// over, which its caller may see a moment before.
+    /// Waits until these samples add up to `count`: a request is counted when it ends, which may be
+    /// shortly after the caller has the response.
     pub(crate) async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], count: u32) {
         until(&format!("{name} {labels:?} to be {count}"), async || {
             let sum = self.metrics().await.sum(name, labels);
@@ -167,7 +167,7 @@ impl TestGateway {
         .await;
     }
 
-    /// What was logged since it started, by it and by tests that run at the same time.
+    /// Everything logged since the gateway started, including by tests that run at the same time.
     pub(crate) fn log(&self) -> String {
         captured_since(self.log_start)
     }
@@ -185,26 +185,26 @@ impl Drop for TestGateway {
     }
 }
 
-/// Prometheus text.
+/// Metrics in the Prometheus text format.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics(pub(crate) String);
 
 impl Metrics {
-    /// The sum of all samples of `name` whose labels include `labels`; 0 when there is none.
+    /// The sum of all samples of `name` whose labels include `labels`; 0 if there are none.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let expected: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
         self.of(name)
-            .filter(|(own, _)| wanted.iter().all(|label| own.contains(label)))
+            .filter(|(own, _)| expected.iter().all(|label| own.contains(label)))
             .map(|(_, value)| value)
             .sum()
     }
 
-    /// Whether there is any sample of `name`.
+    /// Whether there are samples of `name`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.of(name).next().is_some()
     }
 
-    /// Labels as written and value of each sample of `name`.
+    /// The labels, as written, and the value of each sample of `name`.
     fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (Vec<String>, f64)> + 'a {
         self.0.lines().filter_map(move |line| {
             let rest = line.strip_prefix(name)?;
@@ -217,7 +217,7 @@ impl Metrics {
     }
 }
 
-/// `a="x",b="y"` → its members; values here hold no commas or quotes.
+/// Splits `a="x",b="y"`; hawkgate's label values contain no commas or quotes.
 fn split_labels(labels: &str) -> Vec<String> {
     labels.split(',').map(str::to_owned).collect()
 }

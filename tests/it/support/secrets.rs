@@ -1,5 +1,5 @@
-//! Every secret of a run, so that logs, answers and metrics can be searched for them in
-//! each form in which they might leak.
+//! Collects the secrets of a test, so that logs, responses and metrics can be searched for them in
+//! every encoding in which they might leak.
 
 use std::sync::Mutex;
 
@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-/// Shorter texts would be found everywhere.
+/// Shorter strings would be found everywhere.
 const SHORTEST: usize = 8;
 
-/// The secrets of a run, each with a name to report it by.
+/// The secrets of a test, each with a name to report instead of the value.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets(Mutex<Vec<(String, String)>>);
 
@@ -24,7 +24,7 @@ impl Secrets {
             .push((name.to_owned(), value.to_owned()));
     }
 
-    /// A JWT: whole, and its payload and signature by themselves.
+    /// Adds a JWT: the whole, its payload and its signature.
     pub(crate) fn token(&self, name: &str, token: &str) {
         self.add(name, token);
         for (part, text) in ["header", "payload", "signature"]
@@ -38,7 +38,7 @@ impl Secrets {
         }
     }
 
-    /// Taskcluster credentials: the key, and a certificate's secret parts.
+    /// Adds Taskcluster credentials: the access token and the secret parts of the certificate.
     pub(crate) fn credentials(&self, credentials: &Value) {
         let name = credentials["clientId"].as_str().unwrap_or("client");
         self.add(
@@ -92,7 +92,7 @@ fn logged_by(text: &str, at: usize) -> String {
     }
 }
 
-/// The ways in which a secret could be written down.
+/// The encodings in which a secret could appear.
 fn forms(value: &str) -> Vec<(&'static str, String)> {
     let bytes = value.as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -105,8 +105,8 @@ fn forms(value: &str) -> Vec<(&'static str, String)> {
         ("in hex", hex),
         ("in base64", STANDARD.encode(bytes)),
     ];
-    // Inside something longer that was encoded, at each of the three alignments; the
-    // characters that depend on what stands around it are left out.
+    // Within a longer string that was encoded, at each of the three alignments, without the
+    // characters that depend on the neighbouring bytes.
     for shift in 0..3 {
         let mut padded = vec![0; shift];
         padded.extend_from_slice(bytes);
@@ -168,7 +168,7 @@ mod tests {
         let secrets = Secrets::default();
         secrets.token("t", "aaaaaaaaaa.bbbbbbbbbb.cccccccccc");
         assert_eq!(secrets.found_in("x cccccccccc"), ["t (signature), raw"]);
-        // The header names algorithm and key: no secret.
+        // The header only names the algorithm and the key.
         assert!(secrets.found_in("x aaaaaaaaaa").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! An upstream that answers as a test tells it to, and records what reached it.
+//! An upstream whose replies a test chooses, and which records the requests that reach it.
 
 mod http1;
 mod http2;
@@ -32,12 +32,12 @@ pub(crate) struct ReceivedRequest {
     /// `HTTP/1.1` or `HTTP/2`.
     pub(crate) protocol: &'static str,
     pub(crate) method: String,
-    /// As it came.
+    /// The raw request target.
     pub(crate) target: String,
     /// `Host` or `:authority`.
     pub(crate) authority: String,
     pub(crate) fields: Fields,
-    /// The head to the byte (HTTP/1.1 only).
+    /// The exact bytes of the head (HTTP/1.1 only).
     pub(crate) raw: Bytes,
 }
 
@@ -46,7 +46,7 @@ impl ReceivedRequest {
         self.fields.first(name)
     }
 
-    /// Without the query.
+    /// The target without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
@@ -58,26 +58,26 @@ pub(crate) struct Attempt {
     pub(crate) request: ReceivedRequest,
     /// Body bytes that arrived.
     pub(crate) body_bytes: u64,
-    /// SHA-256 of them in hex, once the body ended properly.
+    /// SHA-256 of the body in hex, once it is complete.
     pub(crate) sha256: Option<String>,
-    /// The body broke off, or was not read to its end.
+    /// The body was truncated, or not read to its end.
     pub(crate) broken: bool,
-    /// What was answered; 0 until then.
+    /// Status of the reply; 0 before it is sent.
     pub(crate) status: u16,
 }
 
-/// When the answer goes out.
+/// When the reply is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReplyAt {
-    /// Before anything of the body is read.
+    /// Before any of the body is read.
     BeforeBody,
-    /// After this many bytes of it, or at its end.
+    /// After this many bytes of the body, or at its end.
     Amid(u64),
-    /// After all of it.
+    /// After the whole body.
     AfterBody,
 }
 
-/// What becomes of the rest of a request's body after an early answer.
+/// What happens to the rest of the request body after an early reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterReply {
     /// It is read, as Node does.
@@ -86,30 +86,30 @@ pub(crate) enum AfterReply {
     Close,
 }
 
-/// A body to answer with.
+/// The body of a reply.
 #[derive(Debug)]
 pub(crate) enum ReplyBody {
     /// With `Content-Length`.
     Whole(Bytes),
-    /// In pieces as they come from a channel; a closed channel ends it.
+    /// In pieces from a channel; it ends when the channel closes.
     Streamed(mpsc::Receiver<Bytes>),
-    /// No framing at all: these bytes instead of a head, then the end (HTTP/1.1 only).
+    /// These bytes instead of a head and body, then the end of the connection (HTTP/1.1 only).
     Raw(Bytes),
-    /// After a 101, whatever comes is sent back (HTTP/1.1 only).
+    /// After a 101, everything received is sent back (HTTP/1.1 only).
     Echo,
 }
 
-/// An answer.
+/// A reply to one request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) when: ReplyAt,
     pub(crate) rest: AfterReply,
-    /// 1xx to send first.
+    /// 1xx responses to send first.
     pub(crate) interim: Vec<u16>,
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) payload: ReplyBody,
-    /// Waits until the latch opens.
+    /// The reply waits until it opens.
     pub(crate) latch: Option<Latch>,
 }
 
@@ -130,7 +130,7 @@ impl Reply {
         Self::new(200, "{}")
     }
 
-    /// As Taskcluster says it.
+    /// A 401 as Taskcluster sends it.
     pub(crate) fn unauthorized(message: &str) -> Self {
         let body = serde_json::json!({ "code": "AuthenticationFailed", "message": message });
         Self::new(401, body.to_string())
@@ -173,7 +173,7 @@ impl Reply {
     }
 }
 
-/// Holds answers back until it is opened, for good.
+/// Holds replies back until it is opened; it cannot be closed again.
 #[derive(Clone, Debug)]
 pub(crate) struct Latch(Arc<watch::Sender<bool>>);
 
@@ -193,16 +193,16 @@ impl Latch {
     }
 }
 
-/// Decides the answer by the head.
+/// Chooses the reply to a request by its head.
 pub(crate) type Handler = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
-/// What is spoken.
+/// The protocol that an upstream speaks.
 #[derive(Clone)]
 pub(crate) enum Protocol {
     Http1,
-    /// HTTP/2 by prior knowledge.
+    /// HTTP/2 with prior knowledge.
     Http2,
-    /// TLS; HTTP/2 where ALPN agrees on it.
+    /// TLS, with HTTP/2 if ALPN negotiates it.
     Tls(TlsAcceptor),
 }
 
@@ -213,7 +213,7 @@ impl Protocol {
     }
 }
 
-/// What connections share.
+/// State shared by the connections.
 struct Shared {
     script: Mutex<Arc<Handler>>,
     attempts: watch::Sender<Vec<Attempt>>,
@@ -222,7 +222,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Notes a new attempt and asks the script for its answer.
+    /// Records a new attempt and gets the reply to it.
     fn arrived(&self, mut received: ReceivedRequest) -> (usize, Reply) {
         let key = (received.method.clone(), received.target.clone());
         let mut repeats = self.repeats.lock().unwrap();
@@ -251,7 +251,7 @@ impl Shared {
     }
 }
 
-/// Sums up a body while it is read.
+/// Hashes a body while it is read.
 struct BodySum {
     shared: Arc<Shared>,
     index: usize,
@@ -297,12 +297,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 in hex, as attempts record it.
+/// SHA-256 in hex, as in [`Attempt::sha256`].
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// A running upstream; ends when dropped.
+/// A running upstream; stopped when dropped.
 pub(crate) struct FakeUpstream {
     address: SocketAddr,
     protocol: Protocol,
@@ -335,7 +335,7 @@ impl FakeUpstream {
         upstream
     }
 
-    /// HTTP/1.1 with a script.
+    /// Starts an HTTP/1.1 upstream.
     pub(crate) async fn http1<S>(script: S) -> Self
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
@@ -365,20 +365,20 @@ impl FakeUpstream {
         let accepting = self.accepting.lock().unwrap().take();
         if let Some(accepting) = accepting {
             accepting.abort();
-            // Its listener is closed once it has ended.
+            // The listener is closed once the task has ended.
             let _ = accepting.await;
         }
         self.disconnect();
     }
 
-    /// Closes every connection; new ones are welcome.
+    /// Closes every connection; new ones are accepted.
     pub(crate) fn disconnect(&self) {
         for connection in self.open.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// Comes back on the same port.
+    /// Listens again on the same port.
     pub(crate) async fn up(&self) {
         let bind = async || TcpListener::bind(self.address).await.ok();
         self.accept(until_some("the port to be free", bind).await);
@@ -401,7 +401,7 @@ impl FakeUpstream {
         format!("{scheme}://{}", self.address)
     }
 
-    /// From now on answers come from this script.
+    /// Replaces the handler.
     pub(crate) fn set_handler<S>(&self, script: S)
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
@@ -410,23 +410,23 @@ impl FakeUpstream {
         *self.shared.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// Everything that arrived so far.
+    /// Every request received so far.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.shared.attempts.borrow().clone()
     }
 
-    /// What arrived at this path.
+    /// The requests received for this path.
     pub(crate) fn attempts_at(&self, path: &str) -> Vec<Attempt> {
         let all = self.attempts().into_iter();
         all.filter(|a| a.request.path() == path).collect()
     }
 
-    /// How many connections were opened so far.
+    /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.borrow()
     }
 
-    /// Waits until what arrived satisfies `condition`: a latch.
+    /// Waits until the requests received so far satisfy `condition`, and returns them.
     pub(crate) async fn until(
         &self,
         what: &str,
@@ -448,7 +448,7 @@ impl Drop for FakeUpstream {
 }
 
 async fn serve(stream: TcpStream, protocol: Protocol, shared: Arc<Shared>, connection: usize) {
-    // Failures of a connection show in what the caller and the record see.
+    // Connection errors surface at the client and in the recorded attempts.
     let _ = stream.set_nodelay(true);
     match protocol {
         Protocol::Http1 => http1::serve(Box::new(stream), shared, connection).await,

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 side of the test upstream.
+//! HTTP/1.1 for the fake upstream.
 
 use std::io;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
         shared,
         number,
     };
-    // An error ends the connection; the attempt's record says how far it came.
+    // An error ends the connection; the recorded attempt shows how far it got.
     while let Ok(true) = connection.request().await {}
     let _ = connection.writer.shutdown().await;
 }
 
 impl Connection {
-    /// Serves one request; true when another may follow.
+    /// Serves one request; true if another may follow.
     async fn request(&mut self) -> io::Result<bool> {
         let Some(head) = self.reader.head().await? else {
             return Ok(false);
@@ -55,7 +55,7 @@ impl Connection {
             latch.pass().await;
         }
         let rest = reply.rest;
-        // Without a 100 the body may never come: the connection cannot go on.
+        // Without a 100 the body may never arrive, so the connection cannot be reused.
         let ends = closes || (!whole && (rest == AfterReply::Close || expects));
         let ends = self.answer(index, reply, no_body, ends).await? || ends;
         if !whole && rest == AfterReply::Drain {
@@ -64,7 +64,7 @@ impl Connection {
         Ok(!ends)
     }
 
-    /// Reads on until `enough` bytes are there; true when the body is complete.
+    /// Reads until `enough` bytes have arrived; true if the body is complete.
     async fn read(
         &mut self,
         body: &mut BodyReader,
@@ -86,7 +86,7 @@ impl Connection {
         self.writer.flush().await
     }
 
-    /// Sends the answer; true when the connection is over with it.
+    /// Sends the reply; true if the connection ends with it.
     async fn answer(
         &mut self,
         index: usize,

@@ -1,4 +1,4 @@
-//! The HTTP/2 side of the test upstream.
+//! HTTP/2 for the fake upstream.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
-    // An error ends the connection; the attempts' records say how far they came.
+    // An error ends the connection; the recorded attempts show how far they got.
     while let Some(Ok((request, respond))) = connection.accept().await {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -49,7 +49,7 @@ async fn answer(
     Ok(())
 }
 
-/// Reads on until `enough` bytes are there; true when the body is complete.
+/// Reads until `enough` bytes have arrived; true if the body is complete.
 async fn read(body: &mut RecvStream, sum: &mut BodySum, enough: u64) -> Result<bool, h2::Error> {
     while sum.received < enough {
         let Some(piece) = body.data().await else {
@@ -89,7 +89,7 @@ async fn send(respond: &mut SendResponse<Bytes>, reply: Reply) -> Result<(), h2:
     }
 }
 
-/// Sends as the peer's window allows.
+/// Sends as flow control allows.
 async fn push(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());

@@ -1,4 +1,4 @@
-//! The support library's own tests: client and upstream against each other.
+//! Tests of the test client and the fake upstream, against each other.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
