@@ -17,6 +17,24 @@ pub(crate) struct Exited {
     pub(crate) stderr: String,
 }
 
+impl Exited {
+    /// Runs a command to its end; blocks this thread.
+    pub(crate) fn run(command: &mut std::process::Command) -> Self {
+        command.output().unwrap().into()
+    }
+}
+
+impl From<std::process::Output> for Exited {
+    fn from(output: std::process::Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
 /// A private home directory.
 pub(crate) struct HomeDir {
     dir: TempDir,

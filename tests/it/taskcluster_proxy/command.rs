@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::taskcluster;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::ROOT_KEY;
+use crate::support::program::Exited;
 use crate::support::upstream::{FakeUpstream, Reply};
 
 /// `hawkgate taskcluster-proxy` without inherited TASKCLUSTER_* variables.
@@ -22,14 +23,14 @@ fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     command
 }
 
-fn ends(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
-    let output = command(variables, arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+/// Runs it to its end.
+fn run(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    let Exited {
+        code,
+        stdout,
+        stderr,
+    } = Exited::run(&mut command(variables, arguments));
+    (code, stdout, stderr)
 }
 
 /// A running proxy and its address; killed when dropped.
@@ -113,7 +114,7 @@ async fn task_scopes_restrict_the_credentials() {
         tokio::task::spawn_blocking(move || {
             let variables = [("TASKCLUSTER_ROOT_URL", url.as_str())];
             let all = [&["--client-id", "c", "--print-config"], arguments].concat();
-            ends(&variables, &all)
+            run(&variables, &all)
         })
     };
     for (arguments, scopes) in [
@@ -160,12 +161,12 @@ fn unsupported_arguments_are_refused_with_the_reason() {
         ),
         (&[], 1, "set TASKCLUSTER_ACCESS_TOKEN"),
     ] {
-        let (said, stdout, stderr) = ends(&variables, arguments);
-        assert_eq!(said, code, "{stderr}");
+        let (actual, stdout, stderr) = run(&variables, arguments);
+        assert_eq!(actual, code, "{stderr}");
         assert!(stderr.contains(hint), "{stderr}");
         assert!(!format!("{stdout}{stderr}").contains(ROOT_KEY));
     }
-    let (code, _, stderr) = ends(&[], &[]);
+    let (code, _, stderr) = run(&[], &[]);
     assert_eq!(code, 2);
     assert!(
         stderr.contains("--root-url") && stderr.contains("--client-id"),
@@ -176,10 +177,10 @@ fn unsupported_arguments_are_refused_with_the_reason() {
         variables[1],
         ("TASKCLUSTER_ACCESS_TOKEN", ROOT_KEY),
     ];
-    let (code, _, stderr) = ends(&token, &["--ip-address", "0.0.0.0"]);
+    let (code, _, stderr) = run(&token, &["--ip-address", "0.0.0.0"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("loopback"), "{stderr}");
-    let (code, _, stderr) = ends(&token, &["--allowed-user", "no-such-user-here"]);
+    let (code, _, stderr) = run(&token, &["--allowed-user", "no-such-user-here"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("no-such-user-here"), "{stderr}");
 }
