@@ -252,7 +252,7 @@ impl Running {
         self.live.pages.draining.store(true, Ordering::Relaxed);
         let server = &self.live.started.server;
         self.callers.drain(server.drain_delay, server.drain).await;
-        let trace = self.live.gateway.load().observe.trace.clone();
+        let trace = self.live.gateway.load().observability.trace.clone();
         if let Some(trace) = trace {
             trace.flush().await;
         }

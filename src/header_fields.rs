@@ -6,9 +6,8 @@ use http::{HeaderMap, HeaderName};
 
 /// Header fields, looked up by name.
 pub trait HeaderFields: Sync {
-    /// The value of the field line called `name` that is preceded by `before` others of that
-    /// name.
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]>;
+    /// The value of the field line called `name` with this index, counting from 0.
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]>;
 
     /// The value of the first field line called `name`.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -17,8 +16,8 @@ pub trait HeaderFields: Sync {
 }
 
 impl HeaderFields for HeaderMap {
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
-        let mut values = self.get_all(name).iter().skip(before);
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
+        let mut values = self.get_all(name).iter().skip(index);
         values.next().map(http::HeaderValue::as_bytes)
     }
 }
@@ -35,26 +34,26 @@ pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &'n HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, F> {
-    (0..).map_while(|before| fields.nth(name, before))
+    (0..).map_while(|index| fields.nth(name, index))
 }
 
 /// The value of the only field line called `name`, if there is one.
 ///
 /// # Errors
-/// [`Several`], if there is more than one.
+/// [`Repeated`], if there is more than one.
 pub fn only<'a, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &HeaderName,
-) -> Result<Option<&'a [u8]>, Several> {
+) -> Result<Option<&'a [u8]>, Repeated> {
     match (fields.nth(name, 0), fields.nth(name, 1)) {
         (value, None) => Ok(value),
-        (_, Some(_)) => Err(Several),
+        (_, Some(_)) => Err(Repeated),
     }
 }
 
 /// A field occurs more than once where at most one is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Several;
+pub struct Repeated;
 
 /// A value as text, if it consists of visible ASCII, spaces and tabs only.
 pub fn text(value: &[u8]) -> Option<&str> {
@@ -80,7 +79,7 @@ mod tests {
         assert_eq!(fields.nth(&header::COOKIE, 3), None);
         let cookies: Vec<_> = all(fields, &header::COOKIE).collect();
         assert_eq!(cookies, [b"a", b"b", b"a"]);
-        assert_eq!(only(fields, &header::COOKIE), Err(Several));
+        assert_eq!(only(fields, &header::COOKIE), Err(Repeated));
         assert_eq!(only(fields, &header::HOST), Ok(Some(&b"h"[..])));
         assert_eq!(only(fields, &header::ETAG), Ok(None));
     }

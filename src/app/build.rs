@@ -17,7 +17,7 @@ use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
-use crate::gateway::rate::Rates;
+use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -91,7 +91,7 @@ impl Builder<'_> {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
                 let mut login = self.login(login, config, &issuers, rules)?;
-                login.rates = Rates::new(common.iter().cloned().collect());
+                login.rates = RateLimiters::new(common.iter().cloned().collect());
                 Some(login)
             }
             None => None,
@@ -105,7 +105,7 @@ impl Builder<'_> {
             };
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
-            route.rates = Rates::new(common.iter().cloned().chain(own).collect());
+            route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
                 route.workload_token = Some(token);
@@ -118,7 +118,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
-                observe: observe(config, self.clock, self.metrics)?,
+                observability: observe(config, self.clock, self.metrics)?,
             },
             parts,
         })
@@ -225,7 +225,7 @@ impl Builder<'_> {
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
-            rates: Rates::default(),
+            rates: RateLimiters::default(),
             clock: self.clock.clone(),
         })
     }
@@ -433,7 +433,7 @@ fn connect(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
         rules: None,
-        rates: Rates::default(),
+        rates: RateLimiters::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
-use crate::metrics::{Metrics, Names, Watched};
+use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
 use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
@@ -129,8 +129,8 @@ impl Live {
     }
 
     /// The values that are read at scrape time.
-    fn watch(&self, parts: &Parts) -> Watched {
-        let mut watched = Watched::default();
+    fn watch(&self, parts: &Parts) -> ScrapeCallbacks {
+        let mut watched = ScrapeCallbacks::default();
         for source in parts.sources() {
             let read = Arc::clone(source);
             watched.cache_entries(source.name(), move || read.entries());
@@ -157,8 +157,8 @@ fn audit_load(success: bool) {
 }
 
 /// The names that are used as metric labels.
-fn names(config: &Config) -> Names {
-    Names {
+fn names(config: &Config) -> LabelValues {
+    LabelValues {
         routes: config
             .routes
             .iter()

@@ -102,7 +102,7 @@ fn has_keys(issuer: &Issuer) -> bool {
 
 impl AdminPages for Pages {
     fn metrics(&self, accept: &str) -> (String, String) {
-        let format = Format::wanted(accept);
+        let format = Format::negotiate(accept);
         let text = self.metrics.render_as(format).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be rendered");
             String::new()

@@ -42,7 +42,7 @@ impl Limits {
     pub(super) fn resolve(
         self,
         reader: &mut Reader<'_>,
-    ) -> Option<(settings::Limits, Option<gateway::rate::Rate>)> {
+    ) -> Option<(settings::Limits, Option<gateway::rate_limit::Rate>)> {
         self.check(reader);
         let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),

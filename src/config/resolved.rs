@@ -10,14 +10,15 @@ use url::Url;
 use super::diagnostic::quoted;
 use super::named_file::NamedFile;
 use crate::credential::{CacheLimits, Inject};
-use crate::gateway::rate::Rate;
+use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
 use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient, PasswordGrant};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
-use crate::gateway::route::{Compat, UpstreamTimeouts};
+use crate::gateway::compat::Compat;
+use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 

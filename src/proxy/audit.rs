@@ -9,7 +9,7 @@ impl Context {
     /// `None` when there is no audit log, and for requests that involve no credential: those
     /// without a route, and those passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
-        if !self.gateway.observe.audit {
+        if !self.gateway.observability.audit {
             return None;
         }
         let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
@@ -17,7 +17,7 @@ impl Context {
         let event =
             if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
                 AuditEvent::Login
-            } else if self.gateway.makes_bewits_at(path) {
+            } else if self.gateway.is_bewit_endpoint(path) {
                 AuditEvent::Bewit
             } else {
                 AuditEvent::Request
@@ -56,7 +56,7 @@ impl Context {
                 .or(endpoint.and_then(|endpoint| endpoint.credential.as_deref()))
                 .map(str::to_owned),
             scopes: admission
-                .and_then(Admission::ruling)
+                .and_then(Admission::decision)
                 .and_then(|ruling| ruling.scopes())
                 .or(endpoint.and_then(|endpoint| endpoint.scopes.as_ref()))
                 .cloned(),

@@ -14,7 +14,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use crate::gateway::Head;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
@@ -37,7 +37,7 @@ pub(super) struct PeerInfo {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnMetadata {
     /// The networks whose `X-Forwarded-For` is believed.
-    pub(super) proxies: Option<Arc<[IpNet]>>,
+    pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
@@ -50,7 +50,7 @@ impl ConnMetadata {
     /// pingora's, which do not occur in practice. A connection whose metadata is lost must not
     /// be served.
     pub(super) fn into_digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
-        if self.proxies.is_none() && self.certificate.is_none() {
+        if self.trusted_proxies.is_none() && self.certificate.is_none() {
             return Ok(None);
         }
         let unused = Box::new(ResponseHeader::build(200, Some(0))?);
@@ -86,7 +86,7 @@ impl PeerInfo {
         metadata: Option<&ConnMetadata>,
         headers: &dyn HeaderFields,
     ) -> Self {
-        let proxies = metadata.and_then(|metadata| metadata.proxies.as_deref());
+        let proxies = metadata.and_then(|metadata| metadata.trusted_proxies.as_deref());
         let client = match (ip, proxies) {
             (Some(ip), Some(proxies)) => Some(x_forwarded_for::client(headers, ip, proxies)),
             _ => ip,

@@ -10,7 +10,7 @@ use super::replay::Replay;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
@@ -23,9 +23,9 @@ pub struct Context {
     pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
     /// How far a rejected request got.
-    pub(super) refused: Option<Box<Refused>>,
+    pub(super) refused: Option<Box<AdmissionError>>,
     /// Set when hawkgate answers a request to one of its own endpoints.
-    pub(super) own_endpoint: Option<Box<Facts>>,
+    pub(super) own_endpoint: Option<Box<RequestDetails>>,
     /// The rejection that hawkgate responds with, or has responded with.
     pub(super) rejection: Option<Rejection>,
     /// Set if the request has a body.
@@ -113,7 +113,7 @@ impl Context {
     }
 
     /// Keeps what is known of a rejected request, and returns its rejection.
-    pub(super) fn refuse(&mut self, mut refused: Box<Refused>) -> Rejection {
+    pub(super) fn reject(&mut self, mut refused: Box<AdmissionError>) -> Rejection {
         let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
         self.refused = Some(refused);
         rejection

@@ -12,7 +12,7 @@ pub(super) enum Failure {
     /// The caller has left, so there is nobody to respond to.
     CallerGone,
     /// Respond with this rejection.
-    Refuse(Rejection),
+    Reject(Rejection),
 }
 
 /// Classifies the error with which pingora gave up a request.
@@ -25,7 +25,7 @@ pub(super) fn classify(error: &Error) -> Failure {
         },
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
-    Failure::Refuse(Rejection::from(reason).because(cause(error)))
+    Failure::Reject(Rejection::from(reason).with_cause(cause(error)))
 }
 
 /// Why a request ended early.
@@ -51,7 +51,7 @@ impl From<&Error> for Failed {
 /// recovery code that the caller must receive.
 pub(super) fn rejection(error: &Error, context: &mut Context) -> Option<Rejection> {
     let rejection = match (context.rejection.take(), classify(error)) {
-        (Some(rejection), _) | (None, Failure::Refuse(rejection)) => rejection,
+        (Some(rejection), _) | (None, Failure::Reject(rejection)) => rejection,
         (None, Failure::CallerGone) => return None,
     };
     Some(Rejection {

@@ -33,7 +33,7 @@ use super::local_response;
 use super::record::{Exchange, path_of};
 use crate::clock::Now;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Found, Gateway};
+use crate::gateway::{Gateway, RouteMatch};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
@@ -73,13 +73,13 @@ pub(super) enum ServeResult {
 
 /// What has been sent to the caller.
 #[derive(Default)]
-struct ResponseState {
+struct SentResponse {
     /// The last status sent.
     code: u16,
     /// A final head was sent.
     answered: bool,
     /// The response is a complete rejection.
-    refused: bool,
+    rejected: bool,
     /// The connection closes after the response.
     last: bool,
     /// Body bytes sent.
@@ -131,14 +131,18 @@ impl FastPath {
         let now = Now::read(&*self.hooks.clock);
         let in_flight = InFlightGuard::new(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
-        let found = context.gateway.find(head).ok().filter(is_supported)?;
+        let found = context
+            .gateway
+            .match_route(head)
+            .ok()
+            .filter(is_supported)?;
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = context.gateway.admit_to(found, head, now).await;
+        let admitted = context.gateway.admit_matched(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
-        let mut sent = ResponseState {
+        let mut sent = SentResponse {
             last: caller.signal.is_draining(),
-            ..ResponseState::default()
+            ..SentResponse::default()
         };
         let served = match admitted {
             Ok(admission) => {
@@ -147,8 +151,8 @@ impl FastPath {
                     .await
             }
             Err(refused) => {
-                let rejection = context.refuse(refused);
-                self.refuse(caller, &mut context, &request, rejection, &mut sent)
+                let rejection = context.reject(refused);
+                self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }
         };
@@ -156,22 +160,22 @@ impl FastPath {
     }
 
     /// Responds with a rejection.
-    async fn refuse(
+    async fn reject(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
         rejection: Rejection,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
-        let answer = rejection.answer(&request.method, now);
+        let answer = rejection.to_response(&request.method, now);
         let id = Some(context.request_id.as_str());
         let wire = local_response::encode_http1(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
-        sent.refused = true;
+        sent.rejected = true;
         sent.code = answer.status.as_u16();
         if request.method != http::Method::HEAD {
             sent.body = answer.body.len() as u64;
@@ -187,14 +191,14 @@ impl FastPath {
         context: &mut Context,
         request: &RequestHead,
         error: Box<Error>,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
             return Err(error);
         };
         sent.last = true;
         // A caller that cannot be written to has left; there is nothing else to do.
-        let _ = self.refuse(caller, context, request, rejection, sent).await;
+        let _ = self.reject(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
@@ -203,14 +207,14 @@ impl FastPath {
         &self,
         context: &mut Context,
         request: RequestHead,
-        sent: &ResponseState,
+        sent: &SentResponse,
         served: Result<(), Box<Error>>,
     ) -> ServeResult {
         let result = match &served {
             Ok(()) if sent.last => ServeResult::Close,
             Ok(()) => ServeResult::KeepAlive,
             // The rejection took the place of the upstream's response.
-            Err(_) if sent.refused => ServeResult::Close,
+            Err(_) if sent.rejected => ServeResult::Close,
             Err(_) => ServeResult::Aborted,
         };
         let failed = served.err().map(|error| Failed::from(&*error));
@@ -233,11 +237,11 @@ impl FastPath {
 
 /// Whether the request can be served here, as far as that is known before routing.
 fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
-    gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
+    gateway.observability.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
 /// Whether the route can be served here.
-fn is_supported(found: &Found<'_>) -> bool {
+fn is_supported(found: &RouteMatch<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.takes_password()
 }
 

@@ -66,8 +66,8 @@ fn to_remove(
 macro_rules! impl_header_fields {
     ($head:ty) => {
         impl HeaderFields for $head {
-            fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
-                self.headers.nth(name, before)
+            fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
+                self.headers.nth(name, index)
             }
         }
 

@@ -34,7 +34,7 @@ use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
-use crate::gateway::{Admission, Gateway, Served};
+use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
@@ -103,7 +103,7 @@ impl Hooks {
 
     /// Rejects a request before anything was sent upstream. The caller's connection stays open
     /// if possible.
-    async fn refuse(
+    async fn reject(
         &self,
         session: &mut Session,
         context: &mut Context,
@@ -120,9 +120,9 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-        served: Served,
+        served: LocalResponse,
     ) -> Result<bool> {
-        context.own_endpoint = Some(Box::new(served.facts));
+        context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
         let (status, headers, body) = (served.status, served.headers, served.body);
         local_response::send(session, status, headers, body, &context.request_id).await?;
@@ -155,7 +155,7 @@ impl ProxyHttp for Hooks {
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
             Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
-            Err(rejection) => self.refuse(session, context, rejection).await,
+            Err(rejection) => self.reject(session, context, rejection).await,
         }
     }
 

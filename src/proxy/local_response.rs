@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
-use crate::gateway::rejection::{Answer, Rejection};
+use crate::gateway::rejection::{ErrorResponse, Rejection};
 
 /// Request bodies up to this many bytes are read to their end after a rejection, so that the
 /// connection can be reused.
@@ -21,7 +21,7 @@ const MAX_DRAINED_BODY: u64 = 64 * 1024;
 /// Encodes an error response as HTTP/1.1, for connections without a pingora session. With
 /// `close` it is the last one on its connection.
 pub(super) fn encode_http1(
-    answer: &Answer,
+    answer: &ErrorResponse,
     method: &Method,
     now: UnixMillis,
     request_id: Option<&str>,
@@ -105,11 +105,11 @@ pub(super) async fn send_rejection(
     } else {
         session.set_keepalive(None);
     }
-    let Answer {
+    let ErrorResponse {
         status,
         headers,
         body,
-    } = rejection.answer(&method, now);
+    } = rejection.to_response(&method, now);
     write(session, status, headers, Bytes::from(body), request_id).await
 }
 

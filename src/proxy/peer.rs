@@ -48,7 +48,7 @@ pub struct CaError {
 /// Why the platform's CAs cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the CA certificates of this system cannot be loaded ({0}): install its package ca-certificates, or name a file that holds some in SSL_CERT_FILE"
+    "the system's CA certificates cannot be loaded ({0}): install the package ca-certificates, or set SSL_CERT_FILE to a file with CA certificates"
 )]
 /// Why the platform's CA certificates cannot be used.
 pub struct PlatformCaError(String);
@@ -79,7 +79,7 @@ pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
         .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
         .map_err(|e| unusable(e.to_string()))?;
     if pem.len() as u64 > MAX_CA_BYTES {
-        return Err(unusable("is larger than 4 MiB".into()));
+        return Err(unusable("it is larger than 4 MiB".into()));
     }
     certificates(&pem).map_err(unusable)?;
     Ok(pem.into())
@@ -225,7 +225,7 @@ fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
         .collect::<Result<_, _>>()
         .map_err(|e| e.to_string())?;
     if certificates.is_empty() {
-        return Err("holds no PEM certificate".into());
+        return Err("it holds no PEM certificate".into());
     }
     let mut wrapped = Vec::with_capacity(certificates.len());
     for certificate in certificates {
@@ -235,7 +235,7 @@ fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
             .map_err(|e| e.to_string())?;
         let raw = certificate.to_vec();
         if x509_parser::parse_x509_certificate(&raw).is_err() {
-            return Err("holds a malformed certificate".into());
+            return Err("it holds a malformed certificate".into());
         }
         wrapped.push(WrappedX509::new(raw, parse_x509));
     }

@@ -12,10 +12,10 @@ use pingora::proxy::Session;
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
 use super::failure::Failed;
-use super::validate::Refusal;
+use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::Answer;
+use crate::gateway::rejection::ErrorResponse;
 
 /// Called with the outcome of each request.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
@@ -110,7 +110,7 @@ impl Context {
                 .or(refused.and_then(|r| r.verification))
                 .or(endpoint.and_then(|o| o.verification)),
             rule: admission
-                .and_then(|a| a.ruling())
+                .and_then(|a| a.decision())
                 .and_then(|r| r.rule.as_ref())
                 .or(refused.and_then(|r| r.rule.as_ref()))
                 .or(endpoint.and_then(|o| o.rule.as_ref()))
@@ -174,7 +174,7 @@ impl Context {
 /// What became of the response to a rejected head or connection.
 #[derive(Clone, Copy)]
 pub(super) enum Delivery<'a> {
-    Sent(&'a Answer),
+    Sent(&'a ErrorResponse),
     /// It could not be written.
     Failed,
     /// There was none to send.
@@ -183,7 +183,7 @@ pub(super) enum Delivery<'a> {
 
 /// The outcome of a rejected head or connection, which never became a request.
 pub(super) fn rejected(
-    refusal: &Refusal,
+    rejected: &RejectedHead,
     delivery: Delivery<'_>,
     peer: Option<IpAddr>,
     metadata: Option<&ConnMetadata>,
@@ -197,12 +197,12 @@ pub(super) fn rejected(
         Delivery::Failed => (0, Ending::CallerGone, 0),
         Delivery::None => (0, Ending::Rejected, 0),
     };
-    let Refusal {
+    let RejectedHead {
         rejection,
         method,
         path,
         version,
-    } = refusal;
+    } = rejected;
     Outcome {
         peer,
         client_cert: certificate.map(|certificate| certificate.label()),

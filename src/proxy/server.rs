@@ -36,7 +36,7 @@ use super::listener::{
 use super::record::Recorder;
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::{Address, Limits, Listener};
@@ -256,7 +256,7 @@ async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    tracing::warn!(%error, "cannot accept connections for a moment");
+    tracing::warn!(%error, "cannot accept connections; retrying shortly");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
@@ -342,7 +342,7 @@ async fn admit<A>(
         return Ok(());
     };
     let admitted = access.admit(incoming).await;
-    admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
+    admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).with_cause(cause))
 }
 
 /// Serves a connection until it is closed.
@@ -357,7 +357,7 @@ async fn serve_connection<A>(
 {
     let peer = incoming.peer();
     let mut metadata = ConnMetadata {
-        proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
+        trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
     let stream = match &settings.protocol {

@@ -22,7 +22,7 @@ impl Context {
     /// Starts the request's trace if `[trace]` is on, and returns the span that admission runs
     /// in.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
-        let tracer = self.gateway.observe.trace.as_ref()?;
+        let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }
@@ -44,7 +44,7 @@ impl Context {
             let why = match (error.etype(), failure::classify(error)) {
                 (ErrorType::HTTPStatus(401), _) => "unauthorized",
                 (_, Failure::CallerGone) => Ending::CallerGone.label(),
-                (_, Failure::Refuse(rejection)) => rejection.reason.label(),
+                (_, Failure::Reject(rejection)) => rejection.reason.label(),
             };
             trace.end_attempt(now, Some(why));
         }

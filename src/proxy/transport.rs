@@ -59,7 +59,7 @@ impl Transport<TcpStream> {
             };
             Error::because(kind, "connecting", error)
         })?;
-        let unset = || "setting up a connection";
+        let unset = || "setting socket options";
         socket
             .set_nodelay(true)
             .or_err_with(ErrorType::ConnectError, unset)?;

@@ -60,7 +60,7 @@ pub(super) enum Framing {
 
 /// What is logged of a rejected head.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(super) struct RejectedHead {
     pub(super) rejection: Rejection,
     /// As sent if it is a valid method, otherwise `-`.
     pub(super) method: Method,
@@ -71,22 +71,22 @@ pub(super) struct Refusal {
 
 /// A [`Reason::BadRequest`] with its cause.
 fn bad(cause: &'static str) -> Rejection {
-    Rejection::from(Reason::BadRequest).because(cause)
+    Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
 /// Checks one complete HTTP/1 head as received, from its first byte to its empty line.
 ///
 /// # Errors
 /// The first fault found; the request must not be processed.
-pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<Refusal>> {
+pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<RejectedHead>> {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
     check_lines(line, rest.get(2..).unwrap_or_default(), limits)
-        .map_err(|rejection| Box::new(refusal(line, rejection)))
+        .map_err(|rejection| Box::new(rejected_head(line, rejection)))
 }
 
 /// Describes a rejected head that begins with `line`, which may be anything.
-pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
+pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
     let method = words
@@ -94,7 +94,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
         .filter(|word| word.len() <= MAX_METHOD)
         .and_then(|word| Method::from_bytes(word).ok())
         .or_else(|| Method::from_bytes(b"-").ok());
-    Refusal {
+    RejectedHead {
         rejection,
         method: method.unwrap_or_default(),
         path: printable_path(words.next().unwrap_or_default()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// `Authorization` has a scheme that the route does not use; treated as if it were absent.
-    #[error("the Authorization header has another scheme than this route asks for")]
+    #[error("the Authorization header does not use the scheme that this route requires")]
     OtherScheme,
     /// `Authorization` is repeated or malformed.
     #[error("the Authorization header is malformed or was sent more than once")]
@@ -22,7 +22,7 @@ pub enum TokenError {
     #[error("the token is encrypted")]
     Encrypted,
     /// A JSON member is duplicated (RFC 7515 §4, RFC 7519 §4).
-    #[error("a member of the token's header or claims is there twice")]
+    #[error("the token's header or claims have a duplicate member")]
     DuplicateMember,
     /// The header has `crit` (RFC 7515 §4.1.11); hawkgate implements no extension.
     #[error("the token's header names critical extensions")]
@@ -40,7 +40,7 @@ pub enum TokenError {
     #[error("the token's issuer is not accepted here")]
     UnknownIssuer,
     /// There is no `kid`, and more than one key suits the algorithm.
-    #[error("the token names no key, and several would fit")]
+    #[error("the token has no kid, and several keys suit it")]
     KeyIdMissing,
     /// The issuer has no such key.
     #[error("the issuer has no such key")]
@@ -49,7 +49,7 @@ pub enum TokenError {
     #[error("the issuer's key does not suit the token's algorithm")]
     UnsuitableKey,
     /// The signature does not verify.
-    #[error("the token's signature is wrong")]
+    #[error("the token's signature is not valid")]
     BadSignature,
     /// A required claim is missing, or a claim is malformed.
     #[error("the token's claim {name} is missing or malformed")]
@@ -91,7 +91,7 @@ pub enum TokenError {
     #[error("the token's issuer says that it is not active")]
     Inactive,
     /// The issuer cannot be reached for introspection; not the caller's fault.
-    #[error("the issuer cannot be asked about the token")]
+    #[error("the token cannot be introspected at its issuer")]
     IntrospectionUnavailable {
         /// When to try again.
         retry_after: Duration,

@@ -211,7 +211,7 @@ async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
         .wait_for_metric("hawkgate_requests_total", &refused, 7)
         .await;
     let log = fixture.server.log();
-    for cause in ["lacks a scope of login.require_scopes", "no bearer token"] {
+    for cause in ["lacks a scope in login.require_scopes", "no bearer token"] {
         assert!(log.contains(cause), "{cause}");
     }
 }

@@ -1,9 +1,9 @@
-//! The names that an expression may use.
+//! The names that expressions can refer to.
 
-/// The variables.
+/// The top-level variables.
 pub(super) const ROOTS: [&str; 4] = ["claims", "token", "request", "client"];
 
-/// Each with the name by which it is looked up; documented in `docs/rules.md`.
+/// The attributes by full name; documented in `docs/rules.md`.
 pub(super) const FIELDS: [&str; 14] = [
     "token.issuer",
     "token.subject",
@@ -21,5 +21,5 @@ pub(super) const FIELDS: [&str; 14] = [
     "client.certificate.fingerprint",
 ];
 
-/// Names in front of several of [`FIELDS`] that are no values themselves, beside the roots.
+/// Prefixes of [`FIELDS`], other than roots, that are not values themselves.
 pub(super) const GROUPS: [&str; 1] = ["client.certificate"];

@@ -67,7 +67,7 @@ pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
 
 /// Reads the whole body, which is wiped from memory when dropped.
 async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Page> {
-    let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body broke off\n");
+    let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body was incomplete\n");
     if session.req_header().headers.contains_key("expect") {
         session.write_continue_response().await.map_err(broken)?;
     }

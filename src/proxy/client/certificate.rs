@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 
 /// Most names in a certificate, and the longest name in bytes. Rules iterate over all of them.
 const MAX_NAMES: usize = 64;
@@ -24,7 +24,7 @@ pub(in crate::proxy) enum CertificateError {
     #[error("it has more than {MAX_NAMES} names")]
     TooManyNames,
     /// A name that is not text, or too long.
-    #[error("a name of it is empty, too long or no plain text")]
+    #[error("one of its names is empty, too long or not plain text")]
     BadName,
 }
 

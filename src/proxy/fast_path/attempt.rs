@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::request::RequestHead;
 use super::response::{InvalidResponse, ResponseBody, ResponseHead};
-use super::{Caller, FastPath, ResponseState, send};
+use super::{Caller, FastPath, SentResponse, send};
 use crate::gateway::Admission;
 use crate::gateway::route::Upstream;
 use crate::proxy::context::Context;
@@ -52,7 +52,7 @@ impl FastPath {
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &mut RequestHead,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<()> {
         let mut attempts = 0;
         loop {
@@ -70,7 +70,7 @@ impl FastPath {
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &mut RequestHead,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<()> {
         let times = &mut context.times;
         // The first attempt begins right after admission.
@@ -80,17 +80,17 @@ impl FastPath {
         };
         times.upstream.get_or_insert(now);
         context.attempts.replaying = false;
-        let mut upstream_conn = self.connect(caller.worker, context, now).await?;
+        let mut conn = self.connect(caller.worker, context, now).await?;
         let wire = encode_signed(context, request)?;
         let result = self
-            .exchange(caller, context, request, sent, &mut upstream_conn, &wire)
+            .exchange(caller, context, request, sent, &mut conn, &wire)
             .await;
         match result {
             Ok(persistent) => {
                 let now = self.hooks.clock.monotonic();
                 context.times.ended = Some(now);
-                if persistent && upstream_conn.received.is_empty() {
-                    self.return_to_pool(caller.worker, upstream_conn, now);
+                if persistent && conn.received.is_empty() {
+                    self.return_to_pool(caller.worker, conn, now);
                 }
                 Ok(())
             }
@@ -99,7 +99,7 @@ impl FastPath {
                 sent.answered,
                 context,
                 error,
-                upstream_conn.reused,
+                conn.reused,
             )),
         }
     }
@@ -151,19 +151,14 @@ impl FastPath {
         })
     }
 
-    fn return_to_pool(&self, worker: usize, upstream_conn: UpstreamConn, now: Duration) {
+    fn return_to_pool(&self, worker: usize, conn: UpstreamConn, now: Duration) {
         if let Some(pool) = self.pool(worker) {
-            let room = if upstream_conn.oversized {
+            let buffer = if conn.oversized {
                 BytesMut::new()
             } else {
-                upstream_conn.received
+                conn.received
             };
-            pool.put(
-                &upstream_conn.upstream,
-                upstream_conn.address,
-                (upstream_conn.stream, room),
-                now,
-            );
+            pool.put(&conn.upstream, conn.address, (conn.stream, buffer), now);
         }
     }
 
@@ -174,20 +169,20 @@ impl FastPath {
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
-        sent: &mut ResponseState,
-        upstream_conn: &mut UpstreamConn,
+        sent: &mut SentResponse,
+        conn: &mut UpstreamConn,
         wire: &[u8],
     ) -> Result<bool> {
-        upstream_conn.send(caller.deadline, wire).await?;
+        conn.send(caller.deadline, wire).await?;
         let mut out = BytesMut::new();
         let mut head = loop {
-            let mut head = upstream_conn.read_head(caller).await?;
+            let mut head = conn.read_head(caller).await?;
             if !head.status.is_informational() {
                 break head;
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(invalid_response(InvalidResponse(
-                    "an upgrade that nobody asked for",
+                    "101 response without an upgrade request",
                 )));
             }
             hooks::sanitize_response(
@@ -210,7 +205,7 @@ impl FastPath {
         out.reserve(HEAD_CAPACITY);
         head.encode(&mut out);
         sent.code = head.status.as_u16();
-        upstream_conn.forward_body(caller, body, out, sent).await?;
+        conn.forward_body(caller, body, out, sent).await?;
         Ok(head.persistent)
     }
 
@@ -220,7 +215,7 @@ impl FastPath {
         caller: &Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
         head: &mut ResponseHead,
         body: &ResponseBody,
     ) -> Result<()> {
@@ -245,13 +240,13 @@ impl FastPath {
 /// Encodes the request for this attempt, with its credential.
 fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<BytesMut> {
     hooks::prepare_request(&mut request.fields, false, context)?;
-    let long = context.admission.as_ref().and_then(Admission::target);
-    let long = long.map(str::to_owned);
-    let target = long.as_deref().unwrap_or(request.target());
+    let rewritten = context.admission.as_ref().and_then(Admission::target);
+    let rewritten = rewritten.map(str::to_owned);
+    let target = rewritten.as_deref().unwrap_or(request.target());
     if let Some(proof) = hooks::credential_header(&request.method, target, context)? {
         request.fields.set(&proof.name, proof.value.as_bytes());
     }
-    let target = long.as_deref().unwrap_or(request.target());
+    let target = rewritten.as_deref().unwrap_or(request.target());
     Ok(request.encode(target))
 }
 
@@ -304,8 +299,8 @@ impl UpstreamConn {
 
     /// Reads what is available; 0 once the upstream has closed. Fails on the upstream's read
     /// timeout, and when the caller leaves in the meantime.
-    async fn read(&mut self, caller: &mut Caller<'_>, room: usize) -> Result<usize> {
-        self.received.reserve(room);
+    async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
+        self.received.reserve(capacity);
         caller.deadline.set(self.upstream.timeouts.read);
         let mut reading = pin!(self.stream.read_buf(&mut self.received));
         let first = poll_fn(|cx| {
@@ -324,7 +319,7 @@ impl UpstreamConn {
                 Err(Error::explain(ErrorType::ConnectionClosed, "the caller left").into_down())
             }
             ReadEvent::Deadline => {
-                Err(Error::explain(ErrorType::ReadTimedout, "reading an answer").into_up())
+                Err(Error::explain(ErrorType::ReadTimedout, "reading a response").into_up())
             }
         }
     }
@@ -335,7 +330,7 @@ impl UpstreamConn {
         caller: &mut Caller<'_>,
         mut body: ResponseBody,
         mut out: BytesMut,
-        sent: &mut ResponseState,
+        sent: &mut SentResponse,
     ) -> Result<()> {
         loop {
             // A body that needs no framing is sent from the read buffer.
@@ -381,7 +376,7 @@ enum ReadEvent {
 /// An error of the connection. With `stale` the connection may have been dead all along, if it
 /// was reused: then nothing was processed.
 fn connection_error(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
-    let mut error = Error::because(kind, "the upstream's connection", error).into_up();
+    let mut error = Error::because(kind, "connection to the upstream", error).into_up();
     if stale {
         error.retry = RetryType::ReusedOnly;
     }

@@ -101,9 +101,9 @@ impl FieldList {
 }
 
 impl HeaderFields for FieldList {
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
         let of_that_name = |field: &&Field| name_matches(&self.text, &field.name, name);
-        let field = self.fields.iter().filter(of_that_name).nth(before)?;
+        let field = self.fields.iter().filter(of_that_name).nth(index)?;
         Some(slice(&self.text, &field.value))
     }
 }
@@ -128,10 +128,7 @@ impl HeaderFieldsMut for FieldList {
         // vectorize it.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
-            return Error::e_explain(
-                ErrorType::InvalidHTTPHeader,
-                "invalid_response header value",
-            );
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
         }
         self.set(&name, bytes);
         Ok(())

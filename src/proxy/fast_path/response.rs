@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
 use super::fields::FieldList;
-use crate::header_fields::{Several, all, only};
+use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
 
 /// Longest response head accepted, in bytes.
@@ -106,7 +106,7 @@ impl ResponseHead {
                 }
                 return Ok(());
             }
-            Ok(Some(_)) | Err(Several) => {
+            Ok(Some(_)) | Err(Repeated) => {
                 return Err(InvalidResponse("transfer coding other than chunked"));
             }
         }
@@ -171,7 +171,7 @@ fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
                 .ok()
                 .filter(|_| digits)
                 .and_then(|part| part.parse().ok())
-                .ok_or(InvalidResponse("Content-Length is no number"))?;
+                .ok_or(InvalidResponse("Content-Length is not a number"))?;
             if found.replace(length).is_some_and(|other| other != length) {
                 return Err(InvalidResponse("two different Content-Lengths"));
             }

@@ -1,6 +1,6 @@
 //! Which header fields are forwarded.
 
-use crate::gateway::fields::{is_hop_by_hop as hop_by_hop, is_owned as owned};
+use crate::gateway::reserved_headers::{is_hop_by_hop as hop_by_hop, is_reserved as owned};
 
 /// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use super::{Hooks, local_response};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Head, OTP, Refused, Served};
+use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
@@ -28,7 +28,7 @@ pub(super) enum Admitted {
     /// Send it upstream.
     Forward,
     /// Send this response.
-    Answer(Box<Served>),
+    Answer(Box<LocalResponse>),
 }
 
 impl Hooks {
@@ -52,7 +52,7 @@ impl Hooks {
         }
         match admit_head(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
-            Err(refused) => return Err(context.refuse(refused)),
+            Err(refused) => return Err(context.reject(refused)),
         }
         // Not needed any more, and each attempt begins with a copy of this head.
         session
@@ -103,7 +103,7 @@ impl Hooks {
 async fn admit_head(
     context: &Context,
     head: &RequestHeader,
-) -> Result<Result<Admission, Box<Refused>>, Rejection> {
+) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {
     let peer = context.peer.clone().unwrap_or_default();
     Ok(context.gateway.admit(gateway_head(&peer, head)?).await)
 }

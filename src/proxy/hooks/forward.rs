@@ -13,8 +13,8 @@ use super::{Hooks, decided, local_response, takes_continue};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
-use crate::gateway::rule::Ruling;
-use crate::gateway::{Admission, Proof, Replayable};
+use crate::gateway::rule::Decision;
+use crate::gateway::{Admission, CredentialHeader, Replayable};
 use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
@@ -157,7 +157,7 @@ pub(in crate::proxy) fn prepare_request(
     if let Some(trace) = &context.trace {
         headers::set_trace_headers(head, trace)?;
     }
-    let ruling_headers = admission.ruling().map_or(&[][..], Ruling::headers);
+    let ruling_headers = admission.decision().map_or(&[][..], Decision::headers);
     headers::set_rule_headers(head, &context.gateway.rule_headers, ruling_headers)?;
     if let Some(source) = &admission.route.source {
         headers::remove_reserved(head, source.inject().header())?;
@@ -170,7 +170,7 @@ pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
     context: &mut Context,
-) -> Result<Option<Proof>> {
+) -> Result<Option<CredentialHeader>> {
     let Some(admission) = &context.admission else {
         return Err(decided(context, Reason::Internal.into()));
     };
@@ -179,7 +179,7 @@ pub(in crate::proxy) fn credential_header(
 }
 
 fn unreachable(context: &mut Context, cause: String) -> Box<Error> {
-    let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
+    let rejection = Rejection::from(Reason::UpstreamUnreachable).with_cause(cause);
     decided(context, rejection)
 }
 

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
 
-use crate::gateway::informational::NAMES;
+use crate::gateway::compat::NAMES;
 use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 
@@ -19,7 +19,7 @@ pub(super) fn add(target: &[u8], head: &mut impl HeaderFieldsMut, context: &Cont
     };
     let original = String::from_utf8_lossy(target);
     let target = admission.target().unwrap_or(&original);
-    let Some(headers) = admission.informational(target) else {
+    let Some(headers) = admission.taskcluster_proxy_headers(target) else {
         return Ok(());
     };
     head.retain(|name, _| !NAMES.contains(&name))?;

@@ -10,7 +10,7 @@ use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Served};
+use crate::gateway::{Gateway, LocalResponse};
 use crate::proxy::context::Context;
 
 /// One of hawkgate's own endpoints.
@@ -26,7 +26,7 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Option<Served>, Rejection> {
+    ) -> Result<Option<LocalResponse>, Rejection> {
         let target = std::str::from_utf8(session.req_header().raw_path());
         match own_endpoint(target.unwrap_or_default(), &context.gateway) {
             None => Ok(None),
@@ -39,12 +39,13 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Served, Rejection> {
+    ) -> Result<LocalResponse, Rejection> {
         let now = self.clock.now();
         let method = session.req_header().method.clone();
         if method != Method::POST {
             return Ok(
-                Served::refusal(Reason::MethodRefused.into(), &method, now).header("allow", "POST")
+                LocalResponse::refusal(Reason::MethodRefused.into(), &method, now)
+                    .header("allow", "POST"),
             );
         }
         let url = read_url(session).await?;
@@ -54,9 +55,9 @@ impl Hooks {
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
                 context.admission = Some(admission);
-                Ok(Served::see_other(signed.expose()))
+                Ok(LocalResponse::see_other(signed.expose()))
             }
-            Err(refused) => Err(context.refuse(refused)),
+            Err(refused) => Err(context.reject(refused)),
         }
     }
 }
@@ -70,10 +71,11 @@ fn own_endpoint(target: &str, gateway: &Gateway) -> Option<OwnEndpoint> {
     if gateway.login.is_some() && login::provider(target).is_some() {
         return Some(OwnEndpoint::Login);
     }
-    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(OwnEndpoint::Bewit)
+    (gateway.routes.has_bewit_route() && gateway.is_bewit_endpoint(target))
+        .then_some(OwnEndpoint::Bewit)
 }
 
-async fn login(session: &Session, context: &Context) -> Option<Served> {
+async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
     let peer = context.peer.clone().unwrap_or_default();
@@ -83,12 +85,13 @@ async fn login(session: &Session, context: &Context) -> Option<Served> {
         provider: login::provider(target)?,
         head: peer.head(&head.method, host, target, &head.headers),
     };
-    Some(login.answer(request).await)
+    Some(login.respond(request).await)
 }
 
 /// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
-    let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
+    let too_large =
+        || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
     if local_response::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
@@ -96,7 +99,7 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     }
     let broken = |error: Box<Error>| match error.etype() {
         ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
-        _ => Rejection::from(Reason::BadRequest).because("the body broke off"),
+        _ => Rejection::from(Reason::BadRequest).with_cause("the body was incomplete"),
     };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
         session.write_continue_response().await.map_err(broken)?;
@@ -114,5 +117,5 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
         body.extend_from_slice(&piece);
     }
     String::from_utf8(body)
-        .map_err(|_| Rejection::from(Reason::BadRequest).because("the body is not UTF-8"))
+        .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
 }

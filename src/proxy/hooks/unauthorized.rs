@@ -7,7 +7,7 @@ use super::{Hooks, decided};
 use crate::clock::UnixMillis;
 use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Refused, Replayed};
 use crate::gateway::outcome::UnauthorizedReason;
-use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
+use crate::gateway::{Recovery, Replayable, UnauthorizedResponse};
 use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
@@ -35,7 +35,7 @@ impl Hooks {
         } else {
             Replayable::No(UnauthorizedReason::StillUnauthorized)
         };
-        let answer = UpstreamAnswer { date };
+        let answer = UnauthorizedResponse { date };
         match context.gateway.recover(admission, answer, replayable).await {
             Recovery::PassThrough(reason) => {
                 context.record_401(PassedThrough, reason);

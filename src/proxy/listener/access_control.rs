@@ -35,7 +35,7 @@ impl AccessControl {
             Some(uid) => Ok(uid),
             None => Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("allowed_users: there is no user {user:?}"),
+                format!("allowed_users: unknown user {user:?}"),
             )),
         };
         let users = users.as_ref();
@@ -55,13 +55,13 @@ impl AccessControl {
         if let Some(networks) = &self.networks {
             let peer = incoming.peer();
             if !peer.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip))) {
-                return Err("the peer's address is in none of allowed_networks".into());
+                return Err("the peer's address is not in allowed_networks".into());
             }
         }
         if let Some(users) = &self.users {
             let uid = peer_uid(incoming)
                 .await
-                .map_err(|cause| format!("the peer's user cannot be found out: {cause}"))?;
+                .map_err(|cause| format!("the peer's user cannot be determined: {cause}"))?;
             if !users.contains(&uid) {
                 return Err(format!("the peer's user {uid} is not in allowed_users"));
             }
@@ -107,7 +107,7 @@ fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
     }
     Err(io::Error::new(
         io::ErrorKind::NotFound,
-        "its socket is not on this machine, or closed already",
+        "its socket is not on this machine, or has been closed",
     ))
 }
 
@@ -246,7 +246,7 @@ mod tests {
         drop(caller);
         let allow_root = access(None, Some(&["0", &own_uid()]));
         let cause = allow_root.admit(&incoming).await.unwrap_err();
-        assert!(cause.contains("cannot be found out"), "{cause}");
+        assert!(cause.contains("cannot be determined"), "{cause}");
     }
 
     #[tokio::test]

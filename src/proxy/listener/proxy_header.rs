@@ -29,24 +29,24 @@ const MAX_V2_LENGTH: usize = 4096;
 /// What is wrong with a header. Nothing of it is quoted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
-    #[error("the connection begins with something else")]
+    #[error("the connection does not begin with one")]
     Missing,
     #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CR LF")]
     Line,
-    #[error("the line is not as version 1 wants it")]
+    #[error("the line is not a valid version 1 header")]
     Malformed,
-    #[error("version {0} is not known")]
+    #[error("version {0} is unknown")]
     Version(u8),
-    #[error("command {0} is not known")]
+    #[error("command {0} is unknown")]
     Command(u8),
-    #[error("address family and protocol {0:#04x} are not those of a stream")]
+    #[error("address family and protocol {0:#04x} do not denote a stream")]
     Family(u8),
-    #[error("{length} bytes are announced, which is {problem}")]
+    #[error("its length of {length} bytes is {problem}")]
     Length {
         length: usize,
         problem: &'static str,
     },
-    #[error("it breaks off: {0}")]
+    #[error("it is incomplete: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -142,7 +142,7 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHead
         return Err(ProxyHeaderError::Version(version_and_command >> 4));
     }
     if length > MAX_V2_LENGTH {
-        let problem = "too much";
+        let problem = "too large";
         return Err(ProxyHeaderError::Length { length, problem });
     }
     let block = match version_and_command & 0x0f {
@@ -152,7 +152,7 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHead
         command => return Err(ProxyHeaderError::Command(command)),
     };
     if length < block.len() {
-        let problem = "too little for the addresses";
+        let problem = "too small for the addresses";
         return Err(ProxyHeaderError::Length { length, problem });
     }
     let source = block.read(stream).await?;

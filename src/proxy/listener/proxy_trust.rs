@@ -52,8 +52,8 @@ impl ProxyTrust {
             return Ok(());
         }
         if !incoming.peer().is_some_and(|ip| self.trusts(ip)) {
-            let cause = "the peer is in none of trusted_proxies, and proxy_protocol is on";
-            return Err(Rejection::from(Reason::PeerNotAllowed).because(cause));
+            let cause = "proxy_protocol is on, and the peer is not in trusted_proxies";
+            return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
         }
         // Unix sockets have no address that could be trusted, so they were rejected above.
         let Incoming::Tcp(stream, peer) = incoming else {
@@ -66,11 +66,11 @@ impl ProxyTrust {
             }
             Ok(Err(error)) => {
                 let cause = format!("PROXY header: {error}");
-                Err(Rejection::from(Reason::BadRequest).because(cause))
+                Err(Rejection::from(Reason::BadRequest).with_cause(cause))
             }
             Err(_) => {
-                let cause = "PROXY header: it did not come in time";
-                Err(Rejection::from(Reason::HeaderTimeout).because(cause))
+                let cause = "PROXY header: not received in time";
+                Err(Rejection::from(Reason::HeaderTimeout).with_cause(cause))
             }
         }
     }

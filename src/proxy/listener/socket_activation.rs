@@ -73,7 +73,7 @@ fn invalid_socket(index: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         format!(
-            "passed socket {index} (LISTEN_FDS): no stream socket listening at an address or a path"
+            "inherited socket {index} (LISTEN_FDS) is not a listening stream socket with an address or a path"
         ),
     )
 }

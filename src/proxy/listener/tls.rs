@@ -21,7 +21,7 @@ use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::BindError;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::proxy::client::read_certificate;
 use crate::proxy::settings::{ClientAuth, ListenerTls};
 

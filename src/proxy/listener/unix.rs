@@ -67,7 +67,7 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is a file that is not a socket; remove it or choose another path",
+            "the path exists and is not a socket; remove it or choose another path",
         ));
     }
     match tokio::time::timeout(PROBE, UnixStream::connect(path)).await {

@@ -56,7 +56,7 @@ impl ReplaySession {
             Played::Live => Ok(None),
             Played::Incomplete => Error::e_explain(
                 ErrorType::InternalError,
-                "asked to replay a body that was not kept",
+                "replaying a body that was not recorded",
             ),
         }
     }

@@ -23,7 +23,7 @@ use crate::proxy::connection::{Connection, Handoff};
 use crate::proxy::deadline::Deadline;
 use crate::proxy::drain::Signal;
 use crate::proxy::fast_path::{Caller, ServeResult};
-use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, Refusal};
+use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, RejectedHead};
 
 /// Longest time spent on reading the rest of a request body after its response.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What comes next on a connection.
 enum NextRequest {
     Request(BytesMut),
-    Refused(Box<Refusal>),
+    Rejected(Box<RejectedHead>),
     /// No request: the caller has left or was idle for too long, or the server is closing.
     Closed,
 }
@@ -78,8 +78,8 @@ where
                     }
                 }
             }
-            NextRequest::Refused(refusal) => {
-                reject::respond_and_close(shared, *connection, &refusal, info.peer).await;
+            NextRequest::Rejected(rejected) => {
+                reject::respond_and_close(shared, *connection, &rejected, info.peer).await;
                 break;
             }
             NextRequest::Closed => {
@@ -186,7 +186,7 @@ async fn next(
     match deadline.within(limits.header_timeout, head).await {
         Some(next) => next,
         None if connection.received() == b"\r\n" => NextRequest::Closed,
-        None => refused(connection, Reason::HeaderTimeout.into()),
+        None => rejected(connection, Reason::HeaderTimeout.into()),
     }
 }
 
@@ -198,7 +198,7 @@ async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequ
                 return checked(limits, connection, start, end);
             }
             Ok(HeadStatus::Partial) => {}
-            Err(rejection) => return refused(connection, rejection),
+            Err(rejection) => return rejected(connection, rejection),
         }
         if !matches!(connection.receive().await, Ok(read) if read > 0) {
             return NextRequest::Closed;
@@ -215,15 +215,15 @@ fn checked(
     let head = connection.received().get(start..end).unwrap_or_default();
     match validate::check_raw(head, &limits.head) {
         Ok(framing) => NextRequest::Request(connection.split_head(start, end, framing)),
-        Err(refusal) => {
+        Err(rejected) => {
             connection.split_head(start, end, Framing::Length(0));
-            NextRequest::Refused(refusal)
+            NextRequest::Rejected(rejected)
         }
     }
 }
 
-fn refused(connection: &Connection, rejection: Rejection) -> NextRequest {
+fn rejected(connection: &Connection, rejection: Rejection) -> NextRequest {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
-    NextRequest::Refused(Box::new(validate::refusal(line, rejection)))
+    NextRequest::Rejected(Box::new(validate::rejected_head(line, rejection)))
 }

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 use super::Shared;
 use super::lingering_close::discard;
 use crate::gateway::reason::Reason;
-use crate::gateway::rejection::{Answer, Rejection};
+use crate::gateway::rejection::{ErrorResponse, Rejection};
 use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::Connection;
 use crate::proxy::listener::Incoming;
 use crate::proxy::local_response::encode_http1;
 use crate::proxy::record::{self, Delivery};
-use crate::proxy::validate::{self, Refusal};
+use crate::proxy::validate::{self, RejectedHead};
 
 /// Longest time spent on rejecting a connection.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,10 +26,10 @@ const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) async fn respond_and_close<A>(
     shared: &Shared<A>,
     mut connection: Connection,
-    refusal: &Refusal,
+    rejected: &RejectedHead,
     peer: Option<IpAddr>,
 ) {
-    let (answer, wire) = response(shared, refusal);
+    let (answer, wire) = response(shared, rejected);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
     connection.mark_response_complete();
     connection.mark_unread_input();
@@ -40,7 +40,7 @@ pub(super) async fn respond_and_close<A>(
     } else {
         Delivery::Failed
     };
-    (shared.recorder)(&record::rejected(refusal, delivery, peer, metadata));
+    (shared.recorder)(&record::rejected(rejected, delivery, peer, metadata));
 }
 
 /// Responds to a connection over the limit, without reading anything.
@@ -64,8 +64,8 @@ pub(super) async fn reject_peer<A>(
     match incoming.into_stream() {
         Ok(stream) if plain => write_rejection(shared, stream, peer, rejection).await,
         _ => {
-            let refusal = validate::refusal(b"", rejection);
-            (shared.recorder)(&record::rejected(&refusal, Delivery::None, peer, None));
+            let rejected = validate::rejected_head(b"", rejection);
+            (shared.recorder)(&record::rejected(&rejected, Delivery::None, peer, None));
         }
     }
 }
@@ -77,14 +77,14 @@ async fn write_rejection<A>(
     peer: Option<IpAddr>,
     rejection: Rejection,
 ) {
-    let refusal = validate::refusal(b"", rejection);
-    let (answer, wire) = response(shared, &refusal);
+    let rejected = validate::rejected_head(b"", rejection);
+    let (answer, wire) = response(shared, &rejected);
     let closing = async {
         let delivery = match stream.write_all(&wire).await {
             Ok(()) => Delivery::Sent(&answer),
             Err(_) => Delivery::Failed,
         };
-        (shared.recorder)(&record::rejected(&refusal, delivery, peer, None));
+        (shared.recorder)(&record::rejected(&rejected, delivery, peer, None));
         let _ = stream.shutdown().await;
         discard(&mut stream).await;
     };
@@ -93,9 +93,9 @@ async fn write_rejection<A>(
 }
 
 /// The response to a rejected head, also encoded. It closes the connection.
-fn response<A>(shared: &Shared<A>, refusal: &Refusal) -> (Answer, Vec<u8>) {
+fn response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
     let now = shared.clock.now();
-    let answer = refusal.rejection.answer(&refusal.method, now);
-    let wire = encode_http1(&answer, &refusal.method, now, None, true);
+    let answer = rejected.rejection.to_response(&rejected.method, now);
+    let wire = encode_http1(&answer, &rejected.method, now, None, true);
     (answer, wire)
 }

@@ -26,7 +26,9 @@ impl<'a> FieldChecker<'a> {
     pub(super) fn check(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
         self.count += 1;
         if self.count > MAX_FIELDS {
-            return Err(Rejection::from(Reason::HeaderTooLarge).because("too many header fields"));
+            return Err(
+                Rejection::from(Reason::HeaderTooLarge).with_cause("too many header fields")
+            );
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         // By length first: most fields are none of these.
@@ -71,7 +73,7 @@ impl<'a> FieldChecker<'a> {
     fn authorization(&mut self) -> Result<(), Rejection> {
         if std::mem::replace(&mut self.authorization, true) {
             return Err(Rejection::from(Reason::InvalidAuthorization)
-                .because("second Authorization header"));
+                .with_cause("second Authorization header"));
         }
         Ok(())
     }
@@ -164,7 +166,7 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
             .iter()
             .any(|field| token.eq_ignore_ascii_case(field))
     }) {
-        return Err(bad("Connection names a field that must stay"));
+        return Err(bad("Connection names an end-to-end field"));
     }
     Ok(())
 }

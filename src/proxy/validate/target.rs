@@ -42,7 +42,7 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     // what was sent, and answers a backtick with an empty response. RFC 3986 allows none of
     // these characters.
     if !target.iter().all(|b| ALLOWED[usize::from(*b)]) {
-        return Err(bad("character in the target that a URL cannot have"));
+        return Err(bad("character in the target that is not allowed in a URL"));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if has_dot_segment(path) {

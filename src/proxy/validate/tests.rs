@@ -131,12 +131,12 @@ fn the_number_of_header_fields_is_limited() {
 }
 
 #[test]
-fn a_refusal_does_not_contain_the_query() {
+fn a_rejected_head_does_not_contain_the_query() {
     let head = b"GET /a\x01?secret HTTP/1.0\r\nHost: a\r\n\r\n";
-    let refusal = check_raw(head, &LIMITS).unwrap_err();
-    assert_eq!(refusal.path, "/a.");
-    assert_eq!(refusal.version, Version::HTTP_10);
-    assert!(!format!("{refusal:?}").contains("secret"));
+    let rejected = check_raw(head, &LIMITS).unwrap_err();
+    assert_eq!(rejected.path, "/a.");
+    assert_eq!(rejected.version, Version::HTTP_10);
+    assert!(!format!("{rejected:?}").contains("secret"));
     let nonsense = check_raw(b"\x16\x03\x01\r\n\r\n", &LIMITS).unwrap_err();
     assert_eq!(
         (nonsense.method.as_str(), nonsense.path.as_str()),

@@ -172,27 +172,18 @@ fn described_sources() -> BTreeSet<String> {
 #[test]
 fn the_architecture_page_says_what_each_source_file_is_for() {
     let described = described_sources();
-    let mut missing = Vec::new();
-    // Modules and their files; what lies deeper belongs to the file above it.
-    for module in sources("") {
-        missing.extend(Some(module.clone()).filter(|file| !described.contains(file)));
-        let files = sources(module.trim_end_matches(".rs"));
-        missing.extend(files.into_iter().filter(|file| !described.contains(file)));
-    }
-    assert!(missing.is_empty(), "{missing:#?}");
-}
-
-/// The source files in one folder of `src/`, without tests; none if there is no such folder.
-fn sources(folder: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(root().join("src").join(folder)) else {
-        return Vec::new();
+    let sources = rust_files("src").into_iter().map(|file| {
+        let file = file.strip_prefix(root().join("src")).unwrap();
+        file.display().to_string()
+    });
+    let is_test = |file: &str| {
+        let mut parts = file.trim_end_matches(".rs").split('/');
+        parts.any(|part| ["tests", "testing"].contains(&part))
     };
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names
-        .filter(|name| has_extension(name, "rs"))
-        .filter(|name| !["tests.rs", "testing.rs"].contains(&&**name))
-        .map(|name| Path::new(folder).join(name).display().to_string())
-        .collect()
+    let missing: Vec<_> = sources
+        .filter(|file| !is_test(file) && !described.contains(file))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]

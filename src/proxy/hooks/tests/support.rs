@@ -18,9 +18,10 @@ use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
+use crate::gateway::compat::Compat;
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
-use crate::gateway::{Gateway, Observe};
+use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
@@ -128,7 +129,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
-            observe: Observe::default(),
+            observability: Observability::default(),
         });
         let limits = options.limits.clone();
         let budget = Budget::new(limits.replay_memory);
@@ -254,7 +255,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         anonymous: true,
         workload_token: None,
         rules: None,
-        rates: crate::gateway::rate::Rates::default(),
+        rates: crate::gateway::rate_limit::RateLimiters::default(),
         compat: Compat::default(),
     }
 }

@@ -173,7 +173,7 @@ async fn malformed_v2_headers_are_rejected() {
         (v2(0x21, 0x21, &v6()[..35]), "a byte too little"),
         (v2(0x21, 0x21, &v4()), "the other family's length"),
         (v2(0x21, 0x11, &[]), "nothing"),
-        (v2(0x21, 0x11, &huge), "too much"),
+        (v2(0x21, 0x11, &huge), "too large"),
         (v2(0x20, 0x00, &huge), "too much, locally"),
         (announcing(0x21, 0x11, u16::MAX, &v4()), "far too much"),
         (announcing(0x21, 0x11, 200, &v4()), "less than announced"),

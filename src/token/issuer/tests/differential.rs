@@ -292,14 +292,14 @@ fn agreement(token: &str, keys: &[DecodingKey]) -> Option<Agreement> {
 
 #[tokio::test]
 async fn whatever_hawkgate_accepts_jsonwebtoken_decodes() {
-    let mut world = World::new();
+    let mut fixture = Fixture::new();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     std::fs::write(&path, SECRET).unwrap();
-    world.issuers.push(Arc::new(Issuer::shared_secret(
+    fixture.issuers.push(Arc::new(Issuer::shared_secret(
         "legacy".into(),
         &shared_secret(path),
-        world.clock.clone(),
+        fixture.clock.clone(),
         100,
     )));
     let keys: Vec<DecodingKey> = [&*RSA, &*OTHER_RSA, &*P256, &*P384, &*ED25519]
@@ -321,7 +321,7 @@ async fn whatever_hawkgate_accepts_jsonwebtoken_decodes() {
     let (mut decoded, mut in_parts, mut refused, mut stricter) = (0, 0, 0, 0);
     for token in &tokens {
         let found = match BearerToken::new(token) {
-            Ok(token) => authenticate(&token, &world.issuers).await.is_ok(),
+            Ok(token) => authenticate(&token, &fixture.issuers).await.is_ok(),
             Err(_) => false,
         };
         if found {

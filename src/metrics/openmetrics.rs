@@ -1,4 +1,4 @@
-//! The OpenMetrics text format
+//! Encoder for the OpenMetrics 1.0 text format
 //! (<https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>).
 
 use std::fmt::{self, Write as _};
@@ -7,28 +7,28 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 use super::exemplar::Exemplar;
 
-/// Units that a family's name may end in.
+/// Units that family names end in.
 const UNITS: [&str; 2] = ["seconds", "bytes"];
 
-/// Writes `families`; `exemplar` knows one for a histogram's bucket, by the family's name,
-/// its labels and the bucket's index.
+/// Encodes `families`. `exemplar` looks up the exemplar of a histogram bucket by the family's
+/// name, the metric's labels and the bucket's index.
 pub(super) fn write(
     families: &[MetricFamily],
     exemplar: impl Fn(&str, &[LabelPair], usize) -> Option<Exemplar>,
 ) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(16 * 1024);
     for family in families {
-        let written = Family::of(family);
-        written.head(&mut out)?;
+        let encoder = Family::of(family);
+        encoder.head(&mut out)?;
         for metric in family.get_metric() {
             match family.get_field_type() {
-                MetricType::HISTOGRAM => written.histogram(&mut out, metric, &exemplar)?,
+                MetricType::HISTOGRAM => encoder.histogram(&mut out, metric, &exemplar)?,
                 MetricType::COUNTER => {
-                    written.sample(&mut out, "_total", metric, metric.get_counter().get_value())?;
+                    encoder.sample(&mut out, "_total", metric, metric.get_counter().get_value())?;
                 }
                 _ => {
-                    let suffix = if written.kind == "info" { "_info" } else { "" };
-                    written.sample(&mut out, suffix, metric, metric.get_gauge().get_value())?;
+                    let suffix = if encoder.kind == "info" { "_info" } else { "" };
+                    encoder.sample(&mut out, suffix, metric, metric.get_gauge().get_value())?;
                 }
             }
         }
@@ -38,7 +38,7 @@ pub(super) fn write(
 }
 
 struct Family<'f> {
-    /// Without the suffix that its kind's samples have.
+    /// Without the suffix that samples of its type carry.
     name: &'f str,
     kind: &'static str,
     help: &'f str,
@@ -46,15 +46,15 @@ struct Family<'f> {
 
 impl<'f> Family<'f> {
     fn of(family: &'f MetricFamily) -> Self {
-        let whole = family.name();
+        let full_name = family.name();
         let (kind, suffix) = match family.get_field_type() {
             MetricType::COUNTER => ("counter", "_total"),
             MetricType::HISTOGRAM => ("histogram", ""),
-            _ if whole.ends_with("_info") => ("info", "_info"),
+            _ if full_name.ends_with("_info") => ("info", "_info"),
             _ => ("gauge", ""),
         };
         Self {
-            name: whole.strip_suffix(suffix).unwrap_or(whole),
+            name: full_name.strip_suffix(suffix).unwrap_or(full_name),
             kind,
             help: family.help(),
         }
@@ -85,32 +85,32 @@ impl<'f> Family<'f> {
         exemplar: &impl Fn(&str, &[LabelPair], usize) -> Option<Exemplar>,
     ) -> fmt::Result {
         let histogram = metric.get_histogram();
-        let own = metric.get_label();
+        let pairs = metric.get_label();
         let bounded = histogram
             .get_bucket()
             .iter()
             .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
             .filter(|(bound, _)| bound.is_finite());
-        let rest = (f64::INFINITY, histogram.get_sample_count());
-        for (index, (bound, count)) in bounded.chain([rest]).enumerate() {
+        let infinite = (f64::INFINITY, histogram.get_sample_count());
+        for (index, (bound, count)) in bounded.chain([infinite]).enumerate() {
             write!(out, "{}_bucket", self.name)?;
-            labels(out, own, Some(&number(bound)))?;
+            labels(out, pairs, Some(&bucket_bound(bound)))?;
             write!(out, " {count}")?;
-            if let Some(exemplar) = exemplar(self.name, own, index) {
+            if let Some(exemplar) = exemplar(self.name, pairs, index) {
                 write!(out, " # {exemplar}")?;
             }
             out.push('\n');
         }
         let count = histogram.get_sample_count();
         write!(out, "{}_count", self.name)?;
-        labels(out, own, None)?;
+        labels(out, pairs, None)?;
         writeln!(out, " {count}")?;
         self.sample(out, "_sum", metric, histogram.get_sample_sum())
     }
 }
 
-/// A number as it must stand in `le`: always with a point.
-fn number(bound: f64) -> String {
+/// Formats a bound for `le`, which the specification wants with a decimal point.
+fn bucket_bound(bound: f64) -> String {
     if bound.is_infinite() {
         "+Inf".into()
     } else if bound.fract() == 0.0 {
@@ -121,13 +121,13 @@ fn number(bound: f64) -> String {
 }
 
 fn labels(out: &mut String, pairs: &[LabelPair], le: Option<&str>) -> fmt::Result {
-    let own = pairs.iter().map(|pair| (pair.name(), pair.value()));
-    let mut before = '{';
-    for (name, value) in own.chain(le.map(|bound| ("le", bound))) {
-        write!(out, "{before}{name}=\"{}\"", Escaped(value))?;
-        before = ',';
+    let pairs = pairs.iter().map(|pair| (pair.name(), pair.value()));
+    let mut separator = '{';
+    for (name, value) in pairs.chain(le.map(|bound| ("le", bound))) {
+        write!(out, "{separator}{name}=\"{}\"", Escaped(value))?;
+        separator = ',';
     }
-    if before == ',' {
+    if separator == ',' {
         out.push('}');
     }
     Ok(())

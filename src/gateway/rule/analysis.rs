@@ -1,6 +1,6 @@
-//! What an expression may be: its tree is walked once, when it is loaded, and everything
-//! that could run for long, or could never work, is refused then. CEL itself has no budget
-//! of work (identity.md §G).
+//! Static analysis of expressions at load. The interpreter has no cost limit, so anything that
+//! could take long to evaluate is rejected here, as is anything that could never succeed
+//! (`docs/rules.md`).
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::functions::{check_function, no_map};
 use super::variables::{FIELDS, GROUPS, ROOTS};
 use crate::suggest::nearest;
 
-/// Types, as `type(x) == string` names them.
+/// Type names, as in `type(x) == string`.
 const TYPES: [&str; 10] = [
     "bool",
     "bytes",
@@ -28,62 +28,62 @@ const TYPES: [&str; 10] = [
     "uint",
 ];
 
-/// Deepest tree. The evaluator recurses, and its stack is a worker's.
+/// Greatest depth of the syntax tree. The interpreter recurses on a worker thread's stack.
 const MAX_DEPTH: usize = 32;
 
-/// Most members of an array or object among the claims that a rule reads.
+/// Most members of an array or object in the claims that a rule reads.
 pub const MAX_MEMBERS: usize = 256;
 
-/// Most steps that one evaluation can take: nodes of the tree, those inside a
-/// comprehension counted once for each member that there may be.
+/// Most steps that one evaluation may take: nodes of the tree, where those inside a
+/// comprehension count [`MAX_MEMBERS`] times.
 pub const MAX_STEPS: usize = 16 * 1024;
 
-/// What of the claims an expression looks at.
+/// Which claims an expression reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Claims {
-    /// These only.
+pub(super) enum ClaimsRead {
+    /// Only these.
     Named(BTreeSet<String>),
-    /// The object as a whole.
+    /// The claims object as a whole.
     All,
 }
 
-impl Claims {
-    fn name(&mut self, claim: &str) {
+impl ClaimsRead {
+    fn insert(&mut self, claim: &str) {
         if let Self::Named(names) = self {
             names.insert(claim.to_owned());
         }
     }
 
-    /// Looks at what either of the two looks at.
+    /// Extends this to the union of both.
     pub(super) fn join(&mut self, other: &Self) {
         match (&mut *self, other) {
-            (Self::Named(mine), Self::Named(theirs)) => mine.extend(theirs.iter().cloned()),
+            (Self::Named(names), Self::Named(others)) => names.extend(others.iter().cloned()),
             _ => *self = Self::All,
         }
     }
 }
 
-/// What the walk finds out.
+/// The result of analysing an expression.
 #[derive(Debug)]
 pub(super) struct Analysis {
-    pub(super) claims: Claims,
+    pub(super) claims: ClaimsRead,
     pub(super) reads_request: bool,
     pub(super) reads_path: bool,
-    /// The literal patterns of `matches`, in the order of their numbers.
+    /// The literal patterns of `matches` calls with their nodes; see [`matcher`] for the index.
     pub(super) patterns: Vec<(u64, String)>,
     steps: usize,
     variables: Vec<String>,
 }
 
-/// Where in the tree the walk is.
+/// The position of the walk in the tree.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     depth: usize,
-    /// How often what is here may be evaluated.
+    /// How often the node may be evaluated.
     times: usize,
 }
 
-impl Place {
+impl Position {
     fn below(self) -> Self {
         Self {
             depth: self.depth + 1,
@@ -96,45 +96,46 @@ impl Place {
     }
 }
 
-/// The function that call number `index` of `matches` becomes: its pattern is compiled
-/// once, at load, and no source can spell the name.
+/// The name of the function that replaces the call of `matches` with this index, so that its
+/// pattern is compiled once at load. No source can contain the name.
 pub(super) fn matcher(index: usize) -> String {
     format!("@matches{index}")
 }
 
-/// Walks the tree below `root`, and puts compiled patterns in place of literal ones.
+/// Analyses the tree below `root` and replaces calls of `matches` by functions with compiled
+/// patterns.
 ///
 /// # Errors
-/// With the first thing that is refused.
-pub(super) fn analysis(root: &mut IdedExpr) -> Result<Analysis, CompileError> {
+/// With the first construct that is not allowed.
+pub(super) fn analyze(root: &mut IdedExpr) -> Result<Analysis, CompileError> {
     let mut analysis = Analysis {
-        claims: Claims::Named(BTreeSet::new()),
+        claims: ClaimsRead::Named(BTreeSet::new()),
         reads_request: false,
         reads_path: false,
         patterns: Vec::new(),
         steps: 0,
         variables: Vec::new(),
     };
-    analysis.node(root, Place { depth: 0, times: 1 })?;
+    analysis.node(root, Position { depth: 0, times: 1 })?;
     Ok(analysis)
 }
 
 impl Analysis {
-    fn node(&mut self, node: &mut IdedExpr, place: Place) -> Result<(), CompileError> {
+    fn node(&mut self, node: &mut IdedExpr, position: Position) -> Result<(), CompileError> {
         let id = node.id;
-        self.steps = self.steps.saturating_add(place.times);
-        if place.depth > MAX_DEPTH {
+        self.steps = self.steps.saturating_add(position.times);
+        if position.depth > MAX_DEPTH {
             let problem = format!("is nested more than {MAX_DEPTH} deep");
             return error(id, problem, "split it into several rules");
         }
         if self.steps > MAX_STEPS {
             let problem = format!(
-                "could take more than {MAX_STEPS} steps (what is inside exists, all, exists_one \
-                 and filter counts {MAX_MEMBERS} times)"
+                "could take more than {MAX_STEPS} steps (those inside exists, all, exists_one and \
+                 filter count {MAX_MEMBERS} times)"
             );
             return error(id, problem, "split it into several rules");
         }
-        let below = place.below();
+        let below = position.below();
         match &mut node.expr {
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.variable(id, name),
@@ -153,7 +154,7 @@ impl Analysis {
             Expr::Comprehension(comprehension) => self.comprehension(id, comprehension, below),
             Expr::Struct(message) => {
                 let problem = format!(
-                    "makes a message {:?}; there are no such types",
+                    "constructs a message {:?}; message types are not supported",
                     message.type_name
                 );
                 error(id, problem, "write a map in braces, with quoted keys")
@@ -162,12 +163,14 @@ impl Analysis {
         }
     }
 
-    fn nodes(&mut self, nodes: &mut [IdedExpr], place: Place) -> Result<(), CompileError> {
-        nodes.iter_mut().try_for_each(|node| self.node(node, place))
+    fn nodes(&mut self, nodes: &mut [IdedExpr], position: Position) -> Result<(), CompileError> {
+        nodes
+            .iter_mut()
+            .try_for_each(|node| self.node(node, position))
     }
 
     fn is_bound(&self, name: &str) -> bool {
-        // The parser's own accumulators cannot be written in a source.
+        // Names of the parser's own accumulators, which no source can contain.
         name.starts_with('@') || self.variables.iter().any(|v| v == name)
     }
 
@@ -176,14 +179,14 @@ impl Analysis {
             return Ok(());
         }
         if name == "claims" {
-            self.claims = Claims::All;
+            self.claims = ClaimsRead::All;
             return Ok(());
         }
         if ROOTS.contains(&name) {
             let fields = fields_of(name).collect::<Vec<_>>().join(", ");
             return error(
                 id,
-                format!("{name} is no value by itself"),
+                format!("{name} is not a value itself"),
                 format!("write one of {fields}"),
             );
         }
@@ -202,19 +205,19 @@ impl Analysis {
         &mut self,
         id: u64,
         select: &mut SelectExpr,
-        place: Place,
+        position: Position,
     ) -> Result<(), CompileError> {
-        let Some(root) = self.fixed_name(&select.operand.expr) else {
-            return self.node(&mut select.operand, place);
+        let Some(root) = self.root_or_group(&select.operand.expr) else {
+            return self.node(&mut select.operand, position);
         };
         if root == "claims" {
-            self.claims.name(&select.field);
+            self.claims.insert(&select.field);
             return Ok(());
         }
         let name = format!("{root}.{}", select.field);
         if GROUPS.contains(&name.as_str()) {
             let fields = fields_of(&name).collect::<Vec<_>>().join(", ");
-            let problem = format!("{name} is no value by itself");
+            let problem = format!("{name} is not a value itself");
             return error(id, problem, format!("write one of {fields}"));
         }
         if !FIELDS.contains(&name.as_str()) {
@@ -226,7 +229,7 @@ impl Analysis {
             return error(id, format!("there is no {name}"), remedy);
         }
         if select.test {
-            let problem = format!("{name} is always there");
+            let problem = format!("{name} is always present");
             return error(id, problem, format!("compare it: {name} != \"\""));
         }
         self.reads_request |= root != "token";
@@ -234,15 +237,15 @@ impl Analysis {
         Ok(())
     }
 
-    /// The root or group that an expression names, unless a comprehension has taken it.
-    fn fixed_name(&self, expr: &Expr) -> Option<String> {
+    /// The root or group that an expression names, unless a comprehension variable shadows it.
+    fn root_or_group(&self, expr: &Expr) -> Option<String> {
         match expr {
             Expr::Ident(root) => {
                 let fixed = ROOTS.contains(&root.as_str()) && !self.is_bound(root);
                 fixed.then(|| root.clone())
             }
             Expr::Select(select) if !select.test => {
-                let root = self.fixed_name(&select.operand.expr)?;
+                let root = self.root_or_group(&select.operand.expr)?;
                 let name = format!("{root}.{}", select.field);
                 GROUPS.contains(&name.as_str()).then_some(name)
             }
@@ -250,35 +253,45 @@ impl Analysis {
         }
     }
 
-    fn call(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), CompileError> {
+    fn call(
+        &mut self,
+        id: u64,
+        call: &mut CallExpr,
+        position: Position,
+    ) -> Result<(), CompileError> {
         check_function(id, call)?;
         if call.func_name == "matches" {
-            return self.matches(id, call, place);
+            return self.matches(id, call, position);
         }
-        // A claim by its exact name, whatever characters it has; other claims are not read.
-        if let Some(claim) = named_claim(call)
+        // Reads this claim only, whatever characters its name has.
+        if let Some(claim) = literal_claim(call)
             && !self.is_bound("claims")
         {
-            self.claims.name(&claim);
+            self.claims.insert(&claim);
             return Ok(());
         }
         if let Some(target) = &mut call.target {
-            self.node(target, place)?;
+            self.node(target, position)?;
         }
-        self.nodes(&mut call.args, place)
+        self.nodes(&mut call.args, position)
     }
 
-    /// A pattern that is compiled at load: so it must be there then. What it is matched
-    /// against may be anything; the time that takes is linear (crate `regex`).
-    fn matches(&mut self, id: u64, call: &mut CallExpr, place: Place) -> Result<(), CompileError> {
+    /// Requires a literal pattern, which is compiled at load. The subject may be anything: the
+    /// `regex` crate matches in linear time.
+    fn matches(
+        &mut self,
+        id: u64,
+        call: &mut CallExpr,
+        position: Position,
+    ) -> Result<(), CompileError> {
         let pattern = call.args.pop();
         let Some(IdedExpr {
             expr: Expr::Literal(LiteralValue::String(pattern)),
             ..
         }) = pattern
         else {
-            let problem = "the pattern of matches is no literal";
-            return error(id, problem, "write it as a text in quotes");
+            let problem = "the pattern of matches is not a literal";
+            return error(id, problem, "write it as a quoted string");
         };
         let index = self.patterns.len();
         self.patterns.push((id, pattern.inner().to_owned()));
@@ -286,17 +299,17 @@ impl Analysis {
         if let Some(target) = call.target.take() {
             call.args.push(*target);
         }
-        self.nodes(&mut call.args, place)
+        self.nodes(&mut call.args, position)
     }
 
     fn comprehension(
         &mut self,
         id: u64,
         all: &mut ComprehensionExpr,
-        place: Place,
+        position: Position,
     ) -> Result<(), CompileError> {
-        if place.repeated() {
-            let problem = "goes through a list inside of going through a list";
+        if position.repeated() {
+            let problem = "nests one comprehension in another";
             return error(id, problem, "split it into several rules, or use `in`");
         }
         for name in [Some(&all.iter_var), all.iter_var2.as_ref()]
@@ -304,19 +317,19 @@ impl Analysis {
             .flatten()
         {
             if ROOTS.contains(&name.as_str()) || TYPES.contains(&name.as_str()) {
-                let problem = format!("{name} is the name of something else already");
-                return error(id, problem, "call the list's members otherwise");
+                let problem = format!("{name} is already the name of something else");
+                return error(id, problem, "choose another name for the variable");
             }
         }
-        if keeps_something_else(&all.loop_step, &all.iter_var) {
+        if appends_other_values(&all.loop_step, &all.iter_var) {
             return no_map(id);
         }
-        let inside = Place {
+        let inside = Position {
             times: MAX_MEMBERS,
-            ..place
+            ..position
         };
-        // Not even the list that is gone through may come of another comprehension: chained,
-        // they could double a list again and again.
+        // The range must not be the result of a comprehension either: a chain of them could
+        // double a list repeatedly.
         self.node(&mut all.iter_range, inside)?;
         self.node(&mut all.accu_init, inside)?;
         let before = self.variables.len();
@@ -330,8 +343,9 @@ impl Analysis {
     }
 }
 
-/// Whether a step adds anything to a list but the member itself, as `filter` does.
-fn keeps_something_else(step: &IdedExpr, member: &str) -> bool {
+/// Whether a loop step appends anything except the member itself, which is what `filter`
+/// appends.
+fn appends_other_values(step: &IdedExpr, member: &str) -> bool {
     let Expr::Call(call) = &step.expr else {
         return false;
     };
@@ -339,7 +353,7 @@ fn keeps_something_else(step: &IdedExpr, member: &str) -> bool {
         return call
             .args
             .iter()
-            .any(|arm| keeps_something_else(arm, member));
+            .any(|arm| appends_other_values(arm, member));
     }
     let adds_list = match (&call.func_name[..], call.args.as_slice()) {
         (
@@ -357,11 +371,11 @@ fn keeps_something_else(step: &IdedExpr, member: &str) -> bool {
     !adds_list
         .elements
         .iter()
-        .all(|kept| matches!(&kept.expr, Expr::Ident(name) if name == member))
+        .all(|element| matches!(&element.expr, Expr::Ident(name) if name == member))
 }
 
-/// The claim in `claims["…"]` and `"…" in claims`.
-fn named_claim(call: &CallExpr) -> Option<String> {
+/// The claim named in `claims["…"]` or `"…" in claims`.
+fn literal_claim(call: &CallExpr) -> Option<String> {
     let [first, second] = call.args.as_slice() else {
         return None;
     };

@@ -1,16 +1,15 @@
-//! Who is at the other end of a connection, as far as TLS has proved it.
+//! TLS client certificates.
 
 use std::sync::Arc;
 
-/// A client certificate that a CA of the listener vouches for, of a connection whose client
-/// has proved that it holds the key. Every name is as the certificate has it: not empty, at
-/// most 1 KiB, without control characters; at most 64 together.
+/// The verified certificate of a client that has proved possession of its key. Names are as in
+/// the certificate: at most 64, each not empty, at most 1 KiB and free of control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The subject's common name, of several the last, which is the most specific one;
-    /// empty without any.
+    /// The subject's common name; the last if there are several, which is the most specific;
+    /// empty if there is none.
     pub common_name: String,
-    /// DNS names among the subject's alternative names.
+    /// DNS names among the subject alternative names.
     pub dns_names: Vec<String>,
     /// URIs among them, such as a SPIFFE ID.
     pub uris: Vec<String>,
@@ -21,8 +20,8 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// What logs call it: the first URI, else `CN=…`, else `DNS:…`, else `SHA256:…`. One
-    /// kind of name cannot be taken for another.
+    /// The name used in logs: the first URI, else `CN=…`, else `DNS:…`, else `SHA256:…`. No kind
+    /// of name can be mistaken for another.
     pub fn label(&self) -> Arc<str> {
         let uri = self.uris.iter().find(|uri| has_scheme(uri));
         if let Some(uri) = uri {
@@ -38,7 +37,7 @@ impl ClientCertificate {
     }
 }
 
-/// `scheme://` in front (RFC 3986 §3.1), so that it reads as nothing else.
+/// Whether `uri` begins with `scheme://` (RFC 3986 §3.1), which distinguishes it from other names.
 fn has_scheme(uri: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
     uri.split_once("://")
@@ -47,7 +46,7 @@ fn has_scheme(uri: &str) -> bool {
 
 #[cfg(test)]
 impl ClientCertificate {
-    /// One for tests of what comes after the handshake.
+    /// A certificate for tests.
     pub(crate) fn for_test(common_name: &str, uris: &[&str]) -> Self {
         Self {
             common_name: common_name.into(),
@@ -64,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_says_which_kind_of_name_it_is() {
+    fn a_certificate_label_shows_the_kind_of_name() {
         let spiffe = "spiffe://example.org/ns/build/sa/worker";
         let both = ClientCertificate::for_test("worker", &[spiffe]);
         assert_eq!(&*both.label(), spiffe);
-        // What is written where a URI belongs cannot pass for a common name.
+        // A URI entry without a scheme cannot pass for a common name.
         let odd = ClientCertificate::for_test("worker", &["CN=admin", "CN=x://admin"]);
         assert_eq!(&*odd.label(), "CN=worker");
         let mut nameless = ClientCertificate::for_test("", &[]);

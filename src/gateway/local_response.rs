@@ -1,4 +1,4 @@
-//! Answers to requests for endpoints of hawkgate's own.
+//! Responses of hawkgate's own endpoints (`[login]` and `/bewit`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use zeroize::Zeroizing;
 
-use super::rejection::{Answer, Rejection};
+use super::rejection::{ErrorResponse, Rejection};
 use crate::clock::UnixMillis;
 use crate::token::Caller;
 
-/// An answer that hawkgate gives itself. May hold credentials: `Debug` shows its status.
-pub struct Served {
-    /// Status.
+/// A response that hawkgate generates. It may contain credentials, so `Debug` omits the body.
+pub struct LocalResponse {
+    /// The status.
     pub status: StatusCode,
     /// Headers by name, without `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
-    /// Wiped when dropped.
+    /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
     /// The refusal, if it is one.
     pub rejection: Option<Rejection>,
-    /// What metrics and the access log say.
-    pub facts: Facts,
+    /// What metrics and logs record about the request.
+    pub details: RequestDetails,
 }
 
-/// What is known of such a request besides its answer.
+/// What is known about a request to one of these endpoints.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// The name that it is counted under.
+pub struct RequestDetails {
+    /// The value of the `route` label.
     pub route: Option<Arc<str>>,
     /// The issuer, once known.
     pub issuer: Option<Arc<str>>,
@@ -35,54 +35,54 @@ pub struct Facts {
     pub verification: Option<&'static str>,
     /// The rule that decided, if one did.
     pub rule: Option<Arc<str>>,
-    /// The source that gave the credentials.
+    /// The source of the credentials.
     pub source: Option<Arc<str>>,
-    /// Who asked, once proved.
+    /// The caller, if authenticated.
     pub caller: Option<Caller>,
-    /// Upstream's name of the credentials given out.
+    /// The `clientId` of the credentials issued.
     pub credential: Option<String>,
-    /// What a rule narrowed them to.
+    /// The scopes that a rule limited them to.
     pub scopes: Option<Arc<[String]>>,
 }
 
-impl Served {
-    /// An answer without content.
+impl LocalResponse {
+    /// A response without a body.
     pub(super) fn new(status: StatusCode) -> Self {
         Self {
             status,
             headers: vec![("cache-control", "no-store".into())],
             body: Zeroizing::default(),
             rejection: None,
-            facts: Facts::default(),
+            details: RequestDetails::default(),
         }
     }
 
-    /// `303 See Other` to `url`, which is the content too, as taskcluster-proxy does.
+    /// `303 See Other` to `url`, which is also the body, as in taskcluster-proxy.
     pub fn see_other(url: &str) -> Self {
-        let mut served = Self::new(StatusCode::SEE_OTHER)
+        let mut response = Self::new(StatusCode::SEE_OTHER)
             .header("location", url)
             .header("content-type", "text/plain; charset=utf-8");
-        served.body = Zeroizing::new(url.as_bytes().to_vec());
-        served
+        response.body = Zeroizing::new(url.as_bytes().to_vec());
+        response
     }
 
-    /// `rejection` as an answer that more can be added to.
+    /// The response to a refused request.
     pub fn refusal(rejection: Rejection, method: &Method, now: UnixMillis) -> Self {
-        let Answer {
+        let ErrorResponse {
             status,
             headers,
             body,
-        } = rejection.answer(method, now);
+        } = rejection.to_response(method, now);
         Self {
             status,
             headers,
             body: Zeroizing::new(body.into_bytes()),
             rejection: Some(rejection),
-            facts: Facts::default(),
+            details: RequestDetails::default(),
         }
     }
 
-    /// With one header more.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -90,9 +90,9 @@ impl Served {
     }
 }
 
-impl fmt::Debug for Served {
+impl fmt::Debug for LocalResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Served")
+        f.debug_struct("LocalResponse")
             .field("status", &self.status)
             .field("rejection", &self.rejection)
             .finish_non_exhaustive()

@@ -1,10 +1,10 @@
-//! taskcluster-proxy's short form of Taskcluster's paths (taskcluster.md §7).
+//! taskcluster-proxy's short form of Taskcluster API paths.
 
-/// `/<service>/<version>/<path>` in its long form, below `/api/`; `None` for any other
-/// target. The version is a `v` with digits, so that the deployment's other paths
-/// (`/login/oauth/credentials`, `/schemas/queue/v1/…`) keep their meaning. Everything
-/// behind it stays as it is, byte for byte.
-pub(super) fn lengthen(target: &str) -> Option<String> {
+/// Expands `/<service>/<version>/<path>` to the same target under `/api/`; `None` for any other
+/// target. The version must be `v` and digits, so that the deployment's other paths
+/// (`/login/oauth/credentials`, `/schemas/queue/v1/…`) keep their meaning. The rest of the target
+/// is kept byte for byte.
+pub(in crate::gateway) fn expand(target: &str) -> Option<String> {
     let mut parts = target.strip_prefix('/')?.splitn(3, '/');
     let (service, version, _) = (parts.next()?, parts.next()?, parts.next()?);
     let named = service.starts_with(|c: char| c.is_ascii_lowercase())
@@ -21,13 +21,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_short_form_is_lengthened() {
+    fn only_short_paths_are_expanded() {
         for (target, long) in [
             ("/queue/v1/task/x%2Fy?z=/", "/api/queue/v1/task/x%2Fy?z=/"),
             ("/worker-manager/v1/", "/api/worker-manager/v1/"),
             ("/auth/v12//a", "/api/auth/v12//a"),
         ] {
-            assert_eq!(lengthen(target).as_deref(), Some(long));
+            assert_eq!(expand(target).as_deref(), Some(long));
         }
         for target in [
             "/api/queue/v1/ping",
@@ -50,7 +50,7 @@ mod tests {
             "*",
             "",
         ] {
-            assert_eq!(lengthen(target), None, "{target}");
+            assert_eq!(expand(target), None, "{target}");
         }
     }
 }

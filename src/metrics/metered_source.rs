@@ -1,4 +1,4 @@
-//! Counts and times what a source does, without the source knowing.
+//! A decorator that counts and times the exchanges of a credential source.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use prometheus::{Histogram, IntCounter};
 
 use super::families::Families;
-use super::series::children;
+use super::label_values::children;
 use crate::clock::SharedClock;
 use crate::credential::ExchangeResult;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::secret::SecretString;
 
-/// A source whose exchanges are counted and timed.
+/// A credential source whose exchanges are counted and timed.
 pub struct MeteredSource {
     inner: Arc<dyn CredentialSource>,
     clock: SharedClock,
@@ -40,9 +40,10 @@ impl MeteredSource {
     }
 }
 
-/// The label that a fetch's end has.
-fn result_of(end: &Result<Issued, FetchError>) -> ExchangeResult {
-    end.as_ref()
+/// The `result` label for how a fetch ended.
+fn result_of(fetched: &Result<Issued, FetchError>) -> ExchangeResult {
+    fetched
+        .as_ref()
         .map_or_else(ExchangeResult::of, |_| ExchangeResult::Ok)
 }
 
@@ -58,13 +59,13 @@ impl CredentialSource for MeteredSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let start = self.clock.monotonic();
-        let end = self.inner.fetch(request).await;
-        let took = self.clock.monotonic().saturating_sub(start);
-        if let Some((count, duration)) = self.series.get(result_of(&end) as usize) {
+        let fetched = self.inner.fetch(request).await;
+        let elapsed = self.clock.monotonic().saturating_sub(start);
+        if let Some((count, duration)) = self.series.get(result_of(&fetched) as usize) {
             count.inc();
-            duration.observe(took.as_secs_f64());
+            duration.observe(elapsed.as_secs_f64());
         }
-        end
+        fetched
     }
 
     fn is_shared(&self) -> bool {

@@ -1,8 +1,7 @@
-//! What an expression can see: the caller's claims and a few facts, borrowed, looked up
-//! when they are asked for.
+//! Binds variables for an evaluation, converting claims and attributes to CEL values as they
+//! are looked up.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use cel::common::types::{
     CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
@@ -11,48 +10,18 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde_json::{Map, Value};
 
-use super::syntax::{Claims, MAX_MEMBERS};
-use crate::gateway::client::ClientCertificate;
+use super::analysis::{ClaimsRead, MAX_MEMBERS};
+use super::attributes::Attributes;
+use crate::gateway::client_certificate::ClientCertificate;
 
-/// What there is to know about one request, before anything is decided.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// The verified claims; `None` for opaque tokens and anonymous routes.
-    pub claims: Option<&'a Map<String, Value>>,
-    /// The configured name of the issuer; empty on anonymous routes.
-    pub issuer: &'a str,
-    /// `sub`; empty where there are no claims.
-    pub subject: &'a str,
-    /// `client_id`, else `azp`; empty when the token names none.
-    pub client: &'a str,
-    /// `scope`, split.
-    pub scopes: &'a [String],
-    /// The request.
-    pub request: RequestFacts<'a>,
-}
-
-/// What rules can know about a request's head.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestFacts<'a> {
-    /// As sent.
-    pub method: &'a str,
-    /// Lower case, without port.
-    pub host: &'a str,
-    /// Without query.
-    pub path: &'a str,
-    /// `User-Agent`; empty when there is none, several, or one that is not visible ASCII.
-    pub user_agent: &'a str,
-    /// The client's address; none on Unix sockets.
-    pub address: Option<IpAddr>,
-    /// The client's verified certificate; none where it presented none.
-    pub certificate: Option<&'a ClientCertificate>,
-}
-
-/// Whether every array and object among `wanted` is small enough; the first claim that is
-/// not is the error.
+/// Checks that no array or object among the claims `read` has more than [`MAX_MEMBERS`]
+/// members.
+///
+/// # Errors
+/// With the name of the first claim that is too large.
 pub(super) fn check_sizes<'a>(
     claims: &'a Map<String, Value>,
-    wanted: &Claims,
+    read: &ClaimsRead,
 ) -> Result<(), &'a str> {
     let fits = |(name, value): (&'a String, &'a Value)| {
         if is_small(value) {
@@ -61,17 +30,17 @@ pub(super) fn check_sizes<'a>(
             Err(name.as_str())
         }
     };
-    match wanted {
-        Claims::All if claims.len() > MAX_MEMBERS => Err("(all of them)"),
-        Claims::All => claims.iter().try_for_each(fits),
-        Claims::Named(names) => names
+    match read {
+        ClaimsRead::All if claims.len() > MAX_MEMBERS => Err("(all of them)"),
+        ClaimsRead::All => claims.iter().try_for_each(fits),
+        ClaimsRead::Named(names) => names
             .iter()
             .filter_map(|name| claims.get_key_value(name))
             .try_for_each(fits),
     }
 }
 
-/// Recurses as deep as the JSON is, which its reader has bounded (128).
+/// Recurses as deep as the JSON nests, which its parser limits to 128.
 fn is_small(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.len() <= MAX_MEMBERS && items.iter().all(is_small),
@@ -80,49 +49,49 @@ fn is_small(value: &Value) -> bool {
     }
 }
 
-/// The facts, as the evaluator wants them.
-pub(super) struct Scope<'a> {
-    facts: &'a Facts<'a>,
+/// The interpreter's variable bindings.
+pub(super) struct Activation<'a> {
+    attributes: &'a Attributes<'a>,
     claims: CelMap<'a>,
 }
 
-impl<'a> Scope<'a> {
-    /// `wanted` is all of the claims that will be asked for.
-    pub(super) fn new(facts: &'a Facts<'a>, wanted: &Claims) -> Self {
+impl<'a> Activation<'a> {
+    /// Binds only the claims that the expression reads.
+    pub(super) fn new(attributes: &'a Attributes<'a>, read: &ClaimsRead) -> Self {
         let mut claims: HashMap<CelMapKey<'a>, Box<dyn Val + 'a>> = HashMap::new();
-        if let Some(all) = facts.claims {
+        if let Some(all) = attributes.claims {
             let mut add = |(name, value): (&'a String, &'a Value)| {
                 claims.insert(CelMapKey::from(name.as_str()), cel_value(value));
             };
-            match wanted {
-                Claims::All => all.iter().for_each(add),
-                Claims::Named(names) => names
+            match read {
+                ClaimsRead::All => all.iter().for_each(add),
+                ClaimsRead::Named(names) => names
                     .iter()
                     .filter_map(|name| all.get_key_value(name))
                     .for_each(&mut add),
             }
         }
         Self {
-            facts,
+            attributes,
             claims: CelMap::from(claims),
         }
     }
 }
 
-impl VariableResolver for Scope<'_> {
+impl VariableResolver for Activation<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let (facts, request) = (self.facts, &self.facts.request);
+        let (attributes, request) = (self.attributes, &self.attributes.request);
         let text = match variable {
             "claims" => return Some(CowVal::Borrowed(&self.claims)),
-            "token.scopes" => return Some(texts(facts.scopes)),
+            "token.scopes" => return Some(cel_texts(attributes.scopes)),
             "client.address" => {
-                // One client is one text, whether it came by IPv4 or by IPv4 mapped into IPv6.
+                // An IPv4-mapped IPv6 address is the same client as the IPv4 address.
                 let address = request.address.map(|a| a.to_canonical().to_string());
                 return Some(CowVal::owned(CelString::from(address.unwrap_or_default())));
             }
-            "token.issuer" => facts.issuer,
-            "token.subject" => facts.subject,
-            "token.client" => facts.client,
+            "token.issuer" => attributes.issuer,
+            "token.subject" => attributes.subject,
+            "token.client" => attributes.client,
             "request.method" => request.method,
             "request.host" => request.host,
             "request.path" => request.path,
@@ -133,7 +102,7 @@ impl VariableResolver for Scope<'_> {
     }
 }
 
-/// Without a certificate every text and list is empty.
+/// Without a certificate, every string and list is empty.
 fn certificate_field<'b>(
     certificate: Option<&'b ClientCertificate>,
     variable: &str,
@@ -142,7 +111,7 @@ fn certificate_field<'b>(
         let text = text.map(String::as_str).unwrap_or_default();
         Some(CowVal::owned(CelString::from(text)))
     };
-    let list = |list: Option<&'b Vec<String>>| Some(texts(list.map_or(&[], Vec::as_slice)));
+    let list = |list: Option<&'b Vec<String>>| Some(cel_texts(list.map_or(&[], Vec::as_slice)));
     match variable.strip_prefix("client.certificate.")? {
         "common_name" => text(certificate.map(|c| &c.common_name)),
         "fingerprint" => text(certificate.map(|c| &c.fingerprint)),
@@ -153,7 +122,7 @@ fn certificate_field<'b>(
     }
 }
 
-fn texts(list: &[String]) -> CowVal<'_, '_> {
+fn cel_texts(list: &[String]) -> CowVal<'_, '_> {
     let list: Vec<Box<dyn Val + '_>> = list.iter().map(|text| cel_text(text)).collect();
     CowVal::owned(CelList::from(list))
 }
@@ -162,7 +131,7 @@ fn cel_text(text: &str) -> Box<dyn Val + '_> {
     Box::new(CelString::from(text))
 }
 
-/// A whole number is an `int` where it fits, else a `uint`; any other number a `double`.
+/// Integers become `int` if they fit, otherwise `uint`; all other numbers become `double`.
 fn cel_value(value: &Value) -> Box<dyn Val + '_> {
     match value {
         Value::Null => Box::new(CelNull),

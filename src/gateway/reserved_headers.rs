@@ -1,7 +1,8 @@
-//! Header fields that are nobody's but hawkgate's: pure tables, for what strips the
-//! caller's copies and for what refuses rules that would set them.
+//! Headers that only hawkgate sets. The proxy strips the caller's copies, and rules may not set
+//! them.
 
-/// Of one connection only (RFC 9110 §7.6.1; RFC 9113 §8.2.2). `name` is lower case.
+/// Whether a header applies to one connection only (RFC 9110 §7.6.1, RFC 9113 §8.2.2). `name`
+/// must be lower case.
 pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -9,9 +10,9 @@ pub fn is_hop_by_hop(name: &str) -> bool {
     ) || name.starts_with("proxy-")
 }
 
-/// Only hawkgate says upstream who calls, how the request came, and what it really means.
-/// `name` is lower case.
-pub fn is_owned(name: &str) -> bool {
+/// Whether a header identifies the caller or the original request, or overrides the method or
+/// URL. `name` must be lower case.
+pub fn is_reserved(name: &str) -> bool {
     matches!(
         name,
         "authorization"
@@ -33,7 +34,8 @@ pub fn is_owned(name: &str) -> bool {
         || name.starts_with("x-hawkgate-")
 }
 
-/// What a message's framing, routing or body depends on: never for a rule to set.
+/// Whether framing, routing or the interpretation of the body depends on a header. `name` must
+/// be lower case.
 pub fn is_structural(name: &str) -> bool {
     matches!(
         name,

@@ -1,7 +1,7 @@
-//! The headers with which taskcluster-proxy says whom it signed as (taskcluster.md §7).
+//! The response headers in which taskcluster-proxy describes the credentials it signed with.
 
-use super::{Admission, path};
 use crate::credential::{Credential, Lease};
+use crate::gateway::{Admission, path};
 use crate::hawk::Grant;
 use crate::hawk::bewit::has_bewit;
 
@@ -13,7 +13,7 @@ const TEMPORARY_CLIENT: &str = "x-taskcluster-proxy-temp-clientid";
 const TEMPORARY_SCOPES: &str = "x-taskcluster-proxy-temp-scopes";
 const AUTHORIZED_SCOPES: &str = "x-taskcluster-authorized-scopes";
 
-/// All of them: an upstream's own are taken out where hawkgate states its.
+/// All of them. Where hawkgate adds its own, the upstream's are removed.
 pub const NAMES: &[&str] = &[
     ENDPOINT,
     VERSION,
@@ -25,23 +25,23 @@ pub const NAMES: &[&str] = &[
 ];
 
 impl Admission {
-    /// What the headers say of this request, which goes upstream as `target`; `None` where
-    /// the route does not want them. Names and scopes, never a secret: a bewit that the
-    /// caller sent is not repeated.
-    pub fn informational(&self, target: &str) -> Option<Vec<(&'static str, String)>> {
+    /// The headers for this request, sent upstream as `target`; `None` unless the route has
+    /// `headers` on. They contain names and scopes, never secrets: the query is omitted if it
+    /// has a bewit.
+    pub fn taskcluster_proxy_headers(&self, target: &str) -> Option<Vec<(&'static str, String)>> {
         if !self.route.compat.headers {
             return None;
         }
         let upstream = &self.route.upstream;
         let scheme = if upstream.tls { "https" } else { "http" };
         let authority = upstream.authority.to_str().unwrap_or_default();
-        let shown = if has_bewit(target) {
+        let target = if has_bewit(target) {
             path::without_query(target)
         } else {
             target
         };
         let mut headers = vec![
-            (ENDPOINT, format!("{scheme}://{authority}{shown}")),
+            (ENDPOINT, format!("{scheme}://{authority}{target}")),
             (VERSION, crate::VERSION.to_owned()),
             (REVISION, crate::REVISION.to_owned()),
         ];

@@ -1,8 +1,8 @@
-//! How often one client may ask: token buckets, by whom the issuers vouch for or by address.
+//! Rate limits per client, by verified identity or by address.
 //!
-//! A bucket is one number, the time at which it would be full again (the generic cell rate
-//! algorithm, a token bucket without a timer). How many are remembered is bounded; the one
-//! unused for longest is forgotten first, and an unused one is full again anyway.
+//! Each client has a token bucket, implemented by the generic cell rate algorithm: its state is
+//! one number, the time at which it will be full. The number of buckets is bounded; the least
+//! recently used is evicted first.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::client::ClientCertificate;
+use super::client_certificate::ClientCertificate;
 use super::rejection::Rejection;
 use crate::clock::SharedClock;
 use crate::gateway::reason::Reason;
@@ -25,15 +25,15 @@ use crate::token::Caller;
 /// `limits.rate` and `route.rate`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// At the steady rate, so many in each `per`; at least 1.
+    /// Requests per `per` at the sustained rate; at least 1.
     pub requests: u64,
-    /// From 100 ms to 1 h.
+    /// The interval, from 100 ms to 1 h.
     pub per: Duration,
-    /// So many at once; at least 1.
+    /// Capacity of the bucket; at least 1.
     pub burst: u64,
-    /// Whose requests count together.
+    /// What identifies a client.
     pub by: RateBy,
-    /// Most clients remembered.
+    /// Most clients tracked at once.
     pub clients: u64,
 }
 
@@ -46,45 +46,45 @@ pub enum RateBy {
     Address,
 }
 
-/// What is known of a request's client without its token.
+/// What is known about a client without its token.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Client<'a> {
-    /// Its address; none on Unix sockets.
+    /// Its address; `None` on Unix sockets.
     pub address: Option<IpAddr>,
-    /// Its certificate, where the listener asked for one.
+    /// Its verified certificate, if it presented one.
     pub certificate: Option<&'a ClientCertificate>,
 }
 
-/// One limit with its buckets.
+/// A rate limit and its buckets.
 #[derive(Debug)]
-pub struct RateLimit {
+pub struct RateLimiter {
     by: RateBy,
-    /// Nanoseconds between two requests at the steady rate.
+    /// Nanoseconds between two requests at the sustained rate.
     interval: u64,
-    /// How far, in nanoseconds, a bucket's time may be ahead: `burst - 1` intervals.
+    /// How far a bucket's time may lie ahead, in nanoseconds: `burst - 1` intervals.
     tolerance: u64,
     buckets: Cache<Key, Arc<AtomicU64>>,
     clock: SharedClock,
 }
 
-/// Whose bucket it is. Of fixed size, so that long names fill no memory.
+/// The key of a bucket. Its size is fixed, so that long names take no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    /// Unix sockets: all their callers together.
+    /// All callers on Unix sockets.
     NoAddress,
-    /// An IPv4 address, or the /64 of an IPv6 one, which is what one client has.
+    /// An IPv4 address, or the /64 prefix of an IPv6 address, since one client has a whole /64.
     Address(IpAddr),
-    /// A hash of who it is.
+    /// A hash of the identity.
     Identity([u8; 32]),
 }
 
-impl RateLimit {
-    /// As configured, every bucket full.
+impl RateLimiter {
+    /// A limiter with full buckets.
     pub fn new(rate: &Rate, clock: SharedClock) -> Self {
         let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = (per / rate.requests.max(1)).max(1);
         let tolerance = interval.saturating_mul(rate.burst.max(1) - 1);
-        // A bucket unused for so long is full: to forget it changes nothing.
+        // A bucket idle for this long is full, so evicting it changes nothing.
         let refilled = Duration::from_nanos(tolerance.saturating_add(interval));
         Self {
             by: rate.by,
@@ -93,15 +93,15 @@ impl RateLimit {
             buckets: Cache::builder()
                 .max_capacity(rate.clients)
                 .time_to_idle(refilled.max(Duration::from_secs(1)))
-                // Newcomers must get in, or whoever comes once the memory is full would
-                // find a full bucket each time.
+                // Always admit new entries: with a frequency-based policy a new client would find
+                // a fresh bucket on every request while the cache is full.
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             clock,
         }
     }
 
-    /// Takes one request out of the bucket of `key`.
+    /// Takes one token from the bucket of `key`.
     fn take(&self, key: Key) -> Result<(), Rejection> {
         let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
         let bucket = self.buckets.get_with(key, Arc::default);
@@ -115,64 +115,63 @@ impl RateLimit {
                 retry_after: Some(whole_seconds(wait)),
                 ..Reason::RateLimited.into()
             }
-            .because(match self.by {
+            .with_cause(match self.by {
                 RateBy::Address => "too many requests from this address",
-                RateBy::Client => "too many requests of this client",
+                RateBy::Client => "too many requests from this client",
             })
         })
     }
 }
 
-/// Rounded up: who comes back then is let in.
+/// Rounds up, so that a client that waits this long is admitted.
 fn whole_seconds(nanos: u64) -> Duration {
     Duration::from_secs(nanos.div_ceil(1_000_000_000).max(1))
 }
 
-/// The limits that a request has to pass, all of them; none by default.
+/// The rate limits of a route, all of which apply; none by default.
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Vec<Arc<RateLimit>>);
+pub struct RateLimiters(Vec<Arc<RateLimiter>>);
 
-impl Rates {
-    /// These; each may be shared with other routes.
-    pub fn new(limits: Vec<Arc<RateLimit>>) -> Self {
+impl RateLimiters {
+    /// Combines `limits`, each of which may be shared with other routes.
+    pub fn new(limits: Vec<Arc<RateLimiter>>) -> Self {
         Self(limits)
     }
 
-    /// Before anything is verified: counts by address where that is configured.
+    /// Counts a request by address, before anything is verified.
     ///
     /// # Errors
     /// [`Reason::RateLimited`] with the time to wait.
-    pub fn arrived(&self, client: Client<'_>) -> Result<(), Rejection> {
-        self.of(RateBy::Address)
+    pub fn check_address(&self, client: Client<'_>) -> Result<(), Rejection> {
+        self.limits_by(RateBy::Address)
             .try_for_each(|limit| limit.take(address_key(client.address)))
     }
 
-    /// Once it is known who calls: counts by identity where that is configured. Who is not
-    /// verified here (an anonymous route, a token or password that only the exchange can
-    /// check) counts by certificate, else by address: a limit by what anybody can make up
-    /// would be none.
+    /// Counts a request by identity, once the caller is known. Callers that are not verified here
+    /// (on an anonymous route, or with a token or password that only the exchange can verify)
+    /// are counted by certificate, otherwise by address, because anyone can make up a name.
     ///
     /// # Errors
-    /// As [`Rates::arrived`].
-    pub fn identified(&self, caller: &Caller, client: Client<'_>) -> Result<(), Rejection> {
+    /// As [`RateLimiters::check_address`].
+    pub fn check_identity(&self, caller: &Caller, client: Client<'_>) -> Result<(), Rejection> {
         if self.0.is_empty() {
             return Ok(());
         }
         let key = identity_key(caller).unwrap_or_else(|| unverified_key(client));
-        self.of(RateBy::Client)
+        self.limits_by(RateBy::Client)
             .try_for_each(|limit| limit.take(key))
     }
 
-    /// When verification has failed: as [`Rates::identified`] for somebody unknown, so that
-    /// trying tokens is limited too.
+    /// When verification has failed: as [`RateLimiters::check_identity`] for an unknown caller, so
+    /// that guessing tokens is limited too.
     ///
     /// # Errors
-    /// As [`Rates::arrived`].
-    pub fn unidentified(&self, client: Client<'_>) -> Result<(), Rejection> {
-        self.identified(&Caller::Anonymous, client)
+    /// As [`RateLimiters::check_address`].
+    pub fn check_unverified(&self, client: Client<'_>) -> Result<(), Rejection> {
+        self.check_identity(&Caller::Anonymous, client)
     }
 
-    fn of(&self, by: RateBy) -> impl Iterator<Item = &Arc<RateLimit>> {
+    fn limits_by(&self, by: RateBy) -> impl Iterator<Item = &Arc<RateLimiter>> {
         self.0.iter().filter(move |limit| limit.by == by)
     }
 }
@@ -207,7 +206,7 @@ fn address_key(address: Option<IpAddr>) -> Key {
     }
 }
 
-/// Each part with its length in front, so that no two lists are one.
+/// Hashes the parts, each prefixed with its length so that the encoding is unambiguous.
 fn hashed(parts: [&str; 3]) -> Key {
     let mut context = Context::new(&SHA256);
     for part in parts {
