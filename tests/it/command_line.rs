@@ -1,14 +1,13 @@
 //! The command line: exit codes, signals and output.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::program::Exited;
+use crate::support::program::{Exited, StderrLines};
 
 const TOKEN: &str = "an-access-token-of-the-upstream";
 
@@ -60,8 +59,7 @@ anonymous = true
 /// A running server; killed when dropped.
 struct RunningServer {
     child: Child,
-    stderr: BufReader<ChildStderr>,
-    output: Vec<String>,
+    stderr: StderrLines,
 }
 
 impl Drop for RunningServer {
@@ -76,28 +74,15 @@ impl RunningServer {
         let mut args = vec!["run", "--config", config.to_str().unwrap()];
         args.extend(extra);
         let mut child = hawkgate(&args).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let output = Vec::new();
-        let mut server = Self {
-            child,
-            stderr,
-            output,
-        };
+        let stderr = StderrLines::of(&mut child);
+        let mut server = Self { child, stderr };
         server.wait_for_line("hawkgate is up");
         server
     }
 
     /// Reads lines until one contains `text`.
     fn wait_for_line(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            let read = self.stderr.read_line(&mut line).unwrap();
-            assert!(read > 0, "stderr ended without {text:?}: {:?}", self.output);
-            self.output.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
+        self.stderr.wait_for(text)
     }
 
     fn signal(&self, signal: Signal) {
@@ -107,11 +92,8 @@ impl RunningServer {
 
     /// The exit code, and every line of stderr.
     fn wait(mut self) -> (Option<i32>, Vec<String>) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).unwrap();
-        self.output.extend(rest.lines().map(str::to_owned));
-        let code = self.child.wait().unwrap().code();
-        (code, std::mem::take(&mut self.output))
+        let lines = self.stderr.finish();
+        (self.child.wait().unwrap().code(), lines)
     }
 }
 
@@ -169,7 +151,7 @@ fn sigterm_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
     let mut server = RunningServer::start(&write_config(&dir, "0s"), &[]);
     server.signal(Signal::HUP);
-    server.wait_for_line("the configuration is in use");
+    server.wait_for_line("the configuration is in effect");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
@@ -192,13 +174,13 @@ fn a_changed_file_is_reloaded_unless_watching_is_off() {
     std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
     let line = server.wait_for_line("files have changed");
     assert!(line.contains("hawkgate.toml"), "{line}");
-    server.wait_for_line("the configuration is in use");
+    server.wait_for_line("the configuration is in effect");
     drop(server);
 
     let mut server = RunningServer::start(&path, &["--no-watch"]);
     std::fs::write(&path, "broken").unwrap();
     server.signal(Signal::HUP);
-    server.wait_for_line("asked to");
+    server.wait_for_line("reloading the configuration: requested");
     server.wait_for_line("the configuration is invalid");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();

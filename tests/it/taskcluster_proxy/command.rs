@@ -1,6 +1,5 @@
 //! `hawkgate taskcluster-proxy`, the drop-in replacement for taskcluster-proxy.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use hawkgate::proxy::settings::Address;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use super::taskcluster;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::ROOT_KEY;
-use crate::support::program::Exited;
+use crate::support::program::{Exited, StderrLines};
 use crate::support::upstream::{FakeUpstream, Reply};
 
 /// `hawkgate taskcluster-proxy` without inherited TASKCLUSTER_* variables.
@@ -52,20 +51,9 @@ impl RunningProxy {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut output = String::new();
-        let address = loop {
-            let mut line = String::new();
-            let read = stderr.read_line(&mut line).unwrap();
-            output += &line;
-            assert!(read > 0, "it exited: {output}");
-            if line.contains("listening for callers") {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                break line["address"].as_str().unwrap().to_owned();
-            }
-        };
-        // Keep reading, so that the pipe does not fill up.
-        std::thread::spawn(move || stderr.lines().for_each(drop));
+        let line = StderrLines::of(&mut child).wait_for("listening for callers");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let address = line["address"].as_str().unwrap();
         Self {
             child,
             address: Address::Tcp(address.parse().unwrap()),
