@@ -355,7 +355,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         .await
         .fails_with(1, "it speaks of redirect_uris");
     assert!(!home.path("client.json").exists());
-    for (issuer, said) in [
+    for (issuer, expected) in [
         (format!("{issuer}/"), "to the slash"),
         ("http://issuer.example/".into(), "must be https"),
         ("issuer.example".into(), "no URL"),
@@ -363,7 +363,7 @@ async fn provider_errors_are_reported_in_plain_words() {
     ] {
         home.run(&confidential_client(&issuer, "n"))
             .await
-            .fails_with(1, said);
+            .fails_with(1, expected);
     }
     provider
         .control(
@@ -432,7 +432,7 @@ async fn an_unusable_state_file_stops_before_any_request() {
 async fn inconsistent_arguments_are_usage_errors() {
     let home = HomeDir::new();
     let issuer = "https://issuer.example/";
-    for (args, said) in [
+    for (args, expected) in [
         (vec!["register", "--state", "s"], "--issuer"),
         (vec!["register", "--issuer", issuer], "--state"),
         (
@@ -475,7 +475,7 @@ async fn inconsistent_arguments_are_usage_errors() {
             "possible values",
         ),
     ] {
-        home.run(&args).await.fails_with(2, said);
+        home.run(&args).await.fails_with(2, expected);
     }
     let help = home.run(&["register", "--help"]).await.success();
     assert!(help.stdout.contains("Examples:") && help.stdout.contains("--plan"));

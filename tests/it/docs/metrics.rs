@@ -9,7 +9,7 @@ use hawkgate::clock::{SystemClock, UnixMillis};
 use hawkgate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use hawkgate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 use hawkgate::label::Label;
-use hawkgate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
+use hawkgate::metrics::{self, Metrics, ScrapeCallbacks};
 
 use super::{code_span, code_spans, read, rows};
 
@@ -37,7 +37,7 @@ impl CredentialSource for Unreachable {
 /// `/metrics` of a gateway with one route, issuer and source, all of its parts in use.
 fn exposition() -> String {
     let metrics = Metrics::new("1", "r").unwrap();
-    let names = LabelValues {
+    let names = metrics::LabelValues {
         routes: vec!["r".into()],
         issuers: vec!["i".into()],
         sources: vec!["s".into()],
@@ -72,12 +72,12 @@ fn labels_of(sample: &str) -> Vec<(String, String)> {
 type Families = BTreeMap<String, Family>;
 
 /// By metric and label.
-type ValuesByLabel = BTreeMap<(String, String), BTreeSet<String>>;
+type LabelValues = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// Exported families, and the values of each of their labels.
-fn exported() -> (Families, ValuesByLabel) {
+fn exported() -> (Families, LabelValues) {
     let mut families = Families::new();
-    let mut values = ValuesByLabel::new();
+    let mut values = LabelValues::new();
     let mut name = String::new();
     for line in exposition().lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
