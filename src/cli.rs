@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod exit;
 mod explain;
 mod issuer;
 mod login;
@@ -12,7 +13,6 @@ mod process;
 mod register;
 mod run;
 mod schema;
-mod stop;
 mod taskcluster_proxy;
 mod token;
 

@@ -20,7 +20,7 @@ use crate::app::{self, Deps, Running, StartError};
 use crate::clock::SystemClock;
 use crate::config::{self, Address, ParseOptions};
 use crate::log::AccessLog;
-use crate::remote::client::{Client, ClientOptions, TransportError};
+use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
 pub use paint::Paint;
 pub use tour::{stay, tour};
 
@@ -58,7 +58,7 @@ pub struct Stage {
     running: Running,
     hawkgate: Url,
     admin: Url,
-    client: Client,
+    client: HttpClient,
 }
 
 impl std::fmt::Debug for Stage {
@@ -83,7 +83,7 @@ pub async fn start() -> Result<Stage, DemoError> {
         access_log: AccessLog::off(),
     };
     let running = app::start(config, surroundings).await?;
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(10),
         max_bytes: 1024 * 1024,
         ca: None,

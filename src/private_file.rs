@@ -2,7 +2,7 @@
 //! their owner only, replaced as a whole and written through to the disk before anybody
 //! is told so, and changed by one process at a time.
 
-pub mod exposed;
+pub mod serde_secret;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -23,11 +23,11 @@ const STICKY: u32 = 0o1000;
 
 /// Who may look into the directory of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directory {
+pub enum DirectoryPolicy {
     /// Only the owner.
-    Private,
+    OwnerOnly,
     /// Anybody, but nobody else may write there.
-    Ordinary,
+    OthersMayRead,
 }
 
 /// Why a file could not be used. Names paths, never content.
@@ -45,7 +45,7 @@ pub enum PrivateFileError {
     },
     /// It is open to others, or is not a file of our own.
     #[error("{}: {problem}; {remedy}", .path.display())]
-    Unsafe {
+    Insecure {
         /// Which file or directory.
         path: PathBuf,
         /// What is wrong with it.
@@ -62,12 +62,12 @@ pub enum PrivateFileError {
 #[derive(Clone, Debug)]
 pub struct PrivateFile {
     path: PathBuf,
-    directory: Directory,
+    directory: DirectoryPolicy,
 }
 
 /// Leave to change the file: nobody else changes it until this is dropped.
 #[derive(Debug)]
-pub struct Locked {
+pub struct LockedFile {
     file: PrivateFile,
     /// Unlocked when closed. Its file stays: were it removed, two processes could hold
     /// locks on two files of the same name.
@@ -78,12 +78,12 @@ pub struct Locked {
 #[derive(Debug)]
 pub struct SidecarFile<'a> {
     file: PrivateFile,
-    _guard: &'a Locked,
+    _guard: &'a LockedFile,
 }
 
 impl PrivateFile {
     /// The file at `path`, in a directory that is `directory`.
-    pub fn new(path: PathBuf, directory: Directory) -> Self {
+    pub fn new(path: PathBuf, directory: DirectoryPolicy) -> Self {
         Self { path, directory }
     }
 
@@ -123,10 +123,10 @@ impl PrivateFile {
     ///
     /// # Errors
     /// When the directory or the file is open to others, or the system refuses.
-    pub fn lock(&self, waiting: impl FnOnce()) -> Result<Locked, PrivateFileError> {
+    pub fn lock(&self, waiting: impl FnOnce()) -> Result<LockedFile, PrivateFileError> {
         self.make_directory()?;
         self.check_directory()?;
-        let path = beside(&self.path, "lock");
+        let path = with_suffix(&self.path, "lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -142,17 +142,17 @@ impl PrivateFile {
             }
             Err(TryLockError::Error(e)) => return Err(failed(&path, "lock it", e)),
         }
-        let locked = Locked {
+        let locked = LockedFile {
             file: self.clone(),
             _lock: lock,
         };
-        locked.file.probe()?;
+        locked.file.check_writable()?;
         Ok(locked)
     }
 
     fn replace(&self, content: &[u8]) -> Result<(), PrivateFileError> {
-        let new = beside(&self.path, "new");
-        let written = write_through(&new, content)
+        let new = with_suffix(&self.path, "new");
+        let written = write_synced(&new, content)
             .and_then(|()| fs::rename(&new, &self.path))
             .and_then(|()| File::open(self.parent())?.sync_all());
         written.map_err(|e| failed(&self.path, "write it", e))
@@ -169,9 +169,9 @@ impl PrivateFile {
 
     /// That a replacement could be written is known before anything is done that must be
     /// recorded.
-    fn probe(&self) -> Result<(), PrivateFileError> {
-        let new = beside(&self.path, "new");
-        write_through(&new, b"")
+    fn check_writable(&self) -> Result<(), PrivateFileError> {
+        let new = with_suffix(&self.path, "new");
+        write_synced(&new, b"")
             .and_then(|()| fs::remove_file(&new))
             .map_err(|e| failed(&self.path, "write it", e))
     }
@@ -197,17 +197,17 @@ impl PrivateFile {
         let found = fs::metadata(parent).map_err(|e| failed(parent, "look at it", e))?;
         let mode = found.mode();
         let (problem, remedy) = match self.directory {
-            Directory::Private if mode & OTHERS != 0 => (
+            DirectoryPolicy::OwnerOnly if mode & OTHERS != 0 => (
                 "the directory is open to other users",
                 "close it (chmod 700) or choose another place",
             ),
-            Directory::Ordinary if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 => (
+            DirectoryPolicy::OthersMayRead if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 => (
                 "other users may write in this directory, and so replace the file",
                 "close it (chmod go-w) or choose another place",
             ),
             _ => return Ok(()),
         };
-        Err(not_safe(parent, problem, remedy))
+        Err(insecure(parent, problem, remedy))
     }
 
     fn check_file(&self, found: &fs::Metadata) -> Result<(), PrivateFileError> {
@@ -226,11 +226,11 @@ impl PrivateFile {
         } else {
             return Ok(());
         };
-        Err(not_safe(&self.path, problem, remedy))
+        Err(insecure(&self.path, problem, remedy))
     }
 }
 
-impl Locked {
+impl LockedFile {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.file.path
@@ -269,7 +269,7 @@ impl Locked {
         let file = PrivateFile::new(path, self.file.directory);
         file.make_directory()?;
         file.check_directory()?;
-        file.probe()?;
+        file.check_writable()?;
         Ok(SidecarFile { file, _guard: self })
     }
 }
@@ -278,8 +278,8 @@ impl SidecarFile<'_> {
     /// Puts `content` in its place, unless it is there already.
     ///
     /// # Errors
-    /// As [`Locked::replace`].
-    pub fn keep(&self, content: &[u8]) -> Result<(), PrivateFileError> {
+    /// As [`LockedFile::replace`].
+    pub fn replace_if_changed(&self, content: &[u8]) -> Result<(), PrivateFileError> {
         match self.file.read() {
             Ok(Some(old)) if old.as_slice() == content => Ok(()),
             // One that others may read, or that cannot be read, is replaced as well.
@@ -297,7 +297,7 @@ impl SidecarFile<'_> {
 }
 
 /// Writes a new file with mode 0600; one left behind by a crash is replaced.
-fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -312,7 +312,7 @@ fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// `dir/name` → `dir/name.<suffix>`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
@@ -327,8 +327,8 @@ fn failed(path: &Path, action: &'static str, source: io::Error) -> PrivateFileEr
     }
 }
 
-fn not_safe(path: &Path, problem: &'static str, remedy: &'static str) -> PrivateFileError {
-    PrivateFileError::Unsafe {
+fn insecure(path: &Path, problem: &'static str, remedy: &'static str) -> PrivateFileError {
+    PrivateFileError::Insecure {
         path: path.to_owned(),
         problem,
         remedy,

@@ -3,17 +3,22 @@
 //! is spoken to by `remote::registration` and `remote::auth0_tenant`, and
 //! `hawkgate register` puts both together.
 //!
-//! [`ClientMetadata`] (checked wishes) and [`State`] (what the state file remembers) →
-//! [`decide`] → a [`Step`], recorded as an [`Intent`] before it is taken.
+//! [`ClientMetadata`] (checked wishes) and [`RegistrationState`] (what the state file remembers) →
+//! [`plan_registration`] → a [`RegistrationPlan`], recorded as an [`Intent`] before it is taken.
 
-mod decision;
+mod auth0_tenant;
 mod metadata;
+mod plan;
 mod snippet;
 mod state;
-mod tenant;
 
-pub use decision::{Choices, Deletion, Refusal, Step, decide, decide_deletion};
+pub use auth0_tenant::{
+    ClientGrant, Connection, ExistingGrant, TenantChange, TenantRequirements, TenantState,
+    UnknownConnection,
+};
 pub use metadata::{AuthMethod, ClientMetadata, MetadataError};
+pub use plan::{
+    DeletionPlan, Overrides, PlanError, RegistrationPlan, plan_deletion, plan_registration,
+};
 pub use snippet::snippet;
-pub use state::{Action, Intent, Registration, State, StateError};
-pub use tenant::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest, UnknownName};
+pub use state::{Action, Intent, Registration, RegistrationState, StateError};

@@ -3,21 +3,21 @@
 
 pub mod auth0_identity;
 pub mod auth0_tenant;
-pub mod callback;
-pub mod client;
+pub mod callback_server;
 pub mod client_credentials;
 pub mod discovery;
 pub mod dns;
+pub mod http_client;
 pub mod introspection;
 pub mod jwks;
 pub mod oauth;
 pub mod otlp;
 pub mod password;
-pub mod provider;
+pub mod provider_metadata;
 pub mod registration;
 mod retry;
 pub mod signin;
-pub mod taskcluster;
+pub mod taskcluster_exchange;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 pub mod taskcluster_queue;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::remote::client::{Client, ClientOptions};
+use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 
+use super::exit::{CommandError, status};
 use super::process;
-use super::stop::{Stop, tell};
 
 /// The largest answer of an issuer that is read, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
@@ -24,8 +24,8 @@ pub(super) struct Network {
 }
 
 /// A client for an issuer, which trusts `ca` only, if that is given.
-pub(super) fn client(ca: Option<PathBuf>) -> Result<Client, Stop> {
-    Ok(Client::new(&ClientOptions {
+pub(super) fn client(ca: Option<PathBuf>) -> Result<HttpClient, CommandError> {
+    Ok(HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_BYTES,
         ca,
@@ -33,12 +33,12 @@ pub(super) fn client(ca: Option<PathBuf>) -> Result<Client, Stop> {
 }
 
 /// Runs a command that speaks to an issuer: TLS ready, no core dumps of its secrets.
-pub(super) fn run<F>(command: impl FnOnce(SharedClock) -> F) -> Result<(), Stop>
+pub(super) fn run<F>(command: impl FnOnce(SharedClock) -> F) -> Result<(), CommandError>
 where
-    F: Future<Output = Result<(), Stop>>,
+    F: Future<Output = Result<(), CommandError>>,
 {
     if let Err(error) = process::forbid_core_dumps() {
-        tell(&format!(
+        status(&format!(
             "warning: core dumps cannot be switched off: {error}"
         ));
     }
@@ -51,5 +51,5 @@ where
 
 /// Told once when another hawkgate has the file.
 pub(super) fn waiting() {
-    tell("another hawkgate is changing the same file; waiting for it to end");
+    status("another hawkgate is changing the same file; waiting for it to end");
 }

@@ -13,17 +13,17 @@ use clap::Args;
 
 use hawkgate::clock::{SharedClock, UnixMillis};
 use hawkgate::private_file::PrivateFile;
-use hawkgate::remote::discovery::DiscoveredKeys;
-use hawkgate::remote::jwks::UrlKeys;
-use hawkgate::remote::provider::{Provider, issuer_url};
-use hawkgate::remote::signin::{Received, SignIn};
+use hawkgate::remote::discovery::DiscoveryFetcher;
+use hawkgate::remote::jwks::JwksUriFetcher;
+use hawkgate::remote::provider_metadata::{ProviderMetadata, issuer_url};
+use hawkgate::remote::signin::{SignInClient, TokenResponse};
 use hawkgate::signin::{AuthorizationRequest, Session};
 use hawkgate::token::{Expected, IdTokenVerifier, KeyFetcher};
 
 pub(super) use self::client::own;
-use self::client::{ClientArgs, Who};
+use self::client::{ClientArgs, LoginClient};
+use super::exit::{CommandError, exit_code, failed, print};
 use super::issuer::{self, Network, waiting};
-use super::stop::{Stop, exit, failed, print};
 use super::token::TokenFile;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
@@ -69,44 +69,44 @@ pub(super) struct Login {
 }
 
 /// Everything that a way of signing in needs.
-struct Stage<'a> {
+struct LoginContext<'a> {
     args: &'a Login,
-    who: &'a Who,
-    provider: &'a Provider,
-    sign_in: SignIn,
+    who: &'a LoginClient,
+    provider: &'a ProviderMetadata,
+    sign_in: SignInClient,
     request: AuthorizationRequest,
     clock: SharedClock,
 }
 
 pub(super) fn main(args: &Login) -> ExitCode {
-    exit("login", issuer::run(|clock| login(args, clock)))
+    exit_code("login", issuer::run(|clock| login(args, clock)))
 }
 
-async fn login(args: &Login, clock: SharedClock) -> Result<(), Stop> {
+async fn login(args: &Login, clock: SharedClock) -> Result<(), CommandError> {
     let who = args.client.who()?;
     let file = args.tokens.file()?;
     // That it can be kept is known before anybody is asked to sign in.
     drop(file.lock(waiting)?);
     let client = issuer::client(args.network.ca.clone())?;
-    let provider = Provider::discover(&client, &who.issuer).await?;
+    let provider = ProviderMetadata::discover(&client, &who.issuer).await?;
     let own = who.at(&provider)?;
-    let stage = Stage {
+    let stage = LoginContext {
         args,
         who: &who,
         provider: &provider,
-        sign_in: SignIn::new(client.clone(), clock.clone(), own),
+        sign_in: SignInClient::new(client.clone(), clock.clone(), own),
         request: request(args, &who, &provider),
         clock: clock.clone(),
     };
     let keys: Arc<dyn KeyFetcher> = match &provider.jwks_uri {
-        Some(url) => Arc::new(UrlKeys::new(url.clone(), client.clone())),
-        None => Arc::new(DiscoveredKeys::new(&who.issuer, client.clone())),
+        Some(url) => Arc::new(JwksUriFetcher::new(url.clone(), client.clone())),
+        None => Arc::new(DiscoveryFetcher::new(&who.issuer, client.clone())),
     };
     let verifier = IdTokenVerifier::new(&who.issuer, &who.id, keys, clock);
     let session = if args.device {
-        stage.on_another_device(&verifier).await?
+        stage.device_flow(&verifier).await?
     } else {
-        stage.in_a_browser(&verifier).await?
+        stage.browser_flow(&verifier).await?
     };
     session.save(&file.lock(waiting)?)?;
     report(&session, &file)
@@ -114,7 +114,7 @@ async fn login(args: &Login, clock: SharedClock) -> Result<(), Stop> {
 
 /// What to ask for: what was said, what the client was registered for, or enough to know
 /// who it is and to stay signed in.
-fn request(args: &Login, who: &Who, provider: &Provider) -> AuthorizationRequest {
+fn request(args: &Login, who: &LoginClient, provider: &ProviderMetadata) -> AuthorizationRequest {
     let offered = |scope: &str| {
         let scopes = provider.scopes_supported.as_ref();
         scopes.is_some_and(|list| list.iter().any(|s| s == scope))
@@ -135,16 +135,16 @@ fn request(args: &Login, who: &Who, provider: &Provider) -> AuthorizationRequest
     }
 }
 
-impl Stage<'_> {
+impl LoginContext<'_> {
     /// Tokens become a session once the ID token is believed. Where one was asked for, one
     /// must have come.
     async fn believe(
         &self,
         verifier: &IdTokenVerifier,
-        received: Received,
+        received: TokenResponse,
         nonce: Option<&str>,
-    ) -> Result<Session, Stop> {
-        let Received { tokens, id_token } = received;
+    ) -> Result<Session, CommandError> {
+        let TokenResponse { tokens, id_token } = received;
         let subject = match id_token {
             Some(id_token) => {
                 let expected = Expected {
@@ -179,18 +179,18 @@ impl Stage<'_> {
         Ok(session)
     }
 
-    fn token_endpoint(&self) -> Result<&url::Url, Stop> {
+    fn token_endpoint(&self) -> Result<&url::Url, CommandError> {
         let remedy = "nobody can sign in there";
         let endpoint = &self.provider.token_endpoint;
         Ok(self.provider.need(endpoint, "token_endpoint", remedy)?)
     }
 
-    fn issuer_url(&self) -> Result<url::Url, Stop> {
+    fn issuer_url(&self) -> Result<url::Url, CommandError> {
         Ok(issuer_url(&self.who.issuer)?)
     }
 }
 
-fn report(session: &Session, file: &PrivateFile) -> Result<(), Stop> {
+fn report(session: &Session, file: &PrivateFile) -> Result<(), CommandError> {
     let who = session
         .subject
         .as_deref()

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::remote::signin::SignIn;
+use hawkgate::remote::signin::SignInClient;
 use hawkgate::signin::{Session, SessionError};
 
+use super::exit::{CommandError, exit_code, failed, print};
 use super::issuer::{self, waiting};
 use super::login;
-use super::stop::{Stop, exit, failed, print};
 use super::token::TokenFile;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
@@ -29,10 +29,10 @@ pub(super) struct Logout {
 }
 
 pub(super) fn main(args: &Logout) -> ExitCode {
-    exit("logout", issuer::run(|clock| logout(args, clock)))
+    exit_code("logout", issuer::run(|clock| logout(args, clock)))
 }
 
-async fn logout(args: &Logout, clock: SharedClock) -> Result<(), Stop> {
+async fn logout(args: &Logout, clock: SharedClock) -> Result<(), CommandError> {
     let file = args.tokens.file()?;
     let locked = file.lock(waiting)?;
     if args.local {
@@ -52,14 +52,14 @@ async fn logout(args: &Logout, clock: SharedClock) -> Result<(), Stop> {
     })
 }
 
-/// Refresh token first: it is the one that could be used for long.
-async fn revoke(session: &Session, clock: SharedClock) -> Result<bool, Stop> {
+/// RefreshError token first: it is the one that could be used for long.
+async fn revoke(session: &Session, clock: SharedClock) -> Result<bool, CommandError> {
     let Some(endpoint) = &session.revocation_endpoint else {
         return Ok(false);
     };
     let client = issuer::client(session.ca_file.clone())?;
     let own = login::own(&session.client, &session.issuer)?;
-    let sign_in = SignIn::new(client, clock, own);
+    let sign_in = SignInClient::new(client, clock, own);
     let refresh = session.tokens.refresh_token.as_ref();
     let access = Some(&session.tokens.access_token);
     for (token, hint) in [(refresh, "refresh_token"), (access, "access_token")] {

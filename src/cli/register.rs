@@ -1,9 +1,9 @@
-//! `hawkgate register`: arguments → what is wanted → [`decide`] → `--plan`, or the tenant
+//! `hawkgate register`: arguments → what is wanted → [`plan_registration`] → `--plan`, or the tenant
 //! prepared, the intent written down, the issuer asked, the answer saved. One run's way is
 //! [`register`]; what is asked of the issuer is in [`steps`].
 
+mod apply;
 mod metadata;
-mod steps;
 mod tenant;
 
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ use std::process::ExitCode;
 use clap::Args;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::private_file::{Directory, Locked, PrivateFile};
-use hawkgate::registration::{Choices, State, Step, decide};
-use hawkgate::remote::provider::issuer_url;
+use hawkgate::private_file::{DirectoryPolicy, LockedFile, PrivateFile};
+use hawkgate::registration::{Overrides, RegistrationPlan, RegistrationState, plan_registration};
+use hawkgate::remote::provider_metadata::issuer_url;
 use hawkgate::secret::{SecretRef, SecretString};
 
+use self::apply::RegistrationRun;
 use self::metadata::MetadataArgs;
-use self::steps::Desk;
 use self::tenant::TenantArgs;
+use super::exit::{CommandError, exit_code, print, usage};
 use super::issuer::{self, Network, waiting};
-use super::stop::{Stop, exit, print, usage};
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     # a client for `hawkgate login`, at an issuer with open registration:\n  \
@@ -84,21 +84,21 @@ pub(super) fn main(args: &Register) -> ExitCode {
             register(args, clock).await
         }
     });
-    exit("register", end)
+    exit_code("register", end)
 }
 
-async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
+async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandError> {
     let issuer = args.issuer.clone().unwrap_or_default();
     let url = issuer_url(&issuer)?;
     let wanted = args.metadata.wanted()?;
     let initial_access_token = read_secret(args.initial_access_token_file.as_ref())?;
     let (file, locked) = args.open()?;
-    let state = State::read(&file)?;
-    let decision = decide(
+    let state = RegistrationState::read(&file)?;
+    let decision = plan_registration(
         state.as_ref(),
         &issuer,
         &wanted,
-        args.choices(),
+        args.overrides(),
         clock.now(),
     );
     let client = issuer::client(args.network.ca.clone())?;
@@ -108,9 +108,9 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
         let tenant = tenant
             .as_ref()
             .map_or_else(|| Ok(vec![]), |t| t.plan(&step))?;
-        return plan(&tenant, &steps::plan(&step, &issuer));
+        return plan(&tenant, &apply::plan(&step, &issuer));
     };
-    let desk = Desk {
+    let run = RegistrationRun {
         locked: &locked,
         secret_file: args.secret_file(state.as_ref())?,
         issuer,
@@ -126,17 +126,17 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
             tenant.apply(&step).await?;
         }
         match step {
-            Step::Nothing(registration) => desk.confirm(&registration),
-            Step::Create { orphan } => {
-                desk.create(&wanted, initial_access_token.as_ref(), orphan)
+            RegistrationPlan::Unchanged(registration) => run.confirm(&registration),
+            RegistrationPlan::Register { replaces } => {
+                run.create(&wanted, initial_access_token.as_ref(), replaces)
                     .await
             }
-            Step::Update(registration) => desk.update(&registration, &wanted).await,
+            RegistrationPlan::Update(registration) => run.update(&registration, &wanted).await,
         }
     };
     let end = tokio::select! {
         end = work => end,
-        () = interrupted() => Err(Stop::Failed("interrupted; run it again to see how things stand".into())),
+        () = interrupted() => Err(CommandError::Failed("interrupted; run it again to see how things stand".into())),
     };
     match &tenant {
         Some(tenant) => tenant.close_after(end).await,
@@ -144,22 +144,22 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
     }
 }
 
-async fn delete(args: &Register, clock: SharedClock) -> Result<(), Stop> {
+async fn delete(args: &Register, clock: SharedClock) -> Result<(), CommandError> {
     let (file, locked) = args.open()?;
-    let state = State::read(&file)?;
+    let state = RegistrationState::read(&file)?;
     if let (Some(state), Some(issuer)) = (&state, &args.issuer)
         && state.issuer != *issuer
     {
         return usage(format!("the state is of a client at {}", state.issuer));
     }
-    let deletion = hawkgate::registration::decide_deletion(state.as_ref(), args.choices())?;
+    let deletion = hawkgate::registration::plan_deletion(state.as_ref(), args.overrides())?;
     let Some(locked) = locked else {
-        return plan(&[], &steps::plan_deletion(&deletion));
+        return plan(&[], &apply::plan_deletion(&deletion));
     };
     let issuer = state
         .as_ref()
         .map_or_else(String::new, |s| s.issuer.clone());
-    let desk = Desk {
+    let run = RegistrationRun {
         locked: &locked,
         secret_file: args.secret_file(state.as_ref())?,
         url: issuer_url(&issuer).or_else(|_| issuer_url("https://localhost/"))?,
@@ -169,10 +169,10 @@ async fn delete(args: &Register, clock: SharedClock) -> Result<(), Stop> {
         state,
         forget: args.forget,
     };
-    desk.delete(&deletion).await
+    run.delete(&deletion).await
 }
 
-fn plan(tenant: &[String], step: &str) -> Result<(), Stop> {
+fn plan(tenant: &[String], step: &str) -> Result<(), CommandError> {
     let mut text = String::from("would do, in this order (nothing was changed):");
     for line in tenant.iter().map(String::as_str).chain([step]) {
         text.push_str("\n- ");
@@ -182,17 +182,17 @@ fn plan(tenant: &[String], step: &str) -> Result<(), Stop> {
 }
 
 impl Register {
-    fn choices(&self) -> Choices {
-        Choices {
+    fn overrides(&self) -> Overrides {
+        Overrides {
             replace: self.replace,
             forget: self.forget,
         }
     }
 
     /// The state file, locked unless this is only a plan.
-    fn open(&self) -> Result<(PrivateFile, Option<Locked>), Stop> {
+    fn open(&self) -> Result<(PrivateFile, Option<LockedFile>), CommandError> {
         let path = std::path::absolute(&self.state)?;
-        let file = PrivateFile::new(path, Directory::Ordinary);
+        let file = PrivateFile::new(path, DirectoryPolicy::OthersMayRead);
         let locked = if self.plan {
             None
         } else {
@@ -201,7 +201,7 @@ impl Register {
         Ok((file, locked))
     }
 
-    fn secret_file(&self, state: Option<&State>) -> Result<PathBuf, Stop> {
+    fn secret_file(&self, state: Option<&RegistrationState>) -> Result<PathBuf, CommandError> {
         let before = || state?.registration.as_ref()?.secret_file.clone();
         let beside = || {
             let mut name = self.state.clone().into_os_string();
@@ -213,7 +213,7 @@ impl Register {
     }
 }
 
-fn read_secret(path: Option<&PathBuf>) -> Result<Option<SecretString>, Stop> {
+fn read_secret(path: Option<&PathBuf>) -> Result<Option<SecretString>, CommandError> {
     let read = path.map(|path| SecretRef::File(path.clone()).read());
     Ok(read.transpose()?)
 }

@@ -17,7 +17,7 @@ use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 use super::{Run, notify, process};
 
 /// How long lines may take to reach a slow stderr at the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -82,7 +82,7 @@ pub(super) fn serve_config(
             if let Err(error) = &end {
                 tracing::error!(%error, "hawkgate ends");
             }
-            logging.flush(LAST_WORDS);
+            logging.flush(FLUSH_TIMEOUT);
             end.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
         Err(problem) => failed(&*problem),
@@ -121,11 +121,11 @@ fn serve(
     process::install_crypto();
     let runtime = process::runtime()?;
     let sample = what.0.log.access_sample;
-    let surroundings = Deps {
+    let deps = Deps {
         clock,
         access_log: logging.access().sampled(sample),
     };
-    let end = runtime.block_on(until_signalled(what, origin, surroundings));
+    let end = runtime.block_on(until_signalled(what, origin, deps));
     runtime.shutdown_background();
     end
 }
@@ -133,10 +133,10 @@ fn serve(
 async fn until_signalled(
     (config, inherited): (Config, Inherited),
     origin: Option<Origin>,
-    surroundings: Deps,
+    deps: Deps,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let running = app::start_on(config, surroundings, inherited).await?;
+    let running = app::start_on(config, deps, inherited).await?;
     announce(&running);
     notify::tell("READY=1");
     let reloads = origin.map(|origin| {

@@ -13,7 +13,7 @@ use hawkgate::clock::SystemClock;
 use hawkgate::config::{
     self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ParseOptions, Warning,
 };
-use hawkgate::remote::client::{Client, ClientOptions};
+use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
 
 use super::{Format, process, run};
@@ -26,7 +26,7 @@ pub(super) struct TaskclusterProxy {
     /// Port to listen on
     #[arg(short, long, default_value_t = 8080)]
     port: u16,
-    /// Loopback address to listen on
+    /// LoopbackRedirect address to listen on
     #[arg(short, long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     ip_address: IpAddr,
     /// Restrict to the scopes of this task, and those given
@@ -118,7 +118,7 @@ fn authorized_scopes(
         return Ok((!scopes.is_empty()).then_some(scopes));
     };
     let root_url: Url = args.root_url.parse()?;
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_TASK_BYTES,
         ca: None,

@@ -10,18 +10,18 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::private_file::{Directory, Locked, PrivateFile};
-use hawkgate::remote::client::Client;
-use hawkgate::remote::discovery::DiscoveredKeys;
-use hawkgate::remote::signin::SignIn;
+use hawkgate::private_file::{DirectoryPolicy, LockedFile, PrivateFile};
+use hawkgate::remote::discovery::DiscoveryFetcher;
+use hawkgate::remote::http_client::HttpClient;
+use hawkgate::remote::signin::SignInClient;
 use hawkgate::remote::token_socket;
 use hawkgate::secret::SecretString;
 use hawkgate::signin::{Session, Tokens};
 use hawkgate::token::{Expected, IdTokenError, IdTokenVerifier, TokenError};
 
+use super::exit::{CommandError, exit_code, failed, print, status, usage};
 use super::issuer::{self, waiting};
 use super::login;
-use super::stop::{Stop, exit, failed, print, tell, usage};
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     hawkgate token --header | curl -H @- http://127.0.0.1:8080/api/auth/v1/scopes/current\n  \
@@ -60,18 +60,18 @@ pub(super) struct Token {
 }
 
 impl TokenFile {
-    pub(super) fn file(&self) -> Result<PrivateFile, Stop> {
+    pub(super) fn file(&self) -> Result<PrivateFile, CommandError> {
         let path = match &self.token_file {
             Some(path) => path.clone(),
             None => state_home()?.join("hawkgate/tokens.json"),
         };
         let path = std::path::absolute(path)?;
-        Ok(PrivateFile::new(path, Directory::Private))
+        Ok(PrivateFile::new(path, DirectoryPolicy::OwnerOnly))
     }
 }
 
 /// XDG Base Directory Specification: a relative path is as good as none.
-fn state_home() -> Result<PathBuf, Stop> {
+fn state_home() -> Result<PathBuf, CommandError> {
     let set = |name| std::env::var_os(name).map(PathBuf::from);
     let absolute = |path: &PathBuf| path.is_absolute();
     if let Some(path) = set("XDG_STATE_HOME").filter(absolute) {
@@ -84,22 +84,22 @@ fn state_home() -> Result<PathBuf, Stop> {
 }
 
 pub(super) fn main(args: &Token) -> ExitCode {
-    exit("token", issuer::run(|clock| token(args, clock)))
+    exit_code("token", issuer::run(|clock| token(args, clock)))
 }
 
-async fn token(args: &Token, clock: SharedClock) -> Result<(), Stop> {
+async fn token(args: &Token, clock: SharedClock) -> Result<(), CommandError> {
     if args.serve.is_none() && !args.show && io::stdout().is_terminal() {
         return usage("a token on a terminal stays in its scrollback: pipe it on, or give --show");
     }
-    let keeper = Arc::new(Keeper {
+    let refresher = Arc::new(TokenRefresher {
         file: args.tokens.file()?,
         at_least: Duration::from_secs(args.valid_for),
         clock,
     });
     if let Some(path) = &args.serve {
-        return serve(path, keeper).await;
+        return serve(path, refresher).await;
     }
-    let token = keeper.current().await?;
+    let token = refresher.current().await?;
     if args.header {
         print(&format!("Authorization: Bearer {}", token.expose()))
     } else {
@@ -107,19 +107,19 @@ async fn token(args: &Token, clock: SharedClock) -> Result<(), Stop> {
     }
 }
 
-async fn serve(path: &std::path::Path, keeper: Arc<Keeper>) -> Result<(), Stop> {
+async fn serve(path: &std::path::Path, refresher: Arc<TokenRefresher>) -> Result<(), CommandError> {
     let path = std::path::absolute(path)?;
     let socket = token_socket::TokenSocket::bind(&path).await?;
-    tell(&format!(
+    status(&format!(
         "handing tokens out at {} until interrupted",
         path.display()
     ));
     let current = move || {
-        let keeper = Arc::clone(&keeper);
+        let refresher = Arc::clone(&refresher);
         async move {
-            keeper.current().await.map_err(|stop| match stop {
-                Stop::Failed(text) | Stop::Usage(text) => {
-                    tell(&format!("hawkgate token: {text}"));
+            refresher.current().await.map_err(|error| match error {
+                CommandError::Failed(text) | CommandError::Usage(text) => {
+                    status(&format!("hawkgate token: {text}"));
                     text
                 }
             })
@@ -132,15 +132,15 @@ async fn serve(path: &std::path::Path, keeper: Arc<Keeper>) -> Result<(), Stop> 
 }
 
 /// Keeps a session's token fresh.
-struct Keeper {
+struct TokenRefresher {
     file: PrivateFile,
     at_least: Duration,
     clock: SharedClock,
 }
 
-impl Keeper {
+impl TokenRefresher {
     /// An access token that is good for long enough, renewed if need be.
-    async fn current(&self) -> Result<SecretString, Stop> {
+    async fn current(&self) -> Result<SecretString, CommandError> {
         let session = Session::read(&self.file)?;
         if self.is_fresh(&session.tokens) {
             return Ok(session.tokens.access_token);
@@ -156,16 +156,20 @@ impl Keeper {
     }
 
     fn is_fresh(&self, tokens: &Tokens) -> bool {
-        tokens.lasts(self.at_least, self.clock.now())
+        tokens.valid_for(self.at_least, self.clock.now())
     }
 
-    async fn renew(&self, session: Session, locked: &Locked) -> Result<SecretString, Stop> {
+    async fn renew(
+        &self,
+        session: Session,
+        locked: &LockedFile,
+    ) -> Result<SecretString, CommandError> {
         let again = "sign in again with `hawkgate login`";
-        let usable = session.tokens.lasts(Duration::ZERO, self.clock.now());
+        let usable = session.tokens.valid_for(Duration::ZERO, self.clock.now());
         let old = session.tokens.access_token.clone();
         let Some(refresh_token) = session.tokens.refresh_token.clone() else {
             if usable {
-                tell(&format!(
+                status(&format!(
                     "the token ends soon and there is no refresh token: {again}"
                 ));
                 return Ok(old);
@@ -176,12 +180,12 @@ impl Keeper {
         };
         match self.refresh(session, &refresh_token, locked).await {
             Ok(token) => Ok(token),
-            Err(Refresh::Refused(text)) => failed(format!("{text}; {again}")),
-            Err(Refresh::Later(text)) if usable => {
-                tell(&format!("not renewed: {text}; this token ends soon"));
+            Err(RefreshError::Rejected(text)) => failed(format!("{text}; {again}")),
+            Err(RefreshError::Transient(text)) if usable => {
+                status(&format!("not renewed: {text}; this token ends soon"));
                 Ok(old)
             }
-            Err(Refresh::Later(text)) => failed(format!(
+            Err(RefreshError::Transient(text)) => failed(format!(
                 "the token has ended and could not be renewed: {text}"
             )),
         }
@@ -191,30 +195,30 @@ impl Keeper {
         &self,
         session: Session,
         refresh_token: &SecretString,
-        locked: &Locked,
-    ) -> Result<SecretString, Refresh> {
+        locked: &LockedFile,
+    ) -> Result<SecretString, RefreshError> {
         let client = issuer::client(session.ca_file.clone())?;
         let own = login::own(&session.client, &session.issuer)?;
-        let sign_in = SignIn::new(client.clone(), self.clock.clone(), own);
+        let sign_in = SignInClient::new(client.clone(), self.clock.clone(), own);
         let endpoint = &session.token_endpoint;
         let received = sign_in
             .refresh(endpoint, refresh_token, &session.resources)
             .await;
         let received = received.map_err(|e| match e.code.as_deref() {
             Some("invalid_grant" | "invalid_client" | "unauthorized_client") => {
-                Refresh::Refused(e.to_string())
+                RefreshError::Rejected(e.to_string())
             }
-            _ => Refresh::Later(e.to_string()),
+            _ => RefreshError::Transient(e.to_string()),
         })?;
         let renewed = session.refreshed(received.tokens);
         if let (Some(id_token), Some(subject)) = (received.id_token, &renewed.subject) {
             // The old refresh token may be used up: the new one is saved, whatever comes of this.
-            let unproved = renewed.clone().unproved();
-            unproved.save(locked).map_err(Stop::from)?;
+            let requiring_refresh = renewed.clone().requiring_refresh();
+            requiring_refresh.save(locked).map_err(CommandError::from)?;
             self.prove(&renewed, id_token.expose(), subject, client)
                 .await?;
         }
-        renewed.save(locked).map_err(Stop::from)?;
+        renewed.save(locked).map_err(CommandError::from)?;
         Ok(renewed.tokens.access_token)
     }
 
@@ -224,9 +228,9 @@ impl Keeper {
         session: &Session,
         id_token: &str,
         subject: &str,
-        client: Client,
-    ) -> Result<(), Refresh> {
-        let keys = Arc::new(DiscoveredKeys::new(&session.issuer, client));
+        client: HttpClient,
+    ) -> Result<(), RefreshError> {
+        let keys = Arc::new(DiscoveryFetcher::new(&session.issuer, client));
         let clock = Arc::clone(&self.clock);
         let verifier = IdTokenVerifier::new(&session.issuer, &session.client.id, keys, clock);
         let expected = Expected {
@@ -237,25 +241,25 @@ impl Keeper {
         match verifier.verify(id_token, expected).await {
             Ok(_) => Ok(()),
             Err(error @ IdTokenError::Token(TokenError::KeysUnavailable { .. })) => {
-                Err(Refresh::Later(error.to_string()))
+                Err(RefreshError::Transient(error.to_string()))
             }
-            Err(error) => Err(Refresh::Refused(error.to_string())),
+            Err(error) => Err(RefreshError::Rejected(error.to_string())),
         }
     }
 }
 
 /// Why a token was not renewed.
-enum Refresh {
+enum RefreshError {
     /// It never will be.
-    Refused(String),
+    Rejected(String),
     /// It may be, later.
-    Later(String),
+    Transient(String),
 }
 
-impl From<Stop> for Refresh {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Failed(text) | Stop::Usage(text) => Self::Later(text),
+impl From<CommandError> for RefreshError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Failed(text) | CommandError::Usage(text) => Self::Transient(text),
         }
     }
 }

@@ -10,7 +10,7 @@ use url::Url;
 use super::api::{self, Seen};
 use super::identity::Life;
 use super::{AUDIENCE, DemoError, Paint, Stage};
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
@@ -264,7 +264,7 @@ impl Guide<'_> {
         Ok(self.out.flush()?)
     }
 
-    async fn get(&self, token: &str) -> Result<Answer, DemoError> {
+    async fn get(&self, token: &str) -> Result<HttpResponse, DemoError> {
         let url = join(&self.stage.hawkgate, READ)?;
         Ok(self.stage.client.get(&url, bearer(token)?).await?)
     }
@@ -322,7 +322,7 @@ fn bearer(token: &str) -> Result<HeaderMap, DemoError> {
     Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
 }
 
-fn expect_status(answer: &Answer, status: StatusCode) -> Result<(), DemoError> {
+fn expect_status(answer: &HttpResponse, status: StatusCode) -> Result<(), DemoError> {
     ensure(answer.status == status, || {
         format!("{status} was due, but came {}", shown(answer))
     })
@@ -337,7 +337,7 @@ fn signed_by(seen: &Seen) -> Result<String, DemoError> {
     seen.client.clone().map_err(DemoError::Tour)
 }
 
-fn shown(answer: &Answer) -> String {
+fn shown(answer: &HttpResponse) -> String {
     let body: String = String::from_utf8_lossy(&answer.body)
         .chars()
         .take(120)
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn another_status_than_due_ends_the_tour() {
-        let answer = Answer {
+        let answer = HttpResponse {
             status: StatusCode::BAD_GATEWAY,
             headers: HeaderMap::new(),
             body: Bytes::from_static(b"{}"),

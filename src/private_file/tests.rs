@@ -18,7 +18,7 @@ fn text(error: &PrivateFileError) -> String {
 #[test]
 fn what_is_written_is_read_and_nobody_elses() {
     let dir = directory(0o700);
-    let file = PrivateFile::new(dir.path().join("deeper/state"), Directory::Private);
+    let file = PrivateFile::new(dir.path().join("deeper/state"), DirectoryPolicy::OwnerOnly);
     assert!(file.read().unwrap().is_none());
     let locked = file.lock(|| panic!("nobody else")).unwrap();
     assert!(locked.read().unwrap().is_none());
@@ -36,7 +36,7 @@ fn what_is_written_is_read_and_nobody_elses() {
 #[test]
 fn a_rest_of_a_crash_is_no_obstacle() {
     let dir = directory(0o700);
-    let file = PrivateFile::new(dir.path().join("state"), Directory::Private);
+    let file = PrivateFile::new(dir.path().join("state"), DirectoryPolicy::OwnerOnly);
     fs::write(dir.path().join("state.new"), "half").unwrap();
     file.lock(|| ()).unwrap().replace(b"whole").unwrap();
     assert_eq!(file.read().unwrap().unwrap().as_slice(), b"whole");
@@ -50,7 +50,7 @@ fn what_others_may_read_is_refused() {
     fs::write(&path, "secret").unwrap();
     for mode in [0o640, 0o604, 0o620, 0o602] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let file = PrivateFile::new(path.clone(), Directory::Private);
+        let file = PrivateFile::new(path.clone(), DirectoryPolicy::OwnerOnly);
         let said = text(&file.read().unwrap_err());
         assert!(said.contains("chmod 600"), "{said}");
     }
@@ -59,11 +59,11 @@ fn what_others_may_read_is_refused() {
 #[test]
 fn a_directory_open_to_others_is_refused() {
     for (mode, kind, fine) in [
-        (0o755, Directory::Private, false),
-        (0o710, Directory::Private, false),
-        (0o755, Directory::Ordinary, true),
-        (0o775, Directory::Ordinary, false),
-        (0o1777, Directory::Ordinary, true),
+        (0o755, DirectoryPolicy::OwnerOnly, false),
+        (0o710, DirectoryPolicy::OwnerOnly, false),
+        (0o755, DirectoryPolicy::OthersMayRead, true),
+        (0o775, DirectoryPolicy::OthersMayRead, false),
+        (0o1777, DirectoryPolicy::OthersMayRead, true),
     ] {
         let dir = directory(mode);
         let file = PrivateFile::new(dir.path().join("state"), kind);
@@ -78,11 +78,15 @@ fn a_link_or_another_kind_of_thing_is_refused() {
     fs::write(&target, "x").unwrap();
     let link = dir.path().join("link");
     symlink(&target, &link).unwrap();
-    assert!(PrivateFile::new(link, Directory::Private).read().is_err());
+    assert!(
+        PrivateFile::new(link, DirectoryPolicy::OwnerOnly)
+            .read()
+            .is_err()
+    );
     let inner = dir.path().join("dir");
     fs::create_dir(&inner).unwrap();
     let said = text(
-        &PrivateFile::new(inner, Directory::Private)
+        &PrivateFile::new(inner, DirectoryPolicy::OwnerOnly)
             .read()
             .unwrap_err(),
     );
@@ -94,9 +98,9 @@ fn what_cannot_be_written_is_known_before_anything_is_done() {
     let dir = directory(0o700);
     let blocker = dir.path().join("file");
     fs::write(&blocker, "x").unwrap();
-    let below = PrivateFile::new(blocker.join("state"), Directory::Private);
+    let below = PrivateFile::new(blocker.join("state"), DirectoryPolicy::OwnerOnly);
     assert!(below.lock(|| ()).is_err());
-    let file = PrivateFile::new(dir.path().join("state"), Directory::Private);
+    let file = PrivateFile::new(dir.path().join("state"), DirectoryPolicy::OwnerOnly);
     fs::create_dir(dir.path().join("state.new")).unwrap();
     let said = text(&file.lock(|| ()).unwrap_err());
     assert!(said.contains("cannot write it"), "{said}");
@@ -108,14 +112,14 @@ fn a_huge_file_is_refused() {
     let path = dir.path().join("state");
     fs::write(&path, vec![b' '; 1024 * 1024 + 1]).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    let file = PrivateFile::new(path, Directory::Private);
+    let file = PrivateFile::new(path, DirectoryPolicy::OwnerOnly);
     assert!(text(&file.read().unwrap_err()).contains("1 MiB"));
 }
 
 #[test]
 fn the_second_waits_for_the_first() {
     let dir = directory(0o700);
-    let file = PrivateFile::new(dir.path().join("state"), Directory::Private);
+    let file = PrivateFile::new(dir.path().join("state"), DirectoryPolicy::OwnerOnly);
     let first = file.lock(|| ()).unwrap();
     let (waits, waiting) = mpsc::channel();
     let second = {

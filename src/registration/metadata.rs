@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
 /// Members that only the issuer may set (RFC 7591 §3.2.1, RFC 7592 §2.2).
-const ISSUERS_OWN: [&str; 6] = [
+const SERVER_ASSIGNED: [&str; 6] = [
     "client_id",
     "client_secret",
     "client_id_issued_at",
@@ -16,10 +16,10 @@ const ISSUERS_OWN: [&str; 6] = [
 ];
 
 /// Members that are lists of texts.
-const LISTS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
+const STRING_ARRAYS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
 
 /// Members of a JWK that belong to a private or secret key (RFC 7518 §6).
-const PRIVATE_JWK: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+const PRIVATE_JWK_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Metadata that is consistent and complete.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl AuthMethod {
     }
 
     /// By its registered name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 }
@@ -129,7 +129,7 @@ impl ClientMetadata {
 
     /// The way in which it asked to prove itself.
     pub fn auth_method(&self) -> Option<AuthMethod> {
-        AuthMethod::named(self.0.get("token_endpoint_auth_method")?.as_str()?)
+        AuthMethod::from_name(self.0.get("token_endpoint_auth_method")?.as_str()?)
     }
 }
 
@@ -156,12 +156,12 @@ fn has_grant(members: &Map<String, Value>, grant: &str) -> bool {
 }
 
 fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
-    for name in ISSUERS_OWN {
+    for name in SERVER_ASSIGNED {
         if members.contains_key(name) {
             errors.push(error(name, "only the issuer sets this; leave it out"));
         }
     }
-    for name in LISTS {
+    for name in STRING_ARRAYS {
         let fine = |v: &Value| v.as_array().is_some_and(|l| l.iter().all(Value::is_string));
         if members.get(name).is_some_and(|v| !fine(v)) {
             errors.push(error(name, "must be a list of texts"));
@@ -270,7 +270,7 @@ fn check_authentication(members: &Map<String, Value>, errors: &mut Vec<MetadataE
     let Some(name) = members.get(NAME).and_then(Value::as_str) else {
         return;
     };
-    match AuthMethod::named(name) {
+    match AuthMethod::from_name(name) {
         None => {
             let names: Vec<_> = AuthMethod::ALL.iter().map(|m| m.name()).collect();
             let problem = format!(
@@ -308,7 +308,11 @@ fn check_keys(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
         errors.push(error("jwks", "must be a JWK Set: {\"keys\": [ … ]}"));
         return;
     };
-    let private = |key: &Value| PRIVATE_JWK.iter().any(|name| key.get(name).is_some());
+    let private = |key: &Value| {
+        PRIVATE_JWK_MEMBERS
+            .iter()
+            .any(|name| key.get(name).is_some())
+    };
     if keys.iter().any(private) {
         let problem =
             "holds a private or secret key; give its public half only (without d, p, q, k)";

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::metadata::{AuthMethod, ClientMetadata};
 use crate::clock::UnixMillis;
-use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
+use crate::private_file::{LockedFile, PrivateFile, PrivateFileError, serde_secret};
 use crate::secret::SecretString;
 use crate::serde_url;
 
@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 /// The content of a state file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct RegistrationState {
     version: u32,
     /// The issuer's exact identifier.
     pub issuer: String,
@@ -65,7 +65,7 @@ pub struct Registration {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "exposed::option"
+        with = "serde_secret::option"
     )]
     pub client_secret: Option<SecretString>,
     /// When the secret ends, seconds since the epoch; 0: never.
@@ -75,7 +75,7 @@ pub struct Registration {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "exposed::option"
+        with = "serde_secret::option"
     )]
     pub registration_access_token: Option<SecretString>,
     /// Where it is managed.
@@ -135,7 +135,7 @@ pub enum StateError {
     Unwritable,
 }
 
-impl State {
+impl RegistrationState {
     /// Of `issuer`, with nothing done yet.
     pub fn new(issuer: &str) -> Self {
         Self {
@@ -179,7 +179,7 @@ impl State {
     ///
     /// # Errors
     /// When the system refuses; what was there before is still there then.
-    pub fn save(&self, file: &Locked) -> Result<(), StateError> {
+    pub fn save(&self, file: &LockedFile) -> Result<(), StateError> {
         let json = serde_json::to_vec_pretty(self).map_err(|_| StateError::Unwritable)?;
         Ok(file.replace(&Zeroizing::new(json))?)
     }
@@ -187,7 +187,7 @@ impl State {
     /// The same with `action` begun at `issuer`, which need not be that of the client
     /// registered so far.
     #[must_use]
-    pub fn intending(
+    pub fn with_intent(
         mut self,
         action: Action,
         issuer: &str,
@@ -205,7 +205,7 @@ impl State {
 
     /// With what was begun ended well: we are this client of `issuer`.
     #[must_use]
-    pub fn registered(mut self, issuer: &str, registration: Registration) -> Self {
+    pub fn with_registration(mut self, issuer: &str, registration: Registration) -> Self {
         self.intent = None;
         issuer.clone_into(&mut self.issuer);
         self.registration = Some(registration);
@@ -234,7 +234,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::private_file::Directory;
+    use crate::private_file::DirectoryPolicy;
 
     pub(crate) fn metadata(name: &str) -> ClientMetadata {
         let members = json!({"client_name": name, "redirect_uris": ["https://a.example/cb"]});
@@ -259,14 +259,14 @@ pub(super) mod tests {
     #[test]
     fn a_state_outlives_the_process_and_shows_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let file = PrivateFile::new(dir.path().join("state"), Directory::Ordinary);
-        assert!(State::read(&file).unwrap().is_none());
+        let file = PrivateFile::new(dir.path().join("state"), DirectoryPolicy::OthersMayRead);
+        assert!(RegistrationState::read(&file).unwrap().is_none());
         let now = UnixMillis::from_secs(0);
-        let state = State::new("https://a.example/")
-            .registered("https://a.example/", registration("n"))
-            .intending(Action::Update, "https://a.example/", &metadata("m"), now);
+        let state = RegistrationState::new("https://a.example/")
+            .with_registration("https://a.example/", registration("n"))
+            .with_intent(Action::Update, "https://a.example/", &metadata("m"), now);
         state.save(&file.lock(|| ()).unwrap()).unwrap();
-        let read = State::read(&file).unwrap().unwrap();
+        let read = RegistrationState::read(&file).unwrap().unwrap();
         assert_eq!(read, state);
         let shown = format!("{read:?}");
         assert!(!shown.contains("a-client-secret") && !shown.contains("a-registration-token"));
@@ -275,12 +275,14 @@ pub(super) mod tests {
     #[test]
     fn a_broken_state_is_told_by_place_and_stays() {
         let parse = |text: &str| {
-            State::parse(text.as_bytes(), "f".into())
+            RegistrationState::parse(text.as_bytes(), "f".into())
                 .unwrap_err()
                 .to_string()
         };
-        let whole =
-            serde_json::to_string(&State::new("i").registered("i", registration("n"))).unwrap();
+        let whole = serde_json::to_string(
+            &RegistrationState::new("i").with_registration("i", registration("n")),
+        )
+        .unwrap();
         for broken in [
             "",
             "{}",

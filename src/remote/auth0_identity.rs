@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{About, Denied, Endpoint, Failure};
 use crate::clock::SharedClock;
 use crate::config::{self, Via};
@@ -54,7 +54,7 @@ impl IdentitySource {
     /// When the system has no randomness.
     pub fn new(
         settings: &config::Auth0Identity,
-        client: Client,
+        client: HttpClient,
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {

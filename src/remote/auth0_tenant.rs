@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, Client};
+use super::http_client::{HttpClient, HttpResponse};
 use super::retry::with_retry_after;
 use crate::clock::SharedClock;
-use crate::registration::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest};
+use crate::registration::{
+    ClientGrant, Connection, ExistingGrant, TenantChange, TenantRequirements, TenantState,
+};
 use crate::secret::SecretString;
 
 /// Grants on one page; more than a few dozen for one API would be odd.
@@ -24,10 +26,10 @@ const MAX_PAGES: usize = 20;
 
 /// A tenant's Management API.
 #[derive(Clone, Debug)]
-pub struct Tenant {
+pub struct Auth0Tenant {
     url: Url,
     token: SecretString,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
@@ -37,7 +39,7 @@ pub struct Tenant {
 pub struct TenantError(String);
 
 #[derive(Deserialize)]
-struct WrittenConnection {
+struct ConnectionBody {
     id: String,
     name: String,
     #[serde(default)]
@@ -45,7 +47,7 @@ struct WrittenConnection {
 }
 
 #[derive(Deserialize)]
-struct WrittenGrant {
+struct GrantBody {
     id: String,
     audience: String,
     #[serde(default)]
@@ -54,9 +56,9 @@ struct WrittenGrant {
     subject_type: Option<String>,
 }
 
-impl Tenant {
+impl Auth0Tenant {
     /// The tenant at `url` (`https://TENANT.auth0.com/`), with a token for its Management API.
-    pub fn new(url: Url, token: SecretString, client: Client, clock: SharedClock) -> Self {
+    pub fn new(url: Url, token: SecretString, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
             token,
@@ -69,40 +71,40 @@ impl Tenant {
     ///
     /// # Errors
     /// When the API cannot be reached, refuses, or answers something else.
-    pub async fn facts(&self, request: &TenantRequest) -> Result<TenantFacts, TenantError> {
-        let mut facts = TenantFacts {
+    pub async fn state(&self, request: &TenantRequirements) -> Result<TenantState, TenantError> {
+        let mut state = TenantState {
             open: self.is_open().await?,
-            ..TenantFacts::default()
+            ..TenantState::default()
         };
         for name in &request.connections {
-            facts.connections.extend(self.connection(name).await?);
+            state.connections.extend(self.connection(name).await?);
         }
         for grant in &request.grants {
-            facts.grants.extend(self.grant(&grant.audience).await?);
+            state.grants.extend(self.grant(&grant.audience).await?);
         }
-        Ok(facts)
+        Ok(state)
     }
 
     /// Makes one change.
     ///
     /// # Errors
-    /// As [`Self::facts`].
-    pub async fn apply(&self, change: &Change) -> Result<(), TenantError> {
+    /// As [`Self::state`].
+    pub async fn apply(&self, change: &TenantChange) -> Result<(), TenantError> {
         let setting = |on: bool| json!({"flags": {"enable_dynamic_client_registration": on}});
         let (method, path, scope, body) = match change {
-            Change::OpenRegistration | Change::CloseRegistration => (
+            TenantChange::OpenRegistration | TenantChange::CloseRegistration => (
                 Method::PATCH,
                 vec!["tenants", "settings"],
                 "update:tenant_settings",
-                setting(*change == Change::OpenRegistration),
+                setting(*change == TenantChange::OpenRegistration),
             ),
-            Change::PromoteConnection(connection) => (
+            TenantChange::PromoteConnection(connection) => (
                 Method::PATCH,
                 vec!["connections", &connection.id],
                 "update:connections",
                 json!({"is_domain_connection": true}),
             ),
-            Change::AddGrant(grant) => (
+            TenantChange::AddGrant(grant) => (
                 Method::POST,
                 vec!["client-grants"],
                 "create:client_grants",
@@ -113,7 +115,7 @@ impl Tenant {
                     "subject_type": "user",
                 }),
             ),
-            Change::WidenGrant(known) => (
+            TenantChange::WidenGrant(known) => (
                 Method::PATCH,
                 vec!["client-grants", &known.id],
                 "update:client_grants",
@@ -141,7 +143,7 @@ impl Tenant {
             ("fields", "id,name,is_domain_connection"),
             ("include_fields", "true"),
         ];
-        let found: Vec<WrittenConnection> = self
+        let found: Vec<ConnectionBody> = self
             .read(&["connections"], &query, "read:connections")
             .await?;
         // The filter is the tenant's; that it was honoured is not taken on trust.
@@ -154,7 +156,7 @@ impl Tenant {
     }
 
     /// The default grant for third-party clients on users' behalf.
-    async fn grant(&self, audience: &str) -> Result<Option<KnownGrant>, TenantError> {
+    async fn grant(&self, audience: &str) -> Result<Option<ExistingGrant>, TenantError> {
         for page in 0..MAX_PAGES {
             let (page, per_page) = (page.to_string(), PAGE.to_string());
             let query = [
@@ -162,19 +164,19 @@ impl Tenant {
                 ("per_page", per_page.as_str()),
                 ("page", page.as_str()),
             ];
-            let grants: Vec<WrittenGrant> = self
+            let grants: Vec<GrantBody> = self
                 .read(&["client-grants"], &query, "read:client_grants")
                 .await?;
             let last = grants.len() < PAGE;
-            let ours = |g: &WrittenGrant| {
+            let ours = |g: &GrantBody| {
                 g.audience == audience
                     && g.default_for.as_deref() == Some("third_party_clients")
                     && g.subject_type.as_deref() == Some("user")
             };
             if let Some(found) = grants.into_iter().find(ours) {
-                return Ok(Some(KnownGrant {
+                return Ok(Some(ExistingGrant {
                     id: found.id,
-                    grant: Grant {
+                    grant: ClientGrant {
                         audience: found.audience,
                         scopes: found.scope.into_iter().collect::<BTreeSet<_>>(),
                     },
@@ -223,7 +225,7 @@ impl Tenant {
         url: &Url,
         body: Option<&Value>,
         scope: &str,
-    ) -> Result<Answer, TenantError> {
+    ) -> Result<HttpResponse, TenantError> {
         let headers = self.headers()?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let send = || {
@@ -274,9 +276,9 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::remote::jwks::key_client;
 
-    fn tenant(url: &Url) -> Tenant {
+    fn tenant(url: &Url) -> Auth0Tenant {
         let token = "a-management-token".into();
-        Tenant::new(
+        Auth0Tenant::new(
             url.clone(),
             token,
             key_client(None).unwrap(),
@@ -299,7 +301,9 @@ mod tests {
             (Reply::json(200, &"x".repeat(300_000)), "larger than"),
         ] {
             let peer = peer(reply).await;
-            let error = tenant(&peer.url).facts(&TenantRequest::default()).await;
+            let error = tenant(&peer.url)
+                .state(&TenantRequirements::default())
+                .await;
             let error = error.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
             assert!(!error.contains("a-secret") && !error.contains("a-management-token"));
@@ -314,7 +318,7 @@ mod tests {
             name: "n".into(),
             is_domain_connection: false,
         };
-        let change = Change::PromoteConnection(connection);
+        let change = TenantChange::PromoteConnection(connection);
         tenant(&peer.url).apply(&change).await.unwrap();
         let request = peer.requests.recv().await.unwrap();
         assert!(

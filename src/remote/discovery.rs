@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use url::Url;
 
-use super::client::{Client, is_loopback};
-use super::jwks::{UrlKeys, get_json};
+use super::http_client::{HttpClient, is_loopback};
+use super::jwks::{JwksUriFetcher, get_json};
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher};
 
 /// A found `jwks_uri` is used so many times before the metadata is read again; with keys
@@ -16,9 +16,9 @@ const USES: u32 = 6;
 
 /// An issuer's keys, wherever its metadata says that they are.
 #[derive(Debug)]
-pub struct DiscoveredKeys {
+pub struct DiscoveryFetcher {
     issuer: String,
-    client: Client,
+    client: HttpClient,
     found: Mutex<Option<Found>>,
 }
 
@@ -35,10 +35,10 @@ struct Metadata {
     jwks_uri: String,
 }
 
-impl DiscoveredKeys {
+impl DiscoveryFetcher {
     /// For the issuer with exactly this identifier, by `client` (see
     /// [`super::jwks::key_client`]).
-    pub fn new(issuer: &str, client: Client) -> Self {
+    pub fn new(issuer: &str, client: HttpClient) -> Self {
         Self {
             issuer: issuer.to_owned(),
             client,
@@ -109,12 +109,14 @@ impl DiscoveredKeys {
     }
 
     async fn fetch_from(&self, jwks_uri: Url) -> Result<FetchedKeys, KeyFetchError> {
-        UrlKeys::new(jwks_uri, self.client.clone()).fetch().await
+        JwksUriFetcher::new(jwks_uri, self.client.clone())
+            .fetch()
+            .await
     }
 }
 
 #[async_trait]
-impl KeyFetcher for DiscoveredKeys {
+impl KeyFetcher for DiscoveryFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         let known = self.known();
         if let Some(jwks_uri) = known.clone()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::{Client, ClientOptions, TransportError};
+use super::http_client::{HttpClient, HttpClientOptions, TransportError};
 use super::oauth::{About, Endpoint, Failure, MAX_ANSWER_BYTES};
 use crate::credential::FetchError;
 use crate::token::{BearerToken, IntrospectionError, Introspector};
@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When TLS cannot be set up.
-pub fn introspection_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
-    Client::new(&ClientOptions {
+pub fn introspection_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
+    HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_ANSWER_BYTES,
         ca,
@@ -72,10 +72,10 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
     use crate::config::{ClientProof, OauthClient};
-    use crate::remote::testing::{Reply, deserted, peer};
+    use crate::remote::testing::{Reply, closed_port, peer};
 
     fn introspector(url: &url::Url) -> HttpIntrospector {
-        let options = ClientOptions {
+        let options = HttpClientOptions {
             timeout: Duration::from_millis(500),
             max_bytes: MAX_ANSWER_BYTES,
             ca: None,
@@ -84,7 +84,7 @@ mod tests {
             id: "me".into(),
             proof: ClientProof::Public,
         };
-        let client = Client::new(&options).unwrap();
+        let client = HttpClient::new(&options).unwrap();
         let clock = ManualClock::at(UnixMillis(0));
         HttpIntrospector::new(Endpoint::new(url.clone(), own, client, clock))
     }
@@ -152,7 +152,7 @@ mod tests {
             assert!(!error.cause.contains("hunter2"), "{error}");
             assert_eq!(error.retry_after, retry_after, "{error}");
         }
-        let nobody = introspector(&deserted().await).introspect(&token).await;
+        let nobody = introspector(&closed_port().await).introspect(&token).await;
         assert!(nobody.is_err());
     }
 }

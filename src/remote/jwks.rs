@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::io::AsyncReadExt as _;
 use url::Url;
 
-use super::client::{Answer, Client, ClientOptions, TransportError};
-use super::discovery::DiscoveredKeys;
+use super::discovery::DiscoveryFetcher;
+use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
 use crate::config::{KeyLocation, OidcIssuer};
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher, MAX_JWKS_BYTES};
 
@@ -29,13 +29,13 @@ pub fn key_fetcher(issuer: &OidcIssuer) -> Result<Arc<dyn KeyFetcher>, Transport
     Ok(match &issuer.keys {
         KeyLocation::Discovery => {
             let client = key_client(issuer.ca.clone())?;
-            Arc::new(DiscoveredKeys::new(&issuer.url, client))
+            Arc::new(DiscoveryFetcher::new(&issuer.url, client))
         }
         KeyLocation::Url(url) => {
             let client = key_client(issuer.ca.clone())?;
-            Arc::new(UrlKeys::new(url.clone(), client))
+            Arc::new(JwksUriFetcher::new(url.clone(), client))
         }
-        KeyLocation::File(path) => Arc::new(FileKeys::new(path.clone())),
+        KeyLocation::File(path) => Arc::new(JwksFileFetcher::new(path.clone())),
     })
 }
 
@@ -44,8 +44,8 @@ pub fn key_fetcher(issuer: &OidcIssuer) -> Result<Arc<dyn KeyFetcher>, Transport
 ///
 /// # Errors
 /// When `ca` cannot be read or TLS cannot be set up.
-pub fn key_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
-    Client::new(&ClientOptions {
+pub fn key_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
+    HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_JWKS_BYTES,
         ca,
@@ -55,20 +55,20 @@ pub fn key_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
 /// A JWK Set at a URL. The content type is not looked at: `application/json`,
 /// `application/jwk-set+json` and wrong ones are all in use, and the parser is strict.
 #[derive(Debug)]
-pub struct UrlKeys {
+pub struct JwksUriFetcher {
     url: Url,
-    client: Client,
+    client: HttpClient,
 }
 
-impl UrlKeys {
+impl JwksUriFetcher {
     /// From `url`, by `client` (see [`key_client`]).
-    pub fn new(url: Url, client: Client) -> Self {
+    pub fn new(url: Url, client: HttpClient) -> Self {
         Self { url, client }
     }
 }
 
 #[async_trait]
-impl KeyFetcher for UrlKeys {
+impl KeyFetcher for JwksUriFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         let answer = get_json(&self.client, &self.url).await?;
         Ok(FetchedKeys {
@@ -79,7 +79,10 @@ impl KeyFetcher for UrlKeys {
 }
 
 /// A 200 answer from `url`, whatever its content.
-pub(super) async fn get_json(client: &Client, url: &Url) -> Result<Answer, KeyFetchError> {
+pub(super) async fn get_json(
+    client: &HttpClient,
+    url: &Url,
+) -> Result<HttpResponse, KeyFetchError> {
     let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
     let answer = client
         .get(url, HeaderMap::from_iter([(ACCEPT, accept)]))
@@ -97,7 +100,7 @@ pub(super) async fn get_json(client: &Client, url: &Url) -> Result<Answer, KeyFe
 
 /// How long the answer is still fresh: `max-age` less `Age` (RFC 9111 §4.2), and not at
 /// all with `no-cache` or `no-store`.
-fn max_age(answer: &Answer) -> Option<Duration> {
+fn max_age(answer: &HttpResponse) -> Option<Duration> {
     let mut stated = None;
     for line in answer.headers.get_all(CACHE_CONTROL) {
         for directive in line.to_str().unwrap_or_default().split(',') {
@@ -115,11 +118,11 @@ fn max_age(answer: &Answer) -> Option<Duration> {
 
 /// A JWK Set in a file, read again when it is older than a few seconds.
 #[derive(Debug)]
-pub struct FileKeys {
+pub struct JwksFileFetcher {
     path: PathBuf,
 }
 
-impl FileKeys {
+impl JwksFileFetcher {
     /// From `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         Self { path }
@@ -136,7 +139,7 @@ impl FileKeys {
 }
 
 #[async_trait]
-impl KeyFetcher for FileKeys {
+impl KeyFetcher for JwksFileFetcher {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         let path = self.path.display();
         match self.read().await {

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
-use super::client::{Answer, Client, ClientOptions, TransportError};
+use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
 use crate::config::TraceExport;
 use crate::secret::{SecretError, SecretRef};
 use crate::trace::{ExportResult, Item, Span, SpanObserver};
@@ -54,7 +54,7 @@ enum ExportError {
 /// Sends spans as they come.
 #[derive(Debug)]
 pub struct Exporter {
-    client: Client,
+    client: HttpClient,
     endpoint: Url,
     headers: Vec<(HeaderName, SecretRef)>,
     resource: serde_json::Value,
@@ -67,7 +67,7 @@ impl Exporter {
     /// # Errors
     /// When the CA file is unusable.
     pub fn new(export: &TraceExport, observer: SpanObserver) -> Result<Self, TransportError> {
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             timeout: export.timeout,
             max_bytes: ANSWER_BYTES,
             ca: export.ca.clone(),
@@ -147,7 +147,7 @@ impl Exporter {
         Ok(json::rejected(&answer.body))
     }
 
-    async fn post(&self, body: bytes::Bytes) -> Result<Answer, ExportError> {
+    async fn post(&self, body: bytes::Bytes) -> Result<HttpResponse, ExportError> {
         let mut headers = HeaderMap::new();
         for (name, secret) in &self.headers {
             let secret = secret.read().map_err(|cause| ExportError::Secret {

@@ -2,10 +2,10 @@
 //! identity.md §F). Discouraged (RFC 9700 §2.4), for callers that can do nothing else, and
 //! only on listeners that nobody but this machine reaches: the configuration sees to that.
 
-mod attempts;
-mod memory;
+mod attempt_limiter;
+mod grant;
+mod login_store;
 mod mfa;
-mod sign_in;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Granted, Scopes};
 use crate::clock::SharedClock;
 use crate::config::{self, ClientProof};
@@ -24,19 +24,19 @@ use crate::credential::{
 };
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
-use attempts::AttemptLimiter;
-use memory::{Login, Memory};
-use mfa::Mfa;
-use sign_in::{Refusal, SignIn};
+use attempt_limiter::AttemptLimiter;
+use grant::{PasswordSignIn, SignInError};
+use login_store::{LoginKey, LoginStore};
+use mfa::MfaApi;
 
 /// A proved password is believed so long before the provider is asked again.
-pub const BELIEVED: Duration = Duration::from_mins(5);
+pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 
 /// Signs users in at one token endpoint.
 #[derive(Debug)]
 pub struct PasswordSource {
     tokens: Endpoint,
-    mfa: Mfa,
+    mfa: MfaApi,
     realm: Option<String>,
     audience: Option<String>,
     scopes: Vec<String>,
@@ -44,7 +44,7 @@ pub struct PasswordSource {
     /// Random for each process: what it makes of a password is of no use to anybody else.
     key: IdentityKey,
     attempts: AttemptLimiter,
-    memory: Memory,
+    logins: LoginStore,
     clock: SharedClock,
 }
 
@@ -55,14 +55,14 @@ impl PasswordSource {
     /// When the system has no randomness.
     pub fn new(
         settings: &config::PasswordGrant,
-        client: Client,
+        client: HttpClient,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
         let own = settings.client.clone();
         // A provider believes a caller's address only from a client that has proved itself.
         let confidential = own.proof != ClientProof::Public;
         Ok(Self {
-            mfa: Mfa::new(&settings.mfa_url, &own, client.clone(), clock.clone()),
+            mfa: MfaApi::new(&settings.mfa_url, &own, client.clone(), clock.clone()),
             tokens: Endpoint::new(settings.token_url.clone(), own, client, clock.clone()),
             realm: settings.realm.clone(),
             audience: settings.audience.clone(),
@@ -70,14 +70,14 @@ impl PasswordSource {
             forward_client_ip: settings.forward_client_ip && confidential,
             key: IdentityKey::random()?,
             attempts: AttemptLimiter::new(clock.clone()),
-            memory: Memory::new(clock.clone()),
+            logins: LoginStore::new(clock.clone()),
             clock,
         })
     }
 
     /// What this login is known by here: a keyed hash of each part behind its length. What
     /// was granted for some scopes is of no use for others.
-    fn login(&self, credentials: &BasicCredentials, request: &SwapRequest) -> Login {
+    fn login(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
         hasher.list(request.scopes.as_deref());
@@ -87,7 +87,7 @@ impl PasswordSource {
     }
 
     /// What the user is counted by.
-    fn user(&self, credentials: &BasicCredentials) -> attempts::User {
+    fn user(&self, credentials: &BasicCredentials) -> attempt_limiter::UserKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"user");
         hasher.part(credentials.username().trim().to_lowercase().as_bytes());
@@ -95,7 +95,7 @@ impl PasswordSource {
     }
 
     fn issued(&self, granted: Granted) -> Issued {
-        let latest = self.clock.now().plus(BELIEVED);
+        let latest = self.clock.now().plus(MAX_TOKEN_LIFETIME);
         Issued {
             credential: Credential::Bearer(granted.access_token),
             expires_at: Some(granted.expires_at.map_or(latest, |at| at.min(latest))),
@@ -136,7 +136,7 @@ impl CredentialSource for PasswordSource {
             cause: "too many failed sign-ins of this user or from this address".into(),
             retry_after: Some(left),
         })?;
-        let sign_in = SignIn {
+        let sign_in = PasswordSignIn {
             login,
             credentials,
             scope: scopes.parameter().unwrap_or_default(),
@@ -146,19 +146,19 @@ impl CredentialSource for PasswordSource {
             Ok(mut granted) => {
                 attempt.succeeded();
                 if let Some(token) = granted.refresh_token.take() {
-                    self.memory.keep_refresh_token(login, token);
+                    self.logins.insert_refresh_token(login, token);
                 }
                 if let Some(code) = granted.recovery_code.take() {
-                    self.memory.keep_recovery_code(login, code);
+                    self.logins.insert_recovery_code(login, code);
                 }
                 scopes.check(&granted)?;
                 Ok(self.issued(granted))
             }
-            Err(Refusal::Wrong(error)) => {
+            Err(SignInError::WrongCredentials(error)) => {
                 attempt.failed();
                 Err(error)
             }
-            Err(Refusal::Other(error)) => Err(error),
+            Err(SignInError::Other(error)) => Err(error),
         }
     }
 
@@ -168,7 +168,7 @@ impl CredentialSource for PasswordSource {
 
     fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
         let (credentials, _) = caller(request).ok()?;
-        self.memory
+        self.logins
             .take_recovery_code(self.login(credentials, request))
     }
 }

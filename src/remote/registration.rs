@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, Client, Undelivered};
-use super::provider::is_acceptable;
+use super::http_client::{HttpClient, HttpResponse, RequestError};
+use super::provider_metadata::is_acceptable_url;
 use super::retry::{wait, with_retry_after};
 use crate::clock::SharedClock;
 use crate::registration::{AuthMethod, ClientMetadata, Registration};
@@ -17,7 +17,7 @@ use crate::secret::SecretString;
 use crate::serde_url;
 
 /// Members of the metadata that an error text may speak of; nothing else of one is repeated.
-const SPOKEN_OF: [&str; 11] = [
+const REPORTABLE_MEMBERS: [&str; 11] = [
     "redirect_uris",
     "grant_types",
     "response_types",
@@ -34,7 +34,7 @@ const SPOKEN_OF: [&str; 11] = [
 /// A registration endpoint.
 #[derive(Clone, Debug)]
 pub struct RegistrationEndpoint {
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
     /// Nothing that it names is gone to unless this issuer may name it.
     issuer: Url,
@@ -52,12 +52,12 @@ pub enum RegistrationError {
     Unauthorized(String),
     /// It may have been done.
     #[error("{0}: the issuer may have done it all the same")]
-    Unclear(String),
+    OutcomeUnknown(String),
 }
 
 /// An answer of the endpoint (RFC 7591 §3.2.1).
 #[derive(Deserialize)]
-struct Written {
+struct ClientInformation {
     client_id: String,
     client_secret: Option<String>,
     #[serde(default)]
@@ -70,7 +70,7 @@ struct Written {
 
 impl RegistrationEndpoint {
     /// Of `issuer`, by `client`.
-    pub fn new(client: Client, clock: SharedClock, issuer: Url) -> Self {
+    pub fn new(client: HttpClient, clock: SharedClock, issuer: Url) -> Self {
         Self {
             client,
             clock,
@@ -148,7 +148,7 @@ impl RegistrationEndpoint {
         url: &Url,
         token: Option<&SecretString>,
         body: Option<&Value>,
-    ) -> Result<Answer, RegistrationError> {
+    ) -> Result<HttpResponse, RegistrationError> {
         let headers = headers(token)?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let send = || {
@@ -157,20 +157,20 @@ impl RegistrationEndpoint {
         };
         with_retry_after(&self.clock, send)
             .await
-            .map_err(|e| undelivered(&e))
+            .map_err(|e| request_error(&e))
     }
 
     /// What the issuer made of it. An answer that cannot be read leaves it unclear: a
     /// client is there, and its secret is lost.
     fn registration(
         &self,
-        answer: &Answer,
+        answer: &HttpResponse,
         metadata: &ClientMetadata,
         old: Option<&Registration>,
     ) -> Result<Registration, RegistrationError> {
         let unclear =
-            |what: &str| RegistrationError::Unclear(format!("the issuer's answer {what}"));
-        let written: Written = serde_json::from_slice(&answer.body)
+            |what: &str| RegistrationError::OutcomeUnknown(format!("the issuer's answer {what}"));
+        let written: ClientInformation = serde_json::from_slice(&answer.body)
             .map_err(|_| unclear("is no JSON object with a client_id and URLs"))?;
         let kept = old.map(|old| old.client_id.as_str());
         // RFC 6749 appendix A.1; it is shown on terminals.
@@ -183,7 +183,7 @@ impl RegistrationEndpoint {
         let uri = written.registration_client_uri;
         if uri
             .as_ref()
-            .is_some_and(|uri| !is_acceptable(uri, &self.issuer))
+            .is_some_and(|uri| !is_acceptable_url(uri, &self.issuer))
         {
             return Err(unclear(
                 "names a registration_client_uri that is not https, or is on loopback",
@@ -191,7 +191,7 @@ impl RegistrationEndpoint {
         }
         let said = written.token_endpoint_auth_method.as_deref();
         let method = said
-            .and_then(AuthMethod::named)
+            .and_then(AuthMethod::from_name)
             .or_else(|| metadata.auth_method());
         let secret = written.client_secret.map(SecretString::new);
         // RFC 7591 §2: the default is client_secret_basic.
@@ -216,7 +216,7 @@ impl RegistrationEndpoint {
     }
 
     /// RFC 7591 §3.2.2, RFC 6750 §3.1, and what else there is.
-    fn refusal(&self, answer: &Answer) -> RegistrationError {
+    fn refusal(&self, answer: &HttpResponse) -> RegistrationError {
         let status = answer.status;
         let code = code(answer);
         let told = match code.as_deref() {
@@ -248,7 +248,7 @@ impl RegistrationEndpoint {
             "the issuer said: {told} (status {}{}){}",
             status.as_u16(),
             code.map(|code| format!(", {code}")).unwrap_or_default(),
-            spoken_of(answer),
+            reported_members(answer),
         );
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
@@ -257,7 +257,7 @@ impl RegistrationEndpoint {
             }
             StatusCode::UNAUTHORIZED => RegistrationError::Unauthorized(text),
             status if status.is_server_error() || status.is_success() => {
-                RegistrationError::Unclear(text)
+                RegistrationError::OutcomeUnknown(text)
             }
             _ => RegistrationError::Refused(text),
         }
@@ -286,17 +286,17 @@ fn headers(token: Option<&SecretString>) -> Result<HeaderMap, RegistrationError>
     Ok(headers)
 }
 
-fn undelivered(undelivered: &Undelivered) -> RegistrationError {
-    let text = undelivered.to_string();
-    if undelivered.perhaps_arrived {
-        RegistrationError::Unclear(text)
+fn request_error(request_error: &RequestError) -> RegistrationError {
+    let text = request_error.to_string();
+    if request_error.maybe_processed {
+        RegistrationError::OutcomeUnknown(text)
     } else {
         RegistrationError::Refused(text)
     }
 }
 
 /// `error`, if it is a plain word.
-fn code(answer: &Answer) -> Option<String> {
+fn code(answer: &HttpResponse) -> Option<String> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     let code = body.get("error")?.as_str()?;
     let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
@@ -305,11 +305,11 @@ fn code(answer: &Answer) -> Option<String> {
 
 /// The members of the metadata that the answer's description names. The description itself
 /// may quote whatever was sent, a token included.
-fn spoken_of(answer: &Answer) -> String {
+fn reported_members(answer: &HttpResponse) -> String {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let description = body.get("error_description").and_then(Value::as_str);
     let description = description.unwrap_or_default();
-    let named: Vec<_> = SPOKEN_OF
+    let named: Vec<_> = REPORTABLE_MEMBERS
         .into_iter()
         .filter(|name| description.contains(name))
         .collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::client::{Answer, Undelivered};
+use super::http_client::{HttpResponse, RequestError};
 use crate::clock::{SharedClock, UnixMillis};
 
 /// How often a request is sent at most.
@@ -23,10 +23,10 @@ const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset
 pub(super) async fn with_retry_after<F, S>(
     clock: &SharedClock,
     send: F,
-) -> Result<Answer, Undelivered>
+) -> Result<HttpResponse, RequestError>
 where
     F: Fn() -> S,
-    S: Future<Output = Result<Answer, Undelivered>>,
+    S: Future<Output = Result<HttpResponse, RequestError>>,
 {
     for _ in 1..ATTEMPTS {
         let answer = send().await?;
@@ -39,7 +39,7 @@ where
 }
 
 /// How long the peer wants to be left alone, if it does.
-pub(super) fn wait(answer: &Answer, now: UnixMillis) -> Option<Duration> {
+pub(super) fn wait(answer: &HttpResponse, now: UnixMillis) -> Option<Duration> {
     if answer.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
@@ -60,12 +60,12 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+    fn answer(status: u16, headers: &[(&'static str, &str)]) -> HttpResponse {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        Answer {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: map,
             body: bytes::Bytes::new(),

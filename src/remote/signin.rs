@@ -6,14 +6,14 @@ use http::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Failure, Granted};
-use super::provider::is_acceptable;
+use super::provider_metadata::is_acceptable_url;
 use crate::clock::SharedClock;
 use crate::config::OauthClient;
 use crate::secret::SecretString;
 use crate::serde_url;
-use crate::signin::{AuthorizationRequest, Code, Tokens};
+use crate::signin::{AuthorizationCode, AuthorizationRequest, Tokens};
 
 /// The grant of RFC 8628 §3.4.
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -23,15 +23,15 @@ const MAX_USER_CODE: usize = 64;
 
 /// One client at its issuer's endpoints.
 #[derive(Clone, Debug)]
-pub struct SignIn {
-    client: Client,
+pub struct SignInClient {
+    client: HttpClient,
     clock: SharedClock,
     own: OauthClient,
 }
 
 /// What a token endpoint gave; nothing of the ID token has been verified yet.
 #[derive(Debug)]
-pub struct Received {
+pub struct TokenResponse {
     /// The tokens.
     pub tokens: Tokens,
     /// The ID token, if one came.
@@ -40,7 +40,7 @@ pub struct Received {
 
 /// What the person is shown, and what is polled with (RFC 8628 §3.2).
 #[derive(Debug)]
-pub struct DeviceCodes {
+pub struct DeviceAuthorization {
     /// For us.
     pub device_code: SecretString,
     /// For the person: printable ASCII.
@@ -67,7 +67,7 @@ pub struct SignInError {
 }
 
 #[derive(Deserialize)]
-struct WrittenCodes {
+struct DeviceAuthorizationResponse {
     device_code: String,
     user_code: String,
     // `verification_url` is what Google sends.
@@ -82,9 +82,9 @@ struct WrittenCodes {
     interval: Option<u64>,
 }
 
-impl SignIn {
+impl SignInClient {
     /// `own` is who we are.
-    pub fn new(client: Client, clock: SharedClock, own: OauthClient) -> Self {
+    pub fn new(client: HttpClient, clock: SharedClock, own: OauthClient) -> Self {
         Self { client, clock, own }
     }
 
@@ -95,9 +95,9 @@ impl SignIn {
     pub async fn redeem(
         &self,
         endpoint: &Url,
-        code: &Code,
+        code: &AuthorizationCode,
         request: &AuthorizationRequest,
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", "authorization_code"),
             ("code", code.code.expose()),
@@ -117,7 +117,7 @@ impl SignIn {
         endpoint: &Url,
         refresh_token: &SecretString,
         wanted: &[String],
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
@@ -131,15 +131,15 @@ impl SignIn {
     ///
     /// # Errors
     /// When the issuer cannot be reached, refuses, or answers something unusable.
-    pub async fn device_codes(
+    pub async fn authorize_device(
         &self,
         endpoint: &Url,
         issuer: &Url,
         request: &AuthorizationRequest,
-    ) -> Result<DeviceCodes, SignInError> {
+    ) -> Result<DeviceAuthorization, SignInError> {
         let post = self.endpoint(endpoint);
         let answer = post.post(&request.parameters()).await.map_err(failed)?;
-        let written: WrittenCodes = serde_json::from_slice(&answer.body).map_err(|_| {
+        let written: DeviceAuthorizationResponse = serde_json::from_slice(&answer.body).map_err(|_| {
             unusable(
                 "is no JSON object with a device_code, user_code, verification_uri and expires_in",
             )
@@ -150,13 +150,13 @@ impl SignIn {
             return Err(unusable("has a user_code that no terminal should show"));
         }
         let complete = written.verification_uri_complete.as_ref();
-        let fine = |place: &Url| is_acceptable(place, issuer);
+        let fine = |place: &Url| is_acceptable_url(place, issuer);
         if !fine(&written.verification_uri) || !complete.is_none_or(fine) {
             return Err(unusable(
                 "sends people to a URL that is not https, or is on loopback",
             ));
         }
-        Ok(DeviceCodes {
+        Ok(DeviceAuthorization {
             device_code: SecretString::new(written.device_code),
             user_code: written.user_code,
             verification_uri: written.verification_uri,
@@ -169,13 +169,13 @@ impl SignIn {
     /// Whether the person is done: tokens, or an error whose code says how to go on.
     ///
     /// # Errors
-    /// Until the person is done; see [`crate::signin::Polling`].
+    /// Until the person is done; see [`crate::signin::DevicePolling`].
     pub async fn poll(
         &self,
         endpoint: &Url,
-        codes: &DeviceCodes,
+        codes: &DeviceAuthorization,
         request: &AuthorizationRequest,
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", DEVICE_GRANT),
             ("device_code", codes.device_code.expose()),
@@ -188,7 +188,7 @@ impl SignIn {
     ///
     /// # Errors
     /// When the issuer cannot be reached or refuses.
-    pub async fn own_token(
+    pub async fn client_credentials(
         &self,
         endpoint: &Url,
         audience: &str,
@@ -226,7 +226,7 @@ impl SignIn {
         &self,
         endpoint: &Url,
         parameters: &[(&str, &str)],
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let granted = self.endpoint(endpoint).grant(parameters).await;
         granted.map(received).map_err(failed)
     }
@@ -241,8 +241,8 @@ fn resources(resources: &[String]) -> impl Iterator<Item = (&str, &str)> {
     resources.iter().map(|r| ("resource", r.as_str()))
 }
 
-fn received(granted: Granted) -> Received {
-    Received {
+fn received(granted: Granted) -> TokenResponse {
+    TokenResponse {
         tokens: Tokens {
             access_token: granted.access_token,
             expires_at: granted.expires_at.map(|at| at.0),
@@ -308,14 +308,14 @@ fn remedy(code: &Option<String>) -> &'static str {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::client::ClientOptions;
-    use super::super::testing::{Reply, deserted, peer};
+    use super::super::http_client::HttpClientOptions;
+    use super::super::testing::{Reply, closed_port, peer};
     use super::*;
     use crate::clock::SystemClock;
     use crate::config::ClientProof;
 
-    fn sign_in() -> SignIn {
-        let options = ClientOptions {
+    fn sign_in() -> SignInClient {
+        let options = HttpClientOptions {
             timeout: std::time::Duration::from_millis(300),
             max_bytes: 16 * 1024,
             ca: None,
@@ -324,14 +324,18 @@ mod tests {
             id: "c".into(),
             proof: ClientProof::Public,
         };
-        SignIn::new(Client::new(&options).unwrap(), SystemClock::shared(), own)
+        SignInClient::new(
+            HttpClient::new(&options).unwrap(),
+            SystemClock::shared(),
+            own,
+        )
     }
 
-    async fn codes(answer: Value) -> Result<DeviceCodes, SignInError> {
+    async fn codes(answer: Value) -> Result<DeviceAuthorization, SignInError> {
         let peer = peer(Reply::json(200, &answer.to_string())).await;
         let issuer: Url = "https://issuer.example/".parse().unwrap();
         sign_in()
-            .device_codes(&peer.url, &issuer, &AuthorizationRequest::default())
+            .authorize_device(&peer.url, &issuer, &AuthorizationRequest::default())
             .await
     }
 
@@ -403,7 +407,7 @@ mod tests {
             );
             assert_eq!(error.transient, transient, "{text}");
         }
-        let nobody = deserted().await;
+        let nobody = closed_port().await;
         let error = sign_in().refresh(&nobody, &refresh, &[]).await.unwrap_err();
         assert!(error.transient);
     }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use http::StatusCode;
 use url::Url;
 
-use super::client::Client;
-use super::taskcluster;
+use super::http_client::HttpClient;
+use super::taskcluster_exchange;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 
@@ -15,14 +15,14 @@ use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, Sw
 #[derive(Debug)]
 pub struct LoginSource {
     url: Url,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl LoginSource {
     /// `url` is the endpoint itself, provider included; `client` reads at least
-    /// [`taskcluster::MAX_ANSWER_BYTES`].
-    pub fn new(url: Url, client: Client, clock: SharedClock) -> Self {
+    /// [`taskcluster_exchange::MAX_ANSWER_BYTES`].
+    pub fn new(url: Url, client: HttpClient, clock: SharedClock) -> Self {
         Self { url, client, clock }
     }
 }
@@ -30,7 +30,7 @@ impl LoginSource {
 #[async_trait]
 impl CredentialSource for LoginSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
-        taskcluster::bind_to_token(request, key)
+        taskcluster_exchange::bind_to_token(request, key)
     }
 
     /// The same for the same token at all times.
@@ -41,6 +41,6 @@ impl CredentialSource for LoginSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let refusal = StatusCode::BAD_REQUEST;
         let now = self.clock.now();
-        taskcluster::exchange(&self.client, &self.url, request, refusal, now).await
+        taskcluster_exchange::exchange(&self.client, &self.url, request, refusal, now).await
     }
 }

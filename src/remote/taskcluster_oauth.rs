@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use http::StatusCode;
 use url::Url;
 
-use super::client::Client;
-use super::taskcluster;
+use super::http_client::HttpClient;
+use super::taskcluster_exchange;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 
@@ -15,14 +15,14 @@ use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, Sw
 #[derive(Debug)]
 pub struct OauthSource {
     url: Url,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl OauthSource {
     /// `root_url` is the deployment's; its path, query and fragment are dropped. `client`
-    /// reads at least [`taskcluster::MAX_ANSWER_BYTES`].
-    pub fn new(root_url: &Url, client: Client, clock: SharedClock) -> Self {
+    /// reads at least [`taskcluster_exchange::MAX_ANSWER_BYTES`].
+    pub fn new(root_url: &Url, client: HttpClient, clock: SharedClock) -> Self {
         let mut url = root_url.clone();
         url.set_path("/login/oauth/credentials");
         url.set_query(None);
@@ -34,7 +34,7 @@ impl OauthSource {
 #[async_trait]
 impl CredentialSource for OauthSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
-        taskcluster::bind_to_token(request, key)
+        taskcluster_exchange::bind_to_token(request, key)
     }
 
     /// The same for the same token at all times.
@@ -45,6 +45,6 @@ impl CredentialSource for OauthSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let refusal = StatusCode::INTERNAL_SERVER_ERROR;
         let now = self.clock.now();
-        taskcluster::exchange(&self.client, &self.url, request, refusal, now).await
+        taskcluster_exchange::exchange(&self.client, &self.url, request, refusal, now).await
     }
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::client::{Client, TransportError};
+use super::http_client::{HttpClient, TransportError};
 
 /// The largest task definition that is read, in bytes: the queue takes no more itself.
 pub const MAX_TASK_BYTES: usize = 10 * 1024 * 1024;
@@ -24,7 +24,7 @@ pub enum TaskError {
     Status(StatusCode),
     /// The answer is no task.
     #[error("the queue's answer is no task with scopes")]
-    Answer,
+    HttpResponse,
 }
 
 /// The scopes of the task `task_id` of the deployment at `root_url`, asked for without
@@ -33,7 +33,7 @@ pub enum TaskError {
 /// # Errors
 /// When the queue does not tell; nothing is guessed then.
 pub async fn task_scopes(
-    client: &Client,
+    client: &HttpClient,
     root_url: &Url,
     task_id: &str,
 ) -> Result<Vec<String>, TaskError> {
@@ -55,7 +55,7 @@ pub async fn task_scopes(
     if answer.status != StatusCode::OK {
         return Err(TaskError::Status(answer.status));
     }
-    let task: Task = serde_json::from_slice(&answer.body).map_err(|_| TaskError::Answer)?;
+    let task: Task = serde_json::from_slice(&answer.body).map_err(|_| TaskError::HttpResponse)?;
     Ok(task.scopes)
 }
 
@@ -64,13 +64,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::remote::client::ClientOptions;
-    use crate::remote::testing::{Reply, deserted, peer};
+    use crate::remote::http_client::HttpClientOptions;
+    use crate::remote::testing::{Reply, closed_port, peer};
 
     const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";
 
-    fn client() -> Client {
-        Client::new(&ClientOptions {
+    fn client() -> HttpClient {
+        HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_secs(20),
             max_bytes: 4096,
             ca: None,
@@ -109,7 +109,7 @@ mod tests {
             "<html>",
         ] {
             let said = ask(Reply::json(200, body)).await;
-            assert!(matches!(said, Err(TaskError::Answer)), "{body}");
+            assert!(matches!(said, Err(TaskError::HttpResponse)), "{body}");
         }
         for status in [204, 303, 401, 404, 500] {
             let said = ask(Reply::json(status, "{\"scopes\":[\"a\"]}")).await;
@@ -118,7 +118,7 @@ mod tests {
         let huge = format!("{{\"scopes\":[\"{}\"]}}", "x".repeat(5000));
         let said = ask(Reply::json(200, &huge)).await;
         assert!(matches!(said, Err(TaskError::Transport(_))));
-        let nobody = deserted().await;
+        let nobody = closed_port().await;
         let said = task_scopes(&client(), &nobody, TASK).await;
         assert!(matches!(said, Err(TaskError::Transport(_))));
         for id in [

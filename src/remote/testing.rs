@@ -50,11 +50,11 @@ pub(crate) struct Peer {
 
 /// Starts a peer on a free port.
 pub(crate) async fn peer(reply: Reply) -> Peer {
-    peer_that(move |_| reply.clone()).await
+    peer_with(move |_| reply.clone()).await
 }
 
 /// Starts a peer whose reply depends on the request, head and body.
-pub(crate) async fn peer_that(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
+pub(crate) async fn peer_with(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
     let reply = Arc::new(reply);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -109,7 +109,7 @@ fn is_complete(request: &[u8]) -> bool {
 }
 
 /// A port on which nothing listens.
-pub(crate) async fn deserted() -> Url {
+pub(crate) async fn closed_port() -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     url.parse().unwrap()

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use super::oauth::{About, Endpoint, Failure, Granted, Scopes};
-use super::taskcluster::{bearer, bind_to_token};
+use super::taskcluster_exchange::{bearer, bind_to_token};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest,
 };

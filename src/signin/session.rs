@@ -9,7 +9,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::clock::UnixMillis;
-use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
+use crate::private_file::{LockedFile, PrivateFile, PrivateFileError, serde_secret};
 use crate::registration::AuthMethod;
 use crate::secret::SecretString;
 use crate::serde_url;
@@ -61,12 +61,12 @@ pub struct SessionClient {
 #[serde(deny_unknown_fields)]
 pub struct Tokens {
     /// The access token.
-    #[serde(with = "exposed")]
+    #[serde(with = "serde_secret")]
     pub access_token: SecretString,
     /// When it ends, milliseconds since the epoch, if the issuer said.
     pub expires_at: Option<i64>,
     /// For the next one.
-    #[serde(default, with = "exposed::option")]
+    #[serde(default, with = "serde_secret::option")]
     pub refresh_token: Option<SecretString>,
     /// What it was granted for.
     pub scope: Option<String>,
@@ -163,14 +163,14 @@ impl Session {
     ///
     /// # Errors
     /// When the system refuses; what was there before is still there then.
-    pub fn save(&self, file: &Locked) -> Result<(), SessionError> {
+    pub fn save(&self, file: &LockedFile) -> Result<(), SessionError> {
         let json = serde_json::to_vec_pretty(self).map_err(|_| SessionError::Unwritable)?;
         Ok(file.replace(&Zeroizing::new(json))?)
     }
 
     /// The same, but nobody is to use the access token: it is renewed first.
     #[must_use]
-    pub fn unproved(mut self) -> Self {
+    pub fn requiring_refresh(mut self) -> Self {
         self.tokens.expires_at = Some(0);
         self
     }
@@ -190,7 +190,7 @@ impl Session {
 impl Tokens {
     /// Whether the access token is good for `at_least` longer. Where the issuer does not
     /// say how long it lives, it is taken as good.
-    pub fn lasts(&self, at_least: Duration, now: UnixMillis) -> bool {
+    pub fn valid_for(&self, at_least: Duration, now: UnixMillis) -> bool {
         self.expires_at
             .is_none_or(|end| now.plus(at_least) < UnixMillis(end))
     }
@@ -199,7 +199,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::private_file::Directory;
+    use crate::private_file::DirectoryPolicy;
 
     fn tokens(access: &str, refresh: Option<&str>) -> Tokens {
         Tokens {
@@ -232,7 +232,10 @@ mod tests {
     #[test]
     fn a_session_outlives_the_process_and_shows_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let file = PrivateFile::new(dir.path().join("hawkgate/tokens.json"), Directory::Private);
+        let file = PrivateFile::new(
+            dir.path().join("hawkgate/tokens.json"),
+            DirectoryPolicy::OwnerOnly,
+        );
         let said = Session::read(&file).unwrap_err().to_string();
         assert!(said.contains("hawkgate login"), "{said}");
         session().save(&file.lock(|| ()).unwrap()).unwrap();
@@ -281,9 +284,9 @@ mod tests {
     fn a_token_lasts_until_its_end() {
         let minute = Duration::from_mins(1);
         let mut tokens = tokens("a", None);
-        assert!(tokens.lasts(minute, UnixMillis(39_999)));
-        assert!(!tokens.lasts(minute, UnixMillis(40_000)));
+        assert!(tokens.valid_for(minute, UnixMillis(39_999)));
+        assert!(!tokens.valid_for(minute, UnixMillis(40_000)));
         tokens.expires_at = None;
-        assert!(tokens.lasts(minute, UnixMillis(i64::MAX)));
+        assert!(tokens.valid_for(minute, UnixMillis(i64::MAX)));
     }
 }

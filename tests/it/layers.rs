@@ -131,7 +131,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "gateway",
             "hawk",
             "log",
-            "remote::client",
+            "remote::http_client",
             "token",
         ],
     ),
@@ -364,7 +364,7 @@ fn cycle() -> Option<String> {
         let known = allowed.iter().map(|a| canonical(a));
         let known: BTreeSet<_> = known
             .map(|a| {
-                a.replace("remote::client", "remote")
+                a.replace("remote::http_client", "remote")
                     .replace("proxy::preview", "proxy")
             })
             .collect();

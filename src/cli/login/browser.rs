@@ -5,18 +5,23 @@ use std::process::{Command, Stdio};
 
 use url::Url;
 
-use hawkgate::remote::callback::{Callback, Callbacks, Page};
-use hawkgate::signin::{Attempt, CallbackError, Code, LIFETIME, Loopback, Session};
+use hawkgate::remote::callback_server::{CallbackRequest, CallbackServer, Page};
+use hawkgate::signin::{
+    AuthorizationCode, AuthorizationFlow, CallbackError, LIFETIME, LoopbackRedirect, Session,
+};
 use hawkgate::token::IdTokenVerifier;
 
-use super::Stage;
-use crate::cli::stop::{Stop, failed, tell};
+use super::LoginContext;
+use crate::cli::exit::{CommandError, failed, status};
 
 /// Where the client names none.
 const DEFAULT_REDIRECT: &str = "http://127.0.0.1/callback";
 
-impl Stage<'_> {
-    pub(super) async fn in_a_browser(&self, verifier: &IdTokenVerifier) -> Result<Session, Stop> {
+impl LoginContext<'_> {
+    pub(super) async fn browser_flow(
+        &self,
+        verifier: &IdTokenVerifier,
+    ) -> Result<Session, CommandError> {
         let remedy = "try --device";
         let offered = &self.provider.authorization_endpoint;
         let endpoint = self
@@ -24,16 +29,17 @@ impl Stage<'_> {
             .need(offered, "authorization_endpoint", remedy)?;
         self.check_pkce()?;
         let mut door = self.open_door().await?;
-        let (issuer, promises_iss) = (
+        let (issuer, iss_required) = (
             &self.who.issuer,
             self.provider.authorization_response_iss_parameter_supported,
         );
         let uri = door.at().uri().clone();
-        let mut attempt = Attempt::begin(issuer, promises_iss, uri, self.clock.monotonic())?;
+        let mut attempt =
+            AuthorizationFlow::begin(issuer, iss_required, uri, self.clock.monotonic())?;
         self.send_to(&attempt.url(endpoint, &self.who.id, &self.request));
         let answered = tokio::time::timeout(LIFETIME, self.answer(&mut door, &mut attempt)).await;
         let end = match answered {
-            Err(_) => Err(CallbackError::TooLate.into()),
+            Err(_) => Err(CallbackError::Expired.into()),
             Ok(Err(stop)) => Err(stop),
             Ok(Ok((code, visitor))) => {
                 let session = tokio::select! {
@@ -55,13 +61,15 @@ impl Stage<'_> {
     /// Waits for the answer that is ours; others are shown a page and change nothing.
     async fn answer(
         &self,
-        door: &mut Callbacks,
-        attempt: &mut Attempt,
-    ) -> Result<(Code, Callback), Stop> {
+        door: &mut CallbackServer,
+        attempt: &mut AuthorizationFlow,
+    ) -> Result<(AuthorizationCode, CallbackRequest), CommandError> {
         while let Some(visitor) = door.next().await {
             match attempt.redeem(visitor.query(), self.clock.monotonic()) {
                 Ok(code) => return Ok((code, visitor)),
-                Err(CallbackError::NotOurs | CallbackError::Again) => visitor.answer(Page::NotOurs),
+                Err(CallbackError::StateMismatch | CallbackError::AlreadyUsed) => {
+                    visitor.answer(Page::Unexpected)
+                }
                 Err(error) => {
                     visitor.answer(Page::Failed);
                     return Err(error.into());
@@ -71,7 +79,11 @@ impl Stage<'_> {
         failed("the port on this machine was lost")
     }
 
-    async fn redeem(&self, verifier: &IdTokenVerifier, code: &Code) -> Result<Session, Stop> {
+    async fn redeem(
+        &self,
+        verifier: &IdTokenVerifier,
+        code: &AuthorizationCode,
+    ) -> Result<Session, CommandError> {
         let endpoint = self.token_endpoint()?;
         let received = self.sign_in.redeem(endpoint, code, &self.request).await?;
         let nonce = self.request.wants_id_token().then_some(code.nonce.as_str());
@@ -80,7 +92,7 @@ impl Stage<'_> {
 
     /// A provider that says what it takes must take S256; one that says nothing is not
     /// asked: it ignores what it does not know (RFC 6749 §3.1).
-    fn check_pkce(&self) -> Result<(), Stop> {
+    fn check_pkce(&self) -> Result<(), CommandError> {
         let methods = self.provider.code_challenge_methods_supported.as_ref();
         match methods {
             Some(methods) if !methods.iter().any(|m| m == "S256") => failed(
@@ -90,18 +102,18 @@ impl Stage<'_> {
         }
     }
 
-    async fn open_door(&self) -> Result<Callbacks, Stop> {
+    async fn open_door(&self) -> Result<CallbackServer, CommandError> {
         let given = self
             .args
             .redirect_uri
             .as_ref()
             .or(self.who.redirect_uri.as_ref());
-        let mut at = Loopback::parse(given.map_or(DEFAULT_REDIRECT, String::as_str))?;
+        let mut at = LoopbackRedirect::parse(given.map_or(DEFAULT_REDIRECT, String::as_str))?;
         if let Some(port) = self.args.port {
-            at = at.at_port(port);
+            at = at.with_port(port);
         }
         let address = at.address();
-        Callbacks::open(at).await.or_else(|error| {
+        CallbackServer::open(at).await.or_else(|error| {
             failed(format!(
                 "cannot listen at {address} for the browser: {error}; choose another --port"
             ))
@@ -112,18 +124,18 @@ impl Stage<'_> {
     /// ends here.
     fn send_to(&self, url: &Url) {
         if !self.args.no_browser && opened(url) {
-            tell("a browser was opened for you to sign in; or go yourself to");
+            status("a browser was opened for you to sign in; or go yourself to");
         } else {
-            tell("to sign in, open this in a browser on this machine:");
+            status("to sign in, open this in a browser on this machine:");
         }
-        tell(&format!("\n  {url}\n"));
+        status(&format!("\n  {url}\n"));
     }
 }
 
 /// While tokens are being fetched, whoever else comes is turned away: the answer was taken.
-async fn turn_away(door: &mut Callbacks) -> Result<Session, Stop> {
+async fn turn_away(door: &mut CallbackServer) -> Result<Session, CommandError> {
     while let Some(visitor) = door.next().await {
-        visitor.answer(Page::NotOurs);
+        visitor.answer(Page::Unexpected);
     }
     std::future::pending().await
 }

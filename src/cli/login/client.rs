@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use hawkgate::config::{AssertionKey, ClientProof, OauthClient};
-use hawkgate::private_file::{Directory, PrivateFile};
-use hawkgate::registration::{AuthMethod, State};
-use hawkgate::remote::provider::Provider;
+use hawkgate::private_file::{DirectoryPolicy, PrivateFile};
+use hawkgate::registration::{AuthMethod, RegistrationState};
+use hawkgate::remote::provider_metadata::ProviderMetadata;
 use hawkgate::secret::SecretRef;
-use hawkgate::signin::{Loopback, SessionClient};
+use hawkgate::signin::{LoopbackRedirect, SessionClient};
 
-use crate::cli::stop::{Stop, failed, usage};
+use crate::cli::exit::{CommandError, failed, usage};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The client")]
@@ -40,7 +40,7 @@ pub(super) struct ClientArgs {
 
 /// A client, wherever it came from.
 #[derive(Debug)]
-pub(super) struct Who {
+pub(super) struct LoginClient {
     pub(super) issuer: String,
     pub(super) id: String,
     method: AuthMethod,
@@ -53,15 +53,15 @@ pub(super) struct Who {
 }
 
 impl ClientArgs {
-    pub(super) fn who(&self) -> Result<Who, Stop> {
+    pub(super) fn who(&self) -> Result<LoginClient, CommandError> {
         if let Some(path) = &self.state {
-            return self.registered(path);
+            return self.from_state_file(path);
         }
         let (Some(issuer), Some(id)) = (&self.issuer, &self.client_id) else {
             return usage("say with which client: --state, or --issuer and --client-id");
         };
         let method = self.method()?;
-        checked(Who {
+        checked(LoginClient {
             issuer: issuer.clone(),
             id: id.clone(),
             method,
@@ -71,10 +71,10 @@ impl ClientArgs {
         })
     }
 
-    fn registered(&self, path: &std::path::Path) -> Result<Who, Stop> {
+    fn from_state_file(&self, path: &std::path::Path) -> Result<LoginClient, CommandError> {
         let shown = path.display();
-        let file = PrivateFile::new(std::path::absolute(path)?, Directory::Ordinary);
-        let state = State::read(&file)?;
+        let file = PrivateFile::new(std::path::absolute(path)?, DirectoryPolicy::OthersMayRead);
+        let state = RegistrationState::read(&file)?;
         let Some((issuer, registration)) = state.and_then(|s| Some((s.issuer, s.registration?)))
         else {
             return failed(format!(
@@ -86,8 +86,10 @@ impl ClientArgs {
             None => registration.auth_method,
         };
         let uris = registration.metadata.redirect_uris();
-        let loopback = uris.into_iter().find(|uri| Loopback::parse(uri).is_ok());
-        checked(Who {
+        let loopback = uris
+            .into_iter()
+            .find(|uri| LoopbackRedirect::parse(uri).is_ok());
+        checked(LoginClient {
             issuer,
             method,
             file: self
@@ -105,7 +107,7 @@ impl ClientArgs {
             .or_else(|| self.private_key_file.clone())
     }
 
-    fn method(&self) -> Result<AuthMethod, Stop> {
+    fn method(&self) -> Result<AuthMethod, CommandError> {
         let by_files = match (&self.client_secret_file, &self.private_key_file) {
             (Some(_), _) => AuthMethod::ClientSecretBasic,
             (None, Some(_)) => AuthMethod::PrivateKeyJwt,
@@ -113,7 +115,7 @@ impl ClientArgs {
         };
         match self.auth_method.as_deref() {
             None => Ok(by_files),
-            Some(name) => match AuthMethod::named(name) {
+            Some(name) => match AuthMethod::from_name(name) {
                 Some(method) => Ok(method),
                 None => usage("--auth-method is none that hawkgate knows"),
             },
@@ -121,14 +123,14 @@ impl ClientArgs {
     }
 }
 
-impl Who {
-    /// Who we are at `provider`'s endpoints.
-    pub(super) fn at(&self, provider: &Provider) -> Result<OauthClient, Stop> {
+impl LoginClient {
+    /// LoginClient we are at `provider`'s endpoints.
+    pub(super) fn at(&self, provider: &ProviderMetadata) -> Result<OauthClient, CommandError> {
         own(&self.client()?, &provider.issuer)
     }
 
     /// As it is kept for refreshing.
-    pub(super) fn client(&self) -> Result<SessionClient, Stop> {
+    pub(super) fn client(&self) -> Result<SessionClient, CommandError> {
         let file = match self.method {
             AuthMethod::None => None,
             _ => self.file.as_ref().map(std::path::absolute).transpose()?,
@@ -142,7 +144,7 @@ impl Who {
 }
 
 /// A client that has to prove itself has something to do it with.
-fn checked(who: Who) -> Result<Who, Stop> {
+fn checked(who: LoginClient) -> Result<LoginClient, CommandError> {
     if who.method != AuthMethod::None && who.file.is_none() {
         let (name, flag) = match who.method {
             AuthMethod::PrivateKeyJwt => ("private_key_jwt", "--private-key-file"),
@@ -154,7 +156,10 @@ fn checked(who: Who) -> Result<Who, Stop> {
 }
 
 /// A client as the token endpoint of `issuer` wants it proved; its secret stays in its file.
-pub(in crate::cli) fn own(client: &SessionClient, issuer: &str) -> Result<OauthClient, Stop> {
+pub(in crate::cli) fn own(
+    client: &SessionClient,
+    issuer: &str,
+) -> Result<OauthClient, CommandError> {
     let secret = client.secret_file.clone().map(SecretRef::File);
     let proof = match (client.auth_method, secret) {
         (AuthMethod::None, _) => ClientProof::Public,

@@ -1,18 +1,18 @@
 //! Signing in on another device (RFC 8628): the person is shown a code, and the issuer is
 //! asked in its own rhythm whether it was used.
 
-use hawkgate::remote::signin::{DeviceCodes, Received};
-use hawkgate::signin::{Next, Polling, Session};
+use hawkgate::remote::signin::{DeviceAuthorization, TokenResponse};
+use hawkgate::signin::{DevicePolling, NextPoll, Session};
 use hawkgate::token::IdTokenVerifier;
 
-use super::Stage;
-use crate::cli::stop::{Stop, tell};
+use super::LoginContext;
+use crate::cli::exit::{CommandError, status};
 
-impl Stage<'_> {
-    pub(super) async fn on_another_device(
+impl LoginContext<'_> {
+    pub(super) async fn device_flow(
         &self,
         verifier: &IdTokenVerifier,
-    ) -> Result<Session, Stop> {
+    ) -> Result<Session, CommandError> {
         let remedy = "this issuer has no device flow; sign in with a browser";
         let offered = &self.provider.device_authorization_endpoint;
         let endpoint = self
@@ -21,16 +21,20 @@ impl Stage<'_> {
         let issuer = self.issuer_url()?;
         let codes = self
             .sign_in
-            .device_codes(endpoint, &issuer, &self.request)
+            .authorize_device(endpoint, &issuer, &self.request)
             .await?;
-        let polling = Polling::begin(codes.interval, codes.expires_in, self.clock.monotonic());
+        let polling = DevicePolling::new(codes.interval, codes.expires_in, self.clock.monotonic());
         show(&codes);
         let received = self.poll(&codes, polling).await?;
         // Nothing was sent that a nonce could be tied to.
         self.believe(verifier, received, None).await
     }
 
-    async fn poll(&self, codes: &DeviceCodes, mut polling: Polling) -> Result<Received, Stop> {
+    async fn poll(
+        &self,
+        codes: &DeviceAuthorization,
+        mut polling: DevicePolling,
+    ) -> Result<TokenResponse, CommandError> {
         let endpoint = self.token_endpoint()?;
         let mut wait = polling.first();
         loop {
@@ -44,23 +48,23 @@ impl Stage<'_> {
                 return Err(error.into());
             }
             wait = match polling.next(code, self.clock.monotonic()) {
-                Some(Next::After(wait)) => wait,
-                Some(Next::End(end)) => return Err(end.into()),
+                Some(NextPoll::After(wait)) => wait,
+                Some(NextPoll::Stop(end)) => return Err(end.into()),
                 None => return Err(error.into()),
             };
         }
     }
 }
 
-fn show(codes: &DeviceCodes) {
+fn show(codes: &DeviceAuthorization) {
     let (place, code) = (&codes.verification_uri, &codes.user_code);
-    tell(&format!(
+    status(&format!(
         "on any device, open\n\n  {place}\n\nand enter the code\n\n  {code}\n"
     ));
     if let Some(complete) = &codes.verification_uri_complete {
-        tell(&format!(
+        status(&format!(
             "or open this, and check that it shows the same code:\n\n  {complete}\n"
         ));
     }
-    tell("waiting for you to sign in there");
+    status("waiting for you to sign in there");
 }

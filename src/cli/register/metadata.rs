@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use hawkgate::registration::{AuthMethod, ClientMetadata};
 use hawkgate::secret::SecretRef;
 
-use crate::cli::stop::{Stop, usage};
+use crate::cli::exit::{CommandError, usage};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The client's metadata (RFC 7591 §2)")]
@@ -71,7 +71,7 @@ pub(super) struct MetadataArgs {
 
 impl MetadataArgs {
     /// All of it, checked.
-    pub(super) fn wanted(&self) -> Result<ClientMetadata, Stop> {
+    pub(super) fn wanted(&self) -> Result<ClientMetadata, CommandError> {
         let mut members = match &self.metadata_file {
             Some(path) => match json_file(path)? {
                 Value::Object(members) => members,
@@ -82,14 +82,14 @@ impl MetadataArgs {
         self.flags(&mut members)?;
         ClientMetadata::new(members).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|e| format!("\n  {e}")).collect();
-            Stop::Usage(format!(
+            CommandError::Usage(format!(
                 "the client's metadata is no good:{}",
                 lines.concat()
             ))
         })
     }
 
-    fn flags(&self, members: &mut Map<String, Value>) -> Result<(), Stop> {
+    fn flags(&self, members: &mut Map<String, Value>) -> Result<(), CommandError> {
         for (name, text) in [
             ("client_name", &self.client_name),
             ("token_endpoint_auth_method", &self.auth_method),
@@ -128,10 +128,10 @@ impl MetadataArgs {
     }
 }
 
-fn json_file(path: &Path) -> Result<Value, Stop> {
+fn json_file(path: &Path) -> Result<Value, CommandError> {
     let content = SecretRef::File(path.to_owned()).read()?;
     serde_json::from_str(content.expose()).map_err(|e| {
         let (path, line, column) = (path.display(), e.line(), e.column());
-        Stop::Failed(format!("{path}: not JSON (line {line}, column {column})"))
+        CommandError::Failed(format!("{path}: not JSON (line {line}, column {column})"))
     })
 }

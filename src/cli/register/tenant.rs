@@ -9,14 +9,16 @@ use url::Url;
 
 use hawkgate::clock::SharedClock;
 use hawkgate::config::{ClientProof, OauthClient};
-use hawkgate::registration::{Change, Grant, Step, TenantFacts, TenantRequest};
-use hawkgate::remote::auth0_tenant::Tenant;
-use hawkgate::remote::client::Client;
-use hawkgate::remote::provider::issuer_url;
-use hawkgate::remote::signin::SignIn;
+use hawkgate::registration::{
+    ClientGrant, RegistrationPlan, TenantChange, TenantRequirements, TenantState,
+};
+use hawkgate::remote::auth0_tenant::Auth0Tenant;
+use hawkgate::remote::http_client::HttpClient;
+use hawkgate::remote::provider_metadata::issuer_url;
+use hawkgate::remote::signin::SignInClient;
 use hawkgate::secret::{SecretRef, SecretString};
 
-use crate::cli::stop::{Stop, failed, tell, usage};
+use crate::cli::exit::{CommandError, failed, status, usage};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Auth0 (its Management API)")]
@@ -54,10 +56,10 @@ pub(super) struct TenantArgs {
 }
 
 /// A tenant, what it has and what it lacks.
-pub(super) struct Preparation {
-    tenant: Tenant,
-    facts: TenantFacts,
-    changes: Vec<Change>,
+pub(super) struct TenantPreparation {
+    tenant: Auth0Tenant,
+    state: TenantState,
+    changes: Vec<TenantChange>,
     allow_open: bool,
     close_after: bool,
     /// Opening was at least tried: it may be open.
@@ -69,9 +71,9 @@ impl TenantArgs {
     pub(super) async fn prepare(
         &self,
         issuer: &Url,
-        client: &Client,
+        client: &HttpClient,
         clock: &SharedClock,
-    ) -> Result<Option<Preparation>, Stop> {
+    ) -> Result<Option<TenantPreparation>, CommandError> {
         let url = match self.auth0_tenant.as_deref() {
             None => return Ok(None),
             Some("") => issuer.clone(),
@@ -79,27 +81,27 @@ impl TenantArgs {
         };
         let request = self.request()?;
         let token = self.token(&url, client, clock).await?;
-        let tenant = Tenant::new(url, token, client.clone(), clock.clone());
-        let facts = tenant.facts(&request).await?;
-        Ok(Some(Preparation {
-            changes: request.differences(&facts)?,
+        let tenant = Auth0Tenant::new(url, token, client.clone(), clock.clone());
+        let state = tenant.state(&request).await?;
+        Ok(Some(TenantPreparation {
+            changes: request.differences(&state)?,
             tenant,
-            facts,
+            state,
             allow_open: self.allow_open_registration,
             close_after: self.close_after,
             tried_to_open: Cell::new(false),
         }))
     }
 
-    fn request(&self) -> Result<TenantRequest, Stop> {
+    fn request(&self) -> Result<TenantRequirements, CommandError> {
         let grant = |text: &String| {
-            Grant::parse(text).ok_or_else(|| {
-                Stop::Usage(format!(
+            ClientGrant::parse(text).ok_or_else(|| {
+                CommandError::Usage(format!(
                     "--third-party-grant {text:?}: write AUDIENCE=SCOPE SCOPE"
                 ))
             })
         };
-        Ok(TenantRequest {
+        Ok(TenantRequirements {
             connections: self.domain_connection.clone(),
             grants: self
                 .third_party_grant
@@ -113,9 +115,9 @@ impl TenantArgs {
     async fn token(
         &self,
         tenant: &Url,
-        client: &Client,
+        client: &HttpClient,
         clock: &SharedClock,
-    ) -> Result<SecretString, Stop> {
+    ) -> Result<SecretString, CommandError> {
         if let Some(path) = &self.management_token_file {
             return Ok(SecretRef::File(path.clone()).read()?);
         }
@@ -132,55 +134,62 @@ impl TenantArgs {
             id: id.clone(),
             proof: ClientProof::SecretPost(SecretRef::File(secret.clone())),
         };
-        let sign_in = SignIn::new(client.clone(), clock.clone(), own);
+        let sign_in = SignInClient::new(client.clone(), clock.clone(), own);
         let at = |path| tenant.join(path);
         let (endpoint, audience) = (at("/oauth/token")?, at("/api/v2/")?);
-        let token = sign_in.own_token(&endpoint, audience.as_str()).await;
-        token.map_err(|e| Stop::Failed(format!("no management token: {e}")))
+        let token = sign_in
+            .client_credentials(&endpoint, audience.as_str())
+            .await;
+        token.map_err(|e| CommandError::Failed(format!("no management token: {e}")))
     }
 }
 
-impl Preparation {
+impl TenantPreparation {
     /// What would be changed for `step`, and after it.
-    pub(super) fn plan(&self, step: &Step) -> Result<Vec<String>, Stop> {
+    pub(super) fn plan(&self, step: &RegistrationPlan) -> Result<Vec<String>, CommandError> {
         let mut lines: Vec<_> = self
             .changes(step)?
             .iter()
             .map(ToString::to_string)
             .collect();
         if self.closes(self.opens(step)) {
-            lines.push(format!("at the end: {}", Change::CloseRegistration));
+            lines.push(format!("at the end: {}", TenantChange::CloseRegistration));
         }
         Ok(lines)
     }
 
     /// Changes what `step` needs.
-    pub(super) async fn apply(&self, step: &Step) -> Result<(), Stop> {
+    pub(super) async fn apply(&self, step: &RegistrationPlan) -> Result<(), CommandError> {
         for change in self.changes(step)? {
-            if change == Change::OpenRegistration {
+            if change == TenantChange::OpenRegistration {
                 self.tried_to_open.set(true);
             }
             self.tenant.apply(&change).await?;
-            tell(&format!("tenant: {change}: done"));
+            status(&format!("tenant: {change}: done"));
         }
         Ok(())
     }
 
     /// Shuts registration if that was asked for, and ends as `end` says: a tenant left
     /// open is worse than whatever else went wrong.
-    pub(super) async fn close_after(&self, end: Result<(), Stop>) -> Result<(), Stop> {
+    pub(super) async fn close_after(
+        &self,
+        end: Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         if !self.closes(self.tried_to_open.get()) {
             return end;
         }
-        let change = Change::CloseRegistration;
+        let change = TenantChange::CloseRegistration;
         match (self.tenant.apply(&change).await, end) {
             (Ok(()), end) => {
-                tell(&format!("tenant: {change}: done"));
+                status(&format!("tenant: {change}: done"));
                 end
             }
             (Err(error), end) => {
                 let before = match end {
-                    Err(Stop::Failed(text) | Stop::Usage(text)) => format!(" Before that: {text}"),
+                    Err(CommandError::Failed(text) | CommandError::Usage(text)) => {
+                        format!(" Before that: {text}")
+                    }
                     Ok(()) => String::new(),
                 };
                 failed(format!(
@@ -191,7 +200,7 @@ impl Preparation {
         }
     }
 
-    fn changes(&self, step: &Step) -> Result<Vec<Change>, Stop> {
+    fn changes(&self, step: &RegistrationPlan) -> Result<Vec<TenantChange>, CommandError> {
         let mut changes = self.changes.clone();
         if self.opens(step) {
             if !self.allow_open {
@@ -201,16 +210,16 @@ impl Preparation {
                      to shut it again",
                 );
             }
-            changes.push(Change::OpenRegistration);
+            changes.push(TenantChange::OpenRegistration);
         }
         Ok(changes)
     }
 
-    fn opens(&self, step: &Step) -> bool {
-        matches!(step, Step::Create { .. }) && !self.facts.open
+    fn opens(&self, step: &RegistrationPlan) -> bool {
+        matches!(step, RegistrationPlan::Register { .. }) && !self.state.open
     }
 
     fn closes(&self, opened: bool) -> bool {
-        self.close_after && (opened || self.facts.open)
+        self.close_after && (opened || self.state.open)
     }
 }

@@ -17,9 +17,9 @@ use crate::credential::{
     CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Jitter,
     LeaseError, Leased, RandomnessError, Source, SourceOptions, SwapRequest,
 };
-use crate::remote::client::{Answer, Client};
+use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{About, Endpoint, limit_reset};
-use crate::remote::taskcluster::unreachable;
+use crate::remote::taskcluster_exchange::unreachable;
 use crate::token::Caller;
 
 /// What the token is for, and nothing more: it cannot be revoked.
@@ -43,7 +43,7 @@ const JITTER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Management {
     tenant: Url,
-    client: Client,
+    client: HttpClient,
     token: Source,
     /// Whose token that is: nobody's but hawkgate's.
     ourselves: SwapRequest,
@@ -55,7 +55,7 @@ impl Management {
     pub(super) fn new(
         tenant: &Url,
         tokens: Endpoint,
-        client: Client,
+        client: HttpClient,
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
@@ -92,7 +92,7 @@ impl Management {
 
     /// The 200 answer about the user called `id`. A token that the API does not accept is
     /// replaced, once.
-    pub(super) async fn user(&self, id: &str) -> Result<Answer, FetchError> {
+    pub(super) async fn user(&self, id: &str) -> Result<HttpResponse, FetchError> {
         let url = user_url(&self.tenant, id)?;
         let leased = self.token.lease(&self.ourselves).await;
         let leased = leased.map_err(|e| without_token(&e))?;
@@ -105,7 +105,7 @@ impl Management {
         self.judge(answer)
     }
 
-    async fn ask(&self, url: &Url, leased: &Leased) -> Result<Answer, FetchError> {
+    async fn ask(&self, url: &Url, leased: &Leased) -> Result<HttpResponse, FetchError> {
         let Credential::Bearer(token) = leased.lease.credential() else {
             return Err(bad("Management API: its token is none".into()));
         };
@@ -119,9 +119,9 @@ impl Management {
         self.client.get(url, headers).await.map_err(unreachable)
     }
 
-    fn judge(&self, answer: Answer) -> Result<Answer, FetchError> {
+    fn judge(&self, answer: HttpResponse) -> Result<HttpResponse, FetchError> {
         let status = answer.status;
-        if status == StatusCode::OK && answer.says_json() {
+        if status == StatusCode::OK && answer.is_json() {
             return Ok(answer);
         }
         if status == StatusCode::OK {
@@ -153,7 +153,7 @@ impl Management {
         })
     }
 
-    fn unavailable(&self, answer: &Answer) -> FetchError {
+    fn unavailable(&self, answer: &HttpResponse) -> FetchError {
         let wait = answer
             .retry_after()
             .or_else(|| limit_reset(answer, self.clock.now()));
@@ -197,7 +197,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Status and `errorCode`, for operators.
-fn said(answer: &Answer) -> String {
+fn said(answer: &HttpResponse) -> String {
     let status = answer.status.as_u16();
     match error_code(answer) {
         Some(code) => format!("Management API: status {status} ({code})"),
@@ -206,7 +206,7 @@ fn said(answer: &Answer) -> String {
 }
 
 /// `errorCode` of an error, if it is a plain word. Messages may quote anything.
-fn error_code(answer: &Answer) -> Option<String> {
+fn error_code(answer: &HttpResponse) -> Option<String> {
     let body: Value = serde_json::from_slice(&answer.body).ok()?;
     let code = body.get("errorCode")?.as_str()?;
     let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';

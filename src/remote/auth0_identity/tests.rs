@@ -9,8 +9,8 @@ use super::management::user_url;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{Auth0Identity, ClientProof, OauthClient};
-use crate::remote::client::ClientOptions;
-use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::remote::http_client::HttpClientOptions;
+use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 use crate::token::{BearerToken, TokenDigest};
 
@@ -48,7 +48,7 @@ fn settings(tenant: &Url, via: Via) -> (Auth0Identity, tempfile::TempDir) {
 
 fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfile::TempDir) {
     let (settings, secret) = settings(tenant, via);
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout,
         max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
         ca: None,
@@ -66,7 +66,7 @@ fn identities() -> Via {
 }
 
 async fn stage(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
-    let peer = peer_that(reply).await;
+    let peer = peer_with(reply).await;
     let (source, secret) = source(&peer.url, via, Duration::from_secs(30));
     Stage {
         source,
@@ -594,7 +594,7 @@ async fn every_refusal_of_token_vault_is_told_apart() {
 #[tokio::test]
 async fn a_tenant_that_cannot_be_spoken_to_is_unavailable() {
     for via in [identities(), Via::Vault] {
-        let nobody = deserted().await;
+        let nobody = closed_port().await;
         let tls = no_tls().await;
         let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
         for (url, timeout) in [

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::credential::FetchError;
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 use crate::remote::oauth::MAX_TOKEN_BYTES;
 use crate::secret::SecretString;
 
@@ -25,7 +25,7 @@ struct Identity {
 
 /// The access token of the one identity of `provider` and `connection`.
 pub(super) fn identity_token(
-    answer: &Answer,
+    answer: &HttpResponse,
     provider: &str,
     connection: &str,
 ) -> Result<SecretString, FetchError> {

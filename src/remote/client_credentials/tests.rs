@@ -6,7 +6,7 @@ use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{ClientProof, OauthClient};
 use crate::credential::{CacheLimits, Source, SourceOptions};
 use crate::gateway::outcome::Lookup;
-use crate::remote::client::{Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{Caller, VerifiedToken};
@@ -24,7 +24,7 @@ fn settings() -> ClientCredentialsSettings {
 }
 
 fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentialsSource {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -33,7 +33,7 @@ fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentials
         id: "me".into(),
         proof: ClientProof::Public,
     };
-    let client = Client::new(&options).unwrap();
+    let client = HttpClient::new(&options).unwrap();
     let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
     ClientCredentialsSource::new(settings, endpoint)
 }

@@ -8,8 +8,8 @@ const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "{\"keys\":[]}";
 
 /// For the server itself as the issuer, written with `path`.
-fn discovered(server: &Server, path: &str) -> DiscoveredKeys {
-    DiscoveredKeys::new(&issuer(server, path), key_client(None).unwrap())
+fn discovered(server: &Server, path: &str) -> DiscoveryFetcher {
+    DiscoveryFetcher::new(&issuer(server, path), key_client(None).unwrap())
 }
 
 fn issuer(server: &Server, path: &str) -> String {
@@ -113,7 +113,7 @@ async fn metadata_must_be_the_issuers_own_to_the_byte() {
 #[test]
 fn a_jwks_uri_is_https_or_both_are_local() {
     let found = |issuer: &str, jwks_uri: &str| {
-        let keys = DiscoveredKeys::new(issuer, key_client(None).unwrap());
+        let keys = DiscoveryFetcher::new(issuer, key_client(None).unwrap());
         let url = Url::parse(issuer).unwrap();
         keys.jwks_uri(&url, metadata(issuer, jwks_uri).as_bytes())
             .is_ok()

@@ -73,7 +73,7 @@ impl Server {
 }
 
 async fn fetched(server: &Server) -> Result<FetchedKeys, KeyFetchError> {
-    UrlKeys::new(server.at("/keys"), key_client(None).unwrap())
+    JwksUriFetcher::new(server.at("/keys"), key_client(None).unwrap())
         .fetch()
         .await
 }
@@ -167,7 +167,7 @@ async fn takes_nothing_larger_than_the_limit() {
 #[tokio::test]
 async fn speaks_no_plaintext_to_other_machines() {
     let url = Url::parse("http://example.com/keys").unwrap();
-    let error = UrlKeys::new(url, key_client(None).unwrap())
+    let error = JwksUriFetcher::new(url, key_client(None).unwrap())
         .fetch()
         .await
         .unwrap_err();
@@ -178,7 +178,7 @@ async fn speaks_no_plaintext_to_other_machines() {
 async fn reads_a_file_anew_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
-    let keys = FileKeys::new(path.clone());
+    let keys = JwksFileFetcher::new(path.clone());
     assert!(
         keys.fetch()
             .await
@@ -201,5 +201,10 @@ async fn reads_a_file_anew_each_time() {
             .contains("256 KiB")
     );
     assert_eq!(keys.fixed_ttl(), Some(FILE_TTL));
-    assert!(FileKeys::new(dir.path().into()).fetch().await.is_err());
+    assert!(
+        JwksFileFetcher::new(dir.path().into())
+            .fetch()
+            .await
+            .is_err()
+    );
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::MAX_TOKEN_BYTES;
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 use crate::secret::SecretString;
 
 /// A bearer token that was granted, and what came with it.
@@ -44,7 +44,7 @@ struct Written {
 }
 
 /// Reads a 200 answer to a request made at `asked_at`.
-pub(super) fn granted(answer: &Answer, asked_at: UnixMillis) -> Result<Granted, FetchError> {
+pub(super) fn granted(answer: &HttpResponse, asked_at: UnixMillis) -> Result<Granted, FetchError> {
     // serde's own text would quote from the body.
     let written: Written = serde_json::from_slice(&answer.body)
         .map_err(|_| bad("the answer does not have the shape {access_token, token_type, …}"))?;

@@ -10,7 +10,7 @@ use super::failure::{Denied, Failure};
 use crate::clock::SharedClock;
 use crate::config::OauthClient;
 use crate::credential::FetchError;
-use crate::remote::client::{Answer, Client};
+use crate::remote::http_client::{HttpClient, HttpResponse};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -21,14 +21,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct Endpoint {
     url: Url,
     own: OauthClient,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl Endpoint {
     /// `own` is who hawkgate is at `url`; `client` reads at least
     /// [`super::MAX_ANSWER_BYTES`].
-    pub fn new(url: Url, own: OauthClient, client: Client, clock: SharedClock) -> Self {
+    pub fn new(url: Url, own: OauthClient, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
             own,
@@ -67,7 +67,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         in_json(self.transmit(request, HeaderMap::new(), FORM).await?)
     }
@@ -76,7 +76,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
         in_json(answer.await?)
@@ -87,7 +87,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         self.transmit(request, HeaderMap::new(), FORM).await
     }
@@ -103,7 +103,7 @@ impl Endpoint {
         mut request: Request,
         mut headers: HeaderMap,
         content_type: HeaderValue,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_TYPE, content_type);
         if let Some(authorization) = request.authorization.take() {
@@ -114,7 +114,7 @@ impl Endpoint {
         self.judge(answer)
     }
 
-    fn judge(&self, answer: Answer) -> Result<Answer, Failure> {
+    fn judge(&self, answer: HttpResponse) -> Result<HttpResponse, Failure> {
         let status = answer.status;
         if status.is_client_error() || status.is_server_error() {
             return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
@@ -131,11 +131,11 @@ impl Endpoint {
 }
 
 /// An answer that can bear what was asked for.
-fn in_json(answer: Answer) -> Result<Answer, Failure> {
+fn in_json(answer: HttpResponse) -> Result<HttpResponse, Failure> {
     if answer.status != http::StatusCode::OK {
         return Err(unusable(format!("status {}", answer.status.as_u16())));
     }
-    if !answer.says_json() {
+    if !answer.is_json() {
         return Err(unusable("the answer is not JSON".into()));
     }
     Ok(answer)

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::IncomingTrace;
-use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::trace::{Kind, SpanId, TraceId, Tracer};
 
 type Told = Arc<Mutex<Vec<(ExportResult, u64)>>>;
@@ -235,7 +235,7 @@ fn what_may_be_over_soon_is_worth_repeating() {
 #[tokio::test]
 async fn clear_text_is_for_this_machine_unless_allowed() {
     let client = |allowed| {
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_millis(1),
             max_bytes: 1,
             ca: None,
@@ -264,6 +264,6 @@ async fn clear_text_is_for_this_machine_unless_allowed() {
         post(true).await,
         Err(TransportError::Plaintext(_))
     ));
-    let nobody = deserted().await;
+    let nobody = closed_port().await;
     assert!(client(false).get(&nobody, HeaderMap::new()).await.is_err());
 }

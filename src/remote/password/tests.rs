@@ -5,8 +5,8 @@ use url::Url;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{OauthClient, PasswordGrant};
-use crate::remote::client::ClientOptions;
-use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::remote::http_client::HttpClientOptions;
+use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_795_201_809);
@@ -50,7 +50,7 @@ fn source(
         forward_client_ip: false,
     };
     change(&mut settings);
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout,
         max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
         ca: None,
@@ -65,7 +65,7 @@ async fn stage_with(
     change: Change,
     reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
 ) -> Stage {
-    let peer = peer_that(move |request| reply(&Asking::read(request))).await;
+    let peer = peer_with(move |request| reply(&Asking::read(request))).await;
     let (source, clock, secret) = source(&peer.url, Duration::from_secs(30), change);
     Stage {
         source,
@@ -221,7 +221,7 @@ async fn the_password_goes_to_the_provider_with_a_scope() {
     let issued = stage.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(token(&issued), "the-token");
     // Believed for five minutes, however long the token lives.
-    assert_eq!(issued.expires_at, Some(NOW.plus(BELIEVED)));
+    assert_eq!(issued.expires_at, Some(NOW.plus(MAX_TOKEN_LIFETIME)));
     let asked = stage.asked().await;
     assert!(
         asked.head.starts_with("POST /oauth/token HTTP/1.1\r\n"),
@@ -449,7 +449,7 @@ async fn a_block_by_the_provider_is_passed_on_with_its_time() {
 
 #[tokio::test]
 async fn a_provider_that_cannot_be_spoken_to_is_unavailable() {
-    let nobody = deserted().await;
+    let nobody = closed_port().await;
     let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
     for (url, timeout) in [
         (&nobody, Duration::from_secs(30)),

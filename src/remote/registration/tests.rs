@@ -1,9 +1,9 @@
 //! Every kind of answer that a registration endpoint may give.
 
-use super::super::testing::{Peer, Reply, deserted, peer};
+use super::super::testing::{Peer, Reply, closed_port, peer};
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 
 const CREATED: &str = r#"{"client_id":"c1","client_secret":"s3cr3t-of-client","client_secret_expires_at":0,
     "registration_access_token":"r3gistration-token","registration_client_uri":"http://127.0.0.1/reg/c1",
@@ -15,13 +15,13 @@ fn metadata() -> ClientMetadata {
 }
 
 fn endpoint(issuer: &Url) -> RegistrationEndpoint {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: std::time::Duration::from_millis(300),
         max_bytes: 16 * 1024,
         ca: None,
     };
     let clock = ManualClock::at(UnixMillis::from_secs(1_800_000_000));
-    RegistrationEndpoint::new(Client::new(&options).unwrap(), clock, issuer.clone())
+    RegistrationEndpoint::new(HttpClient::new(&options).unwrap(), clock, issuer.clone())
 }
 
 async fn create(peer: &Peer) -> Result<Registration, RegistrationError> {
@@ -121,12 +121,15 @@ async fn definite_refusals_are_told_in_clear_words() {
     ] {
         let peer = peer(reply).await;
         let error = create(&peer).await.unwrap_err();
-        assert!(!matches!(error, RegistrationError::Unclear(_)), "{error}");
+        assert!(
+            !matches!(error, RegistrationError::OutcomeUnknown(_)),
+            "{error}"
+        );
         let text = format!("{error} {error:?}");
         assert!(text.contains(said), "{said}: {text}");
         assert!(!text.contains("top-s3cret"), "{text}");
     }
-    let nobody = deserted().await;
+    let nobody = closed_port().await;
     let error = endpoint(&nobody).create(&nobody, &metadata(), None).await;
     assert!(
         matches!(error, Err(RegistrationError::Refused(_))),
@@ -160,7 +163,7 @@ async fn what_may_have_been_done_is_called_unclear() {
         let mut peer = peer(reply.clone()).await;
         let error = create(&peer).await.unwrap_err();
         assert!(
-            matches!(error, RegistrationError::Unclear(_)),
+            matches!(error, RegistrationError::OutcomeUnknown(_)),
             "{reply:?}: {error}"
         );
         assert!(
@@ -215,7 +218,7 @@ async fn another_client_in_the_answer_is_not_taken() {
     let error = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())
         .await;
-    assert!(matches!(error, Err(RegistrationError::Unclear(_))));
+    assert!(matches!(error, Err(RegistrationError::OutcomeUnknown(_))));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::config::{ClientProof, OauthClient};
 use crate::credential::IdentityKey;
-use crate::remote::client::{Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{BearerToken, VerifiedToken};
@@ -25,7 +25,7 @@ fn settings() -> TokenExchangeSettings {
 }
 
 fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -34,7 +34,7 @@ fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
         id: "me".into(),
         proof: ClientProof::Public,
     };
-    let client = Client::new(&options).unwrap();
+    let client = HttpClient::new(&options).unwrap();
     let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
     TokenExchangeSource::new(settings, endpoint)
 }

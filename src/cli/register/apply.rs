@@ -6,43 +6,48 @@ use std::path::PathBuf;
 use url::Url;
 
 use hawkgate::clock::{SharedClock, UnixMillis};
-use hawkgate::private_file::Locked;
+use hawkgate::private_file::LockedFile;
 use hawkgate::registration::{
-    Action, AuthMethod, ClientMetadata, Deletion, Registration, State, Step, snippet,
+    Action, AuthMethod, ClientMetadata, DeletionPlan, Registration, RegistrationPlan,
+    RegistrationState, snippet,
 };
-use hawkgate::remote::client::Client;
-use hawkgate::remote::provider::Provider;
+use hawkgate::remote::http_client::HttpClient;
+use hawkgate::remote::provider_metadata::ProviderMetadata;
 use hawkgate::remote::registration::{RegistrationEndpoint, RegistrationError};
 use hawkgate::secret::SecretString;
 
-use crate::cli::stop::{Stop, failed, print, tell};
+use crate::cli::exit::{CommandError, failed, print, status};
 
 /// Where the work is done: the state, locked, and the way to the issuer.
-pub(super) struct Desk<'a> {
-    pub(super) locked: &'a Locked,
+pub(super) struct RegistrationRun<'a> {
+    pub(super) locked: &'a LockedFile,
     pub(super) secret_file: PathBuf,
     pub(super) issuer: String,
     pub(super) url: Url,
-    pub(super) client: Client,
+    pub(super) client: HttpClient,
     pub(super) clock: SharedClock,
     /// As it was read.
-    pub(super) state: Option<State>,
+    pub(super) state: Option<RegistrationState>,
     /// What was begun before is taken as dealt with.
     pub(super) forget: bool,
 }
 
 /// What `step` would do at `issuer`, as a line.
-pub(super) fn plan(step: &Step, issuer: &str) -> String {
+pub(super) fn plan(step: &RegistrationPlan, issuer: &str) -> String {
     match step {
-        Step::Nothing(registration) => format!(
+        RegistrationPlan::Unchanged(registration) => format!(
             "nothing: client {} at {issuer} is as wanted",
             registration.client_id
         ),
-        Step::Create { orphan: None } => format!("register a new client at {issuer}"),
-        Step::Create { orphan: Some(old) } => format!(
+        RegistrationPlan::Register { replaces: None } => {
+            format!("register a new client at {issuer}")
+        }
+        RegistrationPlan::Register {
+            replaces: Some(old),
+        } => format!(
             "register a new client at {issuer} and give up {old}, which stays at its issuer"
         ),
-        Step::Update(registration) => format!(
+        RegistrationPlan::Update(registration) => format!(
             "change client {} at {issuer} to the metadata given (RFC 7592 PUT)",
             registration.client_id
         ),
@@ -50,20 +55,22 @@ pub(super) fn plan(step: &Step, issuer: &str) -> String {
 }
 
 /// What `deletion` would do, as a line.
-pub(super) fn plan_deletion(deletion: &Deletion) -> String {
+pub(super) fn plan_deletion(deletion: &DeletionPlan) -> String {
     match deletion {
-        Deletion::AtIssuer { registration, .. } => format!(
+        DeletionPlan::AtIssuer { registration, .. } => format!(
             "delete client {} at its issuer, then its state and secret files",
             registration.client_id
         ),
-        Deletion::FilesOnly => "remove the state and secret files; the issuer is not asked".into(),
-        Deletion::Nothing => "nothing: there is no such state".into(),
+        DeletionPlan::FilesOnly => {
+            "remove the state and secret files; the issuer is not asked".into()
+        }
+        DeletionPlan::NotRegistered => "nothing: there is no such state".into(),
     }
 }
 
-impl Desk<'_> {
+impl RegistrationRun<'_> {
     /// Nothing to do, but for a secret file that is not there any more.
-    pub(super) fn confirm(&self, registration: &Registration) -> Result<(), Stop> {
+    pub(super) fn confirm(&self, registration: &Registration) -> Result<(), CommandError> {
         let kept = self.keep(registration.clone())?;
         self.report(&kept, "nothing to do: the client is as wanted")
     }
@@ -72,9 +79,9 @@ impl Desk<'_> {
         &self,
         wanted: &ClientMetadata,
         initial_access_token: Option<&SecretString>,
-        orphan: Option<String>,
-    ) -> Result<(), Stop> {
-        let provider = Provider::discover(&self.client, &self.issuer).await?;
+        replaces: Option<String>,
+    ) -> Result<(), CommandError> {
+        let provider = ProviderMetadata::discover(&self.client, &self.issuer).await?;
         let endpoint = provider.need(
             &provider.registration_endpoint,
             "registration_endpoint",
@@ -93,8 +100,8 @@ impl Desk<'_> {
         )?;
         made.token_endpoint.clone_from(&provider.token_endpoint);
         let kept = self.keep(made)?;
-        if let Some(old) = orphan {
-            tell(&format!(
+        if let Some(old) = replaces {
+            status(&format!(
                 "client {old} was given up and is still there: delete it at its issuer"
             ));
         }
@@ -105,7 +112,7 @@ impl Desk<'_> {
         &self,
         registration: &Registration,
         wanted: &ClientMetadata,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CommandError> {
         self.intend(Action::Update, wanted)?;
         let changed = self.endpoint().update(registration, wanted).await;
         if let Err(RegistrationError::Unauthorized(text)) = changed {
@@ -121,17 +128,17 @@ impl Desk<'_> {
         self.report(&kept, "changed")
     }
 
-    pub(super) async fn delete(&self, deletion: &Deletion) -> Result<(), Stop> {
+    pub(super) async fn delete(&self, deletion: &DeletionPlan) -> Result<(), CommandError> {
         let done = match deletion {
-            Deletion::Nothing => return print("nothing to do: there is no such state"),
-            Deletion::FilesOnly => "removed the files here; the issuer was not asked",
-            Deletion::AtIssuer {
+            DeletionPlan::NotRegistered => return print("nothing to do: there is no such state"),
+            DeletionPlan::FilesOnly => "removed the files here; the issuer was not asked",
+            DeletionPlan::AtIssuer {
                 registration,
-                perhaps_gone,
+                maybe_deleted,
             } => {
                 self.intend(Action::Delete, &registration.metadata)?;
                 match self.endpoint().delete(registration).await {
-                    Err(RegistrationError::Unauthorized(_)) if *perhaps_gone => {
+                    Err(RegistrationError::Unauthorized(_)) if *maybe_deleted => {
                         "the client was gone already; removed the files here"
                     }
                     deleted => {
@@ -151,7 +158,7 @@ impl Desk<'_> {
     }
 
     /// The state as it was, less what is taken as dealt with.
-    fn before(&self) -> Option<State> {
+    fn before(&self) -> Option<RegistrationState> {
         let mut state = self.state.clone()?;
         if self.forget {
             state.intent = None;
@@ -159,14 +166,16 @@ impl Desk<'_> {
         Some(state)
     }
 
-    fn intend(&self, action: Action, metadata: &ClientMetadata) -> Result<(), Stop> {
-        let state = self.before().unwrap_or_else(|| State::new(&self.issuer));
-        let state = state.intending(action, &self.issuer, metadata, self.clock.now());
+    fn intend(&self, action: Action, metadata: &ClientMetadata) -> Result<(), CommandError> {
+        let state = self
+            .before()
+            .unwrap_or_else(|| RegistrationState::new(&self.issuer));
+        let state = state.with_intent(action, &self.issuer, metadata, self.clock.now());
         Ok(state.save(self.locked)?)
     }
 
     /// Nothing was done after all.
-    fn undo(&self) -> Result<(), Stop> {
+    fn undo(&self) -> Result<(), CommandError> {
         match self.before() {
             Some(state) => Ok(state.save(self.locked)?),
             None => Ok(self.locked.remove()?),
@@ -174,10 +183,14 @@ impl Desk<'_> {
     }
 
     /// What came of it; the intent stays where that is not known.
-    fn settle<T>(&self, end: Result<T, RegistrationError>, remedy: &str) -> Result<T, Stop> {
+    fn settle<T>(
+        &self,
+        end: Result<T, RegistrationError>,
+        remedy: &str,
+    ) -> Result<T, CommandError> {
         match end {
             Ok(done) => Ok(done),
-            Err(error @ RegistrationError::Unclear(_)) => {
+            Err(error @ RegistrationError::OutcomeUnknown(_)) => {
                 let state = self.locked.read()?.is_some();
                 let noted = if state {
                     " What was begun is noted in the state"
@@ -194,22 +207,24 @@ impl Desk<'_> {
     }
 
     /// Saves a registration, the state first: it alone holds everything.
-    fn keep(&self, mut registration: Registration) -> Result<Registration, Stop> {
+    fn keep(&self, mut registration: Registration) -> Result<Registration, CommandError> {
         let secret = registration.client_secret.clone();
         registration.secret_file = secret.as_ref().map(|_| self.secret_file.clone());
-        let state = self.before().unwrap_or_else(|| State::new(&self.issuer));
-        let state = state.registered(&self.issuer, registration.clone());
+        let state = self
+            .before()
+            .unwrap_or_else(|| RegistrationState::new(&self.issuer));
+        let state = state.with_registration(&self.issuer, registration.clone());
         if self.state.as_ref() != Some(&state) {
             state.save(self.locked)?;
         }
         if let Some(secret) = secret {
             let file = self.locked.sidecar(self.secret_file.clone())?;
-            file.keep(secret.expose().as_bytes())?;
+            file.replace_if_changed(secret.expose().as_bytes())?;
         }
         Ok(registration)
     }
 
-    fn report(&self, registration: &Registration, done: &str) -> Result<(), Stop> {
+    fn report(&self, registration: &Registration, done: &str) -> Result<(), CommandError> {
         let (id, issuer) = (&registration.client_id, &self.issuer);
         let mut lines = vec![format!("{done}: client_id {id} at {issuer}")];
         if let Some(file) = &registration.secret_file {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, Client, TransportError};
+use super::http_client::{HttpClient, HttpResponse, TransportError};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::hawk::certificate::{Certificate, CertificateError};
@@ -35,7 +35,7 @@ pub(super) fn bind_to_token(
 /// Asks `url` for credentials and takes the answer for what it is. `refusal` is the status
 /// with which this exchange says `InputError` when it means that the token is no good.
 pub(super) async fn exchange(
-    client: &Client,
+    client: &HttpClient,
     url: &Url,
     request: &SwapRequest,
     refusal: StatusCode,
@@ -87,7 +87,7 @@ pub(super) fn unreachable(error: TransportError) -> FetchError {
     }
 }
 
-fn unavailable(cause: String, answer: &Answer) -> FetchError {
+fn unavailable(cause: String, answer: &HttpResponse) -> FetchError {
     FetchError::Unavailable {
         cause,
         retry_after: answer.retry_after(),
@@ -96,7 +96,7 @@ fn unavailable(cause: String, answer: &Answer) -> FetchError {
 
 /// The error's `code` (API services) or `name` (web-server). Nothing else of an error body
 /// is ever repeated: `message` and `payload` may hold anything.
-fn kind(answer: &Answer) -> String {
+fn kind(answer: &HttpResponse) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Body {
@@ -141,11 +141,11 @@ struct GrantedCredentials {
 /// The credentials in a 200 answer that was asked for at `now`, with or without a
 /// certificate, narrowed to `wanted`.
 fn issued(
-    answer: &Answer,
+    answer: &HttpResponse,
     wanted: Option<&[String]>,
     now: UnixMillis,
 ) -> Result<Issued, FetchError> {
-    if !answer.says_json() {
+    if !answer.is_json() {
         return Err(bad("the answer is not JSON"));
     }
     // serde's own text would quote from the body.

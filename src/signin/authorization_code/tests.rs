@@ -7,9 +7,9 @@ use super::*;
 const ISSUER: &str = "https://issuer.example/";
 const NOW: Duration = Duration::from_secs(100);
 
-fn begun(promises_iss: bool) -> (Attempt, HashMap<String, String>) {
+fn begun(iss_required: bool) -> (AuthorizationFlow, HashMap<String, String>) {
     let redirect = "http://127.0.0.1:4711/callback".parse().unwrap();
-    let attempt = Attempt::begin(ISSUER, promises_iss, redirect, NOW).unwrap();
+    let attempt = AuthorizationFlow::begin(ISSUER, iss_required, redirect, NOW).unwrap();
     let endpoint = "https://issuer.example/authorize?tenant=a".parse().unwrap();
     let request = AuthorizationRequest {
         scope: "openid offline_access".into(),
@@ -54,7 +54,7 @@ fn our_answer_is_taken_once() {
     assert_eq!(code.code.expose(), "c-1-secret");
     assert_eq!(code.nonce, sent["nonce"]);
     let again = attempt.redeem(&query, NOW).unwrap_err();
-    assert_eq!(again, CallbackError::Again);
+    assert_eq!(again, CallbackError::AlreadyUsed);
     let shown = format!("{code:?} {attempt:?}");
     assert!(!shown.contains("c-1-secret") && !shown.contains(&sent["state"]));
 }
@@ -70,7 +70,7 @@ fn a_foreign_answer_does_not_use_it_up() {
         "error=access_denied",
     ] {
         let error = attempt.redeem(query, NOW).unwrap_err();
-        assert_eq!(error, CallbackError::NotOurs, "{query}");
+        assert_eq!(error, CallbackError::StateMismatch, "{query}");
     }
     let query = format!("code=c-1&state={}", sent["state"]);
     assert!(attempt.redeem(&query, NOW).is_ok());
@@ -78,19 +78,19 @@ fn a_foreign_answer_does_not_use_it_up() {
 
 #[test]
 fn answers_that_are_ours_and_no_good_end_it() {
-    use CallbackError::{Malformed, OtherIssuer};
+    use CallbackError::{IssuerMismatch, Malformed};
     for (rest, promised, wanted) in [
         (
             "code=c&iss=https%3A%2F%2Fevil.example%2F",
             false,
-            Some(OtherIssuer),
+            Some(IssuerMismatch),
         ),
-        ("code=c", true, Some(OtherIssuer)),
+        ("code=c", true, Some(IssuerMismatch)),
         ("code=c&iss=https%3A%2F%2Fissuer.example%2F", true, None),
         (
             "code=c&iss=https%3A%2F%2Fissuer.example",
             true,
-            Some(OtherIssuer),
+            Some(IssuerMismatch),
         ),
         ("code=c&code=d", false, Some(Malformed)),
         ("code=", false, Some(Malformed)),
@@ -128,5 +128,5 @@ fn ten_minutes_and_no_longer() {
     let (mut attempt, sent) = begun(false);
     let query = format!("code=c&state={}", sent["state"]);
     let answer = attempt.redeem(&query, NOW + LIFETIME);
-    assert_eq!(answer.unwrap_err(), CallbackError::TooLate);
+    assert_eq!(answer.unwrap_err(), CallbackError::Expired);
 }

@@ -15,7 +15,7 @@ pub const LIFETIME: Duration = Duration::from_mins(10);
 
 /// Errors of the authorization endpoint, in words (RFC 6749 §4.1.2.1, OpenID Connect Core
 /// §3.1.2.6, RFC 8707 §2).
-const ERRORS: [(&str, &str); 13] = [
+const ERROR_DESCRIPTIONS: [(&str, &str); 13] = [
     (
         "access_denied",
         "the sign-in was refused, by you or by the issuer",
@@ -97,9 +97,9 @@ impl AuthorizationRequest {
 
 /// A sign-in under way. Used up by its answer.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct AuthorizationFlow {
     issuer: String,
-    promises_iss: bool,
+    iss_required: bool,
     redirect_uri: Url,
     state: SecretString,
     nonce: String,
@@ -111,11 +111,11 @@ pub struct Attempt {
 /// No randomness to be had.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the system gives no random numbers")]
-pub struct AttemptError;
+pub struct RandomnessError;
 
 /// A code that the issuer gave for this very attempt.
 #[derive(Debug)]
-pub struct Code {
+pub struct AuthorizationCode {
     /// The code.
     pub code: SecretString,
     /// Proves that whoever redeems it is who asked (RFC 7636 §4.5).
@@ -131,19 +131,19 @@ pub struct Code {
 pub enum CallbackError {
     /// Not the answer to this attempt: go on waiting.
     #[error("this is not the answer to the sign-in that was begun here (state)")]
-    NotOurs,
+    StateMismatch,
     /// It was answered before.
     #[error("this sign-in has had its answer; begin a new one")]
-    Again,
+    AlreadyUsed,
     /// It took too long.
     #[error("the sign-in took longer than 10 minutes; begin a new one")]
-    TooLate,
+    Expired,
     /// From another issuer (RFC 9207 §2.4).
     #[error(
         "the answer comes from another issuer than the one asked, or does not say from which (iss): \
          somebody may be mixing issuers up on purpose"
     )]
-    OtherIssuer,
+    IssuerMismatch,
     /// The issuer said no.
     #[error("{words} ({code})")]
     Denied {
@@ -157,7 +157,7 @@ pub enum CallbackError {
     Malformed,
 }
 
-impl Attempt {
+impl AuthorizationFlow {
     /// Begins at `now` (of the monotonic clock) with `issuer`, whose metadata may promise
     /// `iss` in each answer (RFC 9207).
     ///
@@ -165,13 +165,13 @@ impl Attempt {
     /// When the system has no randomness.
     pub fn begin(
         issuer: &str,
-        promises_iss: bool,
+        iss_required: bool,
         redirect_uri: Url,
         now: Duration,
-    ) -> Result<Self, AttemptError> {
+    ) -> Result<Self, RandomnessError> {
         Ok(Self {
             issuer: issuer.to_owned(),
-            promises_iss,
+            iss_required,
             redirect_uri,
             state: SecretString::new(random()?),
             nonce: random()?,
@@ -214,29 +214,33 @@ impl Attempt {
     /// attempt up, so that no other page can end it.
     ///
     /// # Errors
-    /// Of which only [`CallbackError::NotOurs`] and [`CallbackError::Again`] are no end.
-    pub fn redeem(&mut self, query: &str, now: Duration) -> Result<Code, CallbackError> {
-        let answer = Answer::read(query);
+    /// Of which only [`CallbackError::StateMismatch`] and [`CallbackError::AlreadyUsed`] are no end.
+    pub fn redeem(
+        &mut self,
+        query: &str,
+        now: Duration,
+    ) -> Result<AuthorizationCode, CallbackError> {
+        let answer = AuthorizationResponse::read(query);
         let state = answer.state.as_ref();
         if !state.is_some_and(|state| self.is_ours(state)) {
-            return Err(CallbackError::NotOurs);
+            return Err(CallbackError::StateMismatch);
         }
         if std::mem::replace(&mut self.redeemed, true) {
-            return Err(CallbackError::Again);
+            return Err(CallbackError::AlreadyUsed);
         }
         if now.saturating_sub(self.begun_at) >= LIFETIME {
-            return Err(CallbackError::TooLate);
+            return Err(CallbackError::Expired);
         }
         if answer.repeated {
             return Err(CallbackError::Malformed);
         }
         match answer.iss {
-            Some(iss) if iss != self.issuer => return Err(CallbackError::OtherIssuer),
-            None if self.promises_iss => return Err(CallbackError::OtherIssuer),
+            Some(iss) if iss != self.issuer => return Err(CallbackError::IssuerMismatch),
+            None if self.iss_required => return Err(CallbackError::IssuerMismatch),
             _ => {}
         }
         match (answer.code, answer.error) {
-            (Some(code), None) if !code.expose().is_empty() => Ok(Code {
+            (Some(code), None) if !code.expose().is_empty() => Ok(AuthorizationCode {
                 code,
                 verifier: self.verifier.clone(),
                 nonce: self.nonce.clone(),
@@ -258,14 +262,16 @@ fn denied(error: &str) -> CallbackError {
         "an error that is not in the standards",
         "the issuer refused",
     );
-    let known = ERRORS.into_iter().find(|(code, _)| *code == error);
+    let known = ERROR_DESCRIPTIONS
+        .into_iter()
+        .find(|(code, _)| *code == error);
     let (code, words) = known.unwrap_or(OTHER);
     CallbackError::Denied { words, code }
 }
 
 /// The parameters of an answer.
 #[derive(Default)]
-struct Answer {
+struct AuthorizationResponse {
     code: Option<SecretString>,
     state: Option<SecretString>,
     iss: Option<String>,
@@ -274,7 +280,7 @@ struct Answer {
     repeated: bool,
 }
 
-impl Answer {
+impl AuthorizationResponse {
     fn read(query: &str) -> Self {
         let mut answer = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -293,9 +299,9 @@ impl Answer {
 }
 
 /// 256 random bits, as RFC 7636 §4.1 wants them written.
-fn random() -> Result<String, AttemptError> {
+fn random() -> Result<String, RandomnessError> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| AttemptError)?;
+    rand::fill(&mut bytes).map_err(|_| RandomnessError)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -1,5 +1,5 @@
 //! Secrets as serde writes them into a private file, and nowhere else:
-//! `#[serde(with = "exposed")]`, and `exposed::option` for one that need not be there.
+//! `#[serde(with = "serde_secret")]`, and `serde_secret::option` for one that need not be there.
 
 use serde::{Deserialize, Deserializer, Serializer};
 

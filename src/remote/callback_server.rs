@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
-use crate::signin::Loopback;
+use crate::signin::LoopbackRedirect;
 
 /// Visitors at a time.
 const MAX_CONNECTIONS: usize = 16;
@@ -30,9 +30,9 @@ const LAST_PAGE: Duration = Duration::from_secs(1);
 
 /// An open door.
 #[derive(Debug)]
-pub struct Callbacks {
-    at: Loopback,
-    incoming: mpsc::Receiver<Callback>,
+pub struct CallbackServer {
+    at: LoopbackRedirect,
+    incoming: mpsc::Receiver<CallbackRequest>,
     /// Dropped to shut the door.
     open: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
@@ -40,7 +40,7 @@ pub struct Callbacks {
 
 /// A visitor who waits for a page.
 #[derive(Debug)]
-pub struct Callback {
+pub struct CallbackRequest {
     query: Zeroizing<String>,
     page: oneshot::Sender<Page>,
 }
@@ -53,17 +53,17 @@ pub enum Page {
     /// It came to nothing.
     Failed,
     /// Not what is waited for here.
-    NotOurs,
+    Unexpected,
 }
 
-impl Callbacks {
+impl CallbackServer {
     /// Opens the door at `at`; where that names no port, at a free one.
     ///
     /// # Errors
     /// When the port is taken.
-    pub async fn open(at: Loopback) -> io::Result<Self> {
+    pub async fn open(at: LoopbackRedirect) -> io::Result<Self> {
         let listener = TcpListener::bind(at.address()).await?;
-        let at = at.at_port(listener.local_addr()?.port());
+        let at = at.with_port(listener.local_addr()?.port());
         let (send, incoming) = mpsc::channel(MAX_CONNECTIONS);
         let (open, shut) = oneshot::channel();
         let served = tokio::spawn(serve(listener, at.clone(), send, shut));
@@ -76,12 +76,12 @@ impl Callbacks {
     }
 
     /// Where it is, port included.
-    pub fn at(&self) -> &Loopback {
+    pub fn at(&self) -> &LoopbackRedirect {
         &self.at
     }
 
     /// The next visitor; `None` when the listener is gone.
-    pub async fn next(&mut self) -> Option<Callback> {
+    pub async fn next(&mut self) -> Option<CallbackRequest> {
         self.incoming.recv().await
     }
 
@@ -94,7 +94,7 @@ impl Callbacks {
     }
 }
 
-impl Callback {
+impl CallbackRequest {
     /// What came after `?`.
     pub fn query(&self) -> &str {
         &self.query
@@ -109,8 +109,8 @@ impl Callback {
 
 async fn serve(
     listener: TcpListener,
-    at: Loopback,
-    incoming: mpsc::Sender<Callback>,
+    at: LoopbackRedirect,
+    incoming: mpsc::Sender<CallbackRequest>,
     mut shut: oneshot::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
@@ -132,7 +132,11 @@ async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, at: Loopback, incoming: mpsc::Sender<Callback>) {
+async fn connection(
+    stream: TcpStream,
+    at: LoopbackRedirect,
+    incoming: mpsc::Sender<CallbackRequest>,
+) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (at, incoming) = (at.clone(), incoming.clone());
         async move { Ok::<_, Infallible>(visit(&request, &at, &incoming).await) }
@@ -149,10 +153,10 @@ async fn connection(stream: TcpStream, at: Loopback, incoming: mpsc::Sender<Call
 
 async fn visit(
     request: &hyper::Request<Incoming>,
-    at: &Loopback,
-    incoming: &mpsc::Sender<Callback>,
+    at: &LoopbackRedirect,
+    incoming: &mpsc::Sender<CallbackRequest>,
 ) -> Response<Full<Bytes>> {
-    if !has_host(request.headers(), &at.host()) {
+    if !has_host(request.headers(), &at.host_header()) {
         return refused(StatusCode::MISDIRECTED_REQUEST);
     }
     if request.uri().path() != at.path() || request.uri().authority().is_some() {
@@ -166,12 +170,12 @@ async fn visit(
     }
     let (page, answered) = oneshot::channel();
     let query = request.uri().query().unwrap_or_default();
-    let callback = Callback {
+    let callback = CallbackRequest {
         query: Zeroizing::new(query.to_owned()),
         page,
     };
     if incoming.send(callback).await.is_err() {
-        return shown(Page::NotOurs);
+        return shown(Page::Unexpected);
     }
     shown(answered.await.unwrap_or(Page::Failed))
 }
@@ -203,7 +207,7 @@ fn shown(which: Page) -> Response<Full<Bytes>> {
             "The sign-in did not work",
             "The terminal in which it was begun says why. You can close this window.",
         ),
-        Page::NotOurs => page(
+        Page::Unexpected => page(
             StatusCode::BAD_REQUEST,
             "Not the answer that is waited for",
             "This page belongs to no sign-in that is under way here; if you did not just begin one, \
@@ -246,12 +250,12 @@ mod tests {
 
     use super::*;
 
-    async fn open() -> Callbacks {
-        let at = Loopback::parse("http://127.0.0.1/callback").unwrap();
-        Callbacks::open(at).await.unwrap()
+    async fn open() -> CallbackServer {
+        let at = LoopbackRedirect::parse("http://127.0.0.1/callback").unwrap();
+        CallbackServer::open(at).await.unwrap()
     }
 
-    async fn say(at: &Loopback, request: &str) -> String {
+    async fn say(at: &LoopbackRedirect, request: &str) -> String {
         let mut stream = TcpStream::connect(at.address()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -264,13 +268,13 @@ mod tests {
         for (page, said) in [
             (Page::Done, "200 OK"),
             (Page::Failed, "400 Bad Request"),
-            (Page::NotOurs, "400 Bad Request"),
+            (Page::Unexpected, "400 Bad Request"),
         ] {
             let mut callbacks = open().await;
             let at = callbacks.at().clone();
             let request = format!(
                 "GET /callback?code=x&state=y HTTP/1.1\r\nHost: {}\r\n\r\n",
-                at.host()
+                at.host_header()
             );
             let browser = tokio::spawn(async move { say(&at, &request).await });
             let callback = callbacks.next().await.unwrap();
@@ -296,7 +300,7 @@ mod tests {
     async fn other_visitors_are_turned_away() {
         let mut callbacks = open().await;
         let at = callbacks.at().clone();
-        let host = at.host();
+        let host = at.host_header();
         let port = at.address().port();
         for (request, status) in [
             (
@@ -369,7 +373,10 @@ mod tests {
         let mut callbacks = open().await;
         let at = callbacks.at().clone();
         let _silent = TcpStream::connect(at.address()).await.unwrap();
-        let request = format!("GET /callback?a HTTP/1.1\r\nHost: {}\r\n\r\n", at.host());
+        let request = format!(
+            "GET /callback?a HTTP/1.1\r\nHost: {}\r\n\r\n",
+            at.host_header()
+        );
         let browser = tokio::spawn(async move { say(&at, &request).await });
         callbacks.next().await.unwrap().answer(Page::Done);
         assert!(browser.await.unwrap().contains("signed in"));

@@ -5,10 +5,10 @@ use super::*;
 use crate::clock::{ManualClock, SharedClock};
 use crate::credential::{CredentialSource, IdentityKey};
 use crate::hawk::SignedRequest;
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
-use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::token::Caller;
 
 /// 2026-11-20T19:10:09Z.
@@ -24,7 +24,7 @@ enum Kind {
 }
 
 fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(30),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -33,7 +33,7 @@ fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
     made(kind, url, client)
 }
 
-fn made(kind: Kind, url: &Url, client: Client) -> Arc<dyn CredentialSource> {
+fn made(kind: Kind, url: &Url, client: HttpClient) -> Arc<dyn CredentialSource> {
     let clock: SharedClock = ManualClock::at(NOW);
     match kind {
         Kind::Login => Arc::new(LoginSource::new(url.clone(), client, clock)),
@@ -402,11 +402,11 @@ async fn an_answer_as_large_as_allowed_is_read() {
 
 #[tokio::test]
 async fn nobody_there_or_nobody_answering_is_unavailable() {
-    let error = source(Kind::Login, &deserted().await)
+    let error = source(Kind::Login, &closed_port().await)
         .fetch(&request())
         .await;
     assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -434,7 +434,7 @@ async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
 #[test]
 fn the_kind_of_an_error_is_cut_and_cleaned() {
     let kind_of = |body: &str| {
-        kind(&Answer {
+        kind(&HttpResponse {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),

@@ -25,32 +25,32 @@ const FIRST_DELAY: Duration = Duration::from_secs(30);
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// So long after the last failure all is forgotten: no less, or waiting out a delay would
 /// bring a fresh set of tries.
-const FORGOTTEN: Duration = Duration::from_hours(1);
+const RESET_AFTER: Duration = Duration::from_hours(1);
 /// Users, and addresses, remembered at the same time.
 const MAX_RECORDS: usize = 10_000;
 
 /// A user as far as counting goes: a keyed hash of the name in lower case, so that no
 /// spelling of it brings more tries.
-pub(super) type User = [u8; 32];
+pub(super) type UserKey = [u8; 32];
 
 /// Where attempts come from. Every loopback address is the same machine: who may bind one
 /// may bind them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Origin {
+pub(super) enum PeerKey {
     /// A Unix socket.
-    Socket,
+    UnixSocket,
     /// This machine, over TCP.
     Loopback,
     /// Another address.
-    Address(IpAddr),
+    Ip(IpAddr),
 }
 
-impl From<Option<IpAddr>> for Origin {
+impl From<Option<IpAddr>> for PeerKey {
     fn from(peer: Option<IpAddr>) -> Self {
         match peer {
-            None => Self::Socket,
+            None => Self::UnixSocket,
             Some(ip) if ip.is_loopback() => Self::Loopback,
-            Some(ip) => Self::Address(ip),
+            Some(ip) => Self::Ip(ip),
         }
     }
 }
@@ -65,8 +65,8 @@ pub(super) struct AttemptLimiter {
 
 #[derive(Debug)]
 struct AttemptTables {
-    users: AttemptTable<User>,
-    origins: AttemptTable<Origin>,
+    users: AttemptTable<UserKey>,
+    peers: AttemptTable<PeerKey>,
 }
 
 /// The records of one kind.
@@ -80,7 +80,7 @@ struct AttemptTable<K> {
 struct Record {
     /// Monotonic times of the failures within [`WINDOW`], at most as many as the limit.
     failures: VecDeque<Duration>,
-    under_way: usize,
+    in_flight: usize,
     /// Delays in a row.
     delays: u32,
     blocked_until: Duration,
@@ -89,17 +89,17 @@ struct Record {
 
 /// What may be done now.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Try,
+enum Decision {
+    Allow,
     /// What is under way decides.
     Wait,
-    Blocked(Duration),
+    Block(Duration),
 }
 
 impl Record {
-    fn verdict(&mut self, limit: usize, now: Duration) -> Verdict {
+    fn decide(&mut self, limit: usize, now: Duration) -> Decision {
         if self.blocked_until > now {
-            return Verdict::Blocked(self.blocked_until.saturating_sub(now));
+            return Decision::Block(self.blocked_until.saturating_sub(now));
         }
         self.prune(now);
         // After a delay it is one at a time.
@@ -108,10 +108,10 @@ impl Record {
         } else {
             limit.saturating_sub(self.failures.len())
         };
-        if self.under_way < free {
-            Verdict::Try
+        if self.in_flight < free {
+            Decision::Allow
         } else {
-            Verdict::Wait
+            Decision::Wait
         }
     }
 
@@ -120,7 +120,7 @@ impl Record {
         while self.failures.front().is_some_and(|at| !counts(at)) {
             self.failures.pop_front();
         }
-        if self.last_failure.saturating_add(FORGOTTEN) <= now {
+        if self.last_failure.saturating_add(RESET_AFTER) <= now {
             self.delays = 0;
         }
     }
@@ -142,9 +142,9 @@ impl Record {
         }
     }
 
-    fn is_blank(&self, now: Duration) -> bool {
-        let quiet = self.last_failure.saturating_add(FORGOTTEN) <= now;
-        self.under_way == 0 && (quiet || (self.failures.is_empty() && self.delays == 0))
+    fn is_expired(&self, now: Duration) -> bool {
+        let quiet = self.last_failure.saturating_add(RESET_AFTER) <= now;
+        self.in_flight == 0 && (quiet || (self.failures.is_empty() && self.delays == 0))
     }
 }
 
@@ -156,27 +156,27 @@ impl<K: Copy + Eq + Hash> AttemptTable<K> {
         }
     }
 
-    fn verdict(&mut self, key: K, now: Duration) -> Verdict {
+    fn decide(&mut self, key: K, now: Duration) -> Decision {
         let limit = self.limit;
         self.records
             .get_mut(&key)
-            .map_or(Verdict::Try, |r| r.verdict(limit, now))
+            .map_or(Decision::Allow, |r| r.decide(limit, now))
     }
 
     fn begin(&mut self, key: K, now: Duration) {
         if !self.records.contains_key(&key) && self.records.len() >= MAX_RECORDS {
-            self.make_room(now);
+            self.evict(now);
         }
-        self.records.entry(key).or_default().under_way += 1;
+        self.records.entry(key).or_default().in_flight += 1;
     }
 
     /// Forgets what is over, else whoever failed longest ago; those who are blocked last.
-    fn make_room(&mut self, now: Duration) {
-        self.records.retain(|_, record| !record.is_blank(now));
+    fn evict(&mut self, now: Duration) {
+        self.records.retain(|_, record| !record.is_expired(now));
         if self.records.len() < MAX_RECORDS {
             return;
         }
-        let idle = self.records.iter().filter(|(_, r)| r.under_way == 0);
+        let idle = self.records.iter().filter(|(_, r)| r.in_flight == 0);
         let rank = |record: &Record| (record.blocked_until > now, record.last_failure);
         let least = idle.min_by_key(|(_, record)| rank(record));
         if let Some(key) = least.map(|(key, _)| *key) {
@@ -184,30 +184,30 @@ impl<K: Copy + Eq + Hash> AttemptTable<K> {
         }
     }
 
-    fn end(&mut self, key: K, now: Duration, end: End, forgive: bool) {
+    fn end(&mut self, key: K, now: Duration, result: AttemptResult, reset_on_success: bool) {
         let limit = self.limit;
         let Some(record) = self.records.get_mut(&key) else {
             return;
         };
-        record.under_way = record.under_way.saturating_sub(1);
-        match end {
-            End::Failed => record.failed(limit, now),
-            End::Succeeded if forgive => {
+        record.in_flight = record.in_flight.saturating_sub(1);
+        match result {
+            AttemptResult::Failed => record.failed(limit, now),
+            AttemptResult::Succeeded if reset_on_success => {
                 *record = Record {
-                    under_way: record.under_way,
+                    in_flight: record.in_flight,
                     ..Record::default()
                 };
             }
-            End::Succeeded | End::Undecided => {}
+            AttemptResult::Succeeded | AttemptResult::Undecided => {}
         }
-        if record.is_blank(now) {
+        if record.is_expired(now) {
             self.records.remove(&key);
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum AttemptResult {
     Failed,
     Succeeded,
     Undecided,
@@ -217,7 +217,7 @@ impl AttemptLimiter {
     pub(super) fn new(clock: SharedClock) -> Self {
         let tables = AttemptTables {
             users: AttemptTable::new(USER_FAILURES),
-            origins: AttemptTable::new(ADDRESS_FAILURES),
+            peers: AttemptTable::new(ADDRESS_FAILURES),
         };
         Self {
             tables: Mutex::new(tables),
@@ -231,46 +231,50 @@ impl AttemptLimiter {
     ///
     /// # Errors
     /// With how long to wait after too many failures.
-    pub(super) async fn begin(&self, user: User, origin: Origin) -> Result<Attempt<'_>, Duration> {
+    pub(super) async fn begin(
+        &self,
+        user: UserKey,
+        peer: PeerKey,
+    ) -> Result<AttemptPermit<'_>, Duration> {
         loop {
             let mut ended = pin!(self.ended.notified());
             // From here on an end is noticed, even one between look and wait.
             ended.as_mut().enable();
-            match self.try_begin(user, origin) {
-                Verdict::Try => {
-                    return Ok(Attempt {
+            match self.try_begin(user, peer) {
+                Decision::Allow => {
+                    return Ok(AttemptPermit {
                         attempts: self,
                         user,
-                        origin,
-                        end: End::Undecided,
+                        peer,
+                        result: AttemptResult::Undecided,
                     });
                 }
-                Verdict::Blocked(left) => return Err(left),
-                Verdict::Wait => ended.await,
+                Decision::Block(left) => return Err(left),
+                Decision::Wait => ended.await,
             }
         }
     }
 
-    fn try_begin(&self, user: User, origin: Origin) -> Verdict {
+    fn try_begin(&self, user: UserKey, peer: PeerKey) -> Decision {
         let now = self.clock.monotonic();
         let mut tables = self.tables();
-        let verdicts = [
-            tables.users.verdict(user, now),
-            tables.origins.verdict(origin, now),
+        let decisions = [
+            tables.users.decide(user, now),
+            tables.peers.decide(peer, now),
         ];
-        let blocked = verdicts.iter().filter_map(|verdict| match verdict {
-            Verdict::Blocked(left) => Some(*left),
+        let blocked = decisions.iter().filter_map(|decide| match decide {
+            Decision::Block(left) => Some(*left),
             _ => None,
         });
         if let Some(left) = blocked.max() {
-            return Verdict::Blocked(left);
+            return Decision::Block(left);
         }
-        if verdicts.contains(&Verdict::Wait) {
-            return Verdict::Wait;
+        if decisions.contains(&Decision::Wait) {
+            return Decision::Wait;
         }
         tables.users.begin(user, now);
-        tables.origins.begin(origin, now);
-        Verdict::Try
+        tables.peers.begin(peer, now);
+        Decision::Allow
     }
 
     fn tables(&self) -> MutexGuard<'_, AttemptTables> {
@@ -281,31 +285,31 @@ impl AttemptLimiter {
 /// One attempt under way. Dropped without a word it counts as nothing: the provider never
 /// judged it.
 #[derive(Debug)]
-pub(super) struct Attempt<'a> {
+pub(super) struct AttemptPermit<'a> {
     attempts: &'a AttemptLimiter,
-    user: User,
-    origin: Origin,
-    end: End,
+    user: UserKey,
+    peer: PeerKey,
+    result: AttemptResult,
 }
 
-impl Attempt<'_> {
+impl AttemptPermit<'_> {
     /// The provider refused password or code.
     pub(super) fn failed(mut self) {
-        self.end = End::Failed;
+        self.result = AttemptResult::Failed;
     }
 
     /// The user is who he says: his failures are forgotten, the address's are not.
     pub(super) fn succeeded(mut self) {
-        self.end = End::Succeeded;
+        self.result = AttemptResult::Succeeded;
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for AttemptPermit<'_> {
     fn drop(&mut self) {
         let now = self.attempts.clock.monotonic();
         let mut tables = self.attempts.tables();
-        tables.users.end(self.user, now, self.end, true);
-        tables.origins.end(self.origin, now, self.end, false);
+        tables.users.end(self.user, now, self.result, true);
+        tables.peers.end(self.peer, now, self.result, false);
         drop(tables);
         self.attempts.ended.notify_waiters();
     }
@@ -318,9 +322,9 @@ mod tests {
 
     use crate::clock::{Clock as _, ManualClock, UnixMillis};
 
-    const NEAR: Origin = Origin::Loopback;
+    const NEAR: PeerKey = PeerKey::Loopback;
 
-    fn user(number: usize) -> User {
+    fn user(number: usize) -> UserKey {
         let mut user = [0; 32];
         user[..8].copy_from_slice(&number.to_le_bytes());
         user
@@ -353,7 +357,7 @@ mod tests {
             clock.advance(moment);
             fail(&attempts, 1).await.unwrap();
             // The address's own limit is not what this is about.
-            attempts.tables().origins.records.clear();
+            attempts.tables().peers.records.clear();
         }
     }
 
@@ -376,7 +380,7 @@ mod tests {
         clock.advance(Duration::from_mins(20));
         fail(&attempts, 1).await.unwrap();
         assert_eq!(fail(&attempts, 1).await, Err(Duration::from_mins(1)));
-        clock.advance(FORGOTTEN);
+        clock.advance(RESET_AFTER);
         for _ in 0..5 {
             fail(&attempts, 1).await.unwrap();
         }
@@ -390,9 +394,9 @@ mod tests {
             fail(&attempts, number).await.unwrap();
         }
         assert_eq!(fail(&attempts, 77).await, Err(FIRST_DELAY));
-        assert!(attempts.begin(user(77), Origin::Socket).await.is_ok());
+        assert!(attempts.begin(user(77), PeerKey::UnixSocket).await.is_ok());
         for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
-            assert_eq!(Origin::from(Some(ip.parse().unwrap())), NEAR);
+            assert_eq!(PeerKey::from(Some(ip.parse().unwrap())), NEAR);
         }
     }
 
@@ -426,9 +430,9 @@ mod tests {
     #[tokio::test]
     async fn trying_many_at_once_gains_nothing() {
         let (attempts, _) = stage();
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         for _ in 0..5 {
-            under_way.push(attempts.begin(user(1), NEAR).await.unwrap());
+            in_flight.push(attempts.begin(user(1), NEAR).await.unwrap());
         }
         let waiting = {
             let attempts = attempts.clone();
@@ -436,23 +440,23 @@ mod tests {
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        under_way.into_iter().for_each(Attempt::failed);
+        in_flight.into_iter().for_each(AttemptPermit::failed);
         assert_eq!(waiting.await.unwrap(), Err(FIRST_DELAY));
     }
 
     #[tokio::test]
     async fn whoever_waits_goes_on_when_an_attempt_under_way_succeeds() {
         let (attempts, _) = stage();
-        let mut under_way = Vec::new();
+        let mut in_flight = Vec::new();
         for _ in 0..5 {
-            under_way.push(attempts.begin(user(1), NEAR).await.unwrap());
+            in_flight.push(attempts.begin(user(1), NEAR).await.unwrap());
         }
         let waiting = {
             let attempts = attempts.clone();
             tokio::spawn(async move { attempts.begin(user(1), NEAR).await.map(drop) })
         };
         tokio::task::yield_now().await;
-        under_way.pop().unwrap().succeeded();
+        in_flight.pop().unwrap().succeeded();
         assert_eq!(waiting.await.unwrap(), Ok(()));
     }
 
@@ -463,7 +467,9 @@ mod tests {
         for number in 0..MAX_RECORDS {
             let now = clock.monotonic();
             tables.users.begin(user(number), now);
-            tables.users.end(user(number), now, End::Failed, true);
+            tables
+                .users
+                .end(user(number), now, AttemptResult::Failed, true);
             clock.advance(Duration::from_micros(1));
         }
         let now = clock.monotonic();
@@ -471,13 +477,13 @@ mod tests {
             tables.users.begin(user(MAX_RECORDS - 1), now);
             tables
                 .users
-                .end(user(MAX_RECORDS - 1), now, End::Failed, true);
+                .end(user(MAX_RECORDS - 1), now, AttemptResult::Failed, true);
         }
         for number in 0..100 {
             tables.users.begin(user(MAX_RECORDS + number), now);
             assert_eq!(tables.users.records.len(), MAX_RECORDS);
         }
-        let verdict = tables.users.verdict(user(MAX_RECORDS - 1), now);
-        assert_eq!(verdict, Verdict::Blocked(FIRST_DELAY * 2));
+        let decide = tables.users.decide(user(MAX_RECORDS - 1), now);
+        assert_eq!(decide, Decision::Block(FIRST_DELAY * 2));
     }
 }

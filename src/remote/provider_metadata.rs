@@ -4,14 +4,14 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::client::{Client, is_loopback};
 use super::discovery::{oauth_location, oidc_location};
+use super::http_client::{HttpClient, is_loopback};
 use super::jwks::get_json;
 use crate::serde_url;
 
 /// An issuer's metadata. Every URL in it is one to go to.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Provider {
+pub struct ProviderMetadata {
     /// Equal to the identifier asked for, byte by byte.
     pub issuer: String,
     /// Where users sign in.
@@ -43,7 +43,7 @@ pub struct Provider {
 
 /// Why there is no metadata. Texts hold nothing of the answers.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum ProviderError {
+pub enum MetadataDiscoveryError {
     /// The identifier is no usable URL.
     #[error("--issuer {0}: {1}")]
     Issuer(String, &'static str),
@@ -60,8 +60,8 @@ pub enum ProviderError {
 ///
 /// # Errors
 /// With what to write instead.
-pub fn issuer_url(issuer: &str) -> Result<Url, ProviderError> {
-    let wrong = |why| ProviderError::Issuer(issuer.to_owned(), why);
+pub fn issuer_url(issuer: &str) -> Result<Url, MetadataDiscoveryError> {
+    let wrong = |why| MetadataDiscoveryError::Issuer(issuer.to_owned(), why);
     let url = Url::parse(issuer)
         .map_err(|_| wrong("is no URL; write it as the issuer does, https://…"))?;
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
@@ -75,7 +75,7 @@ pub fn issuer_url(issuer: &str) -> Result<Url, ProviderError> {
 
 /// Whether a URL that `issuer` named is one to go to: https, and never from elsewhere to
 /// this machine.
-pub fn is_acceptable(url: &Url, issuer: &Url) -> bool {
+pub fn is_acceptable_url(url: &Url, issuer: &Url) -> bool {
     let (local, at_home) = (is_loopback(url), is_loopback(issuer));
     match url.scheme() {
         "https" => !local || at_home,
@@ -84,12 +84,15 @@ pub fn is_acceptable(url: &Url, issuer: &Url) -> bool {
     }
 }
 
-impl Provider {
+impl ProviderMetadata {
     /// Fetches the metadata of exactly this `issuer`.
     ///
     /// # Errors
     /// When it cannot be had, is another issuer's, or names URLs that are not to be used.
-    pub async fn discover(client: &Client, issuer: &str) -> Result<Self, ProviderError> {
+    pub async fn discover(
+        client: &HttpClient,
+        issuer: &str,
+    ) -> Result<Self, MetadataDiscoveryError> {
         let url = issuer_url(issuer)?;
         let first = match get_json(client, &oidc_location(&url)).await {
             Ok(answer) => return Self::read(&answer.body, issuer, &url),
@@ -97,12 +100,15 @@ impl Provider {
         };
         match get_json(client, &oauth_location(&url)).await {
             Ok(answer) => Self::read(&answer.body, issuer, &url),
-            Err(second) => Err(ProviderError::Unavailable(first, second.to_string())),
+            Err(second) => Err(MetadataDiscoveryError::Unavailable(
+                first,
+                second.to_string(),
+            )),
         }
     }
 
-    fn read(document: &[u8], issuer: &str, url: &Url) -> Result<Self, ProviderError> {
-        let wrong = |what: &str| ProviderError::Wrong(what.to_owned());
+    fn read(document: &[u8], issuer: &str, url: &Url) -> Result<Self, MetadataDiscoveryError> {
+        let wrong = |what: &str| MetadataDiscoveryError::Wrong(what.to_owned());
         let provider: Self = serde_json::from_slice(document)
             .map_err(|_| wrong("is no JSON object with an issuer and URLs of endpoints"))?;
         if provider.issuer != issuer {
@@ -111,8 +117,11 @@ impl Provider {
             ));
         }
         for (name, endpoint) in provider.endpoints() {
-            if endpoint.as_ref().is_some_and(|e| !is_acceptable(e, url)) {
-                return Err(ProviderError::Wrong(format!(
+            if endpoint
+                .as_ref()
+                .is_some_and(|e| !is_acceptable_url(e, url))
+            {
+                return Err(MetadataDiscoveryError::Wrong(format!(
                     "names a {name} that is not https, or is on loopback"
                 )));
             }
@@ -143,10 +152,10 @@ impl Provider {
         endpoint: &'a Option<Url>,
         name: &str,
         remedy: &str,
-    ) -> Result<&'a Url, ProviderError> {
+    ) -> Result<&'a Url, MetadataDiscoveryError> {
         endpoint
             .as_ref()
-            .ok_or_else(|| ProviderError::Wrong(format!("names no {name}: {remedy}")))
+            .ok_or_else(|| MetadataDiscoveryError::Wrong(format!("names no {name}: {remedy}")))
     }
 }
 
@@ -154,18 +163,18 @@ impl Provider {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::testing::{Reply, deserted, peer};
+    use super::super::testing::{Reply, closed_port, peer};
     use super::*;
     use crate::remote::jwks::key_client;
 
-    fn read(changes: &Value) -> Result<Provider, String> {
+    fn read(changes: &Value) -> Result<ProviderMetadata, String> {
         let mut document =
             json!({"issuer": "https://a.example/", "token_endpoint": "https://a.example/t"});
         for (name, value) in changes.as_object().unwrap() {
             document[name] = value.clone();
         }
         let url = issuer_url("https://a.example/").unwrap();
-        Provider::read(document.to_string().as_bytes(), "https://a.example/", &url)
+        ProviderMetadata::read(document.to_string().as_bytes(), "https://a.example/", &url)
             .map_err(|e| e.to_string())
     }
 
@@ -221,12 +230,12 @@ mod tests {
             (Reply::json(200, &"x".repeat(300_000)), "larger than"),
         ] {
             let peer = peer(reply).await;
-            let error = Provider::discover(&client, peer.url.as_str()).await;
+            let error = ProviderMetadata::discover(&client, peer.url.as_str()).await;
             let error = error.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
-        let nobody = deserted().await;
-        let error = Provider::discover(&client, nobody.as_str())
+        let nobody = closed_port().await;
+        let error = ProviderMetadata::discover(&client, nobody.as_str())
             .await
             .unwrap_err();
         assert!(error.to_string().contains("cannot be had"), "{error}");

@@ -6,37 +6,37 @@ use std::process::ExitCode;
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum CommandError {
     /// Exit code 1.
     Failed(String),
     /// Exit code 2: the arguments make no sense together.
     Usage(String),
 }
 
-impl<E: std::error::Error> From<E> for Stop {
+impl<E: std::error::Error> From<E> for CommandError {
     fn from(error: E) -> Self {
         Self::Failed(error.to_string())
     }
 }
 
-pub(super) fn failed<T>(text: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Failed(text.into()))
+pub(super) fn failed<T>(text: impl Into<String>) -> Result<T, CommandError> {
+    Err(CommandError::Failed(text.into()))
 }
 
-pub(super) fn usage<T>(text: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Usage(text.into()))
+pub(super) fn usage<T>(text: impl Into<String>) -> Result<T, CommandError> {
+    Err(CommandError::Usage(text.into()))
 }
 
 /// The exit code, after the last words.
-pub(super) fn exit(command: &str, end: Result<(), Stop>) -> ExitCode {
+pub(super) fn exit_code(command: &str, end: Result<(), CommandError>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::Failed(text)) => {
-            tell(&format!("hawkgate {command}: {text}"));
+        Err(CommandError::Failed(text)) => {
+            status(&format!("hawkgate {command}: {text}"));
             ExitCode::FAILURE
         }
-        Err(Stop::Usage(text)) => {
-            tell(&format!(
+        Err(CommandError::Usage(text)) => {
+            status(&format!(
                 "hawkgate {command}: {text}\nSee hawkgate {command} --help"
             ));
             ExitCode::from(2)
@@ -45,7 +45,7 @@ pub(super) fn exit(command: &str, end: Result<(), Stop>) -> ExitCode {
 }
 
 /// A line for the person, on stderr. Nobody can be told if that is closed.
-pub(super) fn tell(text: &str) {
+pub(super) fn status(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -53,7 +53,7 @@ pub(super) fn tell(text: &str) {
 ///
 /// # Errors
 /// When stdout is closed: then there is no result.
-pub(super) fn print(text: &str) -> Result<(), Stop> {
+pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush())?;
     Ok(())

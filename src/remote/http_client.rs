@@ -13,16 +13,16 @@ use crate::trace;
 
 /// One client, cheap to clone, with a connection pool of its own.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct HttpClient {
     inner: reqwest::Client,
     timeout: Duration,
     max_bytes: usize,
     plaintext: bool,
 }
 
-/// How a [`Client`] is bounded.
+/// How a [`HttpClient`] is bounded.
 #[derive(Clone, Debug)]
-pub struct ClientOptions {
+pub struct HttpClientOptions {
     /// For one whole exchange, connection included.
     pub timeout: Duration,
     /// Largest answer read, in bytes.
@@ -33,12 +33,12 @@ pub struct ClientOptions {
 
 /// An answer read whole. Body and headers may hold secrets: neither is in `Debug`.
 #[derive(Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Status.
     pub status: StatusCode,
     /// Headers.
     pub headers: HeaderMap,
-    /// Body, at most [`ClientOptions::max_bytes`] long.
+    /// Body, at most [`HttpClientOptions::max_bytes`] long.
     pub body: Bytes,
 }
 
@@ -81,29 +81,29 @@ pub enum TransportError {
 /// A request without an answer, for those who must not send it twice.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Undelivered {
+pub struct RequestError {
     /// Why there is none.
     pub error: TransportError,
     /// The peer may have got the request and acted on it.
-    pub perhaps_arrived: bool,
+    pub maybe_processed: bool,
 }
 
-impl From<TransportError> for Undelivered {
+impl From<TransportError> for RequestError {
     /// A refusal of our own: nothing was sent.
     fn from(error: TransportError) -> Self {
         Self {
             error,
-            perhaps_arrived: false,
+            maybe_processed: false,
         }
     }
 }
 
-impl Client {
+impl HttpClient {
     /// Builds a client.
     ///
     /// # Errors
     /// When the CA file cannot be read or holds no certificate.
-    pub fn new(options: &ClientOptions) -> Result<Self, TransportError> {
+    pub fn new(options: &HttpClientOptions) -> Result<Self, TransportError> {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// GET `url` with `headers`.
-    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, TransportError> {
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<HttpResponse, TransportError> {
         self.send(Method::GET, url, headers, Bytes::new()).await
     }
 
@@ -145,7 +145,7 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         self.send(Method::POST, url, headers, body).await
     }
 
@@ -155,7 +155,7 @@ impl Client {
         url: &Url,
         mut headers: HeaderMap,
         form: &[(&str, &str)],
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         headers.insert(
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
@@ -175,7 +175,7 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<HttpResponse, RequestError> {
         let host = authority(url);
         if url.scheme() != "https" && !self.plaintext && !is_loopback(url) {
             return Err(TransportError::Plaintext(host).into());
@@ -183,12 +183,12 @@ impl Client {
         let exchange = self.exchange(method, url, headers, body, &host);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(Undelivered {
+            Err(_) => Err(RequestError {
                 error: TransportError::Timeout {
                     host,
                     timeout: self.timeout,
                 },
-                perhaps_arrived: true,
+                maybe_processed: true,
             }),
         }
     }
@@ -199,9 +199,9 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         let sent = self.request(method, url, headers, body).await;
-        sent.map_err(|undelivered| undelivered.error)
+        sent.map_err(|request_error| request_error.error)
     }
 
     async fn exchange(
@@ -211,12 +211,12 @@ impl Client {
         mut headers: HeaderMap,
         body: Bytes,
         host: &str,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<HttpResponse, RequestError> {
         if let Some(parent) = trace::outgoing() {
             headers.insert(trace::TRACEPARENT, parent);
         }
-        let failed = |e: reqwest::Error| Undelivered {
-            perhaps_arrived: !(e.is_connect() || e.is_builder()),
+        let failed = |e: reqwest::Error| RequestError {
+            maybe_processed: !(e.is_connect() || e.is_builder()),
             error: TransportError::Connection {
                 host: host.to_owned(),
                 cause: chain(&e.without_url()),
@@ -230,8 +230,8 @@ impl Client {
             .send()
             .await
             .map_err(failed)?;
-        let too_large = || Undelivered {
-            perhaps_arrived: true,
+        let too_large = || RequestError {
+            maybe_processed: true,
             error: TransportError::TooLarge {
                 host: host.to_owned(),
                 limit: self.max_bytes,
@@ -249,7 +249,7 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
+        Ok(HttpResponse {
             status,
             headers,
             body: body.freeze(),
@@ -257,20 +257,25 @@ impl Client {
     }
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
+        write!(
+            f,
+            "HttpResponse({}, {} bytes)",
+            self.status,
+            self.body.len()
+        )
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// A header's text, if it is there and is text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
     /// Whether its `Content-Type` is JSON's, or missing.
-    pub fn says_json(&self) -> bool {
+    pub fn is_json(&self) -> bool {
         let Some(kind) = self.header(&http::header::CONTENT_TYPE) else {
             return !self.headers.contains_key(http::header::CONTENT_TYPE);
         };

@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 /// An http redirect URI on loopback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loopback {
+pub struct LoopbackRedirect {
     uri: Url,
     address: SocketAddr,
 }
@@ -16,15 +16,15 @@ pub struct Loopback {
 #[error(
     "--redirect-uri {0}: must be http://127.0.0.1[:PORT]/PATH, with [::1] or localhost in its place if need be"
 )]
-pub struct LoopbackError(String);
+pub struct LoopbackRedirectError(String);
 
-impl Loopback {
+impl LoopbackRedirect {
     /// From a redirect URI; without a port, any free one will do.
     ///
     /// # Errors
     /// When it is not http on loopback, or has more than host, port and path.
-    pub fn parse(text: &str) -> Result<Self, LoopbackError> {
-        let wrong = || LoopbackError(text.to_owned());
+    pub fn parse(text: &str) -> Result<Self, LoopbackRedirectError> {
+        let wrong = || LoopbackRedirectError(text.to_owned());
         let uri = Url::parse(text).map_err(|_| wrong())?;
         let plain = uri.scheme() == "http"
             && uri.query().is_none()
@@ -46,7 +46,7 @@ impl Loopback {
 
     /// The same at `port`.
     #[must_use]
-    pub fn at_port(mut self, port: u16) -> Self {
+    pub fn with_port(mut self, port: u16) -> Self {
         self.address.set_port(port);
         // Only a URL without a host has no port to set.
         let _ = self.uri.set_port(Some(port));
@@ -69,7 +69,7 @@ impl Loopback {
     }
 
     /// What an honest browser sends as `Host`.
-    pub fn host(&self) -> String {
+    pub fn host_header(&self) -> String {
         let host = self.uri.host_str().unwrap_or_default();
         // The browser leaves the scheme's own port out, and so does the URL.
         self.uri
@@ -94,22 +94,22 @@ mod tests {
             "http://u@127.0.0.1/cb",
             "/cb",
         ] {
-            assert!(Loopback::parse(text).is_err(), "{text}");
+            assert!(LoopbackRedirect::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_port_is_found_when_listening() {
-        let any = Loopback::parse("http://127.0.0.1/callback").unwrap();
+        let any = LoopbackRedirect::parse("http://127.0.0.1/callback").unwrap();
         assert_eq!(any.address().port(), 0);
-        let bound = any.at_port(4711);
+        let bound = any.with_port(4711);
         assert_eq!(bound.uri().as_str(), "http://127.0.0.1:4711/callback");
-        assert_eq!(bound.host(), "127.0.0.1:4711");
-        let six = Loopback::parse("http://[::1]:8080/").unwrap();
+        assert_eq!(bound.host_header(), "127.0.0.1:4711");
+        let six = LoopbackRedirect::parse("http://[::1]:8080/").unwrap();
         assert_eq!(six.address().to_string(), "[::1]:8080");
-        assert_eq!(six.host(), "[::1]:8080");
-        let named = Loopback::parse("http://localhost:9999/cb").unwrap();
+        assert_eq!(six.host_header(), "[::1]:8080");
+        let named = LoopbackRedirect::parse("http://localhost:9999/cb").unwrap();
         assert_eq!(named.address().to_string(), "127.0.0.1:9999");
-        assert_eq!(named.host(), "localhost:9999");
+        assert_eq!(named.host_header(), "localhost:9999");
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::PasswordSource;
-use super::memory::{Login, Pending};
-use super::mfa::Asked;
+use super::login_store::{LoginKey, PendingChallenge};
+use super::mfa::MfaStep;
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::oauth::{About, Denied, Failure, Granted};
 use crate::secret::SecretString;
@@ -32,8 +32,8 @@ const BLOCKED: Duration = Duration::from_mins(1);
 const DIGITS: std::ops::RangeInclusive<usize> = 4..=10;
 
 /// One user signing in.
-pub(super) struct SignIn<'a> {
-    pub(super) login: Login,
+pub(super) struct PasswordSignIn<'a> {
+    pub(super) login: LoginKey,
     pub(super) credentials: &'a BasicCredentials,
     /// What to ask for, as it is sent; not empty.
     pub(super) scope: String,
@@ -42,24 +42,24 @@ pub(super) struct SignIn<'a> {
 
 /// Why there is no token.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum SignInError {
     /// Password or code was wrong: it counts as a failed attempt.
-    Wrong(FetchError),
+    WrongCredentials(FetchError),
     /// It says nothing about either.
     Other(FetchError),
 }
 
 /// Which secret of the user's an answer is about.
 #[derive(Clone, Copy)]
-enum Step {
+enum Factor {
     Password,
-    SecondFactor,
+    Second,
 }
 
 impl PasswordSource {
     /// By the refresh token, if one is kept that still does.
-    pub(super) async fn refresh(&self, login: Login) -> Result<Option<Granted>, FetchError> {
-        let Some(token) = self.memory.refresh_token(login) else {
+    pub(super) async fn refresh(&self, login: LoginKey) -> Result<Option<Granted>, FetchError> {
+        let Some(token) = self.logins.refresh_token(login) else {
             return Ok(None);
         };
         let parameters = [
@@ -69,12 +69,12 @@ impl PasswordSource {
         match self.tokens.grant(&parameters).await {
             Ok(mut granted) => {
                 if let Some(next) = granted.refresh_token.take() {
-                    self.memory.rotate_refresh_token(login, next);
+                    self.logins.rotate_refresh_token(login, next);
                 }
                 Ok(Some(granted))
             }
             Err(Failure::Denied(denied)) if denied.is("invalid_grant") => {
-                self.memory.drop_refresh_token(login);
+                self.logins.remove_refresh_token(login);
                 Ok(None)
             }
             Err(other) => Err(other.into_fetch_error(About::Ourselves)),
@@ -82,35 +82,35 @@ impl PasswordSource {
     }
 
     /// By the password, and whatever second factor it takes.
-    pub(super) async fn sign_in(&self, user: &SignIn<'_>) -> Result<Granted, Refusal> {
+    pub(super) async fn sign_in(&self, user: &PasswordSignIn<'_>) -> Result<Granted, SignInError> {
         let code = user.credentials.code();
-        if let Some(pending) = self.memory.pending(user.login) {
+        if let Some(pending) = self.logins.challenge(user.login) {
             let waited = self.clock.monotonic().saturating_sub(pending.since);
-            if code.is_some() || !pending.prompts {
+            if code.is_some() || !pending.needs_binding_code {
                 return self.second(user, &pending).await;
             }
             if waited < RESEND {
                 return Err(code_required("a code was sent to the user"));
             }
-            self.memory.drop_pending(user.login);
+            self.logins.remove_challenge(user.login);
         }
         let denied = match self.first(user).await {
             Ok(granted) => return Ok(granted),
             Err(Failure::Denied(denied)) => denied,
-            Err(other) => return Err(Refusal::Other(other.into_fetch_error(About::Ourselves))),
+            Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
         };
         if !denied.is("mfa_required") {
-            return Err(judge(denied, Step::Password));
+            return Err(judge(denied, Factor::Password));
         }
         let Some(mfa_token) = denied.secret("mfa_token") else {
             let cause = format!("{}: the answer has no mfa_token", denied.cause());
-            return Err(Refusal::Other(FetchError::BadAnswer(cause)));
+            return Err(SignInError::Other(FetchError::BadAnswer(cause)));
         };
         match code {
-            None => Err(self.ask_for_factor(user.login, mfa_token).await),
+            None => Err(self.start_challenge(user.login, mfa_token).await),
             Some(code) => {
                 let granted = self.with_code(user, &mfa_token, code).await;
-                granted.map_err(|failure| refusal(failure, Step::SecondFactor))
+                granted.map_err(|failure| refusal(failure, Factor::Second))
             }
         }
     }
@@ -128,7 +128,7 @@ impl PasswordSource {
         headers
     }
 
-    async fn first(&self, user: &SignIn<'_>) -> Result<Granted, Failure> {
+    async fn first(&self, user: &PasswordSignIn<'_>) -> Result<Granted, Failure> {
         let grant_type = match self.realm {
             Some(_) => PASSWORD_REALM,
             None => "password",
@@ -148,19 +148,22 @@ impl PasswordSource {
     }
 
     /// Has the user asked for the factor that the account has.
-    async fn ask_for_factor(&self, login: Login, mfa_token: SecretString) -> Refusal {
+    async fn start_challenge(&self, login: LoginKey, mfa_token: SecretString) -> SignInError {
         match self.mfa.ask(&mfa_token).await {
-            Ok(Asked::Code) => code_required("the account has a second factor"),
-            Ok(Asked::OutOfBand { oob_code, prompts }) => {
+            Ok(MfaStep::EnterCode) => code_required("the account has a second factor"),
+            Ok(MfaStep::OutOfBand {
+                oob_code,
+                needs_binding_code,
+            }) => {
                 let since = self.clock.monotonic();
-                let pending = Pending {
+                let pending = PendingChallenge {
                     mfa_token,
                     oob_code,
-                    prompts,
+                    needs_binding_code,
                     since,
                 };
-                self.memory.set_pending(login, pending);
-                if prompts {
+                self.logins.insert_challenge(login, pending);
+                if needs_binding_code {
                     code_required("a code was sent to the user")
                 } else {
                     unconfirmed("a confirmation was asked for", POLL)
@@ -171,17 +174,21 @@ impl PasswordSource {
     }
 
     /// What was asked for comes, or is asked after.
-    async fn second(&self, user: &SignIn<'_>, pending: &Pending) -> Result<Granted, Refusal> {
+    async fn second(
+        &self,
+        user: &PasswordSignIn<'_>,
+        pending: &PendingChallenge,
+    ) -> Result<Granted, SignInError> {
         let code = user.credentials.code();
         let answer = match code {
-            Some(code) if !(pending.prompts && is_digits(code)) => {
+            Some(code) if !(pending.needs_binding_code && is_digits(code)) => {
                 self.with_code(user, &pending.mfa_token, code).await
             }
             code => self.out_of_band(user, pending, code).await,
         };
         let failure = match answer {
             Ok(granted) => {
-                self.memory.drop_pending(user.login);
+                self.logins.remove_challenge(user.login);
                 return Ok(granted);
             }
             Err(failure) => failure,
@@ -197,17 +204,17 @@ impl PasswordSource {
             // what has expired.
             let mistyped = code.is_some() && denied.is("invalid_grant");
             if denied.status.is_client_error() && !mistyped {
-                self.memory.drop_pending(user.login);
+                self.logins.remove_challenge(user.login);
             }
         }
-        Err(refusal(failure, Step::SecondFactor))
+        Err(refusal(failure, Factor::Second))
     }
 
     /// Asks whether the user has confirmed, or brings the code that they were sent.
     async fn out_of_band(
         &self,
-        user: &SignIn<'_>,
-        pending: &Pending,
+        user: &PasswordSignIn<'_>,
+        pending: &PendingChallenge,
         code: Option<&SecretString>,
     ) -> Result<Granted, Failure> {
         let mut parameters = vec![
@@ -224,7 +231,7 @@ impl PasswordSource {
     /// By what the user typed: a code of digits, else a recovery code.
     async fn with_code(
         &self,
-        user: &SignIn<'_>,
+        user: &PasswordSignIn<'_>,
         mfa_token: &SecretString,
         code: &SecretString,
     ) -> Result<Granted, Failure> {
@@ -249,13 +256,13 @@ fn is_digits(code: &SecretString) -> bool {
     DIGITS.contains(&code.len()) && code.iter().all(u8::is_ascii_digit)
 }
 
-fn code_required(cause: &str) -> Refusal {
-    Refusal::Other(problem(SignInProblem::CodeRequired, cause.to_owned(), None))
+fn code_required(cause: &str) -> SignInError {
+    SignInError::Other(problem(SignInProblem::CodeRequired, cause.to_owned(), None))
 }
 
-fn unconfirmed(cause: &str, wait: Duration) -> Refusal {
+fn unconfirmed(cause: &str, wait: Duration) -> SignInError {
     let wait = Some(wait);
-    Refusal::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
+    SignInError::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
 }
 
 pub(super) fn problem(
@@ -270,47 +277,51 @@ pub(super) fn problem(
     }
 }
 
-fn refusal(failure: Failure, step: Step) -> Refusal {
+fn refusal(failure: Failure, step: Factor) -> SignInError {
     match failure {
         Failure::Denied(denied) => judge(denied, step),
-        other => Refusal::Other(other.into_fetch_error(About::Ourselves)),
+        other => SignInError::Other(other.into_fetch_error(About::Ourselves)),
     }
 }
 
 /// What an error answer means; Auth0's statuses vary, its codes count. Whether there is no
 /// such user, the password is wrong, known to have leaked, or the account is shut: callers
 /// are told the same, operators which.
-fn judge(denied: Denied, step: Step) -> Refusal {
+fn judge(denied: Denied, step: Factor) -> SignInError {
     let wrong = match step {
-        Step::Password => SignInProblem::Password,
-        Step::SecondFactor => SignInProblem::CodeRefused,
+        Factor::Password => SignInProblem::Password,
+        Factor::Second => SignInProblem::CodeRefused,
     };
     let cause = denied.cause();
     if denied.status.is_server_error() {
-        return Refusal::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves));
+        return SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves));
     }
     match denied.code.as_deref() {
         Some("too_many_attempts") => {
             let wait = denied.retry_after.unwrap_or(BLOCKED);
-            Refusal::Wrong(problem(SignInProblem::TooManyAttempts, cause, Some(wait)))
+            SignInError::WrongCredentials(problem(
+                SignInProblem::TooManyAttempts,
+                cause,
+                Some(wait),
+            ))
         }
         // A 401 with this code is about hawkgate's own client.
         Some("access_denied" | "unauthorized") if denied.status == StatusCode::UNAUTHORIZED => {
             let cause = format!(
                 "{cause}: hawkgate's own client was not accepted; look at client_id and its secret or key"
             );
-            Refusal::Other(FetchError::Unavailable {
+            SignInError::Other(FetchError::Unavailable {
                 cause,
                 retry_after: None,
             })
         }
         Some("invalid_grant" | "password_leaked" | "access_denied" | "unauthorized") => {
-            Refusal::Wrong(problem(wrong, cause, None))
+            SignInError::WrongCredentials(problem(wrong, cause, None))
         }
-        Some("expired_token") => Refusal::Other(problem(wrong, cause, None)),
+        Some("expired_token") => SignInError::Other(problem(wrong, cause, None)),
         Some("unsupported_challenge_type" | "association_required") => {
-            Refusal::Other(problem(SignInProblem::NoFactor, cause, None))
+            SignInError::Other(problem(SignInProblem::NoFactor, cause, None))
         }
-        _ => Refusal::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves)),
+        _ => SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves)),
     }
 }

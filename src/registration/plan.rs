@@ -1,12 +1,12 @@
 //! What is to be done, given what is wanted and what the state file says.
 
 use super::metadata::ClientMetadata;
-use super::state::{Action, Intent, Registration, State};
+use super::state::{Action, Intent, Registration, RegistrationState};
 use crate::clock::UnixMillis;
 
 /// What the operator allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Choices {
+pub struct Overrides {
     /// Register anew though the old client cannot be changed or removed.
     pub replace: bool,
     /// Whatever was begun and not seen to end is taken as dealt with.
@@ -15,13 +15,13 @@ pub struct Choices {
 
 /// The one thing to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum RegistrationPlan {
     /// The client is as wanted.
-    Nothing(Registration),
+    Unchanged(Registration),
     /// RFC 7591 §3.1. With the client that is given up, if there is one.
-    Create {
+    Register {
         /// Stays at the issuer, unmanaged.
-        orphan: Option<String>,
+        replaces: Option<String>,
     },
     /// RFC 7592 §2.2.
     Update(Registration),
@@ -29,23 +29,23 @@ pub enum Step {
 
 /// What deleting takes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Deletion {
+pub enum DeletionPlan {
     /// RFC 7592 §2.3.
     AtIssuer {
         /// The client.
         registration: Box<Registration>,
         /// An earlier attempt may have done it already.
-        perhaps_gone: bool,
+        maybe_deleted: bool,
     },
     /// Only the files here.
     FilesOnly,
     /// There is nothing.
-    Nothing,
+    NotRegistered,
 }
 
 /// Why nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum PlanError {
     /// Another issuer's client is in the state.
     #[error(
         "the state is that of client {client} at {issuer}. Name another --state for the other \
@@ -83,7 +83,7 @@ pub enum Refusal {
     /// It differs and cannot be changed.
     #[error(
         "client {client} was registered with other metadata, and its issuer gave no registration \
-         token to change it with. Change it in the issuer's own console, or give --replace to \
+         token to change it with. TenantChange it in the issuer's own console, or give --replace to \
          register a new client and give this one up"
     )]
     Unmanageable {
@@ -104,38 +104,38 @@ pub enum Refusal {
 /// What makes us the client at `issuer` that `wanted` describes.
 ///
 /// # Errors
-/// When only the operator can decide.
-pub fn decide(
-    state: Option<&State>,
+/// When only the operator can plan_registration.
+pub fn plan_registration(
+    state: Option<&RegistrationState>,
     issuer: &str,
     wanted: &ClientMetadata,
-    choices: Choices,
+    overrides: Overrides,
     now: UnixMillis,
-) -> Result<Step, Refusal> {
+) -> Result<RegistrationPlan, PlanError> {
     let Some(state) = state else {
-        return Ok(Step::Create { orphan: None });
+        return Ok(RegistrationPlan::Register { replaces: None });
     };
-    let intent = state.intent.as_ref().filter(|_| !choices.forget);
+    let intent = state.intent.as_ref().filter(|_| !overrides.forget);
     match intent.map(|intent| (intent.action, intent)) {
         Some((Action::Register, intent)) => return Err(unresolved(intent)),
         Some((Action::Delete, intent)) => {
             let begun_at = intent.begun_at.clone();
-            return Err(Refusal::Deleting { begun_at });
+            return Err(PlanError::Deleting { begun_at });
         }
         // A PUT may be sent again: it says the whole, not a difference.
         Some((Action::Update, _)) | None => {}
     }
     let Some(registration) = &state.registration else {
-        return Ok(Step::Create { orphan: None });
+        return Ok(RegistrationPlan::Register { replaces: None });
     };
     let client = registration.client_id.clone();
-    let abandon = Step::Create {
-        orphan: Some(client.clone()),
+    let abandon = RegistrationPlan::Register {
+        replaces: Some(client.clone()),
     };
     if state.issuer != issuer {
         let issuer = state.issuer.clone();
-        let refusal = Refusal::OtherIssuer { issuer, client };
-        return if choices.replace {
+        let refusal = PlanError::OtherIssuer { issuer, client };
+        return if overrides.replace {
             Ok(abandon)
         } else {
             Err(refusal)
@@ -144,19 +144,19 @@ pub fn decide(
     let as_wanted =
         registration.metadata == *wanted && intent.is_none() && !registration.secret_expired(now);
     if as_wanted {
-        Ok(Step::Nothing(registration.clone()))
-    } else if choices.replace {
+        Ok(RegistrationPlan::Unchanged(registration.clone()))
+    } else if overrides.replace {
         Ok(abandon)
     } else if registration.management().is_some() {
-        Ok(Step::Update(registration.clone()))
+        Ok(RegistrationPlan::Update(registration.clone()))
     } else {
-        Err(Refusal::Unmanageable { client })
+        Err(PlanError::Unmanageable { client })
     }
 }
 
-fn unresolved(intent: &Intent) -> Refusal {
+fn unresolved(intent: &Intent) -> PlanError {
     let name = intent.metadata.client_name();
-    Refusal::Unresolved {
+    PlanError::Unresolved {
         issuer: intent.issuer.clone(),
         name: name.map_or_else(|| "a client without a name".into(), |n| format!("{n:?}")),
         begun_at: intent.begun_at.clone(),
@@ -167,24 +167,27 @@ fn unresolved(intent: &Intent) -> Refusal {
 ///
 /// # Errors
 /// When the issuer gave no way to.
-pub fn decide_deletion(state: Option<&State>, choices: Choices) -> Result<Deletion, Refusal> {
+pub fn plan_deletion(
+    state: Option<&RegistrationState>,
+    overrides: Overrides,
+) -> Result<DeletionPlan, PlanError> {
     let Some(state) = state else {
-        return Ok(Deletion::Nothing);
+        return Ok(DeletionPlan::NotRegistered);
     };
-    if choices.forget {
-        return Ok(Deletion::FilesOnly);
+    if overrides.forget {
+        return Ok(DeletionPlan::FilesOnly);
     }
     let begun = |action| state.intent.as_ref().filter(|i| i.action == action);
     if let Some(intent) = begun(Action::Register) {
         return Err(unresolved(intent));
     }
     match &state.registration {
-        None => Ok(Deletion::FilesOnly),
-        Some(registration) if registration.management().is_some() => Ok(Deletion::AtIssuer {
+        None => Ok(DeletionPlan::FilesOnly),
+        Some(registration) if registration.management().is_some() => Ok(DeletionPlan::AtIssuer {
             registration: Box::new(registration.clone()),
-            perhaps_gone: begun(Action::Delete).is_some(),
+            maybe_deleted: begun(Action::Delete).is_some(),
         }),
-        Some(registration) => Err(Refusal::Undeletable {
+        Some(registration) => Err(PlanError::Undeletable {
             client: registration.client_id.clone(),
         }),
     }
@@ -197,44 +200,48 @@ mod tests {
 
     const ISSUER: &str = "https://a.example/";
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
-    const NO: Choices = Choices {
+    const NO: Overrides = Overrides {
         replace: false,
         forget: false,
     };
-    const REPLACE: Choices = Choices {
+    const REPLACE: Overrides = Overrides {
         replace: true,
         forget: false,
     };
-    const FORGET: Choices = Choices {
+    const FORGET: Overrides = Overrides {
         replace: false,
         forget: true,
     };
 
-    fn registered() -> State {
-        State::new(ISSUER).registered(ISSUER, registration("n"))
+    fn registered() -> RegistrationState {
+        RegistrationState::new(ISSUER).with_registration(ISSUER, registration("n"))
     }
 
-    fn unmanaged() -> State {
+    fn unmanaged() -> RegistrationState {
         let mut registration = registration("n");
         registration.registration_access_token = None;
-        State::new(ISSUER).registered(ISSUER, registration)
+        RegistrationState::new(ISSUER).with_registration(ISSUER, registration)
     }
 
-    fn step(state: &State, name: &str, choices: Choices) -> Result<Step, Refusal> {
-        decide(Some(state), ISSUER, &metadata(name), choices, NOW)
+    fn step(
+        state: &RegistrationState,
+        name: &str,
+        overrides: Overrides,
+    ) -> Result<RegistrationPlan, PlanError> {
+        plan_registration(Some(state), ISSUER, &metadata(name), overrides, NOW)
     }
 
-    fn orphaning() -> Step {
-        Step::Create {
-            orphan: Some("c1".into()),
+    fn orphaning() -> RegistrationPlan {
+        RegistrationPlan::Register {
+            replaces: Some("c1".into()),
         }
     }
 
     #[test]
     fn the_same_again_is_nothing_to_do() {
-        let create = decide(None, ISSUER, &metadata("n"), NO, NOW).unwrap();
-        assert_eq!(create, Step::Create { orphan: None });
-        let nothing = Step::Nothing(registration("n"));
+        let create = plan_registration(None, ISSUER, &metadata("n"), NO, NOW).unwrap();
+        assert_eq!(create, RegistrationPlan::Register { replaces: None });
+        let nothing = RegistrationPlan::Unchanged(registration("n"));
         assert_eq!(step(&registered(), "n", NO), Ok(nothing.clone()));
         assert_eq!(step(&registered(), "n", REPLACE), Ok(nothing.clone()));
         assert!(step(&unmanaged(), "n", NO).is_ok());
@@ -244,7 +251,7 @@ mod tests {
     fn a_difference_is_put_where_it_can_be() {
         assert_eq!(
             step(&registered(), "m", NO),
-            Ok(Step::Update(registration("n")))
+            Ok(RegistrationPlan::Update(registration("n")))
         );
         assert_eq!(step(&registered(), "m", REPLACE), Ok(orphaning()));
         let refused = step(&unmanaged(), "m", NO).unwrap_err();
@@ -254,12 +261,12 @@ mod tests {
 
     #[test]
     fn another_issuer_is_not_overwritten() {
-        let other = |choices| {
-            decide(
+        let other = |overrides| {
+            plan_registration(
                 Some(&registered()),
                 "https://b/",
                 &metadata("n"),
-                choices,
+                overrides,
                 NOW,
             )
         };
@@ -271,59 +278,66 @@ mod tests {
     fn an_ended_secret_is_renewed() {
         let mut ended = registration("n");
         ended.client_secret_expires_at = 1;
-        let state = State::new(ISSUER).registered(ISSUER, ended.clone());
-        assert_eq!(step(&state, "n", NO), Ok(Step::Update(ended)));
+        let state = RegistrationState::new(ISSUER).with_registration(ISSUER, ended.clone());
+        assert_eq!(step(&state, "n", NO), Ok(RegistrationPlan::Update(ended)));
     }
 
     #[test]
     fn what_was_begun_decides_first() {
-        let begun = |state: State, action| state.intending(action, ISSUER, &metadata("n"), NOW);
-        let lost = begun(State::new(ISSUER), Action::Register);
-        for choices in [NO, REPLACE] {
-            let said = step(&lost, "n", choices).unwrap_err().to_string();
+        let begun = |state: RegistrationState, action| {
+            state.with_intent(action, ISSUER, &metadata("n"), NOW)
+        };
+        let lost = begun(RegistrationState::new(ISSUER), Action::Register);
+        for overrides in [NO, REPLACE] {
+            let said = step(&lost, "n", overrides).unwrap_err().to_string();
             assert!(
                 said.contains("\"n\"") && said.contains("--forget"),
                 "{said}"
             );
         }
-        assert_eq!(step(&lost, "n", FORGET), Ok(Step::Create { orphan: None }));
+        assert_eq!(
+            step(&lost, "n", FORGET),
+            Ok(RegistrationPlan::Register { replaces: None })
+        );
         let again = step(&begun(registered(), Action::Update), "n", NO);
-        assert_eq!(again, Ok(Step::Update(registration("n"))));
+        assert_eq!(again, Ok(RegistrationPlan::Update(registration("n"))));
         let deleting = begun(registered(), Action::Delete);
         let said = step(&deleting, "n", NO).unwrap_err().to_string();
         assert!(said.contains("--delete"), "{said}");
         assert_eq!(
             step(&deleting, "n", FORGET),
-            Ok(Step::Nothing(registration("n")))
+            Ok(RegistrationPlan::Unchanged(registration("n")))
         );
     }
 
     #[test]
     fn deleting_needs_a_way() {
-        let at_issuer = |perhaps_gone| Deletion::AtIssuer {
+        let at_issuer = |maybe_deleted| DeletionPlan::AtIssuer {
             registration: Box::new(registration("n")),
-            perhaps_gone,
+            maybe_deleted,
         };
-        assert_eq!(decide_deletion(None, NO), Ok(Deletion::Nothing));
-        assert_eq!(
-            decide_deletion(Some(&registered()), NO),
-            Ok(at_issuer(false))
-        );
-        let again = registered().intending(Action::Delete, ISSUER, &metadata("n"), NOW);
-        assert_eq!(decide_deletion(Some(&again), NO), Ok(at_issuer(true)));
-        let said = decide_deletion(Some(&unmanaged()), NO)
+        assert_eq!(plan_deletion(None, NO), Ok(DeletionPlan::NotRegistered));
+        assert_eq!(plan_deletion(Some(&registered()), NO), Ok(at_issuer(false)));
+        let again = registered().with_intent(Action::Delete, ISSUER, &metadata("n"), NOW);
+        assert_eq!(plan_deletion(Some(&again), NO), Ok(at_issuer(true)));
+        let said = plan_deletion(Some(&unmanaged()), NO)
             .unwrap_err()
             .to_string();
         assert!(said.contains("console"), "{said}");
         assert_eq!(
-            decide_deletion(Some(&unmanaged()), FORGET),
-            Ok(Deletion::FilesOnly)
+            plan_deletion(Some(&unmanaged()), FORGET),
+            Ok(DeletionPlan::FilesOnly)
         );
-        let lost = State::new(ISSUER).intending(Action::Register, ISSUER, &metadata("n"), NOW);
-        assert!(decide_deletion(Some(&lost), NO).is_err());
+        let lost = RegistrationState::new(ISSUER).with_intent(
+            Action::Register,
+            ISSUER,
+            &metadata("n"),
+            NOW,
+        );
+        assert!(plan_deletion(Some(&lost), NO).is_err());
         assert_eq!(
-            decide_deletion(Some(&lost), FORGET),
-            Ok(Deletion::FilesOnly)
+            plan_deletion(Some(&lost), FORGET),
+            Ok(DeletionPlan::FilesOnly)
         );
     }
 }

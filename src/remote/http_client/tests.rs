@@ -1,21 +1,21 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::remote::testing::{Reply, deserted, peer};
+use crate::remote::testing::{Reply, closed_port, peer};
 
-fn options() -> ClientOptions {
-    ClientOptions {
+fn options() -> HttpClientOptions {
+    HttpClientOptions {
         timeout: Duration::from_secs(30),
         max_bytes: 1000,
         ca: None,
     }
 }
 
-fn client() -> Client {
-    Client::new(&options()).unwrap()
+fn client() -> HttpClient {
+    HttpClient::new(&options()).unwrap()
 }
 
-async fn get(reply: Reply) -> Result<Answer, TransportError> {
+async fn get(reply: Reply) -> Result<HttpResponse, TransportError> {
     let peer = peer(reply).await;
     client().get(&peer.url, HeaderMap::new()).await
 }
@@ -128,7 +128,7 @@ async fn redirects_are_answers() {
 
 #[tokio::test]
 async fn the_time_limit_covers_head_and_body() {
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
         ..options()
     })
@@ -163,7 +163,7 @@ async fn broken_answers_are_connection_errors() {
 
 #[tokio::test]
 async fn errors_name_the_host_and_neither_query_nor_header() {
-    let mut url = deserted().await;
+    let mut url = closed_port().await;
     url.set_path("/secret-path");
     url.set_query(Some("code=hunter2"));
     url.set_username("hunter2").unwrap();
@@ -217,7 +217,7 @@ async fn plain_http_leaves_this_machine_for_nobody() {
 fn a_ca_file_must_hold_certificates() {
     let dir = tempfile::tempdir().unwrap();
     let with = |ca: PathBuf| {
-        Client::new(&ClientOptions {
+        HttpClient::new(&HttpClientOptions {
             ca: Some(ca),
             ..options()
         })
@@ -271,7 +271,7 @@ async fn only_the_given_ca_is_trusted() {
     let path = dir.path().join("ca.pem");
     for (trusted, good) in [(&ours, true), (&other, false)] {
         std::fs::write(&path, trusted.cert.pem()).unwrap();
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             ca: Some(path.clone()),
             ..options()
         })
@@ -302,13 +302,13 @@ fn serve_tls(listener: &std::net::TcpListener, config: &Arc<rustls::ServerConfig
     }
 }
 
-fn answer(headers: &[(&str, &str)]) -> Answer {
+fn answer(headers: &[(&str, &str)]) -> HttpResponse {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name: HeaderName = name.parse().unwrap();
         map.insert(name, value.parse().unwrap());
     }
-    Answer {
+    HttpResponse {
         status: StatusCode::OK,
         headers: map,
         body: Bytes::from_static(b"hunter2"),
@@ -363,5 +363,5 @@ fn reads_dates() {
 #[test]
 fn debug_shows_no_body_and_no_header() {
     let shown = format!("{:?}", answer(&[("set-cookie", "hunter2")]));
-    assert_eq!(shown, "Answer(200 OK, 7 bytes)");
+    assert_eq!(shown, "HttpResponse(200 OK, 7 bytes)");
 }

@@ -8,16 +8,16 @@ use std::fmt;
 
 /// What is wanted of the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantRequest {
+pub struct TenantRequirements {
     /// Names of connections that registered clients may use.
     pub connections: Vec<String>,
     /// What they may ask for.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<ClientGrant>,
 }
 
 /// Scopes of one API that third-party clients may ask for on behalf of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct ClientGrant {
     /// The API's identifier.
     pub audience: String,
     /// Scopes of it.
@@ -26,13 +26,13 @@ pub struct Grant {
 
 /// What the tenant has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantFacts {
+pub struct TenantState {
     /// Whether clients may register by themselves.
     pub open: bool,
     /// Those of the wished connections that there are.
     pub connections: Vec<Connection>,
     /// The default grants for third-party clients.
-    pub grants: Vec<KnownGrant>,
+    pub grants: Vec<ExistingGrant>,
 }
 
 /// A connection of the tenant.
@@ -48,16 +48,16 @@ pub struct Connection {
 
 /// A grant that the tenant has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownGrant {
+pub struct ExistingGrant {
     /// Its identifier.
     pub id: String,
     /// What it allows.
-    pub grant: Grant,
+    pub grant: ClientGrant,
 }
 
 /// One call that changes the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum TenantChange {
     /// `PATCH /api/v2/tenants/settings`.
     OpenRegistration,
     /// The same, the other way.
@@ -65,9 +65,9 @@ pub enum Change {
     /// `PATCH /api/v2/connections/{id}`.
     PromoteConnection(Connection),
     /// `POST /api/v2/client-grants`.
-    AddGrant(Grant),
+    AddGrant(ClientGrant),
     /// `PATCH /api/v2/client-grants/{id}` with all the scopes that it is to have.
-    WidenGrant(KnownGrant),
+    WidenGrant(ExistingGrant),
 }
 
 /// A connection that the tenant does not have.
@@ -75,20 +75,20 @@ pub enum Change {
 #[error(
     "the tenant has no connection named {0:?}; see Authentication in its dashboard for their names"
 )]
-pub struct UnknownName(pub String);
+pub struct UnknownConnection(pub String);
 
-impl TenantRequest {
+impl TenantRequirements {
     /// What is missing of the request, apart from the setting.
     ///
     /// # Errors
     /// When a connection is named that is not there.
-    pub fn differences(&self, facts: &TenantFacts) -> Result<Vec<Change>, UnknownName> {
+    pub fn differences(&self, facts: &TenantState) -> Result<Vec<TenantChange>, UnknownConnection> {
         let mut changes = Vec::new();
         for name in &self.connections {
             let found = facts.connections.iter().find(|c| c.name == *name);
-            let connection = found.ok_or_else(|| UnknownName(name.clone()))?;
+            let connection = found.ok_or_else(|| UnknownConnection(name.clone()))?;
             if !connection.is_domain_connection {
-                changes.push(Change::PromoteConnection(connection.clone()));
+                changes.push(TenantChange::PromoteConnection(connection.clone()));
             }
         }
         for grant in &self.grants {
@@ -97,12 +97,12 @@ impl TenantRequest {
                 .iter()
                 .find(|k| k.grant.audience == grant.audience);
             match known {
-                None => changes.push(Change::AddGrant(grant.clone())),
+                None => changes.push(TenantChange::AddGrant(grant.clone())),
                 Some(known) if grant.scopes.is_subset(&known.grant.scopes) => {}
                 Some(known) => {
                     let mut wider = known.clone();
                     wider.grant.scopes.extend(grant.scopes.iter().cloned());
-                    changes.push(Change::WidenGrant(wider));
+                    changes.push(TenantChange::WidenGrant(wider));
                 }
             }
         }
@@ -110,7 +110,7 @@ impl TenantRequest {
     }
 }
 
-impl Grant {
+impl ClientGrant {
     /// From `AUDIENCE=scope scope`; without `=`, no scopes.
     pub fn parse(text: &str) -> Option<Self> {
         // An audience is often a URL, and may have a query with `=` in it; scopes have none.
@@ -131,7 +131,7 @@ impl Grant {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for TenantChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OpenRegistration => f.write_str(
@@ -165,8 +165,8 @@ impl fmt::Display for Change {
 mod tests {
     use super::*;
 
-    fn grant(text: &str) -> Grant {
-        Grant::parse(text).unwrap()
+    fn grant(text: &str) -> ClientGrant {
+        ClientGrant::parse(text).unwrap()
     }
 
     fn connection(name: &str, is_domain_connection: bool) -> Connection {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn only_differences_are_changed() {
-        let request = TenantRequest {
+        let request = TenantRequirements {
             connections: vec!["users".into(), "github".into()],
             grants: vec![
                 grant("https://api/=read write"),
@@ -188,11 +188,11 @@ mod tests {
                 grant("https://same/=a"),
             ],
         };
-        let known = |id: &str, text| KnownGrant {
+        let known = |id: &str, text| ExistingGrant {
             id: id.into(),
             grant: grant(text),
         };
-        let facts = TenantFacts {
+        let facts = TenantState {
             open: false,
             connections: vec![connection("users", true), connection("github", false)],
             grants: vec![
@@ -204,12 +204,12 @@ mod tests {
         assert_eq!(
             changes,
             [
-                Change::PromoteConnection(connection("github", false)),
-                Change::WidenGrant(known("g1", "https://api/=admin read write")),
-                Change::AddGrant(grant("https://other/=x")),
+                TenantChange::PromoteConnection(connection("github", false)),
+                TenantChange::WidenGrant(known("g1", "https://api/=admin read write")),
+                TenantChange::AddGrant(grant("https://other/=x")),
             ]
         );
-        let unknown = TenantRequest {
+        let unknown = TenantRequirements {
             connections: vec!["ldap".into()],
             grants: vec![],
         };
@@ -227,6 +227,6 @@ mod tests {
         assert_eq!(grant("https://api/?v=1=read").audience, "https://api/?v=1");
         assert_eq!(grant("urn:api").scopes.len(), 0);
         assert_eq!(grant("urn:api=b a b").scopes(), "a b");
-        assert_eq!(Grant::parse("=read"), None);
+        assert_eq!(ClientGrant::parse("=read"), None);
     }
 }
