@@ -15,6 +15,7 @@ mod run;
 mod schema;
 mod taskcluster_proxy;
 mod token;
+mod token_file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::introspection::{HttpIntrospector, introspection_client};
-use crate::remote::jwks;
+use crate::remote::key_fetcher::key_fetcher;
 use crate::remote::oauth::Endpoint;
 use crate::remote::password::{MAX_TOKEN_LIFETIME, PasswordSource};
 use crate::remote::taskcluster_login::LoginSource;
@@ -161,7 +161,7 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys = jwks::key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
+                let keys = key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;

@@ -1,15 +1,14 @@
-//! How a command ends when it does not end well, and how commands speak: results to
-//! stdout, everything else to stderr.
+//! How commands report: errors and exit codes, results on stdout, everything else on stderr.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Why a command ends early.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum CommandError {
     /// Exit code 1.
     Failed(String),
-    /// Exit code 2: the arguments make no sense together.
+    /// Exit code 2: a combination of arguments that makes no sense.
     Usage(String),
 }
 
@@ -27,9 +26,9 @@ pub(super) fn usage<T>(text: impl Into<String>) -> Result<T, CommandError> {
     Err(CommandError::Usage(text.into()))
 }
 
-/// The exit code, after the last words.
-pub(super) fn exit_code(command: &str, end: Result<(), CommandError>) -> ExitCode {
-    match end {
+/// Prints the error, if any, and returns the exit code.
+pub(super) fn exit_code(command: &str, result: Result<(), CommandError>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Failed(text)) => {
             status(&format!("hawkgate {command}: {text}"));
@@ -44,15 +43,15 @@ pub(super) fn exit_code(command: &str, end: Result<(), CommandError>) -> ExitCod
     }
 }
 
-/// A line for the person, on stderr. Nobody can be told if that is closed.
+/// Prints a line to stderr for the user. A closed stderr is ignored.
 pub(super) fn status(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The result, on stdout.
+/// Prints the result to stdout.
 ///
 /// # Errors
-/// When stdout is closed: then there is no result.
+/// When stdout is closed, because the result is then lost.
 pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush())?;

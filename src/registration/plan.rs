@@ -1,99 +1,99 @@
-//! What is to be done, given what is wanted and what the state file says.
+//! Compares the desired client metadata with the state file and decides what to do.
 
 use super::metadata::ClientMetadata;
 use super::state::{Action, Intent, Registration, RegistrationState};
 use crate::clock::UnixMillis;
 
-/// What the operator allows.
+/// What the operator has explicitly allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Register anew though the old client cannot be changed or removed.
+    /// `--replace`: abandon a client that cannot be updated, and register a new one.
     pub replace: bool,
-    /// Whatever was begun and not seen to end is taken as dealt with.
+    /// `--forget`: disregard an operation whose outcome is unknown.
     pub forget: bool,
 }
 
-/// The one thing to do.
+/// What to do so that the client has the desired metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RegistrationPlan {
-    /// The client is as wanted.
+    /// Nothing: the client is up to date.
     Unchanged(Registration),
-    /// RFC 7591 §3.1. With the client that is given up, if there is one.
+    /// Register a new client (RFC 7591 §3.1).
     Register {
-        /// Stays at the issuer, unmanaged.
+        /// The client that is abandoned; it still exists at its issuer.
         replaces: Option<String>,
     },
-    /// RFC 7592 §2.2.
+    /// Replace the client's metadata (RFC 7592 §2.2).
     Update(Registration),
 }
 
-/// What deleting takes.
+/// What to do to delete the client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeletionPlan {
-    /// RFC 7592 §2.3.
+    /// Delete it at the issuer (RFC 7592 §2.3), then the local files.
     AtIssuer {
-        /// The client.
+        /// The client to delete.
         registration: Box<Registration>,
-        /// An earlier attempt may have done it already.
+        /// Whether an earlier request, whose outcome is unknown, may have deleted it.
         maybe_deleted: bool,
     },
-    /// Only the files here.
+    /// Delete only the local files.
     FilesOnly,
-    /// There is nothing.
+    /// Nothing: there is no state file.
     NotRegistered,
 }
 
-/// Why nothing is done.
+/// Why only the operator can decide what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Another issuer's client is in the state.
+    /// The state file belongs to another issuer's client.
     #[error(
-        "the state is that of client {client} at {issuer}. Name another --state for the other \
-         issuer, or give --replace to give that client up"
+        "the state file belongs to client {client} at {issuer}. Use another --state for the other \
+         issuer, or give --replace to abandon that client"
     )]
     OtherIssuer {
-        /// Its issuer.
+        /// That client's issuer.
         issuer: String,
-        /// Its identifier.
+        /// The client identifier.
         client: String,
     },
-    /// It was asked to register, and no answer was seen.
+    /// The outcome of an earlier registration is unknown.
     #[error(
-        "a registration of {name} at {issuer} was begun at {begun_at} and its answer was never seen: \
-         the issuer may or may not have made the client. Look there for a client of that name and \
-         time and delete it if it is there (its secret is lost); then run this again with --forget"
+        "a registration of {name} at {issuer} was started at {begun_at} and no response was \
+         received: the issuer may or may not have created the client. If it has a client of that \
+         name and time, delete it (its secret is lost); then run the same command with --forget"
     )]
     Unresolved {
-        /// Where.
+        /// The issuer.
         issuer: String,
-        /// The client's name, for finding it.
+        /// The client's name, quoted, to find it by.
         name: String,
-        /// When.
+        /// When the request was sent, RFC 3339.
         begun_at: String,
     },
-    /// Deleting was begun.
+    /// The outcome of an earlier deletion is unknown.
     #[error(
-        "deleting this client was begun at {begun_at} and its answer was never seen. Finish it with \
-         `hawkgate register --delete`, or give --forget to go on with the client"
+        "a deletion of this client was started at {begun_at} and no response was received. Finish it \
+         with `hawkgate register --delete`, or give --forget to keep using the client"
     )]
     Deleting {
-        /// When.
+        /// When the request was sent, RFC 3339.
         begun_at: String,
     },
-    /// It differs and cannot be changed.
+    /// The metadata differs and the client cannot be updated.
     #[error(
         "client {client} was registered with other metadata, and its issuer gave no registration \
-         token to change it with. TenantChange it in the issuer's own console, or give --replace to \
-         register a new client and give this one up"
+         access token to update it with. Change it in the issuer's console, or give --replace to \
+         abandon it and register a new client"
     )]
     Unmanageable {
         /// Its identifier.
         client: String,
     },
-    /// It is to be deleted and cannot be.
+    /// The client cannot be deleted with what the issuer gave.
     #[error(
-        "client {client} cannot be deleted from here: its issuer gave no registration token. Delete \
-         it in the issuer's own console, then give --forget to remove the files here"
+        "cannot delete client {client}: its issuer gave no registration access token. Delete it in \
+         the issuer's console, then give --forget to remove the local files"
     )]
     Undeletable {
         /// Its identifier.
@@ -101,14 +101,14 @@ pub enum PlanError {
     },
 }
 
-/// What makes us the client at `issuer` that `wanted` describes.
+/// Decides how to get a client with the `desired` metadata at `issuer`.
 ///
 /// # Errors
-/// When only the operator can plan_registration.
+/// When only the operator can decide.
 pub fn plan_registration(
     state: Option<&RegistrationState>,
     issuer: &str,
-    wanted: &ClientMetadata,
+    desired: &ClientMetadata,
     overrides: Overrides,
     now: UnixMillis,
 ) -> Result<RegistrationPlan, PlanError> {
@@ -122,7 +122,7 @@ pub fn plan_registration(
             let begun_at = intent.begun_at.clone();
             return Err(PlanError::Deleting { begun_at });
         }
-        // A PUT may be sent again: it says the whole, not a difference.
+        // An interrupted update can be sent again: PUT is idempotent.
         Some((Action::Update, _)) | None => {}
     }
     let Some(registration) = &state.registration else {
@@ -141,9 +141,9 @@ pub fn plan_registration(
             Err(refusal)
         };
     }
-    let as_wanted =
-        registration.metadata == *wanted && intent.is_none() && !registration.secret_expired(now);
-    if as_wanted {
+    let up_to_date =
+        registration.metadata == *desired && intent.is_none() && !registration.secret_expired(now);
+    if up_to_date {
         Ok(RegistrationPlan::Unchanged(registration.clone()))
     } else if overrides.replace {
         Ok(abandon)
@@ -158,15 +158,15 @@ fn unresolved(intent: &Intent) -> PlanError {
     let name = intent.metadata.client_name();
     PlanError::Unresolved {
         issuer: intent.issuer.clone(),
-        name: name.map_or_else(|| "a client without a name".into(), |n| format!("{n:?}")),
+        name: name.map_or_else(|| "an unnamed client".into(), |n| format!("{n:?}")),
         begun_at: intent.begun_at.clone(),
     }
 }
 
-/// What deleting our client takes.
+/// Decides how to delete the client.
 ///
 /// # Errors
-/// When the issuer gave no way to.
+/// When only the operator can decide.
 pub fn plan_deletion(
     state: Option<&RegistrationState>,
     overrides: Overrides,
@@ -177,15 +177,15 @@ pub fn plan_deletion(
     if overrides.forget {
         return Ok(DeletionPlan::FilesOnly);
     }
-    let begun = |action| state.intent.as_ref().filter(|i| i.action == action);
-    if let Some(intent) = begun(Action::Register) {
+    let pending = |action| state.intent.as_ref().filter(|i| i.action == action);
+    if let Some(intent) = pending(Action::Register) {
         return Err(unresolved(intent));
     }
     match &state.registration {
         None => Ok(DeletionPlan::FilesOnly),
         Some(registration) if registration.management().is_some() => Ok(DeletionPlan::AtIssuer {
             registration: Box::new(registration.clone()),
-            maybe_deleted: begun(Action::Delete).is_some(),
+            maybe_deleted: pending(Action::Delete).is_some(),
         }),
         Some(registration) => Err(PlanError::Undeletable {
             client: registration.client_id.clone(),
@@ -200,7 +200,7 @@ mod tests {
 
     const ISSUER: &str = "https://a.example/";
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
-    const NO: Overrides = Overrides {
+    const NONE: Overrides = Overrides {
         replace: false,
         forget: false,
     };
@@ -231,36 +231,36 @@ mod tests {
         plan_registration(Some(state), ISSUER, &metadata(name), overrides, NOW)
     }
 
-    fn orphaning() -> RegistrationPlan {
+    fn replacement() -> RegistrationPlan {
         RegistrationPlan::Register {
             replaces: Some("c1".into()),
         }
     }
 
     #[test]
-    fn the_same_again_is_nothing_to_do() {
-        let create = plan_registration(None, ISSUER, &metadata("n"), NO, NOW).unwrap();
+    fn unchanged_metadata_needs_no_request() {
+        let create = plan_registration(None, ISSUER, &metadata("n"), NONE, NOW).unwrap();
         assert_eq!(create, RegistrationPlan::Register { replaces: None });
         let nothing = RegistrationPlan::Unchanged(registration("n"));
-        assert_eq!(step(&registered(), "n", NO), Ok(nothing.clone()));
+        assert_eq!(step(&registered(), "n", NONE), Ok(nothing.clone()));
         assert_eq!(step(&registered(), "n", REPLACE), Ok(nothing.clone()));
-        assert!(step(&unmanaged(), "n", NO).is_ok());
+        assert!(step(&unmanaged(), "n", NONE).is_ok());
     }
 
     #[test]
-    fn a_difference_is_put_where_it_can_be() {
+    fn changed_metadata_is_updated_if_the_client_can_be_managed() {
         assert_eq!(
-            step(&registered(), "m", NO),
+            step(&registered(), "m", NONE),
             Ok(RegistrationPlan::Update(registration("n")))
         );
-        assert_eq!(step(&registered(), "m", REPLACE), Ok(orphaning()));
-        let refused = step(&unmanaged(), "m", NO).unwrap_err();
+        assert_eq!(step(&registered(), "m", REPLACE), Ok(replacement()));
+        let refused = step(&unmanaged(), "m", NONE).unwrap_err();
         assert!(refused.to_string().contains("--replace"));
-        assert_eq!(step(&unmanaged(), "m", REPLACE), Ok(orphaning()));
+        assert_eq!(step(&unmanaged(), "m", REPLACE), Ok(replacement()));
     }
 
     #[test]
-    fn another_issuer_is_not_overwritten() {
+    fn another_issuers_client_is_not_overwritten_without_replace() {
         let other = |overrides| {
             plan_registration(
                 Some(&registered()),
@@ -270,40 +270,43 @@ mod tests {
                 NOW,
             )
         };
-        assert!(other(NO).unwrap_err().to_string().contains(ISSUER));
-        assert_eq!(other(REPLACE), Ok(orphaning()));
+        assert!(other(NONE).unwrap_err().to_string().contains(ISSUER));
+        assert_eq!(other(REPLACE), Ok(replacement()));
     }
 
     #[test]
-    fn an_ended_secret_is_renewed() {
-        let mut ended = registration("n");
-        ended.client_secret_expires_at = 1;
-        let state = RegistrationState::new(ISSUER).with_registration(ISSUER, ended.clone());
-        assert_eq!(step(&state, "n", NO), Ok(RegistrationPlan::Update(ended)));
+    fn an_expired_client_secret_needs_an_update() {
+        let mut expired = registration("n");
+        expired.client_secret_expires_at = 1;
+        let state = RegistrationState::new(ISSUER).with_registration(ISSUER, expired.clone());
+        assert_eq!(
+            step(&state, "n", NONE),
+            Ok(RegistrationPlan::Update(expired))
+        );
     }
 
     #[test]
-    fn what_was_begun_decides_first() {
+    fn an_intent_record_takes_precedence() {
         let begun = |state: RegistrationState, action| {
             state.with_intent(action, ISSUER, &metadata("n"), NOW)
         };
         let lost = begun(RegistrationState::new(ISSUER), Action::Register);
-        for overrides in [NO, REPLACE] {
-            let said = step(&lost, "n", overrides).unwrap_err().to_string();
+        for overrides in [NONE, REPLACE] {
+            let error = step(&lost, "n", overrides).unwrap_err().to_string();
             assert!(
-                said.contains("\"n\"") && said.contains("--forget"),
-                "{said}"
+                error.contains("\"n\"") && error.contains("--forget"),
+                "{error}"
             );
         }
         assert_eq!(
             step(&lost, "n", FORGET),
             Ok(RegistrationPlan::Register { replaces: None })
         );
-        let again = step(&begun(registered(), Action::Update), "n", NO);
+        let again = step(&begun(registered(), Action::Update), "n", NONE);
         assert_eq!(again, Ok(RegistrationPlan::Update(registration("n"))));
         let deleting = begun(registered(), Action::Delete);
-        let said = step(&deleting, "n", NO).unwrap_err().to_string();
-        assert!(said.contains("--delete"), "{said}");
+        let error = step(&deleting, "n", NONE).unwrap_err().to_string();
+        assert!(error.contains("--delete"), "{error}");
         assert_eq!(
             step(&deleting, "n", FORGET),
             Ok(RegistrationPlan::Unchanged(registration("n")))
@@ -311,19 +314,22 @@ mod tests {
     }
 
     #[test]
-    fn deleting_needs_a_way() {
+    fn deletion_needs_a_registration_access_token() {
         let at_issuer = |maybe_deleted| DeletionPlan::AtIssuer {
             registration: Box::new(registration("n")),
             maybe_deleted,
         };
-        assert_eq!(plan_deletion(None, NO), Ok(DeletionPlan::NotRegistered));
-        assert_eq!(plan_deletion(Some(&registered()), NO), Ok(at_issuer(false)));
+        assert_eq!(plan_deletion(None, NONE), Ok(DeletionPlan::NotRegistered));
+        assert_eq!(
+            plan_deletion(Some(&registered()), NONE),
+            Ok(at_issuer(false))
+        );
         let again = registered().with_intent(Action::Delete, ISSUER, &metadata("n"), NOW);
-        assert_eq!(plan_deletion(Some(&again), NO), Ok(at_issuer(true)));
-        let said = plan_deletion(Some(&unmanaged()), NO)
+        assert_eq!(plan_deletion(Some(&again), NONE), Ok(at_issuer(true)));
+        let error = plan_deletion(Some(&unmanaged()), NONE)
             .unwrap_err()
             .to_string();
-        assert!(said.contains("console"), "{said}");
+        assert!(error.contains("console"), "{error}");
         assert_eq!(
             plan_deletion(Some(&unmanaged()), FORGET),
             Ok(DeletionPlan::FilesOnly)
@@ -334,7 +340,7 @@ mod tests {
             &metadata("n"),
             NOW,
         );
-        assert!(plan_deletion(Some(&lost), NO).is_err());
+        assert!(plan_deletion(Some(&lost), NONE).is_err());
         assert_eq!(
             plan_deletion(Some(&lost), FORGET),
             Ok(DeletionPlan::FilesOnly)

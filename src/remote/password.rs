@@ -1,6 +1,7 @@
-//! Source `password`: a token had with the caller's own username and password (seed 003,
-//! identity.md §F). Discouraged (RFC 9700 §2.4), for callers that can do nothing else, and
-//! only on listeners that nobody but this machine reaches: the configuration sees to that.
+//! Source `password`: signs callers in with their username and password, and MFA if required
+//! (resource owner password grant, RFC 6749 §4.3; `docs/design/tokens.md`, "Passwords and MFA").
+//! RFC 9700 §2.4 discourages it: it is for clients that support nothing else, and the
+//! configuration allows it only on listeners that are local to this machine.
 
 mod attempt_limiter;
 mod grant;
@@ -29,7 +30,7 @@ use grant::{PasswordSignIn, SignInError};
 use login_store::{LoginKey, LoginStore};
 use mfa::MfaApi;
 
-/// A proved password is believed so long before the provider is asked again.
+/// The longest that a token is used before the provider checks the password again.
 pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 
 /// Signs users in at one token endpoint.
@@ -41,7 +42,7 @@ pub struct PasswordSource {
     audience: Option<String>,
     scopes: Vec<String>,
     forward_client_ip: bool,
-    /// Random for each process: what it makes of a password is of no use to anybody else.
+    /// Random per process, so that password hashes are useless elsewhere.
     key: IdentityKey,
     attempts: AttemptLimiter,
     logins: LoginStore,
@@ -49,21 +50,31 @@ pub struct PasswordSource {
 }
 
 impl PasswordSource {
-    /// `client` reads at least [`super::oauth::MAX_ANSWER_BYTES`].
+    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`].
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system's random number generator fails.
     pub fn new(
         settings: &config::PasswordGrant,
         client: HttpClient,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
-        let own = settings.client.clone();
-        // A provider believes a caller's address only from a client that has proved itself.
-        let confidential = own.proof != ClientProof::Public;
+        let oauth_client = settings.client.clone();
+        // Auth0 trusts a forwarded address only from a confidential client.
+        let confidential = oauth_client.proof != ClientProof::Public;
         Ok(Self {
-            mfa: MfaApi::new(&settings.mfa_url, &own, client.clone(), clock.clone()),
-            tokens: Endpoint::new(settings.token_url.clone(), own, client, clock.clone()),
+            mfa: MfaApi::new(
+                &settings.mfa_url,
+                &oauth_client,
+                client.clone(),
+                clock.clone(),
+            ),
+            tokens: Endpoint::new(
+                settings.token_url.clone(),
+                oauth_client,
+                client,
+                clock.clone(),
+            ),
             realm: settings.realm.clone(),
             audience: settings.audience.clone(),
             scopes: settings.scopes.clone(),
@@ -75,9 +86,9 @@ impl PasswordSource {
         })
     }
 
-    /// What this login is known by here: a keyed hash of each part behind its length. What
-    /// was granted for some scopes is of no use for others.
-    fn login(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
+    /// The key of this login: a keyed hash over length-prefixed parts. It includes the scopes,
+    /// because a refresh token granted for some is of no use for others.
+    fn login_key(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
         hasher.list(request.scopes.as_deref());
@@ -86,8 +97,8 @@ impl PasswordSource {
         hasher.finish()
     }
 
-    /// What the user is counted by.
-    fn user(&self, credentials: &BasicCredentials) -> attempt_limiter::UserKey {
+    /// The key that the user's attempts are counted under.
+    fn user_key(&self, credentials: &BasicCredentials) -> attempt_limiter::UserKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"user");
         hasher.part(credentials.username().trim().to_lowercase().as_bytes());
@@ -103,19 +114,19 @@ impl PasswordSource {
     }
 }
 
-/// The configuration lets nobody else come this way.
+/// The caller's credentials and address. The configuration ensures that they are present.
 fn caller(request: &SwapRequest) -> Result<(&BasicCredentials, Option<IpAddr>), FetchError> {
     match &request.caller {
         Caller::Password { credentials, peer } => Ok((credentials, *peer)),
         _ => Err(FetchError::NotEntitled(
-            "this source wants a username and password".into(),
+            "this source needs a username and password".into(),
         )),
     }
 }
 
 #[async_trait]
 impl CredentialSource for PasswordSource {
-    /// Username and password are in the key already.
+    /// Username and password are part of every key already.
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         caller(request)?;
         key.optional(self.realm.as_deref().map(str::as_bytes));
@@ -125,12 +136,14 @@ impl CredentialSource for PasswordSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let (credentials, peer) = caller(request)?;
         let scopes = Scopes::new(&self.scopes, request)?;
-        let login = self.login(credentials, request);
+        let login = self.login_key(credentials, request);
         if let Some(granted) = self.refresh(login).await? {
             scopes.check(&granted)?;
             return Ok(self.issued(granted));
         }
-        let attempt = self.attempts.begin(self.user(credentials), peer.into());
+        let attempt = self
+            .attempts
+            .acquire(self.user_key(credentials), peer.into());
         let attempt = attempt.await.map_err(|left| FetchError::SignIn {
             problem: SignInProblem::TooManyAttempts,
             cause: "too many failed sign-ins of this user or from this address".into(),
@@ -169,6 +182,6 @@ impl CredentialSource for PasswordSource {
     fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
         let (credentials, _) = caller(request).ok()?;
         self.logins
-            .take_recovery_code(self.login(credentials, request))
+            .take_recovery_code(self.login_key(credentials, request))
     }
 }

@@ -1,69 +1,72 @@
-//! All of an issuer's metadata that a client of it needs (OpenID Connect Discovery §3,
-//! RFC 8414 §2); for its keys alone there is [`super::discovery`].
+//! The issuer metadata that the commands `register` and `login` need: endpoints and supported
+//! features (OpenID Connect Discovery §3, RFC 8414 §2). [`super::discovery`] reads only the
+//! `jwks_uri`, for the proxy.
 
 use serde::Deserialize;
 use url::Url;
 
-use super::discovery::{oauth_location, oidc_location};
 use super::http_client::{HttpClient, is_loopback};
-use super::jwks::get_json;
+use super::well_known::{
+    get_json, is_acceptable_url, oauth_authorization_server, openid_configuration,
+};
 use crate::serde_url;
 
-/// An issuer's metadata. Every URL in it is one to go to.
+/// An issuer's metadata. Every URL in it has been checked with
+/// [`is_acceptable_url`](super::well_known::is_acceptable_url).
 #[derive(Clone, Debug, Deserialize)]
 pub struct ProviderMetadata {
-    /// Equal to the identifier asked for, byte by byte.
+    /// The issuer identifier, byte for byte the one asked for.
     pub issuer: String,
     /// Where users sign in.
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub authorization_endpoint: Option<Url>,
-    /// Where codes become tokens.
+    /// Where grants are exchanged for tokens.
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub token_endpoint: Option<Url>,
-    /// Its keys.
+    /// The issuer's JWK Set.
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub jwks_uri: Option<Url>,
-    /// RFC 7591.
+    /// Dynamic client registration (RFC 7591).
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub registration_endpoint: Option<Url>,
-    /// RFC 8628.
+    /// The device flow (RFC 8628).
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub device_authorization_endpoint: Option<Url>,
-    /// RFC 7009.
+    /// Token revocation (RFC 7009).
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
     pub revocation_endpoint: Option<Url>,
-    /// RFC 7636; `None`: it does not say.
+    /// PKCE methods (RFC 7636); `None` if the issuer does not say.
     pub code_challenge_methods_supported: Option<Vec<String>>,
-    /// `None`: it does not say.
+    /// Supported scopes; `None` if the issuer does not say.
     pub scopes_supported: Option<Vec<String>>,
-    /// RFC 9207: every answer says whose it is.
+    /// Whether every authorization response has an `iss` parameter (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
 }
 
-/// Why there is no metadata. Texts hold nothing of the answers.
+/// Why the metadata cannot be used. The messages quote nothing from the responses.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MetadataDiscoveryError {
-    /// The identifier is no usable URL.
+    /// The identifier is not a usable URL.
     #[error("--issuer {0}: {1}")]
     Issuer(String, &'static str),
-    /// Neither place has it.
-    #[error("the issuer's metadata cannot be had: {0}; {1}")]
+    /// Neither well-known location has it.
+    #[error("cannot fetch the issuer's metadata: {0}; {1}")]
     Unavailable(String, String),
-    /// It is there and cannot be believed.
+    /// The document is invalid or lacks a required endpoint.
     #[error("the issuer's metadata {0}")]
-    Wrong(String),
+    Invalid(String),
 }
 
-/// Checks an issuer's identifier: an absolute https URL without query or fragment (http
-/// on loopback only).
+/// Checks an issuer identifier: an absolute https URL without query or fragment (http on
+/// loopback only).
 ///
 /// # Errors
 /// With what to write instead.
 pub fn issuer_url(issuer: &str) -> Result<Url, MetadataDiscoveryError> {
     let wrong = |why| MetadataDiscoveryError::Issuer(issuer.to_owned(), why);
     let url = Url::parse(issuer)
-        .map_err(|_| wrong("is no URL; write it as the issuer does, https://…"))?;
+        .map_err(|_| wrong("is not a URL; write it as the issuer does, https://…"))?;
     if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
         return Err(wrong("must be https (http is for loopback only)"));
     }
@@ -73,33 +76,22 @@ pub fn issuer_url(issuer: &str) -> Result<Url, MetadataDiscoveryError> {
     Ok(url)
 }
 
-/// Whether a URL that `issuer` named is one to go to: https, and never from elsewhere to
-/// this machine.
-pub fn is_acceptable_url(url: &Url, issuer: &Url) -> bool {
-    let (local, at_home) = (is_loopback(url), is_loopback(issuer));
-    match url.scheme() {
-        "https" => !local || at_home,
-        "http" => local && at_home,
-        _ => false,
-    }
-}
-
 impl ProviderMetadata {
     /// Fetches the metadata of exactly this `issuer`.
     ///
     /// # Errors
-    /// When it cannot be had, is another issuer's, or names URLs that are not to be used.
+    /// When it cannot be fetched, names another issuer, or has URLs that may not be used.
     pub async fn discover(
         client: &HttpClient,
         issuer: &str,
     ) -> Result<Self, MetadataDiscoveryError> {
         let url = issuer_url(issuer)?;
-        let first = match get_json(client, &oidc_location(&url)).await {
-            Ok(answer) => return Self::read(&answer.body, issuer, &url),
+        let first = match get_json(client, &openid_configuration(&url)).await {
+            Ok(response) => return Self::read(&response.body, issuer, &url),
             Err(error) => error.to_string(),
         };
-        match get_json(client, &oauth_location(&url)).await {
-            Ok(answer) => Self::read(&answer.body, issuer, &url),
+        match get_json(client, &oauth_authorization_server(&url)).await {
+            Ok(response) => Self::read(&response.body, issuer, &url),
             Err(second) => Err(MetadataDiscoveryError::Unavailable(
                 first,
                 second.to_string(),
@@ -108,12 +100,12 @@ impl ProviderMetadata {
     }
 
     fn read(document: &[u8], issuer: &str, url: &Url) -> Result<Self, MetadataDiscoveryError> {
-        let wrong = |what: &str| MetadataDiscoveryError::Wrong(what.to_owned());
+        let invalid = |what: &str| MetadataDiscoveryError::Invalid(what.to_owned());
         let provider: Self = serde_json::from_slice(document)
-            .map_err(|_| wrong("is no JSON object with an issuer and URLs of endpoints"))?;
+            .map_err(|_| invalid("is not a JSON object with an issuer and endpoint URLs"))?;
         if provider.issuer != issuer {
-            return Err(wrong(
-                "is that of another issuer: check --issuer, to the slash",
+            return Err(invalid(
+                "names another issuer: check --issuer, including any trailing slash",
             ));
         }
         for (name, endpoint) in provider.endpoints() {
@@ -121,8 +113,8 @@ impl ProviderMetadata {
                 .as_ref()
                 .is_some_and(|e| !is_acceptable_url(e, url))
             {
-                return Err(MetadataDiscoveryError::Wrong(format!(
-                    "names a {name} that is not https, or is on loopback"
+                return Err(MetadataDiscoveryError::Invalid(format!(
+                    "has a {name} that is not https, or is on loopback"
                 )));
             }
         }
@@ -143,11 +135,11 @@ impl ProviderMetadata {
         ]
     }
 
-    /// An endpoint, or the error that it is not offered.
+    /// Unwraps an optional endpoint called `name`.
     ///
     /// # Errors
-    /// When the metadata names none.
-    pub fn need<'a>(
+    /// When the metadata does not have it; the message ends with `remedy`.
+    pub fn require<'a>(
         &self,
         endpoint: &'a Option<Url>,
         name: &str,
@@ -155,7 +147,7 @@ impl ProviderMetadata {
     ) -> Result<&'a Url, MetadataDiscoveryError> {
         endpoint
             .as_ref()
-            .ok_or_else(|| MetadataDiscoveryError::Wrong(format!("names no {name}: {remedy}")))
+            .ok_or_else(|| MetadataDiscoveryError::Invalid(format!("has no {name}: {remedy}")))
     }
 }
 
@@ -179,15 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_issuers_own_metadata_with_usable_urls() {
+    fn metadata_of_another_issuer_or_with_unusable_urls_is_rejected() {
         let provider = read(&json!({"registration_endpoint": "https://b.example/r"})).unwrap();
         assert!(!provider.authorization_response_iss_parameter_supported);
         let missing = provider
-            .need(&provider.jwks_uri, "jwks_uri", "x")
+            .require(&provider.jwks_uri, "jwks_uri", "x")
             .unwrap_err();
-        assert!(missing.to_string().contains("names no jwks_uri"));
-        for (changes, said) in [
-            (json!({"issuer": "https://a.example"}), "to the slash"),
+        assert!(missing.to_string().contains("has no jwks_uri"));
+        for (changes, expected) in [
+            (json!({"issuer": "https://a.example"}), "trailing slash"),
             (
                 json!({"token_endpoint": "http://a.example/t"}),
                 "token_endpoint",
@@ -200,31 +192,36 @@ mod tests {
                 json!({"revocation_endpoint": "file:///etc/passwd"}),
                 "revocation_endpoint",
             ),
-            (json!({"jwks_uri": 5}), "no JSON object"),
+            (json!({"jwks_uri": 5}), "not a JSON object"),
         ] {
             let error = read(&changes).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn an_issuer_is_an_https_url() {
-        for (issuer, said) in [
-            ("a.example", "no URL"),
+    fn an_issuer_identifier_must_be_an_https_url() {
+        for (issuer, expected) in [
+            ("a.example", "not a URL"),
             ("http://a.example/", "must be https"),
             ("ftp://a.example/", "must be https"),
             ("https://a.example/?x", "query"),
         ] {
-            assert!(issuer_url(issuer).unwrap_err().to_string().contains(said));
+            assert!(
+                issuer_url(issuer)
+                    .unwrap_err()
+                    .to_string()
+                    .contains(expected)
+            );
         }
         assert!(issuer_url("http://127.0.0.1:1/").is_ok());
     }
 
     #[tokio::test]
-    async fn odd_answers_and_none_are_told_apart() {
+    async fn unusable_and_missing_responses_are_distinguished() {
         let client = key_client(None).unwrap();
-        for (reply, said) in [
-            (Reply::json(200, "[]"), "no JSON object"),
+        for (reply, expected) in [
+            (Reply::json(200, "[]"), "not a JSON object"),
             (Reply::json(500, "{}"), "500"),
             (Reply::new(302, &[("Location", "/x")], ""), "302"),
             (Reply::json(200, &"x".repeat(300_000)), "larger than"),
@@ -232,12 +229,12 @@ mod tests {
             let peer = peer(reply).await;
             let error = ProviderMetadata::discover(&client, peer.url.as_str()).await;
             let error = error.unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
-        let nobody = closed_port().await;
-        let error = ProviderMetadata::discover(&client, nobody.as_str())
+        let closed = closed_port().await;
+        let error = ProviderMetadata::discover(&client, closed.as_str())
             .await
             .unwrap_err();
-        assert!(error.to_string().contains("cannot be had"), "{error}");
+        assert!(error.to_string().contains("cannot fetch"), "{error}");
     }
 }

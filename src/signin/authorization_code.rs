@@ -1,5 +1,6 @@
-//! One authorization request and the one answer that it may have (RFC 6749 §4.1, RFC 7636,
-//! RFC 9207, OpenID Connect Core §3.1.2).
+//! The authorization code flow: builds the authorization request with PKCE, and validates the
+//! one redirect that may answer it (RFC 6749 §4.1, RFC 7636, RFC 9207, OpenID Connect Core
+//! §3.1.2).
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use url::Url;
 
 use crate::secret::SecretString;
 
-/// How long the person may take.
+/// How long the user may take to sign in.
 pub const LIFETIME: Duration = Duration::from_mins(10);
 
-/// Errors of the authorization endpoint, in words (RFC 6749 §4.1.2.1, OpenID Connect Core
+/// Authorization errors and what they mean to the user (RFC 6749 §4.1.2.1, OpenID Connect Core
 /// §3.1.2.6, RFC 8707 §2).
 const ERROR_DESCRIPTIONS: [(&str, &str); 13] = [
     (
@@ -22,70 +23,73 @@ const ERROR_DESCRIPTIONS: [(&str, &str); 13] = [
     ),
     (
         "invalid_request",
-        "the issuer finds the request wrong; it may need another --redirect-uri or --port",
+        "the issuer rejected the request; it may need another --redirect-uri or --port",
     ),
     (
         "unauthorized_client",
-        "this client may not sign people in; look at its grants",
+        "this client may not use the authorization code grant; check its grant types",
     ),
     (
         "unsupported_response_type",
-        "the issuer does not let this client use codes",
+        "the issuer does not let this client use authorization codes",
     ),
     (
         "invalid_scope",
-        "the issuer has no such scope, or not for this client; look at --scope",
+        "a scope is unknown or not allowed for this client; check --scope",
     ),
     (
         "invalid_target",
-        "the issuer has no such API; look at --resource and --audience",
+        "the issuer does not know this API; check --resource and --audience",
     ),
-    ("server_error", "the issuer failed; try again"),
+    (
+        "server_error",
+        "the issuer had an internal error; try again",
+    ),
     (
         "temporarily_unavailable",
         "the issuer is overloaded; try again later",
     ),
-    ("login_required", "the issuer wants a fresh sign-in"),
+    ("login_required", "the issuer requires a fresh sign-in"),
     (
         "consent_required",
-        "the issuer wants your consent, and could not ask for it",
+        "the issuer requires your consent and could not ask for it",
     ),
     (
         "interaction_required",
-        "the issuer wants to ask you something, and could not",
+        "the issuer requires your interaction and could not ask for it",
     ),
     (
         "account_selection_required",
-        "the issuer wants to know which account",
+        "the issuer needs you to choose an account",
     ),
     (
         "request_not_supported",
-        "the issuer does not take such requests",
+        "the issuer does not support this kind of request",
     ),
 ];
 
-/// What is asked for.
+/// What the client requests on behalf of the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthorizationRequest {
     /// Scopes, separated by spaces.
     pub scope: String,
-    /// Auth0's way to name the API.
+    /// The API, as Auth0's `audience` parameter.
     pub audience: Option<String>,
-    /// RFC 8707's.
+    /// The APIs, as `resource` parameters (RFC 8707).
     pub resources: Vec<String>,
 }
 
 impl AuthorizationRequest {
-    /// Whether an ID token must come.
+    /// Whether the response must include an ID token.
     pub fn wants_id_token(&self) -> bool {
         self.has_scope("openid")
     }
 
-    fn has_scope(&self, wanted: &str) -> bool {
-        self.scope.split(' ').any(|scope| scope == wanted)
+    fn has_scope(&self, name: &str) -> bool {
+        self.scope.split(' ').any(|scope| scope == name)
     }
 
-    /// As parameters.
+    /// The request's parameters, without empty ones.
     pub fn parameters(&self) -> Vec<(&str, &str)> {
         let mut parameters = vec![("scope", self.scope.as_str())];
         parameters.extend(self.audience.iter().map(|a| ("audience", a.as_str())));
@@ -95,7 +99,7 @@ impl AuthorizationRequest {
     }
 }
 
-/// A sign-in under way. Used up by its answer.
+/// One authorization request. It accepts a single redirect.
 #[derive(Debug)]
 pub struct AuthorizationFlow {
     issuer: String,
@@ -103,67 +107,67 @@ pub struct AuthorizationFlow {
     redirect_uri: Url,
     state: SecretString,
     nonce: String,
-    verifier: SecretString,
-    begun_at: Duration,
-    redeemed: bool,
+    code_verifier: SecretString,
+    started_at: Duration,
+    used: bool,
 }
 
-/// No randomness to be had.
+/// The system's random number generator failed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("the system's random number generator failed")]
 pub struct RandomnessError;
 
-/// A code that the issuer gave for this very attempt.
+/// An authorization code, with what is needed to exchange it for tokens.
 #[derive(Debug)]
 pub struct AuthorizationCode {
     /// The code.
     pub code: SecretString,
-    /// Proves that whoever redeems it is who asked (RFC 7636 §4.5).
-    pub verifier: SecretString,
-    /// Must be in the ID token.
+    /// The PKCE code verifier (RFC 7636 §4.5).
+    pub code_verifier: SecretString,
+    /// The nonce that the ID token must contain.
     pub nonce: String,
-    /// As it was in the request.
+    /// The redirect URI of the authorization request.
     pub redirect_uri: Url,
 }
 
-/// What is wrong with a callback. Holds nothing that came with it.
+/// Why a redirect was not accepted. The messages quote none of its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackError {
-    /// Not the answer to this attempt: go on waiting.
-    #[error("this is not the answer to the sign-in that was begun here (state)")]
+    /// It belongs to another request; keep waiting.
+    #[error("this response does not belong to the sign-in started here (state mismatch)")]
     StateMismatch,
-    /// It was answered before.
-    #[error("this sign-in has had its answer; begin a new one")]
+    /// A response was accepted before.
+    #[error("this sign-in has already been answered; start a new one")]
     AlreadyUsed,
-    /// It took too long.
-    #[error("the sign-in took longer than 10 minutes; begin a new one")]
+    /// It came after [`LIFETIME`].
+    #[error("the sign-in took longer than 10 minutes; start a new one")]
     Expired,
-    /// From another issuer (RFC 9207 §2.4).
+    /// `iss` is missing or names another issuer (RFC 9207 §2.4).
     #[error(
-        "the answer comes from another issuer than the one asked, or does not say from which (iss): \
-         somebody may be mixing issuers up on purpose"
+        "the response comes from another issuer, or does not say from which (iss): this may be a \
+         mix-up attack"
     )]
     IssuerMismatch,
-    /// The issuer said no.
-    #[error("{words} ({code})")]
+    /// The issuer returned an error.
+    #[error("{description} ({code})")]
     Denied {
-        /// What it means.
-        words: &'static str,
-        /// The code, from a closed list.
+        /// What the error means.
+        description: &'static str,
+        /// The error code, from a closed list.
         code: &'static str,
     },
-    /// A parameter is there twice, or there is neither code nor error.
-    #[error("the answer is malformed")]
+    /// A parameter is repeated, or there is neither a code nor an error.
+    #[error("the response is malformed")]
     Malformed,
 }
 
 impl AuthorizationFlow {
-    /// Begins at `now` (of the monotonic clock) with `issuer`, whose metadata may promise
-    /// `iss` in each answer (RFC 9207).
+    /// Starts at `now` (monotonic time). `iss_required` says whether the metadata of `issuer`
+    /// promises an `iss` parameter in every response (RFC 9207).
     ///
     /// # Errors
-    /// When the system has no randomness.
-    pub fn begin(
+    /// When the system's random number generator fails.
+    pub fn start(
         issuer: &str,
         iss_required: bool,
         redirect_uri: Url,
@@ -175,21 +179,21 @@ impl AuthorizationFlow {
             redirect_uri,
             state: SecretString::new(random()?),
             nonce: random()?,
-            verifier: SecretString::new(random()?),
-            begun_at: now,
-            redeemed: false,
+            code_verifier: SecretString::new(random()?),
+            started_at: now,
+            used: false,
         })
     }
 
-    /// Where the person signs in. With `offline_access` among the scopes consent is asked
-    /// for, without which there is no refresh token (OpenID Connect Core §11).
+    /// The URL that the user signs in at. With the scope `offline_access`, it asks for consent,
+    /// without which the issuer gives no refresh token (OpenID Connect Core §11).
     pub fn url(
         &self,
         authorization_endpoint: &Url,
         client_id: &str,
         request: &AuthorizationRequest,
     ) -> Url {
-        let challenge = digest::digest(&digest::SHA256, self.verifier.expose().as_bytes());
+        let challenge = digest::digest(&digest::SHA256, self.code_verifier.expose().as_bytes());
         let mut url = authorization_endpoint.clone();
         let mut query = url.query_pairs_mut();
         query
@@ -210,39 +214,40 @@ impl AuthorizationFlow {
         url
     }
 
-    /// Takes the query of a callback for what it is. Only an answer with our state uses the
-    /// attempt up, so that no other page can end it.
+    /// Validates the query of a redirect. Only one with the right `state` uses the flow up, so
+    /// no other page can end it.
     ///
     /// # Errors
-    /// Of which only [`CallbackError::StateMismatch`] and [`CallbackError::AlreadyUsed`] are no end.
-    pub fn redeem(
+    /// [`CallbackError::StateMismatch`] and [`CallbackError::AlreadyUsed`] leave the flow as it
+    /// was; every other error ends it.
+    pub fn accept_redirect(
         &mut self,
         query: &str,
         now: Duration,
     ) -> Result<AuthorizationCode, CallbackError> {
-        let answer = AuthorizationResponse::read(query);
-        let state = answer.state.as_ref();
-        if !state.is_some_and(|state| self.is_ours(state)) {
+        let response = AuthorizationResponse::parse(query);
+        let state = response.state.as_ref();
+        if !state.is_some_and(|state| self.matches_state(state)) {
             return Err(CallbackError::StateMismatch);
         }
-        if std::mem::replace(&mut self.redeemed, true) {
+        if std::mem::replace(&mut self.used, true) {
             return Err(CallbackError::AlreadyUsed);
         }
-        if now.saturating_sub(self.begun_at) >= LIFETIME {
+        if now.saturating_sub(self.started_at) >= LIFETIME {
             return Err(CallbackError::Expired);
         }
-        if answer.repeated {
+        if response.repeated {
             return Err(CallbackError::Malformed);
         }
-        match answer.iss {
+        match response.iss {
             Some(iss) if iss != self.issuer => return Err(CallbackError::IssuerMismatch),
             None if self.iss_required => return Err(CallbackError::IssuerMismatch),
             _ => {}
         }
-        match (answer.code, answer.error) {
+        match (response.code, response.error) {
             (Some(code), None) if !code.expose().is_empty() => Ok(AuthorizationCode {
                 code,
-                verifier: self.verifier.clone(),
+                code_verifier: self.code_verifier.clone(),
                 nonce: self.nonce.clone(),
                 redirect_uri: self.redirect_uri.clone(),
             }),
@@ -251,54 +256,51 @@ impl AuthorizationFlow {
         }
     }
 
-    fn is_ours(&self, state: &SecretString) -> bool {
-        let (theirs, ours) = (state.expose().as_bytes(), self.state.expose().as_bytes());
-        constant_time::verify_slices_are_equal(theirs, ours).is_ok()
+    fn matches_state(&self, state: &SecretString) -> bool {
+        let (received, sent) = (state.expose().as_bytes(), self.state.expose().as_bytes());
+        constant_time::verify_slices_are_equal(received, sent).is_ok()
     }
 }
 
 fn denied(error: &str) -> CallbackError {
-    const OTHER: (&str, &str) = (
-        "an error that is not in the standards",
-        "the issuer refused",
-    );
+    const OTHER: (&str, &str) = ("a non-standard error code", "the issuer refused");
     let known = ERROR_DESCRIPTIONS
         .into_iter()
         .find(|(code, _)| *code == error);
-    let (code, words) = known.unwrap_or(OTHER);
-    CallbackError::Denied { words, code }
+    let (code, description) = known.unwrap_or(OTHER);
+    CallbackError::Denied { description, code }
 }
 
-/// The parameters of an answer.
+/// The parameters of an authorization response.
 #[derive(Default)]
 struct AuthorizationResponse {
     code: Option<SecretString>,
     state: Option<SecretString>,
     iss: Option<String>,
     error: Option<String>,
-    /// One of them is there twice (RFC 6749 §3.1).
+    /// Whether any of them occurs more than once (RFC 6749 §3.1).
     repeated: bool,
 }
 
 impl AuthorizationResponse {
-    fn read(query: &str) -> Self {
-        let mut answer = Self::default();
+    fn parse(query: &str) -> Self {
+        let mut response = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
-            let before = match name.as_ref() {
-                "code" => answer.code.replace(SecretString::new(value)).is_some(),
-                "state" => answer.state.replace(SecretString::new(value)).is_some(),
-                "iss" => answer.iss.replace(value).is_some(),
-                "error" => answer.error.replace(value).is_some(),
+            let repeated = match name.as_ref() {
+                "code" => response.code.replace(SecretString::new(value)).is_some(),
+                "state" => response.state.replace(SecretString::new(value)).is_some(),
+                "iss" => response.iss.replace(value).is_some(),
+                "error" => response.error.replace(value).is_some(),
                 _ => false,
             };
-            answer.repeated |= before;
+            response.repeated |= repeated;
         }
-        answer
+        response
     }
 }
 
-/// 256 random bits, as RFC 7636 §4.1 wants them written.
+/// 256 random bits in base64url, a valid code verifier (RFC 7636 §4.1).
 fn random() -> Result<String, RandomnessError> {
     let mut bytes = [0; 32];
     rand::fill(&mut bytes).map_err(|_| RandomnessError)?;

@@ -96,7 +96,7 @@ async fn a_client_is_made_once_changed_in_place_and_deleted() {
     );
 
     let changed = home.run(&machine(issuer, "two")).await.good();
-    assert!(changed.stdout.contains("changed: client_id"), "{changed:?}");
+    assert!(changed.stdout.contains("updated: client_id"), "{changed:?}");
     let second = state(&home);
     let rotated = second["registration"]["registration_access_token"]
         .as_str()
@@ -146,7 +146,7 @@ async fn an_initial_access_token_comes_from_a_file() {
     );
     home.run(&wrong)
         .await
-        .says(1, "does not know the token")
+        .says(1, "does not accept the token")
         .silent_about(&["another-token-than-that"]);
     home.write("iat", &format!("{token}\n"));
     let right = with(
@@ -166,7 +166,7 @@ async fn a_lost_answer_is_never_asked_for_again_by_itself() {
         .await;
     home.run(&machine(issuer, "lost one"))
         .await
-        .says(1, "may have done it all the same");
+        .says(1, "may have processed it anyway");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
@@ -210,7 +210,7 @@ async fn a_crash_between_intent_and_answer_is_explained_by_the_next_run() {
         .await;
     home.run(&machine(issuer, "cut off"))
         .await
-        .says(1, "was begun at");
+        .says(1, "was started at");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
@@ -231,7 +231,7 @@ async fn of_two_at_once_one_registers_and_the_other_finds_it_done() {
     // The first is cut off by its user; the second then sees what was begun.
     first.signal(rustix::process::Signal::INT);
     first.ended().await.says(1, "interrupted");
-    second.ended().await.says(1, "was begun at");
+    second.ended().await.says(1, "was started at");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
@@ -256,14 +256,14 @@ async fn a_lost_answer_to_a_change_is_asked_for_again() {
         .await;
     home.run(&machine(issuer, "two"))
         .await
-        .says(1, "run the same again");
+        .says(1, "run the same command again");
     assert_eq!(state(&home)["intent"]["action"], "update");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
     // Even what was there before is not taken as still there.
     let back = home.run(&machine(issuer, "one")).await.good();
-    assert!(back.stdout.contains("changed:"), "{back:?}");
+    assert!(back.stdout.contains("updated:"), "{back:?}");
 
     // Now the provider makes the change, rotates the token, and the answer is lost.
     provider
@@ -271,18 +271,18 @@ async fn a_lost_answer_to_a_change_is_asked_for_again() {
         .await;
     home.run(&machine(issuer, "two"))
         .await
-        .says(1, "run the same again");
+        .says(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
     home.run(&machine(issuer, "two"))
         .await
-        .says(1, "opens nothing any more");
+        .says(1, "no longer accepted");
     let replaced = home
         .run(&with(machine(issuer, "two"), &["--replace"]))
         .await
         .good();
-    assert!(replaced.stderr.contains("was given up"), "{replaced:?}");
+    assert!(replaced.stderr.contains("was replaced"), "{replaced:?}");
 }
 
 #[tokio::test]
@@ -295,13 +295,15 @@ async fn deleting_twice_after_a_lost_answer_is_done() {
         .control("registration", json!({ "mode": "lost" }))
         .await;
     let delete = ["register", "--state", "client.json", "--delete"];
-    home.run(&delete).await.says(1, "run the same again");
+    home.run(&delete)
+        .await
+        .says(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
     home.run(&machine(issuer, "n")).await.says(1, "--delete");
     let gone = home.run(&delete).await.good();
-    assert!(gone.stdout.contains("gone already"), "{gone:?}");
+    assert!(gone.stdout.contains("already deleted"), "{gone:?}");
     assert!(!home.path("client.json").exists());
 }
 
@@ -324,13 +326,13 @@ async fn what_the_provider_refuses_is_told_in_clear_words() {
     ];
     home.run(&refused)
         .await
-        .says(1, "it speaks of redirect_uris");
+        .says(1, "it mentions redirect_uris");
     assert!(!home.path("client.json").exists());
     for (issuer, said) in [
-        (format!("{issuer}/"), "to the slash"),
+        (format!("{issuer}/"), "trailing slash"),
         ("http://issuer.example/".into(), "must be https"),
-        ("issuer.example".into(), "no URL"),
-        ("http://127.0.0.1:9/".into(), "cannot be had"),
+        ("issuer.example".into(), "not a URL"),
+        ("http://127.0.0.1:9/".into(), "cannot fetch"),
     ] {
         home.run(&machine(&issuer, "n")).await.says(1, said);
     }
@@ -348,7 +350,7 @@ async fn what_the_provider_refuses_is_told_in_clear_words() {
         .await;
     home.run(&machine(issuer, "n"))
         .await
-        .says(1, "lets no clients register");
+        .says(1, "does not allow clients to register");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 

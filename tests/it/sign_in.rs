@@ -208,7 +208,7 @@ async fn a_person_signs_in_uses_the_token_and_signs_out() {
     assert!(!stage.home.path(TOKENS).exists());
     stage.home.run(&["token"]).await.says(1, "hawkgate login");
     let out = stage.home.run(&["logout"]).await.good();
-    assert!(out.stdout.contains("nobody"), "{out:?}");
+    assert!(out.stdout.contains("not signed in"), "{out:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Signing in on another device (RFC 8628): the person is shown a code, and the issuer is
-//! asked in its own rhythm whether it was used.
+//! The device authorization flow (RFC 8628): show the user a code to enter on another device,
+//! and poll the token endpoint until they have.
 
 use hawkgate::remote::signin::{DeviceAuthorization, TokenResponse};
 use hawkgate::signin::{DevicePolling, NextPoll, Session};
@@ -14,57 +14,65 @@ impl LoginContext<'_> {
         verifier: &IdTokenVerifier,
     ) -> Result<Session, CommandError> {
         let remedy = "this issuer has no device flow; sign in with a browser";
-        let offered = &self.provider.device_authorization_endpoint;
+        let endpoint = &self.provider.device_authorization_endpoint;
         let endpoint = self
             .provider
-            .need(offered, "device_authorization_endpoint", remedy)?;
+            .require(endpoint, "device_authorization_endpoint", remedy)?;
         let issuer = self.issuer_url()?;
-        let codes = self
+        let authorization = self
             .sign_in
             .authorize_device(endpoint, &issuer, &self.request)
             .await?;
-        let polling = DevicePolling::new(codes.interval, codes.expires_in, self.clock.monotonic());
-        show(&codes);
-        let received = self.poll(&codes, polling).await?;
-        // Nothing was sent that a nonce could be tied to.
-        self.believe(verifier, received, None).await
+        let polling = DevicePolling::new(
+            authorization.interval,
+            authorization.expires_in,
+            self.clock.monotonic(),
+        );
+        show(&authorization);
+        let response = self.poll(&authorization, polling).await?;
+        // No nonce: a device authorization request has no parameter for one.
+        self.verified_session(verifier, response, None).await
     }
 
     async fn poll(
         &self,
-        codes: &DeviceAuthorization,
+        authorization: &DeviceAuthorization,
         mut polling: DevicePolling,
     ) -> Result<TokenResponse, CommandError> {
         let endpoint = self.token_endpoint()?;
-        let mut wait = polling.first();
+        let mut wait = polling.first_delay();
         loop {
             tokio::time::sleep(wait).await;
-            let error = match self.sign_in.poll(endpoint, codes, &self.request).await {
-                Ok(received) => return Ok(received),
+            let error = match self
+                .sign_in
+                .poll(endpoint, authorization, &self.request)
+                .await
+            {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             let code = error.code.as_deref();
             if code.is_none() && !error.transient {
                 return Err(error.into());
             }
-            wait = match polling.next(code, self.clock.monotonic()) {
+            wait = match polling.after_error(code, self.clock.monotonic()) {
                 Some(NextPoll::After(wait)) => wait,
-                Some(NextPoll::Stop(end)) => return Err(end.into()),
+                Some(NextPoll::Stop(reason)) => return Err(reason.into()),
                 None => return Err(error.into()),
             };
         }
     }
 }
 
-fn show(codes: &DeviceAuthorization) {
-    let (place, code) = (&codes.verification_uri, &codes.user_code);
+fn show(authorization: &DeviceAuthorization) {
+    let (uri, code) = (&authorization.verification_uri, &authorization.user_code);
     status(&format!(
-        "on any device, open\n\n  {place}\n\nand enter the code\n\n  {code}\n"
+        "on any device, open\n\n  {uri}\n\nand enter the code\n\n  {code}\n"
     ));
-    if let Some(complete) = &codes.verification_uri_complete {
+    if let Some(complete) = &authorization.verification_uri_complete {
         status(&format!(
-            "or open this, and check that it shows the same code:\n\n  {complete}\n"
+            "or open this URL and check that it shows the same code:\n\n  {complete}\n"
         ));
     }
-    status("waiting for you to sign in there");
+    status("waiting for you to sign in");
 }

@@ -1,5 +1,5 @@
-//! The steps: each writes down what it is about to do, asks the issuer once, and saves what
-//! came of it before it says so.
+//! Applies a plan at the issuer: writes an intent record, sends one request, and saves the
+//! outcome before reporting success, so that a crash never loses track of a client.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use hawkgate::secret::SecretString;
 
 use crate::cli::exit::{CommandError, failed, print, status};
 
-/// Where the work is done: the state, locked, and the way to the issuer.
+/// One run of `hawkgate register`: the locked state file and the issuer's endpoints.
 pub(super) struct RegistrationRun<'a> {
     pub(super) locked: &'a LockedFile,
     pub(super) secret_file: PathBuf,
@@ -26,17 +26,17 @@ pub(super) struct RegistrationRun<'a> {
     pub(super) url: Url,
     pub(super) client: HttpClient,
     pub(super) clock: SharedClock,
-    /// As it was read.
+    /// The state as read from the file.
     pub(super) state: Option<RegistrationState>,
-    /// What was begun before is taken as dealt with.
+    /// Whether to drop an earlier intent record (`--forget`).
     pub(super) forget: bool,
 }
 
-/// What `step` would do at `issuer`, as a line.
+/// One line that says what `step` would do at `issuer`.
 pub(super) fn plan(step: &RegistrationPlan, issuer: &str) -> String {
     match step {
         RegistrationPlan::Unchanged(registration) => format!(
-            "nothing: client {} at {issuer} is as wanted",
+            "nothing: client {} at {issuer} is up to date",
             registration.client_id
         ),
         RegistrationPlan::Register { replaces: None } => {
@@ -45,120 +45,124 @@ pub(super) fn plan(step: &RegistrationPlan, issuer: &str) -> String {
         RegistrationPlan::Register {
             replaces: Some(old),
         } => format!(
-            "register a new client at {issuer} and give up {old}, which stays at its issuer"
+            "register a new client at {issuer} and abandon {old}, which is not deleted at its issuer"
         ),
         RegistrationPlan::Update(registration) => format!(
-            "change client {} at {issuer} to the metadata given (RFC 7592 PUT)",
+            "update client {} at {issuer} to the given metadata (RFC 7592 PUT)",
             registration.client_id
         ),
     }
 }
 
-/// What `deletion` would do, as a line.
+/// One line that says what `deletion` would do.
 pub(super) fn plan_deletion(deletion: &DeletionPlan) -> String {
     match deletion {
         DeletionPlan::AtIssuer { registration, .. } => format!(
-            "delete client {} at its issuer, then its state and secret files",
+            "delete client {} at its issuer, then the state and secret files",
             registration.client_id
         ),
         DeletionPlan::FilesOnly => {
-            "remove the state and secret files; the issuer is not asked".into()
+            "remove the state and secret files, without contacting the issuer".into()
         }
-        DeletionPlan::NotRegistered => "nothing: there is no such state".into(),
+        DeletionPlan::NotRegistered => "nothing: the state file does not exist".into(),
     }
 }
 
 impl RegistrationRun<'_> {
-    /// Nothing to do, but for a secret file that is not there any more.
-    pub(super) fn confirm(&self, registration: &Registration) -> Result<(), CommandError> {
-        let kept = self.keep(registration.clone())?;
-        self.report(&kept, "nothing to do: the client is as wanted")
+    /// Leaves the client as it is, and restores a secret file that has gone missing.
+    pub(super) fn keep(&self, registration: &Registration) -> Result<(), CommandError> {
+        let saved = self.save(registration.clone())?;
+        self.report(&saved, "nothing to do: the client is up to date")
     }
 
-    pub(super) async fn create(
+    pub(super) async fn register(
         &self,
-        wanted: &ClientMetadata,
+        metadata: &ClientMetadata,
         initial_access_token: Option<&SecretString>,
         replaces: Option<String>,
     ) -> Result<(), CommandError> {
         let provider = ProviderMetadata::discover(&self.client, &self.issuer).await?;
-        let endpoint = provider.need(
+        let endpoint = provider.require(
             &provider.registration_endpoint,
             "registration_endpoint",
-            "this issuer lets no clients register by themselves, or not now",
+            "this issuer does not allow clients to register themselves, or has it switched off",
         )?;
         let secret = self.locked.sidecar(self.secret_file.clone())?;
         drop(secret);
-        self.intend(Action::Register, wanted)?;
-        let made = self
+        self.write_intent(Action::Register, metadata)?;
+        let result = self
             .endpoint()
-            .create(endpoint, wanted, initial_access_token)
+            .register(endpoint, metadata, initial_access_token)
             .await;
-        let mut made = self.settle(
-            made,
-            "make sure that no such client is there before you register again",
+        let mut registration = self.resolve(
+            result,
+            "check at the issuer that no such client exists before you register again",
         )?;
-        made.token_endpoint.clone_from(&provider.token_endpoint);
-        let kept = self.keep(made)?;
+        registration
+            .token_endpoint
+            .clone_from(&provider.token_endpoint);
+        let saved = self.save(registration)?;
         if let Some(old) = replaces {
             status(&format!(
-                "client {old} was given up and is still there: delete it at its issuer"
+                "client {old} was replaced but still exists: delete it at its issuer"
             ));
         }
-        self.report(&kept, "registered")
+        self.report(&saved, "registered")
     }
 
     pub(super) async fn update(
         &self,
         registration: &Registration,
-        wanted: &ClientMetadata,
+        metadata: &ClientMetadata,
     ) -> Result<(), CommandError> {
-        self.intend(Action::Update, wanted)?;
-        let changed = self.endpoint().update(registration, wanted).await;
-        if let Err(RegistrationError::Unauthorized(text)) = changed {
-            self.undo()?;
+        self.write_intent(Action::Update, metadata)?;
+        let result = self.endpoint().update(registration, metadata).await;
+        if let Err(RegistrationError::Unauthorized(text)) = result {
+            self.clear_intent()?;
             return failed(format!(
-                "{text}. The registration token in the state opens nothing any more: an earlier answer \
-                 with a new one may have been lost, or the client was deleted. Look at the issuer's own \
-                 console; --replace registers a new client"
+                "{text}. The registration access token in the state file is no longer accepted: a \
+                 response with a rotated one may have been lost, or the client was deleted. Check \
+                 the issuer's console; --replace registers a new client"
             ));
         }
-        let changed = self.settle(changed, "run the same again")?;
-        let kept = self.keep(changed)?;
-        self.report(&kept, "changed")
+        let registration = self.resolve(result, "run the same command again")?;
+        let saved = self.save(registration)?;
+        self.report(&saved, "updated")
     }
 
     pub(super) async fn delete(&self, deletion: &DeletionPlan) -> Result<(), CommandError> {
-        let done = match deletion {
-            DeletionPlan::NotRegistered => return print("nothing to do: there is no such state"),
-            DeletionPlan::FilesOnly => "removed the files here; the issuer was not asked",
+        let outcome = match deletion {
+            DeletionPlan::NotRegistered => {
+                return print("nothing to do: the state file does not exist");
+            }
+            DeletionPlan::FilesOnly => "removed the local files, without contacting the issuer",
             DeletionPlan::AtIssuer {
                 registration,
                 maybe_deleted,
             } => {
-                self.intend(Action::Delete, &registration.metadata)?;
+                self.write_intent(Action::Delete, &registration.metadata)?;
                 match self.endpoint().delete(registration).await {
                     Err(RegistrationError::Unauthorized(_)) if *maybe_deleted => {
-                        "the client was gone already; removed the files here"
+                        "the client was already deleted; removed the local files"
                     }
-                    deleted => {
-                        self.settle(deleted, "run the same again")?;
-                        "deleted the client, and the files here"
+                    result => {
+                        self.resolve(result, "run the same command again")?;
+                        "deleted the client and the local files"
                     }
                 }
             }
         };
         self.locked.sidecar(self.secret_file.clone())?.remove()?;
         self.locked.remove()?;
-        print(done)
+        print(outcome)
     }
 
     fn endpoint(&self) -> RegistrationEndpoint {
         RegistrationEndpoint::new(self.client.clone(), self.clock.clone(), self.url.clone())
     }
 
-    /// The state as it was, less what is taken as dealt with.
-    fn before(&self) -> Option<RegistrationState> {
+    /// The state as read, without an intent record that `--forget` drops.
+    fn previous(&self) -> Option<RegistrationState> {
         let mut state = self.state.clone()?;
         if self.forget {
             state.intent = None;
@@ -166,7 +170,7 @@ impl RegistrationRun<'_> {
         Some(state)
     }
 
-    fn intend(&self, action: Action, metadata: &ClientMetadata) -> Result<(), CommandError> {
+    fn write_intent(&self, action: Action, metadata: &ClientMetadata) -> Result<(), CommandError> {
         let state = self
             .before()
             .unwrap_or_else(|| RegistrationState::new(&self.issuer));
@@ -174,40 +178,40 @@ impl RegistrationRun<'_> {
         Ok(state.save(self.locked)?)
     }
 
-    /// Nothing was done after all.
-    fn undo(&self) -> Result<(), CommandError> {
-        match self.before() {
+    /// Removes the intent record after a request that changed nothing.
+    fn clear_intent(&self) -> Result<(), CommandError> {
+        match self.previous() {
             Some(state) => Ok(state.save(self.locked)?),
             None => Ok(self.locked.remove()?),
         }
     }
 
-    /// What came of it; the intent stays where that is not known.
-    fn settle<T>(
+    /// Unwraps the result of a request. After a definite failure the intent record is removed;
+    /// if the outcome is unknown, it stays.
+    fn resolve<T>(
         &self,
-        end: Result<T, RegistrationError>,
+        result: Result<T, RegistrationError>,
         remedy: &str,
     ) -> Result<T, CommandError> {
-        match end {
-            Ok(done) => Ok(done),
+        match result {
+            Ok(value) => Ok(value),
             Err(error @ RegistrationError::OutcomeUnknown(_)) => {
-                let state = self.locked.read()?.is_some();
-                let noted = if state {
-                    " What was begun is noted in the state"
+                let recorded = if self.locked.read()?.is_some() {
+                    " The attempt is recorded in the state file"
                 } else {
                     ""
                 };
-                failed(format!("{error}.{noted}: {remedy}"))
+                failed(format!("{error}.{recorded}: {remedy}"))
             }
             Err(error) => {
-                self.undo()?;
+                self.clear_intent()?;
                 failed(error.to_string())
             }
         }
     }
 
-    /// Saves a registration, the state first: it alone holds everything.
-    fn keep(&self, mut registration: Registration) -> Result<Registration, CommandError> {
+    /// Saves a registration: the state file first, since it alone holds everything.
+    fn save(&self, mut registration: Registration) -> Result<Registration, CommandError> {
         let secret = registration.client_secret.clone();
         registration.secret_file = secret.as_ref().map(|_| self.secret_file.clone());
         let state = self
@@ -224,21 +228,26 @@ impl RegistrationRun<'_> {
         Ok(registration)
     }
 
-    fn report(&self, registration: &Registration, done: &str) -> Result<(), CommandError> {
+    fn report(&self, registration: &Registration, outcome: &str) -> Result<(), CommandError> {
         let (id, issuer) = (&registration.client_id, &self.issuer);
-        let mut lines = vec![format!("{done}: client_id {id} at {issuer}")];
+        let mut lines = vec![format!("{outcome}: client_id {id} at {issuer}")];
         if let Some(file) = &registration.secret_file {
-            lines.push(format!("its secret is in {} (mode 0600)", file.display()));
+            lines.push(format!(
+                "client secret saved to {} (mode 0600)",
+                file.display()
+            ));
         } else if registration.auth_method == AuthMethod::None {
-            lines.push("a public client: it has no secret".to_owned());
+            lines.push("a public client, without a secret".to_owned());
         }
         if registration.client_secret_expires_at != 0 {
             let seconds = i64::try_from(registration.client_secret_expires_at).unwrap_or(i64::MAX);
-            let end = UnixMillis::from_secs(seconds).to_rfc3339();
-            lines.push(format!("the secret ends at {end}; run the same again then"));
+            let expiry = UnixMillis::from_secs(seconds).to_rfc3339();
+            lines.push(format!(
+                "the secret expires at {expiry}; run the same command again after that"
+            ));
         }
         if registration.management().is_none() {
-            let text = "the issuer gave no registration token: changes are made in its own console";
+            let text = "the issuer gave no registration access token: make changes in its console";
             lines.push(text.to_owned());
         }
         lines.push(snippet(registration, self.locked.path()));

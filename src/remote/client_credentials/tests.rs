@@ -54,7 +54,7 @@ async fn form(peer: &mut Peer) -> String {
 }
 
 #[tokio::test]
-async fn everything_configured_is_asked_for() {
+async fn all_configured_parameters_are_sent() {
     let mut peer = peer(Reply::json(200, TOKEN)).await;
     let issued = source(&peer, settings())
         .fetch(&request("a", None))
@@ -114,7 +114,7 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
 }
 
 #[tokio::test]
-async fn a_token_for_more_than_rules_allow_is_not_used() {
+async fn a_token_with_more_scopes_than_the_rules_allow_is_rejected() {
     let answer = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
     let peer = peer(Reply::json(200, &answer)).await;
     let source = source(&peer, settings());
@@ -131,7 +131,7 @@ async fn a_token_for_more_than_rules_allow_is_not_used() {
 }
 
 #[tokio::test]
-async fn no_answer_is_ever_the_callers_fault() {
+async fn errors_are_never_the_callers_fault() {
     for (status, error) in [
         (400, "invalid_grant"),
         (401, "invalid_client"),
@@ -154,7 +154,7 @@ async fn no_answer_is_ever_the_callers_fault() {
 }
 
 #[tokio::test]
-async fn one_token_serves_every_caller_but_each_set_of_scopes_has_its_own() {
+async fn callers_share_one_token_per_set_of_scopes() {
     let mut peer = peer(Reply::json(200, TOKEN)).await;
     let options = SourceOptions {
         limits: CacheLimits {

@@ -1,5 +1,6 @@
 use super::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -67,7 +68,7 @@ impl Server {
     }
 
     /// Which paths were asked for since the last time.
-    pub(in crate::remote) fn asked(&self) -> Vec<String> {
+    pub(in crate::remote) fn requested_paths(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }
@@ -79,7 +80,7 @@ async fn fetched(server: &Server) -> Result<FetchedKeys, KeyFetchError> {
 }
 
 #[tokio::test]
-async fn fetches_whatever_the_content_type() {
+async fn the_content_type_is_ignored() {
     let server = Server::start().await;
     for content_type in ["application/json", "application/jwk-set+json", "text/plain"] {
         let headers = format!("content-type: {content_type}\r\n");
@@ -91,7 +92,7 @@ async fn fetches_whatever_the_content_type() {
 }
 
 #[tokio::test]
-async fn reads_how_long_keys_are_fresh() {
+async fn max_age_follows_cache_control_and_age() {
     let server = Server::start().await;
     for (headers, secs) in [
         ("cache-control: public, max-age=300\r\n", Some(300)),
@@ -115,7 +116,7 @@ async fn reads_how_long_keys_are_fresh() {
 }
 
 #[tokio::test]
-async fn follows_no_redirect_and_takes_no_error() {
+async fn redirects_and_errors_are_rejected() {
     let server = Server::start().await;
     server.serve("/elsewhere", "", "{\"keys\":[]}");
     for status in [
@@ -132,11 +133,11 @@ async fn follows_no_redirect_and_takes_no_error() {
         let error = fetched(&server).await.unwrap_err().to_string();
         assert!(error.contains(&status[..3]), "{error}");
     }
-    assert!(server.asked().iter().all(|path| path == "/keys"));
+    assert!(server.requested_paths().iter().all(|path| path == "/keys"));
 }
 
 #[tokio::test]
-async fn takes_nothing_larger_than_the_limit() {
+async fn documents_over_the_size_limit_are_rejected() {
     let server = Server::start().await;
     server.serve("/keys", "", &" ".repeat(MAX_JWKS_BYTES));
     assert_eq!(
@@ -165,7 +166,7 @@ async fn takes_nothing_larger_than_the_limit() {
 }
 
 #[tokio::test]
-async fn speaks_no_plaintext_to_other_machines() {
+async fn plain_http_is_refused_off_loopback() {
     let url = Url::parse("http://example.com/keys").unwrap();
     let error = JwksUriFetcher::new(url, key_client(None).unwrap())
         .fetch()
@@ -175,7 +176,7 @@ async fn speaks_no_plaintext_to_other_machines() {
 }
 
 #[tokio::test]
-async fn reads_a_file_anew_each_time() {
+async fn a_file_is_read_again_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
     let keys = JwksFileFetcher::new(path.clone());

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
+use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpResponse, TransportError};
-use crate::remote::taskcluster_exchange::unreachable;
 use crate::secret::SecretString;
 
 /// The longest error code that is repeated in logs, in characters.

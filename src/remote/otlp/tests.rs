@@ -9,10 +9,10 @@ use crate::config::IncomingTrace;
 use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::trace::{Kind, SpanId, TraceId, Tracer};
 
-type Told = Arc<Mutex<Vec<(ExportResult, u64)>>>;
+type Reported = Arc<Mutex<Vec<(ExportResult, u64)>>>;
 
-fn observer() -> (SpanObserver, Told) {
-    let told = Told::default();
+fn observer() -> (SpanObserver, Reported) {
+    let told = Reported::default();
     let kept = Arc::clone(&told);
     let observer = SpanObserver::new(move |fate, count| kept.lock().unwrap().push((fate, count)));
     (observer, told)
@@ -71,7 +71,7 @@ async fn answering(status: u16, headers: &[(&str, &str)], body: &str) -> Peer {
 }
 
 #[tokio::test]
-async fn spans_are_told_as_otlp_wants_it() {
+async fn spans_are_encoded_as_otlp_json() {
     let mut collector = answering(200, &[], "{}").await;
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
@@ -136,7 +136,7 @@ async fn spans_are_told_as_otlp_wants_it() {
 }
 
 #[tokio::test]
-async fn what_the_collector_does_not_want_is_counted() {
+async fn rejected_spans_are_counted() {
     for (status, headers, answer, requests, expected) in [
         (
             200,
@@ -194,7 +194,7 @@ async fn what_the_collector_does_not_want_is_counted() {
 }
 
 #[tokio::test]
-async fn without_its_secret_nothing_is_sent() {
+async fn nothing_is_sent_if_a_header_secret_cannot_be_read() {
     let mut collector = answering(200, &[], "{}").await;
     let missing = SecretRef::File("/nonexistent/key".into());
     let export = TraceExport {
@@ -207,7 +207,7 @@ async fn without_its_secret_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_dropped_and_counted() {
+async fn spans_beyond_the_queue_limit_are_dropped_and_counted() {
     let (observer, told) = observer();
     let (sender, mut items) = mpsc::channel(1);
     let clock = ManualClock::at(UnixMillis(0));
@@ -219,21 +219,21 @@ async fn what_is_too_much_is_dropped_and_counted() {
 }
 
 #[test]
-fn what_may_be_over_soon_is_worth_repeating() {
-    let refused = |status: u16| ExportError::Refused {
+fn transient_errors_are_retried() {
+    let refused = |status: u16| ExportError::Status {
         status: StatusCode::from_u16(status).unwrap(),
         retry_after: None,
     };
     for status in [429, 502, 503, 504] {
-        assert_eq!(worth_repeating(&refused(status)), Some(None), "{status}");
+        assert_eq!(retryable(&refused(status)), Some(None), "{status}");
     }
     for status in [301, 400, 401, 404, 413, 500, 501] {
-        assert_eq!(worth_repeating(&refused(status)), None, "{status}");
+        assert_eq!(retryable(&refused(status)), None, "{status}");
     }
 }
 
 #[tokio::test]
-async fn clear_text_is_for_this_machine_unless_allowed() {
+async fn plain_http_is_for_loopback_unless_allowed() {
     let client = |allowed| {
         let client = HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_millis(1),

@@ -1,6 +1,6 @@
-//! How often a password may be tried (identity.md §F): five failures a user and twenty an
-//! address in a quarter of an hour, then growing delays. AttemptLimiter under way count as if
-//! they had failed, so that trying many at once gains nothing.
+//! Limits failed sign-ins: five per user and twenty per address within 15 minutes, then growing
+//! delays (`docs/design/tokens.md`, "Passwords and MFA"). Attempts in flight count as failures,
+//! so that concurrent guessing gains nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 
-/// Failures of one user within [`WINDOW`] before delays begin.
+/// Failures of one user within [`WINDOW`] before delays start.
 pub(super) const USER_FAILURES: usize = 5;
-/// The same for one address.
+/// Failures from one address within [`WINDOW`] before delays start.
 pub(super) const ADDRESS_FAILURES: usize = 20;
 /// How long a failure counts towards the first delay.
 const WINDOW: Duration = Duration::from_mins(15);
@@ -23,25 +23,24 @@ const WINDOW: Duration = Duration::from_mins(15);
 const FIRST_DELAY: Duration = Duration::from_secs(30);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
-/// So long after the last failure all is forgotten: no less, or waiting out a delay would
-/// bring a fresh set of tries.
+/// How long after the last failure a record is reset. Longer than [`LONGEST_DELAY`], or waiting
+/// out a delay would restore the full number of attempts.
 const RESET_AFTER: Duration = Duration::from_hours(1);
-/// Users, and addresses, remembered at the same time.
+/// The most records per table.
 const MAX_RECORDS: usize = 10_000;
 
-/// A user as far as counting goes: a keyed hash of the name in lower case, so that no
-/// spelling of it brings more tries.
+/// A keyed hash of the lower-case username, so that other spellings gain no further attempts.
 pub(super) type UserKey = [u8; 32];
 
-/// Where attempts come from. Every loopback address is the same machine: who may bind one
-/// may bind them all.
+/// Where attempts come from. All loopback addresses are one, because a local process may use
+/// any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerKey {
-    /// A Unix socket.
+    /// A Unix socket, which has no address.
     UnixSocket,
-    /// This machine, over TCP.
+    /// This machine over TCP.
     Loopback,
-    /// Another address.
+    /// Another machine.
     Ip(IpAddr),
 }
 
@@ -55,11 +54,11 @@ impl From<Option<IpAddr>> for PeerKey {
     }
 }
 
-/// Counts attempts of one source. Bounded in memory.
+/// Counts the sign-in attempts of one source, in bounded memory.
 #[derive(Debug)]
 pub(super) struct AttemptLimiter {
     tables: Mutex<AttemptTables>,
-    ended: Notify,
+    finished: Notify,
     clock: SharedClock,
 }
 
@@ -69,7 +68,7 @@ struct AttemptTables {
     peers: AttemptTable<PeerKey>,
 }
 
-/// The records of one kind.
+/// The records of one kind of key.
 #[derive(Debug)]
 struct AttemptTable<K> {
     limit: usize,
@@ -81,18 +80,19 @@ struct Record {
     /// Monotonic times of the failures within [`WINDOW`], at most as many as the limit.
     failures: VecDeque<Duration>,
     in_flight: usize,
-    /// Delays in a row.
+    /// Delays since the last reset.
     delays: u32,
     blocked_until: Duration,
     last_failure: Duration,
 }
 
-/// What may be done now.
+/// Whether an attempt may start now.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
     Allow,
-    /// What is under way decides.
+    /// Wait for the attempts in flight to finish.
     Wait,
+    /// For this long.
     Block(Duration),
 }
 
@@ -102,7 +102,7 @@ impl Record {
             return Decision::Block(self.blocked_until.saturating_sub(now));
         }
         self.prune(now);
-        // After a delay it is one at a time.
+        // After a delay, only one attempt at a time.
         let free = if self.delays > 0 {
             1
         } else {
@@ -163,14 +163,14 @@ impl<K: Copy + Eq + Hash> AttemptTable<K> {
             .map_or(Decision::Allow, |r| r.decide(limit, now))
     }
 
-    fn begin(&mut self, key: K, now: Duration) {
+    fn start(&mut self, key: K, now: Duration) {
         if !self.records.contains_key(&key) && self.records.len() >= MAX_RECORDS {
             self.evict(now);
         }
         self.records.entry(key).or_default().in_flight += 1;
     }
 
-    /// Forgets what is over, else whoever failed longest ago; those who are blocked last.
+    /// Removes expired records, or else the one with the oldest failure, blocked ones last.
     fn evict(&mut self, now: Duration) {
         self.records.retain(|_, record| !record.is_expired(now));
         if self.records.len() < MAX_RECORDS {
@@ -184,7 +184,7 @@ impl<K: Copy + Eq + Hash> AttemptTable<K> {
         }
     }
 
-    fn end(&mut self, key: K, now: Duration, result: AttemptResult, reset_on_success: bool) {
+    fn finish(&mut self, key: K, now: Duration, result: AttemptResult, reset_on_success: bool) {
         let limit = self.limit;
         let Some(record) = self.records.get_mut(&key) else {
             return;
@@ -221,48 +221,48 @@ impl AttemptLimiter {
         };
         Self {
             tables: Mutex::new(tables),
-            ended: Notify::new(),
+            finished: Notify::new(),
             clock,
         }
     }
 
-    /// Leave to try once. Waits while only attempts under way stand in the way; whoever
-    /// calls bounds the time.
+    /// Starts an attempt. Waits while only attempts in flight prevent it; the caller must bound
+    /// the time.
     ///
     /// # Errors
-    /// With how long to wait after too many failures.
-    pub(super) async fn begin(
+    /// After too many failures: how long to wait.
+    pub(super) async fn acquire(
         &self,
         user: UserKey,
         peer: PeerKey,
     ) -> Result<AttemptPermit<'_>, Duration> {
         loop {
-            let mut ended = pin!(self.ended.notified());
-            // From here on an end is noticed, even one between look and wait.
-            ended.as_mut().enable();
-            match self.try_begin(user, peer) {
+            let mut finished = pin!(self.finished.notified());
+            // Registered before the check, so that no notification is missed in between.
+            finished.as_mut().enable();
+            match self.try_acquire(user, peer) {
                 Decision::Allow => {
                     return Ok(AttemptPermit {
-                        attempts: self,
+                        limiter: self,
                         user,
                         peer,
                         result: AttemptResult::Undecided,
                     });
                 }
                 Decision::Block(left) => return Err(left),
-                Decision::Wait => ended.await,
+                Decision::Wait => finished.await,
             }
         }
     }
 
-    fn try_begin(&self, user: UserKey, peer: PeerKey) -> Decision {
+    fn try_acquire(&self, user: UserKey, peer: PeerKey) -> Decision {
         let now = self.clock.monotonic();
         let mut tables = self.tables();
         let decisions = [
             tables.users.decide(user, now),
             tables.peers.decide(peer, now),
         ];
-        let blocked = decisions.iter().filter_map(|decide| match decide {
+        let blocked = decisions.iter().filter_map(|decision| match decision {
             Decision::Block(left) => Some(*left),
             _ => None,
         });
@@ -272,8 +272,8 @@ impl AttemptLimiter {
         if decisions.contains(&Decision::Wait) {
             return Decision::Wait;
         }
-        tables.users.begin(user, now);
-        tables.peers.begin(peer, now);
+        tables.users.start(user, now);
+        tables.peers.start(peer, now);
         Decision::Allow
     }
 
@@ -282,23 +282,23 @@ impl AttemptLimiter {
     }
 }
 
-/// One attempt under way. Dropped without a word it counts as nothing: the provider never
-/// judged it.
+/// An attempt in flight. If dropped without a result it does not count, because the provider has
+/// not judged it.
 #[derive(Debug)]
 pub(super) struct AttemptPermit<'a> {
-    attempts: &'a AttemptLimiter,
+    limiter: &'a AttemptLimiter,
     user: UserKey,
     peer: PeerKey,
     result: AttemptResult,
 }
 
 impl AttemptPermit<'_> {
-    /// The provider refused password or code.
+    /// The provider rejected the password or code.
     pub(super) fn failed(mut self) {
         self.result = AttemptResult::Failed;
     }
 
-    /// The user is who he says: his failures are forgotten, the address's are not.
+    /// The provider accepted the credentials. Resets the user's failures, but not the address's.
     pub(super) fn succeeded(mut self) {
         self.result = AttemptResult::Succeeded;
     }
@@ -306,12 +306,12 @@ impl AttemptPermit<'_> {
 
 impl Drop for AttemptPermit<'_> {
     fn drop(&mut self) {
-        let now = self.attempts.clock.monotonic();
-        let mut tables = self.attempts.tables();
-        tables.users.end(self.user, now, self.result, true);
-        tables.peers.end(self.peer, now, self.result, false);
+        let now = self.limiter.clock.monotonic();
+        let mut tables = self.limiter.tables();
+        tables.users.finish(self.user, now, self.result, true);
+        tables.peers.finish(self.peer, now, self.result, false);
         drop(tables);
-        self.attempts.ended.notify_waiters();
+        self.limiter.finished.notify_waiters();
     }
 }
 
@@ -322,7 +322,7 @@ mod tests {
 
     use crate::clock::{Clock as _, ManualClock, UnixMillis};
 
-    const NEAR: PeerKey = PeerKey::Loopback;
+    const LOOPBACK: PeerKey = PeerKey::Loopback;
 
     fn user(number: usize) -> UserKey {
         let mut user = [0; 32];
@@ -330,84 +330,84 @@ mod tests {
         user
     }
 
-    fn stage() -> (Arc<AttemptLimiter>, Arc<ManualClock>) {
+    fn limiter() -> (Arc<AttemptLimiter>, Arc<ManualClock>) {
         let clock = ManualClock::at(UnixMillis::from_secs(1_700_000_000));
         (Arc::new(AttemptLimiter::new(clock.clone())), clock)
     }
 
-    async fn fail(attempts: &AttemptLimiter, number: usize) -> Result<(), Duration> {
-        attempts.begin(user(number), NEAR).await?.failed();
+    async fn fail(limiter: &AttemptLimiter, number: usize) -> Result<(), Duration> {
+        limiter.acquire(user(number), LOOPBACK).await?.failed();
         Ok(())
     }
 
     #[tokio::test]
-    async fn the_fifth_failure_of_a_user_begins_delays_that_double() {
-        let (attempts, clock) = stage();
+    async fn delays_start_at_the_fifth_failure_of_a_user_and_double() {
+        let (limiter, clock) = limiter();
         for _ in 0..5 {
-            fail(&attempts, 1).await.unwrap();
+            fail(&limiter, 1).await.unwrap();
         }
         for delay in [30, 60, 120, 240, 480, 900, 900] {
             let delay = Duration::from_secs(delay);
-            assert_eq!(fail(&attempts, 1).await, Err(delay));
-            // Others are not concerned.
-            assert!(attempts.begin(user(2), NEAR).await.is_ok());
-            let moment = Duration::from_millis(1);
-            clock.advance(delay.saturating_sub(moment));
-            assert_eq!(fail(&attempts, 1).await, Err(moment));
-            clock.advance(moment);
-            fail(&attempts, 1).await.unwrap();
-            // The address's own limit is not what this is about.
-            attempts.tables().peers.records.clear();
+            assert_eq!(fail(&limiter, 1).await, Err(delay));
+            // Other users are not affected.
+            assert!(limiter.acquire(user(2), LOOPBACK).await.is_ok());
+            let instant = Duration::from_millis(1);
+            clock.advance(delay.saturating_sub(instant));
+            assert_eq!(fail(&limiter, 1).await, Err(instant));
+            clock.advance(instant);
+            fail(&limiter, 1).await.unwrap();
+            // Keep the limit per address out of this test.
+            limiter.tables().peers.records.clear();
         }
     }
 
     #[tokio::test]
-    async fn failures_count_for_a_quarter_of_an_hour() {
-        let (attempts, clock) = stage();
+    async fn failures_outside_the_window_do_not_count() {
+        let (limiter, clock) = limiter();
         for _ in 0..20 {
-            fail(&attempts, 1).await.unwrap();
+            fail(&limiter, 1).await.unwrap();
             clock.advance(WINDOW / 4);
         }
-        assert!(fail(&attempts, 1).await.is_ok());
+        assert!(fail(&limiter, 1).await.is_ok());
     }
 
     #[tokio::test]
-    async fn waiting_out_a_delay_brings_one_try_and_an_hour_all() {
-        let (attempts, clock) = stage();
+    async fn waiting_out_a_delay_allows_one_attempt_and_an_hour_resets_the_record() {
+        let (limiter, clock) = limiter();
         for _ in 0..5 {
-            fail(&attempts, 1).await.unwrap();
+            fail(&limiter, 1).await.unwrap();
         }
         clock.advance(Duration::from_mins(20));
-        fail(&attempts, 1).await.unwrap();
-        assert_eq!(fail(&attempts, 1).await, Err(Duration::from_mins(1)));
+        fail(&limiter, 1).await.unwrap();
+        assert_eq!(fail(&limiter, 1).await, Err(Duration::from_mins(1)));
         clock.advance(RESET_AFTER);
         for _ in 0..5 {
-            fail(&attempts, 1).await.unwrap();
+            fail(&limiter, 1).await.unwrap();
         }
-        assert_eq!(fail(&attempts, 1).await, Err(FIRST_DELAY));
+        assert_eq!(fail(&limiter, 1).await, Err(FIRST_DELAY));
     }
 
     #[tokio::test]
     async fn twenty_failures_from_an_address_block_every_user_there() {
-        let (attempts, _) = stage();
+        let (limiter, _) = limiter();
         for number in 0..20 {
-            fail(&attempts, number).await.unwrap();
+            fail(&limiter, number).await.unwrap();
         }
-        assert_eq!(fail(&attempts, 77).await, Err(FIRST_DELAY));
-        assert!(attempts.begin(user(77), PeerKey::UnixSocket).await.is_ok());
+        assert_eq!(fail(&limiter, 77).await, Err(FIRST_DELAY));
+        assert!(limiter.acquire(user(77), PeerKey::UnixSocket).await.is_ok());
         for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
-            assert_eq!(PeerKey::from(Some(ip.parse().unwrap())), NEAR);
+            assert_eq!(PeerKey::from(Some(ip.parse().unwrap())), LOOPBACK);
         }
     }
 
     #[tokio::test]
-    async fn success_forgives_the_user_and_not_the_address() {
-        let (attempts, _) = stage();
+    async fn success_resets_the_user_but_not_the_address() {
+        let (limiter, _) = limiter();
         for round in 0..5 {
             for _ in 0..4 {
-                assert!(fail(&attempts, 1).await.is_ok(), "{round}");
+                assert!(fail(&limiter, 1).await.is_ok(), "{round}");
             }
-            match attempts.begin(user(1), NEAR).await {
+            match limiter.acquire(user(1), LOOPBACK).await {
                 Ok(attempt) => attempt.succeeded(),
                 Err(left) => {
                     assert_eq!((round, left), (4, FIRST_DELAY));
@@ -419,24 +419,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_judged_counts_as_nothing() {
-        let (attempts, _) = stage();
+    async fn an_attempt_without_a_result_does_not_count() {
+        let (limiter, _) = limiter();
         for _ in 0..100 {
-            drop(attempts.begin(user(1), NEAR).await.unwrap());
+            drop(limiter.acquire(user(1), LOOPBACK).await.unwrap());
         }
-        assert!(attempts.tables().users.records.is_empty());
+        assert!(limiter.tables().users.records.is_empty());
     }
 
     #[tokio::test]
-    async fn trying_many_at_once_gains_nothing() {
-        let (attempts, _) = stage();
+    async fn concurrent_attempts_count_against_the_limit() {
+        let (limiter, _) = limiter();
         let mut in_flight = Vec::new();
         for _ in 0..5 {
-            in_flight.push(attempts.begin(user(1), NEAR).await.unwrap());
+            in_flight.push(limiter.acquire(user(1), LOOPBACK).await.unwrap());
         }
         let waiting = {
-            let attempts = attempts.clone();
-            tokio::spawn(async move { attempts.begin(user(1), NEAR).await.map(drop) })
+            let limiter = limiter.clone();
+            tokio::spawn(async move { limiter.acquire(user(1), LOOPBACK).await.map(drop) })
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -445,15 +445,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_goes_on_when_an_attempt_under_way_succeeds() {
-        let (attempts, _) = stage();
+    async fn a_waiting_attempt_starts_when_one_in_flight_succeeds() {
+        let (limiter, _) = limiter();
         let mut in_flight = Vec::new();
         for _ in 0..5 {
-            in_flight.push(attempts.begin(user(1), NEAR).await.unwrap());
+            in_flight.push(limiter.acquire(user(1), LOOPBACK).await.unwrap());
         }
         let waiting = {
-            let attempts = attempts.clone();
-            tokio::spawn(async move { attempts.begin(user(1), NEAR).await.map(drop) })
+            let limiter = limiter.clone();
+            tokio::spawn(async move { limiter.acquire(user(1), LOOPBACK).await.map(drop) })
         };
         tokio::task::yield_now().await;
         in_flight.pop().unwrap().succeeded();
@@ -461,29 +461,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_the_blocked_are_not_the_first_to_be_forgotten() {
-        let (attempts, clock) = stage();
-        let mut tables = attempts.tables();
+    async fn the_table_is_bounded_and_blocked_records_are_evicted_last() {
+        let (limiter, clock) = limiter();
+        let mut tables = limiter.tables();
         for number in 0..MAX_RECORDS {
             let now = clock.monotonic();
-            tables.users.begin(user(number), now);
+            tables.users.start(user(number), now);
             tables
                 .users
-                .end(user(number), now, AttemptResult::Failed, true);
+                .finish(user(number), now, AttemptResult::Failed, true);
             clock.advance(Duration::from_micros(1));
         }
         let now = clock.monotonic();
         for _ in 0..5 {
-            tables.users.begin(user(MAX_RECORDS - 1), now);
+            tables.users.start(user(MAX_RECORDS - 1), now);
             tables
                 .users
-                .end(user(MAX_RECORDS - 1), now, AttemptResult::Failed, true);
+                .finish(user(MAX_RECORDS - 1), now, AttemptResult::Failed, true);
         }
         for number in 0..100 {
-            tables.users.begin(user(MAX_RECORDS + number), now);
+            tables.users.start(user(MAX_RECORDS + number), now);
             assert_eq!(tables.users.records.len(), MAX_RECORDS);
         }
-        let decide = tables.users.decide(user(MAX_RECORDS - 1), now);
-        assert_eq!(decide, Decision::Block(FIRST_DELAY * 2));
+        let decision = tables.users.decide(user(MAX_RECORDS - 1), now);
+        assert_eq!(decision, Decision::Block(FIRST_DELAY * 2));
     }
 }

@@ -1,4 +1,5 @@
-//! From username and password, or what was kept of them, to a token (identity.md §F).
+//! The grants that sign a user in: refresh token, password, and Auth0's MFA grants, with the
+//! meaning of their errors.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,23 +20,24 @@ const MFA_OTP: &str = "http://auth0.com/oauth/grant-type/mfa-otp";
 const MFA_OOB: &str = "http://auth0.com/oauth/grant-type/mfa-oob";
 const MFA_RECOVERY_CODE: &str = "http://auth0.com/oauth/grant-type/mfa-recovery-code";
 
-/// Whom a confidential client vouches for (Auth0's brute-force protection counts by it).
+/// The caller's address, for Auth0's brute-force protection; honoured only from confidential
+/// clients.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("auth0-forwarded-for");
 
-/// A confirmation is asked after no more often.
-const POLL: Duration = Duration::from_secs(5);
-/// Whoever sends no code so long after one was sent to them wants another one.
-const RESEND: Duration = Duration::from_secs(30);
-/// What a provider that blocks a user without saying how long is taken to mean.
-const BLOCKED: Duration = Duration::from_mins(1);
-/// The shortest and longest code of an authenticator app or a text message.
-const DIGITS: std::ops::RangeInclusive<usize> = 4..=10;
+/// How often clients should poll for an out-of-band confirmation.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// A request without a code this long after one was sent gets a new challenge.
+const RESEND_AFTER: Duration = Duration::from_secs(30);
+/// The retry delay if a provider blocks a user without giving one.
+const DEFAULT_BLOCK: Duration = Duration::from_mins(1);
+/// The lengths of one-time codes from authenticator apps and text messages.
+const CODE_LENGTHS: std::ops::RangeInclusive<usize> = 4..=10;
 
-/// One user signing in.
+/// One sign-in.
 pub(super) struct PasswordSignIn<'a> {
     pub(super) login: LoginKey,
     pub(super) credentials: &'a BasicCredentials,
-    /// What to ask for, as it is sent; not empty.
+    /// The `scope` parameter; not empty.
     pub(super) scope: String,
     pub(super) headers: HeaderMap,
 }
@@ -43,13 +45,13 @@ pub(super) struct PasswordSignIn<'a> {
 /// Why there is no token.
 #[derive(Debug)]
 pub(super) enum SignInError {
-    /// Password or code was wrong: it counts as a failed attempt.
+    /// The password or code was wrong; counts as a failed attempt.
     WrongCredentials(FetchError),
-    /// It says nothing about either.
+    /// Anything else; does not count.
     Other(FetchError),
 }
 
-/// Which secret of the user's an answer is about.
+/// Which of the user's credentials an error is about.
 #[derive(Clone, Copy)]
 enum Factor {
     Password,
@@ -57,7 +59,7 @@ enum Factor {
 }
 
 impl PasswordSource {
-    /// By the refresh token, if one is kept that still does.
+    /// Signs in with the stored refresh token, if there is a valid one.
     pub(super) async fn refresh(&self, login: LoginKey) -> Result<Option<Granted>, FetchError> {
         let Some(token) = self.logins.refresh_token(login) else {
             return Ok(None);
@@ -81,42 +83,44 @@ impl PasswordSource {
         }
     }
 
-    /// By the password, and whatever second factor it takes.
-    pub(super) async fn sign_in(&self, user: &PasswordSignIn<'_>) -> Result<Granted, SignInError> {
-        let code = user.credentials.code();
-        if let Some(pending) = self.logins.challenge(user.login) {
-            let waited = self.clock.monotonic().saturating_sub(pending.since);
+    /// Signs in with the password, and the second factor if the account requires one.
+    pub(super) async fn sign_in(
+        &self,
+        sign_in: &PasswordSignIn<'_>,
+    ) -> Result<Granted, SignInError> {
+        let code = sign_in.credentials.code();
+        if let Some(pending) = self.logins.challenge(sign_in.login) {
+            let waited = self.clock.monotonic().saturating_sub(pending.sent_at);
             if code.is_some() || !pending.needs_binding_code {
-                return self.second(user, &pending).await;
+                return self.complete_challenge(sign_in, &pending).await;
             }
-            if waited < RESEND {
+            if waited < RESEND_AFTER {
                 return Err(code_required("a code was sent to the user"));
             }
-            self.logins.remove_challenge(user.login);
+            self.logins.remove_challenge(sign_in.login);
         }
-        let denied = match self.first(user).await {
+        let denied = match self.password_grant(sign_in).await {
             Ok(granted) => return Ok(granted),
             Err(Failure::Denied(denied)) => denied,
             Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
         };
         if !denied.is("mfa_required") {
-            return Err(judge(denied, Factor::Password));
+            return Err(classify(denied, Factor::Password));
         }
         let Some(mfa_token) = denied.secret("mfa_token") else {
-            let cause = format!("{}: the answer has no mfa_token", denied.cause());
+            let cause = format!("{}: the response has no mfa_token", denied.cause());
             return Err(SignInError::Other(FetchError::BadAnswer(cause)));
         };
         match code {
-            None => Err(self.start_challenge(user.login, mfa_token).await),
+            None => Err(self.start_challenge(sign_in.login, mfa_token).await),
             Some(code) => {
-                let granted = self.with_code(user, &mfa_token, code).await;
-                granted.map_err(|failure| refusal(failure, Factor::Second))
+                let granted = self.with_code(sign_in, &mfa_token, code).await;
+                granted.map_err(|failure| sign_in_error(failure, Factor::Second))
             }
         }
     }
 
-    /// What tells the provider whom it is about: the address that connected, never one that
-    /// a header claims.
+    /// Forwards the address of the connection, never one from a header.
     pub(super) fn headers(&self, peer: Option<IpAddr>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if self.forward_client_ip
@@ -128,92 +132,91 @@ impl PasswordSource {
         headers
     }
 
-    async fn first(&self, user: &PasswordSignIn<'_>) -> Result<Granted, Failure> {
+    async fn password_grant(&self, sign_in: &PasswordSignIn<'_>) -> Result<Granted, Failure> {
         let grant_type = match self.realm {
             Some(_) => PASSWORD_REALM,
             None => "password",
         };
-        // Without a scope every scope of the audience would be granted.
+        // Auth0 grants every scope of the audience if the request has none.
         let mut parameters = vec![
             ("grant_type", grant_type),
-            ("username", user.credentials.username()),
-            ("password", user.credentials.password().expose()),
-            ("scope", user.scope.as_str()),
+            ("username", sign_in.credentials.username()),
+            ("password", sign_in.credentials.password().expose()),
+            ("scope", sign_in.scope.as_str()),
         ];
         parameters.extend(self.realm.as_deref().map(|realm| ("realm", realm)));
         parameters.extend(self.audience.as_deref().map(|api| ("audience", api)));
         self.tokens
-            .grant_with(&parameters, user.headers.clone())
+            .grant_with(&parameters, sign_in.headers.clone())
             .await
     }
 
-    /// Has the user asked for the factor that the account has.
+    /// Challenges the user for the account's second factor. Always an error: the user has to act.
     async fn start_challenge(&self, login: LoginKey, mfa_token: SecretString) -> SignInError {
-        match self.mfa.ask(&mfa_token).await {
+        match self.mfa.start(&mfa_token).await {
             Ok(MfaStep::EnterCode) => code_required("the account has a second factor"),
             Ok(MfaStep::OutOfBand {
                 oob_code,
                 needs_binding_code,
             }) => {
-                let since = self.clock.monotonic();
+                let sent_at = self.clock.monotonic();
                 let pending = PendingChallenge {
                     mfa_token,
                     oob_code,
                     needs_binding_code,
-                    since,
+                    sent_at,
                 };
                 self.logins.insert_challenge(login, pending);
                 if needs_binding_code {
                     code_required("a code was sent to the user")
                 } else {
-                    unconfirmed("a confirmation was asked for", POLL)
+                    unconfirmed("the user was asked to confirm", POLL_INTERVAL)
                 }
             }
             Err(error) => error,
         }
     }
 
-    /// What was asked for comes, or is asked after.
-    async fn second(
+    /// Completes a pending challenge with the user's code, or polls for the confirmation.
+    async fn complete_challenge(
         &self,
-        user: &PasswordSignIn<'_>,
+        sign_in: &PasswordSignIn<'_>,
         pending: &PendingChallenge,
     ) -> Result<Granted, SignInError> {
-        let code = user.credentials.code();
-        let answer = match code {
+        let code = sign_in.credentials.code();
+        let result = match code {
             Some(code) if !(pending.needs_binding_code && is_digits(code)) => {
-                self.with_code(user, &pending.mfa_token, code).await
+                self.with_code(sign_in, &pending.mfa_token, code).await
             }
-            code => self.out_of_band(user, pending, code).await,
+            code => self.out_of_band(sign_in, pending, code).await,
         };
-        let failure = match answer {
+        let failure = match result {
             Ok(granted) => {
-                self.logins.remove_challenge(user.login);
+                self.logins.remove_challenge(sign_in.login);
                 return Ok(granted);
             }
             Err(failure) => failure,
         };
         if let Failure::Denied(denied) = &failure {
             if denied.is("authorization_pending") {
-                return Err(unconfirmed("the user has not confirmed yet", POLL));
+                return Err(unconfirmed("the user has not confirmed yet", POLL_INTERVAL));
             }
             if denied.is("slow_down") {
-                return Err(unconfirmed("the provider was asked too often", POLL * 2));
+                return Err(unconfirmed("polled too often", POLL_INTERVAL * 2));
             }
-            // A mistyped code may be typed again; what the user declined is over, and so is
-            // what has expired.
+            // A mistyped code may be corrected; a declined or expired challenge is over.
             let mistyped = code.is_some() && denied.is("invalid_grant");
             if denied.status.is_client_error() && !mistyped {
-                self.logins.remove_challenge(user.login);
+                self.logins.remove_challenge(sign_in.login);
             }
         }
-        Err(refusal(failure, Factor::Second))
+        Err(sign_in_error(failure, Factor::Second))
     }
 
-    /// Asks whether the user has confirmed, or brings the code that they were sent.
+    /// Polls for the confirmation, or sends the code that the user was sent.
     async fn out_of_band(
         &self,
-        user: &PasswordSignIn<'_>,
+        sign_in: &PasswordSignIn<'_>,
         pending: &PendingChallenge,
         code: Option<&SecretString>,
     ) -> Result<Granted, Failure> {
@@ -224,14 +227,14 @@ impl PasswordSource {
         ];
         parameters.extend(code.map(|code| ("binding_code", code.expose())));
         self.tokens
-            .grant_with(&parameters, user.headers.clone())
+            .grant_with(&parameters, sign_in.headers.clone())
             .await
     }
 
-    /// By what the user typed: a code of digits, else a recovery code.
+    /// Completes the sign-in with a one-time code, or a recovery code if it is not all digits.
     async fn with_code(
         &self,
-        user: &PasswordSignIn<'_>,
+        sign_in: &PasswordSignIn<'_>,
         mfa_token: &SecretString,
         code: &SecretString,
     ) -> Result<Granted, Failure> {
@@ -246,14 +249,14 @@ impl PasswordSource {
             (name, code.expose()),
         ];
         self.tokens
-            .grant_with(&parameters, user.headers.clone())
+            .grant_with(&parameters, sign_in.headers.clone())
             .await
     }
 }
 
 fn is_digits(code: &SecretString) -> bool {
     let code = code.expose().as_bytes();
-    DIGITS.contains(&code.len()) && code.iter().all(u8::is_ascii_digit)
+    CODE_LENGTHS.contains(&code.len()) && code.iter().all(u8::is_ascii_digit)
 }
 
 fn code_required(cause: &str) -> SignInError {
@@ -277,17 +280,16 @@ pub(super) fn problem(
     }
 }
 
-fn refusal(failure: Failure, step: Factor) -> SignInError {
+fn sign_in_error(failure: Failure, step: Factor) -> SignInError {
     match failure {
-        Failure::Denied(denied) => judge(denied, step),
+        Failure::Denied(denied) => classify(denied, step),
         other => SignInError::Other(other.into_fetch_error(About::Ourselves)),
     }
 }
 
-/// What an error answer means; Auth0's statuses vary, its codes count. Whether there is no
-/// such user, the password is wrong, known to have leaked, or the account is shut: callers
-/// are told the same, operators which.
-fn judge(denied: Denied, step: Factor) -> SignInError {
+/// Classifies an error response by its code, because Auth0's statuses vary. Callers cannot tell
+/// an unknown user from a wrong or leaked password or a blocked account; operators can.
+fn classify(denied: Denied, step: Factor) -> SignInError {
     let wrong = match step {
         Factor::Password => SignInProblem::Password,
         Factor::Second => SignInProblem::CodeRefused,
@@ -298,17 +300,17 @@ fn judge(denied: Denied, step: Factor) -> SignInError {
     }
     match denied.code.as_deref() {
         Some("too_many_attempts") => {
-            let wait = denied.retry_after.unwrap_or(BLOCKED);
+            let wait = denied.retry_after.unwrap_or(DEFAULT_BLOCK);
             SignInError::WrongCredentials(problem(
                 SignInProblem::TooManyAttempts,
                 cause,
                 Some(wait),
             ))
         }
-        // A 401 with this code is about hawkgate's own client.
+        // A 401 with this code concerns hawkgate's own client.
         Some("access_denied" | "unauthorized") if denied.status == StatusCode::UNAUTHORIZED => {
             let cause = format!(
-                "{cause}: hawkgate's own client was not accepted; look at client_id and its secret or key"
+                "{cause}: hawkgate's own client was rejected; check client_id and its secret or key"
             );
             SignInError::Other(FetchError::Unavailable {
                 cause,

@@ -1,6 +1,6 @@
-//! What is kept of a user between two requests: a refresh token, a second factor that was
-//! asked for, a recovery code on its way. In memory only, under a keyed hash of username
-//! and password, so that nothing is found without the right password.
+//! What is remembered about a user between requests: a refresh token, a pending MFA challenge, a
+//! new recovery code. In memory only, keyed by a keyed hash of username and password, so that
+//! nothing can be looked up without the password.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,50 +9,51 @@ use std::time::Duration;
 use crate::clock::SharedClock;
 use crate::secret::SecretString;
 
-/// Users remembered at the same time; who was seen longest ago goes first.
-const MAX_USERS: usize = 10_000;
-/// A refresh token stands in for the password so long: then the provider sees that again,
-/// and a password changed there is found out.
+/// The most entries; the least recently used is evicted first.
+const MAX_ENTRIES: usize = 10_000;
+/// How long a refresh token replaces the password. After that the provider checks the password
+/// again, so a changed one takes effect.
 const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
-/// A second factor asked for is waited for so long.
+/// How long an MFA challenge is waited for.
 const CHALLENGE_LIFETIME: Duration = Duration::from_mins(5);
-/// A new recovery code waits so long for the answer that takes it along.
+/// How long a new recovery code waits for the response that carries it to the user.
 const RECOVERY_CODE_LIFETIME: Duration = Duration::from_mins(5);
-/// After this all of a user's is over.
+/// When an unused entry has expired in every respect.
 const IDLE_TIMEOUT: Duration = REFRESH_TOKEN_LIFETIME;
 
-/// A user with the password: a keyed hash.
+/// A keyed hash of username, password and requested scopes.
 pub(super) type LoginKey = [u8; 32];
 
-/// A second factor that the provider was asked to ask for.
+/// An out-of-band MFA challenge that the provider has sent to the user.
 #[derive(Clone, Debug)]
 pub(super) struct PendingChallenge {
-    /// What the second step is done with.
+    /// Continues the sign-in.
     pub(super) mfa_token: SecretString,
-    /// What the confirmation on the other device is known by.
+    /// Identifies the challenge.
     pub(super) oob_code: SecretString,
-    /// Whether the user is sent a code to repeat (a text message), instead of confirming.
+    /// Whether the user must enter a code that they were sent (as in a text message), rather than
+    /// confirm on the device.
     pub(super) needs_binding_code: bool,
-    /// When, in monotonic time.
-    pub(super) since: Duration,
+    /// When it was sent, in monotonic time.
+    pub(super) sent_at: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    touched: Duration,
-    /// With the monotonic time at which the provider last saw the password.
+    last_used: Duration,
+    /// With the monotonic time at which the provider last checked the password.
     refresh: Option<(SecretString, Duration)>,
-    pending: Option<PendingChallenge>,
+    challenge: Option<PendingChallenge>,
     recovery: Option<(SecretString, Duration)>,
 }
 
 impl Entry {
     fn is_empty(&self) -> bool {
-        self.refresh.is_none() && self.pending.is_none() && self.recovery.is_none()
+        self.refresh.is_none() && self.challenge.is_none() && self.recovery.is_none()
     }
 }
 
-/// The memory of one source.
+/// The remembered logins of one source.
 #[derive(Debug)]
 pub(super) struct LoginStore {
     entries: Mutex<HashMap<LoginKey, Entry>>,
@@ -67,91 +68,90 @@ impl LoginStore {
         }
     }
 
-    /// The refresh token, while it may stand in for the password.
+    /// The refresh token, as long as it may replace the password.
     pub(super) fn refresh_token(&self, login: LoginKey) -> Option<SecretString> {
         let now = self.clock.monotonic();
-        self.known(login, |entry| {
-            let seen_long_ago =
-                |(_, seen): &mut (_, Duration)| expired(*seen, REFRESH_TOKEN_LIFETIME, now);
-            entry.refresh.take_if(seen_long_ago);
+        self.update(login, |entry| {
+            let too_old =
+                |(_, checked): &mut (_, Duration)| expired(*checked, REFRESH_TOKEN_LIFETIME, now);
+            entry.refresh.take_if(too_old);
             entry.refresh.as_ref().map(|(token, _)| token.clone())
         })?
     }
 
-    /// Keeps a refresh token that came with the password's proof.
+    /// Stores a refresh token that was issued for the password.
     pub(super) fn insert_refresh_token(&self, login: LoginKey, token: SecretString) {
         let now = self.clock.monotonic();
-        self.with(login, |entry| entry.refresh = Some((token, now)));
+        self.upsert(login, |entry| entry.refresh = Some((token, now)));
     }
 
-    /// Puts a rotated refresh token in the place of the one that it came for.
+    /// Replaces a refresh token with its rotated successor, without extending its lifetime.
     pub(super) fn rotate_refresh_token(&self, login: LoginKey, token: SecretString) {
-        self.known(login, |entry| {
-            if let Some((kept, _)) = &mut entry.refresh {
-                *kept = token;
+        self.update(login, |entry| {
+            if let Some((current, _)) = &mut entry.refresh {
+                *current = token;
             }
         });
     }
 
     pub(super) fn remove_refresh_token(&self, login: LoginKey) {
-        self.known(login, |entry| entry.refresh = None);
+        self.update(login, |entry| entry.refresh = None);
     }
 
-    /// What the user is being asked for on another device.
+    /// The pending MFA challenge.
     pub(super) fn challenge(&self, login: LoginKey) -> Option<PendingChallenge> {
         let now = self.clock.monotonic();
-        self.known(login, |entry| {
+        self.update(login, |entry| {
             entry
-                .pending
-                .take_if(|p| expired(p.since, CHALLENGE_LIFETIME, now));
-            entry.pending.clone()
+                .challenge
+                .take_if(|p| expired(p.sent_at, CHALLENGE_LIFETIME, now));
+            entry.challenge.clone()
         })?
     }
 
-    pub(super) fn insert_challenge(&self, login: LoginKey, pending: PendingChallenge) {
-        self.with(login, |entry| entry.pending = Some(pending));
+    pub(super) fn insert_challenge(&self, login: LoginKey, challenge: PendingChallenge) {
+        self.upsert(login, |entry| entry.challenge = Some(challenge));
     }
 
     pub(super) fn remove_challenge(&self, login: LoginKey) {
-        self.known(login, |entry| entry.pending = None);
+        self.update(login, |entry| entry.challenge = None);
     }
 
-    /// A new recovery code for the user to be given.
+    /// Stores a new recovery code for the user.
     pub(super) fn insert_recovery_code(&self, login: LoginKey, code: SecretString) {
         let now = self.clock.monotonic();
-        self.with(login, |entry| entry.recovery = Some((code, now)));
+        self.upsert(login, |entry| entry.recovery = Some((code, now)));
     }
 
-    /// The recovery code, for the one answer that takes it along.
+    /// Takes the recovery code, to be sent in one response.
     pub(super) fn take_recovery_code(&self, login: LoginKey) -> Option<SecretString> {
         let now = self.clock.monotonic();
-        let (code, since) = self.known(login, |entry| entry.recovery.take())??;
+        let (code, since) = self.update(login, |entry| entry.recovery.take())??;
         (!expired(since, RECOVERY_CODE_LIFETIME, now)).then_some(code)
     }
 
-    /// Changes the entry of `login`, a new one if need be.
-    fn with(&self, login: LoginKey, change: impl FnOnce(&mut Entry)) {
+    /// Updates the entry of `login`, creating it if necessary.
+    fn upsert(&self, login: LoginKey, change: impl FnOnce(&mut Entry)) {
         let now = self.clock.monotonic();
         let mut entries = self.entries();
-        if !entries.contains_key(&login) && entries.len() >= MAX_USERS {
+        if !entries.contains_key(&login) && entries.len() >= MAX_ENTRIES {
             evict(&mut entries, now);
         }
         let entry = entries.entry(login).or_default();
-        entry.touched = now;
+        entry.last_used = now;
         change(entry);
     }
 
-    /// Looks at the entry of `login`, if there is one: whoever is not known displaces
-    /// nobody.
-    fn known<T>(&self, login: LoginKey, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    /// Updates the entry of `login` if it exists; a lookup never evicts another entry.
+    fn update<T>(&self, login: LoginKey, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let mut entries = self.entries();
         let entry = entries.get_mut(&login)?;
-        entry.touched = self.clock.monotonic();
-        let found = look(entry);
+        entry.last_used = self.clock.monotonic();
+        let result = change(entry);
         if entry.is_empty() {
             entries.remove(&login);
         }
-        Some(found)
+        Some(result)
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<LoginKey, Entry>> {
@@ -164,13 +164,13 @@ fn expired(since: Duration, life: Duration, now: Duration) -> bool {
 }
 
 fn evict(entries: &mut HashMap<LoginKey, Entry>, now: Duration) {
-    entries.retain(|_, entry| !expired(entry.touched, IDLE_TIMEOUT, now));
-    if entries.len() < MAX_USERS {
+    entries.retain(|_, entry| !expired(entry.last_used, IDLE_TIMEOUT, now));
+    if entries.len() < MAX_ENTRIES {
         return;
     }
     if let Some(oldest) = entries
         .iter()
-        .min_by_key(|(_, e)| e.touched)
+        .min_by_key(|(_, e)| e.last_used)
         .map(|(k, _)| *k)
     {
         entries.remove(&oldest);
@@ -187,7 +187,7 @@ mod tests {
     const LOGIN: LoginKey = [1; 32];
     const OTHER: LoginKey = [2; 32];
 
-    fn stage() -> (LoginStore, Arc<ManualClock>) {
+    fn store() -> (LoginStore, Arc<ManualClock>) {
         let clock = ManualClock::at(UnixMillis::from_secs(1_700_000_000));
         (LoginStore::new(clock.clone()), clock)
     }
@@ -197,67 +197,71 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_refresh_token_does_not_put_off_the_password() {
-        let (memory, clock) = stage();
-        memory.insert_refresh_token(LOGIN, "one".into());
+    fn rotating_a_refresh_token_does_not_extend_its_lifetime() {
+        let (store, clock) = store();
+        store.insert_refresh_token(LOGIN, "one".into());
         clock.advance(REFRESH_TOKEN_LIFETIME.saturating_sub(Duration::from_secs(1)));
-        memory.rotate_refresh_token(LOGIN, "two".into());
-        assert_eq!(text(memory.refresh_token(LOGIN)).as_deref(), Some("two"));
-        assert_eq!(text(memory.refresh_token(OTHER)), None);
+        store.rotate_refresh_token(LOGIN, "two".into());
+        assert_eq!(text(store.refresh_token(LOGIN)).as_deref(), Some("two"));
+        assert_eq!(text(store.refresh_token(OTHER)), None);
         clock.advance(Duration::from_secs(1));
-        assert_eq!(text(memory.refresh_token(LOGIN)), None);
-        // One dropped meanwhile does not come back.
-        memory.rotate_refresh_token(LOGIN, "three".into());
-        assert_eq!(text(memory.refresh_token(LOGIN)), None);
+        assert_eq!(text(store.refresh_token(LOGIN)), None);
+        // A removed token is not restored by a late rotation.
+        store.rotate_refresh_token(LOGIN, "three".into());
+        assert_eq!(text(store.refresh_token(LOGIN)), None);
     }
 
     #[test]
-    fn a_recovery_code_is_given_once_and_not_late() {
-        let (memory, clock) = stage();
-        memory.insert_recovery_code(LOGIN, "new".into());
-        assert_eq!(text(memory.take_recovery_code(OTHER)), None);
+    fn a_recovery_code_is_returned_once_and_expires() {
+        let (store, clock) = store();
+        store.insert_recovery_code(LOGIN, "new".into());
+        assert_eq!(text(store.take_recovery_code(OTHER)), None);
         assert_eq!(
-            text(memory.take_recovery_code(LOGIN)).as_deref(),
+            text(store.take_recovery_code(LOGIN)).as_deref(),
             Some("new")
         );
-        assert_eq!(text(memory.take_recovery_code(LOGIN)), None);
-        memory.insert_recovery_code(LOGIN, "late".into());
+        assert_eq!(text(store.take_recovery_code(LOGIN)), None);
+        store.insert_recovery_code(LOGIN, "late".into());
         clock.advance(RECOVERY_CODE_LIFETIME);
-        assert_eq!(text(memory.take_recovery_code(LOGIN)), None);
+        assert_eq!(text(store.take_recovery_code(LOGIN)), None);
     }
 
     #[test]
-    fn what_was_asked_for_is_not_waited_for_for_ever() {
-        let (memory, clock) = stage();
-        let pending = PendingChallenge {
+    fn a_pending_challenge_expires() {
+        let (store, clock) = store();
+        let challenge = PendingChallenge {
             mfa_token: "m".into(),
             oob_code: "o".into(),
             needs_binding_code: false,
-            since: clock.monotonic(),
+            sent_at: clock.monotonic(),
         };
-        memory.insert_challenge(LOGIN, pending);
+        store.insert_challenge(LOGIN, challenge);
         clock.advance(CHALLENGE_LIFETIME.saturating_sub(Duration::from_secs(1)));
-        assert!(memory.challenge(LOGIN).is_some());
+        assert!(store.challenge(LOGIN).is_some());
         clock.advance(Duration::from_secs(1));
-        assert!(memory.challenge(LOGIN).is_none());
-        assert!(memory.entries().is_empty());
+        assert!(store.challenge(LOGIN).is_none());
+        assert!(store.entries().is_empty());
     }
 
     #[test]
-    fn is_bounded_and_shows_nothing() {
-        let (memory, clock) = stage();
-        for number in 0..MAX_USERS + 10 {
+    fn the_store_is_bounded_and_its_debug_output_hides_secrets() {
+        let (store, clock) = store();
+        for number in 0..MAX_ENTRIES + 10 {
             let mut login = [0; 32];
             login[..8].copy_from_slice(&number.to_le_bytes());
-            memory.insert_refresh_token(login, "hunter2".into());
+            store.insert_refresh_token(login, "hunter2".into());
             clock.advance(Duration::from_millis(1));
         }
-        assert_eq!(memory.entries().len(), MAX_USERS);
-        assert_eq!(text(memory.refresh_token([0; 32])), None);
-        assert_eq!(memory.entries().len(), MAX_USERS, "asking displaces nobody");
+        assert_eq!(store.entries().len(), MAX_ENTRIES);
+        assert_eq!(text(store.refresh_token([0; 32])), None);
+        assert_eq!(
+            store.entries().len(),
+            MAX_ENTRIES,
+            "a lookup evicts nothing"
+        );
         clock.advance(IDLE_TIMEOUT);
-        memory.insert_refresh_token(OTHER, "hunter2".into());
-        assert_eq!(memory.entries().len(), 1);
-        assert!(!format!("{memory:?}").contains("hunter2"));
+        store.insert_refresh_token(OTHER, "hunter2".into());
+        assert_eq!(store.entries().len(), 1);
+        assert!(!format!("{store:?}").contains("hunter2"));
     }
 }

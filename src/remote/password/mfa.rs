@@ -1,5 +1,5 @@
-//! Auth0's MFA API: which second factors an account has, and having one asked for
-//! (`/mfa/authenticators`, `/mfa/challenge`; identity.md §F).
+//! Auth0's MFA API: lists an account's second factors and challenges the user for one
+//! (`/mfa/authenticators`, `/mfa/challenge`; `docs/design/tokens.md`, "Passwords and MFA").
 
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
@@ -12,9 +12,9 @@ use super::grant::{SignInError, problem};
 use crate::clock::SharedClock;
 use crate::config::{ClientProof, OauthClient};
 use crate::credential::{FetchError, SignInProblem};
+use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{About, Denied, Endpoint, Failure};
-use crate::remote::taskcluster_exchange::unreachable;
 use crate::secret::SecretString;
 
 /// The MFA API of one tenant.
@@ -26,14 +26,14 @@ pub(super) struct MfaApi {
     clock: SharedClock,
 }
 
-/// What the user has to do.
+/// What the user has to do next.
 pub(super) enum MfaStep {
-    /// Send a code: of an app, or a recovery code.
+    /// Enter a code from an authenticator app, or a recovery code.
     EnterCode,
-    /// Confirm on another device, or repeat the code that it is sent.
+    /// Confirm on another device, or enter the code that was sent to it.
     OutOfBand {
         oob_code: SecretString,
-        /// Whether there is a code to repeat (`binding_method` is `prompt`).
+        /// Whether a code was sent (`binding_method` is `prompt`).
         needs_binding_code: bool,
     },
 }
@@ -57,38 +57,43 @@ struct ChallengeResponse {
 }
 
 impl MfaApi {
-    /// `base` ends in `/`.
+    /// `base` must end in `/`.
     pub(super) fn new(
         base: &Url,
-        own: &OauthClient,
+        oauth_client: &OauthClient,
         client: HttpClient,
         clock: SharedClock,
     ) -> Self {
-        let below = |name: &str| {
+        let url = |name: &str| {
             let mut url = base.clone();
             url.set_path(&format!("{}{name}", base.path()));
             url
         };
-        // This API knows a client's secret in the body only.
-        let proof = match &own.proof {
+        // This API accepts a client secret in the body only.
+        let proof = match &oauth_client.proof {
             ClientProof::SecretBasic(secret) => ClientProof::SecretPost(secret.clone()),
             other => other.clone(),
         };
-        let own = OauthClient {
-            id: own.id.clone(),
+        let oauth_client = OauthClient {
+            id: oauth_client.id.clone(),
             proof,
         };
         Self {
-            authenticators: below("authenticators"),
-            challenges: Endpoint::new(below("challenge"), own, client.clone(), clock.clone()),
+            authenticators: url("authenticators"),
+            challenges: Endpoint::new(
+                url("challenge"),
+                oauth_client,
+                client.clone(),
+                clock.clone(),
+            ),
             client,
             clock,
         }
     }
 
-    /// Looks what the account has: a code that the user can produce at any time is preferred
-    /// to one that has to be sent.
-    pub(super) async fn ask(&self, mfa_token: &SecretString) -> Result<MfaStep, SignInError> {
+    /// Starts MFA with the account's best factor: an authenticator app, which needs no challenge,
+    /// else an out-of-band device, else a recovery code.
+    pub(super) async fn start(&self, mfa_token: &SecretString) -> Result<MfaStep, SignInError> {
         let all = self.authenticators(mfa_token).await?;
         let first = |kind: &str| all.iter().find(|a| a.active && a.kind == kind);
         if first("otp").is_some() {
@@ -109,23 +114,23 @@ impl MfaApi {
     ) -> Result<Vec<Authenticator>, SignInError> {
         let text = Zeroizing::new(format!("Bearer {}", mfa_token.expose()));
         let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| bad("the mfa_token cannot stand in a header"))?;
+            .map_err(|_| bad("the mfa_token is not allowed in a header"))?;
         value.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(AUTHORIZATION, value);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let answer = self.client.get(&self.authenticators, headers).await;
-        let answer = answer.map_err(|e| SignInError::Other(unreachable(e)))?;
-        let status = answer.status;
+        let response = self.client.get(&self.authenticators, headers).await;
+        let response = response.map_err(|e| SignInError::Other(unreachable(e)))?;
+        let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            let denied = Denied::read(&answer, self.clock.now());
+            let denied = Denied::read(&response, self.clock.now());
             return Err(refused(denied, "/mfa/authenticators"));
         }
         if status != http::StatusCode::OK {
             let text = format!("/mfa/authenticators: status {}", status.as_u16());
             return Err(bad(&text));
         }
-        read(&answer, "/mfa/authenticators")
+        read(&response, "/mfa/authenticators")
     }
 
     async fn challenge(&self, mfa_token: &SecretString, id: &str) -> Result<MfaStep, SignInError> {
@@ -134,44 +139,44 @@ impl MfaApi {
             ("challenge_type", "oob"),
             ("authenticator_id", id),
         ];
-        let answer = match self.challenges.post_json(&parameters).await {
-            Ok(answer) => answer,
+        let response = match self.challenges.post_json(&parameters).await {
+            Ok(response) => response,
             Err(Failure::Denied(denied)) => return Err(refused(denied, "/mfa/challenge")),
             Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
         };
-        let challenge: ChallengeResponse = read(&answer, "/mfa/challenge")?;
+        let challenge: ChallengeResponse = read(&response, "/mfa/challenge")?;
         match (challenge.kind.as_str(), challenge.oob_code) {
             ("otp", _) => Ok(MfaStep::EnterCode),
             ("oob", Some(code)) if !code.is_empty() => Ok(MfaStep::OutOfBand {
                 oob_code: SecretString::new(code),
                 needs_binding_code: matches!(&challenge.binding_method, Some(Value::String(m)) if m == "prompt"),
             }),
-            _ => Err(bad("/mfa/challenge: the answer is no challenge")),
+            _ => Err(bad("/mfa/challenge: the response is not a challenge")),
         }
     }
 }
 
 fn read<T: serde::de::DeserializeOwned>(
-    answer: &HttpResponse,
-    place: &str,
+    response: &HttpResponse,
+    path: &str,
 ) -> Result<T, SignInError> {
-    if !answer.is_json() {
-        return Err(bad(&format!("{place}: the answer is not JSON")));
+    if !response.is_json() {
+        return Err(bad(&format!("{path}: the response is not JSON")));
     }
-    // serde's own text would quote from the body.
-    serde_json::from_slice(&answer.body).map_err(|_| {
+    // serde's own message may quote the body.
+    serde_json::from_slice(&response.body).map_err(|_| {
         bad(&format!(
-            "{place}: the answer does not have the right shape"
+            "{path}: the response does not have the documented shape"
         ))
     })
 }
 
-fn refused(denied: Denied, place: &str) -> SignInError {
-    let cause = format!("{place}: {}", denied.cause());
+fn refused(denied: Denied, path: &str) -> SignInError {
+    let cause = format!("{path}: {}", denied.cause());
     if denied.is("unsupported_challenge_type") || denied.is("association_required") {
         return no_factor(&cause);
     }
-    // The step before was a moment ago: an mfa_token that is refused now has expired.
+    // The mfa_token was issued moments ago, so if it is rejected now it has expired.
     if denied.is("expired_token") || denied.is("invalid_grant") {
         return SignInError::Other(problem(SignInProblem::CodeRefused, cause, None));
     }

@@ -24,9 +24,9 @@ fn endpoint(issuer: &Url) -> RegistrationEndpoint {
     RegistrationEndpoint::new(HttpClient::new(&options).unwrap(), clock, issuer.clone())
 }
 
-async fn create(peer: &Peer) -> Result<Registration, RegistrationError> {
+async fn register(peer: &Peer) -> Result<Registration, RegistrationError> {
     endpoint(&peer.url)
-        .create(&peer.url, &metadata(), None)
+        .register(&peer.url, &metadata(), None)
         .await
 }
 
@@ -46,11 +46,11 @@ fn existing(uri: &Url) -> Registration {
 }
 
 #[tokio::test]
-async fn a_client_is_made_of_what_the_issuer_answers() {
+async fn the_client_information_response_is_read() {
     let mut peer = peer(Reply::json(201, CREATED)).await;
     let token = SecretString::from("initial-token");
     let made = endpoint(&peer.url)
-        .create(&peer.url, &metadata(), Some(&token))
+        .register(&peer.url, &metadata(), Some(&token))
         .await;
     let made = made.unwrap();
     assert_eq!(made.client_id, "c1");
@@ -71,18 +71,21 @@ async fn a_client_is_made_of_what_the_issuer_answers() {
 }
 
 #[tokio::test]
-async fn without_a_method_the_rfcs_default_holds() {
+async fn the_default_auth_method_follows_the_rfc() {
     let secret = peer(Reply::json(201, r#"{"client_id":"c","client_secret":"s"}"#)).await;
     assert_eq!(
-        create(&secret).await.unwrap().auth_method,
+        register(&secret).await.unwrap().auth_method,
         AuthMethod::ClientSecretBasic
     );
     let public = peer(Reply::json(201, r#"{"client_id":"c"}"#)).await;
-    assert_eq!(create(&public).await.unwrap().auth_method, AuthMethod::None);
+    assert_eq!(
+        register(&public).await.unwrap().auth_method,
+        AuthMethod::None
+    );
 }
 
 #[tokio::test]
-async fn definite_refusals_are_told_in_clear_words() {
+async fn rejections_are_explained() {
     let error = |code: &str| {
         format!(r#"{{"error":"{code}","error_description":"redirect_uris: top-s3cret"}}"#)
     };
@@ -120,7 +123,7 @@ async fn definite_refusals_are_told_in_clear_words() {
         ),
     ] {
         let peer = peer(reply).await;
-        let error = create(&peer).await.unwrap_err();
+        let error = register(&peer).await.unwrap_err();
         assert!(
             !matches!(error, RegistrationError::OutcomeUnknown(_)),
             "{error}"
@@ -130,7 +133,7 @@ async fn definite_refusals_are_told_in_clear_words() {
         assert!(!text.contains("top-s3cret"), "{text}");
     }
     let nobody = closed_port().await;
-    let error = endpoint(&nobody).create(&nobody, &metadata(), None).await;
+    let error = endpoint(&nobody).register(&nobody, &metadata(), None).await;
     assert!(
         matches!(error, Err(RegistrationError::Refused(_))),
         "nothing was sent: {error:?}"
@@ -138,7 +141,7 @@ async fn definite_refusals_are_told_in_clear_words() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_called_unclear() {
+async fn the_outcome_of_an_unanswered_request_is_unknown() {
     for reply in [
         Reply::json(500, "{}"),
         Reply::json(502, "top-s3cret"),
@@ -161,7 +164,7 @@ async fn what_may_have_been_done_is_called_unclear() {
         Reply::Stall(Vec::new()),
     ] {
         let mut peer = peer(reply.clone()).await;
-        let error = create(&peer).await.unwrap_err();
+        let error = register(&peer).await.unwrap_err();
         assert!(
             matches!(error, RegistrationError::OutcomeUnknown(_)),
             "{reply:?}: {error}"
@@ -176,7 +179,7 @@ async fn what_may_have_been_done_is_called_unclear() {
 }
 
 #[tokio::test]
-async fn a_change_says_the_whole_and_takes_the_rotated_token() {
+async fn an_update_sends_all_metadata_and_stores_the_rotated_token() {
     let mut peer = peer(Reply::json(200, CREATED)).await;
     let old = existing(&peer.url);
     let new = endpoint(&peer.url).update(&old, &metadata()).await.unwrap();
@@ -199,7 +202,7 @@ async fn a_change_says_the_whole_and_takes_the_rotated_token() {
 }
 
 #[tokio::test]
-async fn what_an_answer_leaves_out_stays_as_it_was() {
+async fn members_missing_from_the_response_stay_as_they_were() {
     let peer = peer(Reply::json(200, r#"{"client_id":"c1"}"#)).await;
     let new = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())
@@ -213,7 +216,7 @@ async fn what_an_answer_leaves_out_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn another_client_in_the_answer_is_not_taken() {
+async fn another_client_id_in_the_response_is_rejected() {
     let peer = peer(Reply::json(200, r#"{"client_id":"other"}"#)).await;
     let error = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())
@@ -222,7 +225,7 @@ async fn another_client_in_the_answer_is_not_taken() {
 }
 
 #[tokio::test]
-async fn deleting_is_204() {
+async fn deletion_accepts_204() {
     let gone = peer(Reply::new(204, &[], "")).await;
     endpoint(&gone.url)
         .delete(&existing(&gone.url))

@@ -26,7 +26,7 @@ enum Kind {
 fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
     let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(30),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
@@ -94,7 +94,7 @@ fn signed(issued: &Issued) -> String {
 }
 
 #[tokio::test]
-async fn asks_the_right_place_with_the_bearer() {
+async fn the_bearer_token_is_sent_to_the_right_url() {
     for (kind, url, line) in [
         (
             Kind::Login,
@@ -146,7 +146,7 @@ async fn credentials_come_with_and_without_a_certificate() {
 }
 
 #[tokio::test]
-async fn what_is_left_counts_by_the_exchanges_own_clock() {
+async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
     for (expires, date, left) in [
         // Ours and theirs agree.
         (
@@ -219,7 +219,7 @@ const NAME: &str = r#"{"name":"InputError","message":"Could not generate hunter2
 const TYPE_ERROR: &str = r#"{"code":"ERR_INVALID_ARG_TYPE","name":"TypeError"}"#;
 
 #[tokio::test]
-async fn each_odd_answer_means_what_it_means() {
+async fn each_error_response_is_classified() {
     use Kind::{Login, Oauth};
     let html = || Reply::new(502, &[("Content-Type", "text/html")], "<h1>hunter2</h1>");
     let waits = |status| {
@@ -271,7 +271,7 @@ async fn each_odd_answer_means_what_it_means() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines)]
-async fn a_200_that_is_no_credential_is_a_bad_answer() {
+async fn a_200_without_credentials_is_a_bad_answer() {
     let json = [("Content-Type", "application/json")];
     let good = with_certificate();
     let many = (0..200)
@@ -364,7 +364,7 @@ async fn a_200_that_is_no_credential_is_a_bad_answer() {
             Is::TooLarge,
         ),
         (
-            Reply::new(200, &json, vec![b' '; MAX_ANSWER_BYTES + 1]),
+            Reply::new(200, &json, vec![b' '; MAX_RESPONSE_BYTES + 1]),
             Is::BadAnswer,
         ),
         (
@@ -394,21 +394,21 @@ fn bytes(reply: &Reply) -> &[u8] {
 }
 
 #[tokio::test]
-async fn an_answer_as_large_as_allowed_is_read() {
+async fn a_response_at_the_size_limit_is_read() {
     let mut body = with_certificate();
-    body.push_str(&" ".repeat(MAX_ANSWER_BYTES - body.len()));
+    body.push_str(&" ".repeat(MAX_RESPONSE_BYTES - body.len()));
     fetch(Kind::Login, Reply::json(200, &body)).await.unwrap();
 }
 
 #[tokio::test]
-async fn nobody_there_or_nobody_answering_is_unavailable() {
+async fn no_connection_or_no_response_is_unavailable() {
     let error = source(Kind::Login, &closed_port().await)
         .fetch(&request())
         .await;
     assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
     let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
@@ -422,7 +422,7 @@ async fn nobody_there_or_nobody_answering_is_unavailable() {
 }
 
 #[tokio::test]
-async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
+async fn the_token_is_not_sent_over_plain_http_to_another_machine() {
     let url = "http://login.example.com/".parse().unwrap();
     let error = source(Kind::Login, &url)
         .fetch(&request())
@@ -432,7 +432,7 @@ async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
 }
 
 #[test]
-fn the_kind_of_an_error_is_cut_and_cleaned() {
+fn the_error_code_is_truncated_and_sanitised() {
     let kind_of = |body: &str| {
         kind(&HttpResponse {
             status: StatusCode::BAD_REQUEST,
@@ -450,7 +450,7 @@ fn the_kind_of_an_error_is_cut_and_cleaned() {
 }
 
 #[test]
-fn identities_are_bound_to_the_token() {
+fn cache_keys_are_bound_to_the_token() {
     let url = "https://tc.example/".parse().unwrap();
     let key = IdentityKey::random().unwrap();
     for kind in [Kind::Login, Kind::Oauth] {

@@ -56,7 +56,7 @@ fn verified(seconds: u64) -> Caller {
     ))
 }
 
-fn answer(changes: &Value) -> Reply {
+fn response(changes: &Value) -> Reply {
     let mut answer = json!({
         "access_token": "t0ken", "token_type": "Bearer", "expires_in": 600, "issued_token_type": ACCESS_TOKEN,
     });
@@ -67,8 +67,8 @@ fn answer(changes: &Value) -> Reply {
 }
 
 #[tokio::test]
-async fn the_callers_token_is_the_subject() {
-    let mut peer = peer(answer(&json!({}))).await;
+async fn the_callers_token_is_sent_as_subject_token() {
+    let mut peer = peer(response(&json!({}))).await;
     let issued = source(&peer, settings())
         .fetch(&request(Some("hunter2"), verified(60)))
         .await;
@@ -84,7 +84,7 @@ async fn the_callers_token_is_the_subject() {
 }
 
 #[tokio::test]
-async fn it_lives_no_longer_than_either_token() {
+async fn the_lifetime_is_bounded_by_both_tokens() {
     let at = |seconds| Some(NOW.plus(Duration::from_secs(seconds)));
     let digest = BearerToken::new("hunter2").unwrap().digest();
     let opaque = Caller::Delegated {
@@ -98,7 +98,7 @@ async fn it_lives_no_longer_than_either_token() {
         (json!(600), opaque.clone(), at(600)),
         (json!(null), opaque, None),
     ] {
-        let peer = peer(answer(&json!({ "expires_in": expires_in }))).await;
+        let peer = peer(response(&json!({ "expires_in": expires_in }))).await;
         let issued = source(&peer, settings())
             .fetch(&request(Some("hunter2"), caller))
             .await;
@@ -107,7 +107,7 @@ async fn it_lives_no_longer_than_either_token() {
 }
 
 #[tokio::test]
-async fn what_was_issued_must_be_what_is_used() {
+async fn the_issued_token_type_must_be_usable() {
     let custom = "http://auth0.com/oauth/token-type/federated-connection-access-token";
     for (wanted, issued, problem) in [
         (None, json!(ACCESS_TOKEN), None),
@@ -122,7 +122,7 @@ async fn what_was_issued_must_be_what_is_used() {
         (None, json!(custom), Some("set requested_token_type")),
         (Some(custom), json!(ACCESS_TOKEN), Some("not the requested")),
     ] {
-        let peer = peer(answer(&json!({ "issued_token_type": issued }))).await;
+        let peer = peer(response(&json!({ "issued_token_type": issued }))).await;
         let settings = TokenExchangeSettings {
             requested_token_type: wanted.map(str::to_owned),
             ..settings()
@@ -138,7 +138,7 @@ async fn what_was_issued_must_be_what_is_used() {
             (end, _) => panic!("{wanted:?} {issued}: {end:?}"),
         }
     }
-    let unusable = peer(answer(&json!({ "token_type": "N_A" }))).await;
+    let unusable = peer(response(&json!({ "token_type": "N_A" }))).await;
     let end = source(&unusable, settings())
         .fetch(&request(Some("a"), verified(60)))
         .await;
@@ -146,7 +146,7 @@ async fn what_was_issued_must_be_what_is_used() {
 }
 
 #[tokio::test]
-async fn a_bad_subject_is_the_callers_and_a_bad_client_the_operators() {
+async fn a_bad_subject_token_is_refused_and_a_bad_client_is_not() {
     for (status, code, expected) in [
         (400, "invalid_request", "Refused"),
         (400, "invalid_grant", "Refused"),
@@ -175,8 +175,8 @@ async fn a_bad_subject_is_the_callers_and_a_bad_client_the_operators() {
 }
 
 #[tokio::test]
-async fn each_token_has_its_own() {
-    let peer = peer(answer(&json!({}))).await;
+async fn cache_keys_are_bound_to_the_token() {
+    let peer = peer(response(&json!({}))).await;
     let source = source(&peer, settings());
     let key = IdentityKey::random().unwrap();
     let identity = |bearer: Option<&str>| {
