@@ -7,6 +7,7 @@ use url::Url;
 
 use hawkgate::clock::{SharedClock, UnixMillis};
 use hawkgate::private_file::LockedFile;
+use hawkgate::private_file::state::PersistentState as _;
 use hawkgate::registration::{
     Action, AuthMethod, ClientMetadata, DeletionPlan, Registration, RegistrationPlan,
     RegistrationState, snippet,
@@ -172,7 +173,7 @@ impl RegistrationRun<'_> {
 
     fn write_intent(&self, action: Action, metadata: &ClientMetadata) -> Result<(), CommandError> {
         let state = self
-            .before()
+            .previous()
             .unwrap_or_else(|| RegistrationState::new(&self.issuer));
         let state = state.with_intent(action, &self.issuer, metadata, self.clock.now());
         Ok(state.save(self.locked)?)
@@ -215,7 +216,7 @@ impl RegistrationRun<'_> {
         let secret = registration.client_secret.clone();
         registration.secret_file = secret.as_ref().map(|_| self.secret_file.clone());
         let state = self
-            .before()
+            .previous()
             .unwrap_or_else(|| RegistrationState::new(&self.issuer));
         let state = state.with_registration(&self.issuer, registration.clone());
         if self.state.as_ref() != Some(&state) {
