@@ -1,4 +1,4 @@
-//! Composition root: from a resolved [`Config`] to a running hawkgate.
+//! The composition root: builds a running hawkgate from a resolved [`Config`].
 
 mod background;
 mod build;
@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::clock::SharedClock;
-use crate::config::{Address, Config, Server};
+use crate::config::{Config, Server};
 use crate::gateway::Gateway;
 use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
@@ -25,26 +25,28 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
 use crate::proxy::listener::{BindError, Inherited};
 use crate::proxy::server::{Bound, Serving, Workers};
+use crate::proxy::settings::Address;
 use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
 use build::{Builder, Built};
 use live::Live;
 use pages::Pages;
 
-/// What a run needs besides its configuration.
+/// What a run needs in addition to its configuration.
 #[derive(Clone, Debug)]
 pub struct Deps {
     /// The clock; a manual one in tests.
     pub clock: SharedClock,
-    /// Where ended requests are recorded.
+    /// The log in which finished requests are recorded.
     pub access_log: AccessLog,
 }
 
 /// A running hawkgate. Dropping it does not stop it; see [`Running::drain`].
 pub struct Running {
-    /// Where callers connect, in the configuration's order, with ports as bound.
+    /// The addresses of the listeners, in the order of the configuration, with the actual
+    /// ports.
     pub listeners: Vec<Address>,
-    /// Where operators connect, with the port as bound.
+    /// The address of the admin listener, with the actual port.
     pub admin: Address,
     callers: Serving,
     operators: Serving,
@@ -66,37 +68,37 @@ pub enum StartError {
     /// A listener cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A part that the configuration names is unusable.
+    /// Something that the configuration refers to is unusable.
     #[error("{0}")]
     Unusable(String),
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The system gives no thread.
+    /// The operating system refuses to start a thread.
     #[error("cannot start worker threads: {0}")]
     Threads(std::io::Error),
 }
 
-/// Binds every listener, starts every background task, serves.
+/// Binds every listener, starts the background tasks and serves.
 ///
 /// # Errors
-/// When something cannot be bound or read; nothing is left running then. Unreachable
-/// issuers, exchanges and upstreams are no error.
-pub async fn start(config: Config, surroundings: Deps) -> Result<Running, StartError> {
-    start_on(config, surroundings, Inherited::default()).await
+/// If something cannot be bound or read; then nothing is left running. Unreachable issuers,
+/// exchanges and upstreams are not errors.
+pub async fn start(config: Config, deps: Deps) -> Result<Running, StartError> {
+    start_on(config, deps, Inherited::default()).await
 }
 
-/// As [`start`], on those of the configured listeners that are `inherited`.
+/// Like [`start`], using `inherited` sockets for the listeners configured at their addresses.
 ///
 /// # Errors
-/// As [`start`], and when a socket is inherited that no listener is configured for.
+/// As for [`start`], and if no listener is configured for an inherited socket.
 pub async fn start_on(
     config: Config,
-    surroundings: Deps,
+    deps: Deps,
     mut inherited: Inherited,
 ) -> Result<Running, StartError> {
-    begin_randomness();
-    let Deps { clock, access_log } = surroundings;
+    seed_csprng();
+    let Deps { clock, access_log } = deps;
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
     let builder = Builder {
         clock: &clock,
@@ -148,26 +150,27 @@ pub async fn start_on(
             recorder,
             workers,
         ),
-        // Scrapes and probes are no requests: nobody records them.
+        // Scrapes and probes are not recorded as requests.
         operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
         live: Arc::new(live),
     })
 }
 
-/// Has the cryptography's random numbers ready before the first request asks for one: gathering
-/// what they begin with takes 60 ms of processor time, beside everything else that a start does.
-fn begin_randomness() {
-    let begin = || {
+/// Seeds the cryptographic library's random number generator on another thread. Gathering its
+/// entropy takes 60 ms of CPU time, which would otherwise delay start-up or the first request.
+fn seed_csprng() {
+    let seed = || {
         let _ = aws_lc_rs::rand::fill(&mut [0]);
     };
-    // Without a thread the first request waits for it.
+    // If no thread can be started, the first request pays for the seeding.
     let _ = std::thread::Builder::new()
-        .name("random".into())
-        .spawn(begin);
+        .name("csprng-seed".into())
+        .spawn(seed);
 }
 
-/// Connections to a socket that nobody accepts from would hang. Asked before anything is bound:
-/// an address that covers it is taken.
+/// Rejects inherited sockets without a listener: connections to them would hang. Checked
+/// before anything is bound, because binding an address that covers such a socket would fail
+/// with a less helpful error.
 fn refuse_unclaimed(inherited: &Inherited, server: &Server) -> Result<(), StartError> {
     let listeners = server.listen.iter().map(|listener| &listener.address);
     let wanted: Vec<_> = listeners.chain([&server.admin]).collect();
@@ -176,13 +179,13 @@ fn refuse_unclaimed(inherited: &Inherited, server: &Server) -> Result<(), StartE
         return Ok(());
     }
     Err(StartError::Unusable(format!(
-        "{} passed to this process (LISTEN_FDS), but neither server.listen nor server.admin has it; write it \
-         there exactly so",
+        "{} was passed to this process (LISTEN_FDS), but is neither in server.listen nor server.admin; add it \
+         there, written exactly like this",
         left.join(", ")
     )))
 }
 
-/// `server.threads`, where 0 is one per core that this process may use.
+/// The value of `server.threads`; 0 means one for each core available to this process.
 fn worker_threads(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -190,7 +193,7 @@ fn worker_threads(configured: usize) -> usize {
     }
 }
 
-/// Every ended request goes to the metrics and to the access log.
+/// Records every finished request in the metrics and the access log.
 fn recorder(
     metrics: &Arc<Metrics>,
     clock: &SharedClock,
@@ -203,11 +206,11 @@ fn recorder(
     })
 }
 
-/// What decides, without anything that listens or goes on in the background: keys are
-/// fetched when the first token needs them, names of upstreams are not resolved.
+/// Builds the gateway alone, without listeners and background tasks: keys are fetched when the
+/// first token needs them, and the names of upstreams are not resolved.
 ///
 /// # Errors
-/// When a part that the configuration names is unusable.
+/// If something that the configuration refers to is unusable.
 pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartError> {
     let metrics = Metrics::new(crate::VERSION, crate::REVISION)?;
     let built = Builder {
@@ -219,20 +222,20 @@ pub fn assemble(config: &Config, clock: &SharedClock) -> Result<Gateway, StartEr
 }
 
 impl Running {
-    /// What decides now; a reload replaces it.
+    /// The current gateway, which a reload replaces.
     pub fn gateway(&self) -> Arc<Gateway> {
         self.live.gateway.load_full()
     }
 
-    /// Takes over what the file at `path` says on request and, if `every` is given, whenever
-    /// one of the files in `loaded` is found changed, at looks this far apart.
+    /// Reloads the file at `path` on request and, if `every` is given, whenever one of the
+    /// files in `loaded` has changed, checking at that interval.
     pub fn reloads(&self, path: PathBuf, loaded: Stamps, every: Option<Duration>) -> Reloads {
         let target = Arc::clone(&self.live) as Arc<dyn Target>;
         reload::start(path, loaded, every, target)
     }
 
-    /// Readiness turns false, then listeners close, in-flight requests finish within
-    /// `server.drain`. Returns when all is over; calling it again changes nothing.
+    /// Turns readiness false, then closes the listeners and lets in-flight requests finish
+    /// within `server.drain`. Returns when everything has ended. Calling it again has no effect.
     pub async fn drain(&self) {
         self.live.pages.draining.store(true, Ordering::Relaxed);
         let server = &self.live.started.server;
@@ -241,11 +244,11 @@ impl Running {
         if let Some(trace) = trace {
             trace.flush().await;
         }
-        // Last, so that probes see the draining to its end.
+        // Last, so that probes can observe the whole drain.
         self.operators.drain(Duration::ZERO, Duration::ZERO).await;
     }
 
-    /// Ends at once.
+    /// Ends everything immediately.
     pub fn abort(&self) {
         self.callers.abort();
         self.operators.abort();

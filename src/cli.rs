@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use hawkgate::config::LogFormat;
+use hawkgate::log::settings::LogFormat;
 
 /// A reverse proxy that swaps OIDC bearer tokens for the upstream API's own credentials.
 ///
@@ -88,9 +88,10 @@ enum Command {
     Schema,
     /// Take a guided tour: an identity provider, an API and hawkgate in one process
     #[command(after_help = "Examples:\n  \
-        hawkgate demo          # runs the tour, then keeps running for you to try\n  \
-        hawkgate demo --once   # exits after the tour, with code 1 if any step failed\n\n\
-        Everything listens on free loopback ports, with keys generated for the occasion.")]
+        hawkgate demo                  # runs the tour, then keeps running for you to try\n  \
+        hawkgate demo --once           # exits after the tour, with code 1 if any step failed\n  \
+        hawkgate demo --print-config > hawkgate.toml   # a configuration to start from\n\n\
+        Everything listens on free loopback ports, with keys generated for this run.")]
     Demo(Demo),
     /// Register, update or delete an OAuth client at an issuer (RFC 7591, RFC 7592)
     #[command(after_help = register::EXAMPLES)]
@@ -156,6 +157,9 @@ struct Demo {
     /// Exit after the tour instead of staying up
     #[arg(long)]
     once: bool,
+    /// Print the configuration that the demo runs, with comments, and exit
+    #[arg(long, conflicts_with = "once")]
+    print_config: bool,
 }
 
 #[derive(Args, Debug)]

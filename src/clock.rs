@@ -1,6 +1,5 @@
-//! Time as a value that is passed in, so that expiry, skew, cooldowns and jitter are
-//! testable without waiting. Ambient time is banned by `clippy.toml`; this file is the
-//! one place that reads it.
+//! Time is passed in, so that expiry, clock skew, cooldowns and jitter can be tested without
+//! waiting. `clippy.toml` bans ambient time; only this file reads it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -23,45 +22,45 @@ impl UnixMillis {
         self.0.div_euclid(1000)
     }
 
-    /// From an HTTP date in any of its three forms (RFC 9110 §5.6.7); `None` for anything
-    /// else, and before 1970.
+    /// Parses an HTTP date in any of its three formats (RFC 9110 §5.6.7). `None` for anything
+    /// else, and for dates before 1970.
     pub fn from_http_date(text: &str) -> Option<Self> {
         let date = httpdate::parse_http_date(text).ok()?;
         Some(Self(millis(date.duration_since(UNIX_EPOCH).ok()?)))
     }
 
-    /// Later by `duration`, saturating.
+    /// `self` plus `duration`, saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// Earlier by `duration`, saturating.
+    /// `self` minus `duration`, saturating.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long from `self` until `later`; zero when `later` is not later.
+    /// The time from `self` to `later`; zero if `later` is not later.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
-    /// Moved by a signed number of milliseconds, saturating (clock offsets).
+    /// `self` shifted by a signed number of milliseconds, such as a clock offset, saturating.
     #[must_use]
     pub const fn offset_by(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
-    /// RFC 3339 in UTC with milliseconds, as Taskcluster writes its times
+    /// RFC 3339 in UTC with milliseconds, as Taskcluster formats its times
     /// (`2026-11-20T19:10:09.000Z`).
     pub fn to_rfc3339(self) -> String {
         jiff::Timestamp::from_millisecond(self.0)
             .map_or_else(|_| String::from("out-of-range"), |t| format!("{t:.3}"))
     }
 
-    /// Appends [`Self::to_rfc3339`] to `out`. Each thread remembers the second that it wrote
-    /// last: log lines come by the thousand in one.
+    /// Appends [`Self::to_rfc3339`] to `out`. Each thread caches the last second that it
+    /// formatted, because a busy log has thousands of lines within one.
     pub fn write_rfc3339(self, out: &mut Vec<u8>) {
         thread_local! {
             static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -89,16 +88,16 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Where the time comes from: the wall clock for anything that other parties state
-/// (`exp`, certificates, `Date`), a monotonic clock for intervals of our own.
+/// A source of time: the wall clock for times that other parties state (`exp`, certificates,
+/// `Date`), the monotonic clock for our own intervals.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Wall-clock time. May jump.
     fn now(&self) -> UnixMillis;
-    /// Time since an arbitrary fixed start. Never goes back.
+    /// The time since an arbitrary fixed start. Never goes backwards.
     fn monotonic(&self) -> Duration;
 }
 
-/// Both clocks, read together.
+/// Both clocks, read at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// [`Clock::now`].
@@ -108,7 +107,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Now.
+    /// Reads both clocks.
     pub fn read(clock: &dyn Clock) -> Self {
         Self {
             wall: clock.now(),
@@ -117,17 +116,17 @@ impl Now {
     }
 }
 
-/// The clock in use, shared.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The machine's clocks.
+/// The clocks of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// A clock whose monotonic time starts at zero now.
     #[allow(clippy::disallowed_methods)]
     pub fn shared() -> SharedClock {
         Arc::new(Self {
@@ -139,7 +138,8 @@ impl SystemClock {
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)]
     fn now(&self) -> UnixMillis {
-        // Before 1970 only on a machine whose clock was never set: everything is expired then.
+        // Before 1970 only if the clock is wrong. Reading that as 1970 fails safe: no token
+        // has been issued yet.
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -151,7 +151,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to; for tests and the demo's own checks.
+/// A clock that moves only when advanced, for tests and the demo's checks.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: AtomicI64,
@@ -159,7 +159,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Stands at `now` until moved.
+    /// A clock that shows `now` until it is moved.
     pub fn at(now: UnixMillis) -> Arc<Self> {
         Arc::new(Self {
             wall: AtomicI64::new(now.0),
@@ -167,7 +167,7 @@ impl ManualClock {
         })
     }
 
-    /// Time passes: both clocks move forward.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         self.wall.fetch_add(millis(by), Ordering::SeqCst);
         self.monotonic.fetch_add(
@@ -176,7 +176,7 @@ impl ManualClock {
         );
     }
 
-    /// The wall clock alone is set, as NTP or an operator would.
+    /// Sets the wall clock alone, as NTP or an operator would.
     pub fn set_wall(&self, now: UnixMillis) {
         self.wall.store(now.0, Ordering::SeqCst);
     }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_only_when_told() {
+    fn a_manual_clock_moves_only_when_advanced() {
         let clock = ManualClock::at(UnixMillis::from_secs(100));
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), UnixMillis::from_secs(105));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn written_times_are_those_that_are_formatted() {
+    fn write_rfc3339_agrees_with_to_rfc3339() {
         let seconds = [
             0,
             1,

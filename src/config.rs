@@ -27,7 +27,6 @@ mod rule;
 mod schema;
 mod server;
 mod source;
-mod suggest;
 mod taskcluster_proxy;
 mod trace;
 mod units;
@@ -36,14 +35,12 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use access::uid_of;
 pub use diagnostic::{ConfigErrors, Diagnostic, Warning};
 pub use keys::{KeyTable, TABLES};
 pub use print::print;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
 pub use schema::{page as reference_page, schema};
-pub use suggest::nearest;
 pub use taskcluster_proxy::{ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, TaskclusterProxy};
 
 use std::io::Read;

@@ -1,17 +1,19 @@
-//! What a caller is given in exchange: sources of upstream credentials, and the cache
-//! with generations in front of each.
+//! Upstream credentials: the sources that issue them, and the generation-tracking cache in
+//! front of each source (`docs/design/cache.md`).
 
 mod cache;
-pub mod fixed;
 mod identity;
 mod inject;
 mod local;
-pub mod mint;
+mod outcome;
 mod source;
+pub mod taskcluster_mint;
+pub mod taskcluster_static;
 
-pub use cache::{CacheLimits, Jitter, Lease, LeaseError, Leased, Source, SourceOptions};
+pub use cache::{CacheLimits, CachedSource, Jitter, Lease, LeaseError, Leased, SourceOptions};
 pub use identity::{IdentityHasher, IdentityKey, RandomnessError};
 pub use inject::{Inject, InjectError};
+pub use outcome::{ExchangeResult, Lookup};
 pub use source::{CredentialSource, FetchError, SignInProblem, SwapRequest};
 
 pub use crate::hawk::scope;
@@ -20,16 +22,16 @@ use crate::clock::UnixMillis;
 use crate::hawk::Signer;
 use crate::secret::SecretString;
 
-/// What goes upstream in place of the caller's token.
+/// What hawkgate sends upstream in place of the caller's token.
 pub enum Credential {
     /// Signs each request with Hawk.
     Taskcluster {
-        /// The client's name; not a secret.
+        /// The clientId; not a secret.
         client_id: String,
-        /// Key and `ext`, prepared.
+        /// The HMAC key and `ext`, prepared for signing.
         signer: Box<Signer>,
     },
-    /// Goes as a bearer token.
+    /// Sent as a bearer token.
     Bearer(SecretString),
 }
 
@@ -49,8 +51,9 @@ impl std::fmt::Debug for Credential {
 pub struct Issued {
     /// The credential.
     pub credential: Credential,
-    /// When it stops being good by its source's word, told in *our* clock: a source whose
-    /// own clock may differ says "now, plus what is left" (RFC 9110 §6.6.1 `Date`). `None`
-    /// for permanent ones. `cache.max_age` bounds both.
+    /// When the credential expires according to its source, converted to *our* clock: a
+    /// source whose clock may differ states the remaining lifetime, measured against its
+    /// `Date` header (RFC 9110 §6.6.1). `None` for permanent credentials. `cache.max_age`
+    /// caps both.
     pub expires_at: Option<UnixMillis>,
 }

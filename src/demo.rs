@@ -1,14 +1,14 @@
 //! `hawkgate demo`: an identity provider, a Taskcluster-style API and hawkgate between
 //! them, in one process on loopback, and a tour that shows what each of them sees.
 //!
-//! The two peers are small but really verify; they share no code with what they check.
-//! Nothing outside this module and the `demo` command refers to them.
+//! The two peers are small but verify everything they receive, and share no code with
+//! hawkgate's own verifier and signer. Only the `demo` command refers to this module.
 
 mod api;
 mod hawk;
-mod identity;
-mod paint;
+mod identity_provider;
 mod server;
+mod style;
 mod tour;
 
 use std::path::PathBuf;
@@ -18,21 +18,42 @@ use url::Url;
 
 use crate::app::{self, Deps, Running, StartError};
 use crate::clock::SystemClock;
-use crate::config::{self, Address, ParseOptions};
+use crate::config::{self, ParseOptions};
 use crate::log::AccessLog;
+use crate::proxy::settings::Address;
 use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
-pub use paint::Paint;
-pub use tour::{stay, tour};
+pub use style::Style;
+pub use tour::{next_steps, tour, wait_for_ctrl_c};
 
-/// What a demo token must be meant for.
+/// The configuration that the demo runs: a file to start one's own from. The demo replaces its
+/// [`ADDRESSES`] by free ports.
+pub const CONFIG: &str = include_str!("demo/hawkgate.toml");
+
+/// The addresses that [`CONFIG`] names.
+const ADDRESSES: Addresses<'static> = Addresses {
+    listen: "127.0.0.1:8080",
+    admin: "127.0.0.1:9090",
+    identity_provider: "http://127.0.0.1:8081",
+    api: "http://127.0.0.1:8082",
+};
+/// The audience that [`CONFIG`] requires of a token.
 const AUDIENCE: &str = "hawkgate-demo";
+/// The scope that [`CONFIG`] requires of a token.
 const SCOPE: &str = "taskcluster-credentials";
 
-/// Why the demo ended early.
+/// The addresses in a configuration of the demo.
+struct Addresses<'a> {
+    listen: &'a str,
+    admin: &'a str,
+    identity_provider: &'a str,
+    api: &'a str,
+}
+
+/// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// A step of the tour did not go as it must.
-    #[error("the tour went wrong: {0}")]
+    /// A step of the tour had another result than it should have.
+    #[error("the tour failed: {0}")]
     Tour(String),
     /// A party could not be started.
     #[error("cannot start: {0}")]
@@ -40,7 +61,7 @@ pub enum DemoError {
     /// A party did not answer.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The terminal is gone, or signals cannot be waited for.
+    /// Standard output cannot be written, or signals cannot be received.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -51,9 +72,9 @@ impl From<StartError> for DemoError {
     }
 }
 
-/// Everything that plays in the demo, running.
-pub struct Stage {
-    identity: identity::Provider,
+/// The three parties, running.
+pub struct Demo {
+    identity_provider: identity_provider::IdentityProvider,
     api: api::Api,
     running: Running,
     hawkgate: Url,
@@ -61,51 +82,56 @@ pub struct Stage {
     client: HttpClient,
 }
 
-impl std::fmt::Debug for Stage {
+impl std::fmt::Debug for Demo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stage({})", self.hawkgate)
+        write!(f, "Demo({})", self.hawkgate)
     }
 }
 
-/// Starts the two peers and hawkgate in front of the API, on free loopback ports.
+/// Starts the two peers, and hawkgate in front of the API, on free loopback ports.
 ///
 /// # Errors
 /// When one of them cannot be started.
-pub async fn start() -> Result<Stage, DemoError> {
+pub async fn start() -> Result<Demo, DemoError> {
     let clock = SystemClock::shared();
-    let identity = identity::Provider::start(clock.clone()).await?;
-    let api = api::Api::start(clock.clone(), identity.verifier()).await?;
-    let toml = configuration(&identity.url, &api.url);
-    let (config, _) = config::parse(&toml, "demo.toml", &options())
+    let identity_provider = identity_provider::IdentityProvider::start(clock.clone()).await?;
+    let api = api::Api::start(clock.clone(), identity_provider.verifier()).await?;
+    let toml = config_with(&Addresses {
+        listen: "127.0.0.1:0",
+        admin: "127.0.0.1:0",
+        identity_provider: origin(&identity_provider.url),
+        api: origin(&api.url),
+    });
+    let (config, _) = config::parse(&toml, "demo/hawkgate.toml", &options())
         .map_err(|errors| DemoError::Start(errors.to_string()))?;
-    let surroundings = Deps {
+    let deps = Deps {
         clock,
         access_log: AccessLog::off(),
     };
-    let running = app::start(config, surroundings).await?;
+    let running = app::start(config, deps).await?;
     let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(10),
         max_bytes: 1024 * 1024,
         ca: None,
     })?;
-    Ok(Stage {
+    Ok(Demo {
         hawkgate: url_of(running.listeners.first())?,
         admin: url_of(Some(&running.admin))?,
-        identity,
+        identity_provider,
         api,
         running,
         client,
     })
 }
 
-impl Stage {
-    /// Ends hawkgate; the peers end with the stage.
-    pub async fn strike(&self) {
+impl Demo {
+    /// Shuts hawkgate down; the peers stop when the value is dropped.
+    pub async fn shutdown(&self) {
         self.running.drain().await;
     }
 }
 
-/// The file exists nowhere and names no other.
+/// [`CONFIG`] names no secrets and no other files.
 fn options() -> ParseOptions {
     ParseOptions {
         read_secrets: false,
@@ -113,45 +139,24 @@ fn options() -> ParseOptions {
     }
 }
 
-/// The same file that a real deployment would have, but for the addresses.
-fn configuration(identity: &Url, api: &Url) -> String {
-    // An issuer is compared byte by byte: without the slash that `Url` shows.
-    let issuer = identity.as_str().trim_end_matches('/');
-    format!(
-        r#"
-[server]
-listen = ["127.0.0.1:0"]
-admin = "127.0.0.1:0"
-drain = "2s"
-drain_delay = "0s"
+/// [`CONFIG`] with other addresses.
+fn config_with(addresses: &Addresses<'_>) -> String {
+    CONFIG
+        .replace(ADDRESSES.listen, addresses.listen)
+        .replace(ADDRESSES.admin, addresses.admin)
+        .replace(ADDRESSES.identity_provider, addresses.identity_provider)
+        .replace(ADDRESSES.api, addresses.api)
+}
 
-[[issuer]]
-name = "demo-sign-in"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-
-[[source]]
-name = "demo-login"
-kind = "taskcluster-login"
-url = "{api}{}"
-
-[[route]]
-name = "demo-api"
-path = "/api/"
-upstream = "{}"
-issuers = ["demo-sign-in"]
-source = "demo-login"
-require_scopes = ["{SCOPE}"]
-"#,
-        api::EXCHANGE.trim_start_matches('/'),
-        api.as_str().trim_end_matches('/'),
-    )
+/// A URL without the slash that `Url` appends: an issuer is compared byte by byte.
+fn origin(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
 }
 
 fn url_of(address: Option<&Address>) -> Result<Url, DemoError> {
     match address {
         Some(Address::Tcp(address)) => server::url(*address),
-        _ => Err(DemoError::Start("hawkgate listens at no TCP port".into())),
+        _ => Err(DemoError::Start("hawkgate listens on no TCP port".into())),
     }
 }
 
@@ -160,25 +165,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_configuration_is_valid_and_warns_of_nothing() {
-        let [identity, api] = ["http://127.0.0.1:1/", "http://127.0.0.1:2/"];
-        let toml = configuration(&identity.parse().unwrap(), &api.parse().unwrap());
-        let (config, warnings) = config::parse(&toml, "demo.toml", &options()).unwrap();
+    fn the_printed_configuration_is_valid_without_warnings() {
+        let (config, warnings) = config::parse(CONFIG, "hawkgate.toml", &options()).unwrap();
         assert_eq!(config.routes.len(), 1);
         assert!(warnings.is_empty(), "{}", warnings[0]);
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_tour_goes_well() {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let stage = start().await.unwrap();
-        let mut out = Vec::new();
-        tour(&stage, Paint::new(false), &mut out).await.unwrap();
-        let text = String::from_utf8(out).unwrap();
-        for said in ["1. A swap", "2. Revoked", "3. Refused", "curl", "/metrics"] {
-            assert!(text.contains(said), "{said} is missing in\n{text}");
+    #[test]
+    fn the_configuration_that_runs_has_every_address_replaced() {
+        let toml = config_with(&Addresses {
+            listen: "127.0.0.1:1",
+            admin: "127.0.0.1:2",
+            identity_provider: "http://127.0.0.1:3",
+            api: "http://127.0.0.1:4",
+        });
+        let written = |text: &str| text.lines().filter(|l| !l.starts_with('#')).count();
+        assert_eq!(written(&toml), written(CONFIG));
+        for line in toml.lines().filter(|line| line.contains("127.0.0.1")) {
+            assert!(!line.contains(":80") && !line.contains(":90"), "{line}");
         }
-        assert!(!text.contains('\u{1b}'), "no colours off a terminal");
-        stage.strike().await;
+        for (address, count) in [(":1\"", 1), (":2\"", 1), (":3\"", 1), (":4", 2)] {
+            let address = format!("127.0.0.1{address}");
+            assert_eq!(toml.matches(&address).count(), count, "{address}");
+        }
+        config::parse(&toml, "hawkgate.toml", &options()).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_step_of_the_tour_succeeds() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let demo = start().await.unwrap();
+        let mut out = Vec::new();
+        let style = Style::new(false);
+        tour(&demo, style, &mut out).await.unwrap();
+        next_steps("./hawkgate", style, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for expected in [
+            "1. Swap",
+            "2. Replay",
+            "3. Refusal",
+            "curl",
+            "/metrics",
+            "./hawkgate check --config hawkgate.toml",
+        ] {
+            assert!(
+                text.contains(expected),
+                "{expected} is missing from\n{text}"
+            );
+        }
+        assert!(!text.contains('\u{1b}'), "no escapes without a terminal");
+        demo.shutdown().await;
     }
 }

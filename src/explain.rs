@@ -1,7 +1,7 @@
-//! `hawkgate explain`: why a request would pass or not, step by step. Every decision is
-//! asked of what decides in the proxy, too; what is here only tells about it. Nothing that
-//! is told is a secret: of the token its header and a few claims, of credentials their name,
-//! scopes and end.
+//! `hawkgate explain`: why a request would pass or be refused, step by step. The proxy's own
+//! code makes every decision; this module only reports it. The report contains no secret: it
+//! shows the header and a few claims of the token, and the clientId, scopes and expiry of
+//! credentials.
 
 mod login;
 mod password;
@@ -19,44 +19,47 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::app::{self, StartError};
 use crate::clock::SharedClock;
-use crate::config::{Config, IssuerKind, KeyLocation};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::config::{Config, IssuerKind};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, host_name};
 use crate::gateway::{Admission, Gateway, Head, Refused};
 use crate::proxy::preview;
 use crate::secret::SecretString;
+use crate::token::settings::KeyLocation;
 use crate::token::{BearerToken, Issuer, WorkloadTokenError};
 
 use report::Report;
 pub use report::{Explanation, Stage, Status, Step, Verdict};
 
-/// What is asked about.
+/// The request to explain.
 #[derive(Debug)]
 pub struct Question {
     /// The method.
     pub method: Method,
-    /// Host, with or without port.
+    /// The host, with or without a port.
     pub host: String,
-    /// Path and query.
+    /// The path and query.
     pub target: String,
-    /// `Authorization: Bearer …`, if one is sent; the text as it is in the file.
+    /// The bearer token, if one is sent, as read from the file.
     pub token: Option<String>,
-    /// `username:password`, for routes that ask for these; the text as it is in the file.
+    /// `username:password`, for routes that need them, as read from the file.
     pub user: Option<SecretString>,
-    /// `User-Agent`, if one is sent.
+    /// The `User-Agent`, if one is sent.
     pub user_agent: Option<String>,
-    /// Where the request comes from; none on Unix sockets.
+    /// The address of the client; none on Unix sockets.
     pub client: Option<IpAddr>,
-    /// Nobody may be asked: neither issuers nor exchanges.
+    /// Use no network: contact neither issuers nor exchanges.
     pub offline: bool,
-    /// The credential is really asked for.
+    /// Actually obtain the credentials.
     pub exchange: bool,
 }
 
-/// Tells about `question` under `config`. Needs a Tokio runtime.
+/// Explains how `config` would treat `question`. Must be called within a Tokio runtime.
 ///
 /// # Errors
-/// When the configuration names something unusable; a refused request is no error.
+/// If something that the configuration refers to is unusable. A refused request is not an
+/// error.
 pub async fn explain(
     config: &Config,
     question: &Question,
@@ -101,22 +104,22 @@ impl Explainer<'_> {
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
         };
-        if route.asks_password() {
+        if route.takes_password() {
             return self.password(&route).await;
         }
         let bearer = match self.bearer(&route).await {
             Ok(bearer) => bearer,
             Err(refusal) => return Verdict::refused(&refusal),
         };
-        if self.question.offline && self.must_ask(&route.issuers) {
-            let why = "its issuers must be asked, and --offline forbids it";
+        if self.question.offline && self.needs_network(&route.issuers) {
+            let why = "verifying it needs the network, which --offline rules out";
             self.report.note(Stage::Token, "verified", why);
             let report = &mut self.report;
-            token::tell_unverified(report, self.config, &route.issuers, bearer.as_ref());
+            token::explain_unverified(report, self.config, &route.issuers, bearer.as_ref());
             return Verdict::Unknown { why: why.into() };
         }
         let headers = self.question.headers(bearer.as_ref());
-        let caller = token::tell(
+        let caller = token::explain(
             &mut self.report,
             self.config,
             &route.issuers,
@@ -125,15 +128,15 @@ impl Explainer<'_> {
         )
         .await;
         if let Some(caller) = &caller {
-            token::tell_scopes(&mut self.report, &route.require_scopes, caller);
+            token::explain_scopes(&mut self.report, &route.require_scopes, caller);
             let host = host_name(&self.question.host);
             let facts = self.question.head(&headers).facts(&host);
-            rule::tell(&mut self.report, route.rules.as_ref(), caller, facts);
+            rule::explain(&mut self.report, route.rules.as_ref(), caller, facts);
         }
         self.decide(&headers).await
     }
 
-    /// The decision itself, and what would follow from it.
+    /// Makes the decision and reports what would follow from it.
     async fn decide(&mut self, headers: &HeaderMap) -> Verdict {
         let head = self.question.head(headers);
         let decided: Result<Admission, Box<Refused>> = if self.question.exchange {
@@ -144,8 +147,8 @@ impl Explainer<'_> {
         match decided {
             Ok(admission) => {
                 let (gateway, question) = (self.gateway, self.question);
-                upstream::tell_source(&mut self.report, self.config, question, &admission);
-                upstream::tell(&mut self.report, gateway, question, &admission);
+                upstream::explain_source(&mut self.report, self.config, question, &admission);
+                upstream::explain(&mut self.report, gateway, question, &admission);
                 Verdict::passes()
             }
             Err(refused) => {
@@ -159,10 +162,10 @@ impl Explainer<'_> {
     }
 
     fn route(&mut self) -> Option<Arc<Route>> {
-        route::tell(&mut self.report, self.gateway, self.question)
+        route::explain(&mut self.report, self.gateway, self.question)
     }
 
-    /// The token that was given, or the workload's own where none was and the route has one.
+    /// The given token, else the workload's own if the route has one.
     async fn bearer(&mut self, route: &Route) -> Result<Option<BearerToken>, Rejection> {
         if route.anonymous {
             return Ok(None);
@@ -179,14 +182,14 @@ impl Explainer<'_> {
         }
         let Some(workload) = route.workload_token.clone() else {
             self.report
-                .failed(Stage::Token, "sent", "no token is given (--token-file)");
+                .failed(Stage::Token, "sent", "no token was given (--token-file)");
             return Err(Reason::MissingToken.into());
         };
         let reader = Arc::clone(&workload);
         let read = tokio::task::spawn_blocking(move || reader.refresh()).await;
         let problem = match read {
             Ok(Ok(())) => {
-                let why = format!("the one in {} stands in", workload.file().display());
+                let why = format!("the one in {} is used instead", workload.file().display());
                 self.report.note(Stage::Token, "sent", why);
                 return Ok(workload.current());
             }
@@ -197,8 +200,8 @@ impl Explainer<'_> {
         Err(Reason::WorkloadTokenUnavailable.into())
     }
 
-    /// Whether a token of one of these cannot be verified without asking somebody.
-    fn must_ask(&self, issuers: &[Arc<Issuer>]) -> bool {
+    /// Whether verifying a token of one of these issuers needs the network.
+    fn needs_network(&self, issuers: &[Arc<Issuer>]) -> bool {
         issuers
             .iter()
             .filter_map(|issuer| {
@@ -207,12 +210,12 @@ impl Explainer<'_> {
                     .iter()
                     .find(|c| c.name == *issuer.name())
             })
-            .any(|issuer| asks(&issuer.kind))
+            .any(|issuer| verifies_remotely(&issuer.kind))
     }
 }
 
-/// Whether verifying a token of such an issuer goes over the network.
-fn asks(kind: &IssuerKind) -> bool {
+/// Whether verifying a token of such an issuer needs the network.
+fn verifies_remotely(kind: &IssuerKind) -> bool {
     match kind {
         IssuerKind::Oidc(oidc) => !matches!(oidc.keys, KeyLocation::File(_)),
         IssuerKind::Introspection(_) => true,
@@ -248,7 +251,7 @@ impl Question {
         if let Some(agent) = &self.user_agent {
             add(USER_AGENT, agent);
         }
-        // A workload's token is not the caller's to send.
+        // The caller does not send the workload's token.
         if let Some(bearer) = bearer.filter(|_| self.token.is_some()) {
             add(AUTHORIZATION, &format!("Bearer {}", bearer.expose()));
         }

@@ -11,6 +11,7 @@ mod observe;
 pub mod outcome;
 mod path;
 pub mod rate;
+pub mod reason;
 mod recovery;
 pub mod rejection;
 pub mod route;
@@ -35,7 +36,8 @@ use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
 use client::ClientCertificate;
-use rejection::{Reason, Rejection};
+use reason::Reason;
+use rejection::Rejection;
 use route::{NoRoute, Route, RouteTable};
 use rule::RequestFacts;
 
@@ -214,7 +216,7 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         let client = head.client();
         admission.route.rates.arrived(client)?;
-        if admission.route.asks_password() {
+        if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
@@ -233,7 +235,7 @@ impl Gateway {
     async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
         // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
         // not signed, so it needs no credential either. A password is proved by getting one.
-        if !admission.route.asks_password() && hawk::bewit::has_bewit(head.target) {
+        if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
         admission.lease().await

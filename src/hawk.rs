@@ -1,8 +1,10 @@
-//! Hawk as the Taskcluster auth service checks it: pure functions, no I/O, no clock of
-//! its own. Rules: `reference/taskcluster.md` §3 and §4; the Hawk 1.0 specification.
+//! Hawk as the Taskcluster auth service verifies it: pure functions without I/O or a clock.
+//! The rules are those of the Hawk 1.0 specification and `docs/design/taskcluster.md`, "Hawk
+//! as Taskcluster checks it".
 
 pub mod bewit;
 pub mod certificate;
+mod error;
 mod grant;
 mod header;
 mod mac;
@@ -11,22 +13,24 @@ mod port;
 pub mod scope;
 
 pub use certificate::Certificate;
+pub use error::{HawkError, MAX_AUTHORIZATION_CHARS};
 pub use grant::{CertificateGrant, Grant};
-pub use header::{HawkError, MAX_AUTHORIZATION_CHARS, SignedRequest, Signer, nonce};
+pub use header::{SignedRequest, Signer, nonce};
 pub use payload::payload_hash;
 pub use port::service_port;
 
 use crate::secret::SecretString;
 
-/// What a request is signed with: a Taskcluster client's, or temporary, credentials.
+/// Taskcluster credentials, permanent or temporary.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The client's name. Not a secret.
+    /// The clientId. Not a secret.
     pub client_id: String,
     /// The HMAC key.
     pub access_token: SecretString,
-    /// Present on temporary credentials; goes into `ext` as an object.
+    /// Present for temporary credentials; sent in `ext` as a JSON object.
     pub certificate: Option<Certificate>,
-    /// Narrows the call. `Some([])` means no scopes at all, which differs from `None`.
+    /// The scopes that the request is narrowed to. `Some([])` means none at all; `None`
+    /// means no narrowing.
     pub authorized_scopes: Option<Vec<String>>,
 }

@@ -1,18 +1,20 @@
-//! Logs on stderr: one line an event, one access line a request, never a secret.
+//! Logging to stderr: one line per event and one access line per request, never a secret.
 //!
-//! Lines go through a bounded buffer to a thread of their own (`sink`), so that a slow
-//! stderr costs lines, never requests. What other crates log is capped at `warn`, and
-//! pingora's texts are withheld, because they quote heads and bodies (`bridge`).
+//! Lines pass through a bounded buffer to a dedicated writer thread (`sink`), so a slow stderr
+//! loses lines but never delays requests. Other crates may log at `warn` and above only, and
+//! pingora's messages are withheld because they quote request heads and bodies (`facade`).
 
 mod access;
 mod audit;
-mod bridge;
-mod event;
+mod facade;
 mod level;
 mod line;
-mod panic;
-mod sample;
+mod panic_hook;
+mod request_fields;
+mod sampler;
+pub mod settings;
 mod sink;
+mod tracing_layer;
 
 use std::io::Write;
 use std::time::Duration;
@@ -21,26 +23,26 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::clock::SharedClock;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 pub use access::AccessLog;
 pub use level::{LevelError, Levels};
 use sink::Sink;
 
-/// Why logging could not be set up.
+/// Why logging could not be initialised.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The level is not understood.
+    /// The level is not valid.
     #[error(transparent)]
     Level(#[from] LevelError),
-    /// The writing thread could not be started.
-    #[error("cannot start the log's thread: {0}")]
+    /// The writer thread could not be started.
+    #[error("cannot start the log writer thread: {0}")]
     Thread(std::io::Error),
-    /// Set up twice in one process.
-    #[error("logging is set up already")]
-    Again,
+    /// Another logger is installed in this process.
+    #[error("logging is already initialised")]
+    AlreadyInitialized,
 }
 
-/// The log of this process.
+/// The process's log.
 #[derive(Clone, Debug)]
 pub struct Logging {
     sink: Sink,
@@ -48,19 +50,20 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Sets up the process's log on stderr: events of this crate and, capped, of others;
-    /// panics; and the access log.
+    /// Installs the process's log on stderr: events from this crate and, at `warn` and above,
+    /// from others; panics; and the access and audit logs.
     ///
     /// # Errors
-    /// See [`LogError`].
+    /// If the level is invalid, the writer thread cannot be started, or a logger is already
+    /// installed.
     pub fn install(level: &str, format: LogFormat, clock: SharedClock) -> Result<Self, LogError> {
         Self::install_to(Box::new(std::io::stderr()), level, format, clock)
     }
 
-    /// The same, to another place.
+    /// As [`Logging::install`], writing to `out` instead of stderr.
     ///
     /// # Errors
-    /// See [`LogError`].
+    /// As [`Logging::install`].
     pub fn install_to(
         out: Box<dyn Write + Send>,
         level: &str,
@@ -69,28 +72,29 @@ impl Logging {
     ) -> Result<Self, LogError> {
         let levels: Levels = level.parse()?;
         let sink = Sink::start(out).map_err(LogError::Thread)?;
-        let events = event::Events::new(sink.clone(), format, clock.clone());
+        let events = tracing_layer::EventLayer::new(sink.clone(), format, clock.clone());
         let subscriber =
             tracing_subscriber::registry().with(events.with_filter(levels.targets().clone()));
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Again)?;
-        bridge::Bridge::install(sink.clone(), format, clock.clone(), levels.clone())?;
-        panic::install(sink.clone(), format, clock);
+        tracing::subscriber::set_global_default(subscriber)
+            .map_err(|_| LogError::AlreadyInitialized)?;
+        facade::FacadeLogger::install(sink.clone(), format, clock.clone(), levels.clone())?;
+        panic_hook::install(sink.clone(), format, clock);
         let access = AccessLog::to(sink.clone(), format, &levels);
         Ok(Self { sink, access })
     }
 
-    /// Where requests are recorded; access lines are off when the level says so
-    /// (`access=off`), audit lines unless it says `audit=info`.
+    /// The log of finished requests. Access lines are on unless the level turns them off
+    /// (`access=off`); audit lines are off unless it has `audit=info`.
     pub fn access(&self) -> AccessLog {
         self.access.clone()
     }
 
-    /// Lines lost so far because stderr was too slow.
+    /// How many lines have been dropped because stderr was too slow.
     pub fn dropped(&self) -> u64 {
         self.sink.dropped()
     }
 
-    /// Waits until everything logged so far is written, at most `limit`.
+    /// Waits until everything logged so far has been written, for at most `limit`.
     pub fn flush(&self, limit: Duration) {
         self.sink.flush(limit);
     }

@@ -25,15 +25,17 @@ mod peer;
 pub mod preview;
 mod replay;
 pub mod server;
+pub mod settings;
 mod spans;
 mod transport;
+pub mod users;
 pub mod validate;
 
 use std::sync::Arc;
 
 use pingora::proxy::HttpProxy;
 
-use crate::config::Limits;
+use crate::proxy::settings::Limits;
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};

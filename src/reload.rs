@@ -1,8 +1,8 @@
-//! A changed file takes effect without a restart: watch, load, hand over.
+//! Reloads the configuration when a file changes, without a restart.
 //!
-//! [`load`] reads the configuration and notes what each file held then; [`start`] watches
-//! those files and has a [`Target`] take over what they say now. What cannot be taken over
-//! leaves everything as it was.
+//! [`load`] reads the configuration and records the state of every file that it depends on.
+//! [`start`] watches those files and applies a changed configuration to a [`Target`]. A
+//! configuration that cannot be applied changes nothing.
 
 mod restart;
 mod stamp;
@@ -23,77 +23,77 @@ pub use restart::{applicable, restart_needed};
 pub use stamp::Stamps;
 use watch::Watch;
 
-/// How often watched files are looked at, unless a test is in a hurry. A change takes
-/// effect when two looks in a row have found the same.
+/// How often watched files are checked. A change takes effect once two checks in a row find
+/// the same content.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A configuration, and what the files were when it was read.
+/// A configuration, and the state of its files when it was read.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What the file means.
+    /// The configuration.
     pub config: Config,
-    /// What is valid but probably not meant.
+    /// Things that are valid but probably unintended.
     pub warnings: Vec<Warning>,
-    /// The file itself and every file that it names.
+    /// The stamps of the file and every file that it refers to.
     pub stamps: Stamps,
 }
 
-/// A configuration that is refused, and what the files were when it was read.
+/// An invalid configuration, and the state of its files when it was read.
 #[derive(Debug, thiserror::Error)]
 #[error("{errors}")]
 pub struct Refused {
-    /// Everything that is wrong.
+    /// Every error.
     pub errors: ConfigErrors,
-    /// The file itself and every file that it names, as far as that could be read.
+    /// The stamps of the file and every file that it refers to, as far as it could be read.
     pub stamps: Stamps,
 }
 
-/// What a changed configuration did.
+/// The effect of a changed configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The parts that are new or made anew: `issuer "auth0"`. The others went on as they
-    /// were, with their keys and caches.
+    /// The parts that were built or rebuilt, such as `issuer auth0`. The others continue
+    /// unchanged, with their keys and caches.
     pub made: Vec<String>,
-    /// The keys that differ from what runs and take effect at the next start only.
+    /// The changed keys that only take effect after a restart.
     pub restart_needed: Vec<&'static str>,
 }
 
-/// How a reload ended.
+/// The result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadResult {
-    /// What the files say is in force, but for what needs a restart.
+    /// The new configuration is in effect, except for keys that need a restart.
     Success,
-    /// The file, or one that it names, is unusable; nothing has changed.
+    /// The file, or one that it refers to, is unusable; nothing has changed.
     Invalid,
 }
 
-/// Who takes over a changed configuration.
+/// Applies a changed configuration.
 #[async_trait]
 pub trait Target: Send + Sync + 'static {
-    /// What is listened at, until the next start.
+    /// The `[server]` section in effect until the next start.
     fn server(&self) -> &Server;
 
-    /// Files that are in use whatever the configuration says now.
+    /// Files that stay in use whatever the new configuration says.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// Takes `config` over as a whole, or nothing of it. `stamps` were made after the text
-    /// was read and before anything that it names is used.
+    /// Applies `config` completely or not at all. `stamps` were taken after the file was read
+    /// and before anything that it refers to is used.
     ///
     /// # Errors
-    /// With the reason for operators; it holds no secret.
+    /// The reason, for the operator; it contains no secret.
     async fn apply(&self, config: Config, stamps: &Stamps) -> Result<Applied, String>;
 
-    /// For metrics.
+    /// Called after each reload, for metrics.
     fn ended(&self, result: ReloadResult);
 }
 
-/// Reads the configuration at `path`; for a running hawkgate with where it listens and the
-/// files that it has in use. Blocks.
+/// Reads the configuration at `path`. For a running hawkgate, `running` holds its `[server]`
+/// section and the files in use. Blocks.
 ///
 /// # Errors
-/// With everything that is wrong with the file.
+/// Every error in the file.
 pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loaded, Refused> {
-    // Before it is read: a change in between is noticed later, and not missed.
+    // Taken before the file is read, so that a change in between is noticed at the next check.
     let own = Stamps::of([path]);
     let checked = match running {
         None => config::check(path),
@@ -120,7 +120,7 @@ fn stamps<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Stamps {
     Stamps::of(paths.map(PathBuf::as_path))
 }
 
-/// Reloads under way and to come; they end when this is dropped.
+/// The task that reloads. Aborted on drop.
 #[derive(Debug)]
 pub struct Reloads {
     requests: mpsc::Sender<()>,
@@ -128,10 +128,10 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    /// Reloads now, whatever is watched. Several requests while a reload is under way make
-    /// one more.
+    /// Requests a reload, whether or not a file has changed. Several requests during a reload
+    /// cause one more.
     pub fn request(&self) {
-        // Full: one that has not begun will do what this one asks for.
+        // If the channel is full, a reload that has not started yet covers this request.
         let _ = self.requests.try_send(());
     }
 }
@@ -142,8 +142,8 @@ impl Drop for Reloads {
     }
 }
 
-/// Reloads `target` from the file at `path` on request and, if `every` is given, when one of
-/// the files in `loaded` is not what it was. Needs a Tokio runtime.
+/// Reloads `target` from the file at `path` on request and, if `every` is given, whenever one
+/// of the files in `loaded` has changed. Must be called within a Tokio runtime.
 pub fn start(
     path: PathBuf,
     loaded: Stamps,
@@ -169,7 +169,7 @@ async fn run(
                 if asked.is_none() {
                     return;
                 }
-                tracing::info!("reloading the configuration: asked to");
+                tracing::info!("reloading the configuration: requested");
             }
             files = watch.changed() => {
                 let files = files.join(", ");
@@ -182,7 +182,7 @@ async fn run(
                 watch.reloaded(result, stamps);
             }
             Err(error) => {
-                tracing::error!(%error, "a reload broke off; the old configuration stays");
+                tracing::error!(%error, "the reload failed; the previous configuration stays in effect");
                 target.ended(ReloadResult::Invalid);
                 watch.reloaded(ReloadResult::Invalid, Stamps::default());
             }
@@ -190,7 +190,7 @@ async fn run(
     }
 }
 
-/// One reload, logged.
+/// Performs and logs one reload.
 async fn reload(
     path: &Path,
     target: &Arc<dyn Target>,
@@ -207,41 +207,44 @@ async fn reload(
             for line in refused.errors.lines() {
                 tracing::error!("{line}");
             }
-            tracing::error!("the configuration is invalid; the old one stays in use");
+            tracing::error!("the configuration is invalid; the previous one stays in effect");
             return Ok((ReloadResult::Invalid, refused.stamps));
         }
     };
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    // In a task of its own: it is taken over as a whole even if the reloads end meanwhile.
+    // A separate task, so that the configuration is applied completely even if the reload task
+    // is aborted meanwhile.
     let (target, read) = (Arc::clone(target), stamps.clone());
     let applying = tokio::spawn(async move { target.apply(config, &read).await });
     let result = match applying.await? {
         Ok(applied) => {
-            say(&applied);
+            log_applied(&applied);
             ReloadResult::Success
         }
         Err(cause) => {
             tracing::error!("{cause}");
-            tracing::error!("the configuration cannot be used; the old one stays in use");
+            tracing::error!(
+                "the configuration cannot be applied; the previous one stays in effect"
+            );
             ReloadResult::Invalid
         }
     };
     Ok((result, stamps))
 }
 
-fn say(applied: &Applied) {
+fn log_applied(applied: &Applied) {
     if !applied.restart_needed.is_empty() {
         let keys = applied.restart_needed.join(", ");
         tracing::warn!(
             keys,
-            "restart needed: these keys have changed and stay as they were until the next start"
+            "restart needed: the changes to these keys take effect at the next start"
         );
     }
     let made = applied.made.join(", ");
     tracing::info!(
         made,
-        "the configuration is in use; what is not listed went on unchanged"
+        "the configuration is in effect; parts that are not listed are unchanged"
     );
 }

@@ -26,6 +26,7 @@ pub mod password;
 pub mod provider_metadata;
 pub mod registration;
 mod retry;
+pub mod settings;
 pub mod signin;
 pub mod taskcluster_exchange;
 pub mod taskcluster_login;

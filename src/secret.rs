@@ -1,25 +1,25 @@
-//! Values that must never be seen: redacted in `Debug`, wiped on drop, read from a file
-//! or the environment and never written in the configuration itself.
+//! Secrets: redacted in `Debug`, zeroized on drop, and read from a file or the environment,
+//! never from the configuration itself.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-/// The largest secret file that is read, in bytes.
+/// The largest secret file that is accepted, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
-/// A secret text: no `Display`, no `Serialize`, redacted `Debug`, zeroized on drop.
+/// A secret string: no `Display`, no `Serialize`, redacted `Debug`, zeroized on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretString(Zeroizing<String>);
 
 impl SecretString {
-    /// Takes ownership of the text; the caller keeps no copy.
+    /// Takes ownership of the text, so that no copy remains with the caller.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself. Every use of this is a place to review.
+    /// The secret text. Review every use of this method.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,17 +37,17 @@ impl From<&str> for SecretString {
     }
 }
 
-/// Where a secret is kept. It is read anew at each use off the hot path, so a rotated
-/// file takes effect by itself.
+/// Where a secret is stored. It is read again at each use, off the hot path, so that a rotated
+/// file takes effect without a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretRef {
-    /// A file whose content, less trailing newlines, is the secret.
+    /// A file whose content, without trailing newlines, is the secret.
     File(PathBuf),
     /// An environment variable of this process.
     Env(String),
 }
 
-/// Why a secret could not be had. Names the place, never the content.
+/// Why a secret could not be read. Names its location, never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file could not be read.
@@ -55,10 +55,10 @@ pub enum SecretError {
     File {
         /// The file as configured.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not what a secret can be.
+    /// The file's content is not a valid secret.
     #[error("secret file {path} {problem}")]
     Content {
         /// The file as configured.
@@ -72,10 +72,10 @@ pub enum SecretError {
 }
 
 impl SecretRef {
-    /// Reads the secret now. Trailing `\r` and `\n` are not part of it.
+    /// Reads the secret. Trailing `\r` and `\n` are removed.
     ///
     /// # Errors
-    /// When it is missing, empty, larger than [`MAX_SECRET_BYTES`] or not UTF-8.
+    /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`] or not UTF-8.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::File(path) => {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_output_is_redacted() {
         let secret = SecretString::from("hunter2");
         assert_eq!(
             format!("{secret:?} {:?}", Some(&secret)),

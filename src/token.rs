@@ -20,7 +20,9 @@ mod jws;
 mod keys;
 mod pattern;
 mod rules;
+pub mod settings;
 mod shared_secret;
+mod signature;
 mod signing_key;
 mod strict_json;
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A load generator over raw sockets: keep-alive connections, one request under way on
-//! each, latencies kept.
+//! A load generator over raw sockets: keep-alive connections with one request in flight on
+//! each, and the latency of every request.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Where to send what.
+/// What to send, and where to.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// The proxy.
+    /// The address of the proxy.
     pub(crate) address: SocketAddr,
-    /// A whole request head, keep-alive, no body.
+    /// A whole request: keep-alive, without a body.
     pub(crate) request: Vec<u8>,
 }
 
-/// What a run yielded.
+/// The result of a run.
 pub(crate) struct Run {
-    /// Latencies of answered requests, unsorted, in microseconds.
+    /// The latency of each request in microseconds, unsorted.
     pub(crate) latencies: Vec<u32>,
 }
 
-/// Drives `connections` connections for `length`. Panics on any answer but 200: a
-/// benchmark of failures is worth nothing.
+/// Sends requests on `connections` connections for `length`. Panics on any status other than
+/// 200: figures for failing requests would be worthless.
 pub(crate) async fn run(target: Target, connections: usize, length: Duration) -> Run {
     let end = Instant::now() + length;
     let tasks: Vec<_> = (0..connections)
-        .map(|_| tokio::spawn(drive(target.clone(), end)))
+        .map(|_| tokio::spawn(send_until(target.clone(), end)))
         .collect();
     let mut latencies = Vec::new();
     for task in tasks {
@@ -36,21 +36,21 @@ pub(crate) async fn run(target: Target, connections: usize, length: Duration) ->
     Run { latencies }
 }
 
-/// Opens `count` connections, each of which has had one answer, and holds them.
-pub(crate) async fn hold(target: Target, count: usize) -> Vec<TcpStream> {
-    let mut held = Vec::with_capacity(count);
+/// Opens `count` connections, completes one request on each, and leaves them idle.
+pub(crate) async fn open_idle(target: Target, count: usize) -> Vec<TcpStream> {
+    let mut idle = Vec::with_capacity(count);
     for _ in 0..count {
         let mut stream = TcpStream::connect(target.address)
             .await
             .expect("a connection");
         let mut buffer = Vec::with_capacity(4096);
         exchange(&mut stream, &target.request, &mut buffer).await;
-        held.push(stream);
+        idle.push(stream);
     }
-    held
+    idle
 }
 
-async fn drive(target: Target, end: Instant) -> Vec<u32> {
+async fn send_until(target: Target, end: Instant) -> Vec<u32> {
     let mut stream = TcpStream::connect(target.address)
         .await
         .expect("a connection");
@@ -66,27 +66,27 @@ async fn drive(target: Target, end: Instant) -> Vec<u32> {
 }
 
 async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) {
-    stream.write_all(request).await.expect("a request sent");
+    stream.write_all(request).await.expect("sending a request");
     buffer.clear();
     loop {
-        let read = stream.read_buf(buffer).await.expect("an answer");
+        let read = stream.read_buf(buffer).await.expect("receiving a response");
         assert!(
             read > 0,
             "the proxy closed: {}",
             String::from_utf8_lossy(buffer)
         );
-        if let Some(whole) = answer_length(buffer)
-            && buffer.len() >= whole
+        if let Some(length) = response_length(buffer)
+            && buffer.len() >= length
         {
             return;
         }
     }
 }
 
-/// Length of head and body once the head is complete.
-fn answer_length(bytes: &[u8]) -> Option<usize> {
+/// The length of head and body together, once the head is complete.
+fn response_length(bytes: &[u8]) -> Option<usize> {
     let head_end = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..head_end]).expect("a head in ASCII");
+    let head = std::str::from_utf8(&bytes[..head_end]).expect("an ASCII head");
     assert!(head.starts_with("HTTP/1.1 200"), "not 200: {head}");
     let length = head
         .lines()

@@ -1,11 +1,11 @@
-//! End to end, beside other proxies, in one interleaved run: CPU per request (user and
-//! system time from `/proc`), throughput, latency, memory. Loopback only, bounded in time.
-//! Each proxy has two workers and, but for bare pingora, an access log that goes to
-//! `/dev/null`.
+//! hawkgate end to end, compared with other proxies in interleaved rounds: CPU time per request
+//! (user and system, from `/proc`), throughput, latency and memory. Everything runs on
+//! loopback, for a bounded time. Each proxy has two workers and, except for bare pingora, an
+//! access log that goes to `/dev/null`.
 //!
-//! `cargo bench --bench end_to_end` builds the release binaries it measures. nginx
-//! (Debian package `nginx-light` or `nginx`) is the yardstick; without it the upstream is
-//! a small Rust server and the ratios to nginx are left out.
+//! `cargo bench --bench end_to_end` builds the release binaries that it measures. The
+//! reference is nginx (Debian package `nginx-light` or `nginx`); without it the upstream is a
+//! small Rust server, and the ratios to nginx are left out.
 //!
 //! `cargo bench --bench end_to_end -- --rounds 7 --seconds 3 --connections 32`
 
@@ -19,18 +19,18 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::format_collect,
-    reason = "a benchmark measures real time, prints, and stops at the first surprise"
+    reason = "a benchmark measures real time, prints, and panics on any failure"
 )]
 
 mod load;
 mod process;
+mod proxies;
 mod report;
-mod scene;
 
 use std::time::Duration;
 
+use proxies::Proxies;
 use report::{Figures, Report};
-use scene::Scene;
 
 /// How much to measure.
 struct Options {
@@ -66,11 +66,11 @@ fn main() {
 }
 
 async fn measure(options: &Options) {
-    let mut scene = Scene::set().await;
-    let mut report = Report::new(&scene);
+    let mut proxies = Proxies::start().await;
+    let mut report = Report::new(&proxies);
     for round in 0..=options.rounds {
-        for variant in &mut scene.variants {
-            // The first round warms caches and pools and is not counted.
+        for variant in &mut proxies.variants {
+            // Round 0 warms caches and connection pools, and is not counted.
             let length = if round == 0 {
                 Duration::from_millis(500)
             } else {
@@ -85,12 +85,12 @@ async fn measure(options: &Options) {
         }
         eprintln!("round {round} of {}", options.rounds);
     }
-    for variant in &mut scene.variants {
-        let idle = variant.idle_rss;
-        let held = load::hold(variant.target(), 1000).await;
-        report.memory(variant.name, idle, variant.process.rss());
-        drop(held);
+    for variant in &mut proxies.variants {
+        let idle_rss = variant.idle_rss;
+        let connections = load::open_idle(variant.target(), 1000).await;
+        report.memory(variant.name, idle_rss, variant.process.rss());
+        drop(connections);
     }
-    report.start_up(scene.time_to_ready().await);
+    report.start_up(proxies.time_to_ready().await);
     report.print();
 }

@@ -1,11 +1,8 @@
-//! The least that a pingora proxy can do: the yardstick for what hawkgate adds. Built as
-//! an example so that it shares the release profile; takes two ports: its own, and the
-//! upstream's. Without an access log.
+//! The smallest possible pingora proxy, without an access log: the reference for what
+//! hawkgate adds. It is built as an example so that it shares the release profile. Its
+//! arguments are two ports: its own and the upstream's.
 
-#![allow(
-    clippy::expect_used,
-    reason = "a yardstick, started by the benchmark only"
-)]
+#![allow(clippy::expect_used, reason = "started by the benchmark only")]
 
 use async_trait::async_trait;
 use pingora::prelude::*;
@@ -36,7 +33,7 @@ impl ProxyHttp for PassThrough {
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    let mut port = || args.next().expect("two ports: own, upstream's");
+    let mut port = || args.next().expect("two arguments: own port, upstream port");
     let (own, upstream) = (port(), port());
     let conf = ServerConf {
         threads: 2,

@@ -1,20 +1,20 @@
-//! Child processes and what `/proc` says of them (and of their own children: nginx's
-//! workers).
+//! Child processes, and their CPU time and memory from `/proc`. Their own children are
+//! included, because nginx has worker processes.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Linux reports CPU time in hundredths of a second to user space on every platform that
-/// Rust's tier 1 knows.
+/// The unit of CPU time in `/proc` (`USER_HZ`): 100 per second on every Linux platform of
+/// Rust's tier 1.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A process that ends with its owner.
+/// A process that is terminated on drop.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts `program`, silent.
+    /// Starts `program` without input or output.
     pub(crate) fn start(program: &Path, args: &[&str]) -> Self {
         let child = Command::new(program)
             .args(args)
@@ -26,13 +26,13 @@ impl Process {
         Self(child)
     }
 
-    /// User and system time so far, children included.
+    /// User and system time so far, including children.
     pub(crate) fn cpu(&self) -> Duration {
-        self.family()
+        self.pids()
             .iter()
             .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
             .map(|stat| {
-                // The command's name stands in parentheses and may hold anything.
+                // The second field is the command in parentheses, which may contain anything.
                 let fields = stat.rsplit(')').next().unwrap_or_default().to_owned();
                 let ticks: u32 = fields
                     .split_whitespace()
@@ -45,9 +45,9 @@ impl Process {
             .sum()
     }
 
-    /// Resident memory in KiB, children included.
+    /// Resident memory in KiB, including children.
     pub(crate) fn rss(&self) -> u64 {
-        self.family()
+        self.pids()
             .iter()
             .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
             .filter_map(|status| {
@@ -57,7 +57,7 @@ impl Process {
             .sum()
     }
 
-    fn family(&self) -> Vec<u32> {
+    fn pids(&self) -> Vec<u32> {
         let pid = self.0.id();
         let children =
             fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // nginx's master passes SIGTERM on to its workers; SIGKILL would orphan them.
+        // SIGTERM, because nginx's master forwards it to its workers; SIGKILL would orphan them.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }

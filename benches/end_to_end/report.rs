@@ -1,12 +1,12 @@
-//! Figures, medians and ratios.
+//! Medians and ratios of what was measured.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::load::Run;
-use crate::scene::{FULL, NGINX, PASS_THROUGH, Scene};
+use crate::proxies::{FULL, NGINX, PASS_THROUGH, Proxies};
 
-/// One round of one variant.
+/// The figures of one proxy in one round.
 #[derive(Clone, Copy)]
 pub(crate) struct Figures {
     cpu_us: f64,
@@ -16,53 +16,53 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// From a run and the CPU time that the proxy spent on it.
+    /// The figures of a run on which the proxy spent `cpu`.
     pub(crate) fn of(run: &Run, cpu: Duration, length: Duration) -> Self {
         let mut sorted = run.latencies.clone();
         sorted.sort_unstable();
-        let at = |q: f64| f64::from(sorted[((sorted.len() - 1) as f64 * q) as usize]);
+        let quantile = |q: f64| f64::from(sorted[((sorted.len() - 1) as f64 * q) as usize]);
         let count = sorted.len() as f64;
         Self {
             cpu_us: cpu.as_secs_f64() * 1e6 / count,
             per_second: count / length.as_secs_f64(),
-            p50_us: at(0.5),
-            p99_us: at(0.99),
+            p50_us: quantile(0.5),
+            p99_us: quantile(0.99),
         }
     }
 }
 
-/// Everything measured.
+/// Everything that was measured.
 pub(crate) struct Report {
     order: Vec<&'static str>,
     rounds: BTreeMap<&'static str, Vec<Figures>>,
     memory: BTreeMap<&'static str, (u64, u64)>,
-    ready: Vec<Duration>,
+    start_up: Vec<Duration>,
 }
 
 impl Report {
-    /// Empty, in the scene's order.
-    pub(crate) fn new(scene: &Scene) -> Self {
+    /// An empty report, in the order of `proxies`.
+    pub(crate) fn new(proxies: &Proxies) -> Self {
         Self {
-            order: scene.variants.iter().map(|v| v.name).collect(),
+            order: proxies.variants.iter().map(|v| v.name).collect(),
             rounds: BTreeMap::new(),
             memory: BTreeMap::new(),
-            ready: Vec::new(),
+            start_up: Vec::new(),
         }
     }
 
-    /// Adds a round.
+    /// Adds the figures of one round.
     pub(crate) fn add(&mut self, variant: &'static str, figures: Figures) {
         self.rounds.entry(variant).or_default().push(figures);
     }
 
-    /// Adds resident memory, KiB: idle, and with 1,000 connections open.
-    pub(crate) fn memory(&mut self, variant: &'static str, idle: u64, held: u64) {
-        self.memory.insert(variant, (idle, held));
+    /// Adds resident memory in KiB: idle, and with 1,000 open connections.
+    pub(crate) fn memory(&mut self, variant: &'static str, idle: u64, connected: u64) {
+        self.memory.insert(variant, (idle, connected));
     }
 
-    /// Adds times from start to ready.
+    /// Adds the times from start to readiness.
     pub(crate) fn start_up(&mut self, times: Vec<Duration>) {
-        self.ready = times;
+        self.start_up = times;
     }
 
     fn median(&self, variant: &str, of: impl Fn(&Figures) -> f64) -> f64 {
@@ -70,8 +70,7 @@ impl Report {
         median(rounds.iter().map(of).collect())
     }
 
-    /// The median over the rounds of the ratio within a round: what drifts with the
-    /// machine drops out.
+    /// The median of the ratios within each round, which cancels drift of the machine.
     fn ratio(&self, a: &str, b: &str) -> Option<f64> {
         let (a, b) = (self.rounds.get(a)?, self.rounds.get(b)?);
         Some(median(
@@ -79,14 +78,14 @@ impl Report {
         ))
     }
 
-    /// Prints the table and the targets beside what was measured.
+    /// Prints the figures, and the measured values beside their targets.
     pub(crate) fn print(&self) {
         println!(
             "\n{:<28} {:>10} {:>10} {:>9} {:>9} {:>11} {:>12}",
             "variant", "CPU us/req", "req/s", "p50 us", "p99 us", "RSS idle", "RSS at 1000"
         );
         for name in &self.order {
-            let (idle, held) = self.memory.get(name).copied().unwrap_or_default();
+            let (idle, connected) = self.memory.get(name).copied().unwrap_or_default();
             println!(
                 "{name:<28} {:>10.1} {:>10.0} {:>9.0} {:>9.0} {:>7.1} MiB {:>8.1} MiB",
                 self.median(name, |f| f.cpu_us),
@@ -94,12 +93,12 @@ impl Report {
                 self.median(name, |f| f.p50_us),
                 self.median(name, |f| f.p99_us),
                 idle as f64 / 1024.0,
-                held as f64 / 1024.0,
+                connected as f64 / 1024.0,
             );
         }
-        println!("\n{:<58} {:>9} {:>9}", "target", "wanted", "measured");
-        let line = |what: &str, wanted: &str, measured: String| {
-            println!("{what:<58} {wanted:>9} {measured:>9}");
+        println!("\n{:<58} {:>9} {:>9}", "", "target", "measured");
+        let line = |what: &str, target: &str, measured: String| {
+            println!("{what:<58} {target:>9} {measured:>9}");
         };
         let shown = |ratio: Option<f64>| ratio.map_or("no nginx".into(), |r| format!("{r:.2}"));
         line(
@@ -112,7 +111,7 @@ impl Report {
             "<= 1.10",
             shown(self.ratio(FULL, PASS_THROUGH)),
         );
-        let (idle, held) = self.memory.get(FULL).copied().unwrap_or_default();
+        let (idle, connected) = self.memory.get(FULL).copied().unwrap_or_default();
         line(
             "RSS idle, MiB",
             "<= 16",
@@ -121,11 +120,16 @@ impl Report {
         line(
             "RSS at 1,000 connections, MiB",
             "<= 64",
-            format!("{:.1}", held as f64 / 1024.0),
+            format!("{:.1}", connected as f64 / 1024.0),
         );
-        let ready = median(self.ready.iter().map(|d| d.as_secs_f64() * 1e3).collect());
+        let ready = median(
+            self.start_up
+                .iter()
+                .map(|d| d.as_secs_f64() * 1e3)
+                .collect(),
+        );
         line(
-            "start to ready with a local JWKS, ms",
+            "start to ready with a JWKS file, ms",
             "<= 100",
             format!("{ready:.0}"),
         );

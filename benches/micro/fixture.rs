@@ -1,4 +1,4 @@
-//! Keys, tokens, routes and crowds to measure with.
+//! Keys, tokens, routes and cached callers to measure with.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -11,9 +11,8 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hawkgate::clock::SystemClock;
-use hawkgate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
 use hawkgate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
 use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
@@ -21,6 +20,7 @@ use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::{Gateway, Observe};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
+use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 use hawkgate::token::{
     BearerToken, Caller, FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver,
 };
@@ -29,7 +29,7 @@ use http::{HeaderMap, HeaderValue};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// A usual Taskcluster path.
+/// A typical Taskcluster path.
 pub(crate) const TARGET: &str = "/api/queue/v1/task/VGhpc0lzQVRhc2tJZA/status?continuationToken=1";
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
@@ -39,12 +39,12 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// A JWKS document and a token good for an hour.
+/// A JWKS document, and a token that is valid for an hour.
 pub(crate) fn token(algorithm: &str) -> (Vec<u8>, String) {
     token_with(algorithm, &json!({}))
 }
 
-/// The same with more claims.
+/// Like [`token`], with additional claims.
 pub(crate) fn token_with(algorithm: &str, more: &Value) -> (Vec<u8>, String) {
     let (mut jwk, key, name) = match algorithm {
         "RS256" => rsa(),
@@ -59,7 +59,7 @@ pub(crate) fn token_with(algorithm: &str, more: &Value) -> (Vec<u8>, String) {
         .expect("a clock")
         .as_secs();
     let mut claims = json!({
-        "iss": "https://bench.example.com/", "aud": "bench", "sub": "somebody", "client_id": "bench",
+        "iss": "https://bench.example.com/", "aud": "bench", "sub": "alice", "client_id": "bench",
         "iat": now, "exp": now + 3600, "scope": "openid profile",
     });
     for (name, value) in more.as_object().into_iter().flatten() {
@@ -109,16 +109,16 @@ fn ed25519() -> (Value, EncodingKey, jsonwebtoken::Algorithm) {
     (jwk, key, jsonwebtoken::Algorithm::EdDSA)
 }
 
-pub(crate) fn head_of(token: &str) -> HeaderMap {
+pub(crate) fn bearer_headers(token: &str) -> HeaderMap {
     let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a header");
     HeaderMap::from_iter([(AUTHORIZATION, value)])
 }
 
 #[derive(Debug)]
-struct Fixed(Vec<u8>);
+struct StaticKeys(Vec<u8>);
 
 #[async_trait]
-impl KeyFetcher for Fixed {
+impl KeyFetcher for StaticKeys {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         Ok(FetchedKeys {
             document: self.0.clone(),
@@ -127,7 +127,7 @@ impl KeyFetcher for Fixed {
     }
 }
 
-/// An issuer whose keys are there.
+/// An issuer whose keys have been fetched.
 pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
     let config = OidcIssuer {
         url: "https://bench.example.com/".into(),
@@ -141,7 +141,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         subjects: None,
         verified_max_age: Duration::from_mins(5),
     };
-    let keys = Arc::new(Fixed(jwks.to_vec()));
+    let keys = Arc::new(StaticKeys(jwks.to_vec()));
     let issuer = Issuer::oidc(
         "bench".into(),
         &config,
@@ -157,7 +157,7 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
 fn credentials() -> Credentials {
     Credentials {
         client_id: "project/bench".into(),
-        access_token: SecretString::from("no-secret-of-anybody-only-of-this-benchmark"),
+        access_token: SecretString::from("secret-of-this-benchmark-only-0123456789"),
         certificate: None,
         authorized_scopes: None,
     }
@@ -168,10 +168,10 @@ pub(crate) fn signer() -> Signer {
 }
 
 #[derive(Debug)]
-struct Generous;
+struct FixedCredential;
 
 #[async_trait]
-impl CredentialSource for Generous {
+impl CredentialSource for FixedCredential {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
@@ -187,7 +187,7 @@ impl CredentialSource for Generous {
     }
 }
 
-fn source(entries: u64) -> Arc<Source> {
+fn source(entries: u64) -> Arc<CachedSource> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
@@ -199,9 +199,9 @@ fn source(entries: u64) -> Arc<Source> {
         concurrency: 32,
     };
     Arc::new(
-        Source::new(
+        CachedSource::new(
             "bench".into(),
-            Arc::new(Generous),
+            Arc::new(FixedCredential),
             options,
             SystemClock::shared(),
         )
@@ -229,7 +229,7 @@ pub(crate) fn rules(last: &str) -> Rules {
     Rules::new(all.into_iter().enumerate().map(rule).collect()).expect("some")
 }
 
-/// `count` routes, of which one takes [`TARGET`].
+/// A gateway with `count` routes, one of which matches [`TARGET`].
 pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
     let issuers: Vec<_> = issuer.into_iter().collect();
     let source = source(1000);
@@ -285,32 +285,32 @@ fn upstream() -> Upstream {
     }
 }
 
-/// Many callers, each with an opaque token, all cached.
-pub(crate) struct Crowd {
-    source: Arc<Source>,
+/// Callers with opaque tokens, whose credentials are all cached.
+pub(crate) struct CachedCallers {
+    source: Arc<CachedSource>,
     issuer: Arc<str>,
 }
 
-impl Crowd {
-    pub(crate) async fn of(size: usize) -> Self {
-        let crowd = Self {
-            source: source(size as u64 + 1000),
+impl CachedCallers {
+    pub(crate) async fn new(count: usize) -> Self {
+        let callers = Self {
+            source: source(count as u64 + 1000),
             issuer: "opaque".into(),
         };
-        for at in 0..size {
-            crowd.hit(&Self::head(at)).await;
+        for at in 0..count {
+            callers.hit(&Self::headers(at)).await;
         }
-        crowd
+        callers
     }
 
-    /// What caller number `at` sends.
-    pub(crate) fn head(at: usize) -> HeaderMap {
-        head_of(&format!("opaque-token-{at:032}"))
+    /// The headers that caller number `at` sends.
+    pub(crate) fn headers(at: usize) -> HeaderMap {
+        bearer_headers(&format!("opaque-token-{at:032}"))
     }
 
-    /// Reads the header, looks up, signs.
-    pub(crate) async fn hit(&self, head: &HeaderMap) -> String {
-        let bearer = BearerToken::from_headers(head)
+    /// Reads the token from the headers, looks up the credentials and signs a request.
+    pub(crate) async fn hit(&self, headers: &HeaderMap) -> String {
+        let bearer = BearerToken::from_headers(headers)
             .ok()
             .flatten()
             .expect("a bearer");
@@ -325,7 +325,7 @@ impl Crowd {
         };
         let leased = self.source.lease(&request).await.expect("a lease");
         let Credential::Taskcluster { signer, .. } = leased.lease.credential() else {
-            unreachable!("the source gives no other")
+            unreachable!("the source issues nothing else")
         };
         let signed = SignedRequest {
             at: hawkgate::clock::UnixMillis::from_secs(1_700_000_000),

@@ -1,14 +1,14 @@
-//! What each step of the hot path costs by itself, and what a million cached identities
-//! change. `cargo bench --bench micro`; the last figures are printed beside their target.
+//! The cost of each step of the hot path, and of a cache hit among a million cached
+//! identities: `cargo bench --bench micro`.
 
 #![allow(
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a benchmark stops at the first surprise, and prints"
+    reason = "a benchmark panics on any failure, and prints"
 )]
 #![allow(
     missing_docs,
-    reason = "criterion's macros make undocumented functions"
+    reason = "criterion's macros generate undocumented functions"
 )]
 
 mod fixture;
@@ -24,7 +24,9 @@ use hawkgate::token::{BearerToken, authenticate};
 use http::Method;
 use serde_json::json;
 
-use fixture::{Crowd, TARGET, gateway, head_of, issuer, runtime, signer, token, token_with};
+use fixture::{
+    CachedCallers, TARGET, bearer_headers, gateway, issuer, runtime, signer, token, token_with,
+};
 
 fn routes(c: &mut Criterion) {
     let gateway = gateway(100, None);
@@ -43,7 +45,7 @@ fn verification(c: &mut Criterion) {
     let runtime = runtime();
     for algorithm in ["RS256", "ES256", "EdDSA"] {
         let (jwks, token) = token(algorithm);
-        let headers = head_of(&token);
+        let headers = bearer_headers(&token);
         c.bench_function(&format!("verify {algorithm}, cold"), |b| {
             b.iter_batched(
                 || runtime.block_on(issuer(&jwks)),
@@ -54,14 +56,14 @@ fn verification(c: &mut Criterion) {
                         .expect("a bearer");
                     runtime
                         .block_on(authenticate(&bearer, &[issuer]))
-                        .expect("a good token")
+                        .expect("a valid token")
                 },
                 BatchSize::SmallInput,
             );
         });
     }
     let (jwks, token) = token("RS256");
-    let (issuer, headers) = (runtime.block_on(issuer(&jwks)), head_of(&token));
+    let (issuer, headers) = (runtime.block_on(issuer(&jwks)), bearer_headers(&token));
     let issuers = [issuer];
     c.bench_function("verify, cached", |b| {
         b.iter(|| {
@@ -71,7 +73,7 @@ fn verification(c: &mut Criterion) {
                 .expect("a bearer");
             runtime
                 .block_on(authenticate(&bearer, &issuers))
-                .expect("a good token")
+                .expect("a valid token")
         });
     });
 }
@@ -98,7 +100,7 @@ fn admission(c: &mut Criterion) {
     let runtime = runtime();
     let (jwks, token) = token("RS256");
     let gateway = gateway(10, Some(runtime.block_on(issuer(&jwks))));
-    let headers = head_of(&token);
+    let headers = bearer_headers(&token);
     let admit = || {
         let head = Head {
             method: &Method::GET,
@@ -117,7 +119,7 @@ fn admission(c: &mut Criterion) {
     c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
 }
 
-/// Three rules, of which the last matches; and the most work that one rule may make.
+/// Three rules of which the last matches, and the most expensive rule that the limits allow.
 fn rules(c: &mut Criterion) {
     const GROUPS: &str = "claims['https://claims.example.com/groups'].exists(g, g == 'dev')";
     let runtime = runtime();
@@ -128,7 +130,7 @@ fn rules(c: &mut Criterion) {
     let bearer = BearerToken::new(&token).expect("a bearer");
     let caller = runtime
         .block_on(authenticate(&bearer, &[issuer]))
-        .expect("a good token")
+        .expect("a valid token")
         .caller;
     let request = RequestFacts {
         method: "GET",
@@ -142,55 +144,55 @@ fn rules(c: &mut Criterion) {
         b.iter(|| Expression::compile(black_box(GROUPS)));
     });
     let once = fixture::rules(GROUPS);
-    c.bench_function("rules, once for each token: cold", |b| {
+    c.bench_function("rules, once per token: cold", |b| {
         b.iter(|| once.judge(black_box(&caller), request, |_, _| ()));
     });
-    c.bench_function("rules, once for each token: remembered", |b| {
+    c.bench_function("rules, once per token: cached", |b| {
         b.iter(|| once.decide(black_box(&caller), request));
     });
     let each = fixture::rules(&format!(
         "{GROUPS} && request.path.startsWith('/api/queue/')"
     ));
-    c.bench_function("rules, for each request", |b| {
+    c.bench_function("rules, per request", |b| {
         b.iter(|| each.decide(black_box(&caller), request));
     });
     let pattern = fixture::rules(
         "request.path.matches('^/api/queue/v1/task/[A-Za-z0-9_-]{22}(/|$)') || true",
     );
-    c.bench_function("rules, for each request, with a pattern", |b| {
+    c.bench_function("rules, per request, with a pattern", |b| {
         b.iter(|| pattern.decide(black_box(&caller), request));
     });
-    // Compares lists of 256 as often as the limit of steps lets it.
+    // Compares lists of 256 elements as often as the limit on steps allows.
     let comparisons = ["claims.list != claims.list"; 11].join(" || ");
-    let most = fixture::rules(&format!("claims.list.exists(x, {comparisons}) || true"));
-    c.bench_function("rules, the most work", |b| {
-        b.iter(|| most.judge(black_box(&caller), request, |_, _| ()));
+    let most_expensive = fixture::rules(&format!("claims.list.exists(x, {comparisons}) || true"));
+    c.bench_function("rules, most expensive", |b| {
+        b.iter(|| most_expensive.judge(black_box(&caller), request, |_, _| ()));
     });
 }
 
-/// The whole hit of an opaque token: read the header, look up, sign.
-fn crowds(c: &mut Criterion) {
+/// A whole cache hit for an opaque token: read the header, look up, sign.
+fn cache_hits(c: &mut Criterion) {
     let runtime = runtime();
     let mut group = c.benchmark_group("hit among cached identities");
-    // How many are cached, and how many of them take turns to ask.
-    for (cached, asking) in [(100, 100), (1_000_000, 100), (1_000_000, 1_000_000)] {
-        let crowd = runtime.block_on(Crowd::of(cached));
+    // How many identities are cached, and how many of them send requests.
+    for (cached, active) in [(100, 100), (1_000_000, 100), (1_000_000, 1_000_000)] {
+        let callers = runtime.block_on(CachedCallers::new(cached));
         let mut order = 0usize;
-        group.bench_function(format!("{cached} cached, {asking} ask"), |b| {
+        group.bench_function(format!("{cached} cached, {active} active"), |b| {
             b.iter_batched(
                 || {
-                    // A stride that visits everybody in no order that a cache line could guess.
-                    order = (order + 611_953) % asking;
-                    Crowd::head(order)
+                    // A stride that visits every identity in an order that the CPU cannot prefetch.
+                    order = (order + 611_953) % active;
+                    CachedCallers::headers(order)
                 },
-                |head| runtime.block_on(crowd.hit(&head)),
+                |headers| runtime.block_on(callers.hit(&headers)),
                 BatchSize::SmallInput,
             );
         });
     }
     group.finish();
-    println!("target: the second at most 1.2 times the first");
-    println!("(in the third, each hit also finds the processor's own caches cold)");
+    println!("target: the second takes at most 1.2 times as long as the first");
+    println!("(in the third, each hit also misses the CPU's caches)");
 }
 
 criterion_group!(
@@ -200,6 +202,6 @@ criterion_group!(
     hawk,
     admission,
     rules,
-    crowds
+    cache_hits
 );
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! What goes on beside requests: names resolved, keys kept fresh, workload tokens re-read.
+//! Background tasks: resolving names, keeping keys fresh, and re-reading workload tokens.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::gateway::route::Upstream;
 use crate::remote::dns::{self, SystemResolver};
 use crate::token::{Issuer, WorkloadToken};
 
-/// How often a workload token's file is looked at. A kubelet replaces a token when 80 % of
-/// its life, at least 8 minutes, are over.
+/// How often a workload token's file is read. The kubelet replaces a token once 80 % of its
+/// lifetime has passed, which is at least 8 minutes.
 const WORKLOAD_TOKEN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The tasks of the configuration in use; they end with it.
+/// The background tasks of the current configuration.
 #[derive(Debug, Default)]
 pub(super) struct Background(Vec<Task>);
 
-/// One part's task; ends when this is dropped.
+/// The task of one part. Aborted on drop.
 #[derive(Debug)]
 struct Task {
     part: Arc<dyn Any + Send + Sync>,
@@ -33,7 +33,7 @@ impl Drop for Task {
     }
 }
 
-/// Gets what can be had without waiting for others (addresses written as such, files).
+/// Prepares what needs no network: literal addresses and files.
 pub(super) async fn prepare(parts: &Parts) {
     for upstream in parts.new_upstreams() {
         if let Some(address) = dns::ip_literal(&upstream.host, upstream.port) {
@@ -45,25 +45,24 @@ pub(super) async fn prepare(parts: &Parts) {
     }
 }
 
-/// Also waits for what others have to say about new parts, names and keys, for as long as
-/// `patience` goes: nobody is served by them yet.
-pub(super) async fn prepare_patiently(parts: &Parts, patience: Duration) {
+/// Like [`prepare`], and also waits up to `timeout` for the names and keys of new parts, which
+/// serve no requests yet.
+pub(super) async fn prepare_within(parts: &Parts, timeout: Duration) {
     prepare(parts).await;
     let names = join_all(parts.new_upstreams().map(|upstream| async {
         let found = dns::resolve(&SystemResolver, &upstream.host, upstream.port).await;
-        // Its own task goes on trying, and says what is wrong.
+        // Its own task keeps trying and reports what is wrong.
         if let Ok(addresses) = found {
             upstream.addresses.store(Arc::new(addresses));
         }
     }));
     let keys = join_all(parts.new_issuers().map(|issuer| issuer.warm_up()));
-    let _ = tokio::time::timeout(patience, futures::future::join(names, keys)).await;
+    let _ = tokio::time::timeout(timeout, futures::future::join(names, keys)).await;
 }
 
 impl Background {
-    /// Goes on with the tasks of `parts` that run already, starts the others, ends those of
-    /// other parts.
-    pub(super) fn follow(&mut self, parts: &Parts) {
+    /// Keeps the running tasks of `parts`, starts those that are missing, and ends all others.
+    pub(super) fn update(&mut self, parts: &Parts) {
         let before = std::mem::take(&mut self.0);
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
         let mut go_on = |part: Arc<dyn Any + Send + Sync>, start: &dyn Fn() -> JoinHandle<()>| {
@@ -92,7 +91,7 @@ impl Background {
     }
 }
 
-/// Whether both are the same part, not just equal ones.
+/// Whether both are the same allocation, not merely equal.
 fn is_same(one: &Arc<dyn Any + Send + Sync>, other: &Arc<dyn Any + Send + Sync>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
@@ -109,15 +108,15 @@ async fn keep_keys(issuer: Arc<Issuer>) {
 }
 
 async fn reread(token: Arc<WorkloadToken>) {
-    let mut said = None;
+    let mut logged = None;
     loop {
         tokio::time::sleep(WORKLOAD_TOKEN_INTERVAL).await;
-        read(&token, &mut said).await;
+        read(&token, &mut logged).await;
     }
 }
 
-/// Reads once; the same problem is logged once.
-async fn read(token: &Arc<WorkloadToken>, said: &mut Option<String>) {
+/// Reads the token once. Logs a problem only when it changes.
+async fn read(token: &Arc<WorkloadToken>, logged: &mut Option<String>) {
     let reader = Arc::clone(token);
     let outcome = tokio::task::spawn_blocking(move || reader.refresh()).await;
     let problem = match outcome {
@@ -125,13 +124,13 @@ async fn read(token: &Arc<WorkloadToken>, said: &mut Option<String>) {
         Ok(Err(error)) => Some(error.to_string()),
         Err(error) => Some(error.to_string()),
     };
-    if problem != *said {
+    if problem != *logged {
         if let Some(problem) = &problem {
-            tracing::warn!(%problem, "no workload token; the one read before stays");
+            tracing::warn!(%problem, "cannot read the workload token; keeping the previous one");
         } else {
-            tracing::info!(file = %token.file().display(), "the workload token is there");
+            tracing::info!(file = %token.file().display(), "the workload token is readable again");
         }
-        *said = problem;
+        *logged = problem;
     }
 }
 
@@ -151,15 +150,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_end_with_their_part_and_go_on_with_it() {
+    async fn tasks_continue_with_their_part_and_end_with_it() {
         let (one, two, three) = (token("/one"), token("/two"), token("/three"));
         let mut background = Background::default();
-        background.follow(&parts(&[&one, &two]));
+        background.update(&parts(&[&one, &two]));
         let ids = |background: &Background| -> Vec<_> {
             background.0.iter().map(|task| task.running.id()).collect()
         };
         let before = ids(&background);
-        background.follow(&parts(&[&two, &three]));
+        background.update(&parts(&[&two, &three]));
         let after = ids(&background);
         assert_eq!(before[1], after[0]);
         assert!(!before.contains(&after[1]));

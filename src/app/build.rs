@@ -1,4 +1,4 @@
-//! From what the file means to what decides: issuers, sources and routes, connected.
+//! Builds the gateway from the configuration: issuers, sources, rules and routes, connected.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -13,8 +13,8 @@ use super::local::{self, Updatable};
 use super::observe::observe;
 use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
 use crate::clock::SharedClock;
-use crate::config::{self, Config, IssuerKind, OauthClient, SourceKind};
-use crate::credential::{CacheLimits, CredentialSource, Source, SourceOptions};
+use crate::config::{self, Config, IssuerKind, SourceKind};
+use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate::Rates;
@@ -29,36 +29,37 @@ use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::key_fetcher::key_fetcher;
 use crate::remote::oauth::Endpoint;
 use crate::remote::password::{MAX_TOKEN_LIFETIME, PasswordSource};
+use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
-/// Longest answer read from an exchange, in bytes.
+/// The longest response accepted from an exchange, in bytes.
 const EXCHANGE_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Builds with one clock and one set of metrics.
+/// Builds gateways that share a clock and a set of metrics.
 pub(super) struct Builder<'a> {
     pub(super) clock: &'a SharedClock,
     pub(super) metrics: &'a Metrics,
 }
 
-/// A gateway, and its parts that are watched and kept fresh in the background.
+/// A gateway, and its stateful parts, which background tasks keep fresh.
 pub(super) struct Built {
     pub(super) gateway: Gateway,
     pub(super) parts: Parts,
 }
 
 impl Builder<'_> {
-    /// Connects everything that `config` names. Opens no connection.
+    /// Builds everything that `config` describes. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
         let stamps = Stamps::of(config.files.iter().map(|file| file.path.as_path()));
         self.build_on(config, &stamps, &Parts::default())
     }
 
-    /// As [`Self::build`], but for the parts of `previous` that would come out the same:
-    /// those are kept, with their keys, caches and addresses. `stamps` are of every file
-    /// that `config` names, made before anything is read from them here.
+    /// Like [`Self::build`], keeping the parts of `previous` whose settings are unchanged, with
+    /// their keys, caches and addresses. `stamps` cover every file that `config` refers to and
+    /// were taken before this reads any of them.
     pub(super) fn build_on(
         &self,
         config: &Config,
@@ -81,8 +82,8 @@ impl Builder<'_> {
             let concerned = pairs.filter(|(written, _)| concerns(written));
             Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
         };
-        // One for all routes together.
-        let common = match &config.limits.rate {
+        // Shared by all routes.
+        let common = match &config.rate {
             Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
@@ -145,7 +146,7 @@ impl Builder<'_> {
         stamps: &Stamps,
         previous: &Parts,
         updatable: &[Updatable],
-    ) -> Result<Vec<Part<SourceBasis, Source>>, StartError> {
+    ) -> Result<Vec<Part<SourceBasis, CachedSource>>, StartError> {
         let part = |source: &config::Source| {
             let files = stamps.only(config.files_of("source", &source.name));
             let basis = (source.clone(), config.cache.clone());
@@ -173,16 +174,19 @@ impl Builder<'_> {
             }
             IssuerKind::Introspection(asked) => {
                 let clock = self.clock.clone();
-                let client = introspection_client(asked.ca.clone())
-                    .map_err(|e| unusable("issuer", &name, &e))?;
-                let (url, own) = (asked.introspection_url.clone(), asked.client.clone());
+                let IntrospectionEndpoint {
+                    url,
+                    client: own,
+                    ca,
+                } = asked.endpoint.clone();
+                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
                 let remembered = config.cache.max_entries;
                 Ok(Issuer::introspection(
                     name,
-                    asked,
+                    &asked.issuer,
                     introspector,
                     clock,
                     remembered,
@@ -229,7 +233,7 @@ impl Builder<'_> {
         source: &config::Source,
         config: &Config,
         updatable: &[Updatable],
-    ) -> Result<Source, StartError> {
+    ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
@@ -241,7 +245,7 @@ impl Builder<'_> {
             timeout: source.timeout,
             concurrency: source.concurrency,
         };
-        Source::new(source.name.clone(), metered, options, self.clock.clone())
+        CachedSource::new(source.name.clone(), metered, options, self.clock.clone())
             .map(|made| made.injecting(source.inject.clone()))
             .map_err(|e| failed(&e))
     }
@@ -259,7 +263,7 @@ impl Builder<'_> {
                 Arc::new(OauthSource::new(root_url, client(source)?, clock))
             }
             SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
-            SourceKind::TaskclusterStatic { .. } => Arc::new(local::fixed(&source.kind)?),
+            SourceKind::TaskclusterStatic { .. } => Arc::new(local::static_source(&source.kind)?),
             SourceKind::ClientCredentials {
                 token_url,
                 client: own,
@@ -307,8 +311,8 @@ impl Builder<'_> {
     }
 }
 
-/// The `[cache]` section, but for passwords: nothing is fetched with one that nobody has
-/// sent again, and none is believed for long.
+/// The `[cache]` section, adjusted for passwords: nothing is renewed with a password that the
+/// caller has not sent again, and no password is trusted for long.
 fn limits(source: &config::Source, config: &Config) -> CacheLimits {
     let mut limits = config.cache.clone();
     if let SourceKind::Password(_) = source.kind {
@@ -318,7 +322,8 @@ fn limits(source: &config::Source, config: &Config) -> CacheLimits {
     limits
 }
 
-/// The configuration has refused this already; whatever else makes one shall not get by.
+/// Rejects password routes that other machines can reach. The configuration reader does so
+/// too; this also covers a `Config` that was built in another way.
 fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
     let asks = config.routes.iter().find(|route| {
         let source = route.source.and_then(|at| config.sources.get(at));
@@ -327,7 +332,7 @@ fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
     let local = config.server.listen.iter().all(|l| l.address.is_local());
     match asks {
         Some(route) if !local => Err(StartError::Unusable(format!(
-            "route {:?} asks for passwords, and other machines can connect",
+            "route {:?} accepts passwords, but other machines can connect to it",
             route.name
         ))),
         _ => Ok(()),
@@ -335,7 +340,7 @@ fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
 }
 
 impl Builder<'_> {
-    /// An OAuth2 endpoint that `source` asks as hawkgate's own client.
+    /// The OAuth2 endpoint that `source` calls with hawkgate's own client credentials.
     fn endpoint(
         &self,
         source: &config::Source,
@@ -379,7 +384,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         host: written.host.clone(),
         port: written.port,
         authority: HeaderValue::try_from(&authority).map_err(|_| {
-            StartError::Unusable(format!("{authority:?} cannot stand in a Host header"))
+            StartError::Unusable(format!("{authority:?} is not valid in a Host header"))
         })?,
         signed_port: written.signed_port,
         ca,
@@ -390,8 +395,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
     })
 }
 
-/// What goes into `Host`: the port only where it is not the scheme's own, as clients
-/// write it.
+/// The value of `Host`: with a port only if it is not the scheme's default, as clients send it.
 fn authority(upstream: &config::Upstream) -> String {
     let host = if upstream.host.contains(':') {
         format!("[{}]", upstream.host)
@@ -408,7 +412,7 @@ fn connect(
     route: &config::Route,
     upstream: Arc<Upstream>,
     issuers: &[Arc<Issuer>],
-    sources: &[Arc<Source>],
+    sources: &[Arc<CachedSource>],
 ) -> Route {
     let issuers = route.issuers.iter().filter_map(|at| issuers.get(*at));
     Route {
@@ -448,7 +452,7 @@ fn rule(written: &config::Rule) -> Result<Rule, StartError> {
     })
 }
 
-/// Each header that any of `rules` sets, once.
+/// The headers that any of `rules` sets, without duplicates.
 fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = Vec::new();
     for (name, _) in rules.iter().flat_map(|rule| &rule.headers) {

@@ -1,4 +1,4 @@
-//! What is in use now, and how a changed configuration takes its place.
+//! The live configuration, and how a reload replaces it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,23 +14,25 @@ use super::build::{Builder, Built};
 use super::pages::{Pages, Shown};
 use super::parts::Parts;
 use crate::clock::SharedClock;
-use crate::config::{Config, Limits, Server};
+use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, Names, Watched};
 use crate::proxy::listener::Tls;
+use crate::proxy::settings::Limits;
 use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
 
-/// How long new issuers and upstreams may take to be had before they are used all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reload waits for the keys and addresses of new issuers and upstreams before it
+/// uses them without.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a run consists of, as far as a reload can change it.
+/// The state of a run that a reload can replace.
 pub(super) struct Live {
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
     pub(super) in_flight: Arc<AtomicU64>,
-    /// As started: what of it needs a restart is in use to the end.
+    /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
     pub(super) limits: Arc<ArcSwap<Limits>>,
@@ -39,12 +41,12 @@ pub(super) struct Live {
     pub(super) current: Mutex<Current>,
 }
 
-/// Locked for a whole reload: they come one after the other.
+/// Locked during a whole reload, so that reloads run one at a time.
 #[derive(Default)]
 pub(super) struct Current {
     pub(super) parts: Parts,
     pub(super) background: Background,
-    /// Of the listeners' files, when they were last read.
+    /// The stamps of the listeners' TLS files when they were last read.
     pub(super) tls: Stamps,
 }
 
@@ -81,9 +83,9 @@ impl Target for Live {
                 renewals.push((listener, renewal));
             }
         }
-        background::prepare_patiently(&parts, PATIENCE).await;
+        background::prepare_within(&parts, PREPARE_TIMEOUT).await;
 
-        // From here on nothing fails and nothing waits.
+        // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
         for (listener, renewal) in renewals {
             listener.renew(renewal);
@@ -94,7 +96,7 @@ impl Target for Live {
         self.gateway.store(Arc::new(gateway));
         self.limits.store(Arc::new(config.limits));
         self.pages.shown.store(Arc::new(Shown::from(&parts)));
-        current.background.follow(&parts);
+        current.background.update(&parts);
         let mut made = parts.made();
         made.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
         (current.parts, current.tls) = (parts, tls);
@@ -112,19 +114,19 @@ impl Target for Live {
 }
 
 impl Live {
-    /// Starts what goes on beside requests.
+    /// Starts the background tasks.
     pub(super) async fn begin(&self, parts: Parts, tls: Stamps) {
         background::prepare(&parts).await;
         let names = names(&self.started);
         self.metrics
             .configure(&names, self.watch(&parts), self.clock.now());
         let mut current = self.current.lock().await;
-        current.background.follow(&parts);
+        current.background.update(&parts);
         (current.parts, current.tls) = (parts, tls);
         audit_load(true);
     }
 
-    /// Values read when they are scraped.
+    /// The values that are read at scrape time.
     fn watch(&self, parts: &Parts) -> Watched {
         let mut watched = Watched::default();
         for source in parts.sources() {
@@ -143,16 +145,16 @@ impl Live {
     }
 }
 
-/// Puts on record which rules are in force from now on, or that they stay.
+/// Records in the audit log whether a new configuration applies from now on.
 fn audit_load(success: bool) {
     if success {
-        tracing::info!(target: "audit", event = "configuration_loaded", "a configuration is in use");
+        tracing::info!(target: "audit", event = "configuration_loaded", "the configuration is now in effect");
     } else {
-        tracing::info!(target: "audit", event = "configuration_refused", "the configuration stays");
+        tracing::info!(target: "audit", event = "configuration_refused", "the previous configuration stays in effect");
     }
 }
 
-/// The names that become labels.
+/// The names that are used as metric labels.
 fn names(config: &Config) -> Names {
     Names {
         routes: config
@@ -166,14 +168,14 @@ fn names(config: &Config) -> Names {
     }
 }
 
-/// The files of the listeners' TLS.
+/// The TLS files of the listeners.
 fn tls_files(server: &Server) -> impl Iterator<Item = &Path> {
     let tls = server.listen.iter().filter_map(|l| l.tls.as_ref());
     tls.flat_map(|tls| [&tls.cert, &tls.key].into_iter().chain(&tls.client_ca))
         .map(PathBuf::as_path)
 }
 
-/// Of the files of the listeners' TLS; made before they are read.
+/// The stamps of the listeners' TLS files, taken before the files are read.
 pub(super) fn tls_stamps(server: &Server) -> Stamps {
     Stamps::of(tls_files(server))
 }

@@ -1,5 +1,5 @@
-//! Sources that need no network, which others than the cache need too: the login endpoint
-//! mints, and `PUT /credentials` replaces.
+//! Builds the sources that need no network. The login endpoint (minting) and
+//! `PUT /credentials` (replacing) use them as well as the cache.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use super::StartError;
 use super::build::unusable;
 use crate::clock::SharedClock;
 use crate::config::{self, SourceKind};
-use crate::credential::fixed::{FixedSettings, FixedSource};
-use crate::credential::mint::{MintSettings, MintSource, NameTemplate};
+use crate::credential::taskcluster_mint::{MintSettings, MintSource, NameTemplate};
+use crate::credential::taskcluster_static::{StaticSettings, StaticSource};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// A source whose credentials may be replaced while running, and its name.
-pub(super) type Updatable = (Arc<str>, Arc<FixedSource>);
+/// A source whose credentials may be replaced at run time, with its name.
+pub(super) type Updatable = (Arc<str>, Arc<StaticSource>);
 
-/// A source of kind `taskcluster-mint`.
+/// Builds a source of kind `taskcluster-mint`.
 pub(super) fn mint(kind: &SourceKind, clock: &SharedClock) -> Result<MintSource, Failure> {
     let SourceKind::TaskclusterMint {
         client_id,
@@ -37,8 +37,8 @@ pub(super) fn mint(kind: &SourceKind, clock: &SharedClock) -> Result<MintSource,
     Ok(MintSource::new(settings, clock.clone())?)
 }
 
-/// A source of kind `taskcluster-static`.
-pub(super) fn fixed(kind: &SourceKind) -> Result<FixedSource, Failure> {
+/// Builds a source of kind `taskcluster-static`.
+pub(super) fn static_source(kind: &SourceKind) -> Result<StaticSource, Failure> {
     let SourceKind::TaskclusterStatic {
         client_id,
         access_token,
@@ -49,7 +49,7 @@ pub(super) fn fixed(kind: &SourceKind) -> Result<FixedSource, Failure> {
     else {
         return Err("is not of kind taskcluster-static".into());
     };
-    Ok(FixedSource::new(FixedSettings {
+    Ok(StaticSource::new(StaticSettings {
         client_id: client_id.clone(),
         access_token: access_token.clone(),
         certificate: certificate.clone(),
@@ -57,7 +57,7 @@ pub(super) fn fixed(kind: &SourceKind) -> Result<FixedSource, Failure> {
     })?)
 }
 
-/// Those of `sources` whose credentials may be replaced.
+/// Builds those of `sources` whose credentials may be replaced at run time.
 pub(super) fn updatable(sources: &[config::Source]) -> Result<Vec<Updatable>, StartError> {
     let may = |source: &&config::Source| {
         matches!(
@@ -69,8 +69,9 @@ pub(super) fn updatable(sources: &[config::Source]) -> Result<Vec<Updatable>, St
         )
     };
     let built = sources.iter().filter(may).map(|source| {
-        let fixed = fixed(&source.kind).map_err(|e| unusable("source", &source.name, &*e))?;
-        Ok((Arc::clone(&source.name), Arc::new(fixed)))
+        let built =
+            static_source(&source.kind).map_err(|e| unusable("source", &source.name, &*e))?;
+        Ok((Arc::clone(&source.name), Arc::new(built)))
     });
     built.collect()
 }

@@ -1,4 +1,4 @@
-//! What is told of requests: the audit log's switch, and `[trace]` with its exporter.
+//! Sets up observation of requests: the audit log, and tracing with its exporter.
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::remote::otlp::Exporter;
 use crate::trace::{MAX_QUEUED, Tracer};
 
-/// As `config` says. The exporter runs for as long as somebody may have spans for it: until
-/// the last request that began with this configuration has ended.
+/// Sets up what `config` asks for. The exporter runs until the last request that started with
+/// this configuration has ended, because until then there may be spans to export.
 pub(super) fn observe(
     config: &Config,
     clock: &SharedClock,
@@ -30,7 +30,7 @@ pub(super) fn observe(
     if let Some(export) = &trace.export {
         let exporter = Exporter::new(export, observer.clone())
             .map_err(|error| StartError::Unusable(format!("[trace]: {error}")))?;
-        // Without a runtime nothing is served either, and there will be no spans.
+        // Without a runtime no requests are served, so there are no spans to export.
         if let Ok(runtime) = Handle::try_current() {
             let (sender, items) = mpsc::channel(MAX_QUEUED);
             runtime.spawn(exporter.run(items));

@@ -1,4 +1,4 @@
-//! What the admin listener says.
+//! The pages of the admin listener: metrics, health, readiness and `PUT /credentials`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, CredentialsPut};
 use crate::token::{Issuer, IssuerStatus};
 
-/// Liveness, start and readiness of one run.
+/// The state behind the pages of one run.
 pub(super) struct Pages {
     pub(super) metrics: Arc<Metrics>,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -23,18 +23,18 @@ pub(super) struct Pages {
     pub(super) clock: SharedClock,
     /// `server.startup_grace`
     pub(super) grace: Duration,
-    /// Monotonic time after which starting counts as over, keys or no keys.
+    /// The monotonic time at which start-up counts as complete even without keys.
     pub(super) grace_ends: Duration,
     pub(super) started: AtomicBool,
     pub(super) draining: AtomicBool,
-    /// Monotonic milliseconds until which a reload cannot take readiness away.
+    /// Monotonic milliseconds until which a reload cannot turn readiness false.
     pub(super) ready_until: AtomicU64,
 }
 
-/// What the pages tell of one configuration.
+/// What the pages show of one configuration.
 pub(super) struct Shown {
     issuers: Vec<Arc<Issuer>>,
-    /// The sources whose credentials may be replaced, by name.
+    /// The sources whose credentials may be replaced at run time.
     updatable: Vec<Updatable>,
 }
 
@@ -48,7 +48,7 @@ impl From<&Parts> for Shown {
 }
 
 impl Pages {
-    /// Of a run that begins now.
+    /// The pages of a run that starts now.
     pub(super) fn new(
         metrics: &Arc<Metrics>,
         gateway: &Arc<ArcSwap<Gateway>>,
@@ -69,28 +69,28 @@ impl Pages {
         }
     }
 
-    /// A reload follows. Issuers that are new may have no keys for a moment: to be taken out
-    /// of service for that would turn everybody away, also those who could be served.
+    /// Call before a reload. New issuers may briefly have no keys; turning readiness false for
+    /// that would also turn away the callers that can be served.
     pub(super) fn expect_reload(&self) {
-        if self.lets_anybody_in() {
+        if self.can_admit_anyone() {
             let until = self.clock.monotonic().saturating_add(self.grace);
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             self.ready_until.store(until, Ordering::Relaxed);
         }
     }
 
-    /// Whether any route could let anybody in.
-    fn lets_anybody_in(&self) -> bool {
+    /// Whether at least one route could admit a caller.
+    fn can_admit_anyone(&self) -> bool {
         let gateway = self.gateway.load();
         let mut routes = gateway.routes.iter();
         let mut login = gateway.login.iter().flat_map(|login| &login.issuers);
         routes.any(|route| {
-            // A password is proved by its source, which needs no keys.
-            route.anonymous || route.asks_password() || route.issuers.iter().any(|i| has_keys(i))
+            // The source verifies passwords, which needs no keys.
+            route.anonymous || route.takes_password() || route.issuers.iter().any(|i| has_keys(i))
         }) || login.any(|issuer| has_keys(issuer))
     }
 
-    fn is_settling(&self) -> bool {
+    fn is_within_reload_grace(&self) -> bool {
         let until = Duration::from_millis(self.ready_until.load(Ordering::Relaxed));
         self.clock.monotonic() < until
     }
@@ -110,19 +110,20 @@ impl AdminPages for Pages {
         (format.content_type().to_owned(), text)
     }
 
-    /// False while draining, and while not a single route could let anybody in. A reload
-    /// alone does not make it false until `server.startup_grace` is over.
+    /// False while draining, and while no route could admit a caller. A reload alone does not
+    /// turn it false before `server.startup_grace` has passed.
     fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        if self.lets_anybody_in() || self.is_settling() {
+        if self.can_admit_anyone() || self.is_within_reload_grace() {
             return Ok(());
         }
         Err(without_keys(&self.shown.load().issuers))
     }
 
-    /// True once each issuer's keys were had, or the grace is over; then for good.
+    /// True once the keys of every issuer have been fetched or the grace period is over, and
+    /// from then on.
     fn started(&self) -> Result<(), String> {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
@@ -149,15 +150,15 @@ impl AdminPages for Pages {
         match source.update(body) {
             Ok(client_id) => {
                 let event = "credentials_replaced";
-                tracing::info!(target: "audit", event, source = %name, credential = client_id, "credentials put at the admin listener");
+                tracing::info!(target: "audit", event, source = %name, credential = client_id, "credentials replaced through the admin listener");
                 tracing::info!(source = %name, client_id, "credentials replaced until the next start");
                 CredentialsPut::Taken
             }
             Err(why) => {
-                // Empty when the listener only asks whether anything can be put here.
+                // Empty if the listener only asks whether there is anything to replace.
                 if !body.is_empty() {
                     let event = "credentials_refused";
-                    tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials put at the admin listener are no good");
+                    tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials sent to the admin listener rejected");
                 }
                 CredentialsPut::Refused(why.to_string())
             }

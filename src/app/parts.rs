@@ -1,5 +1,5 @@
-//! The parts of a configuration that have a life of their own: keys, caches, addresses. A
-//! reload keeps those that would come out the same.
+//! The stateful parts of a configuration: issuers with their keys, sources with their caches,
+//! upstreams with their addresses. A reload keeps those whose settings are unchanged.
 
 #[cfg(test)]
 mod tests;
@@ -10,27 +10,28 @@ use std::sync::Arc;
 use super::StartError;
 use super::local::Updatable;
 use crate::clock::SharedClock;
-use crate::config::{self, Rate};
-use crate::credential::{CacheLimits, Source};
+use crate::config;
+use crate::credential::{CacheLimits, CachedSource};
+use crate::gateway::rate::Rate;
 use crate::gateway::rate::RateLimit;
 use crate::gateway::route::Upstream;
 use crate::reload::Stamps;
 use crate::token::{Issuer, WorkloadToken};
 
-/// All that an issuer is made of, besides files: the rest is how many tokens it remembers.
+/// Everything that an issuer is built from, except files; the number is the size of its cache.
 pub(super) type IssuerBasis = (config::Issuer, u64);
-/// All that a source is made of, besides files.
+/// Everything that a source is built from, except files.
 pub(super) type SourceBasis = (config::Source, CacheLimits);
 
-/// All that a rate limit is made of: whose, and how much.
+/// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate);
 
-/// A part, with all that it was made of.
+/// A part, together with everything that it was built from.
 pub(super) struct Part<B, T> {
     basis: B,
     files: Stamps,
     made: Arc<T>,
-    /// Made for this configuration, and not kept from the one before.
+    /// Built for this configuration rather than kept from the previous one.
     new: bool,
 }
 
@@ -38,16 +39,16 @@ pub(super) struct Part<B, T> {
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) issuers: Vec<Part<IssuerBasis, Issuer>>,
-    pub(super) sources: Vec<Part<SourceBasis, Source>>,
-    /// Those of kind `taskcluster-static` whose credentials may be replaced, by name.
+    pub(super) sources: Vec<Part<SourceBasis, CachedSource>>,
+    /// The sources whose credentials may be replaced at run time.
     pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
-    /// By the route's name; the one of all routes together has none.
+    /// By route name; the limit shared by all routes has none.
     pub(super) rates: Vec<Part<RateBasis, RateLimit>>,
 }
 
-/// The part of `previous` that was made of the same, else a new one.
+/// The part of `previous` with the same basis and files, else a new one.
 pub(super) fn keep_or_make<B: PartialEq, T>(
     previous: &[Part<B, T>],
     basis: B,
@@ -69,7 +70,7 @@ pub(super) fn keep_or_make<B: PartialEq, T>(
     })
 }
 
-/// The one of `own` or `previous` that reads the same file as `token`, else that.
+/// The token in `own` or `previous` that reads the same file as `token`, else `token` itself.
 pub(super) fn share(
     own: &mut Vec<Arc<WorkloadToken>>,
     previous: &[Arc<WorkloadToken>],
@@ -89,7 +90,7 @@ impl Parts {
         self.issuers.iter().map(|part| &part.made)
     }
 
-    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<CachedSource>> {
         self.sources.iter().map(|part| &part.made)
     }
 
@@ -107,7 +108,7 @@ impl Parts {
         new.map(|part| &part.made)
     }
 
-    /// What was made for this configuration, for the log.
+    /// The parts built for this configuration, for the log.
     pub(super) fn made(&self) -> Vec<String> {
         let issuers = self.new_issuers().map(|i| format!("issuer {}", i.name()));
         let sources = self.sources.iter().filter(|part| part.new);
@@ -119,7 +120,7 @@ impl Parts {
         issuers.chain(sources).chain(upstreams).collect()
     }
 
-    /// The upstream that is `written`, which several routes may share.
+    /// The upstream for `written`. Routes with the same upstream share it.
     pub(super) fn upstream(
         &mut self,
         written: &config::Upstream,
@@ -139,8 +140,8 @@ impl Parts {
         Ok(upstream)
     }
 
-    /// The limit of `route`, or of all together. A kept one goes on with its buckets: who has
-    /// used up what it may does not get it anew by a reload.
+    /// The rate limit of `route`, or of all routes together. One that is kept retains its
+    /// buckets, so that a reload does not refill the allowance of a client that has used it up.
     pub(super) fn rate(
         &mut self,
         route: Option<&Arc<str>>,
@@ -157,13 +158,13 @@ impl Parts {
         Ok(limit)
     }
 
-    /// Sources that were kept go on with the credentials that were put.
+    /// Makes sources that were kept retain credentials that were replaced at run time.
     pub(super) fn keep_updated(&mut self, previous: &Self) {
-        for (name, fixed) in &mut self.updatable {
+        for (name, updatable) in &mut self.updatable {
             let kept = self.sources.iter().any(|p| !p.new && p.made.name() == name);
             let before = previous.updatable.iter().find(|(other, _)| other == name);
             if let Some((_, before)) = before.filter(|_| kept) {
-                *fixed = Arc::clone(before);
+                *updatable = Arc::clone(before);
             }
         }
     }

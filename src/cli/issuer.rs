@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::config::{AssertionKey, ClientProof, OauthClient};
 use hawkgate::registration::AuthMethod;
 use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
+use hawkgate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use hawkgate::secret::SecretRef;
 use hawkgate::signin::SessionClient;
 

@@ -9,9 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::config::{self, Address, Config, LogFormat, Warning};
+use hawkgate::config::{self, Config, Warning};
 use hawkgate::log::Logging;
+use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::listener::Inherited;
+use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
 use super::{Run, notify, process};
@@ -138,14 +140,14 @@ async fn run_until_signal(
     let mut signals = Signals::new()?;
     let running = app::start_on(config, deps, inherited).await?;
     log_addresses(&running);
-    notify::tell("READY=1");
+    notify::ready();
     let reloads = origin.map(|origin| {
         let interval = origin.watch.then_some(WATCH_INTERVAL);
         running.reloads(origin.path, origin.stamps, interval)
     });
     let first = signals.stop(reloads.as_ref()).await;
     drop(reloads);
-    notify::tell("STOPPING=1");
+    notify::stopping();
     tracing::info!(
         signal = first,
         "draining: accepting no new connections, waiting for requests in progress"

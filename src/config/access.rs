@@ -1,17 +1,13 @@
 //! Who may connect to a listener: networks and users of this machine.
 
-use std::io;
-
 use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Field, Reader, Shape, Value};
-use super::resolved::{Address, ListenerAccess, TrustedProxies};
 use super::value::{List, text};
-
-/// Where users have their numbers. Users from elsewhere (LDAP) are written as numbers.
-const PASSWD: &str = "/etc/passwd";
+use crate::proxy::settings::{Address, ListenerAccess, TrustedProxies};
+use crate::proxy::users::{PASSWD, uid_of};
 
 impl Value for IpNet {
     const SHAPE: Shape = Shape::Text;
@@ -81,25 +77,6 @@ impl Value for User {
         }
         Some(Self(name.to_owned()))
     }
-}
-
-/// The number of a user of this machine by name, or the number that `user` is.
-///
-/// # Errors
-/// When `/etc/passwd` cannot be read.
-pub fn uid_of(user: &str) -> io::Result<Option<u32>> {
-    if user.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(user.parse().ok());
-    }
-    Ok(find_uid(&std::fs::read_to_string(PASSWD)?, user))
-}
-
-/// Looks `user` up in the text of a passwd(5) file.
-fn find_uid(passwd: &str, user: &str) -> Option<u32> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 /// What a listener's table says of who may connect, and for whom.
@@ -188,22 +165,4 @@ fn resolve_proxies(
         networks,
         proxy_protocol,
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\nworker:x:1001:100::/:\nodd:x:-1:0::/:\n";
-        assert_eq!(find_uid(passwd, "root"), Some(0));
-        assert_eq!(find_uid(passwd, "worker"), Some(1001));
-        for nobody in ["bad", "odd", "work", "x", ""] {
-            assert_eq!(find_uid(passwd, nobody), None, "{nobody}");
-        }
-        assert_eq!(uid_of("1001").unwrap(), Some(1001));
-        assert_eq!(uid_of("99999999999").unwrap(), None);
-        assert_eq!(uid_of("root").unwrap(), Some(0));
-    }
 }

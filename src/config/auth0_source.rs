@@ -6,8 +6,9 @@ use super::http_url::{require_bare, require_private};
 use super::oauth_client::ClientKeys;
 use super::oauth_source::{check_endpoint, check_scopes};
 use super::reader::{Field, Reader, Section, Table, section};
-use super::resolved::{self, ClientProof, OauthClient, PasswordGrant, SourceKind};
+use super::resolved::SourceKind;
 use super::value::{Choice, List};
+use crate::remote::settings::{ClientProof, OauthClient, PasswordGrant};
 use crate::secret::SecretRef;
 
 section! {
@@ -83,7 +84,7 @@ impl Auth0Identity {
         }
         let via = self.via(reader);
         Some(SourceKind::Auth0Identity(Box::new(
-            resolved::Auth0Identity {
+            crate::remote::settings::Auth0Identity {
                 tenant: self.tenant.value?,
                 client: OauthClient {
                     id: self.client_id.value?,
@@ -96,16 +97,16 @@ impl Auth0Identity {
         )))
     }
 
-    fn via(&self, reader: &mut Reader<'_>) -> Option<resolved::Via> {
+    fn via(&self, reader: &mut Reader<'_>) -> Option<crate::remote::settings::Via> {
         match (self.via.value?, &self.provider.value) {
-            (Via::Vault, None) => Some(resolved::Via::Vault),
+            (Via::Vault, None) => Some(crate::remote::settings::Via::Vault),
             (Via::Vault, Some(_)) => {
                 let problem =
                     "has no effect: Token Vault knows an identity by its connection alone";
                 reader.warn(&self.provider.at, problem, "remove it");
-                Some(resolved::Via::Vault)
+                Some(crate::remote::settings::Via::Vault)
             }
-            (Via::Identities, Some(provider)) => Some(resolved::Via::Identities {
+            (Via::Identities, Some(provider)) => Some(crate::remote::settings::Via::Identities {
                 provider: provider.clone(),
             }),
             (Via::Identities, None) => {

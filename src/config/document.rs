@@ -9,8 +9,8 @@ use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
 use super::references::{Declared, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
-use super::suggest::nearest;
 use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
+use crate::suggest::nearest;
 
 /// Reads everything. `None` only with errors in `reader`.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
@@ -71,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         );
     }
 
+    let (limits, rate) = limits?;
     let config = Config {
         server: server?,
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
@@ -87,7 +88,8 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
             .map(|r| r.meaning.clone())
             .collect::<Option<_>>()?,
         login: login?,
-        limits: limits?,
+        limits,
+        rate,
         cache: cache?,
         log: log?,
         trace: trace?,

@@ -17,9 +17,10 @@ use super::http_url::{self, require_private};
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::references::Declared;
-use super::resolved::{Algorithm, IssuerKind, KeyLocation, OidcIssuer, Profile};
+use super::resolved::IssuerKind;
 use super::units::show_duration;
 use super::value::{Choice, List};
+use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 section! {
     /// Whose bearer tokens are accepted; a route names those that it trusts.

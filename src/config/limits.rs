@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::rate::{self, Rate};
 use super::reader::{Reader, section};
-use super::resolved;
 use super::units::{show_duration, show_size};
 use super::value::{Nested, Size};
+use crate::gateway;
+use crate::proxy::settings;
 
 section! {
     /// What callers may use up.
@@ -38,9 +39,12 @@ section! {
 }
 
 impl Limits {
-    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Limits> {
+    pub(super) fn resolve(
+        self,
+        reader: &mut Reader<'_>,
+    ) -> Option<(settings::Limits, Option<gateway::rate::Rate>)> {
         self.check(reader);
-        Some(resolved::Limits {
+        let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),
             url_bytes: self.url_bytes.value?.bytes(),
             header_timeout: self.header_timeout.value?,
@@ -50,8 +54,8 @@ impl Limits {
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
-            rate: rate::resolve(reader, self.rate)?,
-        })
+        };
+        Some((limits, rate::resolve(reader, self.rate)?))
     }
 
     fn check(&self, reader: &mut Reader<'_>) {

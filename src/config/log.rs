@@ -2,9 +2,9 @@
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, section};
-use super::resolved::{self, AUDIT_LEVEL, LogFormat};
-use super::suggest::nearest;
 use super::value::{Choice, Share};
+use crate::log::settings::{AUDIT_LEVEL, LogFormat};
+use crate::suggest::nearest;
 
 /// The target of the audit log, which has a key of its own.
 const AUDIT: &str = "audit";
@@ -41,13 +41,13 @@ impl Choice for LogFormat {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl Log {
-    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Log> {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<crate::log::settings::Log> {
         let level = self.level.value?;
         for directive in level.split(',') {
             check_directive(reader, &self.level.at, directive.trim());
         }
         let audit = self.audit.value?;
-        Some(resolved::Log {
+        Some(crate::log::settings::Log {
             format: self.format.value?,
             level: if audit { level + AUDIT_LEVEL } else { level },
             access_sample: self.access_sample.value?.0,

@@ -4,10 +4,11 @@ use url::Url;
 
 use super::diagnostic::Location;
 use super::reader::{Reader, section};
-use super::resolved::{Algorithm, AssertionKey, ClientProof, OauthClient};
 use super::value::Choice;
+use crate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use crate::secret::SecretRef;
 use crate::token::SigningKey;
+use crate::token::settings::Algorithm;
 
 section! {
     /// hawkgate's own client at an OAuth2 endpoint.

@@ -6,8 +6,9 @@ use super::diagnostic::quoted;
 use super::http_url::require_private;
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Reader, Section, Table, section};
-use super::resolved::{Inject, SourceKind};
+use super::resolved::SourceKind;
 use super::value::{List, Nested};
+use crate::credential::Inject;
 
 section! {
     /// Kind `client-credentials`: a token of hawkgate's own OAuth2 client, the same for every caller.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Lines, Location, quoted};
-use super::resolved::{Listener, NamedFile, Server};
-use super::suggest::nearest;
+use super::resolved::{NamedFile, Server};
 use super::{ParseOptions, keys};
+use crate::proxy::settings::Listener;
+use crate::suggest::nearest;
 
 /// More errors, or warnings, than this are not noted: so many are no work of people.
 pub(super) const MAX_FINDINGS: usize = 1000;

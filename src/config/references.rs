@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Field, Reader};
-use super::suggest::nearest;
 use super::value::Item;
+use crate::suggest::nearest;
 
 /// A named table as far as it could be read.
 #[derive(Debug)]

@@ -1,32 +1,24 @@
 //! What a valid file means: plain data, every default filled in, every reference checked.
 
-mod auth0;
-mod oauth;
-
-pub use auth0::{Auth0Identity, PasswordGrant, Via};
-pub use oauth::{AssertionKey, ClientProof, OauthClient};
-
-mod observe;
-
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use ipnet::IpNet;
 use url::Url;
 
-pub use crate::credential::Inject;
-
 use super::diagnostic::quoted;
-use crate::credential::CacheLimits;
-pub use crate::gateway::rate::Rate;
+use crate::credential::{CacheLimits, Inject};
+use crate::gateway::rate::Rate;
+use crate::log::settings::Log;
+use crate::proxy::settings::{Address, Limits, Listener};
+use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient, PasswordGrant};
+use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
+use crate::trace::settings::Trace;
+
 use crate::gateway::route::{Compat, UpstreamTimeouts};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
-
-pub use observe::{AUDIT_LEVEL, IncomingTrace, Log, LogFormat, Trace, TraceExport};
 
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +37,8 @@ pub struct Config {
     pub login: Option<Login>,
     /// `[limits]`
     pub limits: Limits,
+    /// `limits.rate`: for one client on all routes together; unlimited when `None`.
+    pub rate: Option<Rate>,
     /// `[cache]`
     pub cache: CacheLimits,
     /// `[log]`
@@ -98,83 +92,6 @@ pub struct Server {
     pub threads: usize,
 }
 
-/// A place to listen at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A Unix socket's path.
-    Unix(PathBuf),
-}
-
-/// One listener.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// Where.
-    pub address: Address,
-    /// Mode of a Unix socket; 0600 unless set.
-    pub mode: u32,
-    /// TLS with ALPN h2 and http/1.1, if set.
-    pub tls: Option<ListenerTls>,
-    /// HTTP/2 without TLS by prior knowledge, and nothing else, on this listener.
-    pub h2c: bool,
-    /// Who may connect.
-    pub access: ListenerAccess,
-}
-
-impl Listener {
-    /// Whether only this machine (or pod) can send requests here: at a local address, and
-    /// no proxy brings them from elsewhere.
-    pub fn is_local(&self) -> bool {
-        self.address.is_local() && self.access.proxies.is_none()
-    }
-}
-
-/// Who may connect to a listener, whoever every list that is there names; and who may say
-/// for whom.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ListenerAccess {
-    /// Only peers with an address in one of these. TCP only: checked.
-    pub networks: Option<Vec<IpNet>>,
-    /// Only processes of these users, by name or number. Loopback and Unix sockets only:
-    /// checked.
-    pub users: Option<Vec<String>>,
-    /// Proxies in front. TCP only: checked.
-    pub proxies: Option<TrustedProxies>,
-}
-
-/// Proxies that are believed what they say of their clients.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrustedProxies {
-    /// Where they connect from; at least one.
-    pub networks: Vec<IpNet>,
-    /// Whether each connection begins with a PROXY header; others are refused then.
-    pub proxy_protocol: bool,
-}
-
-/// TLS of a listener.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListenerTls {
-    /// PEM chain.
-    pub cert: PathBuf,
-    /// PEM key.
-    pub key: PathBuf,
-    /// PEM CAs; when set, callers are asked for a certificate of one.
-    pub client_ca: Option<PathBuf>,
-    /// Whether they must present one.
-    pub client_auth: ClientAuth,
-}
-
-/// `tls.client_auth`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// Who presents no certificate cannot connect.
-    #[default]
-    Required,
-    /// Who presents none can; one that is presented must be good.
-    Optional,
-}
-
 /// `[[issuer]]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
@@ -192,184 +109,18 @@ pub enum IssuerKind {
     /// JWTs signed with a secret that hawkgate holds too.
     SharedSecret(Box<SharedSecretIssuer>),
     /// Opaque tokens that the issuer is asked about.
-    Introspection(Box<IntrospectionIssuer>),
+    Introspection(Box<Introspection>),
     /// Opaque tokens that the route's source proves.
     Delegated,
 }
 
-/// An `oidc` issuer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OidcIssuer {
-    /// The exact `iss`.
-    pub url: String,
-    /// Where its keys are.
-    pub keys: KeyLocation,
-    /// PEM file with the only CAs trusted when they are fetched; the platform's when `None`.
-    pub ca: Option<PathBuf>,
-    /// Accepted audiences; at least one.
-    pub audiences: Vec<String>,
-    /// Accepted algorithms; never HS*, never none.
-    pub algorithms: Vec<Algorithm>,
-    /// Which rules apply to `typ` and claims.
-    pub profile: Profile,
-    /// Tolerated clock difference.
-    pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
-    pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns (`*` matches anything, at any place), or any.
-    pub subjects: Option<Vec<String>>,
-    /// Longest a verified token is remembered.
-    pub verified_max_age: Duration,
-}
-
-/// A `shared-secret` issuer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SharedSecretIssuer {
-    /// The exact `iss`.
-    pub url: String,
-    /// The secret; long enough for each of the algorithms.
-    pub secret: SecretRef,
-    /// How the secret is written.
-    pub encoding: SecretEncoding,
-    /// Accepted audiences; at least one.
-    pub audiences: Vec<String>,
-    /// Accepted algorithms, all of [`Algorithm::HMAC`].
-    pub algorithms: Vec<Algorithm>,
-    /// Which rules apply to `typ` and claims.
-    pub profile: Profile,
-    /// Tolerated clock difference.
-    pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
-    pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns, or any.
-    pub subjects: Option<Vec<String>>,
-    /// Longest a verified token is remembered.
-    pub verified_max_age: Duration,
-}
-
-/// `issuer.secret_encoding`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretEncoding {
-    /// The text's own bytes.
-    Text,
-    /// base64 in either alphabet, padded or not.
-    Base64,
-}
-
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct IntrospectionIssuer {
-    /// The exact `iss`, where an answer has one.
-    pub url: String,
-    /// The introspection endpoint.
-    pub introspection_url: Url,
-    /// Who hawkgate is there.
-    pub client: OauthClient,
-    /// PEM file with the only CAs trusted for the endpoint; the platform's when `None`.
-    pub ca: Option<PathBuf>,
-    /// What its tokens begin with, if they have something of their own.
-    pub token_prefix: Option<String>,
-    /// Accepted audiences; at least one.
-    pub audiences: Vec<String>,
-    /// Tolerated clock difference.
-    pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
-    pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns, or any.
-    pub subjects: Option<Vec<String>>,
-    /// Longest an answer is remembered; at most 60s.
-    pub verified_max_age: Duration,
-}
-
-/// Where an issuer's keys are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyLocation {
-    /// At the `jwks_uri` of its metadata.
-    Discovery,
-    /// At this URL.
-    Url(Url),
-    /// In this file.
-    File(PathBuf),
-}
-
-/// Signature algorithms by their JOSE names (RFC 7518, RFC 8037, RFC 9864).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Algorithm {
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    EdDSA,
-    Ed25519,
-    /// With a shared secret; never among [`Algorithm::ALL`].
-    HS256,
-    HS384,
-    HS512,
-}
-
-impl Algorithm {
-    /// Every asymmetric algorithm supported: the default list.
-    pub const ALL: &'static [Self] = &[
-        Self::RS256,
-        Self::RS384,
-        Self::RS512,
-        Self::PS256,
-        Self::PS384,
-        Self::PS512,
-        Self::ES256,
-        Self::ES384,
-        Self::EdDSA,
-        Self::Ed25519,
-    ];
-
-    /// Those that need a secret shared with the issuer: for the kind `shared-secret` alone.
-    pub const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
-
-    /// The size of an HMAC's hash, which is the least that its secret may have, in bytes
-    /// (RFC 7518 §3.2); 0 for the others.
-    pub const fn hmac_bytes(self) -> usize {
-        match self {
-            Self::HS256 => 32,
-            Self::HS384 => 48,
-            Self::HS512 => 64,
-            _ => 0,
-        }
-    }
-
-    /// The JOSE name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RS256 => "RS256",
-            Self::RS384 => "RS384",
-            Self::RS512 => "RS512",
-            Self::PS256 => "PS256",
-            Self::PS384 => "PS384",
-            Self::PS512 => "PS512",
-            Self::ES256 => "ES256",
-            Self::ES384 => "ES384",
-            Self::EdDSA => "EdDSA",
-            Self::Ed25519 => "Ed25519",
-            Self::HS256 => "HS256",
-            Self::HS384 => "HS384",
-            Self::HS512 => "HS512",
-        }
-    }
-}
-
-/// `issuer.profile`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// RFC 9068 access tokens: `typ` is `at+jwt`.
-    Rfc9068,
-    /// Auth0 access tokens: `typ` is `JWT`; ID tokens refused.
-    Auth0,
-    /// Machines' identities: any `typ`; `subjects` required.
-    Workload,
+pub struct Introspection {
+    /// What is made of the answers.
+    pub issuer: IntrospectionIssuer,
+    /// Where they come from.
+    pub endpoint: IntrospectionEndpoint,
 }
 
 /// `[[source]]`
@@ -559,29 +310,4 @@ pub struct Login {
     pub allowed_origins: Vec<String>,
     /// How long the credentials are valid, at most; 1 minute to 30 days.
     pub lifetime: Duration,
-}
-
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// Request head, bytes.
-    pub header_bytes: usize,
-    /// Request target, bytes.
-    pub url_bytes: usize,
-    /// For the whole head.
-    pub header_timeout: Duration,
-    /// Between two reads of a request body, and for one write to a caller.
-    pub body_timeout: Duration,
-    /// An idle caller's connection is closed after this.
-    pub keepalive_timeout: Duration,
-    /// Open connections.
-    pub connections: usize,
-    /// Request body, bytes; unlimited when `None`.
-    pub body: Option<u64>,
-    /// Request bodies up to this many bytes can be replayed.
-    pub replay_body: usize,
-    /// Bytes kept for replay, all requests together.
-    pub replay_memory: usize,
-    /// How often one client may ask, all routes together; unlimited when `None`.
-    pub rate: Option<Rate>,
 }

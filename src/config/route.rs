@@ -16,9 +16,10 @@ use super::diagnostic::quoted;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
 use super::references::Declared;
-use super::resolved::{self, IssuerKind, Listener};
+use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
 use crate::gateway::route::Compat;
+use crate::proxy::settings::Listener;
 
 section! {
     /// Which requests go where, and what they need. A route with a host goes before one without,

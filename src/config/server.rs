@@ -10,9 +10,10 @@ use toml::de::DeValue;
 use super::access::{self, User};
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Shape, Value, section};
-use super::resolved::{self, Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
+use super::resolved;
 use super::units::show_duration;
 use super::value::{Choice, Item, List, Nested, text};
+use crate::proxy::settings::{Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 
 /// Mode of a Unix socket unless set.
 const SOCKET_MODE: u32 = 0o600;
@@ -177,38 +178,6 @@ impl Value for Mode {
             reader.warn(at, problem, "write \"0600\", or \"0660\" for the group");
         }
         Some(Self(mode))
-    }
-}
-
-impl Address {
-    /// Whether only this machine (or pod) can connect: loopback, or a Unix socket.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-
-    /// Whether both cannot be bound at once.
-    fn overlaps(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Tcp(a), Self::Tcp(b)) => {
-                let every = a.ip().is_unspecified() || b.ip().is_unspecified();
-                let same = a.ip() == b.ip() || (every && a.is_ipv4() == b.is_ipv4());
-                a.port() == b.port() && a.port() != 0 && same
-            }
-            _ => self == other,
-        }
-    }
-}
-
-/// As it would be written in the file.
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }
 

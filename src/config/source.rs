@@ -13,12 +13,13 @@ use super::oauth_client::ClientKeys;
 use super::oauth_source::{ClientCredentials, InjectKeys, TokenExchange, resolve_inject};
 use super::reader::{Field, Key, Reader, Section, Table, section};
 use super::references::Declared;
-use super::resolved::{self, Address, SourceKind};
+use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List, Nested};
-use crate::credential::mint::{NameTemplate, TemplateError};
+use crate::credential::taskcluster_mint::{NameTemplate, TemplateError};
 use crate::hawk::certificate::{MAX_LIFETIME, is_client_id};
 use crate::hawk::scope::is_valid as is_scope;
+use crate::proxy::settings::Address;
 use crate::secret::SecretRef;
 
 section! {

@@ -10,10 +10,10 @@ use url::Url;
 use super::diagnostic::{Location, quoted};
 use super::http_url::is_loopback;
 use super::reader::{Field, Reader, Shape, Value, section};
-use super::resolved::{self, IncomingTrace, TraceExport};
 use super::units::show_duration;
 use super::value::{Choice, Share};
 use crate::secret::SecretRef;
+use crate::trace::settings::{IncomingTrace, TraceExport};
 
 section! {
     /// Takes part in distributed traces (W3C Trace Context), and sends spans to a collector where one is
@@ -126,7 +126,7 @@ fn each<T>(
 }
 
 impl Trace {
-    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Trace> {
+    pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<crate::trace::settings::Trace> {
         let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(1));
         reader.within(&self.timeout, shortest, longest, show_duration);
         if let Some(ca) = &self.ca.value {
@@ -151,7 +151,7 @@ impl Trace {
         let attributes = self.attributes.optional()?.map_or_else(Vec::new, |a| a.0);
         let (timeout, ca) = (self.timeout.value?, self.ca.optional()?);
         let service_name = self.service_name.value?;
-        Some(resolved::Trace {
+        Some(crate::trace::settings::Trace {
             incoming: self.incoming.value?,
             sample: self.sample.value?.0,
             export: self.endpoint.optional()?.map(|endpoint| TraceExport {

@@ -8,9 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Section, Shape, Table, Value, section};
-use super::suggest::nearest;
 use super::units;
 use crate::secret::SecretRef;
+use crate::suggest::nearest;
 
 /// A string's text; any other type is refused with `instead` as the remedy.
 pub(super) fn text<'v>(

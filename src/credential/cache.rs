@@ -1,10 +1,10 @@
-//! The cache with generations in front of one source: single flight, renewal ahead of
-//! expiry, refusals remembered, everything bounded (identity.md §B, pingora.md "Replay on
-//! 401").
+//! The credential cache in front of one source: generations, single flight, renewal ahead of
+//! expiry and negative caching, all of it bounded (`docs/design/cache.md`).
 //!
-//! A hit costs one HMAC, one look-up and one atomic load or two, takes no lock and awaits
-//! nothing. All that changes what is cached happens under one mutex in [`coordinator`], off the
-//! hot path, so that "fetch only if this generation is still the current one" holds.
+//! A hit costs one HMAC, one look-up and one or two atomic loads; it takes no lock and awaits
+//! nothing. Every change to what is cached happens under one mutex in [`fetch_coordinator`],
+//! off the hot path. That is what makes "fetch only if this generation is still the current
+//! one" a single step.
 
 mod fetch_coordinator;
 mod generation;
@@ -19,40 +19,40 @@ use std::time::Duration;
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
 use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::gateway::outcome::Lookup;
+use crate::credential::Lookup;
 use crate::secret::SecretString;
 use crate::token::{Caller, ExtensionKey};
 use fetch_coordinator::FetchCoordinator;
 use generation::Generation;
 pub use negative::Jitter;
 
-/// The `[cache]` section, resolved.
+/// The settings of `[cache]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheLimits {
-    /// Identities per source; the least recently used goes first.
+    /// Identities per source; the least recently used is evicted first.
     pub max_entries: u64,
-    /// Longest a credential is used, whatever its own expiry.
+    /// The longest a credential is used, regardless of its own expiry.
     pub max_age: Duration,
-    /// How long before expiry a credential in use is fetched anew; at most a third of its
-    /// life, less up to a quarter of jitter.
+    /// How long before expiry a credential in use is renewed: at most a third of its
+    /// lifetime, reduced by up to a quarter of jitter.
     pub refresh_ahead: Duration,
-    /// How long a refusal is remembered.
+    /// How long a refusal is cached.
     pub refusals: Duration,
 }
 
-/// How a [`Source`] is bounded.
+/// The limits of a [`CachedSource`].
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
     /// The `[cache]` section.
     pub limits: CacheLimits,
-    /// For one exchange, and for waiting for a turn at it.
+    /// The limit for one exchange, and again for waiting for a permit to start it.
     pub timeout: Duration,
-    /// Exchanges under way at once; 0 counts as 1.
+    /// Concurrent exchanges; 0 counts as 1.
     pub concurrency: usize,
 }
 
-/// A credential on loan for one attempt: which generation it is, is what makes dropping
-/// it safe.
+/// A credential to use for one attempt. It knows its generation, so that rejecting it cannot
+/// drop a newer one.
 #[derive(Clone, Debug)]
 pub struct Lease(Arc<Generation>);
 
@@ -61,28 +61,27 @@ impl Lease {
     pub fn credential(&self) -> &Credential {
         &self.0.credential
     }
-    /// When it will not be used any more, by our wall clock.
+    /// When the credential stops being used, by our wall clock.
     pub fn usable_until(&self) -> UnixMillis {
         self.0.wall_end
     }
-    /// Which of its source's successive credentials this is.
+    /// The credential's position in the sequence that its source has issued.
     pub fn generation(&self) -> u64 {
         self.0.number
     }
 }
 
-/// A lease, and how it was come by.
+/// A lease, and how it was obtained.
 #[derive(Clone, Debug)]
 pub struct Leased {
-    /// The credential on loan.
+    /// The lease.
     pub lease: Lease,
-    /// Hit, stale, fetched or joined.
+    /// [`Lookup::Hit`], `Stale`, `Fetched` or `Joined`.
     pub lookup: Lookup,
 }
 
 impl Leased {
-    /// From the cache.
-    fn of(generation: Arc<Generation>) -> Self {
+    fn from_cache(generation: Arc<Generation>) -> Self {
         let lookup = if generation.is_stale() {
             Lookup::Stale
         } else {
@@ -99,27 +98,27 @@ impl Leased {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct LeaseError {
-    /// What the source said, now or a moment ago.
+    /// What the source answered, just now or recently.
     #[source]
     pub cause: FetchError,
-    /// Refused (remembered) or failed (an exchange, just now or a moment ago).
+    /// [`Lookup::Refused`] (from the negative cache) or `Failed` (by an exchange).
     pub lookup: Lookup,
 }
 
 /// A configured source with its cache.
 #[derive(Debug)]
-pub struct Source {
+pub struct CachedSource {
     memo_key: ExtensionKey,
     key: IdentityKey,
     inject: Inject,
     coordinator: Arc<FetchCoordinator>,
 }
 
-impl Source {
-    /// Puts a cache in front of `inner`, which is configured as `name`.
+impl CachedSource {
+    /// Puts a cache in front of `inner`, the source configured as `name`.
     ///
     /// # Errors
-    /// When the system has no randomness for the identities' key.
+    /// If the operating system cannot supply random bytes for the identity key.
     pub fn new(
         name: Arc<str>,
         inner: Arc<dyn CredentialSource>,
@@ -129,10 +128,10 @@ impl Source {
         Self::with_jitter(name, inner, options, clock, Jitter::Random)
     }
 
-    /// As [`Self::new`], with a given `jitter`.
+    /// Like [`Self::new`], with the given `jitter`.
     ///
     /// # Errors
-    /// When the system has no randomness for the identities' key.
+    /// As for [`Self::new`].
     pub fn with_jitter(
         name: Arc<str>,
         inner: Arc<dyn CredentialSource>,
@@ -148,60 +147,62 @@ impl Source {
         })
     }
 
-    /// Bearer credentials go upstream as `inject` says.
+    /// Sets how bearer credentials are sent upstream.
     #[must_use]
     pub fn injecting(mut self, inject: Inject) -> Self {
         self.inject = inject;
         self
     }
 
-    /// Where bearer credentials go; Hawk is always in `Authorization`.
+    /// How bearer credentials are sent upstream; Hawk always uses `Authorization`.
     pub fn inject(&self) -> &Inject {
         &self.inject
     }
 
-    /// Its configured name.
+    /// The name from the configuration.
     pub fn name(&self) -> &Arc<str> {
         self.coordinator.name()
     }
 
-    /// Whether new credentials are made here, without asking anybody.
+    /// See [`CredentialSource::is_local`].
     pub fn is_local(&self) -> bool {
         self.coordinator.inner().is_local()
     }
 
-    /// Whether it wants the caller's token itself.
+    /// See [`CredentialSource::takes_token`].
     pub fn takes_token(&self) -> bool {
         self.coordinator.inner().takes_token()
     }
 
-    /// Whether callers bring a username and password.
-    pub fn asks_password(&self) -> bool {
-        self.coordinator.inner().asks_password()
+    /// See [`CredentialSource::takes_password`].
+    pub fn takes_password(&self) -> bool {
+        self.coordinator.inner().takes_password()
     }
 
-    /// Whether the user must sign in elsewhere once fresh credentials were refused.
+    /// See [`CredentialSource::needs_sign_in`].
     pub fn needs_sign_in(&self) -> bool {
         self.coordinator.inner().needs_sign_in()
     }
 
-    /// What the user must be given after a fetch, once.
+    /// See [`CredentialSource::recovery_code`].
     pub fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
         self.coordinator.inner().recovery_code(request)
     }
 
-    /// What [`Self::lease`] would say of a request by this `caller` whose scopes no rule
-    /// narrows, where the token itself remembers it of a moment ago: the hot path's hot path.
+    /// The lease that [`Self::lease`] would return for a request by `caller` whose scopes no
+    /// rule narrows, if it was memoized with the caller's token within the last second.
+    /// Saves hashing the identity and looking it up.
     pub fn memoized(&self, caller: &Caller, now: Now) -> Option<Leased> {
         lease_memo::get(self.memo_key, self.coordinator.inner(), caller, now)
     }
 
-    /// A credential for `request`: from the cache, or by one exchange for everybody
-    /// asking. That exchange goes on when the caller that started it goes away. Needs a
-    /// Tokio runtime. Takes at most twice [`SourceOptions::timeout`].
+    /// A credential for `request`: from the cache, or from one exchange shared by every
+    /// concurrent caller with the same identity. That exchange continues even if the caller
+    /// that started it goes away. Must be called within a Tokio runtime. Takes at most twice
+    /// [`SourceOptions::timeout`].
     ///
     /// # Errors
-    /// What the source said, or [`FetchError::Unavailable`] while it is left alone.
+    /// The source's answer, or [`FetchError::Unavailable`] while the source is backing off.
     pub async fn lease(&self, request: &SwapRequest) -> Result<Leased, LeaseError> {
         let epoch = self.coordinator.inner().epoch();
         let identity = self.identify(request)?;
@@ -215,34 +216,34 @@ impl Source {
         self.coordinator.obtain(identity, request, None).await
     }
 
-    /// The upstream answered 401 to `rejected`: drops that generation for good if it is
-    /// still the current one and fetches once for everybody waiting; if another
-    /// generation is there already, returns that.
+    /// Replaces `rejected`, to which the upstream answered 401. If that generation is still
+    /// the current one it is dropped and one exchange is made for every waiting caller;
+    /// otherwise the newer generation is returned.
     ///
     /// # Errors
-    /// As [`Self::lease`]; the rejected generation stays dropped.
+    /// As for [`Self::lease`]; the rejected generation stays dropped either way.
     pub async fn replace(
         &self,
         request: &SwapRequest,
         rejected: &Lease,
     ) -> Result<Leased, LeaseError> {
-        rejected.0.drop_for_good();
+        rejected.0.retire();
         let identity = self.identify(request)?;
         self.coordinator
             .obtain(identity, request, Some(rejected.generation()))
             .await
     }
 
-    /// Drops that generation without fetching (the request cannot be replayed).
+    /// Drops `rejected` without fetching a replacement, for a request that cannot be replayed.
     pub fn invalidate(&self, request: &SwapRequest, rejected: &Lease) {
-        rejected.0.drop_for_good();
+        rejected.0.retire();
         if let Ok(identity) = self.identify(request) {
             self.coordinator
                 .drop_generation(identity, rejected.generation());
         }
     }
 
-    /// How many identities are cached now.
+    /// The number of identities that have a cached credential.
     pub fn entries(&self) -> u64 {
         self.coordinator.entries()
     }

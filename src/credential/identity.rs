@@ -1,5 +1,6 @@
-//! Whose credential it is: the cache's key, a keyed hash from which nothing can be read
-//! back and in which no two callers can meet (identity.md §B; pomerium PR#6165).
+//! The cache key: a keyed hash of everything that makes one caller's credential different
+//! from another's. It cannot be reversed, and no two callers can collide on purpose
+//! (`docs/design/cache.md`).
 
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
@@ -7,38 +8,39 @@ use zeroize::Zeroizing;
 use super::{CredentialSource, FetchError, SwapRequest};
 use crate::token::Caller;
 
-/// One identity at one source.
+/// Identifies one caller at one source.
 pub(super) type Identity = [u8; 32];
 
-/// The random HMAC-SHA256 key of one [`super::Source`]; never leaves the process.
+/// The random HMAC-SHA256 key of one [`super::CachedSource`]. It never leaves the process.
 #[derive(Clone)]
 pub struct IdentityKey(hmac::Key);
 
-/// The system gives no randomness; nothing must start without.
+/// The operating system could not supply random bytes. hawkgate must not start without them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system's random number generator failed")]
 pub struct RandomnessError;
 
 impl IdentityKey {
-    /// A fresh key, from the system itself: the library's own generator takes 60 ms of
-    /// processor time to begin with, which nobody needs to wait for when hawkgate starts.
+    /// A fresh key. It comes directly from the operating system, because seeding the
+    /// cryptographic library's own generator takes 60 ms of CPU time, which would delay
+    /// start-up.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// If the operating system cannot supply random bytes.
     pub fn random() -> Result<Self, RandomnessError> {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut key[..]).map_err(|_| RandomnessError)?;
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key[..])))
     }
 
-    /// Begins one identity.
+    /// A hasher for one identity.
     pub fn hasher(&self) -> IdentityHasher {
         IdentityHasher(hmac::Context::with_key(&self.0))
     }
 
-    /// The identity of `request`'s caller at `source`, called `name`. The subject is always
-    /// part of it, a token never; but for sources that give every caller the same
-    /// ([`CredentialSource::is_shared`]).
+    /// The identity of `request`'s caller at the source called `name`. It always includes
+    /// the subject and never the token, except at sources that issue the same credential to
+    /// every caller ([`CredentialSource::is_shared`]).
     pub(super) fn identify(
         &self,
         name: &str,
@@ -65,8 +67,8 @@ impl std::fmt::Debug for IdentityKey {
     }
 }
 
-/// Collects the parts of an identity. Each part goes in behind its length, so that parts
-/// cannot run into each other.
+/// Hashes the parts of an identity. Each part is prefixed with its length, so that no two
+/// sequences of parts can hash alike by being split differently.
 pub struct IdentityHasher(hmac::Context);
 
 impl IdentityHasher {
@@ -76,13 +78,13 @@ impl IdentityHasher {
         self.0.update(bytes);
     }
 
-    /// Adds a part that may be missing; missing is not the same as empty.
+    /// Adds a part that may be absent; absent differs from empty.
     pub fn optional(&mut self, bytes: Option<&[u8]>) {
         self.part(&[u8::from(bytes.is_some())]);
         self.part(bytes.unwrap_or_default());
     }
 
-    /// Adds a list that may be missing; missing is not the same as empty.
+    /// Adds a list that may be absent; absent differs from empty.
     pub fn list(&mut self, items: Option<&[String]>) {
         let count = items.map(|items| (items.len() as u64).to_le_bytes());
         self.optional(count.as_ref().map(<[u8; 8]>::as_slice));
@@ -91,7 +93,7 @@ impl IdentityHasher {
         }
     }
 
-    /// As [`Self::list`], where the order means nothing.
+    /// Like [`Self::list`], ignoring the order of the items.
     fn set(&mut self, items: Option<&[String]>) {
         match items {
             Some(items) if items.len() > 1 => {
@@ -118,13 +120,14 @@ impl IdentityHasher {
                 self.part(token.subject().as_bytes());
                 self.optional(token.client().map(str::as_bytes));
             }
-            // Nothing is known of an opaque token but itself: it is its own subject.
+            // An opaque token reveals no subject, so the token itself stands in for one.
             Caller::Delegated { issuer, digest } => {
                 self.part(b"delegated");
                 self.part(issuer.as_bytes());
                 self.part(&digest.0);
             }
-            // Whoever does not know the password never meets what was had with it.
+            // With the password in the key, a caller who does not know it can never reach a
+            // credential that was issued for it.
             Caller::Password { credentials, .. } => {
                 self.part(b"password");
                 self.part(credentials.username().as_bytes());

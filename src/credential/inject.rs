@@ -1,11 +1,11 @@
-//! Where in a request a bearer credential goes.
+//! Which request header carries a bearer credential upstream, and in which format.
 
 use http::{HeaderName, HeaderValue, header};
 use zeroize::Zeroizing;
 
-const PLACE: &str = "{token}";
+const PLACEHOLDER: &str = "{token}";
 
-/// The header that bears a token upstream, and how it is written there.
+/// The header that carries a token upstream, and the format of its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inject {
     header: HeaderName,
@@ -13,21 +13,22 @@ pub struct Inject {
     after: String,
 }
 
-/// Why a header or a format cannot be used.
+/// Why a header or format cannot be used. The messages complete a sentence that begins with
+/// the offending value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InjectError {
     /// Not a header's name (RFC 9110 §5.1).
-    #[error("is no header's name")]
+    #[error("is not a header name")]
     Name,
-    /// Framing, hops and parties are hawkgate's and HTTP's own.
-    #[error("is a header that frames the message, belongs to one connection or is set by hawkgate")]
+    /// The header is part of HTTP framing, specific to one connection, or set by hawkgate.
+    #[error("is reserved: it frames the message, belongs to one connection or is set by hawkgate")]
     Reserved,
-    /// The format has no place for the token, or several.
-    #[error("does not have {{token}} in it exactly once")]
-    Place,
-    /// The format could not stand in a header.
+    /// The format does not contain exactly one placeholder for the token.
+    #[error("must contain {{token}} exactly once")]
+    Placeholder,
+    /// The format is not valid in a header value.
     #[error(
-        "may hold printable ASCII without further braces, and no blank at its beginning or end"
+        "may contain only printable ASCII, no other braces, and no space at the beginning or end"
     )]
     Format,
 }
@@ -44,10 +45,10 @@ impl Default for Inject {
 }
 
 impl Inject {
-    /// `header` by its name in any case; `format` with `{token}` in it once.
+    /// Takes a header name in any case and a format that contains `{token}` once.
     ///
     /// # Errors
-    /// When either could not stand in a request beside what hawkgate puts there.
+    /// If either is invalid or would conflict with what hawkgate itself sets.
     pub fn new(header: &str, format: &str) -> Result<Self, InjectError> {
         Self::header_named(header).and_then(|header| {
             let (before, after) = split(format)?;
@@ -59,23 +60,23 @@ impl Inject {
         })
     }
 
-    /// The header called `name`, if a token may go there.
+    /// The header called `name`, if it may carry a token.
     ///
     /// # Errors
     /// [`InjectError::Name`] and [`InjectError::Reserved`].
     pub fn header_named(name: &str) -> Result<HeaderName, InjectError> {
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| InjectError::Name)?;
-        // Some servers take `_` for `-`.
+        // Some servers treat `_` as `-`.
         if is_reserved(&header.as_str().replace('_', "-")) {
             return Err(InjectError::Reserved);
         }
         Ok(header)
     }
 
-    /// Whether a token can be written by `format`.
+    /// Checks that `format` can hold a token.
     ///
     /// # Errors
-    /// [`InjectError::Place`] and [`InjectError::Format`].
+    /// [`InjectError::Placeholder`] and [`InjectError::Format`].
     pub fn check_format(format: &str) -> Result<(), InjectError> {
         split(format).map(|_| ())
     }
@@ -85,7 +86,8 @@ impl Inject {
         &self.header
     }
 
-    /// Its value with `token`, marked sensitive; `None` when the token cannot stand in one.
+    /// The header's value for `token`, marked sensitive; `None` if the token contains bytes
+    /// that no header value may.
     pub fn value(&self, token: &str) -> Option<HeaderValue> {
         let text = Zeroizing::new(format!("{}{token}{}", self.before, self.after));
         let mut value = HeaderValue::from_str(&text).ok()?;
@@ -95,9 +97,11 @@ impl Inject {
 }
 
 fn split(format: &str) -> Result<(&str, &str), InjectError> {
-    let (before, after) = format.split_once(PLACE).ok_or(InjectError::Place)?;
-    if after.contains(PLACE) {
-        return Err(InjectError::Place);
+    let (before, after) = format
+        .split_once(PLACEHOLDER)
+        .ok_or(InjectError::Placeholder)?;
+    if after.contains(PLACEHOLDER) {
+        return Err(InjectError::Placeholder);
     }
     let fits = |b: u8| matches!(b, b' '..=b'~') && !b"{}".contains(&b);
     let mut bytes = before.bytes().chain(after.bytes());
@@ -107,7 +111,7 @@ fn split(format: &str) -> Result<(&str, &str), InjectError> {
     Ok((before, after))
 }
 
-/// Lower case, as `http` keeps names.
+/// Expects `name` in lower case.
 fn is_reserved(name: &str) -> bool {
     matches!(
         name,
@@ -140,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_goes_where_it_is_told_to() {
+    fn a_token_is_sent_in_the_configured_header() {
         for (inject, header, value) in [
             (Inject::default(), "authorization", "Bearer t.k"),
             (
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_http_and_of_hawkgate_are_not_for_tokens() {
+    fn reserved_headers_are_rejected() {
         for name in [
             "Connection",
             "keep-alive",
@@ -203,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn a_format_has_one_place_and_nothing_that_breaks_a_header() {
+    fn a_format_has_one_placeholder_and_is_a_valid_header_value() {
         for (format, error) in [
-            ("", InjectError::Place),
-            ("Bearer", InjectError::Place),
-            ("{token} {token}", InjectError::Place),
+            ("", InjectError::Placeholder),
+            ("Bearer", InjectError::Placeholder),
+            ("{token} {token}", InjectError::Placeholder),
             (" {token}", InjectError::Format),
             ("{token} ", InjectError::Format),
             ("{token}\r\nX: y", InjectError::Format),

@@ -1,24 +1,25 @@
-//! What the sources that need no network have in common.
+//! Shared by the sources that need no network: reading secrets, checking scopes, and
+//! preparing Hawk signers.
 
 use super::{Credential, FetchError};
 use crate::hawk::{Credentials, HawkError, Signer};
 use crate::secret::{SecretRef, SecretString};
 
-/// Settings that can never yield a credential, found when the source is built.
+/// Settings that could never yield a valid credential, rejected when the source is built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The client is not what Taskcluster takes as a clientId.
-    #[error("client_id is not a valid clientId: letters, digits and !@/:.+|_- only")]
+    /// Taskcluster would not accept this clientId.
+    #[error("client_id is not a valid clientId: use only letters, digits and !@/:.+|_-")]
     ClientId,
-    /// A scope that Taskcluster would not take.
-    #[error("scope {0:?} is not valid: printable ASCII only, not ending in more than one `*`")]
+    /// Taskcluster would not accept this scope.
+    #[error("scope {0:?} is not valid: use only printable ASCII, with at most one trailing `*`")]
     Scope(String),
-    /// Certificates are valid for at most 31 days, and for more than nothing.
-    #[error("lifetime must be more than 0 and at most 31 days")]
+    /// A certificate is valid for at most 31 days.
+    #[error("lifetime must be greater than 0 and at most 31 days")]
     Lifetime,
 }
 
-/// The first scope that Taskcluster would not take is an error.
+/// Fails on the first scope that Taskcluster would not accept.
 pub(super) fn check_scopes(scopes: &[String]) -> Result<(), SettingsError> {
     match scopes.iter().find(|scope| !super::scope::is_valid(scope)) {
         Some(bad) => Err(SettingsError::Scope(bad.clone())),
@@ -26,7 +27,7 @@ pub(super) fn check_scopes(scopes: &[String]) -> Result<(), SettingsError> {
     }
 }
 
-/// Reads a secret without blocking the worker: it may be a file on a slow volume.
+/// Reads a secret on a blocking thread: it may be a file on a slow volume.
 pub(super) async fn read(secret: &SecretRef) -> Result<SecretString, FetchError> {
     let secret = secret.clone();
     let unavailable = |cause: String| FetchError::Unavailable {
@@ -35,7 +36,7 @@ pub(super) async fn read(secret: &SecretRef) -> Result<SecretString, FetchError>
     };
     tokio::task::spawn_blocking(move || secret.read())
         .await
-        .map_err(|_| unavailable("reading a secret was cut short".into()))?
+        .map_err(|_| unavailable("reading a secret was interrupted".into()))?
         .map_err(|error| unavailable(error.to_string()))
 }
 

@@ -1,4 +1,4 @@
-//! What every kind of source does.
+//! The interface that every kind of credential source implements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,32 +6,34 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{IdentityHasher, Issued};
-use crate::gateway::outcome::ExchangeResult;
+use crate::credential::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
 
-/// What a source needs to know about one swap. Owned and cheap to clone, because a fetch
-/// outlives the request that started it.
+/// What a source needs to know to issue one credential. Owned and cheap to clone, because a
+/// fetch outlives the request that started it.
 #[derive(Clone, Debug)]
 pub struct SwapRequest {
-    /// Who asks.
+    /// The caller to issue it for.
     pub caller: Caller,
-    /// The token itself, for sources that pass it on ([`CredentialSource::takes_token`]).
+    /// The caller's token, for sources that pass it on ([`CredentialSource::takes_token`]).
     pub bearer: Option<BearerToken>,
-    /// Narrowing by rules; `None` leaves the source's own grant as it is.
+    /// The scopes that rules narrow the credential to; `None` leaves the source's own grant
+    /// unchanged.
     pub scopes: Option<Arc<[String]>>,
-    /// Milliseconds to add to our clock to get the upstream's (learnt from `Date`).
+    /// Milliseconds to add to our clock to get the upstream's, learnt from its `Date` header.
     pub clock_offset: i64,
 }
 
-/// Why a source gave nothing. Texts are for operators' logs; none holds a secret.
+/// Why a source issued no credential. The messages are for the operator's log and contain no
+/// secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The source says the caller's token is no good. The caller gets 401.
+    /// The source rejected the caller's token. The caller gets 401.
     #[error("refused: {0}")]
     Refused(String),
-    /// The caller is known but cannot be given a credential (a claim that the name
-    /// template needs is missing, …). The caller gets 403.
+    /// The caller is authenticated but cannot be issued a credential, for example because
+    /// the name template needs a claim that the token lacks. The caller gets 403.
     #[error("not entitled: {0}")]
     NotEntitled(String),
     /// The source cannot be reached, is overloaded or timed out. 503 with `Retry-After`.
@@ -39,30 +41,31 @@ pub enum FetchError {
     Unavailable {
         /// For the log.
         cause: String,
-        /// The source's own `Retry-After`, if it gave one.
+        /// The source's `Retry-After`, if it sent one.
         retry_after: Option<Duration>,
     },
     /// The source answered with something that is not a credential. 502.
     #[error("unusable answer: {0}")]
     BadAnswer(String),
-    /// The username and password, or what has to go with them, did not do. The caller gets
-    /// 401, 403 or 429 by `problem`. Never remembered: the next attempt may be the right one.
+    /// Signing in with the username, password or second factor failed. The caller gets 401,
+    /// 403 or 429, depending on `problem`. Never cached: the next attempt may succeed.
     #[error("sign-in: {cause}")]
     SignIn {
-        /// What the caller is told.
+        /// What to report to the caller.
         problem: SignInProblem,
         /// For the log.
         cause: String,
-        /// When to try again, where that matters.
+        /// When to try again, if that matters.
         retry_after: Option<Duration>,
     },
-    /// The credential's header would pass Taskcluster's limit. 502 with its own reason.
+    /// The credential's `Authorization` header would exceed Taskcluster's limit. 502 with a
+    /// reason of its own.
     #[error("{0}")]
     TooLarge(String),
 }
 
 impl ExchangeResult {
-    /// How an exchange ended that gave nothing.
+    /// The result of an exchange that failed with `error`.
     pub fn of(error: &FetchError) -> Self {
         match error {
             FetchError::Refused(_) | FetchError::SignIn { .. } => Self::Refused,
@@ -74,80 +77,80 @@ impl ExchangeResult {
     }
 }
 
-/// Why a sign-in with a password came to nothing (identity.md §F).
+/// Why signing in with a password failed (`docs/design/tokens.md`, "Passwords and MFA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignInProblem {
-    /// Username or password is wrong, or the account may not sign in: nobody is told which.
+    /// The username or password is wrong, or the account may not sign in. The caller is not
+    /// told which.
     Password,
-    /// A second factor's code is needed.
+    /// A second-factor code is required.
     CodeRequired,
-    /// The second factor was wrong or came too late.
+    /// The second-factor code was wrong or arrived too late.
     CodeRefused,
-    /// The user has to confirm on another device, and has not yet.
+    /// The user has not yet confirmed the sign-in on their other device.
     Unconfirmed,
-    /// A second factor is needed, and the account has none that could be used here.
+    /// A second factor is required, and the account has none that works here.
     NoFactor,
-    /// Too many failures; the password was not looked at.
+    /// Too many failed attempts; the password was not checked.
     TooManyAttempts,
 }
 
-/// A way to a credential. Implementations know nothing of caching, single flight or
-/// metrics: [`super::Source`] wraps them.
+/// Issues credentials. Implementations know nothing about caching, single flight or metrics:
+/// [`super::CachedSource`] and decorators add those.
 #[async_trait]
 pub trait CredentialSource: Send + Sync + std::fmt::Debug {
-    /// Adds what, besides source, issuer, subject, client and scopes, makes two callers'
-    /// credentials different (the token's digest where the credential is bound to it).
-    /// Runs for every request: cheap, and without I/O.
+    /// Adds whatever distinguishes two callers' credentials beyond the source, issuer,
+    /// subject, client and scopes; for example the token's digest where the credential is
+    /// bound to it. Runs for every request, so it must be cheap and do no I/O.
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError>;
 
-    /// A number that is another one whenever [`Self::identity`] would say something else of
-    /// the same verified token: while it is the same, the token's identity need not be
-    /// computed for every request. `None` where nobody can tell. A decorator must pass it on.
+    /// A number that changes whenever [`Self::identity`] would give a different result for
+    /// the same verified token. While it stays the same, the identity need not be computed
+    /// again for every request. `None` if that cannot be known. Decorators must forward it.
     fn epoch(&self) -> Option<u64> {
         None
     }
 
-    /// Fetches or makes a credential. Bounded in time and size by the implementation;
-    /// [`super::Source`] bounds the time again.
+    /// Fetches or mints a credential. The implementation bounds time and size;
+    /// [`super::CachedSource`] bounds the time once more.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
 
-    /// Whether every caller gets the same credential, so that one in the cache serves all.
+    /// Whether every caller gets the same credential, so that one cache entry serves all.
     ///
-    /// Only for sources that look at nothing of the caller but [`SwapRequest::scopes`]
-    /// (hawkgate's own OAuth2 client): then two callers whose identities meet get what they
-    /// would have got anyway, and a token is not asked for once per caller, which servers
-    /// limit or bill (identity.md §G). Whether a caller may have it is decided before, for
-    /// each request. A decorator must pass it on.
+    /// Only for sources that depend on nothing about the caller but [`SwapRequest::scopes`],
+    /// such as hawkgate's own OAuth2 client. Sharing avoids one token request per caller,
+    /// which authorization servers limit or bill. Whether a caller may use the credential is
+    /// decided beforehand, for each request. Decorators must forward it.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Whether it does anything with [`SwapRequest::bearer`]: where not, the token is not even
-    /// copied out of the request. A decorator must pass it on.
+    /// Whether the source uses [`SwapRequest::bearer`]. If not, the token is never copied out
+    /// of the request. Decorators must forward it.
     fn takes_token(&self) -> bool {
         true
     }
 
-    /// Whether a new credential is made here, without asking anybody: then a new one is
-    /// the cheap way out of a clock that was wrong.
+    /// Whether credentials are minted locally, without the network. If so, minting another
+    /// is the cheapest way to recover from a clock that was wrong.
     fn is_local(&self) -> bool {
         false
     }
 
-    /// Whether callers bring this source a username and password ([`Caller::Password`])
-    /// instead of a token. Its [`Self::fetch`] is their proof.
-    fn asks_password(&self) -> bool {
+    /// Whether callers authenticate with a username and password ([`Caller::Password`])
+    /// instead of a token. [`Self::fetch`] then verifies them.
+    fn takes_password(&self) -> bool {
         false
     }
 
-    /// Whether only the user's own signing in elsewhere gives credentials that the upstream
-    /// accepts again once it refused fresh ones.
+    /// Whether, once the upstream has rejected fresh credentials, the user has to sign in
+    /// again elsewhere before it accepts any.
     fn needs_sign_in(&self) -> bool {
         false
     }
 
-    /// Something that the user of `request` must be given, once: the recovery code that
-    /// takes the place of the one that was used. Asked after a fetch.
+    /// The MFA recovery code that replaces the one just used and must be shown to the user
+    /// once. Called after a fetch.
     fn recovery_code(&self, _request: &SwapRequest) -> Option<SecretString> {
         None
     }

@@ -1,5 +1,5 @@
-//! A small Taskcluster-style API: the login service's exchange, a few endpoints behind
-//! Hawk, and a memory of what arrived.
+//! A small Taskcluster-style API: the login service's token exchange, two endpoints that
+//! require Hawk, and a record of the requests received.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,41 +10,45 @@ use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::identity::Verifier;
+use super::identity_provider::TokenVerifier;
 use super::server::{self, Reply, Request, Server};
 use super::{DemoError, hawk};
 use crate::clock::{SharedClock, UnixMillis};
 
-/// The oidcCredentials endpoint (taskcluster.md §1).
+/// The exchange (`docs/design/taskcluster.md`, "Login endpoint: oidcCredentials").
 pub(super) const EXCHANGE: &str = "/api/login/v1/oidc-credentials/demo";
-/// Withdraws every credential given out so far; for whoever tries the demo by hand.
+/// Revokes every credential issued so far, for trying the demo by hand.
 pub(super) const REVOKE: &str = "/demo/revoke";
-/// Requests remembered; later ones are not.
-const MAX_SEEN: usize = 1000;
-const QUARTER_HOUR: i64 = 15 * 60 * 1000;
+/// How many requests are recorded between two calls of [`Api::take_requests`]; later ones
+/// are not.
+const MAX_RECORDED: usize = 1000;
+/// Lifetime of credentials, in milliseconds.
+const LIFETIME: i64 = 15 * 60 * 1000;
 
-/// One request to an endpoint behind Hawk, as it arrived.
+/// A request received by an endpoint that requires Hawk.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
-    pub(super) what: String,
-    /// The scheme of its Authorization, never the rest.
+pub(super) struct ReceivedRequest {
+    /// Method and target.
+    pub(super) line: String,
+    /// The scheme of its `Authorization` header, without the credentials.
     pub(super) scheme: String,
-    /// Whether any header held a bearer token.
+    /// Whether any header contained a bearer token.
     pub(super) bearer: bool,
-    /// Who signed it, or why it was refused.
+    /// The clientId that signed it, or why it was refused.
     pub(super) client: Result<String, String>,
+    /// SHA-256 of the body, in hexadecimal.
     pub(super) sha256: String,
 }
 
-/// The API, running.
+/// A running API.
 pub(super) struct Api {
     pub(super) url: Url,
-    desk: Arc<Desk>,
+    service: Arc<Service>,
     _server: Server,
 }
 
-struct Desk {
-    verifier: Arc<Verifier>,
+struct Service {
+    verifier: Arc<TokenVerifier>,
     clock: SharedClock,
     state: Mutex<State>,
 }
@@ -52,52 +56,53 @@ struct Desk {
 struct State {
     issuer_key: String,
     exchanges: usize,
-    seen: Vec<Seen>,
+    received: Vec<ReceivedRequest>,
 }
 
 impl Api {
     pub(super) async fn start(
         clock: SharedClock,
-        verifier: Arc<Verifier>,
+        verifier: Arc<TokenVerifier>,
     ) -> Result<Self, DemoError> {
-        let desk = Arc::new(Desk {
+        let service = Arc::new(Service {
             verifier,
             clock,
             state: Mutex::new(State {
-                issuer_key: random()?,
+                issuer_key: random_slug()?,
                 exchanges: 0,
-                seen: Vec::new(),
+                received: Vec::new(),
             }),
         });
-        let behind = desk.clone();
-        let server = server::serve(|_| move |request: &Request| behind.answer(request)).await?;
+        let handler = service.clone();
+        let server = server::serve(|_| move |request: &Request| handler.answer(request)).await?;
         Ok(Self {
             url: server.url.clone(),
-            desk,
+            service,
             _server: server,
         })
     }
 
-    /// Withdraws all credentials given out: their issuer's key is replaced.
+    /// Revokes all credentials issued so far, by replacing the key that they derive from.
     pub(super) fn revoke(&self) -> Result<(), DemoError> {
-        self.desk.revoke()
+        self.service.revoke()
     }
 
-    /// Exchanges that ended well.
+    /// How many exchanges succeeded.
     pub(super) fn exchanges(&self) -> usize {
-        self.desk.state().exchanges
+        self.service.state().exchanges
     }
 
-    /// Takes what arrived since the last time.
-    pub(super) fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.desk.state().seen)
+    /// Takes the requests received since the last call.
+    pub(super) fn take_requests(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut self.service.state().received)
     }
 }
 
-/// 22 characters, as a Taskcluster slugid.
-fn random() -> Result<String, DemoError> {
+/// 16 random bytes as 22 characters, like a Taskcluster slugid.
+fn random_slug() -> Result<String, DemoError> {
     let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| DemoError::Start("no randomness".into()))?;
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| DemoError::Start("no random bytes available".into()))?;
     Ok(BASE64URL.encode(bytes))
 }
 
@@ -108,7 +113,7 @@ pub(super) fn sha256(body: &[u8]) -> String {
     hex.concat()
 }
 
-impl Desk {
+impl Service {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,50 +123,53 @@ impl Desk {
             (&Method::GET, EXCHANGE) => self.exchange(request),
             (&Method::POST, REVOKE) => match self.revoke() {
                 Ok(()) => server::json(StatusCode::OK, &json!({ "revoked": true })),
-                Err(_) => self.error(request, StatusCode::INTERNAL_SERVER_ERROR, "no randomness"),
+                Err(_) => self.error(
+                    request,
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "no random bytes available",
+                ),
             },
-            _ => self.behind_hawk(request),
+            _ => self.require_hawk(request),
         }
     }
 
     fn revoke(&self) -> Result<(), DemoError> {
-        self.state().issuer_key = random()?;
+        self.state().issuer_key = random_slug()?;
         Ok(())
     }
 
-    /// A verified bearer token for credentials of a quarter of an hour.
+    /// Exchanges a valid bearer token for credentials that live 15 minutes, or as long as the
+    /// token if that is less.
     fn exchange(&self, request: &Request) -> Reply {
         let token = request.header("authorization").strip_prefix("Bearer ");
-        let Some((subject, token_expiry)) = token.and_then(|t| self.verifier.check(t)) else {
+        let Some((subject, token_expiry)) = token.and_then(|t| self.verifier.verify(t)) else {
             let text = "Could not generate credentials for this access token";
             return self.error(request, StatusCode::BAD_REQUEST, text);
         };
-        let (Ok(first), Ok(second)) = (random(), random()) else {
-            return self.error(request, StatusCode::INTERNAL_SERVER_ERROR, "no randomness");
+        let (Ok(first), Ok(second)) = (random_slug(), random_slug()) else {
+            return self.error(
+                request,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "no random bytes available",
+            );
         };
         let now = self.clock.now().0;
-        let expiry = (now + QUARTER_HOUR).min(token_expiry);
+        let expiry = (now + LIFETIME).min(token_expiry);
         let (client, seed) = (format!("demo/{subject}"), first + &second);
         let mut state = self.state();
         state.exchanges += 1;
-        let credentials = hawk::issue(
-            &state.issuer_key,
-            &client,
-            &seed,
-            now - QUARTER_HOUR,
-            expiry,
-        );
+        let credentials = hawk::issue(&state.issuer_key, &client, &seed, now - LIFETIME, expiry);
         let body = json!({
             "expires": UnixMillis(expiry - 30_000).to_rfc3339(), "credentials": credentials,
         });
         server::json(StatusCode::OK, &body)
     }
 
-    fn behind_hawk(&self, request: &Request) -> Reply {
+    fn require_hawk(&self, request: &Request) -> Reply {
         let mut state = self.state();
         let client = hawk::verify(request, &state.issuer_key, self.clock.now().0);
-        if state.seen.len() < MAX_SEEN {
-            state.seen.push(seen(request, &client));
+        if state.received.len() < MAX_RECORDED {
+            state.received.push(record(request, &client));
         }
         drop(state);
         let client = match client {
@@ -186,7 +194,7 @@ impl Desk {
         }
     }
 
-    /// Taskcluster's shape of an error, without the payload that the real one echoes.
+    /// An error in Taskcluster's format, without the payload that Taskcluster echoes.
     fn error(&self, request: &Request, status: StatusCode, message: &str) -> Reply {
         let code = match status {
             StatusCode::UNAUTHORIZED => "AuthenticationFailed",
@@ -202,11 +210,11 @@ impl Desk {
     }
 }
 
-fn seen(request: &Request, client: &Result<String, String>) -> Seen {
+fn record(request: &Request, client: &Result<String, String>) -> ReceivedRequest {
     let scheme = request.header("authorization").split(' ').next();
     let mut values = request.headers.values().filter_map(|v| v.to_str().ok());
-    Seen {
-        what: format!("{} {}", request.method, request.target),
+    ReceivedRequest {
+        line: format!("{} {}", request.method, request.target),
         scheme: scheme.unwrap_or_default().to_owned(),
         bearer: values.any(|v| v.to_lowercase().contains("bearer ") || v.contains("eyJhbGci")),
         client: client.clone(),

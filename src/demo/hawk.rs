@@ -1,5 +1,6 @@
-//! The API's side of Hawk: what the Taskcluster auth service checks (taskcluster.md §3
-//! and §4), written apart from what signs.
+//! The API's side of Hawk: temporary credentials and request signatures, verified as by
+//! Taskcluster's auth service (`docs/design/taskcluster.md`, "Temporary credentials" and "Hawk
+//! as Taskcluster checks it"). It shares no code with hawkgate's signer.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -8,13 +9,15 @@ use serde_json::{Value, json};
 
 use super::server::Request;
 
-/// The client in whose name certificates are issued.
+/// The clientId that issues certificates.
 pub(super) const ISSUER: &str = "demo/login-service";
-/// Tolerated difference of clocks on certificates and on requests, ms.
+/// Clock skew tolerated in a certificate's start and expiry, in milliseconds.
 const CERTIFICATE_SKEW: i64 = 5 * 60 * 1000;
+/// Clock skew tolerated in a request's timestamp, in milliseconds.
 const REQUEST_SKEW: i64 = 15 * 60 * 1000;
 
-/// Temporary credentials in the issuer's name, as the login service gives them out.
+/// Issues temporary credentials, as the login service does. Times are in milliseconds since
+/// the Unix epoch.
 pub(super) fn issue(issuer_key: &str, client_id: &str, seed: &str, from: i64, to: i64) -> Value {
     let scopes = [format!("assume:login-identity:{client_id}")];
     let signature = certificate_text(client_id, seed, from, to, &scopes);
@@ -29,7 +32,7 @@ pub(super) fn issue(issuer_key: &str, client_id: &str, seed: &str, from: i64, to
     })
 }
 
-/// Who signed `request`, or the auth service's message why nobody did.
+/// The clientId that signed `request`, or the auth service's error message.
 pub(super) fn verify(request: &Request, issuer_key: &str, now: i64) -> Result<String, String> {
     let refused = |text: &str| Err(format!("Unauthorized: {text}"));
     let Some(fields) = request.header("authorization").strip_prefix("Hawk ") else {
@@ -57,8 +60,8 @@ pub(super) fn verify(request: &Request, issuer_key: &str, now: i64) -> Result<St
     Ok(id.to_owned())
 }
 
-/// The access token that goes with the certificate in `ext`, if it is the issuer's and
-/// of this time.
+/// The access token that belongs to the certificate in `ext`, if the issuer signed that
+/// certificate and it is valid now.
 fn certified_key(id: &str, ext: &str, issuer_key: &str, now: i64) -> Result<String, &'static str> {
     let malformed = "ext is malformed";
     let ext = BASE64.decode(ext).map_err(|_| malformed)?;
@@ -109,7 +112,7 @@ fn request_text(request: &Request, ts: &str, nonce: &str, hash: &str, ext: &str)
     format!("hawk.1.header\n{ts}\n{nonce}\n{method}\n{target}\n{name}\n{port}\n{hash}\n{ext}\n")
 }
 
-/// The value of `name="…"` in a Hawk header; empty when it is missing.
+/// The value of `name="…"` in a Hawk header; empty if it is missing.
 fn attribute<'a>(fields: &'a str, name: &str) -> &'a str {
     let mut parts = fields.split('"');
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
@@ -135,7 +138,7 @@ mod tests {
     const KEY: &str = "issuer-key";
     const SEED: &str = "AAAAAAAAAAAAAAAAAAAAAABBBBBBBBBBBBBBBBBBBBBB";
 
-    /// A request signed with issued credentials, as hawkgate would send it.
+    /// A request signed with issued credentials, as hawkgate sends it.
     fn signed(target: &str) -> Request {
         let credentials = issue(KEY, "demo/alice", SEED, NOW - 1000, NOW + 900_000);
         let certificate: Value =
@@ -161,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_issuer_gave_out_passes() {
+    fn a_request_signed_with_issued_credentials_is_accepted() {
         assert_eq!(verify(&signed("/a?b"), KEY, NOW).unwrap(), "demo/alice");
     }
 
     #[test]
-    fn what_was_changed_does_not() {
+    fn a_changed_request_or_certificate_is_refused() {
         let refused =
             |request: &Request, key: &str, now: i64| verify(request, key, now).unwrap_err();
         let mut other_target = signed("/a");

@@ -1,4 +1,4 @@
-//! The HTTP server under both of the demo's peers.
+//! The HTTP server that both of the demo's peers run on.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use url::Url;
 
 use super::DemoError;
 
-/// Largest body accepted, bytes.
+/// The largest request body accepted, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
 
-/// A request, read whole.
+/// A request with its whole body.
 pub(super) struct Request {
     pub(super) method: Method,
     /// Path and query as sent.
@@ -30,7 +30,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// A header's text; empty when missing.
+    /// The value of a header; empty if it is missing or not ASCII.
     pub(super) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).and_then(|v| v.to_str().ok());
         value.unwrap_or_default()
@@ -43,7 +43,7 @@ impl Request {
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
-/// A JSON answer.
+/// A response with a JSON body.
 pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
     let mut reply = Response::new(Full::from(body.to_string()));
     *reply.status_mut() = status;
@@ -52,7 +52,7 @@ pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
     reply
 }
 
-/// A listening server; it ends when dropped.
+/// A listening server, which stops when dropped.
 pub(super) struct Server {
     pub(super) url: Url,
     task: JoinHandle<()>,
@@ -64,19 +64,19 @@ impl Drop for Server {
     }
 }
 
-/// Serves `handler` on a free loopback port.
-pub(super) async fn serve<F>(handler: impl FnOnce(&Url) -> F) -> Result<Server, DemoError>
+/// Serves the handler on a free loopback port; `make_handler` gets the server's URL.
+pub(super) async fn serve<F>(make_handler: impl FnOnce(&Url) -> F) -> Result<Server, DemoError>
 where
     F: Fn(&Request) -> Reply + Send + Sync + 'static,
 {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
     let url = url(listener.local_addr()?)?;
-    let handler = Arc::new(handler(&url));
+    let handler = Arc::new(make_handler(&url));
     let task = tokio::spawn(async move {
-        // An error to accept is of that connection alone (accept(2)).
+        // An error of accept(2) concerns one connection, not the listener.
         loop {
             if let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(connection(stream, handler.clone()));
+                tokio::spawn(serve_connection(stream, handler.clone()));
             }
         }
     });
@@ -87,7 +87,7 @@ pub(super) fn url(address: SocketAddr) -> Result<Url, DemoError> {
     Url::parse(&format!("http://{address}/")).map_err(|e| DemoError::Start(e.to_string()))
 }
 
-async fn connection<F>(stream: TcpStream, handler: Arc<F>)
+async fn serve_connection<F>(stream: TcpStream, handler: Arc<F>)
 where
     F: Fn(&Request) -> Reply + Send + Sync + 'static,
 {
@@ -109,7 +109,7 @@ where
             Ok::<_, Infallible>(handler(&request))
         }
     });
-    // The demo's peers have nobody to tell about a broken connection.
+    // A broken connection shows in the tour, as a request that failed.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

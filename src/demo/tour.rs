@@ -1,4 +1,4 @@
-//! The tour: real requests over real sockets, each checked at every hop and told.
+//! The tour: real requests over real sockets, each checked at every hop and explained.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,42 +7,64 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use url::Url;
 
-use super::api::{self, Seen};
-use super::identity::Life;
-use super::{AUDIENCE, DemoError, Paint, Stage};
+use super::api::{self, ReceivedRequest};
+use super::identity_provider::Validity;
+use super::{AUDIENCE, Demo, DemoError, Style, origin};
 use crate::remote::http_client::HttpResponse;
 
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
 const HOUR: Duration = Duration::from_hours(1);
-/// How often something is asked for that takes its time, a tenth of a second apart.
-const PATIENCE: u32 = 100;
+/// How often, [`POLL_INTERVAL`] apart, the tour looks whether something has happened.
+const MAX_POLLS: u32 = 100;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-const BETWEEN: &str = "hawkgate -> API";
 const FROM_YOU: &str = "you -> hawkgate";
 const TO_YOU: &str = "hawkgate -> you";
+const TO_API: &str = "hawkgate -> API";
+const FROM_API: &str = "API -> hawkgate";
 
-/// Performs the tour and tells it to `out`.
+/// Performs the tour and explains it on `out`.
 ///
 /// # Errors
-/// When any step does not go as it must, or `out` cannot be written to.
-pub async fn tour(stage: &Stage, paint: Paint, out: &mut dyn Write) -> Result<(), DemoError> {
-    let mut guide = Guide { stage, paint, out };
-    guide.introduce()?;
-    guide.wait_until_ready().await?;
-    let token = stage.identity.token(AUDIENCE, Life::For(HOUR))?;
-    guide.swap(&token).await?;
-    guide.revoked(&token).await?;
-    guide.refused().await?;
-    guide.finish(&token)
+/// When a step has another result than it should have, or `out` cannot be written.
+pub async fn tour(demo: &Demo, style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
+    let mut tour = Tour { demo, style, out };
+    tour.introduce()?;
+    tour.wait_until_ready().await?;
+    let token = demo
+        .identity_provider
+        .token(AUDIENCE, Validity::For(HOUR))?;
+    tour.swap(&token).await?;
+    tour.replay(&token).await?;
+    tour.refusal().await?;
+    tour.try_it(&token)
 }
 
-/// Says how to go on and waits for Ctrl-C.
+/// Says how to get from the demo to a configuration of one's own; `program` is how hawkgate
+/// was called.
 ///
 /// # Errors
-/// When signals cannot be waited for.
-pub async fn stay(_: &Stage, paint: Paint, out: &mut dyn Write) -> Result<(), DemoError> {
-    let text = paint.title("All three stay up. Ctrl-C ends them.");
+/// When `out` cannot be written.
+pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
+    let title = style.title("Next: your own configuration");
+    writeln!(
+        out,
+        "{title}\n  \
+         {program} demo --print-config > hawkgate.toml   # what ran here, every part explained\n  \
+         $EDITOR hawkgate.toml                           # your issuer, source and route: the lines marked with <--\n  \
+         {program} check --config hawkgate.toml          # every error, with its line and remedy\n  \
+         {program} run --config hawkgate.toml            # serves until Ctrl-C\n"
+    )?;
+    Ok(out.flush()?)
+}
+
+/// Waits for Ctrl-C.
+///
+/// # Errors
+/// When signals cannot be received, or `out` cannot be written.
+pub async fn wait_for_ctrl_c(style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
+    let text = style.title("All three parties keep running. Press Ctrl-C to stop them.");
     writeln!(out, "{text}")?;
     out.flush()?;
     tokio::signal::ctrl_c().await?;
@@ -50,255 +72,251 @@ pub async fn stay(_: &Stage, paint: Paint, out: &mut dyn Write) -> Result<(), De
     Ok(())
 }
 
-struct Guide<'a> {
-    stage: &'a Stage,
-    paint: Paint,
+struct Tour<'a> {
+    demo: &'a Demo,
+    style: Style,
     out: &'a mut dyn Write,
 }
 
-fn ensure(good: bool, what: impl FnOnce() -> String) -> Result<(), DemoError> {
-    if good {
+fn ensure(condition: bool, failure: impl FnOnce() -> String) -> Result<(), DemoError> {
+    if condition {
         Ok(())
     } else {
-        Err(DemoError::Tour(what()))
+        Err(DemoError::Tour(failure()))
     }
 }
 
-impl Guide<'_> {
+impl Tour<'_> {
     fn introduce(&mut self) -> Result<(), DemoError> {
-        let title = self.paint.title("hawkgate demo");
+        let title = self.style.title("hawkgate demo");
         writeln!(
             self.out,
-            "{title}: three parties, all in this process, on loopback\n"
+            "{title}: three parties on loopback, all in this process\n"
         )?;
-        let stage = self.stage;
-        let api = stage.api.url.clone();
+        let demo = self.demo;
         self.party(
             "identity provider",
-            &stage.identity.url,
+            &demo.identity_provider.url,
             "signs you in: issues bearer tokens",
         )?;
         self.party(
             "API",
-            &api,
-            "knows nothing of bearer tokens: wants each request signed with Hawk",
+            &demo.api.url,
+            "does not know bearer tokens: every request must be signed with Hawk",
         )?;
         self.party(
             "hawkgate",
-            &stage.hawkgate,
-            "stands in front of the API and swaps the one for the other",
+            &demo.hawkgate,
+            "stands in front of the API and swaps one for the other",
         )
     }
 
-    fn party(&mut self, name: &str, url: &Url, what: &str) -> Result<(), DemoError> {
-        let url = url.as_str().trim_end_matches('/');
-        let name = self.paint.party(name);
-        Ok(writeln!(self.out, "  {name} {url}  {what}")?)
+    fn party(&mut self, name: &str, url: &Url, role: &str) -> Result<(), DemoError> {
+        let name = self.style.party(name);
+        Ok(writeln!(self.out, "  {name} {}  {role}", origin(url))?)
     }
 
     fn title(&mut self, text: &str) -> Result<(), DemoError> {
-        let title = self.paint.title(text);
+        let title = self.style.title(text);
         Ok(writeln!(self.out, "\n{title}")?)
     }
 
-    fn hop(&mut self, who: &str, what: &str) -> Result<(), DemoError> {
-        let who = self.paint.party(who);
-        Ok(writeln!(self.out, "  {who} {what}")?)
+    fn step(&mut self, party: &str, text: &str) -> Result<(), DemoError> {
+        let party = self.style.party(party);
+        Ok(writeln!(self.out, "  {party} {text}")?)
     }
 
-    fn good(&mut self, text: &str) -> Result<(), DemoError> {
-        let good = self.paint.good("good:");
-        Ok(writeln!(self.out, "  {good} {text}")?)
+    fn success(&mut self, text: &str) -> Result<(), DemoError> {
+        let ok = self.style.success("ok:");
+        Ok(writeln!(self.out, "  {ok} {text}")?)
     }
 
     async fn wait_until_ready(&self) -> Result<(), DemoError> {
-        let ready = join(&self.stage.admin, "/readyz")?;
-        for _ in 0..PATIENCE {
-            let answer = self.stage.client.get(&ready, HeaderMap::new()).await;
+        let ready = join(&self.demo.admin, "/readyz")?;
+        for _ in 0..MAX_POLLS {
+            let answer = self.demo.client.get(&ready, HeaderMap::new()).await;
             if answer.is_ok_and(|a| a.status == StatusCode::OK) {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Err(DemoError::Start("hawkgate does not become ready".into()))
     }
 
     async fn swap(&mut self, token: &str) -> Result<(), DemoError> {
-        self.title("1. A swap: you bring a bearer token, the API gets a signed request")?;
+        self.title("1. Swap: you send a bearer token, the API gets a signed request")?;
         let fetched = self.lookups("fetched").await?;
         let answer = self.get(token).await?;
-        let seen = self.arrived(1)?;
+        let request = &self.received(1)?[0];
         expect_status(&answer, StatusCode::OK)?;
-        self.counted("fetched", fetched + 1).await?;
-        ensure(self.stage.api.exchanges() == 1, || {
-            "not exactly one exchange".into()
+        self.wait_for_lookups("fetched", fetched + 1).await?;
+        let exchanges = self.demo.api.exchanges();
+        ensure(exchanges == 1, || {
+            format!("{exchanges} exchanges instead of one")
         })?;
-        let client = signed_by(&seen[0])?;
-        self.hop(FROM_YOU, &format!("GET {READ}"))?;
-        self.hop(
+        let client = signed_by(request)?;
+        self.step(FROM_YOU, &format!("GET {READ}"))?;
+        self.step(
             "",
             &format!(
                 "Authorization: Bearer {} ({} characters)",
-                start_of(token),
+                prefix_of(token),
                 token.len()
             ),
         )?;
-        self.hop(
+        self.step(
             "hawkgate",
-            "checks the token's signature, issuer, audience and expiry;",
+            "verifies the token's signature, issuer, audience and expiry,",
         )?;
-        self.hop(
+        self.step(
             "",
-            "trades it for credentials of a quarter of an hour (lookup: fetched)",
+            "exchanges it for credentials that live 15 minutes (cache lookup: fetched)",
         )?;
-        self.hop(BETWEEN, &seen[0].what)?;
-        self.hop(
+        self.step(TO_API, &request.line)?;
+        self.step(
             "",
-            &format!("Authorization: Hawk id=\"{client}\", ... and no bearer token anywhere"),
+            &format!("Authorization: Hawk id=\"{client}\", ... and the bearer token nowhere"),
         )?;
-        self.hop(TO_YOU, &shown(&answer))?;
+        self.step(TO_YOU, &summary(&answer))?;
         let hits = self.lookups("hit").await?;
         expect_status(&self.get(token).await?, StatusCode::OK)?;
-        signed_by(&self.arrived(1)?[0])?;
-        self.counted("hit", hits + 1).await?;
-        ensure(self.stage.api.exchanges() == 1, || {
-            "a second exchange took place".into()
+        signed_by(&self.received(1)?[0])?;
+        self.wait_for_lookups("hit", hits + 1).await?;
+        ensure(self.demo.api.exchanges() == 1, || {
+            "the second request caused a second exchange".into()
         })?;
-        self.good("asked again, hawkgate used the credentials it still had (lookup: hit)")
+        self.success("a second request used the cached credentials (cache lookup: hit)")
     }
 
-    async fn revoked(&mut self, token: &str) -> Result<(), DemoError> {
-        self.title("2. Revoked credentials: the API says 401, you never notice")?;
-        self.stage.api.revoke()?;
-        let before = self.stage.api.exchanges();
+    async fn replay(&mut self, token: &str) -> Result<(), DemoError> {
+        self.title("2. Replay: the API revokes the credentials, and you never see its 401")?;
+        self.demo.api.revoke()?;
+        let before = self.demo.api.exchanges();
         let body = Bytes::from_static(br#"{"greeting": "hello", "to": "everybody"}"#);
         let mut headers = bearer(token)?;
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
-        let url = join(&self.stage.hawkgate, WRITE)?;
-        let answer = self.stage.client.post(&url, headers, body.clone()).await?;
+        let url = join(&self.demo.hawkgate, WRITE)?;
+        let answer = self.demo.client.post(&url, headers, body.clone()).await?;
         expect_status(&answer, StatusCode::OK)?;
-        let seen = self.arrived(2)?;
-        let Err(refusal) = &seen[0].client else {
+        let requests = self.received(2)?;
+        let Err(refusal) = &requests[0].client else {
             return Err(DemoError::Tour("revoked credentials were accepted".into()));
         };
-        let client = signed_by(&seen[1])?;
+        let client = signed_by(&requests[1])?;
         let hash = api::sha256(&body);
-        ensure(seen.iter().all(|s| s.sha256 == hash), || {
-            "the body changed on its way".into()
+        ensure(requests.iter().all(|r| r.sha256 == hash), || {
+            "the API received another body than was sent".into()
         })?;
-        let exchanges = self.stage.api.exchanges() - before;
+        let exchanges = self.demo.api.exchanges() - before;
         ensure(exchanges == 1, || {
             format!("{exchanges} exchanges instead of one")
         })?;
-        self.hop("API", "withdraws every credential that it has given out")?;
-        self.hop(
+        self.step("API", "revokes every credential that it has issued")?;
+        self.step(
             FROM_YOU,
             &format!("POST {WRITE}, {} bytes of JSON", body.len()),
         )?;
-        self.hop(
-            BETWEEN,
-            &format!("{} with the credentials it has", seen[0].what),
+        self.step(
+            TO_API,
+            &format!("{} with the cached credentials", requests[0].line),
         )?;
-        self.hop("API -> hawkgate", &format!("401 {refusal}"))?;
-        self.hop(
+        self.step(FROM_API, &format!("401 {refusal}"))?;
+        self.step(
             "hawkgate",
-            "drops them, trades the token once more, signs anew",
+            "drops them, exchanges the token again, signs the request again",
         )?;
-        self.hop(
-            BETWEEN,
-            &format!(
-                "the same POST again, as {client}, body SHA-256 {}...",
-                &hash[..12]
-            ),
+        self.step(
+            TO_API,
+            &format!("the same POST as {client}, body SHA-256 {}...", &hash[..12]),
         )?;
-        self.hop(TO_YOU, &shown(&answer))?;
-        self.good("one exchange, the same body twice, and you saw only the 200")
+        self.step(TO_YOU, &summary(&answer))?;
+        self.success("one exchange, the same body sent twice, and you saw only the 200")
     }
 
-    async fn refused(&mut self) -> Result<(), DemoError> {
-        self.title("3. Refused: a token that is no good never reaches the API")?;
-        let identity = &self.stage.identity;
-        let foreign = identity.token("another-api", Life::For(HOUR))?;
-        let expired = identity.token(AUDIENCE, Life::EndedAgo(HOUR))?;
+    async fn refusal(&mut self) -> Result<(), DemoError> {
+        self.title("3. Refusal: an invalid token never reaches the API")?;
+        let provider = &self.demo.identity_provider;
+        let other_audience = provider.token("another-api", Validity::For(HOUR))?;
+        let expired = provider.token(AUDIENCE, Validity::ExpiredFor(HOUR))?;
         let cases = [
-            ("a token for another API", foreign, "token_audience"),
+            ("a token for another API", other_audience, "token_audience"),
             ("a token that expired an hour ago", expired, "token_expired"),
         ];
-        let exchanges = self.stage.api.exchanges();
+        let exchanges = self.demo.api.exchanges();
         for (what, token, reason) in cases {
             let answer = self.get(&token).await?;
             expect_status(&answer, StatusCode::UNAUTHORIZED)?;
-            let said = answer.header(&HeaderName::from_static("x-hawkgate-error"));
-            ensure(said == Some(reason), || {
-                format!("{what}: X-Hawkgate-Error is {said:?}")
+            let sent = answer.header(&HeaderName::from_static("x-hawkgate-error"));
+            ensure(sent == Some(reason), || {
+                format!("{what}: X-Hawkgate-Error is {sent:?}")
             })?;
-            self.hop(FROM_YOU, &format!("GET {READ} with {what}"))?;
-            self.hop(TO_YOU, &format!("401, X-Hawkgate-Error: {reason}"))?;
+            self.step(FROM_YOU, &format!("GET {READ} with {what}"))?;
+            self.step(TO_YOU, &format!("401, X-Hawkgate-Error: {reason}"))?;
         }
-        self.arrived(0)?;
-        ensure(self.stage.api.exchanges() == exchanges, || {
-            "a refused token was traded".into()
+        self.received(0)?;
+        ensure(self.demo.api.exchanges() == exchanges, || {
+            "a refused token was exchanged".into()
         })?;
-        self.good("the API saw neither of them")
+        self.success("the API received neither request")
     }
 
-    fn finish(&mut self, token: &str) -> Result<(), DemoError> {
-        let hawkgate = self.stage.hawkgate.as_str().trim_end_matches('/');
-        let api = self.stage.api.url.as_str().trim_end_matches('/');
-        let admin = self.stage.admin.as_str().trim_end_matches('/');
-        self.title("Try it yourself (the token is good for an hour, and for nothing else)")?;
+    fn try_it(&mut self, token: &str) -> Result<(), DemoError> {
+        let hawkgate = origin(&self.demo.hawkgate);
+        let api = origin(&self.demo.api.url);
+        let admin = origin(&self.demo.admin);
+        self.title("Try it yourself (the token is valid for an hour, for this demo only)")?;
         writeln!(
             self.out,
             "  curl -i -H 'Authorization: Bearer {token}' {hawkgate}{READ}"
         )?;
         writeln!(
             self.out,
-            "  curl -X POST {api}{}   # withdraws the credentials: then the first again",
+            "  curl -X POST {api}{}   # revokes the credentials; then repeat the first",
             api::REVOKE
         )?;
         writeln!(
             self.out,
-            "  curl {admin}/metrics   # what hawkgate counted\n"
+            "  curl {admin}/metrics   # what hawkgate has counted\n"
         )?;
         Ok(self.out.flush()?)
     }
 
     async fn get(&self, token: &str) -> Result<HttpResponse, DemoError> {
-        let url = join(&self.stage.hawkgate, READ)?;
-        Ok(self.stage.client.get(&url, bearer(token)?).await?)
+        let url = join(&self.demo.hawkgate, READ)?;
+        Ok(self.demo.client.get(&url, bearer(token)?).await?)
     }
 
-    /// What reached the API since the last time: exactly `count` requests.
-    fn arrived(&self, count: usize) -> Result<Vec<Seen>, DemoError> {
-        let seen = self.stage.api.take_seen();
-        let got = seen.len();
-        ensure(got == count, || {
-            format!("{got} requests reached the API instead of {count}")
+    /// The requests that the API received since the last call, of which there must be `count`.
+    fn received(&self, count: usize) -> Result<Vec<ReceivedRequest>, DemoError> {
+        let requests = self.demo.api.take_requests();
+        let actual = requests.len();
+        ensure(actual == count, || {
+            format!("the API received {actual} requests instead of {count}")
         })?;
-        Ok(seen)
+        Ok(requests)
     }
 
-    /// Waits until so many lookups with `result` are counted: a request is recorded when
-    /// it is over, which is a moment after its answer has arrived.
-    async fn counted(&self, result: &str, due: u64) -> Result<(), DemoError> {
+    /// Waits until `expected` lookups with `result` have been counted: hawkgate records a
+    /// request shortly after its answer has been sent.
+    async fn wait_for_lookups(&self, result: &str, expected: u64) -> Result<(), DemoError> {
         let mut count = self.lookups(result).await?;
-        for _ in 0..PATIENCE {
-            if count >= due {
+        for _ in 0..MAX_POLLS {
+            if count >= expected {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             count = self.lookups(result).await?;
         }
-        ensure(count == due, || {
-            format!("{count} lookups are counted as {result} instead of {due}")
+        ensure(count == expected, || {
+            format!("/metrics counts {count} lookups with result {result} instead of {expected}")
         })
     }
 
-    /// How many credential lookups ended with `result`, by hawkgate's own metrics.
+    /// How many credential lookups had this result, according to hawkgate's metrics.
     async fn lookups(&self, result: &str) -> Result<u64, DemoError> {
-        let url = join(&self.stage.admin, "/metrics")?;
-        let answer = self.stage.client.get(&url, HeaderMap::new()).await?;
+        let url = join(&self.demo.admin, "/metrics")?;
+        let answer = self.demo.client.get(&url, HeaderMap::new()).await?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let label = format!("result=\"{result}\"");
         let line = text.lines().find(|line| {
@@ -324,20 +342,23 @@ fn bearer(token: &str) -> Result<HeaderMap, DemoError> {
 
 fn expect_status(answer: &HttpResponse, status: StatusCode) -> Result<(), DemoError> {
     ensure(answer.status == status, || {
-        format!("{status} was due, but came {}", shown(answer))
+        format!("expected {status}, received {}", summary(answer))
     })
 }
 
-/// The client that signed; the request must have come signed and without a bearer token.
-fn signed_by(seen: &Seen) -> Result<String, DemoError> {
-    ensure(seen.scheme == "Hawk", || {
-        format!("{} came unsigned", seen.what)
+/// The clientId that signed a request, which must not contain a bearer token.
+fn signed_by(request: &ReceivedRequest) -> Result<String, DemoError> {
+    ensure(request.scheme == "Hawk", || {
+        format!("{} is not signed", request.line)
     })?;
-    ensure(!seen.bearer, || "the bearer token reached the API".into())?;
-    seen.client.clone().map_err(DemoError::Tour)
+    ensure(!request.bearer, || {
+        "the bearer token reached the API".into()
+    })?;
+    request.client.clone().map_err(DemoError::Tour)
 }
 
-fn shown(answer: &HttpResponse) -> String {
+/// The status and the beginning of the body.
+fn summary(answer: &HttpResponse) -> String {
     let body: String = String::from_utf8_lossy(&answer.body)
         .chars()
         .take(120)
@@ -346,7 +367,7 @@ fn shown(answer: &HttpResponse) -> String {
 }
 
 /// Enough of a token to recognise it by.
-fn start_of(token: &str) -> String {
+fn prefix_of(token: &str) -> String {
     format!("{}...", token.chars().take(16).collect::<String>())
 }
 
@@ -354,9 +375,9 @@ fn start_of(token: &str) -> String {
 mod tests {
     use super::*;
 
-    fn seen() -> Seen {
-        Seen {
-            what: "GET /".into(),
+    fn request() -> ReceivedRequest {
+        ReceivedRequest {
+            line: "GET /".into(),
             scheme: "Hawk".into(),
             bearer: false,
             client: Ok("demo/alice".into()),
@@ -365,27 +386,27 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_came_otherwise_than_told_ends_the_tour() {
-        assert_eq!(signed_by(&seen()).unwrap(), "demo/alice");
-        let unsigned = Seen {
+    fn an_unsigned_or_leaking_request_fails_the_tour() {
+        assert_eq!(signed_by(&request()).unwrap(), "demo/alice");
+        let unsigned = ReceivedRequest {
             scheme: String::new(),
-            ..seen()
+            ..request()
         };
-        let leaked = Seen {
+        let leaking = ReceivedRequest {
             bearer: true,
-            ..seen()
+            ..request()
         };
-        let refused = Seen {
+        let refused = ReceivedRequest {
             client: Err("Bad mac".into()),
-            ..seen()
+            ..request()
         };
-        for wrong in [unsigned, leaked, refused] {
+        for wrong in [unsigned, leaking, refused] {
             assert!(signed_by(&wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn another_status_than_due_ends_the_tour() {
+    fn an_unexpected_status_fails_the_tour() {
         let answer = HttpResponse {
             status: StatusCode::BAD_GATEWAY,
             headers: HeaderMap::new(),

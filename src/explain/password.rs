@@ -1,5 +1,5 @@
-//! Routes whose callers send a username and password: nobody but the source's exchange can
-//! tell whether these are right.
+//! Explains requests with a username and password, which only the source's exchange can
+//! verify.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::report::{Stage, Verdict};
 use super::{Explainer, cause, rule};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, host_name};
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
@@ -19,8 +20,7 @@ use crate::token::{BasicCredentials, Caller};
 impl Explainer<'_> {
     pub(super) async fn password(&mut self, route: &Route) -> Verdict {
         let Some(user) = &self.question.user else {
-            let why =
-                "this route asks for a username and password, and none are given (--user-file)";
+            let why = "this route needs a username and password, and none were given (--user-file)";
             self.report.failed(Stage::Token, "sent", why);
             return Verdict::refused(&Reason::MissingPassword.into());
         };
@@ -30,7 +30,7 @@ impl Explainer<'_> {
             Ok(None) => return self.unreadable(&Reason::MissingPassword.into()),
             Err(error) => return self.unreadable(&error.into()),
         };
-        let why = "well formed; only the source's exchange can tell whether they are right";
+        let why = "well-formed; only the source's exchange can verify them";
         self.report.note(Stage::Token, "username and password", why);
         let caller = Caller::Password {
             credentials,
@@ -38,10 +38,10 @@ impl Explainer<'_> {
         };
         let host = host_name(&self.question.host);
         let facts = self.question.head(&headers).facts(&host);
-        rule::tell(&mut self.report, route.rules.as_ref(), &caller, facts);
+        rule::explain(&mut self.report, route.rules.as_ref(), &caller, facts);
         match self.decide(&headers).await {
             Verdict::Passes if !self.question.exchange => Verdict::Unknown {
-                why: "the password was tried nowhere (--exchange tries it)".into(),
+                why: "the password was not tried (--exchange tries it)".into(),
             },
             verdict => verdict,
         }

@@ -1,84 +1,84 @@
-//! What was found out, step by step, as data and as text.
+//! The report of an explanation, as data and as text.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::Question;
-use crate::gateway::outcome::Label;
 use crate::gateway::rejection::Rejection;
+use crate::label::Label;
 
-/// Which part of a request's way a step belongs to.
+/// The stage of processing that a step belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// The request line.
     Request,
-    /// Which route.
+    /// Choosing the route.
     Route,
-    /// Who calls.
+    /// Authenticating the caller.
     Token,
-    /// What the rules say.
+    /// Evaluating the rules.
     Rules,
-    /// What credential.
+    /// Obtaining a credential.
     Source,
-    /// Where to, with what.
+    /// Forwarding the request.
     Upstream,
 }
 
-/// How a step ended.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it must be.
+    /// The check passed.
     Ok,
-    /// Not as it must be.
+    /// The check failed.
     Failed,
-    /// Not looked at, or without consequence.
+    /// Not reached, or without effect.
     Skipped,
-    /// Only told.
+    /// For information only.
     Note,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Of which part.
+    /// The stage it belongs to.
     pub stage: Stage,
-    /// What was looked at.
+    /// What was checked.
     pub what: String,
-    /// How that ended.
+    /// The result.
     pub status: Status,
-    /// What was wanted, where that can be said.
+    /// The expected value, if there is one to show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// What was there.
+    /// The value found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// More about it.
+    /// Further details.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// What the request would meet.
+/// What would happen to the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "result")]
 pub enum Verdict {
-    /// It goes upstream.
+    /// It would be forwarded.
     Passes,
-    /// hawkgate answers by itself.
+    /// hawkgate would refuse it.
     Refused {
-        /// The status.
+        /// The status code.
         status: u16,
-        /// As in `X-Hawkgate-Error`.
+        /// The value of `X-Hawkgate-Error`.
         reason: &'static str,
-        /// What the caller is told.
+        /// The message in the response.
         message: &'static str,
-        /// What the operator's log says.
+        /// The cause in the operator's log.
         #[serde(skip_serializing_if = "Option::is_none")]
         cause: Option<String>,
     },
-    /// It cannot be known without asking somebody.
+    /// It cannot be determined without the network.
     Unknown {
         /// Why.
         why: String,
@@ -100,26 +100,26 @@ impl Verdict {
     }
 }
 
-/// The whole answer to one question.
+/// The complete explanation of one request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
-    /// The method and URL asked about, without its query.
+    /// The method and URL, without the query.
     pub request: String,
-    /// Every step, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// The end.
+    /// The result.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
 impl Explanation {
-    /// Whether the request would go upstream.
+    /// Whether the request would be forwarded.
     pub fn passes(&self) -> bool {
         self.verdict == Verdict::Passes
     }
 }
 
-/// Collects steps.
+/// Collects the steps.
 #[derive(Debug, Default)]
 pub(super) struct Report(Vec<Step>);
 
@@ -168,7 +168,7 @@ impl Report {
     }
 
     pub(super) fn finish(self, question: &Question, verdict: Verdict) -> Explanation {
-        // A query may hold a bewit.
+        // A query may contain a bewit.
         let path = question.target.split('?').next().unwrap_or_default();
         Explanation {
             request: format!("{} {}{path}", question.method, question.host),
@@ -189,7 +189,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "{step}")?;
         }
         match &self.verdict {
-            Verdict::Passes => writeln!(f, "\nIt would pass."),
+            Verdict::Passes => writeln!(f, "\nThe request would pass."),
             Verdict::Unknown { why } => writeln!(f, "\nUnknown: {why}."),
             Verdict::Refused {
                 status,
@@ -198,9 +198,9 @@ impl fmt::Display for Explanation {
                 cause,
             } => {
                 writeln!(f, "\nRefused: {status}, X-Hawkgate-Error: {reason}")?;
-                writeln!(f, "  the caller is told: {message}")?;
+                writeln!(f, "  to the caller: {message}")?;
                 match cause {
-                    Some(cause) => writeln!(f, "  the log says: {cause}"),
+                    Some(cause) => writeln!(f, "  in the log:    {cause}"),
                     None => Ok(()),
                 }
             }
@@ -233,8 +233,8 @@ fn title(stage: Stage) -> &'static str {
     match stage {
         Stage::Request => "Request",
         Stage::Route => "Route: where the request would go",
-        Stage::Token => "Token: who calls",
-        Stage::Rules => "Rules: whether they may (the first that matches decides)",
+        Stage::Token => "Token: who is calling",
+        Stage::Rules => "Rules: whether they may (the first match decides)",
         Stage::Source => "Source: what the token is swapped for",
         Stage::Upstream => "Upstream: what hawkgate itself would send there",
     }

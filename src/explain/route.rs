@@ -1,4 +1,4 @@
-//! Which route, and why not the others.
+//! Explains which route matches, and why the others do not.
 
 use std::sync::Arc;
 
@@ -7,18 +7,22 @@ use super::report::{Report, Stage, Status};
 use crate::gateway::Gateway;
 use crate::gateway::route::{Mismatch, NoRoute, Route, host_name};
 
-/// Tells about every route; gives the one that the gateway finds.
-pub(super) fn tell(report: &mut Report, gateway: &Gateway, asked: &Question) -> Option<Arc<Route>> {
+/// Reports on every route and returns the one that the gateway chooses.
+pub(super) fn explain(
+    report: &mut Report,
+    gateway: &Gateway,
+    asked: &Question,
+) -> Option<Arc<Route>> {
     let found = gateway
         .routes
         .find(&asked.host, &asked.target, &asked.method);
     let (chosen, failure) = match found {
         Ok(route) => (Some(Arc::clone(route)), None),
-        Err(NoRoute::Unmatched) => (None, Some("none takes this host, path and method")),
+        Err(NoRoute::Unmatched) => (None, Some("none matches this host, path and method")),
         Err(NoRoute::Ambiguous) => (
             None,
             Some(
-                "with its escapes decoded the path would belong to another route, so it is refused",
+                "with its percent-escapes decoded the path would match another route, so it is refused",
             ),
         ),
     };
@@ -51,9 +55,11 @@ pub(super) fn tell(report: &mut Report, gateway: &Gateway, asked: &Question) -> 
             }
             Some(Mismatch::Path) => format!("is for paths below {:?}", route.path),
             Some(Mismatch::Method) => format!("is for {} only", methods(route)),
-            None if chosen.is_none() => "takes the path as it is written".to_owned(),
-            None => "would take it too, but a named host, a longer path and named methods go first"
-                .to_owned(),
+            None if chosen.is_none() => "matches the path as written".to_owned(),
+            None => {
+                "matches too, but a named host, a longer path and named methods take precedence"
+                    .to_owned()
+            }
         };
         report.step(Stage::Route, &*route.name, Status::Skipped, Some(why));
     }
@@ -69,7 +75,7 @@ fn described(route: &Route) -> String {
         Some(_) => methods(route),
         None => "any method".to_owned(),
     };
-    format!("takes {host}, paths below {:?}, {methods}", route.path)
+    format!("matches {host}, paths below {:?}, {methods}", route.path)
 }
 
 fn methods(route: &Route) -> String {

@@ -1,18 +1,18 @@
-//! The rules, one by one.
+//! Explains each rule.
 
 use super::report::{Report, Stage, Status};
 use crate::gateway::rule::{Effect, RequestFacts, Rule, Rules, Verdict};
 use crate::token::Caller;
 
-/// Tells what each of the rules says about this caller's request.
-pub(super) fn tell(
+/// Reports what each rule decides about this caller's request.
+pub(super) fn explain(
     report: &mut Report,
     rules: Option<&Rules>,
     caller: &Caller,
     request: RequestFacts<'_>,
 ) {
     let Some(rules) = rules else {
-        report.note(Stage::Rules, "none", "no rule concerns this");
+        report.note(Stage::Rules, "none", "no rule applies here");
         return;
     };
     let mut asked = Vec::new();
@@ -22,7 +22,7 @@ pub(super) fn tell(
     for rule in rules.iter() {
         let held = asked.iter().find(|(name, _)| *name == rule.name);
         let (status, said) = match (held.map(|(_, held)| held), rule.effect) {
-            (None, _) => (Status::Skipped, "not asked any more".to_owned()),
+            (None, _) => (Status::Skipped, "not reached".to_owned()),
             (Some(Ok(false)), _) => (Status::Skipped, "does not match".to_owned()),
             (Some(Ok(true)), Effect::Allow) => (Status::Ok, allows(rule)),
             (Some(Ok(true)), Effect::Deny) => (Status::Failed, "matches: denied".to_owned()),
@@ -42,7 +42,7 @@ pub(super) fn tell(
         Verdict::Allow { scopes, .. } => {
             let kept = match scopes {
                 Some(scopes) => format!("at most {scopes:?}"),
-                None => "all that the source gives".to_owned(),
+                None => "everything that the source grants".to_owned(),
             };
             report.note(Stage::Rules, "scopes", kept);
         }

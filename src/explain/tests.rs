@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Stage as Part;
+use super::Stage;
 use super::token::Check;
 use super::{Explanation, Question, Status, Step, Verdict, explain};
 use crate::clock::{ManualClock, SharedClock, UnixMillis};
@@ -76,14 +76,14 @@ name = "rest"
 when = 'token.issuer == ""'
 "#;
 
-struct Stage {
+struct Fixture {
     dir: TempDir,
     config: Config,
     clock: SharedClock,
 }
 
-impl Stage {
-    fn set() -> Self {
+impl Fixture {
+    fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(
             dir.path().join("jwks.json"),
@@ -134,7 +134,7 @@ fn good() -> String {
     ED25519.token(&json!({"typ": "JWT"}), &claims())
 }
 
-fn failed(explanation: &Explanation) -> Vec<(Part, &str)> {
+fn failed(explanation: &Explanation) -> Vec<(Stage, &str)> {
     let failed = |step: &&Step| step.status == Status::Failed;
     let steps = explanation.steps.iter().filter(failed);
     steps.map(|step| (step.stage, step.what.as_str())).collect()
@@ -182,19 +182,19 @@ fn broken_token(checks: &[Check]) -> String {
 
 /// Proves the order of [`Check::ALL`]: of two faults the earlier one is found.
 #[tokio::test]
-async fn of_two_faults_the_earlier_check_finds_its_own() {
-    let stage = Stage::set();
+async fn of_two_faults_the_earlier_check_is_reported() {
+    let fixture = Fixture::new();
     for (at, first) in Check::ALL.into_iter().enumerate() {
         for second in &Check::ALL[at..] {
             let token = broken_token(&[first, *second]);
-            let explanation = stage.explain(&question("/api/x", Some(token))).await;
+            let explanation = fixture.explain(&question("/api/x", Some(token))).await;
             let found = failed(&explanation);
             let name = format!("{first:?} and {second:?}: {explanation}");
             assert_eq!(found.len(), 1, "{name}");
             let all: Vec<_> = explanation
                 .steps
                 .iter()
-                .filter(|s| s.stage == Part::Token)
+                .filter(|s| s.stage == Stage::Token)
                 .collect();
             assert_eq!(all.len(), Check::ALL.len(), "{name}");
             assert_eq!(all[at].status, Status::Failed, "{name}");
@@ -209,40 +209,40 @@ async fn of_two_faults_the_earlier_check_finds_its_own() {
 }
 
 #[tokio::test]
-async fn a_request_that_passes_is_told_from_end_to_end() {
-    let stage = Stage::set();
-    let explanation = stage.explain(&question("/api/x?a=1", Some(good()))).await;
+async fn a_request_that_passes_is_explained_from_end_to_end() {
+    let fixture = Fixture::new();
+    let explanation = fixture.explain(&question("/api/x?a=1", Some(good()))).await;
     assert!(explanation.passes(), "{explanation}");
     assert!(failed(&explanation).is_empty(), "{explanation}");
     let text = explanation.to_string();
     for expected in [
         "GET tc.example.com/api/x\n",
-        "  ok      tc: takes host \"tc.example.com\", paths below \"/api/\", GET\n",
+        "  ok      tc: matches host \"tc.example.com\", paths below \"/api/\", GET\n",
         "  -       open: is for paths below \"/open/\"\n",
-        "  ok      meant for us (aud)\n            expected one of [\"hawkgate\"]\n            found    \"hawkgate\"\n",
+        "  ok      an accepted audience (aud)\n            expected one of [\"hawkgate\"]\n            found    \"hawkgate\"\n",
         "found    exp 2027-01-15T08:01:00.000Z (in 60 s), iat 2027-01-15T07:59:00.000Z (60 s ago)\n",
         "  ok      verified by issuer idp\n",
-        "  ok      the scopes that are required\n            expected openid\n",
+        "  ok      the required scopes\n            expected openid\n",
         "  -       no-secrets: does not match\n",
         "  -       broken: fails, so it does not match: there is no \"absent\"\n",
         "  ok      devs: matches: allowed, with x-sub\n",
-        "  -       rest: not asked any more\n",
+        "  -       rest: not reached\n",
         "          scopes: at most [\"a:x\"]\n",
         "          mint: Kind `taskcluster-mint`: ",
-        "          credential: would be made here, without asking anybody (--exchange makes one)\n",
+        "          credential: would be minted locally (--exchange mints one)\n",
         "          address: https://tc.example.com\n",
         "          host: tc.example.com\n",
         "          x-sub: dev|1\n",
         "          the credential's own header: [redacted]\n",
-        "\nIt would pass.\n",
+        "\nThe request would pass.\n",
     ] {
         assert!(text.contains(expected), "{expected:?} in\n{text}");
     }
 }
 
 #[tokio::test]
-async fn refusals_are_those_of_the_proxy() {
-    let stage = Stage::set();
+async fn explained_refusals_equal_those_of_the_proxy() {
+    let fixture = Fixture::new();
     let nobody = ED25519.token(
         &json!({"typ": "JWT"}),
         &with(&claims(), &json!({"groups": []})),
@@ -284,12 +284,12 @@ async fn refusals_are_those_of_the_proxy() {
             "/api/x",
             Some(scopeless),
             "insufficient_scope",
-            "the scopes that are required",
+            "the required scopes",
         ),
         ("/api/x", Some(nobody), "rule_denied", "decision"),
         ("/api/secrets/x", Some(good()), "rule_denied", "no-secrets"),
     ] {
-        let explanation = stage.explain(&question(target, token)).await;
+        let explanation = fixture.explain(&question(target, token)).await;
         let json = serde_json::to_value(&explanation).unwrap();
         assert_eq!(json["result"], "refused", "{target}: {explanation}");
         assert_eq!(json["reason"], reason, "{explanation}");
@@ -302,15 +302,15 @@ async fn refusals_are_those_of_the_proxy() {
 }
 
 #[tokio::test]
-async fn offline_nobody_is_asked_and_it_is_said() {
-    let stage = Stage::set();
+async fn offline_uses_no_network_and_says_so() {
+    let fixture = Fixture::new();
     let token = ED25519.token(
         &json!({"typ": "at+jwt"}),
         &with(&claims(), &json!({"iss": "https://far.example.com/"})),
     );
     let mut asked = question("/far/x", Some(token));
     asked.offline = true;
-    let explanation = stage.explain(&asked).await;
+    let explanation = fixture.explain(&asked).await;
     assert!(!explanation.passes());
     assert!(
         matches!(explanation.verdict, Verdict::Unknown { .. }),
@@ -325,13 +325,13 @@ async fn offline_nobody_is_asked_and_it_is_said() {
     // Keys in a file are no reason to ask anybody.
     let mut asked = question("/api/x", Some(good()));
     asked.offline = true;
-    assert!(stage.explain(&asked).await.passes());
+    assert!(fixture.explain(&asked).await.passes());
 }
 
 #[tokio::test]
-async fn an_anonymous_route_needs_no_token_and_is_judged_all_the_same() {
-    let stage = Stage::set();
-    let explanation = stage.explain(&question("/open/x", None)).await;
+async fn an_anonymous_route_needs_no_token_but_rules_apply() {
+    let fixture = Fixture::new();
+    let explanation = fixture.explain(&question("/open/x", None)).await;
     let text = explanation.to_string();
     assert!(explanation.passes(), "{text}");
     assert!(text.contains("rest: matches: allowed"), "{text}");
@@ -339,11 +339,11 @@ async fn an_anonymous_route_needs_no_token_and_is_judged_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_exchange_is_only_made_on_demand_and_shows_no_secret() {
-    let stage = Stage::set();
+async fn an_exchange_happens_only_on_request_and_shows_no_secret() {
+    let fixture = Fixture::new();
     let mut asked = question("/api/x", Some(good()));
     asked.exchange = true;
-    let explanation = stage.explain(&asked).await;
+    let explanation = fixture.explain(&asked).await;
     let text = explanation.to_string();
     assert!(
         text.contains("clientId: sso/dev!7C1\n") || text.contains("clientId: sso/dev|1\n"),
@@ -351,55 +351,59 @@ async fn an_exchange_is_only_made_on_demand_and_shows_no_secret() {
     );
     assert!(text.contains("scopes: [\"a:x\"]\n"), "{text}");
     assert!(text.contains("used until: 2027-01-15T08:"), "{text}");
-    std::fs::remove_file(stage.dir.path().join("access-token")).unwrap();
-    let explanation = stage.explain(&asked).await;
+    std::fs::remove_file(fixture.dir.path().join("access-token")).unwrap();
+    let explanation = fixture.explain(&asked).await;
     let steps = failed(&explanation);
     assert_eq!(
         steps,
-        [(Part::Source, "gives a credential")],
+        [(Stage::Source, "gives a credential")],
         "{explanation}"
     );
     asked.exchange = false;
-    assert!(stage.explain(&asked).await.passes());
+    assert!(fixture.explain(&asked).await.passes());
 }
 
 const LOGIN: &str = "/api/login/v1/oidc-credentials/idp";
 
 #[tokio::test]
-async fn the_login_endpoint_is_told_about_as_it_answers() {
-    let stage = Stage::set();
+async fn the_login_endpoint_is_explained_as_it_answers() {
+    let fixture = Fixture::new();
     // "devs" is for the route alone; what concerns the endpoint lets nobody with a token pass.
-    let told = stage.explain(&question(LOGIN, Some(good()))).await;
-    assert_eq!(failed(&told), [(Part::Rules, "decision")]);
-    let Verdict::Refused { reason, .. } = &told.verdict else {
-        panic!("{told}")
+    let explanation = fixture.explain(&question(LOGIN, Some(good()))).await;
+    assert_eq!(failed(&explanation), [(Stage::Rules, "decision")]);
+    let Verdict::Refused { reason, .. } = &explanation.verdict else {
+        panic!("{explanation}")
     };
     assert_eq!(*reason, "login_refused");
-    let mut config = stage.config.clone();
+    let mut config = fixture.config.clone();
     config.rules.clear();
     let asked = question(LOGIN, Some(good()));
-    let told = explain(&config, &asked, &stage.clock).await.unwrap();
-    assert!(told.passes(), "{told}");
-    assert!(told.to_string().contains("hawkgate answers this itself"));
+    let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+    assert!(explanation.passes(), "{explanation}");
+    assert!(
+        explanation
+            .to_string()
+            .contains("hawkgate answers this itself")
+    );
     let real = Question {
         exchange: true,
         ..question(LOGIN, Some(good()))
     };
-    let told = explain(&config, &real, &stage.clock).await.unwrap();
+    let explanation = explain(&config, &real, &fixture.clock).await.unwrap();
     assert!(
-        told.passes() && !told.to_string().contains("an-access-token"),
-        "{told}"
+        explanation.passes() && !explanation.to_string().contains("an-access-token"),
+        "{explanation}"
     );
     for (asked, part, what) in [
-        (question(LOGIN, None), Part::Token, "sent"),
+        (question(LOGIN, None), Stage::Token, "sent"),
         (
             question(LOGIN, Some("x".into())),
-            Part::Token,
+            Stage::Token,
             "a well-formed JWT",
         ),
         (
             question("/v1/oidc-credentials/far", Some(good())),
-            Part::Token,
+            Stage::Token,
             "provider",
         ),
         (
@@ -407,13 +411,13 @@ async fn the_login_endpoint_is_told_about_as_it_answers() {
                 method: Method::POST,
                 ..question(LOGIN, Some(good()))
             },
-            Part::Route,
+            Stage::Route,
             "method",
         ),
     ] {
-        let told = explain(&config, &asked, &stage.clock).await.unwrap();
-        assert!(!told.passes());
-        assert_eq!(failed(&told)[0], (part, what), "{told}");
+        let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+        assert!(!explanation.passes());
+        assert_eq!(failed(&explanation)[0], (part, what), "{explanation}");
     }
 }
 
@@ -433,28 +437,28 @@ source = "users"
 "#;
 
 #[tokio::test]
-async fn passwords_are_asked_for_and_never_repeated() {
-    let stage = Stage::set();
+async fn passwords_are_required_and_never_shown() {
+    let fixture = Fixture::new();
     let options = ParseOptions {
         read_secrets: false,
-        base_dir: stage.dir.path().to_owned(),
+        base_dir: fixture.dir.path().to_owned(),
     };
     let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();
-    let told = |user: Option<&str>| {
+    let explanation = |user: Option<&str>| {
         let asked = Question {
             user: user.map(Into::into),
             ..question("/reports", None)
         };
-        let (config, clock) = (config.clone(), stage.clock.clone());
+        let (config, clock) = (config.clone(), fixture.clock.clone());
         async move { explain(&config, &asked, &clock).await.unwrap() }
     };
-    let without = told(None).await;
-    assert_eq!(failed(&without), [(Part::Token, "sent")]);
+    let without = explanation(None).await;
+    assert_eq!(failed(&without), [(Stage::Token, "sent")]);
     assert!(without.to_string().contains("--user-file"), "{without}");
-    let with = told(Some("anna:hunter2-not-told")).await;
+    let with = explanation(Some("anna:hunter2-not-explanation")).await;
     assert!(matches!(with.verdict, Verdict::Unknown { .. }), "{with}");
     assert!(!with.to_string().contains("hunter2"), "{with}");
-    let broken = told(Some("anna:tab\tin it")).await;
-    assert_eq!(failed(&broken), [(Part::Token, "readable")]);
+    let broken = explanation(Some("anna:tab\tin it")).await;
+    assert_eq!(failed(&broken), [(Stage::Token, "readable")]);
     assert!(!broken.to_string().contains("in it"), "{broken}");
 }

@@ -1,8 +1,8 @@
-//! Each check of a token, with what was wanted and what was there (identity.md §A).
+//! Explains each check of a token, with the expected and the actual value.
 //!
-//! Verification stops at the first rule that a token breaks and says which. From that, and
-//! from the order in which rules are checked, follows what every other step came to; a test
-//! breaks tokens in two ways at once to prove that this order is the right one.
+//! Verification stops at the first check that fails and says which one it was. Together with
+//! the order of the checks, that determines the result of all others. A test breaks tokens in
+//! two ways at once to prove that [`Check::ALL`] is in that order.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use super::report::{Report, Stage, Status, Step};
 use crate::clock::UnixMillis;
-use crate::config::{Config, IssuerKind, KeyLocation, OidcIssuer, Profile};
+use crate::config::{Config, IssuerKind};
+use crate::token::settings::{KeyLocation, OidcIssuer, Profile};
 use crate::token::{self, BearerToken, Caller, Inspected, Issuer, TokenError, inspect};
 
-/// The checks of a signed token, in their order.
+/// The checks of a signed token, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Check {
     Form,
@@ -52,28 +53,28 @@ impl Check {
         Self::Scopes,
     ];
 
-    /// In words.
+    /// A description for the report.
     fn what(self) -> &'static str {
         match self {
             Self::Form => "a well-formed JWT",
-            Self::Issuer => "from an issuer of this route (iss)",
+            Self::Issuer => "issued by an issuer of this route (iss)",
             Self::CriticalHeaders => "no critical header extensions (crit)",
             Self::Algorithm => "an accepted algorithm (alg)",
-            Self::Type => "an access token by its type (typ)",
+            Self::Type => "an access token, judging by its type (typ)",
             Self::Key => "signed with a key of the issuer (kid)",
-            Self::Signature => "the signature is right",
+            Self::Signature => "a valid signature",
             Self::Time => "valid now (exp, nbf, iat)",
-            Self::OneClient => "one client (client_id, azp)",
-            Self::Audience => "meant for us (aud)",
-            Self::NoIdToken => "no ID token",
-            Self::Subject => "a subject that is let in (sub)",
-            Self::Client => "a client that is let in",
+            Self::OneClient => "a single client (client_id, azp)",
+            Self::Audience => "an accepted audience (aud)",
+            Self::NoIdToken => "not an ID token",
+            Self::Subject => "an allowed subject (sub)",
+            Self::Client => "an allowed client",
             Self::Unbound => "not bound to a key (cnf)",
             Self::Scopes => "readable scopes (scope, permissions)",
         }
     }
 
-    /// The check that this error comes of, if it is one of a signed token.
+    /// The check that fails with this error, if it is a check of signed tokens.
     pub(super) fn of(error: &TokenError) -> Option<Self> {
         use TokenError as E;
         Some(match error {
@@ -106,8 +107,8 @@ impl Check {
     }
 }
 
-/// Has the token verified as the proxy would and tells how each check ended.
-pub(super) async fn tell(
+/// Verifies the token as the proxy would and reports the result of each check.
+pub(super) async fn explain(
     report: &mut Report,
     config: &Config,
     issuers: &[Arc<Issuer>],
@@ -115,7 +116,7 @@ pub(super) async fn tell(
     now: UnixMillis,
 ) -> Option<Caller> {
     let Some(bearer) = bearer else {
-        let why = "this route asks for no token";
+        let why = "this route needs no token";
         report.note(Stage::Token, "anonymous", why);
         return Some(Caller::Anonymous);
     };
@@ -123,12 +124,12 @@ pub(super) async fn tell(
         Ok(authenticated) => {
             match &authenticated.caller {
                 Caller::Delegated { issuer, .. } => {
-                    let why = "opaque: the source's exchange will be its check";
+                    let why = "opaque: the source's exchange verifies it";
                     report.note(Stage::Token, format!("issuer {issuer}"), why);
                 }
                 caller => {
                     if let Some(issuer) = caller.issuer() {
-                        tell_checks(
+                        explain_checks(
                             report,
                             config,
                             issuers,
@@ -146,7 +147,7 @@ pub(super) async fn tell(
         Err(refused) => {
             let outcome = Outcome::Bad(&refused.error);
             let issuer = refused.issuer.as_deref();
-            tell_checks(report, config, issuers, bearer, issuer, &outcome, now);
+            explain_checks(report, config, issuers, bearer, issuer, &outcome, now);
             if Check::of(&refused.error).is_none() || !is_signed(config, issuer) {
                 report.failed(Stage::Token, "verified", refused.error.to_string());
             }
@@ -155,8 +156,8 @@ pub(super) async fn tell(
     }
 }
 
-/// Tells what a token that nobody has verified says.
-pub(super) fn tell_unverified(
+/// Reports what an unverified token contains.
+pub(super) fn explain_unverified(
     report: &mut Report,
     config: &Config,
     issuers: &[Arc<Issuer>],
@@ -167,7 +168,7 @@ pub(super) fn tell_unverified(
     let named = named_issuers(config, issuers).find(|(_, oidc)| Some(&oidc.url) == iss.as_ref());
     let issuer = named.map(|(name, _)| name.to_owned());
     let now = UnixMillis(0);
-    tell_checks(
+    explain_checks(
         report,
         config,
         issuers,
@@ -178,8 +179,8 @@ pub(super) fn tell_unverified(
     );
 }
 
-/// Tells which of the scopes required the token has.
-pub(super) fn tell_scopes(report: &mut Report, required: &[String], caller: &Caller) {
+/// Reports whether the token has the required scopes.
+pub(super) fn explain_scopes(report: &mut Report, required: &[String], caller: &Caller) {
     let Caller::Verified(token) = caller else {
         return;
     };
@@ -189,7 +190,7 @@ pub(super) fn tell_scopes(report: &mut Report, required: &[String], caller: &Cal
     let all = required.iter().all(|scope| token.scopes().contains(scope));
     report.push(Step {
         stage: Stage::Token,
-        what: "the scopes that are required".into(),
+        what: "the required scopes".into(),
         status: if all { Status::Ok } else { Status::Failed },
         expected: Some(required.join(" ")),
         found: Some(token.scopes().join(" ")),
@@ -223,7 +224,7 @@ fn named_issuers<'c>(
     names.filter_map(|name| Some((name, find(config, Some(name))?)))
 }
 
-fn tell_checks(
+fn explain_checks(
     report: &mut Report,
     config: &Config,
     issuers: &[Arc<Issuer>],
@@ -233,7 +234,7 @@ fn tell_checks(
     now: UnixMillis,
 ) {
     let oidc = find(config, issuer);
-    // Of issuers of other kinds it is not known what they look at.
+    // The checks of other kinds of issuers are not known here.
     if issuer.is_some() && oidc.is_none() {
         return;
     }
@@ -254,25 +255,25 @@ fn tell_checks(
         };
         let detail = match (outcome, status) {
             (Outcome::Bad(error), Status::Failed) => Some(error.to_string()),
-            (_, Status::Skipped) => Some("not looked at any more".into()),
+            (_, Status::Skipped) => Some("not reached".into()),
             _ => None,
         };
-        let told = status != Status::Skipped;
+        let reached = status != Status::Skipped;
         report.push(Step {
             stage: Stage::Token,
             what: check.what().into(),
             status,
-            expected: expected(check, config, issuers, oidc).filter(|_| told),
+            expected: expected(check, config, issuers, oidc).filter(|_| reached),
             found: token
                 .as_ref()
                 .and_then(|t| found(check, t, now))
-                .filter(|_| told),
+                .filter(|_| reached),
             detail,
         });
     }
 }
 
-/// What the configuration wants.
+/// The value that the configuration requires.
 fn expected(
     check: Check,
     config: &Config,
@@ -300,7 +301,7 @@ fn expected(
             KeyLocation::Url(url) => format!("a key at {url}"),
             KeyLocation::File(path) => format!("a key in {}", path.display()),
         },
-        Check::Time => format!("with a tolerance of {} s", oidc.leeway.as_secs()),
+        Check::Time => format!("with a leeway of {} s", oidc.leeway.as_secs()),
         Check::Audience => any_of(&oidc.audiences),
         Check::Subject => any_of(oidc.subjects.as_ref()?),
         Check::Client => any_of(oidc.clients.as_ref()?),
@@ -308,7 +309,7 @@ fn expected(
     })
 }
 
-/// What the token says: only what names issuer, key, time and parties.
+/// The value in the token: only those that identify the issuer, key, times and parties.
 fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
     let Inspected { header, claims } = token;
     match check {
@@ -340,7 +341,7 @@ fn member(members: &Map<String, Value>, name: &str) -> String {
     members.get(name).map_or_else(nothing, shown)
 }
 
-/// Which of `names` are there, without their values.
+/// Which of `names` are present, without their values.
 fn presence(members: &Map<String, Value>, names: &[&str]) -> String {
     let there = names.iter().filter(|name| members.contains_key(**name));
     or_none(there.copied().collect::<Vec<_>>().join(", "))
@@ -350,9 +351,9 @@ fn or_none(text: String) -> String {
     if text.is_empty() { "none".into() } else { text }
 }
 
-/// Each time with its distance from now.
+/// Each time, with its distance from now.
 fn times(claims: &Map<String, Value>, now: UnixMillis) -> String {
-    let told = ["exp", "nbf", "iat"].iter().filter_map(|name| {
+    let times = ["exp", "nbf", "iat"].iter().filter_map(|name| {
         let value = claims.get(*name)?;
         let Some(seconds) = value.as_i64() else {
             return Some(format!("{name} {}", shown(value)));
@@ -366,13 +367,13 @@ fn times(claims: &Map<String, Value>, now: UnixMillis) -> String {
         };
         Some(format!("{name} {}{when}", at.to_rfc3339()))
     });
-    or_none(told.collect::<Vec<_>>().join(", "))
+    or_none(times.collect::<Vec<_>>().join(", "))
 }
 
-/// Longest value shown, in characters.
+/// The longest value shown, in characters.
 const MAX_SHOWN: usize = 120;
 
-/// Texts and lists of texts escaped and cut; of anything else the type only.
+/// Strings and lists of strings, escaped and truncated; only the type of anything else.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => format!("{text:?}"),
@@ -380,7 +381,7 @@ fn shown(value: &Value) -> String {
             let texts: Vec<_> = list.iter().filter_map(Value::as_str).collect();
             format!("{texts:?}")
         }
-        Value::Array(_) => "a list of other things than texts".into(),
+        Value::Array(_) => "a list that contains other values than strings".into(),
         Value::Object(_) => "an object".into(),
         Value::Null => "null".into(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

@@ -1,4 +1,4 @@
-//! What would happen after the decision.
+//! Explains what would follow the decision: the credential and the forwarded request.
 
 use super::Question;
 use super::report::{Report, Stage};
@@ -8,8 +8,8 @@ use crate::gateway::{Admission, Gateway};
 use crate::hawk::bewit::has_bewit;
 use crate::proxy::preview;
 
-/// Tells which source, and, once there is one, which credential it gave.
-pub(super) fn tell_source(
+/// Reports the source and, if one was obtained, its credential.
+pub(super) fn explain_source(
     report: &mut Report,
     config: &Config,
     question: &Question,
@@ -31,15 +31,15 @@ pub(super) fn tell_source(
     let about = listed.map_or("", |table| table.about.trim());
     report.note(Stage::Source, &**source.name(), about.replace('\n', ""));
     if has_bewit(&question.target) {
-        let why = "the URL bears a bewit, so the request goes as it is, unsigned";
+        let why = "the URL has a bewit, so the request is forwarded without a signature";
         report.note(Stage::Source, "credential", why);
         return;
     }
     let Some(lease) = admission.credential() else {
         let why = if source.is_local() {
-            "would be made here, without asking anybody (--exchange makes one)"
+            "would be minted locally (--exchange mints one)"
         } else {
-            "not asked for (--exchange asks)"
+            "not requested (--exchange requests it)"
         };
         report.note(Stage::Source, "credential", why);
         return;
@@ -47,9 +47,9 @@ pub(super) fn tell_source(
     match lease.credential() {
         Credential::Taskcluster { client_id, signer } => {
             report.note(Stage::Source, "clientId", client_id);
-            let scopes = match signer.scopes() {
+            let scopes = match signer.grant().into_scopes() {
                 Some(scopes) => format!("{scopes:?}"),
-                None => "all that the client has".to_owned(),
+                None => "all scopes of the client".to_owned(),
             };
             report.note(Stage::Source, "scopes", scopes);
         }
@@ -59,8 +59,8 @@ pub(super) fn tell_source(
     report.note(Stage::Source, "used until", until);
 }
 
-/// Tells where the request would go, and which headers hawkgate would set.
-pub(super) fn tell(
+/// Reports where the request would be sent, and which headers hawkgate would set.
+pub(super) fn explain(
     report: &mut Report,
     gateway: &Gateway,
     question: &Question,

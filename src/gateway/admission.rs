@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::Head;
-use super::outcome::Lookup;
-use super::rejection::{Reason, Rejection};
+use super::rejection::Rejection;
 use super::route::{self, Route};
 use super::rule::Ruling;
 use crate::clock::Now;
+use crate::credential::Lookup;
 use crate::credential::{
     Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
 };
+use crate::gateway::reason::Reason;
 use crate::header_fields::HeaderFields;
 use crate::secret::SecretString;
 use crate::token::{

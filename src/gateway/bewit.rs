@@ -10,11 +10,12 @@ use http::Method;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::rejection::{Reason, Rejection};
+use super::rejection::Rejection;
 use super::route::{NoRoute, Upstream};
 use super::{Admission, Gateway, Head, Refused, path};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
+use crate::gateway::reason::Reason;
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
 

@@ -13,13 +13,14 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::rate::Rates;
-use super::rejection::{Reason, Rejection};
+use super::rejection::Rejection;
 use super::rule::{Rules, Verdict};
 use super::served::{Facts, Served};
 use super::{Head, path, route};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
-use crate::credential::mint::MintSource;
+use crate::credential::taskcluster_mint::MintSource;
+use crate::gateway::reason::Reason;
 use crate::hawk::{Certificate, Credentials};
 use crate::header_fields::HeaderFields;
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};

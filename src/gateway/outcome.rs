@@ -4,70 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rejection::Reason;
+use super::reason::Reason;
+use crate::credential::Lookup;
+use crate::label::labels;
 use crate::trace::TraceId;
-
-/// A closed set whose members are metric labels.
-pub trait Label: Copy {
-    /// The stable label.
-    fn label(self) -> &'static str;
-}
-
-macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// Every member.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-        }
-
-        impl Label for $name {
-            fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-        }
-    };
-}
-pub(crate) use labels;
-
-labels! {
-    /// How a credential was come by.
-    Lookup {
-        /// From the cache.
-        Hit = "hit",
-        /// By an exchange that this request started.
-        Fetched = "fetched",
-        /// By an exchange that another request had started.
-        Joined = "joined",
-        /// From the cache although a refresh had failed: still valid.
-        Stale = "stale",
-        /// A remembered refusal.
-        Refused = "refused",
-        /// The exchange failed.
-        Failed = "failed",
-    }
-}
-
-labels! {
-    /// How an exchange with a source ended.
-    ExchangeResult {
-        /// A credential came.
-        Ok = "ok",
-        /// The source refused the caller's token.
-        Refused = "refused",
-        /// The caller is not entitled.
-        NotEntitled = "not_entitled",
-        /// The source was unreachable, overloaded or too slow.
-        Unavailable = "unavailable",
-        /// The answer was not a credential.
-        BadAnswer = "bad_answer",
-        /// The credential cannot be used: its header would be too long.
-        TooLarge = "too_large",
-    }
-}
 
 labels! {
     /// What was done about an upstream 401.
@@ -235,4 +175,45 @@ pub struct Outcome {
     pub trace: Option<Traced>,
     /// For the audit log, where it is on and this request concerns it.
     pub audit: Option<Box<Audit>>,
+}
+
+impl Outcome {
+    /// The outcome of a request of which only the head and how it ended are known. Durations
+    /// and sizes are zero, everything else is absent.
+    pub fn new(
+        request_id: String,
+        method: http::Method,
+        path: String,
+        version: http::Version,
+        ending: Ending,
+        code: u16,
+    ) -> Self {
+        Self {
+            request_id,
+            method,
+            path,
+            version,
+            peer: None,
+            client: None,
+            client_cert: None,
+            route: None,
+            issuer: None,
+            verification: None,
+            rule: None,
+            source: None,
+            lookup: None,
+            code,
+            ending,
+            rejection: None,
+            cause: None,
+            unauthorized: Vec::new(),
+            total: Duration::ZERO,
+            admission: Duration::ZERO,
+            upstream: None,
+            received: 0,
+            sent: 0,
+            trace: None,
+            audit: None,
+        }
+    }
 }

@@ -17,8 +17,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::client::ClientCertificate;
-use super::rejection::{Reason, Rejection};
+use super::rejection::Rejection;
 use crate::clock::SharedClock;
+use crate::gateway::reason::Reason;
 use crate::token::Caller;
 
 /// `limits.rate` and `route.rate`

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::outcome::UnauthorizedReason as Reason;
-use super::rejection::{self, Rejection};
+use super::reason;
+use super::rejection::Rejection;
 use super::{Admission, Gateway};
 use crate::clock::UnixMillis;
 
@@ -63,7 +64,7 @@ impl Gateway {
         if !skewed && admission.replaced_credential {
             source.invalidate(&admission.swap_request(), &rejected);
             if source.needs_sign_in() {
-                let rejection = Rejection::from(rejection::Reason::SignInAgain);
+                let rejection = Rejection::from(reason::Reason::SignInAgain);
                 return Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection));
             }
             return Recovery::PassThrough(Reason::StillUnauthorized);

@@ -11,8 +11,9 @@ use http::{HeaderValue, Method};
 
 use super::path;
 use super::rate::Rates;
+use super::rejection::Rejection;
 use super::rule::Rules;
-use crate::credential::Source;
+use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Where a route sends its requests.
@@ -87,7 +88,7 @@ pub struct Route {
     /// Whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
     /// What they are swapped for; `None` forwards without credentials.
-    pub source: Option<Arc<Source>>,
+    pub source: Option<Arc<CachedSource>>,
     /// Scopes that the bearer must have.
     pub require_scopes: Vec<String>,
     /// Whether callers need no token (loopback and Unix sockets only).
@@ -126,14 +127,23 @@ impl Route {
     }
 
     /// Whether callers bring a username and password, which the source proves.
-    pub fn asks_password(&self) -> bool {
-        self.source.as_ref().is_some_and(|s| s.asks_password())
+    pub fn takes_password(&self) -> bool {
+        self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
     fn takes(&self, method: &Method) -> bool {
         self.methods
             .as_ref()
             .is_none_or(|methods| methods.contains(method))
+    }
+}
+
+impl Rejection {
+    /// As `route` has to say it.
+    #[must_use]
+    pub fn at(mut self, route: &Route) -> Self {
+        self.basic = route.takes_password();
+        self
     }
 }
 

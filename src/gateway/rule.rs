@@ -18,7 +18,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::path;
-use super::rejection::{Reason, Rejection};
+use super::rejection::Rejection;
+use crate::gateway::reason::Reason;
 use crate::token::{Caller, ExtensionKey};
 pub use expression::{Expression, ExpressionError, Fault, MAX_SOURCE_BYTES};
 pub use header::{HeaderNameError, MAX_VALUE_BYTES, header_name};

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::outcome::{Lookup, UnauthorizedReason};
+use super::outcome::UnauthorizedReason;
 use super::route::tests as fixture;
+use crate::credential::Lookup;
 use http::HeaderMap;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::Profile;
 use crate::credential::{
-    CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
+    CacheLimits, CachedSource, CredentialSource, FetchError, IdentityHasher, Issued, SourceOptions,
     SwapRequest,
 };
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
+use crate::token::settings::Profile;
 use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
 use crate::token::{Caller, WorkloadToken};
 
@@ -88,7 +89,7 @@ fn stage(script: Script) -> Stage {
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = script.clone();
-    let source = Source::new("scripted".into(), inner, options, clock.clone()).unwrap();
+    let source = CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap();
     let mut route = fixture::route("tc", None, "/api/", None);
     route.source = Some(Arc::new(source));
     let plain = fixture::route("plain", None, "/plain/", None);
@@ -413,7 +414,10 @@ async fn a_refused_token_is_counted_with_its_issuer() {
         let header = format!("Bearer {}", token(&changes));
         let refused = admit_with(&gateway, &[&header]).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        assert_eq!(refused.verification, Some(outcome::Label::label(reason)));
+        assert_eq!(
+            refused.verification,
+            Some(crate::label::Label::label(reason))
+        );
         assert_eq!(refused.issuer.as_deref(), issuer);
     }
     let header = format!("Bearer {}", token(&serde_json::json!({"scope": "email"})));

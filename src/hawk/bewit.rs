@@ -1,36 +1,37 @@
-//! Bewits: a signature in the query (taskcluster.md §4).
+//! Bewits: signatures in the query that make a URL usable on its own (Hawk 1.0, "Single URI
+//! Authorization").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use super::error::HawkError;
+pub use super::error::MAX_TARGET_CHARS;
+use super::header::Signer;
 use super::mac::{MacInput, check_request};
-use super::{HawkError, Signer};
 use crate::clock::UnixMillis;
 
-/// The longest path and query, bewit included, that the auth service reads.
-pub const MAX_TARGET_CHARS: usize = 4096;
-
-/// What a bewit is to open: GET and HEAD of one target (a HEAD is signed as GET).
+/// What a bewit grants access to: GET and HEAD of one target. HEAD is signed as GET.
 #[derive(Clone, Copy, Debug)]
 pub struct BewitRequest<'a> {
     /// Raw path and query, without a bewit.
     pub target: &'a str,
     /// Host name without port.
     pub host: &'a str,
-    /// The port that the service computes with.
+    /// The port that the service puts into the MAC.
     pub port: u16,
-    /// Until when, by the service's clock; whole seconds. There is no upper limit.
+    /// When the bewit expires, by the service's clock, in whole seconds. There is no upper
+    /// limit.
     pub expires: UnixMillis,
 }
 
 impl Signer {
-    /// The target of `request` with a bewit appended. Whoever sees the result can use it:
-    /// it is a secret until it expires.
+    /// The target of `request` with a bewit appended. Anyone who sees the result can use it,
+    /// so it is a secret until it expires.
     ///
     /// # Errors
-    /// When the target bears a bewit already, a part cannot be represented, or the result
-    /// passes [`MAX_TARGET_CHARS`].
+    /// If the target already has a bewit, a part cannot be represented, or the result exceeds
+    /// [`MAX_TARGET_CHARS`].
     pub fn with_bewit(&self, request: &BewitRequest<'_>) -> Result<String, HawkError> {
         check_request("GET", request.target, request.host)?;
         if has_bewit(request.target) {
@@ -81,21 +82,21 @@ impl Signer {
     }
 }
 
-/// Whether the service would see a bewit in `target`; such a request must not be signed
-/// (two schemes are a 401).
+/// Whether the service would find a bewit in `target`. Such a request must not be signed as
+/// well: two authentication schemes are a 401.
 ///
-/// It looks in two ways, and so does this. Without an Authorization header it looks for
-/// `?bewit=` or `&bewit=` in the raw text, anywhere, with a value or without, and a bare
-/// `&bewit=` in the path counts as well. With an Authorization header it looks for a
-/// *decoded* query parameter of that name that is not empty: `?%62ewit=x` is one.
+/// The service looks for a bewit in two ways, and so does this function. Without an
+/// `Authorization` header it searches the raw target for `?bewit=` or `&bewit=`, with or
+/// without a value; even `&bewit=` in the path counts. With an `Authorization` header it looks
+/// for a non-empty query parameter whose *decoded* name is `bewit`, such as `?%62ewit=x`.
 pub fn has_bewit(target: &str) -> bool {
     target.starts_with('/')
-        && (target.contains("?bewit=") || target.contains("&bewit=") || decoded(target))
+        && (target.contains("?bewit=") || target.contains("&bewit=") || has_decoded_bewit(target))
 }
 
-/// A parameter whose decoded name is `bewit`. Two of them make a list, which is not empty
-/// whatever it holds.
-fn decoded(target: &str) -> bool {
+/// Whether there is a non-empty parameter whose decoded name is `bewit`. Two of them form a
+/// list, which is never empty.
+fn has_decoded_bewit(target: &str) -> bool {
     let Some((_, query)) = target.split_once('?') else {
         return false;
     };
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn appends_to_whatever_query_there_is() {
+    fn appends_a_bewit_to_any_query() {
         for (target, start) in [
             ("/a", "/a?bewit="),
             ("/a?", "/a?&bewit="),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn sees_what_the_service_sees() {
+    fn detects_every_bewit_that_the_service_would() {
         let yes = [
             "/a?bewit=x",
             "/a?bewit=",

@@ -1,4 +1,5 @@
-//! Certificates of temporary credentials (taskcluster.md §3): carried, and minted.
+//! Certificates of temporary credentials: parsed, carried in `ext`, and minted
+//! (`docs/design/taskcluster.md`, "Temporary credentials").
 
 mod mint;
 
@@ -13,36 +14,36 @@ pub use mint::{MAX_LIFETIME, Mint, is_client_id};
 use crate::clock::UnixMillis;
 use crate::secret::SecretString;
 
-/// The longest certificate that is read, in bytes. About 3 KB fit into a header; a
-/// certificate between the two is refused by its length in characters.
+/// The longest certificate that is parsed, in bytes. Only about 3 KB fit into a header; for
+/// certificates between the two, the error can state the header's length.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 
-/// A certificate as one compact JSON *object*. Carried into `ext`, not interpreted.
+/// A certificate as a compact JSON *object*. It is carried into `ext` without interpretation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate(SecretString);
 
 impl Certificate {
-    /// From the text of a JSON object, as the login service and `TASKCLUSTER_CERTIFICATE`
-    /// give it. White space is dropped, everything else kept as it stands.
+    /// Parses the text of a JSON object, as the login service and `TASKCLUSTER_CERTIFICATE`
+    /// supply it. White space is dropped; everything else is kept byte for byte.
     ///
     /// # Errors
-    /// When it is longer than [`MAX_CERTIFICATE_BYTES`], no JSON object, or has a member
-    /// twice (two readers would see two different certificates).
+    /// If the text is longer than [`MAX_CERTIFICATE_BYTES`], is not a JSON object, or has a
+    /// duplicate member, which different parsers would resolve differently.
     pub fn parse(text: &str) -> Result<Self, CertificateError> {
         if text.len() > MAX_CERTIFICATE_BYTES {
             return Err(CertificateError::TooLarge);
         }
         let compact = compact(text);
-        if !compact.starts_with('{') || serde_json::from_str::<Unique>(text).is_err() {
+        if !compact.starts_with('{') || serde_json::from_str::<DistinctMembers>(text).is_err() {
             return Err(CertificateError::NotAnObject);
         }
         Ok(Self(SecretString::new(compact)))
     }
 
-    /// From a member of an answer: the object itself, or a string whose content is one.
+    /// Parses a member of a response: either the object itself, or a string that contains it.
     ///
     /// # Errors
-    /// As [`Certificate::parse`].
+    /// As for [`Certificate::parse`].
     pub fn from_value(value: &Value) -> Result<Self, CertificateError> {
         match value {
             Value::String(text) => Self::parse(text),
@@ -51,13 +52,13 @@ impl Certificate {
         }
     }
 
-    /// The object, compact. A secret: it belongs into `ext` and nowhere else.
+    /// The compact object. A secret: it belongs in `ext` and nowhere else.
     pub fn as_json(&self) -> &str {
         self.0.expose()
     }
 
-    /// Its `expiry`, for planning ahead; `None` when it has no such number. The service
-    /// still takes it for 5 minutes after.
+    /// The `expiry` member, if there is one. The service accepts the certificate for another
+    /// 5 minutes.
     pub fn expiry(&self) -> Option<UnixMillis> {
         #[derive(serde::Deserialize)]
         struct Expiry {
@@ -67,7 +68,7 @@ impl Certificate {
         Some(UnixMillis(found.expiry))
     }
 
-    /// Its `scopes`, roles unexpanded; `None` when it has no such list.
+    /// The `scopes` member, if there is one, with roles unexpanded.
     pub fn scopes(&self) -> Option<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Scopes {
@@ -78,8 +79,8 @@ impl Certificate {
     }
 }
 
-/// Without the white space between tokens. What is no JSON stays no JSON: text inside
-/// quotes is left alone, and the original is what gets checked.
+/// Removes the white space between tokens. This cannot turn invalid JSON into valid JSON
+/// unnoticed: quoted text is left alone, and the caller validates the original.
 fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);
@@ -98,82 +99,82 @@ fn compact(text: &str) -> String {
     out
 }
 
-/// Any JSON in which no object has a member twice. Keeps nothing.
-struct Unique;
+/// Any JSON value in which no object has a duplicate member. Holds no data.
+struct DistinctMembers;
 
-impl<'de> Deserialize<'de> for Unique {
+impl<'de> Deserialize<'de> for DistinctMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor)
+        deserializer.deserialize_any(DistinctMembersVisitor)
     }
 }
 
-struct UniqueVisitor;
+struct DistinctMembersVisitor;
 
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Unique;
+impl<'de> Visitor<'de> for DistinctMembersVisitor {
+    type Value = DistinctMembers;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_unit<E>(self) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_unit<E>(self) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_bool<E>(self, _: bool) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_i64<E>(self, _: i64) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_u64<E>(self, _: u64) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_f64<E>(self, _: f64) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
-        Ok(Unique)
+    fn visit_str<E>(self, _: &str) -> Result<DistinctMembers, E> {
+        Ok(DistinctMembers)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
-        while items.next_element::<Unique>()?.is_some() {}
-        Ok(Unique)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<DistinctMembers, A::Error> {
+        while items.next_element::<DistinctMembers>()?.is_some() {}
+        Ok(DistinctMembers)
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unique, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<DistinctMembers, A::Error> {
         let mut names = HashSet::new();
-        while let Some((name, Unique)) = members.next_entry::<String, Unique>()? {
+        while let Some((name, DistinctMembers)) = members.next_entry::<String, DistinctMembers>()? {
             if !names.insert(name) {
-                return Err(A::Error::custom("a member appears twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
         }
-        Ok(Unique)
+        Ok(DistinctMembers)
     }
 }
 
-/// Why a certificate is refused or cannot be made. None of the texts quotes it.
+/// Why a certificate is rejected or cannot be minted. No message quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// Not a JSON object, or one with a member twice.
+    /// Not a JSON object, or one with a duplicate member.
     #[error("the certificate is not a JSON object with distinct members")]
     NotAnObject,
     /// Longer than [`MAX_CERTIFICATE_BYTES`].
     #[error("the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")]
     TooLarge,
-    /// The name or the issuer is not what Taskcluster takes as a clientId.
+    /// Taskcluster would not accept the named clientId.
     #[error("the {0} is not a valid clientId")]
     InvalidClientId(&'static str),
-    /// The name is the issuer's own.
-    #[error("the name of temporary credentials must differ from their issuer's")]
+    /// The clientId is the issuer's own.
+    #[error("the clientId of temporary credentials must differ from their issuer's")]
     SameName,
-    /// The issuer's key is empty.
+    /// The issuer's accessToken is empty.
     #[error("the issuing client's accessToken is empty")]
     NoKey,
-    /// A scope that Taskcluster would not take.
-    #[error("a scope has characters other than printable ASCII, or ends in more than one `*`")]
+    /// Taskcluster would not accept a scope.
+    #[error("a scope contains characters other than printable ASCII, or ends in more than one `*`")]
     InvalidScope,
-    /// Not before it ends, or for longer than 31 days.
-    #[error("temporary credentials must be valid for more than nothing and at most 31 days")]
+    /// The validity is not between 0 and 31 days.
+    #[error("temporary credentials must expire after their start, and at most 31 days after it")]
     Validity,
-    /// The system gave no randomness for the seed.
-    #[error("the system's random generator failed")]
+    /// The operating system supplied no random bytes for the seed.
+    #[error("the system's random number generator failed")]
     NoRandomness,
 }
 
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_an_object_compact() {
+    fn a_certificate_is_kept_as_compact_json() {
         let parsed = Certificate::parse(
             " {\"version\" : 1,\n\t\"scopes\": [ \"a b\", \"c \\\" d\\\\\" ] , \"n\":1.50 }\r\n",
         )
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_an_object_or_a_string_of_one() {
+    fn accepts_an_object_or_a_string_that_contains_one() {
         let object = serde_json::json!({"version": 1, "expiry": 5});
         let text = Value::String(object.to_string());
         let from_object = Certificate::from_value(&object).unwrap();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn rejects_everything_else() {
         let nested = "[".repeat(5000);
         let table = [
             "",

@@ -1,20 +1,20 @@
-//! What credentials grant, as far as they say so themselves. Scopes are no secret: the
-//! upstream repeats them in its own errors.
+//! The scopes that credentials themselves state. Scopes are not secret: Taskcluster quotes
+//! them in its error messages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Signer;
+use super::header::Signer;
 
-/// The scopes that credentials carry with them.
+/// The scopes stated in the `ext` of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Grant {
-    /// Of temporary credentials: what the certificate grants. `None` for permanent ones.
+    /// What the certificate of temporary credentials grants; `None` for permanent ones.
     pub certificate: Option<CertificateGrant>,
-    /// What every call is narrowed to, if it is.
+    /// What every request is narrowed to, if anything.
     #[serde(rename = "authorizedScopes")]
     pub authorized_scopes: Option<Vec<String>>,
 }
@@ -23,13 +23,22 @@ pub struct Grant {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct CertificateGrant {
-    /// Its scopes.
+    /// The scopes, with roles unexpanded.
     pub scopes: Vec<String>,
 }
 
+impl Grant {
+    /// What a request may do: the authorized scopes, else the certificate's. `None` if
+    /// neither is stated, and the client's own scopes decide.
+    pub fn into_scopes(self) -> Option<Vec<String>> {
+        self.authorized_scopes
+            .or_else(|| Some(self.certificate?.scopes))
+    }
+}
+
 impl Signer {
-    /// What these credentials grant by their own word; nothing else of `ext` gets out. A
-    /// certificate of an unknown shape says nothing.
+    /// The scopes stated in `ext`; nothing else from `ext` is revealed. A certificate of an
+    /// unknown shape yields none.
     pub fn grant(&self) -> Grant {
         let json = STANDARD.decode(self.ext.expose()).map(Zeroizing::new);
         json.ok()
@@ -55,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_scopes_and_nothing_else() {
+    fn a_grant_reveals_scopes_and_nothing_else() {
         assert_eq!(grant(None, None), Grant::default());
         let certificate =
             r#"{"version":1,"scopes":["a","b:*"],"seed":"hidden","signature":"hidden"}"#;

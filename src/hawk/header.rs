@@ -9,81 +9,47 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use super::Credentials;
+use super::certificate::Certificate;
+use super::error::{HawkError, MAX_AUTHORIZATION_CHARS};
 use super::mac::{MacInput, check_attribute, check_request};
-use super::{Certificate, Credentials};
 use crate::clock::UnixMillis;
 use crate::secret::SecretString;
-
-/// The longest Authorization value that the auth service reads (taskcluster.md §3).
-pub const MAX_AUTHORIZATION_CHARS: usize = 4096;
 
 /// A SHA-256 MAC or hash in base64.
 const MAC_CHARS: usize = 44;
 /// Seconds since the epoch have ten digits until the year 2286.
 const TIME_CHARS: usize = 10;
-/// What a [`nonce`] is made of: 64 random bits and a count.
+/// A [`nonce`] consists of 64 random bits and a 32-bit counter.
 const NONCE_BYTES: usize = 12;
-/// What [`nonce`] yields.
+/// The length of a [`nonce`] in base64url.
 const NONCE_CHARS: usize = 16;
 
-/// One request as the service will see it; every part goes into the MAC as it stands.
+/// One request as the service will see it. Every part goes into the MAC unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedRequest<'a> {
-    /// When, by the *service's* clock (offset already applied). Sent as whole seconds.
+    /// The time by the *service's* clock (offset already applied). Sent in whole seconds.
     pub at: UnixMillis,
-    /// Required, never checked by Taskcluster; see [`nonce`].
+    /// Required, but never checked by Taskcluster; see [`nonce`].
     pub nonce: &'a str,
-    /// As sent (HEAD stays HEAD); upper-cased for the MAC.
+    /// The method as sent (HEAD stays HEAD); upper-cased for the MAC.
     pub method: &'a str,
-    /// Raw path and query exactly as they go on the wire: origin form, visible ASCII.
+    /// The raw path and query exactly as sent: origin form, visible ASCII.
     pub target: &'a str,
-    /// Host name without port; lower-cased for the MAC. An IPv6 literal with or without
-    /// its brackets.
+    /// The host name without port; lower-cased for the MAC. An IPv6 literal may have brackets.
     pub host: &'a str,
-    /// The port that the service computes with.
+    /// The port that the service puts into the MAC; see [`service_port`](super::service_port).
     pub port: u16,
-    /// Base64 payload hash, if one is sent. hawkgate sends none.
+    /// The base64 payload hash, if one is sent. hawkgate sends none.
     pub payload_hash: Option<&'a str>,
 }
 
-/// Why a header, or a bewit, cannot be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HawkError {
-    /// The value would pass [`MAX_AUTHORIZATION_CHARS`].
-    #[error(
-        "the Authorization header would have {length} characters; Taskcluster reads at most {MAX_AUTHORIZATION_CHARS}. Grant fewer scopes"
-    )]
-    TooLong {
-        /// How long it would be.
-        length: usize,
-    },
-    /// The path and query with their bewit would pass what the service reads.
-    #[error(
-        "the path and query with a bewit would have {length} characters; Taskcluster reads at most {max}",
-        max = super::bewit::MAX_TARGET_CHARS
-    )]
-    TargetTooLong {
-        /// How long they would be.
-        length: usize,
-    },
-    /// The target bears a bewit already: it must be sent as it is (taskcluster.md §4).
-    #[error("the query already has a bewit")]
-    SecondScheme,
-    /// A method or target, which the caller chose, that the service would not see as it
-    /// stands here.
-    #[error("the request's {0} has characters that are not signed as they stand")]
-    Unsignable(&'static str),
-    /// An id, key, nonce or host that is empty or cannot stand in a header.
-    #[error("the {0} is empty or has characters that cannot stand in a Hawk header")]
-    Unrepresentable(&'static str),
-}
-
-/// Credentials prepared for signing: the HMAC key schedule and `ext` computed once.
-/// The key is wiped on drop (by the HMAC context), and so is `ext`.
+/// Credentials prepared for signing: the HMAC key schedule and `ext` are computed once.
+/// Both are zeroized on drop.
 pub struct Signer {
     pub(super) id: Box<str>,
     pub(super) key: hmac::Key,
-    /// Empty when the header has none: an empty `ext` attribute is a 401.
+    /// Empty if the header has no `ext` attribute; an empty attribute would be a 401.
     pub(super) ext: SecretString,
 }
 
@@ -99,8 +65,8 @@ impl Signer {
     /// Prepares `credentials`.
     ///
     /// # Errors
-    /// When no header made with them, a ten-digit time and a nonce of [`nonce`] could be
-    /// within the limit; when the id cannot stand in a header or the key is empty.
+    /// If a header with a ten-digit timestamp and a [`nonce`] would exceed the limit, the
+    /// clientId is not valid in a header, or the accessToken is empty.
     pub fn new(credentials: &Credentials) -> Result<Self, HawkError> {
         let ext = ext(
             credentials.certificate.as_ref(),
@@ -109,7 +75,7 @@ impl Signer {
         Self::with_ext(&credentials.client_id, &credentials.access_token, ext)
     }
 
-    /// With an `ext` of any form; empty for none.
+    /// Like [`Self::new`], with an arbitrary `ext`; empty for none.
     pub(super) fn with_ext(
         id: &str,
         access_token: &SecretString,
@@ -131,29 +97,10 @@ impl Signer {
         Ok(signer)
     }
 
-    /// What a request signed with it may do, roles unexpanded: its authorized scopes, else
-    /// its certificate's. `None` when both leave that to the client itself.
-    pub fn scopes(&self) -> Option<Vec<String>> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Ext {
-            authorized_scopes: Option<Vec<String>>,
-            certificate: Option<Certified>,
-        }
-        #[derive(serde::Deserialize)]
-        struct Certified {
-            scopes: Vec<String>,
-        }
-        let json = Zeroizing::new(STANDARD.decode(self.ext.expose()).ok()?);
-        let ext: Ext = serde_json::from_slice(&json).ok()?;
-        ext.authorized_scopes
-            .or_else(|| Some(ext.certificate?.scopes))
-    }
-
-    /// The whole header value, `Hawk id="…", ts="…", nonce="…", [ext="…",] mac="…"`.
+    /// The header value: `Hawk id="…", ts="…", nonce="…", [hash="…",] [ext="…",] mac="…"`.
     ///
     /// # Errors
-    /// When the value passes the limit or a part cannot be represented.
+    /// If the value would exceed the limit or a part cannot be represented.
     pub fn authorization(&self, request: &SignedRequest<'_>) -> Result<String, HawkError> {
         check_attribute("nonce", request.nonce)?;
         check_request(request.method, request.target, request.host)?;
@@ -199,7 +146,7 @@ impl Signer {
         Ok(value)
     }
 
-    /// How long a header is, in characters, given the lengths of what varies.
+    /// The length of a header in characters, from the lengths of its variable parts.
     fn length(&self, ts: usize, nonce: usize, hash: Option<&str>) -> usize {
         const FRAME: usize = "Hawk id=\"\", ts=\"\", nonce=\"\", mac=\"\"".len();
         let optional = |name: &str, value: usize| match value {
@@ -223,8 +170,8 @@ fn within_limit(length: usize) -> Result<(), HawkError> {
     Ok(())
 }
 
-/// Base64 of `{"certificate": {…}, "authorizedScopes": […]}` (taskcluster.md §3), empty
-/// when it would hold neither.
+/// Base64 of `{"certificate": {…}, "authorizedScopes": […]}`, the `ext` that Taskcluster
+/// expects (`docs/design/taskcluster.md`, "Temporary credentials"); empty without either.
 fn ext(
     certificate: Option<&Certificate>,
     scopes: Option<&[String]>,
@@ -238,7 +185,7 @@ fn ext(
     }
     let certificate = certificate.map_or("", Certificate::as_json);
     let scopes = scopes.as_deref().unwrap_or_default();
-    // Room for everything from the start: growing would leave unwiped copies behind.
+    // Allocated in full, because growing would leave copies behind that are not zeroized.
     let mut json = Zeroizing::new(String::with_capacity(certificate.len() + scopes.len() + 64));
     json.push('{');
     if !certificate.is_empty() {
@@ -256,10 +203,10 @@ fn ext(
     Ok(SecretString::new(encoded))
 }
 
-/// A fresh nonce, header-safe. All that is asked of it is to be another one each time (the
-/// MAC is what proves the request), so each thread draws 64 random bits once and then
-/// counts: asking the system every time costs as much as the MAC. Empty if it has no
-/// randomness to give, which [`Signer::authorization`] refuses.
+/// A fresh nonce in base64url. It only has to be unique, since the MAC is what authenticates
+/// the request; so each thread draws 64 random bits once and then counts. Drawing random bits
+/// for every nonce would cost as much as the MAC. Empty if no random bits can be had;
+/// [`Signer::authorization`] rejects that.
 pub fn nonce() -> String {
     thread_local! {
         static LAST: Cell<Option<([u8; 8], u32)>> = const { Cell::new(None) };

@@ -1,17 +1,18 @@
-//! The MAC over one request, and what its parts may consist of.
+//! The MAC of one request, and which characters its parts may contain.
 
 use std::net::Ipv6Addr;
 
 use aws_lc_rs::hmac;
 
-use super::header::HawkError;
+use super::error::HawkError;
 
-/// What the MAC is computed over, one line each, in this order (taskcluster.md §4).
+/// The input of the MAC: one line for each field, in this order (Hawk 1.0, "Request
+/// Authentication").
 #[derive(Clone, Copy)]
 pub(super) struct MacInput<'a> {
-    /// `hawk.1.header` or `hawk.1.bewit`: keeps one kind of MAC from passing as another.
+    /// `hawk.1.header` or `hawk.1.bewit`, so that one kind of MAC cannot pass as the other.
     pub(super) kind: &'static str,
-    /// Seconds since the epoch: when, or until when.
+    /// Seconds since the epoch: the time of the request, or the expiry of a bewit.
     pub(super) seconds: i64,
     pub(super) nonce: &'a str,
     pub(super) method: &'a str,
@@ -25,58 +26,58 @@ pub(super) struct MacInput<'a> {
 impl MacInput<'_> {
     /// HMAC-SHA256 under `key`.
     pub(super) fn mac(&self, key: &hmac::Key) -> hmac::Tag {
-        let mut text = Gathered::under(key);
+        let mut text = MacBuffer::new(key);
         let mut number = itoa::Buffer::new();
-        text.line(self.kind);
-        text.line(number.format(self.seconds));
-        text.line(self.nonce);
-        text.mapped(self.method, u8::to_ascii_uppercase);
-        text.line("");
-        text.line(self.target);
-        self.host_line(&mut text);
-        text.line(number.format(self.port));
-        text.line(self.hash);
-        text.secret(self.ext);
-        text.line("");
+        text.push_line(self.kind);
+        text.push_line(number.format(self.seconds));
+        text.push_line(self.nonce);
+        text.push_mapped(self.method, u8::to_ascii_uppercase);
+        text.push_line("");
+        text.push_line(self.target);
+        self.push_host(&mut text);
+        text.push_line(number.format(self.port));
+        text.push_line(self.hash);
+        text.push_secret(self.ext);
+        text.push_line("");
         text.sign()
     }
 
-    /// The service takes the name from a parsed URL, where an IPv6 literal keeps its
+    /// The service takes the host from a parsed URL, in which an IPv6 literal keeps its
     /// brackets.
-    fn host_line(&self, text: &mut Gathered) {
+    fn push_host(&self, text: &mut MacBuffer) {
         let bare_v6 = self.host.contains(':') && !self.host.starts_with('[');
         if bare_v6 {
-            text.part("[");
+            text.push("[");
         }
-        text.mapped(self.host, u8::to_ascii_lowercase);
-        text.line(if bare_v6 { "]" } else { "" });
+        text.push_mapped(self.host, u8::to_ascii_lowercase);
+        text.push_line(if bare_v6 { "]" } else { "" });
     }
 }
 
-/// What most requests' parts fit into.
-const GATHERED: usize = 512;
+/// Large enough for the parts of most requests.
+const BUFFER_BYTES: usize = 512;
 
-/// Text under a MAC. Its parts are gathered first: handing over each of twenty would cost as
-/// much again as the MAC.
-struct Gathered {
+/// Buffers the input of a MAC: updating the HMAC with each of some twenty parts would cost as
+/// much again as the MAC itself.
+struct MacBuffer {
     context: hmac::Context,
-    parts: [u8; GATHERED],
+    parts: [u8; BUFFER_BYTES],
     filled: usize,
 }
 
-impl Gathered {
-    fn under(key: &hmac::Key) -> Self {
+impl MacBuffer {
+    fn new(key: &hmac::Key) -> Self {
         Self {
             context: hmac::Context::with_key(key),
-            parts: [0; GATHERED],
+            parts: [0; BUFFER_BYTES],
             filled: 0,
         }
     }
 
-    fn part(&mut self, part: &str) {
+    fn push(&mut self, part: &str) {
         let part = part.as_bytes();
-        if part.len() > GATHERED - self.filled {
-            self.hand_over();
+        if part.len() > BUFFER_BYTES - self.filled {
+            self.flush();
         }
         match self.parts.get_mut(self.filled..self.filled + part.len()) {
             Some(room) => {
@@ -87,59 +88,59 @@ impl Gathered {
         }
     }
 
-    fn line(&mut self, text: &str) {
-        self.part(text);
-        self.part("\n");
+    fn push_line(&mut self, text: &str) {
+        self.push(text);
+        self.push("\n");
     }
 
-    /// Feeds `text` with each byte mapped; at once when the mapping changes nothing, which is
-    /// how methods and hosts nearly always come.
-    fn mapped(&mut self, text: &str, map: impl Fn(&u8) -> u8) {
+    /// Adds `text` with each byte mapped. Takes the fast path if nothing changes, as for nearly
+    /// every method and host.
+    fn push_mapped(&mut self, text: &str, map: impl Fn(&u8) -> u8) {
         if text.bytes().all(|byte| map(&byte) == byte) {
-            self.part(text);
+            self.push(text);
         } else {
-            self.hand_over();
+            self.flush();
             text.bytes()
                 .for_each(|byte| self.context.update(&[map(&byte)]));
         }
     }
 
-    /// Without a copy that nobody would wipe.
-    fn secret(&mut self, part: &str) {
+    /// Adds `part` without copying it into the buffer, which is not zeroized.
+    fn push_secret(&mut self, part: &str) {
         if !part.is_empty() {
-            self.hand_over();
+            self.flush();
             self.context.update(part.as_bytes());
         }
     }
 
-    fn hand_over(&mut self) {
+    fn flush(&mut self) {
         let gathered = self.parts.get(..self.filled).unwrap_or_default();
         self.context.update(gathered);
         self.filled = 0;
     }
 
     fn sign(mut self) -> hmac::Tag {
-        self.hand_over();
+        self.flush();
         self.context.sign()
     }
 }
 
-/// An attribute's value: what the reference implementation reads between quotes, which is
-/// printable ASCII and space without `"` and `\`, at least one character.
+/// Checks an attribute's value against what the reference implementation accepts between
+/// quotes: one or more printable ASCII characters or spaces, except `"` and `\`.
 pub(super) fn check_attribute(name: &'static str, value: &str) -> Result<(), HawkError> {
     let allowed = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     check(name, value, allowed)
 }
 
-/// Method, target and host. Anything that a Node server would not see byte for byte as
-/// given here would be a wrong MAC there: refused instead.
+/// Checks the method, target and host. Anything that a Node server would not see byte for byte
+/// as given here would yield a different MAC there, so it is rejected instead.
 pub(super) fn check_request(method: &str, target: &str, host: &str) -> Result<(), HawkError> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !all(method, token) {
         return Err(HawkError::Unsignable("method"));
     }
-    // Origin form, visible ASCII only: the reference implementation parses and rewrites a
-    // target without a leading slash, and Node reads bytes above ASCII as Latin-1.
+    // Origin form and visible ASCII only: the reference implementation rewrites a target
+    // without a leading slash, and Node reads non-ASCII bytes as Latin-1.
     if !target.starts_with('/') || !all(target, |byte| byte.is_ascii_graphic()) {
         return Err(HawkError::Unsignable("target"));
     }
@@ -169,8 +170,8 @@ fn check(name: &'static str, value: &str, allowed: impl Fn(u8) -> bool) -> Resul
     }
 }
 
-/// At least one byte, and every one `allowed`.
+/// Whether `value` is not empty and every byte is `allowed`.
 fn all(value: &str, allowed: impl Fn(u8) -> bool) -> bool {
-    // Without an early end, which a compiler makes many at once of.
+    // Not short-circuiting, so that the compiler can vectorize it.
     value.bytes().fold(true, |all, byte| all & allowed(byte)) && !value.is_empty()
 }

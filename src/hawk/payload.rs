@@ -1,12 +1,12 @@
-//! The payload hash. hawkgate sends none (taskcluster.md §4); it is here to read and to
-//! prove the published vectors, and for tools.
+//! The payload hash. hawkgate sends none, because Taskcluster does not check it; the function
+//! serves tools and the published test vectors.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Base64 SHA-256 over `payload` as `content_type`, whose parameters and case do not count
-/// (Hawk 1.0, "Payload Validation").
+/// The base64 SHA-256 hash of `payload`. The parameters and the case of `content_type` are
+/// ignored (Hawk 1.0, "Payload Validation").
 pub fn payload_hash(content_type: &str, payload: &[u8]) -> String {
     let media_type = content_type
         .split(';')

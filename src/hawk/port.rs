@@ -1,12 +1,12 @@
 //! Which port a Taskcluster service puts into the MAC.
 
-/// The port that a Taskcluster service will compute with, given the headers that reach it
-/// (taskcluster.md §4): the first integer of `X-Forwarded-Port`, else 443 if
-/// `X-Forwarded-Proto` is exactly `https`, else the port in `Host`, else 80. A header sent
-/// several times is given joined with `, `, as Node joins it.
+/// The port that a Taskcluster service puts into the MAC, given the headers that it receives:
+/// the first integer in `X-Forwarded-Port`, else 443 if `X-Forwarded-Proto` is exactly `https`,
+/// else the port in `Host`, else 80 (`docs/design/taskcluster.md`, "Hawk as Taskcluster checks
+/// it"). Join repeated headers with `, `, as Node does.
 ///
-/// `None` where the service would answer 500 or compute with something that is no port:
-/// such headers must not be sent.
+/// `None` if the service would answer 500 or use something that is not a port; such headers
+/// must not be sent.
 pub fn service_port(
     forwarded_port: Option<&str>,
     forwarded_proto: Option<&str>,
@@ -22,8 +22,8 @@ pub fn service_port(
     })
 }
 
-/// As JavaScript's `parseInt(text, 10)`: white space, digits, then whatever. A sign is
-/// left out on purpose: `-5` is no port, and nobody sends `+443`.
+/// Like JavaScript's `parseInt(text, 10)`: optional white space, digits, then anything. Signs
+/// are deliberately unsupported: `-5` is not a port, and `+443` does not occur.
 fn leading_integer(text: &str) -> Option<u16> {
     let text = text.trim_start();
     let end = text
@@ -32,7 +32,7 @@ fn leading_integer(text: &str) -> Option<u16> {
     text.get(..end)?.parse().ok()
 }
 
-/// 80 when `host` names none. IPv6 literals are a 500 on data services.
+/// The port in `host`, else 80. Taskcluster services answer 500 to IPv6 literals.
 fn port_of(host: &str) -> Option<u16> {
     if host.is_empty() || host.starts_with('[') {
         return None;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn follows_the_service() {
+    fn computes_the_port_as_the_service_does() {
         let table = [
             (None, None, "tc.example.com", Some(80)),
             (None, None, "tc.example.com:", Some(80)),

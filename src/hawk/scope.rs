@@ -1,14 +1,13 @@
-//! Sets of Taskcluster scopes, where a scope that ends in `*` stands for every scope that
-//! begins with what is before it. Roles (`assume:…`) are names here like any other: only
-//! the auth service can expand them, so what is computed here is never wider than what the
-//! service would.
+//! Taskcluster scopes and sets of them. A scope that ends in `*` stands for every scope with
+//! that prefix. Roles (`assume:…`) are treated like any other scope, because only the auth
+//! service can expand them; the results are therefore never wider than the service's.
 
-/// Whether the auth service takes `scope`: printable ASCII, not ending in more than one `*`.
+/// Whether the auth service accepts `scope`: printable ASCII with at most one trailing `*`.
 pub fn is_valid(scope: &str) -> bool {
     scope.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !scope.ends_with("**")
 }
 
-/// Whether holding `have` means holding `want`.
+/// Whether a holder of `have` also holds `want`.
 pub fn satisfies(have: &str, want: &str) -> bool {
     match have.strip_suffix('*') {
         Some(prefix) => want.starts_with(prefix),
@@ -16,15 +15,14 @@ pub fn satisfies(have: &str, want: &str) -> bool {
     }
 }
 
-/// Whether a holder of all of `have` holds `want`.
+/// Whether a holder of all scopes in `have` also holds `want`.
 pub fn any_satisfies<S: AsRef<str>>(have: &[S], want: &str) -> bool {
     have.iter().any(|scope| satisfies(scope.as_ref(), want))
 }
 
-/// What both grant: the narrower of each two that overlap, sorted, without those that
-/// another of them includes. Two trailing-`*` scopes overlap only when one includes the
-/// other. Nothing in common is an *empty* list, which must be sent as `[]`: leaving it out
-/// would mean everything.
+/// The scopes that both sets grant, sorted and without redundant ones. Two scopes with a
+/// trailing `*` overlap only if one includes the other. With nothing in common the result is
+/// an *empty* list, which must be sent as `[]`: leaving it out would grant everything.
 pub fn intersect<A: AsRef<str>, B: AsRef<str>>(a: &[A], b: &[B]) -> Vec<String> {
     let mut common: Vec<&str> = Vec::new();
     for left in a {
@@ -51,10 +49,10 @@ pub fn intersect<A: AsRef<str>, B: AsRef<str>>(a: &[A], b: &[B]) -> Vec<String> 
         .collect()
 }
 
-/// What to send as `authorizedScopes` to narrow a client, of which `held` is known, to
-/// `wanted`. The service refuses (401) scopes that the client does not hold, so what it
-/// certainly lacks is left out; with a role among `held`, or nothing known, only the
-/// service can tell, and `wanted` goes as it is.
+/// The `authorizedScopes` that narrow a client known to hold `held` to `wanted`. The service
+/// answers 401 if the client lacks any of them, so scopes that it certainly lacks are left
+/// out. If `held` is unknown or contains a role, only the service can tell, and `wanted` is
+/// returned unchanged.
 pub fn narrow(held: Option<&[String]>, wanted: &[String]) -> Vec<String> {
     let may_be_role = |scope: &String| {
         scope != "*"
@@ -74,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trailing_star_is_a_prefix_and_no_other_star_is() {
+    fn only_a_trailing_star_is_a_wildcard() {
         let yes = [
             ("a", "a"),
             ("a*", "a"),
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn narrowing_leaves_out_only_what_is_certainly_not_held() {
+    fn narrowing_omits_only_scopes_that_are_certainly_not_held() {
         let list = |scopes: &[&str]| scopes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         for (held, expected) in [
             (None, &["a:*", "b"][..]),
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_a_valid_scope() {
+    fn scopes_are_validated() {
         for good in ["a", "a b", "*", "queue:*", "a*b", "~"] {
             assert!(is_valid(good), "{good}");
         }

@@ -1,40 +1,39 @@
-//! The access log: one line a request.
+//! The access log: one line per request.
 
 use crate::clock::UnixMillis;
-use crate::config::LogFormat;
-use crate::gateway::outcome::{Ending, Label, Outcome, UnauthorizedAction};
+use crate::gateway::outcome::{Ending, Outcome};
+use crate::label::Label;
+use crate::log::settings::LogFormat;
 
 use super::audit;
 use super::level::{ACCESS, AUDIT, Levels};
 use super::line::{self, Line};
-use super::sample::Sample;
+use super::request_fields::{client, present, replays, request_ids, request_line, truncate};
+use super::sampler::Sampler;
 use super::sink::Sink;
 
-/// Longest path and cause written, in bytes; more is cut and ends in `…`.
-pub(super) const MAX_PATH: usize = 2048;
+/// Longest cause, in bytes; the rest is cut.
 const MAX_CAUSE: usize = 1024;
-pub(super) const MAX_ID: usize = 128;
-const MAX_CERT: usize = 256;
 
-/// Where ended requests are recorded, in access and audit lines. Cheap to clone.
+/// Writes access and audit lines for finished requests. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     sink: Option<Sink>,
     format: LogFormat,
     access: bool,
     audit: bool,
-    sample: Sample,
+    sampler: Sampler,
 }
 
 impl AccessLog {
-    /// Records nothing.
+    /// Writes nothing.
     pub fn off() -> Self {
         Self {
             sink: None,
             format: LogFormat::Json,
             access: false,
             audit: false,
-            sample: Sample::new(1.0),
+            sampler: Sampler::new(1.0),
         }
     }
 
@@ -44,32 +43,32 @@ impl AccessLog {
             format,
             access: levels.access(),
             audit: levels.audit(),
-            sample: Sample::new(1.0),
+            sampler: Sampler::new(1.0),
         }
     }
 
-    /// With only this share (0 to 1) of the access lines of requests that went well.
+    /// Writes access lines for only this fraction (0 to 1) of successful requests.
     #[must_use]
-    pub fn sampled(self, share: f64) -> Self {
+    pub fn sampled(self, fraction: f64) -> Self {
         Self {
-            sample: Sample::new(share),
+            sampler: Sampler::new(fraction),
             ..self
         }
     }
 
-    /// Log lines lost so far, of any kind, because stderr was too slow.
+    /// How many log lines of any kind have been dropped because stderr was too slow.
     pub fn dropped(&self) -> u64 {
         self.sink.as_ref().map_or(0, Sink::dropped)
     }
 
-    /// Records one request that ended at `now`. Never waits.
+    /// Records a request that finished at `now`. Never blocks.
     pub fn record(&self, outcome: &Outcome, now: UnixMillis) {
         let Some(sink) = &self.sink else { return };
         if let Some(audit) = outcome.audit.as_deref().filter(|_| self.audit) {
             let fill = |line: &mut Line<'_>| audit::fill(line, outcome, audit);
             sink.push(&line::build(self.format, now, "info", AUDIT, fill));
         }
-        if self.access && (!went_well(outcome) || self.sample.takes()) {
+        if self.access && (!succeeded(outcome) || self.sampler.take()) {
             let fill = |line: &mut Line<'_>| self.fill(line, outcome);
             sink.push(&line::build(self.format, now, "info", ACCESS, fill));
         }
@@ -77,26 +76,23 @@ impl AccessLog {
 
     fn fill(&self, line: &mut Line<'_>, outcome: &Outcome) {
         fill(line, outcome);
-        if let Some(share) = self.sample.share().filter(|_| went_well(outcome)) {
-            line.field("sample", &share);
+        if let Some(fraction) = self.sampler.fraction().filter(|_| succeeded(outcome)) {
+            line.field("sample", &fraction);
         }
     }
 }
 
-/// Whether nobody will ever ask what went wrong with it.
-fn went_well(outcome: &Outcome) -> bool {
+/// Whether the request went as it should, so that its line may be sampled away.
+fn succeeded(outcome: &Outcome) -> bool {
     matches!(outcome.ending, Ending::Forwarded | Ending::Served)
         && outcome.code < 400
         && outcome.unauthorized.is_empty()
 }
 
 fn fill(line: &mut Line<'_>, outcome: &Outcome) {
-    identified(line, outcome);
-    connected(line, outcome);
-    line.text("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
-    // The path arrives without its query; should it not, the query stays out all the same.
-    let path = outcome.path.split('?').next().unwrap_or_default();
-    line.text("path", cut(path, MAX_PATH).as_ref());
+    request_ids(line, outcome);
+    client(line, outcome);
+    request_line(line, outcome);
     line.text("version", version(outcome.version));
     let names = [
         ("route", outcome.route.as_deref()),
@@ -106,12 +102,12 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
         ("source", outcome.source.as_deref()),
         ("lookup", outcome.lookup.map(Label::label)),
     ];
-    optional(line, names);
+    present(line, names);
     line.number("replayed", replays(outcome));
     line.number("code", u64::from(outcome.code));
     line.text("outcome", outcome.ending.label());
     let last_401 = outcome.unauthorized.last();
-    optional(
+    present(
         line,
         [
             ("reason", outcome.rejection.map(Label::label)),
@@ -119,7 +115,7 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
         ],
     );
     if let Some(cause) = &outcome.cause {
-        line.text("cause", cut(cause, MAX_CAUSE).as_ref());
+        line.text("cause", truncate(cause, MAX_CAUSE).as_ref());
     }
     line.millis("total_ms", outcome.total);
     line.millis("admission_ms", outcome.admission);
@@ -130,46 +126,6 @@ fn fill(line: &mut Line<'_>, outcome: &Outcome) {
     line.number("sent", outcome.sent);
 }
 
-/// By what other lines and systems know this request.
-pub(super) fn identified(line: &mut Line<'_>, outcome: &Outcome) {
-    line.text("request_id", cut(&outcome.request_id, MAX_ID).as_ref());
-    if let Some(trace) = outcome.trace {
-        // Written as a text, as only such things are serialised.
-        line.text("trace_id", trace.id.to_string().as_str());
-    }
-}
-
-/// From where the request came.
-pub(super) fn connected(line: &mut Line<'_>, outcome: &Outcome) {
-    if let Some(peer) = outcome.peer {
-        line.field("peer", &peer);
-    }
-    if let Some(client) = outcome.client {
-        line.field("client", &client);
-    }
-    if let Some(name) = &outcome.client_cert {
-        line.text("client_cert", cut(name, MAX_CERT).as_ref());
-    }
-}
-
-pub(super) fn optional<'a>(
-    line: &mut Line<'_>,
-    fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
-) {
-    for (name, value) in fields {
-        if let Some(value) = value {
-            line.text(name, value);
-        }
-    }
-}
-
-pub(super) fn replays(outcome: &Outcome) -> u64 {
-    let actions = outcome.unauthorized.iter().map(|u| u.action);
-    actions
-        .map(|a| u64::from(a == UnauthorizedAction::Replayed))
-        .sum()
-}
-
 fn version(version: http::Version) -> &'static str {
     match version {
         http::Version::HTTP_10 => "HTTP/1.0",
@@ -178,46 +134,26 @@ fn version(version: http::Version) -> &'static str {
     }
 }
 
-/// At most `max` bytes of `text`, cut between characters.
-pub(super) fn cut(text: &str, max: usize) -> std::borrow::Cow<'_, str> {
-    if text.len() <= max {
-        return text.into();
-    }
-    let mut end = max;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end]).into()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::gateway::outcome::{Lookup, Unauthorized, UnauthorizedReason};
-    use crate::gateway::rejection::Reason;
+    use crate::credential::Lookup;
+    use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
+    use crate::gateway::reason::Reason;
+    use crate::log::request_fields::MAX_CERT;
     use crate::log::sink::tests::Captured;
 
     pub(in crate::log) fn outcome() -> Outcome {
         Outcome {
-            request_id: "01J".into(),
-            method: http::Method::POST,
-            path: "/api/queue/v1/task".into(),
-            version: http::Version::HTTP_2,
             peer: Some([127, 0, 0, 1].into()),
-            client: None,
-            client_cert: None,
             route: Some("taskcluster".into()),
             issuer: Some("auth0".into()),
             verification: Some("cached"),
             rule: Some("developers".into()),
             source: Some("login".into()),
             lookup: Some(Lookup::Hit),
-            code: 200,
-            ending: Ending::Healed,
-            rejection: None,
-            cause: None,
             unauthorized: vec![Unauthorized {
                 action: UnauthorizedAction::Replayed,
                 reason: UnauthorizedReason::FreshCredentials,
@@ -227,8 +163,14 @@ pub(super) mod tests {
             upstream: Some(Duration::from_millis(12)),
             received: 10,
             sent: 20,
-            trace: None,
-            audit: None,
+            ..Outcome::new(
+                "01J".into(),
+                http::Method::POST,
+                "/api/queue/v1/task".into(),
+                http::Version::HTTP_2,
+                Ending::Healed,
+                200,
+            )
         }
     }
 
@@ -240,11 +182,11 @@ pub(super) mod tests {
         outcomes: impl IntoIterator<Item = &'o Outcome>,
         format: LogFormat,
         level: &str,
-        share: f64,
+        fraction: f64,
     ) -> String {
         let out = Captured::default();
         let sink = Sink::start(Box::new(out.clone())).unwrap();
-        let log = AccessLog::to(sink.clone(), format, &level.parse().unwrap()).sampled(share);
+        let log = AccessLog::to(sink.clone(), format, &level.parse().unwrap()).sampled(fraction);
         for outcome in outcomes {
             log.record(outcome, UnixMillis::from_secs(1));
         }
@@ -253,29 +195,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_what_went_well_a_share_is_written_and_of_the_rest_everything() {
-        let well = Outcome {
+    fn only_successful_requests_are_sampled() {
+        let successful = Outcome {
             ending: Ending::Forwarded,
             unauthorized: vec![],
             ..outcome()
         };
-        let not_well = [
+        let others = [
             Outcome {
                 code: 404,
-                ..well.clone()
+                ..successful.clone()
             },
             Outcome {
                 ending: Ending::Rejected,
                 code: 401,
-                ..well.clone()
+                ..successful.clone()
             },
             Outcome {
                 ending: Ending::CallerGone,
-                ..well.clone()
+                ..successful.clone()
             },
             outcome(),
         ];
-        let requests = [&well; 40].into_iter().chain(&not_well);
+        let requests = [&successful; 40].into_iter().chain(&others);
         let text = recorded_all(requests, LogFormat::Json, "info", 0.1);
         let lines: Vec<serde_json::Value> = text
             .lines()
@@ -283,15 +225,15 @@ pub(super) mod tests {
             .collect();
         let sampled = lines.iter().filter(|line| line["sample"] == 0.1).count();
         assert_eq!((sampled, lines.len()), (4, 8), "{text}");
-        let none = recorded_all([&well; 40], LogFormat::Json, "info", 0.0);
+        let none = recorded_all([&successful; 40], LogFormat::Json, "info", 0.0);
         assert_eq!(none, "");
-        let all = recorded_all([&well; 40], LogFormat::Json, "info", 1.0);
+        let all = recorded_all([&successful; 40], LogFormat::Json, "info", 1.0);
         assert_eq!(all.lines().count(), 40);
         assert!(!all.contains("sample"));
     }
 
     #[test]
-    fn a_request_is_one_json_object() {
+    fn an_access_line_is_one_json_object() {
         let text = recorded(&outcome(), LogFormat::Json);
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         let expected = serde_json::json!({
@@ -307,7 +249,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_rejection_says_why_and_queries_stay_out() {
+    fn a_rejection_is_logged_with_its_cause_and_without_the_query() {
         let text = recorded(
             &Outcome {
                 path: "/a?bewit=s3cret".into(),
@@ -327,34 +269,34 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_client_behind_a_proxy_and_its_certificate_are_told() {
+    fn the_client_behind_a_proxy_and_its_certificate_are_logged() {
         let name = format!("CN=a \"b\" c=d\u{2028}{}", "x".repeat(1000));
-        let told = Outcome {
+        let outcome = Outcome {
             client: Some([203, 0, 113, 7].into()),
             client_cert: Some(name.as_str().into()),
             ..outcome()
         };
-        let text = recorded(&told, LogFormat::Json);
+        let text = recorded(&outcome, LogFormat::Json);
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
         assert_eq!(line["peer"], "127.0.0.1");
         assert_eq!(line["client"], "203.0.113.7");
         let cert = line["client_cert"].as_str().unwrap();
         assert!(cert.starts_with("CN=a \"b\" c=d") && cert.ends_with("x…"));
         assert_eq!(cert.len(), MAX_CERT + '…'.len_utf8());
-        // In text nobody can write a field of his own either.
-        let text = recorded(&told, LogFormat::Text);
+        // Nor can a name forge a field in the text format.
+        let text = recorded(&outcome, LogFormat::Text);
         assert!(text.contains(r#"client_cert="CN=a \"b\" c=d"#), "{text}");
     }
 
     #[test]
-    fn text_is_for_people() {
+    fn the_text_format_lists_fields_as_name_value_pairs() {
         let text = recorded(&outcome(), LogFormat::Text);
         assert!(text.starts_with("1970-01-01T00:00:01.000Z info  access: request_id=01J peer=127.0.0.1 method=POST path=/api/queue/v1/task"), "{text}");
         assert!(text.ends_with("received=10 sent=20\n"), "{text}");
     }
 
     #[test]
-    fn a_hostile_path_makes_one_short_line() {
+    fn a_hostile_path_is_escaped_and_truncated() {
         let hostile = format!("/\"\\\n{}", "é\u{1}".repeat(20_000));
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = recorded(
@@ -372,7 +314,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn off_is_off() {
-        AccessLog::off().record(&outcome(), UnixMillis(0));
+    fn access_off_writes_no_lines() {
+        assert!(recorded_all([&outcome()], LogFormat::Json, "info,access=off", 1.0).is_empty());
+        assert!(recorded_all([&outcome()], LogFormat::Json, "off", 1.0).is_empty());
+        let on = recorded_all([&outcome()], LogFormat::Json, "off,access=info", 1.0);
+        assert_eq!(on.lines().count(), 1, "{on}");
+        let off = AccessLog::off();
+        assert!(off.sink.is_none(), "there is nowhere to write to");
+        assert_eq!(off.dropped(), 0);
     }
 }

@@ -1,28 +1,27 @@
-//! The audit log: who got which credential, on which route.
+//! The audit log: who obtained which credential, and on which route.
 
-use crate::gateway::outcome::{Audit, Label, Outcome};
+use crate::gateway::outcome::{Audit, Outcome};
+use crate::label::Label;
 
-use super::access::{MAX_ID, MAX_PATH, connected, cut, identified, optional, replays};
 use super::line::Line;
+use super::request_fields::{client, present, replays, request_ids, request_line, truncate};
 
-/// Longest name of a caller or credential, and longest list of scopes, in bytes; more is
-/// cut and ends in `…`.
+/// Longest name of a caller or credential, in bytes; the rest is cut.
 const MAX_NAME: usize = 512;
+/// Longest list of scopes, in bytes; the rest is cut.
 const MAX_SCOPES: usize = 2048;
 
 pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
     line.text("event", audit.event.label());
     line.text("decision", audit.decision.label());
-    identified(line, outcome);
-    connected(line, outcome);
-    line.text("method", cut(outcome.method.as_str(), MAX_ID).as_ref());
-    let path = outcome.path.split('?').next().unwrap_or_default();
-    line.text("path", cut(path, MAX_PATH).as_ref());
-    optional(line, [("route", outcome.route.as_deref())]);
-    optional(line, [("issuer", outcome.issuer.as_deref())]);
-    named(line, "subject", audit.subject.as_deref());
-    named(line, "token_client", audit.client.as_deref());
-    optional(
+    request_ids(line, outcome);
+    client(line, outcome);
+    request_line(line, outcome);
+    present(line, [("route", outcome.route.as_deref())]);
+    present(line, [("issuer", outcome.issuer.as_deref())]);
+    name(line, "subject", audit.subject.as_deref());
+    name(line, "token_client", audit.client.as_deref());
+    present(
         line,
         [
             ("verification", outcome.verification),
@@ -30,30 +29,30 @@ pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
             ("source", outcome.source.as_deref()),
         ],
     );
-    named(line, "credential", audit.credential.as_deref());
-    optional(line, [("lookup", outcome.lookup.map(Label::label))]);
+    name(line, "credential", audit.credential.as_deref());
+    present(line, [("lookup", outcome.lookup.map(Label::label))]);
     if let Some(scopes) = &audit.scopes {
-        line.text("scopes", cut(&scopes.join(" "), MAX_SCOPES).as_ref());
+        line.text("scopes", truncate(&scopes.join(" "), MAX_SCOPES).as_ref());
     }
     line.number("replayed", replays(outcome));
     line.number("code", u64::from(outcome.code));
     line.text("outcome", outcome.ending.label());
-    optional(line, [("reason", outcome.rejection.map(Label::label))]);
+    present(line, [("reason", outcome.rejection.map(Label::label))]);
 }
 
-fn named(line: &mut Line<'_>, field: &str, name: Option<&str>) {
+fn name(line: &mut Line<'_>, field: &str, name: Option<&str>) {
     if let Some(name) = name {
-        line.text(field, cut(name, MAX_NAME).as_ref());
+        line.text(field, truncate(name, MAX_NAME).as_ref());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LogFormat;
     use crate::gateway::outcome::{AuditDecision, AuditEvent};
     use crate::log::access::tests::{outcome, recorded_all};
     use crate::log::line::MAX_LINE;
+    use crate::log::settings::LogFormat;
 
     fn audited(subject: &str) -> Outcome {
         Outcome {
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_who_got_what_where() {
+    fn an_audit_line_says_who_got_which_credential_on_which_route() {
         let level = "off,access=off,audit=info";
         let text = recorded_all([&audited("alice")], LogFormat::Json, level, 1.0);
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_none_unless_it_is_named_and_no_sampling_thins_it() {
+    fn audit_lines_need_an_explicit_level_and_are_never_sampled() {
         let outcomes = [audited("a"), audited("b"), audited("c")];
         let text = recorded_all(&outcomes, LogFormat::Json, "trace", 1.0);
         assert!(!text.contains("\"target\":\"audit\""), "{text}");
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_make_one_short_line() {
+    fn hostile_names_in_an_audit_line_are_escaped_and_truncated() {
         let hostile = format!("\"}}\n{}", "é\u{1}".repeat(20_000));
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = recorded_all([&audited(&hostile)], format, "off,audit=info", 1.0);

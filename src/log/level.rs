@@ -1,4 +1,4 @@
-//! `[log] level`: what is logged.
+//! `log.level`: which events are logged.
 
 use std::str::FromStr;
 
@@ -10,19 +10,21 @@ use tracing_subscriber::filter::Targets;
 pub(super) const ACCESS: &str = "access";
 /// The target of audit lines.
 pub(super) const AUDIT: &str = "audit";
-const OURS: &str = "hawkgate";
+const CRATE: &str = "hawkgate";
 
-/// A level such as `info` or `info,hawkgate=debug,access=off`: one for everything, and
-/// others by target. What is not named stays at `info`. Other crates never log below
-/// `warn`, whatever is asked: their debug lines quote what they carry. The audit log is off
-/// unless it is named (`audit=info`), and no general level touches it.
+/// Log levels such as `info` or `info,hawkgate=debug,access=off`: a general level (`info`
+/// unless given) and levels for individual targets.
+///
+/// Other crates never log below `warn`, whatever is configured, because their debug messages
+/// quote the data they carry. The audit log is off unless named (`audit=info`); the general
+/// level does not affect it.
 #[derive(Clone, Debug)]
 pub struct Levels(Targets);
 
-/// A level that is not understood.
+/// A level that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "log level {0:?} is not understood: write one of error, warn, info, debug, trace, off, or such as \"info,hawkgate=debug,access=off\""
+    "log level {0:?} is not valid: write one of error, warn, info, debug, trace, off, or several as in \"info,hawkgate=debug,access=off\""
 )]
 pub struct LevelError(String);
 
@@ -31,12 +33,12 @@ impl Levels {
         &self.0
     }
 
-    /// Whether audit lines are wanted.
+    /// Whether audit lines are on.
     pub fn audit(&self) -> bool {
         self.0.would_enable(AUDIT, &Level::INFO)
     }
 
-    /// Whether access lines are wanted.
+    /// Whether access lines are on.
     pub fn access(&self) -> bool {
         self.0.would_enable(ACCESS, &Level::INFO)
     }
@@ -45,7 +47,7 @@ impl Levels {
 impl FromStr for Levels {
     type Err = LevelError;
 
-    /// Stricter than `RUST_LOG`, where a misspelt level is taken for a target's name.
+    /// Stricter than `RUST_LOG`, which takes a misspelt level for the name of a target.
     fn from_str(text: &str) -> Result<Self, LevelError> {
         let bad = |part: &str| LevelError(part.trim().to_owned());
         let mut general = LevelFilter::INFO;
@@ -64,13 +66,13 @@ impl FromStr for Levels {
         }
         let others = general.min(LevelFilter::WARN);
         let base = [
-            (OURS.to_owned(), general),
+            (CRATE.to_owned(), general),
             (ACCESS.to_owned(), general),
             (AUDIT.to_owned(), LevelFilter::OFF),
         ];
         let named = named.into_iter().map(|(target, level)| {
             let ours =
-                [ACCESS, AUDIT, OURS].contains(&&*target) || target.starts_with("hawkgate::");
+                [ACCESS, AUDIT, CRATE].contains(&&*target) || target.starts_with("hawkgate::");
             let level = if ours {
                 level
             } else {
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn one_level_is_for_everything_of_ours() {
+    fn the_general_level_applies_to_every_target_of_ours() {
         assert!(enabled("debug", "hawkgate::proxy", Level::DEBUG));
         assert!(!enabled("info", "hawkgate::proxy", Level::DEBUG));
         assert!(enabled("", "hawkgate", Level::INFO));
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_have_levels_of_their_own() {
+    fn a_target_can_have_a_level_of_its_own() {
         let level = "warn, hawkgate::token=trace,access=info";
         assert!(enabled(level, "hawkgate::token::keys", Level::TRACE));
         assert!(!enabled(level, "hawkgate::proxy", Level::INFO));
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn other_crates_cannot_be_made_to_talk() {
+    fn other_crates_never_log_below_warn() {
         for level in ["trace", "trace,h2=trace", "info,pingora_proxy=debug"] {
             for target in ["h2::codec", "pingora_proxy", "hyper", "rustls"] {
                 assert!(!enabled(level, target, Level::INFO), "{level} {target}");
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_level_is_an_error_that_says_what_to_write() {
+    fn a_misspelt_level_is_an_error_that_lists_the_valid_ones() {
         for wrong in ["inof", "hawkgate=loud", "=info", "info,debg", "5"] {
             let error = wrong.parse::<Levels>().unwrap_err().to_string();
             assert!(error.contains("write one of"), "{error}");

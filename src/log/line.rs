@@ -1,4 +1,4 @@
-//! One line in either format, built field by field.
+//! Builds one log line, field by field, as JSON or text.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -7,21 +7,22 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::UnixMillis;
-use crate::config::LogFormat;
+use crate::log::settings::LogFormat;
 
-/// A line longer than this is replaced by a short one that says so.
+/// Longest line, in bytes; a longer one is replaced by a short notice.
 pub(super) const MAX_LINE: usize = 16 * 1024;
 
-/// A line in the making.
+/// A line under construction.
 pub(super) enum Line<'a> {
-    /// An object, its last brace missing; at least one field is there.
+    /// A JSON object with at least one field and without its closing brace.
     Json(&'a mut Vec<u8>),
+    /// `name=value` pairs.
     Text(&'a mut Vec<u8>),
 }
 
 impl Line<'_> {
-    /// Adds a field whose name is an identifier. Values of events cannot fail to serialise;
-    /// if one did, it would be null.
+    /// Adds a field; `name` must be an identifier. A value that cannot be serialised, which
+    /// those of events never are, becomes null.
     pub(super) fn field<T: Serialize + fmt::Display + ?Sized>(&mut self, name: &str, value: &T) {
         match self {
             Self::Json(out) => {
@@ -46,10 +47,10 @@ impl Line<'_> {
         }
     }
 
-    /// As [`Self::field`], for a text: in JSON at once where nothing in it needs escaping.
+    /// As [`Self::field`] for a string, skipping the serialiser if nothing needs escaping.
     pub(super) fn text(&mut self, name: &str, value: &str) {
         match self {
-            Self::Json(out) if is_plain(value) => {
+            Self::Json(out) if needs_no_escaping(value) => {
                 for part in [",\"", name, "\":\"", value, "\""] {
                     out.extend_from_slice(part.as_bytes());
                 }
@@ -58,20 +59,20 @@ impl Line<'_> {
         }
     }
 
-    /// As [`Self::field`], for a number.
+    /// As [`Self::field`] for a number.
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.bare(name, itoa::Buffer::new().format(value).as_bytes(), b"");
     }
 
-    /// A time in milliseconds, to the microsecond; at most an hour or so, which is more than
-    /// any such field says.
+    /// Adds a duration in milliseconds with microsecond resolution, capped at `u32::MAX`
+    /// microseconds (71 minutes).
     pub(super) fn millis(&mut self, name: &str, value: Duration) {
         let micros = u32::try_from(value.as_micros()).unwrap_or(u32::MAX);
         let digit = |by: u32| b'0' + u8::try_from(micros / by % 10).unwrap_or(0);
         let fraction = [b'.', digit(100), digit(10), digit(1)];
-        // With one digit at least: whoever collects logs takes the first value's type for all.
-        let needless = fraction.iter().skip(2).rev().take_while(|b| **b == b'0');
-        let end = fraction.len() - needless.count();
+        // Keep at least one digit: log collectors infer a field's type from its first value.
+        let trailing_zeros = fraction.iter().skip(2).rev().take_while(|b| **b == b'0');
+        let end = fraction.len() - trailing_zeros.count();
         let fraction = fraction.get(..end).unwrap_or_default();
         let whole = micros / 1000;
         self.bare(name, itoa::Buffer::new().format(whole).as_bytes(), fraction);
@@ -93,7 +94,7 @@ impl Line<'_> {
         }
     }
 
-    /// Adds what the line is about.
+    /// Adds the message.
     pub(super) fn message<T: Serialize + fmt::Display + ?Sized>(&mut self, message: &T) {
         match self {
             Self::Json(_) => self.field("message", message),
@@ -106,14 +107,14 @@ impl Line<'_> {
     }
 }
 
-/// Whether a JSON string is `text` as it stands (RFC 8259 §7).
-fn is_plain(text: &str) -> bool {
-    // Without an early end, which a compiler makes many at once of.
+/// Whether `text` needs no escaping in a JSON string (RFC 8259 §7).
+fn needs_no_escaping(text: &str) -> bool {
+    // No early return, so that the compiler can vectorise the loop.
     let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     text.bytes().fold(true, |all, byte| all & plain(byte))
 }
 
-/// Text without control characters, so that nothing can forge a line.
+/// Escapes control characters, so that a value cannot forge a line.
 struct Escaped(String);
 
 impl fmt::Write for Escaped {
@@ -129,7 +130,7 @@ impl fmt::Write for Escaped {
     }
 }
 
-/// Builds a line with time, level and target, the rest by `fill`, ended by a newline.
+/// Builds a line of time, level, target, the fields that `fill` adds, and a newline.
 pub(super) fn build(
     format: LogFormat,
     now: UnixMillis,
@@ -143,7 +144,7 @@ pub(super) fn build(
         let length = out.len();
         out.clear();
         write_line(&mut out, format, now, level, target, |line| {
-            line.message("a line was too long and is left out");
+            line.message("a log line was too long and was omitted");
             line.field("length", &length);
         });
     }
@@ -190,24 +191,30 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_ways_write_what_the_general_one_does() {
+    fn the_specialised_writers_agree_with_the_general_one() {
         let texts = [
             "", "plain", "a b", "\"", "\\", "\n", "\u{1f}", "\u{7f}", "é…", "</x>",
         ];
         for format in [LogFormat::Json, LogFormat::Text] {
             for text in texts {
-                let quick = written(format, |line| line.text("name", text));
-                assert_eq!(quick, written(format, |line| line.field("name", text)));
+                let specialised = written(format, |line| line.text("name", text));
+                assert_eq!(
+                    specialised,
+                    written(format, |line| line.field("name", text))
+                );
             }
             for number in [0, 7, 1234, u64::MAX] {
-                let quick = written(format, |line| line.number("name", number));
-                assert_eq!(quick, written(format, |line| line.field("name", &number)));
+                let specialised = written(format, |line| line.number("name", number));
+                assert_eq!(
+                    specialised,
+                    written(format, |line| line.field("name", &number))
+                );
             }
         }
     }
 
     #[test]
-    fn milliseconds_are_exact_and_never_whole_numbers() {
+    fn milliseconds_are_exact_and_always_have_a_fraction() {
         for (micros, expected) in [
             (0, "0.0"),
             (1, "0.001"),

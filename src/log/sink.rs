@@ -1,19 +1,19 @@
-//! A bounded buffer of lines and the thread that writes it out.
+//! A bounded buffer of log lines and the thread that writes it out.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bytes waiting to be written; a line that would go past it is dropped and counted.
-/// While these wait, as many again may be under way to stderr.
+/// Most bytes waiting to be written; a line that would exceed it is dropped and counted. The
+/// batch being written may hold as many again.
 pub(super) const MAX_PENDING: usize = 1024 * 1024;
 
-/// How long lines are gathered for one write: at 20,000 lines a second a write each
-/// would cost more than the requests.
-const GATHER: Duration = Duration::from_millis(5);
+/// How long lines are collected into one write: at 20,000 lines per second, one write per
+/// line would cost more than the requests themselves.
+const BATCH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Where lines go. Cheap to clone; the thread ends with the last clone.
+/// The sending half. Cheap to clone; the writer thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Sink(Arc<Handle>);
 
@@ -31,9 +31,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     pending: Vec<u8>,
-    lost: u64,
+    dropped_since_write: u64,
     writing: bool,
-    hurry: bool,
+    flush_requested: bool,
     closed: bool,
 }
 
@@ -48,12 +48,12 @@ impl Sink {
         Ok(Self(Arc::new(Handle(shared))))
     }
 
-    /// Hands over whole lines. Never waits for stderr.
+    /// Queues whole lines. Never waits for stderr.
     pub(super) fn push(&self, lines: &[u8]) {
         let shared = &self.0.0;
         let mut state = shared.lock();
         if state.pending.len() + lines.len() > MAX_PENDING {
-            state.lost += 1;
+            state.dropped_since_write += 1;
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -69,11 +69,11 @@ impl Sink {
         self.0.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits, at most `limit`, until everything pushed so far is written.
+    /// Waits, for at most `limit`, until everything pushed so far has been written.
     pub(super) fn flush(&self, limit: Duration) {
         let shared = &self.0.0;
         let mut state = shared.lock();
-        state.hurry = true;
+        state.flush_requested = true;
         shared.wake.notify_one();
         let unwritten = |s: &mut State| !s.pending.is_empty() || s.writing;
         let waited = shared.written.wait_timeout_while(state, limit, unwritten);
@@ -95,39 +95,42 @@ impl Shared {
 
     fn write_to(&self, mut out: Box<dyn Write + Send>) {
         let mut batch = Vec::new();
-        while let Some(lost) = self.next(&mut batch) {
-            // A log that cannot be written has nowhere to complain.
+        while let Some(dropped_since_write) = self.next(&mut batch) {
+            // There is nowhere left to report that the log cannot be written.
             let _ = out.write_all(&batch);
-            if lost > 0 {
+            if dropped_since_write > 0 {
                 let _ = writeln!(
                     out,
-                    "{{\"level\":\"warn\",\"target\":\"hawkgate::log\",\"message\":\"stderr is too slow\",\"lines_dropped\":{lost}}}"
+                    "{{\"level\":\"warn\",\"target\":\"hawkgate::log\",\"message\":\"stderr is too slow\",\"lines_dropped\":{dropped_since_write}}}"
                 );
             }
             let _ = out.flush();
             batch.clear();
             let mut state = self.lock();
             state.writing = false;
-            state.hurry &= !state.pending.is_empty();
+            state.flush_requested &= !state.pending.is_empty();
             drop(state);
             self.written.notify_all();
         }
     }
 
-    /// Waits for lines, gathers for a moment, takes them all. `None`: closed and empty.
+    /// Waits for lines, collects them for [`BATCH_INTERVAL`] and moves them into `batch`.
+    /// Returns how many were dropped since the last batch; `None` once closed and empty.
     fn next(&self, batch: &mut Vec<u8>) -> Option<u64> {
         let idle = |s: &mut State| s.pending.is_empty() && !s.closed;
         let state = self.wake.wait_while(self.lock(), idle);
         let state = state.unwrap_or_else(PoisonError::into_inner);
-        let gathering = |s: &mut State| !s.hurry && !s.closed;
-        let gathered = self.wake.wait_timeout_while(state, GATHER, gathering);
-        let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+        let collecting = |s: &mut State| !s.flush_requested && !s.closed;
+        let collected = self
+            .wake
+            .wait_timeout_while(state, BATCH_INTERVAL, collecting);
+        let (mut state, _) = collected.unwrap_or_else(PoisonError::into_inner);
         if state.pending.is_empty() {
             return None;
         }
         std::mem::swap(&mut state.pending, batch);
         state.writing = true;
-        Some(std::mem::take(&mut state.lost))
+        Some(std::mem::take(&mut state.dropped_since_write))
     }
 }
 
@@ -136,7 +139,7 @@ pub(super) mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// What was written, readable while the sink lives.
+    /// A writer whose output can be read while the sink is alive.
     #[derive(Clone, Default)]
     pub(in crate::log) struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -156,14 +159,14 @@ pub(super) mod tests {
         }
     }
 
-    /// Writes nothing until it is let go; reports each attempt.
-    struct Stuck {
+    /// A writer that blocks until released and reports each attempt to write.
+    struct BlockedWriter {
         attempted: mpsc::Sender<()>,
         release: mpsc::Receiver<()>,
         out: Captured,
     }
 
-    impl Write for Stuck {
+    impl Write for BlockedWriter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             let _ = self.attempted.send(());
             let _ = self.release.recv();
@@ -190,11 +193,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_stuck_stderr_costs_lines_and_nothing_else() {
+    fn a_blocked_stderr_drops_lines_without_blocking_callers() {
         let (attempted, attempts) = mpsc::channel();
         let (release, released) = mpsc::channel();
         let out = Captured::default();
-        let sink = Sink::start(Box::new(Stuck {
+        let sink = Sink::start(Box::new(BlockedWriter {
             attempted,
             release: released,
             out: out.clone(),
@@ -215,7 +218,7 @@ pub(super) mod tests {
         sink.flush(LONG);
         let text = out.text();
         assert!(text.starts_with("first\nxxx"));
-        assert!(text.contains("\"lines_dropped\":2"), "the loss is said");
+        assert!(text.contains("\"lines_dropped\":2"), "the loss is reported");
         sink.push(b"again\n");
         sink.flush(LONG);
         assert!(out.text().ends_with("again\n"));

@@ -10,10 +10,10 @@ use prometheus::{Histogram, IntCounter};
 use super::exemplar::Exemplars;
 use super::families::Families;
 use super::family::Counters;
-use crate::gateway::outcome::{
-    Ending, Label, Lookup, UnauthorizedAction, UnauthorizedReason as Why,
-};
-use crate::gateway::rejection::Reason;
+use crate::credential::Lookup;
+use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason as Why};
+use crate::gateway::reason::Reason;
+use crate::label::Label;
 
 /// Label value for what has no configured name: a request that matched no route, a token
 /// of no known issuer.

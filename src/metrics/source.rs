@@ -8,8 +8,8 @@ use prometheus::{Histogram, IntCounter};
 use super::families::Families;
 use super::series::children;
 use crate::clock::SharedClock;
+use crate::credential::ExchangeResult;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
-use crate::gateway::outcome::ExchangeResult;
 use crate::secret::SecretString;
 
 /// A source whose exchanges are counted and timed.
@@ -79,8 +79,8 @@ impl CredentialSource for MeteredSource {
         self.inner.is_local()
     }
 
-    fn asks_password(&self) -> bool {
-        self.inner.asks_password()
+    fn takes_password(&self) -> bool {
+        self.inner.takes_password()
     }
 
     fn needs_sign_in(&self) -> bool {

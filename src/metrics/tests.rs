@@ -4,11 +4,12 @@ use http::{Method, Version};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::credential::Lookup;
 use crate::credential::{FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::outcome::{
-    Ending, Lookup, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
+    Ending, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use crate::token::Caller;
 use crate::trace::TraceId;
 
@@ -95,7 +96,7 @@ fn open_metrics_says_the_same_with_exemplars() {
     let mut watched = Watched::default();
     watched.cache_entries(&"login".into(), || 7);
     metrics.configure(&names(), watched, UnixMillis(1_500));
-    let trace = TraceId::from_text("4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+    let trace = TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
     let traced = |recorded| Outcome {
         trace: Some(Traced {
             id: trace,
@@ -383,13 +384,13 @@ async fn key_refreshes_are_counted_from_zero() {
     let observer = metrics.key_observer("auth0");
     let failed = r#"hawkgate_jwks_refreshes_total{issuer="auth0",result="failed"}"#;
     assert!(value(&metrics, failed).abs() < 1e-9);
-    let config = crate::config::OidcIssuer {
+    let config = crate::token::settings::OidcIssuer {
         url: "https://auth0.example.com/".into(),
-        keys: crate::config::KeyLocation::Discovery,
+        keys: crate::token::settings::KeyLocation::Discovery,
         ca: None,
         audiences: vec!["x".into()],
-        algorithms: crate::config::Algorithm::ALL.to_vec(),
-        profile: crate::config::Profile::Rfc9068,
+        algorithms: crate::token::settings::Algorithm::ALL.to_vec(),
+        profile: crate::token::settings::Profile::Rfc9068,
         leeway: Duration::ZERO,
         clients: None,
         subjects: None,

@@ -19,7 +19,7 @@ use pingora::server::ShutdownWatch;
 
 use super::listener::{BindError, Inherited};
 use super::server::Bound;
-use crate::config::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
 /// Open connections.
 const CONNECTIONS: usize = 64;
@@ -86,7 +86,6 @@ pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound,
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
-        rate: None,
     };
     Bound::bind_or_take(&[listener], &limits, inherited).await
 }

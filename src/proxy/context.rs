@@ -13,7 +13,8 @@ use super::replay::Replay;
 use crate::gateway::outcome::{
     Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
 };
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Facts, Gateway, Refused};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
@@ -45,7 +46,7 @@ pub struct Context {
 /// What was tried to reach the upstream.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// Where in the list of addresses this request began.
+    /// Where in the list of addresses this request started.
     pub(super) turn: Option<usize>,
     /// Those that could not be connected to.
     pub(super) unreachable: Vec<SocketAddr>,
@@ -58,7 +59,7 @@ pub(super) struct Attempts {
 /// Monotonic times.
 #[derive(Debug)]
 pub(super) struct Times {
-    pub(super) began: Duration,
+    pub(super) started: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
     /// If that is known before the request is recorded.
@@ -119,7 +120,7 @@ impl Drop for InFlight {
 }
 
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, began: Duration, in_flight: InFlight) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlight) -> Self {
         Self {
             gateway,
             request_id: String::new(),
@@ -133,7 +134,7 @@ impl Context {
             attempts: Attempts::default(),
             unauthorized: Vec::new(),
             times: Times {
-                began,
+                started,
                 admitted: None,
                 upstream: None,
                 ended: None,
@@ -220,9 +221,12 @@ impl Context {
                 .and_then(|r| r.cause)
                 .or(broke.map(|(_, cause)| cause)),
             unauthorized: std::mem::take(&mut self.unauthorized),
-            total: now.saturating_sub(self.times.began),
-            admission: admitted.saturating_sub(self.times.began),
-            upstream: self.times.upstream.map(|began| now.saturating_sub(began)),
+            total: now.saturating_sub(self.times.started),
+            admission: admitted.saturating_sub(self.times.started),
+            upstream: self
+                .times
+                .upstream
+                .map(|started| now.saturating_sub(started)),
             received,
             sent,
             trace: self.trace.as_ref().map(|trace| Traced {

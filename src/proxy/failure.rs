@@ -2,7 +2,8 @@
 
 use pingora::{Error, ErrorSource, ErrorType};
 
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 
 /// Where it went wrong.
 #[derive(Clone, Debug)]

@@ -32,7 +32,8 @@ use super::failure::{self, Failure};
 use super::hooks::{self, Hooks};
 use super::server::Signal;
 use crate::clock::Now;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Found, Gateway, Head};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
@@ -258,7 +259,7 @@ fn accepts(gateway: &Gateway, request: &RequestHead) -> bool {
 
 /// Whether a route is one for here.
 fn is_plain(found: &Found<'_>) -> bool {
-    !found.route.upstream.http2 && !found.route.asks_password()
+    !found.route.upstream.http2 && !found.route.takes_password()
 }
 
 /// Sends all of `parts` to the caller, now.

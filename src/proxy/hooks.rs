@@ -33,9 +33,9 @@ use super::peer::{Peers, UPGRADED_IDLE};
 use super::replay::{Budget, Replay};
 use super::server::Recorder;
 use crate::clock::SharedClock;
-use crate::config::Limits;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
 use crate::gateway::{Admission, Gateway, Served};
+use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
@@ -149,7 +149,7 @@ impl ProxyHttp for Hooks {
         let on_behalf = context.begin_trace(&session.req_header().headers);
         let admitted = match on_behalf {
             None => self.admit(session, context).await,
-            Some(active) => Box::pin(trace::within(active, self.admit(session, context))).await,
+            Some(active) => Box::pin(trace::in_span(active, self.admit(session, context))).await,
         };
         context.times.admitted = Some(self.clock.monotonic());
         match admitted {
@@ -209,15 +209,15 @@ impl ProxyHttp for Hooks {
     ) -> Result<()> {
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if let Some(trace) = &mut context.trace {
-            trace.answered(head.status.as_u16());
+            trace.record_status(head.status.as_u16());
         }
         if head.status == StatusCode::UNAUTHORIZED {
-            let on_behalf = context.trace.as_ref().map(|trace| trace.whole());
+            let on_behalf = context.trace.as_ref().map(|trace| trace.request_span());
             let date = date(&head.headers);
             let recovering = self.recover(date, context);
             match on_behalf {
                 None => recovering.await?,
-                Some(active) => Box::pin(trace::within(active, recovering)).await?,
+                Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));

@@ -19,7 +19,7 @@ use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::transport::Transport;
-use crate::config::{Address, Listener};
+use crate::proxy::settings::{Address, Listener};
 pub(super) use access::Access;
 pub use inherited::Inherited;
 pub(super) use proxies::Proxies;

@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::headers;
 use super::validate::{self, HeadLimits};
-use crate::config::Limits;
 use crate::gateway::Gateway;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
+use crate::proxy::settings::Limits;
 
 /// Whether the target passes what every target must.
 ///

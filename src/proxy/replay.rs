@@ -21,8 +21,8 @@ use std::time::Duration;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
-use crate::config::Limits;
 use crate::gateway::Replayable;
+use crate::proxy::settings::Limits;
 use buffer::ReplayBuffer;
 use session::ReplaySession;
 

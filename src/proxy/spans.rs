@@ -10,9 +10,10 @@ use pingora::{Error, ErrorType};
 
 use super::context::Context;
 use super::failure::{self, Failure};
-use crate::gateway::outcome::{Ending, Label, Outcome};
-use crate::gateway::rejection::Reason;
-use crate::trace::{Active, Attempt, Attribute, Summary};
+use crate::gateway::outcome::{Ending, Outcome};
+use crate::gateway::reason::Reason;
+use crate::label::Label;
+use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
 
 /// Longest path told, in bytes.
 const MAX_PATH: usize = 1024;
@@ -20,10 +21,10 @@ const MAX_PATH: usize = 1024;
 impl Context {
     /// Begins the request's trace, if `[trace]` is on, and says whose span its admission is
     /// in.
-    pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<Active> {
+    pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
         let tracer = self.gateway.observe.trace.as_ref()?;
         self.trace = tracer.begin(headers);
-        self.trace.as_ref().map(|trace| trace.admission())
+        self.trace.as_ref().map(|trace| trace.admission_span())
     }
 
     /// An attempt to reach `peer` begins.
@@ -33,7 +34,7 @@ impl Context {
                 SocketAddr::Inet(address) => Some(address),
                 SocketAddr::Unix(_) => None,
             };
-            trace.attempt(now, address);
+            trace.begin_attempt(now, address);
         }
     }
 
@@ -45,7 +46,7 @@ impl Context {
                 (_, Failure::CallerGone) => Ending::CallerGone.label(),
                 (_, Failure::Refuse(rejection)) => rejection.reason.label(),
             };
-            trace.attempt_over(now, Some(why));
+            trace.end_attempt(now, Some(why));
         }
     }
 
@@ -56,10 +57,10 @@ impl Context {
         };
         let route = outcome.route.as_deref().unwrap_or("-");
         let method = method(&outcome.method);
-        let began = self.times.began;
-        let summary = Summary {
-            began,
-            admitted: began.saturating_add(outcome.admission),
+        let started = self.times.started;
+        let summary = RequestSummary {
+            started,
+            admitted: started.saturating_add(outcome.admission),
             ended: now,
             name: format!("{method} {route}"),
             attributes: about(outcome, method, route),

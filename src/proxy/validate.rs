@@ -14,8 +14,9 @@ mod tests;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
-use crate::config::Limits;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
+use crate::proxy::settings::Limits;
 use fields::Fields;
 
 pub(super) use scan::{Progress, Scan};

@@ -1,14 +1,16 @@
-//! Which changes wait for the next start.
+//! Determines which changed keys need a restart.
 
-use crate::config::{AUDIT_LEVEL, Config, Limits, Log, Server};
+use crate::config::{Config, Server};
+use crate::log::settings::{AUDIT_LEVEL, Log};
+use crate::proxy::settings::Limits;
 
-/// The keys whose values in `new` differ from those in `running` and take effect at the next
-/// start only.
+/// The keys that differ between `running` and `new` and only take effect after a restart.
 pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
-    // Taken apart, here and below, so that what is added is not forgotten.
+    // Destructured, here and below, so that a new key does not compile until it is classified.
     let Config {
         server,
         limits,
+        rate: _,
         log,
         issuers: _,
         sources: _,
@@ -25,12 +27,11 @@ pub fn restart_needed(running: &Config, new: &Config) -> Vec<&'static str> {
     keys
 }
 
-/// `new`, but what needs a restart as in `running`.
+/// `new`, except for keys that need a restart, which keep their values from `running`.
 pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
-        rate: new.rate,
         ..running.clone()
     }
 }
@@ -65,7 +66,6 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         body: _,
         replay_body: _,
         replay_memory,
-        rate: _,
     } = running;
     changed([
         ("limits.header_bytes", *header_bytes != new.header_bytes),
@@ -102,7 +102,7 @@ fn of_log(running: &Log, new: &Log) -> Vec<&'static str> {
     ])
 }
 
-/// Without what `log.audit` adds.
+/// The level as configured, without the directive that `log.audit` adds.
 fn written_level(log: &Log) -> &str {
     let bare = log.level.strip_suffix(AUDIT_LEVEL).filter(|_| log.audit);
     bare.unwrap_or(&log.level)

@@ -1,4 +1,4 @@
-//! What files held at a moment, for telling whether they have changed.
+//! Records the content of files, to detect whether they have changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// Larger files are not read: they have changed when size, place or times have.
+/// Larger files are not read. They count as changed if their size, inode or times change.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What several files held at a moment. Equal when every file held the same. Symbolic links
-/// are followed, so a swapped link counts when it leads to other content.
+/// The content of several files at one moment. Equal if every file had the same content.
+/// Symbolic links are followed, so replacing a link counts if it leads to different content.
 #[derive(Clone, Debug, Default)]
 pub struct Stamps(BTreeMap<PathBuf, Stamp>);
 
@@ -21,22 +21,22 @@ pub struct Stamps(BTreeMap<PathBuf, Stamp>);
 struct Stamp {
     content: Content,
     status: Option<Status>,
-    /// Its status was the same at the look before: what was written since would show.
+    /// The status was already the same at the previous check, so a later write would show.
     settled: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 enum Content {
-    /// Not there, or not readable.
+    /// Missing or not readable.
     Absent,
-    /// Not a file that can be read to its end (a pipe, a device): never counts as changed.
+    /// Not a regular file (a pipe or device). Never counts as changed.
     Endless,
     /// Too large to read.
     Large(Status),
     Digest([u8; 32]),
 }
 
-/// A digest of a secret says something about it: not for logs.
+/// Omits the digest: that of a secret reveals something about it.
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -48,7 +48,7 @@ impl fmt::Debug for Content {
     }
 }
 
-/// What a file system tells about a file without reading it.
+/// A file's metadata, available without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
     place: (u64, u64),
@@ -79,13 +79,14 @@ impl PartialEq for Stamps {
 }
 
 impl Stamps {
-    /// Of these files, now. Blocks.
+    /// Takes the stamps of these files. Blocks.
     pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let stamp = |path: &Path| (path.to_owned(), Stamp::of(path, None));
         Self(paths.into_iter().map(stamp).collect())
     }
 
-    /// Of the same files, now. Those whose status has not moved are not read again. Blocks.
+    /// Takes the stamps of the same files again, without reading those whose status has not
+    /// changed. Blocks.
     #[must_use]
     pub fn again(&self) -> Self {
         let stamps = self.0.iter();
@@ -93,7 +94,7 @@ impl Stamps {
         Self(again.collect())
     }
 
-    /// These, and `others` where they are of other files.
+    /// These stamps, extended by those in `others` for other files.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         for (path, stamp) in others.0 {
@@ -102,7 +103,7 @@ impl Stamps {
         self
     }
 
-    /// Those of these files. A file that there is no stamp of counts as absent.
+    /// The stamps of these files only. A file without a stamp counts as absent.
     #[must_use]
     pub fn only<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Self {
         let absent = || Stamp {
@@ -117,7 +118,7 @@ impl Stamps {
         Self(paths.into_iter().map(stamp).collect())
     }
 
-    /// The files that held something else in `before`.
+    /// The files whose content differs from `before`.
     pub fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Path> {
         self.0.iter().filter_map(|(path, now)| {
             let same = before.0.get(path).is_some_and(|b| b.content == now.content);
@@ -156,7 +157,7 @@ fn content(path: &Path, metadata: &Metadata, status: Status) -> Content {
     }
 }
 
-/// `None` when it is larger than [`MAX_BYTES`].
+/// The SHA-256 digest; `None` if the file is larger than [`MAX_BYTES`].
 fn digest(path: &Path) -> io::Result<Option<[u8; 32]>> {
     let mut file = File::open(path)?.take(MAX_BYTES + 1);
     let mut context = Context::new(&SHA256);

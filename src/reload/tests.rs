@@ -16,7 +16,7 @@ fn folder() -> TempDir {
 }
 
 #[test]
-fn content_counts_and_nothing_else() {
+fn only_the_content_of_a_file_counts() {
     let folder = folder();
     let path = folder.path().join("file");
     let absent = Stamps::of([path.as_path()]);
@@ -46,7 +46,7 @@ fn content_counts_and_nothing_else() {
 }
 
 #[test]
-fn links_are_followed_and_what_never_ends_is_not_read() {
+fn links_are_followed_and_special_files_are_not_read() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("v1")).unwrap();
@@ -65,7 +65,7 @@ fn links_are_followed_and_what_never_ends_is_not_read() {
 }
 
 #[test]
-fn large_files_change_by_their_times_and_size() {
+fn large_files_are_compared_by_size_and_times() {
     let folder = folder();
     let path = folder.path().join("large");
     fs::write(&path, vec![b'x'; 5 * 1024 * 1024]).unwrap();
@@ -76,7 +76,7 @@ fn large_files_change_by_their_times_and_size() {
 }
 
 #[test]
-fn a_digest_of_a_secret_is_not_shown() {
+fn debug_output_shows_no_digest() {
     let folder = folder();
     let path = folder.path().join("secret");
     fs::write(&path, "hunter2").unwrap();
@@ -152,7 +152,7 @@ impl Target for Noting {
 }
 
 #[tokio::test]
-async fn each_state_of_the_files_is_tried_once() {
+async fn each_state_of_the_files_is_loaded_once() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
     put(&path, TEXT);
@@ -179,7 +179,7 @@ async fn each_state_of_the_files_is_tried_once() {
 }
 
 #[tokio::test]
-async fn a_file_that_only_a_refused_text_names_is_watched_too() {
+async fn a_file_named_only_by_an_invalid_configuration_is_watched_too() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
     put(&path, TEXT);
@@ -198,7 +198,7 @@ async fn a_file_that_only_a_refused_text_names_is_watched_too() {
 }
 
 #[test]
-fn keys_that_wait_for_a_restart_are_named() {
+fn keys_that_need_a_restart_are_named() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
     put(&path, TEXT);

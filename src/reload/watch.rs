@@ -1,72 +1,72 @@
-//! Waits for files to change. They are looked at again and again, which works alike on every
-//! file system, in containers, through symbolic links that are swapped (a Kubernetes
-//! ConfigMap's `..data`) and for files that are renamed into place; a second is soon enough.
+//! Waits for files to change, by polling. Polling works the same on every file system, in
+//! containers, for symbolic links that are replaced (a Kubernetes ConfigMap's `..data`) and
+//! for files that are renamed into place; a delay of a second is acceptable.
 
 use std::future::pending;
 use std::time::Duration;
 
 use super::{ReloadResult, Stamps};
 
-/// Files that never stand still for two looks are taken as they are after so many.
-const MOST_LOOKS: u32 = 10;
+/// Files that keep changing between checks are accepted as they are after this many.
+const MAX_CHECKS: u32 = 10;
 
-/// Looks at files.
+/// Polls files for changes.
 pub(super) struct Watch {
     every: Option<Duration>,
-    /// What the last reload found, or the start.
-    known: Stamps,
-    /// What the last look found.
-    seen: Stamps,
-    /// Looks since the first that differed from what is known.
-    looks: u32,
+    /// The state at the last reload, or at start-up.
+    applied: Stamps,
+    /// The state at the last check.
+    checked: Stamps,
+    /// The number of checks since the first that differed from `applied`.
+    checks: u32,
 }
 
 impl Watch {
-    /// Compares with `known` at this interval, if any.
-    pub(super) fn new(known: Stamps, every: Option<Duration>) -> Self {
+    /// Compares with `applied` at the interval `every`, if any.
+    pub(super) fn new(applied: Stamps, every: Option<Duration>) -> Self {
         Self {
             every,
-            seen: known.clone(),
-            known,
-            looks: 0,
+            checked: applied.clone(),
+            applied,
+            checks: 0,
         }
     }
 
-    /// Waits until some files are not what is known and stand still, so that one reload
-    /// answers several writes; returns their names. Cancel-safe.
+    /// Waits until files have changed and are stable, so that several writes cause one reload.
+    /// Returns the names of the changed files. Cancel-safe.
     pub(super) async fn changed(&mut self) -> Vec<String> {
         let Some(every) = self.every else {
             return pending().await;
         };
         loop {
             tokio::time::sleep(every).await;
-            let before = self.seen.clone();
+            let before = self.checked.clone();
             let Ok(now) = tokio::task::spawn_blocking(move || before.again()).await else {
                 continue;
             };
-            let still = now == self.seen;
-            self.seen = now;
-            if self.seen == self.known {
-                self.looks = 0;
+            let stable = now == self.checked;
+            self.checked = now;
+            if self.checked == self.applied {
+                self.checks = 0;
                 continue;
             }
-            self.looks += 1;
-            if still || self.looks >= MOST_LOOKS {
-                self.looks = 0;
-                let changed = self.seen.changed_since(&self.known);
+            self.checks += 1;
+            if stable || self.checks >= MAX_CHECKS {
+                self.checks = 0;
+                let changed = self.checked.changed_since(&self.applied);
                 return changed.map(|path| path.display().to_string()).collect();
             }
         }
     }
 
-    /// A reload found `stamps`. After one that failed, what was watched before goes on being
-    /// watched: it may mend what is wrong.
+    /// Records that a reload found `stamps`. After a failed reload the files watched before
+    /// remain watched as well, because a change to one of them may fix the problem.
     pub(super) fn reloaded(&mut self, result: ReloadResult, stamps: Stamps) {
-        self.known = match result {
+        self.applied = match result {
             ReloadResult::Success => stamps,
-            ReloadResult::Invalid => stamps.and(std::mem::take(&mut self.seen)),
+            ReloadResult::Invalid => stamps.and(std::mem::take(&mut self.checked)),
         };
-        self.seen = self.known.clone();
-        self.looks = 0;
+        self.checked = self.applied.clone();
+        self.checks = 0;
     }
 }

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use super::http_client::HttpClient;
 use super::oauth::{About, Denied, Endpoint, Failure};
+use super::settings::{Auth0Identity, Via};
 use crate::clock::SharedClock;
-use crate::config::{self, Via};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, RandomnessError, SwapRequest,
 };
@@ -55,7 +55,7 @@ impl IdentitySource {
     /// # Errors
     /// When the system's random number generator fails.
     pub fn new(
-        settings: &config::Auth0Identity,
+        settings: &Auth0Identity,
         client: HttpClient,
         timeout: Duration,
         clock: SharedClock,

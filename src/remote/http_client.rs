@@ -213,7 +213,7 @@ impl HttpClient {
         body: Bytes,
         host: &str,
     ) -> Result<HttpResponse, RequestError> {
-        if let Some(parent) = trace::outgoing() {
+        if let Some(parent) = trace::outgoing_traceparent() {
             headers.insert(trace::TRACEPARENT, parent);
         }
         let failed = |e: reqwest::Error| RequestError {

@@ -71,7 +71,7 @@ impl Introspector for HttpIntrospector {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
-    use crate::config::{ClientProof, OauthClient};
+    use crate::remote::settings::{ClientProof, OauthClient};
     use crate::remote::testing::{Reply, closed_port, peer};
 
     fn introspector(url: &url::Url) -> HttpIntrospector {

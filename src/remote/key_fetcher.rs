@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::discovery::DiscoveryFetcher;
 use super::http_client::TransportError;
 use super::jwks::{JwksFileFetcher, JwksUriFetcher, key_client};
-use crate::config::{KeyLocation, OidcIssuer};
 use crate::token::KeyFetcher;
+use crate::token::settings::{KeyLocation, OidcIssuer};
 
 /// The key fetcher that `issuer` is configured with. Fetches nothing yet.
 ///

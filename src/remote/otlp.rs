@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
 use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
-use crate::config::TraceExport;
 use crate::secret::{SecretError, SecretRef};
-use crate::trace::{ExportResult, Item, Span, SpanObserver};
+use crate::trace::settings::TraceExport;
+use crate::trace::{ExportResult, ExporterMessage, Span, SpanObserver};
 
 /// The most spans in one export.
 const MAX_BATCH: usize = 512;
@@ -88,7 +88,7 @@ impl Exporter {
     }
 
     /// Exports everything received until all senders are gone.
-    pub async fn run(self, mut items: mpsc::Receiver<Item>) {
+    pub async fn run(self, mut items: mpsc::Receiver<ExporterMessage>) {
         let mut failing = false;
         let mut open = true;
         while open {
@@ -110,16 +110,17 @@ impl Exporter {
         match sent {
             Ok(rejected) => {
                 let rejected = (*rejected).min(count);
-                self.observer.tell(ExportResult::Exported, count - rejected);
+                self.observer
+                    .record(ExportResult::Exported, count - rejected);
                 if rejected > 0 {
-                    self.observer.tell(ExportResult::Failed, rejected);
+                    self.observer.record(ExportResult::Failed, rejected);
                 }
                 if std::mem::take(failing) {
                     tracing::info!("exporting spans has recovered");
                 }
             }
             Err(error) => {
-                self.observer.tell(ExportResult::Failed, count);
+                self.observer.record(ExportResult::Failed, count);
                 if !std::mem::replace(failing, true) {
                     tracing::warn!(%error, "cannot export spans; they are dropped");
                 }
@@ -190,13 +191,13 @@ fn retryable(error: &ExportError) -> Option<Option<Duration>> {
 
 /// The next batch, whom to notify once it has been sent, and whether more can follow.
 async fn next_batch(
-    items: &mut mpsc::Receiver<Item>,
+    items: &mut mpsc::Receiver<ExporterMessage>,
 ) -> (Vec<Span>, Option<oneshot::Sender<()>>, bool) {
     let mut batch = Vec::new();
     match items.recv().await {
         None => return (batch, None, false),
-        Some(Item::Flush(done)) => return (batch, Some(done), true),
-        Some(Item::Span(span)) => batch.push(*span),
+        Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),
+        Some(ExporterMessage::Span(span)) => batch.push(*span),
     }
     let delay = tokio::time::sleep(BATCH_DELAY);
     tokio::pin!(delay);
@@ -205,8 +206,8 @@ async fn next_batch(
             () = &mut delay => break,
             item = items.recv() => match item {
                 None => return (batch, None, false),
-                Some(Item::Flush(done)) => return (batch, Some(done), true),
-                Some(Item::Span(span)) => batch.push(*span),
+                Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),
+                Some(ExporterMessage::Span(span)) => batch.push(*span),
             }
         }
     }

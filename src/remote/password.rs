@@ -17,8 +17,8 @@ use async_trait::async_trait;
 
 use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Granted, Scopes};
+use super::settings::{ClientProof, PasswordGrant};
 use crate::clock::SharedClock;
-use crate::config::{self, ClientProof};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, IdentityKey, Issued, RandomnessError,
     SignInProblem, SwapRequest,
@@ -55,7 +55,7 @@ impl PasswordSource {
     /// # Errors
     /// When the system's random number generator fails.
     pub fn new(
-        settings: &config::PasswordGrant,
+        settings: &PasswordGrant,
         client: HttpClient,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
@@ -175,7 +175,7 @@ impl CredentialSource for PasswordSource {
         }
     }
 
-    fn asks_password(&self) -> bool {
+    fn takes_password(&self) -> bool {
         true
     }
 

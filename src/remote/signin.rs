@@ -10,7 +10,7 @@ use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Failure, Granted};
 use super::well_known::is_acceptable_url;
 use crate::clock::SharedClock;
-use crate::config::OauthClient;
+use crate::remote::settings::OauthClient;
 use crate::secret::SecretString;
 use crate::serde_url;
 use crate::signin::{AuthorizationCode, AuthorizationRequest, Tokens};
@@ -321,7 +321,7 @@ mod tests {
     use super::super::testing::{Reply, closed_port, peer};
     use super::*;
     use crate::clock::SystemClock;
-    use crate::config::ClientProof;
+    use crate::remote::settings::ClientProof;
 
     fn sign_in() -> SignInClient {
         let options = HttpClientOptions {

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::rules::Rules;
 use super::{KeyFetcher, RefreshObserver, TokenError};
 use crate::clock::SharedClock;
-use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 /// The longest ID token, in bytes.
 pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;
@@ -118,8 +118,8 @@ impl IdTokenVerifier {
         let jws = Jws::parse(token)?;
         let wanted = self.rules.header(&jws.header)?;
         let keys = self.keys.select(wanted.algorithm, wanted.kid).await?;
-        let proves = |key: &super::jwk::Verifier| key.verify_sig(jws.signed, &jws.signature);
-        if !keys.verifiers.iter().any(|key| proves(key).is_ok()) {
+        let mut verifiers = keys.verifiers.iter();
+        if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
             return Err(TokenError::BadSignature.into());
         }
         let facts = self.rules.claims(&jws.claims, self.clock.now())?;

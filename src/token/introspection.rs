@@ -21,8 +21,8 @@ use super::extensions::Extensions;
 use super::rules::{Facts, Rules};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::clock::{Now, SharedClock, UnixMillis};
-use crate::config::IntrospectionIssuer;
 use crate::singleflight::Flight;
+use crate::token::settings::IntrospectionIssuer;
 
 /// How long "not active" is remembered. Short, because a token may be used a moment before
 /// its issuer has it everywhere.

@@ -17,7 +17,7 @@ use super::{
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
 use crate::clock::{Now, SharedClock};
-use crate::config::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
+use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
 /// A configured issuer: its rules, its keys, its verified tokens.
 #[derive(Debug)]
@@ -420,15 +420,17 @@ impl Proof {
         match self {
             Self::Keys(keys) => {
                 let keys = keys.select(wanted.algorithm, wanted.kid).await?;
-                let proves = |key: &_| is_signed_by(key, jws);
-                if !keys.verifiers.iter().any(proves) {
+                let mut verifiers = keys.verifiers.iter();
+                if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
                     return Err(TokenError::BadSignature);
                 }
                 Ok(keys.epoch)
             }
             Self::Secret(secret) => {
-                let (signed, signature) = (jws.signed, jws.signature.as_slice());
-                secret.verify(wanted.algorithm, signed, signature).await
+                let (signing_input, signature) = (jws.signing_input, jws.signature);
+                secret
+                    .verify(wanted.algorithm, signing_input, signature)
+                    .await
             }
         }
     }
@@ -468,10 +470,6 @@ impl Signed {
         self.cache.insert(&token, epoch, window);
         Ok(token)
     }
-}
-
-fn is_signed_by(key: &super::jwk::Verifier, jws: &Jws<'_>) -> bool {
-    key.verify_sig(jws.signed, &jws.signature).is_ok()
 }
 
 #[cfg(test)]

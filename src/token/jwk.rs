@@ -5,16 +5,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{self as sig, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents};
+use aws_lc_rs::signature::{self as sig, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{KeyFetchError, TokenError};
-use crate::config::Algorithm;
+use super::TokenError;
+use super::settings::Algorithm;
+use super::signature::Verifier;
 
 /// The largest JWK Set read, in bytes (identity.md §A).
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -37,8 +39,10 @@ pub(super) struct KeySet {
     keys: Vec<Key>,
 }
 
-/// Checks signatures of one algorithm with one key.
-pub(super) type Verifier = Arc<ParsedPublicKey>;
+/// Why a document cannot be used as a JWK Set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the JWK Set {0}")]
+pub(super) struct KeySetError(&'static str);
 
 /// Why no key was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,19 +71,18 @@ impl KeySet {
     /// # Errors
     /// When the document is too large, is no JWK Set or has too many keys; never because
     /// of a single key.
-    pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyFetchError> {
+    pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
         }
-        let unusable = |why: &str| KeyFetchError(format!("the JWK Set {why}"));
         if document.len() > MAX_DOCUMENT_BYTES {
-            return Err(unusable("is larger than 256 KiB"));
+            return Err(KeySetError("is larger than 256 KiB"));
         }
         let Document { keys } = serde_json::from_slice(document)
-            .map_err(|_| unusable("is not a JSON object with a list \"keys\""))?;
+            .map_err(|_| KeySetError("is not a JSON object with a list \"keys\""))?;
         if keys.len() > MAX_KEYS {
-            return Err(unusable("has more than 100 keys"));
+            return Err(KeySetError("has more than 100 keys"));
         }
         let mut set = Self::default();
         for jwk in keys.iter().filter_map(Value::as_object) {
@@ -140,13 +143,16 @@ enum Material {
 struct Key {
     kid: Option<Box<str>>,
     material: Material,
-    verifiers: Vec<(Algorithm, Verifier)>,
+    verifiers: Vec<Verifier>,
 }
 
 /// Two keys are equal when they verify the same: same name, numbers and algorithms.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        let algorithms = |key: &'_ Self| key.verifiers.iter().map(|(a, _)| *a).collect::<Vec<_>>();
+        let algorithms = |key: &'_ Self| {
+            let verifiers = key.verifiers.iter();
+            verifiers.map(Verifier::algorithm).collect::<Vec<_>>()
+        };
         self.kid == other.kid
             && self.material == other.material
             && algorithms(self) == algorithms(other)
@@ -174,11 +180,13 @@ impl Key {
         } else {
             Material::Unusable
         };
-        let verifiers: Vec<_> = algorithms
-            .iter()
-            .filter(|algorithm| is_for_algorithm(jwk, **algorithm))
-            .filter_map(|algorithm| Some((*algorithm, Arc::new(material.prepare(*algorithm)?))))
-            .collect();
+        let mut verifiers = Vec::new();
+        if let Some(key) = material.decoding_key().map(Arc::new) {
+            let suiting = algorithms.iter().copied().filter(|algorithm| {
+                is_for_algorithm(jwk, *algorithm) && material.suits(*algorithm)
+            });
+            verifiers.extend(suiting.map(|algorithm| Verifier::new(algorithm, Arc::clone(&key))));
+        }
         (kid.is_some() || !verifiers.is_empty()).then_some(Self {
             kid,
             material,
@@ -187,8 +195,8 @@ impl Key {
     }
 
     fn verifier(&self, algorithm: Algorithm) -> Option<Verifier> {
-        let (_, verifier) = self.verifiers.iter().find(|(a, _)| *a == algorithm)?;
-        Some(Arc::clone(verifier))
+        let mut verifiers = self.verifiers.iter();
+        verifiers.find(|v| v.algorithm() == algorithm).cloned()
     }
 }
 
@@ -227,35 +235,44 @@ impl Material {
         material.unwrap_or(Self::Unusable)
     }
 
-    fn prepare(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
+    /// `kty` and `crv` suit `algorithm` (RFC 7518 §3.1, RFC 8037 §3.1).
+    fn suits(&self, algorithm: Algorithm) -> bool {
         use Algorithm::{ES256, ES384, Ed25519, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-        let parsed = match (self, algorithm) {
-            (Self::Rsa { n, e }, RS256 | RS384 | RS512 | PS256 | PS384 | PS512) => {
-                RsaPublicKeyComponents { n, e }.to_parsed_public_key(rsa_parameters(algorithm)?)
-            }
-            (Self::P256(point), ES256) => {
-                ParsedPublicKey::new(&sig::ECDSA_P256_SHA256_FIXED, point)
-            }
-            (Self::P384(point), ES384) => {
-                ParsedPublicKey::new(&sig::ECDSA_P384_SHA384_FIXED, point)
-            }
-            (Self::Ed25519(x), EdDSA | Ed25519) => ParsedPublicKey::new(&sig::ED25519, x),
-            _ => return None,
-        };
-        parsed.ok()
+        match self {
+            Self::Rsa { .. } => matches!(algorithm, RS256 | RS384 | RS512 | PS256 | PS384 | PS512),
+            Self::P256(_) => algorithm == ES256,
+            Self::P384(_) => algorithm == ES384,
+            Self::Ed25519(_) => matches!(algorithm, EdDSA | Ed25519),
+            Self::Unusable => false,
+        }
     }
-}
 
-fn rsa_parameters(algorithm: Algorithm) -> Option<&'static RsaParameters> {
-    Some(match algorithm {
-        Algorithm::RS256 => &sig::RSA_PKCS1_2048_8192_SHA256,
-        Algorithm::RS384 => &sig::RSA_PKCS1_2048_8192_SHA384,
-        Algorithm::RS512 => &sig::RSA_PKCS1_2048_8192_SHA512,
-        Algorithm::PS256 => &sig::RSA_PSS_2048_8192_SHA256,
-        Algorithm::PS384 => &sig::RSA_PSS_2048_8192_SHA384,
-        Algorithm::PS512 => &sig::RSA_PSS_2048_8192_SHA512,
-        _ => return None,
-    })
+    /// The key as `jsonwebtoken` takes it; `None` for one that aws-lc refuses, for example a
+    /// point that is not on its curve. `jsonwebtoken` takes any bytes and parses them at each
+    /// signature, so that such a key would look usable until then.
+    fn decoding_key(&self) -> Option<DecodingKey> {
+        let (parsed, key) = match self {
+            Self::Rsa { n, e } => (
+                RsaPublicKeyComponents { n, e }
+                    .to_parsed_public_key(&sig::RSA_PKCS1_2048_8192_SHA256),
+                DecodingKey::from_rsa_raw_components(n, e),
+            ),
+            Self::P256(point) => (
+                ParsedPublicKey::new(&sig::ECDSA_P256_SHA256_FIXED, point),
+                DecodingKey::from_ec_der(point),
+            ),
+            Self::P384(point) => (
+                ParsedPublicKey::new(&sig::ECDSA_P384_SHA384_FIXED, point),
+                DecodingKey::from_ec_der(point),
+            ),
+            Self::Ed25519(x) => (
+                ParsedPublicKey::new(&sig::ED25519, x),
+                DecodingKey::from_ed_der(x),
+            ),
+            Self::Unusable => return None,
+        };
+        parsed.ok().map(|_| key)
+    }
 }
 
 /// A modulus of acceptable size with an odd exponent of at least 3 (with 1, anything

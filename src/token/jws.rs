@@ -12,22 +12,24 @@ use super::{BearerToken, TokenError, strict_json};
 pub(super) struct Jws<'a> {
     pub(super) header: Map<String, Value>,
     pub(super) claims: Map<String, Value>,
-    /// What was signed: the first two segments with the dot between.
-    pub(super) signed: &'a [u8],
-    pub(super) signature: Vec<u8>,
+    /// The JWS Signing Input (RFC 7515 §2): the first two segments and the dot between them.
+    pub(super) signing_input: &'a [u8],
+    /// In base64url, which has been checked.
+    pub(super) signature: &'a str,
 }
 
 impl<'a> Jws<'a> {
     /// Splits, decodes and reads `token`.
     pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
         let [header, claims, signature] = segments(token)?;
-        let signed = &token.as_bytes()[..header.len() + 1 + claims.len()];
-        Ok(Self {
+        let jws = Self {
             header: strict_json::object(&decode(header)?)?,
             claims: strict_json::object(&decode(claims)?)?,
-            signed,
-            signature: decode(signature)?,
-        })
+            signing_input: &token.as_bytes()[..header.len() + 1 + claims.len()],
+            signature,
+        };
+        decode(signature)?;
+        Ok(jws)
     }
 }
 
@@ -104,8 +106,8 @@ mod tests {
         let jws = Jws::parse(&token).unwrap();
         assert_eq!(jws.header["alg"], "x");
         assert_eq!(jws.claims["a"], 1);
-        assert_eq!(jws.signature, [1, 2, 3]);
-        assert_eq!(jws.signed, &token.as_bytes()[..token.len() - 5]);
+        assert_eq!(jws.signature, "AQID");
+        assert_eq!(jws.signing_input, &token.as_bytes()[..token.len() - 5]);
     }
 
     #[test]

@@ -14,10 +14,11 @@ use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 
 use super::TokenError;
-use super::jwk::{KeySet, NoKey, Verifier};
+use super::jwk::{KeySet, KeySetError, NoKey};
+use super::signature::Verifier;
 use crate::clock::SharedClock;
-use crate::config::Algorithm;
 use crate::singleflight::Flight;
+use crate::token::settings::Algorithm;
 
 /// How long a document is fresh when its sender does not say.
 const DEFAULT_TTL: Duration = Duration::from_mins(10);
@@ -50,6 +51,12 @@ pub struct FetchedKeys {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyFetchError(pub String);
+
+impl From<KeySetError> for KeyFetchError {
+    fn from(error: KeySetError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// Where an issuer's keys come from (a URL, discovery, or a file).
 #[async_trait]

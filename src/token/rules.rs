@@ -8,7 +8,9 @@ use super::TokenError;
 use super::jwk::MAX_KID_BYTES;
 use super::pattern::Pattern;
 use crate::clock::UnixMillis;
-use crate::config::{Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer};
+use crate::token::settings::{
+    Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer,
+};
 
 /// The longest subject or client, in bytes.
 const MAX_NAME_BYTES: usize = 1024;

@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::DecodingKey;
 use zeroize::Zeroizing;
 
 use super::TokenError;
+use super::signature::Verifier;
 use crate::clock::SharedClock;
-use crate::config::{Algorithm, SecretEncoding};
 use crate::secret::SecretRef;
+use crate::token::settings::{Algorithm, SecretEncoding};
 
 /// How often the secret is read again, so that a rotated one takes effect by itself.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -89,7 +90,8 @@ struct Held {
     /// Grows when the secret changes.
     epoch: u64,
     bytes: Zeroizing<Vec<u8>>,
-    keys: Vec<(Algorithm, hmac::Key)>,
+    /// Its own copy of the bytes; wiped when it is dropped.
+    key: Arc<DecodingKey>,
 }
 
 impl std::fmt::Debug for Held {
@@ -128,8 +130,8 @@ impl SharedSecret {
     pub(super) async fn verify(
         &self,
         algorithm: Algorithm,
-        signed: &[u8],
-        signature: &[u8],
+        signing_input: &[u8],
+        signature: &str,
     ) -> Result<u64, TokenError> {
         if self.held.load().is_none() {
             self.refresh_if_due().await;
@@ -138,12 +140,13 @@ impl SharedSecret {
         let held = held
             .as_ref()
             .ok_or(TokenError::KeysUnavailable { retry_after: RETRY })?;
-        let (_, key) = held
-            .keys
-            .iter()
-            .find(|(known, _)| *known == algorithm)
-            .ok_or(TokenError::UnacceptableAlgorithm)?;
-        hmac::verify(key, signed, signature).map_err(|_| TokenError::BadSignature)?;
+        if !self.algorithms.contains(&algorithm) {
+            return Err(TokenError::UnacceptableAlgorithm);
+        }
+        let verifier = Verifier::new(algorithm, Arc::clone(&held.key));
+        if !verifier.verify(signing_input, signature) {
+            return Err(TokenError::BadSignature);
+        }
         Ok(held.epoch)
     }
 
@@ -184,27 +187,14 @@ impl SharedSecret {
         if before.as_ref().is_some_and(|held| held.bytes == bytes) {
             return Ok(());
         }
-        let keys = self.algorithms.iter().filter_map(|algorithm| {
-            let key = hmac::Key::new(hmac_of(*algorithm)?, &bytes);
-            Some((*algorithm, key))
-        });
         let held = Held {
             epoch: before.as_ref().map_or(0, |held| held.epoch + 1),
-            keys: keys.collect(),
+            key: Arc::new(DecodingKey::from_secret(&bytes)),
             bytes,
         };
         self.held.store(Some(Arc::new(held)));
         tracing::info!(issuer = &*self.issuer, "the shared secret was read");
         Ok(())
-    }
-}
-
-fn hmac_of(algorithm: Algorithm) -> Option<hmac::Algorithm> {
-    match algorithm {
-        Algorithm::HS256 => Some(hmac::HMAC_SHA256),
-        Algorithm::HS384 => Some(hmac::HMAC_SHA384),
-        Algorithm::HS512 => Some(hmac::HMAC_SHA512),
-        _ => None,
     }
 }
 

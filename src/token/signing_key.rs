@@ -1,29 +1,29 @@
-//! Private keys with which hawkgate signs JWTs of its own (RFC 7523 client assertions).
+//! Private keys with which hawkgate signs JWTs: client assertions (RFC 7523 §2.2).
 
 use std::fmt;
 
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    self as sig, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaEncoding, RsaKeyPair,
+    self as sig, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaKeyPair,
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::crypto;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
+use x509_parser::der_parser::asn1_rs::{FromDer, Integer, OctetString, Sequence};
+use zeroize::Zeroizing;
 
-use crate::config::Algorithm;
+use super::settings::Algorithm;
+use super::signature::jsonwebtoken_algorithm;
 
-/// A private key and the algorithm that it signs with. `Debug` shows the algorithm only.
+/// A private key and the algorithm that it signs with. `Debug` shows the algorithm only, and
+/// the key is wiped from memory when it is dropped. While it signs, `jsonwebtoken` and aws-lc
+/// make copies: the former wipes its own, the latter's are freed without our doing.
 pub struct SigningKey {
-    pair: Pair,
+    key: EncodingKey,
     algorithm: Algorithm,
-}
-
-enum Pair {
-    Rsa(Box<RsaKeyPair>),
-    Ec(EcdsaKeyPair),
-    Ed(Ed25519KeyPair),
 }
 
 /// Why a key cannot be used. Says nothing of the key's content.
@@ -37,37 +37,41 @@ pub enum SigningKeyError {
     /// A key of a kind or size that is not supported.
     #[error("is no RSA key of 2048 to 8192 bits, P-256, P-384 or Ed25519 key")]
     Unsupported,
-    /// The key cannot sign by the algorithm asked for.
+    /// The key cannot sign with the algorithm that was configured.
     #[error("is not of the kind that {} signs with", .0.name())]
     Mismatch(Algorithm),
-    /// The system's randomness, or the signature itself, failed.
+    /// The system's random number generator, or the signature itself, failed.
     #[error("could not sign")]
     Failed,
 }
 
 impl SigningKey {
-    /// Reads one private key in PEM: PKCS#8, PKCS#1 (RSA) or SEC 1 (EC). It signs by
-    /// `algorithm`, which defaults to RS256, ES256, ES384 or EdDSA by the key's kind.
+    /// Reads the first private key in `pem`: PKCS#8, PKCS#1 (RSA) or SEC 1 (EC). It signs with
+    /// `algorithm`, which defaults to RS256, ES256, ES384 or EdDSA depending on the key.
     ///
     /// # Errors
     /// When there is no such key, or it does not suit `algorithm`.
     pub fn from_pem(pem: &str, algorithm: Option<Algorithm>) -> Result<Self, SigningKeyError> {
         let der =
             PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| SigningKeyError::NoKey)?;
-        let (pair, usual) = Pair::read(&der).ok_or(SigningKeyError::Unsupported)?;
-        let algorithm = algorithm.unwrap_or(usual);
-        if !pair.suits(algorithm, usual) {
+        let der = Zeroizing::new(der);
+        let (key, default) = encoding_key(&der).ok_or(SigningKeyError::Unsupported)?;
+        let algorithm = algorithm.unwrap_or(default);
+        if !suits(algorithm, default) {
             return Err(SigningKeyError::Mismatch(algorithm));
         }
-        Ok(Self { pair, algorithm })
+        Ok(Self { key, algorithm })
     }
 
-    /// What it signs with.
+    /// The algorithm that it signs with.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
     /// A compact JWS (RFC 7515 §7.1) of `claims`, with `typ: JWT` and, if given, `kid`.
+    ///
+    /// The header is written here and only the signature left to `jsonwebtoken`: its own
+    /// header cannot hold `alg: Ed25519` (RFC 9864 §2.2).
     ///
     /// # Errors
     /// [`SigningKeyError::Failed`] only.
@@ -87,25 +91,11 @@ impl SigningKey {
                 .map(|json| URL_SAFE_NO_PAD.encode(json))
                 .map_err(|_| SigningKeyError::Failed)
         };
-        let input = format!("{}.{}", encode(&header)?, encode(claims)?);
-        let signature = self
-            .signature(input.as_bytes())
-            .ok_or(SigningKeyError::Failed)?;
-        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
-    }
-
-    fn signature(&self, input: &[u8]) -> Option<Vec<u8>> {
-        let random = SystemRandom::new();
-        match &self.pair {
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                let padding = rsa_padding(self.algorithm)?;
-                pair.sign(padding, &random, input, &mut signature).ok()?;
-                Some(signature)
-            }
-            Pair::Ec(pair) => Some(pair.sign(&random, input).ok()?.as_ref().to_vec()),
-            Pair::Ed(pair) => Some(pair.sign(input).as_ref().to_vec()),
-        }
+        let signing_input = format!("{}.{}", encode(&header)?, encode(claims)?);
+        let algorithm = jsonwebtoken_algorithm(self.algorithm);
+        let signature = crypto::sign(signing_input.as_bytes(), &self.key, algorithm)
+            .map_err(|_| SigningKeyError::Failed)?;
+        Ok(format!("{signing_input}.{signature}"))
     }
 }
 
@@ -115,55 +105,69 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-impl Pair {
-    /// The pair, and the algorithm that goes with it.
-    fn read(der: &PrivateKeyDer<'_>) -> Option<(Self, Algorithm)> {
-        let bytes = der.secret_der();
-        let rsa = match der {
-            PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes),
-            _ => RsaKeyPair::from_pkcs8(bytes),
-        };
-        if let Ok(pair) = rsa {
-            return Some((Self::Rsa(Box::new(pair)), Algorithm::RS256));
-        }
-        let curves: [(&'static EcdsaSigningAlgorithm, Algorithm); 2] = [
-            (&sig::ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256),
-            (&sig::ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::ES384),
-        ];
-        for (curve, algorithm) in curves {
-            if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
-                return Some((Self::Ec(pair), algorithm));
-            }
-        }
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).ok()?;
-        Some((Self::Ed(pair), Algorithm::EdDSA))
+/// The key in the encoding that `jsonwebtoken` expects of its kind, and the algorithm that it
+/// signs with by default.
+///
+/// `EncodingKey` takes any bytes and parses them at each signature. aws-lc parses them here
+/// once, so that a broken key or one of the wrong size is refused when it is loaded.
+fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(EncodingKey, Algorithm)> {
+    let bytes = der.secret_der();
+    if let Some(pkcs1) = pkcs1(der) {
+        return Some((EncodingKey::from_rsa_der(&pkcs1), Algorithm::RS256));
     }
-
-    /// `usual` is the only one for a key that is not RSA; EdDSA has two names (RFC 9864).
-    fn suits(&self, algorithm: Algorithm, usual: Algorithm) -> bool {
-        match self {
-            Self::Rsa(_) => rsa_padding(algorithm).is_some(),
-            Self::Ec(_) => algorithm == usual,
-            Self::Ed(_) => matches!(algorithm, Algorithm::EdDSA | Algorithm::Ed25519),
+    let curves: [(&'static EcdsaSigningAlgorithm, Algorithm); 2] = [
+        (&sig::ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256),
+        (&sig::ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::ES384),
+    ];
+    for (curve, algorithm) in curves {
+        if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
+            // `jsonwebtoken` reads PKCS#8 only; this also converts SEC 1.
+            let pkcs8 = pair.to_pkcs8v1().ok()?;
+            return Some((EncodingKey::from_ec_der(pkcs8.as_ref()), algorithm));
         }
     }
+    Ed25519KeyPair::from_pkcs8(bytes).ok()?;
+    Some((EncodingKey::from_ed_der(bytes), Algorithm::EdDSA))
 }
 
-fn rsa_padding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
-    Some(match algorithm {
-        Algorithm::RS256 => &sig::RSA_PKCS1_SHA256,
-        Algorithm::RS384 => &sig::RSA_PKCS1_SHA384,
-        Algorithm::RS512 => &sig::RSA_PKCS1_SHA512,
-        Algorithm::PS256 => &sig::RSA_PSS_SHA256,
-        Algorithm::PS384 => &sig::RSA_PSS_SHA384,
-        Algorithm::PS512 => &sig::RSA_PSS_SHA512,
-        _ => return None,
-    })
+/// An RSA key in PKCS#1; `None` for any other.
+fn pkcs1(der: &PrivateKeyDer<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    let bytes = der.secret_der();
+    let pkcs1 = if let PrivateKeyDer::Pkcs1(_) = der {
+        bytes.to_vec()
+    } else {
+        RsaKeyPair::from_pkcs8(bytes).ok()?;
+        private_key_of_pkcs8(bytes)?
+    };
+    let pkcs1 = Zeroizing::new(pkcs1);
+    RsaKeyPair::from_der(&pkcs1).ok().map(|_| pkcs1)
+}
+
+/// The `privateKey` of a PKCS#8 `PrivateKeyInfo` (RFC 5208 §5), which for RSA holds PKCS#1.
+fn private_key_of_pkcs8(pkcs8: &[u8]) -> Option<Vec<u8>> {
+    let (_, info) = Sequence::from_der(pkcs8).ok()?;
+    let (rest, _version) = Integer::from_der(&info.content).ok()?;
+    let (rest, _algorithm) = Sequence::from_der(rest).ok()?;
+    let (_, key) = OctetString::from_der(rest).ok()?;
+    Some(key.as_ref().to_vec())
+}
+
+/// Whether a key whose default algorithm is `default` can sign with `algorithm`. An RSA key
+/// can with any of its family, an Ed25519 key has two names for the same (RFC 9864 §2.2).
+fn suits(algorithm: Algorithm, default: Algorithm) -> bool {
+    let family = |algorithm| jsonwebtoken_algorithm(algorithm).family();
+    match default {
+        Algorithm::RS256 | Algorithm::EdDSA => family(algorithm) == family(default),
+        _ => algorithm == default,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
+    use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+    use aws_lc_rs::signature::KeyPair as _;
     use jsonwebtoken::{Algorithm as Jwa, DecodingKey, Validation};
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
     use serde_json::json;
@@ -206,30 +210,96 @@ mod tests {
         }
     }
 
+    fn pem(label: &str, der: &[u8]) -> String {
+        let body = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    }
+
     #[test]
-    fn an_rsa_key_signs_by_either_padding() {
-        use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-        use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
-        use aws_lc_rs::signature::KeyPair as _;
+    fn an_rsa_key_in_pkcs8_or_pkcs1_signs_with_either_padding() {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        let body = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let pkcs1 = private_key_of_pkcs8(pkcs8.as_ref()).unwrap();
         let numbers: PublicKeyComponents<Vec<u8>> = pair.public_key().into();
         let public = DecodingKey::from_rsa_raw_components(&numbers.n, &numbers.e);
-        for (wanted, jwa) in [
-            (None, Jwa::RS256),
-            (Some(Algorithm::PS256), Jwa::PS256),
-            (Some(Algorithm::RS512), Jwa::RS512),
+        for pem in [
+            pem("PRIVATE KEY", pkcs8.as_ref()),
+            pem("RSA PRIVATE KEY", &pkcs1),
         ] {
-            let key = SigningKey::from_pem(&pem, wanted).unwrap();
-            assert!(verified(&key, jwa, &public), "{jwa:?}");
+            for (configured, jwa) in [
+                (None, Jwa::RS256),
+                (Some(Algorithm::PS256), Jwa::PS256),
+                (Some(Algorithm::PS384), Jwa::PS384),
+                (Some(Algorithm::RS512), Jwa::RS512),
+            ] {
+                let key = SigningKey::from_pem(&pem, configured).unwrap();
+                assert!(verified(&key, jwa, &public), "{jwa:?}");
+            }
+            for other in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::HS256] {
+                let mismatch = SigningKey::from_pem(&pem, Some(other));
+                assert_eq!(mismatch.err(), Some(SigningKeyError::Mismatch(other)));
+            }
         }
-        let wrong = SigningKey::from_pem(&pem, Some(Algorithm::ES256));
-        assert_eq!(
-            wrong.err(),
-            Some(SigningKeyError::Mismatch(Algorithm::ES256))
-        );
+    }
+
+    #[test]
+    fn an_ec_key_in_sec1_signs() {
+        for (curve, algorithm, jwa) in [
+            (
+                &sig::ECDSA_P256_SHA256_FIXED_SIGNING,
+                Algorithm::ES256,
+                Jwa::ES256,
+            ),
+            (
+                &sig::ECDSA_P384_SHA384_FIXED_SIGNING,
+                Algorithm::ES384,
+                Jwa::ES384,
+            ),
+        ] {
+            let pair = EcdsaKeyPair::generate(curve).unwrap();
+            let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+            // As `openssl ecparam -genkey` writes it.
+            let parameters = pem("EC PARAMETERS", &[6, 1, 0]);
+            let pem = parameters + &pem("EC PRIVATE KEY", sec1.as_ref());
+            let key = SigningKey::from_pem(&pem, None).unwrap();
+            assert_eq!(key.algorithm(), algorithm);
+            let public = DecodingKey::from_ec_der(pair.public_key().as_ref());
+            assert!(verified(&key, jwa, &public));
+            for other in [Algorithm::RS256, Algorithm::EdDSA] {
+                let mismatch = SigningKey::from_pem(&pem, Some(other));
+                assert_eq!(mismatch.err(), Some(SigningKeyError::Mismatch(other)));
+            }
+        }
+    }
+
+    #[test]
+    fn ed25519_is_written_by_the_name_that_was_configured() {
+        let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let public = DecodingKey::from_ed_pem(pair.public_key_pem().as_bytes()).unwrap();
+        let key = SigningKey::from_pem(&pair.serialize_pem(), Some(Algorithm::Ed25519)).unwrap();
+        let token = key.sign(None, &claims()).unwrap();
+        let (signing_input, signature) = token.rsplit_once('.').unwrap();
+        let (header, _) = signing_input.split_once('.').unwrap();
+        let header: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+        assert_eq!(header, json!({ "alg": "Ed25519", "typ": "JWT" }));
+        let valid = crypto::verify(signature, signing_input.as_bytes(), &public, Jwa::EdDSA);
+        assert!(valid.unwrap());
+    }
+
+    #[test]
+    fn refuses_a_key_of_an_unsupported_curve_or_with_a_wrong_public_half() {
+        let p521 = EcdsaKeyPair::generate(&sig::ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
+        let p521 = p521.to_pkcs8v1().unwrap();
+        let ed25519 = |pair: &Ed25519KeyPair| pair.to_pkcs8().unwrap().as_ref().to_vec();
+        let mut swapped = ed25519(&Ed25519KeyPair::generate().unwrap());
+        let other = ed25519(&Ed25519KeyPair::generate().unwrap());
+        let public = swapped.len() - 32;
+        swapped[public..].copy_from_slice(&other[public..]);
+        for der in [p521.as_ref(), &swapped] {
+            let refused = SigningKey::from_pem(&pem("PRIVATE KEY", der), None);
+            assert_eq!(refused.err(), Some(SigningKeyError::Unsupported));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Algorithm, KeyLocation, OidcIssuer, Profile};
+use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 /// The present of every test, in seconds since the epoch.
 pub(crate) const NOW: i64 = 1_800_000_000;

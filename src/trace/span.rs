@@ -1,70 +1,69 @@
-//! What is told of a piece of work, in the words of OpenTelemetry.
+//! Spans, in OpenTelemetry's terms.
 
 use std::borrow::Cow;
 
-use super::context::{SpanId, TraceId};
+use super::trace_context::{SpanId, TraceId};
 
-/// How a span stands to others; the numbers are OTLP's.
+/// OpenTelemetry's span kind; the discriminants are those of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Work of hawkgate's own.
+pub enum SpanKind {
+    /// Work inside hawkgate.
     Internal = 1,
-    /// A caller's request.
+    /// A request received from a caller.
     Server = 2,
-    /// A request of ours to somebody else.
+    /// A request that hawkgate sends.
     Client = 3,
 }
 
-/// A value of an attribute.
+/// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// A text.
+pub enum AttributeValue {
+    /// A string.
     Text(Cow<'static, str>),
-    /// A number.
+    /// An integer.
     Number(i64),
 }
 
-impl From<&'static str> for Value {
+impl From<&'static str> for AttributeValue {
     fn from(text: &'static str) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for AttributeValue {
     fn from(text: String) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<i64> for Value {
+impl From<i64> for AttributeValue {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }
 }
 
-/// A name (of OpenTelemetry's conventions, or below `hawkgate.`) with its value.
-pub type Attribute = (&'static str, Value);
+/// A name (from OpenTelemetry's semantic conventions, or under `hawkgate.`) and its value.
+pub type Attribute = (&'static str, AttributeValue);
 
-/// A piece of work that is over. Holds no secret: only names, numbers, a path without its
-/// query.
+/// A finished span. Holds no secrets: only names, numbers and a path without its query.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its trace.
+    /// The trace it belongs to.
     pub trace: TraceId,
-    /// Itself.
+    /// Its own id.
     pub id: SpanId,
-    /// Below which it belongs.
+    /// The parent span, if any.
     pub parent: Option<SpanId>,
-    /// What kind of work, of low cardinality.
+    /// The operation; must be of low cardinality.
     pub name: Cow<'static, str>,
-    /// How it stands to others.
-    pub kind: Kind,
-    /// Nanoseconds since the epoch.
-    pub began: u64,
-    /// Nanoseconds since the epoch.
+    /// Its kind.
+    pub kind: SpanKind,
+    /// Nanoseconds since the anchor.
+    pub started: u64,
+    /// Nanoseconds since the anchor.
     pub ended: u64,
-    /// What else is known.
+    /// Further attributes.
     pub attributes: Vec<Attribute>,
-    /// What went wrong, as a member of a closed set.
+    /// The error type, from a closed set, if the operation failed.
     pub error: Option<&'static str>,
 }

@@ -1,4 +1,4 @@
-//! Which requests are traced, and where finished spans go.
+//! Decides which requests are sampled and queues finished spans for the exporter.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,43 +7,43 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 
-use super::context::{Parent, SpanId, TRACESTATE, TraceId, state_is_valid};
-use super::request::{RequestTrace, TASKCLUSTER_TRACE_ID};
+use super::request_trace::{RequestTrace, TASKCLUSTER_TRACE_ID};
 use super::span::Span;
+use super::trace_context::{RemoteParent, SpanId, TRACESTATE, TraceId, tracestate_is_valid};
 use crate::clock::{SharedClock, UnixMillis};
-use crate::config::IncomingTrace;
+use crate::trace::settings::IncomingTrace;
 
-/// Spans waiting for the collector; more are dropped and counted.
+/// Most spans waiting to be exported; further ones are dropped and counted.
 pub const MAX_QUEUED: usize = 4096;
-/// Longest trace id in Taskcluster's header that is passed on.
+/// Longest `X-Taskcluster-Trace-Id` value that is forwarded, in bytes.
 const MAX_TASKCLUSTER_ID: usize = 128;
-/// Longest wait for the collector at the end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long [`Tracer::flush`] waits at most.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What became of a span.
+/// What happened to a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportResult {
-    /// The collector has it.
+    /// The collector accepted it.
     Exported,
-    /// There were too many at once.
+    /// The queue was full.
     Dropped,
-    /// The collector could not be reached, or refused it.
+    /// The collector was unreachable or rejected it.
     Failed,
 }
 
-/// Told what becomes of spans, and how many.
+/// Is notified of how many spans were exported, dropped or lost.
 #[derive(Clone)]
 pub struct SpanObserver(Arc<dyn Fn(ExportResult, u64) + Send + Sync>);
 
 impl SpanObserver {
-    /// Calls `observe`, which must be quick.
+    /// Notifies by calling `observe`, which must not block.
     pub fn new(observe: impl Fn(ExportResult, u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(observe))
     }
 
-    /// This became of so many.
-    pub fn tell(&self, fate: ExportResult, count: u64) {
-        (self.0)(fate, count);
+    /// Records that `count` spans ended with `result`.
+    pub fn record(&self, result: ExportResult, count: u64) {
+        (self.0)(result, count);
     }
 }
 
@@ -53,33 +53,33 @@ impl fmt::Debug for SpanObserver {
     }
 }
 
-/// What goes to the exporter.
+/// A message to the exporter task.
 #[derive(Debug)]
-pub enum Item {
-    /// A span that is over.
+pub enum ExporterMessage {
+    /// A finished span.
     Span(Box<Span>),
-    /// Send what there is, and say so.
+    /// Export everything queued so far, then notify the sender.
     Flush(oneshot::Sender<()>),
 }
 
-/// `[trace]` at work.
+/// Creates request traces and hands finished spans to the exporter, as `[trace]` configures.
 #[derive(Debug)]
 pub struct Tracer {
     incoming: IncomingTrace,
     sample: f64,
     clock: SharedClock,
     observer: SpanObserver,
-    spans: Option<mpsc::Sender<Item>>,
+    spans: Option<mpsc::Sender<ExporterMessage>>,
 }
 
 impl Tracer {
-    /// Spans go into `spans`, if there is a collector.
+    /// Spans are sent to `spans`; `None` without a collector.
     pub fn new(
         incoming: IncomingTrace,
         sample: f64,
         clock: SharedClock,
         observer: SpanObserver,
-        spans: Option<mpsc::Sender<Item>>,
+        spans: Option<mpsc::Sender<ExporterMessage>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             incoming,
@@ -94,13 +94,13 @@ impl Tracer {
         self.clock.monotonic()
     }
 
-    /// A request with these headers begins. `None` if the system gives no randomness: then
-    /// it goes untraced.
+    /// Starts the trace of a request with these headers. `None` if the random number
+    /// generator fails; the request then goes untraced.
     pub fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Option<Box<RequestTrace>> {
         let trusted = self.incoming == IncomingTrace::Continue;
-        let parent = Parent::of(headers).filter(|_| trusted);
+        let parent = RemoteParent::from_headers(headers).filter(|_| trusted);
         let taskcluster = taskcluster_id(headers).filter(|_| trusted);
-        let trace = match (parent, taskcluster.and_then(TraceId::from_text)) {
+        let trace = match (parent, taskcluster.and_then(TraceId::parse)) {
             (Some(parent), _) => parent.trace,
             (None, Some(trace)) => trace,
             (None, None) => TraceId::random()?,
@@ -114,14 +114,14 @@ impl Tracer {
             admission: SpanId::random()?,
             sampled,
             recorded: sampled && self.spans.is_some(),
-            keeps_state: parent.is_some()
+            keeps_tracestate: parent.is_some()
                 && headers.contains_key(TRACESTATE)
-                && state_is_valid(headers),
+                && tracestate_is_valid(headers),
             taskcluster: match taskcluster {
                 Some(_) => None,
                 None => HeaderValue::try_from(trace.to_string()).ok(),
             },
-            epoch: Epoch {
+            anchor: TimeAnchor {
                 wall: self.clock.now(),
                 monotonic: self.clock.monotonic(),
             },
@@ -129,38 +129,42 @@ impl Tracer {
         }))
     }
 
-    /// By the trace's id alone, as OpenTelemetry's `TraceIdRatioBased` does.
+    /// Decides by the trace id alone, like OpenTelemetry's `TraceIdRatioBased` sampler.
     fn samples(&self, trace: TraceId) -> bool {
-        // Precise enough for a share, and in range.
+        // Precise enough for a ratio, and in range.
         #[allow(clippy::cast_precision_loss)]
-        let place = (trace.tail() >> 1) as f64 / (1_u64 << 63) as f64;
-        place < self.sample
+        let position = (trace.low_bits() >> 1) as f64 / (1_u64 << 63) as f64;
+        position < self.sample
     }
 
-    /// Takes a span that is over. Never waits: one too many is dropped and counted.
+    /// Queues a finished span. Never waits: if the queue is full, the span is dropped and
+    /// counted.
     pub fn record(&self, span: Span) {
         if let Some(spans) = &self.spans
-            && spans.try_send(Item::Span(Box::new(span))).is_err()
+            && spans
+                .try_send(ExporterMessage::Span(Box::new(span)))
+                .is_err()
         {
-            self.observer.tell(ExportResult::Dropped, 1);
+            self.observer.record(ExportResult::Dropped, 1);
         }
     }
 
-    /// Waits a moment until the collector has what was recorded so far.
+    /// Waits until everything recorded so far is exported, for at most 5 seconds.
     pub async fn flush(&self) {
         let Some(spans) = &self.spans else { return };
         let (done, flushed) = oneshot::channel();
         let flushing = async {
-            if spans.send(Item::Flush(done)).await.is_ok() {
-                // An exporter that has ended has nothing left to send.
+            if spans.send(ExporterMessage::Flush(done)).await.is_ok() {
+                // An error means that the exporter has ended: nothing is left to send.
                 let _ = flushed.await;
             }
         };
-        let _ = tokio::time::timeout(LAST_WORDS, flushing).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, flushing).await;
     }
 }
 
-/// What Taskcluster's services call the trace, if it is one short plain text.
+/// The value of `X-Taskcluster-Trace-Id`, if there is exactly one and it is short and free of
+/// unusual characters.
 fn taskcluster_id(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TASKCLUSTER_TRACE_ID).iter();
     let id = values.next()?.to_str().ok()?;
@@ -169,15 +173,16 @@ fn taskcluster_id(headers: &HeaderMap) -> Option<&str> {
     (fits && values.next().is_none()).then_some(id)
 }
 
-/// One moment in both of a clock's ways, so that monotonic times can be told as dates.
+/// One instant on both the wall clock and the monotonic clock, for converting monotonic times
+/// to wall-clock ones.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Epoch {
+pub(super) struct TimeAnchor {
     pub(super) wall: UnixMillis,
     pub(super) monotonic: Duration,
 }
 
-impl Epoch {
-    /// Nanoseconds since 1970 of a monotonic time.
+impl TimeAnchor {
+    /// Converts a monotonic time to nanoseconds since the Unix epoch.
     pub(super) fn nanos(self, monotonic: Duration) -> u64 {
         let wall = i128::from(self.wall.0) * 1_000_000;
         let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);

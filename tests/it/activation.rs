@@ -50,7 +50,8 @@ impl Unit {
     fn hears(&self, state: &str) {
         let mut buffer = [0; 100];
         let read = self.manager.recv(&mut buffer).expect(state);
-        assert_eq!(std::str::from_utf8(&buffer[..read]).unwrap(), state);
+        let received = std::str::from_utf8(&buffer[..read]).unwrap();
+        assert_eq!(received.trim_end(), state);
     }
 }
 

@@ -265,9 +265,21 @@ fn a_system_without_any_ca_is_told_what_it_lacks() {
 }
 
 #[test]
-fn the_demo_explains_itself_and_ends_well() {
+fn every_step_of_the_demo_succeeds() {
     let (code, stdout, stderr) = ends(&["demo", "--once"]);
     assert_eq!(code, 0, "{stderr}");
-    assert_eq!(stdout.matches("good:").count(), 3, "{stdout}");
+    assert_eq!(stdout.matches("ok:").count(), 3, "{stdout}");
     assert!(!stdout.contains("Ctrl-C"), "{stdout}");
+}
+
+#[test]
+fn the_printed_configuration_of_the_demo_passes_check_without_warnings() {
+    let (code, printed, stderr) = ends(&["demo", "--print-config"]);
+    assert_eq!(code, 0, "{stderr}");
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("hawkgate.toml");
+    std::fs::write(&path, printed).unwrap();
+    let (code, stdout, stderr) = ends(&["check", "--config", &path.display().to_string()]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(stdout, "valid: 1 route, 1 issuer, 1 source\n");
 }

@@ -213,7 +213,7 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
         said.stdout
     );
     assert!(
-        said.stdout.ends_with("\nIt would pass.\n"),
+        said.stdout.ends_with("\nThe request would pass.\n"),
         "{}",
         said.stdout
     );

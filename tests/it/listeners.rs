@@ -2,7 +2,7 @@
 //! the upstream and the log.
 
 use hawkgate::clock::SystemClock;
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 
 use crate::support::client::{Client, Request, Response, connect};
 use crate::support::gate::{self, Files, Gate};

@@ -529,7 +529,7 @@ source = "users"
         let (status, stdout, stderr) = Program::start(&arguments, path.parent().unwrap()).wait();
         assert_eq!(status.code(), Some(1), "{command}");
         let said = format!("{stdout}{stderr}");
-        let expected = "hawkgate.toml:14: route \"users\": key \"source\": asks for passwords, and other machines can connect";
+        let expected = "hawkgate.toml:14: route \"users\": key \"source\": accepts passwords, but other machines can connect to it";
         assert!(said.contains(expected), "{said}");
     }
 }

@@ -143,7 +143,7 @@ async fn it_is_shut_also_when_registering_failed() {
     let refused = tenant
         .register(&["--allow-open-registration", "--close-after"])
         .await;
-    refused.says(1, "no such metadata");
+    refused.says(1, "does not accept the client metadata");
     assert_eq!(tenant.facts().await["open"], false);
 
     // Left open by somebody, and wanted shut, though there is nothing to register.

@@ -31,7 +31,7 @@ async fn held(server: &str) -> (Gate, Upstream, Hold) {
 
 /// Waits until nobody can connect any more: the end has begun.
 async fn until_closed(gate: &Gate) {
-    let hawkgate::config::Address::Tcp(address) = gate.address() else {
+    let hawkgate::proxy::settings::Address::Tcp(address) = gate.address() else {
         panic!("TCP")
     };
     within("the listener to close", async {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
 use url::Url;
 

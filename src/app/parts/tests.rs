@@ -100,7 +100,7 @@ fn made(change: impl Fn(&str) -> String) -> Vec<String> {
 }
 
 #[test]
-fn at_first_everything_is_new_and_the_same_again_is_kept_whole() {
+fn the_same_configuration_keeps_every_part() {
     let house = House::new();
     let first = house.build(TEXT, &Parts::default());
     assert_eq!(
@@ -128,7 +128,7 @@ fn at_first_everything_is_new_and_the_same_again_is_kept_whole() {
 }
 
 #[test]
-fn a_change_concerns_what_it_changes() {
+fn a_change_rebuilds_only_what_it_changes() {
     let none: [&str; 0] = [];
     let replaced = |from: &'static str, to: &'static str| {
         made(move |text| {
@@ -156,7 +156,7 @@ fn a_change_concerns_what_it_changes() {
 }
 
 #[test]
-fn the_order_in_the_file_does_not_count() {
+fn the_order_in_the_file_is_irrelevant() {
     let moved = made(|text| {
         let at = text.find("[[source]]\nname = \"fixed\"").unwrap();
         let end = text.find("[[route]]").unwrap();
@@ -166,7 +166,7 @@ fn the_order_in_the_file_does_not_count() {
 }
 
 #[test]
-fn a_file_concerns_who_names_it() {
+fn a_changed_file_rebuilds_only_the_parts_that_use_it() {
     let none: [&str; 0] = [];
     for (file, expected) in [
         ("keys.json", &["issuer idp"][..]),

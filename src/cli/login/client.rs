@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use hawkgate::config::OauthClient;
 use hawkgate::private_file::state::PersistentState as _;
 use hawkgate::private_file::{DirectoryPolicy, PrivateFile};
 use hawkgate::registration::{AuthMethod, RegistrationState};
 use hawkgate::remote::provider_metadata::ProviderMetadata;
+use hawkgate::remote::settings::OauthClient;
 use hawkgate::signin::{LoopbackRedirect, SessionClient};
 
 use crate::cli::exit::{CommandError, failed, usage};

@@ -8,13 +8,13 @@ use clap::Args;
 use url::Url;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::config::{ClientProof, OauthClient};
 use hawkgate::registration::{
     ClientGrant, RegistrationPlan, TenantChange, TenantRequirements, TenantState,
 };
 use hawkgate::remote::auth0_tenant::Auth0Tenant;
 use hawkgate::remote::http_client::HttpClient;
 use hawkgate::remote::provider_metadata::issuer_url;
+use hawkgate::remote::settings::{ClientProof, OauthClient};
 use hawkgate::remote::signin::SignInClient;
 use hawkgate::secret::{SecretRef, SecretString};
 

@@ -10,10 +10,12 @@ use crate::config::diagnostic::quoted;
 use crate::config::oauth_client::ClientKeys;
 use crate::config::oauth_source::check_endpoint;
 use crate::config::reader::{Reader, Section, Table, section};
-use crate::config::resolved::IntrospectionIssuer;
+use crate::config::resolved::Introspection;
 use crate::config::units::show_duration;
 use crate::config::value::List;
+use crate::remote::settings::IntrospectionEndpoint;
 use crate::token::BearerToken;
+use crate::token::settings::IntrospectionIssuer;
 
 section! {
     /// Kind `introspection`: asks the issuer about each token (RFC 7662), as hawkgate's own client there.
@@ -47,7 +49,7 @@ impl IntrospectionKeys {
         self,
         reader: &mut Reader<'_>,
         table: &Table<'_>,
-    ) -> Option<IntrospectionIssuer> {
+    ) -> Option<Introspection> {
         let endpoint = self.introspection_url.value.as_ref();
         let client = ClientKeys::read(reader, table).resolve(reader, endpoint);
         check_endpoint(reader, &self.introspection_url);
@@ -74,17 +76,20 @@ impl IntrospectionKeys {
                 "write the text that its tokens begin with",
             );
         }
-        Some(IntrospectionIssuer {
-            url: self.url.value?,
-            introspection_url: self.introspection_url.value?,
+        let endpoint = IntrospectionEndpoint {
+            url: self.introspection_url.value?,
             client: client?,
             ca: self.ca.optional()?,
+        };
+        let issuer = IntrospectionIssuer {
+            url: self.url.value?,
             token_prefix: self.token_prefix.optional()?,
             audiences: self.audiences.value?.into_values(),
             leeway: self.leeway.value?,
             clients: self.clients.optional()?.map(List::into_values),
             subjects: self.subjects.optional()?.map(List::into_values),
             verified_max_age: self.verified_max_age.value?,
-        })
+        };
+        Some(Introspection { issuer, endpoint })
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{check_audiences, check_subjects, refuse_empty};
 use crate::config::diagnostic::quoted;
 use crate::config::reader::{Reader, section};
-use crate::config::resolved::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
 use crate::config::units::show_duration;
 use crate::config::value::{Choice, List};
 use crate::secret::SecretRef;
 use crate::token::decode_shared_secret;
+use crate::token::settings::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
 
 section! {
     /// Kind `shared-secret`: whoever holds the secret can make tokens, so only for issuers with no other

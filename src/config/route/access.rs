@@ -7,9 +7,10 @@ use super::{Known, Route};
 use crate::config::diagnostic::{Location, quoted};
 use crate::config::reader::Reader;
 use crate::config::references;
-use crate::config::resolved::{Auth0Identity, IssuerKind, SourceKind};
+use crate::config::resolved::{IssuerKind, SourceKind};
 use crate::config::source::template_claims;
 use crate::config::value::Item;
+use crate::remote::settings::Auth0Identity;
 
 /// Indices of the issuers and of the source.
 type Access = (Vec<usize>, Option<usize>);
@@ -26,7 +27,7 @@ impl<'a> Named<'a> {
         match self.kind {
             IssuerKind::Oidc(oidc) => Some(&oidc.url),
             IssuerKind::SharedSecret(secret) => Some(&secret.url),
-            IssuerKind::Introspection(asked) => Some(&asked.url),
+            IssuerKind::Introspection(asked) => Some(&asked.issuer.url),
             IssuerKind::Delegated => None,
         }
     }
@@ -35,7 +36,7 @@ impl<'a> Named<'a> {
     fn takes_opaque(&self) -> Option<&'a str> {
         match self.kind {
             IssuerKind::Introspection(asked) => {
-                Some(asked.token_prefix.as_deref().unwrap_or_default())
+                Some(asked.issuer.token_prefix.as_deref().unwrap_or_default())
             }
             IssuerKind::Delegated => Some(""),
             IssuerKind::Oidc(_) | IssuerKind::SharedSecret(_) => None,

@@ -8,9 +8,10 @@ use url::{Host, Url};
 use super::{Known, Route};
 use crate::config::http_url::{is_loopback, require_bare};
 use crate::config::reader::Reader;
-use crate::config::resolved::{Address, Upstream};
+use crate::config::resolved::Upstream;
 use crate::config::units::show_duration;
 use crate::gateway::route::UpstreamTimeouts;
+use crate::proxy::settings::Address;
 
 impl Route {
     pub(super) fn resolve_upstream(

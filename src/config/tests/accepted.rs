@@ -1,8 +1,14 @@
 //! What valid files mean.
 
 use super::*;
-use crate::gateway::rate::RateBy;
+use crate::credential::Inject;
+use crate::gateway::rate::{Rate, RateBy};
 use crate::gateway::rule::Effect;
+use crate::log::settings::LogFormat;
+use crate::proxy::settings::{Address, ClientAuth, Listener};
+use crate::remote::settings::{AssertionKey, ClientProof};
+use crate::token::settings::{Algorithm, KeyLocation, Profile};
+use crate::trace::settings::IncomingTrace;
 use std::time::Duration;
 
 const MINIMAL: &str = r#"
@@ -546,7 +552,7 @@ fn proxies_certificates_and_rates_mean_what_they_say() {
         by: RateBy::Client,
         clients: 100_000,
     };
-    assert_eq!(config.limits.rate, Some(common));
+    assert_eq!(config.rate, Some(common));
     let own = Rate {
         requests: 5,
         per: Duration::from_mins(1),

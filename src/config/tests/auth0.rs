@@ -2,6 +2,7 @@
 //! that is refused.
 
 use super::*;
+use crate::remote::settings::{ClientProof, Via};
 use crate::secret::SecretRef;
 
 const ISSUER: &str = r#"[[issuer]]
@@ -206,7 +207,7 @@ fn identities_that_could_be_somebody_elses_are_refused() {
 
 #[test]
 fn passwords_that_others_could_send_are_refused() {
-    const OPEN: &str = "asks for passwords, and other machines can connect; let every listener be loopback or a Unix socket, without trusted_proxies, or name another source";
+    const OPEN: &str = "accepts passwords, but other machines can connect to it; let every listener be loopback or a Unix socket, without trusted_proxies, or name another source";
     for listen in [
         "[\"0.0.0.0:8080\"]",
         "[\"127.0.0.1:1\", \"192.0.2.1:8080\"]",

@@ -1,5 +1,5 @@
-//! Where credentials are handed out: what is current, what is being fetched, what went
-//! wrong a moment ago.
+//! Coordinates the fetches of one source: what is cached, what is being fetched, and what
+//! failed recently.
 
 mod flight;
 
@@ -12,22 +12,21 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-use flight::{abandoned, pause};
+use flight::{abandoned, renewal_pause};
 
 use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
 use super::{Lease, LeaseError, Leased, SourceOptions};
 use crate::clock::{Now, SharedClock};
+use crate::credential::Lookup;
 use crate::credential::identity::Identity;
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
-use crate::gateway::outcome::Lookup;
 use crate::singleflight::Flight;
 
-/// Exchanges under way or waiting for a turn, per source.
+/// The most exchanges per source, running or waiting for a permit.
 pub(super) const MAX_FLIGHTS: usize = 4096;
 
-/// Memory of identities that nobody asks for is freed after this. Whether a credential is
-/// good is never decided by it.
+/// How long an unused entry stays in memory. It has no bearing on whether a credential is valid.
 const IDLE: Duration = Duration::from_mins(15);
 
 type FetchResult = Result<Lease, FetchError>;
@@ -40,10 +39,10 @@ pub(super) struct FetchCoordinator {
     clock: SharedClock,
     jitter: Jitter,
     generations: AtomicU64,
-    turns: Semaphore,
-    /// Written under `in_flight` only; read by anybody.
+    permits: Semaphore,
+    /// Written only with `in_flight` locked; read without it.
     current: Cache<Identity, Arc<Generation>>,
-    /// Apart from `current`, so that a flood of bad tokens displaces no good credential.
+    /// Separate from `current`, so that a flood of bad tokens evicts no valid credential.
     negatives: Cache<Identity, NegativeEntry>,
     in_flight: Mutex<InFlight>,
 }
@@ -54,10 +53,10 @@ struct InFlight {
     backoff: Backoff,
 }
 
-/// How somebody without a hit gets a lease.
-enum Approach {
-    Current(Leased),
-    Wait(Flight<FetchResult>, Lookup),
+/// How a caller without a cache hit gets its lease.
+enum Joined {
+    Cached(Leased),
+    Flight(Flight<FetchResult>, Lookup),
 }
 
 impl FetchCoordinator {
@@ -73,7 +72,7 @@ impl FetchCoordinator {
         Self {
             current: bounded(entries, IDLE),
             negatives: bounded(entries, negative_ttl),
-            turns: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            permits: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
             name,
@@ -103,7 +102,7 @@ impl FetchCoordinator {
         self.current.run_pending_tasks();
     }
 
-    /// The hot path. Starts a renewal when it is time for one, and waits for nothing.
+    /// The hot path. Starts a renewal if one is due, and never waits.
     pub(super) fn hit(
         self: &Arc<Self>,
         identity: Identity,
@@ -117,20 +116,20 @@ impl FetchCoordinator {
         if generation.claim_renewal(now) {
             self.renew(identity, request, &generation, now);
         }
-        Some(Leased::of(generation))
+        Some(Leased::from_cache(generation))
     }
 
-    /// The slow path: what is current after all, unless it is the `rejected` generation; a
-    /// refusal; or the end of an exchange, under way or started now.
+    /// The slow path: returns the current generation if there is one after all and it is not
+    /// `rejected`; else a cached error; else the result of an exchange, joined or started now.
     pub(super) async fn obtain(
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
         rejected: Option<u64>,
     ) -> Result<Leased, LeaseError> {
-        let (flight, lookup) = match self.approach(identity, request, rejected)? {
-            Approach::Current(leased) => return Ok(leased),
-            Approach::Wait(flight, lookup) => (flight, lookup),
+        let (flight, lookup) = match self.join_or_start(identity, request, rejected)? {
+            Joined::Cached(leased) => return Ok(leased),
+            Joined::Flight(flight, lookup) => (flight, lookup),
         };
         let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
@@ -142,29 +141,29 @@ impl FetchCoordinator {
         }
     }
 
-    fn approach(
+    fn join_or_start(
         self: &Arc<Self>,
         identity: Identity,
         request: &SwapRequest,
         rejected: Option<u64>,
-    ) -> Result<Approach, LeaseError> {
+    ) -> Result<Joined, LeaseError> {
         let now = self.now();
         let in_flight = self.in_flight();
         if let Some(generation) = self.current.get(&identity) {
             if Some(generation.number) != rejected && generation.is_usable(now) {
-                return Ok(Approach::Current(Leased::of(generation)));
+                return Ok(Joined::Cached(Leased::from_cache(generation)));
             }
             self.forget(identity, &generation);
         }
         if let Some(flight) = in_flight.flights.get(&identity) {
-            return Ok(Approach::Wait(flight.clone(), Lookup::Joined));
+            return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
         }
-        self.may_start(&in_flight, identity, now)?;
+        self.check_backoff(&in_flight, identity, now)?;
         let flight = self.start(in_flight, identity, request);
-        Ok(Approach::Wait(flight, Lookup::Fetched))
+        Ok(Joined::Flight(flight, Lookup::Fetched))
     }
 
-    /// Drops generation `number` if it is the current one.
+    /// Drops generation `number` if it is still the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
         let _traffic = self.in_flight();
         if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
@@ -172,9 +171,9 @@ impl FetchCoordinator {
         }
     }
 
-    /// Under `in_flight`. Also whoever has kept it elsewhere does not use it any more.
+    /// Drops `generation`, also for holders of a memoized lease. Call with `in_flight` locked.
     fn forget(&self, identity: Identity, generation: &Generation) {
-        generation.drop_for_good();
+        generation.retire();
         self.current.invalidate(&identity);
     }
 
@@ -188,21 +187,21 @@ impl FetchCoordinator {
         let in_flight = self.in_flight();
         let current = self.current.get(&identity);
         let replaced = current.is_none_or(|g| g.number != generation.number);
-        // A flight under way is a renewal too, and its end puts off the next.
+        // A flight in progress is a renewal as well, and its completion schedules the next.
         if replaced || in_flight.flights.contains_key(&identity) {
             return;
         }
-        match self.may_start(&in_flight, identity, now) {
+        match self.check_backoff(&in_flight, identity, now) {
             Ok(()) => drop(self.start(in_flight, identity, request)),
             Err(error) => {
                 generation.mark_stale();
-                generation.renew_later(now.monotonic.saturating_add(pause(&error.cause)));
+                generation.renew_later(now.monotonic.saturating_add(renewal_pause(&error.cause)));
             }
         }
     }
 
-    /// Whether the source may be asked for `identity` now.
-    fn may_start(
+    /// Fails if the source must not be asked for `identity` now.
+    fn check_backoff(
         &self,
         in_flight: &InFlight,
         identity: Identity,
@@ -212,14 +211,14 @@ impl FetchCoordinator {
             && entry.until > now.monotonic
         {
             return Err(LeaseError {
-                cause: entry.repeated(now.monotonic),
+                cause: entry.cached_error(now.monotonic),
                 lookup: entry.lookup(),
             });
         }
         let cause = if let Some(left) = in_flight.backoff.remaining(now.monotonic) {
-            left_alone(left)
+            backing_off(left)
         } else if in_flight.flights.len() >= MAX_FLIGHTS {
-            busy("too many exchanges are waiting".to_owned())
+            overloaded("too many exchanges are waiting".to_owned())
         } else {
             return Ok(());
         };
@@ -243,22 +242,22 @@ impl FetchCoordinator {
 fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
     Cache::builder()
         .max_capacity(entries)
-        // Every new identity gets in: the default policy may turn it away for long.
+        // Admits every new identity; the default policy may reject it for a long time.
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)
         .build()
 }
 
-fn busy(cause: String) -> FetchError {
+fn overloaded(cause: String) -> FetchError {
     FetchError::Unavailable {
         cause,
         retry_after: Some(Duration::from_secs(1)),
     }
 }
 
-fn left_alone(left: Duration) -> FetchError {
+fn backing_off(left: Duration) -> FetchError {
     FetchError::Unavailable {
-        cause: "the source is left alone after failures".to_owned(),
+        cause: "backing off after the source failed".to_owned(),
         retry_after: Some(left),
     }
 }

@@ -1,4 +1,4 @@
-//! One credential of one identity: how long it is used, and when it is to be renewed.
+//! One credential of one identity: how long it may be used, and when to renew it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,19 +7,19 @@ use super::CacheLimits;
 use crate::clock::{Now, UnixMillis};
 use crate::credential::{Credential, Issued};
 
-/// A credential is put aside this long before it expires, so that a request signed with
-/// it still arrives in time; a tenth of its life when that is less.
+/// A credential is retired this long before it expires, so that a request signed with it
+/// still arrives in time; a tenth of its lifetime if that is shorter.
 const SAFETY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) credential: Credential,
     pub(super) number: u64,
-    /// Not used from here on, by the wall clock: right after a suspend.
+    /// Unusable from this wall-clock time on. Correct after the machine was suspended.
     pub(super) wall_end: UnixMillis,
-    /// Nor from here on, by the monotonic one: right after the wall clock was set back.
-    steady_end: Duration,
-    /// Monotonic milliseconds; [`CLAIMED`] while somebody sees to it.
+    /// Unusable from this monotonic time on. Correct after the wall clock was set back.
+    monotonic_end: Duration,
+    /// Monotonic milliseconds; [`CLAIMED`] while a renewal is being started.
     renew_at: AtomicU64,
     stale: AtomicBool,
     dropped: AtomicBool,
@@ -28,8 +28,8 @@ pub(super) struct Generation {
 const CLAIMED: u64 = u64::MAX;
 
 impl Generation {
-    /// `issued`, on its arrival at `now`. `jitter` in 0..=1 spreads renewals over the last
-    /// quarter before `refresh_ahead`.
+    /// `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
+    /// of `refresh_ahead`.
     pub(super) fn new(
         issued: Issued,
         number: u64,
@@ -38,16 +38,16 @@ impl Generation {
         jitter: f64,
     ) -> Self {
         let life = usable_life(issued.expires_at, now.wall, limits.max_age);
-        // Short-lived credentials would otherwise be renewed all the time.
+        // Without this bound, short-lived credentials would be renewed continuously.
         let ahead = limits.refresh_ahead.min(life / 3);
         let ahead = ahead.saturating_sub((ahead / 4).mul_f64(jitter.clamp(0.0, 1.0)));
-        let steady_end = now.monotonic.saturating_add(life);
+        let monotonic_end = now.monotonic.saturating_add(life);
         Self {
             credential: issued.credential,
             number,
             wall_end: now.wall.plus(life),
-            steady_end,
-            renew_at: AtomicU64::new(millis(steady_end.saturating_sub(ahead))),
+            monotonic_end,
+            renew_at: AtomicU64::new(millis(monotonic_end.saturating_sub(ahead))),
             stale: AtomicBool::new(false),
             dropped: AtomicBool::new(false),
         }
@@ -56,22 +56,22 @@ impl Generation {
     pub(super) fn is_usable(&self, now: Now) -> bool {
         !self.dropped.load(Ordering::Acquire)
             && now.wall < self.wall_end
-            && now.monotonic < self.steady_end
+            && now.monotonic < self.monotonic_end
     }
 
-    /// Never to be used again, by whoever still holds it: the upstream rejected it, or the
-    /// source would not give it again.
-    pub(super) fn drop_for_good(&self) {
+    /// Makes the credential unusable for everyone who still holds it: the upstream rejected
+    /// it, or the source would no longer issue it.
+    pub(super) fn retire(&self) {
         self.dropped.store(true, Ordering::Release);
     }
 
-    /// Whether a renewal failed since this came.
+    /// Whether a renewal has failed since this credential was issued.
     pub(super) fn is_stale(&self) -> bool {
         self.stale.load(Ordering::Relaxed)
     }
 
-    /// True for exactly one of all who ask once the time has come: that one starts the
-    /// renewal, or says when to ask again with [`Self::renew_later`].
+    /// Once a renewal is due, returns true to exactly one caller, which must then start it or
+    /// postpone it with [`Self::renew_later`].
     pub(super) fn claim_renewal(&self, now: Now) -> bool {
         let due = self.renew_at.load(Ordering::Relaxed);
         let claim = || {
@@ -82,17 +82,17 @@ impl Generation {
         is_due(due, now) && claim()
     }
 
-    /// Whether [`Self::claim_renewal`] could be true.
+    /// Whether [`Self::claim_renewal`] could return true.
     pub(super) fn is_renewal_due(&self, now: Now) -> bool {
         is_due(self.renew_at.load(Ordering::Relaxed), now)
     }
 
-    /// A renewal is not to be tried before `at`, monotonic time.
+    /// Postpones the renewal to `at` (monotonic time).
     pub(super) fn renew_later(&self, at: Duration) {
         self.renew_at.store(millis(at), Ordering::Relaxed);
     }
 
-    /// The source failed to renew it: it serves on until it expires.
+    /// Records that a renewal failed. The credential remains in use until it expires.
     pub(super) fn mark_stale(&self) {
         self.stale.store(true, Ordering::Relaxed);
     }
@@ -165,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_came_expired_is_never_usable() {
+    fn a_credential_issued_expired_is_never_usable() {
         assert!(!generation(Some(0), 60, 0.0).is_usable(after(0.0)));
     }
 
     #[test]
-    fn a_wall_clock_set_back_does_not_lengthen_its_life() {
+    fn a_wall_clock_set_back_does_not_extend_its_lifetime() {
         let generation = generation(Some(900), 0, 0.0);
         let clock = ManualClock::at(START);
         clock.advance(Duration::from_mins(15));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspended_machine_does_not_use_it_past_its_expiry() {
+    fn a_credential_expires_while_the_machine_is_suspended() {
         let generation = generation(Some(900), 0, 0.0);
         let clock = ManualClock::at(START);
         clock.set_wall(START.plus(Duration::from_mins(15)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn is_renewed_ahead_and_jitter_only_shortens_the_lead() {
+    fn is_renewed_ahead_of_expiry_and_jitter_only_delays_it() {
         for (jitter, due) in [
             (0.0, 895.0 - 60.0),
             (1.0, 895.0 - 45.0),
@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn short_lives_shrink_the_lead_to_a_third() {
+    fn refresh_ahead_is_at_most_a_third_of_the_lifetime() {
         let generation = generation(Some(30), 300, 0.0);
         assert!(!generation.claim_renewal(after(17.9)));
         assert!(generation.claim_renewal(after(18.0)));
     }
 
     #[test]
-    fn only_one_claims_a_renewal_until_it_is_put_off() {
+    fn only_one_caller_claims_a_renewal_until_it_is_postponed() {
         let generation = generation(Some(900), 60, 0.0);
         assert!(generation.claim_renewal(after(880.0)));
         assert!(!generation.claim_renewal(after(880.0)));

@@ -1,5 +1,5 @@
-//! Credentials remembered by the verified token that they were had for: who comes again at
-//! once with the same token is spared the hash of its identity and the look-up.
+//! Leases memoized with the verified token that they were issued for, so that a caller who
+//! returns within a second with the same token skips the identity hash and the look-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,19 @@ use crate::clock::Now;
 use crate::credential::CredentialSource;
 use crate::token::{Caller, ExtensionKey, VerifiedToken};
 
-/// After this the cache is asked again, which learns by it that the identity is in use. Not
-/// what keeps a dropped credential from being used: that is told by the credential itself.
-const TRUSTED: Duration = Duration::from_secs(1);
+/// How long a memo is valid. After that the cache is consulted again, which refreshes the
+/// entry's idle timer. A retired credential is never returned, however fresh its memo: the
+/// generation itself records that it was retired.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 struct LeaseMemo {
     epoch: u64,
-    /// Monotonic.
+    /// Monotonic time.
     until: Duration,
     generation: Arc<Generation>,
 }
 
-/// What was kept for `caller`, while it is what the cache would say.
+/// The lease memoized for `caller`, as long as the cache would return the same.
 pub(super) fn get(
     key: ExtensionKey,
     source: &dyn CredentialSource,
@@ -33,24 +34,24 @@ pub(super) fn get(
     let good = now.monotonic < memo.until
         && source.epoch() == Some(memo.epoch)
         && generation.is_usable(now)
-        // The cache sees to that.
+        // Only the cache starts renewals.
         && !generation.is_renewal_due(now);
-    good.then(|| Leased::of(Arc::clone(generation)))
+    good.then(|| Leased::from_cache(Arc::clone(generation)))
 }
 
-/// Keeps `lease`, which the cache has just given for `caller`. `epoch` is the source's from
-/// before that: were it another one by now, nothing would be returned.
+/// Memoizes `lease`, which the cache has just returned for `caller`. `epoch` is the source's
+/// epoch from before that look-up; if it has changed since, the memo is never returned.
 pub(super) fn insert(key: ExtensionKey, caller: &Caller, lease: &Lease, epoch: u64, now: Now) {
     let Some(token) = token(caller) else { return };
     let memo = LeaseMemo {
         epoch,
-        until: now.monotonic.saturating_add(TRUSTED),
+        until: now.monotonic.saturating_add(MAX_AGE),
         generation: Arc::clone(&lease.0),
     };
     token.extensions().insert(key, Arc::new(memo));
 }
 
-/// Of the others nothing lives on that could remember.
+/// Other callers have no token that outlives the request.
 fn token(caller: &Caller) -> Option<&VerifiedToken> {
     match caller {
         Caller::Verified(token) => Some(token),

@@ -1,28 +1,29 @@
-//! When not to ask: refusals remembered for one identity, and backoff for a whole source.
+//! Negative caching per identity, and backoff per source.
 
 use std::time::Duration;
 
 use super::CacheLimits;
 use crate::credential::FetchError;
+use crate::credential::Lookup;
 use crate::credential::identity::Identity;
-use crate::gateway::outcome::Lookup;
 
-/// Waiting after the first failure in a row; doubles with each.
+/// The delay after the first failure in a row. It doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest wait that we choose ourselves.
+/// The longest delay of our own choosing.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` that is believed: a slip there must not end all service.
+/// The longest `Retry-After` that is honoured. A mistake there must not take the service down.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
-/// An answer that is no credential may be a deployment under way: remembered briefly.
-const UNUSABLE_ANSWER: Duration = Duration::from_secs(5);
+/// How long an unusable answer is cached. Short, because it may come from a deployment that is
+/// still in progress.
+const BAD_ANSWER_AGE: Duration = Duration::from_secs(5);
 
-/// Where the randomness of waits and renewals comes from.
+/// The source of jitter for delays and renewals.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Jitter {
-    /// The system's.
+    /// Random.
     #[default]
     Random,
-    /// Always this share, 0 to 1; for tests.
+    /// A constant from 0 to 1, for tests.
     Fixed(f64),
 }
 
@@ -33,7 +34,7 @@ impl Jitter {
             Self::Fixed(share) => share.clamp(0.0, 1.0),
             Self::Random => {
                 let mut bytes = [0x80, 0];
-                // Without randomness the middle will do: nothing secret depends on this.
+                // If no random bytes can be had, one half will do: no secret depends on it.
                 let _ = aws_lc_rs::rand::fill(&mut bytes);
                 f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX)
             }
@@ -41,18 +42,18 @@ impl Jitter {
     }
 }
 
-/// What the source last said about one identity, and until when it is not asked again.
+/// The source's last error for one identity, and how long it is cached.
 #[derive(Clone, Debug)]
 pub(super) struct NegativeEntry {
     pub(super) error: FetchError,
     /// Monotonic time.
     pub(super) until: Duration,
-    /// Times in a row that the source was unavailable.
+    /// How often in a row the source was unavailable.
     failures: u32,
 }
 
 impl NegativeEntry {
-    /// After `error` at `now` (monotonic), with what had gone wrong `before`.
+    /// The entry for `error`, which occurred at `now` (monotonic time) following `before`.
     pub(super) fn after(
         error: FetchError,
         before: Option<&Self>,
@@ -68,9 +69,9 @@ impl NegativeEntry {
             FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::TooLarge(_) => {
                 limits.refusals
             }
-            // What counts attempts is the source itself.
+            // The source counts attempts itself.
             FetchError::SignIn { .. } => Duration::ZERO,
-            FetchError::BadAnswer(_) => limits.refusals.min(UNUSABLE_ANSWER),
+            FetchError::BadAnswer(_) => limits.refusals.min(BAD_ANSWER_AGE),
             FetchError::Unavailable { retry_after, .. } => {
                 delay(failures, jitter).max(believed(*retry_after))
             }
@@ -82,8 +83,8 @@ impl NegativeEntry {
         }
     }
 
-    /// What callers get in the meantime.
-    pub(super) fn repeated(&self, now: Duration) -> FetchError {
+    /// The error that callers get while the entry is valid.
+    pub(super) fn cached_error(&self, now: Duration) -> FetchError {
         match &self.error {
             FetchError::Unavailable { cause, .. } => FetchError::Unavailable {
                 cause: format!("waiting before asking again after: {cause}"),
@@ -93,7 +94,7 @@ impl NegativeEntry {
         }
     }
 
-    /// How such a repetition counts.
+    /// How a look-up that ends with this entry is counted.
     pub(super) fn lookup(&self) -> Lookup {
         match self.error {
             FetchError::Refused(_)
@@ -105,9 +106,9 @@ impl NegativeEntry {
     }
 }
 
-/// Whether a whole source is left alone for a while. It is when it says so itself
-/// (`Retry-After`), or when it fails two identities in a row: what fails for one only (a
-/// disabled client is a 500 at `/login/oauth/credentials`) must not shut out the others.
+/// Backoff for a whole source. It starts when the source asks for it (`Retry-After`) or fails
+/// for two different identities in a row. A failure for one identity alone must not shut out
+/// the others: `/login/oauth/credentials`, for instance, answers 500 for a disabled client.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// Monotonic time.
@@ -117,17 +118,17 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// How much longer the source is left alone.
+    /// How much longer the source must not be asked; `None` when it may be.
     pub(super) fn remaining(&self, now: Duration) -> Option<Duration> {
         self.until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// It answered, whatever it said.
+    /// Records that the source answered, whatever the answer.
     pub(super) fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// It was unavailable when asked for `identity`.
+    /// Records that the source was unavailable when asked for `identity`.
     pub(super) fn unavailable(
         &mut self,
         identity: Identity,
@@ -136,7 +137,7 @@ impl Backoff {
         jitter: f64,
     ) {
         let others_fail_too = self.last.replace(identity).is_some_and(|l| l != identity);
-        // Exchanges that were under way together fail together: one failure, not many.
+        // Exchanges that ran concurrently fail together; that counts as one failure.
         if others_fail_too && self.remaining(now).is_none() {
             self.failures = self.failures.saturating_add(1);
             self.until = now.saturating_add(delay(self.failures, jitter));
@@ -149,7 +150,7 @@ fn believed(retry_after: Option<Duration>) -> Duration {
     retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
 }
 
-/// Between half and all of the exponential wait.
+/// Half to all of the exponential delay, depending on `jitter`.
 fn delay(failures: u32, jitter: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = FIRST_DELAY
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_to_a_limit() {
+    fn delays_double_up_to_a_limit() {
         let waits: Vec<_> = (1..=9).map(|n| delay(n, 0.0).as_millis()).collect();
         assert_eq!(
             waits,
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn random_jitter_is_a_share() {
+    fn random_jitter_is_between_zero_and_one() {
         for _ in 0..1000 {
             let share = Jitter::Random.share();
             assert!((0.0..=1.0).contains(&share));
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_failure_is_remembered_for_its_own_time() {
+    fn each_kind_of_failure_has_its_own_ttl() {
         let after = |error| NegativeEntry::after(error, None, secs(100), &limits(), 0.0).until;
         assert_eq!(after(FetchError::Refused(String::new())), secs(120));
         assert_eq!(after(FetchError::NotEntitled(String::new())), secs(120));
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_lengthen_an_identitys_wait() {
+    fn consecutive_failures_lengthen_an_identitys_backoff() {
         let mut entry = None;
         let mut waits = Vec::new();
         for _ in 0..3 {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn one_identity_alone_never_shuts_the_source() {
+    fn one_identity_alone_never_starts_the_sources_backoff() {
         let mut backoff = Backoff::default();
         for n in 0..50 {
             backoff.unavailable(A, None, secs(n), 0.0);
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn two_identities_failing_in_a_row_do_and_an_answer_opens_it() {
+    fn two_identities_failing_in_a_row_start_the_backoff_and_an_answer_ends_it() {
         let mut backoff = Backoff::default();
         backoff.unavailable(A, None, secs(1), 0.0);
         backoff.unavailable(B, None, secs(1), 0.0);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_counts_at_once_up_to_a_limit() {
+    fn retry_after_applies_at_once_up_to_a_limit() {
         let mut backoff = Backoff::default();
         backoff.unavailable(A, Some(secs(9)), secs(1), 0.0);
         assert_eq!(backoff.remaining(secs(1)), Some(secs(9)));

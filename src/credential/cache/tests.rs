@@ -37,14 +37,14 @@ impl Call {
 }
 
 #[derive(Debug)]
-struct Scripted {
+struct ScriptedSource {
     calls: mpsc::UnboundedSender<Call>,
     bearer_bound: bool,
     epoch: Arc<AtomicU64>,
 }
 
 #[async_trait::async_trait]
-impl CredentialSource for Scripted {
+impl CredentialSource for ScriptedSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         if !self.bearer_bound {
             return Ok(());
@@ -71,8 +71,8 @@ impl CredentialSource for Scripted {
     }
 }
 
-struct Rig {
-    source: Arc<Source>,
+struct Fixture {
+    source: Arc<CachedSource>,
     clock: Arc<ManualClock>,
     calls: mpsc::UnboundedReceiver<Call>,
     epoch: Arc<AtomicU64>,
@@ -91,7 +91,7 @@ fn options() -> SourceOptions {
     }
 }
 
-impl Rig {
+impl Fixture {
     fn new() -> Self {
         Self::with(options(), false)
     }
@@ -100,12 +100,12 @@ impl Rig {
         let (sender, calls) = mpsc::unbounded_channel();
         let clock = ManualClock::at(START);
         let epoch = Arc::new(AtomicU64::new(0));
-        let inner = Arc::new(Scripted {
+        let inner = Arc::new(ScriptedSource {
             calls: sender,
             bearer_bound,
             epoch: Arc::clone(&epoch),
         });
-        let source = Source::with_jitter(
+        let source = CachedSource::with_jitter(
             "login".into(),
             inner,
             options,
@@ -141,7 +141,7 @@ impl Rig {
     }
 
     async fn call(&mut self) -> Call {
-        // So that a failing test ends; a good one never waits.
+        // So that a failing test ends; a passing one never waits.
         let call = tokio::time::timeout(TIMEOUT * 10, self.calls.recv());
         call.await
             .expect("an exchange starts")
@@ -150,7 +150,7 @@ impl Rig {
 
     /// No exchange is started, however long one waits.
     async fn assert_quiet(&mut self) {
-        everybody_runs().await;
+        let_tasks_run().await;
         assert!(self.calls.try_recv().is_err(), "an exchange too many");
     }
 
@@ -182,7 +182,7 @@ impl Rig {
 }
 
 /// Lets every task run until it waits for something.
-async fn everybody_runs() {
+async fn let_tasks_run() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -226,18 +226,18 @@ fn retry_after(error: &LeaseError) -> Option<Duration> {
 
 #[tokio::test]
 async fn the_second_request_is_a_hit() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    let first = rig.fetched(&user("ann"), answer).await.unwrap();
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    let first = fixture.fetched(&user("ann"), answer).await.unwrap();
     assert_eq!((first.lookup, text(&first)), (Lookup::Fetched, "one"));
-    let second = rig.at_once(&user("ann")).await.unwrap();
+    let second = fixture.at_once(&user("ann")).await.unwrap();
     assert_eq!((second.lookup, text(&second)), (Lookup::Hit, "one"));
     assert_eq!(second.lease.generation(), first.lease.generation());
-    assert_eq!(rig.source.entries(), 1);
+    assert_eq!(fixture.source.entries(), 1);
 }
 
 #[tokio::test]
-async fn callers_that_differ_in_anything_never_share() {
+async fn callers_that_differ_in_any_way_never_share_a_credential() {
     let caller = |issuer: &str, subject: &str, client| SwapRequest {
         caller: Caller::Verified(Arc::new(VerifiedToken::for_tests(issuer, subject, client))),
         ..user("")
@@ -290,17 +290,17 @@ async fn callers_that_differ_in_anything_never_share() {
             ..user("")
         },
     ];
-    let mut rig = Rig::new();
+    let mut fixture = Fixture::new();
     for (n, request) in requests.iter().enumerate() {
-        let answer = rig.credential(&n.to_string(), LIFE);
-        let leased = rig.fetched(request, answer).await.unwrap();
+        let answer = fixture.credential(&n.to_string(), LIFE);
+        let leased = fixture.fetched(request, answer).await.unwrap();
         assert_eq!(
             (leased.lookup, text(&leased)),
             (Lookup::Fetched, &*n.to_string())
         );
     }
     for (n, request) in requests.iter().enumerate() {
-        let leased = rig.at_once(request).await.unwrap();
+        let leased = fixture.at_once(request).await.unwrap();
         assert_eq!(
             (leased.lookup, text(&leased)),
             (Lookup::Hit, &*n.to_string())
@@ -309,12 +309,12 @@ async fn callers_that_differ_in_anything_never_share() {
 }
 
 #[tokio::test]
-async fn parallel_misses_of_different_users_are_different_exchanges() {
-    let mut rig = Rig::new();
-    let (ann, bob) = (rig.lease(&user("ann")), rig.lease(&user("bob")));
+async fn concurrent_misses_of_different_users_are_separate_exchanges() {
+    let mut fixture = Fixture::new();
+    let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
     for _ in 0..2 {
-        let call = rig.call().await;
-        let answer = rig.credential(&call.subject(), LIFE);
+        let call = fixture.call().await;
+        let answer = fixture.credential(&call.subject(), LIFE);
         call.answer(answer);
     }
     assert_eq!(text(&ann.await.unwrap().unwrap()), "ann");
@@ -322,24 +322,24 @@ async fn parallel_misses_of_different_users_are_different_exchanges() {
 }
 
 #[tokio::test]
-async fn what_the_source_adds_separates_and_its_error_is_the_answer() {
-    let mut rig = Rig::with(options(), true);
+async fn the_source_can_extend_the_identity_and_its_error_is_returned() {
+    let mut fixture = Fixture::with(options(), true);
     let with = |token: &str| SwapRequest {
         bearer: Some(BearerToken::new(token).unwrap()),
         ..user("ann")
     };
     for token in ["first", "second"] {
-        let answer = rig.credential(token, LIFE);
-        let leased = rig.fetched(&with(token), answer).await.unwrap();
+        let answer = fixture.credential(token, LIFE);
+        let leased = fixture.fetched(&with(token), answer).await.unwrap();
         assert_eq!(text(&leased), token);
     }
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert!(matches!(error.cause, FetchError::NotEntitled(_)));
 }
 
 #[tokio::test]
 async fn two_sources_and_two_processes_have_different_identities() {
-    let source = Scripted {
+    let source = ScriptedSource {
         calls: mpsc::unbounded_channel().0,
         bearer_bound: false,
         epoch: Arc::default(),
@@ -356,59 +356,59 @@ async fn two_sources_and_two_processes_have_different_identities() {
 // Expiry
 
 #[tokio::test]
-async fn an_expired_credential_is_fetched_anew() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE);
-    let answer = rig.credential("two", LIFE);
-    let leased = rig.fetched(&user("ann"), answer).await.unwrap();
+async fn an_expired_credential_is_fetched_again() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE);
+    let answer = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Fetched, "two"));
 }
 
 #[tokio::test]
-async fn a_permanent_credential_is_fetched_anew_after_max_age() {
-    let mut rig = Rig::new();
+async fn a_permanent_credential_is_fetched_again_after_max_age() {
+    let mut fixture = Fixture::new();
     let permanent = Ok(Issued {
         credential: Credential::Bearer(SecretString::from("one")),
         expires_at: None,
     });
-    rig.fetched(&user("ann"), permanent).await.unwrap();
-    rig.advance(3600);
-    let answer = rig.credential("two", LIFE);
-    let leased = rig.fetched(&user("ann"), answer).await.unwrap();
+    fixture.fetched(&user("ann"), permanent).await.unwrap();
+    fixture.advance(3600);
+    let answer = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
     assert_eq!(text(&leased), "two");
 }
 
 #[tokio::test]
-async fn what_comes_expired_serves_those_who_waited_and_nobody_else() {
-    let mut rig = Rig::new();
-    let waiting: Vec<_> = (0..3).map(|_| rig.lease(&user("ann"))).collect();
-    everybody_runs().await;
-    let answer = rig.credential("brief", 0);
-    rig.call().await.answer(answer);
+async fn a_credential_issued_expired_serves_only_those_who_waited_for_it() {
+    let mut fixture = Fixture::new();
+    let waiting: Vec<_> = (0..3).map(|_| fixture.lease(&user("ann"))).collect();
+    let_tasks_run().await;
+    let answer = fixture.credential("brief", 0);
+    fixture.call().await.answer(answer);
     for leased in waiting {
         assert_eq!(text(&leased.await.unwrap().unwrap()), "brief");
     }
-    rig.assert_quiet().await;
-    assert_eq!(rig.source.entries(), 0);
-    let answer = rig.credential("next", LIFE);
-    let leased = rig.fetched(&user("ann"), answer).await.unwrap();
+    fixture.assert_quiet().await;
+    assert_eq!(fixture.source.entries(), 0);
+    let answer = fixture.credential("next", LIFE);
+    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
     assert_eq!(text(&leased), "next");
 }
 
 #[tokio::test]
-async fn a_renewal_that_comes_expired_neither_displaces_nor_loops() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 60);
-    rig.source.lease(&user("ann")).await.unwrap();
-    let answer = rig.credential("brief", 0);
-    rig.call().await.answer(answer);
-    everybody_runs().await;
+async fn a_renewal_issued_expired_neither_replaces_the_credential_nor_loops() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 60);
+    fixture.source.lease(&user("ann")).await.unwrap();
+    let answer = fixture.credential("brief", 0);
+    fixture.call().await.answer(answer);
+    let_tasks_run().await;
     for _ in 0..5 {
-        let leased = rig.at_once(&user("ann")).await.unwrap();
+        let leased = fixture.at_once(&user("ann")).await.unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     }
 }
@@ -416,12 +416,12 @@ async fn a_renewal_that_comes_expired_neither_displaces_nor_loops() {
 // Single flight
 
 #[tokio::test]
-async fn fifty_misses_are_one_exchange() {
-    let mut rig = Rig::new();
-    let waiting: Vec<_> = (0..50).map(|_| rig.lease(&user("ann"))).collect();
-    let call = rig.call().await;
-    rig.assert_quiet().await;
-    let answer = rig.credential("one", LIFE);
+async fn fifty_concurrent_misses_are_one_exchange() {
+    let mut fixture = Fixture::new();
+    let waiting: Vec<_> = (0..50).map(|_| fixture.lease(&user("ann"))).collect();
+    let call = fixture.call().await;
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("one", LIFE);
     call.answer(answer);
     let mut fetched = 0;
     for leased in waiting {
@@ -430,80 +430,83 @@ async fn fifty_misses_are_one_exchange() {
         fetched += usize::from(leased.lookup == Lookup::Fetched);
     }
     assert_eq!(fetched, 1, "the others joined");
-    rig.assert_quiet().await;
+    fixture.assert_quiet().await;
 }
 
 #[tokio::test]
 async fn an_exchange_outlives_the_caller_that_started_it() {
-    let mut rig = Rig::new();
-    let first = rig.lease(&user("ann"));
-    let call = rig.call().await;
-    let second = rig.lease(&user("ann"));
-    everybody_runs().await;
+    let mut fixture = Fixture::new();
+    let first = fixture.lease(&user("ann"));
+    let call = fixture.call().await;
+    let second = fixture.lease(&user("ann"));
+    let_tasks_run().await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let answer = rig.credential("one", LIFE);
+    let answer = fixture.credential("one", LIFE);
     call.answer(answer);
     let leased = second.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "one"));
 }
 
 #[tokio::test]
-async fn an_exchange_that_everybody_left_still_fills_the_cache() {
-    let mut rig = Rig::new();
-    let only = rig.lease(&user("ann"));
-    let call = rig.call().await;
+async fn an_exchange_fills_the_cache_although_every_caller_has_gone() {
+    let mut fixture = Fixture::new();
+    let only = fixture.lease(&user("ann"));
+    let call = fixture.call().await;
     only.abort();
     assert!(only.await.is_err());
-    let answer = rig.credential("one", LIFE);
+    let answer = fixture.credential("one", LIFE);
     call.answer(answer);
-    everybody_runs().await;
-    assert_eq!(rig.at_once(&user("ann")).await.unwrap().lookup, Lookup::Hit);
+    let_tasks_run().await;
+    assert_eq!(
+        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        Lookup::Hit
+    );
 }
 
 #[tokio::test]
-async fn an_eviction_in_the_middle_does_not_disturb_those_who_wait() {
+async fn an_eviction_during_an_exchange_does_not_affect_waiting_callers() {
     let mut options = options();
     options.limits.max_entries = 1;
-    let mut rig = Rig::with(options, false);
-    let ann = rig.lease(&user("ann"));
-    let call = rig.call().await;
+    let mut fixture = Fixture::with(options, false);
+    let ann = fixture.lease(&user("ann"));
+    let call = fixture.call().await;
     for other in ["bob", "cid", "dan"] {
-        let answer = rig.credential(other, LIFE);
-        rig.fetched(&user(other), answer).await.unwrap();
-        assert!(rig.source.entries() <= 1);
+        let answer = fixture.credential(other, LIFE);
+        fixture.fetched(&user(other), answer).await.unwrap();
+        assert!(fixture.source.entries() <= 1);
     }
-    let answer = rig.credential("ann", LIFE);
+    let answer = fixture.credential("ann", LIFE);
     call.answer(answer);
     assert_eq!(text(&ann.await.unwrap().unwrap()), "ann");
-    assert_eq!(rig.source.entries(), 1);
+    assert_eq!(fixture.source.entries(), 1);
 }
 
 #[tokio::test]
-async fn a_source_that_panics_is_an_error_and_not_the_end() {
-    let mut rig = Rig::new();
-    let waiting = rig.lease(&user("ann"));
+async fn a_panicking_source_is_an_error_and_the_next_exchange_works() {
+    let mut fixture = Fixture::new();
+    let waiting = fixture.lease(&user("ann"));
     // Unanswered, the scripted source panics.
-    drop(rig.call().await);
+    drop(fixture.call().await);
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(error.cause, FetchError::BadAnswer(_)));
-    rig.advance(6);
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(6);
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
 }
 
 /// A runtime that is shutting down drops what is spawned on it at once, and so ends the
 /// exchange while it is being started.
 #[test]
-fn an_exchange_started_while_the_runtime_shuts_down_is_an_error_and_no_deadlock() {
-    let rig = Rig::new();
+fn an_exchange_started_while_the_runtime_shuts_down_fails_without_deadlock() {
+    let fixture = Fixture::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
     let handle = runtime.handle().clone();
     drop(runtime);
     let _entered = handle.enter();
-    let error = futures::executor::block_on(rig.source.lease(&user("ann"))).unwrap_err();
+    let error = futures::executor::block_on(fixture.source.lease(&user("ann"))).unwrap_err();
     assert!(matches!(error.cause, FetchError::BadAnswer(_)), "{error:?}");
 }
 
@@ -511,79 +514,82 @@ fn an_exchange_started_while_the_runtime_shuts_down_is_an_error_and_no_deadlock(
 async fn entries_are_bounded() {
     let mut options = options();
     options.limits.max_entries = 10;
-    let mut rig = Rig::with(options, false);
+    let mut fixture = Fixture::with(options, false);
     for n in 0..40 {
-        let answer = rig.credential("x", LIFE);
-        rig.fetched(&user(&n.to_string()), answer).await.unwrap();
+        let answer = fixture.credential("x", LIFE);
+        fixture
+            .fetched(&user(&n.to_string()), answer)
+            .await
+            .unwrap();
     }
-    assert!(rig.source.entries() <= 10);
+    assert!(fixture.source.entries() <= 10);
 }
 
 // Rejected generations
 
 #[tokio::test]
 async fn fifty_rejections_of_one_generation_are_one_exchange() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    let old = rig.fetched(&user("ann"), answer).await.unwrap();
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
     let mut replacing: Vec<_> = (0..25)
-        .map(|_| rig.replace(&user("ann"), &old.lease))
+        .map(|_| fixture.replace(&user("ann"), &old.lease))
         .collect();
-    let call = rig.call().await;
-    let arriving: Vec<_> = (0..10).map(|_| rig.lease(&user("ann"))).collect();
-    replacing.extend((0..25).map(|_| rig.replace(&user("ann"), &old.lease)));
-    everybody_runs().await;
-    // Some go away in the middle, the one that started it among them.
+    let call = fixture.call().await;
+    let arriving: Vec<_> = (0..10).map(|_| fixture.lease(&user("ann"))).collect();
+    replacing.extend((0..25).map(|_| fixture.replace(&user("ann"), &old.lease)));
+    let_tasks_run().await;
+    // Some callers go away during the exchange, among them the one that started it.
     for gone in replacing.drain(..5) {
         gone.abort();
     }
-    rig.assert_quiet().await;
-    let answer = rig.credential("two", LIFE);
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("two", LIFE);
     call.answer(answer);
     for leased in replacing.into_iter().chain(arriving) {
         let leased = leased.await.unwrap().unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
     }
-    // And those whose 401 arrives late.
+    // Also for callers whose 401 arrives late.
     for _ in 0..10 {
-        let leased = rig
+        let leased = fixture
             .replace(&user("ann"), &old.lease)
             .await
             .unwrap()
             .unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
     }
-    rig.assert_quiet().await;
+    fixture.assert_quiet().await;
 }
 
 #[tokio::test]
 async fn a_rejected_generation_is_not_served_again_even_when_the_exchange_is_down() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    let old = rig.fetched(&user("ann"), answer).await.unwrap();
-    let replacing = rig.replace(&user("ann"), &old.lease);
-    rig.call().await.answer(unavailable(None));
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    fixture.call().await.answer(unavailable(None));
     let error = replacing.await.unwrap().unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
-    rig.advance(1);
-    let answer = rig.credential("two", LIFE);
-    let leased = rig.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(1);
+    let answer = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
     assert_eq!(text(&leased), "two");
 }
 
 #[tokio::test]
-async fn a_rejection_joins_a_renewal_under_way() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 60);
-    let old = rig.source.lease(&user("ann")).await.unwrap();
-    let call = rig.call().await;
-    let replacing = rig.replace(&user("ann"), &old.lease);
-    rig.assert_quiet().await;
-    let answer = rig.credential("two", LIFE);
+async fn a_rejection_joins_a_renewal_in_progress() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 60);
+    let old = fixture.source.lease(&user("ann")).await.unwrap();
+    let call = fixture.call().await;
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("two", LIFE);
     call.answer(answer);
     let leased = replacing.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
@@ -591,292 +597,311 @@ async fn a_rejection_joins_a_renewal_under_way() {
 
 #[tokio::test]
 async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 60);
-    let old = rig.source.lease(&user("ann")).await.unwrap();
-    let call = rig.call().await;
-    rig.source.invalidate(&user("ann"), &old.lease);
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 60);
+    let old = fixture.source.lease(&user("ann")).await.unwrap();
+    let call = fixture.call().await;
+    fixture.source.invalidate(&user("ann"), &old.lease);
     call.answer(unavailable(None));
-    everybody_runs().await;
-    assert!(rig.at_once(&user("ann")).await.is_err());
+    let_tasks_run().await;
+    assert!(fixture.at_once(&user("ann")).await.is_err());
 }
 
 #[tokio::test]
-async fn invalidating_drops_that_generation_only_and_fetches_nothing() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    let old = rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.source.invalidate(&user("ann"), &old.lease);
-    rig.assert_quiet().await;
-    assert_eq!(rig.source.entries(), 0);
-    let answer = rig.credential("two", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.source.invalidate(&user("ann"), &old.lease);
-    let leased = rig.at_once(&user("ann")).await.unwrap();
+async fn invalidating_drops_only_that_generation_and_fetches_nothing() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.source.invalidate(&user("ann"), &old.lease);
+    fixture.assert_quiet().await;
+    assert_eq!(fixture.source.entries(), 0);
+    let answer = fixture.credential("two", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.source.invalidate(&user("ann"), &old.lease);
+    let leased = fixture.at_once(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
 }
 
 #[tokio::test]
-async fn one_users_rejection_leaves_the_others_alone() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("a", LIFE);
-    let ann = rig.fetched(&user("ann"), answer).await.unwrap();
-    let answer = rig.credential("b", LIFE);
-    rig.fetched(&user("bob"), answer).await.unwrap();
-    // Not even with another's lease.
-    rig.source.invalidate(&user("bob"), &ann.lease);
-    assert_eq!(rig.at_once(&user("bob")).await.unwrap().lookup, Lookup::Hit);
+async fn one_users_rejection_does_not_affect_others() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("a", LIFE);
+    let ann = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let answer = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), answer).await.unwrap();
+    // Not even with a lease of someone else.
+    fixture.source.invalidate(&user("bob"), &ann.lease);
+    assert_eq!(
+        fixture.at_once(&user("bob")).await.unwrap().lookup,
+        Lookup::Hit
+    );
 }
 
 // Renewal ahead of expiry
 
 #[tokio::test]
 async fn renews_once_in_the_background_while_the_old_one_serves() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 5 - 60 - 1);
-    rig.at_once(&user("ann")).await.unwrap();
-    rig.advance(1);
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 5 - 60 - 1);
+    fixture.at_once(&user("ann")).await.unwrap();
+    fixture.advance(1);
     for _ in 0..20 {
-        let leased = rig.source.lease(&user("ann")).await.unwrap();
+        let leased = fixture.source.lease(&user("ann")).await.unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "one"));
     }
-    let call = rig.call().await;
-    rig.assert_quiet().await;
-    let answer = rig.credential("two", LIFE);
+    let call = fixture.call().await;
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("two", LIFE);
     call.answer(answer);
-    everybody_runs().await;
-    let leased = rig.at_once(&user("ann")).await.unwrap();
+    let_tasks_run().await;
+    let leased = fixture.at_once(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
 }
 
 #[tokio::test]
-async fn an_outage_takes_nothing_away_that_is_still_valid() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 65);
-    rig.source.lease(&user("ann")).await.unwrap();
-    rig.call().await.answer(unavailable(None));
-    everybody_runs().await;
-    let leased = rig.at_once(&user("ann")).await.unwrap();
+async fn credentials_stay_in_use_through_an_outage_while_valid() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 65);
+    fixture.source.lease(&user("ann")).await.unwrap();
+    fixture.call().await.answer(unavailable(None));
+    let_tasks_run().await;
+    let leased = fixture.at_once(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
-    // Tried again after the wait, which grows.
-    rig.advance(1);
-    rig.source.lease(&user("ann")).await.unwrap();
-    rig.call().await.answer(unavailable(Some(30)));
-    everybody_runs().await;
-    rig.advance(29);
-    rig.at_once(&user("ann")).await.unwrap();
-    rig.advance(1);
-    let leased = rig.source.lease(&user("ann")).await.unwrap();
+    // Retried after the delay, which grows.
+    fixture.advance(1);
+    fixture.source.lease(&user("ann")).await.unwrap();
+    fixture.call().await.answer(unavailable(Some(30)));
+    let_tasks_run().await;
+    fixture.advance(29);
+    fixture.at_once(&user("ann")).await.unwrap();
+    fixture.advance(1);
+    let leased = fixture.source.lease(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
-    let call = rig.call().await;
-    // Valid to the last moment, and not beyond.
-    rig.advance(28);
-    assert_eq!(text(&rig.at_once(&user("ann")).await.unwrap()), "one");
-    rig.advance(1);
-    let waiting = rig.lease(&user("ann"));
-    rig.assert_quiet().await;
-    let answer = rig.credential("two", LIFE);
+    let call = fixture.call().await;
+    // Valid to the last moment and no longer.
+    fixture.advance(28);
+    assert_eq!(text(&fixture.at_once(&user("ann")).await.unwrap()), "one");
+    fixture.advance(1);
+    let waiting = fixture.lease(&user("ann"));
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("two", LIFE);
     call.answer(answer);
     let leased = waiting.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
-    assert_eq!(rig.at_once(&user("ann")).await.unwrap().lookup, Lookup::Hit);
+    assert_eq!(
+        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        Lookup::Hit
+    );
 }
 
 #[tokio::test]
-async fn a_refused_renewal_takes_the_old_credential_away() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 65);
-    rig.source.lease(&user("ann")).await.unwrap();
-    rig.call().await.answer(refused());
-    everybody_runs().await;
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+async fn a_refused_renewal_retires_the_old_credential() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 65);
+    fixture.source.lease(&user("ann")).await.unwrap();
+    fixture.call().await.answer(refused());
+    let_tasks_run().await;
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert!(matches!(error.cause, FetchError::Refused(_)));
     assert_eq!(error.lookup, Lookup::Refused);
-    assert_eq!(rig.source.entries(), 0);
+    assert_eq!(fixture.source.entries(), 0);
 }
 
 #[tokio::test]
-async fn a_renewal_blocked_by_the_sources_backoff_is_put_off() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.advance(LIFE - 65);
-    rig.fetched(&user("bob"), unavailable(Some(10)))
+async fn a_renewal_blocked_by_the_sources_backoff_is_postponed() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture.advance(LIFE - 65);
+    fixture
+        .fetched(&user("bob"), unavailable(Some(10)))
         .await
         .unwrap_err();
-    let leased = rig.at_once(&user("ann")).await.unwrap();
+    let leased = fixture.at_once(&user("ann")).await.unwrap();
     assert_eq!(text(&leased), "one");
-    rig.advance(9);
+    fixture.advance(9);
     assert_eq!(
-        rig.at_once(&user("ann")).await.unwrap().lookup,
+        fixture.at_once(&user("ann")).await.unwrap().lookup,
         Lookup::Stale
     );
-    rig.advance(1);
-    rig.source.lease(&user("ann")).await.unwrap();
-    let answer = rig.credential("two", LIFE);
-    rig.call().await.answer(answer);
-    everybody_runs().await;
-    assert_eq!(text(&rig.at_once(&user("ann")).await.unwrap()), "two");
+    fixture.advance(1);
+    fixture.source.lease(&user("ann")).await.unwrap();
+    let answer = fixture.credential("two", LIFE);
+    fixture.call().await.answer(answer);
+    let_tasks_run().await;
+    assert_eq!(text(&fixture.at_once(&user("ann")).await.unwrap()), "two");
 }
 
 // Failures
 
 #[tokio::test]
-async fn a_refusal_is_remembered_for_its_time_and_blocks_nobody_else() {
-    let mut rig = Rig::new();
-    let error = rig.fetched(&user("ann"), refused()).await.unwrap_err();
+async fn a_refusal_is_cached_for_its_ttl_and_affects_no_other_identity() {
+    let mut fixture = Fixture::new();
+    let error = fixture.fetched(&user("ann"), refused()).await.unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert_eq!(error.lookup, Lookup::Refused);
     assert!(matches!(error.cause, FetchError::Refused(_)));
-    let answer = rig.credential("b", LIFE);
-    rig.fetched(&user("bob"), answer).await.unwrap();
-    rig.advance(20);
-    let answer = rig.credential("a", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
+    let answer = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), answer).await.unwrap();
+    fixture.advance(20);
+    let answer = fixture.credential("a", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
 }
 
 #[tokio::test]
-async fn many_refused_identities_displace_no_credential() {
+async fn many_refused_identities_evict_no_credential() {
     let mut options = options();
     options.limits.max_entries = 10;
-    let mut rig = Rig::with(options, false);
-    let answer = rig.credential("one", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
+    let mut fixture = Fixture::with(options, false);
+    let answer = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
     for n in 0..100 {
-        rig.fetched(&user(&n.to_string()), refused())
+        fixture
+            .fetched(&user(&n.to_string()), refused())
             .await
             .unwrap_err();
     }
-    assert_eq!(rig.at_once(&user("ann")).await.unwrap().lookup, Lookup::Hit);
+    assert_eq!(
+        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        Lookup::Hit
+    );
 }
 
 #[tokio::test]
-async fn one_failing_identity_waits_alone() {
-    let mut rig = Rig::new();
-    let error = rig
+async fn one_failing_identity_backs_off_alone() {
+    let mut fixture = Fixture::new();
+    let error = fixture
         .fetched(&user("ann"), unavailable(None))
         .await
         .unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
-    let answer = rig.credential("b", LIFE);
-    rig.fetched(&user("bob"), answer).await.unwrap();
+    let answer = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), answer).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_success_ends_the_row_of_failures() {
-    let mut rig = Rig::new();
+async fn a_success_resets_the_backoff() {
+    let mut fixture = Fixture::new();
     for secs in [1, 1, 0] {
-        rig.fetched(&user("ann"), unavailable(None))
+        fixture
+            .fetched(&user("ann"), unavailable(None))
             .await
             .unwrap_err();
-        rig.advance(secs);
+        fixture.advance(secs);
     }
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(2)));
-    rig.advance(2);
-    let answer = rig.credential("brief", 0);
-    rig.fetched(&user("ann"), answer).await.unwrap();
-    rig.fetched(&user("ann"), unavailable(None))
+    fixture.advance(2);
+    let answer = fixture.credential("brief", 0);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
+    fixture
+        .fetched(&user("ann"), unavailable(None))
         .await
         .unwrap_err();
-    let error = rig.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.at_once(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_turn_at_a_dead_exchange_is_sent_away_without_asking() {
+async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
     let mut options = options();
     options.concurrency = 1;
-    let mut rig = Rig::with(options, false);
+    let mut fixture = Fixture::with(options, false);
     let waiting: Vec<_> = ["ann", "bob", "cid"]
         .into_iter()
-        .map(|name| rig.lease(&user(name)))
+        .map(|name| fixture.lease(&user(name)))
         .collect();
-    rig.call().await.answer(unavailable(Some(5)));
+    fixture.call().await.answer(unavailable(Some(5)));
     for leased in waiting {
         let error = leased.await.unwrap().unwrap_err();
         assert_eq!(retry_after(&error), Some(Duration::from_secs(5)));
     }
-    rig.assert_quiet().await;
+    fixture.assert_quiet().await;
 }
 
 #[tokio::test]
-async fn a_dead_exchange_is_left_alone_and_callers_told_for_how_long() {
-    let mut rig = Rig::new();
+async fn callers_learn_from_retry_after_how_long_the_source_backs_off() {
+    let mut fixture = Fixture::new();
     for name in ["ann", "bob"] {
-        rig.fetched(&user(name), unavailable(None))
+        fixture
+            .fetched(&user(name), unavailable(None))
             .await
             .unwrap_err();
     }
-    let error = rig.at_once(&user("cid")).await.unwrap_err();
+    let error = fixture.at_once(&user("cid")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
-    rig.advance(1);
-    let answer = rig.credential("c", LIFE);
-    rig.fetched(&user("cid"), answer).await.unwrap();
+    fixture.advance(1);
+    let answer = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), answer).await.unwrap();
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured_for_everybody_without_a_credential() {
-    let mut rig = Rig::new();
-    let answer = rig.credential("b", LIFE);
-    rig.fetched(&user("bob"), answer).await.unwrap();
-    rig.fetched(&user("ann"), unavailable(Some(42)))
+async fn retry_after_is_honoured_for_every_caller_without_a_credential() {
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), answer).await.unwrap();
+    fixture
+        .fetched(&user("ann"), unavailable(Some(42)))
         .await
         .unwrap_err();
-    let error = rig.at_once(&user("cid")).await.unwrap_err();
+    let error = fixture.at_once(&user("cid")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(42)));
-    assert_eq!(rig.at_once(&user("bob")).await.unwrap().lookup, Lookup::Hit);
+    assert_eq!(
+        fixture.at_once(&user("bob")).await.unwrap().lookup,
+        Lookup::Hit
+    );
 }
 
 #[tokio::test]
 async fn refusals_never_start_a_backoff() {
-    let mut rig = Rig::new();
+    let mut fixture = Fixture::new();
     for n in 0..20 {
-        rig.fetched(&user(&n.to_string()), refused())
+        fixture
+            .fetched(&user(&n.to_string()), refused())
             .await
             .unwrap_err();
     }
-    let answer = rig.credential("a", LIFE);
-    rig.fetched(&user("ann"), answer).await.unwrap();
+    let answer = fixture.credential("a", LIFE);
+    fixture.fetched(&user("ann"), answer).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_source_times_out() {
-    let mut rig = Rig::new();
-    let waiting = rig.lease(&user("ann"));
-    let _unanswered = rig.call().await;
+    let mut fixture = Fixture::new();
+    let waiting = fixture.lease(&user("ann"));
+    let _unanswered = fixture.call().await;
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    assert!(error.to_string().contains("3000ms"), "{error}");
+    assert!(error.to_string().contains("3000 ms"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn exchanges_under_way_are_bounded_and_so_is_the_wait_for_a_turn() {
+async fn concurrent_exchanges_are_bounded_and_so_is_the_wait_for_a_permit() {
     let mut options = options();
     options.concurrency = 2;
-    let mut rig = Rig::with(options, false);
+    let mut fixture = Fixture::with(options, false);
     let waiting: Vec<_> = ["ann", "bob", "cid"]
         .into_iter()
-        .map(|name| rig.lease(&user(name)))
+        .map(|name| fixture.lease(&user(name)))
         .collect();
-    let (first, second) = (rig.call().await, rig.call().await);
-    rig.assert_quiet().await;
-    let answer = rig.credential("x", LIFE);
+    let (first, second) = (fixture.call().await, fixture.call().await);
+    fixture.assert_quiet().await;
+    let answer = fixture.credential("x", LIFE);
     first.answer(answer);
-    // The third has its turn now, and is not answered.
-    let _third = rig.call().await;
-    let answer = rig.credential("y", LIFE);
+    // The third has its permit now and gets no answer.
+    let _third = fixture.call().await;
+    let answer = fixture.credential("y", LIFE);
     second.answer(answer);
     let ends: Vec<_> = futures::future::join_all(waiting).await;
     let good = ends
@@ -887,41 +912,44 @@ async fn exchanges_under_way_are_bounded_and_so_is_the_wait_for_a_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gets_no_turn_is_told_so_and_the_source_is_not_blamed() {
+async fn a_caller_without_a_permit_times_out_without_backoff_for_the_source() {
     let mut options = options();
     options.concurrency = 1;
-    let mut rig = Rig::with(options, false);
-    let ann = rig.lease(&user("ann"));
-    let _unanswered = rig.call().await;
-    // Bob's turn comes when Ann's exchange times out; Cid's wait ends before Bob's does.
+    let mut fixture = Fixture::with(options, false);
+    let ann = fixture.lease(&user("ann"));
+    let _unanswered = fixture.call().await;
+    // Bob gets a permit when Ann's exchange times out; Cid stops waiting before Bob's exchange ends.
     tokio::time::advance(TIMEOUT / 3).await;
-    let bob = rig.lease(&user("bob"));
-    everybody_runs().await;
+    let bob = fixture.lease(&user("bob"));
+    let_tasks_run().await;
     tokio::time::advance(TIMEOUT / 3).await;
-    let cid = rig.lease(&user("cid"));
-    let call = rig.call().await;
+    let cid = fixture.lease(&user("cid"));
+    let call = fixture.call().await;
     assert_eq!(call.subject(), "bob");
     let error = cid.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("no turn"), "{error}");
+    assert!(
+        error.to_string().contains("no exchange could start"),
+        "{error}"
+    );
     assert!(ann.await.unwrap().is_err());
-    let answer = rig.credential("b", LIFE);
+    let answer = fixture.credential("b", LIFE);
     call.answer(answer);
     bob.await.unwrap().unwrap();
-    let answer = rig.credential("c", LIFE);
-    rig.fetched(&user("cid"), answer).await.unwrap();
+    let answer = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), answer).await.unwrap();
 }
 
 #[tokio::test]
 async fn waiting_exchanges_are_bounded() {
     let mut options = options();
     options.concurrency = 1;
-    let mut rig = Rig::with(options, false);
+    let mut fixture = Fixture::with(options, false);
     let waiting: Vec<_> = (0..MAX_FLIGHTS)
-        .map(|n| rig.lease(&user(&n.to_string())))
+        .map(|n| fixture.lease(&user(&n.to_string())))
         .collect();
-    let _held = rig.call().await;
-    everybody_runs().await;
-    let error = rig.at_once(&user("one too many")).await.unwrap_err();
+    let _held = fixture.call().await;
+    let_tasks_run().await;
+    let error = fixture.at_once(&user("one too many")).await.unwrap_err();
     assert!(error.to_string().contains("too many"), "{error}");
     for task in waiting {
         task.abort();
@@ -948,11 +976,11 @@ impl CredentialSource for Counting {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn on_several_threads_too_each_revocation_is_one_exchange() {
+async fn each_revocation_is_one_exchange_across_threads() {
     const ROUNDS: u64 = 100;
     let inner = Arc::new(Counting::default());
     let clock = ManualClock::at(START);
-    let source = Source::new("login".into(), inner.clone(), options(), clock).unwrap();
+    let source = CachedSource::new("login".into(), inner.clone(), options(), clock).unwrap();
     let source = Arc::new(source);
     let mut revoked = source.lease(&user("ann")).await.unwrap().lease;
     for round in 1..=ROUNDS {
@@ -976,14 +1004,14 @@ async fn on_several_threads_too_each_revocation_is_one_exchange() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_credential_is_in_debug_output() {
-    let mut rig = Rig::with(options(), true);
+async fn debug_output_shows_no_part_of_a_credential() {
+    let mut fixture = Fixture::with(options(), true);
     let request = SwapRequest {
         bearer: Some(BearerToken::new("hunter2.bearer").unwrap()),
         ..user("ann")
     };
-    let answer = rig.credential("hunter2.secret", LIFE);
-    let leased = rig.fetched(&request, answer).await.unwrap();
-    let shown = format!("{leased:?} {:?} {request:?}", rig.source);
+    let answer = fixture.credential("hunter2.secret", LIFE);
+    let leased = fixture.fetched(&request, answer).await.unwrap();
+    let shown = format!("{leased:?} {:?} {request:?}", fixture.source);
     assert!(!shown.contains("hunter2"), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! The API against the house's own signer, over real sockets.
+//! The API against hawkgate's own signer, over real sockets.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderValue};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::demo::identity::{Life, Provider};
+use crate::demo::identity_provider::{IdentityProvider, Validity};
 use crate::demo::{AUDIENCE, server};
 use crate::hawk::{Certificate, Credentials, SignedRequest, Signer};
 use crate::remote::http_client::{HttpClient, HttpClientOptions, HttpResponse};
 
 struct Peers {
     clock: Arc<ManualClock>,
-    identity: Provider,
+    identity: IdentityProvider,
     api: Api,
     client: HttpClient,
 }
@@ -22,7 +22,7 @@ impl Peers {
     async fn start() -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let clock = ManualClock::at(UnixMillis::from_secs(1_795_201_809));
-        let identity = Provider::start(clock.clone()).await.unwrap();
+        let identity = IdentityProvider::start(clock.clone()).await.unwrap();
         let api = Api::start(clock.clone(), identity.verifier())
             .await
             .unwrap();
@@ -48,8 +48,8 @@ impl Peers {
     }
 
     fn token(&self) -> String {
-        let life = Life::For(Duration::from_hours(1));
-        self.identity.token(AUDIENCE, life).unwrap()
+        let validity = Validity::For(Duration::from_hours(1));
+        self.identity.token(AUDIENCE, validity).unwrap()
     }
 
     async fn credentials(&self) -> Signer {
@@ -86,7 +86,7 @@ impl Peers {
 const CURRENT: &str = "/api/auth/v1/scopes/current";
 
 #[tokio::test]
-async fn credentials_from_the_exchange_sign_until_they_are_revoked() {
+async fn credentials_from_the_exchange_work_until_they_are_revoked() {
     let peers = Peers::start().await;
     let signer = peers.credentials().await;
     let answer = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
@@ -102,14 +102,14 @@ async fn credentials_from_the_exchange_sign_until_they_are_revoked() {
     assert_eq!(
         answer.header(&header::WWW_AUTHENTICATE),
         Some("hawk"),
-        "as Taskcluster says it"
+        "the challenge that Taskcluster sends"
     );
     let fresh = peers.credentials().await;
     let answer = peers.get(CURRENT, &peers.sign(&fresh, CURRENT)).await;
     assert_eq!(answer.status, StatusCode::OK);
     let clients: Vec<bool> = peers
         .api
-        .take_seen()
+        .take_requests()
         .iter()
         .map(|s| s.client.is_ok())
         .collect();
@@ -118,7 +118,7 @@ async fn credentials_from_the_exchange_sign_until_they_are_revoked() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_alone_opens_nothing_behind_hawk() {
+async fn a_bearer_token_is_refused_by_an_endpoint_that_requires_hawk() {
     let peers = Peers::start().await;
     for authorization in [
         &format!("Bearer {}", peers.token()),
@@ -128,34 +128,37 @@ async fn a_bearer_token_alone_opens_nothing_behind_hawk() {
         let answer = peers.get(CURRENT, authorization).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{authorization}");
     }
-    assert!(peers.api.take_seen()[0].bearer, "and it is noticed");
+    assert!(
+        peers.api.take_requests()[0].bearer,
+        "the bearer token is recorded"
+    );
 }
 
 #[tokio::test]
-async fn the_exchange_takes_only_good_tokens() {
+async fn the_exchange_refuses_invalid_tokens() {
     let peers = Peers::start().await;
     let hour = Duration::from_hours(1);
-    let stranger = Provider::start(peers.clock.clone()).await.unwrap();
+    let other_provider = IdentityProvider::start(peers.clock.clone()).await.unwrap();
     let (head, tail) = {
         let token = peers.token();
         let (head, tail) = token.split_once('.').unwrap();
         (head.to_owned(), tail.to_owned())
     };
-    let bad = [
+    let invalid = [
         peers
             .identity
-            .token("another-api", Life::For(hour))
+            .token("another-api", Validity::For(hour))
             .unwrap(),
         peers
             .identity
-            .token(AUDIENCE, Life::EndedAgo(hour))
+            .token(AUDIENCE, Validity::ExpiredFor(hour))
             .unwrap(),
-        stranger.token(AUDIENCE, Life::For(hour)).unwrap(),
+        other_provider.token(AUDIENCE, Validity::For(hour)).unwrap(),
         format!("{head}.e30.{tail}"),
         format!("{head}..{tail}"),
         String::new(),
     ];
-    for token in bad {
+    for token in invalid {
         let answer = peers.get(EXCHANGE, &format!("Bearer {token}")).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{token}");
     }
@@ -163,12 +166,12 @@ async fn the_exchange_takes_only_good_tokens() {
 }
 
 #[tokio::test]
-async fn a_body_past_the_limit_is_refused() {
+async fn a_body_over_the_limit_is_refused() {
     let peers = Peers::start().await;
     let body = bytes::Bytes::from(vec![b'x'; server::MAX_BODY + 1]);
     let url = peers.api.url.join("/api/queue/v1/x").unwrap();
     let answer = peers.client.post(&url, HeaderMap::new(), body).await;
-    // Refused while it still comes in: an answer, or a closed connection.
+    // Refused before all of it has arrived: the client sees the answer or a closed connection.
     assert!(answer.is_err() || answer.is_ok_and(|a| a.status == StatusCode::PAYLOAD_TOO_LARGE));
-    assert!(peers.api.take_seen().is_empty());
+    assert!(peers.api.take_requests().is_empty());
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{
-    CacheLimits, CredentialSource, FetchError, IdentityHasher, Issued, Source, SourceOptions,
+    CacheLimits, CachedSource, CredentialSource, FetchError, IdentityHasher, Issued, SourceOptions,
     SwapRequest,
 };
 use crate::gateway::Observe;
@@ -58,7 +58,7 @@ fn route(name: &str, path: &str, bewit: bool) -> Route {
         concurrency: 4,
     };
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
-    let source = Source::new("s".into(), Arc::new(Always), options, clock).unwrap();
+    let source = CachedSource::new("s".into(), Arc::new(Always), options, clock).unwrap();
     let mut route = fixture::route(name, None, path, None);
     route.source = Some(Arc::new(source));
     route.compat = Compat {

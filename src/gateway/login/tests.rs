@@ -6,11 +6,11 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::config::Profile;
-use crate::credential::mint::{MintSettings, NameTemplate};
+use crate::credential::taskcluster_mint::{MintSettings, NameTemplate};
 use crate::gateway::rate::{Rate, RateBy, RateLimit};
 use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;
+use crate::token::settings::Profile;
 use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configured};
 
 const URL: &str = "https://auth.example.com/";

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::gateway::outcome::Label as _;
+use crate::label::Label as _;
 use crate::token::VerifiedToken;
 
 fn rate(requests: u64, per: Duration, burst: u64, by: RateBy) -> Rate {

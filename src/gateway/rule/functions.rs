@@ -2,7 +2,8 @@
 
 use cel::common::ast::CallExpr;
 
-use super::compile_error::{CompileError, error, nearest};
+use super::compile_error::{CompileError, error};
+use crate::suggest::nearest;
 
 /// Functions called as `f(x)`, with how many arguments they take.
 const FUNCTIONS: [(&str, usize); 10] = [

@@ -9,9 +9,10 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr, operators,
 };
 
-use super::compile_error::{CompileError, error, nearest};
+use super::compile_error::{CompileError, error};
 use super::functions::{check_function, no_map};
 use super::scope::{FIELDS, GROUPS, ROOTS};
+use crate::suggest::nearest;
 
 /// Types, as `type(x) == string` names them.
 const TYPES: [&str; 10] = [

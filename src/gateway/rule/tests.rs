@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::gateway::outcome::Label as _;
+use crate::label::Label as _;
 use crate::token::{BearerToken, VerifiedToken};
 
 const REQUEST: RequestFacts<'static> = RequestFacts {

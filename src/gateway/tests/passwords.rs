@@ -13,7 +13,7 @@ use crate::credential::SignInProblem;
 struct Users {
     fetched: AtomicUsize,
     problem: Mutex<Option<SignInProblem>>,
-    asks_password: bool,
+    takes_password: bool,
     needs_sign_in: bool,
 }
 
@@ -42,8 +42,8 @@ impl CredentialSource for Users {
         })
     }
 
-    fn asks_password(&self) -> bool {
-        self.asks_password
+    fn takes_password(&self) -> bool {
+        self.takes_password
     }
 
     fn needs_sign_in(&self) -> bool {
@@ -51,7 +51,7 @@ impl CredentialSource for Users {
     }
 
     fn recovery_code(&self, _: &SwapRequest) -> Option<SecretString> {
-        self.asks_password.then(|| "NEWCODE".into())
+        self.takes_password.then(|| "NEWCODE".into())
     }
 }
 
@@ -69,9 +69,9 @@ fn gateway(users: Users) -> (Gateway, Arc<Users>) {
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = users.clone();
-    let source = Source::new("users".into(), inner, options, clock.clone()).unwrap();
+    let source = CachedSource::new("users".into(), inner, options, clock.clone()).unwrap();
     let mut route = fixture::route("users", None, "/", None);
-    route.anonymous = !users.asks_password;
+    route.anonymous = !users.takes_password;
     route.source = Some(Arc::new(source));
     let routes = RouteTable::new(vec![Arc::new(route)]);
     let gateway = Gateway {
@@ -86,7 +86,7 @@ fn gateway(users: Users) -> (Gateway, Arc<Users>) {
 
 fn asking() -> (Gateway, Arc<Users>) {
     gateway(Users {
-        asks_password: true,
+        takes_password: true,
         ..Users::default()
     })
 }

@@ -1,4 +1,5 @@
-//! Making named temporary credentials (taskcluster.md §3).
+//! Minting named temporary credentials (`docs/design/taskcluster.md`, "Temporary
+//! credentials").
 
 use std::time::Duration;
 
@@ -15,31 +16,31 @@ use crate::hawk::Credentials;
 use crate::hawk::scope;
 use crate::secret::SecretString;
 
-/// The longest that a certificate may be valid.
+/// The longest validity of a certificate.
 pub const MAX_LIFETIME: Duration = Duration::from_hours(31 * 24);
 
-/// Named temporary credentials to be made from an issuing client.
+/// Named temporary credentials to mint from an issuing client.
 #[derive(Clone, Copy, Debug)]
 pub struct Mint<'a> {
-    /// The issuing client's name.
+    /// The issuing client's clientId.
     pub issuer: &'a str,
-    /// The issuing client's key.
+    /// The issuing client's accessToken.
     pub issuer_token: &'a SecretString,
-    /// The new name; must differ from the issuer.
+    /// The new clientId; must differ from `issuer`.
     pub client_id: &'a str,
-    /// What the certificate grants.
+    /// The scopes that the certificate grants.
     pub scopes: &'a [String],
-    /// Validity begins here.
+    /// The start of the validity.
     pub start: UnixMillis,
-    /// Validity ends here; at most 31 days after `start`.
+    /// The end of the validity, at most [`MAX_LIFETIME`] after `start`.
     pub expiry: UnixMillis,
 }
 
 impl Mint<'_> {
-    /// Signs them with a fresh seed.
+    /// Mints the credentials with a fresh seed.
     ///
     /// # Errors
-    /// When the service would refuse the result: names, scopes or validity out of bounds.
+    /// If the service would reject the result because of its names, scopes or validity.
     pub fn sign(&self) -> Result<Credentials, CertificateError> {
         self.check()?;
         let seed = Zeroizing::new(format!("{}{}", slugid()?, slugid()?));
@@ -48,7 +49,7 @@ impl Mint<'_> {
 
     fn check(&self) -> Result<(), CertificateError> {
         if !is_client_id(self.issuer) {
-            return Err(CertificateError::InvalidClientId("issuing client's name"));
+            return Err(CertificateError::InvalidClientId("issuing client's id"));
         }
         if !is_client_id(self.client_id) {
             return Err(CertificateError::InvalidClientId("new name"));
@@ -59,7 +60,7 @@ impl Mint<'_> {
         if self.issuer_token.expose().is_empty() {
             return Err(CertificateError::NoKey);
         }
-        // A line feed in a scope would forge further lines of what is signed.
+        // A line feed in a scope would forge additional lines of the signed text.
         if !self.scopes.iter().all(|scope| scope::is_valid(scope)) {
             return Err(CertificateError::InvalidScope);
         }
@@ -70,10 +71,11 @@ impl Mint<'_> {
         Ok(())
     }
 
-    /// Deterministic. Unnamed (only the published vectors are) when `name` is `None`.
+    /// Deterministic. The credentials are unnamed if `name` is `None`; only the published test
+    /// vectors are.
     fn sign_as(&self, name: Option<&str>, seed: &str) -> Result<Credentials, CertificateError> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.issuer_token.expose().as_bytes());
-        let written = Written {
+        let written = CertificateJson {
             version: 1,
             scopes: self.scopes,
             start: self.start.0,
@@ -91,7 +93,8 @@ impl Mint<'_> {
         })
     }
 
-    /// Over lines joined by a line feed, none trailing; names only in named credentials.
+    /// The HMAC over lines that are joined by line feeds, without a trailing one. Only named
+    /// credentials include the names.
     fn signature(&self, key: &hmac::Key, name: Option<&str>, seed: &str) -> hmac::Tag {
         let mut context = hmac::Context::with_key(key);
         context.update(b"version:1");
@@ -117,9 +120,9 @@ impl Mint<'_> {
     }
 }
 
-/// A certificate as it is written.
+/// The JSON form of a certificate.
 #[derive(Serialize)]
-struct Written<'a> {
+struct CertificateJson<'a> {
     version: u8,
     scopes: &'a [String],
     start: i64,
@@ -130,9 +133,9 @@ struct Written<'a> {
     issuer: Option<&'a str>,
 }
 
-impl Written<'_> {
+impl CertificateJson<'_> {
     fn certificate(&self) -> Result<Certificate, CertificateError> {
-        // Room for nearly any from the start: growing would leave unwiped copies behind.
+        // Usually large enough, because growing would leave copies behind that are not zeroized.
         let scopes: usize = self.scopes.iter().map(|scope| scope.len() + 8).sum();
         let mut json = Vec::with_capacity(1024 + scopes);
         serde_json::to_writer(&mut json, self).map_err(|_| CertificateError::NotAnObject)?;
@@ -141,7 +144,7 @@ impl Written<'_> {
     }
 }
 
-/// A random UUID (version 4, RFC 9562) in 22 characters of base64url.
+/// A random UUID (version 4, RFC 9562) as 22 characters of base64url.
 fn slugid() -> Result<String, CertificateError> {
     let mut bytes = [0_u8; 16];
     SystemRandom::new()
@@ -152,8 +155,8 @@ fn slugid() -> Result<String, CertificateError> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Whether the auth service takes `name` as a clientId: `^[A-Za-z0-9!@/:.+|_-]+$` in its
-/// schemas (`services/auth/schemas/constants.yml` of the Taskcluster monorepo).
+/// Whether the auth service accepts `name` as a clientId: `^[A-Za-z0-9!@/:.+|_-]+$`, from
+/// `services/auth/schemas/constants.yml` of the Taskcluster repository.
 pub fn is_client_id(name: &str) -> bool {
     !name.is_empty()
         && name

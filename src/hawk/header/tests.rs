@@ -55,7 +55,7 @@ fn the_mac_is_over_the_published_normalized_string() {
 }
 
 #[test]
-fn case_of_method_and_host_does_not_count() {
+fn the_case_of_method_and_host_is_ignored() {
     let (signer, request) = published();
     let shouted = SignedRequest {
         method: "gEt",
@@ -77,7 +77,7 @@ fn case_of_method_and_host_does_not_count() {
 /// Against a MAC computed over a plain concatenation, for targets that a normaliser would
 /// change.
 #[test]
-fn odd_targets_are_signed_as_they_stand() {
+fn unusual_targets_are_signed_unchanged() {
     let (signer, request) = published();
     let targets = [
         "/",
@@ -121,7 +121,7 @@ fn odd_targets_are_signed_as_they_stand() {
 }
 
 #[test]
-fn refuses_what_cannot_be_represented() {
+fn rejects_what_a_header_cannot_represent() {
     use HawkError::{Unrepresentable, Unsignable};
     let (signer, request) = published();
     let mut table = Vec::new();
@@ -179,7 +179,7 @@ fn refuses_what_cannot_be_represented() {
 }
 
 #[test]
-fn ext_holds_what_is_there_and_nothing_else() {
+fn ext_contains_only_the_members_that_are_set() {
     let table = [
         (plain(None, None), None),
         (plain(None, Some(&[])), Some(r#"{"authorizedScopes":[]}"#)),

@@ -8,13 +8,14 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::{Hooks, answer};
-use crate::config::Limits;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, Head, OTP, Refused, Served};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
 use crate::proxy::replay::{BodyLimits, Replay};
+use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
 
 /// How long the rest of a body may take to arrive after an early answer, before the
@@ -124,7 +125,7 @@ async fn decide(
 /// A second factor's code is for the source alone, however an upstream would spell it.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
-    if admission.is_some_and(|a| a.route.asks_password()) {
+    if admission.is_some_and(|a| a.route.takes_password()) {
         let head = session.req_header_mut();
         head.remove_header(&OTP);
         head.remove_header("x_otp");

@@ -10,7 +10,8 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result, RetryType};
 
 use super::{Hooks, answer, decided, takes_continue};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
 use crate::gateway::rule::Ruling;
 use crate::gateway::{Admission, Proof, Replayable};

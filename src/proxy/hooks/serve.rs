@@ -8,7 +8,8 @@ use pingora::{Error, ErrorType};
 use super::{Hooks, answer, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::{Gateway, Head, Served};
 use crate::proxy::context::Context;
 

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::Incoming;
-use crate::config::{ListenerAccess, uid_of};
+use crate::proxy::settings::ListenerAccess;
+use crate::proxy::users::uid_of;
 
 /// Where the kernel lists TCP sockets with their owners, IPv4 and IPv6 (proc(5)).
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 
-use crate::config::Address;
+use crate::proxy::settings::Address;
 
 /// The sockets that this process was started with, by where they listen.
 #[derive(Debug, Default)]

@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use tokio::time::timeout;
 
 use super::{Incoming, proxy_header};
-use crate::config::TrustedProxies;
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
+use crate::proxy::settings::TrustedProxies;
 
 /// The trust of one listener.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::BindError;
-use crate::config::{ClientAuth, ListenerTls};
 use crate::gateway::client::ClientCertificate;
 use crate::proxy::client::read_certificate;
+use crate::proxy::settings::{ClientAuth, ListenerTls};
 
 /// Largest PEM file read, bytes.
 const MAX_PEM: u64 = 1024 * 1024;

@@ -16,7 +16,8 @@ use pingora::server::ShutdownWatch;
 
 use super::drain::Signal;
 use super::{Bounds, Shared, refuse};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 use crate::proxy::client::Origin;
 use crate::proxy::connection::{Connection, Handoff};
 use crate::proxy::deadline::Deadline;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::gateway::outcome::{Ending, Outcome};
-use crate::gateway::rejection::{Answer, Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::{Answer, Rejection};
 use crate::proxy::answer;
 use crate::proxy::client::Origin;
 use crate::proxy::connection::{ClosedConn, Connection};

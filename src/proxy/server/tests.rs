@@ -24,9 +24,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{Bound, Serving, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 use crate::gateway::outcome::Outcome;
 use crate::proxy::client::PeerInfo;
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
 /// Longest that a test waits for anything before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +110,6 @@ fn limits() -> Limits {
         body: None,
         replay_body: 0,
         replay_memory: 0,
-        rate: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use http::Version;
 
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 
 use super::{Framing, MAX_FIELDS, bad};
 

@@ -1,7 +1,8 @@
 //! Finds the end of an HTTP/1 head while it is still arriving, and what cannot become one.
 
 use super::{HeadLimits, bad};
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 
 /// What the longest method, both spaces and the version take beside the target.
 const BESIDE_TARGET: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;

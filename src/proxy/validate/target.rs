@@ -1,6 +1,7 @@
 //! Request targets (RFC 9112 §3.2): origin-form, and `*` for OPTIONS.
 
-use crate::gateway::rejection::{Reason, Rejection};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
 
 use super::bad;
 

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::SharedClock;
 use crate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Jitter,
-    LeaseError, Leased, RandomnessError, Source, SourceOptions, SwapRequest,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
+    Jitter, LeaseError, Leased, RandomnessError, SourceOptions, SwapRequest,
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
@@ -44,7 +44,7 @@ const JITTER: Duration = Duration::from_secs(2);
 pub(super) struct Management {
     tenant: Url,
     client: HttpClient,
-    token: Source,
+    token: CachedSource,
     /// The cache key of the API token: a request without a caller.
     own_request: SwapRequest,
     jitter: Jitter,
@@ -78,7 +78,7 @@ impl Management {
         Ok(Self {
             tenant: tenant.clone(),
             client,
-            token: Source::new("management".into(), Arc::new(grant), options, clock.clone())?,
+            token: CachedSource::new("management".into(), Arc::new(grant), options, clock.clone())?,
             own_request: SwapRequest {
                 caller: Caller::Anonymous,
                 bearer: None,

@@ -8,8 +8,8 @@ use url::Url;
 use super::management::user_url;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Auth0Identity, ClientProof, OauthClient};
 use crate::remote::http_client::HttpClientOptions;
+use crate::remote::settings::{Auth0Identity, ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 use crate::token::{BearerToken, TokenDigest};
@@ -263,12 +263,12 @@ async fn the_configured_identity_is_selected() {
             "read:user_idp_tokens",
         ),
         (with_token(json!(null)), "bad answer", "via = \"vault\""),
-        (with_token(json!(5)), "bad answer", "no string"),
+        (with_token(json!(5)), "bad answer", "not a string"),
         (with_token(json!("")), "bad answer", "empty"),
         (
             with_token(json!("hunter2\r\nX: y")),
             "bad answer",
-            "no header takes",
+            "not allowed in a header",
         ),
         (
             with_token(json!("hunter2".repeat(10_000))),
@@ -311,7 +311,7 @@ async fn user_lookup_errors_are_classified() {
         (
             error(400, "invalid_uri"),
             "not entitled",
-            "subject is no user",
+            "subject is not a user",
         ),
         (
             error(400, "invalid_query_string"),
@@ -425,7 +425,7 @@ async fn a_rejected_management_token_is_replaced_once() {
         if let Err(error) = result {
             let (kind, text) = classify(&error);
             assert_eq!(kind, "bad answer");
-            assert!(text.contains("does not accept the token"), "{text}");
+            assert!(text.contains("rejects the token"), "{text}");
         }
         let mut grants = 0;
         while let Ok(request) = fixture.peer.requests.try_recv() {
@@ -447,9 +447,9 @@ async fn management_token_errors_are_never_the_callers_fault() {
             200,
             grant("read:users"),
             "bad answer",
-            "lacks read:user_idp_tokens",
+            "lacks the scope read:user_idp_tokens",
         ),
-        (200, grant(""), "bad answer", "lacks read:users"),
+        (200, grant(""), "bad answer", "lacks the scope read:users"),
         (
             200,
             r#"{"token_type":"Bearer"}"#.into(),
@@ -460,7 +460,7 @@ async fn management_token_errors_are_never_the_callers_fault() {
             401,
             r#"{"error":"invalid_client"}"#.into(),
             "unavailable",
-            "look at client_id",
+            "client_id",
         ),
         (
             403,
@@ -472,7 +472,7 @@ async fn management_token_errors_are_never_the_callers_fault() {
             403,
             r#"{"error":"unauthorized_client"}"#.into(),
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
         (429, "{}".into(), "unavailable", "429"),
         (500, "hunter2".into(), "unavailable", "500"),
@@ -502,9 +502,9 @@ async fn only_verified_callers_are_served() {
         }
         assert!(
             fixture.peer.requests.try_recv().is_err(),
-            "nobody was asked"
+            "no request was sent"
         );
-        assert!(fixture.source.needs_sign_in() && !fixture.source.asks_password());
+        assert!(fixture.source.needs_sign_in() && !fixture.source.takes_password());
     }
 }
 
@@ -559,7 +559,7 @@ async fn token_vault_errors_are_classified() {
             401,
             "federated_connection_refresh_token_not_found",
             "not entitled",
-            "has to connect it",
+            "must connect the account",
         ),
         (
             401,
@@ -567,13 +567,13 @@ async fn token_vault_errors_are_classified() {
             "not entitled",
             "connection \"google-oauth2\"",
         ),
-        (401, "invalid_client", "unavailable", "look at client_id"),
+        (401, "invalid_client", "unavailable", "client_id"),
         (401, "access_denied", "not entitled", "401 (access_denied)"),
         (
             403,
             "unauthorized_client",
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
         (400, "invalid_grant", "refused", "400 (invalid_grant)"),
         (
@@ -597,11 +597,11 @@ async fn token_vault_errors_are_classified() {
 #[tokio::test]
 async fn an_unreachable_tenant_is_unavailable() {
     for via in [identities(), Via::Vault] {
-        let nobody = closed_port().await;
+        let closed = closed_port().await;
         let tls = no_tls().await;
         let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
         for (url, timeout) in [
-            (&nobody, Duration::from_secs(30)),
+            (&closed, Duration::from_secs(30)),
             (&tls, Duration::from_secs(30)),
             (&stalled.url, Duration::from_millis(50)),
         ] {

@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{ClientProof, OauthClient};
-use crate::credential::{CacheLimits, Source, SourceOptions};
-use crate::gateway::outcome::Lookup;
+use crate::credential::Lookup;
+use crate::credential::{CacheLimits, CachedSource, SourceOptions};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{Caller, VerifiedToken};
 
@@ -167,7 +167,7 @@ async fn callers_share_one_token_per_set_of_scopes() {
         concurrency: 4,
     };
     let inner = Arc::new(source(&peer, settings()));
-    let cached = Source::new("own".into(), inner, options, ManualClock::at(NOW)).unwrap();
+    let cached = CachedSource::new("own".into(), inner, options, ManualClock::at(NOW)).unwrap();
     for (subject, scopes, expected) in [
         ("a", None, Lookup::Fetched),
         ("b", None, Lookup::Hit),

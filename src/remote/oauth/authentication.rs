@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::failure::Failure;
 use crate::clock::UnixMillis;
-use crate::config::{AssertionKey, ClientProof, OauthClient};
+use crate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use crate::secret::{SecretRef, SecretString};
 use crate::token::SigningKey;
 

@@ -8,9 +8,9 @@ use super::answer::{Granted, granted};
 use super::authentication::{Request, authenticate};
 use super::failure::{Denied, Failure};
 use crate::clock::SharedClock;
-use crate::config::OauthClient;
 use crate::credential::FetchError;
 use crate::remote::http_client::{HttpClient, HttpResponse};
+use crate::remote::settings::OauthClient;
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

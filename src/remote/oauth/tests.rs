@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{AssertionKey, ClientProof, OauthClient};
 use crate::credential::FetchError;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
+use crate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::secret::SecretRef;
 

@@ -39,7 +39,7 @@ fn span(span: &Span) -> Value {
         "spanId": span.id.to_string(),
         "name": span.name,
         "kind": span.kind as u8,
-        "startTimeUnixNano": span.began.to_string(),
+        "startTimeUnixNano": span.started.to_string(),
         "endTimeUnixNano": span.ended.to_string(),
         "attributes": attributes,
         "status": {},
@@ -55,8 +55,8 @@ fn span(span: &Span) -> Value {
 
 fn attribute((name, value): &Attribute) -> Value {
     let value = match value {
-        trace::Value::Text(text) => json!({ "stringValue": text }),
-        trace::Value::Number(number) => json!({ "intValue": number.to_string() }),
+        trace::AttributeValue::Text(text) => json!({ "stringValue": text }),
+        trace::AttributeValue::Number(number) => json!({ "intValue": number.to_string() }),
     };
     json!({ "key": name, "value": value })
 }

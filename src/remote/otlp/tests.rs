@@ -5,9 +5,9 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::IncomingTrace;
 use crate::remote::testing::{Peer, Reply, closed_port, peer};
-use crate::trace::{Kind, SpanId, TraceId, Tracer};
+use crate::trace::settings::IncomingTrace;
+use crate::trace::{SpanId, SpanKind, TraceId, Tracer};
 
 type Reported = Arc<Mutex<Vec<(ExportResult, u64)>>>;
 
@@ -32,12 +32,12 @@ fn export(endpoint: &Url) -> TraceExport {
 
 fn span(name: &'static str) -> Span {
     Span {
-        trace: TraceId::from_text("4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
+        trace: TraceId::parse("4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
         id: SpanId::random().unwrap(),
         parent: None,
         name: name.into(),
-        kind: Kind::Client,
-        began: 1_500_000_000_000_000_001,
+        kind: SpanKind::Client,
+        started: 1_500_000_000_000_000_001,
         ended: 1_500_000_000_000_000_002,
         attributes: vec![("a", "text".into()), ("n", 7.into())],
         error: None,
@@ -215,7 +215,7 @@ async fn spans_beyond_the_queue_limit_are_dropped_and_counted() {
     tracer.record(span("a"));
     tracer.record(span("b"));
     assert_eq!(*told.lock().unwrap(), [(ExportResult::Dropped, 1)]);
-    assert!(matches!(items.try_recv(), Ok(Item::Span(span)) if span.name == "a"));
+    assert!(matches!(items.try_recv(), Ok(ExporterMessage::Span(span)) if span.name == "a"));
 }
 
 #[test]
@@ -264,6 +264,6 @@ async fn plain_http_is_for_loopback_unless_allowed() {
         post(true).await,
         Err(TransportError::Plaintext(_))
     ));
-    let nobody = closed_port().await;
-    assert!(client(false).get(&nobody, HeaderMap::new()).await.is_err());
+    let closed = closed_port().await;
+    assert!(client(false).get(&closed, HeaderMap::new()).await.is_err());
 }

@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 
 use super::grant::{SignInError, problem};
 use crate::clock::SharedClock;
-use crate::config::{ClientProof, OauthClient};
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{About, Denied, Endpoint, Failure};
+use crate::remote::settings::{ClientProof, OauthClient};
 use crate::secret::SecretString;
 
 /// The MFA API of one tenant.

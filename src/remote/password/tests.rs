@@ -4,8 +4,8 @@ use url::Url;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{OauthClient, PasswordGrant};
 use crate::remote::http_client::HttpClientOptions;
+use crate::remote::settings::{OauthClient, PasswordGrant};
 use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 
@@ -294,7 +294,7 @@ async fn assert_classified(cases: impl IntoIterator<Item = (Reply, &'static str,
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_user_is_assert_classified() {
+async fn user_errors_are_classified() {
     assert_classified([
         // Who does not exist and who mistyped are told the same, and so is everybody else
         // who may not come in.
@@ -348,23 +348,15 @@ async fn every_refusal_of_a_user_is_assert_classified() {
 }
 
 #[tokio::test]
-async fn what_the_operator_has_to_mend_is_assert_classified() {
+async fn operator_errors_are_classified() {
     assert_classified([
         (
             denied(403, "unauthorized_client"),
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
-        (
-            denied(401, "invalid_client"),
-            "unavailable",
-            "look at client_id",
-        ),
-        (
-            denied(401, "access_denied"),
-            "unavailable",
-            "look at client_id",
-        ),
+        (denied(401, "invalid_client"), "unavailable", "client_id"),
+        (denied(401, "access_denied"), "unavailable", "client_id"),
         (
             denied(400, "unsupported_grant_type"),
             "bad answer",
@@ -405,11 +397,7 @@ async fn what_the_operator_has_to_mend_is_assert_classified() {
             "bad answer",
             "mac",
         ),
-        (
-            granted("hunter2 with blanks"),
-            "bad answer",
-            "no header takes",
-        ),
+        (granted("hunter2 with blanks"), "bad answer", "header"),
         (
             Reply::json(200, &"x".repeat(70_000)),
             "bad answer",
@@ -522,7 +510,7 @@ async fn the_code_is_sent_with_the_mfa_token() {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_code_is_assert_classified() {
+async fn code_errors_are_classified() {
     for (reply, kind) in [
         (denied(403, "invalid_grant"), "code refused"),
         (denied(401, "expired_token"), "code refused"),
@@ -781,7 +769,7 @@ async fn the_challenge_depends_on_the_accounts_authenticators() {
 }
 
 #[tokio::test]
-async fn every_answer_of_the_mfa_api_is_assert_classified() {
+async fn mfa_api_errors_are_classified() {
     for (reply, kind) in [
         (denied(400, "unsupported_challenge_type"), "no factor"),
         (denied(400, "association_required"), "no factor"),
@@ -908,5 +896,5 @@ async fn only_callers_with_a_password_are_served() {
     let error = fixture.source.fetch(&request).await.unwrap_err();
     assert_eq!(classify(&error).0, "not entitled");
     assert_eq!(fixture.history(), Vec::<String>::new());
-    assert!(fixture.source.asks_password() && !fixture.source.needs_sign_in());
+    assert!(fixture.source.takes_password() && !fixture.source.needs_sign_in());
 }

@@ -89,30 +89,33 @@ async fn rejections_are_explained() {
     let error = |code: &str| {
         format!(r#"{{"error":"{code}","error_description":"redirect_uris: top-s3cret"}}"#)
     };
-    for (reply, said) in [
+    for (reply, expected) in [
         (
             Reply::json(400, &error("invalid_redirect_uri")),
-            "no such redirect URI (status 400, invalid_redirect_uri); it speaks of redirect_uris",
+            "does not accept the redirect URI (status 400, invalid_redirect_uri); it mentions redirect_uris",
         ),
         (
             Reply::json(400, &error("invalid_client_metadata")),
-            "no such metadata",
+            "does not accept the client metadata",
         ),
         (
             Reply::json(400, &error("invalid_software_statement")),
-            "is not valid",
+            "is invalid",
         ),
         (
             Reply::json(400, &error("unapproved_software_statement")),
-            "does not approve",
+            "is not approved",
         ),
         (
             Reply::json(400, &error("top-s3cret TOKEN")),
-            "it refuses (status 400)",
+            "it rejected the request (status 400)",
         ),
         (Reply::json(401, "{}"), "--initial-access-token-file"),
-        (Reply::json(403, "{}"), "switched off"),
-        (Reply::json(404, "top-s3cret"), "not offered there"),
+        (Reply::json(403, "{}"), "may be disabled"),
+        (
+            Reply::json(404, "top-s3cret"),
+            "no registration at this URL",
+        ),
         (
             Reply::new(302, &[("Location", "https://x/")], ""),
             "not followed",
@@ -129,11 +132,11 @@ async fn rejections_are_explained() {
             "{error}"
         );
         let text = format!("{error} {error:?}");
-        assert!(text.contains(said), "{said}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
         assert!(!text.contains("top-s3cret"), "{text}");
     }
-    let nobody = closed_port().await;
-    let error = endpoint(&nobody).register(&nobody, &metadata(), None).await;
+    let closed = closed_port().await;
+    let error = endpoint(&closed).register(&closed, &metadata(), None).await;
     assert!(
         matches!(error, Err(RegistrationError::Refused(_))),
         "nothing was sent: {error:?}"

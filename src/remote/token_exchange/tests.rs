@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{ClientProof, OauthClient};
 use crate::credential::IdentityKey;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{BearerToken, VerifiedToken};
 
@@ -117,7 +117,7 @@ async fn the_issued_token_type_must_be_usable() {
         (
             None,
             json!("urn:ietf:params:oauth:token-type:refresh_token"),
-            Some("no access token"),
+            Some("not that of an access token"),
         ),
         (None, json!(custom), Some("set requested_token_type")),
         (Some(custom), json!(ACCESS_TOKEN), Some("not the requested")),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::config::{ClientProof, OauthClient, Profile};
+use crate::token::settings::Profile;
 use crate::token::testing::{AUDIENCE, NOW, P256, ScriptedKeys, configured, issuer, with};
 use crate::token::{Authenticated, Caller, Issuer, IssuerStatus, Unauthenticated, authenticate};
 
@@ -71,12 +71,6 @@ fn active(changes: &Value) -> Vec<u8> {
 fn config(url: &str, prefix: Option<&str>) -> IntrospectionIssuer {
     IntrospectionIssuer {
         url: url.into(),
-        introspection_url: "https://as.example.com/introspect".parse().unwrap(),
-        client: OauthClient {
-            id: "me".into(),
-            proof: ClientProof::Public,
-        },
-        ca: None,
         token_prefix: prefix.map(str::to_owned),
         audiences: vec![AUDIENCE.into()],
         leeway: Duration::from_secs(30),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::{Clock as _, ManualClock, UnixMillis};
-use crate::config::{Algorithm, Profile};
 use crate::token::BearerToken;
+use crate::token::settings::{Algorithm, Profile};
 use crate::token::testing::{
     AUDIENCE, ED25519, NOW, OTHER_RSA, P256, P384, RSA, ScriptedKeys, TestKey, clock, configured,
     issuer, with,
@@ -9,6 +9,7 @@ use crate::token::testing::{
 use serde_json::json;
 
 mod bad_tokens;
+mod wycheproof;
 
 pub(super) const MAIN: &str = "https://main.example.com";
 pub(super) const AUTH0: &str = "https://tenant.auth0.example/";

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Profile, SharedSecretIssuer};
+use crate::token::settings::{Profile, SharedSecretIssuer};
 use crate::token::testing::{AUDIENCE, NOW, P256, ScriptedKeys, configured, issuer, with};
 use crate::token::{BearerToken, Issuer, IssuerStatus, authenticate};
 

@@ -1,11 +1,14 @@
 use super::*;
 use crate::clock::ManualClock;
-use crate::trace::{HeaderAction, Summary, TRACEPARENT, current, outgoing, spanned, within};
+use crate::trace::{
+    HeaderAction, RequestSummary, TRACEPARENT, current_span, in_span, outgoing_traceparent,
+    with_span,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn tracer(incoming: IncomingTrace, sample: f64) -> (Arc<Tracer>, mpsc::Receiver<Item>) {
+fn tracer(incoming: IncomingTrace, sample: f64) -> (Arc<Tracer>, mpsc::Receiver<ExporterMessage>) {
     let (sender, items) = mpsc::channel(16);
     let clock = ManualClock::at(UnixMillis(5));
     let observer = SpanObserver::new(|_, _| ());
@@ -22,7 +25,7 @@ fn begun(incoming: IncomingTrace, sample: f64, headers: &[(&'static str, &str)])
 }
 
 fn sent(trace: &RequestTrace) -> [String; 3] {
-    trace.headers().map(|(_, fate)| match fate {
+    trace.headers().map(|(_, action)| match action {
         HeaderAction::Set(value) => value.to_str().unwrap().to_owned(),
         HeaderAction::Keep => "keep".into(),
         HeaderAction::Remove => "remove".into(),
@@ -30,13 +33,13 @@ fn sent(trace: &RequestTrace) -> [String; 3] {
 }
 
 #[test]
-fn a_callers_trace_goes_on_below_it() {
+fn a_callers_trace_is_continued_in_a_child_span() {
     let headers = [("traceparent", PARENT), ("tracestate", "a=1")];
     let trace = begun(IncomingTrace::Continue, 0.0, &headers);
     assert_eq!(trace.id().to_string(), TRACE);
     let [parent, state, taskcluster] = sent(&trace);
     assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && parent.ends_with("-01"));
-    assert!(!parent.contains("00f067aa0ba902b7"), "a span of our own");
+    assert!(!parent.contains("00f067aa0ba902b7"), "a span id of our own");
     assert_eq!((state.as_str(), taskcluster.as_str()), ("keep", TRACE));
     let bad = [("traceparent", PARENT), ("tracestate", "A=1")];
     let trace = begun(IncomingTrace::Continue, 0.0, &bad);
@@ -47,7 +50,7 @@ fn a_callers_trace_goes_on_below_it() {
 }
 
 #[test]
-fn what_is_no_context_begins_a_new_one() {
+fn an_invalid_traceparent_starts_a_new_trace() {
     let wrong = PARENT.to_uppercase();
     for headers in [
         vec![],
@@ -71,7 +74,7 @@ fn what_is_no_context_begins_a_new_one() {
 }
 
 #[test]
-fn who_is_not_trusted_is_not_believed() {
+fn an_untrusted_callers_trace_context_is_ignored() {
     let headers = [
         ("traceparent", PARENT),
         ("tracestate", "a=1"),
@@ -80,7 +83,7 @@ fn who_is_not_trusted_is_not_believed() {
     let trace = begun(IncomingTrace::Restart, 0.0, &headers);
     assert_ne!(trace.id().to_string(), TRACE);
     let [parent, state, taskcluster] = sent(&trace);
-    assert!(parent.ends_with("-00"), "nor may he have himself recorded");
+    assert!(parent.ends_with("-00"), "the caller cannot force sampling");
     assert_eq!(
         (state, taskcluster),
         ("remove".into(), trace.id().to_string())
@@ -88,7 +91,7 @@ fn who_is_not_trusted_is_not_believed() {
 }
 
 #[test]
-fn taskclusters_own_trace_is_taken_over_where_it_can_be() {
+fn a_taskcluster_trace_id_is_adopted_if_it_is_a_valid_trace_id() {
     let uuid = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736";
     for (id, same) in [(uuid, true), (TRACE, true), ("foo/bar", false)] {
         let trace = begun(
@@ -108,9 +111,9 @@ fn taskclusters_own_trace_is_taken_over_where_it_can_be() {
 }
 
 #[test]
-fn a_share_is_sampled_by_the_traces_id() {
+fn the_sampling_ratio_applies_to_the_trace_id() {
     let (tracer, _items) = tracer(IncomingTrace::Continue, 0.25);
-    let sampled = |text: &str| tracer.samples(TraceId::from_text(text).unwrap());
+    let sampled = |text: &str| tracer.samples(TraceId::parse(text).unwrap());
     assert!(sampled("ffffffffffffffff0000000000000001"));
     assert!(sampled("00000000000000013ff0000000000000"));
     assert!(!sampled("00000000000000014000000000000000"));
@@ -125,18 +128,18 @@ fn a_share_is_sampled_by_the_traces_id() {
 }
 
 #[tokio::test]
-async fn spans_nest_across_tasks_and_tell_their_times() {
+async fn spans_nest_across_tasks_and_record_their_times() {
     let (tracer, mut items) = tracer(IncomingTrace::Continue, 1.0);
     let mut trace = tracer.begin(&HeaderMap::new()).unwrap();
-    let admission = trace.admission();
-    assert_eq!(outgoing(), None, "outside of every span");
-    let header = within(admission.clone(), async {
-        let here = current().unwrap();
-        tokio::spawn(within(here, async {
-            spanned(
+    let admission = trace.admission_span();
+    assert_eq!(outgoing_traceparent(), None, "outside any span");
+    let header = in_span(admission.clone(), async {
+        let here = current_span().unwrap();
+        tokio::spawn(in_span(here, async {
+            with_span(
                 "exchange",
-                crate::trace::Kind::Client,
-                async { outgoing() },
+                crate::trace::SpanKind::Client,
+                async { outgoing_traceparent() },
                 |_| (vec![], Some("refused")),
             )
             .await
@@ -145,7 +148,7 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
         .unwrap()
     })
     .await;
-    let Ok(Item::Span(exchange)) = items.try_recv() else {
+    let Ok(ExporterMessage::Span(exchange)) = items.try_recv() else {
         panic!("no span")
     };
     assert_eq!(
@@ -156,14 +159,14 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
     assert_eq!(header.unwrap().to_str().unwrap(), expected);
 
     let second = Duration::from_secs(1);
-    trace.attempt(second, None);
-    trace.answered(401);
-    trace.attempt_over(2 * second, Some("unauthorized"));
-    trace.attempt(3 * second, None);
+    trace.begin_attempt(second, None);
+    trace.record_status(401);
+    trace.end_attempt(2 * second, Some("unauthorized"));
+    trace.begin_attempt(3 * second, None);
     let (name, value) = trace.headers()[0].clone();
     assert_eq!(name, TRACEPARENT);
-    let whole = Summary {
-        began: Duration::ZERO,
+    let whole = RequestSummary {
+        started: Duration::ZERO,
         admitted: second,
         ended: 4 * second,
         name: "GET r".into(),
@@ -174,12 +177,19 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
         vec![("index", i64::try_from(index).unwrap().into())]
     });
     let mut spans = Vec::new();
-    while let Ok(Item::Span(span)) = items.try_recv() {
+    while let Ok(ExporterMessage::Span(span)) = items.try_recv() {
         spans.push(*span);
     }
-    let told: Vec<_> = spans
+    let recorded: Vec<_> = spans
         .iter()
-        .map(|s| (&*s.name, s.began / 1_000_000, s.ended / 1_000_000, s.error))
+        .map(|s| {
+            (
+                &*s.name,
+                s.started / 1_000_000,
+                s.ended / 1_000_000,
+                s.error,
+            )
+        })
         .collect();
     let expected = [
         ("admission", 5, 1005, None),
@@ -187,7 +197,7 @@ async fn spans_nest_across_tasks_and_tell_their_times() {
         ("upstream", 3005, 4005, None),
         ("GET r", 5, 4005, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(recorded, expected);
     let root = spans[3].id;
     assert!(spans[..3].iter().all(|span| span.parent == Some(root)));
     assert_eq!(spans[3].parent, None);

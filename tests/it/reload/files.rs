@@ -71,7 +71,7 @@ async fn an_invalid_file_changes_nothing_and_every_error_is_logged() {
     assert_eq!(house.get("/broken/x").await.status, 404);
     until_logged("audience_of_the_invalid_file").await;
     until_logged("mint-that-is-not-there").await;
-    until_logged("the configuration is invalid; the old one stays in use").await;
+    until_logged("the configuration is invalid; the previous one stays in effect").await;
 
     // A secret that goes missing is no reason to stop either, and mends itself.
     house.put("hawkgate.toml", house.text("/mended/"));
@@ -213,11 +213,11 @@ async fn the_listeners_that_are_there_decide_what_is_allowed() {
     assert!(hawkgate::config::load(&house.gate.files.path("hawkgate.toml")).is_ok());
     house.until_reloaded("invalid", 1).await;
     let anonymous = Request::get("/fixed/x");
-    let hawkgate::config::Address::Tcp(bound) = house.gate.address() else {
+    let hawkgate::proxy::settings::Address::Tcp(bound) = house.gate.address() else {
         panic!("TCP")
     };
     let here = ([127, 0, 0, 1], bound.port()).into();
-    let mut client = Client::connect(&hawkgate::config::Address::Tcp(here)).await;
+    let mut client = Client::connect(&hawkgate::proxy::settings::Address::Tcp(here)).await;
     let refused = client.request(&anonymous).await.unwrap();
     assert_eq!(refused.refusal(), Some("missing_token"));
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use hawkgate::app::{self, Deps, Running};
 use hawkgate::clock::{ManualClock, SharedClock, SystemClock};
-use hawkgate::config::{self, Address, LogFormat};
+use hawkgate::config;
 use hawkgate::log::Logging;
+use hawkgate::log::settings::LogFormat;
+use hawkgate::proxy::settings::Address;
 use tempfile::TempDir;
 
 use super::client::{Client, Http2Client, Request, Response, within};

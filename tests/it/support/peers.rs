@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
 
 use super::client::{Client, Request};

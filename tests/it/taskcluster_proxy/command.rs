@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use hawkgate::config::Address;
+use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
 
 use super::taskcluster;

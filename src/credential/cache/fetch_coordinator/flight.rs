@@ -1,5 +1,4 @@
-//! One exchange from its start to what is remembered of it. It runs as a task of its own:
-//! whoever waits for it may go away.
+//! One exchange, from starting it to recording its result.
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -7,23 +6,25 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::{
-    FetchCoordinator, FetchResult, Generation, InFlight, Lease, NegativeEntry, busy, left_alone,
+    FetchCoordinator, FetchResult, Generation, InFlight, Lease, NegativeEntry, backing_off,
+    overloaded,
 };
 use crate::clock::Now;
+use crate::credential::ExchangeResult;
 use crate::credential::identity::Identity;
 use crate::credential::{FetchError, Issued, SwapRequest};
-use crate::gateway::outcome::{ExchangeResult, Label};
+use crate::label::Label;
 use crate::singleflight::Flight;
-use crate::trace::{self, Attribute, Kind};
+use crate::trace::{self, Attribute, SpanKind};
 
-/// A renewal that brought nothing better is not tried again at once.
+/// How long to wait after a renewal that did not improve on the current credential.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// What an exchange came to.
+/// The result of an exchange.
 enum Exchange {
     Ended(Result<Issued, FetchError>),
-    /// The source was not asked; that says nothing about it.
-    NotTried(FetchError),
+    /// The source was not asked, so this says nothing about its health.
+    NotAttempted(FetchError),
 }
 
 impl FetchCoordinator {
@@ -54,12 +55,12 @@ impl FetchCoordinator {
         request: SwapRequest,
     ) -> impl Future<Output = Exchange> + Send + use<> {
         let coordinator = Arc::clone(self);
-        let parent = trace::current();
+        let parent = trace::current_span();
         async move {
             match parent {
                 None => coordinator.exchange(&request).await,
                 Some(parent) => {
-                    Box::pin(trace::within(parent, coordinator.exchange(&request))).await
+                    Box::pin(trace::in_span(parent, coordinator.exchange(&request))).await
                 }
             }
         }
@@ -67,34 +68,35 @@ impl FetchCoordinator {
 
     async fn exchange(&self, request: &SwapRequest) -> Exchange {
         let timeout = self.options.timeout;
-        let Ok(Ok(_turn)) = tokio::time::timeout(timeout, self.turns.acquire()).await else {
-            return Exchange::NotTried(busy(format!(
-                "no turn for an exchange within {}ms",
+        let Ok(Ok(_permit)) = tokio::time::timeout(timeout, self.permits.acquire()).await else {
+            return Exchange::NotAttempted(overloaded(format!(
+                "no exchange could start within {} ms: too many are running",
                 timeout.as_millis()
             )));
         };
-        // The source may have failed others while this one waited for its turn.
+        // The source may have failed for others while this exchange waited for its permit.
         let backoff = self.in_flight().backoff.remaining(self.now().monotonic);
         if let Some(left) = backoff {
-            return Exchange::NotTried(left_alone(left));
+            return Exchange::NotAttempted(backing_off(left));
         }
         let fetching = tokio::time::timeout(timeout, self.inner.fetch(request));
         let kind = if self.inner.is_local() {
-            Kind::Internal
+            SpanKind::Internal
         } else {
-            Kind::Client
+            SpanKind::Client
         };
-        let fetched = trace::spanned("exchange", kind, fetching, |end| self.told(end)).await;
+        let fetched =
+            trace::with_span("exchange", kind, fetching, |end| self.span_attributes(end)).await;
         Exchange::Ended(fetched.unwrap_or_else(|_| {
             Err(FetchError::Unavailable {
-                cause: format!("no answer within {}ms", timeout.as_millis()),
+                cause: format!("no answer within {} ms", timeout.as_millis()),
                 retry_after: None,
             })
         }))
     }
 
-    /// What the exchange's span says.
-    fn told<E>(
+    /// The attributes and the error recorded in the exchange's span.
+    fn span_attributes<E>(
         &self,
         end: &Result<Result<Issued, FetchError>, E>,
     ) -> (Vec<Attribute>, Option<&'static str>) {
@@ -109,7 +111,7 @@ impl FetchCoordinator {
         )
     }
 
-    /// Puts down what an exchange came to and ends its flight, in one step for all others.
+    /// Records the result of an exchange and ends its flight, in one step under the lock.
     fn complete(&self, identity: Identity, exchange: Exchange) -> FetchResult {
         let now = self.now();
         let mut in_flight = self.in_flight();
@@ -117,7 +119,7 @@ impl FetchCoordinator {
         match exchange {
             Exchange::Ended(Ok(issued)) => {
                 in_flight.backoff.answered();
-                Ok(self.admit(identity, issued, now))
+                Ok(self.install(identity, issued, now))
             }
             Exchange::Ended(Err(error)) => {
                 let jitter = self.jitter.share();
@@ -131,14 +133,17 @@ impl FetchCoordinator {
                 self.record_failure(identity, &error, now, jitter);
                 Err(error)
             }
-            Exchange::NotTried(error) => {
-                self.put_off(identity, now.monotonic.saturating_add(pause(&error)));
+            Exchange::NotAttempted(error) => {
+                self.postpone_renewal(
+                    identity,
+                    now.monotonic.saturating_add(renewal_pause(&error)),
+                );
                 Err(error)
             }
         }
     }
 
-    fn admit(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
+    fn install(&self, identity: Identity, issued: Issued, now: Now) -> Lease {
         let number = self.generations.fetch_add(1, Ordering::Relaxed);
         let limits = &self.options.limits;
         let generation = Generation::new(issued, number, now, limits, self.jitter.share());
@@ -146,12 +151,14 @@ impl FetchCoordinator {
         self.negatives.invalidate(&identity);
         if generation.is_usable(now) {
             if let Some(old) = self.current.get(&identity) {
-                old.drop_for_good();
+                old.retire();
             }
             self.current.insert(identity, Arc::clone(&generation));
         } else {
-            // It came expired (taskcluster.md §1): for those who waited, and nobody else.
-            self.put_off(identity, now.monotonic.saturating_add(RENEWAL_PAUSE));
+            // It was already expired when issued, as happens when the caller's token has less
+            // than 30 s left (`docs/design/taskcluster.md`, "Login endpoint"). Only the callers
+            // that waited for it get it.
+            self.postpone_renewal(identity, now.monotonic.saturating_add(RENEWAL_PAUSE));
         }
         Lease(generation)
     }
@@ -167,21 +174,21 @@ impl FetchCoordinator {
             jitter,
         );
         match error {
-            // Whoever is refused a new one shall not go on with the old one: the token was
-            // revoked, or the user is gone.
+            // A caller that is refused a new credential must not continue with the old one:
+            // its token was revoked, or the user was removed.
             FetchError::Refused(_) | FetchError::NotEntitled(_) | FetchError::SignIn { .. } => {
                 if let Some(current) = self.current.get(&identity) {
                     self.forget(identity, &current);
                 }
             }
-            _ => self.put_off(identity, entry.until),
+            _ => self.postpone_renewal(identity, entry.until),
         }
         self.negatives.insert(identity, entry);
     }
 
-    /// What is current, if anything, serves on until it expires; the next renewal not
-    /// before `at`.
-    fn put_off(&self, identity: Identity, at: Duration) {
+    /// Keeps the current credential, if any, in use until it expires, and renews it no
+    /// earlier than `at` (monotonic time).
+    fn postpone_renewal(&self, identity: Identity, at: Duration) {
         if let Some(generation) = self.current.get(&identity) {
             generation.mark_stale();
             generation.renew_later(at);
@@ -189,8 +196,8 @@ impl FetchCoordinator {
     }
 }
 
-/// How long a renewal that could not start is put off.
-pub(super) fn pause(error: &FetchError) -> Duration {
+/// How long to postpone a renewal that could not start.
+pub(super) fn renewal_pause(error: &FetchError) -> Duration {
     match error {
         FetchError::Unavailable {
             retry_after: Some(left),

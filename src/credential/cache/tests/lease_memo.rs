@@ -3,58 +3,58 @@
 use super::*;
 use crate::clock::Now;
 
-impl Rig {
+impl Fixture {
     fn memoized(&self, request: &SwapRequest) -> Option<Leased> {
         let now = Now::read(&*self.clock);
         self.source.memoized(&request.caller, now)
     }
 
-    /// A rig where `request` has got "one", and its token remembers it.
+    /// A fixture where `request` has got "one", and its token remembers it.
     async fn remembering(request: &SwapRequest) -> (Self, Lease) {
-        let mut rig = Self::new();
-        let answer = rig.credential("one", LIFE);
-        rig.fetched(request, answer).await.unwrap();
-        assert!(rig.memoized(request).is_none(), "nobody came again");
-        rig.at_once(request).await.unwrap();
-        let memoized = rig.memoized(request).unwrap();
+        let mut fixture = Self::new();
+        let answer = fixture.credential("one", LIFE);
+        fixture.fetched(request, answer).await.unwrap();
+        assert!(fixture.memoized(request).is_none(), "nobody came again");
+        fixture.at_once(request).await.unwrap();
+        let memoized = fixture.memoized(request).unwrap();
         assert_eq!((memoized.lookup, text(&memoized)), (Lookup::Hit, "one"));
-        (rig, memoized.lease)
+        (fixture, memoized.lease)
     }
 }
 
 #[tokio::test]
-async fn a_hit_is_remembered_for_a_second_and_then_looked_up_again() {
+async fn a_hit_is_memoized_for_a_second_and_then_looked_up_again() {
     let ann = user("ann");
-    let (mut rig, _) = Rig::remembering(&ann).await;
-    rig.clock.advance(Duration::from_millis(999));
-    assert!(rig.memoized(&ann).is_some());
-    rig.clock.advance(Duration::from_millis(1));
-    assert!(rig.memoized(&ann).is_none());
-    rig.at_once(&ann).await.unwrap();
-    assert!(rig.memoized(&ann).is_some());
+    let (mut fixture, _) = Fixture::remembering(&ann).await;
+    fixture.clock.advance(Duration::from_millis(999));
+    assert!(fixture.memoized(&ann).is_some());
+    fixture.clock.advance(Duration::from_millis(1));
+    assert!(fixture.memoized(&ann).is_none());
+    fixture.at_once(&ann).await.unwrap();
+    assert!(fixture.memoized(&ann).is_some());
 }
 
 #[tokio::test]
-async fn what_is_asked_for_all_the_time_stays_in_the_cache() {
+async fn a_credential_in_constant_use_is_not_evicted() {
     let ann = user("ann");
-    let (mut rig, _) = Rig::remembering(&ann).await;
+    let (mut fixture, _) = Fixture::remembering(&ann).await;
     for _ in 0..30 {
-        rig.advance(1);
-        if rig.memoized(&ann).is_none() {
-            rig.at_once(&ann).await.unwrap();
+        fixture.advance(1);
+        if fixture.memoized(&ann).is_none() {
+            fixture.at_once(&ann).await.unwrap();
         }
     }
-    assert_eq!(rig.source.entries(), 1);
+    assert_eq!(fixture.source.entries(), 1);
 }
 
 #[tokio::test]
-async fn no_other_caller_token_or_source_meets_it() {
+async fn a_memo_is_specific_to_its_caller_token_and_source() {
     let ann = user("ann");
-    let (rig, _) = Rig::remembering(&ann).await;
-    let (other, _) = Rig::remembering(&user("bob")).await;
+    let (fixture, _) = Fixture::remembering(&ann).await;
+    let (other, _) = Fixture::remembering(&user("bob")).await;
     assert!(other.memoized(&ann).is_none(), "another source");
     assert!(
-        rig.memoized(&user("ann")).is_none(),
+        fixture.memoized(&user("ann")).is_none(),
         "another token of hers"
     );
     let opaque = Caller::Delegated {
@@ -65,108 +65,110 @@ async fn no_other_caller_token_or_source_meets_it() {
         caller: opaque,
         ..user("")
     };
-    let mut rig = rig;
-    let answer = rig.credential("two", LIFE);
-    rig.fetched(&opaque, answer).await.unwrap();
-    rig.at_once(&opaque).await.unwrap();
-    assert!(rig.memoized(&opaque).is_none());
+    let mut fixture = fixture;
+    let answer = fixture.credential("two", LIFE);
+    fixture.fetched(&opaque, answer).await.unwrap();
+    fixture.at_once(&opaque).await.unwrap();
+    assert!(fixture.memoized(&opaque).is_none());
 }
 
 #[tokio::test]
-async fn what_a_rule_narrowed_is_not_remembered() {
+async fn narrowed_leases_are_not_memoized() {
     let ann = user("ann");
     let narrowed = SwapRequest {
         scopes: Some(["queue:x".to_owned()].into()),
         ..ann.clone()
     };
-    let mut rig = Rig::new();
-    let answer = rig.credential("narrow", LIFE);
-    rig.fetched(&narrowed, answer).await.unwrap();
-    rig.at_once(&narrowed).await.unwrap();
-    assert!(rig.memoized(&ann).is_none());
+    let mut fixture = Fixture::new();
+    let answer = fixture.credential("narrow", LIFE);
+    fixture.fetched(&narrowed, answer).await.unwrap();
+    fixture.at_once(&narrowed).await.unwrap();
+    assert!(fixture.memoized(&ann).is_none());
 }
 
 #[tokio::test]
-async fn what_the_upstream_rejected_is_forgotten_at_once() {
+async fn a_rejected_lease_is_never_returned_from_the_memo() {
     let ann = user("ann");
-    let (mut rig, rejected) = Rig::remembering(&ann).await;
-    let replacing = rig.replace(&ann, &rejected);
-    let call = rig.call().await;
-    assert!(rig.memoized(&ann).is_none());
-    let answer = rig.credential("two", LIFE);
+    let (mut fixture, rejected) = Fixture::remembering(&ann).await;
+    let replacing = fixture.replace(&ann, &rejected);
+    let call = fixture.call().await;
+    assert!(fixture.memoized(&ann).is_none());
+    let answer = fixture.credential("two", LIFE);
     call.answer(answer);
     replacing.await.unwrap().unwrap();
-    assert!(rig.memoized(&ann).is_none());
-    assert_eq!(text(&rig.at_once(&ann).await.unwrap()), "two");
-    assert_eq!(text(&rig.memoized(&ann).unwrap()), "two");
+    assert!(fixture.memoized(&ann).is_none());
+    assert_eq!(text(&fixture.at_once(&ann).await.unwrap()), "two");
+    assert_eq!(text(&fixture.memoized(&ann).unwrap()), "two");
 
-    let rejected = rig.memoized(&ann).unwrap().lease;
-    rig.source.invalidate(&ann, &rejected);
-    assert!(rig.memoized(&ann).is_none());
+    let rejected = fixture.memoized(&ann).unwrap().lease;
+    fixture.source.invalidate(&ann, &rejected);
+    assert!(fixture.memoized(&ann).is_none());
 }
 
 #[tokio::test]
-async fn also_where_the_cache_has_forgotten_it_before() {
+async fn a_rejected_lease_is_never_returned_even_after_its_eviction() {
     let ann = user("ann");
-    let (rig, rejected) = Rig::remembering(&ann).await;
-    rig.source.coordinator.evict_all();
-    assert!(rig.memoized(&ann).is_some());
-    rig.source.invalidate(&ann, &rejected);
-    assert!(rig.memoized(&ann).is_none());
+    let (fixture, rejected) = Fixture::remembering(&ann).await;
+    fixture.source.coordinator.evict_all();
+    assert!(fixture.memoized(&ann).is_some());
+    fixture.source.invalidate(&ann, &rejected);
+    assert!(fixture.memoized(&ann).is_none());
 }
 
 #[tokio::test]
-async fn another_epoch_voids_it_at_once() {
+async fn a_new_epoch_invalidates_the_memo() {
     let ann = user("ann");
-    let (rig, _) = Rig::remembering(&ann).await;
-    rig.epoch.store(1, Ordering::SeqCst);
-    assert!(rig.memoized(&ann).is_none());
+    let (fixture, _) = Fixture::remembering(&ann).await;
+    fixture.epoch.store(1, Ordering::SeqCst);
+    assert!(fixture.memoized(&ann).is_none());
 }
 
 #[tokio::test]
-async fn a_refused_renewal_voids_it_at_once() {
+async fn a_refused_renewal_invalidates_the_memo() {
     let ann = user("ann");
-    let (mut rig, _) = Rig::remembering(&ann).await;
-    rig.advance(LIFE - 5 - 60);
+    let (mut fixture, _) = Fixture::remembering(&ann).await;
+    fixture.advance(LIFE - 5 - 60);
     // Renewals are the cache's to start.
-    rig.at_once_renewing(&ann, refused()).await;
-    assert!(rig.memoized(&ann).is_none());
-    assert!(rig.lease(&ann).await.unwrap().is_err());
+    fixture.at_once_renewing(&ann, refused()).await;
+    assert!(fixture.memoized(&ann).is_none());
+    assert!(fixture.lease(&ann).await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn it_serves_while_it_is_renewed_and_not_afterwards() {
+async fn a_memo_is_valid_during_a_renewal_and_not_afterwards() {
     let ann = user("ann");
-    let (mut rig, _) = Rig::remembering(&ann).await;
-    rig.advance(LIFE - 5 - 60);
-    assert!(rig.memoized(&ann).is_none(), "due");
-    let leased = rig.lease(&ann).await.unwrap().unwrap();
+    let (mut fixture, _) = Fixture::remembering(&ann).await;
+    fixture.advance(LIFE - 5 - 60);
+    assert!(fixture.memoized(&ann).is_none(), "due");
+    let leased = fixture.lease(&ann).await.unwrap().unwrap();
     assert_eq!(text(&leased), "one");
-    assert_eq!(text(&rig.memoized(&ann).unwrap()), "one");
-    let answer = rig.credential("two", LIFE);
-    rig.call().await.answer(answer);
-    everybody_runs().await;
-    assert!(rig.memoized(&ann).is_none());
-    assert_eq!(text(&rig.at_once(&ann).await.unwrap()), "two");
+    assert_eq!(text(&fixture.memoized(&ann).unwrap()), "one");
+    let answer = fixture.credential("two", LIFE);
+    fixture.call().await.answer(answer);
+    let_tasks_run().await;
+    assert!(fixture.memoized(&ann).is_none());
+    assert_eq!(text(&fixture.at_once(&ann).await.unwrap()), "two");
 }
 
 #[tokio::test]
-async fn it_is_not_used_past_its_end() {
+async fn a_memo_is_not_used_past_the_credentials_expiry() {
     let ann = user("ann");
-    let mut rig = Rig::new();
+    let mut fixture = Fixture::new();
     // Without the lead of a renewal, which would come first.
-    let answer = rig.credential("short", 1);
-    rig.fetched(&ann, answer).await.unwrap();
-    rig.at_once(&ann).await.unwrap();
-    rig.clock.set_wall(START.plus(Duration::from_millis(900)));
-    assert!(rig.memoized(&ann).is_none());
+    let answer = fixture.credential("short", 1);
+    fixture.fetched(&ann, answer).await.unwrap();
+    fixture.at_once(&ann).await.unwrap();
+    fixture
+        .clock
+        .set_wall(START.plus(Duration::from_millis(900)));
+    assert!(fixture.memoized(&ann).is_none());
 }
 
-impl Rig {
+impl Fixture {
     /// A hit that starts a renewal, which ends with `answer`.
     async fn at_once_renewing(&mut self, request: &SwapRequest, answer: Answer) {
         self.lease(request).await.unwrap().unwrap();
         self.call().await.answer(answer);
-        everybody_runs().await;
+        let_tasks_run().await;
     }
 }

@@ -70,7 +70,7 @@ fn seeds_are_two_fresh_slugids() {
 }
 
 #[test]
-fn refuses_what_the_service_would() {
+fn rejects_what_the_service_would_reject() {
     let month = 31 * 24 * 3600 * 1000;
     let empty = SecretString::from("");
     let broken = ["a\nissuer:root".to_owned()];
@@ -98,7 +98,7 @@ fn refuses_what_the_service_would() {
     }
     assert_eq!(
         refused(&|m| m.issuer = "a\nb"),
-        Err(CertificateError::InvalidClientId("issuing client's name"))
+        Err(CertificateError::InvalidClientId("issuing client's id"))
     );
     for (start, expiry) in [(5, 5), (6, 5), (0, month + 1), (i64::MIN, i64::MAX)] {
         let outcome = refused(&|m| {

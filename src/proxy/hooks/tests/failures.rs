@@ -13,7 +13,7 @@ use super::caller::{Caller, Send};
 use super::matrix::body;
 use super::stage::Stage;
 use crate::gateway::outcome::Ending;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 
 /// An upstream of raw bytes: `serve` gets each connection.
 pub(super) async fn raw<F, T>(serve: F) -> SocketAddr

@@ -11,8 +11,9 @@ use super::failures::until;
 use super::matrix::body;
 use super::stage::Stage;
 use super::upstream::{When, expected};
-use crate::gateway::outcome::{Ending, Lookup, UnauthorizedAction, UnauthorizedReason};
-use crate::gateway::rejection::Reason;
+use crate::credential::Lookup;
+use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
+use crate::gateway::reason::Reason;
 
 fn sent(target: &'static str, headers: &[(&'static str, &str)]) -> Send {
     Send {

@@ -14,9 +14,8 @@ use tokio::sync::mpsc;
 use super::caller::Caller;
 use super::upstream::Upstream as Server;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::config::{Address, Limits, Listener, ListenerAccess};
 use crate::credential::{
-    CacheLimits, Credential, CredentialSource, FetchError, IdentityHasher, Issued, Source,
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
@@ -25,6 +24,7 @@ use crate::gateway::{Gateway, Observe};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{Bound, Recorder, Serving, Workers, http_proxy};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 use crate::proxy::{Budget, FastPath};
 use crate::secret::SecretString;
 
@@ -92,7 +92,6 @@ impl Default for Options {
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
-                rate: None,
             },
             read_timeout: Duration::from_secs(30),
             addresses: None,
@@ -205,7 +204,7 @@ impl Stage {
     }
 }
 
-fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> Source {
+fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> CachedSource {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
@@ -217,10 +216,10 @@ fn source(script: &Arc<Script>, clock: &Arc<ManualClock>) -> Source {
         concurrency: 4,
     };
     let inner: Arc<dyn CredentialSource> = script.clone();
-    Source::new("scripted".into(), inner, options, clock.clone()).unwrap()
+    CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap()
 }
 
-fn route(options: &Options, upstream: SocketAddr, source: Source) -> Route {
+fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route {
     let own = vec![upstream];
     let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
     Route {

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::caller::Send;
 use super::stage::Stage;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 

@@ -1,7 +1,7 @@
 //! What must be refused before anything is served, as bytes on a socket.
 
 use super::*;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use Reason::{BadRequest, HeaderTooLarge, InvalidAuthorization, MethodRefused, UrlTooLong};
 
 /// Behind every attack: must never be served.
@@ -453,7 +453,7 @@ async fn refused(rig: &Rig, name: &str, bytes: &[u8], reason: Reason) {
     assert_eq!(replies.len(), 1, "{name}: {replies:?}");
     let reply = &replies[0];
     assert_eq!(reply.status, reason.status().as_u16(), "{name}: {reply:?}");
-    let label = crate::gateway::outcome::Label::label(reason);
+    let label = crate::label::Label::label(reason);
     assert_eq!(reply.header("x-hawkgate-error"), Some(label), "{name}");
     assert_eq!(reply.header("connection"), Some("close"), "{name}");
     assert_eq!(reply.header("cache-control"), Some("no-store"), "{name}");

@@ -10,8 +10,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWrite;
 
 use super::*;
-use crate::config::ClientAuth;
 use crate::proxy::listener::{BindError, Tls};
+use crate::proxy::settings::ClientAuth;
 
 fn h2c() -> Listener {
     Listener { h2c: true, ..tcp() }
@@ -347,7 +347,7 @@ async fn no_session_outlives_the_certificate_that_began_it() {
 async fn an_announced_client_is_known_by_its_certificate_too() {
     let pki = Pki::new();
     let mut listener = tls(pki.mutual(ClientAuth::Required));
-    listener.access.proxies = Some(crate::config::TrustedProxies {
+    listener.access.proxies = Some(crate::proxy::settings::TrustedProxies {
         networks: vec!["127.0.0.0/8".parse().unwrap()],
         proxy_protocol: true,
     });

@@ -1,8 +1,8 @@
 //! Behind proxies: PROXY headers and `X-Forwarded-For`, and whoever pretends to be one.
 
 use super::*;
-use crate::config::TrustedProxies;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
+use crate::proxy::settings::TrustedProxies;
 
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 443\r\n";
 const WHO: &[u8] = b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

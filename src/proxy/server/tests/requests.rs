@@ -1,7 +1,7 @@
 //! What must be served, and how connections are kept.
 
 use super::*;
-use crate::gateway::rejection::Reason;
+use crate::gateway::reason::Reason;
 use crate::proxy::listener::BindError;
 
 #[tokio::test]
@@ -296,9 +296,9 @@ async fn an_address_in_use_is_named() {
 async fn peers_that_are_not_allowed_are_told_so_before_anything_is_read() {
     let keeping_out = |address: Address, h2c: bool| Listener {
         address,
-        access: crate::config::ListenerAccess {
+        access: crate::proxy::settings::ListenerAccess {
             users: Some(vec!["4000000000".into()]),
-            ..crate::config::ListenerAccess::default()
+            ..crate::proxy::settings::ListenerAccess::default()
         },
         h2c,
         ..tcp()

@@ -1,0 +1,27 @@
+//! Settings for logging.
+
+/// Appended to [`Log::level`] when the audit log is on.
+pub const AUDIT_LEVEL: &str = ",audit=info";
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// JSON or text.
+    pub format: LogFormat,
+    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in `audit=info` if `audit` is
+    /// on.
+    pub level: String,
+    /// Fraction (0 to 1) of successful requests that get an access line.
+    pub access_sample: f64,
+    /// Whether the audit log is on.
+    pub audit: bool,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// Human-readable `name=value` lines.
+    Text,
+}

@@ -1,0 +1,277 @@
+//! The Wycheproof vectors of the primitives behind every algorithm, checked by the code that
+//! checks tokens: keys are read as JWKs ([`KeySet`]), signatures verified by [`Verifier`].
+
+use std::ops::AddAssign;
+
+use ::wycheproof::{
+    EllipticCurve, HashFunction, TestResult, ecdsa, eddsa, mac, rsa_pkcs1_verify, rsa_pss_verify,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::token::jwk::KeySet;
+
+/// What became of the vectors of one set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    accepted: usize,
+    refused: usize,
+    /// Vectors that tell nothing: "acceptable" ones, and those that are invalid in a signature
+    /// scheme which is not that of the algorithm.
+    open: usize,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.open += other.open;
+    }
+}
+
+impl Counts {
+    /// Checks one vector. `conforms` says whether the signature scheme is that of the JWS
+    /// algorithm at all: a valid signature in another scheme must be refused.
+    fn check(&mut self, verified: bool, result: TestResult, conforms: bool, vector: &str) {
+        match (result, conforms) {
+            (TestResult::Valid, true) => {
+                assert!(verified, "{vector} was refused");
+                self.accepted += 1;
+            }
+            (TestResult::Valid, false) | (TestResult::Invalid, true) => {
+                assert!(!verified, "{vector} was accepted");
+                self.refused += 1;
+            }
+            (TestResult::Acceptable, _) | (TestResult::Invalid, false) => self.open += 1,
+        }
+    }
+
+    fn print(self, what: &str) {
+        println!(
+            "wycheproof {what}: {} accepted, {} refused, {} left open",
+            self.accepted, self.refused, self.open
+        );
+    }
+}
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// `None` for a key that is refused when it is loaded.
+fn verifier(jwk: &Value, algorithm: Algorithm) -> Option<Verifier> {
+    let document = json!({ "keys": [jwk] }).to_string();
+    let set = KeySet::parse(document.as_bytes(), Algorithm::ALL).unwrap();
+    Some(set.select(algorithm, None).ok()?.remove(0))
+}
+
+fn verified(verifier: Option<&Verifier>, message: &[u8], signature: &[u8]) -> bool {
+    verifier.is_some_and(|verifier| verifier.verify(message, &b64(signature)))
+}
+
+#[test]
+fn rsa_pkcs1_vectors() {
+    use rsa_pkcs1_verify::TestName as Set;
+    let mut total = Counts::default();
+    for (set, algorithm) in [
+        (Set::Rsa2048Sha256, Algorithm::RS256),
+        (Set::Rsa2048Sha384, Algorithm::RS384),
+        (Set::Rsa2048Sha512, Algorithm::RS512),
+        (Set::Rsa3072Sha256, Algorithm::RS256),
+        (Set::Rsa3072Sha384, Algorithm::RS384),
+        (Set::Rsa3072Sha512, Algorithm::RS512),
+        (Set::Rsa4096Sha256, Algorithm::RS256),
+        (Set::Rsa4096Sha384, Algorithm::RS384),
+        (Set::Rsa4096Sha512, Algorithm::RS512),
+        (Set::Rsa8192Sha256, Algorithm::RS256),
+        (Set::Rsa8192Sha384, Algorithm::RS384),
+        (Set::Rsa8192Sha512, Algorithm::RS512),
+        // A valid signature over another hash is none of RS256.
+        (Set::Rsa2048Sha3_256, Algorithm::RS256),
+        (Set::Rsa2048Sha512_256, Algorithm::RS256),
+    ] {
+        let mut counts = Counts::default();
+        for group in rsa_pkcs1_verify::TestSet::load(set).unwrap().test_groups {
+            let conforms = Some(group.hash) == hash(algorithm);
+            let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
+            let verifier = verifier(&jwk, algorithm);
+            for test in group.tests {
+                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                counts.check(
+                    verified,
+                    test.result,
+                    conforms,
+                    &format!("{set:?} {}", test.tc_id),
+                );
+            }
+        }
+        counts.print(&format!("{set:?} as {}", algorithm.name()));
+        total += counts;
+    }
+    total.print("RSASSA-PKCS1-v1_5 in all");
+    assert_eq!((total.accepted, total.refused), (89, 3019));
+}
+
+/// RFC 7518 §3.5: MGF1 with the same hash, and a salt as long as the hash.
+#[test]
+fn rsa_pss_vectors() {
+    use rsa_pss_verify::TestName as Set;
+    let mut total = Counts::default();
+    for (set, algorithm) in [
+        (Set::RsaPss2048Sha256Mgf1SaltLen32, Algorithm::PS256),
+        (Set::RsaPss2048Sha384Mgf1SaltLen48, Algorithm::PS384),
+        (Set::RsaPss3072Sha256Mgf1SaltLen32, Algorithm::PS256),
+        (Set::RsaPss4096Sha256Mgf1SaltLen32, Algorithm::PS256),
+        (Set::RsaPss4096Sha384Mgf1SaltLen48, Algorithm::PS384),
+        (Set::RsaPss4096Sha512Mgf1SaltLen64, Algorithm::PS512),
+        (Set::RsaPssmisc, Algorithm::PS256),
+        (Set::RsaPssmisc, Algorithm::PS384),
+        (Set::RsaPssmisc, Algorithm::PS512),
+        // Valid signatures with other parameters are none of these algorithms.
+        (Set::RsaPss2048Sha256Mgf1SaltLen0, Algorithm::PS256),
+        (Set::RsaPss2048Sha256Mgf1Sha1_20, Algorithm::PS256),
+        (Set::RsaPss4096Sha512Mgf1SaltLen32, Algorithm::PS512),
+    ] {
+        let mut counts = Counts::default();
+        for group in rsa_pss_verify::TestSet::load(set).unwrap().test_groups {
+            let wanted = hash(algorithm);
+            let conforms = Some(group.hash) == wanted
+                && group.mgf_hash == wanted
+                && Some(group.salt_size) == hash_bytes(algorithm)
+                && group.key.n.len() >= 256;
+            let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
+            let verifier = verifier(&jwk, algorithm);
+            for test in group.tests {
+                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                counts.check(
+                    verified,
+                    test.result,
+                    conforms,
+                    &format!("{set:?} {}", test.tc_id),
+                );
+            }
+        }
+        counts.print(&format!("{set:?} as {}", algorithm.name()));
+        total += counts;
+    }
+    total.print("RSASSA-PSS in all");
+    assert_eq!((total.accepted, total.refused), (514, 977));
+}
+
+#[test]
+fn ecdsa_p1363_vectors() {
+    use ecdsa::TestName as Set;
+    let mut total = Counts::default();
+    for (set, algorithm) in [
+        (Set::EcdsaSecp256r1Sha256P1363, Algorithm::ES256),
+        (Set::EcdsaSecp384r1Sha384P1363, Algorithm::ES384),
+        // DER-encoded signatures and other hashes are none of these algorithms.
+        (Set::EcdsaSecp256r1Sha256, Algorithm::ES256),
+        (Set::EcdsaSecp384r1Sha384, Algorithm::ES384),
+        (Set::EcdsaSecp256r1Sha512P1363, Algorithm::ES256),
+        (Set::EcdsaSecp384r1Sha512P1363, Algorithm::ES384),
+    ] {
+        let mut counts = Counts::default();
+        for group in ecdsa::TestSet::load(set).unwrap().test_groups {
+            let conforms = group.test_type == ecdsa::TestGroupTypeId::EcdsaP1363
+                && Some(group.hash) == hash(algorithm);
+            let crv = match group.key.curve {
+                EllipticCurve::Secp256r1 => "P-256",
+                EllipticCurve::Secp384r1 => "P-384",
+                other => panic!("{other:?}"),
+            };
+            let (x, y) = group.key.key[1..].split_at(group.key.key.len() / 2);
+            let jwk = json!({ "kty": "EC", "crv": crv, "x": b64(x), "y": b64(y) });
+            let verifier = verifier(&jwk, algorithm);
+            for test in group.tests {
+                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                counts.check(
+                    verified,
+                    test.result,
+                    conforms,
+                    &format!("{set:?} {}", test.tc_id),
+                );
+            }
+        }
+        counts.print(&format!("{set:?} as {}", algorithm.name()));
+        total += counts;
+    }
+    total.print("ECDSA in all");
+    assert_eq!((total.accepted, total.refused), (366, 1016));
+}
+
+#[test]
+fn ed25519_vectors() {
+    let mut counts = Counts::default();
+    for group in eddsa::TestSet::load(eddsa::TestName::Ed25519)
+        .unwrap()
+        .test_groups
+    {
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(&group.key.pk) });
+        for algorithm in [Algorithm::EdDSA, Algorithm::Ed25519] {
+            let verifier = verifier(&jwk, algorithm);
+            for test in &group.tests {
+                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                counts.check(
+                    verified,
+                    test.result,
+                    true,
+                    &format!("Ed25519 {}", test.tc_id),
+                );
+            }
+        }
+    }
+    counts.print("Ed25519 as EdDSA and Ed25519");
+    assert_eq!((counts.accepted, counts.refused), (176, 126));
+}
+
+/// RFC 7518 §3.2: the MAC is never shortened.
+#[test]
+fn hmac_vectors() {
+    use mac::TestName as Set;
+    let mut total = Counts::default();
+    for (set, algorithm) in [
+        (Set::HmacSha256, Algorithm::HS256),
+        (Set::HmacSha384, Algorithm::HS384),
+        (Set::HmacSha512, Algorithm::HS512),
+        // Another hash of the same length is none of HS256.
+        (Set::HmacSha3_256, Algorithm::HS256),
+        (Set::HmacSha512_256, Algorithm::HS256),
+    ] {
+        let mut counts = Counts::default();
+        let same_hash = !matches!(set, Set::HmacSha3_256 | Set::HmacSha512_256);
+        for group in mac::TestSet::load(set).unwrap().test_groups {
+            let conforms = same_hash && Some(group.tag_size / 8) == hash_bytes(algorithm);
+            for test in group.tests {
+                let key = Arc::new(DecodingKey::from_secret(&test.key));
+                let verifier = Verifier::new(algorithm, key);
+                let verified = verified(Some(&verifier), &test.msg, &test.tag);
+                counts.check(
+                    verified,
+                    test.result,
+                    conforms,
+                    &format!("{set:?} {}", test.tc_id),
+                );
+            }
+        }
+        counts.print(&format!("{set:?} as {}", algorithm.name()));
+        total += counts;
+    }
+    total.print("HMAC in all");
+    assert_eq!((total.accepted, total.refused), (99, 393));
+}
+
+fn hash(algorithm: Algorithm) -> Option<HashFunction> {
+    match hash_bytes(algorithm)? {
+        32 => Some(HashFunction::Sha2_256),
+        48 => Some(HashFunction::Sha2_384),
+        _ => Some(HashFunction::Sha2_512),
+    }
+}
+
+fn hash_bytes(algorithm: Algorithm) -> Option<usize> {
+    let bits: usize = algorithm.name().get(2..)?.parse().ok()?;
+    Some(bits / 8)
+}
