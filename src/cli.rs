@@ -107,8 +107,8 @@ enum Command {
     Logout(logout::Logout),
     /// Run as a drop-in replacement for taskcluster-proxy, without a configuration file
     #[command(after_help = "Examples:\n  \
-        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
-        hawkgate taskcluster-proxy\n  \
+        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… \\\n      \
+        TASKCLUSTER_ACCESS_TOKEN=… hawkgate taskcluster-proxy\n  \
         hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
         hawkgate taskcluster-proxy --print-config > hawkgate.toml   # as a starting point\n\n\
         Secrets are read only from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE. Listens \

@@ -38,8 +38,6 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
 
 #[derive(Args, Debug)]
 pub(super) struct Login {
-    #[command(flatten)]
-    client: ClientArgs,
     /// Scopes to request, separated by spaces [default: those the client was registered with,
     /// else openid, and offline_access if the issuer supports it]
     #[arg(long, value_name = "SCOPES")]
@@ -67,6 +65,8 @@ pub(super) struct Login {
     tokens: TokenFile,
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// What the browser and device flows share.

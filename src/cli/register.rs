@@ -72,11 +72,11 @@ pub(super) struct Register {
     #[arg(long)]
     delete: bool,
     #[command(flatten)]
+    network: Network,
+    #[command(flatten)]
     metadata: MetadataArgs,
     #[command(flatten)]
     tenant: TenantArgs,
-    #[command(flatten)]
-    network: Network,
 }
 
 pub(super) fn main(args: &Register) -> ExitCode {
@@ -111,7 +111,7 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandErro
         let tenant = tenant
             .as_ref()
             .map_or_else(|| Ok(vec![]), |t| t.plan(&step))?;
-        return plan(&tenant, &apply::plan(&step, &issuer));
+        return plan(&tenant, &apply::describe(&step, &issuer));
     };
     let run = RegistrationRun {
         locked: &locked,
@@ -160,7 +160,7 @@ async fn delete(args: &Register, clock: SharedClock) -> Result<(), CommandError>
     }
     let deletion = hawkgate::registration::plan_deletion(state.as_ref(), args.overrides())?;
     let Some(locked) = locked else {
-        return plan(&[], &apply::plan_deletion(&deletion));
+        return plan(&[], &apply::describe_deletion(&deletion));
     };
     let issuer = state
         .as_ref()

@@ -27,7 +27,7 @@ pub(super) struct TaskclusterProxy {
     /// Port to listen on
     #[arg(short, long, default_value_t = 8080)]
     port: u16,
-    /// LoopbackRedirect address to listen on
+    /// Loopback address to listen on
     #[arg(short, long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     ip_address: IpAddr,
     /// Restrict requests to this task's scopes and the SCOPE arguments

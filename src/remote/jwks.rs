@@ -1,5 +1,5 @@
-//! Fetches an issuer's JWK Set from a URL or a file. [`super::discovery`] finds the URL if only
-//! the issuer is configured.
+//! Fetches an issuer's JWK Set from a URL or a file. The module `discovery` finds the URL if
+//! only the issuer is configured.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! configuration allows it only on listeners that are local to this machine.
 
 mod attempt_limiter;
+mod error;
 mod grant;
 mod login_store;
 mod mfa;
@@ -26,7 +27,8 @@ use crate::credential::{
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
 use attempt_limiter::AttemptLimiter;
-use grant::{PasswordSignIn, SignInError};
+use error::SignInError;
+use grant::PasswordSignIn;
 use login_store::{LoginKey, LoginStore};
 use mfa::MfaApi;
 

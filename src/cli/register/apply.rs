@@ -34,7 +34,7 @@ pub(super) struct RegistrationRun<'a> {
 }
 
 /// One line that says what `step` would do at `issuer`.
-pub(super) fn plan(step: &RegistrationPlan, issuer: &str) -> String {
+pub(super) fn describe(step: &RegistrationPlan, issuer: &str) -> String {
     match step {
         RegistrationPlan::Unchanged(registration) => format!(
             "nothing: client {} at {issuer} is up to date",
@@ -56,7 +56,7 @@ pub(super) fn plan(step: &RegistrationPlan, issuer: &str) -> String {
 }
 
 /// One line that says what `deletion` would do.
-pub(super) fn plan_deletion(deletion: &DeletionPlan) -> String {
+pub(super) fn describe_deletion(deletion: &DeletionPlan) -> String {
     match deletion {
         DeletionPlan::AtIssuer { registration, .. } => format!(
             "delete client {} at its issuer, then the state and secret files",

@@ -75,7 +75,7 @@ async fn fixture(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static
     }
 }
 
-/// A tenant that gives tokens for its Management API, and `users` for the rest.
+/// A tenant that issues Management API tokens and replies to everything else with `users`.
 async fn tenant(users: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fixture {
     fixture(identities(), move |request| {
         if request.starts_with("POST /oauth/token ") {
@@ -124,7 +124,7 @@ fn token(issued: &Issued) -> &str {
     }
 }
 
-/// The kind of an error, and its text, in which nothing secret may be.
+/// The kind of an error and its text, which must not contain secrets.
 fn classify(error: &FetchError) -> (&'static str, String) {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2"), "{text}");
@@ -385,7 +385,7 @@ async fn a_rate_limit_gives_retry_after() {
             secs(7),
         ),
         (vec![("X-RateLimit-Reset", "1795201839"), DATE], secs(30)),
-        // Without a Date, by our own clock.
+        // Without a Date: relative to the local clock.
         (vec![("X-RateLimit-Reset", "1795201829")], secs(20)),
         (vec![("X-RateLimit-Reset", "1795201000"), DATE], secs(0)),
         (vec![("X-RateLimit-Reset", "soon")], None),
@@ -612,7 +612,7 @@ async fn an_unreachable_tenant_is_unavailable() {
     }
 }
 
-/// An https URL where somebody speaks plain HTTP.
+/// An https URL whose server speaks plain HTTP.
 async fn no_tls() -> Url {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
@@ -626,7 +626,7 @@ async fn no_tls() -> Url {
 
 #[tokio::test]
 async fn clock_skew_does_not_matter() {
-    // A day behind, a day ahead: lives are counted from when they were asked for.
+    // A day behind, a day ahead: lifetimes are counted from the request.
     for date in [
         "Thu, 19 Nov 2026 19:10:09 GMT",
         "Sat, 21 Nov 2026 19:10:09 GMT",

@@ -109,7 +109,7 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
     }
     assert!(
         peer.requests.try_recv().is_err(),
-        "nothing else was asked for"
+        "no other request was sent"
     );
 }
 
@@ -118,7 +118,7 @@ async fn a_token_with_more_scopes_than_the_rules_allow_is_rejected() {
     let answer = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
     let peer = peer(Reply::json(200, &answer)).await;
     let source = source(&peer, settings());
-    // Without rules the server may add what it likes.
+    // Without rules the server may grant additional scopes.
     source.fetch(&request("a", None)).await.unwrap();
     let error = source
         .fetch(&request("a", Some(&["read:a"])))
@@ -178,7 +178,7 @@ async fn callers_share_one_token_per_set_of_scopes() {
         let leased = cached.lease(&request(subject, scopes)).await.unwrap();
         assert_eq!(leased.lookup, expected, "{subject} {scopes:?}");
     }
-    // One rejected upstream is rejected for all.
+    // A token that the upstream rejects is replaced for all callers.
     let (a, b) = (request("a", None), request("b", None));
     let rejected = cached.lease(&a).await.unwrap().lease;
     assert_eq!(

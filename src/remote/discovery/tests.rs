@@ -7,7 +7,7 @@ const OIDC: &str = "/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "{\"keys\":[]}";
 
-/// For the server itself as the issuer, written with `path`.
+/// A fetcher for the server as the issuer, with `path` in its identifier.
 fn discovered(server: &Server, path: &str) -> DiscoveryFetcher {
     DiscoveryFetcher::new(&issuer(server, path), key_client(None).unwrap())
 }

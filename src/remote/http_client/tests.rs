@@ -279,7 +279,7 @@ async fn only_the_given_ca_is_trusted() {
         let result = client.get(&url, HeaderMap::new()).await;
         assert_eq!(result.is_ok(), good, "{result:?}");
     }
-    // And by the platform's roots, nobody knows it.
+    // The system's roots do not trust it.
     let result = client().get(&url, HeaderMap::new()).await;
     assert!(
         matches!(result, Err(TransportError::Connection { .. })),
@@ -325,12 +325,12 @@ fn reads_retry_after_in_both_forms() {
             vec![("retry-after", "Fri, 20 Nov 2026 19:11:09 GMT"), date],
             Some(60),
         ),
-        // Already past.
+        // A date in the past.
         (
             vec![("retry-after", "Fri, 20 Nov 2026 19:00:00 GMT"), date],
             Some(0),
         ),
-        // Relative to what?
+        // A date without `Date`.
         (vec![("retry-after", "Fri, 20 Nov 2026 19:11:09 GMT")], None),
         (vec![("retry-after", "-1"), date], None),
         (vec![("retry-after", "soon"), date], None),

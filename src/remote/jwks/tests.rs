@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-/// A server on loopback that answers each path with what it was given, word for word.
+/// A loopback server with a fixed, verbatim response per path.
 pub(in crate::remote) struct Server {
     pub(in crate::remote) url: Url,
     answers: Arc<Mutex<HashMap<String, String>>>,
@@ -67,7 +67,7 @@ impl Server {
         self.answers.lock().unwrap().remove(path);
     }
 
-    /// Which paths were asked for since the last time.
+    /// The paths requested since the last call.
     pub(in crate::remote) fn requested_paths(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -153,7 +153,7 @@ async fn documents_over_the_size_limit_are_rejected() {
             .to_string()
             .contains("larger than")
     );
-    // Without an announcement, too.
+    // Also without a Content-Length.
     let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{over}");
     server.serve_raw("/keys", &answer);
     assert!(

@@ -12,10 +12,11 @@ use crate::trace::{SpanId, SpanKind, TraceId, Tracer};
 type Reported = Arc<Mutex<Vec<(ExportResult, u64)>>>;
 
 fn observer() -> (SpanObserver, Reported) {
-    let told = Reported::default();
-    let kept = Arc::clone(&told);
-    let observer = SpanObserver::new(move |fate, count| kept.lock().unwrap().push((fate, count)));
-    (observer, told)
+    let reported = Reported::default();
+    let sink = Arc::clone(&reported);
+    let observer =
+        SpanObserver::new(move |result, count| sink.lock().unwrap().push((result, count)));
+    (observer, reported)
 }
 
 fn export(endpoint: &Url) -> TraceExport {
@@ -44,9 +45,9 @@ fn span(name: &'static str) -> Span {
     }
 }
 
-/// Exports these spans by a tracer, all the way, and says what was told of them.
+/// Exports the spans through a tracer and returns what the observer was notified of.
 async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, u64)> {
-    let (observer, told) = observer();
+    let (observer, reported) = observer();
     let (sender, items) = mpsc::channel(64);
     let exporter = Exporter::new(export, observer.clone()).unwrap();
     let running = tokio::spawn(exporter.run(items));
@@ -57,9 +58,9 @@ async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, 
     }
     tracer.flush().await;
     drop(tracer);
-    // Nobody is left to send: it ends by itself.
+    // All senders are gone, so the exporter stops.
     running.await.unwrap();
-    told.lock().unwrap().clone()
+    reported.lock().unwrap().clone()
 }
 
 fn body(request: &str) -> Value {
@@ -86,8 +87,8 @@ async fn spans_are_encoded_as_otlp_json() {
         ..span("child")
     };
     let (own, parent) = (child.id.to_string(), child.parent.unwrap().to_string());
-    let told = exported(&export, vec![span("root"), child]).await;
-    assert_eq!(told, [(ExportResult::Exported, 2)]);
+    let reported = exported(&export, vec![span("root"), child]).await;
+    assert_eq!(reported, [(ExportResult::Exported, 2)]);
 
     let request = collector.requests.recv().await.unwrap();
     assert!(
@@ -183,8 +184,8 @@ async fn rejected_spans_are_counted() {
         ),
     ] {
         let mut collector = answering(status, &headers, answer).await;
-        let told = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
-        assert_eq!(told, expected, "{status} {answer}");
+        let reported = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
+        assert_eq!(reported, expected, "{status} {answer}");
         let mut seen = 0;
         while collector.requests.try_recv().is_ok() {
             seen += 1;
@@ -201,20 +202,20 @@ async fn nothing_is_sent_if_a_header_secret_cannot_be_read() {
         headers: vec![(http::header::AUTHORIZATION, missing)],
         ..export(&collector.url)
     };
-    let told = exported(&export, vec![span("a")]).await;
-    assert_eq!(told, [(ExportResult::Failed, 1)]);
+    let reported = exported(&export, vec![span("a")]).await;
+    assert_eq!(reported, [(ExportResult::Failed, 1)]);
     assert!(collector.requests.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn spans_beyond_the_queue_limit_are_dropped_and_counted() {
-    let (observer, told) = observer();
+    let (observer, reported) = observer();
     let (sender, mut items) = mpsc::channel(1);
     let clock = ManualClock::at(UnixMillis(0));
     let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
     tracer.record(span("a"));
     tracer.record(span("b"));
-    assert_eq!(*told.lock().unwrap(), [(ExportResult::Dropped, 1)]);
+    assert_eq!(*reported.lock().unwrap(), [(ExportResult::Dropped, 1)]);
     assert!(matches!(items.try_recv(), Ok(ExporterMessage::Span(span)) if span.name == "a"));
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::PasswordSource;
+use super::error::{SignInError, problem};
 use super::login_store::{LoginKey, PendingChallenge};
 use super::mfa::MfaStep;
 use crate::credential::{FetchError, SignInProblem};
@@ -40,15 +41,6 @@ pub(super) struct PasswordSignIn<'a> {
     /// The `scope` parameter; not empty.
     pub(super) scope: String,
     pub(super) headers: HeaderMap,
-}
-
-/// Why there is no token.
-#[derive(Debug)]
-pub(super) enum SignInError {
-    /// The password or code was wrong; counts as a failed attempt.
-    WrongCredentials(FetchError),
-    /// Anything else; does not count.
-    Other(FetchError),
 }
 
 /// Which of the user's credentials an error is about.
@@ -266,18 +258,6 @@ fn code_required(cause: &str) -> SignInError {
 fn unconfirmed(cause: &str, wait: Duration) -> SignInError {
     let wait = Some(wait);
     SignInError::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
-}
-
-pub(super) fn problem(
-    problem: SignInProblem,
-    cause: String,
-    retry_after: Option<Duration>,
-) -> FetchError {
-    FetchError::SignIn {
-        problem,
-        cause,
-        retry_after,
-    }
 }
 
 fn sign_in_error(failure: Failure, step: Factor) -> SignInError {

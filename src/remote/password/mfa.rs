@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::grant::{SignInError, problem};
+use super::error::{SignInError, problem};
 use crate::clock::SharedClock;
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::credential_source::unreachable;

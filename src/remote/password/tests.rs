@@ -79,7 +79,7 @@ async fn fixture(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> 
     fixture_with(unchanged, reply).await
 }
 
-/// A request as the provider reads it.
+/// A request as received by the provider.
 #[derive(Debug)]
 struct Received {
     target: String,
@@ -107,7 +107,7 @@ impl Received {
         value
     }
 
-    /// The last word of the grant's name.
+    /// The last part of the grant type.
     fn grant(&self) -> &str {
         let grant = self.get("grant_type").unwrap_or_default();
         grant.rsplit('/').next().unwrap_or_default()
@@ -125,7 +125,7 @@ fn granted(token: &str) -> Reply {
     granted_with(token, "")
 }
 
-/// `more` begins with a comma.
+/// `more` must start with a comma.
 fn granted_with(token: &str, more: &str) -> Reply {
     let body =
         format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":86400{more}}}"#);
@@ -162,7 +162,7 @@ fn token(issued: &Issued) -> &str {
     }
 }
 
-/// What an error is, in a word, and its text, in which nothing secret may be.
+/// The kind of an error and its text, which must not contain secrets.
 fn classify(error: &FetchError) -> (&'static str, String) {
     let text = format!("{error} {error:?}");
     assert!(
@@ -201,7 +201,7 @@ impl Fixture {
         Received::read(&self.peer.requests.recv().await.unwrap())
     }
 
-    /// Targets and grants of what was asked so far.
+    /// The targets and grants of the requests so far.
     fn history(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while let Ok(request) = self.peer.requests.try_recv() {
@@ -220,7 +220,7 @@ async fn the_password_goes_to_the_provider_with_a_scope() {
     let mut fixture = fixture(|_| granted("the-token")).await;
     let issued = fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(token(&issued), "the-token");
-    // Believed for five minutes, however long the token lives.
+    // Used for at most five minutes, however long the token lives.
     assert_eq!(issued.expires_at, Some(NOW.plus(MAX_TOKEN_LIFETIME)));
     let asked = fixture.asked().await;
     assert!(
@@ -264,7 +264,7 @@ async fn the_realm_and_the_callers_address_are_sent() {
         );
         assert_eq!(asked.header("auth0-forwarded-for"), peer);
     }
-    // Nobody believes a public client, so it tells nothing.
+    // A public client is not trusted with the address, so it is not sent.
     let public = |settings: &mut PasswordGrant| {
         settings.forward_client_ip = true;
         settings.client.proof = ClientProof::Public;
@@ -282,7 +282,7 @@ async fn a_short_lived_token_is_used_only_until_it_expires() {
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(30))));
 }
 
-/// What each of these answers to a password comes to, and what its cause says.
+/// Checks the kind and the cause that each reply to the password leads to.
 async fn assert_classified(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
     for (reply, kind, cause) in cases {
         let shown = format!("{reply:?}");
@@ -296,8 +296,7 @@ async fn assert_classified(cases: impl IntoIterator<Item = (Reply, &'static str,
 #[tokio::test]
 async fn user_errors_are_classified() {
     assert_classified([
-        // Who does not exist and who mistyped are told the same, and so is everybody else
-        // who may not come in.
+        // An unknown user, a wrong password and a blocked account look the same to callers.
         (
             denied(403, "invalid_grant"),
             "password",
@@ -437,15 +436,15 @@ async fn a_block_by_the_provider_is_passed_on_with_its_retry_after() {
 
 #[tokio::test]
 async fn an_unreachable_provider_is_unavailable() {
-    let nobody = closed_port().await;
+    let closed = closed_port().await;
     let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
     for (url, timeout) in [
-        (&nobody, Duration::from_secs(30)),
+        (&closed, Duration::from_secs(30)),
         (&stalled.url, Duration::from_millis(50)),
     ] {
         let (source, _clock, _secret) = source(url, timeout, unchanged);
         for _ in 0..30 {
-            // Nobody judged the password: that is no failed attempt.
+            // The password was not judged, so the attempt does not count.
             let error = source.fetch(&asks(PASSWORD, None)).await.unwrap_err();
             assert_eq!(classify(&error).0, "unavailable");
             if timeout < Duration::from_secs(1) {
@@ -490,7 +489,7 @@ async fn the_code_is_sent_with_the_mfa_token() {
     for (code, grant, name) in [
         ("123456", "mfa-otp", "otp"),
         (RECOVERY_CODE, "mfa-recovery-code", "recovery_code"),
-        // Longer than any app's code.
+        // Longer than any one-time code.
         ("12345678901234567890", "mfa-recovery-code", "recovery_code"),
     ] {
         let mut fixture = fixture(|asked| match asked.grant() {
@@ -571,7 +570,7 @@ async fn a_new_recovery_code_is_returned_once() {
     assert_eq!(fixture.source.recovery_code(&request), None);
 }
 
-/// A tenant whose user has `authenticators`; `oob` answers the out-of-band grant.
+/// A tenant whose user has `authenticators`; `oob` replies to the out-of-band grant.
 async fn tenant(
     authenticators: &'static str,
     challenge: &'static str,
@@ -626,7 +625,7 @@ async fn later_requests_poll_for_the_confirmation() {
     );
     let challenge = fixture.asked().await;
     assert_eq!(challenge.header("content-type"), Some("application/json"));
-    // This API takes the client's secret in the body only.
+    // This API accepts the client secret in the body only.
     let body: serde_json::Value = serde_json::from_str(&challenge.body).unwrap();
     let expected = serde_json::json!({ "mfa_token": "hunter2-mfa-token", "challenge_type": "oob",
         "authenticator_id": "push|dev_1", "client_id": "hawkgate", "client_secret": CLIENT_SECRET });
@@ -639,7 +638,7 @@ async fn later_requests_poll_for_the_confirmation() {
         ("mfa-oob", Some("hunter2-oob"))
     );
     assert_eq!(poll.get("binding_code"), None);
-    // Another password knows nothing of it.
+    // Another password does not find the challenge.
     assert_eq!(fixture.refused("guess", None).await, "unconfirmed");
     assert_eq!(
         fixture.history(),
@@ -703,7 +702,7 @@ async fn a_code_sent_to_the_user_is_sent_as_binding_code() {
     .await;
     assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
     assert_eq!(fixture.history().last().unwrap(), "/mfa/challenge");
-    // Not sent again at once, and a mistyped one may be typed again.
+    // It is not sent again at once, and a mistyped code may be corrected.
     assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
     assert_eq!(fixture.history(), Vec::<String>::new());
     assert_eq!(
@@ -715,7 +714,7 @@ async fn a_code_sent_to_the_user_is_sent_as_binding_code() {
         "by-sms"
     );
     assert_eq!(fixture.history(), ["mfa-oob", "mfa-oob"]);
-    // Half a minute later without a code: the user wants another one.
+    // A request without a code half a minute later gets a new one.
     assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
     fixture.history();
     fixture.clock.advance(Duration::from_secs(30));
@@ -834,14 +833,14 @@ async fn refresh_tokens_replace_the_password_and_rotate() {
         fixture.history(),
         ["password", "refresh_token", "refresh_token"]
     );
-    // Another password gets nothing by it.
+    // Another password does not find the refresh token.
     fixture.fetch("another", None).await.unwrap();
     assert_eq!(fixture.history(), ["password"]);
-    // Revoked: then the password that the caller sends anyway is looked at.
+    // Revoked: the password is used instead.
     *number.lock().unwrap() = 100;
     fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(fixture.history(), ["refresh_token", "password"]);
-    // Now and then the provider has to see the password itself.
+    // After an hour the provider has to check the password again.
     fixture.clock.advance(Duration::from_hours(1));
     fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(fixture.history(), ["password"]);

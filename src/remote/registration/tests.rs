@@ -1,4 +1,4 @@
-//! Every kind of answer that a registration endpoint may give.
+//! How each kind of response from a registration endpoint is handled.
 
 use super::super::testing::{Peer, Reply, closed_port, peer};
 use super::*;

@@ -75,7 +75,7 @@ fn with_certificate() -> String {
     )
 }
 
-/// The Hawk header that the credential makes.
+/// The Hawk header that the credential produces.
 fn signed(issued: &Issued) -> String {
     let Credential::Taskcluster { signer, .. } = &issued.credential else {
         panic!("{issued:?}");
@@ -148,13 +148,13 @@ async fn credentials_come_with_and_without_a_certificate() {
 #[tokio::test]
 async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
     for (expires, date, left) in [
-        // Ours and theirs agree.
+        // The clocks agree.
         (
             "2026-11-20T19:24:39.000Z",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             870,
         ),
-        // Ours is three hours fast, then a year slow: still 14.5 minutes.
+        // The local clock is three hours fast, then a year slow: still 14.5 minutes.
         (
             "2026-11-20T16:24:39.000Z",
             Some("Fri, 20 Nov 2026 16:10:09 GMT"),
@@ -165,19 +165,19 @@ async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
             Some("Sat, 20 Nov 2027 19:10:09 GMT"),
             870,
         ),
-        // Other ways to write it.
+        // Other date formats.
         (
             "2026-11-20T20:24:39+01:00",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             870,
         ),
-        // Past already: reported 30 s early.
+        // Already past, because it is reported 30 s early.
         (
             "2026-11-20T19:09:49.000Z",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             -20,
         ),
-        // Nothing to compare with.
+        // No usable `Date`.
         ("2026-11-20T19:24:39.000Z", None, 870),
         ("2026-11-20T19:24:39.000Z", Some("whenever"), 870),
     ] {

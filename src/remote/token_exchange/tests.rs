@@ -48,7 +48,7 @@ fn request(bearer: Option<&str>, caller: Caller) -> SwapRequest {
     }
 }
 
-/// A caller whose token is good for `seconds`.
+/// A caller whose token is valid for `seconds`.
 fn verified(seconds: u64) -> Caller {
     let end = NOW.plus(Duration::from_secs(seconds));
     Caller::Verified(Arc::new(
@@ -109,7 +109,7 @@ async fn the_lifetime_is_bounded_by_both_tokens() {
 #[tokio::test]
 async fn the_issued_token_type_must_be_usable() {
     let custom = "http://auth0.com/oauth/token-type/federated-connection-access-token";
-    for (wanted, issued, problem) in [
+    for (requested, issued, problem) in [
         (None, json!(ACCESS_TOKEN), None),
         (None, json!(JWT), None),
         (Some(custom), json!(custom), None),
@@ -124,25 +124,25 @@ async fn the_issued_token_type_must_be_usable() {
     ] {
         let peer = peer(response(&json!({ "issued_token_type": issued }))).await;
         let settings = TokenExchangeSettings {
-            requested_token_type: wanted.map(str::to_owned),
+            requested_token_type: requested.map(str::to_owned),
             ..settings()
         };
-        let end = source(&peer, settings)
+        let result = source(&peer, settings)
             .fetch(&request(Some("a"), verified(60)))
             .await;
-        match (end, problem) {
+        match (result, problem) {
             (Ok(_), None) => {}
             (Err(FetchError::BadAnswer(text)), Some(problem)) => {
                 assert!(text.contains(problem), "{text}");
             }
-            (end, _) => panic!("{wanted:?} {issued}: {end:?}"),
+            (result, _) => panic!("{requested:?} {issued}: {result:?}"),
         }
     }
     let unusable = peer(response(&json!({ "token_type": "N_A" }))).await;
-    let end = source(&unusable, settings())
+    let result = source(&unusable, settings())
         .fetch(&request(Some("a"), verified(60)))
         .await;
-    assert!(end.unwrap_err().to_string().contains("N_A"));
+    assert!(result.unwrap_err().to_string().contains("N_A"));
 }
 
 #[tokio::test]
@@ -163,10 +163,10 @@ async fn a_bad_subject_token_is_refused_and_a_bad_client_is_not() {
     ] {
         let body = json!({ "error": code, "error_description": "hunter2" }).to_string();
         let peer = peer(Reply::json(status, &body)).await;
-        let end = source(&peer, settings())
+        let result = source(&peer, settings())
             .fetch(&request(Some("hunter2"), verified(60)))
             .await;
-        let error = format!("{:?}", end.unwrap_err());
+        let error = format!("{:?}", result.unwrap_err());
         assert!(
             error.starts_with(expected) && !error.contains("hunter2"),
             "{status} {code}: {error}"
