@@ -23,8 +23,8 @@ use crate::gateway::outcome::Outcome;
 use crate::log::AccessLog;
 use crate::metrics::{Metrics, MetricsError};
 use crate::proxy::admin::{self, Admin};
-use crate::proxy::listener::{BindError, Inherited};
-use crate::proxy::server::{Bound, Serving, Workers};
+use crate::proxy::listener::{BindError, InheritedSockets};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::settings::Address;
 use crate::proxy::{self, Budget, FastPath, Hooks};
 use crate::reload::{self, Reloads, Stamps, Target};
@@ -48,8 +48,8 @@ pub struct Running {
     pub listeners: Vec<Address>,
     /// The address of the admin listener, with the actual port.
     pub admin: Address,
-    callers: Serving,
-    operators: Serving,
+    callers: ServerHandle,
+    operators: ServerHandle,
     live: Arc<Live>,
 }
 
@@ -79,13 +79,20 @@ pub enum StartError {
     Threads(std::io::Error),
 }
 
+impl StartError {
+    /// For the `[[what]]` that is called `name`.
+    fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> Self {
+        Self::Unusable(format!("{what} {name:?}: {error}"))
+    }
+}
+
 /// Binds every listener, starts the background tasks and serves.
 ///
 /// # Errors
 /// If something cannot be bound or read; then nothing is left running. Unreachable issuers,
 /// exchanges and upstreams are not errors.
 pub async fn start(config: Config, deps: Deps) -> Result<Running, StartError> {
-    start_on(config, deps, Inherited::default()).await
+    start_on(config, deps, InheritedSockets::default()).await
 }
 
 /// Like [`start`], using `inherited` sockets for the listeners configured at their addresses.
@@ -95,7 +102,7 @@ pub async fn start(config: Config, deps: Deps) -> Result<Running, StartError> {
 pub async fn start_on(
     config: Config,
     deps: Deps,
-    mut inherited: Inherited,
+    mut inherited: InheritedSockets,
 ) -> Result<Running, StartError> {
     seed_csprng();
     let Deps { clock, access_log } = deps;
@@ -109,7 +116,7 @@ pub async fn start_on(
     let tls = live::tls_stamps(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
     refuse_unclaimed(&inherited, &config.server)?;
-    let callers = Bound::bind_or_take(listen, limits, &mut inherited).await?;
+    let callers = BoundServer::bind_with_inherited(listen, limits, &mut inherited).await?;
     let operators = admin::bind(&config.server.admin, &mut inherited).await?;
     let recorder = recorder(&metrics, &clock, access_log.clone());
     let gateway = Arc::new(ArcSwap::from_pointee(gateway));
@@ -144,14 +151,19 @@ pub async fn start_on(
     Ok(Running {
         listeners: callers.addresses(),
         admin: admin.unwrap_or_else(|| server.admin.clone()),
-        callers: callers.through(FastPath::new(hooks, threads)).serve(
+        callers: callers.with_fast_path(FastPath::new(hooks, threads)).serve(
             applications,
             clock.clone(),
             recorder,
             workers,
         ),
         // Scrapes and probes are not recorded as requests.
-        operators: operators.serve(vec![page_server], clock, Arc::new(|_| ()), Workers::Ambient),
+        operators: operators.serve(
+            vec![page_server],
+            clock,
+            Arc::new(|_| ()),
+            Workers::CurrentRuntime,
+        ),
         live: Arc::new(live),
     })
 }
@@ -171,10 +183,10 @@ fn seed_csprng() {
 /// Rejects inherited sockets without a listener: connections to them would hang. Checked
 /// before anything is bound, because binding an address that covers such a socket would fail
 /// with a less helpful error.
-fn refuse_unclaimed(inherited: &Inherited, server: &Server) -> Result<(), StartError> {
+fn refuse_unclaimed(inherited: &InheritedSockets, server: &Server) -> Result<(), StartError> {
     let listeners = server.listen.iter().map(|listener| &listener.address);
     let wanted: Vec<_> = listeners.chain([&server.admin]).collect();
-    let left = inherited.unclaimed(&wanted);
+    let left = inherited.unused(&wanted);
     if left.is_empty() {
         return Ok(());
     }
@@ -240,7 +252,7 @@ impl Running {
         self.live.pages.draining.store(true, Ordering::Relaxed);
         let server = &self.live.started.server;
         self.callers.drain(server.drain_delay, server.drain).await;
-        let trace = self.live.gateway.load().observe.trace.clone();
+        let trace = self.live.gateway.load().observability.trace.clone();
         if let Some(trace) = trace {
             trace.flush().await;
         }

@@ -15,6 +15,7 @@ mod keys;
 mod limits;
 mod log;
 mod login;
+mod named_file;
 mod oauth_client;
 mod oauth_source;
 mod print;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use diagnostic::{ConfigErrors, Diagnostic, Warning};
 pub use keys::{KeyTable, TABLES};
+pub use named_file::NamedFile;
 pub use print::print;
 pub use reader::{Key, Presence, Shape};
 pub use resolved::*;
@@ -158,7 +160,7 @@ fn parse_as(
     if !faults.is_empty() {
         return Err(refused(syntax_errors(text, &faults), Vec::new()));
     }
-    let mut reader = Reader::new(text, options);
+    let mut reader = Reader::new(text, options, keys::owner);
     reader.running = running;
     let config = document::read(&mut reader, document.get_ref());
     let Reader {

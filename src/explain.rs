@@ -23,7 +23,7 @@ use crate::config::{Config, IssuerKind};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, host_name};
-use crate::gateway::{Admission, Gateway, Head, Refused};
+use crate::gateway::{Admission, AdmissionError, Gateway, Head};
 use crate::proxy::preview;
 use crate::secret::SecretString;
 use crate::token::settings::KeyLocation;
@@ -99,7 +99,7 @@ impl Explainer<'_> {
         }
         let Some(route) = self.route() else {
             let head = self.question.headers(None);
-            return match self.gateway.assess(self.question.head(&head)).await {
+            return match self.gateway.authorize(self.question.head(&head)).await {
                 Ok(_) => Verdict::passes(),
                 Err(refused) => Verdict::refused(&refused.rejection),
             };
@@ -130,8 +130,8 @@ impl Explainer<'_> {
         if let Some(caller) = &caller {
             token::explain_scopes(&mut self.report, &route.require_scopes, caller);
             let host = host_name(&self.question.host);
-            let facts = self.question.head(&headers).facts(&host);
-            rule::explain(&mut self.report, route.rules.as_ref(), caller, facts);
+            let attributes = self.question.head(&headers).attributes(&host);
+            rule::explain(&mut self.report, route.rules.as_ref(), caller, attributes);
         }
         self.decide(&headers).await
     }
@@ -139,10 +139,10 @@ impl Explainer<'_> {
     /// Makes the decision and reports what would follow from it.
     async fn decide(&mut self, headers: &HeaderMap) -> Verdict {
         let head = self.question.head(headers);
-        let decided: Result<Admission, Box<Refused>> = if self.question.exchange {
+        let decided: Result<Admission, Box<AdmissionError>> = if self.question.exchange {
             self.gateway.admit(head).await
         } else {
-            self.gateway.assess(head).await
+            self.gateway.authorize(head).await
         };
         match decided {
             Ok(admission) => {

@@ -1,29 +1,29 @@
-//! The decisions: which route, who calls, with what credential, and what to do about a
-//! 401. Knows neither sockets nor pingora; [`crate::proxy`] asks it.
+//! The policy of the proxy: which route a request takes, who the caller is, which credential it
+//! gets, and how to recover from an upstream 401. Independent of sockets and of pingora;
+//! [`crate::proxy`] calls it.
 
 mod admission;
 pub mod bewit;
-pub mod client;
-pub mod fields;
-pub mod informational;
+pub mod client_certificate;
+pub mod compat;
+pub mod local_response;
 pub mod login;
-mod observe;
+mod observability;
 pub mod outcome;
 mod path;
-pub mod rate;
+pub mod rate_limit;
 pub mod reason;
 mod recovery;
 pub mod rejection;
+pub mod reserved_headers;
 pub mod route;
 pub mod rule;
-mod served;
-mod shortcut;
 
 pub use crate::token::OTP;
-pub use admission::{Admission, Refused};
-pub use observe::Observe;
-pub use recovery::{Recovery, Replayable, UpstreamAnswer};
-pub use served::{Facts, Served};
+pub use admission::{Admission, AdmissionError};
+pub use local_response::{LocalResponse, RequestDetails};
+pub use observability::Observability;
+pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,134 +35,149 @@ use crate::credential::Credential;
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
-use client::ClientCertificate;
+use client_certificate::ClientCertificate;
 use reason::Reason;
 use rejection::Rejection;
 use route::{NoRoute, Route, RouteTable};
-use rule::RequestFacts;
+use rule::RequestAttributes;
 
-/// Everything that one configuration means, ready to decide. Immutable but for caches;
-/// swapped whole on reload.
+/// The policy of one configuration. Immutable except for caches; replaced as a whole on reload.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Routes by host and longest prefix.
+    /// The routes, matched by host and longest path prefix.
     pub routes: RouteTable,
-    /// The endpoint that gives out credentials, if it is on.
+    /// The `[login]` endpoint, if configured.
     pub login: Option<login::Login>,
-    /// The clock in use.
+    /// The clock.
     pub clock: SharedClock,
-    /// Every header that any rule sets: the caller's own copies go on every route, or an
-    /// upstream that believes them could be lied to.
+    /// Every header that any rule sets. The caller's copies are removed on every route, because
+    /// upstreams trust these headers.
     pub rule_headers: Vec<HeaderName>,
-    /// What is told of requests.
-    pub observe: Observe,
+    /// What is recorded about requests besides metrics and access lines.
+    pub observability: Observability,
 }
 
-/// What of a request's head decides.
+/// The parts of a request's head that policy depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
-    /// As sent.
+    /// The request method.
     pub method: &'a Method,
-    /// Host or :authority, lower case or not, with or without port.
+    /// `Host` or `:authority` as sent: in any case, with or without a port.
     pub host: &'a str,
-    /// Raw path and query.
+    /// The raw path and query.
     pub target: &'a str,
-    /// For `Authorization`, beside a password `X-OTP`, and `User-Agent` where rules look at it.
+    /// The header fields; only `Authorization`, `X-OTP` and `User-Agent` are read.
     pub headers: &'a dyn HeaderFields,
-    /// The client's address; none on Unix sockets.
+    /// The client's address; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
     /// The client's verified certificate, if it presented one.
     pub certificate: Option<&'a ClientCertificate>,
 }
 
 impl<'a> Head<'a> {
-    /// What rules can know of it; `host` is [`route::host_name`] of this head's.
-    pub fn facts(&self, host: &'a str) -> RequestFacts<'a> {
-        RequestFacts {
+    /// The attributes for rules; `host` is [`route::host_name`] of `self.host`.
+    pub fn attributes(&self, host: &'a str) -> RequestAttributes<'a> {
+        RequestAttributes {
             method: self.method.as_str(),
             host,
             path: path::without_query(self.target),
-            user_agent: rule::facts::user_agent(self.headers),
+            user_agent: rule::attributes::user_agent(self.headers),
             address: self.peer,
             certificate: self.certificate,
         }
     }
 
-    fn client(&self) -> rate::Client<'a> {
-        rate::Client {
+    /// A GET from an unknown client, for tests.
+    #[cfg(test)]
+    pub(crate) fn for_test(target: &'a str, headers: &'a dyn HeaderFields) -> Self {
+        Self {
+            method: &Method::GET,
+            host: "gateway.test",
+            target,
+            headers,
+            peer: None,
+            certificate: None,
+        }
+    }
+
+    fn client(&self) -> rate_limit::Client<'a> {
+        rate_limit::Client {
             address: self.peer,
             certificate: self.certificate,
         }
     }
 }
 
-/// The route of one request.
+/// The route that a request matches.
 #[derive(Debug)]
-pub struct Found<'a> {
-    /// Where it goes.
+pub struct RouteMatch<'a> {
+    /// The route.
     pub route: &'a Arc<Route>,
-    /// Its target in the long form, where it came in the short one.
-    long: Option<String>,
+    /// The expanded target, if the request used the short form of a path.
+    expanded: Option<String>,
 }
 
 impl Gateway {
-    /// Routes and authenticates a request and gets its credential.
+    /// Routes, authenticates and authorizes a request and acquires its credential.
     ///
     /// # Errors
-    /// With the refusal to send, and what was known by then.
-    pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
+    /// If the request is refused at any of these steps.
+    pub async fn admit(&self, head: Head<'_>) -> Result<Admission, Box<AdmissionError>> {
         let now = Now::read(&*self.clock);
-        self.admit_to(self.find(head)?, head, now).await
+        self.admit_matched(self.match_route(head)?, head, now).await
     }
 
-    /// The first step of [`Gateway::admit`], for who has to know the route before the rest.
+    /// The first step of [`Gateway::admit`]: finds the route.
     ///
     /// # Errors
-    /// With the refusal to send.
-    pub fn find(&self, head: Head<'_>) -> Result<Found<'_>, Box<Refused>> {
-        let (route, long) = self.routed(head)?;
-        Ok(Found { route, long })
+    /// If no route matches or the path is ambiguous.
+    pub fn match_route(&self, head: Head<'_>) -> Result<RouteMatch<'_>, Box<AdmissionError>> {
+        let (route, expanded) = self.find_route(head)?;
+        Ok(RouteMatch { route, expanded })
     }
 
-    /// The rest of [`Gateway::admit`], at `now`.
+    /// The remaining steps of [`Gateway::admit`], at `now`.
     ///
     /// # Errors
-    /// With the refusal to send, and what was known by then.
-    pub async fn admit_to(
+    /// If the request is refused.
+    pub async fn admit_matched(
         &self,
-        found: Found<'_>,
+        found: RouteMatch<'_>,
         head: Head<'_>,
         now: Now,
-    ) -> Result<Admission, Box<Refused>> {
-        let Found { route, long } = found;
-        let target = long.as_deref().unwrap_or(head.target);
+    ) -> Result<Admission, Box<AdmissionError>> {
+        let RouteMatch { route, expanded } = found;
+        let target = expanded.as_deref().unwrap_or(head.target);
         let mut admission = self.admit_on(route, Head { target, ..head }, now).await?;
-        admission.target = long;
+        admission.target = expanded;
         Ok(admission)
     }
 
-    /// As [`Gateway::admit`], but for the credential, which is not asked for: leave to go
-    /// upstream unsigned.
+    /// All steps of [`Gateway::admit`] except the last: does not acquire a credential.
     ///
     /// # Errors
-    /// With the refusal to send, and what was known by then.
-    pub async fn assess(&self, head: Head<'_>) -> Result<Admission, Box<Refused>> {
-        let (route, long) = self.routed(head)?;
-        let target = long.as_deref().unwrap_or(head.target);
+    /// If the request is refused.
+    pub async fn authorize(&self, head: Head<'_>) -> Result<Admission, Box<AdmissionError>> {
+        let (route, expanded) = self.find_route(head)?;
+        let target = expanded.as_deref().unwrap_or(head.target);
         let now = Now::read(&*self.clock);
-        let mut admission = self.assess_to(route, Head { target, ..head }, now).await?;
-        admission.target = long;
+        let mut admission = self
+            .authorize_on(route, Head { target, ..head }, now)
+            .await?;
+        admission.target = expanded;
         Ok(admission)
     }
 
-    fn routed(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Box<Refused>> {
+    fn find_route(
+        &self,
+        head: Head<'_>,
+    ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
         self.route(head)
-            .map_err(|reason| Box::new(Refused::before_routing(reason.into())))
+            .map_err(|reason| Box::new(AdmissionError::before_routing(reason.into())))
     }
 
-    /// The route, and the target in its long form where it came in the short one. Such a
-    /// request goes where it would go in its long form, so that no route can be walked
-    /// around.
+    /// The route, and the expanded target if the request used a short path. Such a request is
+    /// routed by its expanded target, so that a short path cannot bypass a route.
     fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Reason> {
         let find = |target: &str| {
             let found = self.routes.find(head.host, target, head.method);
@@ -175,89 +190,94 @@ impl Gateway {
         if !route.compat.shortcut {
             return Ok((route, None));
         }
-        match shortcut::lengthen(head.target) {
-            Some(long) => Ok((find(&long)?, Some(long))),
+        match compat::expand(head.target) {
+            Some(expanded) => Ok((find(&expanded)?, Some(expanded))),
             None => Ok((route, None)),
         }
     }
 
-    /// What [`Gateway::admit`] does once the route is found and the target a long one.
+    /// Admits a request whose route is known and whose target is expanded.
     async fn admit_on(
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
-    ) -> Result<Admission, Box<Refused>> {
-        let mut admission = self.assess_to(route, head, now).await?;
-        match Self::lease(&mut admission, head).await {
+    ) -> Result<Admission, Box<AdmissionError>> {
+        let mut admission = self.authorize_on(route, head, now).await?;
+        match Self::acquire_credential(&mut admission, head).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
-    async fn assess_to(
+    async fn authorize_on(
         &self,
         route: &Arc<Route>,
         head: Head<'_>,
         now: Now,
-    ) -> Result<Admission, Box<Refused>> {
-        let mut admission = Admission::to(Arc::clone(route));
-        match Self::authorize(&mut admission, head, now).await {
+    ) -> Result<Admission, Box<AdmissionError>> {
+        let mut admission = Admission::new(Arc::clone(route));
+        match Self::check_caller(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
         }
     }
 
-    /// Who calls, and whether the rules let them.
-    async fn authorize(
+    /// Authenticates the caller and applies rate limits and rules.
+    async fn check_caller(
         admission: &mut Admission,
         head: Head<'_>,
         now: Now,
     ) -> Result<(), Rejection> {
         let client = head.client();
-        admission.route.rates.arrived(client)?;
+        admission.route.rates.check_address(client)?;
         if admission.route.takes_password() {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
             if let Err(rejection) = admission.authenticate(bearer, now).await {
-                admission.route.rates.unidentified(client)?;
+                admission.route.rates.check_unverified(client)?;
                 return Err(rejection);
             }
         }
         admission
             .route
             .rates
-            .identified(&admission.caller, client)?;
-        admission.judge(head)
+            .check_identity(&admission.caller, client)?;
+        admission.evaluate_rules(head)
     }
 
-    async fn lease(admission: &mut Admission, head: Head<'_>) -> Result<(), Rejection> {
-        // Two schemes at once are a 401 upstream (taskcluster.md §4): what bears a bewit is
-        // not signed, so it needs no credential either. A password is proved by getting one.
+    async fn acquire_credential(
+        admission: &mut Admission,
+        head: Head<'_>,
+    ) -> Result<(), Rejection> {
+        // Taskcluster answers 401 to a request with both a bewit and an Authorization header
+        // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
+        // credential. Passwords are verified by acquiring one, though.
         if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
-        admission.lease().await
+        admission.acquire_lease().await
     }
 
-    /// The header to put on this attempt, if the route has credentials. Call once per
-    /// attempt, with method and target as they go out.
+    /// The header that authenticates this attempt, if the request has a credential. Call once
+    /// per attempt, with the method and target as sent upstream.
     ///
     /// # Errors
-    /// When the header would pass Taskcluster's limit.
+    /// If the header would exceed Taskcluster's limit or the credential is not valid in a
+    /// header.
     pub fn sign(
         &self,
         admission: &Admission,
         method: &Method,
         target: &str,
-    ) -> Result<Option<Proof>, Rejection> {
+    ) -> Result<Option<CredentialHeader>, Rejection> {
         let (Some(lease), Some(source)) = (&admission.lease, &admission.route.source) else {
             return Ok(None);
         };
         let unusable = || {
             Rejection::from(Reason::ExchangeFailed)
-                .because("the credential has characters that cannot stand in a header")
+                .with_cause("the credential has characters that are not valid in a header")
         };
         let upstream = &admission.route.upstream;
         let (name, value) = match lease.credential() {
@@ -273,7 +293,7 @@ impl Gateway {
                 };
                 let value = signer
                     .authorization(&request)
-                    .map_err(|e| Rejection::from(unsigned(&e)).because(e.to_string()))?;
+                    .map_err(|e| Rejection::from(signing_failure(&e)).with_cause(e.to_string()))?;
                 let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
                 value.set_sensitive(true);
                 (http::header::AUTHORIZATION, value)
@@ -284,21 +304,21 @@ impl Gateway {
                 (inject.header().clone(), value)
             }
         };
-        Ok(Some(Proof { name, value }))
+        Ok(Some(CredentialHeader { name, value }))
     }
 }
 
-/// What proves upstream who sends a request: a header, its value marked sensitive.
+/// The header that authenticates a request upstream. Its value is marked sensitive.
 #[derive(Clone, Debug)]
-pub struct Proof {
-    /// `Authorization`, or what the source's `inject` says.
+pub struct CredentialHeader {
+    /// `Authorization`, or the header of the source's `inject`.
     pub name: HeaderName,
     /// A Hawk signature or a bearer token.
     pub value: HeaderValue,
 }
 
-/// Why a request could not be signed, as the caller is told it.
-fn unsigned(error: &HawkError) -> Reason {
+/// The reason given to the caller if signing fails.
+fn signing_failure(error: &HawkError) -> Reason {
     match error {
         HawkError::Unsignable(_) => Reason::BadRequest,
         HawkError::TooLong { .. } => Reason::CredentialTooLarge,

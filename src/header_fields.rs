@@ -1,61 +1,61 @@
-//! A request's header fields as whoever looks for one sees them, however they are kept.
+//! Read access to the header fields of a request, whatever data structure holds them.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
-/// Fields by their names.
+/// Header fields, looked up by name.
 pub trait HeaderFields: Sync {
-    /// The value of the field called `name` that has `before` others of that name before it.
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]>;
+    /// The value of the field line called `name` with this index, counting from 0.
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]>;
 
-    /// The value of the first that is called `name`.
+    /// The value of the first field line called `name`.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.nth(name, 0)
     }
 }
 
 impl HeaderFields for HeaderMap {
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
-        let mut values = self.get_all(name).iter().skip(before);
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
+        let mut values = self.get_all(name).iter().skip(index);
         values.next().map(http::HeaderValue::as_bytes)
     }
 }
 
-/// Says nothing: there are tokens in it.
+/// Prints no fields: they hold tokens.
 impl fmt::Debug for dyn HeaderFields + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeaderFields(..)")
     }
 }
 
-/// The values of all that are called `name`, in their order.
+/// The values of all field lines called `name`, in order.
 pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &'n HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n, F> {
-    (0..).map_while(|before| fields.nth(name, before))
+    (0..).map_while(|index| fields.nth(name, index))
 }
 
-/// The value of the one that is called `name`; an error where there are several.
+/// The value of the only field line called `name`, if there is one.
 ///
 /// # Errors
-/// [`Several`].
+/// [`Repeated`], if there is more than one.
 pub fn only<'a, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &HeaderName,
-) -> Result<Option<&'a [u8]>, Several> {
+) -> Result<Option<&'a [u8]>, Repeated> {
     match (fields.nth(name, 0), fields.nth(name, 1)) {
         (value, None) => Ok(value),
-        (_, Some(_)) => Err(Several),
+        (_, Some(_)) => Err(Repeated),
     }
 }
 
-/// There is more than one where one was looked for.
+/// A field occurs more than once where at most one is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Several;
+pub struct Repeated;
 
-/// A value as text, where it is nothing but visible ASCII, spaces and tabs.
+/// A value as text, if it consists of visible ASCII, spaces and tabs only.
 pub fn text(value: &[u8]) -> Option<&str> {
     let plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
     let plain = value.iter().all(plain);
@@ -68,7 +68,7 @@ mod tests {
     use http::{HeaderValue, header};
 
     #[test]
-    fn fields_are_found_by_name_in_their_order() {
+    fn fields_are_found_by_name_in_order() {
         let mut map = HeaderMap::new();
         for value in ["a", "b", "a"] {
             map.append(header::COOKIE, HeaderValue::from_static(value));
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(fields.nth(&header::COOKIE, 3), None);
         let cookies: Vec<_> = all(fields, &header::COOKIE).collect();
         assert_eq!(cookies, [b"a", b"b", b"a"]);
-        assert_eq!(only(fields, &header::COOKIE), Err(Several));
+        assert_eq!(only(fields, &header::COOKIE), Err(Repeated));
         assert_eq!(only(fields, &header::HOST), Ok(Some(&b"h"[..])));
         assert_eq!(only(fields, &header::ETAG), Ok(None));
     }

@@ -1,16 +1,17 @@
-//! Everything that `/metrics` shows. The only module that knows `prometheus`: others hand
-//! over an [`Outcome`], wrap a source, or give a closure to be read at scrape time.
+//! The metrics served at `/metrics`. This is the only module that uses `prometheus`: others
+//! pass an [`Outcome`], wrap a credential source, or register a callback for scrape time.
 //!
-//! Labels are names from the configuration or members of closed sets, so the number of
-//! series is bounded by the configuration.
+//! Label values are names from the configuration or members of closed sets, so the
+//! configuration bounds the number of series.
 
 mod exemplar;
 mod families;
-mod family;
 mod format;
-mod open;
+mod label_values;
+mod metered_source;
+mod metric_vec;
+mod openmetrics;
 mod series;
-mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,16 +29,17 @@ use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
 use crate::token::{Introspected, IntrospectionObserver, KeyRefresh, RefreshObserver};
 use crate::trace::{ExportResult, SpanObserver};
+pub use families::FAMILIES;
 use families::{Families, REQUEST_DURATION};
 pub use format::Format;
-pub use series::Names;
+pub use label_values::LabelValues;
+pub use metered_source::MeteredSource;
 use series::Series;
-pub use source::MeteredSource;
 
-/// How reloads end.
+/// Values of the `result` label of `hawkgate_config_reloads_total`.
 const RELOADS: [&str; 2] = ["success", "invalid"];
 
-/// A metric could not be set up. Names are fixed, so this is a fault of the program.
+/// A metric could not be registered or encoded. Names are fixed, so this is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics: {0}")]
 pub struct MetricsError(String);
@@ -50,22 +52,22 @@ impl From<prometheus::Error> for MetricsError {
 
 type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
 
-/// Values that are read when they are scraped. Replaced whole on reload.
+/// Callbacks that supply values when metrics are scraped. Replaced as a whole on reload.
 #[derive(Default)]
-pub struct Watched {
+pub struct ScrapeCallbacks {
     cache_entries: Vec<(Arc<str>, Read<u64>)>,
     jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
     log_lines_dropped: Option<Read<u64>>,
     requests_in_flight: Option<Read<u64>>,
 }
 
-impl Watched {
-    /// How many requests have begun and not ended.
+impl ScrapeCallbacks {
+    /// The number of requests in progress.
     pub fn requests_in_flight(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.requests_in_flight = Some(Box::new(read));
     }
 
-    /// How many identities `source` has cached.
+    /// The number of identities for which `source` has a cached credential.
     pub fn cache_entries(
         &mut self,
         source: &Arc<str>,
@@ -74,7 +76,7 @@ impl Watched {
         self.cache_entries.push((source.clone(), Box::new(read)));
     }
 
-    /// How long ago `issuer`'s keys were last had; `None` while they never were.
+    /// The time since `issuer`'s keys were last fetched; `None` until they have been.
     pub fn jwks_age(
         &mut self,
         issuer: &Arc<str>,
@@ -83,25 +85,25 @@ impl Watched {
         self.jwks_age.push((issuer.clone(), Box::new(read)));
     }
 
-    /// How many log lines were dropped since the start.
+    /// The number of log lines dropped since the start.
     pub fn log_lines_dropped(&mut self, read: impl Fn() -> u64 + Send + Sync + 'static) {
         self.log_lines_dropped = Some(Box::new(read));
     }
 }
 
-/// The metrics of one hawkgate.
+/// The metrics of one hawkgate instance.
 pub struct Metrics {
     registry: Registry,
     families: Families,
     series: ArcSwap<Series>,
-    watched: Mutex<Watched>,
+    callbacks: Mutex<ScrapeCallbacks>,
 }
 
 impl Metrics {
-    /// Registers every family; those without names to wait for are exported at once.
+    /// Registers every family. Families without configured names are exported at once.
     ///
     /// # Errors
-    /// Never with the families as they are; see [`MetricsError`].
+    /// If a family cannot be registered, which would be a bug.
     pub fn new(version: &str, revision: &str) -> Result<Self, MetricsError> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -111,32 +113,35 @@ impl Metrics {
             families.config_reloads.child([result]);
         }
         Ok(Self {
-            series: ArcSwap::from_pointee(Series::new(&Names::default(), &families)),
+            series: ArcSwap::from_pointee(Series::new(&LabelValues::default(), &families)),
             registry,
             families,
-            watched: Mutex::default(),
+            callbacks: Mutex::default(),
         })
     }
 
-    /// A configuration takes effect: its names become labels, its values are watched
-    /// instead of the earlier ones, series of names that are gone end. `now` is when.
-    pub fn configure(&self, names: &Names, watched: Watched, now: UnixMillis) {
+    /// Applies a configuration that takes effect at `now`: its names become label values, its
+    /// callbacks replace the previous ones, and series of other names are removed.
+    pub fn configure(&self, names: &LabelValues, callbacks: ScrapeCallbacks, now: UnixMillis) {
         self.series
             .store(Arc::new(Series::new(names, &self.families)));
-        self.families.forget_all_but(names);
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched;
+        self.families.retain_configured(names);
+        *self
+            .callbacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = callbacks;
         self.families.config_loaded_at.set(now.as_secs());
     }
 
-    /// A reload ended, well or because a file is invalid; on success
-    /// [`Metrics::configure`] was called too.
+    /// Counts a reload, which fails if the configuration is invalid. On success,
+    /// [`Metrics::configure`] is called as well.
     pub fn reloaded(&self, success: bool) {
         let [good, invalid] = RELOADS;
         let result = if success { good } else { invalid };
         self.families.config_reloads.child([result]).inc();
     }
 
-    /// A request has ended.
+    /// Counts a finished request.
     pub fn record(&self, outcome: &Outcome) {
         let families = &self.families;
         let series = self.series.load();
@@ -147,7 +152,7 @@ impl Metrics {
         route.duration.observe(outcome.total.as_secs_f64());
         if let Some(traced) = outcome.trace.filter(|traced| traced.recorded) {
             let seconds = outcome.total.as_secs_f64();
-            route.exemplars.keep(traced.id, seconds);
+            route.exemplars.record(traced.id, seconds);
         }
         if let Some(upstream) = outcome.upstream {
             route.upstream.observe(upstream.as_secs_f64());
@@ -170,7 +175,7 @@ impl Metrics {
         }
     }
 
-    /// `source`, counted and timed under `name`.
+    /// Wraps `source` so that its exchanges are counted and timed under `name`.
     pub fn meter(
         &self,
         name: &str,
@@ -180,7 +185,7 @@ impl Metrics {
         Arc::new(MeteredSource::new(name, source, clock, &self.families))
     }
 
-    /// Counts how attempts to refresh `issuer`'s keys end.
+    /// An observer that counts attempts to refresh `issuer`'s keys.
     pub fn key_observer(&self, issuer: &str) -> RefreshObserver {
         let child = |result| self.families.jwks_refreshes.child([issuer, result]);
         let (changed, unchanged, failed) = (child("changed"), child("unchanged"), child("failed"));
@@ -191,7 +196,7 @@ impl Metrics {
         })
     }
 
-    /// Counts how questions to `issuer` about tokens end.
+    /// An observer that counts introspection requests to `issuer`.
     pub fn introspection_observer(&self, issuer: &str) -> IntrospectionObserver {
         let child = |result| self.families.introspections.child([issuer, result]);
         let (accepted, refused, failed) = (child("accepted"), child("refused"), child("failed"));
@@ -202,33 +207,36 @@ impl Metrics {
         })
     }
 
-    /// Counts what becomes of spans.
+    /// An observer that counts exported, dropped and lost spans.
     pub fn span_observer(&self) -> SpanObserver {
         let child = |result| self.families.trace_spans.child([result]);
         let (exported, dropped, failed) = (child("exported"), child("dropped"), child("failed"));
-        SpanObserver::new(move |fate, count| match fate {
+        SpanObserver::new(move |result, count| match result {
             ExportResult::Exported => exported.inc_by(count),
             ExportResult::Dropped => dropped.inc_by(count),
             ExportResult::Failed => failed.inc_by(count),
         })
     }
 
-    /// The plain text format, with watched values read now.
+    /// Encodes all metrics in the Prometheus text format, calling the callbacks.
     ///
     /// # Errors
-    /// When a family cannot be encoded; never with the families as they are.
+    /// If a family cannot be encoded, which would be a bug.
     pub fn render(&self) -> Result<String, MetricsError> {
         self.render_as(Format::Text)
     }
 
-    /// The same in `format`. Only OpenMetrics has exemplars.
+    /// As [`Metrics::render`], in `format`. Only OpenMetrics has exemplars.
     ///
     /// # Errors
-    /// When a family cannot be encoded; never with the families as they are.
+    /// As [`Metrics::render`].
     pub fn render_as(&self, format: Format) -> Result<String, MetricsError> {
-        // Held to the end, so that two scrapes at once do not clear each other's gauges.
-        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read(&watched);
+        // Locked to the end, so that concurrent scrapes do not clear each other's gauges.
+        let callbacks = self
+            .callbacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.call(&callbacks);
         let families = self.registry.gather();
         match format {
             Format::Text => Ok(TextEncoder::new().encode_to_string(&families)?),
@@ -236,32 +244,32 @@ impl Metrics {
                 let series = self.series.load();
                 let exemplar = |family: &str, labels: &[LabelPair], bucket| {
                     let route = labels.first().filter(|_| family == REQUEST_DURATION)?;
-                    series.named_route(route.value()).exemplars.get(bucket)
+                    series.route_by_label(route.value()).exemplars.get(bucket)
                 };
-                open::write(&families, exemplar).map_err(|e| MetricsError(e.to_string()))
+                openmetrics::write(&families, exemplar).map_err(|e| MetricsError(e.to_string()))
             }
         }
     }
 
-    fn read(&self, watched: &Watched) {
+    fn call(&self, callbacks: &ScrapeCallbacks) {
         let families = &self.families;
         families.cache_entries.clear();
-        for (source, read) in &watched.cache_entries {
+        for (source, read) in &callbacks.cache_entries {
             let entries = i64::try_from(read()).unwrap_or(i64::MAX);
             families.cache_entries.child([source]).set(entries);
         }
         families.jwks_age.clear();
-        for (issuer, read) in &watched.jwks_age {
+        for (issuer, read) in &callbacks.jwks_age {
             if let Some(age) = read() {
                 let secs = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
                 families.jwks_age.child([issuer]).set(secs);
             }
         }
-        if let Some(read) = &watched.requests_in_flight {
+        if let Some(read) = &callbacks.requests_in_flight {
             let in_flight = i64::try_from(read()).unwrap_or(i64::MAX);
             families.in_flight.set(in_flight);
         }
-        if let Some(read) = &watched.log_lines_dropped {
+        if let Some(read) = &callbacks.log_lines_dropped {
             let dropped = &families.log_lines_dropped;
             dropped.inc_by(read().saturating_sub(dropped.get()));
         }

@@ -1,28 +1,30 @@
-//! pingora lives here and nowhere else: sessions come in, [`crate::gateway`] decides,
-//! requests go out and answers come back.
+//! The only module that uses pingora: it accepts connections, has [`crate::gateway`] decide
+//! about each request, forwards it and returns the response.
 //!
-//! From outside in: [`listener`] (sockets, TLS) → [`server`] (connections, limits, the end)
-//! → [`guard`] (the raw head) → `fast_path` (a plain exchange) or [`hooks`] (everything else:
-//! one request's way through pingora, `replay`) → `headers`. [`admin`] shows operators
-//! what is going on.
+//! From the outside in: [`listener`] (sockets, TLS) → [`server`] (connections, limits,
+//! shutdown) → [`validate`] (raw request heads) → `fast_path` (HTTP/1 requests without a body)
+//! or [`hooks`] (everything else, through pingora, with `replay`) → `headers`. [`admin`] serves
+//! probes and metrics.
 
 // pingora passes its errors boxed.
 #![allow(clippy::unnecessary_box_returns)]
 
 pub mod admin;
-mod answer;
 mod audit;
 mod client;
 pub mod connection;
 mod context;
 mod deadline;
+mod drain;
 mod failure;
 mod fast_path;
 mod headers;
 pub mod hooks;
 pub mod listener;
+mod local_response;
 mod peer;
 pub mod preview;
+mod record;
 mod replay;
 pub mod server;
 pub mod settings;
@@ -39,15 +41,16 @@ use crate::proxy::settings::Limits;
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
+pub use record::Recorder;
 pub use replay::Budget;
 
-/// Most pools of upstream connections, each with its own copy of the platform's CAs (some
-/// 5 ms to load and 0.3 MiB).
+/// Most pools of upstream connections. Each holds its own copy of the platform's CA
+/// certificates (about 5 ms to load, 0.3 MiB).
 const MAX_POOLS: usize = 8;
 
-/// The applications that [`server::Bound::serve`] takes, for so many pinned `workers`: each
-/// worker has upstream connections of its own, so that no answer has to wake another thread,
-/// up to a limit past which workers share them.
+/// The applications for [`server::BoundServer::serve`] and a number of pinned `workers`. Each
+/// worker has its own pool of upstream connections, so that no response has to wake another
+/// thread; beyond [`MAX_POOLS`], workers share pools.
 pub fn applications(hooks: &Hooks, limits: &Limits, workers: usize) -> Vec<Arc<HttpProxy<Hooks>>> {
     let pools = workers.clamp(1, MAX_POOLS);
     let threads = workers.div_ceil(pools);

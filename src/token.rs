@@ -1,11 +1,11 @@
-//! Who calls: bearer tokens, the issuers they come from, and the proof that one is good.
-//! Rules: `reference/identity.md` §A. No network client here: keys arrive through
+//! Authentication of callers: bearer tokens, their issuers, and their verification by the
+//! rules of `docs/design/tokens.md`. There is no network client here; keys arrive through
 //! [`KeyFetcher`].
 //!
-//! A token's way: [`PresentedToken`] (one header, capped) → [`authenticate`] (known already,
-//! or whose is it?) → `jws` (taken apart, strictly) → `rules` for its header → `keys` and
-//! `jwk` (the key, fetched if need be) → its signature → `rules` for its claims →
-//! [`VerifiedToken`].
+//! A token passes through [`PresentedToken`] (one header field of limited length),
+//! [`authenticate`] (cached, or choose the issuer), `jws` (strict parsing), `rules` (header),
+//! `keys` and `jwk` (find the key, fetching it if necessary), `signature`, and `rules` again
+//! (claims). The result is a [`VerifiedToken`].
 
 mod basic;
 mod bearer;

@@ -9,6 +9,7 @@ mod request_trace;
 pub mod settings;
 mod span;
 mod task_local;
+mod time_anchor;
 mod trace_context;
 mod tracer;
 

@@ -15,9 +15,10 @@ use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::route::{Compat, Route, RouteTable, Upstream, UpstreamTimeouts};
+use hawkgate::gateway::compat::Compat;
+use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
-use hawkgate::gateway::{Gateway, Observe};
+use hawkgate::gateway::{Gateway, Observability};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
@@ -251,7 +252,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             anonymous: false,
             workload_token: None,
             rules: None,
-            rates: hawkgate::gateway::rate::Rates::default(),
+            rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             compat: Compat::default(),
         })
     };
@@ -260,7 +261,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
-        observe: Observe::default(),
+        observability: Observability::default(),
     }
 }
 

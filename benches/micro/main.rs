@@ -18,7 +18,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::SystemClock;
 use hawkgate::gateway::Head;
-use hawkgate::gateway::rule::{Expression, RequestFacts};
+use hawkgate::gateway::rule::{Expression, RequestAttributes};
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, authenticate};
 use http::Method;
@@ -132,7 +132,7 @@ fn rules(c: &mut Criterion) {
         .block_on(authenticate(&bearer, &[issuer]))
         .expect("a valid token")
         .caller;
-    let request = RequestFacts {
+    let request = RequestAttributes {
         method: "GET",
         host: "tc.example.com",
         path: TARGET,
@@ -145,7 +145,7 @@ fn rules(c: &mut Criterion) {
     });
     let once = fixture::rules(GROUPS);
     c.bench_function("rules, once per token: cold", |b| {
-        b.iter(|| once.judge(black_box(&caller), request, |_, _| ()));
+        b.iter(|| once.evaluate(black_box(&caller), request, |_, _| ()));
     });
     c.bench_function("rules, once per token: cached", |b| {
         b.iter(|| once.decide(black_box(&caller), request));
@@ -166,7 +166,7 @@ fn rules(c: &mut Criterion) {
     let comparisons = ["claims.list != claims.list"; 11].join(" || ");
     let most_expensive = fixture::rules(&format!("claims.list.exists(x, {comparisons}) || true"));
     c.bench_function("rules, most expensive", |b| {
-        b.iter(|| most_expensive.judge(black_box(&caller), request, |_, _| ()));
+        b.iter(|| most_expensive.evaluate(black_box(&caller), request, |_, _| ()));
     });
 }
 

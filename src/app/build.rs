@@ -17,7 +17,7 @@ use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
-use crate::gateway::rate::Rates;
+use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
@@ -91,7 +91,7 @@ impl Builder<'_> {
             Some(login) => {
                 let rules = concerned(&|rule| rule.login);
                 let mut login = self.login(login, config, &issuers, rules)?;
-                login.rates = Rates::new(common.iter().cloned().collect());
+                login.rates = RateLimiters::new(common.iter().cloned().collect());
                 Some(login)
             }
             None => None,
@@ -105,7 +105,7 @@ impl Builder<'_> {
             };
             let mut route = connect(route, upstream, &issuers, &sources);
             route.rules = concerned(&|rule| rule.concerns(index));
-            route.rates = Rates::new(common.iter().cloned().chain(own).collect());
+            route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
                 route.workload_token = Some(token);
@@ -118,7 +118,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
-                observe: observe(config, self.clock, self.metrics)?,
+                observability: observe(config, self.clock, self.metrics)?,
             },
             parts,
         })
@@ -162,7 +162,8 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys = key_fetcher(oidc).map_err(|e| unusable("issuer", &name, &e))?;
+                let keys =
+                    key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;
@@ -179,7 +180,8 @@ impl Builder<'_> {
                     client: own,
                     ca,
                 } = asked.endpoint.clone();
-                let client = introspection_client(ca).map_err(|e| unusable("issuer", &name, &e))?;
+                let client = introspection_client(ca)
+                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
@@ -208,7 +210,7 @@ impl Builder<'_> {
             .get(login.source)
             .ok_or_else(|| StartError::Unusable("[login] has no source".into()))?;
         let minter = local::mint(&source.kind, self.clock)
-            .map_err(|e| unusable("source", &source.name, &*e))?;
+            .map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok(Login {
             issuers: login
                 .issuers
@@ -223,7 +225,7 @@ impl Builder<'_> {
             allowed_origins: AllowedOrigins::new(login.allowed_origins.clone()),
             lifetime: login.lifetime,
             timeout: source.timeout,
-            rates: Rates::default(),
+            rates: RateLimiters::default(),
             clock: self.clock.clone(),
         })
     }
@@ -234,7 +236,7 @@ impl Builder<'_> {
         config: &Config,
         updatable: &[Updatable],
     ) -> Result<CachedSource, StartError> {
-        let failed = |e: &dyn std::error::Error| unusable("source", &source.name, e);
+        let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
             Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
             None => self.credential_source(source).map_err(|e| failed(&*e))?,
@@ -431,12 +433,12 @@ fn connect(
             .map(|file| Arc::new(WorkloadToken::new(file))),
         compat: route.compat,
         rules: None,
-        rates: Rates::default(),
+        rates: RateLimiters::default(),
     }
 }
 
 fn rule(written: &config::Rule) -> Result<Rule, StartError> {
-    let failed = |e: &dyn std::error::Error| unusable("rule", &written.name, e);
+    let failed = |e: &dyn std::error::Error| StartError::unusable("rule", &written.name, e);
     let compile = |source: &str| Expression::compile(source).map_err(|e| failed(&e));
     let mut headers = Vec::with_capacity(written.headers.len());
     for (name, value) in &written.headers {
@@ -461,10 +463,6 @@ fn rule_headers(rules: &[Arc<Rule>]) -> Vec<HeaderName> {
         }
     }
     names
-}
-
-pub(super) fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> StartError {
-    StartError::Unusable(format!("{what} {name:?}: {error}"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
 use crate::log::AccessLog;
-use crate::metrics::{Metrics, Names, Watched};
+use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
 use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
@@ -79,16 +79,18 @@ impl Target for Live {
         let mut renewals = Vec::new();
         if tls != current.tls {
             for listener in &self.tls {
-                let renewal = listener.renewal().map_err(|error| error.to_string())?;
-                renewals.push((listener, renewal));
+                let prepared = listener
+                    .prepare_reload()
+                    .map_err(|error| error.to_string())?;
+                renewals.push((listener, prepared));
             }
         }
         background::prepare_within(&parts, PREPARE_TIMEOUT).await;
 
         // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
-        for (listener, renewal) in renewals {
-            listener.renew(renewal);
+        for (listener, prepared) in renewals {
+            listener.commit_reload(prepared);
         }
         self.pages.expect_reload();
         self.metrics
@@ -127,8 +129,8 @@ impl Live {
     }
 
     /// The values that are read at scrape time.
-    fn watch(&self, parts: &Parts) -> Watched {
-        let mut watched = Watched::default();
+    fn watch(&self, parts: &Parts) -> ScrapeCallbacks {
+        let mut watched = ScrapeCallbacks::default();
         for source in parts.sources() {
             let read = Arc::clone(source);
             watched.cache_entries(source.name(), move || read.entries());
@@ -155,8 +157,8 @@ fn audit_load(success: bool) {
 }
 
 /// The names that are used as metric labels.
-fn names(config: &Config) -> Names {
-    Names {
+fn names(config: &Config) -> LabelValues {
+    LabelValues {
         routes: config
             .routes
             .iter()

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::StartError;
-use super::build::unusable;
 use crate::clock::SharedClock;
 use crate::config::{self, SourceKind};
 use crate::credential::taskcluster_mint::{MintSettings, MintSource, NameTemplate};
@@ -69,8 +68,8 @@ pub(super) fn updatable(sources: &[config::Source]) -> Result<Vec<Updatable>, St
         )
     };
     let built = sources.iter().filter(may).map(|source| {
-        let built =
-            static_source(&source.kind).map_err(|e| unusable("source", &source.name, &*e))?;
+        let built = static_source(&source.kind)
+            .map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok((Arc::clone(&source.name), Arc::new(built)))
     });
     built.collect()

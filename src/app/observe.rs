@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::StartError;
 use crate::clock::SharedClock;
 use crate::config::Config;
-use crate::gateway::Observe;
+use crate::gateway::Observability;
 use crate::metrics::Metrics;
 use crate::remote::otlp::Exporter;
 use crate::trace::{MAX_QUEUED, Tracer};
@@ -17,8 +17,8 @@ pub(super) fn observe(
     config: &Config,
     clock: &SharedClock,
     metrics: &Metrics,
-) -> Result<Observe, StartError> {
-    let mut observe = Observe {
+) -> Result<Observability, StartError> {
+    let mut observe = Observability {
         audit: config.log.audit,
         trace: None,
     };

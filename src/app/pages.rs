@@ -12,7 +12,7 @@ use crate::clock::SharedClock;
 use crate::config::Server;
 use crate::gateway::Gateway;
 use crate::metrics::{Format, Metrics};
-use crate::proxy::admin::{AdminPages, CredentialsPut};
+use crate::proxy::admin::{AdminPages, PutCredentials};
 use crate::token::{Issuer, IssuerStatus};
 
 /// The state behind the pages of one run.
@@ -102,7 +102,7 @@ fn has_keys(issuer: &Issuer) -> bool {
 
 impl AdminPages for Pages {
     fn metrics(&self, accept: &str) -> (String, String) {
-        let format = Format::wanted(accept);
+        let format = Format::negotiate(accept);
         let text = self.metrics.render_as(format).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics cannot be rendered");
             String::new()
@@ -137,7 +137,7 @@ impl AdminPages for Pages {
         Err(without_keys(&shown.issuers))
     }
 
-    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {
         let shown = self.shown.load();
         let found = match (source, shown.updatable.as_slice()) {
             (None, [only]) => Some(only),
@@ -145,14 +145,14 @@ impl AdminPages for Pages {
             (Some(name), all) => all.iter().find(|(own, _)| **own == *name),
         };
         let Some((name, source)) = found else {
-            return CredentialsPut::NoSource;
+            return PutCredentials::NoSource;
         };
         match source.update(body) {
             Ok(client_id) => {
                 let event = "credentials_replaced";
                 tracing::info!(target: "audit", event, source = %name, credential = client_id, "credentials replaced through the admin listener");
                 tracing::info!(source = %name, client_id, "credentials replaced until the next start");
-                CredentialsPut::Taken
+                PutCredentials::Accepted
             }
             Err(why) => {
                 // Empty if the listener only asks whether there is anything to replace.
@@ -160,7 +160,7 @@ impl AdminPages for Pages {
                     let event = "credentials_refused";
                     tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials sent to the admin listener rejected");
                 }
-                CredentialsPut::Refused(why.to_string())
+                PutCredentials::Rejected(why.to_string())
             }
         }
     }

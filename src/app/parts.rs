@@ -12,8 +12,8 @@ use super::local::Updatable;
 use crate::clock::SharedClock;
 use crate::config;
 use crate::credential::{CacheLimits, CachedSource};
-use crate::gateway::rate::Rate;
-use crate::gateway::rate::RateLimit;
+use crate::gateway::rate_limit::Rate;
+use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
 use crate::reload::Stamps;
 use crate::token::{Issuer, WorkloadToken};
@@ -45,7 +45,7 @@ pub(super) struct Parts {
     pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     /// By route name; the limit shared by all routes has none.
-    pub(super) rates: Vec<Part<RateBasis, RateLimit>>,
+    pub(super) rates: Vec<Part<RateBasis, RateLimiter>>,
 }
 
 /// The part of `previous` with the same basis and files, else a new one.
@@ -148,10 +148,10 @@ impl Parts {
         rate: Rate,
         previous: &Self,
         clock: &SharedClock,
-    ) -> Result<Arc<RateLimit>, StartError> {
+    ) -> Result<Arc<RateLimiter>, StartError> {
         let basis = (route.cloned(), rate);
         let part = keep_or_make(&previous.rates, basis, Stamps::default(), || {
-            Ok(RateLimit::new(&rate, clock.clone()))
+            Ok(RateLimiter::new(&rate, clock.clone()))
         })?;
         let limit = Arc::clone(&part.made);
         self.rates.push(part);

@@ -12,7 +12,7 @@ use hawkgate::clock::{SharedClock, SystemClock};
 use hawkgate::config::{self, Config, Warning};
 use hawkgate::log::Logging;
 use hawkgate::log::settings::LogFormat;
-use hawkgate::proxy::listener::Inherited;
+use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
 use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
@@ -74,7 +74,7 @@ pub(super) fn serve_config(
     clock: SharedClock,
 ) -> ExitCode {
     // Before any thread starts, because it changes the environment.
-    let inherited = match Inherited::from_env() {
+    let inherited = match InheritedSockets::from_env() {
         Ok(inherited) => inherited,
         Err(error) => return failed(&error),
     };
@@ -112,7 +112,7 @@ fn logging(
 }
 
 fn serve(
-    (config, inherited): (Config, Inherited),
+    (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
@@ -133,7 +133,7 @@ fn serve(
 }
 
 async fn run_until_signal(
-    (config, inherited): (Config, Inherited),
+    (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     deps: Deps,
 ) -> Result<(), Failure> {

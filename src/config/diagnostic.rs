@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::resolved::NamedFile;
+use crate::config::named_file::NamedFile;
 
 /// One thing to say about one place of the file. Never holds the value of a secret key.
 #[derive(Clone, Debug, PartialEq, Eq)]

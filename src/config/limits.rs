@@ -42,7 +42,7 @@ impl Limits {
     pub(super) fn resolve(
         self,
         reader: &mut Reader<'_>,
-    ) -> Option<(settings::Limits, Option<gateway::rate::Rate>)> {
+    ) -> Option<(settings::Limits, Option<gateway::rate_limit::Rate>)> {
         self.check(reader);
         let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),
@@ -50,6 +50,7 @@ impl Limits {
             header_timeout: self.header_timeout.value?,
             body_timeout: self.body_timeout.value?,
             keepalive_timeout: self.keepalive_timeout.value?,
+            linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reader::{Field, Reader, section};
 use super::units::show_duration;
 use super::value::{Choice, Nested};
-use crate::gateway::rate::RateBy;
+use crate::gateway::rate_limit::RateBy;
 
 section! {
     /// How often one client may ask; more is refused with 429.
@@ -44,7 +44,7 @@ const MILLION: u64 = 1_000_000;
 pub(super) fn resolve(
     reader: &mut Reader<'_>,
     field: Field<Nested<Rate>>,
-) -> Option<Option<crate::gateway::rate::Rate>> {
+) -> Option<Option<crate::gateway::rate_limit::Rate>> {
     let Some(Nested(rate)) = field.optional()? else {
         return Some(None);
     };
@@ -55,7 +55,7 @@ pub(super) fn resolve(
     let (least, most) = (Duration::from_millis(100), Duration::from_hours(1));
     reader.within(&rate.per, least, most, show_duration);
     let requests = rate.requests.value?;
-    Some(Some(crate::gateway::rate::Rate {
+    Some(Some(crate::gateway::rate_limit::Rate {
         requests,
         per: rate.per.value?,
         burst: rate.burst.optional()?.unwrap_or(requests),

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::ParseOptions;
 use super::diagnostic::{Diagnostic, Lines, Location, quoted};
-use super::resolved::{NamedFile, Server};
-use super::{ParseOptions, keys};
+use super::resolved::Server;
+use crate::config::named_file::NamedFile;
 use crate::proxy::settings::Listener;
 use crate::suggest::nearest;
 
@@ -132,6 +133,8 @@ pub(super) struct Table<'t> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     options: &'a ParseOptions,
+    /// The table that has a key of this name, as written in the file.
+    owner: fn(&str) -> Option<String>,
     /// What is listened at already, where a running hawkgate reads its file again.
     pub(super) running: Option<&'a Server>,
     pub(super) errors: Vec<Diagnostic>,
@@ -141,10 +144,15 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, options: &'a ParseOptions) -> Self {
+    pub(super) fn new(
+        text: &'a str,
+        options: &'a ParseOptions,
+        owner: fn(&str) -> Option<String>,
+    ) -> Self {
         Self {
             lines: Lines::of(text),
             options,
+            owner,
             running: None,
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -294,7 +302,7 @@ impl<'a> Reader<'a> {
                 self.error(&at, problem, remedy);
             } else if let Some(meant) = nearest(name, known()) {
                 self.error(&at, "unknown key", format!("did you mean {meant:?}?"));
-            } else if let Some(owner) = keys::owner(name) {
+            } else if let Some(owner) = (self.owner)(name) {
                 self.error(&at, "unknown key", format!("it is a key of {owner}"));
             } else {
                 let all: Vec<_> = known().collect();

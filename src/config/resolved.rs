@@ -8,15 +8,17 @@ use http::Method;
 use url::Url;
 
 use super::diagnostic::quoted;
+use super::named_file::NamedFile;
 use crate::credential::{CacheLimits, Inject};
-use crate::gateway::rate::Rate;
+use crate::gateway::rate_limit::Rate;
 use crate::log::settings::Log;
 use crate::proxy::settings::{Address, Limits, Listener};
 use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient, PasswordGrant};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
-use crate::gateway::route::{Compat, UpstreamTimeouts};
+use crate::gateway::compat::Compat;
+use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
@@ -47,17 +49,6 @@ pub struct Config {
     pub trace: Option<Trace>,
     /// Every file that it names, but for those that are read anew anyway.
     pub files: Vec<NamedFile>,
-}
-
-/// A file that a configuration names: a secret, keys, a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedFile {
-    /// The table that names it: `[server]`, `source "login"`.
-    pub table: String,
-    /// The key's path inside the table: `access_token.file`.
-    pub key: String,
-    /// As the process can open it.
-    pub path: PathBuf,
 }
 
 impl Config {

@@ -5,7 +5,6 @@
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::{CredentialSource, FetchError, SwapRequest};
 use crate::token::Caller;
 
 /// Identifies one caller at one source.
@@ -36,28 +35,6 @@ impl IdentityKey {
     /// A hasher for one identity.
     pub fn hasher(&self) -> IdentityHasher {
         IdentityHasher(hmac::Context::with_key(&self.0))
-    }
-
-    /// The identity of `request`'s caller at the source called `name`. It always includes
-    /// the subject and never the token, except at sources that issue the same credential to
-    /// every caller ([`CredentialSource::is_shared`]).
-    pub(super) fn identify(
-        &self,
-        name: &str,
-        source: &dyn CredentialSource,
-        request: &SwapRequest,
-    ) -> Result<Identity, FetchError> {
-        let mut hasher = self.hasher();
-        hasher.part(name.as_bytes());
-        if source.is_shared() {
-            hasher.part(b"everybody");
-            hasher.set(request.scopes.as_deref());
-        } else {
-            hasher.caller(&request.caller);
-            hasher.list(request.scopes.as_deref());
-        }
-        source.identity(request, &mut hasher)?;
-        Ok(hasher.finish())
     }
 }
 
@@ -94,7 +71,7 @@ impl IdentityHasher {
     }
 
     /// Like [`Self::list`], ignoring the order of the items.
-    fn set(&mut self, items: Option<&[String]>) {
+    pub(super) fn set(&mut self, items: Option<&[String]>) {
         match items {
             Some(items) if items.len() > 1 => {
                 let mut sorted = items.to_vec();
@@ -112,7 +89,7 @@ impl IdentityHasher {
         identity
     }
 
-    fn caller(&mut self, caller: &Caller) {
+    pub(super) fn caller(&mut self, caller: &Caller) {
         match caller {
             Caller::Verified(token) => {
                 self.part(b"verified");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{IdentityHasher, Issued};
+use super::identity::Identity;
+use super::{IdentityHasher, IdentityKey, Issued};
 use crate::credential::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
@@ -153,5 +154,29 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// once. Called after a fetch.
     fn recovery_code(&self, _request: &SwapRequest) -> Option<SecretString> {
         None
+    }
+}
+
+impl IdentityKey {
+    /// The identity of `request`'s caller at the source called `name`. It always includes
+    /// the subject and never the token, except at sources that issue the same credential to
+    /// every caller ([`CredentialSource::is_shared`]).
+    pub(super) fn identify(
+        &self,
+        name: &str,
+        source: &dyn CredentialSource,
+        request: &SwapRequest,
+    ) -> Result<Identity, FetchError> {
+        let mut hasher = self.hasher();
+        hasher.part(name.as_bytes());
+        if source.is_shared() {
+            hasher.part(b"everybody");
+            hasher.set(request.scopes.as_deref());
+        } else {
+            hasher.caller(&request.caller);
+            hasher.list(request.scopes.as_deref());
+        }
+        source.identity(request, &mut hasher)?;
+        Ok(hasher.finish())
     }
 }

@@ -60,18 +60,18 @@ impl Explainer<'_> {
         if let Some(caller) = &caller {
             token::explain_scopes(report, &login.require_scopes, caller);
             let host = host_name(&self.question.host);
-            rule::explain(report, login.rules.as_ref(), caller, head.facts(&host));
+            rule::explain(report, login.rules.as_ref(), caller, head.attributes(&host));
         }
         if !self.question.exchange {
             let source = &login.source;
             let why = "not minted (--exchange mints one without showing it)";
             report.note(Stage::Source, format!("{source}: credential"), why);
-            return match login.admits(LoginRequest { provider, head }).await {
+            return match login.authorize(LoginRequest { provider, head }).await {
                 Ok(()) => Verdict::passes(),
                 Err(rejection) => Verdict::refused(&rejection),
             };
         }
-        let served = login.answer(LoginRequest { provider, head }).await;
+        let served = login.respond(LoginRequest { provider, head }).await;
         match &served.rejection {
             None => Verdict::passes(),
             Some(rejection) => Verdict::refused(rejection),

@@ -37,8 +37,8 @@ impl Explainer<'_> {
             peer: self.question.client,
         };
         let host = host_name(&self.question.host);
-        let facts = self.question.head(&headers).facts(&host);
-        rule::explain(&mut self.report, route.rules.as_ref(), &caller, facts);
+        let attributes = self.question.head(&headers).attributes(&host);
+        rule::explain(&mut self.report, route.rules.as_ref(), &caller, attributes);
         match self.decide(&headers).await {
             Verdict::Passes if !self.question.exchange => Verdict::Unknown {
                 why: "the password was not tried (--exchange tries it)".into(),

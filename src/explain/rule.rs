@@ -1,7 +1,7 @@
 //! Explains each rule.
 
 use super::report::{Report, Stage, Status};
-use crate::gateway::rule::{Effect, RequestFacts, Rule, Rules, Verdict};
+use crate::gateway::rule::{Effect, RequestAttributes, Rule, Rules, Verdict};
 use crate::token::Caller;
 
 /// Reports what each rule decides about this caller's request.
@@ -9,14 +9,14 @@ pub(super) fn explain(
     report: &mut Report,
     rules: Option<&Rules>,
     caller: &Caller,
-    request: RequestFacts<'_>,
+    request: RequestAttributes<'_>,
 ) {
     let Some(rules) = rules else {
         report.note(Stage::Rules, "none", "no rule applies here");
         return;
     };
     let mut asked = Vec::new();
-    let ruling = rules.judge(caller, request, |rule, held| {
+    let ruling = rules.evaluate(caller, request, |rule, held| {
         asked.push((rule.name.clone(), held.clone()));
     });
     for rule in rules.iter() {

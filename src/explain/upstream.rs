@@ -80,7 +80,7 @@ pub(super) fn explain(
         report.note(Stage::Upstream, "path", path);
     }
     let own = admission
-        .ruling()
+        .decision()
         .map_or(&[][..], |ruling| ruling.headers());
     match preview::headers(upstream, question.client, gateway, own) {
         Ok(headers) => {

@@ -1,11 +1,11 @@
-//! Leave to go upstream, and who got it: from a head's credentials to a credential on loan.
+//! Admitted requests: from the caller's credentials to the leased upstream credential.
 
 use std::sync::Arc;
 
 use super::Head;
 use super::rejection::Rejection;
 use super::route::{self, Route};
-use super::rule::Ruling;
+use super::rule::Decision;
 use crate::clock::Now;
 use crate::credential::Lookup;
 use crate::credential::{
@@ -18,40 +18,40 @@ use crate::token::{
     self, BasicCredentials, BearerToken, Caller, PresentedToken, TokenError, VerifiedToken,
 };
 
-/// Leave to go upstream: the route, who calls, and the credential on loan.
+/// An admitted request: its route, caller and leased credential.
 #[derive(Debug)]
 pub struct Admission {
     /// The matched route.
     pub route: Arc<Route>,
-    /// Who calls.
+    /// The caller.
     pub caller: Caller,
-    /// "ok", "cached" or nothing where no token was verified.
+    /// The result of token verification, `ok` or `cached`; `None` if none took place.
     pub verification: Option<&'static str>,
-    /// How the credential was come by.
+    /// The result of the credential lookup, if one took place.
     pub lookup: Option<Lookup>,
-    /// Kept where the source takes it.
+    /// The token, if the source exchanges it.
     pub(super) bearer: Option<BearerToken>,
-    /// When the token was found to be known, if it was: just now, as nothing was waited for.
+    /// When the token was found in the cache, if it was.
     pub(super) cached_at: Option<Now>,
-    /// The issuer whose rules the token broke.
-    pub(super) suspect: Option<Arc<str>>,
-    pub(super) ruling: Option<Arc<Ruling>>,
+    /// The issuer that the token claims but that did not verify it.
+    pub(super) rejecting_issuer: Option<Arc<str>>,
+    pub(super) decision: Option<Arc<Decision>>,
     pub(super) lease: Option<Lease>,
     pub(super) recovery_code: Option<SecretString>,
-    /// The target to send, where it is not the one that came.
+    /// The target to send, if it differs from the one received.
     pub(super) target: Option<String>,
     pub(super) corrected_clock: bool,
     pub(super) replaced_credential: bool,
 }
 
-/// A refusal together with how far the request had come, for metrics and logs.
+/// A refused request, with what was known about it, for metrics and logs.
 #[derive(Debug)]
-pub struct Refused {
-    /// What the caller sees.
+pub struct AdmissionError {
+    /// The refusal.
     pub rejection: Rejection,
     /// The route, if one had matched.
     pub route: Option<Arc<Route>>,
-    /// Who called, as far as it was proved.
+    /// The caller, if authenticated.
     pub caller: Caller,
     /// The issuer, if it was known.
     pub issuer: Option<Arc<str>>,
@@ -64,7 +64,7 @@ pub struct Refused {
 }
 
 impl Caller {
-    /// The configured name of the issuer that vouches, or will be asked to.
+    /// The configured name of the issuer that verified the token or will verify it.
     pub fn issuer(&self) -> Option<&Arc<str>> {
         match self {
             Self::Verified(token) => Some(token.issuer()),
@@ -73,12 +73,12 @@ impl Caller {
         }
     }
 
-    /// `sub`, where a token was verified.
+    /// `sub` of the verified token.
     pub fn subject(&self) -> Option<&str> {
         self.token().map(|token| token.subject())
     }
 
-    /// `client_id` or `azp`, where a token was verified and names one.
+    /// `client_id` or `azp` of the verified token, if it has one.
     pub fn client(&self) -> Option<&str> {
         self.token()?.client()
     }
@@ -90,8 +90,8 @@ impl Caller {
         }
     }
 
-    /// The name that came with a password. Proved only once a credential was had for it:
-    /// until then it may be anything, even a password in the wrong place.
+    /// The username sent with a password. It is unproven until a credential has been acquired:
+    /// it may be anything, even a password typed into the wrong field.
     pub fn username(&self) -> Option<&str> {
         match self {
             Self::Password { credentials, .. } => Some(credentials.username()),
@@ -100,52 +100,54 @@ impl Caller {
     }
 }
 
-/// The caller's token, or the workload's own where the route has one and the caller sent
-/// no Authorization at all.
+/// The caller's token, or the route's workload token if the caller sent no `Authorization`.
 pub(super) fn bearer<'h>(
     route: &Route,
     headers: &'h dyn HeaderFields,
-) -> Result<Brought<'h>, Rejection> {
+) -> Result<IncomingToken<'h>, Rejection> {
     if let Some(workload) = &route.workload_token
         && headers.first(&http::header::AUTHORIZATION).is_none()
     {
-        return workload.current().map(Brought::Workload).ok_or_else(|| {
-            let file = workload.file().display();
-            Rejection::from(Reason::WorkloadTokenUnavailable)
-                .because(format!("{file} holds no token"))
-        });
+        return workload
+            .current()
+            .map(IncomingToken::Workload)
+            .ok_or_else(|| {
+                let file = workload.file().display();
+                Rejection::from(Reason::WorkloadTokenUnavailable)
+                    .with_cause(format!("{file} contains no token"))
+            });
     }
     let presented = PresentedToken::from_headers(headers)?;
     presented
-        .map(Brought::Sent)
+        .map(IncomingToken::Request)
         .ok_or_else(|| Reason::MissingToken.into())
 }
 
-/// A token, and who keeps it.
-pub(super) enum Brought<'h> {
-    /// It stands in the request's head.
-    Sent(PresentedToken<'h>),
-    /// The workload's own.
+/// A bearer token and where it came from.
+pub(super) enum IncomingToken<'h> {
+    /// Borrowed from the request's head.
+    Request(PresentedToken<'h>),
+    /// The workload token.
     Workload(BearerToken),
 }
 
-impl Brought<'_> {
+impl IncomingToken<'_> {
     fn presented(&self) -> PresentedToken<'_> {
         match self {
-            Self::Sent(token) => *token,
+            Self::Request(token) => *token,
             Self::Workload(token) => token.into(),
         }
     }
 
-    fn keep(self) -> BearerToken {
+    fn into_bearer(self) -> BearerToken {
         match self {
-            Self::Sent(token) => token.to_bearer(),
+            Self::Request(token) => token.to_bearer(),
             Self::Workload(token) => token,
         }
     }
 }
 
-/// The caller's username and password, to be proved by the source.
+/// The caller's username and password, which the source verifies.
 pub(super) fn password(head: Head<'_>) -> Result<Caller, Rejection> {
     let credentials = match BasicCredentials::from_headers(head.headers) {
         Ok(Some(credentials)) => Arc::new(credentials),
@@ -159,7 +161,7 @@ pub(super) fn password(head: Head<'_>) -> Result<Caller, Rejection> {
 }
 
 impl Admission {
-    pub(super) fn to(route: Arc<Route>) -> Self {
+    pub(super) fn new(route: Arc<Route>) -> Self {
         Self {
             route,
             caller: Caller::Anonymous,
@@ -167,8 +169,8 @@ impl Admission {
             lookup: None,
             bearer: None,
             cached_at: None,
-            suspect: None,
-            ruling: None,
+            rejecting_issuer: None,
+            decision: None,
             lease: None,
             recovery_code: None,
             target: None,
@@ -177,18 +179,18 @@ impl Admission {
         }
     }
 
-    /// A recovery code that the caller must be given in place of the one that was used;
-    /// once.
+    /// The recovery code that replaces the one the caller used. Returned once; it must be sent
+    /// to the caller.
     pub fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.recovery_code.take()
     }
 
-    /// The target to send, where it is another than the one that came.
+    /// The target to send, if it differs from the one received.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
     }
 
-    /// Who signs upstream, for the access log; not a secret.
+    /// The Taskcluster `clientId` that signs. Not a secret.
     pub fn client_id(&self) -> Option<&str> {
         match self.lease.as_ref()?.credential() {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
@@ -196,7 +198,7 @@ impl Admission {
         }
     }
 
-    /// The bearer token that goes upstream, which no answer may bring back.
+    /// The bearer token sent upstream, which no response may reveal.
     pub fn injected(&self) -> Option<&SecretString> {
         match self.lease.as_ref()?.credential() {
             Credential::Bearer(token) => Some(token),
@@ -204,14 +206,14 @@ impl Admission {
         }
     }
 
-    /// The credential on loan, for telling what it is; nothing secret can be had from it.
+    /// The leased credential, for describing it; it does not reveal secrets.
     pub fn credential(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
 
     pub(super) async fn authenticate(
         &mut self,
-        bearer: Brought<'_>,
+        bearer: IncomingToken<'_>,
         now: Now,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
@@ -229,14 +231,14 @@ impl Admission {
             }
             Err(unauthenticated) => {
                 self.verification = Some(unauthenticated.error.label());
-                self.suspect = unauthenticated.issuer;
+                self.rejecting_issuer = unauthenticated.issuer;
                 return Err(unauthenticated.error.into());
             }
         }
-        // What nobody will ask for is not copied.
+        // Copy the token only if the source needs it.
         let source = self.route.source.as_ref();
         if source.is_some_and(|source| source.takes_token()) {
-            self.bearer = Some(bearer.keep());
+            self.bearer = Some(bearer.into_bearer());
         }
         if let Caller::Verified(token) = &self.caller {
             require_scopes(&self.route.require_scopes, token)?;
@@ -244,39 +246,42 @@ impl Admission {
         Ok(())
     }
 
-    /// Asks the route's rules, if there are any.
-    pub(super) fn judge(&mut self, head: Head<'_>) -> Result<(), Rejection> {
+    /// Evaluates the route's rules, if any.
+    pub(super) fn evaluate_rules(&mut self, head: Head<'_>) -> Result<(), Rejection> {
         let Some(rules) = &self.route.rules else {
             return Ok(());
         };
         let host = route::host_name(head.host);
-        let ruling = rules.decide(&self.caller, head.facts(&host));
-        self.ruling.insert(ruling).permits()
+        let decision = rules.decide(&self.caller, head.attributes(&host));
+        self.decision.insert(decision).to_result()
     }
 
-    /// The rule that let this request pass, and what it sets upstream.
-    pub fn ruling(&self) -> Option<&Ruling> {
-        self.ruling.as_deref()
+    /// The decision of the rules, if the route has any.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_deref()
     }
 
-    pub(super) async fn lease(&mut self) -> Result<(), Rejection> {
+    pub(super) async fn acquire_lease(&mut self) -> Result<(), Rejection> {
         let Some(source) = &self.route.source else {
             return Ok(());
         };
         let narrowed = self
-            .ruling()
-            .is_some_and(|ruling| ruling.scopes().is_some());
+            .decision()
+            .is_some_and(|decision| decision.scopes().is_some());
         if let Some(now) = self.cached_at.filter(|_| !narrowed)
             && let Some(leased) = source.memoized(&self.caller, now)
         {
-            return self.hold(Ok(leased));
+            return self.record_lease(Ok(leased));
         }
         let source = Arc::clone(source);
         let leased = source.lease(&self.swap_request()).await;
-        self.hold(leased)
+        self.record_lease(leased)
     }
 
-    pub(super) fn hold(&mut self, leased: Result<Leased, LeaseError>) -> Result<(), Rejection> {
+    pub(super) fn record_lease(
+        &mut self,
+        leased: Result<Leased, LeaseError>,
+    ) -> Result<(), Rejection> {
         match leased {
             Ok(Leased { lease, lookup }) => {
                 self.lease = Some(lease);
@@ -291,7 +296,7 @@ impl Admission {
             }
             Err(LeaseError { cause, lookup }) => {
                 self.lookup = Some(lookup);
-                Err(Rejection::from(cause).at(&self.route))
+                Err(Rejection::from(cause).for_route(&self.route))
             }
         }
     }
@@ -300,26 +305,26 @@ impl Admission {
         SwapRequest {
             caller: self.caller.clone(),
             bearer: self.bearer.clone(),
-            scopes: self.ruling.as_ref().and_then(|r| r.scopes()).cloned(),
+            scopes: self.decision.as_ref().and_then(|r| r.scopes()).cloned(),
             clock_offset: self.route.upstream.clock_offset(),
         }
     }
 
-    pub(super) fn refused(self, rejection: Rejection) -> Refused {
-        let rejection = rejection.at(&self.route);
-        Refused {
-            issuer: self.caller.issuer().cloned().or(self.suspect),
+    pub(super) fn refused(self, rejection: Rejection) -> AdmissionError {
+        let rejection = rejection.for_route(&self.route);
+        AdmissionError {
+            issuer: self.caller.issuer().cloned().or(self.rejecting_issuer),
             route: Some(self.route),
             verification: self.verification,
             lookup: self.lookup,
-            rule: self.ruling.as_ref().and_then(|r| r.rule.clone()),
+            rule: self.decision.as_ref().and_then(|r| r.rule.clone()),
             caller: self.caller,
             rejection,
         }
     }
 }
 
-impl Refused {
+impl AdmissionError {
     pub(super) fn before_routing(rejection: Rejection) -> Self {
         Self {
             rejection,
@@ -355,7 +360,7 @@ impl From<FetchError> for Rejection {
                 ..
             } => Self {
                 retry_after,
-                ..told(problem).into()
+                ..sign_in_reason(problem).into()
             },
             FetchError::Unavailable { retry_after, .. } => {
                 let rejection = Self::from(Reason::ExchangeUnavailable);
@@ -367,12 +372,12 @@ impl From<FetchError> for Rejection {
             FetchError::BadAnswer(_) => Reason::ExchangeFailed.into(),
             FetchError::TooLarge(_) => Reason::CredentialTooLarge.into(),
         };
-        rejection.because(cause)
+        rejection.with_cause(cause)
     }
 }
 
-/// What the caller is told of a sign-in that came to nothing.
-fn told(problem: SignInProblem) -> Reason {
+/// The reason given to the caller for a failed sign-in.
+fn sign_in_reason(problem: SignInProblem) -> Reason {
     match problem {
         SignInProblem::Password => Reason::PasswordRefused,
         SignInProblem::CodeRequired => Reason::MfaRequired,

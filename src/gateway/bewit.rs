@@ -1,4 +1,5 @@
-//! `POST /bewit`: URLs signed for whoever cannot sign (taskcluster.md §7).
+//! `POST /bewit`: signs URLs with a bewit, as taskcluster-proxy does
+//! (`docs/design/taskcluster.md`).
 
 #[cfg(test)]
 mod tests;
@@ -12,28 +13,28 @@ use zeroize::Zeroizing;
 
 use super::rejection::Rejection;
 use super::route::{NoRoute, Upstream};
-use super::{Admission, Gateway, Head, Refused, path};
+use super::{Admission, AdmissionError, Gateway, Head, path};
 use crate::clock::Now;
 use crate::credential::{Credential, Lease};
 use crate::gateway::reason::Reason;
 use crate::hawk::HawkError;
 use crate::hawk::bewit::{BewitRequest, has_bewit};
 
-/// Where bewits are made, at every host.
+/// The path of the endpoint, on every host.
 pub const PATH: &str = "/bewit";
 
-/// The longest URL that is signed, in bytes; with its bewit the service reads at most 4096
-/// characters of path and query.
+/// Longest URL accepted, in bytes. Services limit path and query including the bewit to 4096
+/// characters.
 pub const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// How long a signed URL is good, as long as its credentials are.
+/// How long a bewit is valid, provided that its credentials are.
 const LIFETIME: Duration = Duration::from_hours(1);
 
-/// A signed URL: whoever has it can use it. `Debug` shows nothing.
+/// A signed URL. Anyone who has it can use it, so `Debug` redacts it.
 pub struct SignedUrl(Zeroizing<String>);
 
 impl SignedUrl {
-    /// The URL itself. Every use of this is a place to review.
+    /// The URL. Review every use of this.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -45,42 +46,41 @@ impl fmt::Debug for SignedUrl {
     }
 }
 
-/// Whether `target` is where bewits are made.
+/// Whether `target` is the endpoint.
 pub(super) fn is_endpoint(target: &str) -> bool {
     path::without_query(target) == PATH
 }
 
 impl Gateway {
-    /// Whether this target is an endpoint that makes bewits.
-    pub fn makes_bewits_at(&self, target: &str) -> bool {
-        self.routes.makes_bewits() && is_endpoint(target)
+    /// Whether `target` is the endpoint and any route has `bewit = true`.
+    pub fn is_bewit_endpoint(&self, target: &str) -> bool {
+        self.routes.has_bewit_route() && is_endpoint(target)
     }
 
-    /// Signs `url`, which must be one that a GET through this gateway at the same path
-    /// would reach, by a route with `bewit = true`, and with what that route wants of its
-    /// callers. `head` is that of the request for the bewit.
+    /// Signs `url`. A GET of the same path through this gateway must reach it, by a route with
+    /// `bewit = true` that admits the caller. `head` is that of the request to the endpoint.
     ///
     /// # Errors
-    /// With the refusal to send: of the URL, or of its caller as the route refuses him.
+    /// If the URL is not one of an upstream, or the route refuses the caller.
     pub async fn bewit(
         &self,
         head: Head<'_>,
         url: &str,
-    ) -> Result<(Admission, SignedUrl), Box<Refused>> {
-        let before = |rejection| Box::new(Refused::before_routing(rejection));
-        let url = Written::parse(url.trim_ascii()).map_err(before)?;
+    ) -> Result<(Admission, SignedUrl), Box<AdmissionError>> {
+        let before = |rejection| Box::new(AdmissionError::before_routing(rejection));
+        let url = TargetUrl::parse(url.trim_ascii()).map_err(before)?;
         let route = match self.routes.find(head.host, url.target, &Method::GET) {
-            Ok(route) if route.compat.bewit && url.leads_to(&route.upstream) => route,
-            Err(NoRoute::Ambiguous) => return Err(before(unreadable("the path is ambiguous"))),
+            Ok(route) if route.compat.bewit && url.is_for(&route.upstream) => route,
+            Err(NoRoute::Ambiguous) => return Err(before(bad_url("the path is ambiguous"))),
             Ok(_) | Err(NoRoute::Unmatched) => return Err(before(Reason::BewitRefused.into())),
         };
-        let opened = Head {
+        let signed_request = Head {
             method: &Method::GET,
             target: url.target,
             ..head
         };
         let admission = self
-            .admit_on(route, opened, Now::read(&*self.clock))
+            .admit_on(route, signed_request, Now::read(&*self.clock))
             .await?;
         match self.sign_url(&admission, &url) {
             Ok(signed) => Ok((admission, signed)),
@@ -88,12 +88,11 @@ impl Gateway {
         }
     }
 
-    fn sign_url(&self, admission: &Admission, url: &Written<'_>) -> Result<SignedUrl, Rejection> {
+    fn sign_url(&self, admission: &Admission, url: &TargetUrl<'_>) -> Result<SignedUrl, Rejection> {
         let credential = admission.lease.as_ref().map(Lease::credential);
         let Some(Credential::Taskcluster { signer, .. }) = credential else {
-            return Err(
-                Rejection::from(Reason::Internal).because("the route has nothing to sign with")
-            );
+            return Err(Rejection::from(Reason::Internal)
+                .with_cause("the route has no credential to sign with"));
         };
         let upstream = &admission.route.upstream;
         let now = self.clock.now().offset_by(upstream.clock_offset());
@@ -111,7 +110,7 @@ impl Gateway {
                     HawkError::SecondScheme | HawkError::Unsignable(_) => Reason::BadRequest,
                     _ => Reason::Internal,
                 };
-                Rejection::from(reason).because(error.to_string())
+                Rejection::from(reason).with_cause(error.to_string())
             })?;
         Ok(SignedUrl(Zeroizing::new(format!(
             "{}{}",
@@ -120,40 +119,42 @@ impl Gateway {
     }
 }
 
-/// A URL taken apart; the target byte for byte as it was written.
-struct Written<'a> {
-    /// Scheme and authority, as written.
+/// A parsed URL; the target is kept byte for byte.
+struct TargetUrl<'a> {
+    /// Scheme and authority, as sent.
     origin: &'a str,
     target: &'a str,
     parsed: Url,
 }
 
-impl<'a> Written<'a> {
+impl<'a> TargetUrl<'a> {
     fn parse(text: &'a str) -> Result<Self, Rejection> {
         if text.is_empty() {
-            return Err(unreadable("the body holds no URL"));
+            return Err(bad_url("the body contains no URL"));
         }
-        // The rules for a request's own target, and a fragment is never sent.
+        // As for request targets. A fragment is never sent to a server.
         let plain = |b: u8| b.is_ascii_graphic() && !b"#\"<>\\`".contains(&b);
         if !text.bytes().all(plain) {
-            return Err(unreadable("the URL has characters that a URL cannot have"));
+            return Err(bad_url(
+                "the URL has characters that are not valid in a URL",
+            ));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(unreadable("the URL is not absolute"));
+            return Err(bad_url("the URL is not absolute"));
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(end);
         let origin = &text[..scheme.len() + "://".len() + end];
         if authority.contains('@') || !target.starts_with('/') {
-            return Err(unreadable("the URL has a user name or no path"));
+            return Err(bad_url("the URL has a user name or lacks a path"));
         }
-        if path::climbs(path::without_query(target)) {
-            return Err(unreadable("the URL has dot segments"));
+        if path::has_dot_segments(path::without_query(target)) {
+            return Err(bad_url("the URL has dot segments"));
         }
         if has_bewit(target) {
-            return Err(unreadable("the URL has a bewit already"));
+            return Err(bad_url("the URL already has a bewit"));
         }
-        let parsed = Url::parse(origin).map_err(|_| unreadable("the URL has no readable host"))?;
+        let parsed = Url::parse(origin).map_err(|_| bad_url("the URL has no valid host"))?;
         Ok(Self {
             origin,
             target,
@@ -161,8 +162,8 @@ impl<'a> Written<'a> {
         })
     }
 
-    /// Whether this is where requests to `upstream` go.
-    fn leads_to(&self, upstream: &Upstream) -> bool {
+    /// Whether this is a URL of `upstream`.
+    fn is_for(&self, upstream: &Upstream) -> bool {
         let scheme = if upstream.tls { "https" } else { "http" };
         let host = self.parsed.host_str().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -172,6 +173,6 @@ impl<'a> Written<'a> {
     }
 }
 
-fn unreadable(cause: &'static str) -> Rejection {
-    Rejection::from(Reason::BadRequest).because(cause)
+fn bad_url(cause: &'static str) -> Rejection {
+    Rejection::from(Reason::BadRequest).with_cause(cause)
 }

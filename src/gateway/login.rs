@@ -1,5 +1,6 @@
-//! The oidcCredentials endpoint of the retired login service, served here (seed 000,
-//! taskcluster.md §1): a bearer token in, named temporary credentials out.
+//! The `oidcCredentials` endpoint of Taskcluster's retired login service: exchanges a bearer token
+//! for named temporary credentials (`docs/design/taskcluster.md`, "Login endpoint:
+//! oidcCredentials").
 
 mod cors;
 #[cfg(test)]
@@ -12,10 +13,10 @@ use http::{Method, StatusCode, header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::rate::Rates;
+use super::local_response::{LocalResponse, RequestDetails};
+use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::{Rules, Verdict};
-use super::served::{Facts, Served};
 use super::{Head, path, route};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::FetchError;
@@ -26,64 +27,62 @@ use crate::header_fields::HeaderFields;
 use crate::token::{self, BearerToken, Caller, Issuer, TokenError, VerifiedToken};
 pub use cors::{ANY_ORIGIN, AllowedOrigins};
 
-/// What the endpoint is counted and logged as, in the place of a route's name.
+/// The value of the `route` label and log field for the endpoint.
 pub const LABEL: &str = "login";
 
-/// Below these, the last part of the path names an issuer: today's place, and the one that
-/// the service had at `login.taskcluster.net`.
+/// The path prefixes of the endpoint, followed by the name of an issuer: the current one, and the
+/// one used at `login.taskcluster.net`.
 pub const PREFIXES: &[&str] = &["/api/login/v1/oidc-credentials/", "/v1/oidc-credentials/"];
 
-/// How far before now a certificate's validity begins (taskcluster.md §1).
-const BACKDATED: Duration = Duration::from_mins(15);
+/// How far a certificate's start lies in the past, as in the original service.
+const BACKDATE: Duration = Duration::from_mins(15);
 
-/// How much earlier than the certificate's the end is reported, so that clients ask anew
-/// in time (taskcluster.md §1).
-const REPORTED_EARLY: Duration = Duration::from_secs(30);
+/// How much earlier than the certificate's expiry the reported one is, as in the original
+/// service, so that clients renew in time.
+const EXPIRES_EARLY: Duration = Duration::from_secs(30);
 
-/// The endpoint.
+/// The `[login]` endpoint.
 #[derive(Debug)]
 pub struct Login {
-    /// Whose tokens are accepted, each below its own name.
+    /// The issuers whose tokens are accepted; the path names one of them.
     pub issuers: Vec<Arc<Issuer>>,
-    /// Makes the credentials.
+    /// Mints the credentials.
     pub minter: Arc<MintSource>,
     /// The minting source's configured name.
     pub source: Arc<str>,
-    /// Scopes that the bearer must have.
+    /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
-    /// Those that concern the endpoint; where there are any, one of them must let the
-    /// caller pass. The headers that they set go nowhere.
+    /// The rules that apply to the endpoint, if any. Headers that they set are ignored.
     pub rules: Option<Rules>,
-    /// Browser applications that may read the answers.
+    /// Origins of the browser applications that may read responses.
     pub allowed_origins: AllowedOrigins,
-    /// How long the credentials are valid, at most; never past the token's `exp`.
+    /// Longest validity of the credentials; they never outlive the token's `exp`.
     pub lifetime: Duration,
-    /// For making them.
+    /// Time limit for minting.
     pub timeout: Duration,
-    /// How often one client may ask.
-    pub rates: Rates,
-    /// The clock in use.
+    /// The rate limits.
+    pub rates: RateLimiters,
+    /// The clock.
     pub clock: SharedClock,
 }
 
-/// A request for the endpoint.
+/// A request to the endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginRequest<'a> {
-    /// The provider asked for: an issuer's name, as sent.
+    /// The provider in the path, as sent: the name of an issuer.
     pub provider: &'a str,
-    /// GET, or OPTIONS before it; of the headers only `Authorization`, `Origin` and, for
-    /// rules, `User-Agent`.
+    /// The head. Only `Authorization`, `Origin` and, for rules, `User-Agent` are read.
     pub head: Head<'a>,
 }
 
-/// The provider that a request target names, if it is one of the endpoint's.
+/// The provider in a request target; `None` unless the target is the endpoint's.
 pub fn provider(target: &str) -> Option<&str> {
     let path = path::without_query(target);
     let name = PREFIXES.iter().find_map(|p| path.strip_prefix(p))?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-/// The endpoint's answer (taskcluster.md §1).
+/// The response body.
 #[derive(Serialize)]
 struct Body<'a> {
     expires: String,
@@ -95,78 +94,87 @@ struct Body<'a> {
 struct BodyCredentials<'a> {
     client_id: &'a str,
     access_token: &'a str,
-    /// A string that holds JSON.
+    /// A JSON document as a string.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<&'a str>,
 }
 
 impl Login {
-    /// Answers a request. Every bad token, and an issuer that cannot be reached, is the
-    /// same 400 to the caller; the log has the difference.
-    pub async fn answer(&self, request: LoginRequest<'_>) -> Served {
+    /// Handles a request. The caller gets the same 400 for every bad token and for an issuer that
+    /// is unreachable, as from the original service; only the log has the cause.
+    pub async fn respond(&self, request: LoginRequest<'_>) -> LocalResponse {
         let now = self.clock.now();
-        let mut facts = Facts {
+        let mut details = RequestDetails {
             route: Some(LABEL.into()),
-            ..Facts::default()
+            ..RequestDetails::default()
         };
-        let served = match *request.head.method {
-            Method::OPTIONS => Served::new(StatusCode::NO_CONTENT).header("allow", "GET, OPTIONS"),
-            Method::GET => match self.credentials(request, now, &mut facts).await {
+        let response = match *request.head.method {
+            Method::OPTIONS => {
+                LocalResponse::new(StatusCode::NO_CONTENT).header("allow", "GET, OPTIONS")
+            }
+            Method::GET => match self.credentials(request, now, &mut details).await {
                 Ok(body) => {
-                    let mut served = Served::new(StatusCode::OK);
-                    served.body = body;
-                    served.header("content-type", "application/json")
+                    let mut response = LocalResponse::new(StatusCode::OK);
+                    response.body = body;
+                    response.header("content-type", "application/json")
                 }
-                Err(rejection) => Served::refusal(rejection, request.head.method, now),
+                Err(rejection) => LocalResponse::refusal(rejection, request.head.method, now),
             },
-            _ => Served::refusal(Reason::MethodRefused.into(), request.head.method, now)
+            _ => LocalResponse::refusal(Reason::MethodRefused.into(), request.head.method, now)
                 .header("allow", "GET, OPTIONS"),
         };
         let origin = request.head.headers.first(&header::ORIGIN);
         let preflight = *request.head.method == Method::OPTIONS;
-        let mut served = self.allowed_origins.permit(served, origin, preflight);
-        served.facts = facts;
-        served
+        let mut response = self
+            .allowed_origins
+            .add_headers(response, origin, preflight);
+        response.details = details;
+        response
     }
 
-    /// Whether this request would be given credentials, were it a GET; makes none.
+    /// Checks whether a GET would be given credentials, without minting any.
     ///
     /// # Errors
-    /// With the refusal.
-    pub async fn admits(&self, request: LoginRequest<'_>) -> Result<(), Rejection> {
-        self.admit(request, &mut Facts::default()).await.map(drop)
+    /// If it would be refused.
+    pub async fn authorize(&self, request: LoginRequest<'_>) -> Result<(), Rejection> {
+        self.admit(request, &mut RequestDetails::default())
+            .await
+            .map(drop)
     }
 
-    /// Who calls, and the scopes that the rules leave them.
+    /// Authenticates and authorizes the caller. Returns the token and the scopes that rules limit
+    /// the credentials to.
     async fn admit(
         &self,
         request: LoginRequest<'_>,
-        facts: &mut Facts,
+        details: &mut RequestDetails,
     ) -> Result<(Arc<VerifiedToken>, Option<Arc<[String]>>), Rejection> {
         let named = |issuer: &&Arc<Issuer>| **issuer.name() == *request.provider;
         let Some(issuer) = self.issuers.iter().find(named) else {
             return Err(Reason::LoginUnknownProvider.into());
         };
         let client = request.head.client();
-        self.rates.arrived(client)?;
-        let token = match verify(issuer, request.head.headers, facts).await {
+        self.rates.check_address(client)?;
+        let token = match verify(issuer, request.head.headers, details).await {
             Ok(token) => token,
             Err(rejection) => {
-                self.rates.unidentified(client)?;
+                self.rates.check_unverified(client)?;
                 return Err(rejection);
             }
         };
         let caller = Caller::Verified(Arc::clone(&token));
-        facts.caller = Some(caller.clone());
-        self.rates.identified(&caller, client)?;
+        details.caller = Some(caller.clone());
+        self.rates.check_identity(&caller, client)?;
         if !self
             .require_scopes
             .iter()
             .all(|scope| token.scopes().contains(scope))
         {
-            return Err(refused("the token lacks a scope of login.require_scopes"));
+            return Err(login_refused(
+                "the token lacks a scope in login.require_scopes",
+            ));
         }
-        let scopes = self.judge(&caller, request.head, facts)?;
+        let scopes = self.evaluate_rules(&caller, request.head, details)?;
         Ok((token, scopes))
     }
 
@@ -174,93 +182,93 @@ impl Login {
         &self,
         request: LoginRequest<'_>,
         now: UnixMillis,
-        facts: &mut Facts,
+        details: &mut RequestDetails,
     ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-        let (token, scopes) = self.admit(request, facts).await?;
-        facts.scopes.clone_from(&scopes);
+        let (token, scopes) = self.admit(request, details).await?;
+        details.scopes.clone_from(&scopes);
         let expiry = now.plus(self.lifetime).min(token.expires_at());
         let caller = Caller::Verified(token);
-        facts.source = Some(Arc::clone(&self.source));
-        let start = now.minus(BACKDATED);
+        details.source = Some(Arc::clone(&self.source));
+        let start = now.minus(BACKDATE);
         let minting = self.minter.issue(&caller, scopes.as_deref(), start, expiry);
         let minted = tokio::time::timeout(self.timeout, minting).await;
         let credentials = minted
-            .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting took too long".into())))
-            .map_err(|error| not_minted(&error))?;
-        facts.credential = Some(credentials.client_id.clone());
-        written(&credentials, expiry.minus(REPORTED_EARLY))
+            .unwrap_or_else(|_| Err(FetchError::BadAnswer("minting timed out".into())))
+            .map_err(|error| minting_failure(&error))?;
+        details.credential = Some(credentials.client_id.clone());
+        encode_body(&credentials, expiry.minus(EXPIRES_EARLY))
     }
 
-    /// To which scopes the rules narrow what the caller is given, if they do.
-    fn judge(
+    /// Evaluates the rules. Returns the scopes that they limit the credentials to, if any.
+    fn evaluate_rules(
         &self,
         caller: &Caller,
         head: Head<'_>,
-        facts: &mut Facts,
+        details: &mut RequestDetails,
     ) -> Result<Option<Arc<[String]>>, Rejection> {
         let Some(rules) = &self.rules else {
             return Ok(None);
         };
         let host = route::host_name(head.host);
-        let ruling = rules.decide(caller, head.facts(&host));
-        facts.rule.clone_from(&ruling.rule);
-        match &ruling.verdict {
+        let decision = rules.decide(caller, head.attributes(&host));
+        details.rule.clone_from(&decision.rule);
+        match &decision.verdict {
             Verdict::Allow { scopes, .. } => Ok(scopes.clone()),
             Verdict::Deny { reason, cause } if *reason == Reason::Internal => {
-                Err(Rejection::from(*reason).because(cause.clone()))
+                Err(Rejection::from(*reason).with_cause(cause.clone()))
             }
-            Verdict::Deny { cause, .. } => Err(refused(cause.clone())),
+            Verdict::Deny { cause, .. } => Err(login_refused(cause.clone())),
         }
     }
 }
 
-/// The caller's token, if it is good and of `issuer`.
+/// Verifies the caller's token, which must be from `issuer`.
 async fn verify(
     issuer: &Arc<Issuer>,
     headers: &dyn HeaderFields,
-    facts: &mut Facts,
+    details: &mut RequestDetails,
 ) -> Result<Arc<VerifiedToken>, Rejection> {
     let bearer = match BearerToken::from_headers(headers) {
         Ok(Some(bearer)) => bearer,
-        Ok(None) => return Err(refused("no bearer token was sent")),
-        Err(error) => return Err(refused(error.to_string())),
+        Ok(None) => return Err(login_refused("no bearer token was sent")),
+        Err(error) => return Err(login_refused(error.to_string())),
     };
     match token::authenticate(&bearer, std::slice::from_ref(issuer)).await {
         Ok(authenticated) => {
-            facts.issuer = Some(Arc::clone(issuer.name()));
-            facts.verification = authenticated.how;
+            details.issuer = Some(Arc::clone(issuer.name()));
+            details.verification = authenticated.how;
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
-                // The configuration refuses such issuers here.
+                // The configuration does not allow such issuers for this endpoint.
                 Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous => {
-                    Err(refused("nobody has verified the token"))
+                    Err(login_refused("the token cannot be verified here"))
                 }
             }
         }
         Err(unauthenticated) => {
-            facts.issuer = unauthenticated.issuer;
-            facts.verification = Some(unauthenticated.error.label());
+            details.issuer = unauthenticated.issuer;
+            details.verification = Some(unauthenticated.error.label());
             if unauthenticated.error == TokenError::Internal {
                 return Err(Reason::Internal.into());
             }
-            Err(refused(unauthenticated.error.to_string()))
+            Err(login_refused(unauthenticated.error.to_string()))
         }
     }
 }
 
-fn refused(cause: impl Into<String>) -> Rejection {
-    Rejection::from(Reason::LoginRefused).because(cause)
+fn login_refused(cause: impl Into<String>) -> Rejection {
+    Rejection::from(Reason::LoginRefused).with_cause(cause)
 }
 
-/// A caller who cannot be named has the wrong token; anything else is a fault here.
-fn not_minted(error: &FetchError) -> Rejection {
+/// If the token does not yield a client name, it is the wrong token; anything else is our fault.
+fn minting_failure(error: &FetchError) -> Rejection {
     match error {
-        FetchError::NotEntitled(_) | FetchError::Refused(_) => refused(error.to_string()),
-        _ => Rejection::from(Reason::Internal).because(error.to_string()),
+        FetchError::NotEntitled(_) | FetchError::Refused(_) => login_refused(error.to_string()),
+        _ => Rejection::from(Reason::Internal).with_cause(error.to_string()),
     }
 }
 
-fn written(
+fn encode_body(
     credentials: &Credentials,
     expires: UnixMillis,
 ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
@@ -273,10 +281,11 @@ fn written(
             certificate,
         },
     };
-    // Room for all of it, were every character escaped: growing would leave copies behind.
+    // Large enough even if every character is escaped: growing would leave copies in memory.
     let room = 1024 + 2 * (credentials.client_id.len() + certificate.map_or(0, str::len));
     let mut json = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *json, &body)
-        .map_err(|_| Rejection::from(Reason::Internal).because("the answer cannot be written"))?;
+    serde_json::to_writer(&mut *json, &body).map_err(|_| {
+        Rejection::from(Reason::Internal).with_cause("the response cannot be serialised")
+    })?;
     Ok(json)
 }

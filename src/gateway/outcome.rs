@@ -1,4 +1,4 @@
-//! What happened to one request, as closed enums: the vocabulary of metrics and logs.
+//! The outcome of one request, as recorded in metrics and logs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,170 +10,171 @@ use crate::label::labels;
 use crate::trace::TraceId;
 
 labels! {
-    /// What was done about an upstream 401.
+    /// The action taken on an upstream 401.
     UnauthorizedAction {
-        /// Signed anew and sent again.
+        /// The request was signed again and replayed.
         Replayed = "replayed",
-        /// Given to the caller.
+        /// The 401 was forwarded to the caller.
         PassedThrough = "passed_through",
-        /// Answered by hawkgate: the credentials were rejected and no others are to be had.
+        /// hawkgate refused the request: the credentials were rejected and no others are
+        /// available.
         Refused = "refused",
     }
 }
 
 labels! {
-    /// Why that was done.
+    /// The reason for the action.
     UnauthorizedReason {
-        /// Other credentials are there now: worth one more try.
+        /// Other credentials are available now.
         FreshCredentials = "fresh_credentials",
-        /// The clocks differ: signed again with the offset.
+        /// The clocks differ; signed again with the upstream's time.
         ClockSkew = "clock_skew",
-        /// It had been replayed already.
+        /// The request had already been replayed.
         StillUnauthorized = "still_unauthorized",
-        /// The body is past `limits.replay_body`.
+        /// The body exceeds `limits.replay_body`.
         BodyTooLarge = "body_too_large",
-        /// `limits.replay_memory` was used up by other requests.
+        /// Other requests had used up `limits.replay_memory`.
         ReplayMemory = "replay_memory",
-        /// The exchange gave no other credentials.
+        /// Fetching other credentials failed.
         ExchangeFailed = "exchange_failed",
-        /// hawkgate had not signed it (a bewit, or a route without a source).
+        /// hawkgate had not signed the request (it has a bewit, or the route has no source).
         NotSigned = "not_signed",
-        /// The request cannot be sent again (its connection was upgraded, the caller is gone).
+        /// The request cannot be sent again (the connection was upgraded, or the caller is gone).
         NotReplayable = "not_replayable",
     }
 }
 
 labels! {
-    /// The end of a request, as the `outcome` label.
+    /// How a request ended: the `outcome` label.
     Ending {
-        /// The upstream's answer went to the caller.
+        /// The upstream's response was forwarded to the caller.
         Forwarded = "forwarded",
-        /// The same, and the upstream accepted a replay.
+        /// As `forwarded`, after the upstream accepted a replay.
         Healed = "healed",
-        /// hawkgate answered by itself, with what was asked for (`[login]`, `/bewit`).
+        /// One of hawkgate's own endpoints (`[login]`, `/bewit`) handled the request.
         Served = "served",
-        /// hawkgate refused.
+        /// hawkgate refused the request.
         Rejected = "rejected",
-        /// The upstream failed (unreachable, timed out, broke off).
+        /// The upstream failed (unreachable, timed out, closed early).
         UpstreamFailed = "upstream_failed",
-        /// The caller went away.
+        /// The caller closed the connection.
         CallerGone = "caller_gone",
     }
 }
 
 labels! {
-    /// What the audit log tells of.
+    /// The kind of an audit event.
     AuditEvent {
         /// A request through a route.
         Request = "request",
-        /// Credentials asked for at `[login]`.
+        /// A request for credentials at `[login]`.
         Login = "login",
-        /// A signed URL asked for at `/bewit`.
+        /// A request for a signed URL at `/bewit`.
         Bewit = "bewit",
     }
 }
 
 labels! {
-    /// What became of the wish for a credential.
+    /// Whether a credential was granted.
     AuditDecision {
-        /// A credential was had.
+        /// A credential was granted.
         Granted = "granted",
-        /// hawkgate refused.
+        /// hawkgate refused the request.
         Refused = "refused",
-        /// It passed without one, because it bears a signature of its own (a bewit).
+        /// The request was forwarded without a credential because it has a bewit.
         Unsigned = "unsigned",
     }
 }
 
-/// What the audit log tells beyond the rest of an [`Outcome`]: who got what. Names, never
-/// a secret or anything made from one.
+/// What the audit log records in addition to the rest of an [`Outcome`]. Contains names, never
+/// secrets or anything derived from one.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// What happened.
+    /// The kind of event.
     pub event: AuditEvent,
-    /// What became of it.
+    /// The decision.
     pub decision: AuditDecision,
     /// `sub` of the verified token.
     pub subject: Option<String>,
     /// `client_id` or `azp` of the verified token.
     pub client: Option<String>,
-    /// Upstream's name for whom signed; none where a bearer token went upstream.
+    /// The `clientId` that signed; `None` if a bearer token was sent upstream.
     pub credential: Option<String>,
-    /// What a rule narrowed the credential to.
+    /// The scopes that a rule limited the credential to.
     pub scopes: Option<Arc<[String]>>,
 }
 
-/// Which trace a request belongs to.
+/// The trace that a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traced {
-    /// The trace.
+    /// The trace id.
     pub id: TraceId,
-    /// Whether a collector has its spans.
+    /// Whether its spans are exported to a collector.
     pub recorded: bool,
 }
 
-/// One upstream 401 and what was done about it.
+/// An upstream 401 and how it was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unauthorized {
-    /// Replayed or passed on.
+    /// The action taken.
     pub action: UnauthorizedAction,
-    /// Why.
+    /// Its reason.
     pub reason: UnauthorizedReason,
 }
 
-/// Everything that metrics and the access log say about one request. Holds no secret,
-/// and of the target only the path.
+/// Everything that metrics and logs record about one request. Contains no secrets, and only the
+/// path of the target.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Ours, or the caller's when it is plain.
+    /// Our request id, or the caller's if it is well-formed.
     pub request_id: String,
     /// The request method.
     pub method: http::Method,
-    /// Path without query.
+    /// The path, without the query.
     pub path: String,
-    /// `HTTP/1.1`, `HTTP/2.0`.
+    /// The HTTP version of the caller's connection.
     pub version: http::Version,
-    /// The connected peer, or what a PROXY header says; none on Unix sockets.
+    /// The connected peer, or the source in a PROXY header; `None` on Unix sockets.
     pub peer: Option<IpAddr>,
-    /// The client behind it, where a trusted proxy named another.
+    /// The client, if a trusted proxy forwarded for another address.
     pub client: Option<IpAddr>,
-    /// What the client's verified certificate is called, if it presented one.
+    /// The label of the client's verified certificate, if it presented one.
     pub client_cert: Option<Arc<str>>,
-    /// Which route, if one matched.
+    /// The route, if one matched.
     pub route: Option<Arc<str>>,
-    /// Which issuer the token came from, once known.
+    /// The issuer of the token, once known.
     pub issuer: Option<Arc<str>>,
-    /// Result of the verification, if one took place: "ok", "cached" or a reason.
+    /// The result of token verification, if one took place: `ok`, `cached` or a reason.
     pub verification: Option<&'static str>,
-    /// Which rule decided, if one did.
+    /// The rule that decided, if any.
     pub rule: Option<Arc<str>>,
-    /// Which source the credential came from.
+    /// The source of the credential.
     pub source: Option<Arc<str>>,
-    /// How the (last) credential was come by.
+    /// The result of the last credential lookup.
     pub lookup: Option<Lookup>,
-    /// Status sent to the caller; 0 when none was.
+    /// The status sent to the caller; 0 if none was sent.
     pub code: u16,
-    /// How it ended.
+    /// How the request ended.
     pub ending: Ending,
-    /// Why hawkgate answered by itself, if it did.
+    /// Why hawkgate refused the request, if it did.
     pub rejection: Option<Reason>,
-    /// For operators: the cause behind a rejection or failure. No secrets.
+    /// The cause of a rejection or failure, for operators. Contains no secrets.
     pub cause: Option<String>,
-    /// Each upstream 401, in order; at most three.
+    /// The upstream's 401 responses in order; at most three.
     pub unauthorized: Vec<Unauthorized>,
-    /// From the complete head to the end of the answer.
+    /// Time from the complete head to the end of the response.
     pub total: Duration,
-    /// Verification, rules and credential lookup.
+    /// Time for verification, rules and credential lookup.
     pub admission: Duration,
-    /// Waiting for and reading the upstream, all attempts.
+    /// Time waiting for and reading from the upstream, over all attempts.
     pub upstream: Option<Duration>,
     /// Bytes of request body received from the caller.
     pub received: u64,
     /// Bytes of response body sent to the caller.
     pub sent: u64,
-    /// Its trace, where `[trace]` is on.
+    /// The trace, if `[trace]` is configured.
     pub trace: Option<Traced>,
-    /// For the audit log, where it is on and this request concerns it.
+    /// For the audit log, if it is on and this request belongs in it.
     pub audit: Option<Box<Audit>>,
 }
 

@@ -1,5 +1,5 @@
-//! Paths as a careless upstream might read them. Requests are forwarded byte for byte;
-//! this reading only serves to notice paths that routes and upstream could take
+//! Paths as a lenient upstream may interpret them. Requests are forwarded byte for byte; the
+//! normalized form only serves to detect paths that hawkgate and the upstream could interpret
 //! differently.
 
 /// The path of a request target.
@@ -7,9 +7,10 @@ pub(super) fn without_query(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
 }
 
-/// `path` with escapes decoded, backslashes turned and empty segments dropped; `None`
-/// when that changes nothing, which is the common case and allocates nothing.
-pub(super) fn decoded(path: &str) -> Option<String> {
+/// `path` with percent-encoding decoded, backslashes replaced by slashes and empty segments
+/// removed; `None` if that changes nothing, in which case nothing is allocated unless `path`
+/// has an escape.
+pub(super) fn normalized(path: &str) -> Option<String> {
     if !path.contains(['%', '\\']) && !path.contains("//") {
         return None;
     }
@@ -33,14 +34,14 @@ pub(super) fn decoded(path: &str) -> Option<String> {
     (plain != path).then_some(plain)
 }
 
-/// Whether a segment is `.` or `..`.
-pub(super) fn climbs(path: &str) -> bool {
+/// Whether a segment is `.` or `..` (RFC 3986 §3.3).
+pub(super) fn has_dot_segments(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
     let text = std::str::from_utf8(digits).ok()?;
-    // `from_str_radix` also takes a sign.
+    // `from_str_radix` would accept a sign.
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
@@ -52,18 +53,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_paths_are_not_copied() {
-        assert_eq!(decoded("/api/queue/v1/ping"), None);
+    fn a_path_without_escapes_is_not_copied() {
+        assert_eq!(normalized("/api/queue/v1/ping"), None);
         assert_eq!(without_query("/a?b?c"), "/a");
         assert_eq!(without_query("/a?"), "/a");
     }
 
     #[test]
-    fn escapes_are_read_once() {
-        assert_eq!(decoded("/%61%2f%2F\\b").as_deref(), Some("/a/b"));
-        assert_eq!(decoded("/%252e").as_deref(), Some("/%2e"));
-        assert_eq!(decoded("/%+1/%4"), None);
-        assert!(decoded("/%ff").is_some());
-        assert!(climbs("/a/../b") && climbs("/.") && !climbs("/a..b/..."));
+    fn percent_encoding_is_decoded_once() {
+        assert_eq!(normalized("/%61%2f%2F\\b").as_deref(), Some("/a/b"));
+        assert_eq!(normalized("/%252e").as_deref(), Some("/%2e"));
+        assert_eq!(normalized("/%+1/%4"), None);
+        assert!(normalized("/%ff").is_some());
+        assert!(
+            has_dot_segments("/a/../b") && has_dot_segments("/.") && !has_dot_segments("/a..b/...")
+        );
     }
 }

@@ -1,131 +1,140 @@
-//! Why requests are refused: a closed set, and one table of what callers see.
+//! The reasons for refusing requests, and one table of the responses.
 
 use http::StatusCode;
 
 use crate::label::labels;
 
 labels! {
-    /// The closed set behind `X-Hawkgate-Error`; documented in the README.
+    /// The value of `X-Hawkgate-Error`; documented in `docs/errors.md`.
     Reason {
-        /// No route takes this host, path and method.
+        /// No route matches the host, path and method.
         NoRoute = "no_route",
-        /// The request is ambiguous or not well formed.
+        /// The request is ambiguous or malformed.
         BadRequest = "bad_request",
-        /// The listener's `allowed_networks`, `allowed_users` or `trusted_proxies` keep this peer out.
+        /// The listener's `allowed_networks`, `allowed_users` or `trusted_proxies` exclude the peer.
         PeerNotAllowed = "peer_not_allowed",
-        /// TRACE or CONNECT, or one that an endpoint of hawkgate's own does not take.
+        /// The method is TRACE or CONNECT, or one of hawkgate's own endpoints does not support it.
         MethodRefused = "method_refused",
-        /// The head is over `limits.header_bytes`.
+        /// The head exceeds `limits.header_bytes`.
         HeaderTooLarge = "header_too_large",
-        /// The target is over `limits.url_bytes`.
+        /// The target exceeds `limits.url_bytes`.
         UrlTooLong = "url_too_long",
         /// The head did not arrive within `limits.header_timeout`.
         HeaderTimeout = "header_timeout",
         /// The body stalled for longer than `limits.body_timeout`.
         BodyTimeout = "body_timeout",
-        /// The body is over `limits.body`.
+        /// The body exceeds `limits.body`.
         BodyTooLarge = "body_too_large",
         /// No bearer token was sent.
         MissingToken = "missing_token",
-        /// Two credentials, or a malformed Authorization header.
+        /// `Authorization` is malformed or was sent more than once.
         InvalidAuthorization = "invalid_authorization",
-        /// Not a JWT, too large, not strict JSON, or with unknown critical headers.
+        /// The token is not a JWT, too large, not strict JSON, or has unknown `crit` headers.
         TokenMalformed = "token_malformed",
-        /// `alg` is not among the issuer's algorithms.
+        /// `alg` is not one of the issuer's algorithms.
         TokenAlgorithm = "token_algorithm",
-        /// `typ` is wrong for the issuer's profile, or it is an ID token.
+        /// `typ` is wrong for the issuer's profile, or the token is an ID token.
         TokenType = "token_type",
-        /// No issuer of this route issued it.
+        /// `iss` is not one of the route's issuers.
         TokenIssuer = "token_issuer",
-        /// No key of the issuer fits it.
+        /// The issuer has no suitable key for the token.
         TokenKey = "token_key",
-        /// The signature is wrong.
+        /// The signature is invalid.
         TokenSignature = "token_signature",
-        /// It is for another audience.
+        /// The token is for another audience.
         TokenAudience = "token_audience",
-        /// It has expired.
+        /// The token has expired.
         TokenExpired = "token_expired",
-        /// Its `nbf` or `iat` is in the future.
+        /// `nbf` or `iat` is in the future.
         TokenNotYetValid = "token_not_yet_valid",
         /// A required claim is missing or of the wrong type.
         TokenClaims = "token_claims",
-        /// Its client or subject is not on the issuer's list.
+        /// The client or subject is not one the issuer's settings allow.
         TokenNotAllowed = "token_not_allowed",
-        /// It is bound to a key (DPoP, mTLS) and was sent as a plain bearer.
+        /// The token is bound to a key (DPoP, mTLS) but was sent as a plain bearer token.
         TokenBound = "token_bound",
-        /// Its issuer says that it is not active.
+        /// The issuer reports the token as inactive (RFC 7662 §2.2).
         TokenInactive = "token_inactive",
-        /// The exchange refused it.
+        /// The exchange refused the token.
         TokenRefused = "token_refused",
-        /// No username and password were sent, where the route asks for them.
+        /// The route takes a username and password, and none was sent.
         MissingPassword = "missing_password",
         /// The username or password is wrong, or the account may not sign in.
         PasswordRefused = "password_refused",
-        /// A second factor is needed beside the password.
+        /// A second factor is required in addition to the password.
         MfaRequired = "mfa_required",
-        /// The second factor is wrong or came too late.
+        /// The second factor is wrong or expired.
         MfaRefused = "mfa_refused",
-        /// The sign-in was not yet confirmed on the user's other device.
+        /// The user has not yet confirmed the sign-in on another device.
         MfaPending = "mfa_pending",
-        /// A second factor is needed, and the account has none that can be used here.
+        /// A second factor is required, but the account has none that is supported.
         MfaUnavailable = "mfa_unavailable",
-        /// Too many failed sign-ins of this user or from this address.
+        /// Too many failed sign-ins by this user or from this address.
         TooManyAttempts = "too_many_attempts",
-        /// The upstream refuses what the identity provider has for this user.
+        /// The upstream rejects the credentials stored by the identity provider for this user.
         SignInAgain = "sign_in_again",
-        /// It lacks a scope that the route requires.
+        /// The token lacks a scope that the route requires.
         InsufficientScope = "insufficient_scope",
-        /// A rule refuses it, or no rule of the route matches.
+        /// A rule denies the request, or no rule of the route matches.
         RuleDenied = "rule_denied",
-        /// The source has nothing for this caller.
+        /// The source has no credentials for this caller.
         NotEntitled = "not_entitled",
-        /// `[login]`: no credentials for this token; what is wrong with it is only logged.
+        /// `[login]`: no credentials for this token. The cause is only logged.
         LoginRefused = "login_refused",
-        /// `[login]`: no issuer of this name.
+        /// `[login]`: there is no issuer of this name.
         LoginUnknownProvider = "login_unknown_provider",
-        /// `/bewit`: the URL is of no upstream that bewits are made for.
+        /// `/bewit`: the URL does not belong to an upstream with `bewit = true`.
         BewitRefused = "bewit_refused",
-        /// The issuer's keys were never had, or it cannot be asked about a token.
+        /// The issuer's keys have never been fetched, or introspection is unavailable.
         KeysUnavailable = "keys_unavailable",
         /// The workload token's file cannot be read.
         WorkloadTokenUnavailable = "workload_token_unavailable",
-        /// The exchange cannot be reached.
+        /// The exchange is unreachable.
         ExchangeUnavailable = "exchange_unavailable",
-        /// The exchange answered with something else than a credential.
+        /// The exchange returned something other than a credential.
         ExchangeFailed = "exchange_failed",
-        /// Signed with this credential, the header would be over Taskcluster's limit.
+        /// A header signed with this credential would exceed Taskcluster's limit.
         CredentialTooLarge = "credential_too_large",
-        /// The upstream's name does not resolve or nothing accepts the connection.
+        /// The upstream's name does not resolve, or the connection is refused.
         UpstreamUnreachable = "upstream_unreachable",
-        /// The upstream did not answer in time.
+        /// The upstream did not respond in time.
         UpstreamTimeout = "upstream_timeout",
-        /// The upstream broke off or spoke no valid HTTP.
+        /// The upstream closed the connection early or sent invalid HTTP.
         UpstreamFailed = "upstream_failed",
-        /// The client asks more often than `limits.rate` or the route's `rate` lets it.
+        /// The client exceeds `limits.rate` or the route's `rate`.
         RateLimited = "rate_limited",
         /// `limits.connections` is reached.
         Overloaded = "overloaded",
-        /// A fault of hawkgate's own.
+        /// A bug in hawkgate.
         Internal = "internal",
     }
 }
 
-/// What RFC 6750 §3 wants in `WWW-Authenticate`.
+/// The `WWW-Authenticate` challenge (RFC 6750 §3).
 pub(super) enum Challenge {
+    /// No challenge.
     None,
+    /// A challenge without an error code.
     Plain,
+    /// A challenge with this `error`.
     Error(&'static str),
 }
 
-pub(super) struct Row {
+/// What callers see of a reason.
+pub(super) struct ResponseRow {
     pub(super) status: u16,
     pub(super) code: &'static str,
     pub(super) message: &'static str,
     pub(super) challenge: Challenge,
 }
 
-const fn row(status: u16, code: &'static str, challenge: Challenge, message: &'static str) -> Row {
-    Row {
+const fn row(
+    status: u16,
+    code: &'static str,
+    challenge: Challenge,
+    message: &'static str,
+) -> ResponseRow {
+    ResponseRow {
         status,
         code,
         message,
@@ -134,13 +143,13 @@ const fn row(status: u16, code: &'static str, challenge: Challenge, message: &'s
 }
 
 impl Reason {
-    // One line a refusal: the table is the documentation.
+    // One line per reason, so that it reads as a table.
     #[rustfmt::skip]
-    pub(super) fn row(self) -> Row {
+    pub(super) fn row(self) -> ResponseRow {
         use Challenge::{Error, None, Plain};
         const TOKEN: Challenge = Error("invalid_token");
         match self {
-            Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway takes this host, path and method."),
+            Self::NoRoute => row(404, "NoRoute", None, "No route of this gateway matches this host, path and method."),
             Self::BadRequest => row(400, "InvalidRequest", None, "The request is ambiguous or not well-formed HTTP."),
             Self::PeerNotAllowed => row(403, "PeerNotAllowed", None, "This listener does not serve your address or user."),
             Self::MethodRefused => row(405, "MethodNotAllowed", None, "This method is not proxied."),
@@ -167,38 +176,38 @@ impl Reason {
             Self::TokenRefused => row(401, "AuthenticationFailed", TOKEN, "The credentials service refused the token."),
             Self::MissingPassword => row(401, "AuthenticationFailed", Plain, "A username and password are required: send `Authorization: Basic <base64>`."),
             Self::PasswordRefused => row(401, "AuthenticationFailed", Plain, "The username or password is wrong, or the account may not sign in here."),
-            Self::MfaRequired => row(401, "AuthenticationFailed", Plain, "A second factor is required: send its code, or a recovery code, as `X-OTP` beside the password."),
-            Self::MfaRefused => row(401, "AuthenticationFailed", Plain, "The second factor is wrong or came too late: sign in again with a new code as `X-OTP`."),
+            Self::MfaRequired => row(401, "AuthenticationFailed", Plain, "A second factor is required: send its code, or a recovery code, as `X-OTP` together with the password."),
+            Self::MfaRefused => row(401, "AuthenticationFailed", Plain, "The second factor is wrong or has expired: sign in again with a new code as `X-OTP`."),
             Self::MfaPending => row(401, "AuthenticationFailed", Plain, "Confirm the sign-in on your other device, then send the request again with the same password."),
-            Self::MfaUnavailable => row(403, "InsufficientScopes", None, "A second factor is required, and the account has none that can be used here: enrol one with the identity provider."),
+            Self::MfaUnavailable => row(403, "InsufficientScopes", None, "A second factor is required, but the account has none that is supported here: enrol one with the identity provider."),
             Self::TooManyAttempts => row(429, "TooManyRequests", None, "Too many failed sign-ins. Try again later."),
-            Self::SignInAgain => row(401, "AuthenticationFailed", TOKEN, "The upstream does not accept what the identity provider holds for this user any more: sign in with it again."),
+            Self::SignInAgain => row(401, "AuthenticationFailed", TOKEN, "The upstream no longer accepts the credentials that the identity provider holds for this user: sign in there again."),
             Self::InsufficientScope => row(403, "InsufficientScopes", Error("insufficient_scope"), "The token lacks a scope that is required here."),
             Self::RuleDenied => row(403, "InsufficientScopes", Error("insufficient_scope"), "The rules of this gateway do not allow this request."),
-            Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials can be given for this token."),
+            Self::NotEntitled => row(403, "InsufficientScopes", Error("insufficient_scope"), "No upstream credentials are available for this token."),
             Self::LoginRefused => row(400, "InputError", None, "Could not generate credentials for this access token"),
             Self::LoginUnknownProvider => row(400, "InputError", None, "Unknown provider"),
             Self::BewitRefused => row(403, "BewitRefused", None, "This gateway does not sign this URL."),
             Self::KeysUnavailable => row(503, "ServiceUnavailable", None, "The token's issuer cannot be reached to verify it. Try again later."),
             Self::WorkloadTokenUnavailable => row(503, "ServiceUnavailable", None, "The workload's own token is not available. Try again later."),
             Self::ExchangeUnavailable => row(503, "ServiceUnavailable", None, "The credentials service cannot be reached. Try again later."),
-            Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service gave no usable answer."),
-            Self::CredentialTooLarge => row(502, "BadGateway", None, "The credentials carry too many scopes to fit into one request header."),
+            Self::ExchangeFailed => row(502, "BadGateway", None, "The credentials service did not return a usable response."),
+            Self::CredentialTooLarge => row(502, "BadGateway", None, "The credentials have too many scopes to fit into a request header."),
             Self::UpstreamUnreachable => row(502, "BadGateway", None, "The upstream cannot be reached."),
-            Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not answer in time."),
-            Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream broke off its answer or spoke no valid HTTP."),
+            Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not respond in time."),
+            Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream closed the connection early or sent invalid HTTP."),
             Self::RateLimited => row(429, "TooManyRequests", None, "Too many requests. Try again later."),
-            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its limit of connections. Try again later."),
-            Self::Internal => row(500, "InternalServerError", None, "An internal error of this gateway."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its connection limit. Try again later."),
+            Self::Internal => row(500, "InternalServerError", None, "An internal error occurred in this gateway."),
         }
     }
 
-    /// The status that the caller gets.
+    /// The response status.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The fixed text that the caller gets.
+    /// The fixed message in the response.
     pub fn message(self) -> &'static str {
         self.row().message
     }

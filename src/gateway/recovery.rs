@@ -1,5 +1,6 @@
-//! What to do when the upstream answers 401 (taskcluster.md §5): once per request other
-//! credentials, or once the right time, and then the answer is the caller's.
+//! Recovery from an upstream 401: at most once per request with other credentials and at most
+//! once with the upstream's time. After that the caller gets the 401
+//! (`docs/design/replay.md`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,49 +11,49 @@ use super::rejection::Rejection;
 use super::{Admission, Gateway};
 use crate::clock::UnixMillis;
 
-/// Clocks further apart than this can be what a 401 is about. Taskcluster tolerates
-/// 15 minutes in `ts` and 5 in certificates; a `Date` has whole seconds and may be a
-/// long poll old, so the line is drawn a little below the narrower of the two.
-const SUSPECT_SKEW: Duration = Duration::from_mins(4);
+/// Smallest clock skew that can have caused a 401. Taskcluster tolerates 15 minutes in `ts` and
+/// 5 in certificates (`docs/design/taskcluster.md`). `Date` has whole seconds and may be as old
+/// as a long poll, so the limit is a little below the smaller of the two.
+const MIN_SKEW: Duration = Duration::from_mins(4);
 
-/// An upstream that claims to live further away in time is not believed.
+/// Larger skews are not believed.
 const MAX_SKEW: Duration = Duration::from_hours(24);
 
-/// What the upstream said with its 401.
+/// The upstream's 401 response.
 #[derive(Clone, Copy, Debug)]
-pub struct UpstreamAnswer {
-    /// Its `Date`, if it had a readable one.
+pub struct UnauthorizedResponse {
+    /// Its `Date`, if present and valid.
     pub date: Option<UnixMillis>,
 }
 
-/// Whether the request can be sent once more.
+/// Whether the request can be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replayable {
-    /// Head and body are all there, or there is no body.
+    /// The whole body is buffered, or there is none.
     Yes,
-    /// For this reason not.
+    /// It cannot, for this reason.
     No(Reason),
 }
 
 /// What to do about a 401.
 #[derive(Clone, Debug)]
 pub enum Recovery {
-    /// Sign anew and send again.
+    /// Sign the request again and replay it.
     Replay(Reason),
-    /// Give the 401 to the caller.
+    /// Forward the 401 to the caller.
     PassThrough(Reason),
-    /// The credentials were rejected and no others are to be had: hawkgate answers in the
-    /// upstream's place, so that a dead exchange never looks like a bad token.
+    /// Refuse the request: the credentials were rejected and others cannot be fetched. hawkgate
+    /// responds itself, so that an exchange that is down does not look like a bad token.
     Refuse(Reason, Box<Rejection>),
 }
 
 impl Gateway {
-    /// The upstream answered 401: drops the credential, and when the request is
-    /// `replayable` gets another or learns the clock offset.
+    /// Handles a 401 from the upstream: invalidates the credential and, if the request is
+    /// `replayable`, fetches another one or corrects the clock offset.
     pub async fn recover(
         &self,
         admission: &mut Admission,
-        answer: UpstreamAnswer,
+        answer: UnauthorizedResponse,
         replayable: Replayable,
     ) -> Recovery {
         let (Some(source), Some(rejected)) =
@@ -70,7 +71,7 @@ impl Gateway {
             return Recovery::PassThrough(Reason::StillUnauthorized);
         }
         if let Replayable::No(reason) = replayable {
-            // With the clocks apart nothing is known against the credential.
+            // If clock skew may be the cause, the credential is not known to be bad.
             if !skewed {
                 source.invalidate(&admission.swap_request(), &rejected);
             }
@@ -78,13 +79,14 @@ impl Gateway {
         }
         if skewed {
             admission.corrected_clock = true;
-            // What is made here bears our time in its certificate, and costs no exchange.
+            // Credentials minted locally carry our time in their certificate, so they are
+            // minted again, which takes no exchange.
             if !source.is_local() {
                 return Recovery::Replay(Reason::ClockSkew);
             }
         }
         let replaced = source.replace(&admission.swap_request(), &rejected).await;
-        match admission.hold(replaced) {
+        match admission.record_lease(replaced) {
             Ok(()) if skewed => Recovery::Replay(Reason::ClockSkew),
             Ok(()) => {
                 admission.replaced_credential = true;
@@ -94,11 +96,10 @@ impl Gateway {
         }
     }
 
-    /// Takes the upstream's time for granted when the clocks are so far apart that it can
-    /// be what the 401 is about.
+    /// Adopts the upstream's time if the skew is large enough to have caused the 401.
     ///
-    /// Only a signature bears a time: about a bearer token the clocks say nothing.
-    fn learn_clock_offset(&self, admission: &Admission, answer: UpstreamAnswer) -> bool {
+    /// Only signatures carry a time; clock skew does not affect bearer tokens.
+    fn learn_clock_offset(&self, admission: &Admission, answer: UnauthorizedResponse) -> bool {
         if admission.injected().is_some() {
             return false;
         }
@@ -112,14 +113,14 @@ impl Gateway {
             .saturating_sub(upstream.clock_offset())
             .unsigned_abs();
         let limit = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        if residue < limit(SUSPECT_SKEW) || offset.unsigned_abs() > limit(MAX_SKEW) {
+        if residue < limit(MIN_SKEW) || offset.unsigned_abs() > limit(MAX_SKEW) {
             return false;
         }
         upstream.clock_offset.store(offset, Ordering::Relaxed);
         tracing::warn!(
             route = %admission.route.name,
             offset_seconds = offset / 1000,
-            "the upstream's clock differs from ours; signing with its time"
+            "the upstream's clock differs from ours; signing with the upstream's time"
         );
         true
     }

@@ -1,48 +1,48 @@
-//! Every refusal as it reaches the caller.
+//! The responses to refused requests.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
 
-use super::reason::{Challenge, Reason, Row};
+use super::reason::{Challenge, Reason, ResponseRow};
 use crate::clock::UnixMillis;
 use crate::label::Label;
 use crate::secret::SecretString;
 use crate::token::TokenError;
 
-/// The header in which a new recovery code reaches its user, once.
+/// The response header that carries a new MFA recovery code, once.
 pub const RECOVERY_CODE: &str = "x-hawkgate-recovery-code";
 
-/// The challenge of a route that asks for a username and password (RFC 7617 §2.1). It goes
-/// before that of RFC 6750.
+/// The challenge of a route that takes a username and password (RFC 7617 §2.1). Sent before the
+/// one of RFC 6750.
 const BASIC: &str = "Basic realm=\"hawkgate\", charset=\"UTF-8\"";
 
-/// A refusal: the only error that a caller sees.
+/// A refusal, which is the only kind of error that callers see.
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    /// From the closed set.
+    /// The reason.
     pub reason: Reason,
-    /// For 429, 502 and 503: when to try again.
+    /// `Retry-After`, for 429, 502 and 503.
     pub retry_after: Option<Duration>,
-    /// For `insufficient_scope`: what the route requires.
+    /// The scopes that the route requires, for `insufficient_scope`.
     pub required_scopes: Option<String>,
-    /// Whether the route asks for a username and password: then a 401 says so.
-    pub basic: bool,
-    /// The recovery code that takes the place of a used one, so that it is not lost.
+    /// Whether a 401 asks for a username and password.
+    pub basic_challenge: bool,
+    /// The MFA recovery code that replaces the one used, which must not be lost.
     pub recovery_code: Option<SecretString>,
-    /// For the operator's log only.
+    /// The cause, for the operator's log only.
     pub cause: Option<String>,
 }
 
-/// A refusal as it goes on the wire.
+/// The response to a refused request.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// Status.
+pub struct ErrorResponse {
+    /// The status.
     pub status: StatusCode,
     /// Headers by name, without `Content-Length`.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON in Taskcluster's error shape.
+    /// JSON in the format of Taskcluster's errors.
     pub body: String,
 }
 
@@ -56,7 +56,7 @@ impl From<Reason> for Rejection {
             reason,
             retry_after,
             required_scopes: None,
-            basic: false,
+            basic_challenge: false,
             recovery_code: None,
             cause: None,
         }
@@ -64,17 +64,17 @@ impl From<Reason> for Rejection {
 }
 
 impl Rejection {
-    /// With the cause for the operator's log.
+    /// Sets the cause for the operator's log.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<String>) -> Self {
+    pub fn with_cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// The answer, complete but for framing. `method` and `now` go into `requestInfo`;
+    /// The response, without framing headers. `method` and `now` become part of `requestInfo`;
     /// the payload never does.
-    pub fn answer(&self, method: &http::Method, now: UnixMillis) -> Answer {
-        let Row {
+    pub fn to_response(&self, method: &http::Method, now: UnixMillis) -> ErrorResponse {
+        let ResponseRow {
             code,
             message,
             challenge,
@@ -85,13 +85,14 @@ impl Rejection {
             ("cache-control", "no-store".to_owned()),
             ("x-hawkgate-error", self.reason.label().to_owned()),
         ];
-        if self.basic && self.reason.status() == StatusCode::UNAUTHORIZED {
+        if self.basic_challenge && self.reason.status() == StatusCode::UNAUTHORIZED {
             headers.push(("www-authenticate", BASIC.to_owned()));
         }
         match challenge {
             Challenge::None => {}
-            // What is wrong is no bearer token (RFC 6750 §3.1).
-            Challenge::Error(_) if self.basic => {}
+            // The request lacks authentication information, so no error code is sent
+            // (RFC 6750 §3.1).
+            Challenge::Error(_) if self.basic_challenge => {}
             Challenge::Plain => {
                 headers.push(("www-authenticate", "Bearer realm=\"hawkgate\"".to_owned()));
             }
@@ -119,7 +120,7 @@ impl Rejection {
             "message": message,
             "requestInfo": { "method": method.as_str(), "params": {}, "payload": null, "time": now.to_rfc3339() },
         });
-        Answer {
+        ErrorResponse {
             status: self.reason.status(),
             headers,
             body: body.to_string(),
@@ -153,7 +154,7 @@ impl From<TokenError> for Rejection {
             E::Inactive => Reason::TokenInactive,
             E::Internal => Reason::Internal,
         };
-        let mut rejection = Self::from(reason).because(error.to_string());
+        let mut rejection = Self::from(reason).with_cause(error.to_string());
         if let E::KeysUnavailable { retry_after } | E::IntrospectionUnavailable { retry_after } =
             error
         {

@@ -1,4 +1,4 @@
-//! Which requests go where, and what they need.
+//! Routes and the route table.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,129 +9,120 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
+use super::compat::Compat;
 use super::path;
-use super::rate::Rates;
+use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
 use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
 
-/// Where a route sends its requests.
+/// The upstream of a route.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Whether TLS is spoken.
+    /// Whether to use TLS.
     pub tls: bool,
-    /// Host name, lower case, no brackets.
+    /// Host name or address, in lower case and without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// The `Host` header sent: host, and the port where it is not the scheme's own.
+    /// The `Host` header: host, and port unless it is the scheme's default.
     pub authority: HeaderValue,
-    /// The port that the service puts into the MAC; the upstream's, unless overridden.
+    /// The port that enters the Hawk MAC; the upstream's unless overridden.
     pub signed_port: u16,
-    /// The only CAs trusted here, in PEM form; the platform's when `None`.
+    /// PEM of the only CAs trusted; `None` trusts the platform's.
     pub ca: Option<Arc<[u8]>>,
-    /// Whether HTTP/2 may be (`true` with ALPN over TLS) or is (prior knowledge, plaintext) spoken.
+    /// Whether to offer HTTP/2 (ALPN, with TLS) or to use it (prior knowledge, without).
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
-    /// Its addresses, kept fresh in the background; empty until first resolved.
+    /// Its addresses, refreshed in the background; empty until first resolved.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Milliseconds to add to our clock to get this upstream's, learnt from `Date`.
+    /// Milliseconds to add to our clock to get the upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
 }
 
 impl Upstream {
-    /// Milliseconds to add to our clock to get this upstream's.
+    /// Milliseconds to add to our clock to get the upstream's.
     pub fn clock_offset(&self) -> i64 {
         self.clock_offset.load(Ordering::Relaxed)
     }
 }
 
-/// Time limits towards an upstream.
+/// Time limits for connections to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// To establish TCP (and again for TLS).
+    /// For establishing TCP, and again for TLS.
     pub connect: Duration,
-    /// Between two reads; covers long polls.
+    /// Between two reads; must cover long polls.
     pub read: Duration,
     /// For one write.
     pub write: Duration,
-    /// How long an idle connection stays pooled. Below the upstream's own (web-server: 6 s).
+    /// How long an idle connection stays pooled. Must be shorter than the upstream's own limit
+    /// (6 s for Taskcluster's web-server).
     pub idle: Duration,
 }
 
-/// What taskcluster-proxy does and hawkgate does on demand (taskcluster.md §7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compat {
-    /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`.
-    pub shortcut: bool,
-    /// Whether `POST /bewit` signs this route's URLs.
-    pub bewit: bool,
-    /// Adds the informational headers to answers.
-    pub headers: bool,
-}
-
-/// One route.
+/// A route.
 #[derive(Debug)]
 pub struct Route {
     /// Its configured name.
     pub name: Arc<str>,
-    /// Only this host (lower case, no port), or any.
+    /// Matches only this host (in lower case, without port); `None` matches any.
     pub host: Option<String>,
-    /// Path prefix, beginning with `/`; matches whole segments.
+    /// Path prefix beginning with `/`; matches whole segments.
     pub path: String,
-    /// Only these methods, or any.
+    /// Matches only these methods; `None` matches any.
     pub methods: Option<Vec<Method>>,
-    /// Where to.
+    /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// Whose tokens are accepted.
+    /// The issuers whose tokens are accepted.
     pub issuers: Vec<Arc<Issuer>>,
-    /// What they are swapped for; `None` forwards without credentials.
+    /// The source of upstream credentials; `None` forwards requests without any.
     pub source: Option<Arc<CachedSource>>,
-    /// Scopes that the bearer must have.
+    /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
-    /// Whether callers need no token (loopback and Unix sockets only).
+    /// Whether callers need no token. Allowed on loopback and Unix sockets only.
     pub anonymous: bool,
-    /// The token that stands in when the caller sends none.
+    /// The token used for callers that send none.
     pub workload_token: Option<Arc<WorkloadToken>>,
-    /// Which requests pass; `None` where no rule concerns this route.
+    /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
-    /// How often one client may ask.
-    pub rates: Rates,
-    /// What of taskcluster-proxy it does.
+    /// The rate limits.
+    pub rates: RateLimiters,
+    /// Optional behaviour of taskcluster-proxy.
     pub compat: Compat,
 }
 
 impl Route {
-    /// Whether the prefix covers `path` (no query) on a segment's boundary: `/api` covers
-    /// `/api` and `/api/x` but not `/apix`.
+    /// Whether the prefix covers `path` (without query) at a segment boundary: `/api` covers `/api`
+    /// and `/api/x` but not `/apix`.
     fn covers(&self, path: &str) -> bool {
         path.strip_prefix(self.path.as_str()).is_some_and(|rest| {
             rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
         })
     }
 
-    /// Why it does not take a request; `None` if it does. `host` is a name alone, `path` has
-    /// no query.
+    /// Why the route does not match a request; `None` if it does. `host` is [`host_name`], `path`
+    /// has no query.
     pub fn mismatch(&self, host: &str, path: &str, method: &Method) -> Option<Mismatch> {
         if self.host.as_deref().is_some_and(|own| own != host) {
             Some(Mismatch::Host)
         } else if !self.covers(path) {
             Some(Mismatch::Path)
-        } else if !self.takes(method) {
+        } else if !self.matches_method(method) {
             Some(Mismatch::Method)
         } else {
             None
         }
     }
 
-    /// Whether callers bring a username and password, which the source proves.
+    /// Whether callers send a username and password, which the source verifies.
     pub fn takes_password(&self) -> bool {
         self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
-    fn takes(&self, method: &Method) -> bool {
+    fn matches_method(&self, method: &Method) -> bool {
         self.methods
             .as_ref()
             .is_none_or(|methods| methods.contains(method))
@@ -141,47 +132,47 @@ impl Route {
 impl Rejection {
     /// As `route` has to say it.
     #[must_use]
-    pub fn at(mut self, route: &Route) -> Self {
-        self.basic = route.takes_password();
+    pub fn for_route(mut self, route: &Route) -> Self {
+        self.basic_challenge = route.takes_password();
         self
     }
 }
 
-/// Which part of a request a route does not take.
+/// The part of a request that a route does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// It names another host.
+    /// The route is for another host.
     Host,
-    /// The path does not begin with its own.
+    /// The path does not have the prefix.
     Path,
-    /// It names methods, and this is none of them.
+    /// The route is for other methods.
     Method,
 }
 
-/// Every route, for look-up by host, path and method.
+/// All routes, matched by host, path and method.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
-    makes_bewits: bool,
+    has_bewit_route: bool,
 }
 
-/// Why no route is found.
+/// Why no route was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// Nothing takes this host, path and method.
+    /// No route matches the host, path and method.
     Unmatched,
-    /// Read with its escapes decoded, as an upstream might, the path belongs to another
-    /// route than read as it stands, or climbs out of its folder.
+    /// The normalized path, which an upstream may use, matches a different route than the raw
+    /// path, or has dot segments.
     Ambiguous,
 }
 
 impl RouteTable {
-    /// Orders `routes` for look-up: longer prefixes first, then those that name methods.
+    /// Sorts `routes` for matching: longer prefixes first, then routes with methods.
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
-            makes_bewits: routes.iter().any(|route| route.compat.bewit),
+            has_bewit_route: routes.iter().any(|route| route.compat.bewit),
             ..Self::default()
         };
         for route in routes {
@@ -193,50 +184,50 @@ impl RouteTable {
         table
     }
 
-    /// The route for a request: routes that name its host before those that do not, then
-    /// the longest prefix. `host` may bear a port; `target` is the raw path and query.
+    /// The route for a request: routes for its host take precedence over those for any host,
+    /// then the longest prefix wins. `host` may have a port; `target` is the raw path and query.
     ///
     /// # Errors
-    /// [`NoRoute::Ambiguous`] keeps a caller from reaching a path through a laxer route
-    /// by writing it differently (`/api/%73ecrets` for `/api/secrets`).
+    /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
+    /// a more permissive route by encoding it differently (`/api/%73ecrets` for `/api/secrets`).
     pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
         let host = host_name(host);
         let raw = path::without_query(target);
-        let found = self.look_up(&host, raw, method);
-        if let Some(decoded) = path::decoded(raw) {
-            let same = match (found, self.look_up(&host, &decoded, method)) {
+        let found = self.lookup(&host, raw, method);
+        if let Some(normalized) = path::normalized(raw) {
+            let same = match (found, self.lookup(&host, &normalized, method)) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (None, None) => true,
                 _ => false,
             };
-            if !same || path::climbs(&decoded) {
+            if !same || path::has_dot_segments(&normalized) {
                 return Err(NoRoute::Ambiguous);
             }
         }
         found.ok_or(NoRoute::Unmatched)
     }
 
-    fn look_up(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
-        let hosted = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
-        hosted
+    fn lookup(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<Route>> {
+        let for_host = self.by_host.get(host).map_or(&[][..], Vec::as_slice);
+        for_host
             .iter()
             .chain(&self.any_host)
             .find(|route| route.mismatch(host, path, method).is_none())
     }
 
-    /// Whether any route's URLs are signed on demand.
-    pub fn makes_bewits(&self) -> bool {
-        self.makes_bewits
+    /// Whether any route has `bewit = true`.
+    pub fn has_bewit_route(&self) -> bool {
+        self.has_bewit_route
     }
 
-    /// All of them, in no particular order.
+    /// All routes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_host.values().flatten().chain(&self.any_host)
     }
 }
 
-/// The name in a Host header: no port, no final dot, lower case. Allocates only when it
-/// has capitals.
+/// The name in a `Host` header: without port and final dot, in lower case. Allocates only if the
+/// name has capitals.
 pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
     let name = if let Some(rest) = host.strip_prefix('[') {
         rest.split_once(']').map_or(rest, |(name, _)| name)
@@ -254,8 +245,10 @@ pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::clock::SharedClock;
+    use crate::credential::{CacheLimits, CredentialSource, SourceOptions};
 
-    /// An upstream that is never connected to.
+    /// An upstream that is never contacted.
     pub(crate) fn upstream() -> Upstream {
         Upstream {
             tls: true,
@@ -276,6 +269,24 @@ pub(crate) mod tests {
         }
     }
 
+    /// A cached source of what `inner` fetches.
+    pub(in crate::gateway) fn source(
+        inner: Arc<dyn CredentialSource>,
+        clock: SharedClock,
+    ) -> Arc<CachedSource> {
+        let options = SourceOptions {
+            limits: CacheLimits {
+                max_entries: 10,
+                max_age: Duration::from_hours(1),
+                refresh_ahead: Duration::ZERO,
+                refusals: Duration::from_secs(10),
+            },
+            timeout: Duration::from_secs(5),
+            concurrency: 4,
+        };
+        Arc::new(CachedSource::new("test".into(), inner, options, clock).unwrap())
+    }
+
     pub(in crate::gateway) fn route(
         name: &str,
         host: Option<&str>,
@@ -294,7 +305,7 @@ pub(crate) mod tests {
             anonymous: true,
             workload_token: None,
             rules: None,
-            rates: Rates::default(),
+            rates: RateLimiters::default(),
             compat: Compat::default(),
         }
     }
@@ -325,7 +336,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_wins_on_a_segments_boundary() {
+    fn the_longest_path_prefix_wins_at_a_segment_boundary() {
         for (target, expected) in [
             ("/", "root"),
             ("/api", "api"),
@@ -349,7 +360,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_named_host_comes_first_however_it_is_written() {
+    fn routes_for_a_host_take_precedence_whatever_its_spelling() {
         for host in ["tc.example.com", "TC.example.COM:8080", "tc.example.com."] {
             assert_eq!(
                 found(host, "/api/secrets/x", &Method::GET).unwrap(),
@@ -360,7 +371,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_path_that_could_mean_two_routes_is_refused() {
+    fn a_path_that_matches_another_route_when_decoded_is_ambiguous() {
         for target in [
             "/api/%73ecrets/x",
             "/%61pi/secrets/x",
@@ -387,7 +398,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nothing_matches_nothing() {
+    fn a_request_that_no_route_matches_is_unmatched() {
         let table = RouteTable::new(vec![Arc::new(route("api", None, "/api/", None))]);
         assert_eq!(
             table.find("x", "/", &Method::GET).unwrap_err(),

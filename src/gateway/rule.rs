@@ -1,17 +1,18 @@
-//! Rules over verified claims and the request: who may pass, with what scopes, and what
-//! the upstream is told about the caller (identity.md §G, seed 004).
+//! Authorization rules over verified claims and the request: which requests are allowed, with
+//! which scopes, and which headers tell the upstream about the caller (`docs/rules.md`).
 //!
-//! The first rule of a route that matches decides; where none does, the request is refused.
-//! An `allow` rule that fails to evaluate does not match. A `deny` rule that fails to
-//! evaluate refuses: what it was meant to keep out may be just what broke it.
+//! The first matching rule of a route decides; if none matches, the request is denied. An
+//! `allow` rule whose evaluation fails does not match. A `deny` rule whose evaluation fails
+//! denies, because the very request it is meant to deny may have made it fail.
 
+mod activation;
+mod analysis;
+pub(super) mod attributes;
 mod compile_error;
 mod expression;
-pub(super) mod facts;
 mod functions;
 mod header;
-mod scope;
-mod syntax;
+mod variables;
 
 use std::sync::Arc;
 
@@ -21,33 +22,33 @@ use super::path;
 use super::rejection::Rejection;
 use crate::gateway::reason::Reason;
 use crate::token::{Caller, ExtensionKey};
-pub use expression::{Expression, ExpressionError, Fault, MAX_SOURCE_BYTES};
+use analysis::ClaimsRead;
+pub use analysis::{MAX_MEMBERS, MAX_STEPS};
+pub use attributes::{Attributes, RequestAttributes};
+pub use expression::{EvaluationError, Expression, ExpressionError, MAX_SOURCE_BYTES};
 pub use header::{HeaderNameError, MAX_VALUE_BYTES, header_name};
-pub use scope::{Facts, RequestFacts};
-use syntax::Claims;
-pub use syntax::{MAX_MEMBERS, MAX_STEPS};
 
-/// What a matching rule does.
+/// The effect of a matching rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Lets the request pass.
+    /// Allow the request.
     Allow,
-    /// Refuses it.
+    /// Deny the request.
     Deny,
 }
 
-/// One rule, compiled.
+/// A compiled rule.
 #[derive(Debug)]
 pub struct Rule {
     /// Its configured name.
     pub name: Arc<str>,
-    /// Whether it matches.
+    /// The condition.
     pub when: Expression,
-    /// What it does then.
+    /// The effect if the condition is true.
     pub effect: Effect,
-    /// Narrows what the source would give; `Some([])` is nothing at all.
+    /// Limits the scopes of the credential; `Some([])` allows none.
     pub scopes: Option<Arc<[String]>>,
-    /// Set upstream, in order.
+    /// Headers set on the upstream request, in order.
     pub headers: Vec<(HeaderName, Expression)>,
 }
 
@@ -56,16 +57,16 @@ impl Rule {
         std::iter::once(&self.when).chain(self.headers.iter().map(|(_, value)| value))
     }
 
-    fn allow(&self, facts: &Facts<'_>) -> Ruling {
+    fn allow(&self, attributes: &Attributes<'_>) -> Decision {
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, expression) in &self.headers {
-            let value = expression.text(facts).and_then(header::value);
+            let value = expression.text(attributes).and_then(header::value);
             match value {
                 Ok(value) => headers.push((name.clone(), value)),
-                Err(fault) => return self.refuse(&fault, Some(name)),
+                Err(error) => return self.fail(&error, Some(name)),
             }
         }
-        Ruling {
+        Decision {
             rule: Some(Arc::clone(&self.name)),
             verdict: Verdict::Allow {
                 scopes: self.scopes.clone(),
@@ -74,47 +75,47 @@ impl Rule {
         }
     }
 
-    /// Because of `fault`, in the value of `header` if that is given.
-    fn refuse(&self, fault: &Fault, header: Option<&HeaderName>) -> Ruling {
-        let place = header.map_or_else(String::new, |name| format!(", header {name}"));
-        let reason = match fault {
-            Fault::Panicked => Reason::Internal,
+    /// Denies because of `error`, which occurred in the value of `header` if given.
+    fn fail(&self, error: &EvaluationError, header: Option<&HeaderName>) -> Decision {
+        let location = header.map_or_else(String::new, |name| format!(", header {name}"));
+        let reason = match error {
+            EvaluationError::Panicked => Reason::Internal,
             _ => Reason::RuleDenied,
         };
-        let cause = format!("rule {}{place}: {fault}", self.name);
-        Ruling::deny(Some(self), reason, cause)
+        let cause = format!("rule {}{location}: {error}", self.name);
+        Decision::deny(Some(self), reason, cause)
     }
 }
 
-/// What came of the rules for one request, or for every request with one token.
+/// The outcome of the rules for one request, or for all requests with the same token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ruling {
-    /// The rule that decided; `None` where none matched.
+pub struct Decision {
+    /// The rule that decided; `None` if none matched.
     pub rule: Option<Arc<str>>,
-    /// What it decided.
+    /// What was decided.
     pub verdict: Verdict,
 }
 
-/// A decision.
+/// Whether a request is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The request passes.
+    /// The request is allowed.
     Allow {
         /// As [`Rule::scopes`].
         scopes: Option<Arc<[String]>>,
-        /// What to set upstream.
+        /// Headers to set on the upstream request.
         headers: Vec<(HeaderName, HeaderValue)>,
     },
-    /// It does not.
+    /// The request is denied.
     Deny {
-        /// What the caller is told.
+        /// The reason given to the caller.
         reason: Reason,
-        /// For operators; no claim's value is in it.
+        /// For operators; contains no claim values.
         cause: String,
     },
 }
 
-impl Ruling {
+impl Decision {
     fn deny(rule: Option<&Rule>, reason: Reason, cause: String) -> Self {
         Self {
             rule: rule.map(|rule| Arc::clone(&rule.name)),
@@ -122,7 +123,7 @@ impl Ruling {
         }
     }
 
-    /// Narrowing for the source; see [`Rule::scopes`].
+    /// The limit on scopes; see [`Rule::scopes`].
     pub fn scopes(&self) -> Option<&Arc<[String]>> {
         match &self.verdict {
             Verdict::Allow { scopes, .. } => scopes.as_ref(),
@@ -130,7 +131,7 @@ impl Ruling {
         }
     }
 
-    /// What to set upstream.
+    /// Headers to set on the upstream request.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         match &self.verdict {
             Verdict::Allow { headers, .. } => headers,
@@ -138,38 +139,42 @@ impl Ruling {
         }
     }
 
+    /// Converts a denial to a rejection.
+    ///
     /// # Errors
-    /// With the refusal, unless it allows.
-    pub fn permits(&self) -> Result<(), Rejection> {
+    /// If the request is denied.
+    pub fn to_result(&self) -> Result<(), Rejection> {
         match &self.verdict {
             Verdict::Allow { .. } => Ok(()),
-            Verdict::Deny { reason, cause } => Err(Rejection::from(*reason).because(cause.clone())),
+            Verdict::Deny { reason, cause } => {
+                Err(Rejection::from(*reason).with_cause(cause.clone()))
+            }
         }
     }
 }
 
-/// Whether a rule matched, as [`Rules::judge`] tells whoever watches.
-pub type Held = Result<bool, Fault>;
+/// Whether a rule matched, as reported to the observer of [`Rules::evaluate`].
+pub type MatchResult = Result<bool, EvaluationError>;
 
-/// The rules of one route, in order; at least one.
+/// The rules of a route, in order; at least one.
 #[derive(Debug)]
 pub struct Rules {
-    /// So that no ruling outlives the rules that it came from.
+    /// Keys the decisions cached with tokens, so that none outlives these rules.
     extension_key: ExtensionKey,
     ordered: Vec<Arc<Rule>>,
-    claims: Claims,
+    claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
 }
 
 impl Rules {
-    /// `None` without any: then nothing is asked of anybody.
+    /// `None` if there are no rules, in which case every request is allowed.
     pub fn new(rules: Vec<Arc<Rule>>) -> Option<Self> {
         if rules.is_empty() {
             return None;
         }
         let all = || rules.iter().flat_map(|rule| rule.expressions());
-        let mut claims = Claims::Named(std::collections::BTreeSet::new());
+        let mut claims = ClaimsRead::Named(std::collections::BTreeSet::new());
         all().for_each(|expression| claims.join(expression.claims()));
         let reads_request = all().any(Expression::reads_request);
         let reads_path = all().any(Expression::reads_path);
@@ -182,63 +187,64 @@ impl Rules {
         })
     }
 
-    /// In order.
+    /// The rules in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.ordered.iter()
     }
 
-    /// Whether two requests with one token can be judged differently.
+    /// Whether two requests with the same token can get different decisions.
     pub fn reads_request(&self) -> bool {
         self.reads_request
     }
 
-    /// The ruling for this caller's request. Where no rule reads the request, the rules are
-    /// evaluated once for each verified token, which keeps the ruling as long as it lives.
-    pub fn decide(&self, caller: &Caller, request: RequestFacts<'_>) -> Arc<Ruling> {
+    /// The decision for this caller and request. If no rule reads the request, the rules are
+    /// evaluated once per verified token and the decision is cached with the token.
+    pub fn decide(&self, caller: &Caller, request: RequestAttributes<'_>) -> Arc<Decision> {
         let Caller::Verified(token) = caller else {
-            return Arc::new(self.judge(caller, request, |_, _| ()));
+            return Arc::new(self.evaluate(caller, request, |_, _| ()));
         };
         if self.reads_request {
-            return Arc::new(self.judge(caller, request, |_, _| ()));
+            return Arc::new(self.evaluate(caller, request, |_, _| ()));
         }
         if let Some(known) = token.extensions().get(self.extension_key) {
             return known;
         }
-        let ruling = Arc::new(self.judge(caller, request, |_, _| ()));
+        let decision = Arc::new(self.evaluate(caller, request, |_, _| ()));
         token
             .extensions()
-            .insert(self.extension_key, Arc::clone(&ruling));
-        ruling
+            .insert(self.extension_key, Arc::clone(&decision));
+        decision
     }
 
-    /// Evaluates the rules; `watch` is told of each that was asked.
+    /// Evaluates the rules and passes each evaluated one to `observe`.
     ///
-    /// Requests are forwarded byte for byte, and upstreams decode paths: where a rule reads
-    /// the path and the decoded one leads to another ruling, the request is refused, so that
-    /// no rule can be walked around by writing a path differently.
-    pub fn judge(
+    /// Requests are forwarded byte for byte, but upstreams decode paths. If a rule reads the
+    /// path and the decoded path leads to another decision, the request is refused, so that no
+    /// rule can be bypassed by encoding a path differently.
+    pub fn evaluate(
         &self,
         caller: &Caller,
-        request: RequestFacts<'_>,
-        watch: impl FnMut(&Rule, &Held),
-    ) -> Ruling {
-        let ruling = self.first_match(&facts::of(caller, request), watch);
+        request: RequestAttributes<'_>,
+        observe: impl FnMut(&Rule, &MatchResult),
+    ) -> Decision {
+        let decision = self.first_match(&Attributes::of(caller, request), observe);
         let decoded = self
             .reads_path
-            .then(|| path::decoded(request.path))
+            .then(|| path::normalized(request.path))
             .flatten();
         let Some(decoded) = decoded else {
-            return ruling;
+            return decision;
         };
         let path = decoded.as_str();
-        let other = facts::of(caller, RequestFacts { path, ..request });
+        let other = Attributes::of(caller, RequestAttributes { path, ..request });
         let other = self.first_match(&other, |_, _| ());
-        let same = other.rule == ruling.rule && other.permits().is_ok() == ruling.permits().is_ok();
+        let same = other.rule == decision.rule
+            && other.to_result().is_ok() == decision.to_result().is_ok();
         if same {
-            return ruling;
+            return decision;
         }
-        let cause = "the rules judge the path otherwise once its escapes are decoded";
-        Ruling {
+        let cause = "the rules decide differently once the path is decoded";
+        Decision {
             rule: None,
             verdict: Verdict::Deny {
                 reason: Reason::BadRequest,
@@ -247,36 +253,39 @@ impl Rules {
         }
     }
 
-    fn first_match(&self, facts: &Facts<'_>, mut watch: impl FnMut(&Rule, &Held)) -> Ruling {
-        if let Some(claims) = facts.claims
-            && let Err(claim) = scope::check_sizes(claims, &self.claims)
+    fn first_match(
+        &self,
+        attributes: &Attributes<'_>,
+        mut observe: impl FnMut(&Rule, &MatchResult),
+    ) -> Decision {
+        if let Some(claims) = attributes.claims
+            && let Err(claim) = activation::check_sizes(claims, &self.claims)
         {
-            let cause = format!(
-                "claim {claim:?} has more than {MAX_MEMBERS} members, more than rules look at"
-            );
-            return Ruling::deny(None, Reason::RuleDenied, cause);
+            let cause =
+                format!("claim {claim:?} has more than {MAX_MEMBERS} members, the limit for rules");
+            return Decision::deny(None, Reason::RuleDenied, cause);
         }
         let mut failed = None;
         for rule in &self.ordered {
-            let held = rule.when.holds(facts);
-            watch(rule, &held);
-            match (held, rule.effect) {
+            let matched = rule.when.is_true(attributes);
+            observe(rule, &matched);
+            match (matched, rule.effect) {
                 (Ok(false), _) => {}
-                (Ok(true), Effect::Allow) => return rule.allow(facts),
+                (Ok(true), Effect::Allow) => return rule.allow(attributes),
                 (Ok(true), Effect::Deny) => {
                     let cause = format!("rule {} denies it", rule.name);
-                    return Ruling::deny(Some(rule), Reason::RuleDenied, cause);
+                    return Decision::deny(Some(rule), Reason::RuleDenied, cause);
                 }
-                (Err(fault @ Fault::Panicked), _) | (Err(fault), Effect::Deny) => {
-                    return rule.refuse(&fault, None);
+                (Err(error @ EvaluationError::Panicked), _) | (Err(error), Effect::Deny) => {
+                    return rule.fail(&error, None);
                 }
-                (Err(fault), Effect::Allow) => {
-                    failed.get_or_insert_with(|| format!("; rule {}: {fault}", rule.name));
+                (Err(error), Effect::Allow) => {
+                    failed.get_or_insert_with(|| format!("; rule {}: {error}", rule.name));
                 }
             }
         }
         let cause = format!("no rule matches{}", failed.unwrap_or_default());
-        Ruling::deny(None, Reason::RuleDenied, cause)
+        Decision::deny(None, Reason::RuleDenied, cause)
     }
 }
 

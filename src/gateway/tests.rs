@@ -1,4 +1,4 @@
-//! Decisions without sockets: a scripted source, a manual clock.
+//! Tests of admission and recovery with a scripted source and a manual clock.
 
 mod passwords;
 
@@ -10,16 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::outcome::UnauthorizedReason;
-use super::route::tests as fixture;
+use super::route::tests as routes;
 use crate::credential::Lookup;
 use http::HeaderMap;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::credential::{
-    CacheLimits, CachedSource, CredentialSource, FetchError, IdentityHasher, Issued, SourceOptions,
-    SwapRequest,
-};
+use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
 use crate::token::settings::Profile;
@@ -27,11 +24,11 @@ use crate::token::testing::{self, ED25519, ScriptedKeys, configured};
 use crate::token::{Caller, WorkloadToken};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
-const FRESH: Replayable = Replayable::Yes;
+const REPLAYABLE: Replayable = Replayable::Yes;
 
-/// Gives numbered clients until told to fail.
+/// A source of numbered clients that fails while `failure` is set.
 #[derive(Debug, Default)]
-struct Script {
+struct ScriptedSource {
     fetched: AtomicUsize,
     local: bool,
     failure: Mutex<Option<FetchError>>,
@@ -39,7 +36,7 @@ struct Script {
 }
 
 #[async_trait]
-impl CredentialSource for Script {
+impl CredentialSource for ScriptedSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
@@ -70,54 +67,35 @@ impl CredentialSource for Script {
     }
 }
 
-struct Stage {
+struct Fixture {
     gateway: Gateway,
-    script: Arc<Script>,
+    source: Arc<ScriptedSource>,
 }
 
-fn stage(script: Script) -> Stage {
+fn fixture(source: ScriptedSource) -> Fixture {
     let clock = ManualClock::at(NOW);
-    let script = Arc::new(script);
-    let options = SourceOptions {
-        limits: CacheLimits {
-            max_entries: 10,
-            max_age: Duration::from_hours(1),
-            refresh_ahead: Duration::ZERO,
-            refusals: Duration::from_secs(10),
-        },
-        timeout: Duration::from_secs(5),
-        concurrency: 4,
-    };
-    let inner: Arc<dyn CredentialSource> = script.clone();
-    let source = CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap();
-    let mut route = fixture::route("tc", None, "/api/", None);
-    route.source = Some(Arc::new(source));
-    let plain = fixture::route("plain", None, "/plain/", None);
-    let mut guarded = fixture::route("guarded", None, "/guarded/", None);
+    let source = Arc::new(source);
+    let mut route = routes::route("tc", None, "/api/", None);
+    route.source = Some(routes::source(source.clone(), clock.clone()));
+    let plain = routes::route("plain", None, "/plain/", None);
+    let mut guarded = routes::route("guarded", None, "/guarded/", None);
     guarded.anonymous = false;
-    Stage {
+    Fixture {
         gateway: Gateway {
             routes: RouteTable::new([route, plain, guarded].map(Arc::new).to_vec()),
             login: None,
             clock,
             rule_headers: vec![],
-            observe: Observe::default(),
+            observability: Observability::default(),
         },
-        script,
+        source,
     }
 }
 
-impl Stage {
-    async fn admit(&self, target: &str) -> Result<Admission, Box<Refused>> {
-        let head = Head {
-            method: &Method::GET,
-            host: "any",
-            target,
-            headers: &HeaderMap::new(),
-            peer: None,
-            certificate: None,
-        };
-        self.gateway.admit(head).await
+impl Fixture {
+    async fn admit(&self, target: &str) -> Result<Admission, Box<AdmissionError>> {
+        let headers = HeaderMap::new();
+        self.gateway.admit(Head::for_test(target, &headers)).await
     }
 
     async fn admitted(&self) -> Admission {
@@ -125,11 +103,11 @@ impl Stage {
     }
 
     fn fetched(&self) -> usize {
-        self.script.fetched.load(Ordering::SeqCst)
+        self.source.fetched.load(Ordering::SeqCst)
     }
 
     fn fail_with(&self, error: FetchError) {
-        *self.script.failure.lock().unwrap() = Some(error);
+        *self.source.failure.lock().unwrap() = Some(error);
     }
 
     async fn recover(
@@ -140,7 +118,7 @@ impl Stage {
     ) -> Recovery {
         let date = skew.map(|seconds| NOW.offset_by(seconds * 1000));
         self.gateway
-            .recover(admission, UpstreamAnswer { date }, replayable)
+            .recover(admission, UnauthorizedResponse { date }, replayable)
             .await
     }
 }
@@ -160,37 +138,37 @@ fn passed(recovery: &Recovery) -> UnauthorizedReason {
 }
 
 #[tokio::test]
-async fn the_second_request_hits_the_cache() {
-    let stage = stage(Script::default());
-    assert_eq!(stage.admitted().await.lookup, Some(Lookup::Fetched));
-    let again = stage.admitted().await;
+async fn the_second_request_hits_the_credential_cache() {
+    let fixture = fixture(ScriptedSource::default());
+    assert_eq!(fixture.admitted().await.lookup, Some(Lookup::Fetched));
+    let again = fixture.admitted().await;
     assert_eq!(again.lookup, Some(Lookup::Hit));
     assert_eq!(again.client_id(), Some("client-1"));
 }
 
 #[tokio::test]
-async fn what_bears_a_bewit_or_has_no_source_is_not_signed() {
-    let stage = stage(Script::default());
+async fn requests_with_a_bewit_or_without_a_source_are_not_signed() {
+    let fixture = fixture(ScriptedSource::default());
     for target in ["/api/x?bewit=abc", "/plain/x"] {
-        let mut admission = stage.admit(target).await.unwrap();
+        let mut admission = fixture.admit(target).await.unwrap();
         assert_eq!(admission.lookup, None);
-        let header = stage
+        let header = fixture
             .gateway
             .sign(&admission, &Method::GET, target)
             .unwrap();
         assert!(header.is_none());
-        let recovery = stage.recover(&mut admission, None, FRESH).await;
+        let recovery = fixture.recover(&mut admission, None, REPLAYABLE).await;
         assert_eq!(passed(&recovery), UnauthorizedReason::NotSigned);
     }
-    assert_eq!(stage.fetched(), 0);
+    assert_eq!(fixture.fetched(), 0);
 }
 
 #[tokio::test]
-async fn the_signature_bears_the_upstreams_time() {
-    let stage = stage(Script::default());
-    let admission = stage.admitted().await;
-    let signed = |stage: &Stage| {
-        let value = stage
+async fn the_signature_carries_the_upstreams_time() {
+    let fixture = fixture(ScriptedSource::default());
+    let admission = fixture.admitted().await;
+    let signed = |fixture: &Fixture| {
+        let value = fixture
             .gateway
             .sign(&admission, &Method::GET, "/api/x")
             .unwrap()
@@ -199,74 +177,84 @@ async fn the_signature_bears_the_upstreams_time() {
         assert!(value.is_sensitive());
         value.to_str().unwrap().to_owned()
     };
-    assert!(signed(&stage).contains("ts=\"1700000000\""));
+    assert!(signed(&fixture).contains("ts=\"1700000000\""));
     admission
         .route
         .upstream
         .clock_offset
         .store(-3_600_000, Ordering::Relaxed);
-    assert!(signed(&stage).contains("ts=\"1699996400\""));
+    assert!(signed(&fixture).contains("ts=\"1699996400\""));
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_replaced_once() {
-    let stage = stage(Script::default());
-    let mut admission = stage.admitted().await;
-    let recovery = stage.recover(&mut admission, Some(0), FRESH).await;
+async fn rejected_credentials_are_replaced_once_per_request() {
+    let fixture = fixture(ScriptedSource::default());
+    let mut admission = fixture.admitted().await;
+    let recovery = fixture.recover(&mut admission, Some(0), REPLAYABLE).await;
     assert_eq!(replayed(&recovery), UnauthorizedReason::FreshCredentials);
     assert_eq!(admission.client_id(), Some("client-2"));
-    let recovery = stage.recover(&mut admission, Some(0), FRESH).await;
+    let recovery = fixture.recover(&mut admission, Some(0), REPLAYABLE).await;
     assert_eq!(passed(&recovery), UnauthorizedReason::StillUnauthorized);
-    // The second generation is dropped as well: the next request begins anew.
-    assert_eq!(stage.admitted().await.client_id(), Some("client-3"));
+    // The second generation is invalidated as well: the next request fetches a third.
+    assert_eq!(fixture.admitted().await.client_id(), Some("client-3"));
 }
 
 #[tokio::test]
-async fn what_cannot_be_replayed_drops_the_credentials() {
-    let stage = stage(Script::default());
-    let mut admission = stage.admitted().await;
+async fn a_request_that_cannot_be_replayed_invalidates_the_credentials() {
+    let fixture = fixture(ScriptedSource::default());
+    let mut admission = fixture.admitted().await;
     let no = Replayable::No(UnauthorizedReason::BodyTooLarge);
-    let recovery = stage.recover(&mut admission, None, no).await;
+    let recovery = fixture.recover(&mut admission, None, no).await;
     assert_eq!(passed(&recovery), UnauthorizedReason::BodyTooLarge);
-    assert_eq!(stage.fetched(), 1, "nothing is fetched for nobody");
-    assert_eq!(stage.admitted().await.client_id(), Some("client-2"));
+    assert_eq!(fixture.fetched(), 1, "no fetch without a replay");
+    assert_eq!(fixture.admitted().await.client_id(), Some("client-2"));
 }
 
 #[tokio::test]
-async fn a_wrong_clock_costs_no_exchange() {
-    let stage = stage(Script::default());
-    let mut admission = stage.admitted().await;
-    let recovery = stage.recover(&mut admission, Some(3600), FRESH).await;
+async fn clock_skew_is_corrected_without_an_exchange() {
+    let fixture = fixture(ScriptedSource::default());
+    let mut admission = fixture.admitted().await;
+    let recovery = fixture
+        .recover(&mut admission, Some(3600), REPLAYABLE)
+        .await;
     assert_eq!(replayed(&recovery), UnauthorizedReason::ClockSkew);
     assert_eq!(admission.client_id(), Some("client-1"));
     assert_eq!(admission.route.upstream.clock_offset(), 3_600_000);
-    // With the right time it is about the credentials after all: once.
-    let recovery = stage.recover(&mut admission, Some(3600), FRESH).await;
+    // Still unauthorized with the right time: the credentials are replaced once.
+    let recovery = fixture
+        .recover(&mut admission, Some(3600), REPLAYABLE)
+        .await;
     assert_eq!(replayed(&recovery), UnauthorizedReason::FreshCredentials);
-    let recovery = stage.recover(&mut admission, Some(3600), FRESH).await;
+    let recovery = fixture
+        .recover(&mut admission, Some(3600), REPLAYABLE)
+        .await;
     assert_eq!(passed(&recovery), UnauthorizedReason::StillUnauthorized);
 }
 
 #[tokio::test]
-async fn what_is_made_here_is_made_again_with_the_right_time() {
-    let script = Script {
+async fn local_credentials_are_minted_again_with_the_upstreams_time() {
+    let source = ScriptedSource {
         local: true,
-        ..Script::default()
+        ..ScriptedSource::default()
     };
-    let stage = stage(script);
-    let mut admission = stage.admitted().await;
-    let recovery = stage.recover(&mut admission, Some(-3600), FRESH).await;
+    let fixture = fixture(source);
+    let mut admission = fixture.admitted().await;
+    let recovery = fixture
+        .recover(&mut admission, Some(-3600), REPLAYABLE)
+        .await;
     assert_eq!(replayed(&recovery), UnauthorizedReason::ClockSkew);
     assert_eq!(admission.client_id(), Some("client-2"));
-    assert_eq!(*stage.script.offsets.lock().unwrap(), [0, -3_600_000]);
+    assert_eq!(*fixture.source.offsets.lock().unwrap(), [0, -3_600_000]);
 }
 
 #[tokio::test]
-async fn small_and_absurd_differences_are_not_believed() {
-    let stage = stage(Script::default());
+async fn small_and_absurd_clock_skews_are_ignored() {
+    let fixture = fixture(ScriptedSource::default());
     for skew in [200, -200, 100_000, -100_000, i64::MAX / 2000] {
-        let mut admission = stage.admitted().await;
-        let recovery = stage.recover(&mut admission, Some(skew), FRESH).await;
+        let mut admission = fixture.admitted().await;
+        let recovery = fixture
+            .recover(&mut admission, Some(skew), REPLAYABLE)
+            .await;
         assert_eq!(
             replayed(&recovery),
             UnauthorizedReason::FreshCredentials,
@@ -277,39 +265,40 @@ async fn small_and_absurd_differences_are_not_believed() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_and_no_replay_keeps_the_credentials() {
-    let stage = stage(Script::default());
-    let mut admission = stage.admitted().await;
+async fn clock_skew_without_a_replay_keeps_the_credentials() {
+    let fixture = fixture(ScriptedSource::default());
+    let mut admission = fixture.admitted().await;
     let no = Replayable::No(UnauthorizedReason::ReplayMemory);
-    let recovery = stage.recover(&mut admission, Some(3600), no).await;
+    let recovery = fixture.recover(&mut admission, Some(3600), no).await;
     assert_eq!(passed(&recovery), UnauthorizedReason::ReplayMemory);
-    assert_eq!(stage.admitted().await.client_id(), Some("client-1"));
+    assert_eq!(fixture.admitted().await.client_id(), Some("client-1"));
 }
 
 #[tokio::test]
-async fn a_dead_exchange_never_looks_like_a_bad_token() {
-    let stage = stage(Script::default());
-    let mut admission = stage.admitted().await;
-    stage.fail_with(FetchError::Unavailable {
+async fn an_unavailable_exchange_is_a_503_and_not_a_401() {
+    let fixture = fixture(ScriptedSource::default());
+    let mut admission = fixture.admitted().await;
+    fixture.fail_with(FetchError::Unavailable {
         cause: "down".into(),
         retry_after: Some(Duration::from_secs(9)),
     });
-    let Recovery::Refuse(reason, rejection) = stage.recover(&mut admission, None, FRESH).await
+    let Recovery::Refuse(reason, rejection) =
+        fixture.recover(&mut admission, None, REPLAYABLE).await
     else {
         panic!("not refused");
     };
     assert_eq!(reason, UnauthorizedReason::ExchangeFailed);
     assert_eq!(rejection.reason, Reason::ExchangeUnavailable);
-    let refused = stage.admit("/api/x").await.unwrap_err();
+    let refused = fixture.admit("/api/x").await.unwrap_err();
     assert_eq!(
         refused.rejection.reason.status(),
         503,
-        "the rejected ones are gone for good"
+        "the rejected credentials are not used again"
     );
 }
 
 #[tokio::test]
-async fn each_failure_of_a_source_has_its_refusal() {
+async fn each_source_error_has_its_reason() {
     for (error, expected) in [
         (FetchError::Refused("no".into()), Reason::TokenRefused),
         (FetchError::NotEntitled("no".into()), Reason::NotEntitled),
@@ -319,33 +308,33 @@ async fn each_failure_of_a_source_has_its_refusal() {
             Reason::CredentialTooLarge,
         ),
     ] {
-        let stage = stage(Script::default());
-        stage.fail_with(error);
-        let refused = stage.admit("/api/x").await.unwrap_err();
+        let fixture = fixture(ScriptedSource::default());
+        fixture.fail_with(error);
+        let refused = fixture.admit("/api/x").await.unwrap_err();
         assert_eq!(refused.rejection.reason, expected);
         assert_eq!(refused.route.unwrap().name.as_ref(), "tc");
     }
 }
 
 #[tokio::test]
-async fn no_route_and_ambiguous_paths() {
-    let stage = stage(Script::default());
-    let refused = stage.admit("/nowhere").await.unwrap_err();
+async fn unmatched_and_ambiguous_paths_and_missing_tokens_are_refused() {
+    let fixture = fixture(ScriptedSource::default());
+    let refused = fixture.admit("/nowhere").await.unwrap_err();
     assert_eq!(refused.rejection.reason, Reason::NoRoute);
-    let refused = stage.admit("/plain/%2e%2e/api/x").await.unwrap_err();
+    let refused = fixture.admit("/plain/%2e%2e/api/x").await.unwrap_err();
     assert_eq!(refused.rejection.reason, Reason::BadRequest);
-    let refused = stage.admit("/guarded/x").await.unwrap_err();
+    let refused = fixture.admit("/guarded/x").await.unwrap_err();
     assert_eq!(refused.rejection.reason, Reason::MissingToken);
 }
 
 const ISSUER: &str = "https://issuer.example.com";
 
-/// A route that an `oidc` issuer guards, with the file of a workload's token.
+/// A gateway whose route verifies tokens, with an optional workload token file.
 fn verifying(workload: Option<&Path>) -> Gateway {
     let clock = testing::clock();
     let keys = ScriptedKeys::of(&[ED25519.jwk()]);
     let config = configured(ISSUER, Profile::Auth0);
-    let mut route = fixture::route("guarded", None, "/", None);
+    let mut route = routes::route("guarded", None, "/", None);
     route.anonymous = false;
     route.require_scopes = vec!["openid".into()];
     route.issuers = vec![testing::issuer("auth0", &config, &keys, &clock)];
@@ -355,7 +344,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
-        observe: Observe::default(),
+        observability: Observability::default(),
     }
 }
 
@@ -368,24 +357,16 @@ fn token(changes: &serde_json::Value) -> String {
     ED25519.token(&header, &testing::with(&claims, changes))
 }
 
-async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box<Refused>> {
+async fn admit_with(gateway: &Gateway, values: &[&str]) -> Result<Admission, Box<AdmissionError>> {
     let mut headers = HeaderMap::new();
     for value in values {
         headers.append(http::header::AUTHORIZATION, value.parse().unwrap());
     }
-    let head = Head {
-        method: &Method::GET,
-        host: "any",
-        target: "/x",
-        headers: &headers,
-        peer: None,
-        certificate: None,
-    };
-    gateway.admit(head).await
+    gateway.admit(Head::for_test("/x", &headers)).await
 }
 
 #[tokio::test]
-async fn a_token_is_verified_once_and_then_known() {
+async fn a_verified_token_is_cached() {
     let gateway = verifying(None);
     let header = format!("Bearer {}", token(&serde_json::json!({})));
     for how in ["ok", "cached"] {
@@ -396,7 +377,7 @@ async fn a_token_is_verified_once_and_then_known() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_counted_with_its_issuer() {
+async fn a_refused_token_is_reported_with_its_issuer() {
     let gateway = verifying(None);
     for (changes, reason, issuer) in [
         (
@@ -427,7 +408,7 @@ async fn a_refused_token_is_counted_with_its_issuer() {
 }
 
 #[tokio::test]
-async fn a_workload_token_stands_in_only_for_nothing_at_all() {
+async fn a_workload_token_is_used_only_without_an_authorization_header() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     let gateway = verifying(Some(&file));
@@ -450,10 +431,10 @@ async fn a_workload_token_stands_in_only_for_nothing_at_all() {
 }
 
 #[tokio::test]
-async fn a_short_path_goes_where_its_long_form_goes() {
+async fn a_short_path_is_routed_by_its_expanded_form() {
     let clock = ManualClock::at(NOW);
     let short = |name: &str, path: &str, shortcut: bool| {
-        let mut route = fixture::route(name, None, path, None);
+        let mut route = routes::route(name, None, path, None);
         route.compat.shortcut = shortcut;
         Arc::new(route)
     };
@@ -466,7 +447,7 @@ async fn a_short_path_goes_where_its_long_form_goes() {
         login: None,
         clock,
         rule_headers: vec![],
-        observe: Observe::default(),
+        observability: Observability::default(),
     };
     for (target, name, sent) in [
         ("/queue/v1/ping?x", "all", Some("/api/queue/v1/ping?x")),
@@ -475,14 +456,8 @@ async fn a_short_path_goes_where_its_long_form_goes() {
         ("/plain/v1/x", "plain", None),
         ("/login/oauth/credentials", "all", None),
     ] {
-        let head = Head {
-            method: &Method::GET,
-            host: "any",
-            target,
-            headers: &HeaderMap::new(),
-            peer: None,
-            certificate: None,
-        };
+        let headers = HeaderMap::new();
+        let head = Head::for_test(target, &headers);
         let admission = gateway.admit(head).await.unwrap();
         assert_eq!(admission.route.name.as_ref(), name, "{target}");
         assert_eq!(admission.target(), sent);
@@ -490,17 +465,23 @@ async fn a_short_path_goes_where_its_long_form_goes() {
 }
 
 #[tokio::test]
-async fn the_informational_headers_tell_no_secret() {
-    let mut stage = stage(Script::default());
-    assert!(stage.admitted().await.informational("/api/x").is_none());
-    let mut route = fixture::route("told", None, "/", None);
+async fn taskcluster_proxy_headers_reveal_no_secret() {
+    let mut fixture = fixture(ScriptedSource::default());
+    assert!(
+        fixture
+            .admitted()
+            .await
+            .taskcluster_proxy_headers("/api/x")
+            .is_none()
+    );
+    let mut route = routes::route("headers", None, "/", None);
     route.compat.headers = true;
     route
         .source
-        .clone_from(&stage.admitted().await.route.source);
-    stage.gateway.routes = RouteTable::new(vec![Arc::new(route)]);
-    let admission = stage.admitted().await;
-    let headers = admission.informational("/api/x?y").unwrap();
+        .clone_from(&fixture.admitted().await.route.source);
+    fixture.gateway.routes = RouteTable::new(vec![Arc::new(route)]);
+    let admission = fixture.admitted().await;
+    let headers = admission.taskcluster_proxy_headers("/api/x?y").unwrap();
     let value = |name: &str| {
         let found = headers.iter().find(|(n, _)| *n == name);
         found.map(|(_, value)| value.as_str())
@@ -512,6 +493,8 @@ async fn the_informational_headers_tell_no_secret() {
     assert_eq!(value("x-taskcluster-proxy-version"), Some(crate::VERSION));
     assert_eq!(value("x-taskcluster-proxy-perm-clientid"), Some("client-1"));
     assert_eq!(value("x-taskcluster-proxy-temp-clientid"), None);
-    let bewit = admission.informational("/api/x?bewit=abc").unwrap();
+    let bewit = admission
+        .taskcluster_proxy_headers("/api/x?bewit=abc")
+        .unwrap();
     assert!(bewit.iter().all(|(_, value)| !value.contains("abc")));
 }

@@ -1,13 +1,13 @@
-//! For each bucket of a histogram the last recorded trace that fell into it, so that a
-//! graph's outlier leads to its trace.
+//! Exemplars: for each histogram bucket the trace id of the latest observation, so that an
+//! outlier in a graph leads to its trace.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use super::family::DURATION_BUCKETS;
+use super::metric_vec::DURATION_BUCKETS;
 use crate::trace::TraceId;
 
-/// One observation with its trace.
+/// An observation and the trace it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exemplar {
     trace: TraceId,
@@ -15,7 +15,7 @@ pub(super) struct Exemplar {
     value: f64,
 }
 
-/// As OpenMetrics writes it, behind its `#`.
+/// Formats as in OpenMetrics, after the `#`.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { trace, value } = self;
@@ -23,12 +23,12 @@ impl fmt::Display for Exemplar {
     }
 }
 
-/// Those of one histogram.
+/// The exemplars of one histogram, by bucket.
 pub(super) struct Exemplars(Vec<Mutex<Option<Exemplar>>>);
 
 impl Exemplars {
     pub(super) fn new() -> Self {
-        // One more, for what is above every bound.
+        // One more for the `+Inf` bucket.
         Self(
             (0..=DURATION_BUCKETS.len())
                 .map(|_| Mutex::default())
@@ -36,8 +36,9 @@ impl Exemplars {
         )
     }
 
-    /// Never waits: where another one is just being written or read, this one is let go.
-    pub(super) fn keep(&self, trace: TraceId, value: f64) {
+    /// Records an observation. Never waits: if the bucket is being read or written, the
+    /// exemplar is dropped.
+    pub(super) fn record(&self, trace: TraceId, value: f64) {
         let index = DURATION_BUCKETS.partition_point(|bound| *bound < value);
         if let Some(Ok(mut slot)) = self.0.get(index).map(Mutex::try_lock) {
             *slot = Some(Exemplar { trace, value });

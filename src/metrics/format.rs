@@ -1,18 +1,18 @@
-//! In which of the two text formats metrics are wanted.
+//! Content negotiation between the two text exposition formats.
 
 /// A text exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus' own, version 0.0.4.
+    /// The Prometheus text format, version 0.0.4.
     Text,
     /// OpenMetrics 1.0.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// What an `Accept` header asks for (RFC 9110 §12.5.1): OpenMetrics where it is named
-    /// and nothing else is wanted more; the plain text whenever in doubt.
-    pub fn wanted(accept: &str) -> Self {
+    /// Chooses by the `Accept` header (RFC 9110 §12.5.1): OpenMetrics if it is listed and
+    /// nothing is preferred to it, otherwise the Prometheus text format.
+    pub fn negotiate(accept: &str) -> Self {
         let (mut open, mut text) = (0.0, 0.0);
         for item in accept.split(',') {
             let mut parts = item.split(';').map(str::trim);
@@ -44,7 +44,7 @@ impl Format {
         }
     }
 
-    /// For `Content-Type`.
+    /// The value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => prometheus::TEXT_FORMAT,
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn open_metrics_is_for_who_asks_for_it() {
+    fn the_accept_header_selects_openmetrics() {
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,\
             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
@@ -82,7 +82,7 @@ mod tests {
             ("application/json", Format::Text),
             ("", Format::Text),
         ] {
-            assert_eq!(Format::wanted(accept), format, "{accept}");
+            assert_eq!(Format::negotiate(accept), format, "{accept}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The children of the families, resolved ahead for every configured name, so that
-//! recording a request takes no lock and builds no label. A name that is not configured
-//! has no children of its own: it counts under [`UNKNOWN`], which bounds cardinality.
+//! The children of the families, resolved in advance for every configured name, so that
+//! recording a request takes no lock and formats no label. Names that are not configured are
+//! counted under [`UNKNOWN`], which bounds cardinality.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -9,28 +9,14 @@ use prometheus::{Histogram, IntCounter};
 
 use super::exemplar::Exemplars;
 use super::families::Families;
-use super::family::Counters;
+use super::label_values::{LabelValues, UNKNOWN, children};
+use super::metric_vec::CounterVec;
 use crate::credential::Lookup;
-use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason as Why};
+use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::label::Label;
 
-/// Label value for what has no configured name: a request that matched no route, a token
-/// of no known issuer.
-pub(super) const UNKNOWN: &str = "-";
-
-/// Names from the configuration: the only ones that become labels.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    /// `[[route]]`
-    pub routes: Vec<Arc<str>>,
-    /// `[[issuer]]`
-    pub issuers: Vec<Arc<str>>,
-    /// `[[source]]`
-    pub sources: Vec<Arc<str>>,
-}
-
-/// Everything resolved for one configuration.
+/// The children for one configuration.
 pub(super) struct Series {
     routes: ByName<RouteSeries>,
     issuers: ByName<Verifications>,
@@ -58,7 +44,7 @@ impl<T> ByName<T> {
 }
 
 impl Series {
-    pub(super) fn new(names: &Names, families: &Families) -> Self {
+    pub(super) fn new(names: &LabelValues, families: &Families) -> Self {
         Self {
             routes: ByName::new(&names.routes, |n| RouteSeries::new(n, families)),
             issuers: ByName::new(&names.issuers, |n| Verifications::new(n, families)),
@@ -73,8 +59,8 @@ impl Series {
         self.routes.get(name)
     }
 
-    /// By the value of its label.
-    pub(super) fn named_route(&self, name: &str) -> &RouteSeries {
+    /// The route whose `route` label has this value.
+    pub(super) fn route_by_label(&self, name: &str) -> &RouteSeries {
         self.routes.known.get(name).unwrap_or(&self.routes.unknown)
     }
 
@@ -91,37 +77,58 @@ impl Series {
     }
 }
 
-/// One child per member of a closed set, in the set's order.
-pub(super) fn children<L: Label, T>(all: &[L], child: impl Fn(&'static str) -> T) -> Vec<T> {
-    all.iter().map(|member| child(member.label())).collect()
-}
-
-/// What is counted per route.
+/// The children with one value of the `route` label.
 pub(super) struct RouteSeries {
     requests: Requests,
     pub(super) duration: Histogram,
     pub(super) upstream: Histogram,
-    /// Of `duration`.
+    /// Exemplars of `duration`.
     pub(super) exemplars: Exemplars,
     unauthorized: Vec<Vec<OnceLock<IntCounter>>>,
     name: String,
 }
 
-/// What can happen to a 401, exported at 0 from the start.
-const USUAL: &[(UnauthorizedAction, Why)] = &[
-    (UnauthorizedAction::Replayed, Why::FreshCredentials),
-    (UnauthorizedAction::Replayed, Why::ClockSkew),
-    (UnauthorizedAction::PassedThrough, Why::StillUnauthorized),
-    (UnauthorizedAction::PassedThrough, Why::BodyTooLarge),
-    (UnauthorizedAction::PassedThrough, Why::ReplayMemory),
-    (UnauthorizedAction::PassedThrough, Why::ExchangeFailed),
-    (UnauthorizedAction::PassedThrough, Why::NotSigned),
-    (UnauthorizedAction::PassedThrough, Why::NotReplayable),
+/// Combinations that are exported at 0 from the start.
+const EXPECTED: &[(UnauthorizedAction, UnauthorizedReason)] = &[
+    (
+        UnauthorizedAction::Replayed,
+        UnauthorizedReason::FreshCredentials,
+    ),
+    (UnauthorizedAction::Replayed, UnauthorizedReason::ClockSkew),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::StillUnauthorized,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::BodyTooLarge,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::ReplayMemory,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::ExchangeFailed,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::NotSigned,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::NotReplayable,
+    ),
 ];
 
 impl RouteSeries {
     fn new(name: &str, families: &Families) -> Self {
-        let grid = |_: &UnauthorizedAction| Why::ALL.iter().map(|_| OnceLock::new()).collect();
+        let grid = |_: &UnauthorizedAction| {
+            UnauthorizedReason::ALL
+                .iter()
+                .map(|_| OnceLock::new())
+                .collect()
+        };
         let series = Self {
             requests: Requests::new(),
             duration: families.request_duration.child([name]),
@@ -130,7 +137,7 @@ impl RouteSeries {
             unauthorized: UnauthorizedAction::ALL.iter().map(grid).collect(),
             name: name.to_owned(),
         };
-        for (action, reason) in USUAL {
+        for (action, reason) in EXPECTED {
             series.unauthorized(&families.unauthorized, *action, *reason);
         }
         for (ending, code) in [(Ending::Forwarded, 200), (Ending::Healed, 200)] {
@@ -141,7 +148,7 @@ impl RouteSeries {
 
     pub(super) fn requests(
         &self,
-        family: &Counters<3>,
+        family: &CounterVec<3>,
         ending: Ending,
         code: u16,
     ) -> Option<&IntCounter> {
@@ -152,9 +159,9 @@ impl RouteSeries {
 
     pub(super) fn unauthorized(
         &self,
-        family: &Counters<3>,
+        family: &CounterVec<3>,
         action: UnauthorizedAction,
-        reason: Why,
+        reason: UnauthorizedReason,
     ) -> Option<&IntCounter> {
         let cell = self.unauthorized.get(action as usize)?;
         let cell = cell.get(reason as usize)?;
@@ -162,13 +169,15 @@ impl RouteSeries {
     }
 }
 
+/// Status classes 1xx to 5xx, and 0 for "no status".
 const CLASSES: usize = 6;
-type Century = Vec<OnceLock<IntCounter>>;
+/// The 100 codes of a class.
+type CodeClass = Vec<OnceLock<IntCounter>>;
 
-/// A counter for each ending and status, resolved when first met: there are 2,505 of
-/// them, of which a route sees a few. Read without a lock.
+/// One counter per outcome and status code, created on first use: of about 3,000 possible ones
+/// a route sees only a few. Reading takes no lock.
 struct Requests {
-    cells: Vec<OnceLock<Century>>,
+    cells: Vec<OnceLock<CodeClass>>,
 }
 
 impl Requests {
@@ -179,7 +188,7 @@ impl Requests {
         }
     }
 
-    /// `code` outside 100–599 counts as 0: no status was sent.
+    /// A `code` outside 100–599 counts as 0, that is, as no status sent.
     fn get(
         &self,
         ending: Ending,
@@ -188,16 +197,17 @@ impl Requests {
     ) -> Option<&IntCounter> {
         let code = if (100..600).contains(&code) { code } else { 0 };
         let class = usize::from(code / 100);
-        let century = self
+        let codes = self
             .cells
             .get(ending as usize * CLASSES + class)?
             .get_or_init(|| (0..100).map(|_| OnceLock::new()).collect());
-        let cell = century.get(usize::from(code % 100))?;
+        let cell = codes.get(usize::from(code % 100))?;
         Some(cell.get_or_init(|| resolve(&code.to_string())))
     }
 }
 
-/// Results of verification: `ok`, `cached`, and every reason that a token can give.
+/// One counter per verification result: `ok`, `cached`, every reason that concerns tokens, and
+/// `other`.
 struct Verifications {
     results: Vec<(&'static str, IntCounter)>,
     other: IntCounter,
@@ -210,7 +220,7 @@ impl Verifications {
         let others = [Reason::KeysUnavailable, Reason::Internal].map(Label::label);
         let about_tokens = reasons.filter(|r| r.starts_with("token_") || others.contains(r));
         Self {
-            // The frequent ones first: the list is searched in order.
+            // The most frequent first: the list is searched in order.
             results: ["cached", "ok"]
                 .into_iter()
                 .chain(about_tokens)

@@ -1,10 +1,10 @@
-//! The operators' listener: is it alive, started, ready; its metrics; and, where the
-//! configuration opens it, `PUT /credentials`.
+//! The admin listener: liveness, startup and readiness probes, metrics, and, if configured,
+//! `PUT /credentials`.
 //!
-//! Served like callers' connections, head checks and deadlines included, but with a limit
-//! of its own, so that probes get through when callers have taken every connection.
+//! Served like other connections, with head validation and timeouts, but with a connection
+//! limit of its own, so that probes get through when callers use up all other connections.
 
-mod put;
+mod put_credentials;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,45 +17,45 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
-use super::listener::{BindError, Inherited};
-use super::server::Bound;
+use super::listener::{BindError, InheritedSockets};
+use super::server::BoundServer;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
-/// Open connections.
+/// Most open connections.
 const CONNECTIONS: usize = 64;
-/// Request head, bytes.
+/// Longest request head, in bytes.
 const HEADER_BYTES: usize = 8 * 1024;
-/// Request target, bytes.
+/// Longest request target, in bytes.
 const URL_BYTES: usize = 2 * 1024;
-/// For the whole head, and for a write without progress.
+/// For reading the whole head, and for a write that makes no progress.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Probes come every few seconds, scrapes every minute.
+/// Probes come every few seconds, scrapes about every minute.
 const KEEPALIVE: Duration = Duration::from_secs(75);
 
-/// What the pages say. Answers are made anew for each request and must be quick.
+/// The content of the pages. They are rendered for each request and must be quick.
 pub trait AdminPages: Send + Sync + 'static {
-    /// Content type and text of `/metrics`, in the format that the `Accept` header wants.
+    /// Content type and text of `/metrics`, in the format that the `Accept` header asks for.
     fn metrics(&self, accept: &str) -> (String, String);
-    /// Whether traffic should come, or the reasons why not, one per line. No secrets.
+    /// Whether traffic should be sent here; otherwise the reasons why not, one per line. No
+    /// secrets.
     fn ready(&self) -> Result<(), String>;
-    /// Whether starting is over, or what is missing, one per line. No secrets.
+    /// Whether startup is complete; otherwise what is missing, one per line. No secrets.
     fn started(&self) -> Result<(), String>;
-    /// New credentials for the source called `source`, or for the only one that takes any.
-    /// None does, unless this says otherwise.
-    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> CredentialsPut {
-        CredentialsPut::NoSource
+    /// Sets new credentials for the source called `source`, or for the only one that accepts
+    /// any. By default no source does.
+    fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> PutCredentials {
+        PutCredentials::NoSource
     }
 }
 
-/// What became of new credentials.
+/// The result of setting credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialsPut {
+pub enum PutCredentials {
     /// They are in use.
-    Taken,
-    /// They are no good; the text says why, without anything of them.
-    Refused(String),
-    /// No source of this name takes any, or none is named and it is not clear which is
-    /// meant.
+    Accepted,
+    /// They are invalid; the text says why, without quoting them.
+    Rejected(String),
+    /// No source of this name accepts credentials, or none was named and several do.
     NoSource,
 }
 
@@ -68,7 +68,10 @@ pub struct Admin<P> {
 ///
 /// # Errors
 /// When it cannot be bound.
-pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound, BindError> {
+pub async fn bind(
+    address: &Address,
+    inherited: &mut InheritedSockets,
+) -> Result<BoundServer, BindError> {
     let listener = Listener {
         address: address.clone(),
         mode: 0o600,
@@ -82,19 +85,20 @@ pub async fn bind(address: &Address, inherited: &mut Inherited) -> Result<Bound,
         header_timeout: TIMEOUT,
         body_timeout: TIMEOUT,
         keepalive_timeout: KEEPALIVE,
+        linger: Limits::LINGER,
         connections: CONNECTIONS,
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
     };
-    Bound::bind_or_take(&[listener], &limits, inherited).await
+    BoundServer::bind_with_inherited(&[listener], &limits, inherited).await
 }
 
 struct Page {
     status: StatusCode,
     content_type: String,
     text: String,
-    /// For 405.
+    /// The `Allow` field of a 405 response.
     allow: &'static str,
 }
 
@@ -120,7 +124,7 @@ impl Page {
 }
 
 impl<P: AdminPages> Admin<P> {
-    /// Shows `pages`.
+    /// Serves `pages`.
     pub fn new(pages: Arc<P>) -> Arc<Self> {
         Arc::new(Self { pages })
     }
@@ -153,7 +157,7 @@ impl<P: AdminPages> Admin<P> {
         let accept = head.headers.get_all("accept").iter();
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
-        let page = match put::source_in(&path) {
+        let page = match put_credentials::source_from_path(&path) {
             Some(source) => self.put(session, &method, source).await,
             None => self.page(&method, &path, &accept),
         };

@@ -1,7 +1,8 @@
-//! A caller's connection as pingora gets to see it: never a byte past the current request,
-//! small writes joined, no write that hangs for ever, and the socket handed back at the end.
+//! A downstream connection as pingora sees it. It never delivers a byte past the current
+//! request, coalesces small writes, fails writes that make no progress, and hands the socket
+//! back when it is dropped.
 
-pub(super) mod framing;
+pub(super) mod decode;
 #[cfg(test)]
 mod tests;
 mod write_buffer;
@@ -26,25 +27,26 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use super::validate::Framing;
-use framing::Body;
+use decode::BodyDecoder;
 use write_buffer::WriteBuffer;
 
-/// Most bytes taken from the socket at once for the head or behind the current request.
+/// Most bytes read from the socket at once for a head, or beyond the current request.
 const READ_AHEAD: usize = 8 * 1024;
-/// The client's preface (RFC 9113 §3.4) and the header of its SETTINGS frame.
-const PREFACE: usize = 24 + 9;
+/// Length of the client connection preface (RFC 9113 §3.4) and of the header of the SETTINGS
+/// frame that follows it.
+const PREFACE_BYTES: usize = 24 + 9;
 
-/// What is left when pingora is done with a connection.
+/// What remains of a connection once pingora is done with it.
 pub(super) struct ClosedConn {
     pub(super) stream: Stream,
-    /// Accepted for writing and not yet written.
+    /// Accepted for writing but not yet written.
     pub(super) unsent: BytesMut,
-    /// The last answer is complete: the end may be announced as one. Otherwise a cut must
-    /// look like a cut.
-    pub(super) complete: bool,
-    /// The caller is known to be still sending, or to have sent what nobody will read:
-    /// closing now would make the system reset the connection and lose the answer.
-    pub(super) unread: bool,
+    /// The last response is complete, so the connection may be closed cleanly. Otherwise the
+    /// caller must be able to tell that the response was truncated.
+    pub(super) response_complete: bool,
+    /// The caller is still sending, or has sent bytes that will not be read. Closing the socket
+    /// now would make the kernel send a reset, and the response could be lost.
+    pub(super) unread_input: bool,
 }
 
 /// Where a [`Connection`] leaves its [`ClosedConn`] when it is dropped.
@@ -56,85 +58,86 @@ impl Handoff {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn leave(&self, closed: ClosedConn) {
+    fn put(&self, closed: ClosedConn) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(closed);
     }
 }
 
-/// See the module.
+/// A downstream connection; see the module documentation.
 pub(super) struct Connection {
-    /// None only while it is being dropped.
+    /// `None` only while the connection is being dropped.
     inner: Option<Stream>,
-    /// Came from the socket and is not yet delivered.
+    /// Read from the socket and not yet delivered.
     received: BytesMut,
-    /// So many bytes of `received` belong to the current request's body.
-    approved: usize,
-    body: Body,
+    /// How many bytes of `received` belong to the current request's body.
+    deliverable: usize,
+    body: BodyDecoder,
     /// The caller has closed its side.
-    ended: bool,
-    expects_more: bool,
-    complete: bool,
+    read_closed: bool,
+    /// The caller may send more, although nothing will be read any more.
+    may_send_more: bool,
+    response_complete: bool,
     out: WriteBuffer,
-    /// HTTP/2 without TLS: nothing negotiated it, the listener's configuration did.
+    /// HTTP/2 without TLS: chosen by the listener's configuration, not negotiated.
     prior_knowledge: bool,
-    /// Until so many bytes have come, the deadline counts.
+    /// Bytes of the preface that are still missing, and the deadline for them.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
-    /// What the listener knows of it.
-    origin: Option<Arc<ProxyDigest>>,
+    /// What the listener knows of the connection, as [`super::client::ConnMetadata`].
+    proxy_digest: Option<Arc<ProxyDigest>>,
     handoff: Handoff,
 }
 
 impl Connection {
-    /// For HTTP/1; a write that makes no progress for `write_stall` fails.
+    /// An HTTP/1 connection. A write that makes no progress for `write_stall` fails.
     pub(super) fn http1(stream: Stream, write_stall: Duration, handoff: Handoff) -> Self {
         Self {
             inner: Some(stream),
             received: BytesMut::new(),
-            approved: 0,
-            body: Body::Length(0),
-            ended: false,
-            expects_more: false,
-            complete: false,
-            out: WriteBuffer::joined(write_stall),
+            deliverable: 0,
+            body: BodyDecoder::Length(0),
+            read_closed: false,
+            may_send_more: false,
+            response_complete: false,
+            out: WriteBuffer::coalescing(write_stall),
             prior_knowledge: false,
             preface: None,
-            origin: None,
+            proxy_digest: None,
             handoff,
         }
     }
 
-    /// For HTTP/2, by ALPN or by prior knowledge; the preface must have come within
+    /// An HTTP/2 connection, by ALPN or by prior knowledge. The preface must arrive within
     /// `preface`.
     pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
         let prior_knowledge = stream.get_ssl_digest().is_none();
         let mut this = Self::http1(stream, write_stall, Handoff::default());
-        this.body = Body::Tunnel;
-        this.out = WriteBuffer::direct(write_stall);
+        this.body = BodyDecoder::Tunnel;
+        this.out = WriteBuffer::unbuffered(write_stall);
         this.prior_knowledge = prior_knowledge;
-        this.preface = Some((PREFACE, Box::pin(tokio::time::sleep(preface))));
+        this.preface = Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface))));
         this
     }
 
-    /// The same, with what the listener knows of it.
-    pub(super) fn from(mut self, origin: Option<Arc<ProxyDigest>>) -> Self {
-        self.origin = origin;
+    /// Attaches what the listener knows of the connection.
+    pub(super) fn with_proxy_digest(mut self, proxy_digest: Option<Arc<ProxyDigest>>) -> Self {
+        self.proxy_digest = proxy_digest;
         self
     }
 
-    /// What has come of the next request.
+    /// The part of the next request that has been read so far.
     pub(super) fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// Reads more of the next request; 0 means that the caller has closed.
+    /// Reads more of the next request; 0 means that the caller has closed its side.
     pub(super) async fn receive(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Ready once the caller has closed its side or is lost. What it sends meanwhile is the
-    /// next request's.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.ended {
+    /// Ready once the caller has closed its side or the connection has failed. Bytes that
+    /// arrive in the meantime are buffered for the next request.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.read_closed {
             if self.received.len() >= READ_AHEAD {
                 return Poll::Pending;
             }
@@ -145,68 +148,74 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Whether parts that are sent at once travel at once, without being joined first.
-    pub(super) fn sends_parts(&self) -> bool {
+    /// Whether several slices can be written in one system call, without being copied together.
+    pub(super) fn supports_vectored_write(&self) -> bool {
         self.inner.as_ref().is_some_and(Stream::is_write_vectored)
     }
 
-    /// Sends all of `parts` now, as they are.
+    /// Writes all of `parts` and flushes, without coalescing.
     pub(super) async fn send(&mut self, parts: [&[u8]; 2]) -> io::Result<()> {
         let mut left = parts;
         poll_fn(|cx| {
-            let inner = self.inner.as_mut().ok_or_else(gone)?;
+            let inner = self.inner.as_mut().ok_or_else(not_connected)?;
             self.out.poll_send(inner, cx, &mut left)
         })
         .await
     }
 
-    /// Splits off a checked head, without the `start` bytes in front of it, and begins the
-    /// body that follows it.
-    pub(super) fn begin(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
+    /// Removes a validated head from the buffer and starts the body that follows it. The first
+    /// `start` bytes, an empty line, are dropped.
+    pub(super) fn split_head(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
         let mut head = self.received.split_to(end.min(self.received.len()));
         head.advance(start.min(head.len()));
-        self.approved = 0;
+        self.deliverable = 0;
         self.body = framing.into();
         head
     }
 
-    /// Whether the request was read to its end, so that what follows is another one.
+    /// Whether the current request has been read to its end, so that what follows is another
+    /// one.
     pub(super) fn is_between_requests(&self) -> bool {
-        self.approved == 0 && (self.body.is_done() || self.body == Body::Tunnel)
+        self.deliverable == 0 && (self.body.is_done() || self.body == BodyDecoder::Tunnel)
     }
 
-    /// Whether it is secured by TLS.
+    /// Whether the connection uses TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.inner
             .as_ref()
             .is_some_and(|inner| inner.get_ssl_digest().is_some())
     }
 
-    /// The last answer is complete.
-    pub(super) fn complete(&mut self) {
-        self.complete = true;
+    /// Notes that the last response is complete.
+    pub(super) fn mark_response_complete(&mut self) {
+        self.response_complete = true;
     }
 
-    /// The caller may still be sending what nobody will read.
-    pub(super) fn expect_more(&mut self) {
-        self.expects_more = true;
+    /// Notes that the caller may still be sending bytes that will not be read.
+    pub(super) fn mark_unread_input(&mut self) {
+        self.may_send_more = true;
     }
 
+    /// Polls for more of the next request; 0 means that the caller has closed its side.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // On the stack of this call only: an idle connection keeps no buffer.
+        // On the stack for the duration of this call: an idle connection holds no buffer.
         let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
         let mut buf = ReadBuf::uninit(&mut scratch);
         ready!(poll_inner_read(&mut self.inner, cx, &mut buf))?;
         let read = buf.filled().len();
         self.received.extend_from_slice(buf.filled());
-        self.ended |= read == 0;
+        self.read_closed |= read == 0;
         Poll::Ready(Ok(read))
     }
 
-    /// Straight into the reader's buffer, where the bytes need not be looked at.
-    fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads straight into the caller's buffer those bytes that need no decoding.
+    fn poll_read_direct(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let left = usize::try_from(self.body.opaque()).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.body.unframed_len()).unwrap_or(usize::MAX);
         if left >= buf.remaining() {
             ready!(poll_inner_read(&mut self.inner, cx, buf))?;
         } else {
@@ -216,8 +225,8 @@ impl Connection {
             buf.advance(read);
         }
         let read = buf.filled().get(before..).unwrap_or_default();
-        self.ended |= read.is_empty();
-        self.body.take(read).map_err(io::Error::other)?;
+        self.read_closed |= read.is_empty();
+        self.body.decode(read).map_err(io::Error::other)?;
         self.preface = match self.preface.take() {
             Some((left, deadline)) if left > read.len() => Some((left - read.len(), deadline)),
             _ => None,
@@ -227,23 +236,23 @@ impl Connection {
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            let fresh = self.received.get(self.approved..).unwrap_or_default();
-            self.approved += self.body.take(fresh).map_err(io::Error::other)?;
-            if self.approved > 0 {
-                let part = self.approved.min(buf.remaining());
+            let fresh = self.received.get(self.deliverable..).unwrap_or_default();
+            self.deliverable += self.body.decode(fresh).map_err(io::Error::other)?;
+            if self.deliverable > 0 {
+                let part = self.deliverable.min(buf.remaining());
                 buf.put_slice(self.received.get(..part).unwrap_or_default());
                 self.received.advance(part);
-                self.approved -= part;
+                self.deliverable -= part;
                 return Poll::Ready(Ok(()));
             }
-            if self.ended {
+            if self.read_closed {
                 return Poll::Ready(Ok(()));
             }
-            if self.body.opaque() > 0 {
-                return self.poll_direct(cx, buf);
+            if self.body.unframed_len() > 0 {
+                return self.poll_read_direct(cx, buf);
             }
             if self.body.is_done() && self.received.len() >= READ_AHEAD {
-                // The next request can wait; the writing side wakes the task.
+                // The next request has to wait. The task is woken by the writing side.
                 return Poll::Pending;
             }
             ready!(self.poll_receive(cx))?;
@@ -251,7 +260,7 @@ impl Connection {
     }
 }
 
-fn gone() -> io::Error {
+fn not_connected() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
@@ -260,7 +269,7 @@ fn poll_inner_read(
     cx: &mut Context<'_>,
     buf: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
-    let inner = inner.as_mut().ok_or_else(gone)?;
+    let inner = inner.as_mut().ok_or_else(not_connected)?;
     Pin::new(inner).poll_read(cx, buf)
 }
 
@@ -274,9 +283,9 @@ impl AsyncRead for Connection {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // Who waits for the caller has nothing more to write for now.
-        let inner = this.inner.as_mut().ok_or_else(gone)?;
-        this.out.push_before_waiting(inner, cx)?;
+        // pingora turns to reading once it has nothing more to write for now.
+        let inner = this.inner.as_mut().ok_or_else(not_connected)?;
+        this.out.flush_before_read(inner, cx)?;
         let read = this.poll_body(cx, buf);
         if read.is_pending()
             && let Some((_, deadline)) = this.preface.as_mut()
@@ -303,7 +312,7 @@ impl AsyncWrite for Connection {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        let inner = this.inner.as_mut().ok_or_else(not_connected)?;
         this.out.poll_write(inner, cx, data)
     }
 
@@ -313,15 +322,15 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let inner = this.inner.as_mut().ok_or_else(gone)?;
+        let inner = this.inner.as_mut().ok_or_else(not_connected)?;
         this.out.poll_flush(inner, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let inner = this.inner.as_mut().ok_or_else(gone)?;
-        // pingora does this after complete answers only.
-        this.complete = true;
+        let inner = this.inner.as_mut().ok_or_else(not_connected)?;
+        // pingora calls this after complete responses only.
+        this.response_complete = true;
         this.out.poll_shutdown(inner, cx)
     }
 }
@@ -329,12 +338,12 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(stream) = self.inner.take() {
-            self.handoff.leave(ClosedConn {
+            self.handoff.put(ClosedConn {
                 stream,
                 unsent: self.out.take_unsent(),
-                complete: self.complete,
-                unread: !self.ended
-                    && (self.expects_more
+                response_complete: self.response_complete,
+                unread_input: !self.read_closed
+                    && (self.may_send_more
                         || !self.is_between_requests()
                         || !self.received.is_empty()),
             });
@@ -346,7 +355,7 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("received", &self.received.len())
-            .field("ended", &self.ended)
+            .field("read_closed", &self.read_closed)
             .finish_non_exhaustive()
     }
 }
@@ -354,7 +363,7 @@ impl std::fmt::Debug for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // The caller may be gone already; there is nobody to tell then.
+        // The caller may be gone already; nothing can be done about it then.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
@@ -386,7 +395,7 @@ impl GetTimingDigest for Connection {
 
 impl GetProxyDigest for Connection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.origin.clone()
+        self.proxy_digest.clone()
     }
 }
 

@@ -1,58 +1,53 @@
-//! What is known of one request between pingora's calls.
+//! The state of one request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Method, Version};
-use pingora::proxy::Session;
-
 use super::client::PeerInfo;
 use super::replay::Replay;
-use crate::gateway::outcome::{
-    Ending, Outcome, Traced, Unauthorized, UnauthorizedAction, UnauthorizedReason,
-};
+use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Facts, Gateway, Refused};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
-/// One request's state. Dropping it releases everything that the request held.
+/// The state of one request. Dropping it releases everything that the request holds.
 pub struct Context {
-    /// Pinned for the request's life: a reload does not change a request under way.
+    /// Pinned for the life of the request: a reload does not change requests in progress.
     pub(super) gateway: Arc<Gateway>,
     pub(super) request_id: String,
-    /// Who asks; found out at the beginning.
+    /// The connected peer and its client; set first.
     pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
-    /// How far a refused request had come.
-    pub(super) refused: Option<Box<Refused>>,
-    /// Present once hawkgate answers a request for an endpoint of its own.
-    pub(super) own: Option<Box<Facts>>,
-    /// With which refusal hawkgate answers, or answered, by itself.
+    /// How far a rejected request got.
+    pub(super) refused: Option<Box<AdmissionError>>,
+    /// Set when hawkgate answers a request to one of its own endpoints.
+    pub(super) own_endpoint: Option<Box<RequestDetails>>,
+    /// The rejection that hawkgate responds with, or has responded with.
     pub(super) rejection: Option<Rejection>,
-    /// Present when the request has a body.
+    /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
-    /// Present where `[trace]` is on.
+    /// Set if `[trace]` is on.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
-    _in_flight: InFlight,
+    _in_flight: InFlightGuard,
 }
 
-/// What was tried to reach the upstream.
+/// The attempts to reach the upstream.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// Where in the list of addresses this request started.
-    pub(super) turn: Option<usize>,
-    /// Those that could not be connected to.
+    /// The index in the list of addresses at which this request started.
+    pub(super) start_index: Option<usize>,
+    /// The addresses that could not be connected to.
     pub(super) unreachable: Vec<SocketAddr>,
-    /// Pooled connections that turned out to be dead.
+    /// How many pooled connections turned out to be dead.
     pub(super) stale: usize,
-    /// Set when a 401 is to be replayed, until that has begun.
+    /// Set when a 401 is to be replayed, until the replay begins.
     pub(super) replaying: bool,
 }
 
@@ -62,72 +57,36 @@ pub(super) struct Times {
     pub(super) started: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
-    /// If that is known before the request is recorded.
+    /// Set if it is known before the request is recorded.
     pub(super) ended: Option<Duration>,
 }
 
-/// What went to and fro between the caller and here.
-pub(super) struct Exchanged {
-    pub(super) method: Method,
-    /// Without its query.
-    pub(super) path: String,
-    pub(super) version: Version,
-    pub(super) peer: PeerInfo,
-    /// The last status sent, 0 for none.
-    pub(super) code: u16,
-    /// Bytes of body.
-    pub(super) received: u64,
-    pub(super) sent: u64,
-}
-
-impl Exchanged {
-    /// By what pingora knows of it.
-    pub(super) fn on(session: &Session, context: &mut Context) -> Self {
-        let head = session.req_header();
-        let sent = session.response_written();
-        Self {
-            method: head.method.clone(),
-            path: path_of(&String::from_utf8_lossy(head.raw_path())),
-            version: head.version,
-            peer: context.peer.take().unwrap_or_else(|| PeerInfo::of(session)),
-            code: sent.map_or(0, |head| head.status.as_u16()),
-            received: session.body_bytes_read() as u64,
-            sent: session.body_bytes_sent() as u64,
-        }
-    }
-}
-
-/// A target without its query.
-pub(super) fn path_of(target: &str) -> String {
-    target.split('?').next().unwrap_or_default().to_owned()
-}
-
-/// Requests that have begun and not ended.
+/// Counts a request as in flight until dropped.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<AtomicU64>);
+pub(super) struct InFlightGuard(Arc<AtomicU64>);
 
-impl InFlight {
-    pub(super) fn one_of(gauge: &Arc<AtomicU64>) -> Self {
+impl InFlightGuard {
+    pub(super) fn new(gauge: &Arc<AtomicU64>) -> Self {
         gauge.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(gauge))
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlight) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlightGuard) -> Self {
         Self {
             gateway,
             request_id: String::new(),
             peer: None,
             admission: None,
             refused: None,
-            own: None,
+            own_endpoint: None,
             rejection: None,
             replay: None,
             trace: None,
@@ -143,121 +102,20 @@ impl Context {
         }
     }
 
-    /// What the caller must be given with whatever answer it gets; once.
+    /// The recovery code that the caller must receive with its response, whatever that is.
+    /// Returned once.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
     }
 
-    pub(super) fn saw_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
+    pub(super) fn record_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
-    /// The summary for metrics and log; call once, at the end. `broke` says why the
-    /// request ended early, if it did: `Some(true)` because of the caller.
-    pub(super) fn outcome(
-        &mut self,
-        exchanged: Exchanged,
-        now: Duration,
-        broke: Option<(bool, String)>,
-    ) -> Outcome {
-        let Exchanged {
-            method,
-            path,
-            version,
-            peer,
-            code,
-            received,
-            sent,
-        } = exchanged;
-        let audit = self.audit(&path);
-        let ending = self.ending(broke.as_ref().map(|(caller, _)| *caller));
-        let rejection = self.rejection.take();
-        let admission = self.admission.as_ref();
-        let refused = self.refused.as_ref();
-        let own = self.own.as_ref();
-        let route = admission
-            .map(|a| &a.route)
-            .or(refused.and_then(|r| r.route.as_ref()));
-        let admitted = self.times.admitted.unwrap_or(now);
-        Outcome {
-            request_id: std::mem::take(&mut self.request_id),
-            method,
-            path,
-            version,
-            peer: peer.ip,
-            client: peer.client.filter(|_| peer.client != peer.ip),
-            client_cert: peer.certificate.map(|certificate| certificate.label()),
-            route: route
-                .map(|r| &r.name)
-                .or(own.and_then(|o| o.route.as_ref()))
-                .cloned(),
-            issuer: admission
-                .and_then(|a| a.caller.issuer())
-                .or(refused.and_then(|r| r.issuer.as_ref()))
-                .or(own.and_then(|o| o.issuer.as_ref()))
-                .cloned(),
-            verification: admission
-                .and_then(|a| a.verification)
-                .or(refused.and_then(|r| r.verification))
-                .or(own.and_then(|o| o.verification)),
-            rule: admission
-                .and_then(|a| a.ruling())
-                .and_then(|r| r.rule.as_ref())
-                .or(refused.and_then(|r| r.rule.as_ref()))
-                .or(own.and_then(|o| o.rule.as_ref()))
-                .cloned(),
-            source: route
-                .and_then(|r| r.source.as_ref())
-                .map(|s| s.name())
-                .or(own.and_then(|o| o.source.as_ref()))
-                .cloned(),
-            lookup: admission
-                .and_then(|a| a.lookup)
-                .or(refused.and_then(|r| r.lookup)),
-            code,
-            ending,
-            rejection: rejection.as_ref().map(|r| r.reason),
-            cause: rejection
-                .and_then(|r| r.cause)
-                .or(broke.map(|(_, cause)| cause)),
-            unauthorized: std::mem::take(&mut self.unauthorized),
-            total: now.saturating_sub(self.times.started),
-            admission: admitted.saturating_sub(self.times.started),
-            upstream: self
-                .times
-                .upstream
-                .map(|started| now.saturating_sub(started)),
-            received,
-            sent,
-            trace: self.trace.as_ref().map(|trace| Traced {
-                id: trace.id(),
-                recorded: trace.is_recorded(),
-            }),
-            audit,
-        }
-    }
-
-    fn ending(&self, broke_by_caller: Option<bool>) -> Ending {
-        let reason = self.rejection.as_ref().map(|r| r.reason);
-        match (broke_by_caller, reason) {
-            (Some(true), _) => Ending::CallerGone,
-            (
-                _,
-                Some(
-                    Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFailed,
-                ),
-            )
-            | (Some(false), None) => Ending::UpstreamFailed,
-            (_, Some(_)) => Ending::Rejected,
-            (None, None) if self.own.is_some() => Ending::Served,
-            (None, None) => {
-                let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
-                if self.unauthorized.last().is_some_and(replayed) {
-                    Ending::Healed
-                } else {
-                    Ending::Forwarded
-                }
-            }
-        }
+    /// Keeps what is known of a rejected request, and returns its rejection.
+    pub(super) fn reject(&mut self, mut refused: Box<AdmissionError>) -> Rejection {
+        let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
+        self.refused = Some(refused);
+        rejection
     }
 }

@@ -1,4 +1,4 @@
-//! A deadline that moves on with every step and is hardly ever met.
+//! A deadline that is moved with every step and rarely reached.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// One connection's deadline, for whatever it waits for at the time. Setting it costs a look
-/// at the clock: the timer underneath stays where it is while it is early enough, and is
-/// moved when it goes off. A timer made and dropped for every wait costs a lock and an
+/// The deadline of one connection, for whatever it currently waits for. Moving it costs one
+/// reading of the clock: the underlying timer stays as it is while it is early enough, and is
+/// reset when it fires. Creating and dropping a timer for every wait would cost a lock and an
 /// allocation each time.
 pub(super) struct Deadline {
     at: Instant,
@@ -17,7 +17,7 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// `after` from now. Needs a Tokio runtime.
+    /// Expires `after` from now. Needs a Tokio runtime.
     pub(super) fn new(after: Duration) -> Self {
         let timer = Box::pin(sleep(after));
         Self {
@@ -26,7 +26,7 @@ impl Deadline {
         }
     }
 
-    /// From now on it is `after` from now.
+    /// Moves the deadline to `after` from now.
     pub(super) fn set(&mut self, after: Duration) {
         self.at = now()
             .checked_add(after)
@@ -36,8 +36,8 @@ impl Deadline {
         }
     }
 
-    /// What `future` comes to, if it takes no longer than `limit`. The clock is looked at only if
-    /// there is something to wait for.
+    /// The output of `future`, or `None` if it takes longer than `limit`. The clock is only
+    /// read if the future is not ready at once.
     pub(super) async fn within<F: Future>(
         &mut self,
         limit: Duration,
@@ -57,7 +57,7 @@ impl Deadline {
         .await
     }
 
-    /// Ready once it is met.
+    /// Ready once the deadline has passed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
@@ -69,7 +69,7 @@ impl Deadline {
     }
 }
 
-/// The timer's own clock, which tests stop.
+/// The timer's own clock, which tests can pause.
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_met_when_it_says_wherever_the_timer_was() {
+    async fn the_deadline_expires_on_time_wherever_the_timer_was() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         assert_eq!(met(&mut deadline).await, ms(100));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_future_has_its_limit_from_when_it_begins() {
+    async fn a_futures_limit_starts_when_it_is_first_pending() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         for _ in 0..2 {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn moving_on_keeps_it_from_being_met() {
+    async fn moving_the_deadline_keeps_it_from_expiring() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         for _ in 0..10 {

@@ -1,21 +1,22 @@
-//! What pingora's errors mean to a caller.
+//! What pingora's errors mean for the caller.
 
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::context::Context;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-/// Where it went wrong.
+/// What to do about an error.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The caller went away: there is nobody to answer.
+    /// The caller has left, so there is nobody to respond to.
     CallerGone,
-    /// Answer with this.
-    Refuse(Rejection),
+    /// Respond with this rejection.
+    Reject(Rejection),
 }
 
-/// Judges the error with which pingora gave a request up.
-pub(super) fn judge(error: &Error) -> Failure {
+/// Classifies the error with which pingora gave up a request.
+pub(super) fn classify(error: &Error) -> Failure {
     let reason = match error.esource() {
         ErrorSource::Upstream => upstream(error.etype()),
         ErrorSource::Downstream => match downstream(error.etype()) {
@@ -24,7 +25,39 @@ pub(super) fn judge(error: &Error) -> Failure {
         },
         ErrorSource::Internal | ErrorSource::Unset => Reason::Internal,
     };
-    Failure::Refuse(Rejection::from(reason).because(cause(error)))
+    Failure::Reject(Rejection::from(reason).with_cause(cause(error)))
+}
+
+/// Why a request ended early.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// The caller left.
+    pub(super) by_caller: bool,
+    /// For operators; holds no secret.
+    pub(super) cause: String,
+}
+
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        Self {
+            by_caller: matches!(classify(error), Failure::CallerGone),
+            cause: cause(error),
+        }
+    }
+}
+
+/// The rejection to send for a request that ended with `error`: the one that was decided
+/// already, or the one that the error means. `None` if the caller has left. It carries the
+/// recovery code that the caller must receive.
+pub(super) fn rejection(error: &Error, context: &mut Context) -> Option<Rejection> {
+    let rejection = match (context.rejection.take(), classify(error)) {
+        (Some(rejection), _) | (None, Failure::Reject(rejection)) => rejection,
+        (None, Failure::CallerGone) => return None,
+    };
+    Some(Rejection {
+        recovery_code: context.take_recovery_code(),
+        ..rejection
+    })
 }
 
 fn upstream(kind: &ErrorType) -> Reason {
@@ -60,8 +93,8 @@ fn downstream(kind: &ErrorType) -> Option<Reason> {
     }
 }
 
-/// For the operator's log. pingora quotes what it could not parse, which may be anything
-/// that a party sent; so of such errors only the kind is told.
+/// For the operator's log. pingora quotes what it could not parse, which may be anything a peer
+/// has sent, so of such errors only the kind is reported.
 pub(super) fn cause(error: &Error) -> String {
     let kind = error.etype().as_str();
     let quotes = matches!(

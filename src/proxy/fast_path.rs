@@ -1,15 +1,14 @@
-//! The fast path: a request without a body, in HTTP/1.1 on both sides, is relayed here from
-//! socket to socket. It is what most requests are, and what pingora's machinery, made for
-//! everything that a proxy can meet, costs several times as much for as for an exchange of
-//! two heads.
+//! The fast path: requests without a body, HTTP/1.1 on both sides, are relayed from socket to
+//! socket. Most requests are of this kind, and pingora's general machinery costs several times
+//! as much for them.
 //!
-//! Nothing is decided here. Whether a request may pass, with which credential, what of its
-//! head goes on and what becomes of a 401: the gateway, `headers` and the hooks' own
-//! functions say so for both paths. Whatever is not a plain exchange (bodies, upgrades,
-//! HTTP/2, traces, endpoints of hawkgate's own, refusals before routing) is declined before
-//! anything was done for it, and goes through [`super::hooks`].
+//! Nothing is decided here. Whether a request may pass, with which credential, which header
+//! fields are forwarded and how a 401 is handled is decided by the gateway, `headers` and
+//! functions shared with the hooks, for both paths. Everything else (bodies, upgrades, HTTP/2,
+//! traced requests, hawkgate's own endpoints, rejections before routing) is declined before
+//! anything was done for it, and served through [`super::hooks`].
 
-mod exchange;
+mod attempt;
 mod fields;
 mod pool;
 mod request;
@@ -23,23 +22,23 @@ use http::{Version, header};
 use pingora::Error;
 use pingora::connectors::TransportConnector;
 
-use super::answer;
-use super::client::{Origin, PeerInfo};
+use super::client::{ConnMetadata, PeerInfo};
 use super::connection::Connection;
-use super::context::{Context, Exchanged, InFlight, path_of};
+use super::context::{Context, InFlightGuard};
 use super::deadline::Deadline;
-use super::failure::{self, Failure};
+use super::drain::Signal;
+use super::failure::{self, Failed};
 use super::hooks::{self, Hooks};
-use super::server::Signal;
+use super::local_response;
+use super::record::{Exchange, path_of};
 use crate::clock::Now;
-use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Found, Gateway, Head};
+use crate::gateway::{Gateway, RouteMatch};
 use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
 
-/// See the module. Clones share everything.
+/// Serves requests on the fast path. Clones share everything.
 #[derive(Clone)]
 pub struct FastPath {
     hooks: Hooks,
@@ -47,48 +46,48 @@ pub struct FastPath {
     pools: Arc<[Arc<Pool>]>,
 }
 
-/// Who asks, on which connection.
+/// The caller's connection.
 pub(super) struct Caller<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) peer: Option<IpAddr>,
-    pub(super) origin: Option<&'a Origin>,
-    /// Has come once connections are to end with their current request.
+    pub(super) metadata: Option<&'a ConnMetadata>,
+    /// Draining: the connection closes after its current request.
     pub(super) signal: &'a Signal,
-    /// For what is waited for.
+    /// For everything the request waits for.
     pub(super) deadline: &'a mut Deadline,
-    /// Which worker serves it.
+    /// The index of the worker that serves the connection.
     pub(super) worker: usize,
 }
 
-/// What became of a request.
-pub(super) enum Relayed {
-    /// It is not one for here: its head, unchanged.
+/// The result of serving a request.
+pub(super) enum ServeResult {
+    /// The request is not for the fast path. Holds its head, unchanged.
     Declined(BytesMut),
-    /// It was answered, and there may be another.
-    Next,
-    /// It was answered, and the caller told that the connection ends.
-    Last,
-    /// The caller is gone, or its answer broke off: nothing more may be sent.
-    Broken,
+    /// A response was sent, and another request may follow.
+    KeepAlive,
+    /// A response was sent, which closes the connection.
+    Close,
+    /// The caller has left, or its response was truncated: nothing more may be sent.
+    Aborted,
 }
 
-/// What was sent to the caller.
+/// What has been sent to the caller.
 #[derive(Default)]
-struct Sent {
-    /// The last status.
+struct SentResponse {
+    /// The last status sent.
     code: u16,
-    /// A final head went out.
+    /// A final head was sent.
     answered: bool,
-    /// It was a refusal, and is complete.
-    refused: bool,
-    /// The connection ends with it.
+    /// The response is a complete rejection.
+    rejected: bool,
+    /// The connection closes after the response.
     last: bool,
-    /// Bytes of body.
+    /// Body bytes sent.
     body: u64,
 }
 
 impl FastPath {
-    /// For connections that are dealt out to so many `workers`.
+    /// For connections that are distributed over this many `workers`.
     pub fn new(hooks: Hooks, workers: usize) -> Self {
         let pool = |_| Pool::new(hooks.clock.clone());
         Self {
@@ -102,51 +101,48 @@ impl FastPath {
         self.pools.get(worker % self.pools.len().max(1))
     }
 
-    /// Serves the request with this checked `head`, behind which there is no body, or
-    /// declines to.
-    pub(super) async fn serve(&self, mut caller: Caller<'_>, head: BytesMut) -> Relayed {
-        if !RequestHead::may_begin(&head) {
-            return Relayed::Declined(head);
+    /// Serves the request with the validated `head` and no body, or declines it.
+    pub(super) async fn serve(&self, mut caller: Caller<'_>, head: BytesMut) -> ServeResult {
+        if !RequestHead::is_candidate(&head) {
+            return ServeResult::Declined(head);
         }
         let head = head.freeze();
         let gateway = self.hooks.gateway.load_full();
-        match RequestHead::parse(&head).filter(|request| accepts(&gateway, request)) {
-            // Boxed, so that a waiting connection's task stays small.
+        match RequestHead::parse(&head).filter(|request| is_eligible(&gateway, request)) {
+            // Boxed, so that the task of a waiting connection stays small.
             Some(request) => Box::pin(self.relay(&mut caller, gateway, request))
                 .await
-                .unwrap_or_else(|| Relayed::Declined(BytesMut::from(head))),
-            None => Relayed::Declined(BytesMut::from(head)),
+                .unwrap_or_else(|| ServeResult::Declined(BytesMut::from(head))),
+            None => ServeResult::Declined(BytesMut::from(head)),
         }
     }
 
-    /// `None` where the route is none for here.
+    /// `None` if the route cannot be served here.
     async fn relay(
         &self,
         caller: &mut Caller<'_>,
         gateway: Arc<Gateway>,
         mut request: RequestHead,
-    ) -> Option<Relayed> {
+    ) -> Option<ServeResult> {
         let tls = caller.connection.is_tls();
-        let peer = PeerInfo::new(caller.peer, tls, caller.origin, &request.fields);
-        let head = Head {
-            method: &request.method,
-            host: text(request.fields.first(&header::HOST)?)?,
-            target: request.target(),
-            headers: &request.fields,
-            peer: peer.client,
-            certificate: peer.certificate.as_deref(),
-        };
+        let peer = PeerInfo::new(caller.peer, tls, caller.metadata, &request.fields);
+        let host = text(request.fields.first(&header::HOST)?)?;
+        let head = peer.head(&request.method, host, request.target(), &request.fields);
         let now = Now::read(&*self.hooks.clock);
-        let in_flight = InFlight::one_of(&self.hooks.in_flight);
+        let in_flight = InFlightGuard::new(&self.hooks.in_flight);
         let mut context = Context::new(gateway, now.monotonic, in_flight);
-        let found = context.gateway.find(head).ok().filter(is_plain)?;
+        let found = context
+            .gateway
+            .match_route(head)
+            .ok()
+            .filter(is_supported)?;
         context.request_id = self.hooks.request_id(&request.fields);
-        let admitted = context.gateway.admit_to(found, head, now).await;
+        let admitted = context.gateway.admit_matched(found, head, now).await;
         context.peer = Some(peer);
         context.times.admitted = Some(self.hooks.clock.monotonic());
-        let mut sent = Sent {
-            last: caller.signal.has_come(),
-            ..Sent::default()
+        let mut sent = SentResponse {
+            last: caller.signal.is_draining(),
+            ..SentResponse::default()
         };
         let served = match admitted {
             Ok(admission) => {
@@ -154,33 +150,32 @@ impl FastPath {
                 self.forward(caller, &mut context, &mut request, &mut sent)
                     .await
             }
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                self.refuse(caller, &mut context, &request, rejection, &mut sent)
+            Err(refused) => {
+                let rejection = context.reject(refused);
+                self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }
         };
         Some(self.finish(&mut context, request, &sent, served))
     }
 
-    /// Answers with a refusal.
-    async fn refuse(
+    /// Responds with a rejection.
+    async fn reject(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
         rejection: Rejection,
-        sent: &mut Sent,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
-        let answer = rejection.answer(&request.method, now);
+        let answer = rejection.to_response(&request.method, now);
         let id = Some(context.request_id.as_str());
-        let wire = answer::on_wire(&answer, &request.method, now, id, sent.last);
+        let wire = local_response::encode_http1(&answer, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
         sent.answered = true;
-        sent.refused = true;
+        sent.rejected = true;
         sent.code = answer.status.as_u16();
         if request.method != http::Method::HEAD {
             sent.body = answer.body.len() as u64;
@@ -188,54 +183,42 @@ impl FastPath {
         Ok(())
     }
 
-    /// The end of a request that could not be answered by its upstream, in the way in which
-    /// [`super::hooks`] ends one: with a refusal, if nothing was answered yet and somebody
-    /// is there to read it.
-    async fn give_up(
+    /// Ends a request that got no response from its upstream, as [`super::hooks`] does: with a
+    /// rejection, unless a response was started or the caller has left.
+    async fn fail(
         &self,
         caller: &mut Caller<'_>,
         context: &mut Context,
         request: &RequestHead,
         error: Box<Error>,
-        sent: &mut Sent,
+        sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
-        let rejection = match (context.rejection.take(), failure::judge(&error)) {
-            (Some(rejection), _) | (None, Failure::Refuse(rejection)) => rejection,
-            (None, Failure::CallerGone) => return Err(error),
-        };
-        if sent.answered {
+        let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
             return Err(error);
-        }
-        let rejection = Rejection {
-            recovery_code: context.take_recovery_code(),
-            ..rejection
         };
         sent.last = true;
-        // A caller that cannot be written to is gone; there is nothing else to do.
-        let _ = self.refuse(caller, context, request, rejection, sent).await;
+        // A caller that cannot be written to has left; there is nothing else to do.
+        let _ = self.reject(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
-    /// Records how the request ended, and says what becomes of the caller's connection.
+    /// Records how the request ended, and what happens to the caller's connection.
     fn finish(
         &self,
         context: &mut Context,
         request: RequestHead,
-        sent: &Sent,
+        sent: &SentResponse,
         served: Result<(), Box<Error>>,
-    ) -> Relayed {
-        let relayed = match &served {
-            Ok(()) if sent.last => Relayed::Last,
-            Ok(()) => Relayed::Next,
-            // In the upstream's place.
-            Err(_) if sent.refused => Relayed::Last,
-            Err(_) => Relayed::Broken,
+    ) -> ServeResult {
+        let result = match &served {
+            Ok(()) if sent.last => ServeResult::Close,
+            Ok(()) => ServeResult::KeepAlive,
+            // The rejection took the place of the upstream's response.
+            Err(_) if sent.rejected => ServeResult::Close,
+            Err(_) => ServeResult::Aborted,
         };
-        let broke = served.err().map(|error| {
-            let gone = matches!(failure::judge(&error), Failure::CallerGone);
-            (gone, failure::cause(&error))
-        });
-        let exchanged = Exchanged {
+        let failed = served.err().map(|error| Failed::from(&*error));
+        let exchange = Exchange {
             path: path_of(request.target()),
             method: request.method,
             version: Version::HTTP_11,
@@ -246,25 +229,25 @@ impl FastPath {
         };
         let now = context.times.ended;
         let now = now.unwrap_or_else(|| self.hooks.clock.monotonic());
-        let outcome = context.outcome(exchanged, now, broke);
+        let outcome = context.outcome(exchange, now, failed);
         (self.hooks.recorder)(&outcome);
-        relayed
+        result
     }
 }
 
-/// Whether a request is one for here, as far as can be said without its route.
-fn accepts(gateway: &Gateway, request: &RequestHead) -> bool {
-    gateway.observe.trace.is_none() && !hooks::is_own(request.target(), gateway)
+/// Whether the request can be served here, as far as that is known before routing.
+fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
+    gateway.observability.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
-/// Whether a route is one for here.
-fn is_plain(found: &Found<'_>) -> bool {
+/// Whether the route can be served here.
+fn is_supported(found: &RouteMatch<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.takes_password()
 }
 
-/// Sends all of `parts` to the caller, now.
+/// Writes all of `parts` to the caller.
 async fn send(connection: &mut Connection, parts: [&[u8]; 2]) -> Result<(), Box<Error>> {
     connection.send(parts).await.map_err(|error| {
-        Error::because(pingora::ErrorType::WriteError, "sending an answer", error).into_down()
+        Error::because(pingora::ErrorType::WriteError, "writing a response", error).into_down()
     })
 }

@@ -1,10 +1,12 @@
-//! Header hygiene: what of a request goes upstream, what of an answer comes back.
+//! Which header fields are forwarded: those of a request to the upstream, those of a response
+//! to the caller.
 //!
-//! hawkgate owns whatever names a party, a hop or a credential, because the upstream's
-//! signature check and its trust depend on it (taskcluster.md §4). Everything else passes
-//! as it is. No `Via` is added: upstreams switch compression off when they see one.
+//! hawkgate itself sets every field that names a party, a hop or a credential, because the
+//! upstream's signature check and its trust depend on them (docs/design/taskcluster.md, "Hawk
+//! as Taskcluster checks it"). All other fields pass unchanged. No `Via` is added: upstreams
+//! switch off compression when they see one.
 
-mod names;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -20,58 +22,58 @@ use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
 use crate::secret::SecretString;
 use crate::trace::{self, RequestTrace};
-use names::HeaderAction;
+use policy::HeaderAction;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id taken over from a caller.
+/// Longest request id accepted from a caller.
 const MAX_REQUEST_ID: usize = 64;
 
-/// The fields of a head, of whatever kind. One set of rules serves all.
-pub(super) trait Fields: HeaderFields {
-    /// Takes out every field of which `keep` does not say that it stays, by its name in lower
-    /// case and its value.
+/// The fields of a head, whatever holds them, so that one set of rules serves all types.
+pub(super) trait HeaderFieldsMut: HeaderFields {
+    /// Removes all field lines for which `keep`, called with the lower-case name and the value,
+    /// returns false.
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()>;
-    /// Puts one in the place of all that are called `name`.
-    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    /// The same with a value that must be looked at first.
-    fn put_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
-        self.put(name, value(bytes)?)
+    /// Sets a field, replacing all field lines of that name.
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
+    /// The same with a value that has to be validated first.
+    fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
+        self.insert(name, value(bytes)?)
     }
 }
 
-/// The names of those that `keep` does not want to stay, each with its values that do.
-fn doomed(
+/// The names of which `keep` rejects some value, each with the values to keep.
+fn to_remove(
     fields: &HeaderMap,
     keep: impl Fn(&str, &[u8]) -> bool,
 ) -> Vec<(HeaderName, Vec<HeaderValue>)> {
     let stays = |name: &HeaderName, value: &HeaderValue| keep(name.as_str(), value.as_bytes());
-    let mut doomed: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
+    let mut to_remove: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
     for (name, value) in fields {
-        let known = doomed.last().is_some_and(|(last, _)| last == name);
+        let known = to_remove.last().is_some_and(|(last, _)| last == name);
         if !known && !stays(name, value) {
             let values = fields.get_all(name).iter();
             let kept = values.filter(|value| stays(name, value)).cloned();
-            doomed.push((name.clone(), kept.collect()));
+            to_remove.push((name.clone(), kept.collect()));
         }
     }
-    doomed
+    to_remove
 }
 
-macro_rules! fields_of_pingoras {
+macro_rules! impl_header_fields {
     ($head:ty) => {
         impl HeaderFields for $head {
-            fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
-                self.headers.nth(name, before)
+            fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
+                self.headers.nth(name, index)
             }
         }
 
-        impl Fields for $head {
+        impl HeaderFieldsMut for $head {
             fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
-                for (name, kept) in doomed(&self.headers, keep) {
+                for (name, kept) in to_remove(&self.headers, keep) {
                     self.remove_header(&name);
                     for value in kept {
                         self.append_header(name.clone(), value)?;
@@ -79,19 +81,19 @@ macro_rules! fields_of_pingoras {
                 }
                 Ok(())
             }
-            fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+            fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
                 self.insert_header(name, value)
             }
         }
     };
 }
 
-fields_of_pingoras!(RequestHeader);
-fields_of_pingoras!(ResponseHeader);
+impl_header_fields!(RequestHeader);
+impl_header_fields!(ResponseHeader);
 
-impl Fields for HeaderMap {
+impl HeaderFieldsMut for HeaderMap {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
-        for (name, kept) in doomed(self, keep) {
+        for (name, kept) in to_remove(self, keep) {
             self.remove(&name);
             for value in kept {
                 self.append(name.clone(), value);
@@ -99,116 +101,120 @@ impl Fields for HeaderMap {
         }
         Ok(())
     }
-    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
         self.insert(name, value);
         Ok(())
     }
 }
 
-/// Whether a request's head is a handshake for another protocol. pingora leaves `Upgrade`
-/// on a WebSocket handshake only, in its own words.
+/// Whether a request asks to switch protocols. pingora leaves `Upgrade` on WebSocket handshakes
+/// only.
 pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
     head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
 }
 
-/// Makes `head`, which is the caller's, or was made of it by this before, one that is
-/// hawkgate's own. What is left to do is to sign it. `upgrade` is [`is_upgrade`] of it.
-pub(super) fn request(
-    head: &mut impl Fields,
+/// Turns the caller's head into hawkgate's own, all but the credential. Applying it again, for
+/// another attempt, changes nothing. `upgrade` is the result of [`is_upgrade`].
+pub(super) fn prepare_request(
+    head: &mut impl HeaderFieldsMut,
     upgrade: bool,
     upstream: &Upstream,
     client: Option<IpAddr>,
     request_id: &str,
 ) -> Result<()> {
-    strip(head, |name| names::in_request(name, upgrade))?;
+    strip(head, |name| policy::request_action(name, upgrade))?;
     join_cookies(head)?;
-    head.put(header::HOST, upstream.authority.clone())?;
+    head.insert(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
-    head.put(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    head.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
     let mut port = itoa::Buffer::new();
     let port = port.format(upstream.signed_port);
-    head.put_bytes(X_FORWARDED_PORT, port.as_bytes())?;
+    head.insert_bytes(X_FORWARDED_PORT, port.as_bytes())?;
     if let Some(client) = client {
-        // One plain address, which every service takes (taskcluster.md §4).
-        let mut text = [0; ADDRESS];
-        head.put_bytes(X_FORWARDED_FOR, address(client, &mut text))?;
+        // A single plain address, which every Taskcluster service accepts.
+        let mut text = [0; MAX_IP_TEXT];
+        head.insert_bytes(X_FORWARDED_FOR, format_ip(client, &mut text))?;
     }
-    head.put_bytes(X_REQUEST_ID, request_id.as_bytes())
+    head.insert_bytes(X_REQUEST_ID, request_id.as_bytes())
 }
 
-/// The longest address as text.
-const ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+/// Length of the longest IP address as text.
+const MAX_IP_TEXT: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
 
 /// `ip` as text.
-fn address(ip: IpAddr, text: &mut [u8; ADDRESS]) -> &[u8] {
+fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
     let mut left = &mut text[..];
-    // There is room for any.
+    // The buffer fits any address.
     let _ = match ip {
-        // Without the machinery of formatting, as this is done for every request.
+        // Without the formatting machinery, because this runs for every request.
         IpAddr::V4(ip) => ip.octets().iter().enumerate().try_for_each(|(at, octet)| {
             left.write_all(if at > 0 { b"." } else { b"" })?;
             left.write_all(itoa::Buffer::new().format(*octet).as_bytes())
         }),
         IpAddr::V6(ip) => write!(left, "{ip}"),
     };
-    let end = ADDRESS - left.len();
+    let end = MAX_IP_TEXT - left.len();
     text.get(..end).unwrap_or_default()
 }
 
-/// `text` as a field's value.
+/// `text` as a field value.
 pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
     HeaderValue::from_bytes(text.as_ref())
         .explain_err(ErrorType::InvalidHTTPHeader, |_| "invalid header value")
 }
 
-/// Tells the upstream which trace the request belongs to.
-pub(super) fn trace_headers(head: &mut impl Fields, request: &RequestTrace) -> Result<()> {
+/// Sets the fields that propagate the trace context upstream.
+pub(super) fn set_trace_headers(
+    head: &mut impl HeaderFieldsMut,
+    request: &RequestTrace,
+) -> Result<()> {
     for (name, action) in request.headers() {
         match action {
-            trace::HeaderAction::Set(value) => head.put(name, value)?,
-            trace::HeaderAction::Remove => head.retain(|own, _| own != name.as_str())?,
+            trace::HeaderAction::Set(value) => head.insert(name, value)?,
+            trace::HeaderAction::Remove => head.retain(|field, _| field != name.as_str())?,
             trace::HeaderAction::Keep => {}
         }
     }
     Ok(())
 }
 
-/// Takes out the caller's own copies of `name`, which is where hawkgate's credential goes;
-/// also those written with `_`, which some servers take for `-`.
-pub(super) fn reserve(head: &mut impl Fields, name: &HeaderName) -> Result<()> {
-    if names::in_request(name.as_str(), false) == HeaderAction::Remove {
-        // Gone with the others.
+/// Removes the caller's own fields called `name`, which will hold hawkgate's credential,
+/// including variants spelled with `_`, which some servers treat as `-`.
+pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName) -> Result<()> {
+    if policy::request_action(name.as_str(), false) == HeaderAction::Remove {
+        // Removed with the other fields already.
         return Ok(());
     }
     let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
     let name = name.as_str().as_bytes();
-    let is_meant = |own: &[u8]| {
-        let mut pairs = own.iter().zip(name);
-        own.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
+    let is_variant = |candidate: &[u8]| {
+        let mut pairs = candidate.iter().zip(name);
+        candidate.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
     };
-    head.retain(|own, _| !is_meant(own.as_bytes()))
+    head.retain(|field, _| !is_variant(field.as_bytes()))
 }
 
-/// Takes every value with `token` in it out of an upstream's answer. What frames the message
-/// stays: no token is a length.
-pub(super) fn scrub(
-    head: &mut impl Fields,
+/// Removes every field of an upstream's response whose value contains `token`. The fields that
+/// frame the message stay: a token is never a length.
+pub(super) fn redact_token(
+    head: &mut impl HeaderFieldsMut,
     status: StatusCode,
     token: &SecretString,
 ) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     let finder = memchr::memmem::Finder::new(token.expose());
     head.retain(|name, value| {
-        finder.find(value).is_none() || names::in_response(name, upgrade) == HeaderAction::Require
+        finder.find(value).is_none()
+            || policy::response_action(name, upgrade) == HeaderAction::Require
     })
 }
 
-/// Takes the caller's copies of headers that only rules set out of `head`, also those
-/// written with `_` for `-`, and puts in what the ruling says.
-pub(super) fn rule_headers(
-    head: &mut impl Fields,
+/// Removes the caller's copies of fields that only rules may set, including variants spelled
+/// with `_`, and sets those of the ruling.
+pub(super) fn set_rule_headers(
+    head: &mut impl HeaderFieldsMut,
     reserved: &[HeaderName],
-    own: &[(HeaderName, HeaderValue)],
+    ruling: &[(HeaderName, HeaderValue)],
 ) -> Result<()> {
     if reserved.is_empty() {
         return Ok(());
@@ -219,36 +225,39 @@ pub(super) fn rule_headers(
         reserved.iter().any(|r| r.as_str() == name)
     };
     head.retain(|name, _| !is_reserved(name))?;
-    for (name, value) in own {
-        head.put(name.clone(), value.clone())?;
+    for (name, value) in ruling {
+        head.insert(name.clone(), value.clone())?;
     }
     Ok(())
 }
 
-/// The same for trailers, which frame nothing.
-pub(super) fn scrub_trailers(trailers: &mut HeaderMap, token: &SecretString) -> Result<()> {
+/// The same for trailers, none of which frames the message.
+pub(super) fn redact_token_in_trailers(
+    trailers: &mut HeaderMap,
+    token: &SecretString,
+) -> Result<()> {
     let finder = memchr::memmem::Finder::new(token.expose());
     trailers.retain(|_, value| finder.find(value).is_none())
 }
 
-/// Takes out of an upstream's answer what is not for the caller.
-pub(super) fn response(head: &mut impl Fields, status: StatusCode) -> Result<()> {
+/// Removes from an upstream's response what is not meant for the caller.
+pub(super) fn sanitize_response(head: &mut impl HeaderFieldsMut, status: StatusCode) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
-    strip(head, |name| names::in_response(name, upgrade))
+    strip(head, |name| policy::response_action(name, upgrade))
 }
 
 /// The same for trailers.
-pub(super) fn trailers(trailers: &mut HeaderMap) -> Result<()> {
-    strip(trailers, |name| names::in_response(name, false))
+pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
+    strip(trailers, |name| policy::response_action(name, false))
 }
 
-/// Takes out what has to go: by its own name, or because `Connection` nominates it (RFC 9110
+/// Removes fields that are not forwarded: by name, or because `Connection` lists them (RFC 9110
 /// §7.6.1).
-fn strip(head: &mut impl Fields, action: impl Fn(&str) -> HeaderAction) -> Result<()> {
+fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction) -> Result<()> {
     let mut nominated = Vec::new();
     for options in all(head, &header::CONNECTION) {
         for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            // These two, which is what most say, name no field but such as go anyway.
+            // The usual options, which name no field that would otherwise pass.
             if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
@@ -262,24 +271,23 @@ fn strip(head: &mut impl Fields, action: impl Fn(&str) -> HeaderAction) -> Resul
     })
 }
 
-/// HTTP/2 may split a cookie into several fields; HTTP/1.1 servers expect one (RFC 9113
+/// HTTP/2 may split cookies into several field lines; HTTP/1.1 servers expect one (RFC 9113
 /// §8.2.3).
-fn join_cookies(head: &mut impl Fields) -> Result<()> {
-    let mut crumbs = all(head, &header::COOKIE);
-    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+fn join_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
+    let mut fields = all(head, &header::COOKIE);
+    let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
         return Ok(());
     };
     let mut joined = first.to_vec();
-    for crumb in std::iter::once(second).chain(crumbs) {
+    for field in std::iter::once(second).chain(fields) {
         joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb);
+        joined.extend_from_slice(field);
     }
     let joined = value(joined)?;
-    head.put(header::COOKIE, joined)
+    head.insert(header::COOKIE, joined)
 }
 
-/// The caller's own request id, if it is a plain one: short, and nothing in it that could
-/// do harm in a log.
+/// The caller's own request id, if it is short and safe to log.
 pub(super) fn request_id(headers: &dyn HeaderFields) -> Option<&str> {
     let id = only(headers, &X_REQUEST_ID).ok()??;
     let id = std::str::from_utf8(id).ok()?;

@@ -1,5 +1,5 @@
-//! One request's way through pingora: admit, choose a peer, strip and sign each attempt,
-//! recover from a 401, answer, record.
+//! pingora's hooks: admit a request, choose a peer, prepare and sign each attempt, recover from
+//! a 401, respond, and record.
 
 mod admit;
 mod forward;
@@ -25,16 +25,16 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::answer;
-use super::context::{Context, Exchanged, InFlight};
-use super::failure::{self, Failure};
-use super::headers::{self, Fields};
+use super::context::{Context, InFlightGuard};
+use super::failure::{self, Failed};
+use super::headers::{self, HeaderFieldsMut};
+use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
+use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
-use super::server::Recorder;
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
-use crate::gateway::{Admission, Gateway, Served};
+use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
@@ -42,12 +42,12 @@ pub(super) use forward::{after_failed_attempt, credential_header, prepare_reques
 pub(super) use serve::is_own;
 pub(super) use unauthorized::date;
 
-/// More than the connections, stale pool entries and replays that one request may use up
-/// ([`forward`], [`crate::gateway`]): pingora counts them all as one, and must not be the
-/// one to stop.
+/// More than the failed connections, stale pool entries and replays that one request may use up
+/// ([`forward`], [`crate::gateway`]). pingora counts them all together, and must not be what
+/// ends a request.
 pub(super) const ATTEMPTS: usize = 16;
 
-/// pingora's configuration for [`super::server::http_proxy`] around these hooks; `threads`
+/// pingora's configuration for [`super::server::http_proxy`] around these hooks. `threads`
 /// sizes its connection pools.
 pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     Arc::new(ServerConf {
@@ -57,7 +57,7 @@ pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     })
 }
 
-/// What pingora calls at each phase of a request. Clones share everything.
+/// What pingora calls in each phase of a request. Clones share everything.
 #[derive(Clone)]
 pub struct Hooks {
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -68,7 +68,7 @@ pub struct Hooks {
     peers: Arc<Peers>,
     pub(super) in_flight: Arc<AtomicU64>,
     serial: Arc<AtomicU64>,
-    /// What every id begins with.
+    /// The prefix of every request id.
     serial_start: Arc<str>,
 }
 
@@ -81,7 +81,7 @@ impl Hooks {
         clock: SharedClock,
         recorder: Recorder,
     ) -> Self {
-        // Ids of successive runs should not meet in a log; nothing depends on it.
+        // Ids of successive runs should differ in a log; nothing depends on it.
         let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
         Self {
             gateway,
@@ -96,36 +96,36 @@ impl Hooks {
         }
     }
 
-    /// Requests that have begun and not ended.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.in_flight)
     }
 
-    /// Refuses before anything went upstream; the caller's connection lives on where it
-    /// can.
-    async fn refuse(
+    /// Rejects a request before anything was sent upstream. The caller's connection stays open
+    /// if possible.
+    async fn reject(
         &self,
         session: &mut Session,
         context: &mut Context,
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        answer::refuse(session, &rejection, now, &context.request_id, true).await?;
+        local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
         context.rejection = Some(rejection);
         Ok(true)
     }
 
-    /// Sends an answer of hawkgate's own.
+    /// Sends the response of one of hawkgate's own endpoints.
     async fn answer(
         &self,
         session: &mut Session,
         context: &mut Context,
-        served: Served,
+        served: LocalResponse,
     ) -> Result<bool> {
-        context.own = Some(Box::new(served.facts));
+        context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
         let (status, headers, body) = (served.status, served.headers, served.body);
-        answer::serve(session, status, headers, body, &context.request_id).await?;
+        local_response::send(session, status, headers, body, &context.request_id).await?;
         Ok(true)
     }
 }
@@ -138,11 +138,11 @@ impl ProxyHttp for Hooks {
         Context::new(
             self.gateway.load_full(),
             self.clock.monotonic(),
-            InFlight::one_of(&self.in_flight),
+            InFlightGuard::new(&self.in_flight),
         )
     }
 
-    /// None: pingora's default adds response compression, switched off.
+    /// None: pingora's default adds response compression, disabled.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -155,13 +155,13 @@ impl ProxyHttp for Hooks {
         match admitted {
             Ok(Admitted::Forward) => Ok(false),
             Ok(Admitted::Answer(served)) => self.answer(session, context, *served).await,
-            Err(rejection) => self.refuse(session, context, rejection).await,
+            Err(rejection) => self.reject(session, context, rejection).await,
         }
     }
 
-    /// A body may end with an empty piece (an HTTP/2 caller's empty DATA frame). pingora
-    /// would write it as a chunk of length 0 and then the last chunk as well: two ends, of
-    /// which the upstream takes the second for the beginning of the next request.
+    /// A body may end with an empty piece (an HTTP/2 caller's empty DATA frame). pingora would
+    /// write it as a chunk of length 0, followed by the last chunk: two ends, the second of
+    /// which the upstream would read as the beginning of the next request.
     async fn request_body_filter(
         &self,
         _session: &mut Session,
@@ -224,9 +224,9 @@ impl ProxyHttp for Hooks {
         }
         let last = switching || !head.status.is_informational();
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
-            replay.spend();
+            replay.finish_recording();
         }
-        // pingora looks for the end when a request begins; this one may have begun before.
+        // pingora checks for a shutdown when a request begins; this one may have begun before.
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
             context.replay.iter().for_each(Replay::close_after);
@@ -241,9 +241,9 @@ impl ProxyHttp for Hooks {
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<()> {
-        headers::trailers(trailers)?;
+        headers::sanitize_trailers(trailers)?;
         if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            headers::scrub_trailers(trailers, token)?;
+            headers::redact_token_in_trailers(trailers, token)?;
         }
         Ok(())
     }
@@ -272,7 +272,7 @@ impl ProxyHttp for Hooks {
         reused: bool,
     ) -> Box<Error> {
         context.attempt_failed(&error, self.clock.monotonic());
-        let answered = answer::answered(session);
+        let answered = local_response::is_answered(session);
         let method = &session.req_header().method;
         after_failed_attempt(method, answered, context, error, reused)
     }
@@ -286,20 +286,13 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.restore(session);
         }
-        let rejection = match (context.rejection.take(), failure::judge(error)) {
-            (Some(rejection), _) | (None, Failure::Refuse(rejection)) => Some(rejection),
-            (None, Failure::CallerGone) => None,
-        };
-        let rejection = rejection.map(|rejection| Rejection {
-            recovery_code: context.take_recovery_code(),
-            ..rejection
-        });
+        let rejection = failure::rejection(error, context);
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
-        if let Some(rejection) = rejection.filter(|_| !answer::answered(session)) {
+        if let Some(rejection) = rejection.filter(|_| !local_response::is_answered(session)) {
             let now = self.clock.now();
             let id = &context.request_id;
-            // A caller that cannot be written to is gone; there is nothing else to do.
-            let _ = answer::refuse(session, &rejection, now, id, false).await;
+            // A caller that cannot be written to has left; there is nothing else to do.
+            let _ = local_response::send_rejection(session, &rejection, now, id, false).await;
             context.rejection = Some(rejection);
         }
         FailToProxy {
@@ -312,18 +305,15 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = context.replay.take() {
             replay.restore(session);
         }
-        let broke = error.map(|e| {
-            let gone = matches!(failure::judge(e), Failure::CallerGone);
-            (gone, failure::cause(e))
-        });
+        let failed = error.map(Failed::from);
         let now = self.clock.monotonic();
-        let exchanged = Exchanged::on(session, context);
-        let outcome = context.outcome(exchanged, now, broke);
+        let exchange = Exchange::from_session(session, context);
+        let outcome = context.outcome(exchange, now, failed);
         context.finish_trace(&outcome, now);
         (self.recorder)(&outcome);
     }
 
-    /// The access log has it all, without what pingora would quote.
+    /// The access log has everything, without what pingora would quote.
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
     }
@@ -338,43 +328,42 @@ impl ProxyHttp for Hooks {
         true
     }
 
-    /// pingora's own has path and query, and a query can hold a bewit.
+    /// pingora's default contains path and query, and a query can hold a bewit.
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         format!("{} {}", session.req_header().method, context.request_id)
     }
 }
 
-/// Makes the fields of an upstream's answer to the request for `target` what the caller may
-/// see of them.
+/// Prepares the fields of an upstream's response to the request for `target` for the caller.
 pub(super) fn sanitize_response(
-    head: &mut impl Fields,
+    head: &mut impl HeaderFieldsMut,
     status: StatusCode,
     target: &[u8],
     context: &mut Context,
 ) -> Result<()> {
-    headers::response(head, status)?;
+    headers::sanitize_response(head, status)?;
     let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
     if !interim {
         informational::add(target, head, context)?;
     }
     if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-        headers::scrub(head, status, token)?;
+        headers::redact_token(head, status, token)?;
     }
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);
-        head.put(HeaderName::from_static(RECOVERY_CODE), code)?;
-        head.put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+        head.insert(HeaderName::from_static(RECOVERY_CODE), code)?;
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     }
     Ok(())
 }
 
-/// Whether the caller speaks HTTP/1 and may be told to continue.
+/// Whether the caller can be sent a 100 Continue.
 fn takes_continue(session: &ServerSession) -> bool {
     session.req_header().version == Version::HTTP_11
 }
 
-/// An error that ends the attempt; what the caller gets was decided already.
+/// An error that ends the request with `rejection`.
 fn decided(context: &mut Context, rejection: Rejection) -> Box<Error> {
     context.rejection = Some(rejection);
     let mut error = Error::new_in(ErrorType::InternalError);

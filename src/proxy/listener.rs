@@ -1,9 +1,9 @@
-//! Sockets to listen at: bound once, before anything is served.
+//! Listening sockets, bound once before anything is served.
 
-mod access;
-mod inherited;
-mod proxies;
+mod access_control;
 mod proxy_header;
+mod proxy_trust;
+mod socket_activation;
 mod tls;
 mod unix;
 
@@ -20,13 +20,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::transport::Transport;
 use crate::proxy::settings::{Address, Listener};
-pub(super) use access::Access;
-pub use inherited::Inherited;
-pub(super) use proxies::Proxies;
+pub(super) use access_control::AccessControl;
+pub(super) use proxy_trust::ProxyTrust;
+pub use socket_activation::InheritedSockets;
 pub use tls::Tls;
 use unix::SocketFile;
 
-/// Connections that the system keeps waiting to be accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
 /// Why a listener cannot be set up.
@@ -37,38 +37,38 @@ pub enum BindError {
     Listen {
         /// As configured.
         address: String,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// A file for TLS is unusable.
+    /// A TLS file cannot be used.
     #[error("TLS {what} {}: {cause}", file.display())]
     Tls {
         /// "certificate", "key" or "client CA".
         what: &'static str,
-        /// Which file.
+        /// Its path.
         file: PathBuf,
         /// What is wrong with it; never its content.
         cause: String,
     },
 }
 
-/// Where one listener listens and how it is spoken to.
-pub(super) struct Endpoint {
+/// A bound listener and the protocol it speaks.
+pub(super) struct BoundListener {
     socket: Socket,
     pub(super) address: Address,
     pub(super) protocol: Protocol,
-    /// None where anybody may connect.
-    pub(super) access: Option<Arc<Access>>,
-    /// None where nobody speaks for others.
-    pub(super) proxies: Option<Arc<Proxies>>,
+    /// `None` if every peer may connect.
+    pub(super) access: Option<Arc<AccessControl>>,
+    /// `None` if no proxy is trusted.
+    pub(super) proxies: Option<Arc<ProxyTrust>>,
 }
 
-/// What is spoken on a listener's connections.
+/// The protocol of a listener's connections.
 #[derive(Clone)]
 pub(super) enum Protocol {
     /// HTTP/1.
     Plain,
-    /// TLS, then what ALPN says.
+    /// TLS, then what ALPN selects.
     Tls(Arc<Tls>),
     /// HTTP/2 without TLS, by prior knowledge.
     H2c,
@@ -78,7 +78,7 @@ enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Removes the file when dropped; none where somebody else made it.
+        /// Removes the socket file when dropped. `None` if the socket was inherited.
         _file: Option<SocketFile>,
     },
 }
@@ -89,12 +89,12 @@ pub(super) enum Incoming {
     Unix(UnixStream),
 }
 
-impl Endpoint {
-    /// Binds as configured, unless the socket was inherited; a Unix socket is never more
-    /// open than its mode.
+impl BoundListener {
+    /// Binds as configured, unless the socket was inherited. The permissions of a Unix socket
+    /// are never wider than its mode.
     pub(super) async fn bind(
         listener: &Listener,
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<Self, BindError> {
         let protocol = match &listener.tls {
             Some(tls) => Protocol::Tls(Arc::new(Tls::load(tls.clone())?)),
@@ -102,10 +102,10 @@ impl Endpoint {
             None => Protocol::Plain,
         };
         let unusable = |cause| BindError::Listen {
-            address: shown(&listener.address),
+            address: listener.address.to_string(),
             cause,
         };
-        let access = Access::new(&listener.access).map_err(unusable)?;
+        let access = AccessControl::new(&listener.access).map_err(unusable)?;
         let bound = match &listener.address {
             Address::Tcp(address) => match inherited.take_tcp(*address) {
                 Some(socket) => TcpListener::from_std(socket)
@@ -136,11 +136,11 @@ impl Endpoint {
                 .access
                 .proxies
                 .as_ref()
-                .map(|written| Arc::new(Proxies::new(written))),
+                .map(|written| Arc::new(ProxyTrust::new(written))),
         })
     }
 
-    /// The next connection. Cancel-safe.
+    /// Accepts the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<Incoming> {
         match &self.socket {
             Socket::Tcp(listener) => {
@@ -167,16 +167,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
     Ok((Socket::Tcp(listener), Address::Tcp(bound)))
 }
 
-/// As the configuration writes it.
-fn shown(address: &Address) -> String {
-    match address {
-        Address::Tcp(address) => address.to_string(),
-        Address::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
 impl Incoming {
-    /// The caller's address, or what a trusted proxy's PROXY header says; none on Unix
+    /// The peer's address, or the one in a trusted proxy's PROXY header; `None` on Unix
     /// sockets.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         match self {
@@ -185,7 +177,7 @@ impl Incoming {
         }
     }
 
-    /// As pingora's own transport, which TLS and HTTP/2 are built on.
+    /// Converts to pingora's own stream, which TLS and HTTP/2 need.
     pub(super) fn into_stream(self) -> io::Result<L4Stream> {
         let digest = self.digest()?;
         let mut stream: L4Stream = match self {
@@ -196,8 +188,8 @@ impl Incoming {
         Ok(stream)
     }
 
-    /// As it is, for HTTP/1.
-    pub(super) fn into_plain(self) -> io::Result<Stream> {
+    /// Converts to a [`Transport`], for HTTP/1.
+    pub(super) fn into_transport(self) -> io::Result<Stream> {
         let digest = self.digest()?;
         Ok(match self {
             Self::Tcp(stream, _) => Box::new(Transport::new(stream, digest)),
@@ -205,7 +197,7 @@ impl Incoming {
         })
     }
 
-    /// Who is connected. Noted now: a socket that is closed already cannot be asked any more.
+    /// Both addresses. Determined now, because a closed socket no longer has them.
     fn digest(&self) -> io::Result<SocketDigest> {
         Ok(match self {
             Self::Tcp(stream, peer) => {
@@ -223,15 +215,15 @@ impl Incoming {
         })
     }
 
-    /// Moved from the runtime that accepted it to the current one.
-    pub(super) fn adopt(detached: Detached) -> io::Result<Self> {
+    /// Attaches the connection to the current runtime.
+    pub(super) fn attach(detached: Detached) -> io::Result<Self> {
         match detached {
             Detached::Tcp(stream, peer) => Ok(Self::Tcp(TcpStream::from_std(stream)?, peer)),
             Detached::Unix(stream) => Ok(Self::Unix(UnixStream::from_std(stream)?)),
         }
     }
 
-    /// Released from the current runtime.
+    /// Detaches the connection from the runtime that accepted it.
     pub(super) fn detach(self) -> io::Result<Detached> {
         match self {
             Self::Tcp(stream, peer) => Ok(Detached::Tcp(stream.into_std()?, peer)),

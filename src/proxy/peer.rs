@@ -1,4 +1,4 @@
-//! From a route's upstream to what pingora connects to.
+//! Turns a route's upstream into the peer that pingora connects to.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,15 +20,15 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::gateway::route::Upstream;
 
-/// Streams that one HTTP/2 connection to an upstream carries at once, as servers commonly
-/// allow; pingora's own default is one.
+/// Concurrent streams on one HTTP/2 connection to an upstream, as servers commonly allow.
+/// pingora's default is one.
 const MAX_H2_STREAMS: usize = 100;
 
-/// How long an upgraded connection may be silent. WebSockets are kept open for hours, and
-/// the read timeout cannot be changed once the connection is made.
+/// How long an upgraded connection may be idle. WebSockets stay open for hours, and the read
+/// timeout cannot be changed once the connection has been made.
 pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
 
-/// Finds dead connections under long polls before the read timeout does.
+/// Detects dead connections under long polls before the read timeout does.
 pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_mins(1),
     interval: Duration::from_secs(15),
@@ -48,11 +48,12 @@ pub struct CaError {
 /// Why the platform's CAs cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the CA certificates of this system cannot be loaded ({0}): install its package ca-certificates, or name a file that holds some in SSL_CERT_FILE"
+    "the system's CA certificates cannot be loaded ({0}): install the package ca-certificates, or set SSL_CERT_FILE to a file with CA certificates"
 )]
+/// Why the platform's CA certificates cannot be used.
 pub struct PlatformCaError(String);
 
-/// Loads the platform's CAs as pingora will, which panics where it cannot.
+/// Loads the platform's CA certificates once, because pingora panics if it cannot.
 ///
 /// # Errors
 /// When there are none, or one is malformed.
@@ -64,10 +65,10 @@ pub fn check_platform_cas() -> Result<(), PlatformCaError> {
     })
 }
 
-/// The content of `path`, which holds CA certificates that an upstream can be verified with.
+/// Reads a file of CA certificates that an upstream is to be verified with.
 ///
 /// # Errors
-/// When the file cannot be read or has no or malformed certificates.
+/// When the file cannot be read, or holds no certificates or malformed ones.
 pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
     let unusable = |cause: String| CaError {
         path: path.to_owned(),
@@ -78,38 +79,37 @@ pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
         .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
         .map_err(|e| unusable(e.to_string()))?;
     if pem.len() as u64 > MAX_CA_BYTES {
-        return Err(unusable("is larger than 4 MiB".into()));
+        return Err(unusable("it is larger than 4 MiB".into()));
     }
     certificates(&pem).map_err(unusable)?;
     Ok(pem.into())
 }
 
-/// The largest file of CAs that is read.
+/// Largest CA file accepted, in bytes.
 const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How long an address that could not be connected to is passed over while others are
-/// there.
-const AVOIDED: Duration = Duration::from_secs(10);
+/// How long an address that refused a connection is tried only after the others.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(10);
 
-/// More addresses than this are not remembered as down.
-const MAX_AVOIDED: usize = 64;
+/// At most this many unreachable addresses are remembered.
+const MAX_UNREACHABLE: usize = 64;
 
-/// Chooses addresses and remembers CAs.
+/// Selects upstream addresses and caches CA certificates.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    turn: AtomicUsize,
-    /// Addresses that could not be connected to, and until when (monotonic) they are avoided.
+    next_index: AtomicUsize,
+    /// Unreachable addresses, and until when (monotonic time) they are tried last.
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
-    /// As pingora takes them; those of upstreams that are gone are dropped in time.
+    /// Parsed for pingora. Entries of upstreams that no longer exist are dropped.
     cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,
 }
 
-/// The CAs of one upstream.
+/// The CA certificates of one upstream.
 #[derive(Clone)]
 struct Ca {
     certificates: Arc<CaType>,
-    /// Keeps connections that were verified by different CAs apart in the pool, which
-    /// does not look at the CA itself.
+    /// Keeps pooled connections that were verified by different CAs apart; the pool's own key
+    /// does not include the CA.
     group: u64,
 }
 
@@ -120,48 +120,48 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Peers {
-    /// Where the next request begins in a list of addresses.
-    pub(super) fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
+    /// The index in a list of addresses at which the next request starts (round robin).
+    pub(super) fn next_start(&self) -> usize {
+        self.next_index.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The address for a request that began at `turn` and could not connect to those in
-    /// `tried`: in turn, but those that were down a moment ago last.
+    /// The next address for a request that started at index `start` and could not connect to
+    /// those in `tried`. Addresses that were unreachable a moment ago come last.
     pub(super) fn choose(
         &self,
         addresses: &[SocketAddr],
-        turn: usize,
+        start: usize,
         tried: &[SocketAddr],
         now: Duration,
     ) -> Option<SocketAddr> {
         let down = self.down.load();
-        let avoided = |address: &SocketAddr| {
+        let is_unreachable = |address: &SocketAddr| {
             down.iter()
                 .any(|(other, until)| other == address && *until > now)
         };
-        let (end, begin) = addresses.split_at_checked(turn % addresses.len().max(1))?;
+        let (end, begin) = addresses.split_at_checked(start % addresses.len().max(1))?;
         let left = || begin.iter().chain(end).filter(|a| !tried.contains(a));
         left()
-            .find(|a| !avoided(a))
+            .find(|a| !is_unreachable(a))
             .or_else(|| left().next())
             .copied()
     }
 
-    /// `address` could not be connected to.
-    pub(super) fn avoid(&self, address: SocketAddr, now: Duration) {
+    /// Notes that a connection to `address` failed.
+    pub(super) fn mark_unreachable(&self, address: SocketAddr, now: Duration) {
         self.down.rcu(|down| {
             let mut down: Vec<_> = down
                 .iter()
                 .filter(|(other, until)| *other != address && *until > now)
-                .take(MAX_AVOIDED - 1)
+                .take(MAX_UNREACHABLE - 1)
                 .copied()
                 .collect();
-            down.push((address, now.saturating_add(AVOIDED)));
+            down.push((address, now.saturating_add(UNREACHABLE_FOR)));
             down
         });
     }
 
-    /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and patience.
+    /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and a long read timeout.
     pub(super) fn peer(
         &self,
         upstream: &Arc<Upstream>,
@@ -200,7 +200,8 @@ impl Peers {
     fn ca(&self, upstream: &Arc<Upstream>, pem: &[u8]) -> Result<Ca, String> {
         static GROUP: AtomicU64 = AtomicU64::new(1);
         let mut cas = self.cas.lock().unwrap_or_else(PoisonError::into_inner);
-        // A weak pointer keeps the address from being used again: equal means the same.
+        // The weak pointer keeps the allocation from being reused, so equal pointers mean the
+        // same upstream.
         let known = cas
             .iter()
             .find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(upstream)));
@@ -218,23 +219,23 @@ impl Peers {
     }
 }
 
-/// The certificates in `pem`, or what is wrong with them.
+/// Parses the certificates in `pem`, or says what is wrong with them.
 fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|e| e.to_string())?;
     if certificates.is_empty() {
-        return Err("holds no PEM certificate".into());
+        return Err("it holds no PEM certificate".into());
     }
     let mut wrapped = Vec::with_capacity(certificates.len());
     for certificate in certificates {
-        // Both parsers that will see it have to agree, for pingora's panics if it does not.
+        // pingora parses the certificates with both libraries and panics if either fails.
         RootCertStore::empty()
             .add(certificate.clone())
             .map_err(|e| e.to_string())?;
         let raw = certificate.to_vec();
         if x509_parser::parse_x509_certificate(&raw).is_err() {
-            return Err("holds a malformed certificate".into());
+            return Err("it holds a malformed certificate".into());
         }
         wrapped.push(WrappedX509::new(raw, parse_x509));
     }
@@ -253,10 +254,10 @@ mod tests {
             .collect()
     }
 
-    /// The order in which a request would try them.
-    fn order(peers: &Peers, list: &[SocketAddr], turn: usize, now: Duration) -> Vec<u8> {
+    /// The order in which a request would try the addresses.
+    fn order(peers: &Peers, list: &[SocketAddr], start: usize, now: Duration) -> Vec<u8> {
         let mut tried = Vec::new();
-        while let Some(address) = peers.choose(list, turn, &tried, now) {
+        while let Some(address) = peers.choose(list, start, &tried, now) {
             tried.push(address);
         }
         let number = |address: &SocketAddr| match address.ip() {
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_take_turns_and_each_is_tried_once() {
+    fn addresses_are_tried_round_robin() {
         let peers = Peers::default();
         let list = addresses(3);
         assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
@@ -277,26 +278,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_comes_last_for_a_while() {
+    fn unreachable_addresses_are_tried_last() {
         let peers = Peers::default();
         let list = addresses(3);
-        peers.avoid(list[1], NOW);
+        peers.mark_unreachable(list[1], NOW);
         assert_eq!(order(&peers, &list, 1, NOW), [2, 0, 1]);
-        assert_eq!(order(&peers, &list, 1, NOW + AVOIDED), [1, 2, 0]);
-        // Everything down is as good as nothing down.
+        assert_eq!(order(&peers, &list, 1, NOW + UNREACHABLE_FOR), [1, 2, 0]);
+        // If every address is down, the usual order applies.
         for address in &list {
-            peers.avoid(*address, NOW);
+            peers.mark_unreachable(*address, NOW);
         }
         assert_eq!(order(&peers, &list, 0, NOW), [0, 1, 2]);
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn remembered_unreachable_addresses_are_bounded() {
         let peers = Peers::default();
         for address in addresses(200) {
-            peers.avoid(address, NOW);
+            peers.mark_unreachable(address, NOW);
         }
-        assert_eq!(peers.down.load().len(), MAX_AVOIDED);
+        assert_eq!(peers.down.load().len(), MAX_UNREACHABLE);
     }
 
     #[test]

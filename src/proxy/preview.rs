@@ -1,4 +1,4 @@
-//! What would go upstream, told without sending it.
+//! What would be sent upstream, computed without sending it.
 
 use std::net::IpAddr;
 
@@ -12,33 +12,33 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
 use crate::proxy::settings::Limits;
 
-/// Whether the target passes what every target must.
+/// Checks a request target as the server does.
 ///
 /// # Errors
-/// With the refusal that a caller would get.
+/// With the rejection that a caller would receive.
 pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<(), Rejection> {
     let limits = HeadLimits::from(limits);
     validate::check_target(method, target.as_bytes(), &limits)
 }
 
-/// The headers that hawkgate sets itself on a request, credentials left out; `own` is what
-/// the ruling adds.
+/// The header fields that hawkgate sets on a request, apart from credentials. `own` are those
+/// that the ruling adds.
 ///
 /// # Errors
-/// When no such request can be made.
+/// When a value is not valid in a header field.
 pub fn headers(
     upstream: &Upstream,
     peer: Option<IpAddr>,
     gateway: &Gateway,
-    own: &[(HeaderName, HeaderValue)],
+    ruling: &[(HeaderName, HeaderValue)],
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
     let mut head = HeaderMap::new();
-    headers::request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
-    headers::rule_headers(&mut head, &gateway.rule_headers, own).map_err(unusable)?;
-    let shown = |(name, value): (&HeaderName, &HeaderValue)| {
+    headers::prepare_request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
+    headers::set_rule_headers(&mut head, &gateway.rule_headers, ruling).map_err(unusable)?;
+    let to_strings = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)
     };
-    Ok(head.iter().map(shown).collect())
+    Ok(head.iter().map(to_strings).collect())
 }

@@ -1,10 +1,10 @@
-//! Request bodies kept so that a request can be sent again after a 401.
+//! Request bodies recorded so that a request can be sent again after a 401.
 //!
-//! pingora's own buffer ends at 64 KiB, and a retry forced past it truncates the upload.
-//! So every request with a body is read through a [`ReplaySession`]: it keeps what it reads, up
-//! to a cap per request and a budget for all of them, and on a replay plays that back
-//! before it goes on reading from the caller. Past the cap or the budget nothing is kept
-//! any more, the body streams on, and the request cannot be sent again.
+//! pingora's own buffer ends at 64 KiB, and a retry forced past it truncates the upload. So
+//! every request with a body is read through a [`ReplaySession`]. It records what it reads, up
+//! to a limit per request and a budget for all of them, and plays it back on a replay before it
+//! continues reading from the caller. Beyond the limit or the budget nothing is recorded any
+//! more, the body streams on, and the request cannot be replayed.
 
 mod budget;
 mod buffer;
@@ -26,14 +26,14 @@ use crate::proxy::settings::Limits;
 use buffer::ReplayBuffer;
 use session::ReplaySession;
 
-/// What bounds one request's body.
+/// The limits for one request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyLimits {
-    /// Bytes that a caller may send; any number when `None`.
+    /// Most bytes that a caller may send; no limit if `None`.
     pub(super) body: Option<u64>,
     /// Between two reads of a body, and for one write to a caller.
     pub(super) timeout: Duration,
-    /// Bytes up to which a body can be sent again.
+    /// Most bytes of a body that can be replayed.
     pub(super) replay: usize,
 }
 
@@ -47,18 +47,18 @@ impl From<&Limits> for BodyLimits {
     }
 }
 
-/// The hold that a request's context has on its kept body. Everything is released when
-/// it and the session are dropped.
+/// The request's handle to its recorded body. Everything is released when it and the session
+/// are dropped.
 pub(super) struct Replay {
     shared: Arc<Shared>,
 }
 
-/// What session and context share.
+/// Shared by session and handle.
 struct Shared {
     buffer: Mutex<ReplayBuffer>,
-    /// The caller's connection ends with this request.
+    /// The caller's connection closes after this request.
     last: AtomicBool,
-    /// Where a dropped session leaves the caller's session.
+    /// Where a dropped replay session leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
 
@@ -73,8 +73,8 @@ impl Shared {
 }
 
 impl Replay {
-    /// From here on `session`'s body is kept as it is read. `announced` is its
-    /// `Content-Length`, if it has one.
+    /// Records the body of `session` from here on. `announced` is its `Content-Length`, if it
+    /// has one.
     pub(super) fn begin(
         session: &mut Session,
         limits: BodyLimits,
@@ -92,12 +92,12 @@ impl Replay {
         Self { shared }
     }
 
-    /// The caller's connection takes no further request: its answer says so.
+    /// The caller's connection closes after this request, and its response says so.
     pub(super) fn close_after(&self) {
         self.shared.last.store(true, Ordering::Relaxed);
     }
 
-    /// Whether all that was read of the body could be sent once more.
+    /// Whether everything read of the body can be sent again.
     pub(super) fn replayable(&self) -> Replayable {
         self.shared.buffer().replayable()
     }
@@ -107,26 +107,26 @@ impl Replay {
         self.shared.buffer().rewind();
     }
 
-    /// There will be no further attempt: gives the memory back.
-    pub(super) fn spend(&self) {
-        self.shared.buffer().spend();
+    /// There will be no further attempt: releases the memory.
+    pub(super) fn finish_recording(&self) {
+        self.shared.buffer().finish_recording();
     }
 
-    /// Whether the caller sends a body already, or was told to.
-    pub(super) fn under_way(&self) -> bool {
+    /// Whether the caller is sending its body already, or was told to.
+    pub(super) fn body_started(&self) -> bool {
         let buffer = self.shared.buffer();
-        buffer.continued || buffer.begun()
+        buffer.continued || buffer.has_started()
     }
 
-    /// Puts the caller's own session back, so that its connection can be kept alive. A
-    /// second call changes nothing.
+    /// Puts the caller's own session back, so that its connection can be kept alive. Calling it
+    /// again has no effect.
     pub(super) fn restore(&self, session: &mut Session) {
         self.shared.buffer().close();
         if !session.downstream_session.is_custom() {
             return;
         }
-        // The session types of this trait cannot be taken apart again, so the replaying session hands
-        // the real one over when it is dropped.
+        // pingora's session types cannot be taken apart, so the replay session hands the real
+        // one over when it is dropped.
         drop(std::mem::replace(&mut session.downstream_session, absent()));
         if let Some(real) = self.shared.returned().take() {
             session.downstream_session = real;
@@ -134,7 +134,7 @@ impl Replay {
     }
 }
 
-/// Stands where a session was moved out; never asked anything.
+/// A placeholder for a session that was moved out; never used.
 fn absent() -> Box<ServerSession> {
     Box::new(ServerSession::Custom(Box::new(())))
 }

@@ -1,12 +1,12 @@
-//! Accepts connections, serves them, and ends them in good order.
+//! Accepts connections, serves them, and shuts them down gracefully.
 //!
 //! pingora's own `Server` is not used: it closes its listeners at once on a signal, always
-//! sleeps its whole grace period, limits neither heads nor connections, and cannot bind to
+//! sleeps for its whole grace period, limits neither heads nor connections, and cannot bind to
 //! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
 
-mod drain;
 mod http1;
-mod refuse;
+mod lingering_close;
+mod reject;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -25,81 +25,82 @@ use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use tokio::sync::Semaphore;
 
-use super::client::Origin;
+use super::client::ConnMetadata;
 use super::connection::Connection;
+pub use super::drain::ServerHandle;
+use super::drain::{self, Signal};
 use super::fast_path::FastPath;
-use super::listener::{Access, BindError, Endpoint, Incoming, Inherited, Protocol, Proxies, Tls};
+use super::listener::{
+    AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
+};
+use super::record::Recorder;
 use super::validate::HeadLimits;
 use crate::clock::SharedClock;
-use crate::gateway::client::ClientCertificate;
-use crate::gateway::outcome::Outcome;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::{Address, Limits, Listener};
-use drain::Control;
-pub use drain::Serving;
-pub(super) use drain::Signal;
 pub use workers::Workers;
 
-/// Concurrent HTTP/2 streams of one connection.
+/// Concurrent HTTP/2 streams per connection.
 const H2_STREAMS: u32 = 100;
 /// Streams reset by the caller before they were accepted, per connection (CVE-2023-44487).
 const H2_PENDING_RESETS: usize = 20;
-/// Connections over the limit that are told so at once; more are closed without a word.
-const TURNED_AWAY: usize = 64;
-/// How long to leave a system alone that has no more descriptors or memory.
+/// Connections over the limit that are answered with 503 at the same time. Further ones are
+/// closed without a response.
+const MAX_REJECTING: usize = 64;
+/// Pause after accepting failed because the system has no descriptors or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Takes the outcome of each request that is refused before pingora sees it.
-pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
-
-/// The limits and timeouts of callers' connections.
+/// The limits and timeouts of downstream connections.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct ConnLimits {
     head: HeadLimits,
     header_timeout: Duration,
     keepalive_timeout: Duration,
-    /// Between two reads of a body, and for a write without progress.
+    /// Between two reads of a body, and for a write that makes no progress.
     stall: Duration,
+    /// For closing a connection whose caller is still sending.
+    linger: Duration,
 }
 
-/// Listeners bound and not yet served: callers can connect already and wait.
-pub struct Bound {
-    endpoints: Vec<Endpoint>,
-    bounds: Bounds,
+/// Bound listeners that are not served yet: callers can connect already, and wait.
+pub struct BoundServer {
+    listeners: Vec<BoundListener>,
+    limits: ConnLimits,
     connections: Arc<Semaphore>,
     fast_path: Option<FastPath>,
 }
 
-/// What one listener's connections have in common.
+/// What the connections of one listener have in common.
 #[derive(Clone)]
 struct ListenerSettings {
     protocol: Protocol,
-    access: Option<Arc<Access>>,
-    proxies: Option<Arc<Proxies>>,
+    access: Option<Arc<AccessControl>>,
+    proxies: Option<Arc<ProxyTrust>>,
 }
 
-/// Which worker a connection is served by, and what tells it to end.
+/// Which worker serves a connection, and the signal that closes it.
 struct ConnInfo {
     worker: usize,
     signal: Signal,
 }
 
-/// What the connections of one [`Bound`] share.
+/// What the connections of one [`BoundServer`] share.
 struct Shared<A> {
     apps: Vec<Arc<A>>,
-    bounds: Bounds,
+    limits: ConnLimits,
     clock: SharedClock,
     recorder: Recorder,
     workers: Workers,
-    /// Asked first about every HTTP/1 request without a body.
+    /// Offered every HTTP/1 request without a body first.
     fast_path: Option<FastPath>,
     connections: Arc<Semaphore>,
-    turned_away: Arc<Semaphore>,
-    control: Control,
+    rejecting: Arc<Semaphore>,
+    drain: drain::Controller,
 }
 
-/// pingora's proxy around `hooks`, with the HTTP/2 limits that belong to `limits`.
+/// pingora's proxy around `hooks`, with the HTTP/2 limits that follow from `limits`.
 pub fn http_proxy<P>(hooks: P, limits: &Limits, conf: Arc<ServerConf>) -> Arc<HttpProxy<P>>
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -118,35 +119,36 @@ where
     Arc::new(proxy)
 }
 
-impl Bound {
-    /// Binds every listener, or none.
+impl BoundServer {
+    /// Binds all listeners, or none.
     ///
     /// # Errors
-    /// For the first that cannot be bound, naming its address or file.
+    /// For the first that cannot be bound, with its address or file.
     pub async fn bind(listeners: &[Listener], limits: &Limits) -> Result<Self, BindError> {
-        Self::bind_or_take(listeners, limits, &mut Inherited::default()).await
+        Self::bind_with_inherited(listeners, limits, &mut InheritedSockets::default()).await
     }
 
-    /// As [`Bound::bind`], but takes those sockets that are there already.
+    /// Like [`BoundServer::bind`], but takes those sockets that this process has inherited.
     ///
     /// # Errors
-    /// As [`Bound::bind`].
-    pub async fn bind_or_take(
+    /// As [`BoundServer::bind`].
+    pub async fn bind_with_inherited(
         listeners: &[Listener],
         limits: &Limits,
-        inherited: &mut Inherited,
+        inherited: &mut InheritedSockets,
     ) -> Result<Self, BindError> {
-        let mut endpoints = Vec::with_capacity(listeners.len());
+        let mut bound = Vec::with_capacity(listeners.len());
         for listener in listeners {
-            endpoints.push(Endpoint::bind(listener, inherited).await?);
+            bound.push(BoundListener::bind(listener, inherited).await?);
         }
         Ok(Self {
-            endpoints,
-            bounds: Bounds {
+            listeners: bound,
+            limits: ConnLimits {
                 head: limits.into(),
                 header_timeout: limits.header_timeout,
                 keepalive_timeout: limits.keepalive_timeout,
                 stall: limits.body_timeout,
+                linger: limits.linger,
             },
             connections: Arc::new(Semaphore::new(
                 limits.connections.min(Semaphore::MAX_PERMITS),
@@ -155,31 +157,34 @@ impl Bound {
         })
     }
 
-    /// With `fast_path` for the requests that it takes.
+    /// Serves the requests that `fast_path` accepts through it.
     #[must_use]
-    pub fn through(self, fast_path: FastPath) -> Self {
+    pub fn with_fast_path(self, fast_path: FastPath) -> Self {
         Self {
             fast_path: Some(fast_path),
             ..self
         }
     }
 
-    /// Where callers connect, in the order given, with ports as bound.
+    /// The addresses callers connect to, in configured order, with ports as bound.
     pub fn addresses(&self) -> Vec<Address> {
-        self.endpoints.iter().map(|e| e.address.clone()).collect()
+        self.listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect()
     }
 
-    /// The TLS of those listeners that have it, for reloading.
+    /// The TLS of those listeners that use it, for reloading.
     pub fn tls(&self) -> Vec<Arc<Tls>> {
-        let tls = |endpoint: &Endpoint| match &endpoint.protocol {
+        let tls = |listener: &BoundListener| match &listener.protocol {
             Protocol::Tls(tls) => Some(tls.clone()),
             Protocol::Plain | Protocol::H2c => None,
         };
-        self.endpoints.iter().filter_map(tls).collect()
+        self.listeners.iter().filter_map(tls).collect()
     }
 
-    /// Serves every listener with `apps`, which the workers share out: each connection
-    /// stays with one. Must be called in a runtime, which keeps accepting even if
+    /// Serves every listener with `apps`, which are distributed over the workers; a connection
+    /// stays with its worker. Must be called in a runtime, which keeps accepting even if
     /// `workers` serve elsewhere.
     pub fn serve<A>(
         self,
@@ -187,111 +192,111 @@ impl Bound {
         clock: SharedClock,
         recorder: Recorder,
         workers: Workers,
-    ) -> Serving
+    ) -> ServerHandle
     where
         A: HttpServerApp + Send + Sync + 'static,
     {
-        let control = Control::new();
+        let drain = drain::Controller::new();
         let shared = Arc::new(Shared {
             apps: apps.clone(),
-            bounds: self.bounds,
+            limits: self.limits,
             clock,
             recorder,
             workers,
             fast_path: self.fast_path,
             connections: self.connections,
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
-            control: control.clone(),
+            rejecting: Arc::new(Semaphore::new(MAX_REJECTING)),
+            drain: drain.clone(),
         });
-        for endpoint in self.endpoints {
-            let guard = control.enter();
-            let accepting = accept(shared.clone(), endpoint);
+        for listener in self.listeners {
+            let guard = drain.register();
+            let accepting = accept(shared.clone(), listener);
             tokio::spawn(async move {
                 accepting.await;
                 drop(guard);
             });
         }
-        let closing = control.clone();
+        let on_close = drain.clone();
         tokio::spawn(async move {
-            closing.closing().await;
-            // So that pingora's sessions know: is_process_shutting_down().
+            on_close.closing().await;
+            // Sets `is_process_shutting_down()` on pingora's sessions.
             for app in apps {
                 app.http_cleanup().await;
             }
         });
-        Serving::new(control)
+        ServerHandle::new(drain)
     }
 }
 
-/// One listener's loop, until the end is announced.
-async fn accept<A>(shared: Arc<Shared<A>>, endpoint: Endpoint)
+/// The accept loop of one listener, until the server closes.
+async fn accept<A>(shared: Arc<Shared<A>>, listener: BoundListener)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.control.closing() => break,
-            accepted = endpoint.accept() => accepted,
+            () = shared.drain.closing() => break,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(incoming) => dispatch(&shared, &endpoint, incoming),
-            Err(e) => pause_after(&e).await,
+            Ok(incoming) => spawn_connection(&shared, &listener, incoming),
+            Err(e) => pause_accepting(&e).await,
         }
     }
-    // Who is in the queue already was promised an answer by the system.
-    while let Some(Ok(incoming)) = endpoint.accept().now_or_never() {
-        dispatch(&shared, &endpoint, incoming);
+    // Connections in the backlog have completed their handshake already: serve them too.
+    while let Some(Ok(incoming)) = listener.accept().now_or_never() {
+        spawn_connection(&shared, &listener, incoming);
     }
 }
 
-/// Without descriptors or memory, accepting again at once would only spin. A connection
-/// that broke off while it waited is no reason to pause.
-async fn pause_after(error: &io::Error) {
+/// Waits before accepting again: without descriptors or memory the loop would only spin. A
+/// connection that was aborted while it waited is no reason to pause.
+async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
     }
-    tracing::warn!(%error, "cannot accept connections for a moment");
+    tracing::warn!(%error, "cannot accept connections; retrying shortly");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Starts serving a connection, or turns it away.
-fn dispatch<A>(shared: &Arc<Shared<A>>, endpoint: &Endpoint, incoming: Incoming)
+/// Starts serving a connection, or rejects it.
+fn spawn_connection<A>(shared: &Arc<Shared<A>>, listener: &BoundListener, incoming: Incoming)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let protocol = &endpoint.protocol;
-    let guard = shared.control.enter();
+    let protocol = &listener.protocol;
+    let guard = shared.drain.register();
     let id = guard.id();
     let task = shared.clone();
     let started = if let Ok(permit) = shared.connections.clone().try_acquire_owned() {
         let settings = ListenerSettings {
             protocol: protocol.clone(),
-            access: endpoint.access.clone(),
-            proxies: endpoint.proxies.clone(),
+            access: listener.access.clone(),
+            proxies: listener.proxies.clone(),
         };
         shared
             .workers
             .spawn(incoming, move |incoming, worker| async move {
                 let signal = guard.signal();
-                let _held = (guard, permit);
+                let _guards = (guard, permit);
                 if let Some(app) = task.app(worker) {
                     let info = ConnInfo { worker, signal };
-                    admitted(&task, app, info, &settings, incoming).await;
+                    admit_and_serve(&task, app, info, &settings, incoming).await;
                 }
             })
     } else if matches!(protocol, Protocol::Plain)
-        && let Ok(permit) = shared.turned_away.clone().try_acquire_owned()
+        && let Ok(permit) = shared.rejecting.clone().try_acquire_owned()
     {
         shared.workers.spawn(incoming, |incoming, _| async move {
-            let _held = (guard, permit);
-            refuse::turn_away(&task, incoming).await;
+            let _guards = (guard, permit);
+            reject::reject_overload(&task, incoming).await;
         })
     } else {
         None
     };
     if let Some(started) = started {
-        shared.control.breakable(id, started);
+        shared.drain.set_abort_handle(id, started);
     }
 }
 
@@ -302,7 +307,7 @@ impl<A> Shared<A> {
 }
 
 /// Serves a connection if its peer may connect.
-async fn admitted<A>(
+async fn admit_and_serve<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
     info: ConnInfo,
@@ -311,36 +316,37 @@ async fn admitted<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let guarded = settings.access.is_some() || settings.proxies.is_some();
-    // Boxed, so that a plain connection's task stays small.
-    if guarded && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
-        // After half a header nobody could tell what an answer is for.
+    let has_rules = settings.access.is_some() || settings.proxies.is_some();
+    // Boxed, so that the task of a plain connection stays small.
+    if has_rules && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
+        // After a partial PROXY header an HTTP response could be misread by the proxy.
         let plain = matches!(settings.protocol, Protocol::Plain)
             && rejection.reason == Reason::PeerNotAllowed;
-        return Box::pin(refuse::keep_out(shared, incoming, rejection, plain)).await;
+        return Box::pin(reject::reject_peer(shared, incoming, rejection, plain)).await;
     }
-    converse(shared, app, info, settings, incoming).await;
+    serve_connection(shared, app, info, settings, incoming).await;
 }
 
-/// Finds out who is connected, and whether they may be.
+/// Reads the PROXY header, if the listener expects one, and checks whether the peer may
+/// connect.
 async fn admit<A>(
     shared: &Shared<A>,
     settings: &ListenerSettings,
     incoming: &mut Incoming,
 ) -> Result<(), Rejection> {
     if let Some(proxies) = &settings.proxies {
-        let limit = shared.bounds.header_timeout;
-        proxies.announced(incoming, limit).await?;
+        let limit = shared.limits.header_timeout;
+        proxies.read_proxy_header(incoming, limit).await?;
     }
     let Some(access) = &settings.access else {
         return Ok(());
     };
-    let judged = access.admit(incoming).await;
-    judged.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).because(cause))
+    let admitted = access.admit(incoming).await;
+    admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).with_cause(cause))
 }
 
-/// A connection's whole life.
-async fn converse<A>(
+/// Serves a connection until it is closed.
+async fn serve_connection<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
     info: ConnInfo,
@@ -350,18 +356,18 @@ async fn converse<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let peer = incoming.peer();
-    let mut origin = Origin {
-        proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
+    let mut metadata = ConnMetadata {
+        trusted_proxies: settings.proxies.as_ref().map(|proxies| proxies.networks()),
         certificate: None,
     };
     let stream = match &settings.protocol {
-        Protocol::Plain => incoming.into_plain().ok(),
+        Protocol::Plain => incoming.into_transport().ok(),
         Protocol::H2c => incoming.into_stream().ok().map(|s| Box::new(s) as Stream),
         Protocol::Tls(tls) => {
-            let limit = shared.bounds.header_timeout;
-            let secured = Box::pin(secured(tls, incoming, limit)).await;
-            secured.map(|(stream, certificate)| {
-                origin.certificate = certificate.map(Arc::new);
+            let limit = shared.limits.header_timeout;
+            let handshake = Box::pin(tls_handshake(tls, incoming, limit)).await;
+            handshake.map(|(stream, certificate)| {
+                metadata.certificate = certificate.map(Arc::new);
                 stream
             })
         }
@@ -372,27 +378,28 @@ async fn converse<A>(
         Protocol::H2c => true,
         Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
     };
-    // Without it nobody would know any more whom the connection is of.
-    let Ok(origin) = origin.digest() else {
+    // Without it, requests could no longer be attributed to the peer.
+    let Ok(proxy_digest) = metadata.into_digest() else {
         return;
     };
-    // The rarer futures are large: boxed, so that a plain connection's task stays small.
+    // The less common futures are large: boxed, so that the task of a plain connection stays
+    // small.
     if http2_agreed {
-        Box::pin(http2(shared, app, stream, origin)).await;
+        Box::pin(serve_http2(shared, app, stream, proxy_digest)).await;
     } else {
         let ConnInfo { worker, signal } = info;
         let info = http1::ConnInfo {
             worker,
             signal,
             peer,
-            origin,
+            proxy_digest,
         };
         http1::serve(shared, app, stream, info).await;
     }
 }
 
 /// The TLS handshake, within `limit`.
-async fn secured(
+async fn tls_handshake(
     tls: &Tls,
     incoming: Incoming,
     limit: Duration,
@@ -406,17 +413,18 @@ async fn secured(
     None
 }
 
-/// pingora drives HTTP/2: one task a stream, the limits those of [`http_proxy`].
-async fn http2<A>(
+/// pingora drives HTTP/2, with one task per stream and the limits of [`http_proxy`].
+async fn serve_http2<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
     stream: Stream,
-    origin: Option<Arc<ProxyDigest>>,
+    proxy_digest: Option<Arc<ProxyDigest>>,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let bounds = &shared.bounds;
-    let connection = Connection::http2(stream, bounds.stall, bounds.header_timeout).from(origin);
-    app.process_new(Box::new(connection), &shared.control.watch())
+    let limits = &shared.limits;
+    let connection = Connection::http2(stream, limits.stall, limits.header_timeout)
+        .with_proxy_digest(proxy_digest);
+    app.process_new(Box::new(connection), &shared.drain.closing_watch())
         .await;
 }

@@ -1,4 +1,4 @@
-//! Settings of listeners, and limits on what callers may use up.
+//! Settings of listeners, and limits on what callers may use.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,108 +6,117 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-/// A place to listen at.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// TCP.
     Tcp(SocketAddr),
-    /// A Unix socket's path.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Where.
+    /// The address to listen on.
     pub address: Address,
-    /// Mode of a Unix socket; 0600 unless set.
+    /// The mode of a Unix socket; 0600 by default.
     pub mode: u32,
     /// TLS with ALPN h2 and http/1.1, if set.
     pub tls: Option<ListenerTls>,
-    /// HTTP/2 without TLS by prior knowledge, and nothing else, on this listener.
+    /// Only HTTP/2 without TLS, by prior knowledge.
     pub h2c: bool,
-    /// Who may connect.
+    /// Which peers may connect.
     pub access: ListenerAccess,
 }
 
 impl Listener {
-    /// Whether only this machine (or pod) can send requests here: at a local address, and
-    /// no proxy brings them from elsewhere.
+    /// Whether only this machine (or pod) can send requests here: the address is local, and no
+    /// proxy forwards requests from elsewhere.
     pub fn is_local(&self) -> bool {
         self.address.is_local() && self.access.proxies.is_none()
     }
 }
 
-/// Who may connect to a listener, whoever every list that is there names; and who may say
-/// for whom.
+/// Which peers may connect to a listener, and which of them may name the client they forward
+/// for. A peer must be in every list that is set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
-    /// Only peers with an address in one of these. TCP only: checked.
+    /// Only peers with an address in one of these. For TCP only, which `config` checks.
     pub networks: Option<Vec<IpNet>>,
-    /// Only processes of these users, by name or number. Loopback and Unix sockets only:
-    /// checked.
+    /// Only processes of these users, by name or number. For loopback addresses and Unix
+    /// sockets only, which `config` checks.
     pub users: Option<Vec<String>>,
-    /// Proxies in front. TCP only: checked.
+    /// Trusted proxies. For TCP only, which `config` checks.
     pub proxies: Option<TrustedProxies>,
 }
 
-/// Proxies that are believed what they say of their clients.
+/// Proxies that are trusted to name their clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
-    /// Where they connect from; at least one.
+    /// The networks that they connect from; at least one.
     pub networks: Vec<IpNet>,
-    /// Whether each connection begins with a PROXY header; others are refused then.
+    /// Whether each connection begins with a PROXY header. If so, other peers are rejected.
     pub proxy_protocol: bool,
 }
 
-/// TLS of a listener.
+/// The TLS files of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
-    /// PEM chain.
+    /// The certificate chain, in PEM form.
     pub cert: PathBuf,
-    /// PEM key.
+    /// The private key, in PEM form.
     pub key: PathBuf,
-    /// PEM CAs; when set, callers are asked for a certificate of one.
+    /// CA certificates in PEM form. If set, callers are asked for a certificate issued by one
+    /// of them.
     pub client_ca: Option<PathBuf>,
-    /// Whether they must present one.
+    /// Whether a client certificate is required.
     pub client_auth: ClientAuth,
 }
 
 /// `tls.client_auth`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Who presents no certificate cannot connect.
+    /// Clients without a certificate cannot connect.
     #[default]
     Required,
-    /// Who presents none can; one that is presented must be good.
+    /// Clients without a certificate can connect; one that is presented must be valid.
     Optional,
 }
 
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Request head, bytes.
+    /// Largest request head, in bytes.
     pub header_bytes: usize,
-    /// Request target, bytes.
+    /// Longest request target, in bytes.
     pub url_bytes: usize,
-    /// For the whole head.
+    /// For receiving a whole head.
     pub header_timeout: Duration,
     /// Between two reads of a request body, and for one write to a caller.
     pub body_timeout: Duration,
-    /// An idle caller's connection is closed after this.
+    /// After which an idle connection is closed.
     pub keepalive_timeout: Duration,
-    /// Open connections.
+    /// Longest time spent on reading what a caller still sends after its last response, so
+    /// that it sees that response (RFC 9112 §9.6). Not configurable; tests shorten it.
+    pub linger: Duration,
+    /// Most open connections.
     pub connections: usize,
-    /// Request body, bytes; unlimited when `None`.
+    /// Largest request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
-    /// Request bodies up to this many bytes can be replayed.
+    /// Largest request body that can be replayed, in bytes.
     pub replay_body: usize,
-    /// Bytes kept for replay, all requests together.
+    /// Bytes recorded for replays, all requests together.
     pub replay_memory: usize,
 }
 
+impl Limits {
+    /// The usual [`Limits::linger`].
+    pub const LINGER: Duration = Duration::from_secs(10);
+}
+
 impl Address {
-    /// Whether only this machine (or pod) can connect: loopback, or a Unix socket.
+    /// Whether only this machine (or pod) can connect: a loopback address, or a Unix socket.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -115,7 +124,7 @@ impl Address {
         }
     }
 
-    /// Whether both cannot be bound at once.
+    /// Whether the two addresses cannot be bound at the same time.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(a), Self::Tcp(b)) => {
@@ -128,7 +137,7 @@ impl Address {
     }
 }
 
-/// As it would be written in the file.
+/// As written in the configuration.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

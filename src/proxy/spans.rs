@@ -1,5 +1,5 @@
-//! What a request's spans say, in OpenTelemetry's conventions for HTTP where there is one.
-//! Of the target only the path, never a header's value.
+//! The attributes of a request's spans, following OpenTelemetry's HTTP conventions where they
+//! apply. Of the target only the path is recorded, and never a header value.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::gateway::reason::Reason;
 use crate::label::Label;
 use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
 
-/// Longest path told, in bytes.
+/// Longest path recorded, in bytes.
 const MAX_PATH: usize = 1024;
 
 impl Context {
-    /// Begins the request's trace, if `[trace]` is on, and says whose span its admission is
+    /// Starts the request's trace if `[trace]` is on, and returns the span that admission runs
     /// in.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
-        let tracer = self.gateway.observe.trace.as_ref()?;
+        let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }
@@ -38,13 +38,13 @@ impl Context {
         }
     }
 
-    /// The attempt under way came to nothing, or to an answer that is not the last.
+    /// The current attempt failed, or got a response that will not be forwarded.
     pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
         if let Some(trace) = &mut self.trace {
-            let why = match (error.etype(), failure::judge(error)) {
+            let why = match (error.etype(), failure::classify(error)) {
                 (ErrorType::HTTPStatus(401), _) => "unauthorized",
                 (_, Failure::CallerGone) => Ending::CallerGone.label(),
-                (_, Failure::Refuse(rejection)) => rejection.reason.label(),
+                (_, Failure::Reject(rejection)) => rejection.reason.label(),
             };
             trace.end_attempt(now, Some(why));
         }
@@ -63,24 +63,24 @@ impl Context {
             admitted: started.saturating_add(outcome.admission),
             ended: now,
             name: format!("{method} {route}"),
-            attributes: about(outcome, method, route),
-            error: fault(outcome),
+            attributes: span_attributes(outcome, method, route),
+            error: error_type(outcome),
         };
         let upstream = self.admission.as_ref().map(|a| &a.route.upstream);
         let host = upstream.map(|upstream| (upstream.host.as_str(), upstream.port));
         trace.finish(summary, |index, attempt| {
-            let mut told = about_attempt(index, attempt, method, host);
+            let mut attributes = attempt_attributes(index, attempt, method, host);
             if let Some(answer) = outcome.unauthorized.get(index)
                 && attempt.status == Some(401)
             {
-                told.push(("hawkgate.unauthorized", answer.reason.label().into()));
+                attributes.push(("hawkgate.unauthorized", answer.reason.label().into()));
             }
-            told
+            attributes
         });
     }
 }
 
-/// One of a closed set, as the conventions want it.
+/// The method as the conventions want it: one of a closed set.
 fn method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -94,12 +94,12 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute> {
+fn span_attributes(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute> {
     let mut end = outcome.path.len().min(MAX_PATH);
     while !outcome.path.is_char_boundary(end) {
         end -= 1;
     }
-    let mut told: Vec<Attribute> = vec![
+    let mut attributes: Vec<Attribute> = vec![
         ("http.request.method", method.into()),
         ("url.path", outcome.path[..end].to_owned().into()),
         ("http.response.status_code", i64::from(outcome.code).into()),
@@ -108,7 +108,7 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
         ("hawkgate.outcome", outcome.ending.label().into()),
     ];
     if let Some(peer) = outcome.client.or(outcome.peer) {
-        told.push(("client.address", peer.to_string().into()));
+        attributes.push(("client.address", peer.to_string().into()));
     }
     let names = [
         ("hawkgate.issuer", &outcome.issuer),
@@ -117,7 +117,7 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
     ];
     for (key, name) in names {
         if let Some(name) = name {
-            told.push((key, name.to_string().into()));
+            attributes.push((key, name.to_string().into()));
         }
     }
     let labels = [
@@ -127,37 +127,37 @@ fn about(outcome: &Outcome, method: &'static str, route: &str) -> Vec<Attribute>
     ];
     for (key, label) in labels {
         if let Some(label) = label {
-            told.push((key, label.into()));
+            attributes.push((key, label.into()));
         }
     }
-    told
+    attributes
 }
 
-fn about_attempt(
+fn attempt_attributes(
     index: usize,
     attempt: &Attempt,
     method: &'static str,
     host: Option<(&str, u16)>,
 ) -> Vec<Attribute> {
-    let mut told: Vec<Attribute> = vec![("http.request.method", method.into())];
+    let mut attributes: Vec<Attribute> = vec![("http.request.method", method.into())];
     if let Some((host, port)) = host {
-        told.push(("server.address", host.to_owned().into()));
-        told.push(("server.port", i64::from(port).into()));
+        attributes.push(("server.address", host.to_owned().into()));
+        attributes.push(("server.port", i64::from(port).into()));
     }
     if let Some(address) = attempt.address {
-        told.push(("network.peer.address", address.ip().to_string().into()));
+        attributes.push(("network.peer.address", address.ip().to_string().into()));
     }
     if let Some(status) = attempt.status {
-        told.push(("http.response.status_code", i64::from(status).into()));
+        attributes.push(("http.response.status_code", i64::from(status).into()));
     }
     if let Some(resent) = i64::try_from(index).ok().filter(|index| *index > 0) {
-        told.push(("http.request.resend_count", resent.into()));
+        attributes.push(("http.request.resend_count", resent.into()));
     }
-    told
+    attributes
 }
 
-/// Only what is not the caller's own doing is an error of this span's.
-fn fault(outcome: &Outcome) -> Option<&'static str> {
+/// Only what the caller did not cause counts as an error of this span.
+fn error_type(outcome: &Outcome) -> Option<&'static str> {
     if let Some(reason) = outcome.rejection {
         return reason
             .status()

@@ -1,6 +1,6 @@
-//! Sockets without TLS as they are. pingora's own transport buffers in both directions and
-//! reads the clock for each read, which serves HTTP/2 and its statistics; an HTTP/1 exchange
-//! of two heads needs neither.
+//! Plain sockets without buffering. pingora's own transport buffers in both directions and
+//! reads the clock on each read, which HTTP/2 and its statistics need; an HTTP/1 request and
+//! response do not.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use super::peer::TCP_KEEPALIVE;
 
-/// See the module.
+/// A plain socket; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Transport<S> {
     socket: S,
@@ -31,7 +31,7 @@ pub(super) struct Transport<S> {
 }
 
 impl<S> Transport<S> {
-    /// `digest` says whose it is.
+    /// `digest` holds the addresses of both ends.
     pub(super) fn new(socket: S, digest: SocketDigest) -> Self {
         Self {
             socket,
@@ -44,7 +44,7 @@ impl Transport<TcpStream> {
     /// Connects to `address` within `limit`.
     ///
     /// # Errors
-    /// Of the kinds that pingora's own connector gives.
+    /// Of the same types as pingora's own connector.
     pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self> {
         let connecting = tokio::time::timeout(limit, TcpStream::connect(address));
         let timed_out = |_| Error::explain(ErrorType::ConnectTimedout, "connecting");
@@ -59,7 +59,7 @@ impl Transport<TcpStream> {
             };
             Error::because(kind, "connecting", error)
         })?;
-        let unset = || "setting up a connection";
+        let unset = || "setting socket options";
         socket
             .set_nodelay(true)
             .or_err_with(ErrorType::ConnectError, unset)?;
@@ -112,7 +112,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Transport<S> {
 #[async_trait]
 impl<S: AsyncWrite + Unpin + Send> Shutdown for Transport<S> {
     async fn shutdown(&mut self) {
-        // The other side may be gone already; there is nobody to tell then.
+        // The other side may be gone already; nothing can be done about it then.
         let _ = AsyncWriteExt::shutdown(&mut self.socket).await;
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io;
 
-/// Where users have their numbers. Users from elsewhere (LDAP) are written as numbers.
+/// Maps user names to numbers. Users of other directories (LDAP) have to be given as numbers.
 pub(crate) const PASSWD: &str = "/etc/passwd";
 
-/// The number of a user of this machine by name, or the number that `user` is.
+/// The number of the user called `user`, or `user` itself if it is a number. `None` if there is
+/// no such user.
 ///
 /// # Errors
 /// When `/etc/passwd` cannot be read.
@@ -16,7 +17,7 @@ pub fn uid_of(user: &str) -> io::Result<Option<u32>> {
     Ok(find_uid(&std::fs::read_to_string(PASSWD)?, user))
 }
 
-/// Looks `user` up in the text of a passwd(5) file.
+/// Looks up `user` in the text of a passwd(5) file.
 fn find_uid(passwd: &str, user: &str) -> Option<u32> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

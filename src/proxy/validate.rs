@@ -1,12 +1,12 @@
-//! What is refused before anything else looks at a request: ambiguous framing, heads over
-//! the limits, targets that two parsers could read differently.
+//! Validates the head of a request before anything else looks at it: rejects ambiguous framing,
+//! heads over the limits, and targets that two parsers could read differently.
 //!
-//! HTTP/1 heads are checked as bytes, before pingora's parser sees them, because that
-//! parser is lenient (reference: pingora.md, "Accepted as is"). HTTP/2 heads arrive parsed;
-//! [`check_head`] holds them to the same rules.
+//! HTTP/1 heads are checked as bytes, before they reach pingora's parser, which is lenient
+//! (docs/design/pingora.md). HTTP/2 heads arrive parsed; [`check_head`] applies the same rules
+//! to them.
 
 mod fields;
-mod scan;
+mod head_end;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -17,24 +17,24 @@ use pingora::http::RequestHeader;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::Limits;
-use fields::Fields;
+use fields::FieldChecker;
 
-pub(super) use scan::{Progress, Scan};
+pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
 
-/// Most header fields that one head may have.
+/// Most field lines in one head.
 pub(super) const MAX_FIELDS: usize = 128;
-/// Longest method name, bytes.
+/// Longest method in bytes.
 const MAX_METHOD: usize = 32;
-/// Longest path that a log line repeats, bytes.
+/// Longest path that is logged for a rejected head, in bytes.
 const MAX_LOGGED_PATH: usize = 1024;
 
-/// The limits of a head.
+/// The limits of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// The whole head, bytes.
+    /// The whole head, in bytes.
     pub header_bytes: usize,
-    /// The request target, bytes.
+    /// The request target, in bytes.
     pub url_bytes: usize,
 }
 
@@ -50,43 +50,43 @@ impl From<&Limits> for HeadLimits {
 /// Where the body of an HTTP/1 request ends (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// After so many bytes; zero without a body.
+    /// After this many bytes; zero if there is no body.
     Length(u64),
     /// After the last chunk and its trailers.
     Chunked,
-    /// It may become a WebSocket: everything that follows belongs to it.
+    /// The connection may become a WebSocket: everything that follows belongs to it.
     Tunnel,
 }
 
-/// What a refused head is logged as.
+/// What is logged of a rejected head.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(super) struct RejectedHead {
     pub(super) rejection: Rejection,
-    /// As sent where it is a method at all, else `-`.
+    /// As sent if it is a valid method, otherwise `-`.
     pub(super) method: Method,
-    /// Printable, without query; `-` where there is none.
+    /// Printable, without the query; `-` if there is none.
     pub(super) path: String,
     pub(super) version: Version,
 }
 
 /// A [`Reason::BadRequest`] with its cause.
 fn bad(cause: &'static str) -> Rejection {
-    Rejection::from(Reason::BadRequest).because(cause)
+    Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
-/// Checks one complete HTTP/1 head, from its first byte to its empty line, as sent.
+/// Checks one complete HTTP/1 head as received, from its first byte to its empty line.
 ///
 /// # Errors
-/// The first fault found; nothing of the request may be processed then.
-pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<Refusal>> {
+/// The first fault found; the request must not be processed.
+pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<RejectedHead>> {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
     check_lines(line, rest.get(2..).unwrap_or_default(), limits)
-        .map_err(|rejection| Box::new(refusal(line, rejection)))
+        .map_err(|rejection| Box::new(rejected_head(line, rejection)))
 }
 
-/// The refusal of a head that begins with `line`, readable or not.
-pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
+/// Describes a rejected head that begins with `line`, which may be anything.
+pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
     let method = words
@@ -94,7 +94,7 @@ pub(super) fn refusal(line: &[u8], rejection: Rejection) -> Refusal {
         .filter(|word| word.len() <= MAX_METHOD)
         .and_then(|word| Method::from_bytes(word).ok())
         .or_else(|| Method::from_bytes(b"-").ok());
-    Refusal {
+    RejectedHead {
         rejection,
         method: method.unwrap_or_default(),
         path: printable_path(words.next().unwrap_or_default()),
@@ -125,7 +125,7 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
-/// The part of [`check_head`] that concerns the first line.
+/// The part of [`check_head`] that concerns method and target.
 ///
 /// # Errors
 /// The first fault found.
@@ -140,12 +140,12 @@ pub(super) fn check_target(
 
 fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing, Rejection> {
     let version = check_request_line(line, limits)?;
-    let mut fields = Fields::default();
+    let mut fields = FieldChecker::default();
     let mut rest = rest;
     loop {
         let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad("head without an end"))?;
         let (field, after) = rest.split_at(end);
-        // A CR anywhere but before LF is a bare one (RFC 9112 §2.2).
+        // A CR that is not followed by LF (RFC 9112 §2.2).
         rest = after
             .strip_prefix(b"\r\n")
             .ok_or_else(|| bad("bare CR in the head"))?;
@@ -157,7 +157,7 @@ fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing,
     if !rest.is_empty() {
         return Err(bad("head continues after its end"));
     }
-    fields.http1(version)
+    fields.finish_http1(version)
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3), and nothing looser.
@@ -188,7 +188,7 @@ fn check_method(method: &[u8]) -> Result<(), Rejection> {
 }
 
 /// `field-name ":" OWS field-value OWS` (RFC 9112 §5).
-fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Rejection> {
+fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result<(), Rejection> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(bad("folded header line"));
     }
@@ -199,11 +199,11 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), R
     }
     let value = value.get(1..).unwrap_or_default();
     let control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
-    // To the end, found or not: that way the compiler looks at many bytes at once.
+    // Without an early exit, so that the compiler can vectorize it.
     if value.iter().fold(false, |found, b| found | control(*b)) {
         return Err(bad("control character in a header value"));
     }
-    fields.see(name, value.trim_ascii())
+    fields.check(name, value.trim_ascii())
 }
 
 /// `tchar` of RFC 9110 §5.6.2.
@@ -228,9 +228,9 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Holds a parsed head to the rules that HTTP/1 heads are held to as bytes: for HTTP/2,
-/// where the bytes are not to be had, before anything else is done with the request.
-/// The size of the whole head is HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
+/// Applies the rules for HTTP/1 heads to a parsed one. For HTTP/2, where the raw bytes are not
+/// available, before anything else is done with the request. The size of the whole head is
+/// limited by HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
 ///
 /// # Errors
 /// The first fault found; the request must be answered with it.
@@ -241,14 +241,14 @@ pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejec
         head.method == Method::OPTIONS,
         limits.url_bytes,
     )?;
-    let mut fields = Fields::default();
+    let mut fields = FieldChecker::default();
     for (name, value) in &head.headers {
-        fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+        fields.check(name.as_str().as_bytes(), value.as_bytes())?;
     }
     if head.version == Version::HTTP_2 {
         let authority = head.uri.authority().map(|a| a.as_str().as_bytes());
-        fields.http2(authority)
+        fields.finish_http2(authority)
     } else {
-        fields.http1(head.version).map(drop)
+        fields.finish_http1(head.version).map(drop)
     }
 }

@@ -62,6 +62,7 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         header_timeout,
         body_timeout,
         keepalive_timeout,
+        linger: _,
         connections,
         body: _,
         replay_body: _,

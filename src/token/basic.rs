@@ -1,5 +1,5 @@
-//! A username and password as the caller sent them: HTTP Basic (RFC 7617), and beside it
-//! the code of a second factor. Read only on routes whose source proves them.
+//! A caller's username and password, sent by HTTP Basic (RFC 7617), with an optional
+//! second-factor code. Read only on routes whose credential source verifies them.
 
 use std::fmt;
 
@@ -17,16 +17,16 @@ use crate::secret::SecretString;
 const MAX_USERNAME_BYTES: usize = 256;
 /// The longest password accepted, in bytes.
 const MAX_PASSWORD_BYTES: usize = 1024;
-/// The longest code of a second factor accepted, in bytes.
+/// The longest second-factor code accepted, in bytes.
 const MAX_CODE_BYTES: usize = 64;
-/// Where a second factor's code comes: `X-OTP`.
+/// `X-OTP`, the header field that carries a second-factor code.
 pub const OTP: HeaderName = HeaderName::from_static("x-otp");
 
 /// The longest `user-id:password` in base64.
 const MAX_ENCODED_BYTES: usize = (MAX_USERNAME_BYTES + 1 + MAX_PASSWORD_BYTES).div_ceil(3) * 4;
 
-/// A username with its password, not proved by anybody yet. Nothing of it is in `Debug`;
-/// what is secret is wiped when dropped.
+/// A username and password that have not been verified yet. `Debug` shows neither, and both
+/// are wiped from memory on drop.
 #[derive(Clone)]
 pub struct BasicCredentials {
     username: Zeroizing<String>,
@@ -35,13 +35,13 @@ pub struct BasicCredentials {
 }
 
 impl BasicCredentials {
-    /// What a request's `Authorization` and `X-OTP` say; `None` without an `Authorization`
-    /// header, or where username or password is empty. The base64 must be canonical (RFC
-    /// 4648 §4), what is in it UTF-8 without control characters (RFC 7617 §2).
+    /// Reads a request's `Authorization` and `X-OTP` fields. `None` if there is no
+    /// `Authorization` field, or if the username or the password is empty. The base64 must be
+    /// canonical (RFC 4648 §4) and encode UTF-8 without control characters (RFC 7617 §2).
     ///
     /// # Errors
-    /// [`TokenError::InvalidAuthorization`] for a second header or one that is not well
-    /// formed or past a limit, [`TokenError::OtherScheme`] for `Bearer` and the like.
+    /// [`TokenError::InvalidAuthorization`] if a field is repeated, malformed or exceeds a
+    /// limit; [`TokenError::OtherScheme`] for any scheme other than `Basic`.
     pub fn from_headers(headers: &dyn HeaderFields) -> Result<Option<Self>, TokenError> {
         let Some((scheme, encoded)) = scheme_and_rest(headers)? else {
             return Ok(None);
@@ -82,7 +82,7 @@ impl BasicCredentials {
         &self.password
     }
 
-    /// What came as `X-OTP`.
+    /// The second-factor code from `X-OTP`.
     pub fn code(&self) -> Option<&SecretString> {
         self.code.as_ref()
     }
@@ -94,7 +94,7 @@ impl fmt::Debug for BasicCredentials {
     }
 }
 
-/// Decodes into memory that is wiped and never moves.
+/// Decodes into a buffer that is wiped on drop and never reallocated.
 fn decoded(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     if encoded.len() > MAX_ENCODED_BYTES {
         return None;
@@ -105,7 +105,7 @@ fn decoded(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(pair)
 }
 
-/// One `X-OTP` of letters, digits and dashes.
+/// The value of a single `X-OTP` field: letters, digits and dashes.
 fn code(headers: &dyn HeaderFields) -> Result<Option<SecretString>, TokenError> {
     let several = |_| TokenError::InvalidAuthorization;
     let Some(value) = only(headers, &OTP).map_err(several)? else {
@@ -124,7 +124,7 @@ fn code(headers: &dyn HeaderFields) -> Result<Option<SecretString>, TokenError> 
 
 #[cfg(test)]
 impl BasicCredentials {
-    /// As if read from a request.
+    /// Credentials as if read from a request.
     pub(crate) fn for_tests(username: &str, password: &str, code: Option<&str>) -> Self {
         Self {
             username: Zeroizing::new(username.to_owned()),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_second_factor() {
+    fn reads_the_second_factor_code() {
         for code in ["123456", "ABCD-EFGH-JKLM", "QSVBD3RLYHLB2R6LSM3BCLEV"] {
             let (_, _, read) = read(&[&basic("a:b")], &[code.as_bytes()]).unwrap().unwrap();
             assert_eq!(read.as_deref(), Some(code));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_exactly_one() {
+    fn refuses_repeated_or_malformed_authorization() {
         let good = basic("a:b");
         let encoded = STANDARD.encode("a:b");
         let two: &[&[u8]] = &[&good, &good];
@@ -222,7 +222,7 @@ mod tests {
             b"Basic YTpi ",
             b"Basic YTpi YTpi",
             b"Basic YTpi,Bearer x",
-            // Not canonical: padding missing, superfluous or with bits behind it.
+            // Not canonical: padding missing or superfluous, or trailing bits set.
             b"Basic YWE6Yg",
             b"Basic YTpi====",
             b"Basic YWE6Yh==",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_nobody_and_other_schemes_are_told_apart() {
+    fn empty_credentials_are_absent_and_other_schemes_are_distinguished() {
         for pair in [":", ":password", "user:"] {
             assert_eq!(read(&[&basic(pair)], &[]), Ok(None), "{pair}");
         }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_the_limits() {
+    fn enforces_the_length_limits() {
         let pair = |u: usize, p: usize| format!("{}:{}", "u".repeat(u), "p".repeat(p));
         let [user, password] = [MAX_USERNAME_BYTES, MAX_PASSWORD_BYTES];
         assert!(
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_redacts_credentials() {
         let shown = format!(
             "{:?}",
             BasicCredentials::for_tests("käthe", "hunter2", Some("123456"))

@@ -1,4 +1,4 @@
-//! The token as the caller sent it.
+//! Bearer tokens as sent by the caller (RFC 6750 §2.1).
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 use super::TokenError;
 use crate::header_fields::{HeaderFields, only};
 
-/// The longest token accepted, in bytes (identity.md §A, "Shape").
+/// The longest token accepted, in bytes (`docs/design/tokens.md`, "Verification").
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Random for each process, so that digests mean nothing outside of it.
+/// Random per process, so that digests are meaningless elsewhere.
 static DIGEST_KEY: LazyLock<Option<hmac::Key>> =
     LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
 
-/// A keyed hash of a token (HMAC-SHA256 under a random key of this process): what caches
-/// are keyed by instead of the token.
+/// A keyed hash of a token: HMAC-SHA256 under a random per-process key. Caches are keyed by
+/// it rather than by the token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest(pub(crate) [u8; 32]);
 
@@ -38,24 +38,24 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// One bearer token where it stands in a request's head, capped in length, header-safe,
-/// redacted in `Debug`. Of a token that is known already nothing needs to be copied.
+/// A bearer token borrowed from a request's head: limited in length, safe in a header field,
+/// redacted in `Debug`. A token that is already cached never needs to be copied.
 #[derive(Clone, Copy)]
 pub struct PresentedToken<'h> {
-    /// Nothing but [`is_b64token`].
+    /// Satisfies [`is_b64token`].
     text: &'h [u8],
     digest: TokenDigest,
 }
 
 impl<'h> PresentedToken<'h> {
-    /// The bearer token in a request's `Authorization` header; `None` without such a
-    /// header. The scheme is case-insensitive (RFC 9110 §11.1), the rest is one
-    /// `b64token` (RFC 6750 §2.1). Tokens in a query or a body are never looked at.
+    /// The bearer token in a request's `Authorization` field; `None` if there is no such
+    /// field. The scheme is case-insensitive (RFC 9110 §11.1) and must be followed by one
+    /// `b64token` (RFC 6750 §2.1). Tokens in a query or a body are ignored.
     ///
     /// # Errors
-    /// [`TokenError::InvalidAuthorization`] for a second header or one that is not
-    /// well formed, [`TokenError::OtherScheme`] for `Basic`, `Hawk` and the like,
-    /// [`TokenError::TooLarge`] past [`MAX_TOKEN_BYTES`].
+    /// [`TokenError::InvalidAuthorization`] if the field is repeated or malformed,
+    /// [`TokenError::OtherScheme`] for a scheme such as `Basic` or `Hawk`,
+    /// [`TokenError::TooLarge`] above [`MAX_TOKEN_BYTES`].
     pub fn from_headers(headers: &'h dyn HeaderFields) -> Result<Option<Self>, TokenError> {
         let Some((scheme, rest)) = scheme_and_rest(headers)? else {
             return Ok(None);
@@ -79,18 +79,18 @@ impl<'h> PresentedToken<'h> {
         })
     }
 
-    /// The token itself. Every use of this is a place to review.
+    /// The token in plain text. Review every use of this.
     pub fn expose(&self) -> &'h str {
-        // Not needed for a token that is known, and as costly as its digest.
+        // As costly as the digest, and not needed for a cached token; so not done in `new`.
         std::str::from_utf8(self.text).unwrap_or_default()
     }
 
-    /// Its keyed hash.
+    /// The token's keyed hash.
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
 
-    /// A copy that outlives the head.
+    /// An owned copy.
     pub fn to_bearer(self) -> BearerToken {
         BearerToken {
             text: Arc::new(Zeroizing::new(self.expose().to_owned())),
@@ -114,7 +114,8 @@ impl fmt::Debug for PresentedToken<'_> {
     }
 }
 
-/// One bearer token, capped in length, header-safe, redacted in `Debug`. Cheap to clone.
+/// An owned bearer token: limited in length, safe in a header field, redacted in `Debug`.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct BearerToken {
     text: Arc<Zeroizing<String>>,
@@ -122,29 +123,29 @@ pub struct BearerToken {
 }
 
 impl BearerToken {
-    /// As [`PresentedToken::from_headers`], kept.
+    /// Like [`PresentedToken::from_headers`], but owned.
     ///
     /// # Errors
-    /// The same.
+    /// As [`PresentedToken::from_headers`].
     pub fn from_headers(headers: &dyn HeaderFields) -> Result<Option<Self>, TokenError> {
         let presented = PresentedToken::from_headers(headers)?;
         Ok(presented.map(PresentedToken::to_bearer))
     }
 
-    /// A token that comes from elsewhere than a header (a workload's file).
+    /// A token that was not read from a header field, such as a workload's file.
     ///
     /// # Errors
-    /// As [`Self::from_headers`]: the text must be one `b64token` within the limit.
+    /// As [`Self::from_headers`]: the text must be one `b64token` within the length limit.
     pub fn new(text: &str) -> Result<Self, TokenError> {
         PresentedToken::new(text.as_bytes()).map(PresentedToken::to_bearer)
     }
 
-    /// The token itself. Every use of this is a place to review.
+    /// The token in plain text. Review every use of this.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Its keyed hash.
+    /// The token's keyed hash.
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
@@ -156,11 +157,11 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// A scheme and what follows it.
+/// An authentication scheme and what follows it.
 type Credentials<'h> = (&'h [u8], &'h [u8]);
 
-/// The one `Authorization` header's scheme, and what follows it without the blanks between
-/// (RFC 9110 §11.4); `None` without such a header.
+/// The scheme of the `Authorization` field, and what follows it after the separating spaces
+/// (RFC 9110 §11.4); `None` if there is no such field.
 pub(super) fn scheme_and_rest(
     headers: &dyn HeaderFields,
 ) -> Result<Option<Credentials<'_>>, TokenError> {
@@ -177,17 +178,16 @@ pub(super) fn scheme_and_rest(
     Ok(Some((scheme, &rest[blanks..])))
 }
 
-/// RFC 9110 §5.6.2, what a scheme is made of.
+/// `tchar` (RFC 9110 §5.6.2), the alphabet of schemes.
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// RFC 6750 §2.1: one or more of the alphabet, then any number of `=`.
+/// `b64token` (RFC 6750 §2.1): one or more characters of the alphabet, then any number of `=`.
 fn is_b64token(bytes: &[u8]) -> bool {
     let padding = bytes.iter().rev().take_while(|b| **b == b'=').count();
     let body = &bytes[..bytes.len() - padding];
-    // Every byte of every token is looked at: without an early end, which a compiler makes many
-    // at once of.
+    // Without an early exit, so that the compiler can vectorize this.
     let all = body.iter().fold(true, |all, byte| all & is_b64(*byte));
     all && !body.is_empty()
 }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_alphabet_is_that_of_the_rfc() {
+    fn accepts_exactly_the_b64token_alphabet() {
         for byte in 0..=u8::MAX {
             let expected = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
             assert_eq!(is_b64(byte), expected, "{byte}");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_exactly_one() {
+    fn refuses_repeated_or_malformed_authorization() {
         let two: &[&[u8]] = &[b"Bearer a", b"Bearer a"];
         assert_eq!(read(two), Err(TokenError::InvalidAuthorization));
         let mixed: &[&[u8]] = &[b"Basic a", b"Bearer a"];
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn tells_other_schemes_apart() {
+    fn distinguishes_other_schemes() {
         for value in ["Basic dTpw", "Hawk id=\"x\"", "Bearerx y", "Negotiate"] {
             assert_eq!(read(&[value.as_bytes()]), Err(TokenError::OtherScheme));
         }
     }
 
     #[test]
-    fn holds_the_limit() {
+    fn enforces_the_length_limit() {
         let longest = "a".repeat(MAX_TOKEN_BYTES);
         assert!(BearerToken::new(&longest).is_ok());
         let over = format!("Bearer {longest}a");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_tell_tokens_apart_and_show_nothing() {
+    fn digests_distinguish_tokens_and_debug_redacts_them() {
         let [a, again, b] = ["aaa", "aaa", "aab"].map(|t| BearerToken::new(t).unwrap());
         assert_eq!(a.digest(), again.digest());
         assert_ne!(a.digest(), b.digest());

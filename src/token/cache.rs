@@ -1,4 +1,4 @@
-//! Tokens that were verified before, so that each need not be verified for every request.
+//! A cache of verified tokens, so that a token is not verified anew for every request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use moka::sync::Cache;
 use super::{TokenDigest, VerifiedToken};
 use crate::clock::{Now, SharedClock, UnixMillis};
 
-/// Verified tokens of one issuer.
+/// The verified tokens of one issuer.
 #[derive(Debug)]
 pub(super) struct VerifiedTokenCache {
     clock: SharedClock,
@@ -16,21 +16,21 @@ pub(super) struct VerifiedTokenCache {
     max_age: Duration,
 }
 
-/// A verified token. It is accepted for exactly as long as verifying it anew would be, and
-/// at most [`VerifiedTokenCache::max_age`]: not past `exp` and the leeway, not before `nbf` or `iat`
-/// should the clock be set back, and not with other keys in force than those it was
-/// verified with.
+/// A cached token. It is accepted for exactly as long as verifying it again would succeed,
+/// and for at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not
+/// before `nbf` or `iat` (should the clock be set back), and only while the keys that
+/// verified it are current.
 #[derive(Debug)]
 struct CachedToken {
     token: Arc<VerifiedToken>,
     epoch: u64,
     accepted_from: UnixMillis,
     accepted_until: UnixMillis,
-    /// Of the monotonic clock.
-    forgotten_at: Duration,
+    /// Monotonic time.
+    expires_at: Duration,
 }
 
-/// When a token is acceptable, by the wall clock.
+/// When a token is acceptable, in wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) from: Option<UnixMillis>,
@@ -40,7 +40,7 @@ pub(super) struct Window {
 impl VerifiedTokenCache {
     /// Room for `max` tokens, each cached for at most `max_age`.
     pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
-        // The lifetime here only frees memory; what may be used is decided by our clock.
+        // moka's time-to-live only frees memory; validity is decided by `self.clock`.
         let tokens = Cache::builder()
             .max_capacity(max)
             .time_to_live(max_age)
@@ -52,31 +52,32 @@ impl VerifiedTokenCache {
         }
     }
 
-    /// The token with this digest, if it was verified before and would be again `now`, which is read off
-    /// its own clock where it is not given. `epoch` says which keys are in force at a monotonic time, if any are.
+    /// The token with this digest, if it is cached and still acceptable at `now` (read from
+    /// the cache's clock if `None`). `epoch` returns the epoch of the keys that are current at
+    /// a monotonic time, if there are any.
     pub(super) fn get(
         &self,
         digest: TokenDigest,
         now: Option<Now>,
         epoch: impl FnOnce(Duration) -> Option<u64>,
     ) -> Option<Arc<VerifiedToken>> {
-        let known = self.tokens.get(&digest)?;
+        let cached = self.tokens.get(&digest)?;
         let now = now.unwrap_or_else(|| Now::read(&*self.clock));
-        let good = Some(known.epoch) == epoch(now.monotonic)
-            && (known.accepted_from..known.accepted_until).contains(&now.wall)
-            && now.monotonic < known.forgotten_at;
-        good.then(|| Arc::clone(&known.token))
+        let acceptable = Some(cached.epoch) == epoch(now.monotonic)
+            && (cached.accepted_from..cached.accepted_until).contains(&now.wall)
+            && now.monotonic < cached.expires_at;
+        acceptable.then(|| Arc::clone(&cached.token))
     }
 
-    /// `epoch` is that of the keys which proved the token: were they replaced in the
-    /// meantime, the entry is void from the beginning.
+    /// Caches a token. `epoch` is that of the keys that verified it: if they have been
+    /// replaced in the meantime, the entry is never used.
     pub(super) fn insert(&self, token: &Arc<VerifiedToken>, epoch: u64, window: Window) {
         let cached = CachedToken {
             token: Arc::clone(token),
             epoch,
             accepted_from: window.from.unwrap_or(UnixMillis(i64::MIN)),
             accepted_until: window.until,
-            forgotten_at: self.clock.monotonic().saturating_add(self.max_age),
+            expires_at: self.clock.monotonic().saturating_add(self.max_age),
         };
         self.tokens.insert(token.digest, Arc::new(cached));
     }

@@ -1,16 +1,15 @@
-//! Why a token does not pass. Each variant has a fixed text and a stable label.
+//! Reasons for refusing a token. Each has a fixed message and a stable metrics label.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a token was not accepted: one variant for each cause. None carries anything of
-/// the token.
+/// Why a token was refused. No variant holds any part of the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// `Authorization` has another scheme than the one asked for: as good as nothing.
-    #[error("the Authorization header has another scheme than this route asks for")]
+    /// `Authorization` has a scheme that the route does not use; treated as if it were absent.
+    #[error("the Authorization header does not use the scheme that this route requires")]
     OtherScheme,
-    /// A second `Authorization` header, or one that is not `Bearer <b64token>`.
+    /// `Authorization` is repeated or malformed.
     #[error("the Authorization header is malformed or was sent more than once")]
     InvalidAuthorization,
     /// Longer than [`super::MAX_TOKEN_BYTES`].
@@ -22,55 +21,55 @@ pub enum TokenError {
     /// Five segments: a JWE (RFC 7516 §7.1).
     #[error("the token is encrypted")]
     Encrypted,
-    /// A JSON member was sent twice (RFC 7515 §4, RFC 7519 §4).
-    #[error("a member of the token's header or claims is there twice")]
+    /// A JSON member is duplicated (RFC 7515 §4, RFC 7519 §4).
+    #[error("the token's header or claims have a duplicate member")]
     DuplicateMember,
-    /// The header has `crit` (RFC 7515 §4.1.11): no extension is understood here.
+    /// The header has `crit` (RFC 7515 §4.1.11); hawkgate implements no extension.
     #[error("the token's header names critical extensions")]
     CriticalHeader,
-    /// `alg` is not one of the issuer's.
+    /// `alg` is not on the issuer's list.
     #[error("the token's algorithm is not accepted")]
     UnacceptableAlgorithm,
     /// `typ` does not suit the issuer's profile.
     #[error("the token's typ is not that of an access token of this issuer")]
     WrongType,
-    /// It looks like an ID token.
+    /// The token looks like an ID token.
     #[error("the token is an ID token")]
     IdToken,
-    /// `iss` is none of the issuers that the route names.
+    /// `iss` is not an issuer that the route accepts.
     #[error("the token's issuer is not accepted here")]
     UnknownIssuer,
-    /// No `kid`, and not exactly one key fits.
-    #[error("the token names no key, and several would fit")]
+    /// There is no `kid`, and more than one key suits the algorithm.
+    #[error("the token has no kid, and several keys suit it")]
     KeyIdMissing,
     /// The issuer has no such key.
     #[error("the issuer has no such key")]
     UnknownKey,
-    /// The key is there but not for this algorithm or this use, or too weak.
+    /// The key exists but is not meant for this algorithm or use, or is too weak.
     #[error("the issuer's key does not suit the token's algorithm")]
     UnsuitableKey,
     /// The signature does not verify.
-    #[error("the token's signature is wrong")]
+    #[error("the token's signature is not valid")]
     BadSignature,
-    /// A required claim is missing, or a claim is not what it must be.
+    /// A required claim is missing, or a claim is malformed.
     #[error("the token's claim {name} is missing or malformed")]
     InvalidClaim {
-        /// The claim's name, from our own list.
+        /// The claim's name; never taken from the token.
         name: &'static str,
     },
     /// `client_id` and `azp` name different clients.
     #[error("the token's client_id and azp differ")]
     ClientMismatch,
-    /// No configured audience is among `aud`.
+    /// `aud` contains no configured audience.
     #[error("the token is for another audience")]
     WrongAudience,
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` has not come yet.
+    /// `nbf` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// `iat` has not come yet.
+    /// `iat` is in the future.
     #[error("the token was issued in the future")]
     IssuedInFuture,
     /// The client is not on the issuer's list.
@@ -79,31 +78,31 @@ pub enum TokenError {
     /// The subject is not on the issuer's list.
     #[error("the token's subject is not on the issuer's list")]
     SubjectNotAllowed,
-    /// `cnf` is there: bound to a key, yet sent as a plain bearer (RFC 9449 §7.2).
+    /// The token is bound to a key (`cnf`) but was sent as a bearer token (RFC 9449 §7.2).
     #[error("the token is bound to a key")]
     Bound,
-    /// There are no keys of the issuer to verify with: not the caller's fault.
+    /// The issuer's keys are unavailable; not the caller's fault.
     #[error("the issuer's keys are not available")]
     KeysUnavailable {
         /// When to try again.
         retry_after: Duration,
     },
-    /// Its issuer says that it is not active (RFC 7662 §2.2): unknown, revoked or expired.
+    /// The issuer reports the token as not active: unknown, revoked or expired (RFC 7662 §2.2).
     #[error("the token's issuer says that it is not active")]
     Inactive,
-    /// The issuer cannot be asked about it: not the caller's fault.
-    #[error("the issuer cannot be asked about the token")]
+    /// The issuer cannot be reached for introspection; not the caller's fault.
+    #[error("the token cannot be introspected at its issuer")]
     IntrospectionUnavailable {
         /// When to try again.
         retry_after: Duration,
     },
-    /// No randomness to be had from the system.
+    /// The system's random number generator failed.
     #[error("an internal error")]
     Internal,
 }
 
 impl TokenError {
-    /// The label for metrics: that of the refusal that it becomes (`gateway::rejection`).
+    /// The metrics label, which is the one of the resulting rejection (`gateway::rejection`).
     pub const fn label(&self) -> &'static str {
         match self {
             Self::OtherScheme => "missing_token",
@@ -133,12 +132,13 @@ impl TokenError {
     }
 }
 
-/// A token that was not accepted, and which issuer judged it if one did.
+/// A refused token, and the issuer whose rule refused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct Unauthenticated {
-    /// The configured name of the issuer whose token it claims to be.
+    /// The configured name of the issuer that the token names; `None` if it names none of the
+    /// route's issuers.
     pub issuer: Option<Arc<str>>,
-    /// Why not.
+    /// Why it was refused.
     pub error: TokenError,
 }

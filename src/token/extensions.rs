@@ -1,5 +1,5 @@
-//! Conclusions that are kept with the token that they were drawn from, so that they are
-//! gone when it is: expired, forgotten, or verified anew with other keys.
+//! Values derived from a verified token and stored with it, so that they are dropped with it:
+//! when it expires, is evicted, or is verified again with other keys.
 
 use std::any::Any;
 use std::fmt;
@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// Most extensions that one token bears. A token is used on few routes; past this the oldest
-/// goes and is made again when it is needed.
+/// The most extensions per token. A token is used on few routes; beyond this number the
+/// oldest is evicted, and computed again if it is needed.
 const MAX_EXTENSIONS: usize = 16;
 
 type Extension = (ExtensionKey, Arc<dyn Any + Send + Sync>);
 
-/// Whoever keeps extensions. Unlike any other in this process, so that no extension outlives whoever
-/// made it: what is built anew by a reload reads none of what its predecessor wrote.
+/// Identifies the owner of an extension. Unique within the process, so that a component built
+/// by a reload never reads what its predecessor stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtensionKey(u64);
 
 impl ExtensionKey {
-    /// One that has kept nothing yet.
+    /// A new key, distinct from all others.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -28,28 +28,31 @@ impl ExtensionKey {
     }
 }
 
-/// A few values, each by its key. Reading takes no lock.
+/// A small map from key to value. Reading takes no lock.
 #[derive(Default)]
 pub struct Extensions(ArcSwapOption<Vec<Extension>>);
 
 impl Extensions {
-    /// What `key` has kept, if it is still there and a `T`.
+    /// The value stored under `key`, if there is one and it is a `T`.
     pub fn get<T: Any + Send + Sync>(&self, key: ExtensionKey) -> Option<Arc<T>> {
         let extensions = self.0.load();
-        let (_, extension) = extensions.as_ref()?.iter().find(|(by, _)| *by == key)?;
+        let (_, extension) = extensions
+            .as_ref()?
+            .iter()
+            .find(|(owner, _)| *owner == key)?;
         Arc::downcast(Arc::clone(extension)).ok()
     }
 
-    /// Keeps the one `extension` of `key`, in the place of an earlier one.
+    /// Stores `extension` under `key`, replacing an earlier value.
     pub fn insert<T: Any + Send + Sync>(&self, key: ExtensionKey, extension: Arc<T>) {
         let extension: Arc<dyn Any + Send + Sync> = extension;
         self.0.rcu(|extensions| {
             let old = extensions
                 .as_ref()
                 .map_or(&[][..], |extensions| extensions.as_slice());
-            let kept = old.iter().filter(|(by, _)| *by != key);
-            let surplus = (kept.clone().count() + 1).saturating_sub(MAX_EXTENSIONS);
-            let mut extensions: Vec<Extension> = kept.skip(surplus).cloned().collect();
+            let others = old.iter().filter(|(owner, _)| *owner != key);
+            let surplus = (others.clone().count() + 1).saturating_sub(MAX_EXTENSIONS);
+            let mut extensions: Vec<Extension> = others.skip(surplus).cloned().collect();
             extensions.push((key, Arc::clone(&extension)));
             Some(Arc::new(extensions))
         });
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_are_found_by_their_author_and_type() {
+    fn extensions_are_found_by_key_and_type() {
         let extensions = Extensions::default();
         let (one, two) = (ExtensionKey::new(), ExtensionKey::new());
         assert_eq!(extensions.get::<u8>(one), None);
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes() {
+    fn the_oldest_extension_is_evicted() {
         let extensions = Extensions::default();
         let keys: Vec<_> = (0..=MAX_EXTENSIONS).map(|_| ExtensionKey::new()).collect();
         for (number, key) in keys.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! ID tokens: what an issuer tells a client about who signed in (OpenID Connect Core §2,
-//! §3.1.3.7; identity.md §E). Rules beyond those of [`super::rules`] are here.
+//! ID tokens, by which an issuer tells a client who signed in (OpenID Connect Core §2,
+//! §3.1.3.7). Implements the rules that go beyond [`super::rules`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::{KeyFetcher, RefreshObserver, TokenError};
 use crate::clock::SharedClock;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
-/// The longest ID token, in bytes.
+/// The longest ID token accepted, in bytes.
 pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;
 
-/// How far the clocks may be apart.
+/// The tolerated clock difference.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// Verifies one issuer's ID tokens for one client.
+/// Verifies an issuer's ID tokens for one client.
 #[derive(Debug)]
 pub struct IdTokenVerifier {
     client_id: String,
@@ -31,43 +31,44 @@ pub struct IdTokenVerifier {
     clock: SharedClock,
 }
 
-/// What an ID token must fit besides its issuer and client.
+/// What an ID token must match besides its issuer and client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expected<'a> {
-    /// The `nonce` of the authorization request; `None` where none was sent (RFC 8628).
+    /// The `nonce` of the authorization request; `None` if none was sent (RFC 8628).
     pub nonce: Option<&'a str>,
-    /// The access token that came with it, for `at_hash`.
+    /// The access token that was issued with it, for `at_hash`.
     pub access_token: Option<&'a str>,
-    /// Who signed in before (OpenID Connect Core §12.2).
+    /// The subject of the earlier sign-in (OpenID Connect Core §12.2).
     pub subject: Option<&'a str>,
 }
 
-/// Why an ID token is not believed. Holds nothing of it.
+/// Why an ID token was refused. Holds no part of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdTokenError {
-    /// What any token must be.
-    #[error("the ID token is not good: {0}")]
+    /// It violates a rule that holds for any token.
+    #[error("the ID token is not valid: {0}")]
     Token(#[from] TokenError),
-    /// Larger than [`MAX_ID_TOKEN_BYTES`].
+    /// It is larger than [`MAX_ID_TOKEN_BYTES`].
     #[error("the ID token is larger than 32 KiB")]
     TooLarge,
-    /// `azp` is another client, or is missing among several audiences.
+    /// `azp` names another client, or is missing although there are several audiences.
     #[error("the ID token was issued for another client (azp)")]
     OtherClient,
-    /// Not the `nonce` that was sent.
+    /// `nonce` is not the one that was sent.
     #[error("the ID token belongs to another sign-in (nonce)")]
     Nonce,
-    /// `at_hash` is not that of the access token.
+    /// `at_hash` does not match the access token.
     #[error("the ID token does not belong to the access token that came with it (at_hash)")]
     AccessTokenHash,
-    /// Somebody else than before.
+    /// `sub` is not the subject of the earlier sign-in.
     #[error("the ID token is about another user than the one who signed in")]
     OtherSubject,
 }
 
 impl IdTokenVerifier {
-    /// For ID tokens of `issuer` (the exact `iss`) to `client_id`; keys come from `fetcher`
-    /// when the first one is verified. Symmetric algorithms and `none` are never accepted.
+    /// A verifier of ID tokens issued by `issuer` (the exact `iss`) to `client_id`. Keys are
+    /// fetched when the first token is verified. Symmetric algorithms and `none` are never
+    /// accepted.
     pub fn new(
         issuer: &str,
         client_id: &str,
@@ -80,7 +81,7 @@ impl IdTokenVerifier {
             ca: None,
             audiences: vec![client_id.to_owned()],
             algorithms: Algorithm::ALL.to_vec(),
-            // Any `typ`, or none: ID tokens have none of their own.
+            // Any `typ` or none: there is no registered one for ID tokens.
             profile: Profile::Workload,
             leeway: LEEWAY,
             clients: None,
@@ -103,10 +104,10 @@ impl IdTokenVerifier {
         }
     }
 
-    /// The subject of `token`, once everything about it is right.
+    /// Verifies `token` and returns its subject.
     ///
     /// # Errors
-    /// With the first rule that it breaks.
+    /// With the first rule that the token violates.
     pub async fn verify(
         &self,
         token: &str,
@@ -116,29 +117,29 @@ impl IdTokenVerifier {
             return Err(IdTokenError::TooLarge);
         }
         let jws = Jws::parse(token)?;
-        let wanted = self.rules.header(&jws.header)?;
-        let keys = self.keys.select(wanted.algorithm, wanted.kid).await?;
+        let header = self.rules.validate_header(&jws.header)?;
+        let keys = self.keys.select(header.algorithm, header.kid).await?;
         let mut verifiers = keys.verifiers.iter();
         if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
             return Err(TokenError::BadSignature.into());
         }
-        let facts = self.rules.claims(&jws.claims, self.clock.now())?;
+        let validated = self.rules.validate_claims(&jws.claims, self.clock.now())?;
         if !jws.claims.contains_key("iat") {
             return Err(TokenError::InvalidClaim { name: "iat" }.into());
         }
         self.authorized_party(&jws.claims)?;
         check_nonce(&jws.claims, expected.nonce)?;
         if let Some(access_token) = expected.access_token {
-            check_access_token(&jws.claims, wanted.algorithm, access_token)?;
+            check_access_token(&jws.claims, header.algorithm, access_token)?;
         }
         match expected.subject {
-            Some(subject) if subject != facts.subject => Err(IdTokenError::OtherSubject),
-            _ => Ok(facts.subject),
+            Some(subject) if subject != validated.subject => Err(IdTokenError::OtherSubject),
+            _ => Ok(validated.subject),
         }
     }
 
-    /// OpenID Connect Core §3.1.3.7, 4 and 5. With an audience besides ours nobody but
-    /// `azp` says that the token was issued to us.
+    /// OpenID Connect Core §3.1.3.7, steps 4 and 5. If there are several audiences, only `azp`
+    /// tells to which of them the token was issued.
     fn authorized_party(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
         let several = claims
             .get("aud")
@@ -167,8 +168,8 @@ fn check_nonce(claims: &Map<String, Value>, sent: Option<&str>) -> Result<(), Id
     }
 }
 
-/// The left half of the access token's hash (OpenID Connect Core §3.1.3.6). It may be
-/// missing in the code flow; where it is there, it must be right.
+/// `at_hash` is the left half of the access token's hash (OpenID Connect Core §3.1.3.6). It is
+/// optional in the code flow, but must be correct if present.
 fn check_access_token(
     claims: &Map<String, Value>,
     algorithm: Algorithm,
@@ -185,8 +186,8 @@ fn check_access_token(
         RS384 | PS384 | ES384 | HS384 => &digest::SHA384,
         RS512 | PS512 | EdDSA | Ed25519 | HS512 => &digest::SHA512,
     };
-    let whole = digest::digest(hash, access_token.as_bytes());
-    let (half, _) = whole.as_ref().split_at(whole.as_ref().len() / 2);
+    let full_hash = digest::digest(hash, access_token.as_bytes());
+    let (half, _) = full_hash.as_ref().split_at(full_hash.as_ref().len() / 2);
     if claimed.as_str() == Some(&URL_SAFE_NO_PAD.encode(half)) {
         Ok(())
     } else {

@@ -1,9 +1,8 @@
-//! Opaque tokens, of which only their issuer knows what they stand for (RFC 7662).
+//! Verification of opaque tokens by introspection (RFC 7662).
 //!
-//! The answer is remembered under the token's keyed hash for as long as the token is valid
-//! and at most a minute, so that a token revoked there does not live on here. One question is
-//! asked for everybody who comes with the same token at once. Nothing is let in while the
-//! issuer cannot be asked.
+//! A response is cached under the token's keyed hash for as long as the token is valid, and at
+//! most a minute, so that revocation takes effect soon. Concurrent requests with the same token
+//! share one introspection. If the issuer is unreachable, no token is accepted.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,62 +17,62 @@ use tokio::sync::Semaphore;
 
 use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
-use super::rules::{Facts, Rules};
+use super::rules::{Rules, ValidatedClaims};
 use super::{BearerToken, TokenDigest, TokenError, VerifiedToken, strict_json};
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::singleflight::Flight;
 use crate::token::settings::IntrospectionIssuer;
 
-/// How long "not active" is remembered. Short, because a token may be used a moment before
-/// its issuer has it everywhere.
+/// How long a refusal is cached. Short, because a token may be used before all of the issuer's
+/// replicas know it.
 const REFUSAL_AGE: Duration = Duration::from_secs(10);
-/// Questions under way at once; others wait for a turn.
-const MAX_TURNS: usize = 32;
-/// Questions under way or waiting; more are turned away, so that a flood of made-up tokens
-/// takes no memory.
-const MAX_FLIGHTS: usize = 1024;
-/// For one question, waiting for a turn at it included.
+/// The most concurrent introspection requests; further ones wait.
+const MAX_CONCURRENT: usize = 32;
+/// The most introspections in progress or waiting. More are refused, so that a flood of invalid
+/// tokens cannot exhaust memory.
+const MAX_IN_FLIGHT: usize = 1024;
+/// The timeout of one introspection, including the wait for a permit.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// After two failures in a row; doubles with each further one.
+/// The backoff after two consecutive failures; doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest wait after failures.
+/// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Why an issuer could not be asked. For operators; holds no secret.
+/// Why introspection failed. Meant for operators; contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct IntrospectionError {
-    /// What happened.
+    /// What went wrong.
     pub cause: String,
-    /// How long the issuer wants to be left alone, if it says so.
+    /// The `Retry-After` of the response, if there was one.
     pub retry_after: Option<Duration>,
 }
 
-/// Asks an issuer about tokens.
+/// Sends introspection requests to an issuer.
 #[async_trait]
 pub trait Introspector: Send + Sync + fmt::Debug {
-    /// The JSON document with which the issuer answers about `token`, as it came. Bounded in
-    /// time and size by the implementation; the time is bounded again here.
+    /// The body of the issuer's response about `token`. The implementation limits its size and
+    /// the time; the caller also applies a timeout.
     async fn introspect(&self, token: &BearerToken) -> Result<Vec<u8>, IntrospectionError>;
 }
 
-/// The end of one question, for metrics.
+/// The result of an introspection, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Introspected {
-    /// The token is active and passes the issuer's rules.
+    /// The token is active and satisfies the issuer's rules.
     Accepted,
-    /// It is not active, or breaks a rule.
+    /// The token is not active, or violates a rule.
     Refused,
-    /// The issuer could not be asked, or gave no usable answer.
+    /// The issuer was unreachable, or its response was unusable.
     Failed,
 }
 
-/// Is told how each question ended; for metrics. Must not block.
+/// A callback for the result of each introspection, for metrics. Must not block.
 #[derive(Clone, Default)]
 pub struct IntrospectionObserver(Option<Arc<dyn Fn(Introspected) + Send + Sync>>);
 
 impl IntrospectionObserver {
-    /// Calls `observe` at the end of each question.
+    /// Calls `observe` after each introspection.
     pub fn new(observe: impl Fn(Introspected) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(observe)))
     }
@@ -87,7 +86,7 @@ impl fmt::Debug for IntrospectionObserver {
 
 type FetchResult = Result<Arc<VerifiedToken>, TokenError>;
 
-/// An issuer that is asked. Cheap to clone.
+/// An issuer that verifies tokens by introspection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Introspection(Arc<Inner>);
 
@@ -100,10 +99,10 @@ struct Inner {
     introspector: Arc<dyn Introspector>,
     clock: SharedClock,
     cache: VerifiedTokenCache,
-    /// Apart from `cache`, so that a flood of bad tokens displaces no good one. With the
-    /// monotonic time until which each stands.
+    /// Refusals and the monotonic time until which each is valid. Separate from `cache`, so that
+    /// a flood of invalid tokens does not evict valid ones.
     refusals: Cache<TokenDigest, (TokenError, Duration)>,
-    turns: Semaphore,
+    permits: Semaphore,
     in_flight: Mutex<InFlight>,
     observer: IntrospectionObserver,
 }
@@ -111,10 +110,10 @@ struct Inner {
 #[derive(Debug, Default)]
 struct InFlight {
     flights: HashMap<TokenDigest, Flight<FetchResult>>,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     /// Monotonic time.
-    left_alone_until: Duration,
+    backoff_until: Duration,
 }
 
 impl Introspection {
@@ -130,7 +129,7 @@ impl Introspection {
             issuer,
             prefix: config.token_prefix.clone(),
             max_age: config.verified_max_age,
-            rules: Rules::of_introspection(config),
+            rules: Rules::for_introspection(config),
             introspector,
             cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             refusals: Cache::builder()
@@ -138,7 +137,7 @@ impl Introspection {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(REFUSAL_AGE)
                 .build(),
-            turns: Semaphore::new(MAX_TURNS),
+            permits: Semaphore::new(MAX_CONCURRENT),
             in_flight: Mutex::default(),
             clock,
             observer,
@@ -150,22 +149,22 @@ impl Introspection {
         &self.0.rules.url
     }
 
-    /// What its tokens begin with; `None` where any opaque token may be its.
+    /// The prefix of its tokens; `None` if any opaque token may be one of them.
     pub(super) fn prefix(&self) -> Option<&str> {
         self.0.prefix.as_deref()
     }
 
-    /// The token with this digest, if it was found good a moment ago.
+    /// The token with this digest, if it is cached and still acceptable at `now`.
     pub(super) fn cached(
         &self,
         digest: TokenDigest,
         now: Option<Now>,
     ) -> Option<Arc<VerifiedToken>> {
-        // There are no keys here whose change would void what is remembered.
+        // Without keys there is only one epoch.
         self.0.cache.get(digest, now, |_| Some(0))
     }
 
-    /// What the issuer says of `token`, now or a moment ago.
+    /// Verifies `token` with a cached response or by introspection.
     pub(super) async fn verify(&self, token: &BearerToken) -> FetchResult {
         let digest = token.digest();
         let now = self.0.clock.monotonic();
@@ -190,8 +189,8 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The question under way about this token, or a new one. It goes on when whoever
-    /// started it goes away.
+    /// The introspection of this token in progress, or a new one. It continues if the caller
+    /// that started it goes away.
     fn join_or_start(
         self: &Arc<Self>,
         token: &BearerToken,
@@ -202,63 +201,66 @@ impl Inner {
         if let Some(flight) = in_flight.flights.get(&digest) {
             return Ok(flight.clone());
         }
-        // It may have landed between the look at the cache and here.
-        if let Some(known) = self.cache.get(digest, None, |_| Some(0)) {
-            return Ok(Flight::finished(Ok(known)));
+        // It may have completed since the caller looked in the cache.
+        if let Some(cached) = self.cache.get(digest, None, |_| Some(0)) {
+            return Ok(Flight::finished(Ok(cached)));
         }
-        let left = in_flight.left_alone_until.saturating_sub(now);
-        if !left.is_zero() {
-            return Err(unavailable(left));
+        let remaining = in_flight.backoff_until.saturating_sub(now);
+        if !remaining.is_zero() {
+            return Err(unavailable(remaining));
         }
-        if in_flight.flights.len() >= MAX_FLIGHTS {
+        if in_flight.flights.len() >= MAX_IN_FLIGHT {
             return Err(unavailable(FIRST_BACKOFF));
         }
-        let (asking, this, token) = (Arc::clone(self), Arc::clone(self), token.clone());
-        let (flight, task) = Flight::new(async move { asking.ask(&token).await }, move |result| {
-            this.complete(digest, result)
-        });
+        let (introspecting, this, token) = (Arc::clone(self), Arc::clone(self), token.clone());
+        let (flight, task) = Flight::new(
+            async move { introspecting.introspect(&token).await },
+            move |result| this.complete(digest, result),
+        );
         in_flight.flights.insert(digest, flight.clone());
-        // Before spawning, as Flight::new asks.
+        // Unlock before spawning, as `Flight::new` requires.
         drop(in_flight);
         tokio::spawn(task);
         Ok(flight)
     }
 
-    async fn ask(&self, token: &BearerToken) -> FetchResult {
-        let question = async {
-            let _turn = self.turns.acquire().await;
+    async fn introspect(&self, token: &BearerToken) -> FetchResult {
+        let request = async {
+            let _permit = self.permits.acquire().await;
             self.introspector.introspect(token).await
         };
-        let answer = tokio::time::timeout(TIMEOUT, question).await;
-        let answer = answer.unwrap_or_else(|_| {
+        let response = tokio::time::timeout(TIMEOUT, request).await;
+        let response = response.unwrap_or_else(|_| {
             Err(IntrospectionError {
-                cause: format!("no answer within {}s", TIMEOUT.as_secs()),
+                cause: format!("no response within {}s", TIMEOUT.as_secs()),
                 retry_after: None,
             })
         });
         let now = self.clock.now();
-        match answer.and_then(|document| active(&document)) {
-            Ok(claims) => self.judge(claims, token.digest(), now),
-            Err(error) => Err(self.fail(&error)),
+        match response.and_then(|body| active_claims(&body)) {
+            Ok(claims) => self.validate(claims, token.digest(), now),
+            Err(error) => Err(self.record_failure(&error)),
         }
     }
 
-    /// `None` for claims is "not active".
-    fn judge(
+    /// `claims` is `None` if the token is not active.
+    fn validate(
         &self,
         claims: Option<Map<String, Value>>,
         digest: TokenDigest,
         now: UnixMillis,
     ) -> FetchResult {
         let claims = claims.ok_or(TokenError::Inactive)?;
-        let Facts {
+        let ValidatedClaims {
             subject,
             client,
             scopes,
             permissions,
             expires_at,
             starts_at,
-        } = self.rules.introspected(&claims, now, self.max_age)?;
+        } = self
+            .rules
+            .validate_introspection(&claims, now, self.max_age)?;
         let token = Arc::new(VerifiedToken {
             issuer: Arc::clone(&self.issuer),
             subject,
@@ -272,21 +274,21 @@ impl Inner {
         });
         let window = Window {
             from: starts_at.map(|t| self.rules.accepted_from(t)),
-            // The issuer has judged by its own clock: no leeway on what is only remembered.
+            // The issuer has checked `exp` by its own clock, so a cached response gets no leeway.
             until: expires_at,
         };
         self.cache.insert(&token, 0, window);
         Ok(token)
     }
 
-    fn fail(&self, error: &IntrospectionError) -> TokenError {
+    fn record_failure(&self, error: &IntrospectionError) -> TokenError {
         let now = self.clock.monotonic();
         let mut in_flight = self.in_flight();
-        // Those that were under way together count once.
-        if in_flight.failures < 2 || now >= in_flight.left_alone_until {
+        // Concurrent failures count once.
+        if in_flight.failures < 2 || now >= in_flight.backoff_until {
             in_flight.failures = in_flight.failures.saturating_add(1);
         }
-        // What fails once may be about one token only.
+        // A single failure may concern one token only.
         let backoff = match in_flight.failures {
             0 | 1 => Duration::ZERO,
             failures => (FIRST_BACKOFF * (1 << (failures - 2).min(5))).min(MAX_BACKOFF),
@@ -294,8 +296,8 @@ impl Inner {
         let wait = error
             .retry_after
             .map_or(backoff, |r| r.min(MAX_BACKOFF).max(backoff));
-        in_flight.left_alone_until = now.saturating_add(wait);
-        tracing::warn!(issuer = &*self.issuer, %error, "the issuer cannot be asked about a token");
+        in_flight.backoff_until = now.saturating_add(wait);
+        tracing::warn!(issuer = &*self.issuer, %error, "a token cannot be introspected");
         unavailable(wait.max(FIRST_BACKOFF))
     }
 
@@ -310,7 +312,7 @@ impl Inner {
     }
 
     fn record(&self, digest: TokenDigest, result: &FetchResult) {
-        let how = match result {
+        let outcome = match result {
             Ok(_) => Introspected::Accepted,
             Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
             Err(error) => {
@@ -319,24 +321,24 @@ impl Inner {
                 Introspected::Refused
             }
         };
-        if how != Introspected::Failed {
+        if outcome != Introspected::Failed {
             self.in_flight().failures = 0;
         }
         if let Some(observe) = &self.observer.0 {
-            observe(how);
+            observe(outcome);
         }
     }
 }
 
-/// The claims of an active token, `None` for one that is not. Anything but a plain `true`
-/// or `false` is no answer.
-fn active(document: &[u8]) -> Result<Option<Map<String, Value>>, IntrospectionError> {
+/// The claims of an active token; `None` if it is not active. A response in which `active` is
+/// not a boolean is unusable.
+fn active_claims(document: &[u8]) -> Result<Option<Map<String, Value>>, IntrospectionError> {
     let unusable = |what: &str| IntrospectionError {
-        cause: format!("the answer {what}"),
+        cause: format!("the response {what}"),
         retry_after: None,
     };
     let claims = strict_json::object(document)
-        .map_err(|_| unusable("is not one JSON object with each member once"))?;
+        .map_err(|_| unusable("is not a JSON object without duplicate members"))?;
     match claims.get("active") {
         Some(Value::Bool(true)) => Ok(Some(claims)),
         Some(Value::Bool(false)) => Ok(None),

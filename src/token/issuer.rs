@@ -1,4 +1,4 @@
-//! One configured issuer, and the choice among several.
+//! Configured issuers, and the choice of the one that must verify a token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::cache::{VerifiedTokenCache, Window};
 use super::extensions::Extensions;
 use super::introspection::Introspection;
-use super::jws::{Jws, possible_issuers};
+use super::jws::{Jws, claimed_issuers};
 use super::keys::Keys;
-use super::rules::{Rules, Wanted};
+use super::rules::{Rules, ValidatedHeader};
 use super::shared_secret::SharedSecret;
 use super::{
     Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
@@ -19,7 +19,7 @@ use super::{
 use crate::clock::{Now, SharedClock};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
-/// A configured issuer: its rules, its keys, its verified tokens.
+/// A configured issuer with its rules, keys and cache of verified tokens.
 #[derive(Debug)]
 pub struct Issuer {
     name: Arc<str>,
@@ -28,59 +28,59 @@ pub struct Issuer {
 
 #[derive(Debug)]
 enum Kind {
-    Signed(Box<Signed>),
+    Jwt(Box<JwtIssuer>),
     Introspection(Introspection),
     Delegated,
 }
 
-/// An issuer whose tokens are JWTs that can be verified here.
+/// An issuer whose tokens are JWTs, which are verified locally.
 #[derive(Debug)]
-struct Signed {
+struct JwtIssuer {
     rules: Rules,
-    proof: Proof,
+    keys: VerificationKeys,
     clock: SharedClock,
     cache: VerifiedTokenCache,
 }
 
-/// What its signatures are checked with: public keys, or a secret; never both.
+/// What an issuer's signatures are checked with: public keys or a secret, never both.
 #[derive(Debug)]
-enum Proof {
-    Keys(Keys),
+enum VerificationKeys {
+    Public(Keys),
     Secret(SharedSecret),
 }
 
-/// What readiness asks of an issuer.
+/// Whether an issuer is ready, for readiness checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerStatus {
-    /// Keys are there (fresh or stale but within the limit), or none are needed.
+    /// There are keys, fresh or stale within the limit, or none are needed.
     Usable,
-    /// No keys were ever had, or they are too old.
+    /// No keys have been fetched yet, or they are too old.
     NoKeys,
 }
 
-/// Who a token stands for, and how that was found out.
+/// The caller whom a token identifies, and how it was verified.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
-    /// Who.
+    /// The caller.
     pub caller: Caller,
-    /// "ok" for a token verified now, "cached" for one verified before; nothing where the
-    /// exchange will be the check.
+    /// "ok" for a token that was verified now, "cached" for a cached one; `None` if the
+    /// credential exchange will verify it.
     pub how: Option<&'static str>,
 }
 
-/// What a step of the background refresh found.
+/// The result of one step of the background refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WarmUp {
-    /// Whether tokens of this issuer can be verified now.
+    /// Whether tokens of this issuer can be verified at present.
     pub status: IssuerStatus,
-    /// When to take the next step; `None`: there will never be anything to do.
+    /// When to take the next step; `None` if there is never anything to do.
     pub again_in: Option<Duration>,
 }
 
 impl Issuer {
-    /// An `oidc` issuer that remembers up to `max_verified` verified tokens. Nothing is
-    /// fetched yet: that is done by [`Self::warm_up`] or the first token. `observer` is
-    /// told how each attempt to refresh the keys ends.
+    /// An `oidc` issuer that caches up to `max_verified` verified tokens. Keys are fetched by
+    /// [`Self::warm_up`] or for the first token, not yet here. `observer` is notified of the
+    /// result of each refresh.
     pub fn oidc(
         name: Arc<str>,
         config: &OidcIssuer,
@@ -98,20 +98,20 @@ impl Issuer {
             algorithms,
             observer,
         );
-        let signed = Signed {
+        let jwt = JwtIssuer {
             rules,
-            proof: Proof::Keys(keys),
+            keys: VerificationKeys::Public(keys),
             cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             clock,
         };
         Self {
             name,
-            kind: Kind::Signed(Box::new(signed)),
+            kind: Kind::Jwt(Box::new(jwt)),
         }
     }
 
-    /// A `shared-secret` issuer that remembers up to `max_verified` verified tokens. The
-    /// secret is read by [`Self::warm_up`] or for the first token.
+    /// A `shared-secret` issuer that caches up to `max_verified` verified tokens. The secret is
+    /// read by [`Self::warm_up`] or for the first token.
     pub fn shared_secret(
         name: Arc<str>,
         config: &SharedSecretIssuer,
@@ -125,20 +125,20 @@ impl Issuer {
             config.algorithms.clone(),
             clock.clone(),
         );
-        let signed = Signed {
-            rules: Rules::of_shared_secret(config),
-            proof: Proof::Secret(secret),
+        let jwt = JwtIssuer {
+            rules: Rules::for_shared_secret(config),
+            keys: VerificationKeys::Secret(secret),
             cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
             clock,
         };
         Self {
             name,
-            kind: Kind::Signed(Box::new(signed)),
+            kind: Kind::Jwt(Box::new(jwt)),
         }
     }
 
-    /// An `introspection` issuer that remembers up to `max_verified` answers. `observer` is
-    /// told how each question ends.
+    /// An `introspection` issuer that caches up to `max_verified` responses. `observer` is
+    /// notified of the result of each introspection.
     pub fn introspection(
         name: Arc<str>,
         config: &IntrospectionIssuer,
@@ -147,7 +147,7 @@ impl Issuer {
         max_verified: u64,
         observer: IntrospectionObserver,
     ) -> Self {
-        let asked = Introspection::new(
+        let introspection = Introspection::new(
             Arc::clone(&name),
             config,
             introspector,
@@ -157,11 +157,11 @@ impl Issuer {
         );
         Self {
             name,
-            kind: Kind::Introspection(asked),
+            kind: Kind::Introspection(introspection),
         }
     }
 
-    /// A `delegated` issuer.
+    /// A `delegated` issuer, whose tokens the credential exchange verifies.
     pub fn delegated(name: Arc<str>) -> Self {
         Self {
             name,
@@ -169,39 +169,39 @@ impl Issuer {
         }
     }
 
-    /// Its configured name.
+    /// The configured name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whether its tokens are proved by the source that they are exchanged at.
+    /// Whether the credential exchange verifies this issuer's tokens.
     pub fn is_delegated(&self) -> bool {
         matches!(self.kind, Kind::Delegated)
     }
 
-    /// Whether tokens can be verified now. Whoever is asked about each token needs no keys:
-    /// whether it answers shows with the next token only.
+    /// Whether tokens can be verified at present. An `introspection` issuer needs no keys and
+    /// always counts as usable; whether it responds shows only with the next token.
     pub fn status(&self) -> IssuerStatus {
-        match self.as_signed() {
-            Some(signed) if !signed.proof.usable() => IssuerStatus::NoKeys,
+        match self.as_jwt() {
+            Some(issuer) if !issuer.keys.usable() => IssuerStatus::NoKeys,
             _ => IssuerStatus::Usable,
         }
     }
 
-    /// How long ago its public keys were last fetched; `None` if never, or if it has none.
+    /// The time since the public keys were last fetched; `None` if never, or without such keys.
     pub fn keys_age(&self) -> Option<Duration> {
-        match &self.as_signed()?.proof {
-            Proof::Keys(keys) => keys.age(),
-            Proof::Secret(_) => None,
+        match &self.as_jwt()?.keys {
+            VerificationKeys::Public(keys) => keys.age(),
+            VerificationKeys::Secret(_) => None,
         }
     }
 
-    /// One step of keeping the keys fresh in the background: fetches if that is due and
-    /// waits for it. Meant for a loop that sleeps for [`WarmUp::again_in`] in between.
+    /// Takes one step of the background refresh: fetches the keys if due, and waits for the
+    /// result. To be called in a loop that sleeps for [`WarmUp::again_in`] in between.
     pub async fn warm_up(&self) -> WarmUp {
         let mut again_in = None;
-        if let Some(signed) = self.as_signed() {
-            again_in = Some(signed.proof.refresh().await.max(Duration::from_secs(1)));
+        if let Some(issuer) = self.as_jwt() {
+            again_in = Some(issuer.keys.refresh().await.max(Duration::from_secs(1)));
         }
         WarmUp {
             status: self.status(),
@@ -209,28 +209,28 @@ impl Issuer {
         }
     }
 
-    fn as_signed(&self) -> Option<&Signed> {
+    fn as_jwt(&self) -> Option<&JwtIssuer> {
         match &self.kind {
-            Kind::Signed(signed) => Some(signed),
+            Kind::Jwt(issuer) => Some(issuer),
             Kind::Introspection(_) | Kind::Delegated => None,
         }
     }
 
-    /// Its exact `iss`, if it has one.
+    /// The exact `iss`, if the issuer has one.
     fn url(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Signed(signed) => Some(&signed.rules.url),
-            Kind::Introspection(asked) => Some(asked.url()),
+            Kind::Jwt(issuer) => Some(&issuer.rules.url),
+            Kind::Introspection(introspection) => Some(introspection.url()),
             Kind::Delegated => None,
         }
     }
 
-    /// The token with this digest, if it was found good before and would be again `now`;
-    /// see [`VerifiedTokenCache::cached`].
+    /// The token with this digest, if it is cached and still acceptable at `now`; see
+    /// [`VerifiedTokenCache::get`].
     fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
         match &self.kind {
-            Kind::Signed(signed) => signed.cached(digest, now),
-            Kind::Introspection(asked) => asked.cached(digest, now),
+            Kind::Jwt(issuer) => issuer.cached(digest, now),
+            Kind::Introspection(introspection) => introspection.cached(digest, now),
             Kind::Delegated => None,
         }
     }
@@ -240,7 +240,7 @@ impl Issuer {
     }
 }
 
-/// Who `token` stands for, where one of `issuers` remembers it: the hot path of
+/// The caller whom `token` identifies, if one of `issuers` has it cached: the hot path of
 /// [`authenticate`].
 pub fn cached(
     token: PresentedToken<'_>,
@@ -255,35 +255,34 @@ fn cached_at(
     issuers: &[Arc<Issuer>],
     now: Option<Now>,
 ) -> Option<Authenticated> {
-    let mut known = issuers.iter().map(|i| i.cached(token.digest(), now));
-    let known = known.find_map(|known| known)?;
+    let mut cached = issuers.iter().map(|i| i.cached(token.digest(), now));
+    let cached = cached.find_map(|cached| cached)?;
     Some(Authenticated {
-        caller: Caller::Verified(known),
+        caller: Caller::Verified(cached),
         how: Some("cached"),
     })
 }
 
-/// Finds out who `token` stands for, asking only the issuers given. A token whose `iss` is
-/// that of an issuer among them is verified there and nowhere else. A token that names no
-/// issuer at all is opaque: it goes to the one `introspection` issuer that it can be of, by
-/// its beginning. Whatever is left is for the `delegated` issuer, if there is one. So no
-/// party is ever shown a token that is another's.
+/// Verifies `token` with one of `issuers`. A token whose `iss` is that of one of them is
+/// verified by that issuer only. A token that names no issuer at all is opaque and goes to the
+/// `introspection` issuer with the longest matching prefix. Any other token goes to the
+/// `delegated` issuer, if there is one. No party is therefore ever shown another's token.
 ///
 /// # Errors
-/// With the first rule that the token breaks, and the issuer whose rule it is.
+/// With the first rule that the token violates, and the issuer whose rule it is.
 pub async fn authenticate<'t>(
     token: impl Into<PresentedToken<'t>>,
     issuers: &[Arc<Issuer>],
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
-    if let Some(known) = cached_at(token, issuers, None) {
-        return Ok(known);
+    if let Some(cached) = cached_at(token, issuers, None) {
+        return Ok(cached);
     }
     let (issuer, verified) = match choose(token.expose(), issuers)? {
-        Choice::Verify(issuer, signed, jws) => {
-            (issuer, signed.verify(issuer, token.digest(), jws).await)
+        Choice::Verify(issuer, jwt, jws) => (issuer, jwt.verify(issuer, token.digest(), jws).await),
+        Choice::Introspect(issuer, introspection) => {
+            (issuer, introspection.verify(&token.to_bearer()).await)
         }
-        Choice::Ask(issuer, asked) => (issuer, asked.verify(&token.to_bearer()).await),
         Choice::Delegate(issuer) => {
             return Ok(Authenticated {
                 caller: Caller::Delegated {
@@ -306,13 +305,14 @@ pub async fn authenticate<'t>(
     }
 }
 
+/// How a token is to be verified, and by which issuer.
 enum Choice<'a> {
-    Verify(&'a Issuer, &'a Signed, Jws<'a>),
-    Ask(&'a Issuer, &'a Introspection),
+    Verify(&'a Issuer, &'a JwtIssuer, Jws<'a>),
+    Introspect(&'a Issuer, &'a Introspection),
     Delegate(&'a Issuer),
 }
 
-/// Whose token it is. `iss` is not believed here, it only says who must vouch for it.
+/// Chooses the issuer that must verify `token`. `iss` is not trusted here; it only selects.
 fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, Unauthenticated> {
     let error = match Jws::parse(token) {
         Ok(jws) => {
@@ -323,30 +323,30 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
             };
             let named = iss.and_then(|iss| issuers.iter().find(|i| i.is_issuer_of(iss)));
             match named.map(|issuer| (issuer, &issuer.kind)) {
-                Some((issuer, Kind::Signed(signed))) => {
-                    return Ok(Choice::Verify(issuer, signed, jws));
+                Some((issuer, Kind::Jwt(jwt))) => {
+                    return Ok(Choice::Verify(issuer, jwt, jws));
                 }
-                Some((issuer, Kind::Introspection(asked))) => {
-                    return Ok(Choice::Ask(issuer, asked));
+                Some((issuer, Kind::Introspection(introspection))) => {
+                    return Ok(Choice::Introspect(issuer, introspection));
                 }
                 Some((_, Kind::Delegated)) | None => unknown,
             }
         }
         Err(error) => error,
     };
-    let claimed = possible_issuers(token);
-    if let Some(issuer) = mentioned(&claimed, issuers) {
-        // Not well formed, or with an `iss` of several: whoever sent it hopes that
-        // somebody reads it otherwise.
+    let claimed = claimed_issuers(token);
+    if let Some(issuer) = named_issuer(&claimed, issuers) {
+        // Malformed or ambiguous, but names a configured issuer in some reading: refuse it
+        // rather than let a more lenient party read it differently.
         return Err(Unauthenticated {
             issuer: Some(Arc::clone(&issuer.name)),
             error,
         });
     }
     if claimed.is_empty()
-        && let Some((issuer, asked)) = whose_opaque(token, issuers)
+        && let Some((issuer, introspection)) = introspection_of_opaque(token, issuers)
     {
-        return Ok(Choice::Ask(issuer, asked));
+        return Ok(Choice::Introspect(issuer, introspection));
     }
     let delegated = issuers.iter().find(|i| i.is_delegated());
     let delegated = delegated.map(|issuer| Choice::Delegate(issuer));
@@ -356,23 +356,28 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
     })
 }
 
-/// The `introspection` issuer with the longest prefix that `token` begins with, else the one
-/// without a prefix.
-fn whose_opaque<'a>(
+/// The `introspection` issuer with the longest prefix that `token` starts with, or else the
+/// one without a prefix.
+fn introspection_of_opaque<'a>(
     token: &str,
     issuers: &'a [Arc<Issuer>],
 ) -> Option<(&'a Issuer, &'a Introspection)> {
-    let asked = issuers.iter().filter_map(|issuer| match &issuer.kind {
-        Kind::Introspection(asked) => Some((&**issuer, asked)),
-        Kind::Signed(_) | Kind::Delegated => None,
+    let candidates = issuers.iter().filter_map(|issuer| match &issuer.kind {
+        Kind::Introspection(introspection) => Some((&**issuer, introspection)),
+        Kind::Jwt(_) | Kind::Delegated => None,
     });
-    asked
-        .filter(|(_, asked)| token.starts_with(asked.prefix().unwrap_or_default()))
-        .max_by_key(|(_, asked)| asked.prefix().unwrap_or_default().len())
+    candidates
+        .map(|(issuer, introspection)| {
+            let prefix = introspection.prefix().unwrap_or_default();
+            (prefix, issuer, introspection)
+        })
+        .filter(|(prefix, ..)| token.starts_with(prefix))
+        .max_by_key(|(prefix, ..)| prefix.len())
+        .map(|(_, issuer, introspection)| (issuer, introspection))
 }
 
-/// The issuer that a token names in any way at all, be it malformed.
-fn mentioned<'a>(claimed: &[Value], issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
+/// The issuer that a token, however malformed, names in any way.
+fn named_issuer<'a>(claimed: &[Value], issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
     fn names(value: &Value, issuer: &Issuer) -> bool {
         match value {
             Value::String(iss) => issuer.is_issuer_of(iss),
@@ -385,41 +390,41 @@ fn mentioned<'a>(claimed: &[Value], issuers: &'a [Arc<Issuer>]) -> Option<&'a Ar
         .find(|issuer| claimed.iter().any(|v| names(v, issuer)))
 }
 
-impl Proof {
+impl VerificationKeys {
     fn usable(&self) -> bool {
         match self {
-            Self::Keys(keys) => keys.usable(),
+            Self::Public(keys) => keys.usable(),
             Self::Secret(secret) => secret.epoch().is_some(),
         }
     }
 
-    /// Refreshes if that is due; says when it will be again.
+    /// Refreshes the keys if due; returns the time until the next refresh.
     async fn refresh(&self) -> Duration {
         match self {
-            Self::Keys(keys) => {
+            Self::Public(keys) => {
                 keys.refresh_if_due().await;
-                keys.next_attempt_in()
+                keys.next_refresh_in()
             }
             Self::Secret(secret) => {
                 secret.refresh_if_due().await;
-                secret.next_attempt_in()
+                secret.next_refresh_in()
             }
         }
     }
 
-    /// The epoch in force at a monotonic time, if a token may be accepted by it.
+    /// The epoch of the keys at a monotonic time, if they may be used.
     fn epoch(&self, monotonic: Duration) -> Option<u64> {
         match self {
-            Self::Keys(keys) => keys.epoch_in_force(monotonic),
+            Self::Public(keys) => keys.current_epoch(monotonic),
             Self::Secret(secret) => secret.epoch(),
         }
     }
 
-    /// Checks the signature; gives the epoch of what proved it.
-    async fn verify(&self, wanted: &Wanted<'_>, jws: &Jws<'_>) -> Result<u64, TokenError> {
+    /// Checks the signature; returns the epoch of the keys that verified it.
+    async fn verify(&self, header: &ValidatedHeader<'_>, jws: &Jws<'_>) -> Result<u64, TokenError> {
         match self {
-            Self::Keys(keys) => {
-                let keys = keys.select(wanted.algorithm, wanted.kid).await?;
+            Self::Public(keys) => {
+                let keys = keys.select(header.algorithm, header.kid).await?;
                 let mut verifiers = keys.verifiers.iter();
                 if !verifiers.any(|key| key.verify(jws.signing_input, jws.signature)) {
                     return Err(TokenError::BadSignature);
@@ -429,17 +434,17 @@ impl Proof {
             Self::Secret(secret) => {
                 let (signing_input, signature) = (jws.signing_input, jws.signature);
                 secret
-                    .verify(wanted.algorithm, signing_input, signature)
+                    .verify(header.algorithm, signing_input, signature)
                     .await
             }
         }
     }
 }
 
-impl Signed {
-    /// The token with this digest, if it was verified before and would be again.
+impl JwtIssuer {
+    /// The token with this digest, if it is cached and still acceptable.
     fn cached(&self, digest: TokenDigest, now: Option<Now>) -> Option<Arc<VerifiedToken>> {
-        let epoch = |monotonic| self.proof.epoch(monotonic);
+        let epoch = |monotonic| self.keys.epoch(monotonic);
         self.cache.get(digest, now, epoch)
     }
 
@@ -449,20 +454,20 @@ impl Signed {
         digest: TokenDigest,
         jws: Jws<'_>,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let wanted = self.rules.header(&jws.header)?;
-        let epoch = self.proof.verify(&wanted, &jws).await?;
-        let facts = self.rules.claims(&jws.claims, self.clock.now())?;
+        let header = self.rules.validate_header(&jws.header)?;
+        let epoch = self.keys.verify(&header, &jws).await?;
+        let claims = self.rules.validate_claims(&jws.claims, self.clock.now())?;
         let window = Window {
-            from: facts.starts_at.map(|t| self.rules.accepted_from(t)),
-            until: self.rules.accepted_until(facts.expires_at),
+            from: claims.starts_at.map(|t| self.rules.accepted_from(t)),
+            until: self.rules.accepted_until(claims.expires_at),
         };
         let token = Arc::new(VerifiedToken {
             issuer: Arc::clone(&issuer.name),
-            subject: facts.subject,
-            client: facts.client,
-            scopes: facts.scopes,
-            permissions: facts.permissions,
-            expires_at: facts.expires_at,
+            subject: claims.subject,
+            client: claims.client,
+            scopes: claims.scopes,
+            permissions: claims.permissions,
+            expires_at: claims.expires_at,
             claims: jws.claims,
             digest,
             extensions: Extensions::default(),

@@ -1,6 +1,6 @@
-//! JWK Sets (RFC 7517): which of an issuer's keys can verify what. Keys of unknown kind,
-//! for other uses or too weak are kept by name only, so that a token naming one is told
-//! so; they verify nothing.
+//! JWK Sets (RFC 7517): which of an issuer's keys verify which algorithms. Keys that are of an
+//! unknown kind, meant for another use or too weak verify nothing; only their `kid` is stored,
+//! so that a token that names one is refused with the right error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use super::TokenError;
 use super::settings::Algorithm;
 use super::signature::Verifier;
 
-/// The largest JWK Set read, in bytes (identity.md §A).
+/// The largest JWK Set accepted, in bytes (`docs/design/tokens.md`, "Keys").
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
-/// The most keys that a JWK Set may hold; more make it unusable.
+/// The most keys that a JWK Set may hold; a larger one is refused as a whole.
 const MAX_KEYS: usize = 100;
 
-/// How many keys of one `kid` are tried; RFC 7517 §4.5 wants only one.
+/// How many keys with the same `kid` are tried; RFC 7517 §4.5 recommends distinct names.
 const MAX_SAME_KID: usize = 4;
 
 /// The longest `kid`, in bytes.
 pub(super) const MAX_KID_BYTES: usize = 512;
 
-/// RSA moduli accepted, in bits (RFC 7518 §3.3; the upper end bounds the work).
+/// Accepted sizes of RSA moduli, in bits (RFC 7518 §3.3; the upper bound limits the work).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// An issuer's keys.
@@ -44,33 +44,33 @@ pub(super) struct KeySet {
 #[error("the JWK Set {0}")]
 pub(super) struct KeySetError(&'static str);
 
-/// Why no key was chosen.
+/// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKey {
-    /// There is none of this name, or without a name none that fits.
+pub(super) enum KeySelectionError {
+    /// There is no key with this `kid`, or without a `kid` none that suits the algorithm.
     Missing,
-    /// Without a name, several fit.
+    /// There is no `kid`, and several keys suit the algorithm.
     Ambiguous,
-    /// The one of this name is for something else.
+    /// The key with this `kid` is not meant for this algorithm or use.
     Unsuitable,
 }
 
-impl From<NoKey> for TokenError {
-    fn from(no_key: NoKey) -> Self {
-        match no_key {
-            NoKey::Missing => Self::UnknownKey,
-            NoKey::Ambiguous => Self::KeyIdMissing,
-            NoKey::Unsuitable => Self::UnsuitableKey,
+impl From<KeySelectionError> for TokenError {
+    fn from(error: KeySelectionError) -> Self {
+        match error {
+            KeySelectionError::Missing => Self::UnknownKey,
+            KeySelectionError::Ambiguous => Self::KeyIdMissing,
+            KeySelectionError::Unsuitable => Self::UnsuitableKey,
         }
     }
 }
 
 impl KeySet {
-    /// Reads a JWK Set, preparing keys for `algorithms`.
+    /// Parses a JWK Set and prepares its keys for `algorithms`.
     ///
     /// # Errors
-    /// When the document is too large, is no JWK Set or has too many keys; never because
-    /// of a single key.
+    /// If the document is too large, is not a JWK Set or has too many keys; never because of a
+    /// single key.
     pub(super) fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
@@ -86,7 +86,7 @@ impl KeySet {
         }
         let mut set = Self::default();
         for jwk in keys.iter().filter_map(Value::as_object) {
-            if let Some(key) = Key::read(jwk, algorithms)
+            if let Some(key) = Key::parse(jwk, algorithms)
                 && !set.keys.contains(&key)
             {
                 set.keys.push(key);
@@ -97,40 +97,40 @@ impl KeySet {
         Ok(set)
     }
 
-    /// Whether no key can verify anything.
+    /// Whether none of the keys can verify anything.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.iter().all(|key| key.verifiers.is_empty())
     }
 
-    /// The key named `kid`, or without a name the only one that fits `algorithm`. More
-    /// than one come back only where the issuer has given several keys the same name.
+    /// The key named `kid`, or if `kid` is `None`, the only one that suits `algorithm`. Returns
+    /// more than one only if the issuer uses the same `kid` for several keys.
     pub(super) fn select(
         &self,
         algorithm: Algorithm,
         kid: Option<&str>,
-    ) -> Result<Vec<Verifier>, NoKey> {
+    ) -> Result<Vec<Verifier>, KeySelectionError> {
         let mut named = self
             .keys
             .iter()
             .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
             .peekable();
         if named.peek().is_none() {
-            return Err(NoKey::Missing);
+            return Err(KeySelectionError::Missing);
         }
-        let mut fitting: Vec<_> = named.filter_map(|key| key.verifier(algorithm)).collect();
-        match (fitting.len(), kid) {
-            (0, None) => Err(NoKey::Missing),
-            (0, Some(_)) => Err(NoKey::Unsuitable),
-            (2.., None) => Err(NoKey::Ambiguous),
+        let mut suitable: Vec<_> = named.filter_map(|key| key.verifier(algorithm)).collect();
+        match (suitable.len(), kid) {
+            (0, None) => Err(KeySelectionError::Missing),
+            (0, Some(_)) => Err(KeySelectionError::Unsuitable),
+            (2.., None) => Err(KeySelectionError::Ambiguous),
             _ => {
-                fitting.truncate(MAX_SAME_KID);
-                Ok(fitting)
+                suitable.truncate(MAX_SAME_KID);
+                Ok(suitable)
             }
         }
     }
 }
 
-/// The public numbers of a key, decoded.
+/// The decoded public parameters of a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Material {
     Rsa { n: Vec<u8>, e: Vec<u8> },
@@ -146,7 +146,7 @@ struct Key {
     verifiers: Vec<Verifier>,
 }
 
-/// Two keys are equal when they verify the same: same name, numbers and algorithms.
+/// Keys are equal if they verify the same: they have the same name, parameters and algorithms.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let algorithms = |key: &'_ Self| {
@@ -168,15 +168,15 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// `None` for what can neither be named nor used.
-    fn read(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Self> {
+    /// `None` for a key that can neither be named nor used.
+    fn parse(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Self> {
         let kid = match jwk.get("kid") {
             None => None,
             Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str().into()),
             Some(_) => return None,
         };
         let material = if is_for_verifying(jwk) {
-            Material::read(jwk)
+            Material::parse(jwk)
         } else {
             Material::Unusable
         };
@@ -200,8 +200,8 @@ impl Key {
     }
 }
 
-/// `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verifying, and it is a public key: a
-/// private one that was published proves nothing.
+/// Whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verification and the key is public:
+/// a published private key proves nothing.
 fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
     let use_allows = jwk.get("use").is_none_or(|v| v == "sig");
     let ops_allow = jwk.get("key_ops").is_none_or(|v| {
@@ -211,8 +211,8 @@ fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
     use_allows && ops_allow && !jwk.contains_key("d")
 }
 
-/// The JWK's own `alg` (RFC 7517 §4.4) allows `algorithm`. `EdDSA` and `Ed25519` are two
-/// names of one algorithm here (RFC 9864 §2.2).
+/// Whether the JWK's `alg` (RFC 7517 §4.4) allows `algorithm`. `EdDSA` and `Ed25519` are
+/// treated as names of the same algorithm (RFC 9864 §2.2).
 fn is_for_algorithm(jwk: &Map<String, Value>, algorithm: Algorithm) -> bool {
     let same = |name: &str| match algorithm {
         Algorithm::EdDSA | Algorithm::Ed25519 => name == "EdDSA" || name == "Ed25519",
@@ -222,7 +222,7 @@ fn is_for_algorithm(jwk: &Map<String, Value>, algorithm: Algorithm) -> bool {
 }
 
 impl Material {
-    fn read(jwk: &Map<String, Value>) -> Self {
+    fn parse(jwk: &Map<String, Value>) -> Self {
         let text = |name| jwk.get(name).and_then(Value::as_str).unwrap_or_default();
         let number = |name| decode(text(name));
         let material = match (text("kty"), text("crv")) {
@@ -235,7 +235,7 @@ impl Material {
         material.unwrap_or(Self::Unusable)
     }
 
-    /// `kty` and `crv` suit `algorithm` (RFC 7518 §3.1, RFC 8037 §3.1).
+    /// Whether `kty` and `crv` suit `algorithm` (RFC 7518 §3.1, RFC 8037 §3.1).
     fn suits(&self, algorithm: Algorithm) -> bool {
         use Algorithm::{ES256, ES384, Ed25519, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         match self {
@@ -247,9 +247,9 @@ impl Material {
         }
     }
 
-    /// The key as `jsonwebtoken` takes it; `None` for one that aws-lc refuses, for example a
-    /// point that is not on its curve. `jsonwebtoken` takes any bytes and parses them at each
-    /// signature, so that such a key would look usable until then.
+    /// The key in the form that `jsonwebtoken` expects; `None` if aws-lc refuses it, for example
+    /// because a point is not on its curve. `jsonwebtoken` accepts any bytes and parses them at
+    /// each verification, so such a key would otherwise appear usable.
     fn decoding_key(&self) -> Option<DecodingKey> {
         let (parsed, key) = match self {
             Self::Rsa { n, e } => (
@@ -275,8 +275,8 @@ impl Material {
     }
 }
 
-/// A modulus of acceptable size with an odd exponent of at least 3 (with 1, anything
-/// would be its own signature).
+/// An RSA key with a modulus of acceptable size and an odd exponent of at least 3. With an
+/// exponent of 1, any padded message would be its own signature.
 fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
     let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
     let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
@@ -284,14 +284,15 @@ fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
     (RSA_BITS.contains(&bits) && odd && e.len() <= 4 && e != [1]).then_some(Material::Rsa { n, e })
 }
 
-/// Some issuers write an unsigned number with a sign byte (against RFC 7518 §6.3.1.1).
+/// Some issuers encode numbers with a leading sign byte, contrary to RFC 7518 §6.3.1.1.
 fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|b| **b == 0).count();
     bytes.drain(..zeros);
     bytes
 }
 
-/// An uncompressed point (SEC 1 §2.3.3) of exactly the curve's size (RFC 7518 §6.2.1.2).
+/// An uncompressed point (SEC 1 §2.3.3) whose coordinates have exactly the size of the curve
+/// (RFC 7518 §6.2.1.2).
 fn point<const N: usize>(x: &[u8], y: &[u8]) -> Option<[u8; N]> {
     let half = N / 2;
     (x.len() == half && y.len() == half)
@@ -299,7 +300,7 @@ fn point<const N: usize>(x: &[u8], y: &[u8]) -> Option<[u8; N]> {
         .flatten()
 }
 
-/// base64url; padding, which some issuers write, does no harm here. Empty when unreadable.
+/// Decodes base64url, with or without padding, which some issuers add. Empty if malformed.
 fn decode(text: &str) -> Vec<u8> {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &URL_SAFE,

@@ -1,4 +1,5 @@
-//! A compact JWS taken apart (RFC 7515 §7.1), strictly: nothing in it is believed yet.
+//! Strict parsing of a JWS in compact serialization (RFC 7515 §7.1). Nothing in it is trusted
+//! yet.
 
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
@@ -8,18 +9,18 @@ use serde_json::{Map, Value};
 
 use super::{BearerToken, TokenError, strict_json};
 
-/// The parts of a token that has the right shape.
+/// The parts of a well-formed token.
 pub(super) struct Jws<'a> {
     pub(super) header: Map<String, Value>,
     pub(super) claims: Map<String, Value>,
     /// The JWS Signing Input (RFC 7515 §2): the first two segments and the dot between them.
     pub(super) signing_input: &'a [u8],
-    /// In base64url, which has been checked.
+    /// Valid base64url.
     pub(super) signature: &'a str,
 }
 
 impl<'a> Jws<'a> {
-    /// Splits, decodes and reads `token`.
+    /// Splits, decodes and parses `token`.
     pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
         let [header, claims, signature] = segments(token)?;
         let jws = Self {
@@ -33,17 +34,17 @@ impl<'a> Jws<'a> {
     }
 }
 
-/// What a token says of itself. Nobody has checked it.
+/// The unverified content of a token.
 #[derive(Debug)]
 pub struct Inspected {
-    /// The header's members.
+    /// The header parameters.
     pub header: Map<String, Value>,
     /// The claims.
     pub claims: Map<String, Value>,
 }
 
-/// Reads a token as strictly as verification does and believes none of it: for showing an
-/// operator what was found. `None` for what is no JWT.
+/// Parses a token as strictly as verification does, without verifying it, in order to show its
+/// content to an operator. `None` if it is not a JWT.
 pub fn inspect(token: &BearerToken) -> Option<Inspected> {
     let jws = Jws::parse(token.expose()).ok()?;
     Some(Inspected {
@@ -62,17 +63,17 @@ fn segments(token: &str) -> Result<[&str; 3], TokenError> {
     }
 }
 
-/// base64url without padding, with no stray bits in the last character (RFC 7515 §2).
+/// Decodes base64url without padding or non-zero trailing bits (RFC 7515 §2).
 fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode(segment)
         .map_err(|_| TokenError::Malformed)
 }
 
-/// Every `iss` that even a careless reader might find in a token that [`Jws::parse`]
-/// refuses; the empty list for an opaque one.
-pub(super) fn possible_issuers(token: &str) -> Vec<Value> {
-    const CARELESS: GeneralPurpose = GeneralPurpose::new(
+/// Every `iss` that a lenient parser might find in a token that [`Jws::parse`] refuses; empty
+/// for an opaque token.
+pub(super) fn claimed_issuers(token: &str) -> Vec<Value> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &URL_SAFE,
         GeneralPurposeConfig::new()
             .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -82,7 +83,7 @@ pub(super) fn possible_issuers(token: &str) -> Vec<Value> {
         return Vec::new();
     };
     let segment = segment.replace('+', "-").replace('/', "_");
-    let Ok(bytes) = CARELESS.decode(segment) else {
+    let Ok(bytes) = LENIENT.decode(segment) else {
         return Vec::new();
     };
     strict_json::every_iss(&bytes)
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_a_token_apart() {
+    fn parses_a_well_formed_jws() {
         let token = format!(
             "{}.{}.AQID",
             encoded("{\"alg\":\"x\"}"),
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_shapes() {
+    fn refuses_malformed_and_encrypted_tokens() {
         let (h, c) = (encoded("{}"), encoded("{\"a\":1}"));
         for token in [
             String::new(),
@@ -138,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn finds_issuers_that_a_careless_reader_would_find() {
+    fn finds_every_issuer_that_a_lenient_parser_would_find() {
         let payload = r#"{"iss":"a","x":{"iss":"no"},"iss":["b"]} trailing"#;
         let padded = base64::engine::general_purpose::STANDARD.encode(payload);
-        let found = possible_issuers(&format!("junk.{padded}.junk.more"));
+        let found = claimed_issuers(&format!("junk.{padded}.junk.more"));
         assert_eq!(found, [Value::from("a"), serde_json::json!(["b"])]);
-        assert!(possible_issuers("opaque").is_empty());
-        assert!(possible_issuers("a.b.c").is_empty());
+        assert!(claimed_issuers("opaque").is_empty());
+        assert!(claimed_issuers("a.b.c").is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! An issuer's keys: fetched, kept, refreshed, never trusted blindly. The intervals are
-//! those of identity.md §A ("JWKS"), measured by the monotonic clock.
+//! Fetching, caching and refreshing an issuer's keys. The intervals are those of
+//! `docs/design/tokens.md`, "Keys", in monotonic time.
 //!
-//! One fetch at a time for each issuer, in a task of its own, so that a caller who goes
-//! away takes nothing from the others who wait for it.
+//! There is one fetch at a time per issuer. It runs in a separate task, so that a caller that
+//! goes away does not cancel it for others.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,40 +14,40 @@ use arc_swap::{ArcSwap, Guard};
 use async_trait::async_trait;
 
 use super::TokenError;
-use super::jwk::{KeySet, KeySetError, NoKey};
+use super::jwk::{KeySelectionError, KeySet, KeySetError};
 use super::signature::Verifier;
 use crate::clock::SharedClock;
 use crate::singleflight::Flight;
 use crate::token::settings::Algorithm;
 
-/// How long a document is fresh when its sender does not say.
+/// How long a document is fresh if the response has no `max-age`.
 const DEFAULT_TTL: Duration = Duration::from_mins(10);
-/// The bounds of what its sender may say.
+/// The range to which `max-age` is clamped.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
-/// How long keys go on serving after that while none can be fetched (as `stale-if-error`,
+/// How long stale keys may be used while none can be fetched (as in `stale-if-error`,
 /// RFC 5861 §4).
 const STALE_LIMIT: Duration = Duration::from_hours(24);
-/// Between two refreshes for the sake of unknown `kid`s.
+/// The minimum interval between refreshes caused by unknown `kid`s.
 const MISS_COOLDOWN: Duration = Duration::from_secs(30);
-/// How long a `kid` that a refresh did not bring is known to be unknown.
+/// How long a `kid` that a refresh did not find is cached as unknown.
 const UNKNOWN_TTL: Duration = Duration::from_mins(1);
-/// How many unknown `kid`s are remembered; the cooldown alone bounds the rest.
+/// The most unknown `kid`s cached; beyond that only the cooldown limits refreshes.
 const MAX_UNKNOWN: usize = 64;
-/// After the first failed fetch; doubles with each further one.
+/// The backoff after the first failed fetch; doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest wait between failed fetches.
+/// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A JWKS document as it came, and how long its sender says it is good.
+/// A fetched JWK Set document and its freshness lifetime.
 #[derive(Clone, Debug)]
 pub struct FetchedKeys {
     /// The document, at most 256 KiB.
     pub document: Vec<u8>,
-    /// `Cache-Control: max-age`, unclamped; `None` when absent.
+    /// `Cache-Control: max-age`, not clamped; `None` if absent.
     pub max_age: Option<Duration>,
 }
 
-/// Why keys could not be fetched. Texts are for operators and hold no secret.
+/// Why keys could not be fetched. Messages are meant for operators and contain no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyFetchError(pub String);
@@ -58,43 +58,43 @@ impl From<KeySetError> for KeyFetchError {
     }
 }
 
-/// Where an issuer's keys come from (a URL, discovery, or a file).
+/// Fetches an issuer's keys from a URL, through discovery, or from a file.
 #[async_trait]
 pub trait KeyFetcher: Send + Sync + fmt::Debug {
-    /// Fetches the document once, within the time and size limits.
+    /// Fetches the document once, within the implementation's time and size limits.
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError>;
 
-    /// How long a document is fresh, where the place decides (a local file is cheap to
-    /// read again) and not `Cache-Control`. A decorator must pass it on.
+    /// How long a document is fresh, if the kind of source determines that rather than
+    /// `Cache-Control`: a local file is cheap to read again. Decorators must forward this.
     fn fixed_ttl(&self) -> Option<Duration> {
         None
     }
 }
 
-/// The end of one attempt to refresh keys, for metrics.
+/// The result of an attempt to refresh keys, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRefresh {
-    /// New document, other keys than before.
+    /// The document was fetched, and its keys differ from the previous ones.
     Changed,
-    /// New document, same keys.
+    /// The document was fetched, and its keys are the same as before.
     Unchanged,
-    /// Nothing usable came; earlier keys, if any, stay.
+    /// No usable document was fetched; the previous keys, if any, remain.
     Failed,
 }
 
-/// Is told how each attempt to refresh keys ended; for metrics. Must not block.
+/// A callback for the result of each refresh, for metrics. Must not block.
 #[derive(Clone, Default)]
 pub struct RefreshObserver(Option<Arc<dyn Fn(KeyRefresh) + Send + Sync>>);
 
 impl RefreshObserver {
-    /// Calls `observe` at the end of each attempt.
+    /// Calls `observe` after each attempt.
     pub fn new(observe: impl Fn(KeyRefresh) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(observe)))
     }
 
-    fn tell(&self, how: KeyRefresh) {
+    fn notify(&self, result: KeyRefresh) {
         if let Some(observe) = &self.0 {
-            observe(how);
+            observe(result);
         }
     }
 }
@@ -105,7 +105,7 @@ impl fmt::Debug for RefreshObserver {
     }
 }
 
-/// The keys of one issuer and all that keeps them fresh. Cheap to clone.
+/// The keys of one issuer, kept fresh. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Keys(Arc<Inner>);
 
@@ -115,19 +115,19 @@ struct Inner {
     fetcher: Arc<dyn KeyFetcher>,
     clock: SharedClock,
     algorithms: Vec<Algorithm>,
-    current: ArcSwap<Current>,
+    current: ArcSwap<CurrentKeys>,
     /// Whether the last attempt failed.
     failing: AtomicBool,
-    /// When, in monotonic milliseconds, the next attempt may begin by itself.
-    next_attempt: AtomicU64,
-    control: Mutex<Control>,
+    /// When the next scheduled refresh is due, in monotonic milliseconds.
+    next_refresh: AtomicU64,
+    state: Mutex<RefreshState>,
     observer: RefreshObserver,
 }
 
-/// The keys in force. Times are of the monotonic clock.
+/// The current keys. Times are monotonic.
 #[derive(Debug, Default)]
-pub(super) struct Current {
-    /// Grows when the keys change.
+pub(super) struct CurrentKeys {
+    /// Incremented when the keys change.
     pub(super) epoch: u64,
     set: KeySet,
     fetched_at: Option<Duration>,
@@ -136,16 +136,16 @@ pub(super) struct Current {
 }
 
 #[derive(Debug, Default)]
-struct Control {
+struct RefreshState {
     /// The latest fetch, in progress or finished.
     fetch: Option<Flight<()>>,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     last_miss: Option<Duration>,
     unknown: HashMap<Box<str>, Duration>,
 }
 
-/// Keys that may have made a signature, and the epoch that they are of.
+/// The keys that may have made a signature, and their epoch.
 #[derive(Debug)]
 pub(super) struct Selection {
     pub(super) verifiers: Vec<Verifier>,
@@ -167,63 +167,63 @@ impl Keys {
             algorithms,
             current: ArcSwap::default(),
             failing: AtomicBool::new(false),
-            next_attempt: AtomicU64::new(0),
-            control: Mutex::default(),
+            next_refresh: AtomicU64::new(0),
+            state: Mutex::default(),
             observer,
         }))
     }
 
-    /// The epoch in force, if its keys may be used now without asking the issuer first;
-    /// begins a refresh in the background where one is due.
-    pub(super) fn epoch_in_force(&self, now: Duration) -> Option<u64> {
+    /// The epoch of the current keys, if they may be used without a fetch; starts a background
+    /// refresh if one is due.
+    pub(super) fn current_epoch(&self, now: Duration) -> Option<u64> {
         let current = self.0.current.load();
-        let serves = self.0.serves(&current, now);
-        if serves && self.0.due(now) {
-            self.0.begin(now);
+        let servable = self.0.is_servable(&current, now);
+        if servable && self.0.due(now) {
+            self.0.join_or_start(now);
         }
-        serves.then_some(current.epoch)
+        servable.then_some(current.epoch)
     }
 
-    /// The keys that may have made a signature with `algorithm` and `kid`. Fetches, or
-    /// waits for somebody else's fetch, when there are no keys, when they are past their
-    /// time, and when there is none of that name.
+    /// The keys that may have made a signature with `algorithm` and `kid`. Fetches keys, or
+    /// joins a fetch in progress, if there are none, if they are stale, or if none has that
+    /// `kid`.
     pub(super) async fn select(
         &self,
         algorithm: Algorithm,
         kid: Option<&str>,
     ) -> Result<Selection, TokenError> {
-        self.freshen().await;
-        match self.look(algorithm, kid)? {
-            Err(NoKey::Missing) => {}
+        self.ensure_usable().await;
+        match self.lookup(algorithm, kid)? {
+            Err(KeySelectionError::Missing) => {}
             other => return Ok(other?),
         }
-        let mut settled = false;
-        while let Some((fetch, own)) = self.0.begin_for(kid.unwrap_or_default()) {
+        let mut fetched = false;
+        while let Some((fetch, own)) = self.0.join_or_start_for(kid.unwrap_or_default()) {
             fetch.wait().await;
-            settled |= own;
-            match self.look(algorithm, kid)? {
-                // A fetch that had begun earlier may have missed the newest key.
-                Err(NoKey::Missing) if !own => {}
-                Err(NoKey::Missing) => break,
+            fetched |= own;
+            match self.lookup(algorithm, kid)? {
+                // A fetch that was already in progress may have missed the newest key.
+                Err(KeySelectionError::Missing) if !own => {}
+                Err(KeySelectionError::Missing) => break,
                 other => return Ok(other?),
             }
         }
-        self.missing(algorithm, kid, settled)
+        self.missing(algorithm, kid, fetched)
     }
 
-    /// The end of a search; a last look, since somebody else's fetch may have ended just now.
+    /// Ends a search. Looks up once more, because another caller's fetch may just have completed.
     fn missing(
         &self,
         algorithm: Algorithm,
         kid: Option<&str>,
-        settled: bool,
+        fetched: bool,
     ) -> Result<Selection, TokenError> {
-        match self.look(algorithm, kid)? {
-            // Whether the key exists is not known while its issuer does not answer.
-            Err(NoKey::Missing) if self.0.is_failing() => Err(self.0.unavailable()),
-            Err(NoKey::Missing) => {
-                if settled {
-                    self.0.remember_unknown(kid.unwrap_or_default());
+        match self.lookup(algorithm, kid)? {
+            // While the issuer is unreachable it is unknown whether the key exists.
+            Err(KeySelectionError::Missing) if self.0.is_failing() => Err(self.0.unavailable()),
+            Err(KeySelectionError::Missing) => {
+                if fetched {
+                    self.0.insert_unknown(kid.unwrap_or_default());
                 }
                 Err(TokenError::UnknownKey)
             }
@@ -231,22 +231,22 @@ impl Keys {
         }
     }
 
-    /// Makes sure that there are keys that may be used, if that can be had: begins a
-    /// fetch that is due, and waits for the one under way where there is no choice.
-    async fn freshen(&self) {
+    /// Makes sure that there are usable keys, if possible: starts a fetch that is due, and waits
+    /// for the result only if there are no usable keys until then.
+    async fn ensure_usable(&self) {
         let now = self.0.clock.monotonic();
-        if self.epoch_in_force(now).is_none()
-            && let Some(fetch) = self.0.begin(now)
+        if self.current_epoch(now).is_none()
+            && let Some(fetch) = self.0.join_or_start(now)
         {
             fetch.wait().await;
         }
     }
 
-    fn look(
+    fn lookup(
         &self,
         algorithm: Algorithm,
         kid: Option<&str>,
-    ) -> Result<Result<Selection, NoKey>, TokenError> {
+    ) -> Result<Result<Selection, KeySelectionError>, TokenError> {
         let current = self.0.current.load();
         if !current.usable(self.0.clock.monotonic()) {
             return Err(self.0.unavailable());
@@ -260,40 +260,39 @@ impl Keys {
             }))
     }
 
-    /// Refreshes if that is due, or joins a refresh under way; waits for the end.
+    /// Refreshes the keys if due, or joins a refresh in progress, and waits for it.
     pub(super) async fn refresh_if_due(&self) {
-        if let Some(fetch) = self.0.begin(self.0.clock.monotonic()) {
+        if let Some(fetch) = self.0.join_or_start(self.0.clock.monotonic()) {
             fetch.wait().await;
         }
     }
 
-    /// How long until the next attempt may begin by itself.
-    pub(super) fn next_attempt_in(&self) -> Duration {
-        self.0.next_attempt_in()
+    /// The time until the next scheduled refresh.
+    pub(super) fn next_refresh_in(&self) -> Duration {
+        self.0.next_refresh_in()
     }
 
-    /// Whether there are keys to verify with, fresh or stale.
+    /// Whether there are usable keys, fresh or stale.
     pub(super) fn usable(&self) -> bool {
         self.0.current.load().usable(self.0.clock.monotonic())
     }
 
-    /// How long ago the keys were last fetched.
+    /// The time since the keys were last fetched.
     pub(super) fn age(&self) -> Option<Duration> {
         let fetched_at = self.0.current.load().fetched_at?;
         Some(self.0.clock.monotonic().saturating_sub(fetched_at))
     }
 }
 
-impl Current {
+impl CurrentKeys {
     fn usable(&self, now: Duration) -> bool {
         !self.set.is_empty() && now < self.usable_until
     }
 }
 
 impl Inner {
-    /// Whether `current` may be used without asking the issuer first: it is fresh, or
-    /// asking has just failed.
-    fn serves(&self, current: &Guard<Arc<Current>>, now: Duration) -> bool {
+    /// Whether `current` may be used without a fetch: it is fresh, or the last fetch failed.
+    fn is_servable(&self, current: &Guard<Arc<CurrentKeys>>, now: Duration) -> bool {
         current.usable(now) && (now < current.fresh_until || self.is_failing())
     }
 
@@ -302,101 +301,101 @@ impl Inner {
     }
 
     fn due(&self, now: Duration) -> bool {
-        millis(now) >= self.next_attempt.load(Ordering::Acquire)
+        millis(now) >= self.next_refresh.load(Ordering::Acquire)
     }
 
-    fn next_attempt_in(&self) -> Duration {
-        let next = Duration::from_millis(self.next_attempt.load(Ordering::Acquire));
+    fn next_refresh_in(&self) -> Duration {
+        let next = Duration::from_millis(self.next_refresh.load(Ordering::Acquire));
         next.saturating_sub(self.clock.monotonic())
     }
 
     fn unavailable(&self) -> TokenError {
-        let retry_after = self.next_attempt_in().max(FIRST_BACKOFF);
+        let retry_after = self.next_refresh_in().max(FIRST_BACKOFF);
         TokenError::KeysUnavailable { retry_after }
     }
 
-    fn control(&self) -> MutexGuard<'_, Control> {
+    fn state(&self) -> MutexGuard<'_, RefreshState> {
         // Every change under this lock is complete in itself.
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fetch under way, else a new one if that is due.
-    fn begin(self: &Arc<Self>, now: Duration) -> Option<Flight<()>> {
-        let control = self.control();
-        match control.in_progress() {
-            None if self.due(now) => self.spawn(control, now),
+    /// The fetch in progress, or else a new one if it is due.
+    fn join_or_start(self: &Arc<Self>, now: Duration) -> Option<Flight<()>> {
+        let state = self.state();
+        match state.in_progress() {
+            None if self.due(now) => self.spawn(state, now),
             in_progress => in_progress,
         }
     }
 
-    /// Starts a fetch; not outside of a runtime.
+    /// Starts a fetch; `None` outside of a runtime.
     fn spawn(
         self: &Arc<Self>,
-        mut control: MutexGuard<'_, Control>,
+        mut state: MutexGuard<'_, RefreshState>,
         now: Duration,
     ) -> Option<Flight<()>> {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        // For the time of the fetch; also should its runtime go down with it.
+        // Until the fetch completes, and in case its runtime shuts down before.
         self.schedule(now + MAX_BACKOFF);
         let (fetching, this) = (Arc::clone(self), Arc::clone(self));
         let (fetch, task) = Flight::new(
             async move { fetching.fetcher.fetch().await },
             move |fetched| {
                 if let Some(fetched) = fetched {
-                    this.end(fetched);
+                    this.complete(fetched);
                 }
             },
         );
-        control.fetch = Some(fetch.clone());
-        // Before spawning, as Flight::new asks.
-        drop(control);
+        state.fetch = Some(fetch.clone());
+        // Unlock before spawning, as `Flight::new` requires.
+        drop(state);
         runtime.spawn(task);
         Some(fetch)
     }
 
-    /// The fetch to wait for when `kid` is missing, if there may be one: not for a `kid`
-    /// known to be unknown, not within the cooldown, not sooner after a failure than the
-    /// backoff allows. With it, whether it began only now.
-    fn begin_for(self: &Arc<Self>, kid: &str) -> Option<(Flight<()>, bool)> {
+    /// The fetch to wait for if `kid` is missing, and whether it was started by this call.
+    /// `None` if `kid` is cached as unknown, during the cooldown, and while the backoff after a
+    /// failure lasts.
+    fn join_or_start_for(self: &Arc<Self>, kid: &str) -> Option<(Flight<()>, bool)> {
         let now = self.clock.monotonic();
-        let mut control = self.control();
-        if control.unknown.get(kid).is_some_and(|until| now < *until) {
+        let mut state = self.state();
+        if state.unknown.get(kid).is_some_and(|until| now < *until) {
             return None;
         }
-        if let Some(fetch) = control.in_progress() {
+        if let Some(fetch) = state.in_progress() {
             return Some((fetch, false));
         }
-        let cooling = control
+        let cooling = state
             .last_miss
             .is_some_and(|last| now < last + MISS_COOLDOWN);
         if cooling || (self.is_failing() && !self.due(now)) {
             return None;
         }
-        control.last_miss = Some(now);
-        Some((self.spawn(control, now)?, true))
+        state.last_miss = Some(now);
+        Some((self.spawn(state, now)?, true))
     }
 
-    fn remember_unknown(&self, kid: &str) {
+    fn insert_unknown(&self, kid: &str) {
         let now = self.clock.monotonic();
-        let mut control = self.control();
-        control.unknown.retain(|_, until| now < *until);
-        if control.unknown.len() < MAX_UNKNOWN {
-            control.unknown.insert(kid.into(), now + UNKNOWN_TTL);
+        let mut state = self.state();
+        state.unknown.retain(|_, until| now < *until);
+        if state.unknown.len() < MAX_UNKNOWN {
+            state.unknown.insert(kid.into(), now + UNKNOWN_TTL);
         }
     }
 
-    /// Takes over what an attempt brought.
-    fn end(&self, fetched: Result<FetchedKeys, KeyFetchError>) {
+    /// Applies the result of a fetch.
+    fn complete(&self, fetched: Result<FetchedKeys, KeyFetchError>) {
         let now = self.clock.monotonic();
         let parsed = fetched.and_then(|fetched| {
             let set = KeySet::parse(&fetched.document, &self.algorithms)?;
             Ok((set, self.ttl(fetched.max_age)))
         });
-        let how = match parsed {
+        let result = match parsed {
             Ok((set, ttl)) => self.install(set, ttl, now),
-            Err(error) => self.fail(&error, now),
+            Err(error) => self.record_failure(&error, now),
         };
-        self.observer.tell(how);
+        self.observer.notify(result);
     }
 
     fn ttl(&self, max_age: Option<Duration>) -> Duration {
@@ -405,13 +404,13 @@ impl Inner {
         self.fetcher.fixed_ttl().unwrap_or(stated)
     }
 
-    /// A JWK Set is the issuer's word, even when it takes every key away; it is asked
-    /// again soon then.
+    /// Installs fetched keys, even if the set has none that is usable: then the issuer has
+    /// withdrawn them, and the next refresh is due soon.
     fn install(&self, set: KeySet, ttl: Duration, now: Duration) -> KeyRefresh {
         let before = self.current.load();
         let changed = before.set != set || before.fetched_at.is_none();
         let empty = set.is_empty();
-        self.current.store(Arc::new(Current {
+        self.current.store(Arc::new(CurrentKeys {
             epoch: before.epoch + u64::from(changed),
             set,
             fetched_at: Some(now),
@@ -419,12 +418,15 @@ impl Inner {
             usable_until: now + ttl + STALE_LIMIT,
         }));
         self.failing.store(false, Ordering::Release);
-        self.control().failures = 0;
+        self.state().failures = 0;
         if empty {
-            tracing::warn!(issuer = &*self.issuer, "the issuer publishes no usable key");
+            tracing::warn!(
+                issuer = &*self.issuer,
+                "the issuer publishes no usable keys"
+            );
             self.schedule(now + MAX_BACKOFF);
         } else {
-            // Ahead of the end, so that nobody has to wait.
+            // Before the keys become stale, so that no caller has to wait.
             self.schedule(now + ttl * 3 / 4);
         }
         if changed {
@@ -435,10 +437,10 @@ impl Inner {
         }
     }
 
-    fn fail(&self, error: &KeyFetchError, now: Duration) -> KeyRefresh {
-        let mut control = self.control();
-        let doublings = control.failures.min(5);
-        control.failures = control.failures.saturating_add(1);
+    fn record_failure(&self, error: &KeyFetchError, now: Duration) -> KeyRefresh {
+        let mut state = self.state();
+        let doublings = state.failures.min(5);
+        state.failures = state.failures.saturating_add(1);
         let backoff = (FIRST_BACKOFF * (1 << doublings)).min(MAX_BACKOFF);
         self.schedule(now + backoff);
         self.failing.store(true, Ordering::Release);
@@ -447,11 +449,11 @@ impl Inner {
     }
 
     fn schedule(&self, at: Duration) {
-        self.next_attempt.store(millis(at), Ordering::Release);
+        self.next_refresh.store(millis(at), Ordering::Release);
     }
 }
 
-impl Control {
+impl RefreshState {
     fn in_progress(&self) -> Option<Flight<()>> {
         self.fetch.clone().filter(Flight::is_in_progress)
     }

@@ -1,9 +1,9 @@
-//! Subject patterns: `*` stands for anything, also nothing, at any place.
+//! Subject patterns, in which `*` matches any text, including none.
 
 /// A compiled pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    /// What stands between the stars; at least one piece.
+    /// The literal pieces between the stars; at least one.
     pieces: Vec<String>,
 }
 
@@ -14,8 +14,8 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole of `text` matches, byte for byte. Goes forward only: the first
-    /// place where a piece fits is as good as any later one.
+    /// Whether the whole of `text` matches, byte for byte. Needs no backtracking, because the
+    /// first match of a piece is as good as any later one.
     pub(super) fn matches(&self, text: &str) -> bool {
         let [first, middle @ .., last] = &self.pieces[..] else {
             return self.pieces.first().is_some_and(|whole| whole == text);
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_anything() {
+    fn a_star_matches_any_text() {
         for (pattern, text, expected) in [
             ("abc", "abc", true),
             ("abc", "abcd", false),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_are_no_work() {
+    fn matching_many_stars_takes_linear_time() {
         let pattern = Pattern::new(&"*a".repeat(500));
         assert!(!pattern.matches(&format!("{}b", "a".repeat(1000))));
         assert!(pattern.matches(&"a".repeat(1000)));

@@ -1,4 +1,4 @@
-//! What an issuer's tokens must be, row by row of identity.md §A.
+//! The rules that an issuer's tokens must satisfy (`docs/design/tokens.md`, "Verification").
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::token::settings::{
     Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer,
 };
 
-/// The longest subject or client, in bytes.
+/// The longest subject or client identifier, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The last second of the year 9999: no honest time is later.
+/// The last second of the year 9999; later times are refused as nonsense.
 const LATEST: u64 = 253_402_300_799;
 
 /// The rules of one issuer.
@@ -31,22 +31,22 @@ pub(super) struct Rules {
     subjects: Option<Vec<Pattern>>,
 }
 
-/// What a header asks for, once it is acceptable.
+/// The parameters of an acceptable header that select the key.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wanted<'a> {
+pub(super) struct ValidatedHeader<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<&'a str>,
 }
 
-/// What acceptable claims say.
+/// The claims of an acceptable token, parsed.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct ValidatedClaims {
     pub(super) subject: String,
     pub(super) client: Option<String>,
     pub(super) scopes: Vec<String>,
     pub(super) permissions: Vec<String>,
     pub(super) expires_at: UnixMillis,
-    /// The later of `nbf` and `iat`, if either is there.
+    /// The later of `nbf` and `iat`, if either is present.
     pub(super) starts_at: Option<UnixMillis>,
 }
 
@@ -65,8 +65,8 @@ impl Rules {
         }
     }
 
-    /// The same rules; only what proves a signature differs.
-    pub(super) fn of_shared_secret(config: &SharedSecretIssuer) -> Self {
+    /// The rules are the same as for public keys.
+    pub(super) fn for_shared_secret(config: &SharedSecretIssuer) -> Self {
         Self {
             url: config.url.clone(),
             audiences: config.audiences.clone(),
@@ -78,8 +78,8 @@ impl Rules {
         }
     }
 
-    /// The same rules for claims; what is asked about has no header.
-    pub(super) fn of_introspection(config: &IntrospectionIssuer) -> Self {
+    /// The rules for claims are the same; an introspected token has no header.
+    pub(super) fn for_introspection(config: &IntrospectionIssuer) -> Self {
         Self {
             url: config.url.clone(),
             audiences: config.audiences.clone(),
@@ -91,9 +91,12 @@ impl Rules {
         }
     }
 
-    /// The rows "Header" and "`typ`", and the `kid` of the row "Key". `jku`, `x5u`, `jwk`
-    /// and `x5c` are not so much as looked at.
-    pub(super) fn header<'a>(&self, header: &'a Members) -> Result<Wanted<'a>, TokenError> {
+    /// Checks `crit`, `alg`, `typ` and the form of `kid`. `jku`, `x5u`, `jwk` and `x5c` are
+    /// ignored whatever they contain: keys come from the issuer's configuration only.
+    pub(super) fn validate_header<'a>(
+        &self,
+        header: &'a Members,
+    ) -> Result<ValidatedHeader<'a>, TokenError> {
         if header.contains_key("crit") {
             return Err(TokenError::CriticalHeader);
         }
@@ -104,7 +107,7 @@ impl Rules {
             Some(Value::String(kid)) if kid.len() <= MAX_KID_BYTES => Some(kid.as_str()),
             Some(_) => return Err(TokenError::Malformed),
         };
-        Ok(Wanted { algorithm, kid })
+        Ok(ValidatedHeader { algorithm, kid })
     }
 
     fn algorithm(&self, header: &Members) -> Result<Algorithm, TokenError> {
@@ -129,49 +132,53 @@ impl Rules {
         }
     }
 
-    /// Every row from "`iss`" down; for claims whose signature has been verified.
-    pub(super) fn claims(&self, claims: &Members, now: UnixMillis) -> Result<Facts, TokenError> {
+    /// Checks the claims of a token whose signature has been verified.
+    pub(super) fn validate_claims(
+        &self,
+        claims: &Members,
+        now: UnixMillis,
+    ) -> Result<ValidatedClaims, TokenError> {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.url) {
             return Err(TokenError::UnknownIssuer);
         }
         let expires_at = time(claims, "exp")?.ok_or(TokenError::InvalidClaim { name: "exp" })?;
-        self.facts(claims, expires_at, now)
+        self.validate_common(claims, expires_at, now)
     }
 
-    /// The same for the issuer's word about a token that is active (RFC 7662 §2.2): there
-    /// `iss` and `exp` may be missing. A token without `exp` counts as good for `max_age`,
-    /// after which the issuer is asked again.
-    pub(super) fn introspected(
+    /// Checks an introspection response for an active token (RFC 7662 §2.2), in which `iss` and
+    /// `exp` are optional. A token without `exp` is accepted for `max_age`, after which it is
+    /// introspected again.
+    pub(super) fn validate_introspection(
         &self,
         claims: &Members,
         now: UnixMillis,
         max_age: Duration,
-    ) -> Result<Facts, TokenError> {
+    ) -> Result<ValidatedClaims, TokenError> {
         if claims.get("iss").is_some_and(|iss| iss != &*self.url) {
             return Err(TokenError::UnknownIssuer);
         }
-        introspected_type(claims)?;
+        check_introspected_type(claims)?;
         let expires_at = time(claims, "exp")?.unwrap_or_else(|| now.plus(max_age));
-        self.facts(claims, expires_at, now)
+        self.validate_common(claims, expires_at, now)
     }
 
-    fn facts(
+    fn validate_common(
         &self,
         claims: &Members,
         expires_at: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Facts, TokenError> {
+    ) -> Result<ValidatedClaims, TokenError> {
         let starts_at = self.time(claims, expires_at, now)?;
         let client = client(claims)?;
         let audience = self.audience(claims)?;
-        self.id_token(claims, audience, client)?;
-        let subject = name(claims, "sub")?.ok_or(TokenError::InvalidClaim { name: "sub" })?;
+        self.refuse_id_token(claims, audience, client)?;
+        let subject = identifier(claims, "sub")?.ok_or(TokenError::InvalidClaim { name: "sub" })?;
         self.subject_is_listed(subject)?;
         self.client_is_listed(client)?;
         if claims.contains_key("cnf") {
             return Err(TokenError::Bound);
         }
-        Ok(Facts {
+        Ok(ValidatedClaims {
             subject: subject.to_owned(),
             client: client.map(str::to_owned),
             scopes: scopes(claims)?,
@@ -202,17 +209,17 @@ impl Rules {
         Ok(nbf.max(iat))
     }
 
-    /// From this moment on a token with this `exp` is refused.
+    /// The time from which a token with this `exp` is refused.
     pub(super) fn accepted_until(&self, expires_at: UnixMillis) -> UnixMillis {
         expires_at.plus(self.leeway)
     }
 
-    /// Before this moment a token with this `nbf` or `iat` is refused.
+    /// The time before which a token with this `nbf` or `iat` is refused.
     pub(super) fn accepted_from(&self, starts_at: UnixMillis) -> UnixMillis {
         starts_at.minus(self.leeway)
     }
 
-    /// The configured audience that is among `aud` (RFC 7519 §4.1.3).
+    /// The first value of `aud` that is a configured audience (RFC 7519 §4.1.3).
     fn audience<'a>(&self, claims: &'a Members) -> Result<&'a str, TokenError> {
         const WRONG: TokenError = TokenError::InvalidClaim { name: "aud" };
         let listed = match claims.get("aud") {
@@ -222,22 +229,26 @@ impl Rules {
         };
         listed
             .into_iter()
-            .find(|audience| self.audiences.iter().any(|ours| ours == audience))
+            .find(|audience| {
+                self.audiences
+                    .iter()
+                    .any(|configured| configured == audience)
+            })
             .ok_or(TokenError::WrongAudience)
     }
 
-    /// Auth0's access tokens and ID tokens have the same `typ`; an ID token is told by
-    /// `nonce` and `at_hash`, and by a client for its audience where an API should be.
-    fn id_token(
+    /// Auth0's access tokens and ID tokens have the same `typ`. An ID token is recognized by
+    /// `nonce`, `at_hash` or `c_hash`, or by an audience that is a client rather than an API.
+    fn refuse_id_token(
         &self,
         claims: &Members,
         audience: &str,
         client: Option<&str>,
     ) -> Result<(), TokenError> {
-        let looks_like_one = ["nonce", "at_hash", "c_hash"]
+        let looks_like_id_token = ["nonce", "at_hash", "c_hash"]
             .iter()
             .any(|n| claims.contains_key(*n));
-        if self.profile == Profile::Auth0 && (looks_like_one || client == Some(audience)) {
+        if self.profile == Profile::Auth0 && (looks_like_id_token || client == Some(audience)) {
             return Err(TokenError::IdToken);
         }
         Ok(())
@@ -246,7 +257,7 @@ impl Rules {
     fn subject_is_listed(&self, subject: &str) -> Result<(), TokenError> {
         let listed = match &self.subjects {
             Some(patterns) => patterns.iter().any(|p| p.matches(subject)),
-            // Anybody can have a token of a public CI service: without a list, nobody passes.
+            // Anyone can obtain a token from a public CI service, so a list is required.
             None => self.profile != Profile::Workload,
         };
         if listed {
@@ -269,9 +280,9 @@ fn patterns(list: &[String]) -> Vec<Pattern> {
     list.iter().map(|p| Pattern::new(p)).collect()
 }
 
-/// Some servers also know refresh tokens and ID tokens at this endpoint, and say so in
-/// `token_type` (RFC 7662 §2.2) or, Keycloak, in `typ`.
-fn introspected_type(claims: &Members) -> Result<(), TokenError> {
+/// Some servers also report refresh tokens and ID tokens as active. They say so in `token_type`
+/// (RFC 7662 §2.2) or, in Keycloak's case, in `typ`.
+fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
     let is = |name: &str, words: &[&str]| {
         claims
             .get(name)
@@ -293,16 +304,17 @@ fn introspected_type(claims: &Members) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// `client_id` (RFC 9068 §2.2), else `azp` (OpenID Connect Core §2); equal where both are.
+/// `client_id` (RFC 9068 §2.2), or else `azp` (OpenID Connect Core §2). They must be equal if
+/// both are present.
 fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
-    match (name(claims, "client_id")?, name(claims, "azp")?) {
+    match (identifier(claims, "client_id")?, identifier(claims, "azp")?) {
         (Some(client_id), Some(azp)) if client_id != azp => Err(TokenError::ClientMismatch),
         (client_id, azp) => Ok(client_id.or(azp)),
     }
 }
 
-/// A claim that names somebody: neither empty nor overlong, without control characters.
-fn name<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>, TokenError> {
+/// A claim that identifies a party: neither empty nor overlong, without control characters.
+fn identifier<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>, TokenError> {
     match claims.get(claim) {
         None => Ok(None),
         Some(Value::String(text))
@@ -314,7 +326,7 @@ fn name<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>,
     }
 }
 
-/// A NumericDate (RFC 7519 §2), whole seconds only.
+/// A NumericDate (RFC 7519 §2) in whole seconds.
 fn time(claims: &Members, claim: &'static str) -> Result<Option<UnixMillis>, TokenError> {
     let Some(value) = claims.get(claim) else {
         return Ok(None);
@@ -327,7 +339,7 @@ fn time(claims: &Members, claim: &'static str) -> Result<Option<UnixMillis>, Tok
         .ok_or(TokenError::InvalidClaim { name: claim })
 }
 
-/// `scope`: a space-separated string (RFC 8693 §4.2), or the array that some issuers send.
+/// `scope`: a space-separated string (RFC 8693 §4.2), or an array as sent by some issuers.
 fn scopes(claims: &Members) -> Result<Vec<String>, TokenError> {
     let listed = match claims.get("scope") {
         None => Some(Vec::new()),
@@ -337,7 +349,7 @@ fn scopes(claims: &Members) -> Result<Vec<String>, TokenError> {
     owned(listed, "scope")
 }
 
-/// Auth0's `permissions`: an array.
+/// Auth0's `permissions`, an array of strings.
 fn permissions(claims: &Members) -> Result<Vec<String>, TokenError> {
     let listed = claims.get("permissions").map_or(Some(Vec::new()), strings);
     owned(listed, "permissions")
@@ -349,7 +361,7 @@ fn owned(listed: Option<Vec<&str>>, claim: &'static str) -> Result<Vec<String>, 
         .ok_or(TokenError::InvalidClaim { name: claim })
 }
 
-/// An array of strings and nothing else.
+/// The elements of an array that contains only strings.
 fn strings(value: &Value) -> Option<Vec<&str>> {
     value.as_array()?.iter().map(Value::as_str).collect()
 }

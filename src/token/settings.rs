@@ -1,4 +1,4 @@
-//! Settings of issuers: whose tokens are accepted, and by which rules.
+//! Settings of issuers: whose tokens are accepted, and under which rules.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::secret::SecretRef;
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
-    /// Where its keys are.
+    /// Where its keys are found.
     pub keys: KeyLocation,
-    /// PEM file with the only CAs trusted when they are fetched; the platform's when `None`.
+    /// A PEM file with the only CAs trusted for fetching keys; `None` for the platform's.
     pub ca: Option<PathBuf>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
-    /// Accepted algorithms; never HS*, never none.
+    /// Accepted algorithms; never HS* or `none`.
     pub algorithms: Vec<Algorithm>,
-    /// Which rules apply to `typ` and claims.
+    /// The rules that apply to `typ` and claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
+    /// Accepted values of `client_id` or `azp`; `None` for any.
     pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns (`*` matches anything, at any place), or any.
+    /// Accepted patterns of `sub`, in which `*` matches any text; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// Longest a verified token is remembered.
+    /// The longest that a verified token is cached.
     pub verified_max_age: Duration,
 }
 
@@ -37,30 +37,30 @@ pub struct OidcIssuer {
 pub struct SharedSecretIssuer {
     /// The exact `iss`.
     pub url: String,
-    /// The secret; long enough for each of the algorithms.
+    /// The secret, long enough for each of the algorithms.
     pub secret: SecretRef,
-    /// How the secret is written.
+    /// How the secret is encoded.
     pub encoding: SecretEncoding,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
     /// Accepted algorithms, all of [`Algorithm::HMAC`].
     pub algorithms: Vec<Algorithm>,
-    /// Which rules apply to `typ` and claims.
+    /// The rules that apply to `typ` and claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
+    /// Accepted values of `client_id` or `azp`; `None` for any.
     pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns, or any.
+    /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// Longest a verified token is remembered.
+    /// The longest that a verified token is cached.
     pub verified_max_age: Duration,
 }
 
 /// `issuer.secret_encoding`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretEncoding {
-    /// The text's own bytes.
+    /// The bytes of the text itself.
     Text,
     /// base64 in either alphabet, padded or not.
     Base64,
@@ -69,23 +69,23 @@ pub enum SecretEncoding {
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionIssuer {
-    /// The exact `iss`, where an answer has one.
+    /// The exact `iss`, if a response has one.
     pub url: String,
-    /// What its tokens begin with, if they have something of their own.
+    /// The prefix of its tokens, if they have one.
     pub token_prefix: Option<String>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
     /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Accepted `client_id`/`azp`, or any.
+    /// Accepted values of `client_id` or `azp`; `None` for any.
     pub clients: Option<Vec<String>>,
-    /// Accepted `sub` patterns, or any.
+    /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// Longest an answer is remembered; at most 60s.
+    /// The longest that a response is cached; at most 60 s.
     pub verified_max_age: Duration,
 }
 
-/// Where an issuer's keys are.
+/// Where an issuer's keys are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
     /// At the `jwks_uri` of its metadata.
@@ -131,11 +131,11 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
-    /// Those that need a secret shared with the issuer: for the kind `shared-secret` alone.
+    /// The algorithms that use a secret shared with the issuer; only for `shared-secret` issuers.
     pub const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
 
-    /// The size of an HMAC's hash, which is the least that its secret may have, in bytes
-    /// (RFC 7518 §3.2); 0 for the others.
+    /// The output size of an HMAC's hash in bytes, which is the minimum size of the secret
+    /// (RFC 7518 §3.2); 0 for other algorithms.
     pub const fn hmac_bytes(self) -> usize {
         match self {
             Self::HS256 => 32,
@@ -170,8 +170,8 @@ impl Algorithm {
 pub enum Profile {
     /// RFC 9068 access tokens: `typ` is `at+jwt`.
     Rfc9068,
-    /// Auth0 access tokens: `typ` is `JWT`; ID tokens refused.
+    /// Auth0 access tokens: `typ` is `JWT`, and ID tokens are refused.
     Auth0,
-    /// Machines' identities: any `typ`; `subjects` required.
+    /// Workload identities: any `typ`, and `subjects` is required.
     Workload,
 }

@@ -1,7 +1,7 @@
-//! The secret that an issuer of kind `shared-secret` signs with (HMAC, RFC 7518 §3.2).
+//! The secret of a `shared-secret` issuer, which signs with HMAC (RFC 7518 §3.2).
 //!
-//! Whoever holds it can make any token, so it never meets a JWK Set: an issuer has one or the
-//! other, and an HMAC algorithm is never looked for among public keys.
+//! Anyone who holds the secret can create tokens, so it is kept apart from JWK Sets: an issuer
+//! has one or the other, and HMAC algorithms are never looked up among public keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,29 +21,28 @@ use crate::clock::SharedClock;
 use crate::secret::SecretRef;
 use crate::token::settings::{Algorithm, SecretEncoding};
 
-/// How often the secret is read again, so that a rotated one takes effect by itself.
+/// How often the secret is read again, so that a rotated one takes effect without a reload.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two attempts while there is none.
+/// How often reading is retried while there is no usable secret.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why a secret cannot be used. Says nothing of its content.
+/// Why a secret cannot be used. Messages do not quote its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SharedSecretError {
-    /// Not what its encoding says.
+    /// The text is not valid in the configured encoding.
     #[error("is not base64")]
     Encoding,
-    /// Shorter than the hash: RFC 7518 §3.2 forbids it, because it could be guessed from a
-    /// single token.
+    /// The secret is shorter than the hash, which RFC 7518 §3.2 forbids because it could be
+    /// guessed from a single token.
     #[error("is shorter than the {} bytes that {} needs", .0.hmac_bytes(), .0.name())]
     TooShort(Algorithm),
 }
 
-/// The bytes of a secret that is written as `encoding` says, if they are enough for each of
-/// `algorithms`.
+/// Decodes a secret and checks that it is long enough for each of `algorithms`.
 ///
 /// # Errors
-/// When they are not.
+/// If the text is not valid in `encoding`, or the secret is too short.
 pub fn decode_shared_secret(
     text: &str,
     encoding: SecretEncoding,
@@ -70,129 +69,132 @@ pub fn decode_shared_secret(
     }
 }
 
-/// The secret of one issuer, kept fresh in the background.
+/// The secret of one issuer, read again periodically in the background.
 #[derive(Debug)]
 pub(super) struct SharedSecret {
     issuer: Arc<str>,
-    place: SecretRef,
+    source: SecretRef,
     encoding: SecretEncoding,
     algorithms: Vec<Algorithm>,
     clock: SharedClock,
-    held: ArcSwapOption<Held>,
+    current: ArcSwapOption<CurrentSecret>,
     /// Monotonic milliseconds.
     next_read: AtomicU64,
-    /// Held while it is read; what was wrong the last time, which is logged once.
-    reading: tokio::sync::Mutex<Option<String>>,
+    /// Locked while the secret is read. Holds the last problem, so that it is logged only once.
+    last_problem: tokio::sync::Mutex<Option<String>>,
 }
 
-/// The secret in force.
-struct Held {
-    /// Grows when the secret changes.
+/// The current secret.
+struct CurrentSecret {
+    /// Incremented when the secret changes.
     epoch: u64,
     bytes: Zeroizing<Vec<u8>>,
-    /// Its own copy of the bytes; wiped when it is dropped.
+    /// Has its own copy of the bytes and wipes it on drop.
     key: Arc<DecodingKey>,
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for CurrentSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Held({}, [redacted])", self.epoch)
+        write!(f, "CurrentSecret({}, [redacted])", self.epoch)
     }
 }
 
 impl SharedSecret {
-    /// Nothing is read yet.
+    /// The secret is not read yet.
     pub(super) fn new(
         issuer: Arc<str>,
-        place: SecretRef,
+        source: SecretRef,
         encoding: SecretEncoding,
         algorithms: Vec<Algorithm>,
         clock: SharedClock,
     ) -> Self {
         Self {
             issuer,
-            place,
+            source,
             encoding,
             algorithms,
             clock,
-            held: ArcSwapOption::empty(),
+            current: ArcSwapOption::empty(),
             next_read: AtomicU64::new(0),
-            reading: tokio::sync::Mutex::default(),
+            last_problem: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The epoch in force, if there is a secret.
+    /// The epoch of the current secret, if there is one.
     pub(super) fn epoch(&self) -> Option<u64> {
-        self.held.load().as_ref().map(|held| held.epoch)
+        self.current.load().as_ref().map(|current| current.epoch)
     }
 
-    /// Checks a signature in constant time; gives the epoch of the secret that proved it.
+    /// Checks a signature in constant time; returns the epoch of the secret that verified it.
     pub(super) async fn verify(
         &self,
         algorithm: Algorithm,
         signing_input: &[u8],
         signature: &str,
     ) -> Result<u64, TokenError> {
-        if self.held.load().is_none() {
+        if self.current.load().is_none() {
             self.refresh_if_due().await;
         }
-        let held = self.held.load();
-        let held = held
+        let current = self.current.load();
+        let current = current
             .as_ref()
             .ok_or(TokenError::KeysUnavailable { retry_after: RETRY })?;
         if !self.algorithms.contains(&algorithm) {
             return Err(TokenError::UnacceptableAlgorithm);
         }
-        let verifier = Verifier::new(algorithm, Arc::clone(&held.key));
+        let verifier = Verifier::new(algorithm, Arc::clone(&current.key));
         if !verifier.verify(signing_input, signature) {
             return Err(TokenError::BadSignature);
         }
-        Ok(held.epoch)
+        Ok(current.epoch)
     }
 
-    /// Reads the secret if it is time to. While it cannot be read, what was read last stays:
-    /// writers replace files in more than one way.
+    /// Reads the secret if due. If that fails, the last one stays current, because some writers
+    /// replace files non-atomically.
     pub(super) async fn refresh_if_due(&self) {
-        // Who comes while it is read waits for that.
-        let mut said = self.reading.lock().await;
+        // Concurrent callers wait for the reading in progress.
+        let mut last_problem = self.last_problem.lock().await;
         let now = millis(self.clock.monotonic());
         if now < self.next_read.load(Ordering::Acquire) {
             return;
         }
-        let place = self.place.clone();
-        let read = tokio::task::spawn_blocking(move || place.read()).await;
+        let source = self.source.clone();
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
         let problem = match read {
             Ok(Ok(secret)) => self.install(secret.expose()).err().map(|e| e.to_string()),
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("reading it was cut short".to_owned()),
+            Err(_) => Some("reading it was interrupted".to_owned()),
         };
         let wait = if problem.is_none() { INTERVAL } else { RETRY };
         self.next_read
             .store(now.saturating_add(millis(wait)), Ordering::Release);
-        if let Some(problem) = problem.as_ref().filter(|_| *said != problem) {
+        if let Some(problem) = problem.as_ref().filter(|_| *last_problem != problem) {
             tracing::warn!(issuer = &*self.issuer, %problem, "the shared secret cannot be used");
         }
-        *said = problem;
+        *last_problem = problem;
     }
 
-    /// How long until the next reading.
-    pub(super) fn next_attempt_in(&self) -> Duration {
+    /// The time until the next reading.
+    pub(super) fn next_refresh_in(&self) -> Duration {
         let next = Duration::from_millis(self.next_read.load(Ordering::Acquire));
         next.saturating_sub(self.clock.monotonic())
     }
 
     fn install(&self, text: &str) -> Result<(), SharedSecretError> {
         let bytes = decode_shared_secret(text, self.encoding, &self.algorithms)?;
-        let before = self.held.load();
-        if before.as_ref().is_some_and(|held| held.bytes == bytes) {
+        let before = self.current.load();
+        if before
+            .as_ref()
+            .is_some_and(|current| current.bytes == bytes)
+        {
             return Ok(());
         }
-        let held = Held {
-            epoch: before.as_ref().map_or(0, |held| held.epoch + 1),
+        let secret = CurrentSecret {
+            epoch: before.as_ref().map_or(0, |current| current.epoch + 1),
             key: Arc::new(DecodingKey::from_secret(&bytes)),
             bytes,
         };
-        self.held.store(Some(Arc::new(held)));
+        self.current.store(Some(Arc::new(secret)));
         tracing::info!(issuer = &*self.issuer, "the shared secret was read");
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Signatures of a JWS (RFC 7515 §5), made and checked by `jsonwebtoken`.
+//! Verification of JWS signatures (RFC 7515 §5.2) by `jsonwebtoken`.
 //!
-//! Only the cryptography is its part. What a token's header and claims must be is checked by
-//! [`super::rules`], because `jsonwebtoken::decode` is more lenient (ARCHITECTURE.md,
-//! "Decisions worth knowing").
+//! `jsonwebtoken` does the cryptography only. Headers and claims are validated by
+//! [`super::rules`], because `jsonwebtoken::decode` is too lenient (ARCHITECTURE.md, "Tokens and
+//! credentials").
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use jsonwebtoken::{DecodingKey, crypto};
 
 use super::settings::Algorithm;
 
-/// A key and the one algorithm that it checks signatures of. Cheap to clone.
+/// Verifies signatures of one algorithm with one key. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Verifier {
     algorithm: Algorithm,
@@ -19,8 +19,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// `key` has been checked when it was loaded: `jsonwebtoken` would only find out at the
-    /// first signature that it cannot be used.
+    /// `key` must have been validated: `jsonwebtoken` would not detect a malformed key before the
+    /// first verification.
     pub(super) fn new(algorithm: Algorithm, key: Arc<DecodingKey>) -> Self {
         Self { algorithm, key }
     }
@@ -29,8 +29,8 @@ impl Verifier {
         self.algorithm
     }
 
-    /// Whether `signature` (base64url) is one of `signing_input` (RFC 7515 §2) by this key.
-    /// HMACs are compared in constant time.
+    /// Whether `signature` (base64url) is valid for `signing_input` (RFC 7515 §2). HMACs are
+    /// compared in constant time.
     pub(super) fn verify(&self, signing_input: &[u8], signature: &str) -> bool {
         crypto::verify(
             signature,
@@ -48,7 +48,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// `jsonwebtoken` knows Ed25519 by its older name only (RFC 9864 §2.2).
+/// `jsonwebtoken` knows Ed25519 only by its older name, EdDSA (RFC 9864 §2.2).
 pub(super) fn jsonwebtoken_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {
         Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,

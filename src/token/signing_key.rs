@@ -1,4 +1,4 @@
-//! Private keys with which hawkgate signs JWTs: client assertions (RFC 7523 §2.2).
+//! Private keys with which hawkgate signs client assertions (RFC 7523 §2.2).
 
 use std::fmt;
 
@@ -18,26 +18,27 @@ use zeroize::Zeroizing;
 use super::settings::Algorithm;
 use super::signature::jsonwebtoken_algorithm;
 
-/// A private key and the algorithm that it signs with. `Debug` shows the algorithm only, and
-/// the key is wiped from memory when it is dropped. While it signs, `jsonwebtoken` and aws-lc
-/// make copies: the former wipes its own, the latter's are freed without our doing.
+/// A private key and the algorithm that it signs with. `Debug` shows only the algorithm.
+///
+/// `EncodingKey` wipes the key on drop, as well as the copies that `jsonwebtoken` makes while
+/// signing. The key pairs that aws-lc parses from it are freed by aws-lc, outside our control.
 pub struct SigningKey {
     key: EncodingKey,
     algorithm: Algorithm,
 }
 
-/// Why a key cannot be used. Says nothing of the key's content.
+/// Why a key cannot be used. Messages do not quote the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
-    /// Not PEM, or no private key in it.
+    /// The text is not PEM, or holds no private key.
     #[error(
         "holds no PEM private key (PKCS#8, PKCS#1 or SEC 1; keys under a passphrase are not read)"
     )]
     NoKey,
-    /// A key of a kind or size that is not supported.
+    /// The kind or size of the key is not supported.
     #[error("is no RSA key of 2048 to 8192 bits, P-256, P-384 or Ed25519 key")]
     Unsupported,
-    /// The key cannot sign with the algorithm that was configured.
+    /// The key cannot sign with the configured algorithm.
     #[error("is not of the kind that {} signs with", .0.name())]
     Mismatch(Algorithm),
     /// The system's random number generator, or the signature itself, failed.
@@ -46,11 +47,11 @@ pub enum SigningKeyError {
 }
 
 impl SigningKey {
-    /// Reads the first private key in `pem`: PKCS#8, PKCS#1 (RSA) or SEC 1 (EC). It signs with
-    /// `algorithm`, which defaults to RS256, ES256, ES384 or EdDSA depending on the key.
+    /// Reads the first private key in `pem`: PKCS#8, PKCS#1 (RSA) or SEC 1 (EC). `algorithm`
+    /// defaults to RS256, ES256, ES384 or EdDSA, depending on the key.
     ///
     /// # Errors
-    /// When there is no such key, or it does not suit `algorithm`.
+    /// If there is no such key, or it does not suit `algorithm`.
     pub fn from_pem(pem: &str, algorithm: Option<Algorithm>) -> Result<Self, SigningKeyError> {
         let der =
             PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| SigningKeyError::NoKey)?;
@@ -70,8 +71,8 @@ impl SigningKey {
 
     /// A compact JWS (RFC 7515 §7.1) of `claims`, with `typ: JWT` and, if given, `kid`.
     ///
-    /// The header is written here and only the signature left to `jsonwebtoken`: its own
-    /// header cannot hold `alg: Ed25519` (RFC 9864 §2.2).
+    /// The header is serialized here rather than by `jsonwebtoken::encode`, whose `Header` cannot
+    /// represent `alg: Ed25519` (RFC 9864 §2.2).
     ///
     /// # Errors
     /// [`SigningKeyError::Failed`] only.
@@ -105,11 +106,10 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The key in the encoding that `jsonwebtoken` expects of its kind, and the algorithm that it
-/// signs with by default.
+/// The key in the encoding that `jsonwebtoken` expects for its kind, and its default algorithm.
 ///
-/// `EncodingKey` takes any bytes and parses them at each signature. aws-lc parses them here
-/// once, so that a broken key or one of the wrong size is refused when it is loaded.
+/// `EncodingKey` accepts any bytes and parses them for each signature. Parsing them here with
+/// aws-lc ensures that an invalid key, or one of the wrong size, is refused when it is loaded.
 fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(EncodingKey, Algorithm)> {
     let bytes = der.secret_der();
     if let Some(pkcs1) = pkcs1(der) {
@@ -121,7 +121,7 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(EncodingKey, Algorithm)> {
     ];
     for (curve, algorithm) in curves {
         if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
-            // `jsonwebtoken` reads PKCS#8 only; this also converts SEC 1.
+            // `jsonwebtoken` expects PKCS#8; this also converts SEC 1.
             let pkcs8 = pair.to_pkcs8v1().ok()?;
             return Some((EncodingKey::from_ec_der(pkcs8.as_ref()), algorithm));
         }
@@ -152,8 +152,8 @@ fn private_key_of_pkcs8(pkcs8: &[u8]) -> Option<Vec<u8>> {
     Some(key.as_ref().to_vec())
 }
 
-/// Whether a key whose default algorithm is `default` can sign with `algorithm`. An RSA key
-/// can with any of its family, an Ed25519 key has two names for the same (RFC 9864 §2.2).
+/// Whether a key with this default algorithm can sign with `algorithm`. RSA keys support their
+/// whole family; Ed25519 has two names (RFC 9864 §2.2).
 fn suits(algorithm: Algorithm, default: Algorithm) -> bool {
     let family = |algorithm| jsonwebtoken_algorithm(algorithm).family();
     match default {
@@ -176,7 +176,7 @@ mod tests {
         json!({ "sub": "me" }).as_object().unwrap().clone()
     }
 
-    /// Another implementation's judgement of what `key` signs.
+    /// Whether `jsonwebtoken` verifies what `key` signs.
     fn verified(key: &SigningKey, alg: Jwa, public: &DecodingKey) -> bool {
         let token = key.sign(Some("k1"), &claims()).unwrap();
         let header = jsonwebtoken::decode_header(&token).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_key_signs_what_others_verify() {
+    fn each_kind_of_key_makes_verifiable_signatures() {
         for (kind, algorithm, jwa) in [
             (&PKCS_ECDSA_P256_SHA256, Algorithm::ES256, Jwa::ES256),
             (&PKCS_ECDSA_P384_SHA384, Algorithm::ES384, Jwa::ES384),
@@ -258,7 +258,7 @@ mod tests {
         ] {
             let pair = EcdsaKeyPair::generate(curve).unwrap();
             let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
-            // As `openssl ecparam -genkey` writes it.
+            // As written by `openssl ecparam -genkey`.
             let parameters = pem("EC PARAMETERS", &[6, 1, 0]);
             let pem = parameters + &pem("EC PRIVATE KEY", sec1.as_ref());
             let key = SigningKey::from_pem(&pem, None).unwrap();
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_private_key_and_shows_nothing_of_it() {
+    fn refuses_text_without_a_private_key_and_does_not_quote_it() {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let junk = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         for (pem, expected) in [

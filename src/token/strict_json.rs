@@ -1,5 +1,5 @@
-//! JSON objects in which no member is there twice, at any depth: two readers of one
-//! token must not see different things in it (RFC 7515 §4, RFC 7519 §4).
+//! A JSON parser that refuses duplicate members at any depth, so that no two parsers can read
+//! different things in one token (RFC 7515 §4, RFC 7519 §4).
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::TokenError;
 
 const DUPLICATE: &str = "duplicate member";
 
-/// Reads one JSON object and nothing after it. Depth is bounded by serde_json (128).
+/// Parses a single JSON object. serde_json limits the depth to 128.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, TokenError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict
@@ -91,12 +91,12 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// Every top-level `iss` of a JSON object, however often it is there and whatever else is
-/// wrong with the text; for deciding whose a token might be, never for believing it.
+/// Every top-level `iss` of a JSON object, including duplicates, even if the rest is malformed.
+/// Used to decide which issuer a token might name, never to trust it.
 pub(super) fn every_iss(bytes: &[u8]) -> Vec<Value> {
     let mut found = Vec::new();
     let text = String::from_utf8_lossy(bytes);
-    // What was found before an error counts.
+    // Whatever was found before an error counts.
     let _ = serde_json::Deserializer::from_str(&text).deserialize_map(EveryIss(&mut found));
     found
 }
@@ -128,7 +128,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn reads_what_serde_json_reads() {
+    fn parses_what_serde_json_parses() {
         let text = r#"{"a":[1,-2,3.5,true,null,"x\u00e9"],"b":{"a":{}},"":0}"#;
         let expected: Value = serde_json::from_str(text).unwrap();
         assert_eq!(Value::Object(object(text.as_bytes()).unwrap()), expected);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_duplicates_at_any_depth() {
+    fn refuses_duplicate_members_at_any_depth() {
         for text in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"b":2,"\u0061":3}"#,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_one_object() {
+    fn refuses_anything_but_a_single_object() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(4000), "]".repeat(4000));
         for text in [
             &b""[..],

@@ -1,4 +1,4 @@
-//! For tests: keys, tokens, issuers whose keys come from a script.
+//! Test support: keys, tokens, and issuers with a scripted key fetcher.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -19,7 +19,7 @@ use super::{FetchedKeys, Issuer, KeyFetchError, KeyFetcher, RefreshObserver};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
-/// The present of every test, in seconds since the epoch.
+/// The current time in tests, in seconds since the epoch.
 pub(crate) const NOW: i64 = 1_800_000_000;
 
 pub(crate) fn clock() -> Arc<ManualClock> {
@@ -30,7 +30,7 @@ pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A private key with its name.
+/// A private key and its `kid`.
 pub(crate) struct TestKey {
     pub(crate) kid: &'static str,
     pair: Pair,
@@ -66,7 +66,7 @@ impl TestKey {
         Self { kid, pair }
     }
 
-    /// Its public half.
+    /// The public key.
     pub(crate) fn jwk(&self) -> Value {
         let point = |crv: &str, bytes: &[u8]| {
             let (x, y) = bytes[1..].split_at(bytes.len() / 2);
@@ -88,12 +88,12 @@ impl TestKey {
         }
     }
 
-    /// Its public half with some members set; a null one is taken away.
+    /// The public key with some members changed; null removes one.
     pub(crate) fn jwk_with(&self, changes: &Value) -> Value {
         with(&self.jwk(), changes)
     }
 
-    /// A signature as `alg` wants it; for a name of another family, the key's own usual one.
+    /// A signature with `alg`, or with the key's default algorithm if `alg` does not suit it.
     pub(crate) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
@@ -118,22 +118,22 @@ impl TestKey {
         }
     }
 
-    /// A compact JWS of these texts, whatever they are.
+    /// A compact JWS of arbitrary header and claims texts.
     pub(crate) fn token_of(&self, alg: &str, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", b64(header), b64(claims));
         let signature = b64(self.sign(alg, signed.as_bytes()));
         format!("{signed}.{signature}")
     }
 
-    /// A token with this header; `alg` and `kid` are added unless they are there.
+    /// A token with this header, to which `alg` and `kid` are added if missing.
     pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
-        let usual = json!({"alg": self.usual_algorithm(), "kid": self.kid});
-        let header = with(&usual, header);
+        let defaults = json!({"alg": self.default_algorithm(), "kid": self.kid});
+        let header = with(&defaults, header);
         let alg = header["alg"].as_str().unwrap_or_default();
         self.token_of(alg, &header.to_string(), &claims.to_string())
     }
 
-    fn usual_algorithm(&self) -> &'static str {
+    fn default_algorithm(&self) -> &'static str {
         match self.pair {
             Pair::Rsa(_) => "RS256",
             Pair::P256(_) => "ES256",
@@ -143,7 +143,7 @@ impl TestKey {
     }
 }
 
-/// `object` with some members set; a null one is taken away.
+/// `object` with some members changed; null removes one.
 pub(crate) fn with(object: &Value, changes: &Value) -> Value {
     let mut object = object.clone();
     for (name, value) in changes.as_object().unwrap() {
@@ -156,7 +156,7 @@ pub(crate) fn with(object: &Value, changes: &Value) -> Value {
     object
 }
 
-/// RSA keys take time to make: these are shared.
+/// Shared, because generating RSA keys is slow.
 pub(crate) static RSA: LazyLock<TestKey> = LazyLock::new(|| TestKey::rsa("rsa"));
 pub(crate) static OTHER_RSA: LazyLock<TestKey> = LazyLock::new(|| TestKey::rsa("other-rsa"));
 pub(crate) static P256: LazyLock<TestKey> = LazyLock::new(|| TestKey::p256("p256"));
@@ -167,14 +167,14 @@ pub(crate) fn jwks(keys: &[Value]) -> Vec<u8> {
     json!({ "keys": keys }).to_string().into_bytes()
 }
 
-/// Answers what it was last told to, once for each permit where it is held back.
+/// Returns the response that was set last. If blocked, each fetch waits for a permit.
 #[derive(Debug)]
 pub(crate) struct ScriptedKeys {
-    answer: Mutex<Result<FetchedKeys, KeyFetchError>>,
+    response: Mutex<Result<FetchedKeys, KeyFetchError>>,
     calls: AtomicUsize,
-    held: Option<Semaphore>,
-    /// Has a permit for each fetch that has begun.
-    pub(crate) begun: Semaphore,
+    permits: Option<Semaphore>,
+    /// Has a permit for each fetch that has started.
+    pub(crate) started: Semaphore,
 }
 
 impl ScriptedKeys {
@@ -183,17 +183,17 @@ impl ScriptedKeys {
     }
 
     /// Each fetch waits for [`Self::release`].
-    pub(crate) fn held_back(keys: &[Value]) -> Arc<Self> {
+    pub(crate) fn blocked(keys: &[Value]) -> Arc<Self> {
         Arc::new(Self::new(keys, Some(Semaphore::new(0))))
     }
 
-    fn new(keys: &[Value], held: Option<Semaphore>) -> Self {
+    fn new(keys: &[Value], permits: Option<Semaphore>) -> Self {
         let (document, max_age) = (jwks(keys), None);
         Self {
-            answer: Mutex::new(Ok(FetchedKeys { document, max_age })),
+            response: Mutex::new(Ok(FetchedKeys { document, max_age })),
             calls: AtomicUsize::new(0),
-            held,
-            begun: Semaphore::new(0),
+            permits,
+            started: Semaphore::new(0),
         }
     }
 
@@ -206,11 +206,11 @@ impl ScriptedKeys {
     }
 
     pub(crate) fn serve(&self, document: Vec<u8>, max_age: Option<Duration>) {
-        *self.answer.lock().unwrap() = Ok(FetchedKeys { document, max_age });
+        *self.response.lock().unwrap() = Ok(FetchedKeys { document, max_age });
     }
 
     pub(crate) fn go_down(&self) {
-        *self.answer.lock().unwrap() = Err(KeyFetchError("down".into()));
+        *self.response.lock().unwrap() = Err(KeyFetchError("down".into()));
     }
 
     pub(crate) fn calls(&self) -> usize {
@@ -218,7 +218,7 @@ impl ScriptedKeys {
     }
 
     pub(crate) fn release(&self) {
-        self.held.as_ref().unwrap().add_permits(1);
+        self.permits.as_ref().unwrap().add_permits(1);
     }
 }
 
@@ -226,19 +226,19 @@ impl ScriptedKeys {
 impl KeyFetcher for ScriptedKeys {
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        // As a server does, that has read its keys before its answer is under way.
-        let answer = self.answer.lock().unwrap().clone();
-        self.begun.add_permits(1);
-        if let Some(held) = &self.held {
-            held.acquire().await.unwrap().forget();
+        // Read before waiting, like a server that has prepared its response.
+        let response = self.response.lock().unwrap().clone();
+        self.started.add_permits(1);
+        if let Some(permits) = &self.permits {
+            permits.acquire().await.unwrap().forget();
         }
-        answer
+        response
     }
 }
 
 pub(crate) const AUDIENCE: &str = "https://api.example.com/";
 
-/// The configuration of an issuer with every default.
+/// The settings of an issuer, with default values.
 pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
     OidcIssuer {
         url: url.into(),

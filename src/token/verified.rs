@@ -1,4 +1,4 @@
-//! Proof that a caller is who it says.
+//! Verified identities of callers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use super::extensions::Extensions;
 use super::{BasicCredentials, TokenDigest};
 use crate::clock::UnixMillis;
 
-/// A token that passed every check of its issuer. There is no other constructor than
-/// verification.
+/// A token that has passed every check of its issuer. Only verification can construct one.
 #[derive(Debug)]
 pub struct VerifiedToken {
     pub(super) issuer: Arc<str>,
@@ -23,7 +22,7 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
-    /// As if `issuer` had vouched for `claims`; for tests of what comes after verification.
+    /// A token of `issuer` with these claims, as if verified.
     #[cfg(test)]
     pub(crate) fn for_test(issuer: &str, claims: serde_json::Value) -> Arc<Self> {
         let serde_json::Value::Object(claims) = claims else {
@@ -54,11 +53,11 @@ impl VerifiedToken {
     pub fn subject(&self) -> &str {
         &self.subject
     }
-    /// `client_id`, else `azp`.
+    /// `client_id`, or else `azp`.
     pub fn client(&self) -> Option<&str> {
         self.client.as_deref()
     }
-    /// `scope`, split.
+    /// `scope`, split into its values.
     pub fn scopes(&self) -> &[String] {
         &self.scopes
     }
@@ -70,7 +69,7 @@ impl VerifiedToken {
     pub fn expires_at(&self) -> UnixMillis {
         self.expires_at
     }
-    /// Every claim, by exact name.
+    /// All claims.
     pub fn claims(&self) -> &serde_json::Map<String, serde_json::Value> {
         &self.claims
     }
@@ -78,7 +77,7 @@ impl VerifiedToken {
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
-    /// What was concluded from it; dies with it.
+    /// Values derived from the token, which are dropped with it.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
@@ -86,7 +85,7 @@ impl VerifiedToken {
 
 #[cfg(test)]
 impl VerifiedToken {
-    /// As if verified; there is no such way outside unit tests.
+    /// A token without claims, as if verified.
     pub(crate) fn for_tests(issuer: &str, subject: &str, client: Option<&str>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -101,32 +100,32 @@ impl VerifiedToken {
         }
     }
 
-    /// The same, with this `exp`.
+    /// The same token with another `exp`.
     pub(crate) fn until(mut self, expires_at: UnixMillis) -> Self {
         self.expires_at = expires_at;
         self
     }
 }
 
-/// Who stands behind a request.
+/// Who sent a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A token that an issuer's keys prove.
+    /// A caller with a verified token.
     Verified(Arc<VerifiedToken>),
-    /// An opaque token: the exchange will be the check.
+    /// A caller with an opaque token, which the credential exchange will verify.
     Delegated {
         /// The configured name of the `delegated` issuer.
         issuer: Arc<str>,
         /// The token's keyed hash.
         digest: TokenDigest,
     },
-    /// A username and password: the exchange will be the check.
+    /// A caller with a username and password, which the credential exchange will verify.
     Password {
-        /// As sent.
+        /// The credentials as sent.
         credentials: Arc<BasicCredentials>,
-        /// The connected peer; none on Unix sockets.
+        /// The peer's address; `None` on Unix sockets.
         peer: Option<IpAddr>,
     },
-    /// A route that asks for nobody (`anonymous = true`, loopback only).
+    /// A caller without credentials, on a route with `anonymous = true` (loopback only).
     Anonymous,
 }

@@ -1,5 +1,5 @@
-//! A workload's own token: kept in a file by somebody else (a kubelet, say), who replaces
-//! it from time to time.
+//! A workload's own token, in a file that another process (such as a kubelet) replaces from
+//! time to time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use arc_swap::ArcSwapOption;
 use super::{BearerToken, TokenError};
 use crate::secret::{SecretError, SecretRef};
 
-/// The token that stands in when a caller sends none. Read in the background; requests
-/// take what was read last.
+/// The token used when the caller sends none. The file is read in the background; requests use
+/// the token that was read last.
 #[derive(Debug)]
 pub struct WorkloadToken {
     file: PathBuf,
     current: ArcSwapOption<BearerToken>,
 }
 
-/// Why the file gives no token. Names the file, never its content.
+/// Why no token could be read. Messages name the file but never quote its content.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadTokenError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// What it holds is no bearer token.
-    #[error("{file} holds no bearer token: {cause}")]
+    /// The file does not hold a bearer token.
+    #[error("{file} does not hold a bearer token: {cause}")]
     Token {
         /// The file as configured.
         file: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         cause: TokenError,
     },
 }
 
 impl WorkloadToken {
-    /// Kept in `file`; nothing is read yet.
+    /// A token in `file`, which is not read yet.
     pub fn new(file: PathBuf) -> Self {
         Self {
             file,
@@ -42,22 +42,22 @@ impl WorkloadToken {
         }
     }
 
-    /// The file, for messages.
+    /// The file that holds the token.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What was read last. A token that has expired meanwhile is refused by its issuer's
-    /// rules like any other.
+    /// The token that was read last. If it has expired since, its issuer's rules refuse it like
+    /// any other.
     pub fn current(&self) -> Option<BearerToken> {
         self.current.load().as_deref().cloned()
     }
 
-    /// Reads the file; blocks. While it cannot be read, what was read last stays: writers
-    /// replace files in more than one way, and an old token fails by itself.
+    /// Reads the file; blocks. On failure the last token stays current: some writers replace
+    /// a file non-atomically, and an old token expires anyway.
     ///
     /// # Errors
-    /// When the file gives no token.
+    /// If the file cannot be read or does not hold a token.
     pub fn refresh(&self) -> Result<(), WorkloadTokenError> {
         let secret = SecretRef::File(self.file.clone()).read()?;
         let token =
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_read_anew_and_a_gap_does_no_harm() {
+    fn a_refresh_reads_the_new_token_and_a_missing_file_keeps_the_old_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         let token = WorkloadToken::new(file.clone());
@@ -93,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_said_without_being_shown() {
+    fn an_invalid_token_is_reported_without_its_content() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "not a token").unwrap();
         let error = WorkloadToken::new(file).refresh().unwrap_err().to_string();
-        assert!(error.contains("holds no bearer token"), "{error}");
+        assert!(error.contains("does not hold a bearer token"), "{error}");
         assert!(!error.contains("not a token"), "{error}");
     }
 }

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::span::{Attribute, Span, SpanKind};
 use super::task_local::SpanContext;
-use super::trace_context::{SpanId, TRACEPARENT, TRACESTATE, TraceId, traceparent};
-use super::tracer::{TimeAnchor, Tracer};
+use super::time_anchor::TimeAnchor;
+use super::trace_context::{
+    RemoteParent, SpanId, TRACEPARENT, TRACESTATE, TraceId, traceparent, tracestate_is_valid,
+};
+use super::tracer::Tracer;
+use crate::trace::settings::IncomingTrace;
 
 /// Taskcluster's own trace header (`docs/design/taskcluster.md`).
 pub const TASKCLUSTER_TRACE_ID: HeaderName = HeaderName::from_static("x-taskcluster-trace-id");
@@ -26,6 +30,9 @@ pub enum HeaderAction {
     /// Do not forward it.
     Remove,
 }
+
+/// Longest `X-Taskcluster-Trace-Id` value that is forwarded, in bytes.
+const MAX_TASKCLUSTER_ID: usize = 128;
 
 /// What [`RequestTrace::finish`] records about the request as a request. Times are monotonic.
 #[derive(Debug)]
@@ -76,6 +83,43 @@ pub struct Attempt {
     pub address: Option<std::net::SocketAddr>,
     /// The error type, if the attempt failed.
     pub error: Option<&'static str>,
+}
+
+impl Tracer {
+    /// Starts the trace of a request with these headers. `None` if the random number
+    /// generator fails; the request then goes untraced.
+    pub fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Option<Box<RequestTrace>> {
+        let trusted = self.incoming == IncomingTrace::Continue;
+        let parent = RemoteParent::from_headers(headers).filter(|_| trusted);
+        let taskcluster = taskcluster_id(headers).filter(|_| trusted);
+        let trace = match (parent, taskcluster.and_then(TraceId::parse)) {
+            (Some(parent), _) => parent.trace,
+            (None, Some(trace)) => trace,
+            (None, None) => TraceId::random()?,
+        };
+        let sampled = parent.map_or_else(|| self.samples(trace), |parent| parent.sampled);
+        Some(Box::new(RequestTrace {
+            tracer: Arc::clone(self),
+            trace,
+            parent: parent.map(|parent| parent.span),
+            span: SpanId::random()?,
+            admission: SpanId::random()?,
+            sampled,
+            recorded: sampled && self.spans.is_some(),
+            keeps_tracestate: parent.is_some()
+                && headers.contains_key(TRACESTATE)
+                && tracestate_is_valid(headers),
+            taskcluster: match taskcluster {
+                Some(_) => None,
+                None => HeaderValue::try_from(trace.to_string()).ok(),
+            },
+            anchor: TimeAnchor {
+                wall: self.clock.now(),
+                monotonic: self.clock.monotonic(),
+            },
+            attempts: Vec::new(),
+        }))
+    }
 }
 
 impl RequestTrace {
@@ -219,4 +263,14 @@ impl RequestTrace {
             error: None,
         }
     }
+}
+
+/// The value of `X-Taskcluster-Trace-Id`, if there is exactly one and it is short and free of
+/// unusual characters.
+fn taskcluster_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(TASKCLUSTER_TRACE_ID).iter();
+    let id = values.next()?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:".contains(&b);
+    let fits = !id.is_empty() && id.len() <= MAX_TASKCLUSTER_ID && id.bytes().all(plain);
+    (fits && values.next().is_none()).then_some(id)
 }

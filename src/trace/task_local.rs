@@ -8,8 +8,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::span::{Attribute, Span, SpanKind};
+use super::time_anchor::TimeAnchor;
 use super::trace_context::{SpanId, TraceId, traceparent};
-use super::tracer::{TimeAnchor, Tracer};
+use super::tracer::Tracer;
 
 tokio::task_local! {
     static ACTIVE: SpanContext;

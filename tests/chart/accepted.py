@@ -1,4 +1,4 @@
-"""Every value set of helm/hawkgate/ci renders what Kubernetes and hawkgate take."""
+"""Every value set of helm/hawkgate/ci renders manifests that Kubernetes and hawkgate accept."""
 
 import tomllib
 
@@ -17,7 +17,7 @@ def without_nulls(value):
 
 
 def contains(whole, part):
-    """Whether everything in `part` is in `whole`, at the same place."""
+    """Whether `whole` contains everything in `part`, at the same path."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(k in whole and contains(whole[k], v) for k, v in part.items())
     return whole == part
@@ -31,9 +31,9 @@ def configuration(resources, values, where):
         hawkgate_check(text, where)
         if isinstance(values["config"], dict):
             given = without_nulls(values["config"])
-            expect(contains(tomllib.loads(text), given), f"{where}: the file says something else than config")
+            expect(contains(tomllib.loads(text), given), f"{where}: the rendered file differs from `config`")
         else:
-            expect(text.strip() == values["config"].strip(), f"{where}: config's text was changed")
+            expect(text.strip() == values["config"].strip(), f"{where}: the text of `config` was changed")
         return
     expect("existingConfig" in values, f"{where}: no configuration")
 
@@ -46,7 +46,7 @@ def one(file):
     if not expect(rendered.returncode == 0, f"{where}: {rendered.stderr}"):
         return 0
     again = template(file, kubernetes=KUBERNETES[-1])
-    expect(again.stdout == rendered.stdout, f"{where}: another Kubernetes version, another result")
+    expect(again.stdout == rendered.stdout, f"{where}: the result depends on the Kubernetes version")
     resources, before = documents(rendered.stdout), len(failures)
     for resource in resources:
         validate(resource, where)
@@ -55,10 +55,10 @@ def one(file):
     if values.get("mode") != "sidecar" and len(failures) == before:
         invariants.gateway(resources, where)
 
-    wanted = EXPECTED[where]
+    expected = EXPECTED[where]
     kinds = sorted(resource["kind"] for resource in resources)
-    expect(kinds == sorted(wanted["kinds"].split()), f"{where}: rendered {' '.join(kinds)}")
-    for place, value in wanted.get("has", {}).items():
+    expect(kinds == sorted(expected["kinds"].split()), f"{where}: rendered {' '.join(kinds)}")
+    for place, value in expected.get("has", {}).items():
         kind, path = place.split(" ")
         found = [at(resource, path) for resource in resources if resource["kind"] == kind]
         expect(value in found, f"{where}: {place} is {found}, not {value!r}")
@@ -67,6 +67,6 @@ def one(file):
 
 lint = helm("lint", CHART, "--strict", "--quiet", "--kube-version", KUBERNETES[0])
 expect(lint.returncode == 0, f"defaults: helm lint: {lint.stdout}{lint.stderr}")
-expect(set(EXPECTED) == {file.stem for file in VALUE_SETS}, "expected.yaml and ci/ differ in their sets")
+expect(set(EXPECTED) == {file.stem for file in VALUE_SETS}, "expected.yaml and ci/ have different value sets")
 count = sum(one(file) for file in VALUE_SETS)
 finish(f"{len(VALUE_SETS)} value sets: {count} manifests valid at Kubernetes {' and '.join(KUBERNETES)}")

@@ -1,4 +1,4 @@
-"""What the chart's tests share: rendering, validating, and telling what is wrong."""
+"""Shared by the tests of the chart: rendering, validation and reporting."""
 
 import os
 import subprocess
@@ -14,21 +14,21 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/hawkgate"
 VALUE_SETS = sorted((CHART / "ci").glob("*.yaml"))
-# The oldest that Chart.yaml allows, and the newest whose schemas there are.
+# The oldest version that Chart.yaml allows, and the newest for which there are schemas.
 KUBERNETES = ["1.29", "1.37"]
 
 failures: list[str] = []
 
 
 def expect(holds, what):
-    """Notes `what` as a failure unless it holds."""
+    """Records the failure `what` unless `holds`."""
     if not holds:
         failures.append(what)
     return bool(holds)
 
 
 def finish(summary):
-    """Ends the program, with every failure said."""
+    """Prints every failure, or the summary, and exits."""
     for failure in failures:
         print(f"FAILED {failure}")
     if failures:
@@ -45,19 +45,19 @@ def template(*value_files, chart=CHART, release="edge", kubernetes=KUBERNETES[0]
     return helm("template", release, chart, "-n", "builds", "--kube-version", kubernetes, *values)
 
 
-# YAML 1.1 has "=" as a value of its own, which PyYAML cannot read and definitions use as a text.
+# YAML 1.1 gives "=" a type of its own, which PyYAML cannot load; the definitions use it as a string.
 yaml.CSafeLoader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 
 class StrictLoader(yaml.CSafeLoader):
-    """YAML in which a key that stands twice is an error, as it is to Kubernetes."""
+    """YAML in which a duplicate key is an error, as in Kubernetes."""
 
 
 def strict_mapping(loader, node):
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     twice = {key for key in keys if keys.count(key) > 1}
     if twice:
-        raise yaml.YAMLError(f"twice in one mapping: {twice}{node.start_mark}")
+        raise yaml.YAMLError(f"duplicate keys: {twice}{node.start_mark}")
     return yaml.CSafeLoader.construct_mapping(loader, node, deep=True)
 
 
@@ -73,7 +73,7 @@ def label(resource):
 
 
 def closed(schema):
-    """The same schema, refusing what it does not name: the API server would drop it silently."""
+    """The same schema, but refusing unknown fields, which the API server would drop silently."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):
@@ -85,13 +85,13 @@ def closed(schema):
     return schema
 
 
-# Of the definitions, those that the chart makes resources of.
+# The custom resources that the chart renders.
 CUSTOM = ["httproutes", "podmonitors", "prometheusrules", "servicemonitors"]
 
 
 @cache
 def custom_resources():
-    """(apiVersion, kind) → schema, from the definitions that the projects ship."""
+    """(apiVersion, kind) → schema, from the definitions that ship with the projects."""
     schemas = {}
     for folder in os.environ["CRDS"].split(":"):
         files = [file for file in Path(folder).glob("*_*.yaml") if file.stem.split("_")[1] in CUSTOM]
@@ -107,7 +107,7 @@ def custom_resources():
 
 
 def validate(resource, where):
-    """Checks one manifest against the schema of its kind, at every version."""
+    """Validates one manifest against the schema of its kind, for every Kubernetes version."""
     key = (resource["apiVersion"], resource["kind"])
     if key in custom_resources():
         errors = jsonschema.Draft7Validator(custom_resources()[key]).iter_errors(resource)
@@ -122,7 +122,7 @@ def validate(resource, where):
 
 
 def hawkgate_check(text, where):
-    """Runs a rendered configuration through hawkgate itself."""
+    """Checks a rendered configuration with hawkgate itself."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(text)
         file.flush()
@@ -130,14 +130,14 @@ def hawkgate_check(text, where):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     output = done.stdout + done.stderr
     expect(done.returncode == 0, f"{where}: hawkgate check: {output}")
-    expect("valid:" in output or done.returncode, f"{where}: hawkgate check said {output!r}")
-    # The one warning that a gateway without tls earns.
+    expect("valid:" in output or done.returncode, f"{where}: hawkgate check printed {output!r}")
+    # The one expected warning: a gateway without TLS.
     others = [l for l in output.splitlines() if "warning" in l and "bearer tokens in clear" not in l]
-    expect(not others, f"{where}: hawkgate warns: {others}")
+    expect(not others, f"{where}: unexpected warnings: {others}")
 
 
 def at(resource, path):
-    """The value at a path like spec.containers.0.name; None where there is none."""
+    """The value at a path like spec.containers.0.name, or None."""
     value = resource
     for part in path.split("."):
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The manifests and values that the pages show are good ones."""
+"""The manifests and values in the documentation are valid."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ PAGES = [CHART / "README.md", ROOT / "docs/deploy-kubernetes.md"]
 
 
 def blocks(page, language):
-    """The fenced blocks of one language, without the indentation of a list that they stand in."""
+    """The fenced blocks of one language, without the indentation of an enclosing list."""
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", page.read_text(), re.M | re.S)
     return [textwrap.dedent(text) for _, text in found]
 
@@ -33,7 +33,7 @@ def values(text, where):
         invariants.gateway(resources, where)
         only = Path(folder) / "configmap.yaml"
         only.write_text("".join(part for part in rendered.stdout.split("---\n") if "hawkgate.toml: |" in part))
-        # The command of the page, which takes the file out of the manifest.
+        # The command on the page that extracts the configuration from the manifest.
         command = re.search(r"sed '(1,/hawkgate[^']*)'", PAGES[1].read_text())[1]
         text = subprocess.run(["sed", command, only], capture_output=True, text=True, check=True).stdout
     hawkgate_check(text, where)
@@ -45,18 +45,18 @@ def manifest(text, where):
     spec = at(job, "spec.template.spec")
     invariants.mounts_exist(spec, where)
     invariants.hardened(spec["initContainers"][0], where)
-    expect(spec["initContainers"][0]["restartPolicy"] == "Always", f"{where}: its Job would never begin")
+    expect(spec["initContainers"][0]["restartPolicy"] == "Always", f"{where}: its Job would never start")
 
 
 def includes(text, where):
-    """What the page tells charts to write is what the example's chart writes."""
+    """The includes that the page documents are those of the example chart."""
     used = (ROOT / "helm/examples/job/templates/job.yaml").read_text()
     for line in re.findall(r"\{\{- include .*\}\}", text):
-        expect(line in used, f"{where}: the example has no {line}")
+        expect(line in used, f"{where}: the example chart lacks {line}")
 
 
 def steps(value):
-    """What jobs of GitHub (`run`) and GitLab (`script`) are to execute."""
+    """The commands of GitHub (`run`) and GitLab (`script`) jobs."""
     if isinstance(value, list):
         for item in value:
             yield from steps(item)
@@ -65,21 +65,21 @@ def steps(value):
             yield from (item if key == "script" else [item] if key == "run" else steps(item))
 
 
-# A command with `: ` in it is no text unless it is quoted or a block.
+# YAML parses a command that contains `: ` as a mapping unless it is quoted or a block.
 jobs = 0
 for page in EVERY_PAGE:
     for text in blocks(page, "yaml"):
         if "{{-" not in text:
             for step in steps(yaml.safe_load(text)):
-                expect(isinstance(step, str), f"{page.name}: this is no command: {step}")
+                expect(isinstance(step, str), f"{page.name}: not a command: {step}")
                 jobs += 1
-expect(jobs == 2, f"the pages show {jobs} steps of jobs")
+expect(jobs == 2, f"{jobs} job steps in the documentation, expected 2")
 
-seen = []
+kinds = []
 for page in PAGES:
     for text in blocks(page, "yaml"):
         kind = includes if "{{-" in text else manifest if text.startswith("apiVersion") else values
-        kind(text, f"{page.name}, the block with {text.splitlines()[0]!r}")
-        seen.append(kind.__name__)
-expect(sorted(seen) == ["includes", "manifest", "values", "values"], f"the pages show {seen}")
-finish(f"{len(seen)} examples of the pages are good")
+        kind(text, f"{page.name}, the block starting with {text.splitlines()[0]!r}")
+        kinds.append(kind.__name__)
+expect(sorted(kinds) == ["includes", "manifest", "values", "values"], f"examples in the documentation: {kinds}")
+finish(f"{len(kinds)} examples in the documentation are valid")

@@ -1,4 +1,4 @@
-"""What can be said of the Dockerfile without an engine that builds it."""
+"""Checks of the Dockerfile that need no container engine."""
 
 import re
 
@@ -17,45 +17,45 @@ def arguments(instruction, after=0):
 
 
 last = max(n for n, (name, _) in enumerate(steps) if name == "FROM")
-expect(steps[last][1] == "scratch", "the image is not made from nothing")
+expect(steps[last][1] == "scratch", "the final stage is not FROM scratch")
 user = values["securityContext"]["runAsUser"]
-expect(arguments("USER", last) == [f"{user}:{user}"], "the image's user is another than the chart's")
+expect(arguments("USER", last) == [f"{user}:{user}"], "the image and the chart use different users")
 expect(arguments("ENTRYPOINT", last) == ['["/hawkgate"]'], "the entry point is not hawkgate")
 container = (CHART / "templates/_container.tpl").read_text()
 for word in re.findall(r'"([^"]+)"', arguments("CMD", last)[0]):
-    expect(f"  - {word}\n" in container, f"the image runs with {word}, the chart without")
-expect(arguments("HEALTHCHECK") == [], "a health check, and no shell to run it")
+    expect(f"  - {word}\n" in container, f"the image runs with {word}, the chart does not")
+expect(arguments("HEALTHCHECK") == [], "a HEALTHCHECK, but the image has no shell to run it")
 
-# Static, of the C library that the tests run with, on every machine whose licences are checked.
+# Statically linked, with the C library that the tests use, for every target whose licences are checked.
 build = next(rest for rest in arguments("RUN") if "cargo build" in rest)
-expect("target-feature=+crt-static" in build, "the image's binary would need a C library that is not there")
+expect("target-feature=+crt-static" in build, "the binary would need a C library that the image lacks")
 [target] = set(re.findall(r'"?\$\(uname -m\)(-[a-z-]+)', build)) or {""}
 checked = set(re.findall(r'"\w+?(-unknown-[a-z-]+)"', (ROOT / "deny.toml").read_text()))
 expect({target} == checked, f"the image is built for *{target}, licences are checked for {sorted(checked)}")
 
-# The toolchain of the base image is the one that the project pins, and versions agree.
+# The base image has the pinned toolchain, and the versions agree.
 pinned = re.search(r'channel = "(.*)"', (ROOT / "rust-toolchain.toml").read_text())[1]
-expect(f"rust:{pinned}-" in arguments("ARG")[0], f"the base image has another Rust than {pinned}")
+expect(f"rust:{pinned}-" in arguments("ARG")[0], f"the base image does not have Rust {pinned}")
 version = re.search(r'^version = "(.*)"', cargo, re.M)[1]
-expect(f'image.version="{version}"' in text, "the label states another version than Cargo.toml")
+expect(f'image.version="{version}"' in text, "the label's version differs from Cargo.toml's")
 chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-expect(chart["appVersion"] == version, "Chart.yaml's appVersion is another version than Cargo.toml's")
+expect(chart["appVersion"] == version, "Chart.yaml's appVersion differs from Cargo.toml's version")
 
-# What the build copies is there, and let through by .dockerignore, and is all that cargo needs.
+# What the build copies exists, is allowed by .dockerignore, and is all that cargo needs.
 allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
 copied = set()
 for rest in arguments("COPY"):
     words = rest.split()
     if not words[0].startswith("--from"):
         copied |= {word.removeprefix("./") for word in words[:-1]}
-expect(copied == allowed, f"copied and let through differ in {copied ^ allowed}")
+expect(copied == allowed, f"the Dockerfile and .dockerignore differ in {copied ^ allowed}")
 for name in copied:
-    expect((ROOT / name).exists(), f"the Dockerfile copies {name}, which is not there")
+    expect((ROOT / name).exists(), f"the Dockerfile copies {name}, which does not exist")
 expect(not (ROOT / "build.rs").exists(), "build.rs is not copied")
 for file in (ROOT / "src").rglob("*.rs"):
     if "tests" in file.relative_to(ROOT).as_posix():
         continue
     for included in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
         inside = (file.parent / included).resolve().is_relative_to(ROOT / "src")
-        expect(inside, f"{file.relative_to(ROOT)} includes {included}, which the image's build lacks")
+        expect(inside, f"{file.relative_to(ROOT)} includes {included}, which is not copied into the image's build")
 finish("the Dockerfile agrees with the chart, the toolchain and the sources")

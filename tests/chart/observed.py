@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for metrics, labels and label values that hawkgate has."""
+"""Alerts and dashboard use only metrics, labels and label values that exist."""
 
 import json
 import os
@@ -26,7 +26,7 @@ anonymous = true
 
 
 def exported():
-    """Names that a running hawkgate exports before anything was counted."""
+    """The metrics that hawkgate exports before it has served any request."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "hawkgate.toml"
         file.write_text(CONFIG)
@@ -42,7 +42,7 @@ def exported():
 
 
 def table(page, columns):
-    """The rows of a page's tables that have so many columns."""
+    """The rows of a page's tables with this number of columns."""
     lines = (ROOT / page).read_text().splitlines()
     rows = ([cell.strip() for cell in line[1:-1].split("|")] for line in lines if re.match(r"\| `\w+` \|", line))
     return [row for row in rows if len(row) == columns]
@@ -55,7 +55,7 @@ def documented():
 
 
 def documented_values():
-    """(name, label) → values of each label with a closed set of values; checked as well."""
+    """(name, label) → values of each label with a closed set of values; checked by the same test."""
     rows = table("docs/observability.md", 3)
     values = {(name.strip("`"), label): set(re.findall(r"`(\w+)`", text)) for name, label, text in rows}
     reasons = {name.strip("`") for name, *_ in table("docs/errors.md", 3)}
@@ -63,7 +63,7 @@ def documented_values():
 
 
 def queries():
-    """(where, expression) of every alert and panel, with Grafana's variables filled in."""
+    """(where, expression) of every alert and panel, with Grafana's variables substituted."""
     for group in yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -73,7 +73,7 @@ def queries():
     expect(used <= variables, f"the dashboard uses {used - variables}, which are not declared")
     for panel in dashboard["panels"]:
         if panel["type"] != "row":
-            expect(panel["targets"], f"panel {panel['title']} asks for nothing")
+            expect(panel["targets"], f"panel {panel['title']} has no query")
         for target in panel.get("targets", []):
             yield f"panel {panel['title']}", fill(target["expr"])
     for annotation in dashboard["annotations"]["list"]:
@@ -88,7 +88,7 @@ def fill(expression):
 
 
 def selectors(expression):
-    """(metric, matchers) of each selector; whatever is no function and no keyword is a metric."""
+    """(metric, matchers) of each selector; any word that is neither function nor keyword is a metric."""
     bare = re.sub(r"\b(by|on|ignoring|without) \([^)]*\)", "", expression)
     bare = re.sub(r"\[[^\]]*\]", "", bare)
     bare_of_text = re.sub(r'"[^"]*"', lambda m: '"' + "_" * (len(m[0]) - 2) + '"', bare)
@@ -105,12 +105,12 @@ def check(where, expression, names, labels_of, values_of):
     grouped = re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
     labels = {label for group in grouped for label in group.replace(" ", "").split(",")}
     metrics = [(metric, text) for metric, text in selectors(expression)]
-    expect(metrics, f"{where} asks for no metric")
+    expect(metrics, f"{where} queries no metric")
     known = set(SCRAPED)
     for metric, text in metrics:
         name = re.sub(r"_(bucket|sum|count)$", "", metric)
         name = name if name in names else metric
-        if not expect(name in names, f"{where} asks for {metric}, which hawkgate does not export"):
+        if not expect(name in names, f"{where} queries {metric}, which hawkgate does not export"):
             continue
         known |= labels_of.get(name, set())
         for label, value in re.findall(r'(\w+)\s*[!=~]+\s*"([^"]*)"', text):
@@ -137,7 +137,7 @@ def runbook():
     tested = yaml.safe_load((ROOT / "tests/chart/alerts_test.yaml").read_text())["tests"]
     for fires in (True, False):
         seen = {t["alertname"] for one in tested for t in one["alert_rule_test"] if bool(t["exp_alerts"]) == fires}
-        expect(seen == alerts, f"not tested to {'fire' if fires else 'stay silent'}: {alerts - seen}")
+        expect(seen == alerts, f"no test that these {'fire' if fires else 'stay silent'}: {alerts - seen}")
     for rule in rules:
         expect(rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}", f"{rule['alert']}: runbook_url")
 
@@ -150,4 +150,4 @@ for where, expression in everything:
     check(where, expression, running | set(labels_of), labels_of, values_of)
 syntax(everything)
 runbook()
-finish(f"{len(everything)} queries ask for metrics that hawkgate exports; each alert is tested and has its runbook")
+finish(f"{len(everything)} queries use metrics that hawkgate exports; every alert is tested and has a runbook section")

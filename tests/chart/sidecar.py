@@ -1,4 +1,4 @@
-"""helm/examples/job: a chart of others that includes the sidecar."""
+"""helm/examples/job: an application chart that includes the sidecar."""
 
 import shutil
 import tempfile
@@ -8,7 +8,7 @@ import invariants
 from chart import ROOT, at, documents, expect, finish, hawkgate_check, helm, label, template, validate
 
 with tempfile.TemporaryDirectory() as folder:
-    # Building dependencies writes into the chart.
+    # `helm dependency build` writes into the chart.
     shutil.copytree(ROOT / "helm", folder, dirs_exist_ok=True)
     job = Path(folder) / "examples/job"
     built = helm("dependency", "build", job)
@@ -31,18 +31,18 @@ hawkgate_check(at(resources["ConfigMap/nightly-hawkgate"], "data.hawkgate~toml")
 
 pod = at(resources["Job/nightly"], "spec.template")
 spec = pod["spec"]
-expect(f"ServiceAccount/{spec['serviceAccountName']}" in resources, "an account that nobody makes: no pod would start")
+expect(f"ServiceAccount/{spec['serviceAccountName']}" in resources, "the service account does not exist: no pod would start")
 sidecar = spec["initContainers"][0]
-expect(len(spec["containers"]) == 1, "the sidecar is a container like others: the Job would never end")
-expect(sidecar["restartPolicy"] == "Always", "an init container that must end before the Job's own begins")
+expect(len(spec["containers"]) == 1, "the sidecar is an ordinary container: the Job would never complete")
+expect(sidecar["restartPolicy"] == "Always", "the sidecar is an ordinary init container: the Job would never start")
 invariants.hardened(sidecar, "sidecar")
 invariants.probes_reach(sidecar, "sidecar")
 invariants.mounts_exist(spec, "sidecar")
-expect("checksum/hawkgate" in pod["metadata"]["annotations"], "the pod does not follow its configuration")
+expect("checksum/hawkgate" in pod["metadata"]["annotations"], "the pod is not replaced when its configuration changes")
 volumes = {volume["name"]: volume for volume in spec["volumes"]}
-expect(at(volumes, "hawkgate-config.configMap.name") == "nightly-hawkgate", "another ConfigMap's configuration")
+expect(at(volumes, "hawkgate-config.configMap.name") == "nightly-hawkgate", "the pod mounts another ConfigMap")
 token = at(volumes, "hawkgate-identity.projected.sources.0.serviceAccountToken")
 expect(token == {"audience": "hawkgate", "expirationSeconds": 3600, "path": "token"}, f"token {token}")
-# There may be no fsGroup in the pod of others: files must be readable without.
-expect(at(volumes, "hawkgate-secrets.secret.defaultMode") == 0o444, "secrets that the sidecar cannot read")
-finish("the example's Job has the sidecar, and ends")
+# An application's pod may have no fsGroup, so the files must be readable without one.
+expect(at(volumes, "hawkgate-secrets.secret.defaultMode") == 0o444, "the sidecar cannot read its secrets")
+finish("the example's Job has the sidecar and can complete")

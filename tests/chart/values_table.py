@@ -1,7 +1,7 @@
-"""The table of values in the chart's README: proves it fresh, or makes it with --write.
+"""Checks that the table of values in the chart's README is up to date, or writes it with --write.
 
-A comment beginning with "# --" describes the key below it, and every key is described, by itself
-or by the one that it is part of.
+A comment beginning with "# --" describes the key below it. Every key must have a description, or be
+part of one that has.
 """
 
 import json
@@ -15,7 +15,7 @@ START, END = "<!-- values: made by tests/chart/values_table.py --write -->\n", "
 
 
 def described(text):
-    """Key path → description, in the file's order."""
+    """Key path → description, in the order of the file."""
     found, path, comment = {}, [], None
     for line in text.splitlines():
         if match := re.match(r" *# -- (.*)", line):
@@ -58,9 +58,9 @@ _, after = rest.split(END)
 fresh = before + START + table(values, found) + END + after
 if "--write" in sys.argv:
     readme.write_text(fresh)
-expect(readme.read_text() == fresh, "the chart's README is stale: run tests/chart/values_table.py --write")
+expect(readme.read_text() == fresh, "the chart's README is out of date: run tests/chart/values_table.py --write")
 
 schema = json.loads((CHART / "values.schema.json").read_text())
 known = set(schema["properties"]) - {"global", "enabled"}
 expect(known == set(values), f"schema and values.yaml differ in {known ^ set(values)}")
-finish(f"{len(found)} values described, the README is fresh")
+finish(f"{len(found)} values described, the README is up to date")

@@ -1,4 +1,4 @@
-//! The program under a service manager that holds its sockets.
+//! Socket activation: the program under a service manager that holds its listening sockets.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,21 +11,21 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// After this a test is stuck, not slow.
-const STUCK: Duration = Duration::from_mins(1);
+/// Timeout of blocking reads.
+const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A folder with a configuration, and where the program reports to.
-struct Unit {
+/// A directory with a configuration, and the socket for `sd_notify` messages.
+struct ServiceUnit {
     folder: TempDir,
     manager: UnixDatagram,
 }
 
-impl Unit {
+impl ServiceUnit {
     fn new(listen: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        manager.set_read_timeout(Some(STUCK)).unwrap();
-        // Nobody is there: hawkgate says so, which is an answer.
+        manager.set_read_timeout(Some(DEADLINE)).unwrap();
+        // Nothing listens at the upstream: a 502 is enough of a response.
         let text = format!(
             "[server]\nlisten = [\"{listen}\"]\nadmin = \"127.0.0.1:0\"\n\n[[route]]\nname = \"r\"\npath = \"/\"\n\
              anonymous = true\nupstream = \"http://127.0.0.1:9\"\n"
@@ -34,7 +34,7 @@ impl Unit {
         Self { folder, manager }
     }
 
-    /// Starts the program with `socket` as systemd does: as descriptor 3.
+    /// Starts the program with `socket` as file descriptor 3, as systemd does.
     fn start(&self, socket: OwnedFd) -> Program {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" run --config hawkgate.toml";
         let child = Command::new("sh")
@@ -47,7 +47,7 @@ impl Unit {
         Program(child.unwrap())
     }
 
-    fn hears(&self, state: &str) {
+    fn wait_for_line(&self, state: &str) {
         let mut buffer = [0; 100];
         let read = self.manager.recv(&mut buffer).expect(state);
         let received = std::str::from_utf8(&buffer[..read]).unwrap();
@@ -76,62 +76,62 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(STUCK)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
-fn answer(mut stream: impl Read) -> String {
+fn read_all(mut stream: impl Read) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
 }
 
 #[test]
-fn callers_wait_through_a_restart_where_the_socket_stays_open() {
+fn a_connection_queued_at_an_inherited_socket_survives_a_restart() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let unit = Unit::new(&address.to_string());
+    let unit = ServiceUnit::new(&address.to_string());
     let mut first = unit.start(socket.try_clone().unwrap().into());
-    unit.hears("READY=1");
+    unit.wait_for_line("READY=1");
     let mut stream = connect(address);
     stream.write_all(REQUEST).unwrap();
-    assert!(answer(stream).starts_with("HTTP/1.1 502"));
+    assert!(read_all(stream).starts_with("HTTP/1.1 502"));
     first.terminate();
-    unit.hears("STOPPING=1");
+    unit.wait_for_line("STOPPING=1");
     assert!(first.0.wait().unwrap().success());
 
-    // Nothing runs, nobody is turned away.
+    // While nothing runs, connections queue at the socket.
     let mut stream = connect(address);
     stream.write_all(REQUEST).unwrap();
     let _second = unit.start(socket.into());
-    unit.hears("READY=1");
-    assert!(answer(stream).starts_with("HTTP/1.1 502"));
+    unit.wait_for_line("READY=1");
+    assert!(read_all(stream).starts_with("HTTP/1.1 502"));
 }
 
 #[test]
-fn a_unix_socket_that_was_passed_stays_where_it_is() {
+fn an_inherited_unix_socket_is_not_removed_on_exit() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("passed.sock");
     let socket = UnixListener::bind(&path).unwrap();
-    let unit = Unit::new(&format!("unix:{}", path.display()));
+    let unit = ServiceUnit::new(&format!("unix:{}", path.display()));
     let mut program = unit.start(socket.into());
-    unit.hears("READY=1");
+    unit.wait_for_line("READY=1");
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(STUCK)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(REQUEST).unwrap();
-    assert!(answer(stream).starts_with("HTTP/1.1 502"));
+    assert!(read_all(stream).starts_with("HTTP/1.1 502"));
     program.terminate();
     assert!(program.0.wait().unwrap().success());
     assert!(Path::new(&path).exists());
 }
 
 #[test]
-fn a_socket_that_is_not_configured_is_refused() {
+fn an_inherited_socket_that_is_not_a_configured_listener_is_refused() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let unit = Unit::new("127.0.0.1:0");
+    let unit = ServiceUnit::new("127.0.0.1:0");
     let mut program = unit.start(socket.into());
-    let said = answer(program.0.stderr.take().unwrap());
+    let said = read_all(program.0.stderr.take().unwrap());
     assert_eq!(program.0.wait().unwrap().code(), Some(1));
     assert!(
         said.contains(&address.to_string()) && said.contains("server.listen"),
@@ -139,14 +139,14 @@ fn a_socket_that_is_not_configured_is_refused() {
     );
 }
 
-/// At an address that covers it the listener could not be bound, which is not what is wrong.
+/// Binding the wildcard address would fail as well, with a misleading error.
 #[test]
-fn a_socket_at_another_address_is_refused_before_anything_is_bound() {
+fn an_inherited_socket_at_another_address_is_refused_before_binding() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let unit = Unit::new(&format!("0.0.0.0:{}", address.port()));
+    let unit = ServiceUnit::new(&format!("0.0.0.0:{}", address.port()));
     let mut program = unit.start(socket.into());
-    let said = answer(program.0.stderr.take().unwrap());
+    let said = read_all(program.0.stderr.take().unwrap());
     assert_eq!(program.0.wait().unwrap().code(), Some(1));
     assert!(
         said.contains(&address.to_string()) && said.contains("LISTEN_FDS"),
@@ -154,9 +154,9 @@ fn a_socket_at_another_address_is_refused_before_anything_is_bound() {
     );
 }
 
-/// What the unit and the socket of `conf/systemd` say fits what the program does.
+/// The units of `conf/systemd` match the program.
 #[test]
-fn the_units_fit_the_program() {
+fn the_systemd_units_match_the_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |name: &str| std::fs::read_to_string(root.join("conf").join(name)).unwrap();
     let values = |unit: &str, key: &str| -> Vec<String> {

@@ -1,104 +1,91 @@
-//! What an attacker sends over a raw socket, and what must neither pass nor come back.
+//! Attacks over a raw socket: what must be neither forwarded nor sent back.
 
-// Tables: a line a case.
+// Long tables, with a case in each line.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
 
-use std::time::Duration;
-
 use bytes::Bytes;
+use futures::FutureExt as _;
 use hawkgate::clock::SystemClock;
 
 use crate::support::client::{Body, Client, Request, Response};
-use crate::support::gate::Gate;
+use crate::support::gateway::TestGateway;
+use crate::support::standard::{API_AUDIENCE, api_route};
 use crate::support::tokens::{self, IssuerServer, SHARED};
-use crate::support::upstream::{Reply, Seen, Upstream};
+use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply};
+use crate::support::wait::{until, until_some};
 
-const AUDIENCE: &str = "https://api.example.com";
+/// A request that ends its connection, sent after those that may not.
+const LAST: &str = "GET /open/last HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
 
-/// After this much of it, hawkgate is waiting for more.
-const SILENCE: Duration = Duration::from_secs(2);
-
-/// A signed route `/` with a good token for it, and an open route `/open/`.
-struct Target {
-    gate: Gate,
-    upstream: Upstream,
+/// A signed route `/` with a valid token for it, and an open route `/open/`.
+struct Fixture {
+    gateway: TestGateway,
+    upstream: FakeUpstream,
     token: String,
 }
 
-impl Target {
+impl Fixture {
     async fn set_up(limits: &str) -> Self {
-        Self::answering(limits, |_| Reply::ok()).await
+        Self::with_handler(limits, |_| Reply::ok()).await
     }
 
-    async fn answering<S>(limits: &str, script: S) -> Self
+    async fn with_handler<S>(limits: &str, script: S) -> Self
     where
-        S: Fn(&Seen) -> Reply + Send + Sync + 'static,
+        S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
         let issuer = IssuerServer::start(&[&SHARED[0]]).await;
-        let upstream = Upstream::http1(script).await;
-        let gate = Gate::start(&format!(
-            r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}"]
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{url}"
-issuers = ["idp"]
-source = "static"
+        let upstream = FakeUpstream::http1(script).await;
+        let api = api_route(&issuer, "", &upstream, "");
+        let gateway = TestGateway::start(&format!(
+            r#"{api}
 [[route]]
 name = "open"
 path = "/open/"
-upstream = "{url}"
+upstream = "{}"
 anonymous = true
 [limits]
 {limits}
 "#,
-            issuer.issuer(),
-            url = upstream.url()
+            upstream.url()
         ))
         .await;
         let now = SystemClock::shared().now().as_secs();
-        let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
+        let claims = tokens::claims(&issuer.issuer(), API_AUDIENCE, now);
         let token = SHARED[0].token("RS256", &claims);
-        let target = Self {
-            gate,
+        let fixture = Self {
+            gateway,
             upstream,
             token,
         };
-        // Its keys are had; the issuer may go now.
-        assert_eq!(target.send(&Request::get("/first")).await.status, 200);
-        target
+        // The keys have been fetched, so the issuer may be dropped.
+        assert_eq!(fixture.send(&Request::get("/first")).await.status, 200);
+        fixture
     }
 
-    /// With the good token.
+    /// Sends a request with the valid token.
     async fn send(&self, request: &Request) -> Response {
-        self.gate.send(&request.clone().bearer(&self.token)).await
+        self.gateway
+            .send(&request.clone().bearer(&self.token))
+            .await
     }
 
-    /// These bytes on a connection of their own, `{token}` replaced; all that comes back
-    /// until hawkgate ends the connection or has nothing more to say.
+    /// Sends these bytes, with `{token}` replaced, on a new connection; returns all that comes back
+    /// until hawkgate closes it.
     async fn raw(&self, bytes: &str) -> String {
-        let mut client = Client::connect(self.gate.address()).await;
+        let mut client = Client::connect(self.gateway.address()).await;
         let bytes = bytes.replace("{token}", &self.token);
         client.send(bytes.as_bytes()).await.unwrap();
         let mut back = Vec::new();
-        while let Ok(Ok(Some(more))) = tokio::time::timeout(SILENCE, client.raw()).await {
+        while let Ok(Some(more)) = client.raw().await {
             back.extend_from_slice(&more);
         }
         String::from_utf8_lossy(&back).into_owned()
     }
 
-    /// What reached the upstream since the set-up.
-    fn arrived(&self) -> Vec<Seen> {
+    /// The requests that have reached the upstream since the set-up.
+    fn forwarded_requests(&self) -> Vec<ReceivedRequest> {
         let all = self.upstream.attempts().into_iter().skip(1);
-        all.map(|attempt| attempt.seen).collect()
+        all.map(|attempt| attempt.request).collect()
     }
 }
 
@@ -109,7 +96,7 @@ fn status(answer: &str) -> u16 {
 
 #[tokio::test]
 async fn ambiguous_requests_are_refused_before_anything_else() {
-    let target = Target::set_up("").await;
+    let fixture = Fixture::set_up("").await;
     let host = "Host: api.test\r\n";
     let auth = "Authorization: Bearer {token}\r\n";
     let end = "\r\n";
@@ -333,24 +320,28 @@ async fn ambiguous_requests_are_refused_before_anything_else() {
     ];
     let mut wrong = Vec::new();
     for (what, expected, bytes) in cases {
-        let answer = target.raw(&bytes).await;
-        // One answer, and then the end: nothing behind it was taken for a request.
+        let answer = fixture.raw(&bytes).await;
+        // One response and the end of the connection: the rest was not parsed as a request.
         let answers = answer.matches("HTTP/1.1 ").count();
         let own = answer.to_ascii_lowercase().contains("x-hawkgate-error:");
         if status(&answer) != expected || answers != 1 || !own {
             wrong.push(format!(
-                "{what}: {expected} wanted, {answers} answers: {answer:.300}"
+                "{what}: expected {expected}, got {answers} responses: {answer:.300}"
             ));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let arrived: Vec<_> = target.arrived().iter().map(|s| s.raw.clone()).collect();
+    let arrived: Vec<_> = fixture
+        .forwarded_requests()
+        .iter()
+        .map(|s| s.raw.clone())
+        .collect();
     assert!(arrived.is_empty(), "{arrived:?}");
 }
 
 #[tokio::test]
-async fn a_smuggled_request_is_never_a_request() {
-    let target = Target::set_up("").await;
+async fn a_smuggled_request_is_never_forwarded() {
+    let fixture = Fixture::set_up("").await;
     let smuggled = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";
     let head = "POST /open/x HTTP/1.1\r\nHost: api.test\r\n";
     for framing in [
@@ -363,38 +354,40 @@ async fn a_smuggled_request_is_never_a_request() {
         "Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n",
         "Content-Length: 1x\r\n\r\n",
     ] {
-        target.raw(&format!("{head}{framing}{smuggled}")).await;
+        // Where the framing is valid, the last request follows and ends the connection.
+        let answer = fixture
+            .raw(&format!("{head}{framing}{smuggled}{LAST}"))
+            .await;
+        assert_ne!(status(&answer), 0, "{framing:?}");
     }
-    for seen in target.arrived() {
-        assert_eq!(seen.path(), "/open/x", "{:?}", seen.raw);
+    for received in fixture.forwarded_requests() {
+        let path = received.path();
+        assert!(["/open/x", "/open/last"].contains(&path), "{path}");
     }
 }
 
 #[tokio::test]
-async fn absolute_targets_cannot_choose_another_route_or_host() {
-    let target = Target::set_up("").await;
+async fn absolute_form_targets_cannot_select_another_route_or_host() {
+    let fixture = Fixture::set_up("").await;
     for line in [
         "GET http://evil.example.com/open/x HTTP/1.1",
         "GET https://api.test/open/x HTTP/1.1",
         "GET //evil.example.com/x HTTP/1.1",
         "OPTIONS * HTTP/1.1",
     ] {
-        target
-            .raw(&format!(
-                "{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+        let head = format!("{line}\r\nHost: api.test\r\nConnection: close\r\n\r\n");
+        assert_ne!(status(&fixture.raw(&head).await), 0, "{line}");
     }
-    let own = format!("127.0.0.1:{}", target.upstream.port());
-    for seen in target.arrived() {
-        assert_eq!(seen.authority, own);
-        assert!(seen.target.starts_with('/'), "{}", seen.target);
+    let own = format!("127.0.0.1:{}", fixture.upstream.port());
+    for received in fixture.forwarded_requests() {
+        assert_eq!(received.authority, own);
+        assert!(received.target.starts_with('/'), "{}", received.target);
     }
 }
 
 #[tokio::test]
-async fn paths_that_climb_do_not_leave_their_route() {
-    let target = Target::set_up("").await;
+async fn dot_segments_cannot_escape_their_route() {
+    let fixture = Fixture::set_up("").await;
     for path in [
         "/open/../api/secret",
         "/open/./../api",
@@ -407,21 +400,21 @@ async fn paths_that_climb_do_not_leave_their_route() {
         "/open/..",
     ] {
         let request = Request::get(path);
-        let response = target.gate.send(&request).await;
-        // Refused, or held to be a signed route's path; never through the open one.
+        let response = fixture.gateway.send(&request).await;
+        // Refused, or treated as a path of the signed route; never forwarded by the open one.
         assert!(
             matches!(response.status, 400 | 401),
             "{path}: {}",
             response.status
         );
     }
-    let arrived = target.arrived();
+    let arrived = fixture.forwarded_requests();
     assert!(arrived.is_empty(), "{arrived:?}");
 }
 
 #[tokio::test]
-async fn health_paths_and_user_agents_open_nothing() {
-    let target = Target::set_up("").await;
+async fn health_check_paths_and_probe_user_agents_bypass_nothing() {
+    let fixture = Fixture::set_up("").await;
     for path in [
         "/healthz",
         "/readyz",
@@ -436,34 +429,34 @@ async fn health_paths_and_user_agents_open_nothing() {
             .header("X-Original-URL", "/open/x")
             .header("X-Rewrite-URL", "/open/x")
             .header("X-HTTP-Method-Override", "OPTIONS");
-        let response = target.gate.send(&probe).await;
-        assert_eq!(response.refusal(), Some("missing_token"), "{path}");
+        let response = fixture.gateway.send(&probe).await;
+        assert_eq!(response.error_reason(), Some("missing_token"), "{path}");
     }
-    assert!(target.arrived().is_empty());
+    assert!(fixture.forwarded_requests().is_empty());
 }
 
 #[tokio::test]
-async fn heads_over_the_limits_are_refused() {
-    let target = Target::set_up("header_bytes = \"8KiB\"\nurl_bytes = \"2KiB\"").await;
-    let long = target
+async fn request_heads_over_the_limits_are_refused() {
+    let fixture = Fixture::set_up("header_bytes = \"8KiB\"\nurl_bytes = \"2KiB\"").await;
+    let long = fixture
         .send(&Request::get("/x").header("X-A", &"a".repeat(9 * 1024)))
         .await;
-    assert_eq!(
-        (long.status, long.refusal()),
-        (431, Some("header_too_large"))
-    );
-    let url = target
+    assert_eq!(long.status_and_reason(), (431, Some("header_too_large")));
+    let url = fixture
         .send(&Request::get(&format!("/{}", "a".repeat(3 * 1024))))
         .await;
-    assert_eq!((url.status, url.refusal()), (414, Some("url_too_long")));
+    assert_eq!(url.status_and_reason(), (414, Some("url_too_long")));
     let mut many = Request::get("/x");
     for n in 0..500 {
         many = many.header(&format!("X-{n}"), "1");
     }
-    assert_eq!(target.send(&many).await.refusal(), Some("header_too_large"));
-    assert!(target.arrived().is_empty());
-    // Endless heads end too, although nothing says where.
-    let mut client = Client::connect(target.gate.address()).await;
+    assert_eq!(
+        fixture.send(&many).await.error_reason(),
+        Some("header_too_large")
+    );
+    assert!(fixture.forwarded_requests().is_empty());
+    // A head without an end is cut off as well.
+    let mut client = Client::connect(fixture.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
     for _ in 0..64 {
         if client.send(&[b'a'; 1024]).await.is_err() {
@@ -475,50 +468,42 @@ async fn heads_over_the_limits_are_refused() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_is_given_up() {
-    let target = Target::set_up("header_timeout = \"300ms\"").await;
-    let mut client = Client::connect(target.gate.address()).await;
+async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
+    let fixture = Fixture::set_up("header_timeout = \"300ms\"").await;
+    let mut client = Client::connect(fixture.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
-    // Never idle for long, yet never done.
-    let trickle = async {
-        loop {
-            if client.send(b"X-A: b\r\n").await.is_err() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    crate::support::client::within("the trickle to be cut", trickle).await;
-    assert!(target.arrived().is_empty());
+    // Never idle for long, yet never complete.
+    let answer = until_some("the header timeout", async || {
+        client.send(b"X-A: b\r\n").await.unwrap();
+        client.raw().now_or_never()
+    })
+    .await;
+    let answer = answer.unwrap().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+    assert!(fixture.forwarded_requests().is_empty());
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused() {
-    let target = Target::set_up("body = \"10KiB\"").await;
+async fn a_request_body_over_the_limit_is_refused() {
+    let fixture = Fixture::set_up("body = \"10KiB\"").await;
     let body = Bytes::from(vec![0; 20_000]);
-    let sized = target
+    let sized = fixture
         .send(&Request::new("POST", "/x").body(Body::Sized(body.clone())))
         .await;
-    assert_eq!(
-        (sized.status, sized.refusal()),
-        (413, Some("body_too_large"))
-    );
-    assert!(target.arrived().is_empty());
-    let chunked = target
+    assert_eq!(sized.status_and_reason(), (413, Some("body_too_large")));
+    assert!(fixture.forwarded_requests().is_empty());
+    let chunked = fixture
         .send(&Request::new("POST", "/x").body(Body::Chunked(body, 1000)))
         .await;
-    assert_eq!(
-        (chunked.status, chunked.refusal()),
-        (413, Some("body_too_large"))
-    );
-    for attempt in target.upstream.attempts().iter().skip(1) {
-        assert_eq!(attempt.sha256, None, "never taken for a whole body");
+    assert_eq!(chunked.status_and_reason(), (413, Some("body_too_large")));
+    for attempt in fixture.upstream.attempts().iter().skip(1) {
+        assert_eq!(attempt.sha256, None, "never taken for a complete body");
     }
 }
 
 #[tokio::test]
-async fn what_only_hawkgate_may_say_is_stripped_from_requests() {
-    let target = Target::set_up("").await;
+async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
+    let fixture = Fixture::set_up("").await;
     let request = Request::get("/x?a=b")
         .header("Connection", "keep-alive, X-Nominated")
         .header("X-Nominated", "secret")
@@ -533,8 +518,8 @@ async fn what_only_hawkgate_may_say_is_stripped_from_requests() {
         .header("Forwarded", "for=evil")
         .header("X-Hawkgate-Error", "no_route")
         .header("X-Kept", "yes");
-    assert_eq!(target.send(&request).await.status, 200);
-    let seen = target.arrived().remove(0);
+    assert_eq!(fixture.send(&request).await.status, 200);
+    let received = fixture.forwarded_requests().remove(0);
     for gone in [
         "x-nominated",
         "keep-alive",
@@ -544,31 +529,31 @@ async fn what_only_hawkgate_may_say_is_stripped_from_requests() {
         "forwarded",
         "x-hawkgate-error",
     ] {
-        assert_eq!(seen.header(gone), None, "{gone}");
+        assert_eq!(received.header(gone), None, "{gone}");
     }
-    let raw = String::from_utf8_lossy(&seen.raw).to_ascii_lowercase();
+    let raw = String::from_utf8_lossy(&received.raw).to_ascii_lowercase();
     for word in ["evil", "gopher", "unknown", "bearer"] {
         assert!(!raw.contains(word), "{word} in {raw}");
     }
-    assert_eq!(seen.header("x-kept"), Some("yes"));
-    assert_eq!(seen.target, "/x?a=b");
-    assert_eq!(seen.fields.all("authorization").count(), 1);
-    assert_eq!(seen.fields.all("host").count(), 1);
+    assert_eq!(received.header("x-kept"), Some("yes"));
+    assert_eq!(received.target, "/x?a=b");
+    assert_eq!(received.fields.all("authorization").count(), 1);
+    assert_eq!(received.fields.all("host").count(), 1);
 }
 
 #[tokio::test]
-async fn a_route_without_a_source_forwards_no_authorization_either() {
-    let target = Target::set_up("").await;
-    let request = Request::get("/open/x").bearer(&target.token);
-    assert_eq!(target.gate.send(&request).await.status, 200);
-    let seen = target.arrived().remove(0);
-    assert_eq!(seen.header("authorization"), None);
+async fn a_route_without_a_source_does_not_forward_authorization() {
+    let fixture = Fixture::set_up("").await;
+    let request = Request::get("/open/x").bearer(&fixture.token);
+    assert_eq!(fixture.gateway.send(&request).await.status, 200);
+    let received = fixture.forwarded_requests().remove(0);
+    assert_eq!(received.header("authorization"), None);
 }
 
 #[tokio::test]
-async fn what_only_hawkgate_may_say_is_stripped_from_answers() {
-    let target = Target::answering("", |seen| {
-        let echoed = seen.header("authorization").unwrap_or_default();
+async fn hop_by_hop_and_reserved_headers_are_stripped_from_responses() {
+    let fixture = Fixture::with_handler("", |received| {
+        let echoed = received.header("authorization").unwrap_or_default();
         Reply::new(200, "ok")
             .header("X-Hawkgate-Error", "no_route")
             .header("Authorization", echoed)
@@ -583,7 +568,7 @@ async fn what_only_hawkgate_may_say_is_stripped_from_answers() {
             .header("X-Kept", "yes")
     })
     .await;
-    let response = target.send(&Request::get("/x")).await;
+    let response = fixture.send(&Request::get("/x")).await;
     assert_eq!(response.status, 200);
     for gone in [
         "x-hawkgate-error",
@@ -602,7 +587,7 @@ async fn what_only_hawkgate_may_say_is_stripped_from_answers() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_502_and_end_cleanly() {
+async fn malformed_upstream_responses_are_502() {
     for raw in [
         "nonsense\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
@@ -610,82 +595,92 @@ async fn broken_answers_are_502_and_end_cleanly() {
         "HTTP/1.1 200 OK\r\nX-A",
         "",
     ] {
-        let target = Target::answering("", move |seen| match seen.path() {
+        let fixture = Fixture::with_handler("", move |received| match received.path() {
             "/first" => Reply::ok(),
             _ => Reply::raw(raw),
         })
         .await;
-        let response = target.send(&Request::post("/x", "body")).await;
+        let response = fixture.send(&Request::post("/x", "body")).await;
         assert!(
             matches!(response.status, 502 | 504),
             "{raw:?}: {}",
             response.status
         );
-        assert_eq!(response.refusal(), Some("upstream_failed"), "{raw:?}");
+        assert_eq!(response.error_reason(), Some("upstream_failed"), "{raw:?}");
         assert!(!response.text().contains("nonsense"));
     }
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_is_not_passed_for_whole() {
-    let target = Target::answering("", |seen| match seen.path() {
+async fn a_truncated_upstream_response_is_not_passed_on_as_complete() {
+    let fixture = Fixture::with_handler("", |received| match received.path() {
         "/first" => Reply::ok(),
         "/sized" => Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf"),
         _ => Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
     })
     .await;
     for path in ["/sized", "/chunked"] {
-        let mut client = target.gate.client().await;
-        let request = Request::get(path).bearer(&target.token);
+        let mut client = fixture.gateway.client().await;
+        let request = Request::get(path).bearer(&fixture.token);
         let answer = client.request(&request).await;
         assert!(answer.is_err() || answer.unwrap().status == 502, "{path}");
     }
 }
 
 #[tokio::test]
-async fn requests_in_one_packet_are_answered_one_by_one() {
-    let target = Target::set_up("").await;
+async fn pipelined_requests_are_answered_in_order() {
+    let fixture = Fixture::set_up("").await;
     let one =
         |n: usize, more: &str| format!("GET /open/{n} HTTP/1.1\r\nHost: api.test\r\n{more}\r\n");
     let all = [one(1, ""), one(2, ""), one(3, "Connection: close\r\n")].concat();
-    let answer = target.raw(&all).await;
+    let answer = fixture.raw(&all).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
-    let paths: Vec<_> = target.arrived().into_iter().map(|s| s.target).collect();
+    let paths: Vec<_> = fixture
+        .forwarded_requests()
+        .into_iter()
+        .map(|s| s.target)
+        .collect();
     assert_eq!(paths, ["/open/1", "/open/2", "/open/3"]);
 }
 
 #[tokio::test]
-async fn a_refused_request_does_not_take_its_body_for_the_next_one() {
-    let target = Target::set_up("").await;
+async fn the_body_of_a_refused_request_is_not_parsed_as_the_next_request() {
+    let fixture = Fixture::set_up("").await;
     let inner = "GET /open/smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
     let refused = format!(
         "POST /needs-a-token HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{inner}",
         inner.len()
     );
-    let answer = target.raw(&refused).await;
+    let answer = fixture.raw(&format!("{refused}{LAST}")).await;
     assert_eq!(status(&answer), 401);
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    assert!(target.arrived().is_empty());
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{answer}");
+    let paths: Vec<_> = fixture
+        .forwarded_requests()
+        .into_iter()
+        .map(|r| r.target)
+        .collect();
+    assert_eq!(paths, ["/open/last"]);
 }
 
 #[tokio::test]
-async fn no_more_connections_than_allowed() {
-    let target = Target::set_up("connections = 3").await;
+async fn connections_over_the_limit_are_refused() {
+    let fixture = Fixture::set_up("connections = 3").await;
     let mut held = Vec::new();
     for _ in 0..3 {
-        let mut client = target.gate.client().await;
+        let mut client = fixture.gateway.client().await;
         let request = Request::get("/open/x");
         assert_eq!(client.request(&request).await.unwrap().status, 200);
         held.push(client);
     }
-    let mut fourth = target.gate.client().await;
+    let mut fourth = fixture.gateway.client().await;
     let refused = fourth.request(&Request::get("/open/x")).await;
     let turned_away = match &refused {
         Err(_) => true,
-        Ok(response) => response.refusal() == Some("overloaded"),
+        Ok(response) => response.error_reason() == Some("overloaded"),
     };
     assert!(turned_away, "{refused:?}");
-    // Those inside go on, and a place that is given up is free again.
+    // Open connections keep working, and a closed one makes room for another.
     assert_eq!(
         held[0]
             .request(&Request::get("/open/x"))
@@ -695,28 +690,22 @@ async fn no_more_connections_than_allowed() {
         200
     );
     drop(held);
-    let freed = async {
-        loop {
-            let mut client = target.gate.client().await;
-            if let Ok(response) = client.request(&Request::get("/open/x")).await
-                && response.status == 200
-            {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    crate::support::client::within("a free place", freed).await;
+    until("a connection to be admitted", async || {
+        let mut client = fixture.gateway.client().await;
+        let response = client.request(&Request::get("/open/x")).await;
+        response.is_ok_and(|response| response.status == 200)
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn the_admin_listener_gives_its_pages_and_nothing_else() {
-    let target = Target::set_up("").await;
+async fn the_admin_listener_serves_its_own_pages_only() {
+    let fixture = Fixture::set_up("").await;
     for path in ["/", "/open/x", "/metrics/", "/debug", "/healthz/x"] {
-        assert_eq!(target.gate.admin(path).await.status, 404, "{path}");
+        assert_eq!(fixture.gateway.admin(path).await.status, 404, "{path}");
     }
     for path in ["/metrics", "/healthz", "/readyz", "/startupz"] {
-        assert_eq!(target.gate.admin(path).await.status, 200, "{path}");
+        assert_eq!(fixture.gateway.admin(path).await.status, 200, "{path}");
     }
-    assert!(target.arrived().is_empty());
+    assert!(fixture.forwarded_requests().is_empty());
 }

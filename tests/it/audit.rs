@@ -1,24 +1,27 @@
-//! The audit log: who got which credential, on which route, and who was refused one.
+//! The audit log: who was granted which credential on which route, and who was refused.
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
-use crate::support::gate::{self, Gate, ROOT_KEY};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::gateway::TestGateway;
+use crate::support::standard::{AUDIENCE, Peers};
+use crate::support::wait::until_some;
 
-const AUDIENCE: &str = "login.taskcluster.net";
-/// What `PUT /credentials` brings.
+/// The access token that `PUT /credentials` sets.
 const OTHER_KEY: &str = "another-access-token-0123456789-abcdefghijkl";
 
 /// The audit line of the request with this id.
-fn line(id: &str) -> Option<Value> {
-    let log = gate::logged();
+fn line(log: &str, id: &str) -> Option<Value> {
     let lines: Vec<Value> = log
         .lines()
+        .filter(|line| line.contains(id))
         .map(|line| serde_json::from_str(line).unwrap())
         .filter(|line: &Value| line["target"] == "audit" && line["request_id"] == id)
         .collect();
-    assert!(lines.len() <= 1, "one line a request: {lines:#?}");
+    assert!(
+        lines.len() <= 1,
+        "several lines for one request: {lines:#?}"
+    );
     lines.into_iter().next()
 }
 
@@ -81,14 +84,13 @@ audit = {audit}
 }
 
 #[tokio::test]
-async fn who_got_what_and_who_did_not_is_on_record() {
-    let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-    let taskcluster = Taskcluster::start(json!({
-        "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
-    }))
-    .await;
-    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
-    let quiet = Gate::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
+async fn the_audit_log_records_every_credential_granted_or_refused() {
+    let Peers {
+        provider,
+        taskcluster,
+    } = Peers::start().await;
+    let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let quiet = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), false)).await;
     let alice = provider.user_token("RS256", "alice", AUDIENCE).await;
     let mallory = provider.user_token("RS256", "mallory", AUDIENCE).await;
     let url = format!("{}/api/x", taskcluster.url());
@@ -117,16 +119,36 @@ async fn who_got_what_and_who_did_not_is_on_record() {
         ),
         ("audit-preflight", Request::new("OPTIONS", login)),
     ] {
-        statuses.push(gate.send(&named(id, request)).await.status);
+        statuses.push(gateway.send(&named(id, request)).await.status);
     }
     assert_eq!(statuses[..4], [200, 403, 401, 401]);
     assert_eq!(statuses[7..], [303, 200, 400, 204]);
     let silent = named("audit-quiet", Request::get("/api/x").bearer(&alice));
     assert_eq!(quiet.send(&silent).await.status, 200);
-    gate.until_counted("hawkgate_requests_total", &[], 11).await;
-    quiet.until_counted("hawkgate_requests_total", &[], 1).await;
+    gateway
+        .wait_for_metric("hawkgate_requests_total", &[], 11)
+        .await;
+    quiet
+        .wait_for_metric("hawkgate_requests_total", &[], 1)
+        .await;
 
-    let granted = line("audit-granted").unwrap();
+    let audited = [
+        "audit-granted",
+        "audit-denied",
+        "audit-forged",
+        "audit-nobody",
+        "audit-fixed",
+        "audit-bewit",
+        "audit-login",
+        "audit-login-refused",
+    ];
+    let log = until_some("the audit lines", async || {
+        let log = gateway.log();
+        let complete = audited.iter().all(|id| line(&log, id).is_some());
+        complete.then_some(log)
+    })
+    .await;
+    let granted = line(&log, "audit-granted").unwrap();
     for (field, value) in [
         ("event", json!("request")),
         ("decision", json!("granted")),
@@ -175,13 +197,16 @@ async fn who_got_what_and_who_did_not_is_on_record() {
         ),
     ];
     for (id, expected) in expected {
-        let line = line(id).unwrap_or_else(|| panic!("no line of {id}"));
-        let told = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
-        assert_eq!(json!(told), expected, "{id}: {line:#}");
+        let line = line(&log, id).unwrap_or_else(|| panic!("no line of {id}"));
+        let fields = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
+        assert_eq!(json!(fields), expected, "{id}: {line:#}");
     }
-    assert_eq!(line("audit-denied").unwrap()["rule"], "banned");
-    assert_eq!(line("audit-fixed").unwrap()["credential"], "root");
-    assert_eq!(line("audit-login").unwrap()["credential"], "sso/alice");
+    assert_eq!(line(&log, "audit-denied").unwrap()["rule"], "banned");
+    assert_eq!(line(&log, "audit-fixed").unwrap()["credential"], "root");
+    assert_eq!(
+        line(&log, "audit-login").unwrap()["credential"],
+        "sso/alice"
+    );
     for id in [
         "audit-plain",
         "audit-nowhere",
@@ -189,19 +214,21 @@ async fn who_got_what_and_who_did_not_is_on_record() {
         "audit-quiet",
     ] {
         assert_eq!(
-            line(id),
+            line(&log, id),
             None,
-            "no credential was at stake, or nobody asked"
+            "no credential was involved, or auditing is off"
         );
     }
 }
 
 #[tokio::test]
-async fn credentials_put_are_on_record() {
-    let taskcluster = Taskcluster::start(json!({ "clients": {} })).await;
-    let provider = OidcProvider::start(json!({})).await;
-    let gate = Gate::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
-    let mut admin = Client::connect(&gate.running.admin).await;
+async fn the_audit_log_records_credentials_replaced_through_the_admin_listener() {
+    let Peers {
+        provider,
+        taskcluster,
+    } = Peers::start().await;
+    let gateway = TestGateway::start(&sections(provider.issuer(), taskcluster.url(), true)).await;
+    let mut admin = Client::connect(&gateway.running.admin).await;
     let good = json!({ "clientId": "audit/successor", "accessToken": OTHER_KEY }).to_string();
     let bad = json!({ "clientId": "audit/successor" }).to_string();
     for (body, status) in [(good, 200), (bad, 400)] {
@@ -209,7 +236,7 @@ async fn credentials_put_are_on_record() {
             .body(crate::support::client::Body::Sized(body.into()));
         assert_eq!(admin.request(&put).await.unwrap().status, status);
     }
-    let log = gate::logged();
+    let log = gateway.log();
     let audited = |event: &str| {
         let event = format!("\"event\":\"{event}\"");
         let mut lines = log.lines();

@@ -1,41 +1,48 @@
-//! Tokens that must not pass, each refused with the right status and reason, none ever
-//! reaching the upstream: identity.md §A, row by row.
+//! Invalid tokens: each is refused with the right status and reason, and none reaches the upstream.
+//! The rules are in `docs/design/tokens.md`, "Verification" (RFC 8725, RFC 9068 §4).
 
-// Tables: a line a case.
+// Long tables, with a case in each line.
 #![allow(clippy::too_many_lines, clippy::many_single_char_names)]
+
+use std::sync::LazyLock;
 
 use hawkgate::clock::SystemClock;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request, Response};
-use crate::support::gate::Gate;
+use crate::support::gateway::TestGateway;
 use crate::support::secrets::Secrets;
+use crate::support::standard::{API_AUDIENCE as AUDIENCE, api_route};
 use crate::support::tokens::{
     self, IssuerServer, Key, SHARED, claims, encode, hmac_token, unsigned, with,
 };
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::upstream::{FakeUpstream, Reply};
 
-const AUDIENCE: &str = "https://api.example.com";
+/// A second RSA key, so that a token without `kid` fits several. Generated once: it is slow.
+static OTHER_RSA: LazyLock<Key> = LazyLock::new(|| Key::rsa("another"));
 
-/// What one issuer's tokens are tried with.
-struct Bench {
-    gate: Gate,
-    upstream: Upstream,
+/// An issuer with keys of every kind, and a gateway whose route requires its tokens.
+struct Fixture {
+    gateway: TestGateway,
+    upstream: FakeUpstream,
     issuer: IssuerServer,
     now: i64,
 }
 
-impl Bench {
-    /// `rules`: more keys of the issuer.
+impl Fixture {
+    /// With further keys of the issuer.
     async fn set_up(rules: &str) -> Self {
         let [rsa, p256, p384, ed] = &*SHARED;
         let issuer = IssuerServer::start(&[rsa, p256, p384, ed]).await;
         let mut keys: Vec<Value> = SHARED.iter().map(Key::jwk).collect();
         keys.extend([
-            with(&Key::rsa("encrypts").jwk(), &json!({ "use": "enc" })),
+            with(
+                &OTHER_RSA.jwk(),
+                &json!({ "kid": "encrypts", "use": "enc" }),
+            ),
             with(&p256.jwk(), &json!({ "kid": "only-es384", "alg": "ES384" })),
             with(&rsa.jwk(), &json!({ "kid": "only-ps256", "alg": "PS256" })),
-            Key::rsa("another").jwk(),
+            OTHER_RSA.jwk(),
             with(
                 &rsa.jwk(),
                 &json!({ "kid": "wraps", "use": null, "key_ops": ["wrapKey"] }),
@@ -43,34 +50,16 @@ impl Bench {
             json!({ "kty": "oct", "kid": "shared", "k": encode("a secret in a key set") }),
         ]);
         issuer.jwks(keys);
-        let upstream = Upstream::http1(|_| Reply::ok()).await;
-        let gate = Gate::start(&format!(
-            r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}", "second"]
-{rules}
-
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-
-[[route]]
-name = "api"
-upstream = "{}"
-issuers = ["idp"]
-source = "static"
-require_scopes = ["read"]
-"#,
-            issuer.issuer(),
-            upstream.url()
+        let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
+        let gateway = TestGateway::start(&api_route(
+            &issuer,
+            rules,
+            &upstream,
+            "require_scopes = [\"read\"]",
         ))
         .await;
         Self {
-            gate,
+            gateway,
             upstream,
             issuer,
             now: SystemClock::shared().now().as_secs(),
@@ -81,24 +70,24 @@ require_scopes = ["read"]
         claims(&self.issuer.issuer(), AUDIENCE, self.now)
     }
 
-    /// A token with these changes to good claims.
-    fn claiming(&self, changes: &Value) -> String {
+    /// A valid token with these changes to its claims.
+    fn token_with_claims(&self, changes: &Value) -> String {
         SHARED[0].token("RS256", &with(&self.claims(), changes))
     }
 
-    /// A token with these changes to a good header.
-    fn headed(&self, key: &Key, changes: &Value) -> String {
+    /// A valid token with these changes to its header.
+    fn token_with_header(&self, key: &Key, changes: &Value) -> String {
         key.sign(&with(&key.header("RS256"), changes), &self.claims())
     }
 
     async fn send(&self, token: &str) -> Response {
-        self.gate
+        self.gateway
             .send(&Request::post("/api/x?q=1", "body").bearer(token))
             .await
     }
 
-    /// Sends each, and checks the refusal to the last header.
-    async fn refuses(&self, cases: Vec<(&str, &str, String)>) {
+    /// Sends each token and checks every part of the error response.
+    async fn assert_refused(&self, cases: Vec<(&str, &str, String)>) {
         for (what, reason, token) in cases {
             let secrets = Secrets::default();
             if token.len() > 20 {
@@ -124,7 +113,7 @@ fn assert_refused(what: &str, reason: &str, response: &Response) {
         "insufficient_scope" => 403,
         _ => 401,
     };
-    assert_eq!(response.refusal(), Some(reason), "{what}: {text}");
+    assert_eq!(response.error_reason(), Some(reason), "{what}: {text}");
     assert_eq!(response.status, status, "{what}: {text}");
     assert_eq!(response.header("cache-control"), Some("no-store"), "{what}");
     let challenge = response.header("www-authenticate").unwrap();
@@ -152,10 +141,10 @@ fn assert_refused(what: &str, reason: &str, response: &Response) {
 }
 
 #[tokio::test]
-async fn good_tokens_pass_so_that_refusals_mean_something() {
-    let bench = Bench::set_up("").await;
+async fn valid_tokens_are_accepted() {
+    let fixture = Fixture::set_up("").await;
     let [rsa, p256, p384, ed] = &*SHARED;
-    let good = bench.claims();
+    let good = fixture.claims();
     let cases = [
         rsa.token("RS256", &good),
         rsa.token("RS384", &good),
@@ -166,46 +155,46 @@ async fn good_tokens_pass_so_that_refusals_mean_something() {
         p256.token("ES256", &good),
         p384.token("ES384", &good),
         ed.token("EdDSA", &good),
-        // RFC 9864's name for the same.
+        // The name of EdDSA with Ed25519 in RFC 9864.
         ed.token("Ed25519", &good),
-        // Only one key fits, so it need not be named.
+        // Only one key fits, so `kid` may be missing.
         p256.sign(
             &with(&p256.header("ES256"), &json!({ "kid": null })),
             &good,
         ),
-        bench.claiming(&json!({ "aud": ["elsewhere", "second"] })),
-        bench.claiming(&json!({ "scope": ["read", "write"] })),
-        bench.claiming(&json!({ "azp": "app" })),
-        bench.claiming(&json!({ "exp": bench.now - 10 })),
-        bench.claiming(&json!({ "nbf": bench.now + 10, "iat": bench.now + 10 })),
-        bench.headed(rsa, &json!({ "typ": "Application/AT+JWT" })),
-        // Keys in the token itself are not so much as looked at.
-        bench.headed(
+        fixture.token_with_claims(&json!({ "aud": ["elsewhere", AUDIENCE] })),
+        fixture.token_with_claims(&json!({ "scope": ["read", "write"] })),
+        fixture.token_with_claims(&json!({ "azp": "app" })),
+        fixture.token_with_claims(&json!({ "exp": fixture.now - 10 })),
+        fixture.token_with_claims(&json!({ "nbf": fixture.now + 10, "iat": fixture.now + 10 })),
+        fixture.token_with_header(rsa, &json!({ "typ": "Application/AT+JWT" })),
+        // Keys in the token itself are ignored.
+        fixture.token_with_header(
             rsa,
             &json!({ "jku": "http://127.0.0.1:1/", "x5u": "http://127.0.0.1:1/", "jwk": p256.jwk() }),
         ),
     ];
     for (n, token) in cases.iter().enumerate() {
-        let response = bench.send(token).await;
+        let response = fixture.send(token).await;
         assert_eq!(response.status, 200, "{n}: {}", response.text());
     }
-    assert_eq!(bench.upstream.attempts().len(), cases.len());
+    assert_eq!(fixture.upstream.attempts().len(), cases.len());
 }
 
 #[tokio::test]
-async fn malformed_tokens() {
-    let bench = Bench::set_up("").await;
+async fn malformed_tokens_are_refused() {
+    let fixture = Fixture::set_up("").await;
     let [rsa, ..] = &*SHARED;
-    let good = rsa.token("RS256", &bench.claims());
+    let good = rsa.token("RS256", &fixture.claims());
     let parts: Vec<&str> = good.split('.').collect();
     let [header, payload, signature] = [parts[0], parts[1], parts[2]];
-    let text = bench.claims().to_string();
+    let text = fixture.claims().to_string();
     let own_header = rsa.header("RS256").to_string();
     let sign = |header: &str, claims: &str| rsa.sign_text("RS256", header, claims);
     let twice = |json: &str, member: &str| format!("{{{member},{}", &json[1..]);
     let m = "token_malformed";
-    bench
-        .refuses(vec![
+    fixture
+        .assert_refused(vec![
             ("a word", m, "opaque-token".into()),
             ("one segment", m, header.into()),
             ("two segments", m, format!("{header}.{payload}")),
@@ -231,7 +220,7 @@ async fn malformed_tokens() {
             (
                 "over 8 KiB",
                 m,
-                bench.claiming(&json!({ "padding": "x".repeat(8 * 1024) })),
+                fixture.token_with_claims(&json!({ "padding": "x".repeat(8 * 1024) })),
             ),
             (
                 "header twice kid",
@@ -277,28 +266,37 @@ async fn malformed_tokens() {
                 m,
                 sign(&own_header, &twice(&text, "\"x\":NaN")),
             ),
-            ("crit", m, bench.headed(rsa, &json!({ "crit": ["exp"] }))),
+            (
+                "crit",
+                m,
+                fixture.token_with_header(rsa, &json!({ "crit": ["exp"] })),
+            ),
             (
                 "crit, known",
                 m,
-                bench.headed(rsa, &json!({ "crit": ["b64"], "b64": true })),
+                fixture.token_with_header(rsa, &json!({ "crit": ["b64"], "b64": true })),
             ),
-            ("crit, empty", m, bench.headed(rsa, &json!({ "crit": [] }))),
+            (
+                "crit, empty",
+                m,
+                fixture.token_with_header(rsa, &json!({ "crit": [] })),
+            ),
             (
                 "kid is a number",
                 m,
-                bench.headed(rsa, &json!({ "kid": 1 })),
+                fixture.token_with_header(rsa, &json!({ "kid": 1 })),
             ),
         ])
         .await;
 }
 
 #[tokio::test]
-async fn wrong_algorithms_types_and_keys() {
-    let bench =
-        Bench::set_up("algorithms = [\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]").await;
+async fn tokens_with_a_wrong_algorithm_type_or_key_are_refused() {
+    let fixture =
+        Fixture::set_up("algorithms = [\"RS256\", \"PS256\", \"ES256\", \"ES384\", \"EdDSA\"]")
+            .await;
     let [rsa, p256, p384, ed] = &*SHARED;
-    let good = bench.claims();
+    let good = fixture.claims();
     let header = |alg: &str| json!({ "alg": alg, "typ": "at+jwt", "kid": "rsa" });
     let stranger = Key::rsa("rsa");
     let (a, t, k, s) = (
@@ -309,10 +307,10 @@ async fn wrong_algorithms_types_and_keys() {
     );
     let token = rsa.token("RS256", &good);
     let (signed, signature) = token.rsplit_once('.').unwrap();
-    let other = bench.claiming(&json!({ "sub": "somebody-else" }));
+    let other = fixture.token_with_claims(&json!({ "sub": "another-user" }));
     let (other_signed, _) = other.rsplit_once('.').unwrap();
-    bench
-        .refuses(vec![
+    fixture
+        .assert_refused(vec![
             ("none", a, unsigned(&header("none"), &good)),
             ("None", a, unsigned(&header("None"), &good)),
             (
@@ -359,38 +357,42 @@ async fn wrong_algorithms_types_and_keys() {
             (
                 "an ID token's typ",
                 t,
-                bench.headed(rsa, &json!({ "typ": "JWT" })),
+                fixture.token_with_header(rsa, &json!({ "typ": "JWT" })),
             ),
-            ("no typ", t, bench.headed(rsa, &json!({ "typ": null }))),
+            (
+                "no typ",
+                t,
+                fixture.token_with_header(rsa, &json!({ "typ": null })),
+            ),
             (
                 "a logout token",
                 t,
-                bench.headed(rsa, &json!({ "typ": "logout+jwt" })),
+                fixture.token_with_header(rsa, &json!({ "typ": "logout+jwt" })),
             ),
             (
                 "typ is a number",
                 t,
-                bench.headed(rsa, &json!({ "typ": 1 })),
+                fixture.token_with_header(rsa, &json!({ "typ": 1 })),
             ),
             (
                 "no kid, several fit",
                 k,
-                bench.headed(rsa, &json!({ "kid": null })),
+                fixture.token_with_header(rsa, &json!({ "kid": null })),
             ),
             (
                 "a kid that is a path",
                 k,
-                bench.headed(rsa, &json!({ "kid": "../../dev/null" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "../../dev/null" })),
             ),
             (
                 "an unknown kid",
                 k,
-                bench.headed(&stranger, &json!({ "kid": "unknown" })),
+                fixture.token_with_header(&stranger, &json!({ "kid": "unknown" })),
             ),
             (
                 "an RSA token with a P-256 key",
                 k,
-                bench.headed(rsa, &json!({ "kid": "p256" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "p256" })),
             ),
             (
                 "a P-256 token with an RSA key",
@@ -424,22 +426,22 @@ async fn wrong_algorithms_types_and_keys() {
             (
                 "a key that encrypts",
                 k,
-                bench.headed(&stranger, &json!({ "kid": "encrypts" })),
+                fixture.token_with_header(&stranger, &json!({ "kid": "encrypts" })),
             ),
             (
                 "a key that wraps",
                 k,
-                bench.headed(rsa, &json!({ "kid": "wraps" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "wraps" })),
             ),
             (
                 "a key for another alg",
                 k,
-                bench.headed(rsa, &json!({ "kid": "only-ps256" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "only-ps256" })),
             ),
             (
                 "a symmetric key",
                 k,
-                bench.headed(rsa, &json!({ "kid": "shared" })),
+                fixture.token_with_header(rsa, &json!({ "kid": "shared" })),
             ),
             ("a stranger's signature", s, stranger.token("RS256", &good)),
             (
@@ -449,7 +451,7 @@ async fn wrong_algorithms_types_and_keys() {
             ),
             ("no signature", s, format!("{signed}.")),
             (
-                // Whole groups of four: anything else may not even be base64url.
+                // A multiple of four characters: other lengths may not be valid base64url.
                 "half a signature",
                 s,
                 format!("{signed}.{}", &signature[..signature.len() / 8 * 4]),
@@ -471,14 +473,18 @@ async fn wrong_algorithms_types_and_keys() {
             }),
         ])
         .await;
-    assert!(bench.issuer.fetches() <= 2, "unknown kids do not hammer");
+    assert!(
+        fixture.issuer.fetches() <= 2,
+        "unknown kids trigger too many fetches"
+    );
 }
 
 #[tokio::test]
-async fn wrong_claims() {
-    let bench = Bench::set_up("clients = [\"app\", \"other-app\"]\nsubjects = [\"user|*\"]").await;
-    let own = bench.issuer.issuer();
-    let now = bench.now;
+async fn tokens_with_wrong_claims_are_refused() {
+    let fixture =
+        Fixture::set_up("clients = [\"app\", \"other-app\"]\nsubjects = [\"user|*\"]").await;
+    let own = fixture.issuer.issuer();
+    let now = fixture.now;
     let (i, c, u, e, y, l) = (
         "token_issuer",
         "token_claims",
@@ -590,21 +596,21 @@ async fn wrong_claims() {
     ];
     let cases = cases
         .into_iter()
-        .map(|(what, reason, changes)| (what, reason, bench.claiming(&changes)))
+        .map(|(what, reason, changes)| (what, reason, fixture.token_with_claims(&changes)))
         .collect();
-    bench.refuses(cases).await;
+    fixture.assert_refused(cases).await;
 }
 
 #[tokio::test]
-async fn auth0s_profile_refuses_id_tokens() {
-    let bench = Bench::set_up("profile = \"auth0\"").await;
+async fn the_auth0_profile_refuses_id_tokens() {
+    let fixture = Fixture::set_up("profile = \"auth0\"").await;
     let auth0 = |changes: &Value| {
         let header = with(&SHARED[0].header("RS256"), &json!({ "typ": "JWT" }));
-        SHARED[0].sign(&header, &with(&bench.claims(), changes))
+        SHARED[0].sign(&header, &with(&fixture.claims(), changes))
     };
     let good = auth0(&json!({ "azp": "app", "client_id": null }));
-    bench
-        .refuses(vec![
+    fixture
+        .assert_refused(vec![
             ("a nonce", "token_type", auth0(&json!({ "nonce": "n" }))),
             (
                 "an at_hash",
@@ -619,22 +625,22 @@ async fn auth0s_profile_refuses_id_tokens() {
             (
                 "RFC 9068's typ",
                 "token_type",
-                SHARED[0].token("RS256", &bench.claims()),
+                SHARED[0].token("RS256", &fixture.claims()),
             ),
         ])
         .await;
-    assert_eq!(bench.send(&good).await.status, 200);
+    assert_eq!(fixture.send(&good).await.status, 200);
 }
 
 #[tokio::test]
-async fn the_workload_profile_wants_a_listed_subject() {
-    let bench = Bench::set_up("profile = \"workload\"\nsubjects = [\"repo:org/app:*\"]").await;
+async fn the_workload_profile_requires_a_listed_subject() {
+    let fixture = Fixture::set_up("profile = \"workload\"\nsubjects = [\"repo:org/app:*\"]").await;
     let machine = |changes: &Value| {
         let header = with(&SHARED[0].header("RS256"), &json!({ "typ": null }));
-        SHARED[0].sign(&header, &with(&bench.claims(), changes))
+        SHARED[0].sign(&header, &with(&fixture.claims(), changes))
     };
-    bench
-        .refuses(vec![
+    fixture
+        .assert_refused(vec![
             ("a user", "token_not_allowed", machine(&json!({}))),
             (
                 "a fork",
@@ -655,55 +661,32 @@ async fn the_workload_profile_wants_a_listed_subject() {
         ])
         .await;
     let good = machine(&json!({ "sub": "repo:org/app:ref:refs/heads/main", "client_id": null }));
-    assert_eq!(bench.send(&good).await.status, 200);
+    assert_eq!(fixture.send(&good).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_token_that_was_good_does_not_stay_good() {
-    let bench_issuer = IssuerServer::start(&[&SHARED[0]]).await;
-    let upstream = Upstream::http1(|_| Reply::ok()).await;
-    let (gate, clock) = Gate::start_with_clock(&format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{}"
-audiences = ["{AUDIENCE}"]
-verified_max_age = "1h"
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "api"
-upstream = "{}"
-issuers = ["idp"]
-source = "static"
-"#,
-        bench_issuer.issuer(),
-        upstream.url()
-    ))
-    .await;
+async fn a_cached_token_is_refused_once_it_expires() {
+    let issuer = IssuerServer::start(&[&SHARED[0]]).await;
+    let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
+    let config = api_route(&issuer, "verified_max_age = \"1h\"", &upstream, "");
+    let (gateway, clock) = TestGateway::start_with_clock(&config).await;
     let now = hawkgate::clock::Clock::now(&*clock).as_secs();
-    let token = SHARED[0].token(
-        "RS256",
-        &tokens::claims(&bench_issuer.issuer(), AUDIENCE, now),
-    );
+    let token = SHARED[0].token("RS256", &tokens::claims(&issuer.issuer(), AUDIENCE, now));
     let request = Request::get("/x").bearer(&token);
-    assert_eq!(gate.send(&request).await.status, 200);
-    // exp is 600 s away, the leeway 30 s.
+    assert_eq!(gateway.send(&request).await.status, 200);
+    // `exp` is in 600 s, and the leeway is 30 s.
     clock.advance(std::time::Duration::from_secs(629));
-    assert_eq!(gate.send(&request).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 200);
     clock.advance(std::time::Duration::from_secs(2));
-    let response = gate.send(&request).await;
-    assert_eq!(response.refusal(), Some("token_expired"));
+    let response = gateway.send(&request).await;
+    assert_eq!(response.error_reason(), Some("token_expired"));
     assert_eq!(upstream.attempts().len(), 2);
 }
 
 #[tokio::test]
-async fn authorization_headers_that_are_no_bearer() {
-    let bench = Bench::set_up("").await;
-    let token = SHARED[0].token("RS256", &bench.claims());
+async fn authorization_headers_without_exactly_one_bearer_token_are_refused() {
+    let fixture = Fixture::set_up("").await;
+    let token = SHARED[0].token("RS256", &fixture.claims());
     let (m, i) = ("missing_token", "invalid_authorization");
     let cases: Vec<(&str, &str, Vec<String>)> = vec![
         ("nothing", m, vec![]),
@@ -748,15 +731,15 @@ async fn authorization_headers_that_are_no_bearer() {
         for value in values {
             request = request.header("Authorization", &value);
         }
-        // What cannot be read may end the connection: one for each.
-        let mut client = Client::connect(bench.gate.address()).await;
+        // An invalid header may close the connection, so each case has its own.
+        let mut client = Client::connect(fixture.gateway.address()).await;
         let response = client.request(&request).await.unwrap();
         assert_refused(what, reason, &response);
     }
-    // Never from the query, nor from a body or cookie.
+    // Tokens are not taken from the query, the body or cookies.
     let elsewhere = Request::post(&format!("/api/x?access_token={token}"), "body")
         .header("Cookie", &format!("access_token={token}"))
         .header("X-Access-Token", &token);
-    assert_refused("elsewhere", m, &bench.gate.send(&elsewhere).await);
-    assert_eq!(bench.upstream.attempts().len(), 0);
+    assert_refused("elsewhere", m, &fixture.gateway.send(&elsewhere).await);
+    assert_eq!(fixture.upstream.attempts().len(), 0);
 }

@@ -1,4 +1,4 @@
-//! The program itself: exit codes, signals, and what it writes where.
+//! The command line: exit codes, signals and output.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn ends(args: &[&str]) -> (i32, String, String) {
     (status.code().unwrap(), text(stdout), text(stderr))
 }
 
-fn written(dir: &TempDir, drain_delay: &str) -> PathBuf {
+fn write_config(dir: &TempDir, drain_delay: &str) -> PathBuf {
     let path = dir.path().join("hawkgate.toml");
     let text = format!(
         r#"
@@ -55,43 +55,43 @@ anonymous = true
     path
 }
 
-/// A run that is up. Killed when dropped.
-struct Up {
+/// A running server; killed when dropped.
+struct RunningServer {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    said: Vec<String>,
+    output: Vec<String>,
 }
 
-impl Drop for Up {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Up {
+impl RunningServer {
     fn start(config: &Path, extra: &[&str]) -> Self {
         let mut args = vec!["run", "--config", config.to_str().unwrap()];
         args.extend(extra);
         let mut child = hawkgate(&args).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let said = Vec::new();
-        let mut up = Self {
+        let output = Vec::new();
+        let mut server = Self {
             child,
             stderr,
-            said,
+            output,
         };
-        up.hears("hawkgate is up");
-        up
+        server.wait_for_line("hawkgate is up");
+        server
     }
 
     /// Reads lines until one contains `text`.
-    fn hears(&mut self, text: &str) -> String {
+    fn wait_for_line(&mut self, text: &str) -> String {
         loop {
             let mut line = String::new();
             let read = self.stderr.read_line(&mut line).unwrap();
-            assert!(read > 0, "{text:?} was never said, but {:?}", self.said);
-            self.said.push(line.clone());
+            assert!(read > 0, "stderr ended without {text:?}: {:?}", self.output);
+            self.output.push(line.clone());
             if line.contains(text) {
                 return line;
             }
@@ -104,17 +104,17 @@ impl Up {
     }
 
     /// The exit code, and every line of stderr.
-    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+    fn wait(mut self) -> (Option<i32>, Vec<String>) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).unwrap();
-        self.said.extend(rest.lines().map(str::to_owned));
+        self.output.extend(rest.lines().map(str::to_owned));
         let code = self.child.wait().unwrap().code();
-        (code, std::mem::take(&mut self.said))
+        (code, std::mem::take(&mut self.output))
     }
 }
 
 #[test]
-fn wrong_usage_is_2_and_help_is_0() {
+fn usage_errors_exit_with_2_and_help_with_0() {
     for args in [&[][..], &["frobnicate"], &["run", "--confg", "x"]] {
         let (code, stdout, stderr) = ends(args);
         assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
@@ -127,9 +127,9 @@ fn wrong_usage_is_2_and_help_is_0() {
 }
 
 #[test]
-fn check_lists_every_error_and_is_silent_about_secrets() {
+fn check_lists_every_error_and_prints_no_secret() {
     let dir = TempDir::new().unwrap();
-    let good = written(&dir, "0s");
+    let good = write_config(&dir, "0s");
     let (code, stdout, _) = ends(&["check", "--config", good.to_str().unwrap()]);
     assert_eq!(code, 0, "{stdout}");
     assert!(
@@ -163,13 +163,13 @@ fn check_lists_every_error_and_is_silent_about_secrets() {
 }
 
 #[test]
-fn a_signal_drains_and_the_log_is_json_without_secrets() {
+fn sigterm_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
-    let mut up = Up::start(&written(&dir, "0s"), &[]);
-    up.signal(Signal::HUP);
-    up.hears("the configuration is in use");
-    up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    let mut server = RunningServer::start(&write_config(&dir, "0s"), &[]);
+    server.signal(Signal::HUP);
+    server.wait_for_line("the configuration is in use");
+    server.signal(Signal::TERM);
+    let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
     for line in &lines {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -182,32 +182,32 @@ fn a_signal_drains_and_the_log_is_json_without_secrets() {
 }
 
 #[test]
-fn a_changed_file_is_noticed_unless_nobody_watches() {
+fn a_changed_file_is_reloaded_unless_watching_is_off() {
     let dir = TempDir::new().unwrap();
-    let path = written(&dir, "0s");
-    let mut up = Up::start(&path, &[]);
+    let path = write_config(&dir, "0s");
+    let mut server = RunningServer::start(&path, &[]);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
-    let line = up.hears("files have changed");
+    let line = server.wait_for_line("files have changed");
     assert!(line.contains("hawkgate.toml"), "{line}");
-    up.hears("the configuration is in use");
-    drop(up);
+    server.wait_for_line("the configuration is in use");
+    drop(server);
 
-    let mut up = Up::start(&path, &["--no-watch"]);
+    let mut server = RunningServer::start(&path, &["--no-watch"]);
     std::fs::write(&path, "broken").unwrap();
-    up.signal(Signal::HUP);
-    up.hears("asked to");
-    up.hears("the configuration is invalid");
-    up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    server.signal(Signal::HUP);
+    server.wait_for_line("asked to");
+    server.wait_for_line("the configuration is invalid");
+    server.signal(Signal::TERM);
+    let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
     assert!(!lines.concat().contains("files have changed"), "{lines:?}");
 }
 
 #[test]
-fn the_printed_configuration_is_whole_and_without_secrets() {
+fn print_config_prints_every_key_and_no_secret() {
     let dir = TempDir::new().unwrap();
-    let path = written(&dir, "0s");
+    let path = write_config(&dir, "0s");
     let args = ["run", "--print-config", "--config", path.to_str().unwrap()];
     let (code, stdout, stderr) = ends(&args);
     assert_eq!((code, stderr.as_str()), (0, ""));
@@ -229,28 +229,28 @@ fn the_printed_configuration_is_whole_and_without_secrets() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_exits_immediately() {
     let dir = TempDir::new().unwrap();
-    // Longer than any test may take: only the second signal can end it.
-    let mut up = Up::start(&written(&dir, "5m"), &["--log-format", "text"]);
-    up.signal(Signal::INT);
-    let line = up.hears("draining");
+    // Longer than any test may take, so only the second signal can end it.
+    let mut server = RunningServer::start(&write_config(&dir, "5m"), &["--log-format", "text"]);
+    server.signal(Signal::INT);
+    let line = server.wait_for_line("draining");
     assert!(
         serde_json::from_str::<Value>(&line).is_err(),
-        "text was asked for"
+        "JSON instead of text"
     );
-    up.signal(Signal::TERM);
-    let (code, lines) = up.ended();
+    server.signal(Signal::TERM);
+    let (code, lines) = server.wait();
     assert_eq!(code, Some(1), "{lines:?}");
     assert!(lines.last().unwrap().contains("SIGTERM"), "{lines:?}");
 }
 
 #[test]
-fn a_system_without_any_ca_is_told_what_it_lacks() {
+fn a_missing_ca_bundle_is_reported_at_startup() {
     let dir = TempDir::new().unwrap();
     let empty = dir.path().join("empty.pem");
     std::fs::write(&empty, "").unwrap();
-    let config = written(&dir, "0s");
+    let config = write_config(&dir, "0s");
     let output = hawkgate(&["run", "--config", config.to_str().unwrap()])
         .env("SSL_CERT_FILE", &empty)
         .env("SSL_CERT_DIR", dir.path().join("nowhere"))
@@ -269,7 +269,7 @@ fn every_step_of_the_demo_succeeds() {
     let (code, stdout, stderr) = ends(&["demo", "--once"]);
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(stdout.matches("ok:").count(), 3, "{stdout}");
-    assert!(!stdout.contains("Ctrl-C"), "{stdout}");
+    assert!(!stdout.contains("Press Ctrl-C"), "{stdout}");
 }
 
 #[test]

@@ -1,25 +1,24 @@
-//! `hawkgate explain` as a program: against a real provider, and without a word too much.
+//! `hawkgate explain` as a program, against a certified provider.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
-use crate::support::gate::{Files, ROOT_KEY};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::gateway::{ConfigDir, ROOT_KEY};
 use crate::support::secrets::Secrets;
+use crate::support::standard::{AUDIENCE, EXCHANGE, Peers};
 
-const AUDIENCE: &str = "login.taskcluster.net";
-
-struct Said {
+struct ProgramOutput {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
-/// Runs the program; `stdin` is what it may read.
-async fn explain(arguments: &[&str], stdin: &str) -> Said {
+/// Runs the program with `stdin` as its standard input.
+async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
     let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let stdin = stdin.to_owned();
     let run = tokio::task::spawn_blocking(move || {
@@ -32,7 +31,7 @@ async fn explain(arguments: &[&str], stdin: &str) -> Said {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It may have ended without reading.
+        // It may have exited without reading.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         child.wait_with_output().unwrap()
     });
@@ -42,95 +41,41 @@ async fn explain(arguments: &[&str], stdin: &str) -> Said {
         stderr,
     } = run.await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
+    ProgramOutput {
         code: status.code().unwrap(),
         stdout: text(stdout),
         stderr: text(stderr),
     }
 }
 
-struct House {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
-    files: Files,
+struct Fixture {
+    peers: Peers,
+    files: ConfigDir,
 }
 
-impl House {
-    async fn build() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": AUDIENCE,
-                "scopes": ["test:*"],
-            },
-            "clients": { "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } },
-        }))
-        .await;
-        let files = Files::new();
-        let (issuer, root_url) = (provider.issuer(), taskcluster.url());
-        files.write(
-            "hawkgate.toml",
-            format!(
-                r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-[[route]]
-name = "login"
-host = "login.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "login"
-[[route]]
-name = "oauth"
-host = "oauth.test"
-upstream = "{root_url}"
-issuers = ["opaque"]
-source = "oauth"
-[[route]]
-name = "static"
-host = "static.test"
-upstream = "{root_url}"
-issuers = ["idp"]
-source = "static"
+const RULE: &str = r#"
 [[rule]]
 name = "users"
 when = 'claims.sub.startsWith("user|")'
 scopes = ["test:narrow"]
-headers = {{ "x-auth-subject" = "claims.sub" }}
+headers = { "x-auth-subject" = "claims.sub" }
 routes = ["login", "static"]
-"#
-            ),
-        );
-        Self {
-            provider,
-            taskcluster,
-            files,
-        }
+"#;
+
+impl Fixture {
+    async fn start() -> Self {
+        let peers = Peers::start().await;
+        let files = ConfigDir::new();
+        let config = peers.config(&["login", "oauth", "static"]);
+        files.write("hawkgate.toml", format!("{config}{RULE}"));
+        Self { peers, files }
     }
 
     fn config(&self) -> PathBuf {
         self.files.path("hawkgate.toml")
     }
 
-    async fn explain(&self, more: &[&str], token: &str) -> Said {
+    async fn explain(&self, more: &[&str], token: &str) -> ProgramOutput {
         let config = self.config();
         let mut arguments = vec!["--config", config.to_str().unwrap(), "--token-file", "-"];
         arguments.extend(more);
@@ -159,27 +104,28 @@ fn detail<'j>(json: &'j Value, what: &str) -> &'j str {
 }
 
 #[tokio::test]
-async fn a_good_token_is_explained_with_and_without_the_exchange() {
-    let house = House::build().await;
-    let token = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
+async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
+    let fixture = Fixture::start().await;
+    let token = fixture
+        .peers
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
     let url = "https://login.test/api/queue/v1/x?bewit=query-secret-51d0e2";
-    let (code, json) = house.json(&["--url", url], &token).await;
+    let (code, json) = fixture.json(&["--url", url], &token).await;
     assert_eq!((code, &json["result"]), (0, &json!("passes")), "{json:#}");
     assert_eq!(json["request"], "GET login.test/api/queue/v1/x");
     assert!(detail(&json, "credential").contains("bears a bewit"));
     assert_eq!(
-        house
-            .taskcluster
-            .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
-            .await,
+        fixture.peers.taskcluster.count("GET", EXCHANGE, 200).await,
         0
     );
 
     let url = "https://login.test/api/queue/v1/x";
-    let (code, json) = house.json(&["--url", url, "--exchange"], &token).await;
+    let (code, json) = fixture.json(&["--url", url, "--exchange"], &token).await;
     assert_eq!(code, 0, "{json:#}");
     assert_eq!(detail(&json, "clientId"), "mozilla-auth0/user|1");
-    // A role is among what the endpoint grants, so only the service can tell.
+    // The endpoint grants a role, which only Taskcluster can expand.
     assert_eq!(
         json["steps"]
             .as_array()
@@ -191,16 +137,17 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
     );
     assert_eq!(detail(&json, "x-auth-subject"), "user|1");
     assert_eq!(
-        house
-            .taskcluster
-            .count("GET", "/api/login/v1/oidc-credentials/mozilla-auth0", 200)
-            .await,
+        fixture.peers.taskcluster.count("GET", EXCHANGE, 200).await,
         1
     );
-    let requests = house.taskcluster.count("GET", "/api/queue/v1/x", 200).await;
+    let requests = fixture
+        .peers
+        .taskcluster
+        .count("GET", "/api/queue/v1/x", 200)
+        .await;
     assert_eq!(requests, 0, "nothing goes upstream");
 
-    let said = house
+    let said = fixture
         .explain(
             &["--url", url, "--method", "POST"],
             &format!("Bearer {token}\n"),
@@ -220,40 +167,42 @@ async fn a_good_token_is_explained_with_and_without_the_exchange() {
 }
 
 #[tokio::test]
-async fn refusals_and_wrong_usage_have_their_exit_codes() {
-    let house = House::build().await;
-    let robot = house
+async fn refusals_exit_with_1_and_usage_errors_with_2() {
+    let fixture = Fixture::start().await;
+    let robot = fixture
+        .peers
         .provider
         .user_token("RS256", "robot|1", AUDIENCE)
         .await;
-    let other = house
+    let other = fixture
+        .peers
         .provider
         .user_token("RS256", "user|1", "another-audience")
         .await;
     let url = ["--url", "http://static.test/api/x"];
     for (token, reason) in [(&robot, "rule_denied"), (&other, "token_audience")] {
-        let (code, json) = house.json(&url, token).await;
+        let (code, json) = fixture.json(&url, token).await;
         assert_eq!((code, &json["reason"]), (1, &json!(reason)), "{json:#}");
     }
-    let (code, json) = house
+    let (code, json) = fixture
         .json(&["--url", "http://static.test/api/x", "--offline"], &robot)
         .await;
     assert_eq!((code, &json["result"]), (1, &json!("unknown")), "{json:#}");
 
-    let (opaque, client) = house.taskcluster.oauth_token(json!({})).await;
+    let (opaque, client) = fixture.peers.taskcluster.oauth_token(json!({})).await;
     let oauth = ["--url", "http://oauth.test/api/x"];
-    assert_eq!(house.json(&oauth, &opaque).await.0, 0);
+    assert_eq!(fixture.json(&oauth, &opaque).await.0, 0);
     let exchange = ["--url", "http://oauth.test/api/x", "--exchange"];
-    let (code, json) = house.json(&exchange, &opaque).await;
+    let (code, json) = fixture.json(&exchange, &opaque).await;
     assert_eq!((code, detail(&json, "clientId")), (0, client.as_str()));
-    let (code, json) = house.json(&exchange, "an-unknown-opaque-token").await;
+    let (code, json) = fixture.json(&exchange, "an-unknown-opaque-token").await;
     assert_eq!(
         (code, &json["reason"]),
         (1, &json!("token_refused")),
         "{json:#}"
     );
 
-    let config = house.config();
+    let config = fixture.config();
     let config = config.to_str().unwrap();
     for arguments in [
         &["--config", config, "--url", "mailto:a@b"][..],
@@ -276,11 +225,17 @@ async fn refusals_and_wrong_usage_have_their_exit_codes() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_are_named_as_the_reason() {
-    let house = House::build().await;
-    let token = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
-    house.provider.down().await;
-    let (code, json) = house.json(&["--url", "http://static.test/x"], &token).await;
+async fn keys_that_cannot_be_fetched_are_reported_as_the_reason() {
+    let fixture = Fixture::start().await;
+    let token = fixture
+        .peers
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
+    fixture.peers.provider.down().await;
+    let (code, json) = fixture
+        .json(&["--url", "http://static.test/x"], &token)
+        .await;
     assert_eq!(
         (code, &json["reason"]),
         (1, &json!("keys_unavailable")),
@@ -291,45 +246,53 @@ async fn keys_that_cannot_be_had_are_named_as_the_reason() {
 }
 
 #[tokio::test]
-async fn nothing_secret_is_ever_printed() {
-    let house = House::build().await;
+async fn explain_prints_no_secret() {
+    let fixture = Fixture::start().await;
     let secrets = Secrets::default();
-    let good = house.provider.user_token("RS256", "user|1", AUDIENCE).await;
-    let wrong = house.provider.user_token("ES256", "robot|1", "other").await;
-    let (opaque, _) = house.taskcluster.oauth_token(json!({})).await;
+    let good = fixture
+        .peers
+        .provider
+        .user_token("RS256", "user|1", AUDIENCE)
+        .await;
+    let wrong = fixture
+        .peers
+        .provider
+        .user_token("ES256", "robot|1", "other")
+        .await;
+    let (opaque, _) = fixture.peers.taskcluster.oauth_token(json!({})).await;
+    let not_a_token = "not-a-token-93ab17 nor-two".to_owned();
     let tampered = format!("{}AAAA", &good[..good.len() - 4]);
     secrets.add("root's key", ROOT_KEY);
     secrets.token("the good token", &good);
     secrets.token("the wrong token", &wrong);
     secrets.token("the tampered token", &tampered);
     secrets.add("the opaque token", &opaque);
-    secrets.add("no token at all", "not-a-token-93ab17 nor-two");
+    secrets.add("not a token at all", &not_a_token);
     secrets.add("a query's value", "query-secret-51d0e2");
-    let mut said = Vec::new();
+    let mut runs = Vec::new();
     for host in ["login", "oauth", "static", "nowhere"] {
         let url = format!("http://{host}.test/api/x?token=query-secret-51d0e2");
-        let tokens = [&good, &wrong, &tampered, &opaque];
-        for token in tokens
-            .into_iter()
-            .map(String::as_str)
-            .chain(["not-a-token-93ab17 nor-two"])
-        {
+        for token in [&good, &wrong, &tampered, &opaque, &not_a_token] {
             for more in [&["--format", "json"][..], &["--exchange"], &["--offline"]] {
-                let mut arguments = vec!["--url", url.as_str()];
-                arguments.extend(more);
-                let Said { stdout, stderr, .. } = house.explain(&arguments, token).await;
-                assert!(!stdout.is_empty(), "{stderr}");
-                said.push((format!("{host} {more:?}"), stdout + &stderr));
+                let (fixture, url) = (&fixture, url.clone());
+                runs.push(async move {
+                    let arguments = [&["--url", &url], more].concat();
+                    let ProgramOutput { stdout, stderr, .. } =
+                        fixture.explain(&arguments, token).await;
+                    assert!(!stdout.is_empty(), "{stderr}");
+                    (format!("{host} {more:?}"), stdout + &stderr)
+                });
             }
         }
     }
-    house.taskcluster.confess(&secrets).await;
-    let minted = said
+    let outputs: Vec<_> = stream::iter(runs).buffered(4).collect().await;
+    fixture.peers.taskcluster.collect_secrets(&secrets).await;
+    let minted = outputs
         .iter()
         .filter(|(_, text)| text.contains("clientId: "))
         .count();
     assert!(minted >= 3, "exchanges were made: {minted}");
-    for (which, text) in &said {
+    for (which, text) in &outputs {
         secrets.assert_absent(which, text);
     }
 }

@@ -1,5 +1,5 @@
-//! What hawkgate signs, as npm `hawk` (the package that Taskcluster verifies with) and an
-//! independent reading of Taskcluster's rules see it: `tests/peers/hawk-check.js`.
+//! hawkgate's signatures, checked by the npm package `hawk`, which Taskcluster uses, and an independent
+//! implementation of Taskcluster's rules: `tests/peers/hawk-check.js`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -20,7 +20,7 @@ const MINUTE: i64 = 60_000;
 const TWO_SCHEMES: &str = "two authentication schemes: a bewit and a header";
 const DAY: i64 = 24 * 60 * MINUTE;
 
-/// The checker, asked one request at a time.
+/// `tests/peers/hawk-ask.js`, which checks one request at a time.
 struct Checker {
     child: Child,
     input: ChildStdin,
@@ -86,7 +86,7 @@ impl Drop for Checker {
     }
 }
 
-/// A request as it reaches the service.
+/// A request as the service receives it.
 #[derive(Clone, Debug)]
 struct Request {
     method: String,
@@ -162,7 +162,7 @@ impl Request {
         self
     }
 
-    fn but(mut self, change: impl FnOnce(&mut Self)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
@@ -221,7 +221,7 @@ fn refused(answer: &Value, message: &str) {
 }
 
 #[test]
-fn every_form_of_request_is_accepted() {
+fn signatures_of_every_form_of_request_are_accepted() {
     let mut checker = Checker::start();
     let all = ["queue:*", "auth:create-client:sso/*"];
     let methods = [
@@ -289,7 +289,7 @@ fn every_form_of_request_is_accepted() {
 }
 
 #[test]
-fn credentials_of_every_kind_are_accepted() {
+fn signatures_with_every_kind_of_credential_are_accepted() {
     let mut checker = Checker::start();
     let long: Vec<_> = (0..40).map(|i| format!("queue:scope-{i:030}")).collect();
     let long: Vec<_> = long.iter().map(String::as_str).collect();
@@ -333,13 +333,13 @@ fn credentials_of_every_kind_are_accepted() {
 }
 
 #[test]
-fn whatever_is_not_as_signed_is_refused() {
+fn a_request_that_differs_from_the_signed_one_is_refused() {
     let mut checker = Checker::start();
     let mac = "Unauthorized: Bad mac";
     let stale = "Unauthorized: Stale timestamp";
     let signed = || Request::new("GET", "/a?b", "tc.example.com:8080").signed(&permanent());
     let header = |from: &str, to: &str| {
-        signed().but(|r| {
+        signed().with(|r| {
             let old = r.authorization.take().unwrap();
             let new = old.replacen(from, to, 1);
             assert_ne!(old, new);
@@ -351,12 +351,12 @@ fn whatever_is_not_as_signed_is_refused() {
     let bad_ext = "Bad Request: Bad attribute value: ext";
     let nobody = "Client with clientId 'nobody' not found";
     let table = [
-        (signed().but(|r| r.method = "HEAD".into()), mac),
-        (signed().but(|r| r.target = "/a?c".into()), mac),
-        (signed().but(|r| r.target = "/a?b&".into()), mac),
-        (signed().but(|r| r.target = "//a?b".into()), mac),
-        (signed().but(|r| r.host = "tc.example.com".into()), mac),
-        (signed().but(|r| r.host = elsewhere.into()), mac),
+        (signed().with(|r| r.method = "HEAD".into()), mac),
+        (signed().with(|r| r.target = "/a?c".into()), mac),
+        (signed().with(|r| r.target = "/a?b&".into()), mac),
+        (signed().with(|r| r.target = "//a?b".into()), mac),
+        (signed().with(|r| r.host = "tc.example.com".into()), mac),
+        (signed().with(|r| r.host = elsewhere.into()), mac),
         (signed().forwarded(Some("443"), None), mac),
         (signed().forwarded(None, Some("https")), mac),
         (header("ts=\"1", "ts=\"2"), mac),
@@ -368,7 +368,7 @@ fn whatever_is_not_as_signed_is_refused() {
         (at(-20), stale),
         (at(20), stale),
         (
-            signed().but(|r| r.target = "/a?b&%62ewit=x".into()),
+            signed().with(|r| r.target = "/a?b&%62ewit=x".into()),
             TWO_SCHEMES,
         ),
     ];
@@ -380,7 +380,7 @@ fn whatever_is_not_as_signed_is_refused() {
 }
 
 #[test]
-fn credentials_that_are_not_as_issued_are_refused() {
+fn tampered_credentials_and_certificates_are_refused() {
     let mut checker = Checker::start();
     let other_key = Credentials {
         access_token: SecretString::from("wrong"),
@@ -440,7 +440,7 @@ fn credentials_that_are_not_as_issued_are_refused() {
 }
 
 #[test]
-fn bewits_open_get_and_head_until_they_expire() {
+fn bewits_authorize_get_and_head_until_they_expire() {
     let mut checker = Checker::start();
     let soon = NOW.offset_by(MINUTE);
     let all = ["queue:*", "auth:create-client:sso/*"];
@@ -454,26 +454,26 @@ fn bewits_open_get_and_head_until_they_expire() {
             accepted(&checker.ask(&open), "sso/me", &["queue:a"]);
         }
     }
-    // The rest of the query may come after it.
+    // The rest of the query may follow the bewit.
     let open = Request::get("/a?b=c").with_bewit(&permanent(), soon);
     let moved = open.target.replace("?b=c&", "?") + "&b=c";
-    let answer = checker.ask(&open.clone().but(|r| r.target = moved));
+    let answer = checker.ask(&open.clone().with(|r| r.target = moved));
     accepted(&answer, "issuer", &all);
 
     let late = Request::get("/a").with_bewit(&permanent(), NOW.offset_by(-MINUTE));
     let table = [
         (late, "Unauthorized: Access expired"),
         (
-            open.clone().but(|r| r.method = "POST".into()),
+            open.clone().with(|r| r.method = "POST".into()),
             "Unauthorized: Invalid method",
         ),
         (
             open.clone()
-                .but(|r| r.target = r.target.replace("/a", "/b")),
+                .with(|r| r.target = r.target.replace("/a", "/b")),
             "Unauthorized: Bad mac",
         ),
         (
-            open.clone().but(|r| r.host = "other.example.com".into()),
+            open.clone().with(|r| r.host = "other.example.com".into()),
             "Unauthorized: Bad mac",
         ),
         (open.signed(&permanent()), TWO_SCHEMES),
@@ -483,10 +483,10 @@ fn bewits_open_get_and_head_until_they_expire() {
     }
 }
 
-/// `has_bewit` is true exactly where the service would look at a bewit: because there is no
-/// Authorization and the text has one, or because with Authorization it sees two schemes.
+/// `has_bewit` is true exactly where the service looks for a bewit: either without `Authorization`, or
+/// because together with `Authorization` it reports two schemes.
 #[test]
-fn a_bewit_is_seen_exactly_where_the_service_sees_one() {
+fn a_bewit_is_detected_exactly_where_taskcluster_detects_one() {
     let mut checker = Checker::start();
     let pieces = [
         "?",
@@ -509,7 +509,7 @@ fn a_bewit_is_seen_exactly_where_the_service_sees_one() {
         "&bewi",
         "t",
     ];
-    // A fixed linear congruence: the same targets in every run.
+    // A linear congruential generator: the same targets in every run.
     let mut state: u64 = 2_026;
     let mut draw = |below: usize| {
         state = state

@@ -1,38 +1,35 @@
-//! hawkgate as the login service: the oidcCredentials endpoint served (seed 000).
+//! hawkgate as a login service: it serves Taskcluster's oidcCredentials endpoint
+//! (`docs/design/taskcluster.md`).
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Body, Request, Response};
-use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
+use crate::support::standard::{AUDIENCE, Peers};
 
-const AUDIENCE: &str = "login.taskcluster.net";
 const ENDPOINT: &str = "/api/login/v1/oidc-credentials/idp";
 const OLD_ENDPOINT: &str = "/v1/oidc-credentials/idp";
 const TOOLS: &str = "https://tools.example.com";
 
-/// A provider, a verifying Taskcluster, a hawkgate that serves credentials, and one that
-/// fetches them there and signs with them.
-struct House {
+/// A provider, a Taskcluster that verifies, a gateway that serves credentials, and a second one that
+/// obtains credentials there and signs with them.
+struct Fixture {
     provider: OidcProvider,
     taskcluster: Taskcluster,
-    server: Gate,
-    gate: Gate,
+    server: TestGateway,
+    gateway: TestGateway,
 }
 
-impl House {
-    async fn build() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "clients": { "root": {
-                "accessToken": ROOT_KEY,
-                "scopes": ["test:*", "auth:create-client:sso/*"],
-            } },
-        }))
-        .await;
-        let server = Gate::start(&server(provider.issuer(), taskcluster.url())).await;
-        let gate = Gate::start(&format!(
+impl Fixture {
+    async fn start() -> Self {
+        let Peers {
+            provider,
+            taskcluster,
+        } = Peers::start().await;
+        let server = TestGateway::start(&server(provider.issuer(), taskcluster.url())).await;
+        let gateway = TestGateway::start(&format!(
             r#"
 [[issuer]]
 name = "idp"
@@ -57,7 +54,7 @@ source = "login"
             provider,
             taskcluster,
             server,
-            gate,
+            gateway,
         }
     }
 
@@ -66,7 +63,7 @@ source = "login"
     }
 }
 
-/// Serves credentials, and beside them a route that covers both of the endpoint's places.
+/// Serves credentials, and has a route that covers both paths of the endpoint.
 fn server(issuer: &str, root_url: &str) -> String {
     format!(
         r#"
@@ -98,7 +95,7 @@ fn get(endpoint: &str, token: &str) -> Request {
     Request::get(endpoint).bearer(token)
 }
 
-/// An error's body without what differs from one moment to the next.
+/// The body of an error, without the time.
 fn error(response: &Response) -> Value {
     let mut body = response.json();
     assert!(body["requestInfo"]["time"].is_string());
@@ -107,44 +104,44 @@ fn error(response: &Response) -> Value {
 }
 
 #[tokio::test]
-async fn one_hawkgate_is_the_login_service_of_another() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn one_hawkgate_can_be_the_login_service_of_another() {
+    let fixture = Fixture::start().await;
+    let token = fixture.token("user|1").await;
     let request = Request::post("/api/queue/v1/task", "{}").bearer(&token);
     for _ in 0..3 {
-        let response = house.gate.send(&request).await;
+        let response = fixture.gateway.send(&request).await;
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.json()["clientId"], "sso/user|1");
         assert_eq!(response.json()["scopes"], json!(["test:*"]));
     }
     let served = [("route", "login"), ("code", "200"), ("outcome", "served")];
-    house
+    fixture
         .server
-        .until_counted("hawkgate_requests_total", &served, 1)
+        .wait_for_metric("hawkgate_requests_total", &served, 1)
         .await;
-    // A revoked certificate is healed through the endpoint.
-    house.taskcluster.revoke().await;
-    let response = house.gate.send(&request).await;
+    // A revoked certificate is replaced through the endpoint.
+    fixture.taskcluster.revoke().await;
+    let response = fixture.gateway.send(&request).await;
     assert_eq!(response.status, 200, "{}", response.text());
-    house
+    fixture
         .server
-        .until_counted("hawkgate_requests_total", &served, 2)
+        .wait_for_metric("hawkgate_requests_total", &served, 2)
         .await;
-    // What the endpoint calls a bad token is one to who fetches there.
-    let other = house
+    // A token that the endpoint refuses is refused by the second gateway.
+    let other = fixture
         .provider
         .token(json!({ "alg": "RS256", "sub": "user|2", "audience": AUDIENCE, "scope": "read" }))
         .await;
-    let response = house.gate.send(&get("/api/x", &other)).await;
-    assert_eq!(response.refusal(), Some("token_refused"));
+    let response = fixture.gateway.send(&get("/api/x", &other)).await;
+    assert_eq!(response.error_reason(), Some("token_refused"));
 }
 
 #[tokio::test]
-async fn old_clients_get_what_they_always_got() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn the_login_endpoint_answers_like_the_original_service() {
+    let fixture = Fixture::start().await;
+    let token = fixture.token("user|1").await;
     for endpoint in [ENDPOINT, OLD_ENDPOINT] {
-        let response = house.server.send(&get(endpoint, &token)).await;
+        let response = fixture.server.send(&get(endpoint, &token)).await;
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.header("cache-control"), Some("no-store"));
         assert_eq!(response.header("content-type"), Some("application/json"));
@@ -153,40 +150,40 @@ async fn old_clients_get_what_they_always_got() {
         assert_eq!(body["credentials"]["clientId"], "sso/user|1");
         assert!(body["credentials"]["certificate"].is_string());
     }
-    let unknown = house
+    let unknown = fixture
         .server
         .send(&get("/v1/oidc-credentials/github", &token))
         .await;
     assert_eq!(unknown.status, 400);
     assert_eq!(unknown.json()["code"], "InputError");
-    assert_eq!(unknown.refusal(), Some("login_unknown_provider"));
-    // Anything else below is the route's.
+    assert_eq!(unknown.error_reason(), Some("login_unknown_provider"));
+    // Paths below the endpoint belong to the route.
     let below = Request::get("/v1/oidc-credentials/idp/more");
-    assert_eq!(house.server.send(&below).await.status, 404);
+    assert_eq!(fixture.server.send(&below).await.status, 404);
     assert_eq!(
-        house
+        fixture
             .taskcluster
             .count("GET", "/v1/oidc-credentials/idp/more", 404)
             .await,
         1
     );
-    assert_eq!(house.taskcluster.count("GET", OLD_ENDPOINT, 404).await, 0);
+    assert_eq!(fixture.taskcluster.count("GET", OLD_ENDPOINT, 404).await, 0);
 }
 
 #[tokio::test]
-async fn bad_tokens_are_all_alike_and_never_401() {
-    let house = House::build().await;
-    let provider = &house.provider;
+async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
+    let fixture = Fixture::start().await;
+    let provider = &fixture.provider;
     let token = |changes: Value| async move { provider.token(changes).await };
     let wrong_audience = provider.user_token("RS256", "user|1", "another").await;
     let no_scope = token(
         json!({ "alg": "RS256", "sub": "user|1", "audience": AUDIENCE, "scope": "read openid" }),
     )
     .await;
-    let good = house.token("user|1").await;
+    let good = fixture.token("user|1").await;
     let (head, rest) = good.split_once('.').unwrap();
     let forged = format!("{head}.{}", rest.chars().rev().collect::<String>());
-    let mut said = Vec::new();
+    let mut errors = Vec::new();
     for request in [
         Request::get(ENDPOINT),
         get(ENDPOINT, "opaque"),
@@ -196,46 +193,46 @@ async fn bad_tokens_are_all_alike_and_never_401() {
         Request::get(ENDPOINT).header("Authorization", "Basic dTpw"),
         Request::get(ENDPOINT).header("Authorization", "Hawk id=\"root\""),
     ] {
-        let response = house.server.send(&request).await;
+        let response = fixture.server.send(&request).await;
         assert_eq!(response.status, 400, "{}", response.text());
-        assert_eq!(response.refusal(), Some("login_refused"));
+        assert_eq!(response.error_reason(), Some("login_refused"));
         assert!(response.header("www-authenticate").is_none());
-        said.push(error(&response));
+        errors.push(error(&response));
     }
-    said.dedup();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!(said[0]["code"], "InputError");
+    errors.dedup();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["code"], "InputError");
     let two = get(ENDPOINT, &good).bearer(&good);
-    assert_eq!(house.server.send(&two).await.status, 400);
-    // The log has the difference.
+    assert_eq!(fixture.server.send(&two).await.status, 400);
+    // Only the log tells them apart.
     let refused = [("route", "login"), ("code", "400"), ("outcome", "rejected")];
-    house
+    fixture
         .server
-        .until_counted("hawkgate_requests_total", &refused, 7)
+        .wait_for_metric("hawkgate_requests_total", &refused, 7)
         .await;
-    let log = gate::logged();
-    for cause in ["lacks a scope of login.require_scopes", "no bearer token"] {
+    let log = fixture.server.log();
+    for cause in ["lacks a scope in login.require_scopes", "no bearer token"] {
         assert!(log.contains(cause), "{cause}");
     }
 }
 
 #[tokio::test]
-async fn an_identity_provider_that_is_down_is_a_bad_token() {
+async fn the_login_endpoint_answers_400_while_the_identity_provider_is_down() {
     let provider = OidcProvider::start(json!({})).await;
     let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
     provider.down().await;
-    let server = Gate::start(&server(provider.issuer(), "http://127.0.0.1:9")).await;
+    let server = TestGateway::start(&server(provider.issuer(), "http://127.0.0.1:9")).await;
     let response = server.send(&get(ENDPOINT, &token)).await;
     assert_eq!(response.status, 400, "{}", response.text());
-    assert_eq!(response.refusal(), Some("login_refused"));
+    assert_eq!(response.error_reason(), Some("login_refused"));
 }
 
 #[tokio::test]
-async fn browsers_of_listed_origins_may_ask() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
-    // All on one connection: each answer ends where the next begins.
-    let mut client = house.server.client().await;
+async fn cors_is_allowed_for_listed_origins() {
+    let fixture = Fixture::start().await;
+    let token = fixture.token("user|1").await;
+    // All on one connection, so that each response must be framed correctly.
+    let mut client = fixture.server.client().await;
     for round in 0..2 {
         let preflight = Request::new("OPTIONS", ENDPOINT)
             .header("Origin", TOOLS)
@@ -269,29 +266,29 @@ async fn browsers_of_listed_origins_may_ask() {
             .bearer(&token)
             .body(Body::Chunked("x".into(), 1));
         assert_eq!(
-            house.server.send(&chunked).await.status,
+            fixture.server.send(&chunked).await.status,
             200,
-            "a body means nothing here"
+            "a request body is ignored"
         );
     }
 }
 
 #[tokio::test]
-async fn off_unless_configured() {
+async fn the_login_endpoint_is_off_unless_configured() {
     let provider = OidcProvider::start(json!({})).await;
     let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
     let text =
         server(provider.issuer(), "http://127.0.0.1:9").replace("path = \"/\"", "path = \"/x\"");
     let start = text.find("[[issuer]]").unwrap();
-    let gate = Gate::start(&text[start..]).await;
-    let response = gate.send(&get(ENDPOINT, &token)).await;
-    assert_eq!(response.refusal(), Some("no_route"));
+    let gateway = TestGateway::start(&text[start..]).await;
+    let response = gateway.send(&get(ENDPOINT, &token)).await;
+    assert_eq!(response.error_reason(), Some("no_route"));
 }
 
 #[tokio::test]
-async fn what_is_given_out_is_seen_by_nobody_else() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn issued_credentials_reach_neither_logs_nor_metrics() {
+    let fixture = Fixture::start().await;
+    let token = fixture.token("user|1").await;
     let secrets = Secrets::default();
     secrets.token("the token", &token);
     secrets.add("root's key", ROOT_KEY);
@@ -299,24 +296,23 @@ async fn what_is_given_out_is_seen_by_nobody_else() {
         let response = if http2 {
             let text = format!(
                 "[server]\nlisten = [{{ address = \"127.0.0.1:0\", h2c = true }}]\nadmin = \"127.0.0.1:0\"\n{}",
-                server(house.provider.issuer(), house.taskcluster.url())
+                server(fixture.provider.issuer(), fixture.taskcluster.url())
             );
             let clock = hawkgate::clock::SystemClock::shared();
-            let gate = Gate::start_with(&text, gate::Files::new(), clock).await;
-            gate.http2(0)
+            let gateway = TestGateway::start_with(&text, gateway::ConfigDir::new(), clock).await;
+            gateway
+                .http2(0)
                 .await
                 .request(&get(ENDPOINT, &token))
                 .await
                 .unwrap()
         } else {
-            house.server.send(&get(ENDPOINT, &token)).await
+            fixture.server.send(&get(ENDPOINT, &token)).await
         };
         assert_eq!(response.status, 200, "{}", response.text());
         secrets.credentials(&response.json()["credentials"]);
     }
-    secrets.assert_absent("the metrics", &house.server.metrics().await.0);
-    secrets.assert_absent("Debug", &format!("{:?}", house.server.running));
-    for line in gate::logged().lines() {
-        secrets.assert_absent("the log", line);
-    }
+    secrets.assert_absent("the metrics", &fixture.server.metrics().await.0);
+    secrets.assert_absent("Debug", &format!("{:?}", fixture.server.running));
+    secrets.assert_absent("the log", &fixture.server.log());
 }

@@ -1,8 +1,8 @@
-//! Behaviour from outside: one binary, one file per behaviour.
+//! Integration tests: one binary, one file per area of behaviour.
 
 // This whole binary is a test; clippy sees only the functions marked `#[test]` as such.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// Tests are read more often than they allocate.
+// Readable code matters more than allocations here.
 #![allow(clippy::format_push_string, clippy::format_collect)]
 
 mod activation;
@@ -14,6 +14,7 @@ mod command_line;
 mod docs;
 mod explain;
 mod hawk;
+mod hygiene;
 mod identity;
 mod layers;
 mod leaks;

@@ -1,4 +1,4 @@
-//! Source `password` through the whole proxy, against the grants and second factors of
+//! The source `password` through the whole proxy, against the grants and second factors of
 //! `tests/peers/auth0.js`.
 
 use std::sync::{Arc, Mutex};
@@ -11,29 +11,29 @@ use serde_json::json;
 
 use crate::support::auth0::Auth0;
 use crate::support::client::{Client, Request, Response};
-use crate::support::gate::{Files, Gate, Program, SERVER};
-use crate::support::upstream::{Reply, Speaks, Upstream};
+use crate::support::gateway::{ConfigDir, Program, SERVER_CONFIG, TestGateway};
+use crate::support::upstream::{FakeUpstream, Protocol, Reply};
 
 const PASSWORD: &str = "correct horse: battery stäple";
 
-/// A tenant, an upstream that refuses one token, hawkgate between them.
-struct House {
+/// A tenant, an upstream that refuses one token, and a gateway between them.
+struct Fixture {
     tenant: Auth0,
-    upstream: Upstream,
+    upstream: FakeUpstream,
     refused: Arc<Mutex<Option<String>>>,
     clock: Arc<ManualClock>,
-    gate: Gate,
+    gateway: TestGateway,
 }
 
-impl House {
-    /// `more` are further keys of the source.
-    async fn build_with(more: &str) -> Self {
+impl Fixture {
+    /// With further keys of the source.
+    async fn start_with_keys(more: &str) -> Self {
         let tenant = Auth0::start().await;
         let refused: Arc<Mutex<Option<String>>> = Arc::default();
-        let judge = Arc::clone(&refused);
-        let upstream = Upstream::start(Speaks::Http1, move |seen| {
-            let authorization = seen.header("authorization").map(str::to_owned);
-            if authorization.is_some() && *judge.lock().unwrap() == authorization {
+        let shared = Arc::clone(&refused);
+        let upstream = FakeUpstream::start(Protocol::Http1, move |received| {
+            let authorization = received.header("authorization").map(str::to_owned);
+            if authorization.is_some() && *shared.lock().unwrap() == authorization {
                 Reply::new(401, "{}").header("www-authenticate", "Bearer")
             } else {
                 Reply::ok()
@@ -41,7 +41,7 @@ impl House {
         })
         .await;
         let text = format!(
-            r#"{SERVER}
+            r#"{SERVER_CONFIG}
 [[source]]
 name = "users"
 kind = "password"
@@ -60,24 +60,24 @@ source = "users"
             id = tenant.client("basic").0,
             upstream = upstream.url(),
         );
-        let files = Files::new();
+        let files = ConfigDir::new();
         files.write("client-secret", tenant.client("basic").1);
         let clock = ManualClock::at(hawkgate::clock::Clock::now(&*SystemClock::shared()));
-        let gate = Gate::start_with(&text, files, clock.clone()).await;
+        let gateway = TestGateway::start_with(&text, files, clock.clone()).await;
         Self {
             tenant,
             upstream,
             refused,
             clock,
-            gate,
+            gateway,
         }
     }
 
-    async fn build() -> Self {
-        Self::build_with("scopes = [\"openid\", \"read\"]").await
+    async fn start() -> Self {
+        Self::start_with_keys("scopes = [\"openid\", \"read\"]").await
     }
 
-    /// A user, with what a sign-in needs beside the password.
+    /// Adds a user with these second factors.
     async fn user(&self, name: &str, factors: serde_json::Value) {
         let mut user = json!({ "name": name, "password": PASSWORD, "realm": "employees" });
         for (factor, value) in factors.as_object().unwrap() {
@@ -87,15 +87,15 @@ source = "users"
     }
 
     async fn get(&self, name: &str, password: &str) -> Response {
-        self.gate.send(&basic(name, password)).await
+        self.gateway.send(&basic(name, password)).await
     }
 
     async fn get_with_code(&self, name: &str, code: &str) -> Response {
         let request = basic(name, PASSWORD).header("X-OTP", code);
-        self.gate.send(&request).await
+        self.gateway.send(&request).await
     }
 
-    /// How often a grant was answered so.
+    /// Responses of this kind so far, as in `"password-realm 200"`.
     async fn count(&self, what: &str) -> u64 {
         self.tenant.counts().await[what].as_u64().unwrap_or(0)
     }
@@ -106,11 +106,7 @@ fn basic(name: &str, password: &str) -> Request {
     Request::get("/reports?x=1").header("Authorization", &format!("Basic {pair}"))
 }
 
-fn refusal(response: &Response) -> (u16, Option<&str>) {
-    (response.status, response.refusal())
-}
-
-/// Everything of an answer but what differs each time.
+/// Everything of a response that does not differ between requests.
 fn comparable(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
     let head = String::from_utf8_lossy(&response.raw_head).to_lowercase();
     let varies = |line: &str| line.starts_with("x-request-id:") || line.starts_with("date:");
@@ -121,61 +117,64 @@ fn comparable(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
 }
 
 #[tokio::test]
-async fn without_any_key_it_is_ready_all_the_same() {
-    let house = House::build().await;
+async fn a_password_source_is_ready_without_any_keys() {
+    let fixture = Fixture::start().await;
     for page in ["/startupz", "/readyz"] {
-        assert_eq!(house.gate.admin(page).await.status, 200, "{page}");
+        assert_eq!(fixture.gateway.admin(page).await.status, 200, "{page}");
     }
 }
 
 #[tokio::test]
-async fn a_password_becomes_a_token_once() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
+async fn a_password_is_exchanged_for_a_token_once() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
     for _ in 0..5 {
         let request = basic("anna", PASSWORD)
             .header("X-OTP", "123456")
             .header("X_OTP", "123456");
-        let response = house.gate.send(&request).await;
+        let response = fixture.gateway.send(&request).await;
         assert_eq!(response.status, 200, "{}", response.text());
     }
-    let attempts = house.upstream.attempts();
-    let sent = attempts[0].seen.header("authorization").unwrap();
-    assert!(sent.starts_with("Bearer "), "a bearer token");
+    let attempts = fixture.upstream.attempts();
+    let sent = attempts[0].request.header("authorization").unwrap();
+    assert!(sent.starts_with("Bearer "), "{sent}");
     for attempt in &attempts {
-        assert_eq!(attempt.seen.header("authorization"), Some(sent));
-        assert_eq!(attempt.seen.target, "/reports?x=1");
+        assert_eq!(attempt.request.header("authorization"), Some(sent));
+        assert_eq!(attempt.request.target, "/reports?x=1");
         assert_eq!(
-            (attempt.seen.header("x-otp"), attempt.seen.header("x_otp")),
+            (
+                attempt.request.header("x-otp"),
+                attempt.request.header("x_otp")
+            ),
             (None, None)
         );
     }
-    assert_eq!(house.count("password-realm 200").await, 1);
-    // After five minutes the provider is asked again.
-    house.clock.advance(Duration::from_mins(5));
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    assert_eq!(house.count("password-realm 200").await, 2);
+    assert_eq!(fixture.count("password-realm 200").await, 1);
+    // Cached for five minutes.
+    fixture.clock.advance(Duration::from_mins(5));
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    assert_eq!(fixture.count("password-realm 200").await, 2);
 }
 
 #[tokio::test]
-async fn many_at_once_sign_in_once() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
+async fn concurrent_requests_with_one_password_sign_in_once() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
     let mut clients = Vec::new();
     for _ in 0..50 {
-        clients.push(house.gate.client().await);
+        clients.push(fixture.gateway.client().await);
     }
     let request = basic("anna", PASSWORD);
     let all = clients.iter_mut().map(|client| client.request(&request));
     for response in futures::future::join_all(all).await {
         assert_eq!(response.unwrap().status, 200);
     }
-    assert_eq!(house.count("password-realm 200").await, 1);
+    assert_eq!(fixture.count("password-realm 200").await, 1);
 }
 
 #[tokio::test]
-async fn nothing_and_other_schemes_are_told_what_to_send() {
-    let house = House::build().await;
+async fn missing_passwords_and_other_schemes_get_a_basic_challenge() {
+    let fixture = Fixture::start().await;
     for request in [
         Request::get("/x"),
         Request::get("/x").bearer("a.b.c"),
@@ -184,8 +183,11 @@ async fn nothing_and_other_schemes_are_told_what_to_send() {
         basic("", PASSWORD),
         basic("anna", ""),
     ] {
-        let response = house.gate.send(&request).await;
-        assert_eq!(refusal(&response), (401, Some("missing_password")));
+        let response = fixture.gateway.send(&request).await;
+        assert_eq!(
+            response.status_and_reason(),
+            (401, Some("missing_password"))
+        );
         let head = String::from_utf8_lossy(&response.raw_head).to_lowercase();
         let challenge = "www-authenticate: basic realm=\"hawkgate\", charset=\"utf-8\"\r\n";
         assert!(head.contains(challenge), "{head}");
@@ -215,139 +217,157 @@ async fn nothing_and_other_schemes_are_told_what_to_send() {
             .header("X-OTP", "123456"),
         basic("anna", PASSWORD).header("X-OTP", "12 34"),
     ] {
-        let response = house.gate.send(&request).await;
+        let response = fixture.gateway.send(&request).await;
         assert_eq!(
-            refusal(&response),
+            response.status_and_reason(),
             (400, Some("invalid_authorization")),
             "{request:?}"
         );
     }
     let twice = basic("anna", PASSWORD).header("Authorization", &format!("Basic {encoded}"));
-    assert_eq!(house.gate.send(&twice).await.status, 400);
-    assert_eq!(house.upstream.attempts().len(), 0);
-    assert_eq!(house.tenant.counts().await, json!({}));
+    assert_eq!(fixture.gateway.send(&twice).await.status, 400);
+    assert_eq!(fixture.upstream.attempts().len(), 0);
+    assert_eq!(fixture.tenant.counts().await, json!({}));
 }
 
 #[tokio::test]
-async fn who_does_not_exist_and_who_mistypes_look_the_same() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
-    house
+async fn unknown_users_and_wrong_passwords_are_indistinguishable() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
+    fixture
         .user(
             "locked",
             json!({ "error": { "status": 403, "code": "unauthorized" } }),
         )
         .await;
-    house
+    fixture
         .user(
             "leaked",
             json!({ "error": { "status": 401, "code": "password_leaked" } }),
         )
         .await;
-    let wrong = house.get("anna", "wrong password").await;
-    assert_eq!(refusal(&wrong), (401, Some("password_refused")));
+    let wrong = fixture.get("anna", "wrong password").await;
+    assert_eq!(wrong.status_and_reason(), (401, Some("password_refused")));
     for (name, password) in [
         ("nobody", "wrong password"),
         ("locked", PASSWORD),
         ("leaked", PASSWORD),
     ] {
-        let response = house.get(name, password).await;
+        let response = fixture.get(name, password).await;
         assert_eq!(comparable(&response), comparable(&wrong), "{name}");
     }
-    assert_eq!(house.upstream.attempts().len(), 0);
+    assert_eq!(fixture.upstream.attempts().len(), 0);
 }
 
 #[tokio::test]
-async fn guessing_is_stopped_and_whoever_is_signed_in_goes_on() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
+async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
     for guess in 0..5 {
-        let response = house.get("anna", &format!("guess {guess}")).await;
-        assert_eq!(refusal(&response), (401, Some("password_refused")));
+        let response = fixture.get("anna", &format!("guess {guess}")).await;
+        assert_eq!(
+            response.status_and_reason(),
+            (401, Some("password_refused"))
+        );
     }
     for guess in ["guess 5", "guess 6"] {
-        let response = house.get("anna", guess).await;
-        assert_eq!(refusal(&response), (429, Some("too_many_attempts")));
+        let response = fixture.get("anna", guess).await;
+        assert_eq!(
+            response.status_and_reason(),
+            (429, Some("too_many_attempts"))
+        );
         assert_eq!(response.header("retry-after"), Some("30"));
         assert_eq!(response.header("www-authenticate"), None);
     }
-    assert_eq!(house.count("password-realm 403").await, 5);
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    // Others from the same address have fifteen failures left between them.
+    assert_eq!(fixture.count("password-realm 403").await, 5);
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    // Other names from the same address have fifteen failures left between them.
     for guess in 0..15 {
-        let response = house.get(&format!("user-{guess}"), "guess").await;
+        let response = fixture.get(&format!("user-{guess}"), "guess").await;
         assert_eq!(
-            refusal(&response),
+            response.status_and_reason(),
             (401, Some("password_refused")),
             "{guess}"
         );
     }
-    let response = house.get("another", "guess").await;
-    assert_eq!(refusal(&response), (429, Some("too_many_attempts")));
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    house.clock.advance(Duration::from_secs(30));
-    house.user("berta", json!({})).await;
-    assert_eq!(house.get("berta", PASSWORD).await.status, 200);
+    let response = fixture.get("another", "guess").await;
+    assert_eq!(
+        response.status_and_reason(),
+        (429, Some("too_many_attempts"))
+    );
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    fixture.clock.advance(Duration::from_secs(30));
+    fixture.user("berta", json!({})).await;
+    assert_eq!(fixture.get("berta", PASSWORD).await.status, 200);
 }
 
 #[tokio::test]
 async fn an_upstream_401_is_healed_with_the_same_password() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    let first = house.upstream.attempts()[0]
-        .seen
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    let first = fixture.upstream.attempts()[0]
+        .request
         .header("authorization")
         .map(str::to_owned);
-    *house.refused.lock().unwrap() = first.clone();
+    *fixture.refused.lock().unwrap() = first.clone();
     let request = Request {
         body: crate::support::client::Body::Sized(vec![b'x'; 100_000].into()),
         method: "POST".into(),
         ..basic("anna", PASSWORD)
     };
-    assert_eq!(house.gate.send(&request).await.status, 200);
-    let attempts = house.upstream.attempts();
+    assert_eq!(fixture.gateway.send(&request).await.status, 200);
+    let attempts = fixture.upstream.attempts();
     assert_eq!(attempts.len(), 3);
     assert_eq!(attempts[1].status, 401);
-    assert_eq!(attempts[2].received, 100_000);
-    assert_ne!(attempts[2].seen.header("authorization"), first.as_deref());
-    assert_eq!(house.count("password-realm 200").await, 2);
-    // The password was changed meanwhile: the replay is refused here.
-    *house.refused.lock().unwrap() = attempts[2].seen.header("authorization").map(str::to_owned);
-    house
+    assert_eq!(attempts[2].body_bytes, 100_000);
+    assert_ne!(
+        attempts[2].request.header("authorization"),
+        first.as_deref()
+    );
+    assert_eq!(fixture.count("password-realm 200").await, 2);
+    // If the password has changed meanwhile, the replay is refused.
+    *fixture.refused.lock().unwrap() = attempts[2]
+        .request
+        .header("authorization")
+        .map(str::to_owned);
+    fixture
         .user("anna", json!({ "password": "a changed password" }))
         .await;
-    let response = house.get("anna", PASSWORD).await;
-    assert_eq!(refusal(&response), (401, Some("password_refused")));
+    let response = fixture.get("anna", PASSWORD).await;
+    assert_eq!(
+        response.status_and_reason(),
+        (401, Some("password_refused"))
+    );
     let head = String::from_utf8_lossy(&response.raw_head).to_lowercase();
     assert!(head.contains("www-authenticate: basic "), "{head}");
 }
 
 #[tokio::test]
-async fn a_second_factor_comes_as_x_otp() {
-    let house = House::build().await;
-    house.user("anna", json!({ "otp": "123456" })).await;
-    let response = house.get("anna", PASSWORD).await;
-    assert_eq!(refusal(&response), (401, Some("mfa_required")));
+async fn a_one_time_password_is_sent_as_x_otp() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({ "otp": "123456" })).await;
+    let response = fixture.get("anna", PASSWORD).await;
+    assert_eq!(response.status_and_reason(), (401, Some("mfa_required")));
     assert!(response.text().contains("X-OTP"), "{}", response.text());
-    let response = house.get_with_code("anna", "654321").await;
-    assert_eq!(refusal(&response), (401, Some("mfa_refused")));
-    assert_eq!(house.get_with_code("anna", "123456").await.status, 200);
-    // From then on, for five minutes, the password alone.
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    house.clock.advance(Duration::from_mins(5));
-    let response = house.get("anna", PASSWORD).await;
-    assert_eq!(refusal(&response), (401, Some("mfa_required")));
+    let response = fixture.get_with_code("anna", "654321").await;
+    assert_eq!(response.status_and_reason(), (401, Some("mfa_refused")));
+    assert_eq!(fixture.get_with_code("anna", "123456").await.status, 200);
+    // For the next five minutes the password is enough.
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    fixture.clock.advance(Duration::from_mins(5));
+    let response = fixture.get("anna", PASSWORD).await;
+    assert_eq!(response.status_and_reason(), (401, Some("mfa_required")));
 }
 
 #[tokio::test]
-async fn a_recovery_code_is_replaced_before_the_users_eyes() {
-    let house = House::build().await;
-    house
+async fn a_used_recovery_code_is_replaced_by_a_new_one_in_the_response() {
+    let fixture = Fixture::start().await;
+    fixture
         .user("anna", json!({ "recovery": "QSVBD3RLYHLB2R6LSM3BCLEV" }))
         .await;
-    let response = house
+    let response = fixture
         .get_with_code("anna", "QSVBD3RLYHLB2R6LSM3BCLEV")
         .await;
     assert_eq!(response.status, 200);
@@ -357,20 +377,23 @@ async fn a_recovery_code_is_replaced_before_the_users_eyes() {
         .to_owned();
     assert_eq!(next.len(), 24);
     assert_eq!(response.header("cache-control"), Some("no-store"));
-    let response = house.get("anna", PASSWORD).await;
+    let response = fixture.get("anna", PASSWORD).await;
     assert_eq!(
         (response.status, response.header("x-hawkgate-recovery-code")),
         (200, None)
     );
-    house.clock.advance(Duration::from_mins(5));
-    // An upstream that is gone does not take it along.
-    house.upstream.down().await;
-    let response = house.get_with_code("anna", &next).await;
-    assert_eq!(refusal(&response), (502, Some("upstream_unreachable")));
+    fixture.clock.advance(Duration::from_mins(5));
+    // The new code reaches the user even if the upstream is down.
+    fixture.upstream.down().await;
+    let response = fixture.get_with_code("anna", &next).await;
+    assert_eq!(
+        response.status_and_reason(),
+        (502, Some("upstream_unreachable"))
+    );
     let last = response.header("x-hawkgate-recovery-code").unwrap();
     assert_ne!(last, next);
-    house.upstream.up().await;
-    let response = house.get("anna", PASSWORD).await;
+    fixture.upstream.up().await;
+    let response = fixture.get("anna", PASSWORD).await;
     assert_eq!(
         (response.status, response.header("x-hawkgate-recovery-code")),
         (200, None)
@@ -378,114 +401,122 @@ async fn a_recovery_code_is_replaced_before_the_users_eyes() {
 }
 
 #[tokio::test]
-async fn a_confirmation_on_another_device_is_waited_for_across_requests() {
-    let house = House::build().await;
-    house.user("anna", json!({ "push": "sent" })).await;
+async fn a_push_confirmation_is_awaited_across_requests() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({ "push": "sent" })).await;
     for _ in 0..3 {
-        let response = house.get("anna", PASSWORD).await;
-        assert_eq!(refusal(&response), (401, Some("mfa_pending")));
+        let response = fixture.get("anna", PASSWORD).await;
+        assert_eq!(response.status_and_reason(), (401, Some("mfa_pending")));
         assert_eq!(response.header("retry-after"), Some("5"));
     }
-    // Whoever does not know the password gains nothing by it.
+    // A wrong password is refused all the same.
     assert_eq!(
-        refusal(&house.get("anna", "guess").await),
+        fixture.get("anna", "guess").await.status_and_reason(),
         (401, Some("password_refused"))
     );
-    house
+    fixture
         .tenant
         .control("confirm", json!({ "name": "anna" }))
         .await;
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
-    assert_eq!(house.count("/mfa/challenge 200").await, 1);
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
+    assert_eq!(fixture.count("/mfa/challenge 200").await, 1);
 
-    house.user("berta", json!({ "push": "sent" })).await;
+    fixture.user("berta", json!({ "push": "sent" })).await;
     assert_eq!(
-        house.get("berta", PASSWORD).await.refusal(),
+        fixture.get("berta", PASSWORD).await.error_reason(),
         Some("mfa_pending")
     );
-    house
+    fixture
         .tenant
         .control("decline", json!({ "name": "berta" }))
         .await;
     assert_eq!(
-        refusal(&house.get("berta", PASSWORD).await),
+        fixture.get("berta", PASSWORD).await.status_and_reason(),
         (401, Some("mfa_refused"))
     );
 }
 
 #[tokio::test]
-async fn a_text_message_is_repeated_as_x_otp() {
-    let house = House::build().await;
-    house.user("anna", json!({ "sms": "424242" })).await;
+async fn a_text_message_code_is_sent_as_x_otp() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({ "sms": "424242" })).await;
     assert_eq!(
-        refusal(&house.get("anna", PASSWORD).await),
+        fixture.get("anna", PASSWORD).await.status_and_reason(),
         (401, Some("mfa_required"))
     );
     assert_eq!(
-        refusal(&house.get_with_code("anna", "111111").await),
+        fixture
+            .get_with_code("anna", "111111")
+            .await
+            .status_and_reason(),
         (401, Some("mfa_refused"))
     );
-    assert_eq!(house.get_with_code("anna", "424242").await.status, 200);
-    assert_eq!(house.count("/mfa/challenge 200").await, 1);
+    assert_eq!(fixture.get_with_code("anna", "424242").await.status, 200);
+    assert_eq!(fixture.count("/mfa/challenge 200").await, 1);
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_used_and_rotated_by_the_provider() {
-    let house = House::build_with("scopes = [\"openid\", \"read\", \"offline_access\"]").await;
-    house.user("anna", json!({ "otp": "123456" })).await;
-    assert_eq!(house.get_with_code("anna", "123456").await.status, 200);
-    // Three times past the cached token, without a code.
+async fn refresh_tokens_are_used_and_rotated() {
+    let fixture =
+        Fixture::start_with_keys("scopes = [\"openid\", \"read\", \"offline_access\"]").await;
+    fixture.user("anna", json!({ "otp": "123456" })).await;
+    assert_eq!(fixture.get_with_code("anna", "123456").await.status, 200);
+    // Three times after the cached token has expired, without a code.
     for _ in 0..3 {
-        house.clock.advance(Duration::from_mins(5));
-        let response = house.get("anna", PASSWORD).await;
+        fixture.clock.advance(Duration::from_mins(5));
+        let response = fixture.get("anna", PASSWORD).await;
         assert_eq!(response.status, 200, "{}", response.text());
     }
-    assert_eq!(house.count("refresh_token 200").await, 3);
-    assert_eq!(house.count("password-realm 403").await, 1);
-    // Within the hour in which the provider has not seen the password again.
-    house.clock.advance(Duration::from_hours(1));
-    let response = house.get("anna", PASSWORD).await;
-    assert_eq!(refusal(&response), (401, Some("mfa_required")));
+    assert_eq!(fixture.count("refresh_token 200").await, 3);
+    assert_eq!(fixture.count("password-realm 403").await, 1);
+    // Within the hour for which a refresh token replaces the password.
+    fixture.clock.advance(Duration::from_hours(1));
+    let response = fixture.get("anna", PASSWORD).await;
+    assert_eq!(response.status_and_reason(), (401, Some("mfa_required")));
 }
 
 #[tokio::test]
-async fn the_callers_address_is_told_where_that_is_wanted() {
-    let house = House::build_with("forward_client_ip = true").await;
-    house.user("anna", json!({})).await;
+async fn the_callers_address_is_forwarded_to_auth0_when_configured() {
+    let fixture = Fixture::start_with_keys("forward_client_ip = true").await;
+    fixture.user("anna", json!({})).await;
     let request = basic("anna", PASSWORD)
         .header("X-Forwarded-For", "203.0.113.9")
         .header("auth0-forwarded-for", "203.0.113.9");
-    assert_eq!(house.gate.send(&request).await.status, 200);
-    assert_eq!(house.count("password-realm 200 for 127.0.0.1").await, 1);
+    assert_eq!(fixture.gateway.send(&request).await.status, 200);
+    assert_eq!(fixture.count("password-realm 200 for 127.0.0.1").await, 1);
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_is_no_fault_of_the_caller() {
-    let house = House::build().await;
-    house.user("anna", json!({})).await;
-    house.tenant.control("down", json!({})).await;
-    let response = house.get("anna", PASSWORD).await;
-    assert_eq!(refusal(&response), (503, Some("exchange_unavailable")));
+async fn an_outage_of_the_provider_is_503_not_401() {
+    let fixture = Fixture::start().await;
+    fixture.user("anna", json!({})).await;
+    fixture.tenant.control("down", json!({})).await;
+    let response = fixture.get("anna", PASSWORD).await;
+    assert_eq!(
+        response.status_and_reason(),
+        (503, Some("exchange_unavailable"))
+    );
     assert!(response.header("retry-after").is_some());
-    house.tenant.control("up", json!({})).await;
-    house.clock.advance(Duration::from_secs(1));
-    assert_eq!(house.get("anna", PASSWORD).await.status, 200);
+    fixture.tenant.control("up", json!({})).await;
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
 }
 
 #[tokio::test]
-async fn nothing_of_it_is_ever_said() {
-    let house = House::build_with("scopes = [\"openid\", \"read\", \"offline_access\"]").await;
-    house.user("anna", json!({})).await;
-    house.user("berta", json!({ "otp": "123456" })).await;
-    house.user("carla", json!({ "push": "sent" })).await;
-    house
+async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
+    let fixture =
+        Fixture::start_with_keys("scopes = [\"openid\", \"read\", \"offline_access\"]").await;
+    fixture.user("anna", json!({})).await;
+    fixture.user("berta", json!({ "otp": "123456" })).await;
+    fixture.user("carla", json!({ "push": "sent" })).await;
+    fixture
         .user(
             "doris",
             json!({ "error": { "status": 401, "code": "password_leaked" } }),
         )
         .await;
-    let mut said = Vec::new();
-    let mut client = Client::connect(house.gate.address()).await;
+    let mut responses = Vec::new();
+    let mut client = Client::connect(fixture.gateway.address()).await;
     for _ in 0..2 {
         for request in [
             basic("anna", PASSWORD),
@@ -498,16 +529,19 @@ async fn nothing_of_it_is_ever_said() {
         ] {
             let response = client.request(&request).await.unwrap();
             let head = String::from_utf8_lossy(&response.raw_head).into_owned();
-            said.push(format!("{head}{}", response.text()));
+            responses.push(format!("{head}{}", response.text()));
         }
-        house.clock.advance(Duration::from_mins(5));
+        fixture.clock.advance(Duration::from_mins(5));
     }
-    house.tenant.assert_unsaid(&house.gate, &said).await;
+    fixture
+        .tenant
+        .assert_nothing_leaked(&fixture.gateway, &responses)
+        .await;
 }
 
 #[test]
-fn a_listener_that_others_reach_is_refused_by_check_and_run() {
-    let files = Files::new();
+fn passwords_on_a_listener_without_tls_are_refused_by_check_and_run() {
+    let files = ConfigDir::new();
     let text = r#"
 [server]
 listen = ["127.0.0.1:0", "0.0.0.0:0"]

@@ -1,17 +1,17 @@
-//! `hawkgate register` against the certified provider: made, changed, deleted, and what
-//! happens when it is cut off.
+//! `hawkgate register` against the certified provider: creating, updating and deleting a client, and
+//! interruptions.
 
 use serde_json::{Value, json};
 
 use crate::support::peers::Peer;
-use crate::support::program::{Home, mode};
+use crate::support::program::{HomeDir, mode};
 
 async fn provider(options: Value) -> Peer {
-    Peer::start("sign-in.js", &options).await
+    Peer::start("sign-in", &options).await
 }
 
-/// The arguments of a client of the sidecar's own.
-fn machine<'a>(issuer: &'a str, name: &'a str) -> Vec<&'a str> {
+/// The arguments that register a confidential client for client credentials.
+fn confidential_client<'a>(issuer: &'a str, name: &'a str) -> Vec<&'a str> {
     vec![
         "register",
         "--issuer",
@@ -32,7 +32,7 @@ fn with<'a>(mut args: Vec<&'a str>, more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
-fn state(home: &Home) -> Value {
+fn state(home: &HomeDir) -> Value {
     serde_json::from_str(&home.read("client.json")).unwrap()
 }
 
@@ -42,15 +42,15 @@ async fn count(provider: &Peer, what: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_client_is_made_once_changed_in_place_and_deleted() {
+async fn register_creates_updates_and_deletes_a_client() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
 
     let planned = home
-        .run(&with(machine(issuer, "one"), &["--plan"]))
+        .run(&with(confidential_client(issuer, "one"), &["--plan"]))
         .await
-        .good();
+        .success();
     assert!(
         planned.stdout.contains("register a new client"),
         "{planned:?}"
@@ -61,13 +61,16 @@ async fn a_client_is_made_once_changed_in_place_and_deleted() {
         "a plan changes nothing"
     );
 
-    let made = home.run(&machine(issuer, "one")).await.good();
+    let made = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     let first = state(&home);
     let registration = &first["registration"];
     let secret = registration["client_secret"].as_str().unwrap();
     let token = registration["registration_access_token"].as_str().unwrap();
     assert!(first.get("intent").is_none());
-    let made = made.silent_about(&[secret, token]);
+    let made = made.assert_secrets_absent(&[secret, token]);
     let id = registration["client_id"].as_str().unwrap();
     assert!(
         made.stdout.contains(&format!("registered: client_id {id}")),
@@ -82,20 +85,28 @@ async fn a_client_is_made_once_changed_in_place_and_deleted() {
         .unwrap();
     assert_eq!(std::fs::read_to_string(file).unwrap(), secret);
 
-    let again = home.run(&machine(issuer, "one")).await.good();
+    let again = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert!(again.stdout.contains("nothing to do"), "{again:?}");
     assert_eq!(state(&home), first);
     assert_eq!(count(&provider, "POST /reg").await, 1);
 
     std::fs::remove_file(home.path("client.json.secret")).unwrap();
-    home.run(&machine(issuer, "one")).await.good();
+    home.run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert_eq!(
         home.read("client.json.secret"),
         secret,
         "it comes back from the state"
     );
 
-    let changed = home.run(&machine(issuer, "two")).await.good();
+    let changed = home
+        .run(&confidential_client(issuer, "two"))
+        .await
+        .success();
     assert!(changed.stdout.contains("updated: client_id"), "{changed:?}");
     let second = state(&home);
     let rotated = second["registration"]["registration_access_token"]
@@ -105,17 +116,19 @@ async fn a_client_is_made_once_changed_in_place_and_deleted() {
         rotated, token,
         "the provider rotates it, and the new one was saved"
     );
-    let changed = changed.silent_about(&[secret, rotated]);
+    let changed = changed.assert_secrets_absent(&[secret, rotated]);
     drop(changed);
     let there = provider.control("client", json!({ "id": id })).await;
     assert_eq!(there["client"]["client_name"], "two");
-    // The rotated token is the one that works.
-    home.run(&machine(issuer, "three")).await.good();
+    // The rotated token works.
+    home.run(&confidential_client(issuer, "three"))
+        .await
+        .success();
 
     let gone = home
         .run(&["register", "--state", "client.json", "--delete"])
         .await
-        .good();
+        .success();
     assert!(gone.stdout.contains("deleted the client"), "{gone:?}");
     assert!(!home.path("client.json").exists() && !home.path("client.json.secret").exists());
     let there = provider.control("client", json!({ "id": id })).await;
@@ -123,7 +136,7 @@ async fn a_client_is_made_once_changed_in_place_and_deleted() {
     let nothing = home
         .run(&["register", "--state", "client.json", "--delete"])
         .await
-        .good();
+        .success();
     assert!(nothing.stdout.contains("nothing to do"), "{nothing:?}");
 }
 
@@ -132,112 +145,121 @@ async fn an_initial_access_token_comes_from_a_file() {
     let token = "initial-access-token-1";
     let provider = provider(json!({ "initialAccessToken": token })).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
-    let without = home.run(&machine(issuer, "n")).await;
-    without.says(1, "--initial-access-token-file");
+    let home = HomeDir::new();
+    let without = home.run(&confidential_client(issuer, "n")).await;
+    without.fails_with(1, "--initial-access-token-file");
     assert!(
         !home.path("client.json").exists(),
-        "nothing was done, nothing is noted"
+        "nothing was sent, so there is no state"
     );
     home.write("wrong", "another-token-than-that");
     let wrong = with(
-        machine(issuer, "n"),
+        confidential_client(issuer, "n"),
         &["--initial-access-token-file", "wrong"],
     );
     home.run(&wrong)
         .await
-        .says(1, "does not accept the token")
-        .silent_about(&["another-token-than-that"]);
+        .fails_with(1, "does not accept the access token")
+        .assert_secrets_absent(&["another-token-than-that"]);
     home.write("iat", &format!("{token}\n"));
     let right = with(
-        machine(issuer, "n"),
+        confidential_client(issuer, "n"),
         &["--initial-access-token-file", "iat"],
     );
-    home.run(&right).await.good().silent_about(&[token]);
+    home.run(&right)
+        .await
+        .success()
+        .assert_secrets_absent(&[token]);
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_never_asked_for_again_by_itself() {
+async fn a_registration_whose_response_was_lost_is_not_repeated() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
-    home.run(&machine(issuer, "lost one"))
+    home.run(&confidential_client(issuer, "lost one"))
         .await
-        .says(1, "may have processed it anyway");
+        .fails_with(1, "may have processed it anyway");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
     let posts = count(&provider, "POST /reg").await;
     assert_eq!(posts, 1);
-    let explained = home.run(&machine(issuer, "lost one")).await;
+    let explained = home.run(&confidential_client(issuer, "lost one")).await;
     let explained = explained
-        .says(1, "\"lost one\"")
-        .says(1, "--forget")
-        .says(1, issuer);
+        .fails_with(1, "\"lost one\"")
+        .fails_with(1, "--forget")
+        .fails_with(1, issuer);
     drop(explained);
-    home.run(&with(machine(issuer, "lost one"), &["--plan"]))
+    home.run(&with(confidential_client(issuer, "lost one"), &["--plan"]))
         .await
-        .says(1, "--forget");
-    home.run(&with(machine(issuer, "lost one"), &["--replace"]))
-        .await
-        .says(1, "--forget");
+        .fails_with(1, "--forget");
+    home.run(&with(
+        confidential_client(issuer, "lost one"),
+        &["--replace"],
+    ))
+    .await
+    .fails_with(1, "--forget");
     assert_eq!(count(&provider, "POST /reg").await, 1, "not sent again");
-    home.run(&with(machine(issuer, "lost one"), &["--forget"]))
-        .await
-        .good();
+    home.run(&with(
+        confidential_client(issuer, "lost one"),
+        &["--forget"],
+    ))
+    .await
+    .success();
     assert_eq!(count(&provider, "POST /reg").await, 2);
 }
 
 #[tokio::test]
-async fn a_crash_between_intent_and_answer_is_explained_by_the_next_run() {
+async fn a_crash_during_registration_is_explained_by_the_next_run() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
     provider
         .control("registration", json!({ "mode": "stall" }))
         .await;
-    let cut_off = home.start(&machine(issuer, "cut off"));
+    let cut_off = home.start(&confidential_client(issuer, "cut off"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
     assert_eq!(state(&home)["intent"]["action"], "register");
-    cut_off.killed().await;
+    cut_off.kill_now().await;
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "cut off"))
+    home.run(&confidential_client(issuer, "cut off"))
         .await
-        .says(1, "was started at");
+        .fails_with(1, "was started at");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
 #[tokio::test]
-async fn of_two_at_once_one_registers_and_the_other_finds_it_done() {
+async fn concurrent_runs_register_one_client() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
     provider
         .control("registration", json!({ "mode": "stall" }))
         .await;
-    let first = home.start(&machine(issuer, "n"));
+    let first = home.start(&confidential_client(issuer, "n"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
-    let mut second = home.start(&machine(issuer, "n"));
-    second.hears("waiting for it to end").await;
-    // The first is cut off by its user; the second then sees what was begun.
+    let mut second = home.start(&confidential_client(issuer, "n"));
+    second.wait_for_line("waiting for it to end").await;
+    // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
-    first.ended().await.says(1, "interrupted");
-    second.ended().await.says(1, "was started at");
+    first.wait().await.fails_with(1, "interrupted");
+    second.wait().await.fails_with(1, "was started at");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    let args = with(machine(issuer, "n"), &["--forget"]);
+    let args = with(confidential_client(issuer, "n"), &["--forget"]);
     let (one, other) = tokio::join!(home.run(&args), home.run(&args));
-    let done = [one.good().stdout, other.good().stdout].concat();
+    let done = [one.success().stdout, other.success().stdout].concat();
     assert!(
         done.contains("registered:") && done.contains("nothing to do"),
         "{done}"
@@ -246,79 +268,86 @@ async fn of_two_at_once_one_registers_and_the_other_finds_it_done() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_change_is_asked_for_again() {
+async fn an_update_whose_response_was_lost_is_retried() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
-    home.run(&machine(issuer, "one")).await.good();
+    let home = HomeDir::new();
+    home.run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     provider
         .control("registration", json!({ "mode": "error" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
-        .says(1, "run the same command again");
+        .fails_with(1, "run the same command again");
     assert_eq!(state(&home)["intent"]["action"], "update");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    // Even what was there before is not taken as still there.
-    let back = home.run(&machine(issuer, "one")).await.good();
+    // After an unfinished update even the previous metadata is sent again.
+    let back = home
+        .run(&confidential_client(issuer, "one"))
+        .await
+        .success();
     assert!(back.stdout.contains("updated:"), "{back:?}");
 
-    // Now the provider makes the change, rotates the token, and the answer is lost.
+    // Now the provider makes the update and rotates the token, but the response is lost.
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
-        .says(1, "run the same command again");
+        .fails_with(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "two"))
+    home.run(&confidential_client(issuer, "two"))
         .await
-        .says(1, "no longer accepted");
+        .fails_with(1, "no longer accepted");
     let replaced = home
-        .run(&with(machine(issuer, "two"), &["--replace"]))
+        .run(&with(confidential_client(issuer, "two"), &["--replace"]))
         .await
-        .good();
+        .success();
     assert!(replaced.stderr.contains("was replaced"), "{replaced:?}");
 }
 
 #[tokio::test]
-async fn deleting_twice_after_a_lost_answer_is_done() {
+async fn a_delete_whose_response_was_lost_can_be_repeated() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
-    home.run(&machine(issuer, "n")).await.good();
+    let home = HomeDir::new();
+    home.run(&confidential_client(issuer, "n")).await.success();
     provider
         .control("registration", json!({ "mode": "lost" }))
         .await;
     let delete = ["register", "--state", "client.json", "--delete"];
     home.run(&delete)
         .await
-        .says(1, "run the same command again");
+        .fails_with(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
-    home.run(&machine(issuer, "n")).await.says(1, "--delete");
-    let gone = home.run(&delete).await.good();
+    home.run(&confidential_client(issuer, "n"))
+        .await
+        .fails_with(1, "--delete");
+    let gone = home.run(&delete).await.success();
     assert!(gone.stdout.contains("already deleted"), "{gone:?}");
     assert!(!home.path("client.json").exists());
 }
 
 #[tokio::test]
-async fn what_the_provider_refuses_is_told_in_clear_words() {
+async fn provider_errors_are_reported_in_plain_words() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
     let refused = [
         "register",
         "--issuer",
         issuer,
         "--state",
         "client.json",
-        // The provider lets native clients claim only https URIs of their own.
+        // The provider refuses this redirect URI for native clients.
         "--redirect-uri",
         "https://localhost/cb",
         "--application-type",
@@ -326,7 +355,7 @@ async fn what_the_provider_refuses_is_told_in_clear_words() {
     ];
     home.run(&refused)
         .await
-        .says(1, "it mentions redirect_uris");
+        .fails_with(1, "it mentions redirect_uris");
     assert!(!home.path("client.json").exists());
     for (issuer, said) in [
         (format!("{issuer}/"), "trailing slash"),
@@ -334,7 +363,9 @@ async fn what_the_provider_refuses_is_told_in_clear_words() {
         ("issuer.example".into(), "not a URL"),
         ("http://127.0.0.1:9/".into(), "cannot fetch"),
     ] {
-        home.run(&machine(&issuer, "n")).await.says(1, said);
+        home.run(&confidential_client(&issuer, "n"))
+            .await
+            .fails_with(1, said);
     }
     provider
         .control(
@@ -342,35 +373,35 @@ async fn what_the_provider_refuses_is_told_in_clear_words() {
             json!({ "registration_endpoint": "http://evil.example/reg" }),
         )
         .await;
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
-        .says(1, "registration_endpoint");
+        .fails_with(1, "registration_endpoint");
     provider
         .control("metadata", json!({ "registration_endpoint": null }))
         .await;
-    home.run(&machine(issuer, "n"))
+    home.run(&confidential_client(issuer, "n"))
         .await
-        .says(1, "does not allow clients to register");
+        .fails_with(1, "does not allow clients to register");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
 #[tokio::test]
-async fn a_state_that_cannot_be_used_stops_everything() {
+async fn an_unusable_state_file_stops_before_any_request() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
-    let home = Home::new();
+    let home = HomeDir::new();
     for broken in ["", "{\"version\": 1", "{\"version\": 9}", "[]"] {
         home.write("client.json", broken);
-        let ended = home.run(&machine(issuer, "n")).await;
+        let ended = home.run(&confidential_client(issuer, "n")).await;
         assert!(
             ended.code == 1 && ended.stderr.contains("client.json"),
             "{ended:?}"
         );
-        assert_eq!(home.read("client.json"), broken, "it stays as it was");
+        assert_eq!(home.read("client.json"), broken, "the file is unchanged");
     }
     std::fs::remove_file(home.path("client.json")).unwrap();
     home.write("file", "");
-    let below = with(machine(issuer, "n"), &[]);
+    let below = with(confidential_client(issuer, "n"), &[]);
     let below: Vec<_> = below
         .iter()
         .map(|a| {
@@ -381,22 +412,27 @@ async fn a_state_that_cannot_be_used_stops_everything() {
             }
         })
         .collect();
-    home.run(&below).await.says(1, "file");
-    let secret = with(machine(issuer, "n"), &["--secret-file", "file/secret"]);
-    home.run(&secret).await.says(1, "file");
+    home.run(&below).await.fails_with(1, "file");
+    let secret = with(
+        confidential_client(issuer, "n"),
+        &["--secret-file", "file/secret"],
+    );
+    home.run(&secret).await.fails_with(1, "file");
     home.write("client.json", "{}");
     std::fs::set_permissions(
         home.path("client.json"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
     )
     .unwrap();
-    home.run(&machine(issuer, "n")).await.says(1, "chmod 600");
+    home.run(&confidential_client(issuer, "n"))
+        .await
+        .fails_with(1, "chmod 600");
     assert_eq!(count(&provider, "POST /reg").await, 0, "nothing was sent");
 }
 
 #[tokio::test]
-async fn arguments_that_make_no_sense_are_wrong_usage() {
-    let home = Home::new();
+async fn inconsistent_arguments_are_usage_errors() {
+    let home = HomeDir::new();
     let issuer = "https://issuer.example/";
     for (args, said) in [
         (vec!["register", "--state", "s"], "--issuer"),
@@ -441,8 +477,8 @@ async fn arguments_that_make_no_sense_are_wrong_usage() {
             "possible values",
         ),
     ] {
-        home.run(&args).await.says(2, said);
+        home.run(&args).await.fails_with(2, said);
     }
-    let help = home.run(&["register", "--help"]).await.good();
+    let help = home.run(&["register", "--help"]).await.success();
     assert!(help.stdout.contains("Examples:") && help.stdout.contains("--plan"));
 }

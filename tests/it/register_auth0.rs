@@ -1,24 +1,24 @@
-//! `hawkgate register --auth0-tenant` against an imitation of a tenant (seed 002).
+//! `hawkgate register --auth0-tenant` against an imitation of a tenant.
 
 use serde_json::{Value, json};
 
 use crate::support::peers::Peer;
-use crate::support::program::{Ended, Home};
+use crate::support::program::{Exited, HomeDir};
 
 struct Tenant {
     peer: Peer,
-    home: Home,
+    home: HomeDir,
 }
 
 impl Tenant {
     async fn start(options: Value) -> Self {
-        let peer = Peer::start("auth0-tenant.js", &options).await;
-        let home = Home::new();
+        let peer = Peer::start("auth0-tenant", &options).await;
+        let home = HomeDir::new();
         home.write("token", peer.fact("token"));
         Self { peer, home }
     }
 
-    async fn register(&self, more: &[&str]) -> Ended {
+    async fn register(&self, more: &[&str]) -> Exited {
         let mut args = vec![
             "register",
             "--issuer",
@@ -37,7 +37,7 @@ impl Tenant {
         ];
         args.extend(more);
         let ended = self.home.run(&args).await;
-        ended.silent_about(&[self.peer.fact("token"), "tenant-client-secret-1"])
+        ended.assert_secrets_absent(&[self.peer.fact("token"), "tenant-client-secret-1"])
     }
 
     async fn facts(&self) -> Value {
@@ -57,12 +57,12 @@ const PREPARED: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn a_tenant_is_prepared_by_its_differences_and_shut_again() {
+async fn an_auth0_tenant_is_prepared_by_difference_and_closed_again() {
     let tenant = Tenant::start(json!({ "limit": 2 })).await;
     let planned = tenant
         .register(&[&PREPARED[..], &["--plan"]].concat())
         .await
-        .good();
+        .success();
     for line in [
         "\"users\"",
         "read:items",
@@ -72,14 +72,17 @@ async fn a_tenant_is_prepared_by_its_differences_and_shut_again() {
     ] {
         assert!(planned.stdout.contains(line), "{line}: {planned:?}");
     }
-    assert!(!planned.stdout.contains("github"), "it is one already");
+    assert!(
+        !planned.stdout.contains("github"),
+        "it is a domain connection already"
+    );
     assert_eq!(
         tenant.facts().await["changes"],
         json!([]),
         "a plan changes nothing"
     );
 
-    let made = tenant.register(&PREPARED).await.good();
+    let made = tenant.register(&PREPARED).await.success();
     assert!(
         made.stdout.contains("registered: client_id client-1"),
         "{made:?}"
@@ -105,12 +108,12 @@ async fn a_tenant_is_prepared_by_its_differences_and_shut_again() {
         "tenant-client-secret-1"
     );
 
-    let again = tenant.register(&PREPARED).await.good();
+    let again = tenant.register(&PREPARED).await.success();
     assert!(again.stdout.contains("nothing to do"), "{again:?}");
     assert_eq!(tenant.facts().await["changes"], json!([]));
 
     let wider = ["--third-party-grant", "https://api.test/=write:items"];
-    tenant.register(&wider).await.good();
+    tenant.register(&wider).await.success();
     let changes = tenant.facts().await["changes"].clone();
     assert_eq!(
         changes,
@@ -119,12 +122,12 @@ async fn a_tenant_is_prepared_by_its_differences_and_shut_again() {
 }
 
 #[tokio::test]
-async fn opening_needs_leave() {
+async fn opening_registration_requires_a_flag() {
     let tenant = Tenant::start(json!({})).await;
     tenant
         .register(&[])
         .await
-        .says(1, "--allow-open-registration");
+        .fails_with(1, "--allow-open-registration");
     let facts = tenant.facts().await;
     assert_eq!(
         (&facts["changes"], &facts["open"]),
@@ -133,29 +136,29 @@ async fn opening_needs_leave() {
     tenant
         .register(&["--plan"])
         .await
-        .says(1, "--allow-open-registration");
+        .fails_with(1, "--allow-open-registration");
 }
 
 #[tokio::test]
-async fn it_is_shut_also_when_registering_failed() {
+async fn registration_is_closed_again_after_a_failure() {
     let tenant = Tenant::start(json!({})).await;
     tenant.peer.control("refuse", json!({ "on": true })).await;
     let refused = tenant
         .register(&["--allow-open-registration", "--close-after"])
         .await;
-    refused.says(1, "does not accept the client metadata");
+    refused.fails_with(1, "does not accept the client metadata");
     assert_eq!(tenant.facts().await["open"], false);
 
-    // Left open by somebody, and wanted shut, though there is nothing to register.
+    // `--close-after` closes a tenant that was open before, even if there is nothing to register.
     let open = Tenant::start(json!({ "open": true })).await;
-    open.register(&[]).await.good();
+    open.register(&[]).await.success();
     assert_eq!(open.facts().await["open"], true);
-    open.register(&["--close-after"]).await.good();
+    open.register(&["--close-after"]).await.success();
     assert_eq!(open.facts().await["open"], false);
 }
 
 #[tokio::test]
-async fn a_tenant_that_stays_open_is_shouted_about() {
+async fn a_tenant_that_cannot_be_closed_is_reported() {
     let tenant = Tenant::start(json!({})).await;
     tenant
         .peer
@@ -164,41 +167,41 @@ async fn a_tenant_that_stays_open_is_shouted_about() {
     let ended = tenant
         .register(&["--allow-open-registration", "--close-after"])
         .await;
-    ended.says(1, "is still OPEN to anyone");
+    ended.fails_with(1, "is still OPEN to anyone");
     assert_eq!(tenant.facts().await["open"], true);
     tenant.peer.control("fail", json!({})).await;
-    tenant.register(&["--close-after"]).await.good();
+    tenant.register(&["--close-after"]).await.success();
     assert_eq!(tenant.facts().await["open"], false);
 }
 
 #[tokio::test]
-async fn a_client_that_cannot_be_changed_is_replaced_only_on_demand() {
+async fn a_client_that_cannot_be_updated_is_replaced_only_on_request() {
     let tenant = Tenant::start(json!({ "open": true })).await;
-    tenant.register(&[]).await.good();
+    tenant.register(&[]).await.success();
     tenant
         .register(&["--scope", "openid"])
         .await
-        .says(1, "--replace");
+        .fails_with(1, "--replace");
     let replaced = tenant
         .register(&["--scope", "openid", "--replace"])
         .await
-        .good();
+        .success();
     assert!(
         replaced.stderr.contains("client-1 was replaced"),
         "{replaced:?}"
     );
     let delete = ["register", "--state", "client.json", "--delete"];
-    tenant.home.run(&delete).await.says(1, "--forget");
+    tenant.home.run(&delete).await.fails_with(1, "--forget");
     tenant
         .home
         .run(&[&delete[..], &["--forget"]].concat())
         .await
-        .good();
+        .success();
     assert!(!tenant.home.path("client.json").exists());
 }
 
 #[tokio::test]
-async fn the_management_token_is_had_by_a_client_or_its_lack_is_told() {
+async fn the_management_token_is_obtained_with_client_credentials_or_reported_missing() {
     let tenant = Tenant::start(json!({ "open": true })).await;
     let (issuer, home) = (tenant.peer.fact("issuer"), &tenant.home);
     home.write("secret", tenant.peer.fact("secret"));
@@ -224,23 +227,23 @@ async fn the_management_token_is_had_by_a_client_or_its_lack_is_told() {
     };
     home.run(&args("secret"))
         .await
-        .good()
-        .silent_about(&[tenant.peer.fact("secret")]);
+        .success()
+        .assert_secrets_absent(&[tenant.peer.fact("secret")]);
     home.write("wrong", "another-secret-than-that");
     home.run(&args("wrong"))
         .await
-        .says(1, "no management token")
-        .silent_about(&["another-secret-than-that"]);
+        .fails_with(1, "no management token")
+        .assert_secrets_absent(&["another-secret-than-that"]);
     home.write("token", "another-token-than-that");
     tenant
         .register(&["--domain-connection", "github"])
         .await
-        .says(1, "management token is not valid");
+        .fails_with(1, "management token is not valid");
     home.write("token", tenant.peer.fact("token"));
     tenant
         .register(&["--domain-connection", "ldap"])
         .await
-        .says(1, "no connection named \"ldap\"");
+        .fails_with(1, "no connection named \"ldap\"");
     let neither = [
         "register",
         "--issuer",
@@ -251,5 +254,7 @@ async fn the_management_token_is_had_by_a_client_or_its_lack_is_told() {
         "https://a.example/",
         "--auth0-tenant",
     ];
-    home.run(&neither).await.says(2, "--management-token-file");
+    home.run(&neither)
+        .await
+        .fails_with(2, "--management-token-file");
 }

@@ -1,4 +1,4 @@
-//! Changed files take effect while requests go on.
+//! Reloading: changed files take effect while requests are being served.
 
 mod files;
 mod load;
@@ -9,48 +9,52 @@ use std::time::Duration;
 use hawkgate::clock::SystemClock;
 use hawkgate::reload::{self, Reloads};
 
-use crate::support::client::{Request, Response, within};
-use crate::support::gate::{Files, Gate, SERVER, logged};
+use crate::support::client::{Request, Response};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::tokens::{IssuerServer, SHARED, claims};
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::upstream::{FakeUpstream, Reply};
+use crate::support::wait::{until, within};
 
 const AUDIENCE: &str = "api";
-/// How often watched files are looked at here.
+/// How often watched files are checked in these tests.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// A hawkgate that reloads, what it needs, and what it is asked through.
-struct House {
+/// A gateway that reloads, with its issuer and upstream.
+struct Fixture {
     issuer: IssuerServer,
-    upstream: Upstream,
-    gate: Gate,
+    upstream: FakeUpstream,
+    gateway: TestGateway,
     reloads: Reloads,
 }
 
-impl House {
-    /// With one route, and its files watched.
-    async fn build() -> Self {
-        Self::build_in(files(), SERVER, Some(EVERY)).await
+impl Fixture {
+    /// With its files watched.
+    async fn start() -> Self {
+        Self::start_in(files(), SERVER_CONFIG, Some(EVERY)).await
     }
 
-    async fn build_in(files: Files, server: &str, every: Option<Duration>) -> Self {
+    async fn start_in(files: ConfigDir, server: &str, every: Option<Duration>) -> Self {
         let issuer = IssuerServer::start(&[&SHARED[1]]).await;
-        let upstream = Upstream::http1(|_| Reply::ok()).await;
+        let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
         let text = format!("{server}{}", sections(&issuer, &upstream, "/api/"));
-        let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
-        let path = gate.files.path("hawkgate.toml");
+        let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
+        let path = gateway.files.path("hawkgate.toml");
         let loaded = reload::load(&path, None).unwrap();
-        let reloads = gate.running.reloads(path, loaded.stamps, every);
+        let reloads = gateway.running.reloads(path, loaded.stamps, every);
         Self {
             issuer,
             upstream,
-            gate,
+            gateway,
             reloads,
         }
     }
 
-    /// The file as it was first, with the route's path.
+    /// The initial configuration, with another path for the first route.
     fn text(&self, path: &str) -> String {
-        format!("{SERVER}{}", sections(&self.issuer, &self.upstream, path))
+        format!(
+            "{SERVER_CONFIG}{}",
+            sections(&self.issuer, &self.upstream, path)
+        )
     }
 
     fn token(&self) -> String {
@@ -59,28 +63,28 @@ impl House {
         key.token("ES256", &claims(&self.issuer.issuer(), AUDIENCE, now))
     }
 
-    /// Writes a file all at once, so that no look finds half of it.
+    /// Replaces a file atomically, so that it is never read half-written.
     fn put(&self, name: &str, content: impl AsRef<[u8]>) {
-        let next = self.gate.files.write("next", content);
-        std::fs::rename(next, self.gate.files.path(name)).unwrap();
+        let next = self.gateway.files.write("next", content);
+        std::fs::rename(next, self.gateway.files.path(name)).unwrap();
     }
 
     async fn get(&self, path: &str) -> Response {
-        self.gate
+        self.gateway
             .send(&Request::get(path).bearer(&self.token()))
             .await
     }
 
-    async fn until_reloaded(&self, result: &str, count: u32) {
+    async fn wait_for_reload(&self, result: &str, count: u32) {
         let name = "hawkgate_config_reloads_total";
-        self.gate
-            .until_counted(name, &[("result", result)], count)
+        self.gateway
+            .wait_for_metric(name, &[("result", result)], count)
             .await;
     }
 }
 
-/// An issuer, two sources and a route.
-fn sections(issuer: &IssuerServer, upstream: &Upstream, path: &str) -> String {
+/// An issuer, and two sources with a route each.
+fn sections(issuer: &IssuerServer, upstream: &FakeUpstream, path: &str) -> String {
     format!(
         r#"
 [[issuer]]
@@ -121,7 +125,7 @@ source = "fixed"
     )
 }
 
-/// A folder as the kubelet makes it for a ConfigMap: everything hangs on one link.
+/// A directory as the kubelet lays it out for a ConfigMap: every file is reached through one symlink.
 struct ConfigMap {
     folder: PathBuf,
     version: u32,
@@ -142,7 +146,7 @@ impl ConfigMap {
         map
     }
 
-    /// A new version of every file, all at once.
+    /// Publishes a new version of all files at once.
     fn publish(&mut self, files: &[(&str, &str)]) {
         self.version += 1;
         let version = format!("..version_{}", self.version);
@@ -161,19 +165,17 @@ impl ConfigMap {
     }
 }
 
-/// Files with the second source's secret.
-fn files() -> Files {
-    let files = Files::new();
+/// A directory with the secret of the source `fixed`.
+fn files() -> ConfigDir {
+    let files = ConfigDir::new();
     files.write("fixed-token", "the-first-token-of-the-fixed-client");
     files
 }
 
-/// Waits for a line in the log.
-async fn until_logged(text: &str) {
-    let hearing = async {
-        while !logged().contains(text) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(&format!("the log to say {text:?}"), hearing).await;
+/// Waits for a line in the log of `gateway`.
+async fn wait_for_log(gateway: &TestGateway, text: &str) {
+    until(&format!("the log to contain {text:?}"), async || {
+        gateway.log().contains(text)
+    })
+    .await;
 }

@@ -1,120 +1,27 @@
-//! Rules against a real provider's claims and a Taskcluster that verifies: who passes, with
-//! which scopes, and what the upstream is told.
+//! Rules over the claims of a certified provider, against a Taskcluster that verifies: who is allowed,
+//! with which scopes, and which headers the upstream receives.
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Request, Response};
-use crate::support::gate::{self, Gate, ROOT_KEY};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::standard::{AUDIENCE, Standard};
 
-const AUDIENCE: &str = "login.taskcluster.net";
 const GROUPS: &str = "https://claims.example.com/groups";
 
-struct House {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
-    gate: Gate,
-}
-
-impl House {
-    /// Routes login, oauth, mint, static and plain by host, and these `rules`.
-    async fn build(rules: &str) -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(),
-                "jwks": provider.jwks(),
-                "audience": AUDIENCE,
-                "scopes": ["test:*", "other:*"],
-            },
-            "clients": {
-                "root": {
-                    "accessToken": ROOT_KEY,
-                    "scopes": ["test:*", "other:*", "auth:create-client:sso/*"],
-                },
-            },
+/// A token with this claim [`GROUPS`].
+async fn token(fixture: &Standard, sub: &str, groups: Value) -> String {
+    let provider = &fixture.peers.provider;
+    provider
+        .token(json!({
+            "alg": "RS256", "sub": sub, "audience": AUDIENCE,
+            "scope": "read taskcluster-credentials", "claims": { GROUPS: groups },
         }))
-        .await;
-        let sections = sections(provider.issuer(), taskcluster.url());
-        let gate = Gate::start(&format!("{sections}{rules}")).await;
-        Self {
-            provider,
-            taskcluster,
-            gate,
-        }
-    }
-
-    async fn token(&self, sub: &str, groups: Value) -> String {
-        self.provider
-            .token(json!({
-                "alg": "RS256", "sub": sub, "audience": AUDIENCE,
-                "scope": "read taskcluster-credentials", "claims": { GROUPS: groups },
-            }))
-            .await
-    }
-
-    async fn send(&self, host: &str, request: Request, token: &str) -> Response {
-        let mut request = request.bearer(token);
-        request.authority = format!("{host}.test");
-        self.gate.send(&request).await
-    }
-}
-
-fn sections(issuer: &str, root_url: &str) -> String {
-    let mut text = format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}/api/login/v1/oidc-credentials/mozilla-auth0"
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*", "other:*"]
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-"#
-    );
-    for (name, issuer) in [
-        ("login", "idp"),
-        ("oauth", "opaque"),
-        ("mint", "idp"),
-        ("static", "idp"),
-    ] {
-        text += &format!(
-            r#"
-[[route]]
-name = "{name}"
-host = "{name}.test"
-upstream = "{root_url}"
-issuers = ["{issuer}"]
-source = "{name}"
-"#
-        );
-    }
-    text
+        .await
 }
 
 fn assert_denied(response: &Response) {
     assert_eq!(response.status, 403, "{}", response.text());
-    assert_eq!(response.refusal(), Some("rule_denied"));
+    assert_eq!(response.error_reason(), Some("rule_denied"));
     let challenge = response.header("www-authenticate").unwrap();
     assert!(
         challenge.contains("error=\"insufficient_scope\""),
@@ -124,8 +31,8 @@ fn assert_denied(response: &Response) {
 }
 
 #[tokio::test]
-async fn groups_decide_and_narrow_every_kind_of_credential() {
-    let house = House::build(&format!(
+async fn rules_on_groups_restrict_the_scopes_of_every_kind_of_credential() {
+    let fixture = Standard::start(&format!(
         r#"
 [[rule]]
 name = "banned"
@@ -135,7 +42,7 @@ routes = ["login", "mint", "static"]
 [[rule]]
 name = "devs"
 when = '"dev" in claims["{GROUPS}"]'
-scopes = ["test:queue:*", "nobody:*"]
+scopes = ["test:queue:*", "missing:*"]
 routes = ["mint"]
 [[rule]]
 name = "fetched-devs"
@@ -159,53 +66,63 @@ routes = ["oauth"]
 "#
     ))
     .await;
-    let dev = house.token("dev", json!(["dev", "qa"])).await;
-    let reader = house.token("reader", json!(["reader"])).await;
-    let admin = house.token("admin", json!(["admin"])).await;
-    let banned = house.token("banned", json!(["admin", "banned"])).await;
-    let nobody = house.token("nobody", json!([])).await;
-    let bare = house.provider.user_token("RS256", "bare", AUDIENCE).await;
+    let dev = token(&fixture, "dev", json!(["dev", "qa"])).await;
+    let reader = token(&fixture, "reader", json!(["reader"])).await;
+    let admin = token(&fixture, "admin", json!(["admin"])).await;
+    let banned = token(&fixture, "banned", json!(["admin", "banned"])).await;
+    let nobody = token(&fixture, "nobody", json!([])).await;
+    let bare = fixture
+        .peers
+        .provider
+        .user_token("RS256", "bare", AUDIENCE)
+        .await;
     for host in ["login", "mint", "static"] {
         for (token, expected) in [(&dev, json!(["test:queue:*"])), (&reader, json!([]))] {
-            // Twice: fetched and from the cache.
+            // Fetched first, then from the cache.
             for _ in 0..2 {
-                let response = house.send(host, Request::get("/api/x"), token).await;
+                let response = fixture.send(host, Request::get("/api/x"), token).await;
                 assert_eq!(response.status, 200, "{host}: {}", response.text());
                 assert_eq!(response.json()["scopes"], expected, "{host}");
             }
         }
-        let response = house.send(host, Request::get("/api/x"), &admin).await;
+        let response = fixture.send(host, Request::get("/api/x"), &admin).await;
         let scopes = response.json()["scopes"].to_string();
         assert!(scopes.contains("\"other:*\""), "{host}: {scopes}");
         for token in [&banned, &nobody, &bare] {
-            let response = house.send(host, Request::get("/api/x"), token).await;
+            let response = fixture.send(host, Request::get("/api/x"), token).await;
             assert_denied(&response);
-            assert!(!response.text().contains("banned"), "no rule's name");
+            assert!(!response.text().contains("banned"), "it names the rule");
         }
     }
-    let (opaque, _) = house.taskcluster.oauth_token(json!({})).await;
-    let response = house.send("oauth", Request::get("/api/x"), &opaque).await;
+    let (opaque, _) = fixture.peers.taskcluster.oauth_token(json!({})).await;
+    let response = fixture.send("oauth", Request::get("/api/x"), &opaque).await;
     assert_eq!(response.json()["scopes"], json!(["test:oauth:*"]));
 
     let denied = [("reason", "rule_denied")];
     let rejections = "hawkgate_rejections_total";
-    house.gate.until_counted(rejections, &denied, 9).await;
-    let log = gate::logged();
+    fixture
+        .gateway
+        .wait_for_metric(rejections, &denied, 9)
+        .await;
+    let log = fixture.gateway.log();
     let entry = |text: &str| log.lines().any(|line| line.contains(text));
     assert!(
         entry("\"rule\":\"banned\""),
-        "the access log names the rule"
+        "the access log does not name the rule"
     );
     assert!(
         entry("\"cause\":\"rule banned: there is no"),
-        "and the fault"
+        "the access log does not name the evaluation error"
     );
-    assert!(entry("\"rule\":\"fetched-devs\""), "of those that pass too");
+    assert!(
+        entry("\"rule\":\"fetched-devs\""),
+        "the access log does not name the rule that allowed a request"
+    );
 }
 
 #[tokio::test]
-async fn a_replay_keeps_the_narrowing_and_the_headers() {
-    let house = House::build(
+async fn a_replay_keeps_restricted_scopes_and_rule_headers() {
+    let fixture = Standard::start(
         r#"
 [[rule]]
 name = "all"
@@ -216,25 +133,25 @@ routes = ["login"]
 "#,
     )
     .await;
-    let token = house.token("ad|x", json!([])).await;
+    let token = token(&fixture, "ad|x", json!([])).await;
     for round in 0..2 {
         let request = Request::post("/api/x", "body").header("x-auth-subject", "forged");
-        let response = house.send("login", request, &token).await;
+        let response = fixture.send("login", request, &token).await;
         let echo = response.json();
         assert_eq!(response.status, 200, "{echo}");
         assert_eq!(echo["scopes"], json!(["test:a"]));
         assert_eq!(echo["headers"]["x-auth-subject"], "ad|x", "{echo}");
         if round == 0 {
-            house.taskcluster.revoke().await;
+            fixture.peers.taskcluster.revoke().await;
         }
     }
-    let refused = house.taskcluster.count("POST", "/api/x", 401).await;
-    assert_eq!(refused, 1, "the second was replayed");
+    let refused = fixture.peers.taskcluster.count("POST", "/api/x", 401).await;
+    assert_eq!(refused, 1, "the second request was replayed");
 }
 
 #[tokio::test]
-async fn only_rules_set_their_headers_on_any_route() {
-    let house = House::build(&format!(
+async fn headers_set_by_rules_cannot_be_forged_by_callers() {
+    let fixture = Standard::start(&format!(
         r#"
 [[rule]]
 name = "tell"
@@ -248,9 +165,9 @@ routes = ["static"]
 "#
     ))
     .await;
-    let dev = house.token("dev|1", json!(["dev", "ops"])).await;
-    let plain = house.token("plain|1", json!(["x"])).await;
-    let evil = house.token("evil", json!(["dev", "a\r\nx-admin: 1"])).await;
+    let dev = token(&fixture, "dev|1", json!(["dev", "ops"])).await;
+    let plain = token(&fixture, "plain|1", json!(["x"])).await;
+    let evil = token(&fixture, "evil", json!(["dev", "a\r\nx-admin: 1"])).await;
     let forged = || {
         Request::get("/api/x")
             .header("X-Auth-Subject", "root")
@@ -265,7 +182,7 @@ routes = ["static"]
         ("mint", &plain, Value::Null, Value::Null),
         ("login", &dev, Value::Null, Value::Null),
     ] {
-        let response = house.send(host, forged(), token).await;
+        let response = fixture.send(host, forged(), token).await;
         assert_eq!(response.status, 200, "{host}: {}", response.text());
         let headers = &response.json()["headers"];
         assert_eq!(headers["x-auth-subject"], subject, "{host}");
@@ -273,15 +190,15 @@ routes = ["static"]
         assert_eq!(headers["x_auth_subject"], Value::Null, "{host}");
         assert_eq!(headers["x-auth-subjects"], "mine", "{host}");
     }
-    let before = house.taskcluster.count("GET", "/api/x", 200).await;
-    assert_denied(&house.send("static", Request::get("/api/x"), &evil).await);
-    let after = house.taskcluster.count("GET", "/api/x", 200).await;
-    assert_eq!(before, after, "never sent");
+    let before = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
+    assert_denied(&fixture.send("static", Request::get("/api/x"), &evil).await);
+    let after = fixture.peers.taskcluster.count("GET", "/api/x", 200).await;
+    assert_eq!(before, after, "it was forwarded");
 }
 
 #[tokio::test]
-async fn the_request_and_the_client_decide_too() {
-    let house = House::build(
+async fn rules_can_match_the_request_and_the_client() {
+    let fixture = Standard::start(
         r#"
 [[rule]]
 name = "no-secrets"
@@ -297,7 +214,7 @@ request.method in ["GET", "HEAD"] && request.host == "static.test"
 "#,
     )
     .await;
-    let token = house.token("a", json!([])).await;
+    let token = token(&fixture, "a", json!([])).await;
     let get = |path: &str| Request::get(path).header("User-Agent", "good/1");
     let post = Request::post("/api/queue/x", "x").header("User-Agent", "good/1");
     let twice = get("/api/queue/x").header("User-Agent", "good/1");
@@ -313,26 +230,30 @@ request.method in ["GET", "HEAD"] && request.host == "static.test"
         (get("/api//secrets/x"), Some("bad_request")),
     ] {
         let target = request.target.clone();
-        let response = house.send("static", request, &token).await;
-        assert_eq!(response.refusal(), expected, "{target}");
+        let response = fixture.send("static", request, &token).await;
+        assert_eq!(response.error_reason(), expected, "{target}");
     }
-    assert_denied(&house.send("mint", get("/api/queue/x"), &token).await);
-    // What bears a bewit needs no credential, but is judged all the same.
+    assert_denied(&fixture.send("mint", get("/api/queue/x"), &token).await);
+    // A request with a bewit needs no credential, but rules apply to it.
     let bewit = get("/api/secrets/x?bewit=YQ");
-    assert_denied(&house.send("static", bewit, &token).await);
+    assert_denied(&fixture.send("static", bewit, &token).await);
 }
 
 #[tokio::test]
-async fn a_token_with_too_much_in_it_is_refused_where_it_is_read() {
-    let house = House::build(&format!(
+async fn a_claim_over_the_list_limit_is_refused_only_by_rules_that_read_it() {
+    let fixture = Standard::start(&format!(
         "[[rule]]\nname = \"dev\"\nwhen = '\"1\" in claims[\"{GROUPS}\"]'\nroutes = [\"static\"]\n"
     ))
     .await;
     let groups = |n: usize| json!((0..n).map(|i| i.to_string()).collect::<Vec<_>>());
-    let most = house.token("most", groups(256)).await;
-    let more = house.token("more", groups(257)).await;
-    let send = async |host, token| house.send(host, Request::get("/api/x"), token).await;
+    let most = token(&fixture, "most", groups(256)).await;
+    let more = token(&fixture, "more", groups(257)).await;
+    let send = async |host, token| fixture.send(host, Request::get("/api/x"), token).await;
     assert_eq!(send("static", &most).await.status, 200);
     assert_denied(&send("static", &more).await);
-    assert_eq!(send("mint", &more).await.status, 200, "no rule reads it");
+    assert_eq!(
+        send("mint", &more).await.status,
+        200,
+        "no rule of this route reads the claim"
+    );
 }

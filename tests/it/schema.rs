@@ -1,7 +1,7 @@
 //! `hawkgate schema`, `conf/schema.json` and `docs/configuration.md`: fresh, and true about
-//! which files are right. The judge is npm `ajv`.
+//! which files are valid, by the judgement of the npm package `ajv`.
 //!
-//! `HAWKGATE_UPDATE=1 cargo test --test it schema` writes both files anew.
+//! `HAWKGATE_UPDATE=1 cargo test --test it schema` regenerates both files.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn assert_fresh(file: &str, generated: &str) {
+fn assert_up_to_date(file: &str, generated: &str) {
     let path = root().join(file);
     if std::env::var_os("HAWKGATE_UPDATE").is_some() {
         std::fs::write(&path, generated).unwrap();
@@ -30,13 +30,13 @@ fn assert_fresh(file: &str, generated: &str) {
 }
 
 #[test]
-fn the_schema_file_is_fresh() {
-    assert_fresh("conf/schema.json", &config::schema());
+fn the_schema_file_is_up_to_date() {
+    assert_up_to_date("conf/schema.json", &config::schema());
 }
 
 #[test]
-fn the_reference_page_is_fresh() {
-    assert_fresh("docs/configuration.md", &config::reference_page());
+fn the_reference_page_is_up_to_date() {
+    assert_up_to_date("docs/configuration.md", &config::reference_page());
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn as_json(toml: &str) -> Value {
     serde_json::to_value(table).unwrap()
 }
 
-/// What the schema has against each document.
-fn judge(documents: &BTreeMap<String, Value>) -> BTreeMap<String, Vec<String>> {
+/// The errors that the schema finds in each document.
+fn schema_errors(documents: &BTreeMap<String, Value>) -> BTreeMap<String, Vec<String>> {
     let peers = root().join("tests/peers");
     assert!(
         peers.join("node_modules/ajv").is_dir(),
@@ -75,7 +75,7 @@ fn judge(documents: &BTreeMap<String, Value>) -> BTreeMap<String, Vec<String>> {
     stdin.write_all(question.to_string().as_bytes()).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "the schema is none: see above");
+    assert!(output.status.success(), "the schema is invalid: see above");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -86,7 +86,7 @@ fn examples() -> impl Iterator<Item = PathBuf> {
 }
 
 #[test]
-fn every_example_and_every_configuration_in_the_docs_is_valid() {
+fn the_schema_accepts_every_example_and_every_configuration_in_the_docs() {
     let mut documents = BTreeMap::new();
     for path in examples() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -99,14 +99,14 @@ fn every_example_and_every_configuration_in_the_docs_is_valid() {
             documents.insert(format!("{page}:{line}"), as_json(&block));
         }
     }
-    let verdicts = judge(&documents);
+    let verdicts = schema_errors(&documents);
     assert_eq!(verdicts.len(), documents.len());
     for (name, errors) in verdicts {
         assert!(errors.is_empty(), "{name}: {errors:#?}");
     }
 }
 
-/// A file, and where and by what the schema refuses it.
+/// An invalid file, where the schema finds the error, and a word of the message.
 const BAD: &[(&str, &str, &str)] = &[
     ("[servr]\n", "/", "servr"),
     (
@@ -228,13 +228,13 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn wrong_files_are_refused_where_they_are_wrong() {
+fn the_schema_rejects_invalid_files_at_the_right_place() {
     let documents: BTreeMap<_, _> = BAD
         .iter()
         .map(|(text, ..)| ((*text).to_owned(), as_json(text)))
         .collect();
     assert_eq!(documents.len(), BAD.len());
-    let verdicts = judge(&documents);
+    let verdicts = schema_errors(&documents);
     for (text, place, what) in BAD {
         let errors = &verdicts[*text];
         let says = |e: &String| {

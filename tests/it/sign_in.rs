@@ -1,5 +1,5 @@
-//! `hawkgate login`, `token` and `logout` against the certified provider; the test is the
-//! person and the browser.
+//! `hawkgate login`, `token` and `logout` against the certified provider, with the test as the user
+//! and a scripted browser.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,33 +9,33 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::support::client::{Client, Request, Response};
-use crate::support::gate::{Gate, ROOT_KEY};
+use crate::support::gateway::{ROOT_KEY, TestGateway};
 use crate::support::peers::{Peer, Taskcluster};
-use crate::support::program::{Ended, Home, Running, mode};
+use crate::support::program::{Exited, HomeDir, Running, mode};
 
 const TOKENS: &str = "state-home/hawkgate/tokens.json";
 
-/// A provider and a person's home.
-struct Stage {
+/// A provider and a user's home directory.
+struct Fixture {
     provider: Peer,
-    home: Home,
+    home: HomeDir,
 }
 
-/// A sign-in that waits for its browser.
+/// A login that waits for the browser.
 struct Pending {
     running: Running,
-    /// Where the browser was sent.
+    /// The authorization URL that it printed.
     url: Url,
 }
 
-impl Stage {
+impl Fixture {
     async fn start() -> Self {
         Self::with(json!({})).await
     }
 
     async fn with(options: Value) -> Self {
-        let provider = Peer::start("sign-in.js", &options).await;
-        let home = Home::new();
+        let provider = Peer::start("sign-in", &options).await;
+        let home = HomeDir::new();
         Self { provider, home }
     }
 
@@ -50,19 +50,19 @@ impl Stage {
         args
     }
 
-    async fn begin(&self, more: &[&str]) -> Pending {
-        self.begin_with(&self.login(&[more, &["--no-browser"]].concat()))
+    async fn start_login(&self, more: &[&str]) -> Pending {
+        self.start_login_with(&self.login(&[more, &["--no-browser"]].concat()))
             .await
     }
 
-    async fn begin_with(&self, args: &[&str]) -> Pending {
+    async fn start_login_with(&self, args: &[&str]) -> Pending {
         let mut running = self.home.start(args);
-        let line = running.hears("http://127.0.0.1:").await;
+        let line = running.wait_for_line("http://127.0.0.1:").await;
         let url = line.trim().parse().unwrap();
         Pending { running, url }
     }
 
-    /// What the browser comes back with.
+    /// The callback URL to which the provider redirects the browser.
     async fn browse(&self, pending: &Pending) -> Url {
         let arguments = json!({ "url": pending.url.as_str() });
         let answer = self.control("browse", arguments).await;
@@ -73,13 +73,13 @@ impl Stage {
             .unwrap()
     }
 
-    /// A whole sign-in.
-    async fn signed_in(&self, more: &[&str]) -> Ended {
-        let pending = self.begin(more).await;
+    /// A complete login.
+    async fn signed_in(&self, more: &[&str]) -> Exited {
+        let pending = self.start_login(more).await;
         let callback = self.browse(&pending).await;
         let page = visit(&callback).await;
         assert_eq!(page.status, 200, "{}", page.text());
-        pending.running.ended().await
+        pending.running.wait().await
     }
 
     fn session(&self) -> Value {
@@ -126,7 +126,7 @@ async fn visit(url: &Url) -> Response {
     send(url, &Request::get(&target(url)).at(&host(url))).await
 }
 
-/// The callback with other parameters; an empty value takes one away.
+/// The URL with other query parameters; an empty value removes one.
 fn changed(url: &Url, changes: &[(&str, &str)]) -> Url {
     let mut pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     for (name, value) in changes {
@@ -149,17 +149,17 @@ fn parameter(url: &Url, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_person_signs_in_uses_the_token_and_signs_out() {
-    let stage = Stage::start().await;
+async fn login_token_and_logout_work_end_to_end() {
+    let fixture = Fixture::start().await;
     let resource = [
         "--resource",
         "urn:api",
         "--scope",
         "openid offline_access read",
     ];
-    let ended = stage.signed_in(&resource).await.good();
+    let ended = fixture.signed_in(&resource).await.success();
     assert!(ended.stdout.contains("signed in as user-1"), "{ended:?}");
-    let session = stage.session();
+    let session = fixture.session();
     let access = session["tokens"]["access_token"]
         .as_str()
         .unwrap()
@@ -168,27 +168,27 @@ async fn a_person_signs_in_uses_the_token_and_signs_out() {
         .as_str()
         .unwrap()
         .to_owned();
-    let ended = ended.silent_about(&[&access, &refresh]);
+    let ended = ended.assert_secrets_absent(&[&access, &refresh]);
     drop(ended);
-    assert_eq!(mode(&stage.home.path(TOKENS)), 0o600);
-    assert_eq!(mode(&stage.home.path("state-home/hawkgate")), 0o700);
+    assert_eq!(mode(&fixture.home.path(TOKENS)), 0o600);
+    assert_eq!(mode(&fixture.home.path("state-home/hawkgate")), 0o700);
 
-    let printed = stage.home.run(&["token"]).await.good();
+    let printed = fixture.home.run(&["token"]).await.success();
     assert_eq!(printed.stdout, format!("{access}\n"));
-    let header = stage.home.run(&["token", "--header"]).await.good();
+    let header = fixture.home.run(&["token", "--header"]).await.success();
     assert_eq!(header.stdout, format!("Authorization: Bearer {access}\n"));
     assert_eq!(
-        stage.count("POST /token").await,
+        fixture.count("POST /token").await,
         1,
-        "it is good for long enough"
+        "it is valid for long enough"
     );
 
-    let renewed = stage
+    let renewed = fixture
         .home
         .run(&["token", "--valid-for", "100000"])
         .await
-        .good();
-    let rotated = stage.session()["tokens"]["refresh_token"]
+        .success();
+    let rotated = fixture.session()["tokens"]["refresh_token"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -198,26 +198,30 @@ async fn a_person_signs_in_uses_the_token_and_signs_out() {
     );
     assert_ne!(renewed.stdout.trim(), access);
     assert_eq!(
-        stage.session()["tokens"]["access_token"],
+        fixture.session()["tokens"]["access_token"],
         renewed.stdout.trim()
     );
 
-    let out = stage.home.run(&["logout"]).await.good();
+    let out = fixture.home.run(&["logout"]).await.success();
     assert!(out.stdout.contains("revoked"), "{out:?}");
-    assert_eq!(stage.count("POST /token/revocation").await, 2);
-    assert!(!stage.home.path(TOKENS).exists());
-    stage.home.run(&["token"]).await.says(1, "hawkgate login");
-    let out = stage.home.run(&["logout"]).await.good();
+    assert_eq!(fixture.count("POST /token/revocation").await, 2);
+    assert!(!fixture.home.path(TOKENS).exists());
+    fixture
+        .home
+        .run(&["token"])
+        .await
+        .fails_with(1, "hawkgate login");
+    let out = fixture.home.run(&["logout"]).await.success();
     assert!(out.stdout.contains("not signed in"), "{out:?}");
 }
 
 #[tokio::test]
-async fn the_registered_client_signs_in_from_its_state() {
-    let stage = Stage::start().await;
+async fn login_uses_the_registered_client_from_its_state_file() {
+    let fixture = Fixture::start().await;
     let register = [
         "register",
         "--issuer",
-        stage.provider.fact("issuer"),
+        fixture.provider.fact("issuer"),
         "--state",
         "client.json",
         "--client-name",
@@ -233,43 +237,43 @@ async fn the_registered_client_signs_in_from_its_state() {
         "--scope",
         "openid offline_access",
     ];
-    stage.home.run(&register).await.good();
-    let secret = stage.home.read("client.json.secret");
-    let pending = stage
-        .begin_with(&["login", "--state", "client.json", "--no-browser"])
+    fixture.home.run(&register).await.success();
+    let secret = fixture.home.read("client.json.secret");
+    let pending = fixture
+        .start_login_with(&["login", "--state", "client.json", "--no-browser"])
         .await;
     assert_eq!(pending.url.path(), "/auth");
     assert_eq!(parameter(&pending.url, "scope"), "openid offline_access");
-    let callback = stage.browse(&pending).await;
+    let callback = fixture.browse(&pending).await;
     assert_eq!(callback.path(), "/cb");
     visit(&callback).await;
     pending
         .running
-        .ended()
+        .wait()
         .await
-        .good()
-        .silent_about(&[&secret]);
+        .success()
+        .assert_secrets_absent(&[&secret]);
     assert!(
-        !stage.home.read(TOKENS).contains(&secret),
+        !fixture.home.read(TOKENS).contains(&secret),
         "the secret stays where it is"
     );
-    let renewed = stage
+    let renewed = fixture
         .home
         .run(&["token", "--valid-for", "100000"])
         .await
-        .good();
-    renewed.silent_about(&[&secret]);
+        .success();
+    renewed.assert_secrets_absent(&[&secret]);
 }
 
 /// docs/signing-in.md, word for word where it matters.
 #[tokio::test]
-async fn a_configured_gateway_is_tried_from_a_shell() {
-    let stage = Stage::start().await;
-    let issuer = stage.provider.fact("issuer");
+async fn the_shell_session_of_the_signing_in_page_works() {
+    let fixture = Fixture::start().await;
+    let issuer = fixture.provider.fact("issuer");
     let clients = json!({ "root": { "accessToken": ROOT_KEY, "scopes": ["test:*", "auth:create-client:sso/*"] } });
     let taskcluster = Taskcluster::start(json!({ "clients": clients })).await;
     let root_url = taskcluster.url();
-    let gate = Gate::start(&format!(
+    let gateway = TestGateway::start(&format!(
         r#"
 [[issuer]]
 name = "idp"
@@ -311,7 +315,7 @@ require_scopes = ["read"]
         "--scope",
         "openid offline_access read",
     ];
-    let made = stage.home.run(&register).await.good();
+    let made = fixture.home.run(&register).await.success();
     assert!(
         made.stdout.contains("a public client") && made.stdout.contains("hawkgate login --state")
     );
@@ -323,28 +327,28 @@ require_scopes = ["read"]
         "urn:api",
         "--no-browser",
     ];
-    let pending = stage.begin_with(&login).await;
-    visit(&stage.browse(&pending).await).await;
-    pending.running.ended().await.good();
-    let header = stage.home.run(&["token", "--header"]).await.good().stdout;
+    let pending = fixture.start_login_with(&login).await;
+    visit(&fixture.browse(&pending).await).await;
+    pending.running.wait().await.success();
+    let header = fixture
+        .home
+        .run(&["token", "--header"])
+        .await
+        .success()
+        .stdout;
     let (name, value) = header.trim().split_once(": ").unwrap();
     let request = Request::get("/api/queue/v1/ping").header(name, value);
-    let answer = gate.send(&request).await;
-    assert_eq!(
-        (answer.status, answer.refusal()),
-        (200, None),
-        "{}",
-        answer.text()
-    );
-    let without = gate.send(&Request::get("/api/queue/v1/ping")).await;
+    let answer = gateway.send(&request).await;
+    assert_eq!(answer.status_and_reason(), (200, None), "{}", answer.text());
+    let without = gateway.send(&Request::get("/api/queue/v1/ping")).await;
     assert_eq!(without.status, 401);
 }
 
 #[tokio::test]
-async fn only_the_right_answer_to_the_right_door_is_taken() {
-    let stage = Stage::start().await;
-    let pending = stage.begin(&[]).await;
-    let callback = stage.browse(&pending).await;
+async fn the_callback_accepts_only_the_expected_request() {
+    let fixture = Fixture::start().await;
+    let pending = fixture.start_login(&[]).await;
+    let callback = fixture.browse(&pending).await;
     let evil = changed(&callback, &[("state", "guessed"), ("code", "evil")]);
     let get = |url: &Url| Request::get(&target(url));
     for (request, status) in [
@@ -371,7 +375,7 @@ async fn only_the_right_answer_to_the_right_door_is_taken() {
             "{request:?}"
         );
     }
-    assert_eq!(stage.count("POST /token").await, 0);
+    assert_eq!(fixture.count("POST /token").await, 0);
     let page = visit(&callback).await;
     assert!(
         page.status == 200 && page.text().contains("You are signed in"),
@@ -380,12 +384,12 @@ async fn only_the_right_answer_to_the_right_door_is_taken() {
     );
     assert_eq!(page.header("cache-control"), Some("no-store"));
     assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
-    pending.running.ended().await.good();
+    pending.running.wait().await.success();
 }
 
 #[tokio::test]
-async fn answers_that_are_not_the_issuers_end_the_sign_in() {
-    let stage = Stage::start().await;
+async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login() {
+    let fixture = Fixture::start().await;
     for (changes, said) in [
         (vec![("iss", "https://evil.example/")], "mixing issuers up"),
         (vec![("iss", "")], "mixing issuers up"),
@@ -395,44 +399,44 @@ async fn answers_that_are_not_the_issuers_end_the_sign_in() {
         ),
         (vec![("code", "")], "malformed"),
         (
-            vec![("code", "a-code-of-somebody-else")],
+            vec![("code", "a-code-of-another-login")],
             "used up, expired or revoked",
         ),
     ] {
-        let pending = stage.begin(&[]).await;
-        let callback = changed(&stage.browse(&pending).await, &changes);
+        let pending = fixture.start_login(&[]).await;
+        let callback = changed(&fixture.browse(&pending).await, &changes);
         let page = visit(&callback).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
-        pending.running.ended().await.says(1, said);
-        assert!(!stage.home.path(TOKENS).exists(), "{said}");
+        pending.running.wait().await.fails_with(1, said);
+        assert!(!fixture.home.path(TOKENS).exists(), "{said}");
     }
 }
 
 #[tokio::test]
-async fn a_code_is_of_no_use_a_second_time() {
-    let stage = Stage::start().await;
-    let pending = stage.begin(&[]).await;
-    let callback = stage.browse(&pending).await;
+async fn an_authorization_code_cannot_be_reused() {
+    let fixture = Fixture::start().await;
+    let pending = fixture.start_login(&[]).await;
+    let callback = fixture.browse(&pending).await;
     visit(&callback).await;
-    pending.running.ended().await.good();
-    let first = stage.session();
-    // The same answer to the next sign-in: another state, and nothing comes of it.
-    let pending = stage
-        .begin(&["--port", &callback.port().unwrap().to_string()])
+    pending.running.wait().await.success();
+    let first = fixture.session();
+    // The same callback for the next login is refused: its `state` differs.
+    let pending = fixture
+        .start_login(&["--port", &callback.port().unwrap().to_string()])
         .await;
     assert_eq!(visit(&callback).await.status, 400);
-    let own = stage.browse(&pending).await;
-    // Its code with our state: PKCE does not fit.
+    let own = fixture.browse(&pending).await;
+    // The old code with the new `state` is refused: the PKCE verifier differs.
     let code = parameter(&callback, "code");
     let mixed = changed(&own, &[("code", &code)]);
     visit(&mixed).await;
-    pending.running.ended().await.says(1, "used up");
-    assert_eq!(stage.session(), first, "the earlier sign-in stays");
+    pending.running.wait().await.fails_with(1, "used up");
+    assert_eq!(fixture.session(), first, "the earlier sign-in stays");
 }
 
 #[tokio::test]
-async fn an_id_token_that_is_not_for_this_sign_in_is_refused() {
-    let stage = Stage::start().await;
+async fn an_id_token_that_does_not_match_the_login_is_refused() {
+    let fixture = Fixture::start().await;
     for (claims, said) in [
         (json!({ "nonce": "another" }), "nonce"),
         (json!({ "nonce": null }), "nonce"),
@@ -444,22 +448,22 @@ async fn an_id_token_that_is_not_for_this_sign_in_is_refused() {
         (json!({ "iat": null }), "iat"),
         (json!({ "at_hash": "AAAAAAAAAAAAAAAAAAAAAA" }), "at_hash"),
     ] {
-        stage.control("tamper", json!({ "claims": claims })).await;
-        let pending = stage.begin(&[]).await;
-        let page = visit(&stage.browse(&pending).await).await;
+        fixture.control("tamper", json!({ "claims": claims })).await;
+        let pending = fixture.start_login(&[]).await;
+        let page = visit(&fixture.browse(&pending).await).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
-        pending.running.ended().await.says(1, said);
-        assert!(!stage.home.path(TOKENS).exists(), "{claims}");
+        pending.running.wait().await.fails_with(1, said);
+        assert!(!fixture.home.path(TOKENS).exists(), "{claims}");
     }
-    stage
+    fixture
         .control("tamper", json!({ "claims": { "at_hash": null } }))
         .await;
-    stage.signed_in(&[]).await.good();
+    fixture.signed_in(&[]).await.success();
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_fit_is_refused_before_anybody_signs_in() {
-    let stage = Stage::start().await;
+async fn an_issuer_without_the_required_features_is_refused_before_login() {
+    let fixture = Fixture::start().await;
     for (metadata, said) in [
         (
             json!({ "code_challenge_methods_supported": ["plain"] }),
@@ -475,12 +479,12 @@ async fn an_issuer_that_is_not_fit_is_refused_before_anybody_signs_in() {
             "token_endpoint",
         ),
     ] {
-        stage.control("metadata", metadata).await;
-        stage
+        fixture.control("metadata", metadata).await;
+        fixture
             .home
-            .run(&stage.login(&["--no-browser"]))
+            .run(&fixture.login(&["--no-browser"]))
             .await
-            .says(1, said);
+            .fails_with(1, said);
     }
     let off = [
         "login",
@@ -489,35 +493,47 @@ async fn an_issuer_that_is_not_fit_is_refused_before_anybody_signs_in() {
         "--client-id",
         "c",
     ];
-    stage.home.run(&off).await.says(1, "must be https");
-    let neither = stage.home.run(&["login"]).await;
-    neither.says(2, "--state, or --issuer and --client-id");
-    let elsewhere = stage.login(&["--redirect-uri", "http://192.0.2.1/cb"]);
-    stage.control("metadata", json!({})).await;
-    stage.home.run(&elsewhere).await.says(1, "--redirect-uri");
+    fixture.home.run(&off).await.fails_with(1, "must be https");
+    let neither = fixture.home.run(&["login"]).await;
+    neither.fails_with(2, "--state, or --issuer and --client-id");
+    let elsewhere = fixture.login(&["--redirect-uri", "http://192.0.2.1/cb"]);
+    fixture.control("metadata", json!({})).await;
+    fixture
+        .home
+        .run(&elsewhere)
+        .await
+        .fails_with(1, "--redirect-uri");
 }
 
 #[tokio::test]
-async fn tokens_are_kept_from_others() {
+async fn the_token_file_must_be_private() {
     use std::os::unix::fs::PermissionsExt;
-    let stage = Stage::start().await;
-    let open = stage.home.path("open");
+    let fixture = Fixture::start().await;
+    let open = fixture.home.path("open");
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let login = stage.login(&["--token-file", "open/tokens.json"]);
-    stage.home.run(&login).await.says(1, "chmod 700");
+    let login = fixture.login(&["--token-file", "open/tokens.json"]);
+    fixture.home.run(&login).await.fails_with(1, "chmod 700");
     assert_eq!(
-        stage.count("GET /auth").await,
+        fixture.count("GET /auth").await,
         0,
         "nobody was asked to sign in"
     );
-    stage.signed_in(&[]).await.good();
-    let file = stage.home.path(TOKENS);
+    fixture.signed_in(&[]).await.success();
+    let file = fixture.home.path(TOKENS);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-    stage.home.run(&["token"]).await.says(1, "chmod 600");
+    fixture
+        .home
+        .run(&["token"])
+        .await
+        .fails_with(1, "chmod 600");
     std::fs::write(&file, "{\"version\": 1, \"issuer\"").unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    stage.home.run(&["token"]).await.says(1, "not a token file");
+    fixture
+        .home
+        .run(&["token"])
+        .await
+        .fails_with(1, "not a token file");
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         "{\"version\": 1, \"issuer\""
@@ -525,111 +541,117 @@ async fn tokens_are_kept_from_others() {
 }
 
 #[tokio::test]
-async fn two_shells_do_not_race_for_the_refresh_token() {
-    let stage = Stage::start().await;
-    stage.signed_in(&[]).await.good();
-    // Both find the token too old; the one that comes second must use what the first got.
-    let mut session = stage.session();
+async fn concurrent_token_commands_refresh_once() {
+    let fixture = Fixture::start().await;
+    fixture.signed_in(&[]).await.success();
+    // Both find the token expired; the second must use what the first obtained.
+    let mut session = fixture.session();
     session["tokens"]["expires_at"] = json!(1000);
-    stage.home.write(TOKENS, &session.to_string());
-    let (one, other) = tokio::join!(stage.home.run(&["token"]), stage.home.run(&["token"]));
-    assert_eq!(one.good().stdout, other.good().stdout);
+    fixture.home.write(TOKENS, &session.to_string());
+    let (one, other) = tokio::join!(fixture.home.run(&["token"]), fixture.home.run(&["token"]));
+    assert_eq!(one.success().stdout, other.success().stdout);
     assert_eq!(
-        stage.count("POST /token").await,
+        fixture.count("POST /token").await,
         2,
         "one sign-in, one refresh"
     );
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_is_told_and_loses_nothing() {
-    let stage = Stage::start().await;
-    stage.signed_in(&[]).await.good();
-    let before = stage.session();
+async fn a_failed_refresh_is_reported_and_keeps_the_session() {
+    let fixture = Fixture::start().await;
+    fixture.signed_in(&[]).await.success();
+    let before = fixture.session();
     let access = before["tokens"]["access_token"].as_str().unwrap();
-    stage.control("answer", json!({ "mode": "error" })).await;
-    // It is still good for a while.
-    let old = stage
+    fixture.control("answer", json!({ "mode": "error" })).await;
+    // The old token is still valid for a while.
+    let old = fixture
         .home
         .run(&["token", "--valid-for", "100000"])
         .await
-        .good();
+        .success();
     assert_eq!(old.stdout.trim(), access);
     assert!(old.stderr.contains("not renewed"), "{old:?}");
-    assert_eq!(stage.session(), before);
+    assert_eq!(fixture.session(), before);
     let mut ended = before.clone();
     ended["tokens"]["expires_at"] = json!(1000);
-    stage.home.write(TOKENS, &ended.to_string());
-    stage
+    fixture.home.write(TOKENS, &ended.to_string());
+    fixture
         .home
         .run(&["token"])
         .await
-        .says(1, "could not be renewed");
-    stage.control("answer", json!({ "mode": "ok" })).await;
-    // Somebody else's ID token comes: what was rotated is saved, and nothing printed.
-    stage
-        .control("tamper", json!({ "claims": { "sub": "somebody-else" } }))
+        .fails_with(1, "could not be renewed");
+    fixture.control("answer", json!({ "mode": "ok" })).await;
+    // The ID token names another user: the rotated token is saved, and nothing is printed.
+    fixture
+        .control("tamper", json!({ "claims": { "sub": "another-user" } }))
         .await;
-    let foreign = stage.home.run(&["token"]).await;
-    let foreign = foreign.says(1, "another user");
+    let foreign = fixture.home.run(&["token"]).await;
+    let foreign = foreign.fails_with(1, "another user");
     assert_eq!(foreign.stdout, "");
     assert_ne!(
-        stage.session()["tokens"]["refresh_token"],
+        fixture.session()["tokens"]["refresh_token"],
         before["tokens"]["refresh_token"]
     );
-    stage.control("tamper", json!({})).await;
-    stage.home.run(&["token"]).await.good();
-    // Used twice, a rotated refresh token ends the whole grant.
-    stage.home.write(TOKENS, &ended.to_string());
-    stage.home.run(&["token"]).await.says(1, "hawkgate login");
+    fixture.control("tamper", json!({})).await;
+    fixture.home.run(&["token"]).await.success();
+    // Reusing a rotated refresh token revokes the grant (RFC 9700 §4.14.2).
+    fixture.home.write(TOKENS, &ended.to_string());
+    fixture
+        .home
+        .run(&["token"])
+        .await
+        .fails_with(1, "hawkgate login");
 }
 
 #[tokio::test]
-async fn on_another_device_with_a_code() {
-    let stage = Stage::start().await;
-    let mut running = stage.home.start(&stage.login(&["--device"]));
-    let line = running.hears("user_code=").await;
+async fn device_authorization_flow_signs_in() {
+    let fixture = Fixture::start().await;
+    let mut running = fixture.home.start(&fixture.login(&["--device"]));
+    let line = running.wait_for_line("user_code=").await;
     let complete: Url = line.trim().parse().unwrap();
     let code = parameter(&complete, "user_code");
-    running.hears("waiting for you").await;
-    stage.control("approve", json!({ "userCode": code })).await;
-    let ended = running.ended().await.good();
+    running.wait_for_line("waiting for you").await;
+    fixture
+        .control("approve", json!({ "userCode": code }))
+        .await;
+    let ended = running.wait().await.success();
     assert!(ended.stdout.contains("signed in as user-1"), "{ended:?}");
     assert!(ended.stderr.contains(&code));
-    stage.home.run(&["token"]).await.good();
+    fixture.home.run(&["token"]).await.success();
 
-    let mut running = stage.home.start(&stage.login(&["--device"]));
-    let line = running.hears("user_code=").await;
+    let mut running = fixture.home.start(&fixture.login(&["--device"]));
+    let line = running.wait_for_line("user_code=").await;
     let code = parameter(&line.trim().parse().unwrap(), "user_code");
-    stage
+    fixture
         .control("approve", json!({ "userCode": code, "abort": true }))
         .await;
-    running.ended().await.says(1, "refused");
-    stage
+    running.wait().await.fails_with(1, "refused");
+    fixture
         .control("metadata", json!({ "device_authorization_endpoint": null }))
         .await;
-    stage
+    fixture
         .home
-        .run(&stage.login(&["--device"]))
+        .run(&fixture.login(&["--device"]))
         .await
-        .says(1, "no device flow");
+        .fails_with(1, "no device flow");
 }
 
 #[tokio::test]
-async fn the_current_token_is_handed_out_at_a_socket() {
-    let stage = Stage::start().await;
-    stage.signed_in(&[]).await.good();
-    let path: PathBuf = stage.home.path("t.sock");
-    let mut running = stage
+async fn token_serve_serves_the_current_token_at_a_socket() {
+    let fixture = Fixture::start().await;
+    fixture.signed_in(&[]).await.success();
+    let path: PathBuf = fixture.home.path("t.sock");
+    let mut running = fixture
         .home
         .start(&["token", "--serve", path.to_str().unwrap()]);
-    running.hears("until interrupted").await;
+    running.wait_for_line("until interrupted").await;
     assert_eq!(mode(&path), 0o600);
     let ask = async |target| {
         let mut client = Client::connect(&Address::Unix(path.clone())).await;
         client.request(&Request::get(target)).await.unwrap()
     };
-    let access = stage.session()["tokens"]["access_token"]
+    let access = fixture.session()["tokens"]["access_token"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -638,24 +660,28 @@ async fn the_current_token_is_handed_out_at_a_socket() {
         ask("/header").await.text(),
         format!("Authorization: Bearer {access}\n")
     );
-    // Signed out elsewhere: there is no token any more, and the socket says so.
-    stage.home.run(&["logout"]).await.good();
+    // After a logout in another shell there is no token, and the socket responds with 503.
+    fixture.home.run(&["logout"]).await.success();
     assert_eq!(ask("/token").await.status, 503);
     running.signal(rustix::process::Signal::INT);
-    running.ended().await.good().silent_about(&[&access]);
+    running
+        .wait()
+        .await
+        .success()
+        .assert_secrets_absent(&[&access]);
     assert!(!path.exists());
 }
 
 #[tokio::test]
-async fn signing_out_keeps_the_tokens_while_they_cannot_be_revoked() {
-    let stage = Stage::start().await;
-    stage.signed_in(&[]).await.good();
-    let mut session = stage.session();
+async fn logout_keeps_the_tokens_while_they_cannot_be_revoked() {
+    let fixture = Fixture::start().await;
+    fixture.signed_in(&[]).await.success();
+    let mut session = fixture.session();
     session["revocation_endpoint"] = json!("http://127.0.0.1:9/revoke");
-    stage.home.write(TOKENS, &session.to_string());
-    stage.home.run(&["logout"]).await.says(1, "--local");
-    assert!(stage.home.path(TOKENS).exists());
-    let local = stage.home.run(&["logout", "--local"]).await.good();
+    fixture.home.write(TOKENS, &session.to_string());
+    fixture.home.run(&["logout"]).await.fails_with(1, "--local");
+    assert!(fixture.home.path(TOKENS).exists());
+    let local = fixture.home.run(&["logout", "--local"]).await.success();
     assert!(local.stdout.contains("live on"), "{local:?}");
-    assert!(!stage.home.path(TOKENS).exists());
+    assert!(!fixture.home.path(TOKENS).exists());
 }

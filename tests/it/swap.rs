@@ -1,157 +1,33 @@
-//! The main job against a Taskcluster that verifies: each source's swap, and what heals.
+//! Token for credential, against a Taskcluster that verifies: every kind of source, and recovery from
+//! a 401.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::support::client::{Body, Client, Request, Response};
-use crate::support::gate::{Gate, ROOT_KEY};
-use crate::support::peers::{OidcProvider, Taskcluster};
+use crate::support::standard::{Standard, to};
 use crate::support::upstream::sha256;
 
-const AUDIENCE: &str = "login.taskcluster.net";
-const EXCHANGE: &str = "/api/login/v1/oidc-credentials/mozilla-auth0";
 const OAUTH: &str = "/login/oauth/credentials";
 
-/// A real provider, a verifying Taskcluster, and hawkgate in front of it with a route for
-/// each kind of source.
-struct House {
-    provider: OidcProvider,
-    taskcluster: Taskcluster,
-    gate: Gate,
-}
-
-impl House {
-    async fn build() -> Self {
-        let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
-        let taskcluster = Taskcluster::start(json!({
-            "login": {
-                "issuer": provider.issuer(),
-                "jwks": provider.jwks(),
-                "audience": AUDIENCE,
-                "scopes": ["test:*"],
-            },
-            "clients": {
-                "root": {
-                    "accessToken": ROOT_KEY,
-                    "scopes": ["test:*", "auth:create-client:sso/*"],
-                },
-            },
-        }))
-        .await;
-        let gate = Gate::start(&sections(provider.issuer(), taskcluster.url())).await;
-        Self {
-            provider,
-            taskcluster,
-            gate,
-        }
-    }
-
-    async fn token(&self, sub: &str) -> String {
-        self.provider.user_token("RS256", sub, AUDIENCE).await
-    }
-
-    async fn exchanges(&self) -> u64 {
-        self.taskcluster.count("GET", EXCHANGE, 200).await
-    }
-
-    /// Revoked, so that the next attempt gets a 401.
-    async fn revoke(&self) {
-        self.taskcluster.revoke().await;
-    }
-}
-
-fn sections(issuer: &str, root_url: &str) -> String {
-    let mut text = format!(
-        r#"
-[[issuer]]
-name = "idp"
-url = "{issuer}"
-audiences = ["{AUDIENCE}"]
-
-[[issuer]]
-name = "opaque"
-kind = "delegated"
-
-[[source]]
-name = "login"
-kind = "taskcluster-login"
-url = "{root_url}{EXCHANGE}"
-
-[[source]]
-name = "oauth"
-kind = "taskcluster-oauth"
-root_url = "{root_url}"
-
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:minted:*"]
-
-[[source]]
-name = "static"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-
-[[source]]
-name = "narrow"
-kind = "taskcluster-static"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-authorized_scopes = []
-"#
-    );
-    // One host for each kind of source: paths go upstream as they are.
-    for (source, issuers) in [
-        ("login", r#"["idp"]"#),
-        ("oauth", r#"["opaque"]"#),
-        ("mint", r#"["idp"]"#),
-        ("static", r#"["idp"]"#),
-        ("narrow", r#"["idp"]"#),
-    ] {
-        text += &format!(
-            r#"
-[[route]]
-name = "{source}"
-host = "{source}.test"
-path = "/"
-upstream = "{root_url}"
-issuers = {issuers}
-source = "{source}"
-"#
-        );
-    }
-    text
-}
-
-/// A request for the route of `source`.
-fn to(source: &str, request: Request, token: &str) -> Request {
-    let mut request = request.bearer(token);
-    request.authority = format!("{source}.test");
-    request
-}
-
-/// What Taskcluster says reached it, once it let it in.
+/// The request as Taskcluster received it, echoed in a successful response.
 fn echo(response: &Response) -> Value {
     assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!(response.refusal(), None);
+    assert_eq!(response.error_reason(), None);
     response.json()
 }
 
 #[tokio::test]
-async fn the_login_endpoint_swaps_a_bearer_for_named_credentials() {
-    let house = House::build().await;
-    let token = house.token("ad|Mozilla|user!1").await;
+async fn the_login_source_exchanges_a_bearer_token_for_named_credentials() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("ad|Mozilla|user!1").await;
     for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"] {
         let request = to(
             "login",
             Request::new(method, "/api/queue/v1/task/x"),
             &token,
         );
-        let response = house.gate.send(&request).await;
+        let response = fixture.gateway.send(&request).await;
         assert_eq!(response.status, 200, "{method}");
         if method != "HEAD" {
             let echo = response.json();
@@ -160,13 +36,13 @@ async fn the_login_endpoint_swaps_a_bearer_for_named_credentials() {
             assert_eq!(echo["method"], method);
         }
     }
-    assert_eq!(house.exchanges().await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
-async fn path_and_query_pass_byte_for_byte_and_are_signed_as_they_are() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn path_and_query_are_forwarded_and_signed_byte_for_byte() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     for target in [
         "/api/a%2Fb/c",
         "/api//a///b",
@@ -176,54 +52,52 @@ async fn path_and_query_pass_byte_for_byte_and_are_signed_as_they_are() {
         "/api/%e4%f6?%FF",
         "/api/a?q=https://x.example.com/?a=b",
     ] {
-        let response = house
-            .gate
-            .send(&to("login", Request::get(target), &token))
-            .await;
+        let response = fixture.send("login", Request::get(target), &token).await;
         assert_eq!(echo(&response)["url"], target);
     }
 }
 
 #[tokio::test]
-async fn bodies_arrive_whole_in_each_framing() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn bodies_of_every_framing_arrive_complete() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let body = Bytes::from(vec![7u8; 200_000]);
     for framing in [
         Body::Sized(body.clone()),
         Body::Chunked(body.clone(), 9_999),
     ] {
         let request = Request::new("POST", "/api/x").body(framing);
-        let response = house.gate.send(&to("login", request, &token)).await;
+        let response = fixture.gateway.send(&to("login", request, &token)).await;
         assert_eq!(echo(&response)["body"]["sha256"], sha256(&body));
     }
 }
 
 #[tokio::test]
-async fn a_revoked_credential_heals_before_the_caller_notices() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn a_revoked_credential_is_replaced_and_the_request_replayed() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let post = Request::post("/api/queue/v1/task", vec![b'x'; 100_000]);
-    let mut client = house.gate.client().await;
+    let mut client = fixture.gateway.client().await;
     let request = to("login", post, &token);
     echo(&client.request(&request).await.unwrap());
 
-    house.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     let response = client.request(&request).await.unwrap();
     assert_eq!(
         echo(&response)["body"]["sha256"],
         sha256(&vec![b'x'; 100_000])
     );
-    assert_eq!(house.exchanges().await, 2);
-    let refused = house
+    assert_eq!(fixture.peers.exchanges().await, 2);
+    let refused = fixture
+        .peers
         .taskcluster
         .count("POST", "/api/queue/v1/task", 401)
         .await;
     assert_eq!(refused, 1);
 
-    // The caller's connection goes on, and the new credentials serve.
+    // The caller's connection stays open, and the new credentials are used.
     echo(&client.request(&request).await.unwrap());
-    assert_eq!(house.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
     let replayed = [
         ("route", "login"),
         ("action", "replayed"),
@@ -231,197 +105,202 @@ async fn a_revoked_credential_heals_before_the_caller_notices() {
     ];
     let healed = [("route", "login"), ("outcome", "healed")];
     let unauthorized = "hawkgate_upstream_unauthorized_total";
-    house.gate.until_counted(unauthorized, &replayed, 1).await;
+    fixture
+        .gateway
+        .wait_for_metric(unauthorized, &replayed, 1)
+        .await;
     let requests = "hawkgate_requests_total";
-    house.gate.until_counted(requests, &healed, 1).await;
+    fixture.gateway.wait_for_metric(requests, &healed, 1).await;
 }
 
 #[tokio::test]
-async fn fifty_at_once_on_revoked_credentials_cost_one_exchange() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn fifty_concurrent_requests_on_revoked_credentials_cost_one_exchange() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::post("/api/x", "body"), &token);
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..50 {
-        clients.push(house.gate.client().await);
+        clients.push(fixture.gateway.client().await);
     }
     echo(&clients[0].request(&request).await.unwrap());
-    house.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     let all = clients.iter_mut().map(|client| client.request(&request));
     for response in futures::future::join_all(all).await {
         echo(&response.unwrap());
     }
-    assert_eq!(house.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]
-async fn fifty_first_requests_at_once_cost_one_exchange() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn fifty_concurrent_first_requests_cost_one_exchange() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x"), &token);
-    let all = (0..50).map(|_| house.gate.send(&request));
+    let all = (0..50).map(|_| fixture.gateway.send(&request));
     for response in futures::future::join_all(all).await {
         echo(&response);
     }
-    assert_eq!(house.exchanges().await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
-async fn two_people_never_share_credentials() {
-    let house = House::build().await;
-    let (one, two) = (house.token("user|1").await, house.token("user|2").await);
+async fn two_users_never_share_credentials() {
+    let fixture = Standard::start("").await;
+    let (one, two) = (
+        fixture.peers.token("user|1").await,
+        fixture.peers.token("user|2").await,
+    );
     for _ in 0..2 {
         for (token, name) in [(&one, "user|1"), (&two, "user|2")] {
-            let response = house
-                .gate
-                .send(&to("login", Request::get("/api/x"), token))
-                .await;
+            let response = fixture.send("login", Request::get("/api/x"), &token).await;
             assert_eq!(echo(&response)["clientId"], format!("mozilla-auth0/{name}"));
         }
     }
-    assert_eq!(house.exchanges().await, 2);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]
-async fn a_401_that_stays_is_replayed_once_and_passed_on() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
-    let failure = json!({ "endpoint": "api", "mode": "unauthorized", "message": "for ever" });
-    house.taskcluster.control("fail", failure).await;
-    let response = house
-        .gate
-        .send(&to("login", Request::get("/api/stays"), &token))
+async fn a_persistent_401_is_replayed_once_and_passed_on() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
+    let failure = json!({ "endpoint": "api", "mode": "unauthorized", "message": "permanent" });
+    fixture.peers.taskcluster.control("fail", failure).await;
+    let response = fixture
+        .send("login", Request::get("/api/persistent"), &token)
         .await;
     assert_eq!(response.status, 401);
-    assert_eq!(response.json()["message"], "for ever");
+    assert_eq!(response.json()["message"], "permanent");
     assert_eq!(response.header("www-authenticate"), Some("hawk"));
-    assert_eq!(response.refusal(), None, "it is the upstream's answer");
-    let tries = house.taskcluster.count("GET", "/api/stays", 401).await;
+    assert_eq!(
+        response.error_reason(),
+        None,
+        "it is the upstream's response"
+    );
+    let tries = fixture
+        .peers
+        .taskcluster
+        .count("GET", "/api/persistent", 401)
+        .await;
     assert_eq!(tries, 2);
 }
 
 #[tokio::test]
 async fn a_403_is_never_replayed() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
-    let target = "/api/test/v1/scoped/other:scope";
-    let response = house
-        .gate
-        .send(&to("login", Request::get(target), &token))
-        .await;
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
+    let target = "/api/test/v1/scoped/missing:scope";
+    let response = fixture.send("login", Request::get(target), &token).await;
     assert_eq!(response.status, 403);
-    assert_eq!(house.taskcluster.count("GET", target, 403).await, 1);
-    assert_eq!(house.exchanges().await, 1);
+    assert_eq!(fixture.peers.taskcluster.count("GET", target, 403).await, 1);
+    assert_eq!(fixture.peers.exchanges().await, 1);
 }
 
 #[tokio::test]
-async fn opaque_tokens_are_proved_by_the_exchange() {
-    let house = House::build().await;
-    let (token, client_id) = house.taskcluster.oauth_token(json!({})).await;
+async fn opaque_tokens_are_verified_by_the_exchange() {
+    let fixture = Standard::start("").await;
+    let (token, client_id) = fixture.peers.taskcluster.oauth_token(json!({})).await;
     let request = to("oauth", Request::post("/api/x", "body"), &token);
-    let response = house.gate.send(&request).await;
+    let response = fixture.gateway.send(&request).await;
     assert_eq!(echo(&response)["clientId"], client_id);
 
-    house.revoke().await;
+    fixture.peers.taskcluster.revoke().await;
     assert_eq!(
-        echo(&house.gate.send(&request).await)["clientId"],
+        echo(&fixture.gateway.send(&request).await)["clientId"],
         client_id
     );
-    assert_eq!(house.taskcluster.count("GET", OAUTH, 200).await, 2);
+    assert_eq!(fixture.peers.taskcluster.count("GET", OAUTH, 200).await, 2);
 
-    // web-server says 500 for a bad token; it is the caller's fault all the same.
+    // Taskcluster's web-server responds with 500 to a bad token; it is a client error all the same.
     let bad = to("oauth", Request::get("/api/x"), "no-such-token-anywhere");
     for _ in 0..3 {
-        let response = house.gate.send(&bad).await;
+        let response = fixture.gateway.send(&bad).await;
         assert_eq!(response.status, 401, "{}", response.text());
-        assert_eq!(response.refusal(), Some("token_refused"));
+        assert_eq!(response.error_reason(), Some("token_refused"));
     }
-    let asked = house.taskcluster.count("GET", OAUTH, 500).await;
-    assert_eq!(asked, 1, "a refusal is remembered for a moment");
+    let asked = fixture.peers.taskcluster.count("GET", OAUTH, 500).await;
+    assert_eq!(asked, 1, "a refusal is cached briefly");
 }
 
 #[tokio::test]
-async fn minted_credentials_bear_the_callers_name_and_only_the_given_scopes() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn minted_credentials_carry_the_callers_name_and_only_the_configured_scopes() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let get = |target: &str| to("mint", Request::get(target), &token);
-    let echo = echo(&house.gate.send(&get("/api/x")).await);
+    let echo = echo(&fixture.gateway.send(&get("/api/x")).await);
     assert_eq!(echo["clientId"], "sso/user|1");
-    assert_eq!(echo["scopes"], json!(["test:minted:*"]));
-    let inside = house
-        .gate
-        .send(&get("/api/test/v1/scoped/test:minted:a"))
+    assert_eq!(echo["scopes"], json!(["test:*", "other:*"]));
+    let inside = fixture
+        .gateway
+        .send(&get("/api/test/v1/scoped/test:a"))
         .await;
     assert_eq!(inside.status, 200);
-    let outside = house
-        .gate
-        .send(&get("/api/test/v1/scoped/test:other"))
+    let outside = fixture
+        .gateway
+        .send(&get("/api/test/v1/scoped/missing:scope"))
         .await;
     assert_eq!(outside.status, 403);
-    house.revoke().await;
-    assert_eq!(house.gate.send(&get("/api/x")).await.status, 200);
+    fixture.peers.taskcluster.revoke().await;
+    assert_eq!(fixture.gateway.send(&get("/api/x")).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_fixed_client_can_be_narrowed_to_nothing() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn authorized_scopes_can_restrict_a_static_client_to_nothing() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let target = "/api/test/v1/scoped/test:a";
-    let wide = house
-        .gate
-        .send(&to("static", Request::get(target), &token))
-        .await;
+    let wide = fixture.send("static", Request::get(target), &token).await;
     assert_eq!(echo(&wide)["clientId"], "root");
-    let narrow = house
-        .gate
-        .send(&to("narrow", Request::get(target), &token))
-        .await;
+    let narrow = fixture.send("narrow", Request::get(target), &token).await;
     assert_eq!(narrow.status, 403);
 }
 
 #[tokio::test]
-async fn a_clock_that_is_off_is_learnt_not_fetched_around() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn clock_skew_is_learned_without_another_exchange() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("static", Request::post("/api/x", "body"), &token);
     let hour = 3_600_000;
     for offset in [hour, -hour, 0] {
-        house
+        fixture
+            .peers
             .taskcluster
             .control("clock", json!({ "offset": offset }))
             .await;
-        echo(&house.gate.send(&request).await);
-        echo(&house.gate.send(&request).await);
+        echo(&fixture.gateway.send(&request).await);
+        echo(&fixture.gateway.send(&request).await);
     }
-    let stale = house.taskcluster.count("POST", "/api/x", 401).await;
+    let stale = fixture.peers.taskcluster.count("POST", "/api/x", 401).await;
     assert_eq!(stale, 3, "once for each change");
     let labels = [("route", "static"), ("reason", "clock_skew")];
     let unauthorized = "hawkgate_upstream_unauthorized_total";
-    house.gate.until_counted(unauthorized, &labels, 3).await;
+    fixture
+        .gateway
+        .wait_for_metric(unauthorized, &labels, 3)
+        .await;
 }
 
 #[tokio::test]
-async fn minted_certificates_follow_the_upstreams_clock() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn minted_certificates_follow_the_upstream_clock() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("mint", Request::get("/api/x"), &token);
     let back = json!({ "offset": -3_600_000 });
-    house.taskcluster.control("clock", back).await;
-    echo(&house.gate.send(&request).await);
+    fixture.peers.taskcluster.control("clock", back).await;
+    echo(&fixture.gateway.send(&request).await);
 }
 
 #[tokio::test]
 async fn an_exchange_that_is_down_is_502_or_503_never_401() {
-    let house = House::build().await;
+    let fixture = Standard::start("").await;
     for (n, mode) in ["error", "retry-after", "html", "huge", "disconnect"]
         .iter()
         .enumerate()
     {
-        let token = house.token(&format!("user|{n}")).await;
+        let token = fixture.peers.token(&format!("user|{n}")).await;
         let failure = json!({ "endpoint": "login", "mode": mode });
-        house.taskcluster.control("fail", failure).await;
+        fixture.peers.taskcluster.control("fail", failure).await;
         let request = to("login", Request::get("/api/x"), &token);
-        let response = house.gate.send(&request).await;
+        let response = fixture.gateway.send(&request).await;
         assert!(
             matches!(response.status, 502 | 503),
             "{mode}: {} {}",
@@ -431,53 +310,63 @@ async fn an_exchange_that_is_down_is_502_or_503_never_401() {
         assert!(response.header("retry-after").is_some(), "{mode}");
         assert!(
             matches!(
-                response.refusal(),
+                response.error_reason(),
                 Some("exchange_unavailable" | "exchange_failed")
             ),
             "{mode}: {:?}",
-            response.refusal()
+            response.error_reason()
         );
     }
-    assert_eq!(house.taskcluster.count("GET", "/api/x", 200).await, 0);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 200).await,
+        0
+    );
 }
 
 #[tokio::test]
-async fn an_outage_of_the_exchange_does_not_take_valid_credentials_away() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn cached_credentials_survive_an_outage_of_the_exchange() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x"), &token);
-    echo(&house.gate.send(&request).await);
+    echo(&fixture.gateway.send(&request).await);
     let failure = json!({ "endpoint": "login", "mode": "error" });
-    house.taskcluster.control("fail", failure).await;
-    house.provider.down().await;
+    fixture.peers.taskcluster.control("fail", failure).await;
+    fixture.peers.provider.down().await;
     for _ in 0..3 {
-        echo(&house.gate.send(&request).await);
+        echo(&fixture.gateway.send(&request).await);
     }
 }
 
 #[tokio::test]
-async fn a_slow_exchange_holds_up_only_those_who_need_it() {
-    let house = House::build().await;
-    let (slow, fast) = (house.token("user|1").await, house.token("user|2").await);
+async fn a_slow_exchange_delays_only_the_requests_that_need_it() {
+    let fixture = Standard::start("").await;
+    let (slow, fast) = (
+        fixture.peers.token("user|1").await,
+        fixture.peers.token("user|2").await,
+    );
     let failure = json!({ "endpoint": "login", "mode": "slow", "times": 1 });
-    house.taskcluster.control("fail", failure).await;
+    fixture.peers.taskcluster.control("fail", failure).await;
     let request = to("login", Request::get("/api/slow"), &slow);
-    let waiting = house.gate.send(&request);
+    let waiting = fixture.gateway.send(&request);
     let others = async {
         let one = json!({ "count": 1 });
-        house.taskcluster.control("untilWaiting", one).await;
+        fixture.peers.taskcluster.control("untilWaiting", one).await;
         let request = to("login", Request::get("/api/fast"), &fast);
-        echo(&house.gate.send(&request).await);
-        house.taskcluster.control("release", json!({})).await;
+        echo(&fixture.gateway.send(&request).await);
+        fixture
+            .peers
+            .taskcluster
+            .control("release", json!({}))
+            .await;
     };
     let (response, ()) = tokio::join!(waiting, others);
     echo(&response);
 }
 
 #[tokio::test]
-async fn answers_come_back_as_they_are() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn responses_are_passed_back_unchanged() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let get = |path: &str| {
         to(
             "login",
@@ -486,60 +375,67 @@ async fn answers_come_back_as_they_are() {
         )
     };
 
-    let redirect = house.gate.send(&get("redirect")).await;
+    let redirect = fixture.gateway.send(&get("redirect")).await;
     assert_eq!(redirect.status, 303);
     let location = "https://artifacts.example.com/a%2Fb//c?bewit=not-yours&x=";
     assert_eq!(redirect.header("location"), Some(location));
     assert_eq!(redirect.json()["url"], location);
 
-    let fresh = house.gate.send(&get("not-modified")).await;
+    let fresh = fixture.gateway.send(&get("not-modified")).await;
     let etag = fresh.header("etag").unwrap().to_owned();
     let cached = get("not-modified").header("If-None-Match", &etag);
-    let cached = house.gate.send(&cached).await;
+    let cached = fixture.gateway.send(&cached).await;
     assert_eq!((cached.status, cached.body.len()), (304, 0));
     assert_eq!(cached.header("etag"), Some(&*etag));
 
-    let gzip = house.gate.send(&get("gzip")).await;
+    let gzip = fixture.gateway.send(&get("gzip")).await;
     assert_eq!(gzip.header("content-encoding"), Some("gzip"));
     assert_eq!(gzip.body[..2], [0x1f, 0x8b]);
 
     for status in [200, 201, 204, 400, 404, 409, 418, 429, 500, 503] {
-        let response = house.gate.send(&get(&format!("status/{status}"))).await;
+        let response = fixture
+            .gateway
+            .send(&get(&format!("status/{status}")))
+            .await;
         assert_eq!(response.status, status);
-        assert_eq!(response.refusal(), None);
+        assert_eq!(response.error_reason(), None);
     }
 }
 
 #[tokio::test]
-async fn a_long_poll_waits_and_others_pass_by() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn a_long_poll_does_not_block_other_requests() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let poll = to("login", Request::get("/api/test/v1/poll"), &token);
-    let polling = house.gate.send(&poll);
+    let polling = fixture.gateway.send(&poll);
     let meanwhile = async {
         let one = json!({ "count": 1 });
-        house.taskcluster.control("untilWaiting", one).await;
+        fixture.peers.taskcluster.control("untilWaiting", one).await;
         let other = to("login", Request::get("/api/x"), &token);
-        echo(&house.gate.send(&other).await);
-        house.taskcluster.control("release", json!({})).await;
+        echo(&fixture.gateway.send(&other).await);
+        fixture
+            .peers
+            .taskcluster
+            .control("release", json!({}))
+            .await;
     };
     let (response, ()) = tokio::join!(polling, meanwhile);
     echo(&response);
 }
 
 #[tokio::test]
-async fn a_websocket_passes_both_ways() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn a_websocket_is_relayed_in_both_directions() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/test/v1/socket"), &token)
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    let mut client = house.gate.client().await;
+    let mut client = fixture.gateway.client().await;
     let response = client.request(&request).await.unwrap();
     assert_eq!(response.status, 101, "{}", response.text());
-    // RFC 6455's own example.
+    // The example of RFC 6455 §1.3.
     assert_eq!(
         response.header("sec-websocket-accept"),
         Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -555,22 +451,25 @@ async fn a_websocket_passes_both_ways() {
 }
 
 #[tokio::test]
-async fn a_request_that_has_a_bewit_is_not_signed() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn a_request_with_a_bewit_is_not_signed() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     let request = to("login", Request::get("/api/x?bewit=Zm9v&a=1"), &token);
-    let response = house.gate.send(&request).await;
-    // Not "two authentication schemes": only the (bad) bewit went up, once.
+    let response = fixture.gateway.send(&request).await;
+    // Not "two authentication schemes": only the (invalid) bewit was sent, once.
     assert_eq!(response.status, 401);
     assert!(!response.text().contains("two authentication schemes"));
-    assert_eq!(response.refusal(), None);
-    assert_eq!(house.taskcluster.count("GET", "/api/x", 401).await, 1);
+    assert_eq!(response.error_reason(), None);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 401).await,
+        1
+    );
 }
 
 #[tokio::test]
-async fn what_a_caller_claims_about_hosts_and_ports_never_reaches_the_mac() {
-    let house = House::build().await;
-    let token = house.token("user|1").await;
+async fn forwarded_headers_of_the_caller_do_not_affect_the_hawk_mac() {
+    let fixture = Standard::start("").await;
+    let token = fixture.peers.token("user|1").await;
     for (name, value) in [
         ("X-Forwarded-Port", "444"),
         ("X-Forwarded-Port", "junk"),
@@ -581,9 +480,12 @@ async fn what_a_caller_claims_about_hosts_and_ports_never_reaches_the_mac() {
         ("Forwarded", "for=evil;host=evil.example.com;proto=https"),
     ] {
         let request = to("static", Request::get("/api/x"), &token).header(name, value);
-        let echo = echo(&house.gate.send(&request).await);
+        let echo = echo(&fixture.gateway.send(&request).await);
         let arrived = echo["headers"].to_string();
         assert!(!arrived.contains("evil"), "{name}: {arrived}");
     }
-    assert_eq!(house.taskcluster.count("GET", "/api/x", 401).await, 0);
+    assert_eq!(
+        fixture.peers.taskcluster.count("GET", "/api/x", 401).await,
+        0
+    );
 }

@@ -1,14 +1,15 @@
-//! What users of taskcluster-proxy rely on, against a Taskcluster that verifies.
+//! Compatibility with taskcluster-proxy, against a Taskcluster that verifies.
 
 mod command;
 
 use serde_json::json;
 
-use crate::support::client::{Body, Client, Request, Response, within};
-use crate::support::gate::{self, Files, Gate, ROOT_KEY, SERVER};
+use crate::support::client::{Body, Client, Request, Response};
+use crate::support::gateway::{ConfigDir, ROOT_KEY, SERVER_CONFIG, TestGateway};
 use crate::support::peers::Taskcluster;
 use crate::support::secrets::Secrets;
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::upstream::{FakeUpstream, Reply};
+use crate::support::wait::within;
 
 use hawkgate::clock::SystemClock;
 
@@ -45,8 +46,8 @@ taskcluster_headers = true
     )
 }
 
-async fn put(gate: &Gate, path: &str, body: impl Into<bytes::Bytes>) -> Response {
-    let mut client = Client::connect(&gate.running.admin).await;
+async fn put(gateway: &TestGateway, path: &str, body: impl Into<bytes::Bytes>) -> Response {
+    let mut client = Client::connect(&gateway.running.admin).await;
     let request = Request::new("PUT", path).body(Body::Sized(body.into()));
     client.request(&request).await.unwrap()
 }
@@ -55,7 +56,7 @@ fn credentials(client: &str, key: &str) -> String {
     json!({ "clientId": client, "accessToken": key, "certificate": "" }).to_string()
 }
 
-/// A GET as whoever was given a URL of the deployment sends it.
+/// A GET of a URL of the deployment by a client without credentials.
 fn opening(taskcluster: &Taskcluster, target: &str) -> Request {
     let mut request = Request::get(target);
     request.authority = taskcluster.url().replace("http://", "");
@@ -63,9 +64,9 @@ fn opening(taskcluster: &Taskcluster, target: &str) -> Request {
 }
 
 #[tokio::test]
-async fn both_forms_of_a_path_are_signed_as_they_go_out() {
+async fn short_and_full_paths_are_signed_as_forwarded() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     for (target, sent) in [
         ("/queue/v1/task/a%2Fb?c=d", "/api/queue/v1/task/a%2Fb?c=d"),
         (
@@ -79,7 +80,7 @@ async fn both_forms_of_a_path_are_signed_as_they_go_out() {
             if method == "POST" {
                 request = request.body(Body::Chunked("{}".into(), 1));
             }
-            let response = gate.send(&request).await;
+            let response = gateway.send(&request).await;
             assert_eq!(response.status, 200, "{target} {}", response.text());
             assert_eq!(response.json()["url"], sent);
             assert_eq!(response.json()["clientId"], "root");
@@ -90,40 +91,40 @@ async fn both_forms_of_a_path_are_signed_as_they_go_out() {
             );
         }
     }
-    // Not Taskcluster's short form: as it is, and the deployment knows no such path.
+    // Not a short path: forwarded as it is, and the deployment has no such path.
     assert_eq!(
-        gate.send(&Request::get("/queue/latest/x")).await.status,
+        gateway.send(&Request::get("/queue/latest/x")).await.status,
         404
     );
 }
 
 #[tokio::test]
-async fn a_short_path_is_healed_and_replayed_too() {
+async fn a_401_on_a_short_path_is_healed_and_replayed() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let request = Request::post("/queue/v1/task", "{\"a\":1}");
-    assert_eq!(gate.send(&request).await.status, 200);
+    assert_eq!(gateway.send(&request).await.status, 200);
     taskcluster
         .control(
             "client",
             json!({ "clientId": "root", "accessToken": OTHER_KEY }),
         )
         .await;
-    gate.files.write("access-token", OTHER_KEY);
-    let response = gate.send(&request).await;
+    gateway.files.write("access-token", OTHER_KEY);
+    let response = gateway.send(&request).await;
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.json()["url"], "/api/queue/v1/task");
 }
 
 #[tokio::test]
-async fn a_bewit_opens_its_url_to_anybody() {
+async fn a_bewit_authorizes_its_url_for_anyone() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let secrets = Secrets::default();
     for path in ["/api/test/v1/x", "/api/queue/v1/artifact/a%2Fb?c=d"] {
         let url = format!("{}{path}", taskcluster.url());
         let asked = Request::post("/bewit", format!("{url}\n"));
-        let response = gate.send(&asked).await;
+        let response = gateway.send(&asked).await;
         assert_eq!(response.status, 303, "{}", response.text());
         assert_eq!(response.header("cache-control"), Some("no-store"));
         let signed = response.header("location").unwrap().to_owned();
@@ -131,8 +132,8 @@ async fn a_bewit_opens_its_url_to_anybody() {
         assert!(signed.starts_with(&url), "{signed}");
         secrets.add("a bewit", signed.split_once("bewit=").unwrap().1);
         let target = signed.strip_prefix(taskcluster.url()).unwrap();
-        // Straight to the service, and through hawkgate, which does not sign it again.
-        for address in [taskcluster.0.address(), gate.address().clone()] {
+        // Directly to the service, and through hawkgate, which does not sign it again.
+        for address in [taskcluster.0.address(), gateway.address().clone()] {
             let mut client = Client::connect(&address).await;
             let opened = client.request(&opening(&taskcluster, target)).await;
             let opened = opened.unwrap();
@@ -143,21 +144,19 @@ async fn a_bewit_opens_its_url_to_anybody() {
         let mut client = Client::connect(&taskcluster.0.address()).await;
         assert_eq!(client.request(&changed).await.unwrap().status, 401);
     }
-    for line in gate::logged().lines() {
-        secrets.assert_absent("the log", line);
-    }
+    secrets.assert_absent("the log", &gateway.log());
 }
 
 #[tokio::test]
-async fn bewits_are_made_over_http2_too() {
+async fn bewits_are_issued_over_http2() {
     let taskcluster = taskcluster().await;
-    let server = SERVER.replace(
+    let server = SERVER_CONFIG.replace(
         "[\"127.0.0.1:0\"]",
         "[{ address = \"127.0.0.1:0\", h2c = true }]",
     );
     let text = format!("{server}{}", sections(taskcluster.url(), ""));
-    let gate = Gate::start_with(&text, Files::new(), SystemClock::shared()).await;
-    let client = gate.http2(0).await;
+    let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
+    let client = gateway.http2(0).await;
     let url = format!("{}/api/x", taskcluster.url());
     for (body, status) in [(url.clone(), 303), ("x".repeat(9000), 413), (url, 303)] {
         let request = Request::new("POST", "/bewit").body(Body::Chunked(body.into(), 1000));
@@ -167,9 +166,9 @@ async fn bewits_are_made_over_http2_too() {
 }
 
 #[tokio::test]
-async fn bewits_are_made_for_nothing_else() {
+async fn bewits_are_issued_only_for_urls_of_the_route() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let own = format!("{}/api/x", taskcluster.url());
     let long = format!("{own}?{}", "x".repeat(8200));
     for (body, status, reason) in [
@@ -189,23 +188,23 @@ async fn bewits_are_made_for_nothing_else() {
             Body::Chunked(body.to_owned().into(), 1000),
         ] {
             let request = Request::new("POST", "/bewit").body(framing);
-            let response = gate.send(&request).await;
-            let said = (response.status, response.refusal());
+            let response = gateway.send(&request).await;
+            let said = response.status_and_reason();
             assert_eq!(said, (status, Some(reason)), "{body:.60}");
             assert!(!response.text().contains("evil"));
         }
     }
     let binary = Request::new("POST", "/bewit").body(Body::Sized(vec![0xff, 0xfe].into()));
-    assert_eq!(gate.send(&binary).await.status, 400);
+    assert_eq!(gateway.send(&binary).await.status, 400);
     for method in ["GET", "PUT", "DELETE", "HEAD"] {
-        let response = gate.send(&Request::new(method, "/bewit")).await;
+        let response = gateway.send(&Request::new(method, "/bewit")).await;
         assert_eq!(response.status, 405, "{method}");
         assert_eq!(response.header("allow"), Some("POST"));
     }
     let expecting = Request::post("/bewit", own.clone()).expect();
-    assert_eq!(gate.send(&expecting).await.status, 303);
-    // A kept connection goes on after each of these.
-    let mut client = gate.client().await;
+    assert_eq!(gateway.send(&expecting).await.status, 303);
+    // The connection stays open after each of these.
+    let mut client = gateway.client().await;
     for status in [303, 400, 303] {
         let body = if status == 303 {
             own.as_str()
@@ -220,13 +219,13 @@ async fn bewits_are_made_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_guarded_routes_bewits_want_its_token() {
+async fn bewits_of_a_route_with_issuers_require_a_token() {
     let taskcluster = taskcluster().await;
     let (root_url, provider) = (
         taskcluster.url(),
         crate::support::peers::OidcProvider::start(json!({})).await,
     );
-    let gate = Gate::start(&format!(
+    let gateway = TestGateway::start(&format!(
         r#"
 [[issuer]]
 name = "idp"
@@ -252,10 +251,10 @@ bewit = true
     ))
     .await;
     let asked = Request::post("/bewit", format!("{root_url}/api/x"));
-    let response = gate.send(&asked).await;
-    assert_eq!(response.refusal(), Some("missing_token"));
+    let response = gateway.send(&asked).await;
+    assert_eq!(response.error_reason(), Some("missing_token"));
     let token = provider.user_token("ES256", "user|1", "api").await;
-    let response = gate.send(&asked.clone().bearer(&token)).await;
+    let response = gateway.send(&asked.clone().bearer(&token)).await;
     assert_eq!(response.status, 303, "{}", response.text());
     let signed = response.text();
     let target = signed.strip_prefix(root_url).unwrap();
@@ -265,44 +264,44 @@ bewit = true
 }
 
 #[tokio::test]
-async fn credentials_are_replaced_while_running() {
+async fn credentials_can_be_replaced_at_run_time() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let request = Request::get("/api/x");
-    assert_eq!(gate.send(&request).await.json()["clientId"], "root");
-    // A request under way is signed with the old ones and holds nobody up.
+    assert_eq!(gateway.send(&request).await.json()["clientId"], "root");
+    // A request in flight keeps the old credentials and does not block the update.
     let polling = Request::get("/api/test/v1/poll");
-    let mut poller = gate.client().await;
+    let mut poller = gateway.client().await;
     poller.send(&polling.head()).await.unwrap();
     within(
-        "the poll to arrive",
+        "the long poll to arrive",
         taskcluster.control("untilWaiting", json!({ "count": 1 })),
     )
     .await;
-    let response = put(&gate, "/credentials", credentials("task", OTHER_KEY)).await;
+    let response = put(&gateway, "/credentials", credentials("task", OTHER_KEY)).await;
     assert_eq!((response.status, response.text().as_str()), (200, ""));
-    assert_eq!(gate.send(&request).await.json()["clientId"], "task");
+    assert_eq!(gateway.send(&request).await.json()["clientId"], "task");
     taskcluster.control("release", json!({})).await;
     let answer = poller.response("GET").await.unwrap();
     assert_eq!(answer.json()["clientId"], "root");
 
-    let response = put(&gate, "/credentials/task", credentials("root", ROOT_KEY)).await;
+    let response = put(&gateway, "/credentials/task", credentials("root", ROOT_KEY)).await;
     assert_eq!(response.status, 200);
-    assert_eq!(gate.send(&request).await.json()["clientId"], "root");
-    // The new ones heal a 401 to the old ones, though both are of one generation.
+    assert_eq!(gateway.send(&request).await.json()["clientId"], "root");
+    // The new credentials heal a 401 to the old ones, although both are of one generation.
     taskcluster
         .control("removeClient", json!({ "clientId": "root" }))
         .await;
-    put(&gate, "/credentials", credentials("task", OTHER_KEY)).await;
-    assert_eq!(gate.send(&request).await.json()["clientId"], "task");
-    assert!(!format!("{:?}", gate.running).contains(OTHER_KEY));
-    assert!(!gate::logged().contains(OTHER_KEY));
+    put(&gateway, "/credentials", credentials("task", OTHER_KEY)).await;
+    assert_eq!(gateway.send(&request).await.json()["clientId"], "task");
+    assert!(!format!("{:?}", gateway.running).contains(OTHER_KEY));
+    assert!(!gateway.log().contains(OTHER_KEY));
 }
 
 #[tokio::test]
-async fn temporary_credentials_are_put_as_workers_do() {
+async fn temporary_credentials_can_be_replaced_like_taskcluster_workers_do() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(
+    let gateway = TestGateway::start(&sections(
         taskcluster.url(),
         "authorized_scopes = [\"test:x\"]",
     ))
@@ -324,9 +323,9 @@ async fn temporary_credentials_are_put_as_workers_do() {
         "accessToken": minted.access_token.expose(),
         "certificate": minted.certificate.unwrap().as_json(),
     });
-    let response = put(&gate, "/credentials", body.to_string()).await;
+    let response = put(&gateway, "/credentials", body.to_string()).await;
     assert_eq!(response.status, 200, "{}", response.text());
-    let response = gate.send(&Request::get("/api/x")).await;
+    let response = gateway.send(&Request::get("/api/x")).await;
     assert_eq!(response.json()["clientId"], "task-client/abc");
     assert_eq!(response.json()["scopes"], json!(["test:x"]));
     assert_eq!(
@@ -346,7 +345,7 @@ async fn temporary_credentials_are_put_as_workers_do() {
 #[tokio::test]
 async fn bad_credentials_change_nothing() {
     let taskcluster = taskcluster().await;
-    let gate = Gate::start(&sections(taskcluster.url(), "")).await;
+    let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     for (path, body, status) in [
         ("/credentials", String::new(), 400),
         ("/credentials", "{".into(), 400),
@@ -372,34 +371,34 @@ async fn bad_credentials_change_nothing() {
         ("/credentials", " ".repeat(65 * 1024), 413),
         ("/credentials/other", credentials("task", OTHER_KEY), 404),
     ] {
-        let response = put(&gate, path, body).await;
+        let response = put(&gateway, path, body).await;
         assert_eq!(response.status, status, "{}", response.text());
         assert!(!response.text().contains(OTHER_KEY));
     }
     for method in ["GET", "POST", "DELETE"] {
-        let mut client = Client::connect(&gate.running.admin).await;
+        let mut client = Client::connect(&gateway.running.admin).await;
         let request = Request::new(method, "/credentials");
         let response = client.request(&request).await.unwrap();
         assert_eq!(response.status, 405, "{method}");
         assert_eq!(response.header("allow"), Some("PUT"));
     }
     assert_eq!(
-        gate.send(&Request::get("/api/x")).await.json()["clientId"],
+        gateway.send(&Request::get("/api/x")).await.json()["clientId"],
         "root"
     );
-    // Callers' listeners have no such page: it is the upstream's, if it knows it.
+    // Only the admin listener has this page: elsewhere the request is forwarded.
     let asked = Request::new("PUT", "/credentials")
         .body(Body::Sized(credentials("task", OTHER_KEY).into()));
-    assert_eq!(gate.send(&asked).await.status, 404);
+    assert_eq!(gateway.send(&asked).await.status, 404);
     let closed = sections(taskcluster.url(), "").replace("credentials_update = true", "");
-    let closed = Gate::start(&closed).await;
+    let closed = TestGateway::start(&closed).await;
     let response = put(&closed, "/credentials", credentials("task", OTHER_KEY)).await;
     assert_eq!(response.status, 404);
 }
 
 #[tokio::test]
-async fn an_upstreams_own_informational_headers_are_not_believed() {
-    let upstream = Upstream::http1(|_| {
+async fn informational_headers_of_the_upstream_are_replaced() {
+    let upstream = FakeUpstream::http1(|_| {
         Reply::ok()
             .header("X-Taskcluster-Endpoint", "https://evil.example/")
             .header("X-Taskcluster-Proxy-Perm-ClientId", "evil")
@@ -408,8 +407,8 @@ async fn an_upstreams_own_informational_headers_are_not_believed() {
             .header("X-Other", "kept")
     })
     .await;
-    let gate = Gate::start(&sections(&upstream.url(), "")).await;
-    let response = gate.send(&Request::get("/api/x")).await;
+    let gateway = TestGateway::start(&sections(&upstream.url(), "")).await;
+    let response = gateway.send(&Request::get("/api/x")).await;
     assert_eq!(response.header("x-other"), Some("kept"));
     let said: Vec<_> = response
         .fields
@@ -421,21 +420,21 @@ async fn an_upstreams_own_informational_headers_are_not_believed() {
         Some(hawkgate::VERSION)
     );
     assert!(!String::from_utf8_lossy(&response.raw_head).contains("evil"));
-    // Where the route does not say so, they are the upstream's.
+    // Without `taskcluster_headers` the upstream's are passed on.
     let silent = sections(&upstream.url(), "").replace("taskcluster_headers = true", "");
-    let silent = Gate::start(&silent).await;
+    let silent = TestGateway::start(&silent).await;
     let response = silent.send(&Request::get("/api/x")).await;
     let endpoint = response.header("x-taskcluster-endpoint");
     assert_eq!(endpoint, Some("https://evil.example/"));
 }
 
 #[tokio::test]
-async fn listeners_serve_only_whom_they_name() {
+async fn listeners_serve_only_allowed_users_and_networks() {
     let taskcluster = taskcluster().await;
     let own = rustix::process::getuid().as_raw();
-    let files = Files::new();
+    let files = ConfigDir::new();
     let socket = files.path("gate.sock");
-    let text = SERVER.replace(
+    let text = SERVER_CONFIG.replace(
         "[\"127.0.0.1:0\"]",
         &format!(
             r#"[{{ address = "127.0.0.1:0", allowed_users = ["{own}"], allowed_networks = ["127.0.0.0/8"] }},
@@ -447,20 +446,21 @@ async fn listeners_serve_only_whom_they_name() {
         ),
     );
     let text = format!("{text}{}", sections(taskcluster.url(), ""));
-    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
     for (index, served) in [true, false, false, true, false].into_iter().enumerate() {
-        let mut client = Client::connect(&gate.running.listeners[index]).await;
+        let mut client = Client::connect(&gateway.running.listeners[index]).await;
         if served {
             let response = client.request(&Request::get("/api/x")).await.unwrap();
             assert_eq!(response.json()["clientId"], "root", "{index}");
         } else {
-            // Before anything was sent.
+            // Refused before a request was sent.
             let response = client.response("GET").await.unwrap();
-            assert_eq!(response.refusal(), Some("peer_not_allowed"), "{index}");
+            assert_eq!(response.error_reason(), Some("peer_not_allowed"), "{index}");
             assert_eq!(response.status, 403);
         }
     }
     let refused = [("reason", "peer_not_allowed")];
-    gate.until_counted("hawkgate_rejections_total", &refused, 3)
+    gateway
+        .wait_for_metric("hawkgate_rejections_total", &refused, 3)
         .await;
 }

@@ -1,5 +1,5 @@
-//! Traces across hawkgate: callers' context taken over and given on, to exchanges too, and
-//! spans that a collector gets.
+//! Tracing: context propagated from callers to upstreams and exchanges, and spans exported to a
+//! collector.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -13,10 +13,10 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::support::client::Request;
-use crate::support::gate::{self, Gate, ROOT_KEY};
+use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::secrets::Secrets;
 use crate::support::tokens::{self, IssuerServer, SHARED};
-use crate::support::upstream::{Attempt, Reply, Upstream};
+use crate::support::upstream::{Attempt, FakeUpstream, Reply};
 
 const AUDIENCE: &str = "https://api.example.com";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -24,17 +24,17 @@ const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const KEY: &str = "Bearer the-collectors-own-key";
 const LOGIN: &str = "/v1/oidc-credentials/idp";
 
-/// An export, and the key that came with it.
+/// An export and its `Authorization`.
 type Export = (Option<String>, Value);
 
-/// Takes exports as a collector does, and keeps them.
+/// A fake OTLP collector that records the exports it receives.
 #[derive(Clone, Default)]
 struct Collector {
     exports: Arc<Mutex<Vec<Export>>>,
 }
 
 impl Collector {
-    /// Returns where it listens.
+    /// Starts it and returns its endpoint.
     async fn start(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -42,7 +42,7 @@ impl Collector {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let collector = collector.clone();
-                let take = service_fn(move |request| collector.clone().take(request));
+                let take = service_fn(move |request| collector.clone().receive(request));
                 let serving = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(serving.serve_connection(TokioIo::new(stream), take));
             }
@@ -50,7 +50,7 @@ impl Collector {
         endpoint
     }
 
-    async fn take(
+    async fn receive(
         self,
         request: hyper::Request<hyper::body::Incoming>,
     ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
@@ -67,7 +67,7 @@ impl Collector {
         Ok(hyper::Response::new(Full::from("{}")))
     }
 
-    /// Every span so far.
+    /// Every span received so far.
     fn spans(&self) -> Vec<Value> {
         let exports = self.exports.lock().unwrap();
         let lists = exports
@@ -85,25 +85,25 @@ fn attribute<'s>(span: &'s Value, name: &str) -> Option<&'s str> {
     value["stringValue"].as_str().or(value["intValue"].as_str())
 }
 
-/// An issuer, an exchange and an API in one server, and hawkgate before it.
-struct House {
+/// An issuer, one server that is exchange and API, and a gateway in front.
+struct Fixture {
     _issuer: IssuerServer,
-    upstream: Upstream,
-    gate: Gate,
+    upstream: FakeUpstream,
+    gateway: TestGateway,
     token: String,
 }
 
-impl House {
-    /// `trace` is the whole section. The API refuses its first `refusals` requests.
-    async fn build(trace: &str, refusals: usize) -> Self {
+impl Fixture {
+    /// With this `[trace]` section. The API refuses the first `refusals` requests for each target.
+    async fn start(trace: &str, refusals: usize) -> Self {
         let issuer = IssuerServer::start(&[&SHARED[0]]).await;
-        let upstream = Upstream::http1(move |seen| match seen.path() {
+        let upstream = FakeUpstream::http1(move |received| match received.path() {
             LOGIN => Reply::new(
                 200,
                 r#"{"expires":"2100-01-01T00:00:00.000Z","credentials":{"clientId":"mozilla-auth0/alice","accessToken":"the-fetched-access-token-0123456789abcdef"}}"#,
             )
             .header("content-type", "application/json"),
-            _ if seen.repeat < refusals => Reply::unauthorized("no such client"),
+            _ if received.repeat < refusals => Reply::unauthorized("no such client"),
             _ => Reply::ok(),
         })
         .await;
@@ -129,14 +129,14 @@ audit = true
             issuer = issuer.issuer(),
             url = upstream.url()
         );
-        let gate = Gate::start(&text).await;
+        let gateway = TestGateway::start(&text).await;
         let now = SystemClock::shared().now().as_secs();
         let claims = tokens::claims(&issuer.issuer(), AUDIENCE, now);
         let token = SHARED[0].token("RS256", &claims);
         Self {
             _issuer: issuer,
             upstream,
-            gate,
+            gateway,
             token,
         }
     }
@@ -146,15 +146,15 @@ audit = true
         for (name, value) in fields {
             request = request.header(name, value);
         }
-        self.gate.send(&request).await.status
+        self.gateway.send(&request).await.status
     }
 }
 
 fn header<'a>(attempt: &'a Attempt, name: &str) -> &'a str {
-    attempt.seen.header(name).unwrap_or_default()
+    attempt.request.header(name).unwrap_or_default()
 }
 
-/// Trace, span and flags.
+/// Trace id, parent id and flags of a `traceparent` (W3C Trace Context §3.2).
 fn parts(traceparent: &str) -> (&str, &str, &str) {
     assert_eq!(traceparent.len(), 55, "{traceparent}");
     (
@@ -165,26 +165,32 @@ fn parts(traceparent: &str) -> (&str, &str, &str) {
 }
 
 #[tokio::test]
-async fn a_healed_request_is_one_trace_from_caller_to_collector() {
+async fn a_replayed_request_is_one_trace_from_caller_to_collector() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
-    let files = gate::Files::new();
+    let files = gateway::ConfigDir::new();
     let key = files.write("key", KEY);
     let trace = format!(
         "[trace]\nendpoint = \"{endpoint}\"\nheaders = {{ authorization = {{ file = \"{}\" }} }}\n\
          service_name = \"gate\"\n",
         key.display()
     );
-    let house = House::build(&trace, 1).await;
+    let fixture = Fixture::start(&trace, 1).await;
     let fields = [
         ("traceparent", PARENT),
         ("tracestate", "vendor=1"),
         ("x-request-id", "healed-trace-1"),
     ];
-    assert_eq!(house.get("/api/x?secret=in-the-query", &fields).await, 200);
+    assert_eq!(
+        fixture.get("/api/x?secret=in-the-query", &fields).await,
+        200
+    );
 
-    let attempts = house.upstream.attempts();
-    let paths: Vec<_> = attempts.iter().map(|a| a.seen.path().to_owned()).collect();
+    let attempts = fixture.upstream.attempts();
+    let paths: Vec<_> = attempts
+        .iter()
+        .map(|a| a.request.path().to_owned())
+        .collect();
     assert_eq!(paths, [LOGIN, "/api/x", LOGIN, "/api/x"]);
     let sent: Vec<_> = attempts
         .iter()
@@ -199,13 +205,13 @@ async fn a_healed_request_is_one_trace_from_caller_to_collector() {
         assert_eq!(header(api, "x-taskcluster-trace-id"), TRACE);
     }
 
-    house.gate.running.drain().await;
+    fixture.gateway.running.drain().await;
     let sent: Vec<&str> = sent.iter().map(|(_, span, _)| *span).collect();
     assert_tree(&collector.spans(), &sent);
-    assert_discreet(&collector, &house.token);
+    assert_no_secret_in_spans_and_logs(&collector, &fixture);
 }
 
-/// The spans of a request that was healed once, and the ids that went with what was sent.
+/// Checks the spans of a request that was replayed once against the parent ids sent upstream.
 fn assert_tree(spans: &[Value], sent: &[&str]) {
     assert!(
         spans.iter().all(|span| span["traceId"] == TRACE),
@@ -250,10 +256,10 @@ fn assert_tree(spans: &[Value], sent: &[&str]) {
             "{span:#}"
         );
     }
-    assert_told(root, &upstream, exchanges[0]);
+    assert_attributes(root, &upstream, exchanges[0]);
 }
 
-fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
+fn assert_attributes(root: &Value, upstream: &[&Value], exchange: &Value) {
     assert_eq!(
         attribute(upstream[0], "http.response.status_code"),
         Some("401")
@@ -284,8 +290,8 @@ fn assert_told(root: &Value, upstream: &[&Value], exchange: &Value) {
     }
 }
 
-/// Neither spans nor logs hold a secret, and the logs name the trace.
-fn assert_discreet(collector: &Collector, token: &str) {
+/// Neither spans nor logs contain a secret, and the logs contain the trace id.
+fn assert_no_secret_in_spans_and_logs(collector: &Collector, fixture: &Fixture) {
     let exports = collector.exports.lock().unwrap().clone();
     assert!(exports.iter().all(|(key, _)| key.as_deref() == Some(KEY)));
     let secrets = Secrets::default();
@@ -296,13 +302,13 @@ fn assert_discreet(collector: &Collector, token: &str) {
     );
     secrets.add("the query", "in-the-query");
     secrets.add("the collector's key", KEY);
-    secrets.token("the token", token);
-    let told: String = exports
+    secrets.token("the token", &fixture.token);
+    let exported: String = exports
         .iter()
         .map(|(_, export)| export.to_string())
         .collect();
-    secrets.assert_absent("the spans", &told);
-    let log = gate::logged();
+    secrets.assert_absent("the spans", &exported);
+    let log = fixture.gateway.log();
     secrets.assert_absent("the log", &log);
     for target in ["access", "audit"] {
         let line = log.lines().find(|line| {
@@ -316,29 +322,29 @@ fn assert_discreet(collector: &Collector, token: &str) {
 }
 
 #[tokio::test]
-async fn without_the_table_traces_pass_untouched() {
-    let house = House::build("", 0).await;
+async fn trace_headers_pass_unchanged_without_a_trace_section() {
+    let fixture = Fixture::start("", 0).await;
     let wrong = "no-trace-at-all";
     let fields = [
         ("traceparent", wrong),
         ("tracestate", "=="),
         ("x-taskcluster-trace-id", "foo/bar"),
     ];
-    assert_eq!(house.get("/api/x", &fields).await, 200);
-    let attempts = house.upstream.attempts_at("/api/x");
+    assert_eq!(fixture.get("/api/x", &fields).await, 200);
+    let attempts = fixture.upstream.attempts_at("/api/x");
     for (name, value) in fields {
         assert_eq!(header(&attempts[0], name), value);
     }
-    let exchange = house.upstream.attempts_at(LOGIN);
-    assert_eq!(exchange[0].seen.header("traceparent"), None);
+    let exchange = fixture.upstream.attempts_at(LOGIN);
+    assert_eq!(exchange[0].request.header("traceparent"), None);
 }
 
 #[tokio::test]
-async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
+async fn invalid_trace_context_is_replaced_and_unsampled_spans_are_not_exported() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let trace = format!("[trace]\nendpoint = \"{endpoint}\"\nsample = 0.0\n");
-    let house = House::build(&trace, 0).await;
+    let fixture = Fixture::start(&trace, 0).await;
     let upper = PARENT.to_uppercase();
     for (number, fields) in [
         vec![],
@@ -348,20 +354,20 @@ async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
     .into_iter()
     .enumerate()
     {
-        assert_eq!(house.get(&format!("/api/{number}"), &fields).await, 200);
-        let attempts = house.upstream.attempts_at(&format!("/api/{number}"));
+        assert_eq!(fixture.get(&format!("/api/{number}"), &fields).await, 200);
+        let attempts = fixture.upstream.attempts_at(&format!("/api/{number}"));
         let (trace, _, flags) = parts(header(&attempts[0], "traceparent"));
         assert_eq!(flags, "00");
         assert_ne!(trace, TRACE);
         assert_eq!(header(&attempts[0], "x-taskcluster-trace-id"), trace);
-        assert_eq!(attempts[0].seen.header("tracestate"), None);
+        assert_eq!(attempts[0].request.header("tracestate"), None);
     }
-    // The caller's own decision to record counts.
+    // The caller's sampling decision takes precedence.
     assert_eq!(
-        house.get("/api/told", &[("traceparent", PARENT)]).await,
+        fixture.get("/api/told", &[("traceparent", PARENT)]).await,
         200
     );
-    house.gate.running.drain().await;
+    fixture.gateway.running.drain().await;
     let spans = collector.spans();
     assert!(spans.iter().all(|span| span["traceId"] == TRACE));
     let kinds: Vec<_> = spans
@@ -372,37 +378,37 @@ async fn what_is_no_context_is_replaced_and_the_unsampled_is_not_told() {
 }
 
 #[tokio::test]
-async fn callers_that_are_not_trusted_are_not_followed() {
-    let house = House::build("[trace]\nincoming = \"restart\"\n", 0).await;
+async fn trace_context_of_untrusted_callers_is_restarted() {
+    let fixture = Fixture::start("[trace]\nincoming = \"restart\"\n", 0).await;
     let fields = [
         ("traceparent", PARENT),
         ("tracestate", "a=1"),
         ("x-taskcluster-trace-id", "foo/bar"),
     ];
-    assert_eq!(house.get("/api/x", &fields).await, 200);
-    let attempts = house.upstream.attempts_at("/api/x");
+    assert_eq!(fixture.get("/api/x", &fields).await, 200);
+    let attempts = fixture.upstream.attempts_at("/api/x");
     let (trace, _, flags) = parts(header(&attempts[0], "traceparent"));
     assert!(trace != TRACE && flags == "01");
     assert_eq!(header(&attempts[0], "x-taskcluster-trace-id"), trace);
-    assert_eq!(attempts[0].seen.header("tracestate"), None);
+    assert_eq!(attempts[0].request.header("tracestate"), None);
 }
 
 #[tokio::test]
-async fn a_collector_that_refuses_costs_spans_and_no_request() {
-    let refusing = Upstream::http1(|_| Reply::new(400, "no")).await;
+async fn a_failing_collector_loses_spans_but_no_requests() {
+    let refusing = FakeUpstream::http1(|_| Reply::new(400, "no")).await;
     let trace = format!("[trace]\nendpoint = \"{}/v1/traces\"\n", refusing.url());
-    let house = House::build(&trace, 0).await;
-    assert_eq!(house.get("/api/x", &[]).await, 200);
-    // The first is fetched for: admission, exchange, attempt and the request itself.
+    let fixture = Fixture::start(&trace, 0).await;
+    assert_eq!(fixture.get("/api/x", &[]).await, 200);
+    // The first request needs an exchange: admission, exchange, attempt and the request itself.
     let failed = [("result", "failed")];
-    house
-        .gate
-        .until_counted("hawkgate_trace_spans_total", &failed, 4)
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_trace_spans_total", &failed, 4)
         .await;
     let denied = Request::get("/api/x").bearer("not.a.token");
-    assert_eq!(house.gate.send(&denied).await.status, 401);
-    house
-        .gate
-        .until_counted("hawkgate_trace_spans_total", &failed, 6)
+    assert_eq!(fixture.gateway.send(&denied).await.status, 401);
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_trace_spans_total", &failed, 6)
         .await;
 }

@@ -1,5 +1,5 @@
-// Says of requests, one JSON object a line on stdin, what the Taskcluster auth service would
-// make of them (hawk-check.js), so that tests can ask without HTTP in between.
+// Authenticates requests, given as one JSON object per line on stdin, as the Taskcluster auth
+// service would (hawk-check.js), without HTTP in between.
 //
 // In:  { now, method, url, headers: { host, authorization?, "x-forwarded-port"?, … },
 //        clients: { <clientId>: { accessToken, scopes } } }

@@ -1,5 +1,5 @@
-// What the Taskcluster auth service checks, written from its documented behaviour
-// (reference page taskcluster.md, sections 3 to 5) around the very Hawk package that it uses.
+// The checks of the Taskcluster auth service (docs/design/taskcluster.md, "Hawk as Taskcluster
+// checks it"), on top of the Hawk package that it uses.
 
 import crypto from 'node:crypto';
 import net from 'node:net';
@@ -15,9 +15,9 @@ const SEED_LENGTH = 44;
 const covers = (pattern, scope) =>
   pattern === scope || (pattern.endsWith('*') && scope.startsWith(pattern.slice(0, -1)));
 
-/** Whether `held` satisfies every scope of `wanted`. */
-export const satisfies = (held, wanted) =>
-  wanted.every((scope) => held.some((pattern) => covers(pattern, scope)));
+/** Whether the scopes `held` satisfy every scope of `required`. */
+export const satisfies = (held, required) =>
+  required.every((scope) => held.some((pattern) => covers(pattern, scope)));
 
 const isScopes = (value) =>
   Array.isArray(value) && value.every((s) => typeof s === 'string' && /^[ -~]*$/.test(s));
@@ -36,11 +36,11 @@ export function certificateSignature(certificate, clientId, key) {
   return crypto.createHmac('sha256', key).update(lines.join('\n')).digest('base64');
 }
 
-/** The access token that goes with a certificate. */
+/** The access token that belongs to a certificate. */
 export const temporaryToken = (seed, key) =>
   crypto.createHmac('sha256', key).update(seed).digest('base64url');
 
-/** Named temporary credentials, as an issuing client makes them. */
+/** Named temporary credentials, as an issuing client creates them. */
 export function mint({ clientId, issuer, key, scopes, start, expiry }) {
   const seed = (crypto.randomUUID() + crypto.randomUUID()).replaceAll('-', '').slice(0, SEED_LENGTH);
   const certificate = { version: 1, scopes, start, expiry, seed, issuer };
@@ -52,17 +52,17 @@ export function mint({ clientId, issuer, key, scopes, start, expiry }) {
   };
 }
 
-/** A refusal with the message that the service gives. */
+/** A 401 with the message of the service. */
 class Refusal extends Error {}
 const refuse = (message) => {
   throw new Refusal(message);
 };
 
-/** A junk header that makes the real services answer 500. */
+/** An invalid header to which the real services respond with 500. */
 export class Breakdown extends Error {}
 
-/** The host and port that the service computes the MAC with. */
-export function seenAddress(headers) {
+/** The host and port with which the service computes the MAC. */
+export function publicAddress(headers) {
   const { host } = headers;
   if (!host || host.startsWith('[')) throw new Breakdown('Host');
   const forwardedFor = headers['x-forwarded-for'];
@@ -80,7 +80,7 @@ export function seenAddress(headers) {
   return { host: name, port: ownPort ? Number(ownPort) : 80 };
 }
 
-/** The clients that the deployment knows. */
+/** The clients of the deployment. */
 export class Clients {
   #clients = new Map();
   #revokedSeeds = new Set();
@@ -98,7 +98,7 @@ export class Clients {
   delete(clientId) {
     return this.#clients.delete(clientId);
   }
-  /** Every certificate made or seen so far is no good any more. */
+  /** Revokes every certificate issued or seen so far. */
   revokeSeen() {
     for (const seed of this.#seenSeeds) this.#revokedSeeds.add(seed);
     this.#seenSeeds.clear();
@@ -153,7 +153,7 @@ export class Clients {
     return { key: temporaryToken(seed, authority.accessToken), scopes };
   }
 
-  /** The key to check the MAC with, and the scopes that go with it. */
+  /** The key with which to check the MAC, and its scopes. */
   #resolve(clientId, ext) {
     const resolved = ext?.certificate !== undefined
       ? this.#checkCertificate(clientId, ext.certificate)
@@ -167,19 +167,19 @@ export class Clients {
   }
 
   /**
-   * Checks one request: `null` when it bears no credentials, else who and with what
-   * scopes; throws a Refusal for everything that the service answers with 401.
+   * Authenticates one request: `null` if it has no credentials, otherwise its client and
+   * scopes; throws a Refusal where the service responds with 401.
    */
   async check(req, body) {
     const { authorization } = req.headers;
-    // Beside a header the service looks at the parsed query, without one at the raw text.
+    // With a header the service inspects the parsed query, without one the raw text.
     const query = querystring.parse(req.url.split('?').slice(1).join('?'));
     if (authorization && query.bewit) refuse('two authentication schemes: a bewit and a header');
     const bewit = !authorization && /^\/.*[?&]bewit=/.test(req.url);
     if (!bewit && !authorization) return null;
     const options = { localtimeOffsetMsec: this.now() - Date.now(), timestampSkewSec: 15 * 60 };
     const request = {
-      ...seenAddress(req.headers),
+      ...publicAddress(req.headers),
       method: req.method,
       url: req.url,
       authorization,
@@ -222,7 +222,7 @@ function bewitExt(url) {
   return Buffer.from(encoded, 'base64url').toString().split('\\')[3];
 }
 
-/** A payload hash is optional, but checked when it is there. */
+/** A payload hash is optional, but checked if present. */
 function checkPayload(req, body, artifacts, credentials) {
   if (!artifacts.hash) return;
   const type = req.headers['content-type'] ?? '';

@@ -1,15 +1,7 @@
-// What every peer shares: a loopback server on a free port, a control server, the ready
-// line that tests wait for, and an end together with the process that started it.
+// Shared by all peers: loopback servers on free ports, control servers, outages and barriers.
 
 import http from 'node:http';
 import { once } from 'node:events';
-
-// Nobody reads standard output past the ready line: a library's remarks would break the pipe.
-console.log = console.error;
-console.info = console.error;
-
-/** The JSON given as the first argument. */
-export const options = JSON.parse(process.argv[2] ?? '{}');
 
 /** Listens on loopback; port 0 takes a free one. Resolves to the port. */
 export async function listen(server, port = 0) {
@@ -25,7 +17,7 @@ export async function readBody(req) {
   return Buffer.concat(chunks);
 }
 
-/** Answers with JSON. */
+/** Responds with JSON. */
 export function json(res, status, value, headers = {}) {
   const text = JSON.stringify(value);
   res.writeHead(status, {
@@ -36,9 +28,31 @@ export function json(res, status, value, headers = {}) {
   res.end(text);
 }
 
-/** Starts the control server: `POST /<command>` with a JSON object; the answer is JSON. */
-export async function control(commands) {
-  const server = http.createServer(async (req, res) => {
+/** The servers of one instance of a peer, stopped together. */
+export class Instance {
+  #servers = new Set();
+
+  /** As `listen`; the server is closed when the instance stops. */
+  listen(server, port) {
+    this.#servers.add(server);
+    return listen(server, port);
+  }
+
+  /** Starts a control server: `POST /<command>` with a JSON object; the response is JSON. */
+  control(commands) {
+    return this.listen(controlServer(commands));
+  }
+
+  stop() {
+    for (const server of this.#servers) {
+      server.close();
+      server.closeAllConnections();
+    }
+  }
+}
+
+function controlServer(commands) {
+  return http.createServer(async (req, res) => {
     const name = req.url.slice(1);
     try {
       const text = (await readBody(req)).toString();
@@ -49,7 +63,6 @@ export async function control(commands) {
       json(res, 400, { error: String(error.stack ?? error) });
     }
   });
-  return listen(server);
 }
 
 /** Counts by key. */
@@ -65,7 +78,7 @@ export class Counter {
   }
 }
 
-/** A server that can go away with all its connections and come back on the same port. */
+/** Takes a server down, with its connections, and brings it back on the same port. */
 export class Outages {
   #sockets = new Set();
   constructor(server) {
@@ -87,8 +100,8 @@ export class Outages {
   }
 }
 
-/** Requests that wait until they are let go. */
-export class Gate {
+/** Holds requests back until `release`. */
+export class Latch {
   #waiting = new Set();
   #watchers = new Set();
   get waiting() {
@@ -105,7 +118,7 @@ export class Gate {
       for (const watcher of [...this.#watchers]) watcher();
     });
   }
-  /** Resolves once at least `count` requests wait: a barrier for tests. */
+  /** Resolves once at least `count` requests are waiting. */
   until(count) {
     return new Promise((resolve) => {
       const look = () => {
@@ -123,12 +136,3 @@ export class Gate {
     return count;
   }
 }
-
-/** Tells the parent that everything is up. */
-export function ready(facts) {
-  process.stdout.write(`${JSON.stringify({ ready: true, ...facts })}\n`);
-}
-
-// A parent that dies without killing its peers closes their standard input.
-process.stdin.resume();
-process.stdin.on('end', () => process.exit(0));

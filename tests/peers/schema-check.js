@@ -1,8 +1,8 @@
-// Says which documents a JSON Schema (draft 2020-12) refuses, and why.
+// Validates documents against a JSON Schema (draft 2020-12).
 //
 // In (all of stdin):  { schema, documents: { <name>: <document> } }
-// Out: { <name>: ["<where> <what>", …] }, empty where the document is valid. A schema that
-// is none itself, or says something unknown, is a failure.
+// Out: { <name>: ["<path> <message>", …] }, empty for a valid document. Fails if the schema is
+// invalid or has unknown keywords.
 
 import { text } from 'node:stream/consumers';
 import { Ajv2020 } from 'ajv/dist/2020.js';

@@ -1,176 +1,175 @@
-// The certified OpenID provider again, with all that registering and signing in take:
-// dynamic registration with management (tokens rotate), authorization code with PKCE,
-// device flow, refresh tokens that rotate, revocation.
+// The OpenID-certified oidc-provider with what registering and signing in need: dynamic
+// registration and its management (RFC 7591, RFC 7592), authorization code with PKCE, device flow,
+// rotating refresh tokens, revocation.
 //
 // Options: {"initialAccessToken": "…", "ttl": seconds}
-// Control: browse (a browser of its own: cookies, redirects; stops at what it may not
-// open), approve (a device's code), tamper (claims of the next ID tokens), metadata
-// (members of the discovery document), registration (how that endpoint behaves), counts,
-// clients, answer (how the token endpoint behaves).
+// Control: browse (a browser with cookies, which follows redirects until they leave the provider),
+// approve (a device code), tamper (claims of the next ID tokens), metadata (members of the
+// discovery document), registration (how that endpoint behaves), answer (how the token endpoint
+// behaves), untilWaiting, counts, client.
 
 import http from 'node:http';
 import { exportJWK, generateKeyPair, SignJWT, decodeJwt, decodeProtectedHeader, importJWK } from 'jose';
 import Provider from 'oidc-provider';
-import { control, Counter, Gate, json, listen, options, ready } from './lib.js';
-
-// After the ready line nobody reads standard output.
-console.log = console.error;
-console.info = console.error;
+import { Counter, json, Latch } from './lib.js';
 
 const { privateKey } = await generateKeyPair('RS256', { extractable: true, modulusLength: 2048 });
 const jwk = { ...(await exportJWK(privateKey)), kid: 'rsa-1', use: 'sig', alg: 'RS256' };
 
-const server = http.createServer();
-const port = await listen(server);
-const issuer = `http://127.0.0.1:${port}`;
+/** Starts one instance; resolves to the facts that tests need. */
+export async function start(options, instance) {
+  const server = http.createServer();
+  const port = await instance.listen(server);
+  const issuer = `http://127.0.0.1:${port}`;
 
-const provider = new Provider(issuer, {
-  jwks: { keys: [jwk] },
-  clients: [
-    {
-      client_id: 'shell',
-      application_type: 'native',
-      token_endpoint_auth_method: 'none',
-      redirect_uris: ['http://127.0.0.1/callback'],
-      grant_types: [
-        'authorization_code',
-        'refresh_token',
-        'urn:ietf:params:oauth:grant-type:device_code',
-      ],
+  const provider = new Provider(issuer, {
+    jwks: { keys: [jwk] },
+    clients: [
+      {
+        client_id: 'shell',
+        application_type: 'native',
+        token_endpoint_auth_method: 'none',
+        redirect_uris: ['http://127.0.0.1/callback'],
+        grant_types: [
+          'authorization_code',
+          'refresh_token',
+          'urn:ietf:params:oauth:grant-type:device_code',
+        ],
+      },
+    ],
+    scopes: ['openid', 'offline_access', 'read'],
+    ttl: { AccessToken: options.ttl ?? 600 },
+    findAccount: async (_ctx, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
+    interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    rotateRefreshToken: true,
+    features: {
+      devInteractions: { enabled: false },
+      deviceFlow: { enabled: true },
+      revocation: { enabled: true },
+      clientCredentials: { enabled: true },
+      registration: { enabled: true, initialAccessToken: options.initialAccessToken },
+      registrationManagement: { enabled: true, rotateRegistrationAccessToken: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: async () => ({ scope: 'read', accessTokenFormat: 'jwt' }),
+      },
     },
-  ],
-  scopes: ['openid', 'offline_access', 'read'],
-  ttl: { AccessToken: options.ttl ?? 600 },
-  findAccount: async (_ctx, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
-  interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
-  rotateRefreshToken: true,
-  features: {
-    devInteractions: { enabled: false },
-    deviceFlow: { enabled: true },
-    revocation: { enabled: true },
-    clientCredentials: { enabled: true },
-    registration: { enabled: true, initialAccessToken: options.initialAccessToken },
-    registrationManagement: { enabled: true, rotateRegistrationAccessToken: true },
-    resourceIndicators: {
-      enabled: true,
-      getResourceServerInfo: async () => ({ scope: 'read', accessTokenFormat: 'jwt' }),
+  });
+  provider.on('server_error', (_ctx, error) => console.error(error));
+
+  let user = 'user-1';
+  let tampered;
+  let metadata = {};
+  let registration = 'ok';
+  let answer = 'ok';
+  const counts = new Counter();
+  const latch = new Latch();
+
+  /** The same ID token with other claims, signed by the provider's own key. */
+  async function forged(token) {
+    const { alg, kid } = decodeProtectedHeader(token);
+    const claims = { ...decodeJwt(token), ...tampered };
+    for (const [name, value] of Object.entries(tampered)) if (value === null) delete claims[name];
+    return new SignJWT(claims).setProtectedHeader({ alg, kid }).sign(await importJWK(jwk, 'RS256'));
+  }
+
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route === 'discovery') Object.assign(ctx.body, metadata);
+    // To poll fast; the default of RFC 8628 is five seconds.
+    if (ctx.oidc?.route === 'device_authorization' && ctx.body.device_code) ctx.body.interval = 1;
+    if (tampered && ctx.body?.id_token) ctx.body.id_token = await forged(ctx.body.id_token);
+  });
+
+  /** Every visitor is `user` and consents to everything. */
+  async function interact(req, res) {
+    const { prompt, params, session } = await provider.interactionDetails(req, res);
+    if (prompt.name === 'login') {
+      return provider.interactionFinished(req, res, { login: { accountId: user } });
+    }
+    const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+    grant.addOIDCScope('openid offline_access read');
+    for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, 'read');
+    return provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } });
+  }
+
+  const callback = provider.callback();
+  server.on('request', async (req, res) => {
+    const path = req.url.split('?')[0];
+    counts.add(`${req.method} ${path}`);
+    if (path.startsWith('/interaction/')) return interact(req, res);
+    if (path.startsWith('/reg')) {
+      if (registration === 'stall') return latch.wait(res);
+      // The client is created, but the response is lost.
+      if (registration === 'lost') res.end = () => res.socket.destroy();
+      if (registration === 'error') return json(res, 500, { error: 'server_error' });
+    }
+    if (path === '/token' && answer === 'error') return json(res, 500, {});
+    return callback(req, res);
+  });
+
+  /** Follows redirects, with cookies, until they leave the provider. */
+  class Browser {
+    #cookies = new Map();
+    async fetch(url, init = {}) {
+      const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+      const headers = { ...init.headers, ...(cookie && { cookie }) };
+      const res = await fetch(url, { ...init, headers, redirect: 'manual' });
+      for (const line of res.headers.getSetCookie()) {
+        const [pair] = line.split(';');
+        const at = pair.indexOf('=');
+        this.#cookies.set(pair.slice(0, at), pair.slice(at + 1));
+      }
+      return res;
+    }
+    async follow(url, init) {
+      let res = await this.fetch(url, init);
+      for (let hops = 0; hops < 20; hops += 1) {
+        const location = res.headers.get('location');
+        if (!location) return { status: res.status, text: await res.text() };
+        const next = new URL(location, issuer);
+        if (next.origin !== issuer) return { location: next.href };
+        res = await this.fetch(next);
+      }
+      throw new Error('too many redirects');
+    }
+  }
+
+  const hidden = (html, name) => new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1];
+
+  const controlPort = await instance.control({
+    browse: ({ url, sub }) => {
+      user = sub ?? 'user-1';
+      return new Browser().follow(url);
     },
-  },
-});
-provider.on('server_error', (_ctx, error) => console.error(error));
+    async approve({ userCode, abort }) {
+      const browser = new Browser();
+      const form = await (await browser.fetch(`${issuer}/device`)).text();
+      const fields = { xsrf: hidden(form, 'xsrf'), user_code: userCode };
+      fields[abort ? 'abort' : 'confirm'] = 'yes';
+      const answered = await browser.follow(`${issuer}/device`, {
+        method: 'POST',
+        body: new URLSearchParams(fields),
+      });
+      return { status: answered.status };
+    },
+    tamper: ({ claims }) => {
+      tampered = claims;
+    },
+    metadata: (members) => {
+      metadata = members;
+    },
+    registration({ mode }) {
+      registration = mode;
+      return { released: latch.release() };
+    },
+    answer: ({ mode }) => {
+      answer = mode;
+    },
+    untilWaiting: ({ count }) => latch.until(count),
+    counts: () => counts.counts,
+    client: async ({ id }) => ({ client: (await provider.Client.find(id))?.metadata() ?? null }),
+  });
 
-let user = 'user-1';
-let tampered;
-let metadata = {};
-let registration = 'ok';
-let answer = 'ok';
-const counts = new Counter();
-const gate = new Gate();
-
-/** The same ID token with other claims, signed by the provider's own key. */
-async function forged(token) {
-  const { alg, kid } = decodeProtectedHeader(token);
-  const claims = { ...decodeJwt(token), ...tampered };
-  for (const [name, value] of Object.entries(tampered)) if (value === null) delete claims[name];
-  return new SignJWT(claims).setProtectedHeader({ alg, kid }).sign(await importJWK(jwk, 'RS256'));
+  return { port, control: controlPort, issuer };
 }
-
-provider.use(async (ctx, next) => {
-  await next();
-  if (ctx.oidc?.route === 'discovery') Object.assign(ctx.body, metadata);
-  // The tests' own rhythm; five seconds is the default of RFC 8628.
-  if (ctx.oidc?.route === 'device_authorization' && ctx.body.device_code) ctx.body.interval = 1;
-  if (tampered && ctx.body?.id_token) ctx.body.id_token = await forged(ctx.body.id_token);
-});
-
-/** Whoever comes is `user`, and consents to everything. */
-async function interact(req, res) {
-  const { prompt, params, session } = await provider.interactionDetails(req, res);
-  if (prompt.name === 'login') {
-    return provider.interactionFinished(req, res, { login: { accountId: user } });
-  }
-  const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
-  grant.addOIDCScope('openid offline_access read');
-  for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, 'read');
-  return provider.interactionFinished(req, res, { consent: { grantId: await grant.save() } });
-}
-
-const callback = provider.callback();
-server.on('request', async (req, res) => {
-  const path = req.url.split('?')[0];
-  counts.add(`${req.method} ${path}`);
-  if (path.startsWith('/interaction/')) return interact(req, res);
-  if (path.startsWith('/reg')) {
-    if (registration === 'stall') return gate.wait(res);
-    // The client is made, and nobody hears of it.
-    if (registration === 'lost') res.end = () => res.socket.destroy();
-    if (registration === 'error') return json(res, 500, { error: 'server_error' });
-  }
-  if (path === '/token' && answer === 'error') return json(res, 500, {});
-  return callback(req, res);
-});
-
-/** Follows redirects with cookies until somewhere else than here. */
-class Browser {
-  #cookies = new Map();
-  async fetch(url, init = {}) {
-    const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-    const headers = { ...init.headers, ...(cookie && { cookie }) };
-    const res = await fetch(url, { ...init, headers, redirect: 'manual' });
-    for (const line of res.headers.getSetCookie()) {
-      const [pair] = line.split(';');
-      const at = pair.indexOf('=');
-      this.#cookies.set(pair.slice(0, at), pair.slice(at + 1));
-    }
-    return res;
-  }
-  async follow(url, init) {
-    let res = await this.fetch(url, init);
-    for (let hops = 0; hops < 20; hops += 1) {
-      const location = res.headers.get('location');
-      if (!location) return { status: res.status, text: await res.text() };
-      const next = new URL(location, issuer);
-      if (next.origin !== issuer) return { location: next.href };
-      res = await this.fetch(next);
-    }
-    throw new Error('redirects without end');
-  }
-}
-
-const hidden = (html, name) => new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1];
-
-const controlPort = await control({
-  browse: ({ url, sub }) => {
-    user = sub ?? 'user-1';
-    return new Browser().follow(url);
-  },
-  async approve({ userCode, abort }) {
-    const browser = new Browser();
-    const form = await (await browser.fetch(`${issuer}/device`)).text();
-    const fields = { xsrf: hidden(form, 'xsrf'), user_code: userCode };
-    fields[abort ? 'abort' : 'confirm'] = 'yes';
-    const answered = await browser.follow(`${issuer}/device`, {
-      method: 'POST',
-      body: new URLSearchParams(fields),
-    });
-    return { status: answered.status };
-  },
-  tamper: ({ claims }) => {
-    tampered = claims;
-  },
-  metadata: (members) => {
-    metadata = members;
-  },
-  registration({ mode }) {
-    registration = mode;
-    return { released: gate.release() };
-  },
-  answer: ({ mode }) => {
-    answer = mode;
-  },
-  untilWaiting: ({ count }) => gate.until(count),
-  counts: () => counts.counts,
-  client: async ({ id }) => ({ client: (await provider.Client.find(id))?.metadata() ?? null }),
-});
-
-ready({ port, control: controlPort, issuer });

@@ -12,7 +12,7 @@ is not known here.
 {{- end -}}
 {{- end -}}
 
-{{/* What depends on the chart's own values need not be said twice. */}}
+{{/* Keys that follow from the chart's values. */}}
 {{- define "hawkgate.config.withDefaults" -}}
 {{- $address := printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.mode "sidecar")) (int .Values.ports.http) -}}
 {{- $listen := $address -}}
@@ -32,7 +32,7 @@ is not known here.
 {{- toJson $config -}}
 {{- end -}}
 
-{{/* The file: a text as it was given, a map as TOML. */}}
+{{/* The configuration file: a text as it is, a map as TOML. */}}
 {{- define "hawkgate.config.text" -}}
 {{- if kindIs "string" .Values.config -}}
 {{- .Values.config -}}
@@ -76,7 +76,7 @@ Helm's toToml would write 2.0 for 2: numbers of values are floats.
 {{- if regexMatch "^[A-Za-z0-9_-]+$" . -}}{{ . }}{{- else -}}{{ toJson . }}{{- end -}}
 {{- end -}}
 
-{{/* Every JSON string and number is a TOML one. */}}
+{{/* Every JSON string and number is valid TOML. */}}
 {{- define "hawkgate.toml.value" -}}
 {{- $parts := list -}}
 {{- if kindIs "map" . -}}

@@ -1,4 +1,4 @@
-{{/* hawkgate's container, but for its place among the others. */}}
+{{/* hawkgate's container, for the gateway and for the sidecar. */}}
 {{- define "hawkgate.container" -}}
 {{- $sidecar := eq .Values.mode "sidecar" -}}
 name: {{ ternary .Values.sidecar.name "hawkgate" $sidecar }}
@@ -67,7 +67,7 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Which of the chart's own volumes there are, and where, as JSON. */}}
+{{/* The chart's own volumes and where they are mounted, as JSON. */}}
 {{- define "hawkgate.mounts" -}}
 {{- $prefix := ternary .Values.sidecar.name "hawkgate" (eq .Values.mode "sidecar") -}}
 {{- $mounts := list (dict "name" (printf "%s-config" $prefix) "path" "/etc/hawkgate") -}}
@@ -86,11 +86,11 @@ volumeMounts:
 {{- toJson $mounts -}}
 {{- end -}}
 
-{{/* The volumes of these mounts. Never with subPath: such files would not follow a change. */}}
+{{/* The volumes of these mounts. Never with subPath: such files would not be updated. */}}
 {{- define "hawkgate.volumes" -}}
 {{- $sidecar := eq .Values.mode "sidecar" -}}
 {{- $prefix := ternary .Values.sidecar.name "hawkgate" $sidecar -}}
-{{- /* A sidecar's pod belongs to others: there may be no fsGroup that lets us read 0440. */ -}}
+{{- /* A sidecar's pod belongs to another chart and may have no fsGroup that would allow mode 0440. */ -}}
 {{- $mode := ternary 0o444 0o440 $sidecar -}}
 - name: {{ $prefix }}-config
   configMap:
@@ -114,7 +114,7 @@ volumeMounts:
     items:
       - key: {{ .Values.ca.key }}
         path: ca.crt
-      # Of SSL_CERT_DIR only files with such names are read.
+      # Only files with such names are read from SSL_CERT_DIR.
       - key: {{ .Values.ca.key }}
         path: "00000000.0"
 {{- end }}
@@ -132,7 +132,7 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{/* So that pods are replaced when the file changes. */}}
+{{/* Replaces the pods when the file changes. */}}
 {{- define "hawkgate.annotations" -}}
 {{- if and .Values.rollOnConfigChange (not .Values.existingConfig) -}}
 checksum/{{ ternary .Values.sidecar.name "config" (eq .Values.mode "sidecar") }}: {{ include "hawkgate.config.text" . | sha256sum }}

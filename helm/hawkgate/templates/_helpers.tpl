@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 53 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 53 bytes: "-admin" and the like are put after it. */}}
+{{/* At most 53 bytes, because "-admin" and other suffixes are appended. */}}
 {{- define "hawkgate.fullname" -}}
 {{- $name := include "hawkgate.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -57,7 +57,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (ternary 443 80 (not (empty .Values.tls.existingSecret))) .Values.service.port -}}
 {{- end -}}
 
-{{/* A duration of the configuration ("1h30m", "250ms") in seconds, rounded up. */}}
+{{/* A duration from the configuration ("1h30m", "250ms") in seconds, rounded up. */}}
 {{- define "hawkgate.seconds" -}}
 {{- $total := 0 -}}
 {{- range regexFindAll "[0-9]+(ms|s|m|h|d)" . -1 -}}
@@ -72,7 +72,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $total -}}
 {{- end -}}
 
-{{/* What ending takes at most, by the configuration: before SIGTERM, drain_delay, drain. */}}
+{{/* The longest shutdown that the configuration allows: before SIGTERM, drain_delay, drain. */}}
 {{- define "hawkgate.shutdownSeconds" -}}
 {{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
 {{- $delay := include "hawkgate.seconds" ($server.drain_delay | default "0s") | int -}}

@@ -1,4 +1,4 @@
-{{/* What makes no sense is refused before anything is installed, with what to do instead. */}}
+{{/* Refuses values that make no sense before anything is installed, and says what to do instead. */}}
 {{- define "hawkgate.refuse" -}}
 {{- include "hawkgate.refuse.source" . -}}
 {{- include "hawkgate.refuse.mode" . -}}
@@ -8,7 +8,7 @@
 {{- fail "ca.key is set without ca.existingConfigMap: name the ConfigMap that has it" -}}
 {{- end -}}
 {{- if and .Values.tls.clientCA (not .Values.tls.existingSecret) -}}
-{{- fail "tls.clientCA needs tls.existingSecret: callers show certificates over TLS only" -}}
+{{- fail "tls.clientCA needs tls.existingSecret: callers can present certificates over TLS only" -}}
 {{- end -}}
 {{- if not .Values.existingConfig -}}
 {{- include "hawkgate.refuse.literals" . -}}
@@ -24,11 +24,11 @@
 {{- fail "config and existingConfig are both set: keep one" -}}
 {{- end -}}
 {{- if not (or .Values.config .Values.existingConfig) -}}
-{{- fail "no configuration: hawkgate lets nobody in by itself. Set config to its TOML (or the same as a map), or existingConfig to a ConfigMap with the key hawkgate.toml; the chart's README has an example" -}}
+{{- fail "no configuration: without one hawkgate serves no one. Set config to its TOML (or the same as a map), or existingConfig to a ConfigMap with the key hawkgate.toml; the chart's README has an example" -}}
 {{- end -}}
 {{- $config := include "hawkgate.config" . | fromJson -}}
 {{- if and (kindIs "string" .Values.config) (hasKey $config "Error") -}}
-{{- fail (printf "config is no valid TOML: %s" $config.Error) -}}
+{{- fail (printf "config is not valid TOML: %s" $config.Error) -}}
 {{- end -}}
 {{- range $name := list "issuer" "source" "route" "rule" -}}
   {{- $tables := get $config $name | default list -}}
@@ -49,7 +49,7 @@
 {{- range $what := list "ingress" "httpRoute" "autoscaling" "serviceMonitor" -}}
   {{- if (get $values $what).enabled -}}
     {{- $instead := ternary "use podMonitor" "it belongs to mode: gateway" (eq $what "serviceMonitor") -}}
-    {{- fail (printf "%s.enabled with mode: sidecar: this chart makes no pods and no Service then; %s" $what $instead) -}}
+    {{- fail (printf "%s.enabled with mode: sidecar: the chart then creates no pods and no Service; %s" $what $instead) -}}
   {{- end -}}
 {{- end -}}
 {{- if .Values.tls.existingSecret -}}
@@ -70,7 +70,7 @@
 {{- end -}}
 {{- range (include "hawkgate.config" . | fromJson).route | default list -}}
   {{- if or .workload_token .anonymous -}}
-    {{- fail (printf "route %q has %s: whoever reaches the Service would act as this workload. Use it with mode: sidecar" (toString .name) (ternary "workload_token" "anonymous" (not (empty .workload_token)))) -}}
+    {{- fail (printf "route %q has %s: anyone who reaches the Service would act as this workload. Use it with mode: sidecar" (toString .name) (ternary "workload_token" "anonymous" (not (empty .workload_token)))) -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -86,7 +86,7 @@
 {{- end -}}
 {{- $budget := .Values.podDisruptionBudget -}}
 {{- if and (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) -}}
-{{- fail "podDisruptionBudget.minAvailable and maxUnavailable are both set: Kubernetes takes one of them" -}}
+{{- fail "podDisruptionBudget.minAvailable and maxUnavailable are both set: Kubernetes accepts only one of them" -}}
 {{- end -}}
 {{- $replicas := ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
 {{- if and $budget.enabled (gt $replicas 1) -}}
@@ -94,7 +94,7 @@
     {{- fail (printf "podDisruptionBudget.minAvailable is %d of %d pods: no node could ever be drained" (int $budget.minAvailable) $replicas) -}}
   {{- end -}}
   {{- if or (eq (toString $budget.minAvailable) "100%") (has (toString $budget.maxUnavailable) (list "0" "0%")) -}}
-    {{- fail "podDisruptionBudget allows no pod to go: no node could ever be drained" -}}
+    {{- fail "podDisruptionBudget allows no disruption: no node could ever be drained" -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -113,12 +113,12 @@
 {{- end -}}
 {{- range .Values.prometheusRule.disabled -}}
   {{- if not (has . $known) -}}
-    {{- fail (printf "prometheusRule.disabled names %s, which is no alert; there are %s" . (join ", " $known)) -}}
+    {{- fail (printf "prometheusRule.disabled names %s, which is not an alert; the alerts are %s" . (join ", " $known)) -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* hawkgate refuses them too, but by then they would lie in a ConfigMap for all to read. */}}
+{{/* hawkgate refuses them too, but by then they would be in a ConfigMap for everyone to read. */}}
 {{- define "hawkgate.refuse.literals" -}}
 {{- $config := include "hawkgate.config" . | fromJson -}}
 {{- range $table := list "issuer" "source" "route" -}}
@@ -126,14 +126,14 @@
     {{- $entry := . -}}
     {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" -}}
       {{- if kindIs "string" (get $entry $key | default dict) -}}
-        {{- fail (printf "%s %q: %s stands in the configuration itself, which is no place for a secret. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
+        {{- fail (printf "%s %q: %s is in the configuration itself, which is no place for a secret. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
       {{- end -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Secrets that the configuration reads and no value brings. */}}
+{{/* Secrets that the configuration reads but no value provides. */}}
 {{- define "hawkgate.refuse.missing" -}}
 {{- $text := include "hawkgate.config" . -}}
 {{- $mounted := list -}}
@@ -141,7 +141,7 @@
 {{- range $needs := list (list "/run/secrets/hawkgate/" .Values.existingSecret "existingSecret") (list "/run/secrets/hawkgate-tls/" .Values.tls.existingSecret "tls.existingSecret") (list "/etc/hawkgate-ca/" .Values.ca.existingConfigMap "ca.existingConfigMap") (list "/run/secrets/hawkgate-identity/" (and (eq .Values.mode "sidecar") .Values.sidecar.identity.enabled) "mode: sidecar and sidecar.identity.enabled") -}}
   {{- $folder := index $needs 0 -}}
   {{- if and (contains (printf "\"%s" $folder) $text) (not (index $needs 1)) (not (has (trimSuffix "/" $folder) $mounted)) -}}
-    {{- fail (printf "config reads files below %s, which are not there: set %s" $folder (index $needs 2)) -}}
+    {{- fail (printf "config reads files below %s, which do not exist: set %s" $folder (index $needs 2)) -}}
   {{- end -}}
 {{- end -}}
 {{- $variables := list -}}
@@ -155,7 +155,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Where the Service, the probes and the pod's neighbours will look for it. */}}
+{{/* Where the Service, the probes and the other containers of the pod expect it. */}}
 {{- define "hawkgate.refuse.addresses" -}}
 {{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
 {{- $admin := $server.admin | default "127.0.0.1:9090" | toString -}}
@@ -184,7 +184,7 @@
 {{- $needed := include "hawkgate.shutdownSeconds" . | int -}}
 {{- $given := include "hawkgate.terminationGracePeriodSeconds" . | int -}}
 {{- if lt $given $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds is %d, but preStopSleepSeconds, server.drain_delay and server.drain take %d together: requests would be cut off" $given $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, but preStopSleepSeconds, server.drain_delay and server.drain take %d together: requests would be aborted" $given $needed) -}}
 {{- end -}}
 {{- end -}}
 

@@ -10,8 +10,8 @@ For charts that have this one as a dependency with `mode: sidecar`. In a pod's t
     volumes:
       {{- include "hawkgate.sidecar.volumes" .Subcharts.hawkgate | nindent 6 }}
 
-An init container with `restartPolicy: Always` runs beside the others, starts before them and
-ends after them: a Job completes as if it were not there.
+An init container with `restartPolicy: Always` runs alongside the other containers, starts before them
+and ends after them. A Job completes as if it were not there.
 */}}
 {{- define "hawkgate.sidecar" -}}
 {{- include "hawkgate.sidecar.only" . -}}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::credential::Inject;
-use crate::gateway::rate::{Rate, RateBy};
+use crate::gateway::rate_limit::{Rate, RateBy};
 use crate::gateway::rule::Effect;
 use crate::log::settings::LogFormat;
 use crate::proxy::settings::{Address, ClientAuth, Listener};

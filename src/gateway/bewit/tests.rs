@@ -7,24 +7,22 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::credential::{
-    CacheLimits, CachedSource, CredentialSource, FetchError, IdentityHasher, Issued, SourceOptions,
-    SwapRequest,
-};
-use crate::gateway::Observe;
+use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
+use crate::gateway::Observability;
+use crate::gateway::compat::Compat;
 use crate::gateway::route::tests as fixture;
-use crate::gateway::route::{Compat, Route, RouteTable};
+use crate::gateway::route::{Route, RouteTable};
 use crate::hawk::{Credentials, Signer};
 use crate::secret::SecretString;
 
 const NOW: i64 = 1_700_000_000;
-const GOOD: &str = "https://tc.example.com/api/queue/v1/task/x%2Fy?z=1";
+const VALID_URL: &str = "https://tc.example.com/api/queue/v1/task/x%2Fy?z=1";
 
 #[derive(Debug)]
-struct Always;
+struct StaticSource;
 
 #[async_trait]
-impl CredentialSource for Always {
+impl CredentialSource for StaticSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
@@ -47,20 +45,9 @@ impl CredentialSource for Always {
 }
 
 fn route(name: &str, path: &str, bewit: bool) -> Route {
-    let options = SourceOptions {
-        limits: CacheLimits {
-            max_entries: 10,
-            max_age: Duration::from_hours(1),
-            refresh_ahead: Duration::ZERO,
-            refusals: Duration::from_secs(10),
-        },
-        timeout: Duration::from_secs(5),
-        concurrency: 4,
-    };
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
-    let source = CachedSource::new("s".into(), Arc::new(Always), options, clock).unwrap();
     let mut route = fixture::route(name, None, path, None);
-    route.source = Some(Arc::new(source));
+    route.source = Some(fixture::source(Arc::new(StaticSource), clock));
     route.compat = Compat {
         bewit,
         ..Compat::default()
@@ -81,19 +68,15 @@ fn gateway() -> Gateway {
         login: None,
         clock: ManualClock::at(UnixMillis::from_secs(NOW)),
         rule_headers: vec![],
-        observe: Observe::default(),
+        observability: Observability::default(),
     }
 }
 
-async fn ask(url: &str) -> Result<String, Reason> {
+async fn sign(url: &str) -> Result<String, Reason> {
     let headers = HeaderMap::new();
     let head = Head {
         method: &Method::POST,
-        host: "gate.test",
-        target: PATH,
-        headers: &headers,
-        peer: None,
-        certificate: None,
+        ..Head::for_test(PATH, &headers)
     };
     match gateway().bewit(head, url).await {
         Ok((_, signed)) => Ok(signed.expose().to_owned()),
@@ -102,11 +85,11 @@ async fn ask(url: &str) -> Result<String, Reason> {
 }
 
 #[tokio::test]
-async fn a_url_of_the_upstream_is_signed_for_an_hour() {
-    for url in [GOOD, &format!("  {GOOD}\r\n")] {
-        let signed = ask(url).await.unwrap();
+async fn a_bewit_is_valid_for_an_hour() {
+    for url in [VALID_URL, &format!("  {VALID_URL}\r\n")] {
+        let signed = sign(url).await.unwrap();
         let (before, bewit) = signed.split_once("&bewit=").unwrap();
-        assert_eq!(before, GOOD);
+        assert_eq!(before, VALID_URL);
         let plain = URL_SAFE_NO_PAD.decode(bewit).unwrap();
         let plain = String::from_utf8(plain).unwrap();
         assert!(
@@ -118,12 +101,12 @@ async fn a_url_of_the_upstream_is_signed_for_an_hour() {
         "https://TC.example.com:443/api/x",
         "https://tc.example.com/api/x?",
     ] {
-        assert!(ask(other).await.unwrap().starts_with(other), "{other}");
+        assert!(sign(other).await.unwrap().starts_with(other), "{other}");
     }
 }
 
 #[tokio::test]
-async fn only_urls_that_a_get_through_here_would_reach_are_signed() {
+async fn only_urls_that_a_get_through_the_gateway_would_reach_are_signed() {
     for url in [
         "https://evil.example/api/x",
         "http://tc.example.com/api/x",
@@ -135,14 +118,14 @@ async fn only_urls_that_a_get_through_here_would_reach_are_signed() {
         "https://tc.example.com/api/secrets/v1/x",
         "ftp://tc.example.com/api/x",
     ] {
-        assert_eq!(ask(url).await, Err(Reason::BewitRefused), "{url}");
+        assert_eq!(sign(url).await, Err(Reason::BewitRefused), "{url}");
     }
-    let guarded = ask("https://tc.example.com/api/guarded/x").await;
+    let guarded = sign("https://tc.example.com/api/guarded/x").await;
     assert_eq!(guarded, Err(Reason::MissingToken));
 }
 
 #[tokio::test]
-async fn what_is_no_url_is_refused() {
+async fn an_invalid_url_is_refused() {
     let long = format!("https://tc.example.com/api/{}", "x".repeat(5000));
     for url in [
         "",
@@ -167,21 +150,21 @@ async fn what_is_no_url_is_refused() {
         "https://tc.example.com\\@evil.example/api/x",
         "https://[::1/api/x",
     ] {
-        assert_eq!(ask(url).await, Err(Reason::BadRequest), "{url}");
+        assert_eq!(sign(url).await, Err(Reason::BadRequest), "{url}");
     }
-    assert_eq!(ask(&long).await, Err(Reason::UrlTooLong));
+    assert_eq!(sign(&long).await, Err(Reason::UrlTooLong));
 }
 
 #[test]
-fn the_endpoint_is_one_path() {
+fn the_bewit_endpoint_is_one_path() {
     let gateway = gateway();
-    assert!(gateway.makes_bewits_at("/bewit") && gateway.makes_bewits_at("/bewit?x"));
+    assert!(gateway.is_bewit_endpoint("/bewit") && gateway.is_bewit_endpoint("/bewit?x"));
     for target in ["/bewit/", "/bewits", "/api/bewit", "/", "*"] {
-        assert!(!gateway.makes_bewits_at(target), "{target}");
+        assert!(!gateway.is_bewit_endpoint(target), "{target}");
     }
     let none = Gateway {
         routes: RouteTable::new(vec![Arc::new(route("api", "/", false))]),
         ..gateway
     };
-    assert!(!none.makes_bewits_at("/bewit"));
+    assert!(!none.is_bewit_endpoint("/bewit"));
 }

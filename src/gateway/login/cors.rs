@@ -1,68 +1,67 @@
-//! Which browser applications may read the endpoint's answers (the Fetch standard, "CORS
-//! protocol").
+//! Which browser applications may read the endpoint's responses (CORS protocol, Fetch standard).
 
-use crate::gateway::served::Served;
+use crate::gateway::local_response::LocalResponse;
 
-/// Stands for every origin.
+/// Allows every origin.
 pub const ANY_ORIGIN: &str = "*";
 
-/// How long a browser may remember what a preflight said, in seconds.
+/// `Access-Control-Max-Age`: how long a browser may cache a preflight response, in seconds.
 const MAX_AGE: &str = "600";
 
-/// The origins that may.
+/// The allowed origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// None: browsers keep the answers from every other origin's scripts.
+    /// None: browsers withhold responses from scripts of other origins.
     #[default]
     None,
-    /// These, compared whole.
-    These(Vec<String>),
-    /// All.
+    /// These, compared byte for byte.
+    Listed(Vec<String>),
+    /// Every origin.
     Any,
 }
 
 impl AllowedOrigins {
-    /// From the configuration's list.
+    /// From the configured list, which may contain [`ANY_ORIGIN`].
     pub fn new(list: Vec<String>) -> Self {
         if list.is_empty() {
             Self::None
         } else if list.iter().any(|origin| origin == ANY_ORIGIN) {
             Self::Any
         } else {
-            Self::These(list)
+            Self::Listed(list)
         }
     }
 
-    /// Adds to an answer what lets the script that asked, from `origin`, read it.
-    /// `Access-Control-Allow-Credentials` is never sent: the bearer token is the script's
-    /// own, and cookies mean nothing here.
-    pub(super) fn permit(
+    /// Adds the headers that let a script from `origin` read the response.
+    /// `Access-Control-Allow-Credentials` is never sent: scripts send the bearer token
+    /// themselves, and cookies are not used.
+    pub(super) fn add_headers(
         &self,
-        mut served: Served,
+        mut response: LocalResponse,
         origin: Option<&[u8]>,
         preflight: bool,
-    ) -> Served {
-        if let Self::These(_) = self {
-            // Whoever did not ask from there must not be given a cached copy.
-            served = served.header("vary", "Origin");
+    ) -> LocalResponse {
+        if let Self::Listed(_) = self {
+            // The response depends on the origin, so a cache must not serve it to another one.
+            response = response.header("vary", "Origin");
         }
-        let Some(allowed) = origin.and_then(|origin| self.allowing(origin)) else {
-            return served;
+        let Some(allowed) = origin.and_then(|origin| self.allow_origin(origin)) else {
+            return response;
         };
-        served = served.header("access-control-allow-origin", allowed);
+        response = response.header("access-control-allow-origin", allowed);
         if preflight {
-            served = served
+            response = response
                 .header("access-control-allow-methods", "GET")
                 .header("access-control-allow-headers", "Authorization")
                 .header("access-control-max-age", MAX_AGE);
         }
-        served
+        response
     }
 
-    fn allowing<'a>(&'a self, origin: &[u8]) -> Option<&'a str> {
+    fn allow_origin<'a>(&'a self, origin: &[u8]) -> Option<&'a str> {
         match self {
             Self::None => None,
-            Self::These(list) => list
+            Self::Listed(list) => list
                 .iter()
                 .find(|allowed| allowed.as_bytes() == origin)
                 .map(String::as_str),

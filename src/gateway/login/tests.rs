@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::credential::taskcluster_mint::{MintSettings, NameTemplate};
-use crate::gateway::rate::{Rate, RateBy, RateLimit};
+use crate::gateway::rate_limit::{Rate, RateBy, RateLimiter};
 use crate::gateway::rule::{Effect, Expression, Rule};
 use crate::secret::SecretRef;
 use crate::token::settings::Profile;
@@ -16,19 +16,19 @@ use crate::token::testing::{self, ED25519, NOW, OTHER_RSA, ScriptedKeys, configu
 const URL: &str = "https://auth.example.com/";
 const TOOLS: &str = "https://tools.example.com";
 
-struct Stage {
+struct Fixture {
     login: Login,
     clock: Arc<ManualClock>,
     keys: Arc<ScriptedKeys>,
-    folder: TempDir,
+    dir: TempDir,
 }
 
-fn stage() -> Stage {
+fn fixture() -> Fixture {
     let clock = testing::clock();
     let keys = ScriptedKeys::of(&[ED25519.jwk()]);
     let config = configured(URL, Profile::Auth0);
-    let folder = tempfile::tempdir().unwrap();
-    let key = folder.path().join("key");
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
     std::fs::write(&key, "issuing key").unwrap();
     let settings = MintSettings {
         client_id: "project/login".into(),
@@ -43,17 +43,17 @@ fn stage() -> Stage {
         source: "mint".into(),
         require_scopes: vec!["taskcluster-credentials".into()],
         rules: None,
-        allowed_origins: AllowedOrigins::These(vec![TOOLS.into()]),
+        allowed_origins: AllowedOrigins::Listed(vec![TOOLS.into()]),
         lifetime: Duration::from_mins(15),
         timeout: Duration::from_secs(5),
-        rates: Rates::default(),
+        rates: RateLimiters::default(),
         clock: clock.clone(),
     };
-    Stage {
+    Fixture {
         login,
         clock,
         keys,
-        folder,
+        dir,
     }
 }
 
@@ -65,8 +65,8 @@ fn token(changes: &Value) -> String {
     ED25519.token(&json!({"typ": "JWT"}), &testing::with(&claims, changes))
 }
 
-impl Stage {
-    async fn ask(&self, provider: &str, authorization: Option<&str>) -> Served {
+impl Fixture {
+    async fn get(&self, provider: &str, authorization: Option<&str>) -> LocalResponse {
         let mut headers = HeaderMap::new();
         if let Some(value) = authorization {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
@@ -74,12 +74,12 @@ impl Stage {
         self.send(&Method::GET, provider, &headers).await
     }
 
-    async fn with(&self, changes: &Value) -> Served {
+    async fn request_with_claims(&self, changes: &Value) -> LocalResponse {
         let value = format!("Bearer {}", token(changes));
-        self.ask("mozilla-auth0", Some(&value)).await
+        self.get("mozilla-auth0", Some(&value)).await
     }
 
-    async fn from(&self, method: Method, origin: Option<&str>) -> Served {
+    async fn request_from(&self, method: Method, origin: Option<&str>) -> LocalResponse {
         let mut headers = HeaderMap::new();
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
@@ -87,32 +87,29 @@ impl Stage {
         self.send(&method, "mozilla-auth0", &headers).await
     }
 
-    async fn send(&self, method: &Method, provider: &str, headers: &HeaderMap) -> Served {
+    async fn send(&self, method: &Method, provider: &str, headers: &HeaderMap) -> LocalResponse {
+        let target = "/api/login/v1/oidc-credentials/mozilla-auth0";
         let head = Head {
             method,
-            host: "login.example.com",
-            target: "/api/login/v1/oidc-credentials/mozilla-auth0",
-            headers,
-            peer: None,
-            certificate: None,
+            ..Head::for_test(target, headers)
         };
-        self.login.answer(LoginRequest { provider, head }).await
+        self.login.respond(LoginRequest { provider, head }).await
     }
 }
 
-fn header_of<'a>(served: &'a Served, name: &str) -> Option<&'a str> {
-    let mut found = served.headers.iter().filter(|(n, _)| *n == name);
+fn header_value<'a>(response: &'a LocalResponse, name: &str) -> Option<&'a str> {
+    let mut found = response.headers.iter().filter(|(n, _)| *n == name);
     let value = found.next().map(|(_, value)| value.as_str());
     assert!(found.next().is_none(), "{name} twice");
     value
 }
 
-fn body(served: &Served) -> Value {
-    serde_json::from_slice(&served.body).unwrap()
+fn body(response: &LocalResponse) -> Value {
+    serde_json::from_slice(&response.body).unwrap()
 }
 
 #[test]
-fn both_places_and_nothing_else_are_the_endpoints() {
+fn the_provider_is_parsed_from_both_path_prefixes_only() {
     for (target, name) in [
         (
             "/api/login/v1/oidc-credentials/mozilla-auth0",
@@ -133,42 +130,48 @@ fn both_places_and_nothing_else_are_the_endpoints() {
 }
 
 #[tokio::test]
-async fn a_good_token_gets_credentials_in_the_old_shape() {
-    let stage = stage();
-    let served = stage.with(&json!({})).await;
-    assert_eq!(served.status, 200);
-    assert_eq!(header_of(&served, "cache-control"), Some("no-store"));
-    assert_eq!(header_of(&served, "content-type"), Some("application/json"));
-    let body = body(&served);
+async fn a_valid_token_gets_credentials_in_the_original_format() {
+    let fixture = fixture();
+    let response = fixture.request_with_claims(&json!({})).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(header_value(&response, "cache-control"), Some("no-store"));
+    assert_eq!(
+        header_value(&response, "content-type"),
+        Some("application/json")
+    );
+    let body = body(&response);
     assert_eq!(body.as_object().unwrap().len(), 2);
-    let now = stage.clock.now();
+    let now = fixture.clock.now();
     let expiry = now.plus(Duration::from_mins(15));
-    assert_eq!(body["expires"], expiry.minus(REPORTED_EARLY).to_rfc3339());
+    assert_eq!(body["expires"], expiry.minus(EXPIRES_EARLY).to_rfc3339());
     let credentials = &body["credentials"];
     assert_eq!(credentials["clientId"], "mozilla-auth0/alice");
     assert!(credentials["accessToken"].as_str().unwrap().len() > 40);
     let certificate = credentials["certificate"].as_str().expect("a JSON string");
     let certificate: Value = serde_json::from_str(certificate).unwrap();
-    assert_eq!(certificate["start"], now.minus(BACKDATED).0);
+    assert_eq!(certificate["start"], now.minus(BACKDATE).0);
     assert_eq!(certificate["expiry"], expiry.0);
     assert_eq!(certificate["scopes"], json!(["queue:*"]));
     assert_eq!(certificate["issuer"], "project/login");
-    assert_eq!(served.facts.issuer.as_deref(), Some("mozilla-auth0"));
-    assert_eq!(served.facts.verification, Some("ok"));
-    assert_eq!(served.facts.source.as_deref(), Some("mint"));
+    assert_eq!(response.details.issuer.as_deref(), Some("mozilla-auth0"));
+    assert_eq!(response.details.verification, Some("ok"));
+    assert_eq!(response.details.source.as_deref(), Some("mint"));
     let secret = credentials["accessToken"].as_str().unwrap();
-    assert!(!format!("{served:?}").contains(secret));
+    assert!(!format!("{response:?}").contains(secret));
 }
 
 #[tokio::test]
-async fn the_tokens_end_is_the_credentials_end() {
-    let stage = stage();
+async fn credentials_expire_no_later_than_the_token() {
+    let fixture = fixture();
     for left in [600, 20] {
-        let served = stage.with(&json!({ "exp": NOW + left })).await;
-        let body = body(&served);
+        let response = fixture
+            .request_with_claims(&json!({ "exp": NOW + left }))
+            .await;
+        let body = body(&response);
         let end = UnixMillis::from_secs(NOW + left);
-        // With less than half a minute left it is over already, as it was there.
-        assert_eq!(body["expires"], end.minus(REPORTED_EARLY).to_rfc3339());
+        // With less than half a minute left, the reported expiry is in the past, as in the
+        // original service.
+        assert_eq!(body["expires"], end.minus(EXPIRES_EARLY).to_rfc3339());
         let certificate = body["credentials"]["certificate"].as_str().unwrap();
         let certificate: Value = serde_json::from_str(certificate).unwrap();
         assert_eq!(certificate["expiry"], end.0);
@@ -176,14 +179,14 @@ async fn the_tokens_end_is_the_credentials_end() {
 }
 
 #[tokio::test]
-async fn every_bad_token_gets_one_and_the_same_answer() {
-    let stage = stage();
+async fn every_bad_token_gets_the_same_response() {
+    let fixture = fixture();
     let forged = {
         let claims = json!({"iss": URL, "aud": testing::AUDIENCE, "sub": "alice", "exp": NOW + 60,
             "scope": "taskcluster-credentials"});
         OTHER_RSA.token(&json!({"typ": "JWT", "kid": "ed25519"}), &claims)
     };
-    let mut said = Vec::new();
+    let mut responses = Vec::new();
     for (what, authorization) in [
         (
             "expired",
@@ -218,30 +221,30 @@ async fn every_bad_token_gets_one_and_the_same_answer() {
         ("too large", format!("Bearer {}", "a".repeat(9000))),
     ] {
         let authorization = (!authorization.is_empty()).then_some(authorization);
-        let served = stage.ask("mozilla-auth0", authorization.as_deref()).await;
-        let rejection = served.rejection.as_ref().unwrap();
+        let response = fixture.get("mozilla-auth0", authorization.as_deref()).await;
+        let rejection = response.rejection.as_ref().unwrap();
         assert_eq!(rejection.reason, Reason::LoginRefused, "{what}");
-        assert!(rejection.cause.is_some(), "{what}: the log is told");
-        assert_eq!(served.status, 400, "{what}");
-        assert_eq!(body(&served)["code"], "InputError");
-        said.push((served.headers.clone(), served.body.clone()));
+        assert!(rejection.cause.is_some(), "{what}: the cause is logged");
+        assert_eq!(response.status, 400, "{what}");
+        assert_eq!(body(&response)["code"], "InputError");
+        responses.push((response.headers.clone(), response.body.clone()));
     }
-    said.dedup();
-    assert_eq!(said.len(), 1, "nothing tells them apart");
+    responses.dedup();
+    assert_eq!(responses.len(), 1, "the responses are indistinguishable");
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_down_is_a_bad_token_too() {
-    let stage = stage();
-    stage.keys.go_down();
-    let served = stage.with(&json!({})).await;
-    assert_eq!(served.status, 400);
-    assert_eq!(served.facts.verification, Some("keys_unavailable"));
+async fn an_unreachable_issuer_gets_the_response_of_a_bad_token() {
+    let fixture = fixture();
+    fixture.keys.go_down();
+    let response = fixture.request_with_claims(&json!({})).await;
+    assert_eq!(response.status, 400);
+    assert_eq!(response.details.verification, Some("keys_unavailable"));
 }
 
 #[tokio::test]
-async fn an_unknown_provider_is_another_400() {
-    let stage = stage();
+async fn an_unknown_provider_is_a_400_with_its_own_message() {
+    let fixture = fixture();
     for name in [
         "github",
         "mozilla-auth",
@@ -249,39 +252,39 @@ async fn an_unknown_provider_is_another_400() {
         "%6dozilla-auth0",
         "..",
     ] {
-        let served = stage.ask(name, None).await;
-        assert_eq!(served.status, 400, "{name}");
-        assert_eq!(body(&served)["code"], "InputError");
-        assert_eq!(body(&served)["message"], "Unknown provider");
+        let response = fixture.get(name, None).await;
+        assert_eq!(response.status, 400, "{name}");
+        assert_eq!(body(&response)["code"], "InputError");
+        assert_eq!(body(&response)["message"], "Unknown provider");
     }
 }
 
 #[tokio::test]
-async fn a_fault_of_our_own_is_a_500() {
-    let stage = stage();
-    std::fs::remove_file(stage.folder.path().join("key")).unwrap();
-    let served = stage.with(&json!({})).await;
-    assert_eq!(served.status, 500);
-    let rejection = served.rejection.as_ref().unwrap();
+async fn a_failure_to_mint_is_a_500() {
+    let fixture = fixture();
+    std::fs::remove_file(fixture.dir.path().join("key")).unwrap();
+    let response = fixture.request_with_claims(&json!({})).await;
+    assert_eq!(response.status, 500);
+    let rejection = response.rejection.as_ref().unwrap();
     assert_eq!(rejection.reason, Reason::Internal);
     assert!(rejection.cause.as_ref().unwrap().contains("secret file"));
 }
 
 #[tokio::test]
-async fn only_listed_origins_may_read() {
-    let stage = stage();
+async fn cors_allows_only_listed_origins() {
+    let fixture = fixture();
     for method in [Method::GET, Method::OPTIONS] {
-        let served = stage.from(method.clone(), Some(TOOLS)).await;
-        let allowed = header_of(&served, "access-control-allow-origin");
+        let response = fixture.request_from(method.clone(), Some(TOOLS)).await;
+        let allowed = header_value(&response, "access-control-allow-origin");
         assert_eq!(allowed, Some(TOOLS), "{method}");
-        assert_eq!(header_of(&served, "vary"), Some("Origin"));
-        assert!(header_of(&served, "access-control-allow-credentials").is_none());
+        assert_eq!(header_value(&response, "vary"), Some("Origin"));
+        assert!(header_value(&response, "access-control-allow-credentials").is_none());
         let preflight = method == Method::OPTIONS;
         for name in [
             "access-control-allow-methods",
             "access-control-allow-headers",
         ] {
-            assert_eq!(header_of(&served, name).is_some(), preflight, "{name}");
+            assert_eq!(header_value(&response, name).is_some(), preflight, "{name}");
         }
         for origin in [
             None,
@@ -292,46 +295,48 @@ async fn only_listed_origins_may_read() {
             Some("HTTPS://tools.example.com"),
             Some("*"),
         ] {
-            let served = stage.from(method.clone(), origin).await;
+            let response = fixture.request_from(method.clone(), origin).await;
             assert!(
-                header_of(&served, "access-control-allow-origin").is_none(),
+                header_value(&response, "access-control-allow-origin").is_none(),
                 "{origin:?}"
             );
-            assert_eq!(header_of(&served, "vary"), Some("Origin"));
+            assert_eq!(header_value(&response, "vary"), Some("Origin"));
         }
     }
-    let served = stage.from(Method::OPTIONS, Some(TOOLS)).await;
-    assert_eq!(served.status, 204);
-    assert!(served.body.is_empty());
-    let headers = header_of(&served, "access-control-allow-headers");
+    let response = fixture.request_from(Method::OPTIONS, Some(TOOLS)).await;
+    assert_eq!(response.status, 204);
+    assert!(response.body.is_empty());
+    let headers = header_value(&response, "access-control-allow-headers");
     assert_eq!(headers, Some("Authorization"));
 }
 
 #[tokio::test]
-async fn everybody_and_nobody() {
-    let mut stage = stage();
-    stage.login.allowed_origins = AllowedOrigins::new(vec![ANY_ORIGIN.into()]);
-    let served = stage.from(Method::GET, Some("https://x.example")).await;
-    let allowed = header_of(&served, "access-control-allow-origin");
+async fn cors_can_allow_every_origin_or_none() {
+    let mut fixture = fixture();
+    fixture.login.allowed_origins = AllowedOrigins::new(vec![ANY_ORIGIN.into()]);
+    let response = fixture
+        .request_from(Method::GET, Some("https://x.example"))
+        .await;
+    let allowed = header_value(&response, "access-control-allow-origin");
     assert_eq!(allowed, Some(ANY_ORIGIN));
-    stage.login.allowed_origins = AllowedOrigins::new(vec![]);
-    let served = stage.from(Method::OPTIONS, Some(TOOLS)).await;
-    assert!(header_of(&served, "access-control-allow-origin").is_none());
+    fixture.login.allowed_origins = AllowedOrigins::new(vec![]);
+    let response = fixture.request_from(Method::OPTIONS, Some(TOOLS)).await;
+    assert!(header_value(&response, "access-control-allow-origin").is_none());
 }
 
 #[tokio::test]
-async fn other_methods_are_refused() {
-    let stage = stage();
+async fn methods_other_than_get_and_options_are_refused() {
+    let fixture = fixture();
     for method in [Method::POST, Method::HEAD, Method::PUT, Method::DELETE] {
-        let served = stage.from(method, None).await;
-        assert_eq!(served.status, 405);
-        assert_eq!(header_of(&served, "allow"), Some("GET, OPTIONS"));
+        let response = fixture.request_from(method, None).await;
+        assert_eq!(response.status, 405);
+        assert_eq!(header_value(&response, "allow"), Some("GET, OPTIONS"));
     }
 }
 
 #[tokio::test]
-async fn who_asks_too_often_has_to_wait_with_good_tokens_and_bad_ones() {
-    let mut stage = stage();
+async fn rate_limits_apply_to_valid_and_invalid_tokens() {
+    let mut fixture = fixture();
     let limit = |by| {
         let rate = Rate {
             requests: 1,
@@ -340,28 +345,37 @@ async fn who_asks_too_often_has_to_wait_with_good_tokens_and_bad_ones() {
             by,
             clients: 10,
         };
-        Rates::new(vec![Arc::new(RateLimit::new(&rate, stage.clock.clone()))])
+        RateLimiters::new(vec![Arc::new(RateLimiter::new(
+            &rate,
+            fixture.clock.clone(),
+        ))])
     };
     let (client, address) = (limit(RateBy::Client), limit(RateBy::Address));
-    stage.login.rates = client;
+    fixture.login.rates = client;
     for status in [200, 200, 429] {
-        assert_eq!(stage.with(&json!({})).await.status, status);
+        assert_eq!(fixture.request_with_claims(&json!({})).await.status, status);
     }
-    assert_eq!(stage.with(&json!({"sub": "bob"})).await.status, 200);
+    assert_eq!(
+        fixture
+            .request_with_claims(&json!({"sub": "bob"}))
+            .await
+            .status,
+        200
+    );
     for status in [400, 400, 429] {
-        assert_eq!(stage.ask("mozilla-auth0", None).await.status, status);
+        assert_eq!(fixture.get("mozilla-auth0", None).await.status, status);
     }
-    stage.login.rates = address;
-    assert_eq!(stage.ask("mozilla-auth0", None).await.status, 400);
-    assert_eq!(stage.with(&json!({})).await.status, 200);
-    let refused = stage.with(&json!({"sub": "bob"})).await;
+    fixture.login.rates = address;
+    assert_eq!(fixture.get("mozilla-auth0", None).await.status, 400);
+    assert_eq!(fixture.request_with_claims(&json!({})).await.status, 200);
+    let refused = fixture.request_with_claims(&json!({"sub": "bob"})).await;
     assert_eq!(refused.status, 429);
-    assert_eq!(header_of(&refused, "retry-after"), Some("10"));
+    assert_eq!(header_value(&refused, "retry-after"), Some("10"));
 }
 
 #[tokio::test]
-async fn rules_narrow_and_refuse_as_on_any_route() {
-    let mut stage = stage();
+async fn rules_limit_scopes_and_deny_requests() {
+    let mut fixture = fixture();
     let rule = |name: &str, when: &str, scopes: Option<&[&str]>| {
         Arc::new(Rule {
             name: name.into(),
@@ -371,7 +385,7 @@ async fn rules_narrow_and_refuse_as_on_any_route() {
             headers: Vec::new(),
         })
     };
-    stage.login.rules = Rules::new(vec![
+    fixture.login.rules = Rules::new(vec![
         rule(
             "narrow",
             "claims.sub == 'alice'",
@@ -379,19 +393,21 @@ async fn rules_narrow_and_refuse_as_on_any_route() {
         ),
         rule("boss", "claims.sub == 'boss'", None),
     ]);
-    let scopes = |served: &Served| {
-        let certificate = body(served)["credentials"]["certificate"].clone();
+    let scopes = |response: &LocalResponse| {
+        let certificate = body(response)["credentials"]["certificate"].clone();
         let certificate: Value = serde_json::from_str(certificate.as_str().unwrap()).unwrap();
         certificate["scopes"].clone()
     };
-    let served = stage.with(&json!({})).await;
-    assert_eq!(scopes(&served), json!(["queue:ping"]));
-    assert_eq!(served.facts.rule.as_deref(), Some("narrow"));
-    let served = stage.with(&json!({"sub": "boss"})).await;
-    assert_eq!(scopes(&served), json!(["queue:*"]));
-    let served = stage.with(&json!({"sub": "mallory"})).await;
-    let rejection = served.rejection.as_ref().unwrap();
+    let response = fixture.request_with_claims(&json!({})).await;
+    assert_eq!(scopes(&response), json!(["queue:ping"]));
+    assert_eq!(response.details.rule.as_deref(), Some("narrow"));
+    let response = fixture.request_with_claims(&json!({"sub": "boss"})).await;
+    assert_eq!(scopes(&response), json!(["queue:*"]));
+    let response = fixture
+        .request_with_claims(&json!({"sub": "mallory"}))
+        .await;
+    let rejection = response.rejection.as_ref().unwrap();
     assert_eq!(rejection.reason, Reason::LoginRefused);
     assert!(rejection.cause.as_ref().unwrap().contains("rule"));
-    assert_eq!(served.facts.source, None);
+    assert_eq!(response.details.source, None);
 }

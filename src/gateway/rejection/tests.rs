@@ -2,7 +2,7 @@ use http::Method;
 
 use super::*;
 
-fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+fn header<'a>(answer: &'a ErrorResponse, name: &str) -> Option<&'a str> {
     let mut values = answer.headers.iter().filter(|(n, _)| *n == name);
     let value = values.next().map(|(_, v)| v.as_str());
     assert!(values.next().is_none(), "{name} twice");
@@ -10,9 +10,9 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn every_refusal_is_complete_and_legal() {
+fn every_reason_has_a_complete_and_valid_response() {
     for reason in Reason::ALL {
-        let answer = Rejection::from(*reason).answer(&Method::POST, UnixMillis::from_secs(0));
+        let answer = Rejection::from(*reason).to_response(&Method::POST, UnixMillis::from_secs(0));
         assert!(answer.status.is_client_error() || answer.status.is_server_error());
         assert_eq!(header(&answer, "x-hawkgate-error"), Some(reason.label()));
         assert_eq!(header(&answer, "cache-control"), Some("no-store"));
@@ -27,7 +27,7 @@ fn every_refusal_is_complete_and_legal() {
         for (_, value) in &answer.headers {
             assert!(http::HeaderValue::from_str(value).is_ok(), "{value}");
         }
-        // A 401 without a challenge is not HTTP (RFC 9110 §15.5.2).
+        // A 401 must have a challenge (RFC 9110 §15.5.2).
         if answer.status == 401 {
             assert!(header(&answer, "www-authenticate").is_some(), "{reason:?}");
         }
@@ -40,7 +40,7 @@ fn every_refusal_is_complete_and_legal() {
 #[test]
 fn challenges_follow_rfc_6750() {
     let challenge = |rejection: Rejection| {
-        let answer = rejection.answer(&Method::GET, UnixMillis(0));
+        let answer = rejection.to_response(&Method::GET, UnixMillis(0));
         (
             answer.status.as_u16(),
             header(&answer, "www-authenticate").unwrap().to_owned(),
@@ -50,16 +50,13 @@ fn challenges_follow_rfc_6750() {
         challenge(Reason::MissingToken.into()),
         (401, "Bearer realm=\"hawkgate\"".to_owned())
     );
-    let (status, value) = challenge(Reason::InvalidAuthorization.into());
-    assert!(
-        status == 400 && value.contains("error=\"invalid_request\""),
-        "{value}"
-    );
-    let (status, value) = challenge(Reason::TokenExpired.into());
-    assert!(
-        status == 401 && value.contains("error=\"invalid_token\""),
-        "{value}"
-    );
+    let error = |status, code, reason: Reason| {
+        let (found, value) = challenge(reason.into());
+        let expected = format!("Bearer realm=\"hawkgate\", error=\"{code}\"");
+        assert!(found == status && value.starts_with(&expected), "{value}");
+    };
+    error(400, "invalid_request", Reason::InvalidAuthorization);
+    error(401, "invalid_token", Reason::TokenExpired);
     let (status, value) = challenge(Rejection {
         required_scopes: Some("openid read".into()),
         ..Reason::InsufficientScope.into()
@@ -76,13 +73,13 @@ fn retry_after_is_at_least_a_second() {
         retry_after: Some(Duration::from_millis(20)),
         ..Reason::ExchangeUnavailable.into()
     };
-    let answer = rejection.answer(&Method::GET, UnixMillis(0));
+    let answer = rejection.to_response(&Method::GET, UnixMillis(0));
     assert_eq!(header(&answer, "retry-after"), Some("1"));
 }
 
 const AFTER: Duration = Duration::from_secs(7);
 
-/// Each error, with the status and the `error` of RFC 6750 that a caller gets.
+/// Each error with the status and the RFC 6750 `error` of the response.
 fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
     use TokenError as E;
     let mut table = vec![
@@ -120,12 +117,12 @@ fn table() -> Vec<(TokenError, u16, Option<&'static str>)> {
 }
 
 #[test]
-fn every_token_error_has_its_answer() {
+fn every_token_error_has_its_status_and_challenge() {
     for (error, status, code) in table() {
         let rejection = Rejection::from(error.clone());
         assert_eq!(rejection.reason.label(), error.label());
         assert_eq!(rejection.cause, Some(error.to_string()));
-        let answer = rejection.answer(&Method::GET, UnixMillis(0));
+        let answer = rejection.to_response(&Method::GET, UnixMillis(0));
         assert_eq!(answer.status, status, "{error}");
         let header = |name| {
             answer
@@ -150,8 +147,8 @@ fn every_token_error_has_its_answer() {
 }
 
 #[test]
-fn missing_keys_say_when_to_try_again() {
+fn unavailable_keys_set_retry_after() {
     let error = TokenError::KeysUnavailable { retry_after: AFTER };
-    let answer = Rejection::from(error).answer(&Method::GET, UnixMillis(0));
+    let answer = Rejection::from(error).to_response(&Method::GET, UnixMillis(0));
     assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
 }

@@ -1,6 +1,6 @@
-//! What is held against an expression.
+//! What is matched against an expression.
 
-/// Something that an expression may not have, and which node has it.
+/// A construct that is not allowed, and the node it is at.
 #[derive(Debug)]
 pub(super) struct CompileError {
     pub(super) node: u64,
@@ -8,7 +8,7 @@ pub(super) struct CompileError {
     pub(super) remedy: String,
 }
 
-/// Says no.
+/// Returns a [`CompileError`].
 pub(super) fn error(
     node: u64,
     problem: impl Into<String>,

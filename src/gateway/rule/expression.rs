@@ -1,4 +1,4 @@
-//! One CEL expression: compiled at load, evaluated without fear of its cost.
+//! A CEL expression: compiled and checked at load, so that its evaluation is cheap and safe.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,34 +10,36 @@ use cel::parser::{ParseErrors, Parser};
 use cel::{Context, Env, ExecutionError, IdedExpr, Value};
 use regex::{Regex, RegexBuilder};
 
+use super::activation::Activation;
+use super::analysis::{self, ClaimsRead};
+use super::attributes::Attributes;
 use super::compile_error::CompileError;
-use super::scope::{Facts, Scope};
-use super::syntax::{self, Claims};
 
-/// Longest source, in bytes (identity.md §G).
+/// Longest source, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 1024;
 
-/// How deep a source may nest while it is parsed.
+/// Greatest nesting depth accepted by the parser.
 const MAX_PARSE_DEPTH: u16 = 32;
 
-/// The parser recurses on what no limit of its own counts (`a.b.c…`, `a[0][0]…`), so it
-/// gets a stack that 1 KiB of anything cannot use up; untouched pages cost nothing.
-const PARSER_STACK: usize = 64 << 20;
+/// Stack size of the parser's thread, in bytes. The parser's depth limit ignores some
+/// recursions (`a.b.c…`, `a[0][0]…`), so the stack is large enough for any source of 1 KiB;
+/// untouched pages cost nothing.
+const PARSER_STACK_SIZE: usize = 64 << 20;
 
-/// Largest program of one pattern of `matches`, in bytes: bounds compiling and matching.
-const MAX_PATTERN_PROGRAM: usize = 128 * 1024;
+/// Largest compiled pattern of `matches`, in bytes: bounds the cost of compiling and matching.
+const MAX_PATTERN_SIZE: usize = 128 * 1024;
 
-/// The standard library, without `optional` and times.
+/// The standard library, without optional values and time types.
 static LIBRARY: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
 
-/// An expression that passed every check.
+/// A compiled expression that passed every check.
 pub struct Expression {
     source: Arc<str>,
     root: IdedExpr,
-    /// The library, and one function per pattern of this expression.
+    /// The library and one function for each pattern of this expression.
     functions: Context<'static, 'static>,
-    claims: Claims,
+    claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
 }
@@ -48,28 +50,28 @@ impl fmt::Debug for Expression {
     }
 }
 
-/// Why a source is refused: what is wrong and what to do about it.
+/// Why a source does not compile, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; {remedy}")]
 pub struct ExpressionError {
-    /// With the place in the source, where there is one.
+    /// What is wrong, with the position in the source if known.
     pub problem: String,
     /// What to write instead.
     pub remedy: String,
 }
 
-/// Why an evaluation gave no usable value. Texts name functions, types and what stands in
-/// the source, never a claim's value.
+/// Why an evaluation produced no usable value. Messages contain functions, types and names from
+/// the source, never the value of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// The evaluator's error, in our words.
+pub enum EvaluationError {
+    /// The interpreter failed; the message is ours.
     #[error("{0}")]
     Failed(String),
-    /// A value of another type than wanted.
+    /// The value has a different type than required.
     #[error("the result is of type {0}, not {1}")]
     WrongType(String, &'static str),
-    /// The evaluator panicked: a fault in it, contained here.
-    #[error("the evaluator broke down")]
+    /// The interpreter panicked. The panic is caught.
+    #[error("the interpreter panicked")]
     Panicked,
 }
 
@@ -77,7 +79,7 @@ impl Expression {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// With the first thing that is wrong with it.
+    /// With the first problem found.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(refused(
@@ -88,24 +90,24 @@ impl Expression {
         let owned = source.to_owned();
         let parser = std::thread::Builder::new()
             .name("rule-parser".into())
-            .stack_size(PARSER_STACK)
+            .stack_size(PARSER_STACK_SIZE)
             .spawn(move || parse(&owned));
-        let no_parser = || refused("cannot be parsed: the system gives no thread", "try again");
+        let no_parser = || refused("cannot be parsed: no thread could be started", "try again");
         let parsed = parser.map_err(|_| no_parser())?.join();
-        let (root, analysis) = parsed
-            .map_err(|_| refused("makes the parser break down", "write it in another way"))??;
+        let (root, analysis) =
+            parsed.map_err(|_| refused("makes the parser panic", "write it differently"))??;
         let mut functions = Context::with_env(Arc::clone(&LIBRARY));
-        for (index, (pattern, place)) in analysis.patterns.iter().enumerate() {
-            let regex = pattern_program(pattern).map_err(|problem| {
-                let problem = format!("{}: the pattern of matches {problem}", at(*place));
+        for (index, (pattern, offset)) in analysis.patterns.iter().enumerate() {
+            let regex = compile_pattern(pattern).map_err(|problem| {
+                let problem = format!("{}: the pattern of matches {problem}", at(*offset));
                 refused(
                     problem,
-                    "write a regular expression as of the Rust crate regex",
+                    "write a regular expression in the syntax of the Rust crate regex",
                 )
             })?;
             let matches = move |text: Arc<String>| regex.is_match(&text);
             functions
-                .add_function(&syntax::matcher(index), matches)
+                .add_function(&analysis::matcher(index), matches)
                 .map_err(|e| refused(e.to_string(), "write fewer patterns"))?;
         }
         Ok(Self {
@@ -118,86 +120,91 @@ impl Expression {
         })
     }
 
-    /// As written.
+    /// The source.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Whether it looks at the request or the client, so that its value can differ between
-    /// two requests with one token.
+    /// Whether it reads attributes of the request or the client, so that its value can differ
+    /// between two requests with the same token.
     pub fn reads_request(&self) -> bool {
         self.reads_request
     }
 
-    /// Whether it looks at the path.
+    /// Whether it reads the path.
     pub fn reads_path(&self) -> bool {
         self.reads_path
     }
 
-    /// Whether it looks at any claim.
+    /// Whether it reads any claim.
     pub fn reads_claims(&self) -> bool {
-        !matches!(&self.claims, Claims::Named(names) if names.is_empty())
+        !matches!(&self.claims, ClaimsRead::Named(names) if names.is_empty())
     }
 
-    /// What of the claims it looks at.
-    pub(super) fn claims(&self) -> &Claims {
+    /// Which claims it reads.
+    pub(super) fn claims(&self) -> &ClaimsRead {
         &self.claims
     }
 
-    /// Whether it is exactly `true`.
+    /// Evaluates it as a condition.
     ///
     /// # Errors
-    /// When it fails, or is anything but a boolean.
-    pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, Fault> {
-        self.evaluate(facts, |value| {
+    /// If the evaluation fails or the value is not a boolean.
+    pub fn is_true(&self, attributes: &Attributes<'_>) -> Result<bool, EvaluationError> {
+        self.evaluate(attributes, |value| {
             let boolean = value.downcast_ref::<CelBool>();
-            boolean
-                .map(|b| *b.inner())
-                .ok_or_else(|| Fault::WrongType(value.get_type().name().to_owned(), "bool"))
+            boolean.map(|b| *b.inner()).ok_or_else(|| {
+                EvaluationError::WrongType(value.get_type().name().to_owned(), "bool")
+            })
         })
     }
 
-    /// Its value as text: a string as it is, a boolean or whole number in digits or words,
-    /// a list of those joined with commas.
+    /// Evaluates it as a string. Booleans and integers are formatted, and lists of such values
+    /// are joined with commas.
     ///
     /// # Errors
-    /// When it fails, is of another type, or a member of the list has a comma itself.
-    pub fn text(&self, facts: &Facts<'_>) -> Result<String, Fault> {
-        self.evaluate(facts, |value| match value.downcast_ref::<CelList<'_>>() {
-            None => scalar(value),
-            Some(list) => {
-                let members = list.inner().iter().map(|member| {
-                    let text = scalar(member.as_ref())?;
-                    if text.contains(',') {
-                        return Err(Fault::Failed("a member of the list has a comma".into()));
-                    }
-                    Ok(text)
-                });
-                Ok(members.collect::<Result<Vec<_>, _>>()?.join(","))
+    /// If the evaluation fails, the value is of another type, or a member of the list contains a
+    /// comma.
+    pub fn text(&self, attributes: &Attributes<'_>) -> Result<String, EvaluationError> {
+        self.evaluate(attributes, |value| {
+            match value.downcast_ref::<CelList<'_>>() {
+                None => scalar(value),
+                Some(list) => {
+                    let members = list.inner().iter().map(|member| {
+                        let text = scalar(member.as_ref())?;
+                        if text.contains(',') {
+                            return Err(EvaluationError::Failed(
+                                "a member of the list contains a comma".into(),
+                            ));
+                        }
+                        Ok(text)
+                    });
+                    Ok(members.collect::<Result<Vec<_>, _>>()?.join(","))
+                }
             }
         })
     }
 
     fn evaluate<T>(
         &self,
-        facts: &Facts<'_>,
-        read: impl FnOnce(&dyn Val) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        attributes: &Attributes<'_>,
+        read: impl FnOnce(&dyn Val) -> Result<T, EvaluationError>,
+    ) -> Result<T, EvaluationError> {
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
-            let scope = Scope::new(facts, &self.claims);
+            let activation = Activation::new(attributes, &self.claims);
             let mut context = self.functions.new_inner_scope();
-            context.set_variable_resolver(&scope);
+            context.set_variable_resolver(&activation);
             let value: CowVal<'_, '_> =
-                Value::resolve_val(&self.root, &context).map_err(|e| self.fault(&e))?;
+                Value::resolve_val(&self.root, &context).map_err(|e| self.evaluation_error(&e))?;
             read(value.as_ref())
         }));
-        evaluated.unwrap_or(Err(Fault::Panicked))
+        evaluated.unwrap_or(Err(EvaluationError::Panicked))
     }
 
-    /// The evaluator's own texts quote values.
-    fn fault(&self, error: &ExecutionError) -> Fault {
+    /// Replaces the interpreter's messages, which quote values.
+    fn evaluation_error(&self, error: &ExecutionError) -> EvaluationError {
         use ExecutionError as E;
-        Fault::Failed(match error {
+        EvaluationError::Failed(match error {
             E::NoSuchKey(name) | E::UndeclaredReference(name)
                 if self.source.contains(name.as_str()) =>
             {
@@ -217,15 +224,15 @@ impl Expression {
             E::UnsupportedKeyType(_) => "a value cannot be a map's key".into(),
             E::FunctionError { function, .. } => format!("{function}(…) failed"),
             E::DivisionByZero(_) | E::RemainderByZero(_) => "division by zero".into(),
-            E::Overflow(..) => "a number became too large".into(),
+            E::Overflow(..) => "integer overflow".into(),
             E::IndexOutOfBounds(_) => "an index is out of bounds".into(),
-            E::DuplicateKey(_) => "a map has a key twice".into(),
+            E::DuplicateKey(_) => "a map has a duplicate key".into(),
             _ => "it cannot be evaluated".into(),
         })
     }
 }
 
-fn scalar(value: &dyn Val) -> Result<String, Fault> {
+fn scalar(value: &dyn Val) -> Result<String, EvaluationError> {
     if let Some(text) = value.downcast_ref::<CelString<'_>>() {
         return Ok(text.inner().to_owned());
     }
@@ -242,68 +249,76 @@ fn scalar(value: &dyn Val) -> Result<String, Fault> {
                 .downcast_ref::<CelUInt>()
                 .map(|u| u.inner().to_string())
         });
-    plain.ok_or_else(|| Fault::WrongType(value.get_type().name().to_owned(), "string"))
+    plain.ok_or_else(|| EvaluationError::WrongType(value.get_type().name().to_owned(), "string"))
 }
 
-/// A pattern with the place of its call in the source.
-struct Analyzed {
+/// The result of analysing a parsed source; patterns come with the offset of their call.
+struct ParsedAnalysis {
     patterns: Vec<(String, Option<u32>)>,
-    claims: Claims,
+    claims: ClaimsRead,
     reads_request: bool,
     reads_path: bool,
 }
 
-/// Runs on the parser's own stack, with everything that might recurse; what is returned is
-/// known to be shallow.
-fn parse(source: &str) -> Result<(IdedExpr, Analyzed), ExpressionError> {
+/// Parses and analyses `source`. Runs on the parser's thread, because both recurse; the result
+/// is known to be shallow.
+fn parse(source: &str) -> Result<(IdedExpr, ParsedAnalysis), ExpressionError> {
     let parser = Parser::new().max_recursion_depth(MAX_PARSE_DEPTH);
-    let (mut root, places) = parser
+    let (mut root, offsets) = parser
         .parse_with_source_info(source)
         .map_err(|errors| syntax_error(&errors))?;
-    let place = |node| places.offset_for(node).map(|(start, _)| start);
-    let analysis = syntax::analysis(&mut root).map_err(|error| {
+    let offset = |node| offsets.offset_for(node).map(|(start, _)| start);
+    let analysis = analysis::analyze(&mut root).map_err(|error| {
         let CompileError {
             node,
             problem,
             remedy,
         } = error;
-        refused(format!("{}: {problem}", at(place(node))), remedy)
+        refused(format!("{}: {problem}", at(offset(node))), remedy)
     })?;
     let patterns = analysis
         .patterns
         .into_iter()
-        .map(|(node, pattern)| (pattern, place(node)));
-    let surveyed = Analyzed {
+        .map(|(node, pattern)| (pattern, offset(node)));
+    let analyzed = ParsedAnalysis {
         patterns: patterns.collect(),
         claims: analysis.claims,
         reads_request: analysis.reads_request,
         reads_path: analysis.reads_path,
     };
-    Ok((root, surveyed))
+    Ok((root, analyzed))
 }
 
-fn at(place: Option<u32>) -> String {
-    match place {
-        // Of a call its opening parenthesis, of an operator the operator.
+fn at(offset: Option<u32>) -> String {
+    match offset {
+        // The offset of a call is that of its opening parenthesis, of an operation that of its
+        // operator.
         Some(offset) => format!("near character {}", u64::from(offset) + 1),
-        None => "somewhere".into(),
+        None => "at an unknown position".into(),
     }
 }
 
-/// The parser's first error in one line.
+/// The parser's first error, on one line.
 fn syntax_error(errors: &ParseErrors) -> ExpressionError {
     let Some(error) = errors.errors.first() else {
-        return refused("is no CEL", "write an expression");
+        return refused("is not valid CEL", "write an expression");
     };
-    let told = error.msg.lines().next().unwrap_or_default();
-    if told.contains("Recursion limit") {
+    let message = error.msg.lines().next().unwrap_or_default();
+    if message.contains("Recursion limit") {
         let problem = format!("is nested more than {MAX_PARSE_DEPTH} deep");
         return refused(problem, "split it into several rules");
     }
-    let told = told.trim_start_matches("Syntax error: ");
-    let told = told.split(" expecting {").next().unwrap_or_default();
-    let told: String = told.chars().filter(|c| !c.is_control()).take(100).collect();
-    let problem = format!("is no CEL: near character {}: {told}", error.pos.1.max(1));
+    let message = message.trim_start_matches("Syntax error: ");
+    let message = message.split(" expecting {").next().unwrap_or_default();
+    let message: String = message
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(100)
+        .collect();
+    let problem = format!(
+        "is not valid CEL: near character {}: {message}",
+        error.pos.1.max(1)
+    );
     refused(problem, "write an expression like claims.sub == \"me\"")
 }
 
@@ -314,14 +329,14 @@ fn refused(problem: impl Into<String>, remedy: impl Into<String>) -> ExpressionE
     }
 }
 
-fn pattern_program(pattern: &str) -> Result<Regex, &'static str> {
+fn compile_pattern(pattern: &str) -> Result<Regex, &'static str> {
     RegexBuilder::new(pattern)
-        .size_limit(MAX_PATTERN_PROGRAM)
-        .dfa_size_limit(MAX_PATTERN_PROGRAM)
+        .size_limit(MAX_PATTERN_SIZE)
+        .dfa_size_limit(MAX_PATTERN_SIZE)
         .build()
         .map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "is too large",
-            _ => "is no regular expression",
+            _ => "is not a regular expression",
         })
 }
 

@@ -1,11 +1,11 @@
-//! The functions that expressions may call.
+//! The functions available in expressions.
 
 use cel::common::ast::CallExpr;
 
 use super::compile_error::{CompileError, error};
 use crate::suggest::nearest;
 
-/// Functions called as `f(x)`, with how many arguments they take.
+/// Functions called as `f(x)`, and their number of arguments.
 const FUNCTIONS: [(&str, usize); 10] = [
     ("bool", 1),
     ("bytes", 1),
@@ -19,7 +19,7 @@ const FUNCTIONS: [(&str, usize); 10] = [
     ("uint", 1),
 ];
 
-/// Functions called as `x.f(y)`, with how many arguments they take besides `x`.
+/// Functions called as `x.f(y)`, and their number of arguments besides `x`.
 const METHODS: [(&str, usize); 5] = [
     ("contains", 1),
     ("endsWith", 1),
@@ -28,10 +28,10 @@ const METHODS: [(&str, usize); 5] = [
     ("startsWith", 1),
 ];
 
-/// Macros: what a mistyped function may have meant.
+/// Macros, suggested for misspelt function names.
 const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "has"];
 
-/// Every function is known, and called as it wants to be.
+/// Checks that a call names a known function with the right number of arguments.
 pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileError> {
     let name = call.func_name.as_str();
     let is_operator = !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.');
@@ -42,15 +42,15 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileErro
         Some(_) => &METHODS,
         None => &FUNCTIONS,
     };
-    let written = |name: &str| match call.target {
+    let call_syntax = |name: &str| match call.target {
         Some(_) => format!("x.{name}(…)"),
         None => format!("{name}(…)"),
     };
     match known.iter().find(|(known, _)| *known == name) {
         Some((_, arguments)) if *arguments == call.args.len() => return Ok(()),
         Some((_, arguments)) => {
-            let problem = format!("{} takes {arguments} arguments", written(name));
-            return error(id, problem, format!("{} are written", call.args.len()));
+            let problem = format!("{} takes {arguments} argument(s)", call_syntax(name));
+            return error(id, problem, format!("{} were given", call.args.len()));
         }
         None => {}
     }
@@ -60,7 +60,7 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileErro
     let names = METHODS.iter().chain(&FUNCTIONS).map(|(name, _)| *name);
     let remedy = match nearest(name, names.chain(MACROS)) {
         Some(meant) if known.iter().any(|(k, _)| *k == meant) => {
-            format!("did you mean {}?", written(meant))
+            format!("did you mean {}?", call_syntax(meant))
         }
         Some(meant) => format!("did you mean {meant}, with the right arguments?"),
         None => {
@@ -70,13 +70,13 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileErro
     };
     error(
         id,
-        format!("there is no function {}", written(name)),
+        format!("there is no function {}", call_syntax(name)),
         remedy,
     )
 }
 
-/// Why there is no `map`.
+/// The error for `map`.
 pub(super) fn no_map(id: u64) -> Result<(), CompileError> {
-    let problem = "map is not offered, because it can make lists of any size";
+    let problem = "map is not available, because it can create lists of any size";
     error(id, problem, "use exists, all, exists_one or filter")
 }

@@ -1,9 +1,9 @@
-//! Headers that rules set: which names they may have, and which values are sent.
+//! Headers set by rules: which names are allowed and which values are valid.
 
 use http::{HeaderName, HeaderValue};
 
-use super::Fault;
-use crate::gateway::fields;
+use super::EvaluationError;
+use crate::gateway::reserved_headers;
 
 /// Longest value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4096;
@@ -11,60 +11,61 @@ pub const MAX_VALUE_BYTES: usize = 4096;
 /// Why a rule may not set a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderNameError {
-    /// RFC 9110 §5.1.
-    #[error("is no header's name")]
-    NoName,
-    /// Some servers take `_` for `-`.
-    #[error("has an underscore, which servers confuse with a hyphen")]
+    /// Not a field name (RFC 9110 §5.1).
+    #[error("is not a header name")]
+    Invalid,
+    /// Some servers treat `_` as `-`.
+    #[error("has an underscore, which some servers treat as a hyphen")]
     Underscore,
-    /// hawkgate strips or sets it by itself.
-    #[error("is hawkgate's own to set")]
-    Owned,
-    /// RFC 9110 §7.6.1.
-    #[error("belongs to one connection, not to a request")]
+    /// hawkgate strips or sets it itself.
+    #[error("is reserved for hawkgate")]
+    Reserved,
+    /// A hop-by-hop header (RFC 9110 §7.6.1).
+    #[error("is a hop-by-hop header")]
     HopByHop,
-    /// Framing, routing or the body depends on it.
-    #[error("is what the request's framing, routing or body depends on")]
+    /// Framing, routing or the interpretation of the body depends on it.
+    #[error("determines the request's framing, routing or body")]
     Structural,
 }
 
-/// A name as written, if a rule may set it.
+/// Parses the name of a header that a rule sets.
 ///
 /// # Errors
-/// With the reason why not.
+/// If rules may not set it.
 pub fn header_name(written: &str) -> Result<HeaderName, HeaderNameError> {
     if written.contains('_') {
         return Err(HeaderNameError::Underscore);
     }
-    let name = HeaderName::try_from(written).map_err(|_| HeaderNameError::NoName)?;
-    if fields::is_owned(name.as_str()) {
-        return Err(HeaderNameError::Owned);
+    let name = HeaderName::try_from(written).map_err(|_| HeaderNameError::Invalid)?;
+    if reserved_headers::is_reserved(name.as_str()) {
+        return Err(HeaderNameError::Reserved);
     }
-    if fields::is_hop_by_hop(name.as_str()) {
+    if reserved_headers::is_hop_by_hop(name.as_str()) {
         return Err(HeaderNameError::HopByHop);
     }
-    if fields::is_structural(name.as_str()) {
+    if reserved_headers::is_structural(name.as_str()) {
         return Err(HeaderNameError::Structural);
     }
     Ok(name)
 }
 
-/// `text` as a value that every reader reads alike: visible ASCII with blanks inside only.
-/// Nothing is repaired; the text is not repeated in the error.
-pub(super) fn value(text: String) -> Result<HeaderValue, Fault> {
-    let fault = |problem: &str| Err(Fault::Failed(problem.to_owned()));
+/// `text` as a header value that every recipient parses alike: printable ASCII without leading
+/// or trailing blanks. Other values are rejected rather than repaired; the error does not quote
+/// them.
+pub(super) fn value(text: String) -> Result<HeaderValue, EvaluationError> {
+    let error = |problem: &str| Err(EvaluationError::Failed(problem.to_owned()));
     if text.len() > MAX_VALUE_BYTES {
-        return fault("the value is too long");
+        return error("the value is too long");
     }
     if !text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        return fault("the value has control characters or others outside of ASCII");
+        return error("the value has control or non-ASCII characters");
     }
     if text.starts_with(' ') || text.ends_with(' ') {
-        return fault("the value begins or ends with a blank");
+        return error("the value begins or ends with a space");
     }
     match HeaderValue::try_from(text) {
         Ok(value) => Ok(value),
-        Err(_) => fault("the value cannot stand in a header"),
+        Err(_) => error("the value is not valid in a header"),
     }
 }
 
@@ -73,19 +74,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_mean_something_already_are_refused() {
+    fn reserved_header_names_are_refused() {
         use HeaderNameError as E;
         for (name, expected) in [
             ("x-auth-subject", None),
             ("X-Auth-Groups", None),
             ("remote-user", None),
-            ("", Some(E::NoName)),
-            ("x auth", Some(E::NoName)),
-            ("x-auth\r\nevil", Some(E::NoName)),
+            ("", Some(E::Invalid)),
+            ("x auth", Some(E::Invalid)),
+            ("x-auth\r\nevil", Some(E::Invalid)),
             ("x_auth", Some(E::Underscore)),
-            ("Authorization", Some(E::Owned)),
-            ("x-forwarded-user", Some(E::Owned)),
-            ("x-hawkgate-error", Some(E::Owned)),
+            ("Authorization", Some(E::Reserved)),
+            ("x-forwarded-user", Some(E::Reserved)),
+            ("x-hawkgate-error", Some(E::Reserved)),
             ("Connection", Some(E::HopByHop)),
             ("proxy-authorization", Some(E::HopByHop)),
             ("te", Some(E::HopByHop)),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_sent_as_they_are_or_not_at_all() {
+    fn header_values_are_accepted_unchanged_or_refused() {
         for good in ["", "a", "ad|Mozilla-LDAP|dev", "a b", "\"quoted\", list"] {
             assert_eq!(value(good.into()).unwrap(), good);
         }
@@ -117,8 +118,8 @@ mod tests {
             "a ",
             long.as_str(),
         ] {
-            let fault = value(bad.into()).unwrap_err().to_string();
-            assert!(!fault.contains("x-admin"), "{fault}");
+            let error = value(bad.into()).unwrap_err().to_string();
+            assert!(!error.contains("x-admin"), "{error}");
         }
     }
 }

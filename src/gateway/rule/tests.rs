@@ -1,4 +1,4 @@
-//! Which rule decides, what it decides, and what is remembered of that.
+//! Which rule decides, its effect, and how decisions are cached.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::label::Label as _;
 use crate::token::{BearerToken, VerifiedToken};
 
-const REQUEST: RequestFacts<'static> = RequestFacts {
+const REQUEST: RequestAttributes<'static> = RequestAttributes {
     method: "GET",
     host: "tc.example.com",
     path: "/api/queue/v1/task",
@@ -48,17 +48,20 @@ fn dev() -> Caller {
 }
 
 /// The rule that decided and the cause of the refusal, if it is one.
-fn judged(rules: &Rules, caller: &Caller, request: RequestFacts<'_>) -> (String, String) {
-    let ruling = rules.decide(caller, request);
-    let cause = match &ruling.verdict {
+fn decided(rules: &Rules, caller: &Caller, request: RequestAttributes<'_>) -> (String, String) {
+    let decision = rules.decide(caller, request);
+    let cause = match &decision.verdict {
         Verdict::Allow { .. } => String::new(),
         Verdict::Deny { reason, cause } => format!("{}: {cause}", reason.label()),
     };
-    (ruling.rule.as_deref().unwrap_or_default().to_owned(), cause)
+    (
+        decision.rule.as_deref().unwrap_or_default().to_owned(),
+        cause,
+    )
 }
 
 #[test]
-fn the_first_that_matches_decides() {
+fn the_first_matching_rule_decides() {
     let rules = rules([
         deny("banned", "claims.sub == 'mallory'"),
         allow("devs", "'dev' in claims.groups"),
@@ -76,24 +79,24 @@ fn the_first_that_matches_decides() {
         ("dev", "qa", ("", "rule_denied: no rule matches")),
     ] {
         let caller = caller(json!({"sub": sub, "groups": [group]}));
-        let (rule, cause) = judged(&rules, &caller, REQUEST);
+        let (rule, cause) = decided(&rules, &caller, REQUEST);
         assert_eq!((rule.as_str(), cause.as_str()), expected, "{sub} {group}");
     }
     assert!(Rules::new(vec![]).is_none());
 }
 
 #[test]
-fn a_failing_allow_does_not_match_and_a_failing_deny_refuses() {
+fn an_allow_rule_that_fails_does_not_match_and_a_deny_rule_that_fails_denies() {
     for broken in ["claims.missing == 1", "claims.sub", "claims.sub < 1"] {
-        let (by, cause) = judged(&rules([allow("a", broken)]), &dev(), REQUEST);
+        let (by, cause) = decided(&rules([allow("a", broken)]), &dev(), REQUEST);
         assert_eq!(by, "", "{broken}");
         assert!(
             cause.starts_with("rule_denied: no rule matches; rule a: "),
             "{cause}"
         );
         let both = rules([allow("a", broken), allow("b", "true")]);
-        assert_eq!(judged(&both, &dev(), REQUEST), ("b".into(), String::new()));
-        let (by, cause) = judged(
+        assert_eq!(decided(&both, &dev(), REQUEST), ("b".into(), String::new()));
+        let (by, cause) = decided(
             &rules([deny("d", broken), allow("b", "true")]),
             &dev(),
             REQUEST,
@@ -104,7 +107,7 @@ fn a_failing_allow_does_not_match_and_a_failing_deny_refuses() {
 }
 
 #[test]
-fn nobodys_claims_are_empty() {
+fn opaque_and_anonymous_callers_have_no_claims() {
     let digest = BearerToken::new("opaque").unwrap().digest();
     let opaque = Caller::Delegated {
         issuer: "tc".into(),
@@ -115,28 +118,28 @@ fn nobodys_claims_are_empty() {
         allow("issuer", "token.issuer == 'tc' && !has(claims.sub)"),
         allow("nobody", "token.issuer == '' && token.client == ''"),
     ]);
-    assert_eq!(judged(&rules, &opaque, REQUEST).0, "issuer");
-    assert_eq!(judged(&rules, &Caller::Anonymous, REQUEST).0, "nobody");
-    assert_eq!(judged(&rules, &dev(), REQUEST).0, "claims");
+    assert_eq!(decided(&rules, &opaque, REQUEST).0, "issuer");
+    assert_eq!(decided(&rules, &Caller::Anonymous, REQUEST).0, "nobody");
+    assert_eq!(decided(&rules, &dev(), REQUEST).0, "claims");
 }
 
 #[test]
-fn a_claim_that_is_too_large_refuses_only_if_it_is_read() {
+fn an_oversized_claim_denies_the_request_only_if_a_rule_reads_it() {
     let claims = |n: usize| json!({"sub": "a", "groups": vec!["g"; n], "deep": {"l": vec![1; n]}});
     let reads = rules([allow("a", "'g' in claims.groups")]);
     let deep = rules([allow("a", "claims.deep.l[0] == 1")]);
     let other = rules([allow("a", "claims.sub == 'a'")]);
     let all = rules([allow("a", "claims.exists(c, c == 'sub')")]);
     for (rules, reads) in [(&reads, true), (&deep, true), (&all, true), (&other, false)] {
-        assert_eq!(judged(rules, &caller(claims(MAX_MEMBERS)), REQUEST).0, "a");
-        let (by, cause) = judged(rules, &caller(claims(MAX_MEMBERS + 1)), REQUEST);
+        assert_eq!(decided(rules, &caller(claims(MAX_MEMBERS)), REQUEST).0, "a");
+        let (by, cause) = decided(rules, &caller(claims(MAX_MEMBERS + 1)), REQUEST);
         assert_eq!(by, if reads { "" } else { "a" });
         assert_eq!(cause.contains("more than 256 members"), reads, "{cause}");
     }
 }
 
 #[test]
-fn headers_and_scopes_come_from_the_rule_that_matched() {
+fn headers_and_scopes_come_from_the_matching_rule() {
     let header = |name: &str, value: &str| {
         (
             header_name(name).unwrap(),
@@ -150,9 +153,9 @@ fn headers_and_scopes_come_from_the_rule_that_matched() {
         header("x-groups", "claims.groups"),
     ];
     let rules = rules([narrow, allow("other", "true")]);
-    let ruling = rules.decide(&dev(), REQUEST);
-    assert_eq!(ruling.scopes().map(|s| s.len()), Some(0));
-    let headers: Vec<_> = ruling
+    let decision = rules.decide(&dev(), REQUEST);
+    assert_eq!(decision.scopes().map(|s| s.len()), Some(0));
+    let headers: Vec<_> = decision
         .headers()
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_bytes()))
@@ -161,28 +164,28 @@ fn headers_and_scopes_come_from_the_rule_that_matched() {
         headers,
         [("x-auth-subject", &b"dev"[..]), ("x-groups", b"dev")]
     );
-    let ruling = rules.decide(&caller(json!({"sub": "x"})), REQUEST);
-    assert_eq!((ruling.scopes(), ruling.headers().len()), (None, 0));
+    let decision = rules.decide(&caller(json!({"sub": "x"})), REQUEST);
+    assert_eq!((decision.scopes(), decision.headers().len()), (None, 0));
 }
 
 #[test]
-fn a_header_that_cannot_be_sent_refuses_the_request() {
+fn an_invalid_header_value_denies_the_request() {
     for (claims, expected) in [
-        (json!({"sub": "a\r\nx-admin: 1"}), "control characters"),
-        (json!({"sub": "é"}), "outside of ASCII"),
-        (json!({"sub": " a"}), "blank"),
+        (json!({"sub": "a\r\nx-admin: 1"}), "control or non-ASCII"),
+        (json!({"sub": "é"}), "non-ASCII characters"),
+        (json!({"sub": " a"}), "space"),
         (json!({"sub": {"a": 1}}), "of type map, not string"),
         (json!({}), "there is no \"sub\""),
     ] {
-        let mut tell = allow("tell", "true");
-        tell.headers = vec![(
+        let mut rule = allow("subject", "true");
+        rule.headers = vec![(
             header_name("x-sub").unwrap(),
             Expression::compile("claims.sub").unwrap(),
         )];
-        let (by, cause) = judged(&rules([tell, allow("b", "true")]), &caller(claims), REQUEST);
-        assert_eq!(by, "tell");
+        let (by, cause) = decided(&rules([rule, allow("b", "true")]), &caller(claims), REQUEST);
+        assert_eq!(by, "subject");
         assert!(
-            cause.starts_with("rule_denied: rule tell, header x-sub: "),
+            cause.starts_with("rule_denied: rule subject, header x-sub: "),
             "{cause}"
         );
         assert!(
@@ -193,7 +196,7 @@ fn a_header_that_cannot_be_sent_refuses_the_request() {
 }
 
 #[test]
-fn a_path_that_two_readers_judge_differently_is_refused() {
+fn a_path_that_gets_another_decision_when_decoded_is_refused() {
     let rules = rules([
         deny("secrets", "request.path.startsWith('/api/secrets/')"),
         allow("api", "request.path.startsWith('/api/')"),
@@ -207,7 +210,7 @@ fn a_path_that_two_readers_judge_differently_is_refused() {
         ("/api%2Fsecrets%2Fx", "bad_request"),
         ("/%61pi/queue", "bad_request"),
     ] {
-        let (by, cause) = judged(&rules, &dev(), RequestFacts { path, ..REQUEST });
+        let (by, cause) = decided(&rules, &dev(), RequestAttributes { path, ..REQUEST });
         let got = if cause.starts_with("bad_request") {
             "bad_request".into()
         } else {
@@ -218,58 +221,61 @@ fn a_path_that_two_readers_judge_differently_is_refused() {
 }
 
 #[test]
-fn a_ruling_is_made_once_for_each_token_unless_it_depends_on_the_request() {
+fn a_decision_is_cached_per_token_unless_rules_read_the_request() {
     let once = rules([allow("devs", "'dev' in claims.groups")]);
     let token = dev();
     let first = once.decide(&token, REQUEST);
     assert!(
         Arc::ptr_eq(&first, &once.decide(&token, REQUEST)),
-        "remembered"
+        "cached with the token"
     );
     assert!(
         !Arc::ptr_eq(&first, &once.decide(&dev(), REQUEST)),
-        "by the token itself"
+        "not for another token with the same claims"
     );
     let others = rules([deny("devs", "'dev' in claims.groups")]);
     assert!(
-        others.decide(&token, REQUEST).permits().is_err(),
+        others.decide(&token, REQUEST).to_result().is_err(),
         "not for other rules"
     );
-    assert!(once.decide(&token, REQUEST).permits().is_ok());
+    assert!(once.decide(&token, REQUEST).to_result().is_ok());
 
     let each = rules([allow("get", "request.method == 'GET'")]);
-    assert!(each.decide(&token, REQUEST).permits().is_ok());
-    let post = RequestFacts {
+    assert!(each.decide(&token, REQUEST).to_result().is_ok());
+    let post = RequestAttributes {
         method: "POST",
         ..REQUEST
     };
-    assert!(each.decide(&token, post).permits().is_err());
+    assert!(each.decide(&token, post).to_result().is_err());
 }
 
 #[test]
-fn a_fault_of_the_evaluator_lets_nobody_in() {
+fn a_panicking_interpreter_denies_the_request() {
     let broken = Rule {
         when: expression::tests::panicking(),
         ..allow("broken", "true")
     };
     let rules = rules([broken, allow("all", "true")]);
-    let (by, cause) = judged(&rules, &dev(), REQUEST);
+    let (by, cause) = decided(&rules, &dev(), REQUEST);
     assert_eq!(by, "broken");
-    assert_eq!(cause, "internal: rule broken: the evaluator broke down");
+    assert_eq!(cause, "internal: rule broken: the interpreter panicked");
 }
 
 #[test]
-fn who_watches_sees_what_was_asked() {
+fn the_observer_sees_every_rule_that_was_evaluated() {
     let rules = rules([
         allow("a", "false"),
         allow("b", "claims.x == 1"),
         allow("c", "true"),
         allow("d", "true"),
     ]);
-    let mut seen = Vec::new();
-    rules.judge(&dev(), REQUEST, |rule, held| {
-        seen.push((rule.name.to_string(), held.clone().ok()));
+    let mut evaluated = Vec::new();
+    rules.evaluate(&dev(), REQUEST, |rule, matched| {
+        evaluated.push((rule.name.to_string(), matched.clone().ok()));
     });
     let expected = [("a", Some(false)), ("b", None), ("c", Some(true))];
-    assert_eq!(seen, expected.map(|(name, held)| (name.to_owned(), held)));
+    assert_eq!(
+        evaluated,
+        expected.map(|(name, matched)| (name.to_owned(), matched))
+    );
 }

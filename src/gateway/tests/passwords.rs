@@ -1,4 +1,4 @@
-//! Routes whose source asks for a password, and sources of what only the user can renew.
+//! Routes whose source takes a password, and sources whose credentials only a sign-in renews.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,9 +8,9 @@ use http::HeaderMap;
 use super::*;
 use crate::credential::SignInProblem;
 
-/// Knows one password; signs nobody in while `problem` is set.
+/// A source of numbered tokens that fails with `problem` while that is set.
 #[derive(Debug, Default)]
-struct Users {
+struct SignInSource {
     fetched: AtomicUsize,
     problem: Mutex<Option<SignInProblem>>,
     takes_password: bool,
@@ -18,7 +18,7 @@ struct Users {
 }
 
 #[async_trait]
-impl CredentialSource for Users {
+impl CredentialSource for SignInSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
@@ -55,39 +55,27 @@ impl CredentialSource for Users {
     }
 }
 
-fn gateway(users: Users) -> (Gateway, Arc<Users>) {
+fn gateway(source: SignInSource) -> (Gateway, Arc<SignInSource>) {
     let clock = ManualClock::at(NOW);
-    let users = Arc::new(users);
-    let options = SourceOptions {
-        limits: CacheLimits {
-            max_entries: 10,
-            max_age: Duration::from_hours(1),
-            refresh_ahead: Duration::ZERO,
-            refusals: Duration::from_secs(10),
-        },
-        timeout: Duration::from_secs(5),
-        concurrency: 4,
-    };
-    let inner: Arc<dyn CredentialSource> = users.clone();
-    let source = CachedSource::new("users".into(), inner, options, clock.clone()).unwrap();
-    let mut route = fixture::route("users", None, "/", None);
-    route.anonymous = !users.takes_password;
-    route.source = Some(Arc::new(source));
+    let source = Arc::new(source);
+    let mut route = routes::route("users", None, "/", None);
+    route.anonymous = !source.takes_password;
+    route.source = Some(routes::source(source.clone(), clock.clone()));
     let routes = RouteTable::new(vec![Arc::new(route)]);
     let gateway = Gateway {
         routes,
         login: None,
         rule_headers: vec![],
-        observe: Observe::default(),
+        observability: Observability::default(),
         clock,
     };
-    (gateway, users)
+    (gateway, source)
 }
 
-fn asking() -> (Gateway, Arc<Users>) {
-    gateway(Users {
+fn password_gateway() -> (Gateway, Arc<SignInSource>) {
+    gateway(SignInSource {
         takes_password: true,
-        ..Users::default()
+        ..SignInSource::default()
     })
 }
 
@@ -95,18 +83,14 @@ async fn admit(
     gateway: &Gateway,
     target: &str,
     authorization: Option<&str>,
-) -> Result<Admission, Box<Refused>> {
+) -> Result<Admission, Box<AdmissionError>> {
     let mut headers = HeaderMap::new();
     if let Some(value) = authorization {
         headers.insert(http::header::AUTHORIZATION, value.parse().unwrap());
     }
     let head = Head {
-        method: &Method::GET,
-        host: "any",
-        target,
-        headers: &headers,
         peer: Some([127, 0, 0, 1].into()),
-        certificate: None,
+        ..Head::for_test(target, &headers)
     };
     gateway.admit(head).await
 }
@@ -116,8 +100,8 @@ fn basic(password: &str) -> String {
 }
 
 #[tokio::test]
-async fn nothing_gets_round_the_password() {
-    let (gateway, users) = asking();
+async fn a_password_route_refuses_requests_without_a_password() {
+    let (gateway, source) = password_gateway();
     for (target, authorization, reason) in [
         ("/x", None, Reason::MissingPassword),
         ("/x?bewit=abc", None, Reason::MissingPassword),
@@ -126,9 +110,9 @@ async fn nothing_gets_round_the_password() {
     ] {
         let refused = admit(&gateway, target, authorization).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        assert!(refused.rejection.basic);
+        assert!(refused.rejection.basic_challenge);
     }
-    assert_eq!(users.fetched.load(Ordering::SeqCst), 0);
+    assert_eq!(source.fetched.load(Ordering::SeqCst), 0);
     let admission = admit(&gateway, "/x?bewit=abc", Some(&basic("p")))
         .await
         .unwrap();
@@ -142,8 +126,8 @@ async fn nothing_gets_round_the_password() {
 }
 
 #[tokio::test]
-async fn another_password_never_meets_what_the_right_one_got() {
-    let (gateway, users) = asking();
+async fn cached_credentials_are_keyed_by_the_password() {
+    let (gateway, source) = password_gateway();
     for (password, lookup) in [
         ("p", Lookup::Fetched),
         ("p", Lookup::Hit),
@@ -156,12 +140,12 @@ async fn another_password_never_meets_what_the_right_one_got() {
             Err(refused) => assert_eq!(refused.rejection.reason, Reason::MissingPassword),
         }
     }
-    assert_eq!(users.fetched.load(Ordering::SeqCst), 2);
+    assert_eq!(source.fetched.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn each_end_of_a_sign_in_is_told_and_none_is_remembered() {
-    let (gateway, users) = asking();
+async fn each_sign_in_failure_has_its_reason_and_is_not_cached() {
+    let (gateway, source) = password_gateway();
     for (problem, reason, status) in [
         (SignInProblem::Password, Reason::PasswordRefused, 401),
         (SignInProblem::CodeRequired, Reason::MfaRequired, 401),
@@ -170,10 +154,10 @@ async fn each_end_of_a_sign_in_is_told_and_none_is_remembered() {
         (SignInProblem::NoFactor, Reason::MfaUnavailable, 403),
         (SignInProblem::TooManyAttempts, Reason::TooManyAttempts, 429),
     ] {
-        *users.problem.lock().unwrap() = Some(problem);
+        *source.problem.lock().unwrap() = Some(problem);
         let refused = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        let answer = refused.rejection.answer(&Method::GET, NOW);
+        let answer = refused.rejection.to_response(&Method::GET, NOW);
         assert_eq!(answer.status, status);
         let values = |name: &str| -> Vec<_> {
             let all = answer.headers.iter().filter(|(n, _)| *n == name);
@@ -191,18 +175,18 @@ async fn each_end_of_a_sign_in_is_told_and_none_is_remembered() {
             assert!(challenges.is_empty());
         }
     }
-    *users.problem.lock().unwrap() = None;
+    *source.problem.lock().unwrap() = None;
     admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_recovery_code_goes_with_one_admission_only() {
-    let (gateway, _) = asking();
+async fn a_recovery_code_is_returned_with_one_admission_only() {
+    let (gateway, _) = password_gateway();
     let mut admission = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
     let code = admission.take_recovery_code().unwrap();
     assert_eq!(code.expose(), "NEWCODE");
     assert!(admission.take_recovery_code().is_none());
-    // Nothing was fetched for this one.
+    // A cache hit brings no recovery code.
     let mut admission = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
     assert!(admission.take_recovery_code().is_none());
     let shown = format!("{admission:?}");
@@ -213,17 +197,17 @@ async fn a_recovery_code_goes_with_one_admission_only() {
 }
 
 #[tokio::test]
-async fn whoever_must_sign_in_elsewhere_is_told_after_one_more_try() {
+async fn sign_in_again_is_returned_after_one_replay() {
     for needs_sign_in in [true, false] {
-        let (gateway, users) = gateway(Users {
+        let (gateway, source) = gateway(SignInSource {
             needs_sign_in,
-            ..Users::default()
+            ..SignInSource::default()
         });
         let mut admission = admit(&gateway, "/x", None).await.unwrap();
-        let answer = UpstreamAnswer { date: None };
-        let first = gateway.recover(&mut admission, answer, FRESH).await;
+        let answer = UnauthorizedResponse { date: None };
+        let first = gateway.recover(&mut admission, answer, REPLAYABLE).await;
         assert_eq!(replayed(&first), UnauthorizedReason::FreshCredentials);
-        match gateway.recover(&mut admission, answer, FRESH).await {
+        match gateway.recover(&mut admission, answer, REPLAYABLE).await {
             Recovery::Refuse(UnauthorizedReason::StillUnauthorized, rejection) if needs_sign_in => {
                 assert_eq!(rejection.reason, Reason::SignInAgain);
             }
@@ -232,6 +216,6 @@ async fn whoever_must_sign_in_elsewhere_is_told_after_one_more_try() {
                 assert_eq!(passed(&other), UnauthorizedReason::StillUnauthorized);
             }
         }
-        assert_eq!(users.fetched.load(Ordering::SeqCst), 2);
+        assert_eq!(source.fetched.load(Ordering::SeqCst), 2);
     }
 }

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::proxy::server::{Serving, Workers};
+use crate::proxy::server::{ServerHandle, Workers};
 
 #[derive(Default)]
 struct Pages {
@@ -22,33 +22,33 @@ impl AdminPages for Pages {
     fn started(&self) -> Result<(), String> {
         Err("issuer a: no keys yet\nissuer b: no keys yet".into())
     }
-    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> CredentialsPut {
+    fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {
         match (source, body) {
-            (Some("static"), b"good") => CredentialsPut::Taken,
-            (Some("static"), _) => CredentialsPut::Refused("no good".into()),
-            _ => CredentialsPut::NoSource,
+            (Some("static"), b"good") => PutCredentials::Accepted,
+            (Some("static"), _) => PutCredentials::Rejected("no good".into()),
+            _ => PutCredentials::NoSource,
         }
     }
 }
 
-async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, Serving) {
+async fn start(pages: Arc<Pages>) -> (std::net::SocketAddr, ServerHandle) {
     let any = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let bound = bind(&any, &mut Inherited::default()).await.unwrap();
+    let bound = bind(&any, &mut InheritedSockets::default()).await.unwrap();
     let Address::Tcp(address) = bound.addresses()[0] else {
         panic!("not TCP")
     };
     let clock = ManualClock::at(UnixMillis::from_secs(0));
     let app = Admin::new(pages);
-    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
-    (address, serving)
+    let handle = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
+    (address, handle)
 }
 
-/// The answers to `requests`, pipelined, the last of which closes.
-async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
+/// The responses to `requests`, which are pipelined; the last one closes the connection.
+async fn get_all(address: std::net::SocketAddr, requests: &[&str]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let (last, kept) = requests.split_last().unwrap();
+    let (last, rest) = requests.split_last().unwrap();
     let mut bytes = String::new();
-    for line in kept {
+    for line in rest {
         bytes.push_str(line);
         bytes.push_str(" HTTP/1.1\r\nHost: a\r\n\r\n");
     }
@@ -61,9 +61,9 @@ async fn ask(address: std::net::SocketAddr, requests: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn each_page_says_what_it_is_for() {
+async fn each_admin_page_responds() {
     let pages = Arc::new(Pages::default());
-    let (address, _serving) = start(pages.clone()).await;
+    let (address, _handle) = start(pages.clone()).await;
     for (request, status, rest) in [
         ("GET /healthz", 200, "\r\n\r\nok\n"),
         ("GET /readyz", 200, "\r\n\r\nok\n"),
@@ -82,7 +82,7 @@ async fn each_page_says_what_it_is_for() {
         ("GET /../metrics", 400, "}"),
         ("TRACE /metrics", 405, "}"),
     ] {
-        let text = ask(address, &[request]).await;
+        let text = get_all(address, &[request]).await;
         assert!(
             text.starts_with(&format!("HTTP/1.1 {status} ")),
             "{request}: {text}"
@@ -90,21 +90,23 @@ async fn each_page_says_what_it_is_for() {
         assert!(text.ends_with(rest), "{request}: {text}");
     }
     *pages.unready.lock().unwrap() = Some("draining".into());
-    let text = ask(address, &["GET /readyz"]).await;
+    let text = get_all(address, &["GET /readyz"]).await;
     assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("\r\n\r\ndraining\n"));
-    let metrics = ask(address, &["GET /metrics"]).await.to_ascii_lowercase();
+    let metrics = get_all(address, &["GET /metrics"])
+        .await
+        .to_ascii_lowercase();
     assert!(metrics.contains("content-type: text/plain; version=0.0.4\r\n"));
 }
 
 #[tokio::test]
-async fn connections_are_kept() {
-    let (address, _serving) = start(Arc::default()).await;
-    let text = ask(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
+async fn admin_connections_are_kept_alive() {
+    let (address, _handle) = start(Arc::default()).await;
+    let text = get_all(address, &["GET /healthz", "HEAD /readyz", "GET /metrics"]).await;
     assert_eq!(text.matches("HTTP/1.1 200").count(), 3);
     assert!(text.ends_with("a 1\n"));
 }
 
-/// The status and text of the answer to a PUT, or another method, with a body.
+/// Status and text of the response to a request with a body.
 async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -112,7 +114,7 @@ async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, St
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // A refusal may come before the whole body went out.
+    // The response may come before the whole body has been sent.
     let _ = stream.write_all(body).await;
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text).await;
@@ -120,9 +122,9 @@ async fn put(address: std::net::SocketAddr, head: &str, body: &[u8]) -> (u16, St
 }
 
 #[tokio::test]
-async fn credentials_are_put_where_a_source_takes_them() {
-    let (address, _serving) = start(Arc::default()).await;
-    let large = vec![b'x'; super::put::MAX_BODY + 1];
+async fn credentials_can_be_put_if_a_source_accepts_them() {
+    let (address, _handle) = start(Arc::default()).await;
+    let large = vec![b'x'; super::put_credentials::MAX_BODY + 1];
     for (head, body, status) in [
         ("PUT /credentials/static HTTP/1.1", &b"good"[..], 200),
         ("PUT /credentials/static HTTP/1.1", b"bad", 400),
@@ -146,8 +148,8 @@ async fn credentials_are_put_where_a_source_takes_them() {
             100,
         ),
     ] {
-        let (said, text) = put(address, head, body).await;
-        assert_eq!(said, status, "{head}: {text}");
+        let (actual, text) = put(address, head, body).await;
+        assert_eq!(actual, status, "{head}: {text}");
     }
     let (_, text) = put(address, "GET /credentials/static HTTP/1.1", b"").await;
     assert!(

@@ -1,5 +1,5 @@
-//! Whom a client certificate names. The handshake has verified the chain and that the
-//! client holds the key; here it is only read.
+//! The identity in a client certificate. The TLS handshake has verified the chain and that the
+//! client holds the key; here the certificate is only read.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -7,36 +7,36 @@ use std::fmt::Write as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 
-/// Most names of a certificate, and the longest one in bytes. Rules go through them all.
+/// Most names in a certificate, and the longest name in bytes. Rules iterate over all of them.
 const MAX_NAMES: usize = 64;
 const MAX_NAME: usize = 1024;
 
-/// Why a certificate is not taken. A rule that denies somebody by name must not be got
-/// round with a name that cannot be read, so such a connection is refused.
+/// Why a certificate is rejected. A rule that denies by name must not be bypassed with a name
+/// that cannot be read, so such a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::proxy) enum CertificateFault {
-    /// Not X.509, or with an extension that cannot be read.
+pub(in crate::proxy) enum CertificateError {
+    /// Not X.509, or with an extension that cannot be parsed.
     #[error("it cannot be read")]
     Unreadable,
-    /// More than are looked at.
+    /// More names than are examined.
     #[error("it has more than {MAX_NAMES} names")]
     TooManyNames,
-    /// Of an encoding that is not text, or too long.
-    #[error("a name of it is empty, too long or no plain text")]
+    /// A name that is not text, or too long.
+    #[error("one of its names is empty, too long or not plain text")]
     BadName,
 }
 
-/// Reads the leaf's names.
+/// Reads the names of the leaf certificate.
 ///
 /// # Errors
-/// When any of them cannot be had exactly.
-pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, CertificateFault> {
+/// When any of them cannot be read exactly.
+pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, CertificateError> {
     let (rest, parsed) =
-        x509_parser::parse_x509_certificate(der).map_err(|_| CertificateFault::Unreadable)?;
+        x509_parser::parse_x509_certificate(der).map_err(|_| CertificateError::Unreadable)?;
     if !rest.is_empty() {
-        return Err(CertificateFault::Unreadable);
+        return Err(CertificateError::Unreadable);
     }
     let mut certificate = ClientCertificate {
         common_name: common_name(&parsed)?,
@@ -47,42 +47,42 @@ pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, Certificat
     };
     let alternative = parsed
         .subject_alternative_name()
-        .map_err(|_| CertificateFault::Unreadable)?;
+        .map_err(|_| CertificateError::Unreadable)?;
     let names = alternative.map_or(&[][..], |names| &names.value.general_names);
     if names.len() > MAX_NAMES {
-        return Err(CertificateFault::TooManyNames);
+        return Err(CertificateError::TooManyNames);
     }
     for name in names {
         match name {
             GeneralName::DNSName(text) => certificate.dns_names.push(plain(text)?),
             GeneralName::URI(text) => certificate.uris.push(plain(text)?),
             GeneralName::RFC822Name(text) => certificate.emails.push(plain(text)?),
-            // Of no use to a rule: addresses, directory names and other names.
+            // Addresses, directory names and others: of no use to a rule.
             _ => {}
         }
     }
     Ok(certificate)
 }
 
-/// The last one is the most specific: in a directory's names `CN=Users` comes before the
-/// user's own.
-fn common_name(parsed: &X509Certificate<'_>) -> Result<String, CertificateFault> {
+/// The last common name, which is the most specific: in directory names, `CN=Users` comes
+/// before the user's own.
+fn common_name(parsed: &X509Certificate<'_>) -> Result<String, CertificateError> {
     match parsed.subject().iter_common_name().last() {
         None => Ok(String::new()),
-        Some(name) => plain(name.as_str().map_err(|_| CertificateFault::BadName)?),
+        Some(name) => plain(name.as_str().map_err(|_| CertificateError::BadName)?),
     }
 }
 
-fn plain(text: &str) -> Result<String, CertificateFault> {
+fn plain(text: &str) -> Result<String, CertificateError> {
     let fits = !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control);
     fits.then(|| text.to_owned())
-        .ok_or(CertificateFault::BadName)
+        .ok_or(CertificateError::BadName)
 }
 
 fn fingerprint(der: &[u8]) -> String {
     let hash = digest(&SHA256, der);
     hash.as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    fn made(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+    fn certificate_with(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         change(&mut params);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_name_is_read() {
-        let der = made(|params| {
+        let der = certificate_with(|params| {
             params
                 .distinguished_name
                 .push(DnType::CommonName, "worker-1");
@@ -128,68 +128,72 @@ mod tests {
         assert_eq!(read.emails, ["worker@example.org"]);
         assert_eq!(read.fingerprint.len(), 64);
         assert!(read.fingerprint.bytes().all(|b| b.is_ascii_hexdigit()));
-        let other = made(|_| {});
+        let other = certificate_with(|_| {});
         assert_ne!(super::read(&other).unwrap().fingerprint, read.fingerprint);
     }
 
     #[test]
     fn a_certificate_without_names_has_none() {
-        let read = read(&made(|_| {})).unwrap();
+        let read = read(&certificate_with(|_| {})).unwrap();
         assert_eq!(read.common_name, "");
         assert!(read.dns_names.is_empty() && read.uris.is_empty() && read.emails.is_empty());
     }
 
     #[test]
-    fn names_that_are_not_what_they_look_like_refuse_the_whole() {
+    fn a_certificate_with_an_unreadable_name_is_rejected() {
         let named = |value: DnValue| {
-            let der = made(|params| params.distinguished_name.push(DnType::CommonName, value));
+            let der = certificate_with(|params| {
+                params.distinguished_name.push(DnType::CommonName, value);
+            });
             read(&der)
         };
         let text = |text: &str| named(DnValue::Utf8String(text.into()));
-        assert_eq!(text("admin\0.evil"), Err(CertificateFault::BadName));
-        assert_eq!(text("a\nlevel=fatal"), Err(CertificateFault::BadName));
-        assert_eq!(text(&"x".repeat(1025)), Err(CertificateFault::BadName));
-        assert_eq!(text(""), Err(CertificateFault::BadName));
+        assert_eq!(text("admin\0.evil"), Err(CertificateError::BadName));
+        assert_eq!(text("a\nlevel=fatal"), Err(CertificateError::BadName));
+        assert_eq!(text(&"x".repeat(1025)), Err(CertificateError::BadName));
+        assert_eq!(text(""), Err(CertificateError::BadName));
         let bmp = rcgen::string::BmpString::try_from("worker").unwrap();
         assert_eq!(
             named(DnValue::BmpString(bmp)),
-            Err(CertificateFault::BadName)
+            Err(CertificateError::BadName)
         );
         assert_eq!(text("wörker").unwrap().common_name, "wörker");
-        let der = made(|params| params.subject_alt_names = vec![SanType::URI(ia5("a\0b"))]);
-        assert_eq!(read(&der), Err(CertificateFault::BadName));
+        let der =
+            certificate_with(|params| params.subject_alt_names = vec![SanType::URI(ia5("a\0b"))]);
+        assert_eq!(read(&der), Err(CertificateError::BadName));
     }
 
     #[test]
-    fn too_many_names_and_broken_bytes_are_refused() {
+    fn too_many_names_and_truncated_certificates_are_rejected() {
         let names = |count: usize| {
-            let der = made(|params| {
+            let der = certificate_with(|params| {
                 let name = |n| SanType::DnsName(ia5(&format!("n{n}.example.org")));
                 params.subject_alt_names = (0..count).map(name).collect();
             });
             read(&der)
         };
         assert_eq!(names(MAX_NAMES).unwrap().dns_names.len(), MAX_NAMES);
-        assert_eq!(names(MAX_NAMES + 1), Err(CertificateFault::TooManyNames));
-        let whole = made(|params| params.subject_alt_names = vec![SanType::DnsName(ia5("a"))]);
+        assert_eq!(names(MAX_NAMES + 1), Err(CertificateError::TooManyNames));
+        let whole =
+            certificate_with(|params| params.subject_alt_names = vec![SanType::DnsName(ia5("a"))]);
         for end in 0..whole.len() {
             assert!(read(&whole[..end]).is_err(), "{end}");
         }
         let longer = [&whole[..], b"x"].concat();
-        assert_eq!(read(&longer), Err(CertificateFault::Unreadable));
+        assert_eq!(read(&longer), Err(CertificateError::Unreadable));
     }
 
     #[test]
-    fn any_byte_may_be_wrong() {
-        let whole = made(|params| {
+    fn corrupted_certificates_never_panic() {
+        let whole = certificate_with(|params| {
             params.subject_alt_names = vec![SanType::URI(ia5("spiffe://example.org/w"))];
         });
         for at in 0..whole.len() {
             for flip in [0x01, 0x80, 0xff] {
-                let mut bent = whole.clone();
-                bent[at] ^= flip;
-                // Whatever it is then: no panic, and no name that is not plain.
-                if let Ok(read) = read(&bent) {
+                let mut corrupted = whole.clone();
+                corrupted[at] ^= flip;
+                // Whatever is left must not panic, nor hold a name with control characters.
+                if let Ok(read) = read(&corrupted) {
                     assert!(
                         read.uris
                             .iter()

@@ -9,23 +9,23 @@ use super::*;
 const STALL: Duration = Duration::from_secs(20);
 
 fn pair() -> (Connection, DuplexStream, Handoff) {
-    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let (local, caller) = tokio::io::duplex(64 * 1024);
     let handoff = Handoff::default();
-    let connection = Connection::http1(Box::new(ours), STALL, handoff.clone());
-    (connection, theirs, handoff)
+    let connection = Connection::http1(Box::new(local), STALL, handoff.clone());
+    (connection, caller, handoff)
 }
 
 #[tokio::test]
-async fn what_follows_the_request_is_not_delivered_with_it() {
+async fn bytes_of_the_next_request_are_not_delivered() {
     let (mut connection, mut caller, _) = pair();
     caller.write_all(b"HEADbodyNEXT").await.unwrap();
     connection.receive().await.unwrap();
-    assert_eq!(connection.begin(0, 4, Framing::Length(4)), "HEAD");
+    assert_eq!(connection.split_head(0, 4, Framing::Length(4)), "HEAD");
     let mut body = [0; 64];
     assert_eq!(connection.read(&mut body).await.unwrap(), 4);
     assert_eq!(&body[..4], b"body");
     assert!(connection.is_between_requests());
-    // A reader that waits for the caller to go away sees nothing of the next request.
+    // A reader that waits for the caller to disconnect sees nothing of the next request.
     caller.write_all(b"MORE").await.unwrap();
     assert!(connection.read(&mut body).now_or_never().is_none());
     assert_eq!(connection.received(), b"NEXTMORE");
@@ -34,14 +34,14 @@ async fn what_follows_the_request_is_not_delivered_with_it() {
 }
 
 #[tokio::test]
-async fn what_is_read_ahead_is_bounded() {
+async fn read_ahead_is_bounded() {
     let (mut connection, mut caller, _) = pair();
-    let flood = tokio::spawn(async move {
+    let sending = tokio::spawn(async move {
         // Fails when the connection is dropped.
         while caller.write_all(&[b'x'; 1024]).await.is_ok() {}
     });
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(0));
+    connection.split_head(0, 4, Framing::Length(0));
     let mut body = [0; 64];
     for _ in 0..1000 {
         assert!(connection.read(&mut body).now_or_never().is_none());
@@ -49,11 +49,11 @@ async fn what_is_read_ahead_is_bounded() {
     }
     assert!(connection.received().len() < 2 * READ_AHEAD);
     drop(connection);
-    flood.await.unwrap();
+    sending.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_long_body_is_read_to_its_end_and_no_further() {
+async fn a_body_is_read_exactly_to_its_end() {
     let (mut connection, mut caller, _) = pair();
     let sent = Bytes::from(vec![b'b'; 200 * 1024]);
     let whole = [b"HEAD".as_slice(), &sent, b"NEXT"].concat();
@@ -62,10 +62,10 @@ async fn a_long_body_is_read_to_its_end_and_no_further() {
         caller
     });
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(sent.len() as u64));
-    let mut got = vec![0; sent.len()];
-    connection.read_exact(&mut got).await.unwrap();
-    assert_eq!(got, sent);
+    connection.split_head(0, 4, Framing::Length(sent.len() as u64));
+    let mut delivered = vec![0; sent.len()];
+    connection.read_exact(&mut delivered).await.unwrap();
+    assert_eq!(delivered, sent);
     assert!(connection.is_between_requests());
     let _caller = sending.await.unwrap();
     assert!(connection.read(&mut [0; 8]).now_or_never().is_none());
@@ -73,30 +73,30 @@ async fn a_long_body_is_read_to_its_end_and_no_further() {
 }
 
 #[tokio::test]
-async fn a_tunnel_passes_everything() {
+async fn a_tunnel_delivers_all_bytes() {
     let (mut connection, mut caller, _) = pair();
     caller.write_all(b"HEADframe").await.unwrap();
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Tunnel);
+    connection.split_head(0, 4, Framing::Tunnel);
     caller.write_all(b"more").await.unwrap();
-    let mut got = [0; 9];
-    connection.read_exact(&mut got).await.unwrap();
-    assert_eq!(&got, b"framemore");
+    let mut delivered = [0; 9];
+    connection.read_exact(&mut delivered).await.unwrap();
+    assert_eq!(&delivered, b"framemore");
 }
 
 #[tokio::test]
-async fn a_head_waits_for_its_body_but_not_for_long() {
+async fn a_response_head_is_coalesced_with_its_body_or_sent_alone() {
     let (mut connection, mut caller, _) = pair();
-    let mut seen = [0; 64];
+    let mut buf = [0; 64];
     connection.write_all(b"HEAD").await.unwrap();
-    assert!(caller.read(&mut seen).now_or_never().is_none());
+    assert!(caller.read(&mut buf).now_or_never().is_none());
     connection.write_all(b"body").await.unwrap();
-    let read = caller.read(&mut seen).now_or_never().unwrap().unwrap();
-    assert_eq!(&seen[..read], b"HEADbody");
-    // What follows goes out by itself.
+    let read = caller.read(&mut buf).now_or_never().unwrap().unwrap();
+    assert_eq!(&buf[..read], b"HEADbody");
+    // Further writes are sent directly.
     connection.write_all(b"more").await.unwrap();
-    let read = caller.read(&mut seen).now_or_never().unwrap().unwrap();
-    assert_eq!(&seen[..read], b"more");
+    let read = caller.read(&mut buf).now_or_never().unwrap().unwrap();
+    assert_eq!(&buf[..read], b"more");
     connection.flush().await.unwrap();
 
     connection.write_all(b"HEAD").await.unwrap();
@@ -106,15 +106,15 @@ async fn a_head_waits_for_its_body_but_not_for_long() {
     tokio::select! {
         biased;
         _ = &mut waiting => panic!("the caller sent nothing"),
-        read = caller.read(&mut seen) => assert_eq!(&seen[..read.unwrap()], b"HEAD"),
+        read = caller.read(&mut buf) => assert_eq!(&buf[..read.unwrap()], b"HEAD"),
     }
 }
 
 #[tokio::test]
-async fn a_write_without_progress_fails() {
-    let (ours, _caller) = tokio::io::duplex(16);
+async fn a_write_without_progress_times_out() {
+    let (local, _caller) = tokio::io::duplex(16);
     let stall = Duration::from_millis(20);
-    let mut connection = Connection::http1(Box::new(ours), stall, Handoff::default());
+    let mut connection = Connection::http1(Box::new(local), stall, Handoff::default());
     let failed = async {
         connection.write_all(&vec![b'x'; 64 * 1024]).await?;
         connection.flush().await
@@ -123,15 +123,15 @@ async fn a_write_without_progress_fails() {
 }
 
 #[tokio::test]
-async fn the_socket_is_handed_back_with_what_was_not_sent() {
+async fn a_dropped_connection_hands_off_socket_and_unsent_bytes() {
     let (mut connection, mut caller, handoff) = pair();
     caller.write_all(b"HEADpart of").await.unwrap();
     connection.receive().await.unwrap();
-    connection.begin(0, 4, Framing::Length(100));
+    connection.split_head(0, 4, Framing::Length(100));
     connection.write_all(b"answer").await.unwrap();
     drop(connection);
     let closed = handoff.take().unwrap();
     assert_eq!(closed.unsent, "answer");
-    assert!(closed.unread);
+    assert!(closed.unread_input);
     assert!(handoff.take().is_none());
 }

@@ -1,5 +1,5 @@
-//! The writing side: an answer's head travels with the beginning of its body, and a caller
-//! that takes nothing for too long is given up.
+//! The write side of a connection. The head of a response is sent together with the beginning
+//! of its body, and a write that makes no progress for too long fails.
 
 use std::future::Future;
 use std::io;
@@ -12,47 +12,47 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
-/// Most bytes held back.
+/// Most bytes buffered.
 const MAX_BUFFERED: usize = 16 * 1024;
-/// A buffered head goes out alone when its body has not come after so many polls. pingora
-/// reads the upstream in the same task, so that a body at hand comes earlier.
+/// A buffered head is sent alone when its body has not arrived after this many polls. pingora
+/// reads the upstream in the same task, so a body that is already there comes sooner.
 const MAX_POLLS: u8 = 3;
 
-/// See the module.
+/// Buffers the beginning of a response; see the module documentation.
 pub(super) struct WriteBuffer {
-    /// Whether the first write after a flush waits for company.
-    joining: bool,
+    /// Whether the first write after a flush waits for the next one.
+    coalesce: bool,
     buffered: BytesMut,
-    /// Something was written since the last flush.
-    dirty: bool,
-    /// Polls for reading since then.
-    waits: u8,
+    /// Something has been written since the last flush.
+    unflushed: bool,
+    /// How often the connection has been polled for reading since the last write.
+    read_polls: u8,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl WriteBuffer {
     /// Joins small writes.
-    pub(super) fn joined(stall: Duration) -> Self {
+    pub(super) fn coalescing(stall: Duration) -> Self {
         Self {
-            joining: true,
+            coalesce: true,
             buffered: BytesMut::new(),
-            dirty: false,
-            waits: 0,
+            unflushed: false,
+            read_polls: 0,
             stall,
             timer: None,
         }
     }
 
-    /// Passes every write on.
-    pub(super) fn direct(stall: Duration) -> Self {
+    /// Passes every write through.
+    pub(super) fn unbuffered(stall: Duration) -> Self {
         Self {
-            joining: false,
-            ..Self::joined(stall)
+            coalesce: false,
+            ..Self::coalescing(stall)
         }
     }
 
-    /// What was accepted and not written.
+    /// Takes what was accepted for writing but not written.
     pub(super) fn take_unsent(&mut self) -> BytesMut {
         std::mem::take(&mut self.buffered)
     }
@@ -63,26 +63,26 @@ impl WriteBuffer {
         cx: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let first = !std::mem::replace(&mut self.dirty, true);
-        self.waits = 0;
+        let first = !std::mem::replace(&mut self.unflushed, true);
+        self.read_polls = 0;
         if self.buffered.len() >= MAX_BUFFERED {
             ready!(self.poll_drain(inner, cx))?;
         }
         let total: usize = data.iter().map(|part| part.len()).sum();
-        let hold = self.joining && first && total <= MAX_BUFFERED;
-        if self.buffered.is_empty() && !hold {
+        let delay = self.coalesce && first && total <= MAX_BUFFERED;
+        if self.buffered.is_empty() && !delay {
             let written = Pin::new(inner).poll_write_vectored(cx, data);
-            return self.unless_stalled(cx, written);
+            return self.check_stall(cx, written);
         }
-        let accepted = self.hold(data);
-        if !hold && let Poll::Ready(Err(e)) = self.poll_drain(inner, cx) {
+        let accepted = self.append(data);
+        if !delay && let Poll::Ready(Err(e)) = self.poll_drain(inner, cx) {
             return Poll::Ready(Err(e));
         }
         Poll::Ready(Ok(accepted))
     }
 
-    /// Copies as much as there is room for; says how much.
-    fn hold(&mut self, data: &[io::IoSlice<'_>]) -> usize {
+    /// Copies as much as fits and returns how much that is.
+    fn append(&mut self, data: &[io::IoSlice<'_>]) -> usize {
         let before = self.buffered.len();
         for part in data {
             let room = MAX_BUFFERED
@@ -97,7 +97,7 @@ impl WriteBuffer {
     fn poll_drain(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.buffered.is_empty() {
             let written = Pin::new(&mut *inner).poll_write(cx, &self.buffered);
-            match ready!(self.unless_stalled(cx, written))? {
+            match ready!(self.check_stall(cx, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 n => self.buffered.advance(n),
             }
@@ -106,20 +106,20 @@ impl WriteBuffer {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes all of `parts`, behind what may be held back, and flushes. What is written is
-    /// taken off them.
+    /// Writes all of `parts` after what is buffered, and flushes. What has been written is
+    /// removed from `parts`.
     pub(super) fn poll_send(
         &mut self,
         inner: &mut Stream,
         cx: &mut Context<'_>,
         parts: &mut [&[u8]; 2],
     ) -> Poll<io::Result<()>> {
-        self.dirty = true;
+        self.unflushed = true;
         ready!(self.poll_drain(inner, cx))?;
         while parts.iter().any(|part| !part.is_empty()) {
             let slices = parts.map(io::IoSlice::new);
             let written = Pin::new(&mut *inner).poll_write_vectored(cx, &slices);
-            let mut written = ready!(self.unless_stalled(cx, written))?;
+            let mut written = ready!(self.check_stall(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -139,8 +139,8 @@ impl WriteBuffer {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(inner, cx))?;
         let flushed = Pin::new(inner).poll_flush(cx);
-        ready!(self.unless_stalled(cx, flushed))?;
-        self.dirty = false;
+        ready!(self.check_stall(cx, flushed))?;
+        self.unflushed = false;
         Poll::Ready(Ok(()))
     }
 
@@ -151,37 +151,42 @@ impl WriteBuffer {
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(inner, cx))?;
         let shut = Pin::new(inner).poll_shutdown(cx);
-        self.unless_stalled(cx, shut)
+        self.check_stall(cx, shut)
     }
 
-    /// Sends what is buffered when the task turns to waiting for the caller, so that a head
-    /// whose body is long in coming is not kept from him. Never pending: the task is woken
-    /// when more can be written.
-    pub(super) fn push_before_waiting(
+    /// Sends what is buffered when the task begins to wait for the caller, so that a head whose
+    /// body is slow to arrive is not held back. Never pending: the task is woken when more can
+    /// be written.
+    pub(super) fn flush_before_read(
         &mut self,
         inner: &mut Stream,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        if !self.joining || !self.dirty {
+        if !self.coalesce || !self.unflushed {
             return Ok(());
         }
-        self.waits = self.waits.saturating_add(1);
-        if self.waits < MAX_POLLS && !self.buffered.is_empty() {
+        self.read_polls = self.read_polls.saturating_add(1);
+        if self.read_polls < MAX_POLLS && !self.buffered.is_empty() {
             cx.waker().wake_by_ref();
             return Ok(());
         }
-        ready_or_ok(self.poll_push(inner, cx))
+        ready_or_ok(self.poll_flush_buffered(inner, cx))
     }
 
-    /// Flushes without ending the answer's first write: what follows goes out directly.
-    fn poll_push(&mut self, inner: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Flushes without ending the first write of the response: what follows is written
+    /// directly.
+    fn poll_flush_buffered(
+        &mut self,
+        inner: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(inner, cx))?;
         let flushed = Pin::new(inner).poll_flush(cx);
-        self.unless_stalled(cx, flushed)
+        self.check_stall(cx, flushed)
     }
 
-    /// Turns waiting for longer than the limit, without any progress, into an error.
-    fn unless_stalled<T>(
+    /// Turns a write that has made no progress for `stall` into an error.
+    fn check_stall<T>(
         &mut self,
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,

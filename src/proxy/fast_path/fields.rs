@@ -1,5 +1,5 @@
-//! The fields of a head in one piece of memory: as they came, in their order, changed where
-//! they must be. Heads have few fields, so looking at each is quicker than a map.
+//! The field lines of a head in one allocation: as received and in order, changed where
+//! necessary. Heads have few fields, so a linear search is faster than a map.
 
 use std::ops::Range;
 
@@ -8,36 +8,35 @@ use http::{HeaderName, HeaderValue};
 use pingora::{Error, ErrorType, Result};
 
 use crate::header_fields::HeaderFields;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::HeaderFieldsMut;
 
-/// Room for what is added, bytes.
-const ADDED: usize = 64;
+/// Capacity for fields that are added, in bytes.
+const EXTRA_BYTES: usize = 64;
 
-/// The longest name that is looked at without a copy on the heap.
-const SHORT: usize = 64;
+/// Longest name that is lower-cased without a heap allocation.
+const MAX_STACK_NAME: usize = 64;
 
-/// See the module. Without `Debug`: there may be cookies and tokens in it.
+/// The field lines of a head. No `Debug`: there may be cookies and tokens in it.
 #[derive(Default)]
 pub(super) struct FieldList {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where in the text they stand.
+/// The offsets of a field line in the text.
 struct Field {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 impl FieldList {
-    /// Takes in `fields`, names and values in their order, of which there are so many in
-    /// about so many bytes.
+    /// Collects `fields`, names and values in order, which take about `bytes` bytes.
     pub(super) fn of<'f>(
         fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
         bytes: usize,
     ) -> Self {
         let mut this = Self {
-            text: Vec::with_capacity(bytes + ADDED),
+            text: Vec::with_capacity(bytes + EXTRA_BYTES),
             fields: Vec::with_capacity(fields.len() + 2),
         };
         for (name, value) in fields {
@@ -47,48 +46,49 @@ impl FieldList {
         this
     }
 
-    /// Whether there is one called `name`.
-    pub(super) fn has(&self, name: &HeaderName) -> bool {
+    /// Whether there is a field called `name`.
+    pub(super) fn contains(&self, name: &HeaderName) -> bool {
         self.first(name).is_some()
     }
 
-    /// Puts `value` in the place of all that are called `name`, the first of which gives the
-    /// place and the spelling.
+    /// Replaces all field lines called `name` with one. The first of them determines its
+    /// position and spelling.
     pub(super) fn set(&mut self, name: &HeaderName, value: &[u8]) {
-        let place = self.append(value);
+        let span = self.append(value);
         let text = &self.text;
         let mut found = false;
         self.fields.retain_mut(|field| {
-            if !is(text, &field.name, name) {
+            if !name_matches(text, &field.name, name) {
                 return true;
             }
-            field.value = place.clone();
+            field.value = span.clone();
             !std::mem::replace(&mut found, true)
         });
         if !found {
             let begin = self.text.len();
-            self.text.extend(usual(name));
+            self.text.extend(title_case(name));
             let name = begin..self.text.len();
-            self.fields.push(Field { name, value: place });
+            self.fields.push(Field { name, value: span });
         }
     }
 
-    /// Takes out every field called `name`.
+    /// Removes all field lines called `name`.
     pub(super) fn remove(&mut self, name: &HeaderName) {
         let text = &self.text;
-        self.fields.retain(|field| !is(text, &field.name, name));
+        self.fields
+            .retain(|field| !name_matches(text, &field.name, name));
     }
 
-    /// Writes them all.
-    pub(super) fn write(&self, wire: &mut BytesMut) {
+    /// Writes all field lines.
+    pub(super) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {
-            for part in [
-                part(&self.text, &field.name),
+            for slice in [
+                slice(&self.text, &field.name),
                 b": ",
-                part(&self.text, &field.value),
+                slice(&self.text, &field.value),
                 b"\r\n",
             ] {
-                wire.extend_from_slice(part);
+                wire.extend_from_slice(slice);
             }
         }
     }
@@ -101,30 +101,31 @@ impl FieldList {
 }
 
 impl HeaderFields for FieldList {
-    fn nth(&self, name: &HeaderName, before: usize) -> Option<&[u8]> {
-        let of_that_name = |field: &&Field| is(&self.text, &field.name, name);
-        let field = self.fields.iter().filter(of_that_name).nth(before)?;
-        Some(part(&self.text, &field.value))
+    fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
+        let of_that_name = |field: &&Field| name_matches(&self.text, &field.name, name);
+        let field = self.fields.iter().filter(of_that_name).nth(index)?;
+        Some(slice(&self.text, &field.value))
     }
 }
 
-impl Fields for FieldList {
+impl HeaderFieldsMut for FieldList {
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()> {
         let text = &self.text;
         self.fields.retain(|field| {
-            let value = part(text, &field.value);
-            lower_case(part(text, &field.name), |name| keep(name, value))
+            let value = slice(text, &field.value);
+            with_lower_case(slice(text, &field.name), |name| keep(name, value))
         });
         Ok(())
     }
 
-    fn put(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
+    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
         self.set(&name, value.as_bytes());
         Ok(())
     }
 
-    fn put_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
-        // As `http` has it. Without an early end, which a compiler makes many at once of.
+    fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
+        // The rule of the `http` crate, without an early exit, so that the compiler can
+        // vectorize it.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
@@ -134,8 +135,8 @@ impl Fields for FieldList {
     }
 }
 
-/// `X-Request-Id`.
-fn usual(name: &HeaderName) -> impl Iterator<Item = u8> {
+/// The usual spelling, such as `X-Request-Id`.
+fn title_case(name: &HeaderName) -> impl Iterator<Item = u8> {
     let mut begins = true;
     name.as_str().bytes().map(move |byte| {
         let capital = std::mem::replace(&mut begins, byte == b'-');
@@ -147,25 +148,25 @@ fn usual(name: &HeaderName) -> impl Iterator<Item = u8> {
     })
 }
 
-fn part<'t>(text: &'t [u8], place: &Range<usize>) -> &'t [u8] {
-    text.get(place.clone()).unwrap_or_default()
+fn slice<'t>(text: &'t [u8], span: &Range<usize>) -> &'t [u8] {
+    text.get(span.clone()).unwrap_or_default()
 }
 
-fn is(text: &[u8], place: &Range<usize>, name: &HeaderName) -> bool {
+fn name_matches(text: &[u8], span: &Range<usize>, name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    place.len() == name.len() && part(text, place).eq_ignore_ascii_case(name)
+    span.len() == name.len() && slice(text, span).eq_ignore_ascii_case(name)
 }
 
-/// What `ask` says of a name in lower case. The parser lets nothing but ASCII pass.
-fn lower_case<T>(name: &[u8], ask: impl FnOnce(&str) -> T) -> T {
-    let mut short = [0; SHORT];
+/// Calls `f` with the name in lower case. The parser accepts ASCII names only.
+fn with_lower_case<T>(name: &[u8], f: impl FnOnce(&str) -> T) -> T {
+    let mut short = [0; MAX_STACK_NAME];
     match short.get_mut(..name.len()) {
         Some(lower) => {
             lower.copy_from_slice(name);
             lower.make_ascii_lowercase();
-            ask(std::str::from_utf8(lower).unwrap_or_default())
+            f(std::str::from_utf8(lower).unwrap_or_default())
         }
-        None => ask(&String::from_utf8_lossy(name).to_ascii_lowercase()),
+        None => f(&String::from_utf8_lossy(name).to_ascii_lowercase()),
     }
 }
 
@@ -180,54 +181,54 @@ mod tests {
         FieldList::of(fields, 0)
     }
 
-    fn written(list: &FieldList) -> String {
+    fn encoded(list: &FieldList) -> String {
         let mut wire = BytesMut::new();
-        list.write(&mut wire);
+        list.encode(&mut wire);
         String::from_utf8(wire.to_vec()).unwrap()
     }
 
     #[test]
-    fn fields_pass_as_they_came() {
+    fn unchanged_fields_keep_order_and_spelling() {
         let list = list(&[("hOST", "a"), ("X-b", ""), ("x-B", "2"), ("Date", "d")]);
-        assert_eq!(written(&list), "hOST: a\r\nX-b: \r\nx-B: 2\r\nDate: d\r\n");
+        assert_eq!(encoded(&list), "hOST: a\r\nX-b: \r\nx-B: 2\r\nDate: d\r\n");
         let name = HeaderName::from_static("x-b");
         let values: Vec<_> = all(&list, &name).collect();
         assert_eq!(values, [&b""[..], b"2"]);
-        assert!(list.has(&header::HOST) && !list.has(&header::ETAG));
+        assert!(list.contains(&header::HOST) && !list.contains(&header::ETAG));
     }
 
     #[test]
-    fn what_is_set_takes_the_place_of_all_or_comes_last() {
+    fn setting_a_field_replaces_all_lines_or_appends() {
         let mut list = list(&[("x-A", "1"), ("B", "2"), ("X-a", "3")]);
         list.set(&HeaderName::from_static("x-a"), b"new");
-        assert_eq!(written(&list), "x-A: new\r\nB: 2\r\n");
+        assert_eq!(encoded(&list), "x-A: new\r\nB: 2\r\n");
         let close = HeaderValue::from_static("close");
-        list.put(header::CONNECTION, close).unwrap();
+        list.insert(header::CONNECTION, close).unwrap();
         list.set(&HeaderName::from_static("b"), b"");
-        assert_eq!(written(&list), "x-A: new\r\nB: \r\nConnection: close\r\n");
+        assert_eq!(encoded(&list), "x-A: new\r\nB: \r\nConnection: close\r\n");
         list.remove(&HeaderName::from_static("x-a"));
-        assert_eq!(written(&list), "B: \r\nConnection: close\r\n");
+        assert_eq!(encoded(&list), "B: \r\nConnection: close\r\n");
     }
 
     #[test]
-    fn no_value_begins_a_line_of_its_own() {
+    fn field_values_cannot_contain_line_breaks() {
         let mut list = FieldList::default();
         for byte in 0..=u8::MAX {
-            let put = list.put_bytes(header::HOST, &[b'a', byte]);
+            let put = list.insert_bytes(header::HOST, &[b'a', byte]);
             let expected = HeaderValue::from_bytes(&[b'a', byte]);
             assert_eq!(put.is_ok(), expected.is_ok(), "{byte}");
         }
     }
 
     #[test]
-    fn each_field_is_judged_by_itself_and_by_its_lower_case_name() {
-        let long = "L".repeat(SHORT + 1);
+    fn retain_sees_each_line_with_its_lower_case_name() {
+        let long = "L".repeat(MAX_STACK_NAME + 1);
         let mut list = list(&[("A", "x"), ("a", "y"), (&long, "x"), (&long[1..], "x")]);
         list.retain(|name, value| {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase()), "{name}");
-            value != b"y" && name.len() != SHORT + 1
+            value != b"y" && name.len() != MAX_STACK_NAME + 1
         })
         .unwrap();
-        assert_eq!(written(&list), format!("A: x\r\n{}: x\r\n", &long[1..]));
+        assert_eq!(encoded(&list), format!("A: x\r\n{}: x\r\n", &long[1..]));
     }
 }

@@ -1,5 +1,5 @@
-//! Connections to upstreams that wait for their next request. Each worker has a pool of its
-//! own, so that its lock is never waited for, and a connection never changes threads.
+//! Idle connections to upstreams. Each worker has its own pool, so that its lock is never
+//! contended and a connection never changes threads.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,13 +13,13 @@ use tokio::io::AsyncReadExt;
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 
-/// Most connections kept by one worker; the one that waits for longest goes first.
+/// Most idle connections per worker; beyond it the oldest is closed.
 const MAX_IDLE: usize = 128;
 
-/// How often connections are looked for that nobody should wait for any more.
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often unusable connections are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// A pool of idle connections; see the module documentation.
 pub(super) struct Pool {
     clock: SharedClock,
     state: Mutex<State>,
@@ -27,22 +27,22 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The latest come last.
-    idle: Vec<Idle>,
-    /// A task looks after them.
-    swept: bool,
+    /// The most recently used is last.
+    idle: Vec<IdleConn>,
+    /// A task sweeps the pool.
+    sweeping: bool,
 }
 
-struct Idle {
+struct IdleConn {
     stream: Stream,
-    /// Empty: where its next answer is read to.
-    room: BytesMut,
-    /// Weak, but it keeps the place in memory from being used again: equal pointers are the
-    /// same upstream, and so the same name, CAs and protocol.
+    /// Empty; the next response is read into it.
+    buffer: BytesMut,
+    /// Weak, but keeps the allocation from being reused: equal pointers mean the same upstream,
+    /// and so the same host name, CA certificates and protocol.
     upstream: Weak<Upstream>,
     address: SocketAddr,
-    /// Monotonic.
-    until: Duration,
+    /// Monotonic time.
+    expires: Duration,
 }
 
 impl Pool {
@@ -53,8 +53,8 @@ impl Pool {
         })
     }
 
-    /// The connection to `address` that was used last, if there is one that is still open.
-    /// `now` is monotonic time.
+    /// Takes the most recently used open connection to `address`, if there is one. `now` is
+    /// monotonic time.
     pub(super) fn take(
         &self,
         upstream: &Arc<Upstream>,
@@ -62,63 +62,65 @@ impl Pool {
         now: Duration,
     ) -> Option<(Stream, BytesMut)> {
         loop {
-            // A dead one is closed without the lock.
+            // Dead connections are closed without holding the lock.
             let mut idle = {
                 let mut state = self.state();
-                let is_it = |idle: &Idle| {
+                let matches = |idle: &IdleConn| {
                     idle.address == address
                         && std::ptr::eq(idle.upstream.as_ptr(), Arc::as_ptr(upstream))
                 };
-                let at = state.idle.iter().rposition(is_it)?;
+                let at = state.idle.iter().rposition(matches)?;
                 state.idle.remove(at)
             };
-            if idle.until > now && is_quiet(&mut idle.stream) {
-                return Some((idle.stream, idle.room));
+            if idle.expires > now && is_idle_and_open(&mut idle.stream) {
+                return Some((idle.stream, idle.buffer));
             }
         }
     }
 
-    /// Keeps `stream`, on which an exchange is complete `now`, for the upstream's idle time, and
-    /// `room`, emptied, for its next answer.
+    /// Returns a connection whose exchange was completed at `now` to the pool, for the
+    /// upstream's idle timeout, together with its read buffer.
     pub(super) fn put(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
-        (stream, mut room): (Stream, BytesMut),
+        (stream, mut buffer): (Stream, BytesMut),
         now: Duration,
     ) {
-        room.clear();
-        let idle = Idle {
+        buffer.clear();
+        let idle = IdleConn {
             stream,
-            room,
+            buffer,
             upstream: Arc::downgrade(upstream),
             address,
-            until: now.saturating_add(upstream.timeouts.idle),
+            expires: now.saturating_add(upstream.timeouts.idle),
         };
         let mut state = self.state();
         let oldest = (state.idle.len() >= MAX_IDLE).then(|| state.idle.remove(0));
         state.idle.push(idle);
-        let unattended = !std::mem::replace(&mut state.swept, true);
+        let start_sweep = !std::mem::replace(&mut state.sweeping, true);
         drop(state);
         drop(oldest);
-        if unattended {
+        if start_sweep {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
 
-    /// Closes what nobody should wait for. Whether anything is left.
-    fn clear_out(&self) -> bool {
+    /// Closes unusable connections. Returns whether any are left.
+    fn remove_unusable(&self) -> bool {
         let now = self.clock.monotonic();
         let mut state = self.state();
-        let of_use = |idle: &mut Idle| {
-            idle.until > now && idle.upstream.strong_count() > 0 && is_quiet(&mut idle.stream)
+        let usable = |idle: &mut IdleConn| {
+            idle.expires > now
+                && idle.upstream.strong_count() > 0
+                && is_idle_and_open(&mut idle.stream)
         };
-        let gone: Vec<_> = state.idle.extract_if(.., |idle| !of_use(idle)).collect();
-        state.swept = !state.idle.is_empty();
-        let left = state.swept;
+        let removed: Vec<_> = state.idle.extract_if(.., |idle| !usable(idle)).collect();
+        state.sweeping = !state.idle.is_empty();
+        let remaining = state.sweeping;
         drop(state);
-        drop(gone);
-        left
+        drop(removed);
+        remaining
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -126,21 +128,22 @@ impl Pool {
     }
 }
 
-/// Looks after a pool until it is empty or gone.
+/// Sweeps a pool until it is empty or dropped.
 async fn sweep(pool: Weak<Pool>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
         match pool.upgrade() {
-            Some(pool) if pool.clear_out() => {}
+            Some(pool) if pool.remove_unusable() => {}
             _ => return,
         }
     }
 }
 
-/// Whether the upstream has neither closed nor said anything that nobody asked for.
-fn is_quiet(stream: &mut Stream) -> bool {
+/// Whether the upstream has neither closed the connection nor sent anything unsolicited.
+fn is_idle_and_open(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    // Unconstrained: a task that has used up its share would be told that nothing is there.
+    // Unconstrained: with its cooperative budget used up, the task would see a pending read
+    // even if there is data.
     let reading = tokio::task::unconstrained(stream.read(&mut byte));
     reading.now_or_never().is_none()
 }
@@ -163,8 +166,8 @@ mod tests {
     }
 
     fn connection() -> (Stream, DuplexStream) {
-        let (ours, theirs) = duplex(64);
-        (Box::new(ours), theirs)
+        let (local, peer) = duplex(64);
+        (Box::new(local), peer)
     }
 
     fn pool() -> (Arc<ManualClock>, Arc<Pool>) {
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_for_one_upstream_at_one_address() {
+    async fn pooled_connections_are_keyed_by_upstream_and_address() {
         let (clock, pool) = pool();
         let (one, other) = (upstream(), upstream());
         let (stream, _theirs) = connection();
@@ -193,20 +196,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_talkative_and_old_connections_are_not_used() {
+    async fn closed_expired_and_unsolicited_data_connections_are_not_reused() {
         let (clock, pool) = pool();
         let upstream = upstream();
-        let (stream, theirs) = connection();
+        let (stream, peer) = connection();
         pool.put(
             &upstream,
             ADDRESS,
             (stream, BytesMut::new()),
             clock.monotonic(),
         );
-        drop(theirs);
+        drop(peer);
         assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
-        let (stream, mut theirs) = connection();
-        theirs.write_all(b"HTTP/1.1 200 OK").await.unwrap();
+        let (stream, mut peer) = connection();
+        peer.write_all(b"HTTP/1.1 200 OK").await.unwrap();
         pool.put(
             &upstream,
             ADDRESS,
@@ -226,48 +229,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_should_wait_for_is_closed() {
+    async fn the_sweep_closes_closed_and_expired_connections() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();
         for _ in 0..3 {
-            let (stream, theirs) = connection();
+            let (stream, peer) = connection();
             pool.put(
                 &upstream,
                 ADDRESS,
                 (stream, BytesMut::new()),
                 clock.monotonic(),
             );
-            ends.push(theirs);
+            ends.push(peer);
         }
         ends.pop();
-        assert!(pool.clear_out());
+        assert!(pool.remove_unusable());
         assert_eq!(pool.state().idle.len(), 2);
         clock.advance(IDLE);
-        assert!(!pool.clear_out());
+        assert!(!pool.remove_unusable());
         for mut end in ends {
             assert_eq!(end.read(&mut [0]).await.unwrap(), 0, "closed");
         }
     }
 
     #[tokio::test]
-    async fn the_pool_is_bounded_and_forgets_upstreams_that_are_gone() {
+    async fn the_pool_is_bounded_and_drops_removed_upstreams() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();
         for _ in 0..=MAX_IDLE {
-            let (stream, theirs) = connection();
+            let (stream, peer) = connection();
             pool.put(
                 &upstream,
                 ADDRESS,
                 (stream, BytesMut::new()),
                 clock.monotonic(),
             );
-            ends.push(theirs);
+            ends.push(peer);
         }
         assert_eq!(pool.state().idle.len(), MAX_IDLE);
         assert_eq!(ends[0].read(&mut [0]).await.unwrap(), 0, "the oldest went");
         drop(upstream);
-        assert!(!pool.clear_out());
+        assert!(!pool.remove_unusable());
     }
 }

@@ -1,4 +1,4 @@
-//! The caller's head: from checked bytes to fields, and to the bytes that go upstream.
+//! Decodes the caller's request head and encodes the one that is sent upstream.
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
@@ -6,8 +6,8 @@ use http::Method;
 use super::fields::FieldList;
 use crate::proxy::validate::MAX_FIELDS;
 
-/// A request without a body, of whose head nothing concerns the connection. Without `Debug`:
-/// it may hold cookies and tokens.
+/// The head of a request without a body and without fields that concern the connection. No
+/// `Debug`: it may hold cookies and tokens.
 pub(super) struct RequestHead {
     pub(super) method: Method,
     target: Bytes,
@@ -15,17 +15,17 @@ pub(super) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Whether it can be one at all, by its first bytes: no look at the rest is wasted on a
-    /// request that has a body.
-    pub(super) fn may_begin(head: &[u8]) -> bool {
+    /// Whether the first bytes allow for such a request, so that the heads of others are not
+    /// parsed for nothing.
+    pub(super) fn is_candidate(head: &[u8]) -> bool {
         [&b"GET /"[..], b"HEAD /", b"DELETE /"]
             .iter()
             .any(|begin| head.starts_with(begin))
     }
 
-    /// Reads a head that [`crate::proxy::validate::check_raw`] has passed. `None` where it asks
-    /// for anything beyond one plain exchange: a body, an upgrade, a continue, a connection
-    /// to be closed, HTTP/1.0.
+    /// Parses a head that has passed [`crate::proxy::validate::check_raw`]. `None` if it has a
+    /// body or asks for an upgrade, a 100 Continue or the connection to be closed, or is
+    /// HTTP/1.0.
     pub(super) fn parse(head: &Bytes) -> Option<Self> {
         let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Request::new(&mut []);
@@ -36,7 +36,10 @@ impl RequestHead {
         let method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
         let target = parsed.path.filter(|target| target.starts_with('/'))?;
         let fields = parsed.headers.iter();
-        if !fields.clone().all(|f| is_plain(f.name.as_bytes(), f.value)) {
+        if !fields
+            .clone()
+            .all(|f| is_supported(f.name.as_bytes(), f.value))
+        {
             return None;
         }
         let fields = fields.map(|f| (f.name.as_bytes(), f.value));
@@ -47,28 +50,28 @@ impl RequestHead {
         })
     }
 
-    /// Path and query as they came. A checked target is ASCII.
+    /// Path and query as received. A validated target is ASCII.
     pub(super) fn target(&self) -> &str {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
 
-    /// The head on the wire, for `target`.
-    pub(super) fn to_wire(&self, target: &str) -> BytesMut {
-        let mut wire = BytesMut::with_capacity(WIRE);
+    /// Encodes the head, with `target` as the request target.
+    pub(super) fn encode(&self, target: &str) -> BytesMut {
+        let mut wire = BytesMut::with_capacity(HEAD_CAPACITY);
         for part in [self.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
             wire.extend_from_slice(part.as_bytes());
         }
-        self.fields.write(&mut wire);
+        self.fields.encode(&mut wire);
         wire.extend_from_slice(b"\r\n");
         wire
     }
 }
 
-/// What most heads fit into.
-const WIRE: usize = 1024;
+/// Capacity that most heads fit into.
+const HEAD_CAPACITY: usize = 1024;
 
-/// Whether a field leaves body and connection alone.
-fn is_plain(name: &[u8], value: &[u8]) -> bool {
+/// Whether a field concerns neither the body nor the connection.
+fn is_supported(name: &[u8], value: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     // By length first: most fields are none of these.
     match name.len() {
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_the_connection_or_has_a_body_is_left_to_others() {
+    fn requests_with_bodies_or_connection_options_are_declined() {
         for field in [
             "Content-Length: 0",
             "content-length: 5",
@@ -110,18 +113,18 @@ mod tests {
         assert!(parse("GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n").is_none());
         assert!(parse("GET / HTTP/1.1\r\nHost: x\r\n").is_none());
         for begin in ["POST /", "GET http", "get /", "GETX /", "OPTIONS *"] {
-            assert!(!RequestHead::may_begin(begin.as_bytes()), "{begin}");
+            assert!(!RequestHead::is_candidate(begin.as_bytes()), "{begin}");
         }
     }
 
     #[test]
-    fn names_keep_their_spelling_and_values_their_bytes() {
+    fn request_fields_keep_spelling_and_bytes() {
         let head = parse(
             "GET /a%2Fb?c HTTP/1.1\r\nhOsT: x\r\nX-Two: 1\r\nConnection: Keep-Alive\r\nx-TWO: 2\r\nX-Odd: \u{e9}\t.\r\n\r\n",
         );
         let head = head.unwrap();
         assert_eq!(head.target(), "/a%2Fb?c");
-        let wire = head.to_wire("/other");
+        let wire = head.encode("/other");
         let wire = std::str::from_utf8(&wire).unwrap();
         assert!(
             wire.starts_with("GET /other HTTP/1.1\r\nhOsT: x\r\n"),

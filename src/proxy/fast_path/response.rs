@@ -1,65 +1,65 @@
-//! The upstream's head, and where the body behind it ends (RFC 9112 §6.3).
+//! Decodes the upstream's response and re-encodes it for the caller (RFC 9112 §6.3).
 
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
 
 use super::fields::FieldList;
-use crate::header_fields::{Several, all, only};
-use crate::proxy::connection::framing::{Chunk, Malformed};
+use crate::header_fields::{Repeated, all, only};
+use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
 
-/// Longest head taken from an upstream, bytes.
+/// Longest response head accepted, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
-/// Most fields of one.
+/// Most field lines in one response head.
 const MAX_FIELDS: usize = 256;
 
-/// The upstream spoke no HTTP/1.1 that can be passed on with certainty.
+/// The upstream's response is not unambiguous HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Invalid(pub(super) &'static str);
+pub(super) struct InvalidResponse(pub(super) &'static str);
 
-impl From<Malformed> for Invalid {
-    fn from(_: Malformed) -> Self {
+impl From<MalformedChunk> for InvalidResponse {
+    fn from(_: MalformedChunk) -> Self {
         Self("malformed chunked body")
     }
 }
 
-/// One head of an upstream's answer. Without `Debug`: it may hold cookies and tokens.
+/// The head of an upstream's response. No `Debug`: it may hold cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    /// Where it is not the usual one.
+    /// The reason phrase, if it is not the canonical one.
     reason: Option<Box<[u8]>>,
     pub(super) fields: FieldList,
-    /// The one length that `Content-Length` states, where that is what counts.
+    /// The value of `Content-Length`, if it determines the length of the body.
     length: Option<u64>,
-    /// Whether the upstream will take another request on this connection.
+    /// Whether the upstream accepts another request on this connection.
     pub(super) persistent: bool,
 }
 
-/// Where the body ends, and what is left of it.
+/// Where the body ends, and how much of it is left.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    /// So many more bytes.
+pub(super) enum ResponseBody {
+    /// After this many more bytes.
     Length(u64),
     /// After the last chunk.
-    Chunked(Chunk),
-    /// With the connection.
-    UntilClose,
-    /// The connection is closed, and so it is over.
-    Closed,
+    Chunked(ChunkedState),
+    /// When the connection closes.
+    CloseDelimited,
+    /// The connection has closed, which ended the body.
+    Eof,
 }
 
-/// What [`Body::pass`] did.
+/// The result of [`ResponseBody::forward`].
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Passed {
-    /// So many bytes of content.
+pub(super) struct Forwarded {
+    /// Bytes of content.
     pub(super) data: u64,
-    /// It was the last of them.
+    /// The body is complete.
     pub(super) done: bool,
 }
 
 impl ResponseHead {
-    /// Takes a head off the beginning of `received`; `None` while it is not complete.
-    pub(super) fn take(received: &mut BytesMut) -> Result<Option<Self>, Invalid> {
+    /// Removes a head from the beginning of `received`; `None` while it is incomplete.
+    pub(super) fn parse(received: &mut BytesMut) -> Result<Option<Self>, InvalidResponse> {
         let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -70,11 +70,11 @@ impl ResponseHead {
         let end = match status {
             Ok(httparse::Status::Complete(end)) => end,
             Ok(httparse::Status::Partial) if received.len() < MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(Invalid("head too large")),
-            Err(_) => return Err(Invalid("malformed head")),
+            Ok(httparse::Status::Partial) => return Err(InvalidResponse("head too large")),
+            Err(_) => return Err(InvalidResponse("malformed head")),
         };
         let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let status = code.ok_or(Invalid("malformed status"))?;
+        let status = code.ok_or(InvalidResponse("malformed status"))?;
         let http11 = parsed.version == Some(1);
         let reason = parsed.reason.unwrap_or_default();
         let unusual = status.canonical_reason() != Some(reason);
@@ -89,41 +89,41 @@ impl ResponseHead {
             length: None,
             fields,
         };
-        this.frame(http11)?;
+        this.check_framing(http11)?;
         Ok(Some(this))
     }
 
-    /// What frames the message must be beyond doubt before anything is passed on.
-    fn frame(&mut self, http11: bool) -> Result<(), Invalid> {
+    /// The framing must be unambiguous before anything is forwarded (RFC 9112 §6.3).
+    fn check_framing(&mut self, http11: bool) -> Result<(), InvalidResponse> {
         match only(&self.fields, &header::TRANSFER_ENCODING) {
             Ok(None) => {}
             Ok(Some(coding)) if http11 && coding.eq_ignore_ascii_case(b"chunked") => {
-                if self.fields.has(&header::CONTENT_LENGTH) {
+                if self.fields.contains(&header::CONTENT_LENGTH) {
                     self.fields.remove(&header::CONTENT_LENGTH);
-                    // Somebody on the way reads it otherwise: no second answer is taken from
-                    // here.
+                    // Another recipient could frame this response differently, so no second
+                    // response is read from this connection (RFC 9112 §6.1).
                     self.persistent = false;
                 }
                 return Ok(());
             }
-            Ok(Some(_)) | Err(Several) => {
-                return Err(Invalid("transfer coding other than chunked"));
+            Ok(Some(_)) | Err(Repeated) => {
+                return Err(InvalidResponse("transfer coding other than chunked"));
             }
         }
-        self.length = length(&self.fields)?;
+        self.length = content_length(&self.fields)?;
         if let Some(length) = self.length {
             let mut digits = itoa::Buffer::new();
             let digits = digits.format(length).as_bytes();
             if only(&self.fields, &header::CONTENT_LENGTH) != Ok(Some(digits)) {
-                // Repeated or as a list it means the same, and goes on once.
+                // Repeated or as a list it means the same, and is forwarded once.
                 self.fields.set(&header::CONTENT_LENGTH, digits);
             }
         }
         Ok(())
     }
 
-    /// The body that follows this head in answer to `method`.
-    pub(super) fn body(&mut self, method: &Method) -> Body {
+    /// The body that follows this head in response to `method`.
+    pub(super) fn body(&mut self, method: &Method) -> ResponseBody {
         let bodiless = matches!(
             self.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -132,17 +132,18 @@ impl ResponseHead {
             self.fields.remove(&header::TRANSFER_ENCODING);
         }
         if bodiless || *method == Method::HEAD {
-            return Body::Length(0);
+            return ResponseBody::Length(0);
         }
-        if self.fields.has(&header::TRANSFER_ENCODING) {
-            return Body::Chunked(Chunk::begin());
+        if self.fields.contains(&header::TRANSFER_ENCODING) {
+            return ResponseBody::Chunked(ChunkedState::start());
         }
         self.persistent &= self.length.is_some();
-        self.length.map_or(Body::UntilClose, Body::Length)
+        self.length
+            .map_or(ResponseBody::CloseDelimited, ResponseBody::Length)
     }
 
-    /// The head on the wire.
-    pub(super) fn write(&self, wire: &mut BytesMut) {
+    /// Encodes the head.
+    pub(super) fn encode(&self, wire: &mut BytesMut) {
         wire.extend_from_slice(b"HTTP/1.1 ");
         wire.extend_from_slice(self.status.as_str().as_bytes());
         wire.extend_from_slice(b" ");
@@ -154,13 +155,13 @@ impl ResponseHead {
         };
         wire.extend_from_slice(self.reason.as_deref().unwrap_or_else(usual));
         wire.extend_from_slice(b"\r\n");
-        self.fields.write(wire);
+        self.fields.encode(wire);
         wire.extend_from_slice(b"\r\n");
     }
 }
 
-/// The one length that `Content-Length` states, if it is there.
-fn length(fields: &FieldList) -> Result<Option<u64>, Invalid> {
+/// The one length that `Content-Length` states, if the field is present.
+fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
     let mut found = None;
     for value in all(fields, &header::CONTENT_LENGTH) {
         for part in value.split(|b| *b == b',') {
@@ -170,9 +171,9 @@ fn length(fields: &FieldList) -> Result<Option<u64>, Invalid> {
                 .ok()
                 .filter(|_| digits)
                 .and_then(|part| part.parse().ok())
-                .ok_or(Invalid("Content-Length is no number"))?;
+                .ok_or(InvalidResponse("Content-Length is not a number"))?;
             if found.replace(length).is_some_and(|other| other != length) {
-                return Err(Invalid("two different Content-Lengths"));
+                return Err(InvalidResponse("two different Content-Lengths"));
             }
         }
     }
@@ -181,21 +182,21 @@ fn length(fields: &FieldList) -> Result<Option<u64>, Invalid> {
 
 /// RFC 9112 §9.3.
 fn persistent(fields: &FieldList, http11: bool) -> bool {
-    let has = |option: &[u8]| {
+    let contains = |option: &[u8]| {
         all(fields, &header::CONNECTION)
             .flat_map(|value| value.split(|b| *b == b','))
             .any(|found| found.trim_ascii().eq_ignore_ascii_case(option))
     };
-    !has(b"close") && (http11 || has(b"keep-alive"))
+    !contains(b"close") && (http11 || contains(b"keep-alive"))
 }
 
-impl Body {
-    /// Moves what `received` holds of the body to `wire`, framed for the caller.
-    pub(super) fn pass(
+impl ResponseBody {
+    /// Moves the part of the body that is in `received` to `wire`, framed for the caller.
+    pub(super) fn forward(
         &mut self,
         received: &mut BytesMut,
         wire: &mut BytesMut,
-    ) -> Result<Passed, Invalid> {
+    ) -> Result<Forwarded, InvalidResponse> {
         let mut data = 0;
         let done = match self {
             Self::Length(left) => {
@@ -208,29 +209,29 @@ impl Body {
                 *left == 0
             }
             Self::Chunked(chunk) => {
-                let taken = chunk.take_data(received, |part| {
+                let taken = chunk.decode_data(received, |part| {
                     data += part.len() as u64;
                     write_chunk(part, wire);
                 })?;
                 received.advance(taken);
-                *chunk == Chunk::Done
+                *chunk == ChunkedState::End
             }
-            Self::UntilClose | Self::Closed => {
+            Self::CloseDelimited | Self::Eof => {
                 data = received.len() as u64;
                 write_chunk(received, wire);
                 received.clear();
-                *self == Self::Closed
+                *self == Self::Eof
             }
         };
         if done && self.is_chunked() {
             wire.extend_from_slice(b"0\r\n\r\n");
         }
-        Ok(Passed { data, done })
+        Ok(Forwarded { data, done })
     }
 
-    /// As [`Self::pass`] of so many bytes at the beginning of a body that states its length,
-    /// by whoever moves them.
-    pub(super) fn skip(&mut self, bytes: usize) -> Passed {
+    /// Accounts for this many leading bytes of a body with a known length, which are forwarded
+    /// by other means.
+    pub(super) fn advance(&mut self, bytes: usize) -> Forwarded {
         let data = bytes as u64;
         let done = match self {
             Self::Length(left) => {
@@ -239,22 +240,22 @@ impl Body {
             }
             _ => false,
         };
-        Passed { data, done }
+        Forwarded { data, done }
     }
 
-    /// The upstream has closed.
+    /// The upstream has closed the connection.
     ///
     /// # Errors
-    /// When that is not how the body ends.
-    pub(super) fn end(&mut self) -> Result<(), Invalid> {
-        if *self != Self::UntilClose {
-            return Err(Invalid("closed before the end"));
+    /// Unless that is how the body ends.
+    pub(super) fn on_eof(&mut self) -> Result<(), InvalidResponse> {
+        if *self != Self::CloseDelimited {
+            return Err(InvalidResponse("closed before the end"));
         }
-        *self = Self::Closed;
+        *self = Self::Eof;
         Ok(())
     }
 
-    /// Whether the caller gets it in chunks.
+    /// Whether the caller receives the body in chunks.
     pub(super) fn is_chunked(&self) -> bool {
         !matches!(self, Self::Length(_))
     }
@@ -262,7 +263,7 @@ impl Body {
 
 fn write_chunk(data: &[u8], wire: &mut BytesMut) {
     if data.is_empty() {
-        // It would read as the last one.
+        // An empty chunk would be the last one.
         return;
     }
     wire.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
@@ -274,26 +275,26 @@ fn write_chunk(data: &[u8], wire: &mut BytesMut) {
 mod tests {
     use super::*;
 
-    fn head(text: &str) -> Result<Option<ResponseHead>, Invalid> {
-        ResponseHead::take(&mut BytesMut::from(text))
+    fn head(text: &str) -> Result<Option<ResponseHead>, InvalidResponse> {
+        ResponseHead::parse(&mut BytesMut::from(text))
     }
 
-    fn framed(fields: &str) -> Result<(Body, bool), Invalid> {
+    fn framed(fields: &str) -> Result<(ResponseBody, bool), InvalidResponse> {
         let mut head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))?.unwrap();
         let body = head.body(&Method::GET);
         Ok((body, head.persistent))
     }
 
     #[test]
-    fn a_body_has_one_end_or_none_is_passed_on() {
-        let chunked = || Body::Chunked(Chunk::begin());
+    fn ambiguous_response_framing_is_rejected() {
+        let chunked = || ResponseBody::Chunked(ChunkedState::start());
         for (fields, expected) in [
-            ("", (Body::UntilClose, false)),
-            ("Content-Length: 5\r\n", (Body::Length(5), true)),
-            ("Content-Length: 5, 5\r\n", (Body::Length(5), true)),
+            ("", (ResponseBody::CloseDelimited, false)),
+            ("Content-Length: 5\r\n", (ResponseBody::Length(5), true)),
+            ("Content-Length: 5, 5\r\n", (ResponseBody::Length(5), true)),
             (
                 "Content-Length: 5\r\nContent-Length: 5\r\n",
-                (Body::Length(5), true),
+                (ResponseBody::Length(5), true),
             ),
             ("Transfer-Encoding: Chunked\r\n", (chunked(), true)),
             (
@@ -302,7 +303,7 @@ mod tests {
             ),
             (
                 "Content-Length: 0\r\nConnection: x, Close\r\n",
-                (Body::Length(0), false),
+                (ResponseBody::Length(0), false),
             ),
         ] {
             assert_eq!(framed(fields), Ok(expected), "{fields:?}");
@@ -330,37 +331,37 @@ mod tests {
     }
 
     #[test]
-    fn some_answers_have_no_body_whatever_they_say() {
+    fn responses_to_head_204_and_304_have_no_body() {
         for status in ["204 No Content", "304 Not Modified"] {
             let fields = "Content-Length: 9\r\n";
             let mut found = head(&format!("HTTP/1.1 {status}\r\n{fields}\r\n"))
                 .unwrap()
                 .unwrap();
-            assert_eq!(found.body(&Method::GET), Body::Length(0));
+            assert_eq!(found.body(&Method::GET), ResponseBody::Length(0));
             assert!(found.persistent);
         }
         let mut found = head("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
             .unwrap()
             .unwrap();
-        assert_eq!(found.body(&Method::HEAD), Body::Length(0));
+        assert_eq!(found.body(&Method::HEAD), ResponseBody::Length(0));
         let length: Vec<_> = all(&found.fields, &header::CONTENT_LENGTH).collect();
         assert_eq!(length, [b"9"]);
     }
 
     #[test]
-    fn heads_are_taken_whole_and_nothing_behind_them() {
+    fn a_response_head_is_parsed_exactly_to_its_end() {
         let mut received =
             BytesMut::from("HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name:  v \r\n\r\nrest");
-        let head = ResponseHead::take(&mut received).unwrap().unwrap();
+        let head = ResponseHead::parse(&mut received).unwrap().unwrap();
         assert_eq!(&received[..], b"rest");
         let mut wire = BytesMut::new();
-        head.write(&mut wire);
+        head.encode(&mut wire);
         assert_eq!(
             std::str::from_utf8(&wire).unwrap(),
             "HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name: v\r\n\r\n"
         );
         let mut partial = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
-        assert!(ResponseHead::take(&mut partial).unwrap().is_none());
+        assert!(ResponseHead::parse(&mut partial).unwrap().is_none());
         assert_eq!(partial.len(), 20, "nothing is taken off an incomplete head");
         for bad in [
             "HTTP/2.0 200 OK\r\n\r\n",
@@ -378,12 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_a_limit() {
+    fn response_heads_are_limited() {
         let mut long = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
         long.resize(MAX_HEAD - 1, b'x');
-        assert!(matches!(ResponseHead::take(&mut long), Ok(None)));
+        assert!(matches!(ResponseHead::parse(&mut long), Ok(None)));
         long.extend_from_slice(b"x");
-        assert!(ResponseHead::take(&mut long).is_err());
+        assert!(ResponseHead::parse(&mut long).is_err());
         let many = format!(
             "HTTP/1.1 200 OK\r\n{}\r\n",
             "a: b\r\n".repeat(MAX_FIELDS + 1)
@@ -391,29 +392,32 @@ mod tests {
         assert!(head(&many).is_err());
     }
 
-    fn passed(mut body: Body, pieces: &[&str]) -> Result<(String, bool, usize), Invalid> {
+    fn passed(
+        mut body: ResponseBody,
+        pieces: &[&str],
+    ) -> Result<(String, bool, usize), InvalidResponse> {
         let (mut wire, mut received) = (BytesMut::new(), BytesMut::new());
-        let mut last = Passed::default();
+        let mut last = Forwarded::default();
         for piece in pieces {
             received.extend_from_slice(piece.as_bytes());
-            last = body.pass(&mut received, &mut wire)?;
+            last = body.forward(&mut received, &mut wire)?;
         }
         let text = String::from_utf8(wire.to_vec()).unwrap();
         Ok((text, last.done, received.len()))
     }
 
     #[test]
-    fn bodies_pass_whole_and_reframed() {
-        let chunked = || Body::Chunked(Chunk::begin());
+    fn response_bodies_are_reframed() {
+        let chunked = || ResponseBody::Chunked(ChunkedState::start());
         assert_eq!(
-            passed(Body::Length(5), &["he", "lloX"]),
+            passed(ResponseBody::Length(5), &["he", "lloX"]),
             Ok(("hello".into(), true, 1))
         );
         assert_eq!(
-            passed(Body::Length(0), &["X"]),
+            passed(ResponseBody::Length(0), &["X"]),
             Ok((String::new(), true, 1))
         );
-        // Extensions and trailers go no further.
+        // Extensions and trailers are dropped.
         assert_eq!(
             passed(chunked(), &["3;a=b\r\nab", "c\r\n0\r\nX: y\r", "\n\r\nZ"]),
             Ok(("2\r\nab\r\n1\r\nc\r\n0\r\n\r\n".into(), true, 1))
@@ -423,25 +427,29 @@ mod tests {
             Ok(("3\r\nhel\r\n".into(), false, 0))
         );
         assert_eq!(
-            passed(Body::UntilClose, &["", "hello"]),
+            passed(ResponseBody::CloseDelimited, &["", "hello"]),
             Ok(("5\r\nhello\r\n".into(), false, 0))
         );
         assert!(passed(chunked(), &["5\nhello"]).is_err());
     }
 
     #[test]
-    fn only_some_bodies_end_with_their_connection() {
-        assert!(Body::Chunked(Chunk::begin()).end().is_err());
-        assert!(Body::Length(1).end().is_err());
-        let mut body = Body::UntilClose;
+    fn only_close_delimited_bodies_end_at_eof() {
+        assert!(
+            ResponseBody::Chunked(ChunkedState::start())
+                .on_eof()
+                .is_err()
+        );
+        assert!(ResponseBody::Length(1).on_eof().is_err());
+        let mut body = ResponseBody::CloseDelimited;
         let mut wire = BytesMut::new();
-        let passed = body.pass(&mut BytesMut::from("hello"), &mut wire);
+        let passed = body.forward(&mut BytesMut::from("hello"), &mut wire);
         assert_eq!(passed.unwrap().data, 5);
-        body.end().unwrap();
-        let passed = body.pass(&mut BytesMut::new(), &mut wire);
+        body.on_eof().unwrap();
+        let passed = body.forward(&mut BytesMut::new(), &mut wire);
         assert_eq!(
             passed,
-            Ok(Passed {
+            Ok(Forwarded {
                 data: 0,
                 done: true
             })

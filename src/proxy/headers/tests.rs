@@ -27,7 +27,7 @@ fn upstream() -> Upstream {
     }
 }
 
-fn translated(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHeader {
+fn prepared(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHeader {
     let mut head = RequestHeader::build("GET", b"/x", None).unwrap();
     for (name, value) in headers {
         head.append_header(*name, *value).unwrap();
@@ -35,7 +35,7 @@ fn translated(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHe
     head.set_version(Version::HTTP_11);
     let peer = peer.map(|p| p.parse().unwrap());
     let upgrade = is_upgrade(&head);
-    request(&mut head, upgrade, &upstream(), peer, "id-1").unwrap();
+    prepare_request(&mut head, upgrade, &upstream(), peer, "id-1").unwrap();
     head
 }
 
@@ -45,7 +45,7 @@ fn names(head: &HeaderMap) -> Vec<&str> {
     names
 }
 
-const OURS: [&str; 4] = [
+const SET_BY_HAWKGATE: [&str; 4] = [
     "host",
     "x-forwarded-port",
     "x-forwarded-proto",
@@ -53,8 +53,8 @@ const OURS: [&str; 4] = [
 ];
 
 #[test]
-fn only_our_own_words_about_parties_and_hops_remain() {
-    let head = translated(
+fn forwarding_and_credential_headers_are_replaced() {
+    let head = prepared(
         &[
             ("Host", "callers.example"),
             ("Authorization", "Bearer x"),
@@ -83,7 +83,7 @@ fn only_our_own_words_about_parties_and_hops_remain() {
         ],
         None,
     );
-    let mut expected = OURS.to_vec();
+    let mut expected = SET_BY_HAWKGATE.to_vec();
     expected.push("upgrade-insecure-requests");
     expected.sort_unstable();
     assert_eq!(names(&head.headers), expected);
@@ -93,9 +93,9 @@ fn only_our_own_words_about_parties_and_hops_remain() {
 }
 
 #[test]
-fn the_peer_is_a_plain_address_or_nothing() {
+fn x_forwarded_for_is_one_plain_address_or_absent() {
     let from = |peer| {
-        let head = translated(&[("X-Forwarded-For", "6.6.6.6")], peer);
+        let head = prepared(&[("X-Forwarded-For", "6.6.6.6")], peer);
         let value = head.headers.get(X_FORWARDED_FOR);
         value.map(|v| v.to_str().unwrap().to_owned())
     };
@@ -105,15 +105,15 @@ fn the_peer_is_a_plain_address_or_nothing() {
 }
 
 #[test]
-fn a_handshake_keeps_its_upgrade() {
-    let head = translated(&[("Connection", "Upgrade"), ("Upgrade", "websocket")], None);
+fn an_upgrade_request_keeps_its_upgrade_header() {
+    let head = prepared(&[("Connection", "Upgrade"), ("Upgrade", "websocket")], None);
     assert_eq!(head.headers[header::CONNECTION], "Upgrade");
     assert_eq!(head.headers[header::UPGRADE], "websocket");
 }
 
 #[test]
-fn cookie_crumbs_become_one_cookie() {
-    let head = translated(
+fn split_cookies_are_joined() {
+    let head = prepared(
         &[("Cookie", "a=1"), ("Cookie", "b=2"), ("Cookie", "c=3")],
         None,
     );
@@ -121,18 +121,18 @@ fn cookie_crumbs_become_one_cookie() {
     assert_eq!(cookies, ["a=1; b=2; c=3"]);
 }
 
-fn cleaned(status: StatusCode, headers: &[(&'static str, &'static str)]) -> ResponseHeader {
+fn sanitized(status: StatusCode, headers: &[(&'static str, &'static str)]) -> ResponseHeader {
     let mut head = ResponseHeader::build(status, None).unwrap();
     for (name, value) in headers {
         head.append_header(*name, *value).unwrap();
     }
-    response(&mut head, status).unwrap();
+    sanitize_response(&mut head, status).unwrap();
     head
 }
 
 #[test]
-fn nominated_headers_go_but_framing_stays() {
-    let head = cleaned(
+fn headers_listed_in_connection_are_removed_but_framing_stays() {
+    let head = sanitized(
         StatusCode::OK,
         &[
             ("Connection", "close, X-Hop ,content-length"),
@@ -152,25 +152,25 @@ fn nominated_headers_go_but_framing_stays() {
 }
 
 #[test]
-fn only_a_switch_of_protocols_keeps_the_upgrade() {
+fn only_a_101_keeps_its_upgrade_header() {
     let headers = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
-    let switching = cleaned(StatusCode::SWITCHING_PROTOCOLS, &headers);
+    let switching = sanitized(StatusCode::SWITCHING_PROTOCOLS, &headers);
     assert_eq!(names(&switching.headers), ["connection", "upgrade"]);
-    assert!(cleaned(StatusCode::OK, &headers).headers.is_empty());
+    assert!(sanitized(StatusCode::OK, &headers).headers.is_empty());
 }
 
 #[test]
-fn trailers_are_cleaned_like_headers() {
+fn trailers_are_sanitized_like_headers() {
     let mut map = HeaderMap::new();
     for name in ["authorization", "x-hawkgate-error", "x-checksum"] {
         map.insert(name, HeaderValue::from_static("1"));
     }
-    trailers(&mut map).unwrap();
+    sanitize_trailers(&mut map).unwrap();
     assert_eq!(names(&map), ["x-checksum"]);
 }
 
 #[test]
-fn request_ids_are_taken_over_only_when_plain() {
+fn only_plain_request_ids_are_accepted() {
     let id = |values: &[&str]| {
         let mut headers = HeaderMap::new();
         for value in values {
@@ -190,8 +190,8 @@ fn request_ids_are_taken_over_only_when_plain() {
 }
 
 #[test]
-fn the_callers_own_copies_of_an_injected_header_go() {
-    let mut head = translated(
+fn the_callers_copies_of_an_injected_header_are_removed() {
+    let mut head = prepared(
         &[
             ("X-Api-Token", "a"),
             ("x-api-token", "b"),
@@ -201,16 +201,16 @@ fn the_callers_own_copies_of_an_injected_header_go() {
         ],
         None,
     );
-    reserve(&mut head, &HeaderName::from_static("x-api-token")).unwrap();
+    remove_reserved(&mut head, &HeaderName::from_static("x-api-token")).unwrap();
     let left: Vec<_> = names(&head.headers)
         .into_iter()
-        .filter(|name| !OURS.contains(name))
+        .filter(|name| !SET_BY_HAWKGATE.contains(name))
         .collect();
     assert_eq!(left, ["x-api-tokens"]);
 }
 
 #[test]
-fn an_echo_of_the_token_goes_and_framing_stays() {
+fn fields_echoing_the_token_are_removed_but_framing_stays() {
     let token = SecretString::from("11");
     let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
     for (name, value) in [
@@ -224,7 +224,7 @@ fn an_echo_of_the_token_goes_and_framing_stays() {
         head.append_header(name, value).unwrap();
     }
     let status = head.status;
-    scrub(&mut head, status, &token).unwrap();
+    redact_token(&mut head, status, &token).unwrap();
     assert_eq!(
         names(&head.headers),
         ["content-length", "set-cookie", "x-plain"]
@@ -234,6 +234,6 @@ fn an_echo_of_the_token_goes_and_framing_stays() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("211"));
     trailers.insert("x-other", HeaderValue::from_static("1"));
-    scrub_trailers(&mut trailers, &token).unwrap();
+    redact_token_in_trailers(&mut trailers, &token).unwrap();
     assert_eq!(names(&trailers), ["x-other"]);
 }

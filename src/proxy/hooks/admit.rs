@@ -1,4 +1,5 @@
-//! Before anything goes upstream: the head, the route and the caller, the body's limits.
+//! Before anything is sent upstream: validates the head, routes and admits the request, and
+//! limits its body.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use http::{Method, Version, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::{Hooks, answer};
+use super::{Hooks, local_response};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, Head, OTP, Refused, Served};
+use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
@@ -18,27 +19,27 @@ use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
 
-/// How long the rest of a body may take to arrive after an early answer, before the
-/// connection is given up.
+/// How long to wait for the rest of a body after an early response before the connection is
+/// closed.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What becomes of a request that is not refused.
+/// What to do with a request that is not rejected.
 pub(super) enum Admitted {
-    /// It goes upstream.
+    /// Send it upstream.
     Forward,
-    /// This is the answer.
-    Answer(Box<Served>),
+    /// Send this response.
+    Answer(Box<LocalResponse>),
 }
 
 impl Hooks {
-    /// Admits the request, and from then on keeps its body for a replay; or answers it.
+    /// Admits the request and starts recording its body for a replay, or produces a response.
     pub(super) async fn admit(
         &self,
         session: &mut Session,
         context: &mut Context,
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
-        context.peer = Some(PeerInfo::of(session));
+        context.peer = Some(PeerInfo::from_session(session));
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -49,13 +50,9 @@ impl Hooks {
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(Box::new(served)));
         }
-        match decide(context, session.req_header()).await? {
+        match admit_head(context, session.req_header()).await? {
             Ok(admission) => context.admission = Some(admission),
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                return Err(rejection);
-            }
+            Err(refused) => return Err(context.reject(refused)),
         }
         // Not needed any more, and each attempt begins with a copy of this head.
         session
@@ -75,7 +72,7 @@ impl Hooks {
         if session.is_body_empty() {
             return Ok(());
         }
-        let announced = answer::content_length(&session.req_header().headers);
+        let announced = local_response::content_length(&session.req_header().headers);
         if let (Some(limit), Some(length)) = (limits.body, announced)
             && length > limit
         {
@@ -103,26 +100,26 @@ impl Hooks {
     }
 }
 
-async fn decide(
+async fn admit_head(
     context: &Context,
     head: &RequestHeader,
-) -> Result<Result<Admission, Box<Refused>>, Rejection> {
+) -> Result<Result<Admission, Box<AdmissionError>>, Rejection> {
+    let peer = context.peer.clone().unwrap_or_default();
+    Ok(context.gateway.admit(gateway_head(&peer, head)?).await)
+}
+
+/// The head of `peer`'s request, as the gateway examines it.
+pub(super) fn gateway_head<'a>(
+    peer: &'a PeerInfo,
+    head: &'a RequestHeader,
+) -> Result<Head<'a>, Rejection> {
     let (Some(host), Ok(target)) = (host(head), std::str::from_utf8(head.raw_path())) else {
         return Err(Reason::BadRequest.into());
     };
-    let peer = context.peer.as_ref();
-    let head = Head {
-        method: &head.method,
-        host,
-        target,
-        headers: &head.headers,
-        peer: peer.and_then(|peer| peer.client),
-        certificate: peer.and_then(|peer| peer.certificate.as_deref()),
-    };
-    Ok(context.gateway.admit(head).await)
+    Ok(peer.head(&head.method, host, target, &head.headers))
 }
 
-/// A second factor's code is for the source alone, however an upstream would spell it.
+/// A one-time password is for the source alone, however an upstream would spell the field.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
     if admission.is_some_and(|a| a.route.takes_password()) {
@@ -138,8 +135,8 @@ fn prepare(session: &mut Session, limits: &BodyLimits) {
     session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
 }
 
-/// Over HTTP/1 the listener has checked the raw bytes before; over HTTP/2 this is the first
-/// look at a head. What is signed and routed is the target as it stands, so it must be one.
+/// The listener has already checked the raw bytes of an HTTP/1 head; HTTP/2 heads are checked
+/// here. The target is signed and routed as it stands, so it must be a valid one.
 fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if head.version == Version::HTTP_2 {
         validate::check_head(head, &limits.into())?;
@@ -153,7 +150,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `Host`, or `:authority` where there is none.
+/// `Host`, or `:authority` on HTTP/2.
 pub(super) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),

@@ -1,4 +1,4 @@
-//! One attempt: to which address, with which head, and whether another one follows.
+//! One attempt: to which address, with which head, and whether another attempt follows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result, RetryType};
 
-use super::{Hooks, answer, decided, takes_continue};
+use super::{Hooks, decided, local_response, takes_continue};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
-use crate::gateway::rule::Ruling;
-use crate::gateway::{Admission, Proof, Replayable};
+use crate::gateway::rule::Decision;
+use crate::gateway::{Admission, CredentialHeader, Replayable};
 use crate::proxy::context::Context;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 use crate::proxy::{failure, headers};
 
-/// Addresses tried before a request is given up.
+/// Most addresses tried for a request.
 const MAX_CONNECTS: usize = 3;
 
-/// Dead pooled connections that one request puts up with.
+/// Most dead pooled connections tolerated for a request.
 const MAX_STALE: usize = 3;
 
 impl Hooks {
@@ -51,7 +51,7 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// Where the next attempt goes, which begins `now`, monotonic time.
+    /// The address for the next attempt, which begins at `now`, monotonic time.
     pub(in crate::proxy) fn choose_address(
         &self,
         context: &mut Context,
@@ -63,14 +63,16 @@ impl Hooks {
         let upstream = &admission.route.upstream;
         let addresses = upstream.addresses.load();
         let attempts = &mut context.attempts;
-        let turn = match &addresses[..] {
-            // What everybody would count up for nothing.
+        let start = match &addresses[..] {
+            // Avoids a contended counter when there is no choice.
             [_] => 0,
-            _ => *attempts.turn.get_or_insert_with(|| self.peers.turn()),
+            _ => *attempts
+                .start_index
+                .get_or_insert_with(|| self.peers.next_start()),
         };
         let chosen = self
             .peers
-            .choose(&addresses, turn, &attempts.unreachable, now);
+            .choose(&addresses, start, &attempts.unreachable, now);
         let Some(address) = chosen else {
             let cause = format!("{} has not been resolved", upstream.host);
             return Err(unreachable(context, cause));
@@ -78,7 +80,7 @@ impl Hooks {
         Ok((Arc::clone(upstream), address))
     }
 
-    /// Makes `head` hawkgate's own and signs it, in its final form.
+    /// Makes `head` hawkgate's own, and signs it in its final form.
     pub(super) fn headers(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
         let upgrade = headers::is_upgrade(head);
         prepare_request(head, upgrade, context)?;
@@ -94,9 +96,9 @@ impl Hooks {
         Ok(())
     }
 
-    /// A caller that waits for 100 Continue must get one: from the upstream, or from here
-    /// where that cannot pass it on (pingora's HTTP/2 client drops it). Once the body is
-    /// under way there is nothing to expect any more.
+    /// A caller that waits for a 100 Continue must get one: from the upstream, or from here if
+    /// the upstream's cannot be forwarded (pingora's HTTP/2 client drops it). Once the body has
+    /// started there is nothing left to expect.
     pub(super) async fn expect(
         session: &mut Session,
         head: &mut RequestHeader,
@@ -105,19 +107,19 @@ impl Hooks {
         if !head.headers.contains_key(header::EXPECT) {
             return Ok(());
         }
-        let under_way = context.replay.as_ref().is_none_or(Replay::under_way);
+        let under_way = context.replay.as_ref().is_none_or(Replay::body_started);
         let relayed = head.version == Version::HTTP_11 && takes_continue(session);
         if relayed && !under_way {
             return Ok(());
         }
         head.remove_header(&header::EXPECT);
-        if takes_continue(session) && !under_way && !answer::answered(session) {
+        if takes_continue(session) && !under_way && !local_response::is_answered(session) {
             session.write_continue_response().await?;
         }
         Ok(())
     }
 
-    /// Nothing was sent yet, so any request may try the next address.
+    /// Nothing has been sent yet, so any request may try the next address.
     pub(in crate::proxy) fn after_failed_connect(
         &self,
         address: Option<std::net::SocketAddr>,
@@ -126,7 +128,7 @@ impl Hooks {
     ) -> Box<Error> {
         let failed = &mut context.attempts.unreachable;
         if let Some(address) = address {
-            self.peers.avoid(address, self.clock.monotonic());
+            self.peers.mark_unreachable(address, self.clock.monotonic());
             failed.push(address);
         }
         let failed = failed.len();
@@ -139,10 +141,10 @@ impl Hooks {
     }
 }
 
-/// Makes the fields of a request hawkgate's own, all but for the proof of who sends it. The
-/// same again for a further attempt changes nothing.
+/// Makes the fields of a request hawkgate's own, all but the credential. Applying it again for
+/// another attempt changes nothing.
 pub(in crate::proxy) fn prepare_request(
-    head: &mut impl Fields,
+    head: &mut impl HeaderFieldsMut,
     upgrade: bool,
     context: &mut Context,
 ) -> Result<()> {
@@ -151,24 +153,24 @@ pub(in crate::proxy) fn prepare_request(
     };
     let upstream = &admission.route.upstream;
     let client = context.peer.as_ref().and_then(|peer| peer.client);
-    headers::request(head, upgrade, upstream, client, &context.request_id)?;
+    headers::prepare_request(head, upgrade, upstream, client, &context.request_id)?;
     if let Some(trace) = &context.trace {
-        headers::trace_headers(head, trace)?;
+        headers::set_trace_headers(head, trace)?;
     }
-    let own = admission.ruling().map_or(&[][..], Ruling::headers);
-    headers::rule_headers(head, &context.gateway.rule_headers, own)?;
+    let ruling_headers = admission.decision().map_or(&[][..], Decision::headers);
+    headers::set_rule_headers(head, &context.gateway.rule_headers, ruling_headers)?;
     if let Some(source) = &admission.route.source {
-        headers::reserve(head, source.inject().header())?;
+        headers::remove_reserved(head, source.inject().header())?;
     }
     Ok(())
 }
 
-/// What proves upstream who sends this attempt, with method and target as they go out.
+/// The field that authenticates this attempt upstream, for method and target as sent.
 pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
     context: &mut Context,
-) -> Result<Option<Proof>> {
+) -> Result<Option<CredentialHeader>> {
     let Some(admission) = &context.admission else {
         return Err(decided(context, Reason::Internal.into()));
     };
@@ -177,11 +179,11 @@ pub(in crate::proxy) fn credential_header(
 }
 
 fn unreachable(context: &mut Context, cause: String) -> Box<Error> {
-    let rejection = Rejection::from(Reason::UpstreamUnreachable).because(cause);
+    let rejection = Rejection::from(Reason::UpstreamUnreachable).with_cause(cause);
     decided(context, rejection)
 }
 
-/// Whether this is a WebSocket handshake, the one kind of upgrade that pingora forwards.
+/// Whether this is a WebSocket handshake, the only kind of upgrade that pingora forwards.
 fn upgrades(head: &RequestHeader) -> bool {
     head.version == Version::HTTP_11
         && head
@@ -190,8 +192,8 @@ fn upgrades(head: &RequestHeader) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Decides for every error of an attempt whether another follows. pingora panics on an
-/// undecided one. `answered`: the caller was sent a final answer's head.
+/// Decides for every failed attempt whether another one follows. pingora panics on an undecided
+/// error. `answered`: a final response head was sent to the caller.
 pub(in crate::proxy) fn after_failed_attempt(
     method: &Method,
     answered: bool,
@@ -224,9 +226,9 @@ pub(in crate::proxy) fn after_failed_attempt(
     error
 }
 
-/// Whether the upstream said that it did not process the request (RFC 9113 §8.7): safe to
-/// send again whatever the method. pingora marks those as decided; the one other error
-/// that it marks so is an invalid answer.
+/// Whether the upstream said that it did not process the request (RFC 9113 §8.7), which makes
+/// it safe to retry whatever the method. pingora marks such errors as decided; the only other
+/// error it marks so is an invalid response.
 fn unprocessed(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true))
         && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)

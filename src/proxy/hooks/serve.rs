@@ -5,33 +5,33 @@ use http::{Method, Version, header};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
-use super::{Hooks, answer, takes_continue};
+use super::{Hooks, local_response, takes_continue};
 use crate::gateway::bewit::MAX_URL_BYTES;
 use crate::gateway::login::{self, LoginRequest};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Gateway, Head, Served};
+use crate::gateway::{Gateway, LocalResponse};
 use crate::proxy::context::Context;
 
-/// What a request is for, if hawkgate answers it.
-enum Own {
+/// One of hawkgate's own endpoints.
+enum OwnEndpoint {
     Login,
     Bewit,
 }
 
 impl Hooks {
-    /// The answer, where the request is for an endpoint of hawkgate's own; such an
-    /// endpoint goes before every route. `Ok(None)` for all others.
+    /// The response, if the request is for one of hawkgate's own endpoints, which take
+    /// precedence over every route. `Ok(None)` otherwise.
     pub(super) async fn serve_own(
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Option<Served>, Rejection> {
+    ) -> Result<Option<LocalResponse>, Rejection> {
         let target = std::str::from_utf8(session.req_header().raw_path());
-        match own(target.unwrap_or_default(), &context.gateway) {
+        match own_endpoint(target.unwrap_or_default(), &context.gateway) {
             None => Ok(None),
-            Some(Own::Login) => Ok(login(session, context).await),
-            Some(Own::Bewit) => self.bewit(session, context).await.map(Some),
+            Some(OwnEndpoint::Login) => Ok(login(session, context).await),
+            Some(OwnEndpoint::Bewit) => self.bewit(session, context).await.map(Some),
         }
     }
 
@@ -39,87 +39,67 @@ impl Hooks {
         &self,
         session: &mut Session,
         context: &mut Context,
-    ) -> Result<Served, Rejection> {
+    ) -> Result<LocalResponse, Rejection> {
         let now = self.clock.now();
         let method = session.req_header().method.clone();
         if method != Method::POST {
             return Ok(
-                Served::refusal(Reason::MethodRefused.into(), &method, now).header("allow", "POST")
+                LocalResponse::refusal(Reason::MethodRefused.into(), &method, now)
+                    .header("allow", "POST"),
             );
         }
         let url = read_url(session).await?;
         let peer = context.peer.clone().unwrap_or_default();
         let head = session.req_header();
-        let (Some(host), Ok(target)) = (
-            super::admit::host(head),
-            std::str::from_utf8(head.raw_path()),
-        ) else {
-            return Err(Reason::BadRequest.into());
-        };
-        let head = Head {
-            method: &head.method,
-            host,
-            target,
-            headers: &head.headers,
-            peer: peer.client,
-            certificate: peer.certificate.as_deref(),
-        };
+        let head = super::admit::gateway_head(&peer, head)?;
         match context.gateway.bewit(head, &url).await {
             Ok((admission, signed)) => {
                 context.admission = Some(admission);
-                Ok(Served::see_other(signed.expose()))
+                Ok(LocalResponse::see_other(signed.expose()))
             }
-            Err(mut refused) => {
-                let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-                context.refused = Some(refused);
-                Err(rejection)
-            }
+            Err(refused) => Err(context.reject(refused)),
         }
     }
 }
 
 /// Whether hawkgate answers requests for `target` itself.
 pub(in crate::proxy) fn is_own(target: &str, gateway: &Gateway) -> bool {
-    own(target, gateway).is_some()
+    own_endpoint(target, gateway).is_some()
 }
 
-fn own(target: &str, gateway: &Gateway) -> Option<Own> {
+fn own_endpoint(target: &str, gateway: &Gateway) -> Option<OwnEndpoint> {
     if gateway.login.is_some() && login::provider(target).is_some() {
-        return Some(Own::Login);
+        return Some(OwnEndpoint::Login);
     }
-    (gateway.routes.makes_bewits() && gateway.makes_bewits_at(target)).then_some(Own::Bewit)
+    (gateway.routes.has_bewit_route() && gateway.is_bewit_endpoint(target))
+        .then_some(OwnEndpoint::Bewit)
 }
 
-async fn login(session: &Session, context: &Context) -> Option<Served> {
+async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
     let login = context.gateway.login.as_ref()?;
     let head = session.req_header();
-    let peer = context.peer.as_ref();
+    let peer = context.peer.clone().unwrap_or_default();
     let target = std::str::from_utf8(head.raw_path()).ok()?;
+    let host = super::admit::host(head).unwrap_or_default();
     let request = LoginRequest {
         provider: login::provider(target)?,
-        head: Head {
-            method: &head.method,
-            host: super::admit::host(head).unwrap_or_default(),
-            target,
-            headers: &head.headers,
-            peer: peer.and_then(|peer| peer.client),
-            certificate: peer.and_then(|peer| peer.certificate.as_deref()),
-        },
+        head: peer.head(&head.method, host, target, &head.headers),
     };
-    Some(login.answer(request).await)
+    Some(login.respond(request).await)
 }
 
-/// The body, which must be text of at most [`MAX_URL_BYTES`].
+/// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
-    let too_large = || Rejection::from(Reason::BodyTooLarge).because("a URL of more than 8 KiB");
+    let too_large =
+        || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");
     let headers = &session.req_header().headers;
     let expects = headers.contains_key(header::EXPECT);
-    if answer::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
+    if local_response::content_length(headers).is_some_and(|length| length > MAX_URL_BYTES as u64) {
         return Err(too_large());
     }
     let broken = |error: Box<Error>| match error.etype() {
         ErrorType::ReadTimedout => Rejection::from(Reason::BodyTimeout),
-        _ => Rejection::from(Reason::BadRequest).because("the body broke off"),
+        _ => Rejection::from(Reason::BadRequest).with_cause("the body was incomplete"),
     };
     if expects && takes_continue(session) && session.req_header().version != Version::HTTP_2 {
         session.write_continue_response().await.map_err(broken)?;
@@ -137,5 +117,5 @@ async fn read_url(session: &mut Session) -> Result<String, Rejection> {
         body.extend_from_slice(&piece);
     }
     String::from_utf8(body)
-        .map_err(|_| Rejection::from(Reason::BadRequest).because("the body is not UTF-8"))
+        .map_err(|_| Rejection::from(Reason::BadRequest).with_cause("the body is not UTF-8"))
 }

@@ -1,11 +1,11 @@
-//! Hooks between real connections on loopback: a caller, the proxy, an upstream that
-//! really checks its Hawk header.
+//! Tests over real connections on loopback: a client, the proxy, and an upstream that verifies
+//! its Hawk header.
 
-mod caller;
+mod client;
 mod failures;
-mod matrix;
-mod plain;
+mod fast_path;
+mod replay_matrix;
 mod requests;
-mod stage;
+mod support;
 mod tls;
 mod upstream;

@@ -1,4 +1,4 @@
-//! The upstream answered 401.
+//! Handles a 401 from the upstream.
 
 use http::header;
 use pingora::{Error, ErrorType, Result};
@@ -7,18 +7,18 @@ use super::{Hooks, decided};
 use crate::clock::UnixMillis;
 use crate::gateway::outcome::UnauthorizedAction::{PassedThrough, Refused, Replayed};
 use crate::gateway::outcome::UnauthorizedReason;
-use crate::gateway::{Recovery, Replayable, UpstreamAnswer};
+use crate::gateway::{Recovery, Replayable, UnauthorizedResponse};
 use crate::proxy::context::Context;
-use crate::proxy::headers::Fields;
+use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 
-/// Replays that one request gets at the utmost: one with the right time, one with other
-/// credentials. The gateway keeps count; this is in case it does not.
+/// Most replays of a request: one with the corrected time, one with other credentials. The
+/// gateway counts as well; this is a safeguard.
 const MAX_REPLAYS: usize = 2;
 
 impl Hooks {
-    /// `date` is the answer's. `Ok` lets the 401 pass. An error ends this attempt: with another one to follow, or
-    /// with an answer of hawkgate's own.
+    /// `date` is the response's. `Ok` lets the 401 pass. An error ends this attempt: another
+    /// one follows, or hawkgate responds itself.
     pub(in crate::proxy) async fn recover(
         &self,
         date: Option<UnixMillis>,
@@ -35,18 +35,18 @@ impl Hooks {
         } else {
             Replayable::No(UnauthorizedReason::StillUnauthorized)
         };
-        let answer = UpstreamAnswer { date };
+        let answer = UnauthorizedResponse { date };
         match context.gateway.recover(admission, answer, replayable).await {
             Recovery::PassThrough(reason) => {
-                context.saw_401(PassedThrough, reason);
+                context.record_401(PassedThrough, reason);
                 Ok(())
             }
             Recovery::Refuse(reason, rejection) => {
-                context.saw_401(Refused, reason);
+                context.record_401(Refused, reason);
                 Err(decided(context, *rejection))
             }
             Recovery::Replay(reason) => {
-                context.saw_401(Replayed, reason);
+                context.record_401(Replayed, reason);
                 context.attempts.replaying = true;
                 let mut error = Error::explain(ErrorType::HTTPStatus(401), "to be replayed");
                 error.as_up();
@@ -57,8 +57,8 @@ impl Hooks {
     }
 }
 
-/// The answer's `Date` (RFC 9110 §6.6.1).
-pub(in crate::proxy) fn date(head: &impl Fields) -> Option<UnixMillis> {
+/// The response's `Date` (RFC 9110 §6.6.1).
+pub(in crate::proxy) fn date(head: &impl HeaderFieldsMut) -> Option<UnixMillis> {
     let date = head.first(&header::DATE)?;
     UnixMillis::from_http_date(std::str::from_utf8(date).ok()?)
 }

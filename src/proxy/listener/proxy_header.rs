@@ -1,10 +1,10 @@
-//! The PROXY protocol's header, versions 1 and 2
-//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>), read to the byte: what
-//! comes after it stays in the socket.
+//! The PROXY protocol header, versions 1 and 2
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Exactly the header is read;
+//! what follows stays in the socket.
 //!
-//! There are crates; those looked at (`proxy-header`, `ppp`) take lines longer than the
-//! specification allows, signed ports and datagram families, which here would be ways to
-//! tell two proxies different things.
+//! There are crates for this. Those examined (`proxy-header`, `ppp`) accept lines longer than
+//! the specification allows, signed port numbers and datagram families, any of which could make
+//! two proxies disagree about the client.
 
 #[cfg(test)]
 mod tests;
@@ -16,66 +16,67 @@ use std::str::FromStr;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// What a header of version 2 begins with.
+/// What a version 2 header begins with.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Longest line of version 1, with its end.
-const MAX_LINE: usize = 107;
+/// Longest version 1 line in bytes, including CR LF.
+const MAX_V1_LINE: usize = 107;
 
-/// Most bytes after the fixed part of version 2: addresses and TLVs. The specification lets
-/// a sender fill 64 KiB; load balancers send some hundred.
-const MAX_REST: usize = 4096;
+/// Most bytes after the fixed part of a version 2 header: addresses and TLVs. The specification
+/// allows 64 KiB; load balancers send a few hundred.
+const MAX_V2_LENGTH: usize = 4096;
 
 /// What is wrong with a header. Nothing of it is quoted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    #[error("the connection begins with something else")]
+pub(super) enum ProxyHeaderError {
+    #[error("the connection does not begin with one")]
     Missing,
-    #[error("the line is longer than {MAX_LINE} bytes or does not end in CR LF")]
+    #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CR LF")]
     Line,
-    #[error("the line is not as version 1 wants it")]
+    #[error("the line is not a valid version 1 header")]
     Malformed,
-    #[error("version {0} is not known")]
+    #[error("version {0} is unknown")]
     Version(u8),
-    #[error("command {0} is not known")]
+    #[error("command {0} is unknown")]
     Command(u8),
-    #[error("address family and protocol {0:#04x} are not those of a stream")]
+    #[error("address family and protocol {0:#04x} do not denote a stream")]
     Family(u8),
-    #[error("{length} bytes are announced, which is {problem}")]
+    #[error("its length of {length} bytes is {problem}")]
     Length {
         length: usize,
         problem: &'static str,
     },
-    #[error("it breaks off: {0}")]
-    Broken(#[from] io::Error),
+    #[error("it is incomplete: {0}")]
+    Io(#[from] io::Error),
 }
 
-/// Reads exactly the header. The client's address; `None` where the header gives none
-/// (`UNKNOWN`, `LOCAL`, a Unix socket's client): the connection is then the proxy's own.
+/// Reads exactly one header and returns the client's address, or `None` if the header names
+/// none (`UNKNOWN`, `LOCAL`, or the client of a Unix socket): then the connection is the
+/// proxy's own.
 ///
 /// # Errors
-/// When it is anything but one whole header. Has no deadline of its own.
-pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
-    // No header is shorter.
+/// When the connection does not begin with one well-formed header. There is no deadline.
+pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    // No header is shorter than this.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
     if start == SIGNATURE {
-        binary(stream).await
+        read_v2(stream).await
     } else if start.starts_with(b"PROXY ") {
-        source_in(&line(stream, &start).await?)
+        parse_v1(&read_v1_line(stream, &start).await?)
     } else {
-        Err(Fault::Missing)
+        Err(ProxyHeaderError::Missing)
     }
 }
 
-/// The rest of the line, up to its end and no further: looked at before it is taken.
-async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
+/// Reads the rest of the line. Peeks first, so that nothing behind the line is consumed.
+async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut line = start.to_vec();
-    let mut ahead = [0; MAX_LINE];
+    let mut ahead = [0; MAX_V1_LINE];
     while !line.ends_with(b"\n") {
-        let room = MAX_LINE.saturating_sub(line.len());
+        let room = MAX_V1_LINE.saturating_sub(line.len());
         if room == 0 {
-            return Err(Fault::Line);
+            return Err(ProxyHeaderError::Line);
         }
         let there = stream
             .peek(ahead.get_mut(..room).unwrap_or_default())
@@ -83,8 +84,8 @@ async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
         if there == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        let seen = ahead.get(..there).unwrap_or_default();
-        let end = memchr::memchr(b'\n', seen).map_or(there, |at| at + 1);
+        let peeked = ahead.get(..there).unwrap_or_default();
+        let end = memchr::memchr(b'\n', peeked).map_or(there, |at| at + 1);
         let before = line.len();
         line.resize(before + end, 0);
         stream
@@ -94,35 +95,35 @@ async fn line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(line)
 }
 
-/// The client's address in a line of version 1, which is `PROXY TCP4 <source> <destination>
-/// <port> <port>` with single spaces, or begins with `PROXY UNKNOWN`.
-fn source_in(line: &[u8]) -> Result<Option<SocketAddr>, Fault> {
-    let text = line.strip_suffix(b"\r\n").ok_or(Fault::Line)?;
-    let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
+/// The client's address in a version 1 line, which is `PROXY TCP4 <source> <destination> <port>
+/// <port>` with single spaces, or begins with `PROXY UNKNOWN`.
+fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
+    let text = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Line)?;
+    let text = std::str::from_utf8(text).map_err(|_| ProxyHeaderError::Malformed)?;
     if text.contains(['\r', '\n']) {
-        return Err(Fault::Line);
+        return Err(ProxyHeaderError::Line);
     }
     let mut words = text.split(' ').skip(1);
     let source = match words.next() {
         Some("TCP4") => address::<Ipv4Addr>(&mut words)?,
         Some("TCP6") => address::<Ipv6Addr>(&mut words)?,
-        // Whatever follows is to be ignored.
+        // The rest of the line has to be ignored.
         Some("UNKNOWN") => return Ok(None),
-        _ => return Err(Fault::Malformed),
+        _ => return Err(ProxyHeaderError::Malformed),
     };
     match words.next() {
         None => Ok(Some(source)),
-        Some(_) => Err(Fault::Malformed),
+        Some(_) => Err(ProxyHeaderError::Malformed),
     }
 }
 
 fn address<'l, A: FromStr + Into<IpAddr>>(
     words: &mut impl Iterator<Item = &'l str>,
-) -> Result<SocketAddr, Fault> {
+) -> Result<SocketAddr, ProxyHeaderError> {
     let mut ip = || words.next()?.parse::<A>().ok();
-    let (source, _destination) = ip().zip(ip()).ok_or(Fault::Malformed)?;
+    let (source, _destination) = ip().zip(ip()).ok_or(ProxyHeaderError::Malformed)?;
     let mut port = || port(words.next()?);
-    let (port, _destination) = port().zip(port()).ok_or(Fault::Malformed)?;
+    let (port, _destination) = port().zip(port()).ok_or(ProxyHeaderError::Malformed)?;
     Ok(SocketAddr::new(source.into(), port))
 }
 
@@ -133,55 +134,55 @@ fn port(word: &str) -> Option<u16> {
 }
 
 /// Version 2, after its signature.
-async fn binary(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Fault> {
+async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let version_and_command = stream.read_u8().await?;
     let family = stream.read_u8().await?;
     let length = usize::from(stream.read_u16().await?);
     if version_and_command >> 4 != 2 {
-        return Err(Fault::Version(version_and_command >> 4));
+        return Err(ProxyHeaderError::Version(version_and_command >> 4));
     }
-    if length > MAX_REST {
-        let problem = "too much";
-        return Err(Fault::Length { length, problem });
+    if length > MAX_V2_LENGTH {
+        let problem = "too large";
+        return Err(ProxyHeaderError::Length { length, problem });
     }
-    let wanted = match version_and_command & 0x0f {
-        // The proxy's own connection, such as a health check: whatever the family is.
-        0 => Wanted::Nothing,
-        1 => Wanted::of(family)?,
-        command => return Err(Fault::Command(command)),
+    let block = match version_and_command & 0x0f {
+        // LOCAL: the proxy's own connection, such as a health check. The family is ignored.
+        0 => AddressBlock::None,
+        1 => AddressBlock::from_family(family)?,
+        command => return Err(ProxyHeaderError::Command(command)),
     };
-    if length < wanted.bytes() {
-        let problem = "too little for the addresses";
-        return Err(Fault::Length { length, problem });
+    if length < block.len() {
+        let problem = "too small for the addresses";
+        return Err(ProxyHeaderError::Length { length, problem });
     }
-    let source = wanted.read(stream).await?;
-    discard(stream, length - wanted.bytes()).await?;
+    let source = block.read(stream).await?;
+    discard(stream, length - block.len()).await?;
     Ok(source)
 }
 
-/// The addresses that a header of version 2 has to have.
+/// The addresses that a version 2 header must contain.
 #[derive(Clone, Copy)]
-enum Wanted {
-    Nothing,
+enum AddressBlock {
+    None,
     V4,
     V6,
 }
 
-impl Wanted {
-    fn of(family: u8) -> Result<Self, Fault> {
+impl AddressBlock {
+    fn from_family(family: u8) -> Result<Self, ProxyHeaderError> {
         match family {
             // Unspecified, and Unix stream sockets, whose clients have no address.
-            0x00 | 0x31 => Ok(Self::Nothing),
+            0x00 | 0x31 => Ok(Self::None),
             0x11 => Ok(Self::V4),
             0x21 => Ok(Self::V6),
-            other => Err(Fault::Family(other)),
+            other => Err(ProxyHeaderError::Family(other)),
         }
     }
 
-    /// Two addresses and two ports.
-    fn bytes(self) -> usize {
+    /// Its length in bytes: two addresses and two ports.
+    fn len(self) -> usize {
         match self {
-            Self::Nothing => 0,
+            Self::None => 0,
             Self::V4 => 2 * (4 + 2),
             Self::V6 => 2 * (16 + 2),
         }
@@ -189,7 +190,7 @@ impl Wanted {
 
     async fn read(self, stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
         let source: IpAddr = match self {
-            Self::Nothing => return Ok(None),
+            Self::None => return Ok(None),
             Self::V4 => {
                 let source = stream.read_u32().await?;
                 stream.read_u32().await?;
@@ -207,7 +208,7 @@ impl Wanted {
     }
 }
 
-/// TLVs: nothing here looks at them.
+/// Skips the TLVs, none of which is used.
 async fn discard(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     let mut scratch = [0; 256];
     while left > 0 {

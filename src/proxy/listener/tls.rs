@@ -1,5 +1,4 @@
-//! TLS 1.2 and 1.3 for callers, with ALPN for HTTP/2 and, where configured, client
-//! certificates.
+//! TLS 1.2 and 1.3 for callers, with ALPN for HTTP/2 and, if configured, client certificates.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -22,25 +21,25 @@ use rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::BindError;
-use crate::gateway::client::ClientCertificate;
+use crate::gateway::client_certificate::ClientCertificate;
 use crate::proxy::client::read_certificate;
 use crate::proxy::settings::{ClientAuth, ListenerTls};
 
-/// Largest PEM file read, bytes.
+/// Largest PEM file accepted, in bytes.
 const MAX_PEM: u64 = 1024 * 1024;
 
-/// A listener's TLS, reloadable.
+/// The TLS configuration of a listener, which can be reloaded.
 pub struct Tls {
     files: ListenerTls,
     acceptor: ArcSwap<Acceptor>,
 }
 
-/// A listener's files, read again and found good.
-pub struct Renewal(Arc<Acceptor>);
+/// A listener's files, read again and validated, for [`Tls::commit_reload`].
+pub struct PreparedTls(Arc<Acceptor>);
 
-impl std::fmt::Debug for Renewal {
+impl std::fmt::Debug for PreparedTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Renewal(..)")
+        f.write_str("PreparedTls(..)")
     }
 }
 
@@ -56,7 +55,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Naming the file that cannot be used.
+    /// For the first file that cannot be used.
     pub fn load(files: ListenerTls) -> Result<Self, BindError> {
         let acceptor = acceptor(&files)?;
         Ok(Self {
@@ -65,35 +64,35 @@ impl Tls {
         })
     }
 
-    /// Reads the files again; connections made from now on get what they hold. Sessions
-    /// made with the old ones are not resumed.
+    /// Reads the files again and uses them for new connections. TLS sessions made with the old
+    /// ones are not resumed.
     ///
     /// # Errors
-    /// As [`Tls::load`]; the old certificate stays in use then.
+    /// As [`Tls::load`]; the old certificate then stays in use.
     pub fn reload(&self) -> Result<(), BindError> {
-        self.renewal().map(|renewal| self.renew(renewal))
+        self.prepare_reload()
+            .map(|prepared| self.commit_reload(prepared))
     }
 
-    /// What its files hold now, for [`Tls::renew`].
+    /// Reads the files again, for [`Tls::commit_reload`].
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn renewal(&self) -> Result<Renewal, BindError> {
-        acceptor(&self.files).map(|acceptor| Renewal(Arc::new(acceptor)))
+    pub fn prepare_reload(&self) -> Result<PreparedTls, BindError> {
+        acceptor(&self.files).map(|acceptor| PreparedTls(Arc::new(acceptor)))
     }
 
-    /// Connections made from now on get what `renewal` holds. Sessions made before are not
-    /// resumed.
-    pub fn renew(&self, renewal: Renewal) {
-        self.acceptor.store(renewal.0);
+    /// Uses `prepared` for new connections. TLS sessions made before are not resumed.
+    pub fn commit_reload(&self, prepared: PreparedTls) {
+        self.acceptor.store(prepared.0);
     }
 
-    /// The server's side of a handshake, and whom the client has proved to be, if it has.
-    /// Has no deadline of its own.
+    /// The server side of a handshake, and the identity in the client's certificate, if it
+    /// presented one. There is no deadline.
     ///
     /// # Errors
-    /// When there is no agreement, or the client's certificate has names that cannot be
-    /// read exactly.
+    /// When the handshake fails, or a name in the client's certificate cannot be read
+    /// unambiguously.
     pub(in crate::proxy) async fn handshake(
         &self,
         stream: L4Stream,
@@ -101,8 +100,8 @@ impl Tls {
         let acceptor = self.acceptor.load_full();
         let stream = acceptor.tls_handshake(stream).await?;
         let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der());
-        let certificate = leaf.map(read_certificate).transpose().map_err(|fault| {
-            let cause = format!("the client's certificate is not taken: {fault}");
+        let certificate = leaf.map(read_certificate).transpose().map_err(|error| {
+            let cause = format!("the client's certificate is rejected: {error}");
             Error::explain(ErrorType::TLSHandshakeFailure, cause)
         })?;
         Ok((stream, certificate))
@@ -127,12 +126,12 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
             unusable(
                 "key",
                 &files.key,
-                format!("it does not fit the certificate: {e}"),
+                format!("it does not match the certificate: {e}"),
             )
         })?;
     if files.client_ca.is_some() {
-        // A resumed session would bring back a certificate that was good when the session
-        // began, although it may have expired since.
+        // Resuming a session would accept the certificate it was made with, although that may
+        // have expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -168,7 +167,7 @@ fn certificates(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| unusable(what, file, e))?;
     if chain.is_empty() {
-        return Err(unusable(what, file, "no certificate in PEM form in it"));
+        return Err(unusable(what, file, "it holds no PEM certificate"));
     }
     Ok(chain)
 }
@@ -176,7 +175,7 @@ fn certificates(
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
     let pem = read("key", file)?;
     PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| unusable("key", file, "no private key in PEM form in it"))
+        .map_err(|_| unusable("key", file, "it holds no PEM private key"))
 }
 
 fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError> {
@@ -185,7 +184,7 @@ fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError
         .and_then(|open| open.take(MAX_PEM + 1).read_to_end(&mut pem))
         .map_err(|e| unusable(what, file, e))?;
     if pem.len() as u64 > MAX_PEM {
-        return Err(unusable(what, file, "larger than 1 MiB"));
+        return Err(unusable(what, file, "it is larger than 1 MiB"));
     }
     Ok(pem)
 }

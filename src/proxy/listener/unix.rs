@@ -1,4 +1,4 @@
-//! Unix sockets that are never more open than configured, not even for a moment.
+//! Unix sockets whose permissions are never wider than configured, not even for a moment.
 
 use std::fs;
 use std::io;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// How long a socket's present owner may take to accept before it counts as alive.
+/// How long to wait for the owner of an existing socket to accept before it counts as alive.
 const PROBE: Duration = Duration::from_secs(1);
-/// Names tried for the private directory.
+/// How many names are tried for the private directory.
 const ATTEMPTS: u32 = 16;
 
-/// A socket's file, removed when this is dropped if it is still the one bound here.
+/// The file of a socket. Removed on drop if it is still the one that was bound here.
 pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
@@ -31,13 +31,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`, whose file has exactly `mode` from the moment it is there: it is made
-/// in a directory that only this user may enter, and moved out when its mode is set. (The
-/// umask would do, but belongs to the whole process.)
+/// Listens at `path`. The file has exactly `mode` from the moment it appears there: it is
+/// created in a directory that only this user can enter, and renamed once its mode is set.
+/// (Changing the umask would affect the whole process.)
 ///
 /// # Errors
-/// When somebody listens there, when something else than a socket is there, or when the
-/// system refuses. A socket file that nobody listens at is replaced.
+/// When another process listens there, when the path is not a socket, or when the system
+/// refuses. A socket file without a listener is replaced.
 pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     ensure_free(path).await?;
     let parent = match path.parent() {
@@ -58,7 +58,7 @@ pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, So
     Ok((listener, file))
 }
 
-/// Nothing is there, or a socket that nobody listens at.
+/// Checks that nothing is at `path`, or a socket without a listener.
 async fn ensure_free(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -67,7 +67,7 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is a file that is not a socket; remove it or choose another path",
+            "the path exists and is not a socket; remove it or choose another path",
         ));
     }
     match tokio::time::timeout(PROBE, UnixStream::connect(path)).await {
@@ -81,7 +81,7 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A directory with mode 0700, removed when dropped.
+/// A directory with mode 0700, removed on drop.
 struct PrivateDir(PathBuf);
 
 impl PrivateDir {
@@ -101,7 +101,7 @@ impl PrivateDir {
 
 impl Drop for PrivateDir {
     fn drop(&mut self) {
-        // Left behind on failure only; it is empty or holds a socket without a name.
+        // Something is left only after a failure: an unnamed socket at most.
         let _ = fs::remove_file(self.0.join("s"));
         let _ = fs::remove_dir(&self.0);
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_mode_is_the_configured_one_and_nothing_else_is_left() {
+    async fn a_socket_gets_the_configured_mode_and_is_removed_on_drop() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.sock");
         let (listener, file) = bind(&path, 0o600).await.unwrap();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_kind_of_file_stays() {
+    async fn a_regular_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "data").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_keeps_its_file() {
+    async fn dropping_a_listener_keeps_the_socket_of_its_successor() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.sock");
         let (listener, file) = bind(&path, 0o600).await.unwrap();

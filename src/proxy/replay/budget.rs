@@ -1,9 +1,9 @@
-//! The memory that all kept bodies share (`limits.replay_memory`).
+//! The memory that all recorded bodies share (`limits.replay_memory`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that kept bodies may use, all requests together.
+/// Bytes that recorded bodies may use, all requests together.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -19,12 +19,12 @@ impl Budget {
         })
     }
 
-    /// Another limit from now on; what is in use stays.
+    /// Changes the limit. Memory already in use is not affected.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes in use now.
+    /// Bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -39,22 +39,22 @@ impl Budget {
     }
 }
 
-/// One request's share; given back when dropped.
+/// One request's share of the budget; released when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Share {
-    pub(super) fn none_of(budget: &Arc<Budget>) -> Self {
+impl Reservation {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
         Self {
             budget: Arc::clone(budget),
             bytes: 0,
         }
     }
 
-    /// `false`, and unchanged, when the budget has not so much left.
+    /// Returns `false` and changes nothing if the budget does not have `bytes` left.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let granted = self.budget.take(bytes);
@@ -70,7 +70,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.release();
     }
@@ -81,11 +81,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grants_up_to_its_limit_and_takes_back_on_drop() {
+    fn the_budget_is_granted_up_to_its_limit_and_returned_on_drop() {
         let budget = Budget::new(100);
-        let mut first = Share::none_of(&budget);
+        let mut first = Reservation::new(&budget);
         assert!(first.grow(60));
-        let mut second = Share::none_of(&budget);
+        let mut second = Reservation::new(&budget);
         assert!(!second.grow(41));
         assert!(second.grow(40));
         assert_eq!(budget.used(), 100);
@@ -97,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn does_not_overflow() {
+    fn the_budget_does_not_overflow() {
         let budget = Budget::new(usize::MAX);
-        let mut share = Share::none_of(&budget);
-        assert!(share.grow(usize::MAX));
-        assert!(!share.grow(1));
+        let mut reservation = Reservation::new(&budget);
+        assert!(reservation.grow(usize::MAX));
+        assert!(!reservation.grow(1));
     }
 }

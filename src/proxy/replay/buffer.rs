@@ -1,79 +1,80 @@
-//! What was read of one body, in order, and how much of it has been played back.
+//! The recorded part of one body, and how much of it has been played back.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::budget::{Budget, Share};
+use super::budget::{Budget, Reservation};
 use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
 
-/// Pieces from this size on are shared with the reader, not copied. (A piece of an HTTP/2
-/// body can hold on to the frame buffer that it lies in, some four times this at most.)
-const SHARED_FROM: usize = 4 * 1024;
+/// Pieces of at least this size are shared with the reader instead of copied. (A piece of an
+/// HTTP/2 body can keep the frame buffer it lies in alive, which is about four times this at
+/// most.)
+const MIN_SHARED_PIECE: usize = 4 * 1024;
 
-/// Smaller pieces are copied together into segments of this size: a body sent byte by
-/// byte must not cost a hundred bytes of bookkeeping for each.
+/// Smaller pieces are copied together into segments of this size: a body sent byte by byte must
+/// not cost a hundred bytes of bookkeeping for each.
 const SEGMENT: usize = 16 * 1024;
 
-/// Bookkeeping of one segment, roughly.
+/// Approximate bookkeeping per segment, in bytes.
 const OVERHEAD: usize = 64;
 
-/// How far the copy is good.
+/// How much of the body is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copied {
-    /// All that was read is here.
-    Whole,
-    /// Nothing is kept any more, for this reason.
-    Lost(UnauthorizedReason),
-    /// There will be no further attempt; what is still to be played is here.
-    Spent,
+enum RecordState {
+    /// Everything that was read.
+    Complete,
+    /// Nothing any more, for this reason.
+    Discarded(UnauthorizedReason),
+    /// There will be no further attempt; only what is still to be played back is left.
+    Finished,
 }
 
-/// What was read of one body.
+/// The recorded part of one body.
 #[derive(Debug)]
 pub(super) struct ReplayBuffer {
-    copied: Copied,
+    state: RecordState,
     segments: Vec<Bytes>,
     tail: BytesMut,
-    kept: usize,
+    recorded_len: usize,
     limit: usize,
-    share: Share,
-    /// The segment to play next; `None` once reading live.
+    reservation: Reservation,
+    /// The segment to play back next; `None` once reading live.
     playing: Option<usize>,
     /// Whether anything was read from the caller.
     read: bool,
     /// Rewound although something is missing: reading on would truncate the body.
     incomplete: bool,
-    /// Whether the caller got a 100 Continue.
+    /// Whether the caller was sent a 100 Continue.
     pub(super) continued: bool,
 }
 
-/// What a reader gets from the buffer.
+/// The next thing to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Played {
-    /// This was read before.
+    /// Recorded before.
     Piece(Bytes),
-    /// Read on from the caller.
+    /// Continue reading from the caller.
     Live,
-    /// What comes next was not kept.
-    Torn,
+    /// What comes next was not recorded.
+    Incomplete,
 }
 
 impl ReplayBuffer {
     pub(super) fn new(budget: &Arc<Budget>, limit: usize, announced: Option<u64>) -> Self {
-        let hopeless = announced.is_some_and(|length| length > limit as u64);
+        let over_limit = announced.is_some_and(|length| length > limit as u64);
         Self {
-            copied: if hopeless {
-                Copied::Lost(UnauthorizedReason::BodyTooLarge)
+            state: if over_limit {
+                RecordState::Discarded(UnauthorizedReason::BodyTooLarge)
             } else {
-                Copied::Whole
+                RecordState::Complete
             },
             segments: Vec::new(),
             tail: BytesMut::new(),
-            kept: 0,
+            recorded_len: 0,
             limit,
-            share: Share::none_of(budget),
+            reservation: Reservation::new(budget),
             playing: None,
             read: false,
             incomplete: false,
@@ -81,28 +82,28 @@ impl ReplayBuffer {
         }
     }
 
-    /// Keeps one piece just read from the caller.
+    /// Records one piece just read from the caller.
     pub(super) fn record(&mut self, piece: &Bytes) {
         if piece.is_empty() {
             return;
         }
         self.read = true;
-        if self.copied != Copied::Whole {
+        if self.state != RecordState::Complete {
             return;
         }
-        if self.kept + piece.len() > self.limit {
-            self.lose(UnauthorizedReason::BodyTooLarge);
-        } else if self.keep(piece) {
-            self.kept += piece.len();
+        if self.recorded_len + piece.len() > self.limit {
+            self.discard(UnauthorizedReason::BodyTooLarge);
+        } else if self.append(piece) {
+            self.recorded_len += piece.len();
         } else {
-            self.lose(UnauthorizedReason::ReplayMemory);
+            self.discard(UnauthorizedReason::ReplayMemory);
         }
     }
 
-    fn keep(&mut self, piece: &Bytes) -> bool {
-        if piece.len() >= SHARED_FROM {
+    fn append(&mut self, piece: &Bytes) -> bool {
+        if piece.len() >= MIN_SHARED_PIECE {
             self.flush();
-            let granted = self.share.grow(piece.len() + OVERHEAD);
+            let granted = self.reservation.grow(piece.len() + OVERHEAD);
             if granted {
                 self.segments.push(piece.clone());
             }
@@ -110,13 +111,13 @@ impl ReplayBuffer {
         }
         if self.tail.capacity() - self.tail.len() < piece.len() {
             self.flush();
-            // Most bodies are one small piece: the first segment is made to measure.
+            // Most bodies are one small piece, so the first segment gets exactly that size.
             let size = if self.segments.is_empty() {
                 piece.len()
             } else {
                 SEGMENT
             };
-            if !self.share.grow(size + OVERHEAD) {
+            if !self.reservation.grow(size + OVERHEAD) {
                 return false;
             }
             self.tail = BytesMut::with_capacity(size);
@@ -131,76 +132,76 @@ impl ReplayBuffer {
         }
     }
 
-    fn lose(&mut self, reason: UnauthorizedReason) {
-        self.copied = Copied::Lost(reason);
+    fn discard(&mut self, reason: UnauthorizedReason) {
+        self.state = RecordState::Discarded(reason);
         self.incomplete |= self.playing.is_some();
-        self.forget();
+        self.clear();
     }
 
-    fn forget(&mut self) {
+    fn clear(&mut self) {
         self.segments = Vec::new();
         self.tail = BytesMut::new();
         self.playing = None;
-        self.share.release();
+        self.reservation.release();
     }
 
     pub(super) fn play(&mut self) -> Played {
         if self.incomplete {
-            return Played::Torn;
+            return Played::Incomplete;
         }
         let Some(next) = self.playing else {
             return Played::Live;
         };
         let piece = self.segments.get(next).cloned();
         self.playing = Some(next + 1).filter(|n| *n < self.segments.len());
-        if self.playing.is_none() && self.copied == Copied::Spent {
-            self.forget();
+        if self.playing.is_none() && self.state == RecordState::Finished {
+            self.clear();
         }
         piece.map_or(Played::Live, Played::Piece)
     }
 
-    /// Whether everything kept was played: what comes next is live.
-    pub(super) fn played(&self) -> bool {
+    /// Whether everything recorded was played back: what comes next is live.
+    pub(super) fn is_playback_done(&self) -> bool {
         self.playing.is_none() && !self.incomplete
     }
 
     pub(super) fn rewind(&mut self) {
-        match self.copied {
-            Copied::Whole => {
+        match self.state {
+            RecordState::Complete => {
                 self.flush();
                 self.playing = (!self.segments.is_empty()).then_some(0);
             }
-            Copied::Lost(_) | Copied::Spent => self.incomplete = self.read,
+            RecordState::Discarded(_) | RecordState::Finished => self.incomplete = self.read,
         }
     }
 
-    pub(super) fn spend(&mut self) {
-        if self.copied != Copied::Whole {
+    pub(super) fn finish_recording(&mut self) {
+        if self.state != RecordState::Complete {
             return;
         }
-        self.copied = Copied::Spent;
+        self.state = RecordState::Finished;
         if self.playing.is_none() {
-            self.forget();
+            self.clear();
         }
     }
 
-    /// Nothing will be played any more.
+    /// Nothing will be played back any more.
     pub(super) fn close(&mut self) {
-        self.copied = Copied::Spent;
-        self.forget();
+        self.state = RecordState::Finished;
+        self.clear();
     }
 
     pub(super) fn replayable(&self) -> Replayable {
-        match self.copied {
-            Copied::Whole => Replayable::Yes,
+        match self.state {
+            RecordState::Complete => Replayable::Yes,
             _ if !self.read => Replayable::Yes,
-            Copied::Lost(reason) => Replayable::No(reason),
-            Copied::Spent => Replayable::No(UnauthorizedReason::NotReplayable),
+            RecordState::Discarded(reason) => Replayable::No(reason),
+            RecordState::Finished => Replayable::No(UnauthorizedReason::NotReplayable),
         }
     }
 
-    /// Whether anything of the body came from the caller.
-    pub(super) fn begun(&self) -> bool {
+    /// Whether any of the body has come from the caller.
+    pub(super) fn has_started(&self) -> bool {
         self.read
     }
 }

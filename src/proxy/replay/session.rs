@@ -1,5 +1,5 @@
-//! The session that pingora sees in place of a caller's own while its body can be
-//! replayed: reads go through the buffer, writes to the caller.
+//! The session that pingora sees in place of a caller's own while its body can be replayed:
+//! reads go through the buffer, writes go to the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,8 +36,8 @@ impl ReplaySession {
         shared: Arc<Shared>,
         limits: BodyLimits,
     ) -> Self {
-        // pingora would give up the connection at any answer before the body's end, be it
-        // only a 100 Continue; `before_head` does so where it is needed.
+        // pingora would close the connection after any response before the body's end, even a
+        // 100 Continue. `before_head` does so where it is necessary.
         real.set_close_on_response_before_downstream_finish(false);
         let expects_continue = real.req_header().headers.contains_key(http::header::EXPECT);
         Self {
@@ -49,22 +49,22 @@ impl ReplaySession {
         }
     }
 
-    /// The piece to play next; `None` to read on from the caller.
+    /// The piece to play back next; `None` to continue reading from the caller.
     fn play(&self) -> Result<Option<Bytes>> {
         match self.shared.buffer().play() {
             Played::Piece(piece) => Ok(Some(piece)),
             Played::Live => Ok(None),
-            Played::Torn => Error::e_explain(
+            Played::Incomplete => Error::e_explain(
                 ErrorType::InternalError,
-                "asked to replay a body that was not kept",
+                "replaying a body that was not recorded",
             ),
         }
     }
 
-    /// Reads from the caller what was not read before, and keeps it.
+    /// Reads from the caller what was not read before, and records it.
     async fn read_live(&mut self) -> Result<Option<Bytes>> {
         let read = self.real.read_request_body();
-        // pingora times HTTP/1 reads by itself, HTTP/2 reads not at all.
+        // pingora has a timeout for HTTP/1 reads, but none for HTTP/2.
         let piece = match tokio::time::timeout(self.limits.timeout, read).await {
             Ok(piece) => piece?,
             Err(_) => return Error::e_explain(ErrorType::HTTPStatus(408), "the body stalled"),
@@ -84,15 +84,15 @@ impl ReplaySession {
         Ok(())
     }
 
-    /// The upstream wants no more of the body (its answer came early): reads the rest, so
-    /// that the caller gets to see the answer instead of a reset. Still kept, for that
-    /// answer can be a 401.
+    /// The upstream wants no more of the body, because it responded early. Reads the rest, so
+    /// that the caller sees the response instead of a reset; still recorded, because the
+    /// response can be a 401.
     async fn read_rest(&mut self) -> Result<()> {
         while !self.real.is_http2() && !self.real.is_body_done() {
             match self.read_live().await {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                // The answer is under way; the connection ends with it.
+                // The response is being sent; the connection closes after it.
                 Err(e) if matches!(e.etype(), ErrorType::HTTPStatus(_)) => {
                     self.real.set_keepalive(None);
                     std::future::pending::<()>().await;
@@ -103,11 +103,11 @@ impl ReplaySession {
         Ok(())
     }
 
-    /// Called before each answer head. `false`: leave it out.
+    /// Called before each response head. `false`: leave it out.
     fn before_head(&mut self, head: &ResponseHeader) -> bool {
         let mut buffer = self.shared.buffer();
         if head.status == StatusCode::CONTINUE {
-            // Each attempt may bring one; the caller asked once.
+            // Each attempt may bring one, but the caller expects only one.
             return !std::mem::replace(&mut buffer.continued, true);
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -116,9 +116,9 @@ impl ReplaySession {
         if self.shared.last.load(Ordering::Relaxed) {
             self.real.set_keepalive(None);
         }
-        // A caller that waits for 100 and gets a final answer may or may not send the body
+        // A caller that waits for a 100 and gets a final response may or may not send the body
         // now: what comes next on this connection could be either (RFC 9110 §10.1.1).
-        if self.expects_continue && !buffer.continued && !buffer.begun() {
+        if self.expects_continue && !buffer.continued && !buffer.has_started() {
             drop(buffer);
             if !self.real.is_body_done() {
                 self.real.set_keepalive(None);
@@ -155,7 +155,7 @@ impl CustomSession for ReplaySession {
         }
     }
 
-    /// Cancel-safe: between taking a piece and returning it nothing is awaited.
+    /// Cancel-safe: there is no await between taking a piece and returning it.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.real.was_upgraded() {
             return self.real.read_body_or_idle(no_body_expected).await;
@@ -175,7 +175,7 @@ impl CustomSession for ReplaySession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.shared.buffer().played() && self.real.is_body_done()
+        self.shared.buffer().is_playback_done() && self.real.is_body_done()
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -238,7 +238,7 @@ impl CustomSession for ReplaySession {
     }
 
     fn request_summary(&self) -> String {
-        // Goes to logs: no path, no query.
+        // This is logged, so it contains neither path nor query.
         self.real.req_header().method.to_string()
     }
 
@@ -282,7 +282,7 @@ impl CustomSession for ReplaySession {
         self.real.to_h1_raw()
     }
 
-    /// Keeps nothing: the buffer does, and counts it.
+    /// Nothing to do: the replay buffer records the body.
     fn enable_retry_buffering(&mut self) {}
 
     fn retry_buffer_truncated(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The buffer alone; between real connections it is tested with the hooks.
+//! Tests of the buffer alone. The hooks' tests replay between real connections.
 
 use std::sync::Arc;
 
@@ -23,20 +23,20 @@ fn record(buffer: &mut ReplayBuffer, pieces: &[&[u8]]) {
     }
 }
 
-/// Plays to the end of what is kept.
+/// Plays back everything recorded.
 fn play(buffer: &mut ReplayBuffer) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         match buffer.play() {
             Played::Piece(piece) => all.extend_from_slice(&piece),
             Played::Live => return all,
-            Played::Torn => panic!("incomplete"),
+            Played::Incomplete => panic!("incomplete"),
         }
     }
 }
 
 #[test]
-fn plays_what_was_read_in_order_as_often_as_asked() {
+fn recorded_bytes_can_be_played_back_repeatedly() {
     let (budget, mut buffer) = buffer();
     let large = vec![7; 5000];
     record(&mut buffer, &[b"a", b"bc", &large, b"", b"d", &large, b"e"]);
@@ -44,9 +44,9 @@ fn plays_what_was_read_in_order_as_often_as_asked() {
     for _ in 0..3 {
         assert_eq!(buffer.replayable(), Replayable::Yes);
         buffer.rewind();
-        assert!(!buffer.played());
+        assert!(!buffer.is_playback_done());
         assert_eq!(play(&mut buffer), expected);
-        assert!(buffer.played());
+        assert!(buffer.is_playback_done());
     }
     assert!(budget.used() >= expected.len());
     drop(buffer);
@@ -54,29 +54,29 @@ fn plays_what_was_read_in_order_as_often_as_asked() {
 }
 
 #[test]
-fn reading_goes_on_after_playing_and_is_kept_as_well() {
+fn bytes_read_after_playback_are_recorded() {
     let (_budget, mut buffer) = buffer();
     record(&mut buffer, &[b"first "]);
     buffer.rewind();
     assert_eq!(play(&mut buffer), b"first ");
     record(&mut buffer, &[b"second "]);
     buffer.rewind();
-    // Read ahead while the beginning is still being played.
+    // Read ahead while the beginning is still being played back.
     record(&mut buffer, &[b"third"]);
     buffer.rewind();
     assert_eq!(play(&mut buffer), b"first second third");
 }
 
 #[test]
-fn nothing_kept_plays_nothing() {
+fn an_empty_recording_plays_back_nothing() {
     let (_budget, mut buffer) = buffer();
     buffer.rewind();
-    assert!(buffer.played());
+    assert!(buffer.is_playback_done());
     assert_eq!(buffer.play(), Played::Live);
 }
 
 #[test]
-fn past_the_limit_everything_is_let_go() {
+fn over_the_limit_the_recording_is_discarded() {
     let (budget, mut buffer) = buffer();
     record(&mut buffer, &[&vec![1; LIMIT - 1], b"x"]);
     assert_eq!(buffer.replayable(), Replayable::Yes);
@@ -89,7 +89,7 @@ fn past_the_limit_everything_is_let_go() {
 }
 
 #[test]
-fn a_body_announced_as_too_large_is_not_kept_but_can_be_sent_anew_until_it_begins() {
+fn a_content_length_over_the_limit_is_not_recorded_but_replayable_until_read() {
     let budget = Budget::new(10 * LIMIT);
     let mut buffer = ReplayBuffer::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
     assert_eq!(buffer.replayable(), Replayable::Yes);
@@ -104,7 +104,7 @@ fn a_body_announced_as_too_large_is_not_kept_but_can_be_sent_anew_until_it_begin
 }
 
 #[test]
-fn the_shared_budget_counts_before_it_is_passed() {
+fn a_recording_over_the_shared_budget_is_discarded() {
     let budget = Budget::new(20_000);
     let mut first = ReplayBuffer::new(&budget, LIMIT, None);
     record(&mut first, &[&vec![1; 15_000]]);
@@ -120,7 +120,7 @@ fn the_shared_budget_counts_before_it_is_passed() {
 }
 
 #[test]
-fn a_body_sent_byte_by_byte_costs_about_its_length() {
+fn a_body_sent_byte_by_byte_uses_about_its_length() {
     let (budget, mut buffer) = buffer();
     for _ in 0..LIMIT {
         buffer.record(&Bytes::from_static(b"x"));
@@ -132,42 +132,42 @@ fn a_body_sent_byte_by_byte_costs_about_its_length() {
 }
 
 #[test]
-fn what_was_not_kept_is_never_played_as_if_it_were() {
-    // Lost, then rewound against the rules.
+fn discarded_recordings_never_play_back_as_complete() {
+    // Discarded, then rewound against the rules.
     let (_budget, mut lost) = buffer();
     record(&mut lost, &[&vec![1; LIMIT + 1]]);
     lost.rewind();
-    assert_eq!(lost.play(), Played::Torn);
-    assert!(!lost.played());
-    // Lost while the beginning was being played.
+    assert_eq!(lost.play(), Played::Incomplete);
+    assert!(!lost.is_playback_done());
+    // Discarded while the beginning was being played back.
     let (_budget, mut overtaken) = buffer();
     record(&mut overtaken, &[b"a", &vec![1; 5000]]);
     overtaken.rewind();
     record(&mut overtaken, &[&vec![1; LIMIT]]);
-    assert_eq!(overtaken.play(), Played::Torn);
-    // Spent, then rewound.
+    assert_eq!(overtaken.play(), Played::Incomplete);
+    // Finished, then rewound.
     let (_budget, mut spent) = buffer();
     record(&mut spent, &[b"a"]);
-    spent.spend();
+    spent.finish_recording();
     spent.rewind();
-    assert_eq!(spent.play(), Played::Torn);
+    assert_eq!(spent.play(), Played::Incomplete);
 }
 
 #[test]
-fn spent_tapes_give_their_memory_back_once_played() {
+fn finished_recordings_release_their_memory_after_playback() {
     let (budget, mut idle) = buffer();
     record(&mut idle, &[b"abc"]);
-    idle.spend();
+    idle.finish_recording();
     assert_eq!(budget.used(), 0);
     assert_eq!(
         idle.replayable(),
         Replayable::No(UnauthorizedReason::NotReplayable)
     );
-    // An answer can come while the body is still on its way up.
+    // A response can arrive while the body is still being sent.
     let (budget, mut playing) = buffer();
     record(&mut playing, &[b"abc"]);
     playing.rewind();
-    playing.spend();
+    playing.finish_recording();
     assert!(budget.used() > 0);
     assert_eq!(play(&mut playing), b"abc");
     assert_eq!(budget.used(), 0);

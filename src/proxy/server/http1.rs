@@ -1,5 +1,5 @@
-//! HTTP/1 connections: each request's head is read and checked here, then handed to
-//! pingora, which parses it again and serves it.
+//! HTTP/1 connections: each request's head is read and validated here, then handed to pingora,
+//! which parses it again and serves the request.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -14,25 +14,26 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::server::ShutdownWatch;
 
-use super::drain::Signal;
-use super::{Bounds, Shared, refuse};
+use super::lingering_close::lingering_close;
+use super::{ConnLimits, Shared, reject};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::proxy::client::Origin;
+use crate::proxy::client::ConnMetadata;
 use crate::proxy::connection::{Connection, Handoff};
 use crate::proxy::deadline::Deadline;
-use crate::proxy::fast_path::{Caller, Relayed};
-use crate::proxy::validate::{self, Framing, Progress, Refusal, Scan};
+use crate::proxy::drain::Signal;
+use crate::proxy::fast_path::{Caller, ServeResult};
+use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, RejectedHead};
 
-/// Longest time spent on reading what is left of a body after its answer.
+/// Longest time spent on reading the rest of a request body after its response.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the caller sends next.
-enum Next {
+/// What comes next on a connection.
+enum NextRequest {
     Request(BytesMut),
-    Refused(Box<Refusal>),
-    /// Nothing: he is gone, or idle for too long, or the server ends.
-    Over,
+    Rejected(Box<RejectedHead>),
+    /// No request: the caller has left or was idle for too long, or the server is closing.
+    Closed,
 }
 
 /// Where a connection comes from, and which worker serves it.
@@ -40,100 +41,100 @@ pub(super) struct ConnInfo {
     pub(super) worker: usize,
     pub(super) signal: Signal,
     pub(super) peer: Option<IpAddr>,
-    pub(super) origin: Option<Arc<ProxyDigest>>,
+    pub(super) proxy_digest: Option<Arc<ProxyDigest>>,
 }
 
-/// Serves requests one after the other until either side closes.
+/// Serves one request after the other until either side closes.
 pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, info: ConnInfo)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let handoff = Handoff::default();
-    let connection = Connection::http1(stream, shared.bounds.stall, handoff.clone());
-    let mut connection = Box::new(connection.from(info.origin.clone()));
-    let mut patience = shared.bounds.header_timeout;
-    let leaving = shared.control.watch_leaving();
-    let mut deadline = Deadline::new(patience);
+    let connection = Connection::http1(stream, shared.limits.stall, handoff.clone());
+    let mut connection = Box::new(connection.with_proxy_digest(info.proxy_digest.clone()));
+    let mut idle_timeout = shared.limits.header_timeout;
+    let draining = shared.drain.draining_watch();
+    let mut deadline = Deadline::new(idle_timeout);
     let mut settings = None;
     loop {
-        deadline.set(patience);
-        match next(&shared.bounds, &mut connection, &mut deadline, &info.signal).await {
-            Next::Request(head) => {
-                match relayed(shared, &mut connection, &info, &mut deadline, head).await {
-                    Relayed::Declined(head) => {
-                        let session = session(&shared.bounds, connection, settings, head);
-                        match process(app, session, &leaving).await {
-                            Some((back, kept)) => (connection, settings) = (back, kept),
+        deadline.set(idle_timeout);
+        match next(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
+            NextRequest::Request(head) => {
+                match try_fast_path(shared, &mut connection, &info, &mut deadline, head).await {
+                    ServeResult::Declined(head) => {
+                        let session = session(&shared.limits, connection, settings, head);
+                        match process(app, session, &draining).await {
+                            Some((back, persistent)) => (connection, settings) = (back, persistent),
                             None => break,
                         }
                     }
-                    Relayed::Next => {}
-                    ended @ (Relayed::Last | Relayed::Broken) => {
-                        if matches!(ended, Relayed::Last) {
-                            connection.complete();
+                    ServeResult::KeepAlive => {}
+                    ended @ (ServeResult::Close | ServeResult::Aborted) => {
+                        if matches!(ended, ServeResult::Close) {
+                            connection.mark_response_complete();
                         }
                         drop(connection);
                         break;
                     }
                 }
             }
-            Next::Refused(refusal) => {
-                refuse::reply(shared, *connection, &refusal, info.peer).await;
+            NextRequest::Rejected(rejected) => {
+                reject::respond_and_close(shared, *connection, &rejected, info.peer).await;
                 break;
             }
-            Next::Over => {
-                connection.complete();
+            NextRequest::Closed => {
+                connection.mark_response_complete();
                 drop(connection);
                 break;
             }
         }
-        patience = shared.bounds.keepalive_timeout;
+        idle_timeout = shared.limits.keepalive_timeout;
     }
     if let Some(closed) = handoff.take() {
-        refuse::lingering_close(closed).await;
+        lingering_close(closed, shared.limits.linger).await;
     }
 }
 
 /// Offers the request to the fast path.
-async fn relayed<A>(
+async fn try_fast_path<A>(
     shared: &Shared<A>,
     connection: &mut Connection,
     info: &ConnInfo,
     deadline: &mut Deadline,
     head: BytesMut,
-) -> Relayed {
+) -> ServeResult {
     match &shared.fast_path {
-        // Nothing of a body is to come.
+        // Only requests without a body, or whose body has been read.
         Some(fast_path) if connection.is_between_requests() => {
             let caller = Caller {
                 connection,
                 peer: info.peer,
-                origin: Origin::of(info.origin.as_ref()),
+                metadata: ConnMetadata::from_digest(info.proxy_digest.as_ref()),
                 signal: &info.signal,
                 deadline,
                 worker: info.worker,
             };
             fast_path.serve(caller, head).await
         }
-        _ => Relayed::Declined(head),
+        _ => ServeResult::Declined(head),
     }
 }
 
-/// Has pingora serve one request; gives the connection back if there may be another.
+/// Has pingora serve one request. Returns the connection if it can take another one.
 async fn process<A>(
     app: &Arc<A>,
     session: ServerSession,
-    leaving: &ShutdownWatch,
+    draining: &ShutdownWatch,
 ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    if *leaving.borrow() {
-        // pingora would rather drop a request than yield between reading and serving it
-        // now: it must not run out of its share of this poll.
+    if *draining.borrow() {
+        // During shutdown pingora drops a request if its task has to yield between reading and
+        // serving it, so it must start with a full cooperative budget.
         tokio::task::yield_now().await;
     }
-    let reused = app.process_new_http(session, leaving).await?;
+    let reused = app.process_new_http(session, draining).await?;
     let (stream, settings) = reused.consume();
     let connection = stream.into_any().downcast::<Connection>().ok()?;
     connection
@@ -142,7 +143,7 @@ where
 }
 
 fn session(
-    bounds: &Bounds,
+    limits: &ConnLimits,
     connection: Box<Connection>,
     settings: Option<HttpPersistentSettings>,
     head: BytesMut,
@@ -151,73 +152,78 @@ fn session(
     if let Some(settings) = settings {
         settings.apply_to_session(&mut session);
     }
-    // Nothing of the next request ever gets there, so that pingora has nothing to pass on.
+    // Bytes of the next request never reach pingora, so it has nothing to carry over.
     session.set_pipelining_enabled(false);
     session.set_pipelined_prefix(head);
-    session.set_read_timeout(Some(bounds.stall));
-    session.set_write_timeout(Some(bounds.stall));
+    session.set_read_timeout(Some(limits.stall));
+    session.set_write_timeout(Some(limits.stall));
     session.set_total_drain_timeout(Some(DRAIN));
     session
 }
 
-/// Waits for the next request until the deadline, and for its head to be complete.
+/// Waits until the deadline for the next request, and then for its head to be complete.
 async fn next(
-    bounds: &Bounds,
+    limits: &ConnLimits,
     connection: &mut Connection,
     deadline: &mut Deadline,
     signal: &Signal,
-) -> Next {
+) -> NextRequest {
     if connection.received().is_empty() {
         let first = poll_fn(|cx| {
             if let Poll::Ready(first) = connection.poll_receive(cx) {
                 return Poll::Ready(first.ok());
             }
-            if signal.poll(cx).is_ready() {
+            if signal.poll_closing(cx).is_ready() {
                 return Poll::Ready(None);
             }
             deadline.poll(cx).map(|()| None)
         });
         if first.await.is_none_or(|read| read == 0) {
-            return Next::Over;
+            return NextRequest::Closed;
         }
     }
-    let head = read_head(bounds, connection);
-    match deadline.within(bounds.header_timeout, head).await {
+    let head = read_head(limits, connection);
+    match deadline.within(limits.header_timeout, head).await {
         Some(next) => next,
-        None if connection.received() == b"\r\n" => Next::Over,
-        None => refused(connection, Reason::HeaderTimeout.into()),
+        None if connection.received() == b"\r\n" => NextRequest::Closed,
+        None => rejected(connection, Reason::HeaderTimeout.into()),
     }
 }
 
-async fn read_head(bounds: &Bounds, connection: &mut Connection) -> Next {
-    let mut scan = Scan::default();
+async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequest {
+    let mut finder = HeadEndFinder::default();
     loop {
-        match scan.advance(connection.received(), &bounds.head) {
-            Ok(Progress::Complete { start, end }) => {
-                return checked(bounds, connection, start, end);
+        match finder.advance(connection.received(), &limits.head) {
+            Ok(HeadStatus::Complete { start, end }) => {
+                return checked(limits, connection, start, end);
             }
-            Ok(Progress::Partial) => {}
-            Err(rejection) => return refused(connection, rejection),
+            Ok(HeadStatus::Partial) => {}
+            Err(rejection) => return rejected(connection, rejection),
         }
         if !matches!(connection.receive().await, Ok(read) if read > 0) {
-            return Next::Over;
+            return NextRequest::Closed;
         }
     }
 }
 
-fn checked(bounds: &Bounds, connection: &mut Connection, start: usize, end: usize) -> Next {
+fn checked(
+    limits: &ConnLimits,
+    connection: &mut Connection,
+    start: usize,
+    end: usize,
+) -> NextRequest {
     let head = connection.received().get(start..end).unwrap_or_default();
-    match validate::check_raw(head, &bounds.head) {
-        Ok(framing) => Next::Request(connection.begin(start, end, framing)),
-        Err(refusal) => {
-            connection.begin(start, end, Framing::Length(0));
-            Next::Refused(refusal)
+    match validate::check_raw(head, &limits.head) {
+        Ok(framing) => NextRequest::Request(connection.split_head(start, end, framing)),
+        Err(rejected) => {
+            connection.split_head(start, end, Framing::Length(0));
+            NextRequest::Rejected(rejected)
         }
     }
 }
 
-fn refused(connection: &Connection, rejection: Rejection) -> Next {
+fn rejected(connection: &Connection, rejection: Rejection) -> NextRequest {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
-    Next::Refused(Box::new(validate::refusal(line, rejection)))
+    NextRequest::Rejected(Box::new(validate::rejected_head(line, rejection)))
 }

@@ -1,11 +1,11 @@
-//! Over real sockets on loopback, with a small application instead of hawkgate's hooks.
+//! Tests over real sockets on loopback, with a small application in place of hawkgate's hooks.
 
-mod attacks;
-mod endings;
-mod forwarding;
+mod drain;
 mod http2;
-mod proxied;
+mod malformed_heads;
 mod requests;
+mod trusted_proxies;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,23 +22,23 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Bound, Serving, Workers, http_proxy};
+use super::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
-/// Longest that a test waits for anything before it fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for anything before it fails.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers by itself, with method, target, body length and peer.
+/// Responds with method, target, body length and peer.
 struct Echo {
     served: Arc<AtomicUsize>,
-    /// A request for `/wait` has come.
+    /// A request for `/wait` has arrived.
     entered: Arc<Notify>,
-    /// It may be answered.
+    /// The request for `/wait` may be answered.
     release: Arc<Notify>,
-    /// A request has ended: with an error or not.
+    /// Whether each request ended with an error.
     ended: mpsc::UnboundedSender<bool>,
 }
 
@@ -69,17 +69,17 @@ impl ProxyHttp for Echo {
         }
         let body = if target == "/big" {
             Bytes::from(vec![b'x'; 64 * 1024 * 1024])
-        } else if target == "/who" {
+        } else if target == "/identity" {
             let PeerInfo {
                 ip,
                 client,
                 certificate,
                 ..
-            } = PeerInfo::of(session);
+            } = PeerInfo::from_session(session);
             let name = certificate.map(|c| c.label().to_string());
             Bytes::from(format!("{ip:?} {client:?} {name:?}"))
         } else {
-            let PeerInfo { ip, tls, .. } = PeerInfo::of(session);
+            let PeerInfo { ip, tls, .. } = PeerInfo::from_session(session);
             Bytes::from(format!("{method} {target} {length} {ip:?} {tls}"))
         };
         let mut header = ResponseHeader::build(200, None)?;
@@ -103,9 +103,10 @@ fn limits() -> Limits {
     Limits {
         header_bytes: 32 * 1024,
         url_bytes: 8 * 1024,
-        header_timeout: PATIENCE,
-        body_timeout: PATIENCE,
-        keepalive_timeout: PATIENCE,
+        header_timeout: TEST_TIMEOUT,
+        body_timeout: TEST_TIMEOUT,
+        keepalive_timeout: TEST_TIMEOUT,
+        linger: Limits::LINGER,
         connections: 100,
         body: None,
         replay_body: 0,
@@ -130,10 +131,10 @@ fn tls(files: ListenerTls) -> Listener {
     }
 }
 
-/// A server at work and what can be seen of it.
-struct Rig {
+/// A running server and what tests observe of it.
+struct TestServer {
     addresses: Vec<Address>,
-    serving: Serving,
+    handle: ServerHandle,
     served: Arc<AtomicUsize>,
     entered: Arc<Notify>,
     release: Arc<Notify>,
@@ -141,13 +142,13 @@ struct Rig {
     outcomes: Arc<Mutex<Vec<Outcome>>>,
 }
 
-impl Rig {
+impl TestServer {
     async fn start(listeners: &[Listener], limits: &Limits) -> Self {
-        Self::start_on(listeners, limits, Workers::Ambient).await
+        Self::start_on(listeners, limits, Workers::CurrentRuntime).await
     }
 
     async fn start_on(listeners: &[Listener], limits: &Limits, workers: Workers) -> Self {
-        let (ended, endings) = mpsc::unbounded_channel();
+        let (ended, ended_rx) = mpsc::unbounded_channel();
         let echo = Echo {
             served: Arc::default(),
             entered: Arc::default(),
@@ -161,9 +162,9 @@ impl Rig {
         );
         let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
         let record = outcomes.clone();
-        let bound = Bound::bind(listeners, limits).await.unwrap();
-        let addresses = bound.addresses();
-        let serving = bound.serve(
+        let listeners = BoundServer::bind(listeners, limits).await.unwrap();
+        let addresses = listeners.addresses();
+        let handle = listeners.serve(
             vec![http_proxy(echo, limits, Arc::new(ServerConf::default()))],
             ManualClock::at(UnixMillis::from_secs(1_795_201_809)),
             Arc::new(move |outcome| record.lock().unwrap().push(outcome.clone())),
@@ -171,16 +172,16 @@ impl Rig {
         );
         Self {
             addresses,
-            serving,
+            handle,
             served,
             entered,
             release,
-            ended: endings,
+            ended: ended_rx,
             outcomes,
         }
     }
 
-    async fn plain() -> Self {
+    async fn start_plain() -> Self {
         Self::start(&[tcp()], &limits()).await
     }
 
@@ -200,22 +201,22 @@ impl Rig {
     }
 
     /// Sends `bytes` and reads until the server closes.
-    async fn exchange(&self, bytes: &[u8]) -> Vec<Reply> {
+    async fn exchange(&self, bytes: &[u8]) -> Vec<Response> {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
-        all_replies(&mut stream).await
+        read_responses(&mut stream).await
     }
 }
 
-/// One answer as it came.
+/// One response.
 #[derive(Debug)]
-struct Reply {
+struct Response {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Reply {
+impl Response {
     fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -224,48 +225,50 @@ impl Reply {
     }
 }
 
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
+async fn within_timeout<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TEST_TIMEOUT, future)
         .await
         .expect("took too long")
 }
 
-/// Reads one answer with a Content-Length.
-async fn reply(stream: &mut (impl AsyncRead + Unpin)) -> Reply {
+/// Reads one response with a Content-Length.
+async fn read_response(stream: &mut (impl AsyncRead + Unpin)) -> Response {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(in_time(stream.read_u8()).await.unwrap());
+        head.push(within_timeout(stream.read_u8()).await.unwrap());
     }
-    let mut reply = parse_head(&head);
-    let length = reply.header("content-length").unwrap().parse().unwrap();
+    let mut response = parse_head(&head);
+    let length = response.header("content-length").unwrap().parse().unwrap();
     let mut body = vec![0; length];
-    in_time(stream.read_exact(&mut body)).await.unwrap();
-    reply.body = String::from_utf8(body).unwrap();
-    reply
+    within_timeout(stream.read_exact(&mut body)).await.unwrap();
+    response.body = String::from_utf8(body).unwrap();
+    response
 }
 
-/// Reads every answer until the server closes.
-async fn all_replies(stream: &mut (impl AsyncRead + Unpin)) -> Vec<Reply> {
+/// Reads all responses until the server closes.
+async fn read_responses(stream: &mut (impl AsyncRead + Unpin)) -> Vec<Response> {
     let mut bytes = Vec::new();
-    in_time(stream.read_to_end(&mut bytes)).await.unwrap();
+    within_timeout(stream.read_to_end(&mut bytes))
+        .await
+        .unwrap();
     let mut rest = bytes.as_slice();
-    let mut replies = Vec::new();
+    let mut responses = Vec::new();
     while !rest.is_empty() {
         let end = 4 + rest.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
-        let mut reply = parse_head(&rest[..end]);
-        let length: usize = reply.header("content-length").unwrap().parse().unwrap();
-        // An answer to HEAD ends with its head.
+        let mut response = parse_head(&rest[..end]);
+        let length: usize = response.header("content-length").unwrap().parse().unwrap();
+        // A response to HEAD ends with its head.
         let length = length.min(rest.len() - end);
-        reply.body = String::from_utf8(rest[end..end + length].to_vec()).unwrap();
+        response.body = String::from_utf8(rest[end..end + length].to_vec()).unwrap();
         rest = &rest[end + length..];
-        replies.push(reply);
+        responses.push(response);
     }
-    replies
+    responses
 }
 
-fn parse_head(head: &[u8]) -> Reply {
+fn parse_head(head: &[u8]) -> Response {
     let head = String::from_utf8(head.to_vec()).unwrap();
-    Reply {
+    Response {
         status: head[9..12].parse().unwrap(),
         body: String::new(),
         head,

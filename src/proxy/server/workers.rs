@@ -1,4 +1,4 @@
-//! On which threads connections are served: the one place where that is chosen.
+//! Which threads serve connections.
 
 use std::future::Future;
 use std::io;
@@ -10,17 +10,17 @@ use tokio::task::AbortHandle;
 
 use crate::proxy::listener::Incoming;
 
-/// Where connections' tasks run.
+/// Where the tasks of connections run.
 #[derive(Debug, Default)]
 pub enum Workers {
     /// In the runtime that accepts them.
     #[default]
-    Ambient,
-    /// Each on one of several threads, for its whole life: nothing is stolen between them.
+    CurrentRuntime,
+    /// Each on one of several threads for its whole life; no work is stolen between them.
     Pinned(Pinned),
 }
 
-/// Threads with a runtime each. They end when this is dropped.
+/// Threads with one runtime each. They end when this is dropped.
 #[derive(Debug)]
 pub struct Pinned {
     runtimes: Vec<Handle>,
@@ -29,10 +29,10 @@ pub struct Pinned {
 }
 
 impl Workers {
-    /// `threads` threads of their own; at least one.
+    /// Starts `threads` threads, at least one.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot start a thread.
     pub fn pinned(threads: usize) -> io::Result<Self> {
         let (running, stopped) = watch::channel(());
         let runtimes = (0..threads.max(1))
@@ -45,15 +45,15 @@ impl Workers {
         }))
     }
 
-    /// Runs `serve` on the connection, wherever that is, and tells it which worker that
-    /// is. `None` when the system does not let the connection go there.
+    /// Runs `serve` on the connection and passes it the index of the worker. `None` if the
+    /// connection cannot be moved to that worker.
     pub(super) fn spawn<F, T>(&self, incoming: Incoming, serve: F) -> Option<AbortHandle>
     where
         F: FnOnce(Incoming, usize) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
         match self {
-            Self::Ambient => Some(tokio::spawn(serve(incoming, 0)).abort_handle()),
+            Self::CurrentRuntime => Some(tokio::spawn(serve(incoming, 0)).abort_handle()),
             Self::Pinned(pinned) => pinned.spawn(incoming, serve),
         }
     }
@@ -70,7 +70,7 @@ impl Pinned {
         let runtime = self.runtimes.get(worker)?;
         let detached = incoming.detach().ok()?;
         let task = runtime.spawn(async move {
-            if let Ok(incoming) = Incoming::adopt(detached) {
+            if let Ok(incoming) = Incoming::attach(detached) {
                 serve(incoming, worker).await;
             }
         });
@@ -84,7 +84,7 @@ fn start_thread(index: usize, mut stopped: watch::Receiver<()>) -> io::Result<Ha
     std::thread::Builder::new()
         .name(format!("hawkgate-{index}"))
         .spawn(move || {
-            // Ends with an error when the sender is gone: that is the signal.
+            // Fails when the sender is dropped: that is the signal to stop.
             let _ = runtime.block_on(stopped.changed());
         })?;
     Ok(handle)

@@ -1,4 +1,4 @@
-//! The header fields that decide about framing, host and credentials.
+//! Checks the fields that determine framing, host and credentials.
 
 use http::Version;
 
@@ -7,26 +7,28 @@ use crate::gateway::rejection::Rejection;
 
 use super::{Framing, MAX_FIELDS, bad};
 
-/// What has been seen of a head's fields so far.
+/// What the fields checked so far say.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
+pub(super) struct FieldChecker<'a> {
     count: usize,
     host: Option<&'a [u8]>,
     authorization: bool,
     content_length: Option<u64>,
     chunked: bool,
-    /// `Upgrade` names `websocket`.
+    /// `Upgrade` lists `websocket`.
     websocket: bool,
-    /// Fields that HTTP/2 has no place for (RFC 9113 §8.2.2).
+    /// There are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
     connection_specific: bool,
 }
 
-impl<'a> Fields<'a> {
-    /// Takes in one field, `value` without surrounding whitespace.
-    pub(super) fn see(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
+impl<'a> FieldChecker<'a> {
+    /// Checks one field line; `value` is without surrounding whitespace.
+    pub(super) fn check(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Rejection> {
         self.count += 1;
         if self.count > MAX_FIELDS {
-            return Err(Rejection::from(Reason::HeaderTooLarge).because("too many header fields"));
+            return Err(
+                Rejection::from(Reason::HeaderTooLarge).with_cause("too many header fields")
+            );
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         // By length first: most fields are none of these.
@@ -71,7 +73,7 @@ impl<'a> Fields<'a> {
     fn authorization(&mut self) -> Result<(), Rejection> {
         if std::mem::replace(&mut self.authorization, true) {
             return Err(Rejection::from(Reason::InvalidAuthorization)
-                .because("second Authorization header"));
+                .with_cause("second Authorization header"));
         }
         Ok(())
     }
@@ -82,7 +84,7 @@ impl<'a> Fields<'a> {
             .ok()
             .filter(|_| digits)
             .and_then(|value| value.parse::<u64>().ok())
-            // pingora counts in signed 64 bits.
+            // pingora counts in signed 64-bit integers.
             .filter(|length| *length <= i64::MAX.unsigned_abs())
             .ok_or_else(|| bad("Content-Length is not one number"))?;
         if self.content_length.replace(length).is_some() {
@@ -102,9 +104,9 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// The rules of an HTTP/1 head as a whole. A Host is wanted of HTTP/1.0 too: without
-    /// one nothing can be routed by host nor signed.
-    pub(super) fn http1(&self, version: Version) -> Result<Framing, Rejection> {
+    /// Checks an HTTP/1 head as a whole. HTTP/1.0 requests need a Host as well: without one
+    /// they can neither be routed by host nor signed.
+    pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
         if self.host.is_none() {
             return Err(bad("missing Host"));
         }
@@ -128,8 +130,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The rules of an HTTP/2 head as a whole.
-    pub(super) fn http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
+    /// Checks an HTTP/2 head as a whole.
+    pub(super) fn finish_http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
         if self.connection_specific {
             return Err(bad("connection-specific field in HTTP/2"));
         }
@@ -149,23 +151,27 @@ fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Naming an end-to-end field here would have it removed on the way: then what is
-/// forwarded is not what was checked.
+/// Rejects end-to-end fields in `Connection`. The next hop would remove them, so that what it
+/// forwards is not what was checked.
 fn connection(value: &[u8]) -> Result<(), Rejection> {
-    const KEPT: [&[u8]; 5] = [
+    const END_TO_END: [&[u8]; 5] = [
         b"host",
         b"authorization",
         b"content-length",
         b"transfer-encoding",
         b"expect",
     ];
-    if tokens(value).any(|token| KEPT.iter().any(|kept| token.eq_ignore_ascii_case(kept))) {
-        return Err(bad("Connection names a field that must stay"));
+    if tokens(value).any(|token| {
+        END_TO_END
+            .iter()
+            .any(|field| token.eq_ignore_ascii_case(field))
+    }) {
+        return Err(bad("Connection names an end-to-end field"));
     }
     Ok(())
 }
 
-/// RFC 9110 §10.1.1 knows one expectation.
+/// RFC 9110 §10.1.1 defines one expectation.
 fn expect(value: &[u8]) -> Result<(), Rejection> {
     if value.eq_ignore_ascii_case(b"100-continue") {
         Ok(())
@@ -174,7 +180,7 @@ fn expect(value: &[u8]) -> Result<(), Rejection> {
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding and userinfo.
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or userinfo.
 fn is_authority(value: &[u8]) -> bool {
     let port_follows = |rest: &[u8]| match rest.split_first() {
         None => true,
@@ -201,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_an_authority() {
+    fn valid_and_invalid_authorities() {
         for good in [
             "a",
             "tc.example.com",

@@ -5,10 +5,10 @@ use crate::gateway::rejection::Rejection;
 
 use super::bad;
 
-/// Visible characters that a target must not have.
-const REFUSED: &[u8] = b"#\"<>\\`";
+/// Visible ASCII characters that a target must not contain.
+const FORBIDDEN: &[u8] = b"#\"<>\\`";
 
-/// The others: a table, because every byte of every target is looked up.
+/// All others, as a table, because every byte of every target is looked up.
 static ALLOWED: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b'!';
@@ -17,14 +17,14 @@ static ALLOWED: [bool; 256] = {
         byte += 1;
     }
     let mut at = 0;
-    while at < REFUSED.len() {
-        table[REFUSED[at] as usize] = false;
+    while at < FORBIDDEN.len() {
+        table[FORBIDDEN[at] as usize] = false;
         at += 1;
     }
     table
 };
 
-/// Accepts what every parser on the way reads alike, so that the path that was routed and
+/// Accepts only what every parser on the way reads alike, so that the path that was routed and
 /// signed is the path that is served. `limit` is in bytes.
 pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Rejection> {
     if target.len() > limit {
@@ -33,15 +33,16 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     if options && target == b"*" {
         return Ok(());
     }
-    // A second slash would make it a network-path reference (RFC 3986 §4.2) to whoever
+    // With two slashes it would be a network-path reference (RFC 3986 §4.2) to anything that
     // resolves the target as a URL.
     if target.first() != Some(&b'/') || target.get(1) == Some(&b'/') {
         return Err(bad("target is not in origin-form"));
     }
-    // pingora would percent-encode the brackets and quotes, so that not what was sent is
-    // signed, and refuses the backtick with an empty answer. RFC 3986 allows none of them.
+    // pingora would percent-encode angle brackets and quotes, so that what is signed is not
+    // what was sent, and answers a backtick with an empty response. RFC 3986 allows none of
+    // these characters.
     if !target.iter().all(|b| ALLOWED[usize::from(*b)]) {
-        return Err(bad("character in the target that a URL cannot have"));
+        return Err(bad("character in the target that is not allowed in a URL"));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if has_dot_segment(path) {
@@ -50,13 +51,13 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     Ok(())
 }
 
-/// Whether any segment is `.` or `..` to somebody: also percent-encoded, between encoded
-/// slashes or backslashes, or followed by `;parameters`.
+/// Whether any parser might read a segment as `.` or `..`: also percent-encoded, between
+/// encoded slashes or backslashes, or followed by `;parameters`.
 fn has_dot_segment(path: &[u8]) -> bool {
     if memchr::memchr2(b'.', b'%', path).is_none() {
         return false;
     }
-    // Dots at the beginning of the segment while there is nothing else in it.
+    // The number of dots at the beginning of the segment, while it consists of dots only.
     let mut dots = Some(0_u32);
     let mut rest = path;
     while let Some((byte, after)) = next_decoded(rest) {
@@ -64,14 +65,14 @@ fn has_dot_segment(path: &[u8]) -> bool {
         dots = match (byte, dots) {
             (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
             (b'/' | b'\\', _) => Some(0),
-            (b'.', Some(seen)) => Some(seen.saturating_add(1)),
+            (b'.', Some(count)) => Some(count.saturating_add(1)),
             _ => None,
         };
     }
     matches!(dots, Some(1 | 2))
 }
 
-/// The next byte, percent-decoded where it is well encoded.
+/// The next byte, percent-decoded if it is a valid escape.
 fn next_decoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
     if let [b'%', high, low, rest @ ..] = bytes
         && let (Some(high), Some(low)) = (hex(*high), hex(*low))
@@ -81,7 +82,7 @@ fn next_decoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
     bytes.split_first().map(|(byte, rest)| (*byte, rest))
 }
 
-/// The value of one hexadecimal digit.
+/// The value of a hexadecimal digit.
 pub(in crate::proxy) const fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_dot_segments_however_they_are_written() {
+    fn finds_dot_segments_in_every_encoding() {
         for path in [
             "/.",
             "/..",
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_other_dots_alone() {
+    fn ignores_other_dots() {
         for path in [
             "/",
             "/...",

@@ -1,5 +1,5 @@
-//! The rules on parsed heads: those of HTTP/2. HTTP/1 has its table of attacks beside the
-//! server, over real sockets.
+//! The rules for parsed heads, which are HTTP/2's. The table of malformed HTTP/1 heads is with
+//! the server's tests, and runs over real sockets.
 
 use super::*;
 
@@ -25,14 +25,14 @@ fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHead
     parts.into()
 }
 
-fn checked(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
+fn rejection_of(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<Reason> {
     check_head(&head(method, uri, fields), &LIMITS)
         .err()
         .map(|rejection| rejection.reason)
 }
 
 #[test]
-fn good_http2_heads_pass() {
+fn valid_http2_heads_pass() {
     for (uri, fields) in [
         ("https://a/b?c", &[] as &[(&str, &str)]),
         (
@@ -48,12 +48,12 @@ fn good_http2_heads_pass() {
             ],
         ),
     ] {
-        assert_eq!(checked("POST", uri, fields), None, "{uri} {fields:?}");
+        assert_eq!(rejection_of("POST", uri, fields), None, "{uri} {fields:?}");
     }
 }
 
 #[test]
-fn http2_heads_are_held_to_the_rules_of_http1() {
+fn http2_heads_are_checked_by_the_rules_of_http1() {
     use Reason::{BadRequest, InvalidAuthorization, MethodRefused, UrlTooLong};
     let long = format!("https://a/{}", "x".repeat(100));
     for (method, uri, fields, reason) in [
@@ -113,7 +113,7 @@ fn http2_heads_are_held_to_the_rules_of_http1() {
         ("GET", "https://a/", &[("expect", "x")], BadRequest),
     ] {
         assert_eq!(
-            checked(method, uri, fields),
+            rejection_of(method, uri, fields),
             Some(reason),
             "{method} {uri} {fields:?}"
         );
@@ -121,22 +121,22 @@ fn http2_heads_are_held_to_the_rules_of_http1() {
 }
 
 #[test]
-fn the_number_of_fields_is_limited() {
+fn the_number_of_header_fields_is_limited() {
     let fields = vec![("x", "y"); MAX_FIELDS + 1];
     assert_eq!(
-        checked("GET", "https://a/", &fields),
+        rejection_of("GET", "https://a/", &fields),
         Some(Reason::HeaderTooLarge)
     );
-    assert_eq!(checked("GET", "https://a/", &fields[1..]), None);
+    assert_eq!(rejection_of("GET", "https://a/", &fields[1..]), None);
 }
 
 #[test]
-fn a_refusal_shows_nothing_of_the_query() {
+fn a_rejected_head_does_not_contain_the_query() {
     let head = b"GET /a\x01?secret HTTP/1.0\r\nHost: a\r\n\r\n";
-    let refusal = check_raw(head, &LIMITS).unwrap_err();
-    assert_eq!(refusal.path, "/a.");
-    assert_eq!(refusal.version, Version::HTTP_10);
-    assert!(!format!("{refusal:?}").contains("secret"));
+    let rejected = check_raw(head, &LIMITS).unwrap_err();
+    assert_eq!(rejected.path, "/a.");
+    assert_eq!(rejected.version, Version::HTTP_10);
+    assert!(!format!("{rejected:?}").contains("secret"));
     let nonsense = check_raw(b"\x16\x03\x01\r\n\r\n", &LIMITS).unwrap_err();
     assert_eq!(
         (nonsense.method.as_str(), nonsense.path.as_str()),

@@ -1,4 +1,4 @@
-//! Successful answers of a token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1).
+//! Successful responses of a token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1).
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use crate::credential::FetchError;
 use crate::remote::http_client::HttpResponse;
 use crate::secret::SecretString;
 
-/// A bearer token that was granted, and what came with it.
+/// A granted bearer token and the parameters issued with it.
 #[derive(Clone, Debug)]
 pub struct Granted {
     /// The token: 1 to [`MAX_TOKEN_BYTES`] visible ASCII characters.
     pub access_token: SecretString,
-    /// In our clock, counted from when it was asked for; `None` when the server does not say.
+    /// By the local clock, counted from when the request was sent; `None` if the server omits it.
     pub expires_at: Option<UnixMillis>,
-    /// What it was granted for; `None`: what was asked for (RFC 6749 §5.1).
+    /// The granted scopes; `None` if they are those requested (RFC 6749 §5.1).
     pub scope: Option<Vec<String>>,
-    /// For the next one.
+    /// A refresh token.
     pub refresh_token: Option<SecretString>,
-    /// An ID token, nothing of which has been verified.
+    /// An ID token, which has not been verified.
     pub id_token: Option<SecretString>,
-    /// The recovery code that takes the place of the one just used (Auth0's MFA grants).
+    /// The recovery code that replaces the one just used (Auth0's MFA grants).
     pub recovery_code: Option<SecretString>,
-    /// What it is (RFC 8693 §3).
+    /// The type of the issued token (RFC 8693 §3).
     pub issued_token_type: Option<String>,
 }
 
-/// As the server writes it. `Option<Value>` where servers are known to be creative.
+/// The response as sent. `Option<Value>` where servers are known to deviate from the RFC.
 #[derive(Deserialize)]
-struct Written {
+struct RawResponse {
     access_token: String,
     token_type: Option<String>,
     expires_in: Option<Value>,
@@ -43,34 +43,34 @@ struct Written {
     issued_token_type: Option<String>,
 }
 
-/// Reads a 200 answer to a request made at `asked_at`.
-pub(super) fn granted(answer: &HttpResponse, asked_at: UnixMillis) -> Result<Granted, FetchError> {
-    // serde's own text would quote from the body.
-    let written: Written = serde_json::from_slice(&answer.body)
+/// Parses a 200 response to a request sent at `sent_at`.
+pub(super) fn granted(answer: &HttpResponse, sent_at: UnixMillis) -> Result<Granted, FetchError> {
+    // serde's error message would quote the body.
+    let raw: RawResponse = serde_json::from_slice(&answer.body)
         .map_err(|_| bad("the answer does not have the shape {access_token, token_type, …}"))?;
-    let access_token = SecretString::new(written.access_token);
-    check_type(written.token_type.as_deref())?;
+    let access_token = SecretString::new(raw.access_token);
+    check_type(raw.token_type.as_deref())?;
     check_token(access_token.expose())?;
     Ok(Granted {
         access_token,
-        expires_at: expires_in(written.expires_in.as_ref())?.map(|life| asked_at.plus(life)),
-        scope: scope(written.scope.as_ref())?,
-        refresh_token: written.refresh_token.map(SecretString::new),
-        id_token: written.id_token.map(SecretString::new),
-        recovery_code: written.recovery_code.map(SecretString::new),
-        issued_token_type: written.issued_token_type,
+        expires_at: expires_in(raw.expires_in.as_ref())?.map(|life| sent_at.plus(life)),
+        scope: scope(raw.scope.as_ref())?,
+        refresh_token: raw.refresh_token.map(SecretString::new),
+        id_token: raw.id_token.map(SecretString::new),
+        recovery_code: raw.recovery_code.map(SecretString::new),
+        issued_token_type: raw.issued_token_type,
     })
 }
 
-/// A token of another type cannot be sent as a bearer token (RFC 6749 §7.1). The names are
-/// ours: what the server wrote is not repeated.
+/// A token of another type cannot be sent as a bearer token (RFC 6749 §7.1). Messages use only
+/// known type names, never the server's text.
 fn check_type(token_type: Option<&str>) -> Result<(), FetchError> {
     let Some(token_type) = token_type else {
         return Err(bad("the answer has no token_type"));
     };
     let problem = match token_type.to_ascii_lowercase().as_str() {
         "bearer" => return Ok(()),
-        "n_a" => "token_type is N_A: what was issued is no access token",
+        "n_a" => "token_type is N_A: what was issued is not an access token",
         "dpop" | "pop" => "token_type is not Bearer: the token is bound to a key",
         "mac" => "token_type is mac, not Bearer",
         _ => "token_type is not Bearer",
@@ -85,15 +85,15 @@ fn check_token(token: &str) -> Result<(), FetchError> {
     }
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(bad(
-            "the access token is empty or has characters that no header takes",
+            "the access token is empty or has characters that are not allowed in a header",
         ));
     }
     Ok(())
 }
 
-/// Seconds; a string of digits and a fraction are what some servers send. Longer than any
-/// token lives is no error: `cache.max_age` bounds it. Nothing left is one: whoever used the
-/// token would be told that it has expired.
+/// The lifetime in seconds. Some servers send a string of digits or a fraction. An excessive
+/// lifetime is harmless, since `cache.max_age` limits it; a lifetime of zero is an error, since
+/// the token could not be used.
 fn expires_in(value: Option<&Value>) -> Result<Option<Duration>, FetchError> {
     let seconds = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -110,13 +110,13 @@ fn expires_in(value: Option<&Value>) -> Result<Option<Duration>, FetchError> {
             Duration::try_from_secs_f64(seconds.floor()).unwrap_or(Duration::MAX),
         )),
         Some(_) => Err(bad("expires_in is not above zero")),
-        None => Err(bad("expires_in is no number")),
+        None => Err(bad("expires_in is not a number")),
     }
 }
 
-/// A space-separated string; some servers send an array.
+/// A space-separated string, or an array as sent by some servers.
 fn scope(value: Option<&Value>) -> Result<Option<Vec<String>>, FetchError> {
-    let wrong = || bad("scope is no string");
+    let wrong = || bad("scope is not a string");
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => {

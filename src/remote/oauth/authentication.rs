@@ -18,25 +18,25 @@ use crate::remote::settings::{AssertionKey, ClientProof, OauthClient};
 use crate::secret::{SecretRef, SecretString};
 use crate::token::SigningKey;
 
-/// How long an assertion is good (identity.md §G: at most a minute).
+/// The lifetime of an assertion.
 const ASSERTION_LIFE: Duration = Duration::from_mins(1);
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A request in the making. What it holds is wiped from memory with it.
+/// A request being built. Its content is wiped from memory on drop.
 pub(super) struct Request {
     form: Zeroizing<String>,
-    /// The `Authorization` header, where the client authenticates by it.
+    /// The `Authorization` field, if the client authenticates with it.
     pub(super) authorization: Option<HeaderValue>,
 }
 
 impl Request {
     pub(super) fn new(parameters: &[(&str, &str)]) -> Self {
-        // Escaped, a byte takes three; room for all of it, so that growing leaves no copies.
-        let room = |(name, value): &(&str, &str)| name.len() + 3 * value.len() + 2;
-        let room = parameters.iter().map(room).sum::<usize>() + 8 * 1024;
+        // An escaped byte takes three. Reserve everything, so that growing leaves no copies.
+        let escaped_len = |(name, value): &(&str, &str)| name.len() + 3 * value.len() + 2;
+        let capacity = parameters.iter().map(escaped_len).sum::<usize>() + 8 * 1024;
         let mut request = Self {
-            form: Zeroizing::new(String::with_capacity(room)),
+            form: Zeroizing::new(String::with_capacity(capacity)),
             authorization: None,
         };
         for (name, value) in parameters {
@@ -54,10 +54,10 @@ impl Request {
         self.form.extend(byte_serialize(value.as_bytes()));
     }
 
-    /// The same as a JSON object of strings.
+    /// The same parameters as a JSON object of strings.
     pub(super) fn into_json(self) -> Self {
         let members: BTreeMap<_, _> = form_urlencoded::parse(self.form.as_bytes()).collect();
-        // A map of strings can always be written.
+        // A map of strings can always be serialized.
         let text = serde_json::to_string(&members).unwrap_or_default();
         Self {
             form: Zeroizing::new(text),
@@ -76,33 +76,33 @@ impl Request {
     }
 }
 
-/// Adds to `request` what proves that `own` sends it.
+/// Adds client authentication to `request`.
 pub(super) async fn authenticate(
-    own: &OauthClient,
+    config: &OauthClient,
     request: &mut Request,
     now: UnixMillis,
 ) -> Result<(), Failure> {
-    match &own.proof {
+    match &config.proof {
         ClientProof::SecretBasic(secret) => {
-            request.authorization = Some(basic(&own.id, &read(secret).await?)?);
+            request.authorization = Some(basic(&config.id, &read(secret).await?)?);
         }
         ClientProof::SecretPost(secret) => {
-            request.add("client_id", &own.id);
+            request.add("client_id", &config.id);
             request.add("client_secret", read(secret).await?.expose());
         }
         ClientProof::PrivateKeyJwt(key) => {
-            let assertion = Zeroizing::new(assertion(&own.id, key, now).await?);
-            request.add("client_id", &own.id);
+            let assertion = Zeroizing::new(assertion(&config.id, key, now).await?);
+            request.add("client_id", &config.id);
             request.add("client_assertion_type", JWT_BEARER);
             request.add("client_assertion", &assertion);
         }
-        ClientProof::Public => request.add("client_id", &own.id),
+        ClientProof::Public => request.add("client_id", &config.id),
     }
     Ok(())
 }
 
-/// Both parts are form-encoded before they are joined, which many forget: a secret with a
-/// `:`, `%` or `+` in it would arrive as another one.
+/// Both parts are form-encoded before they are joined (RFC 6749 §2.3.1). Otherwise a secret with
+/// a `:`, `%` or `+` would be decoded to a different one.
 fn basic(id: &str, secret: &SecretString) -> Result<HeaderValue, Failure> {
     let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let secret = Zeroizing::new(encoded(secret.expose()));
@@ -119,13 +119,14 @@ async fn assertion(id: &str, key: &AssertionKey, now: UnixMillis) -> Result<Stri
     let pem = read(&key.key).await?;
     let signing =
         SigningKey::from_pem(pem.expose(), key.algorithm).map_err(|e| unusable(e.to_string()))?;
-    let mut unique = [0; 16];
-    rand::fill(&mut unique).map_err(|_| unusable("could not be used: no randomness".into()))?;
+    let mut jti = [0; 16];
+    rand::fill(&mut jti)
+        .map_err(|_| unusable("could not be used: the random number generator failed".into()))?;
     let mut claims: Map<String, Value> = Map::new();
     claims.insert("iss".into(), id.into());
     claims.insert("sub".into(), id.into());
     claims.insert("aud".into(), key.audience.as_str().into());
-    claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(unique).into());
+    claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(jti).into());
     claims.insert("iat".into(), now.as_secs().into());
     claims.insert("exp".into(), now.plus(ASSERTION_LIFE).as_secs().into());
     signing
@@ -133,11 +134,11 @@ async fn assertion(id: &str, key: &AssertionKey, now: UnixMillis) -> Result<Stri
         .map_err(|e| unusable(e.to_string()))
 }
 
-/// Reads a secret without blocking the worker: it may be a file on a slow volume.
+/// Reads a secret without blocking the runtime, since it may be a file on a slow volume.
 async fn read(secret: &SecretRef) -> Result<SecretString, Failure> {
     let secret = secret.clone();
     tokio::task::spawn_blocking(move || secret.read())
         .await
-        .map_err(|_| Failure::Unauthenticated("reading a secret was cut short".into()))?
+        .map_err(|_| Failure::Unauthenticated("reading a secret was interrupted".into()))?
         .map_err(|error| Failure::Unauthenticated(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! One OAuth2 endpoint and the client that speaks to it.
+//! Requests to an OAuth2 endpoint.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -15,39 +15,39 @@ use crate::remote::settings::OauthClient;
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// An endpoint that takes forms from an authenticated client. Secrets are read anew for
-/// each request, so that a rotated one takes effect by itself.
+/// An endpoint that takes forms from an authenticated client. Secrets are read for each
+/// request, so that a rotated one takes effect without a reload.
 #[derive(Debug)]
 pub struct Endpoint {
     url: Url,
-    own: OauthClient,
+    config: OauthClient,
     client: HttpClient,
     clock: SharedClock,
 }
 
 impl Endpoint {
-    /// `own` is who hawkgate is at `url`; `client` reads at least
-    /// [`super::MAX_ANSWER_BYTES`].
-    pub fn new(url: Url, own: OauthClient, client: HttpClient, clock: SharedClock) -> Self {
+    /// `config` is hawkgate's client registration at the server of `url`. `client` must read
+    /// at least [`super::MAX_ANSWER_BYTES`].
+    pub fn new(url: Url, config: OauthClient, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
-            own,
+            config,
             client,
             clock,
         }
     }
 
-    /// Asks for a token: `parameters` are the grant's own (`grant_type` first), client
-    /// authentication is added. Parameters with an empty value must be left out by the
-    /// caller (RFC 6749 §3.2).
+    /// Sends a token request. `parameters` are those of the grant, `grant_type` first; client
+    /// authentication is added. Parameters with an empty value must be omitted by the caller
+    /// (RFC 6749 §3.2).
     ///
     /// # Errors
-    /// With what went wrong, still to be blamed on somebody: [`Failure::into_fetch_error`].
+    /// With the cause. [`Failure::into_fetch_error`] decides whose fault it is.
     pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
         self.grant_with(parameters, HeaderMap::new()).await
     }
 
-    /// As [`Self::grant`], with further headers.
+    /// Like [`Self::grant`], with additional header fields.
     ///
     /// # Errors
     /// As [`Self::grant`].
@@ -56,34 +56,33 @@ impl Endpoint {
         parameters: &[(&str, &str)],
         headers: HeaderMap,
     ) -> Result<Granted, Failure> {
-        let asked_at = self.clock.now();
+        let sent_at = self.clock.now();
         let request = self.request(parameters).await?;
-        let answer = in_json(self.transmit(request, headers, FORM).await?)?;
-        granted(&answer, asked_at).map_err(Failure::Unusable)
+        let answer = require_json(self.transmit(request, headers, FORM).await?)?;
+        granted(&answer, sent_at).map_err(Failure::Unusable)
     }
 
-    /// Sends `parameters` with client authentication; a 200 answer in JSON comes back as it
-    /// is.
+    /// Sends `parameters` with client authentication and returns a 200 response in JSON.
     ///
     /// # Errors
     /// As [`Self::grant`].
     pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
-        in_json(self.transmit(request, HeaderMap::new(), FORM).await?)
+        require_json(self.transmit(request, HeaderMap::new(), FORM).await?)
     }
 
-    /// As [`Self::post`], with the parameters as one JSON object (Auth0's `/mfa/challenge`).
+    /// Like [`Self::post`], with the parameters as a JSON object (Auth0's `/mfa/challenge`).
     ///
     /// # Errors
     /// As [`Self::grant`].
     pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
-        in_json(answer.await?)
+        require_json(answer.await?)
     }
 
-    /// Sends `parameters` with client authentication; any 2xx answer comes back, be it
-    /// empty (RFC 7009 §2.2).
+    /// Sends `parameters` with client authentication and returns any 2xx response, even an empty
+    /// one (RFC 7009 §2.2).
     ///
     /// # Errors
     /// As [`Self::grant`].
@@ -94,7 +93,7 @@ impl Endpoint {
 
     async fn request(&self, parameters: &[(&str, &str)]) -> Result<Request, Failure> {
         let mut request = Request::new(parameters);
-        authenticate(&self.own, &mut request, self.clock.now()).await?;
+        authenticate(&self.config, &mut request, self.clock.now()).await?;
         Ok(request)
     }
 
@@ -111,27 +110,24 @@ impl Endpoint {
         }
         let body = request.into_body();
         let answer = self.client.post(&self.url, headers, body).await?;
-        self.judge(answer)
+        self.check_status(answer)
     }
 
-    fn judge(&self, answer: HttpResponse) -> Result<HttpResponse, Failure> {
+    fn check_status(&self, answer: HttpResponse) -> Result<HttpResponse, Failure> {
         let status = answer.status;
         if status.is_client_error() || status.is_server_error() {
             return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
         }
         if status.is_redirection() {
-            let text = format!(
-                "status {}: a redirect, which is not followed",
-                status.as_u16()
-            );
+            let text = format!("status {}: redirects are not followed", status.as_u16());
             return Err(unusable(text));
         }
         Ok(answer)
     }
 }
 
-/// An answer that can bear what was asked for.
-fn in_json(answer: HttpResponse) -> Result<HttpResponse, Failure> {
+/// Requires status 200 and a JSON body.
+fn require_json(answer: HttpResponse) -> Result<HttpResponse, Failure> {
     if answer.status != http::StatusCode::OK {
         return Err(unusable(format!("status {}", answer.status.as_u16())));
     }

@@ -1,4 +1,4 @@
-//! What can go wrong at an OAuth2 endpoint, and whose fault it is.
+//! Failures at an OAuth2 endpoint, and whose fault they are.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,44 +12,44 @@ use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpResponse, TransportError};
 use crate::secret::SecretString;
 
-/// The longest error code that is repeated in logs, in characters.
+/// The longest error code that is logged, in characters.
 const MAX_CODE_CHARS: usize = 48;
 
-/// When an exhausted limit is filled again, in epoch seconds (Auth0's endpoints).
+/// When an exhausted rate limit is reset, in epoch seconds (Auth0's endpoints).
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Whom an error concerns. Error codes alone do not say: `invalid_grant` is about a caller's
-/// password in one grant and about hawkgate's own settings in another.
+/// Whose credentials a request carried. Error codes alone do not tell: `invalid_grant` concerns
+/// a caller's password in one grant and hawkgate's configuration in another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// Nothing of the caller was in the request: whatever is wrong, the operator must mend it.
+    /// Only those of hawkgate as a client, so that any error is for the operator to fix.
     Ourselves,
-    /// The caller's own token or password was.
+    /// The caller's token or password as well.
     Caller,
 }
 
-/// Why an endpoint gave nothing. Texts are for operators' logs; none holds a secret.
+/// Why a request failed. Messages are meant for operators' logs and contain no secret.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// No answer.
+    /// There was no response.
     Transport(TransportError),
-    /// hawkgate's own client cannot authenticate: its secret or key is missing or unusable.
+    /// hawkgate cannot authenticate as a client: its secret or key is missing or unusable.
     Unauthenticated(String),
-    /// A 4xx or 5xx answer.
+    /// The response was 4xx or 5xx.
     Denied(Denied),
-    /// An answer that is of no use.
+    /// The response was unusable.
     Unusable(FetchError),
 }
 
-/// An error answer (RFC 6749 §5.2). Its members may hold secrets (`mfa_token`): they are
-/// not in `Debug`.
+/// An error response (RFC 6749 §5.2). `Debug` omits its members, which may be secret
+/// (`mfa_token`).
 #[derive(Clone)]
 pub struct Denied {
-    /// Status, 400 to 599.
+    /// The status, 400 to 599.
     pub status: StatusCode,
-    /// `error`, if it is a plain word; at most 48 of `a-z` and `_`.
+    /// `error`, if it is at most 48 characters of `a-z` and `_`.
     pub code: Option<String>,
-    /// How long the server wants to be left alone.
+    /// How long to wait before the next request, if the server says so.
     pub retry_after: Option<Duration>,
     members: Map<String, Value>,
 }
@@ -61,7 +61,7 @@ impl From<TransportError> for Failure {
 }
 
 impl Denied {
-    /// From a 4xx or 5xx answer, read at `now`.
+    /// Parses a 4xx or 5xx response that was received at `now`.
     pub fn read(answer: &HttpResponse, now: UnixMillis) -> Self {
         let members: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let code = members.get("error").and_then(Value::as_str);
@@ -73,18 +73,18 @@ impl Denied {
         }
     }
 
-    /// Whether the error code is this one.
+    /// Whether the error code is `code`.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
-    /// A member of the answer that may be a secret.
+    /// A member of the response, which may be secret.
     pub fn secret(&self, name: &str) -> Option<SecretString> {
         let text = self.members.get(name)?.as_str()?;
         Some(SecretString::from(text))
     }
 
-    /// For operators: status and error code.
+    /// The status and error code, for operators.
     pub fn cause(&self) -> String {
         let status = self.status.as_u16();
         match &self.code {
@@ -106,7 +106,7 @@ impl Denied {
         let our_client = ["invalid_client", "unauthorized_client"].contains(&code)
             || (code.is_empty() && status == StatusCode::UNAUTHORIZED);
         if our_client {
-            cause.push_str(": hawkgate's own client was not accepted; look at client_id, its secret or key, and the grants it may use");
+            cause.push_str(": hawkgate's client was not accepted; check client_id, its secret or key, and its allowed grants");
             return FetchError::Unavailable {
                 cause,
                 retry_after: self.retry_after,
@@ -132,7 +132,7 @@ impl fmt::Debug for Denied {
 }
 
 impl Failure {
-    /// What it means for the caller of a route: a fault of the operator's is never a 401.
+    /// The error for the caller of a route. The operator's faults never result in a 401.
     pub fn into_fetch_error(self, about: About) -> FetchError {
         match self {
             Self::Transport(error) => unreachable(error),
@@ -146,15 +146,15 @@ impl Failure {
     }
 }
 
-/// A word of the kind that RFC 6749 and its extensions define. A token or a password that a
-/// server put there by mistake hardly looks so.
+/// Whether `code` looks like the error codes of RFC 6749 and its extensions. A token or password
+/// that a server puts there by mistake hardly does.
 fn is_plain(code: &str) -> bool {
     let fits = |b: u8| b.is_ascii_lowercase() || b == b'_';
     (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
 }
 
-/// Until when an exhausted limit lasts, by `x-ratelimit-reset` of a 429 answer: told in the
-/// server's own clock where it says what that is.
+/// The time until a rate limit is reset, from `x-ratelimit-reset` of a 429 response. Measured by
+/// the server's clock if the response has a `Date`.
 pub fn limit_reset(answer: &HttpResponse, now: UnixMillis) -> Option<Duration> {
     if answer.status != StatusCode::TOO_MANY_REQUESTS {
         return None;

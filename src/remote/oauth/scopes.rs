@@ -1,54 +1,54 @@
-//! Scopes as they are asked for: what the source is configured with, narrowed by rules.
+//! Requested scopes: those configured for the source, narrowed by rules.
 
 use super::Granted;
 use crate::credential::{FetchError, SwapRequest, scope};
 
-/// What to ask for.
+/// The scopes to request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scopes {
-    /// Empty: what the server gives by itself.
-    asked: Vec<String>,
+    /// Empty for the server's default.
+    requested: Vec<String>,
     narrowed: bool,
 }
 
 impl Scopes {
-    /// `own` are the source's; empty ones leave the choice to the server, so that the rules'
-    /// list is the narrower one.
+    /// `configured` are the source's scopes. If empty, the server chooses, so the rules' list is
+    /// the narrower one.
     ///
     /// # Errors
-    /// [`FetchError::NotEntitled`] when nothing is left: an empty `scope` cannot be sent, and
-    /// sent without it the request would ask for everything.
-    pub fn new(own: &[String], request: &SwapRequest) -> Result<Self, FetchError> {
-        let Some(wanted) = request.scopes.as_deref() else {
+    /// [`FetchError::NotEntitled`] if no scope is left: `scope` must not be empty, and omitting it
+    /// would request all scopes.
+    pub fn new(configured: &[String], request: &SwapRequest) -> Result<Self, FetchError> {
+        let Some(allowed) = request.scopes.as_deref() else {
             return Ok(Self {
-                asked: own.to_vec(),
+                requested: configured.to_vec(),
                 narrowed: false,
             });
         };
-        let asked = if own.is_empty() {
-            wanted.to_vec()
+        let requested = if configured.is_empty() {
+            allowed.to_vec()
         } else {
-            scope::intersect(own, wanted)
+            scope::intersect(configured, allowed)
         };
-        if asked.is_empty() {
+        if requested.is_empty() {
             let text = "the rules leave none of the source's scopes";
             return Err(FetchError::NotEntitled(text.into()));
         }
         Ok(Self {
-            asked,
+            requested,
             narrowed: true,
         })
     }
 
-    /// The `scope` parameter; `None` leaves it out.
+    /// The `scope` parameter; `None` if it is to be omitted.
     pub fn parameter(&self) -> Option<String> {
-        (!self.asked.is_empty()).then(|| self.asked.join(" "))
+        (!self.requested.is_empty()).then(|| self.requested.join(" "))
     }
 
-    /// Refuses a token that may do more than rules allow. Without rules a server may add
-    /// what it likes (some always add their default scopes).
+    /// Refuses a token with more scopes than the rules allow. Without rules, a server may grant
+    /// more than requested, and some always add their default scopes.
     pub fn check(&self, granted: &Granted) -> Result<(), FetchError> {
-        let allowed = |scope: &String| scope::any_satisfies(&self.asked, scope);
+        let allowed = |scope: &String| scope::any_satisfies(&self.requested, scope);
         let wider = granted.scope.iter().flatten().any(|scope| !allowed(scope));
         if self.narrowed && wider {
             let text = "the token was granted for more scopes than the rules allow";

@@ -1,4 +1,4 @@
-//! Against a peer that answers as oddly as servers do.
+//! Requests to a peer that responds as oddly as real servers do.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
     )
 }
 
-/// The end of a grant at a peer that replies so, its error blamed as `about` says.
+/// The result of a grant at a peer with this reply.
 async fn granted_by(reply: Reply, about: About) -> Result<Granted, FetchError> {
     let peer = peer(reply).await;
     let end = endpoint(&peer.url, ClientProof::Public).grant(GRANT).await;
@@ -58,8 +58,8 @@ fn with(member: &str, value: Value) -> Reply {
     Reply::json(200, &answer.to_string())
 }
 
-/// Head and decoded form of the request that came.
-async fn seen(peer: &mut Peer) -> (String, Vec<(String, String)>) {
+/// The head and the decoded form of the request that arrived.
+async fn received(peer: &mut Peer) -> (String, Vec<(String, String)>) {
     let request = peer.requests.recv().await.unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let form = url::form_urlencoded::parse(body.as_bytes());
@@ -74,7 +74,7 @@ fn value<'a>(form: &'a [(String, String)], name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_basic_secret_is_form_encoded_before_it_is_joined() {
+async fn client_secret_basic_form_encodes_both_parts() {
     let dir = tempfile::tempdir().unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
     let proof = ClientProof::SecretBasic(secret(&dir, SECRET));
@@ -92,19 +92,19 @@ async fn a_basic_secret_is_form_encoded_before_it_is_joined() {
 }
 
 #[tokio::test]
-async fn a_posted_secret_is_in_the_form_alone() {
+async fn client_secret_post_sends_no_authorization_header() {
     let dir = tempfile::tempdir().unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
     let proof = ClientProof::SecretPost(secret(&dir, SECRET));
     endpoint(&peer.url, proof).grant(GRANT).await.unwrap();
-    let (head, form) = seen(&mut peer).await;
+    let (head, form) = received(&mut peer).await;
     assert!(!head.contains("authorization"), "{head}");
     assert_eq!(value(&form, "client_id"), "cli:ent");
     assert_eq!(value(&form, "client_secret"), SECRET);
 }
 
 #[tokio::test]
-async fn an_assertion_is_signed_unique_and_short_lived() {
+async fn a_client_assertion_is_signed_unique_and_short_lived() {
     let dir = tempfile::tempdir().unwrap();
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
@@ -118,7 +118,7 @@ async fn an_assertion_is_signed_unique_and_short_lived() {
     let mut ids = Vec::new();
     for _ in 0..2 {
         endpoint.grant(GRANT).await.unwrap();
-        let (_, form) = seen(&mut peer).await;
+        let (_, form) = received(&mut peer).await;
         assert_eq!(value(&form, "client_id"), "cli:ent");
         let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         assert_eq!(value(&form, "client_assertion_type"), kind);
@@ -142,7 +142,7 @@ async fn an_assertion_is_signed_unique_and_short_lived() {
 }
 
 #[tokio::test]
-async fn a_secret_or_key_that_is_not_there_is_the_operators_fault_and_asks_nobody() {
+async fn a_missing_secret_or_key_is_the_operators_fault_and_sends_no_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
     let gone = SecretRef::File(dir.path().join("gone"));
@@ -166,7 +166,7 @@ async fn a_secret_or_key_that_is_not_there_is_the_operators_fault_and_asks_nobod
 }
 
 #[tokio::test]
-async fn each_way_to_state_a_life() {
+async fn each_form_of_expires_in_is_accepted() {
     let life = |seconds: i64| Some(UnixMillis::from_secs(NOW.as_secs() + seconds));
     for (value, expected) in [
         (json!(null), None),
@@ -200,7 +200,7 @@ async fn each_way_to_state_a_life() {
 }
 
 #[tokio::test]
-async fn scopes_and_further_tokens_come_along() {
+async fn scopes_and_other_tokens_are_returned() {
     let answer = json!({
         "access_token": "a", "token_type": "bearer", "scope": "x  y", "refresh_token": "r",
         "id_token": "i", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
@@ -237,9 +237,9 @@ async fn scopes_and_further_tokens_come_along() {
     );
 }
 
-/// What a 200 answer can be besides a token. Nothing of it is repeated.
+/// 200 responses that are not bearer tokens. None of their content is quoted.
 #[tokio::test]
-async fn an_answer_that_is_no_bearer_token_is_told_by_its_cause() {
+async fn a_response_without_a_bearer_token_is_reported_by_cause() {
     let json_type = ("Content-Type", "application/json");
     let long = "x".repeat(MAX_TOKEN_BYTES + 1);
     let huge = format!("{{\"access_token\":\"{}\"}}", "x".repeat(MAX_ANSWER_BYTES));
@@ -299,9 +299,9 @@ async fn an_answer_that_is_no_bearer_token_is_told_by_its_cause() {
     }
 }
 
-/// How an error answer is told, by whom it concerns.
+/// How error responses are reported, by whose credentials the request carried.
 #[tokio::test]
-async fn error_codes_are_blamed_on_the_right_party() {
+async fn error_codes_are_attributed_to_the_right_party() {
     for (status, code, ours, theirs) in [
         (400, "invalid_grant", "BadAnswer", "Refused"),
         (403, "invalid_grant", "BadAnswer", "Refused"),
@@ -341,7 +341,7 @@ async fn error_codes_are_blamed_on_the_right_party() {
 }
 
 #[tokio::test]
-async fn an_error_that_is_not_plain_is_not_repeated() {
+async fn an_error_that_is_not_a_plain_code_is_not_quoted() {
     for body in [
         "hunter2",
         "<html>hunter2</html>",
@@ -358,7 +358,7 @@ async fn an_error_that_is_not_plain_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn patience_is_asked_for_in_three_ways() {
+async fn retry_after_is_read_from_three_headers() {
     let wait = |seconds| Some(Duration::from_secs(seconds));
     let reset = (NOW.as_secs() + 9).to_string();
     for (status, headers, expected) in [
@@ -380,7 +380,7 @@ async fn patience_is_asked_for_in_three_ways() {
 }
 
 #[tokio::test]
-async fn nobody_there_and_nothing_said_are_told_apart_from_bad_answers() {
+async fn connection_failures_and_timeouts_are_distinguished_from_bad_responses() {
     let nobody = endpoint(&closed_port().await, ClientProof::Public);
     let stalling = peer(Reply::Stall(
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_vec(),
@@ -402,7 +402,7 @@ async fn nobody_there_and_nothing_said_are_told_apart_from_bad_answers() {
 }
 
 #[tokio::test]
-async fn members_of_an_error_are_there_for_those_who_know_them_and_hidden_otherwise() {
+async fn members_of_an_error_response_are_readable_and_hidden_from_debug() {
     let body = json!({ "error": "mfa_required", "mfa_token": "hunter2" });
     let peer = peer(Reply::json(403, &body.to_string())).await;
     let failure = endpoint(&peer.url, ClientProof::Public)

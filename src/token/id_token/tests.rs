@@ -1,4 +1,4 @@
-//! Every rule about ID tokens, one broken at a time.
+//! Every rule for ID tokens, violated one at a time.
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ fn expected() -> Expected<'static> {
     }
 }
 
-async fn judged(changes: &Value) -> Result<String, IdTokenError> {
+async fn verified(changes: &Value) -> Result<String, IdTokenError> {
     let token = RSA.token(&json!({}), &claims(changes));
     verifier().verify(&token, expected()).await
 }
@@ -42,14 +42,14 @@ fn half(algorithm: &'static digest::Algorithm) -> String {
 }
 
 #[tokio::test]
-async fn a_good_one_names_the_user() {
-    assert_eq!(judged(&json!({})).await.unwrap(), "user");
+async fn a_valid_id_token_yields_the_subject() {
+    assert_eq!(verified(&json!({})).await.unwrap(), "user");
     let several = json!({"aud": [CLIENT, "other"], "azp": CLIENT});
-    assert_eq!(judged(&several).await.unwrap(), "user");
+    assert_eq!(verified(&several).await.unwrap(), "user");
 }
 
 #[tokio::test]
-async fn each_broken_rule_refuses() {
+async fn each_violated_rule_refuses_the_id_token() {
     use TokenError as T;
     let token = |error| IdTokenError::Token(error);
     for (changes, wanted) in [
@@ -81,12 +81,12 @@ async fn each_broken_rule_refuses() {
         ),
         (json!({"at_hash": 5}), IdTokenError::AccessTokenHash),
     ] {
-        assert_eq!(judged(&changes).await, Err(wanted), "{changes}");
+        assert_eq!(verified(&changes).await, Err(wanted), "{changes}");
     }
 }
 
 #[tokio::test]
-async fn at_hash_goes_by_the_signature_algorithm() {
+async fn at_hash_uses_the_hash_of_the_signature_algorithm() {
     for (key, hash) in [
         (&*RSA, &digest::SHA256),
         (&*P256, &digest::SHA256),
@@ -99,7 +99,7 @@ async fn at_hash_goes_by_the_signature_algorithm() {
 }
 
 #[tokio::test]
-async fn signatures_are_the_issuers_own() {
+async fn id_tokens_must_be_signed_with_the_issuers_keys() {
     let forged = OTHER_RSA.token(&json!({"kid": "rsa"}), &claims(&json!({})));
     let error = verifier().verify(&forged, expected()).await;
     assert_eq!(error, Err(TokenError::BadSignature.into()));
@@ -120,7 +120,7 @@ async fn signatures_are_the_issuers_own() {
 }
 
 #[tokio::test]
-async fn a_refreshed_one_is_about_the_same_user_and_needs_no_nonce() {
+async fn a_refreshed_id_token_has_the_same_subject_and_needs_no_nonce() {
     let token = RSA.token(&json!({}), &claims(&json!({"nonce": null})));
     let again = |subject| Expected {
         nonce: None,

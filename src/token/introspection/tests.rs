@@ -12,7 +12,7 @@ const URL: &str = "https://as.example.com";
 
 type Answer = Result<Vec<u8>, IntrospectionError>;
 
-/// Answers what it was last told to; each question waits for a permit where it is held back.
+/// Returns the response that was set last. If blocked, each introspection waits for a permit.
 #[derive(Debug)]
 struct Scripted {
     answer: Mutex<Answer>,
@@ -43,7 +43,7 @@ impl Scripted {
         })
     }
 
-    fn say(&self, answer: impl Into<Vec<u8>>) {
+    fn respond(&self, answer: impl Into<Vec<u8>>) {
         *self.answer.lock().unwrap() = Ok(answer.into());
     }
 
@@ -54,12 +54,12 @@ impl Scripted {
         });
     }
 
-    fn asked(&self) -> usize {
+    fn calls(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
 
-/// A good answer, with changes.
+/// A valid response, with changes.
 fn active(changes: &Value) -> Vec<u8> {
     let good = json!({
         "active": true, "iss": URL, "aud": [AUDIENCE], "sub": "alice", "client_id": "cli", "scope": "read write",
@@ -80,14 +80,14 @@ fn config(url: &str, prefix: Option<&str>) -> IntrospectionIssuer {
     }
 }
 
-struct World {
+struct Fixture {
     clock: Arc<ManualClock>,
     script: Arc<Scripted>,
     issuers: Vec<Arc<Issuer>>,
     ends: Arc<Mutex<Vec<Introspected>>>,
 }
 
-fn asking(
+fn introspecting(
     name: &str,
     config: &IntrospectionIssuer,
     script: &Arc<Scripted>,
@@ -105,7 +105,7 @@ fn asking(
     ))
 }
 
-impl World {
+impl Fixture {
     fn new(held: bool) -> Self {
         let clock = ManualClock::at(UnixMillis::from_secs(NOW));
         let script = Scripted::new(held);
@@ -128,23 +128,23 @@ impl World {
         }
     }
 
-    async fn ask(&self, token: &str) -> Result<Authenticated, Unauthenticated> {
+    async fn authenticate(&self, token: &str) -> Result<Authenticated, Unauthenticated> {
         authenticate(&BearerToken::new(token).unwrap(), &self.issuers).await
     }
 
-    async fn how(&self, token: &str) -> &'static str {
-        self.ask(token).await.unwrap().how.unwrap()
+    async fn verify(&self, token: &str) -> &'static str {
+        self.authenticate(token).await.unwrap().how.unwrap()
     }
 
     async fn error(&self, token: &str) -> TokenError {
-        self.ask(token).await.unwrap_err().error
+        self.authenticate(token).await.unwrap_err().error
     }
 }
 
 #[tokio::test]
-async fn an_active_token_stands_for_whom_its_issuer_says() {
-    let world = World::new(false);
-    let found = world.ask("opaque").await.unwrap();
+async fn an_active_token_identifies_the_caller() {
+    let fixture = Fixture::new(false);
+    let found = fixture.authenticate("opaque").await.unwrap();
     assert_eq!(found.how, Some("ok"));
     let Caller::Verified(token) = found.caller else {
         panic!("{:?}", found.caller)
@@ -155,60 +155,62 @@ async fn an_active_token_stands_for_whom_its_issuer_says() {
     );
     assert_eq!(token.scopes(), ["read", "write"]);
     assert_eq!(token.expires_at(), UnixMillis::from_secs(NOW + 600));
-    assert_eq!(world.how("opaque").await, "cached");
-    assert_eq!(world.script.asked(), 1);
-    assert_eq!(*world.ends.lock().unwrap(), [Introspected::Accepted]);
-    assert_eq!(world.issuers[0].status(), IssuerStatus::Usable);
+    assert_eq!(fixture.verify("opaque").await, "cached");
+    assert_eq!(fixture.script.calls(), 1);
+    assert_eq!(*fixture.ends.lock().unwrap(), [Introspected::Accepted]);
+    assert_eq!(fixture.issuers[0].status(), IssuerStatus::Usable);
 }
 
 #[tokio::test]
-async fn an_answer_is_remembered_for_a_minute_and_no_longer_than_the_token_lives() {
-    let world = World::new(false);
-    assert_eq!(world.how("a").await, "ok");
-    world.clock.advance(Duration::from_millis(59_999));
-    assert_eq!(world.how("a").await, "cached");
-    world.clock.advance(Duration::from_millis(1));
-    world.script.say("{\"active\":false}");
-    assert_eq!(world.error("a").await, TokenError::Inactive, "revoked");
-    world.script.say(active(&json!({ "exp": NOW + 65 })));
-    assert_eq!(world.how("b").await, "ok");
-    world.clock.advance(Duration::from_secs(5));
+async fn a_response_is_cached_for_a_minute_and_not_past_the_tokens_expiry() {
+    let fixture = Fixture::new(false);
+    assert_eq!(fixture.verify("a").await, "ok");
+    fixture.clock.advance(Duration::from_millis(59_999));
+    assert_eq!(fixture.verify("a").await, "cached");
+    fixture.clock.advance(Duration::from_millis(1));
+    fixture.script.respond("{\"active\":false}");
+    assert_eq!(fixture.error("a").await, TokenError::Inactive, "revoked");
+    fixture.script.respond(active(&json!({ "exp": NOW + 65 })));
+    assert_eq!(fixture.verify("b").await, "ok");
+    fixture.clock.advance(Duration::from_secs(5));
     assert_eq!(
-        world.how("b").await,
+        fixture.verify("b").await,
         "ok",
         "within the leeway, but asked again"
     );
-    world.script.say(active(&json!({ "exp": null })));
+    fixture.script.respond(active(&json!({ "exp": null })));
     assert_eq!(
-        world.how("c").await,
+        fixture.verify("c").await,
         "ok",
         "without exp the issuer's word is enough"
     );
-    assert_eq!(world.how("c").await, "cached");
-    world.clock.advance(Duration::from_mins(1));
-    assert_eq!(world.how("c").await, "ok");
+    assert_eq!(fixture.verify("c").await, "cached");
+    fixture.clock.advance(Duration::from_mins(1));
+    assert_eq!(fixture.verify("c").await, "ok");
 }
 
 #[tokio::test]
-async fn not_active_is_remembered_for_a_moment() {
-    let world = World::new(false);
-    world.script.say("{\"active\":false,\"sub\":\"alice\"}");
+async fn not_active_is_cached_briefly() {
+    let fixture = Fixture::new(false);
+    fixture
+        .script
+        .respond("{\"active\":false,\"sub\":\"alice\"}");
     for _ in 0..3 {
-        let refused = world.ask("a").await.unwrap_err();
+        let refused = fixture.authenticate("a").await.unwrap_err();
         assert_eq!(
             (refused.error, refused.issuer.as_deref()),
             (TokenError::Inactive, Some("as"))
         );
     }
-    assert_eq!(world.script.asked(), 1);
-    world.script.say(active(&json!({})));
-    world.clock.advance(REFUSAL_AGE);
-    assert_eq!(world.how("a").await, "ok");
+    assert_eq!(fixture.script.calls(), 1);
+    fixture.script.respond(active(&json!({})));
+    fixture.clock.advance(REFUSAL_AGE);
+    assert_eq!(fixture.verify("a").await, "ok");
 }
 
 #[tokio::test]
-async fn an_active_token_must_also_be_for_here() {
-    let world = World::new(false);
+async fn an_active_token_must_also_satisfy_the_rules() {
+    let fixture = Fixture::new(false);
     for (n, (changes, error)) in [
         (json!({ "aud": "x" }), TokenError::WrongAudience),
         (
@@ -243,22 +245,22 @@ async fn an_active_token_must_also_be_for_here() {
     .into_iter()
     .enumerate()
     {
-        world.script.say(active(&changes));
-        assert_eq!(world.error(&format!("t{n}")).await, error, "{changes}");
+        fixture.script.respond(active(&changes));
+        assert_eq!(fixture.error(&format!("t{n}")).await, error, "{changes}");
     }
-    world
+    fixture
         .script
-        .say(active(&json!({ "iss": null, "token_type": null })));
-    assert_eq!(world.how("fine").await, "ok");
-    world
+        .respond(active(&json!({ "iss": null, "token_type": null })));
+    assert_eq!(fixture.verify("fine").await, "ok");
+    fixture
         .script
-        .say(active(&json!({ "token_type": "access_token" })));
-    assert_eq!(world.how("fine-too").await, "ok");
+        .respond(active(&json!({ "token_type": "access_token" })));
+    assert_eq!(fixture.verify("fine-too").await, "ok");
 }
 
 #[tokio::test]
-async fn no_answer_is_no_verdict() {
-    let world = World::new(false);
+async fn an_unusable_response_is_not_a_refusal() {
+    let fixture = Fixture::new(false);
     for (n, answer) in [
         "",
         "<html>",
@@ -275,18 +277,18 @@ async fn no_answer_is_no_verdict() {
     .into_iter()
     .enumerate()
     {
-        world.script.say(answer);
-        let error = world.error(&format!("t{n}")).await;
+        fixture.script.respond(answer);
+        let error = fixture.error(&format!("t{n}")).await;
         assert!(
             matches!(error, TokenError::IntrospectionUnavailable { .. }),
             "{answer}: {error}"
         );
         assert_eq!(error.label(), "keys_unavailable");
-        world.clock.advance(MAX_BACKOFF);
+        fixture.clock.advance(MAX_BACKOFF);
     }
-    assert_eq!(world.script.asked(), 11);
+    assert_eq!(fixture.script.calls(), 11);
     assert!(
-        world
+        fixture
             .ends
             .lock()
             .unwrap()
@@ -296,59 +298,59 @@ async fn no_answer_is_no_verdict() {
 }
 
 #[tokio::test]
-async fn a_dead_issuer_is_left_alone_and_heals() {
-    let world = World::new(false);
-    assert_eq!(world.how("known").await, "ok");
-    world.script.go_down(None);
+async fn an_unreachable_issuer_is_backed_off_from_and_recovers() {
+    let fixture = Fixture::new(false);
+    assert_eq!(fixture.verify("known").await, "ok");
+    fixture.script.go_down(None);
     let wait = |seconds| TokenError::IntrospectionUnavailable {
         retry_after: Duration::from_secs(seconds),
     };
-    assert_eq!(world.error("a").await, wait(1));
-    // One failure may be about one token: the next is tried.
-    assert_eq!(world.error("b").await, wait(1));
-    assert_eq!(world.error("c").await, wait(1), "not asked");
-    assert_eq!(world.script.asked(), 3);
-    world.clock.advance(Duration::from_secs(1));
-    assert_eq!(world.error("c").await, wait(2));
-    world.clock.advance(Duration::from_secs(2));
-    world.script.go_down(Some(9));
-    assert_eq!(world.error("c").await, wait(9), "it says so itself");
-    assert_eq!(world.how("known").await, "cached");
-    world.clock.advance(Duration::from_secs(9));
-    world.script.say(active(&json!({})));
-    assert_eq!(world.how("c").await, "ok");
-    world.script.go_down(None);
-    assert_eq!(world.error("d").await, wait(1), "begins anew");
-    world.clock.advance(Duration::from_mins(1));
+    assert_eq!(fixture.error("a").await, wait(1));
+    // A single failure may concern one token, so the next one is tried.
+    assert_eq!(fixture.error("b").await, wait(1));
+    assert_eq!(fixture.error("c").await, wait(1), "not asked");
+    assert_eq!(fixture.script.calls(), 3);
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.error("c").await, wait(2));
+    fixture.clock.advance(Duration::from_secs(2));
+    fixture.script.go_down(Some(9));
+    assert_eq!(fixture.error("c").await, wait(9), "it says so itself");
+    assert_eq!(fixture.verify("known").await, "cached");
+    fixture.clock.advance(Duration::from_secs(9));
+    fixture.script.respond(active(&json!({})));
+    assert_eq!(fixture.verify("c").await, "ok");
+    fixture.script.go_down(None);
+    assert_eq!(fixture.error("d").await, wait(1), "begins anew");
+    fixture.clock.advance(Duration::from_mins(1));
     assert!(matches!(
-        world.error("known").await,
+        fixture.error("known").await,
         TokenError::IntrospectionUnavailable { .. }
     ));
 }
 
 #[tokio::test]
-async fn one_question_serves_everybody_with_the_same_token() {
-    let world = Arc::new(World::new(true));
+async fn concurrent_requests_with_one_token_share_an_introspection() {
+    let fixture = Arc::new(Fixture::new(true));
     let callers: Vec<_> = (0..50)
         .map(|_| {
-            let world = Arc::clone(&world);
-            tokio::spawn(async move { world.ask("same").await.is_ok() })
+            let fixture = Arc::clone(&fixture);
+            tokio::spawn(async move { fixture.authenticate("same").await.is_ok() })
         })
         .collect();
-    world.script.begun.acquire().await.unwrap().forget();
-    // Whoever began it goes away: the others still get their answer.
+    fixture.script.begun.acquire().await.unwrap().forget();
+    // The caller that started it goes away; the others still get the result.
     callers[0].abort();
     tokio::task::yield_now().await;
-    world.script.held.as_ref().unwrap().add_permits(50);
+    fixture.script.held.as_ref().unwrap().add_permits(50);
     for caller in callers.into_iter().skip(1) {
         assert!(caller.await.unwrap());
     }
-    assert_eq!(world.script.asked(), 1);
+    assert_eq!(fixture.script.calls(), 1);
 }
 
-/// Who is asked about what: nobody is shown a token that is another's.
+/// Which issuer introspects which token: none is ever sent another's.
 #[tokio::test]
-async fn a_token_is_shown_to_its_own_issuer_alone() {
+async fn a_token_is_sent_only_to_its_own_issuer() {
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
     let keys = ScriptedKeys::of(&[P256.jwk()]);
     let main = "https://main.example.com";
@@ -359,20 +361,20 @@ async fn a_token_is_shown_to_its_own_issuer_alone() {
     );
     let other = "https://other.example.com";
     let longest = "https://longest.example.com";
-    prefixed.say(active(&json!({ "iss": other })));
-    longer.say(active(&json!({ "iss": longest })));
+    prefixed.respond(active(&json!({ "iss": other })));
+    longer.respond(active(&json!({ "iss": longest })));
     let mut issuers = vec![
         issuer("main", &configured(main, Profile::Rfc9068), &keys, &clock),
-        asking("as", &config(URL, None), &plain, &clock),
-        asking("other", &config(other, Some("x_")), &prefixed, &clock),
-        asking("longest", &config(longest, Some("x_y_")), &longer, &clock),
+        introspecting("as", &config(URL, None), &plain, &clock),
+        introspecting("other", &config(other, Some("x_")), &prefixed, &clock),
+        introspecting("longest", &config(longest, Some("x_y_")), &longer, &clock),
     ];
     let jwt = |iss: &str| {
         let claims = json!({ "iss": iss, "aud": AUDIENCE, "sub": "a", "exp": NOW + 60 });
         P256.token(&json!({ "typ": "at+jwt" }), &claims)
     };
     let broken = format!("{}.x", jwt(main));
-    let asked = || (plain.asked(), prefixed.asked(), longer.asked());
+    let asked = || (plain.calls(), prefixed.calls(), longer.calls());
     for (token, by, counts) in [
         ("opaque", Some("as"), (1, 0, 0)),
         ("x_opaque", Some("other"), (1, 1, 0)),
@@ -387,7 +389,7 @@ async fn a_token_is_shown_to_its_own_issuer_alone() {
         let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
         assert_eq!((issuer.as_deref(), asked()), (by, counts), "{token}");
     }
-    // Beside issuers with a prefix, a delegated one takes the rest.
+    // Next to issuers with a prefix, a delegated one takes all other tokens.
     issuers.remove(1);
     issuers.push(Arc::new(Issuer::delegated("opaque".into())));
     for (token, by) in [

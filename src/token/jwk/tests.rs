@@ -6,7 +6,11 @@ fn parse(keys: &[Value]) -> KeySet {
     KeySet::parse(&jwks(keys), Algorithm::ALL).unwrap()
 }
 
-fn selected(set: &KeySet, algorithm: Algorithm, kid: Option<&str>) -> Result<usize, NoKey> {
+fn selected(
+    set: &KeySet,
+    algorithm: Algorithm,
+    kid: Option<&str>,
+) -> Result<usize, KeySelectionError> {
     set.select(algorithm, kid).map(|verifiers| verifiers.len())
 }
 
@@ -25,7 +29,7 @@ fn kty_and_crv_must_suit_the_algorithm() {
             let expected = if algorithms.contains(algorithm) {
                 Ok(1)
             } else {
-                Err(NoKey::Unsuitable)
+                Err(KeySelectionError::Unsuitable)
             };
             assert_eq!(
                 selected(&set, *algorithm, Some(kid)),
@@ -41,19 +45,28 @@ fn use_key_ops_and_alg_are_honoured() {
     for (changes, expected) in [
         (json!({}), Ok(1)),
         (json!({"use": "sig"}), Ok(1)),
-        (json!({"use": "enc"}), Err(NoKey::Unsuitable)),
-        (json!({"use": ["sig"]}), Err(NoKey::Unsuitable)),
+        (json!({"use": "enc"}), Err(KeySelectionError::Unsuitable)),
+        (json!({"use": ["sig"]}), Err(KeySelectionError::Unsuitable)),
         (json!({"key_ops": ["verify"]}), Ok(1)),
         (json!({"key_ops": ["sign", "verify"]}), Ok(1)),
-        (json!({"key_ops": ["encrypt"]}), Err(NoKey::Unsuitable)),
-        (json!({"key_ops": []}), Err(NoKey::Unsuitable)),
-        (json!({"key_ops": "verify"}), Err(NoKey::Unsuitable)),
+        (
+            json!({"key_ops": ["encrypt"]}),
+            Err(KeySelectionError::Unsuitable),
+        ),
+        (json!({"key_ops": []}), Err(KeySelectionError::Unsuitable)),
+        (
+            json!({"key_ops": "verify"}),
+            Err(KeySelectionError::Unsuitable),
+        ),
         (json!({"alg": "RS256"}), Ok(1)),
-        (json!({"alg": "RS512"}), Err(NoKey::Unsuitable)),
-        (json!({"alg": "RSA-OAEP"}), Err(NoKey::Unsuitable)),
-        (json!({"alg": 1}), Err(NoKey::Unsuitable)),
-        (json!({"d": "AQAB"}), Err(NoKey::Unsuitable)),
-        (json!({"kty": "rsa"}), Err(NoKey::Unsuitable)),
+        (json!({"alg": "RS512"}), Err(KeySelectionError::Unsuitable)),
+        (
+            json!({"alg": "RSA-OAEP"}),
+            Err(KeySelectionError::Unsuitable),
+        ),
+        (json!({"alg": 1}), Err(KeySelectionError::Unsuitable)),
+        (json!({"d": "AQAB"}), Err(KeySelectionError::Unsuitable)),
+        (json!({"kty": "rsa"}), Err(KeySelectionError::Unsuitable)),
         (json!({"x5c": ["junk"], "x5t": "junk", "ext": true}), Ok(1)),
     ] {
         let set = parse(&[RSA.jwk_with(&changes)]);
@@ -68,7 +81,7 @@ fn use_key_ops_and_alg_are_honoured() {
 }
 
 #[test]
-fn weak_and_misshapen_keys_verify_nothing() {
+fn weak_and_malformed_keys_verify_nothing() {
     let modulus = |bytes: usize, first: u8| {
         let mut n = vec![0xff; bytes];
         n[0] = first;
@@ -98,10 +111,10 @@ fn weak_and_misshapen_keys_verify_nothing() {
         assert!(set.is_empty(), "{changes}");
         assert_eq!(
             selected(&set, Algorithm::RS256, Some(key.kid)),
-            Err(NoKey::Unsuitable)
+            Err(KeySelectionError::Unsuitable)
         );
     }
-    // The other end of the same measure: 2048 bits with a sign byte before them.
+    // A 2048-bit modulus with a leading sign byte is accepted.
     let n = RSA.jwk()["n"].as_str().unwrap().to_owned();
     let padded = b64([vec![0], decode(&n)].concat());
     let set = parse(&[RSA.jwk_with(&json!({ "n": padded }))]);
@@ -109,7 +122,7 @@ fn weak_and_misshapen_keys_verify_nothing() {
 }
 
 #[test]
-fn what_is_unknown_is_tolerated() {
+fn unknown_keys_in_a_jwk_set_are_tolerated() {
     let set = parse(&[
         json!({"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"}),
         json!({"kty": "AKP", "kid": "pq", "alg": "ML-DSA-44", "pub": "AA"}),
@@ -124,41 +137,44 @@ fn what_is_unknown_is_tolerated() {
     assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
     for kid in ["secret", "pq", "p521"] {
         let none = selected(&set, Algorithm::ES256, Some(kid));
-        assert_eq!(none, Err(NoKey::Unsuitable), "{kid}");
+        assert_eq!(none, Err(KeySelectionError::Unsuitable), "{kid}");
     }
     assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
 }
 
 #[test]
-fn without_a_kid_exactly_one_must_fit() {
+fn without_a_kid_exactly_one_key_must_suit() {
     let set = parse(&[RSA.jwk(), P256.jwk()]);
     assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
     assert_eq!(selected(&set, Algorithm::ES256, None), Ok(1));
-    assert_eq!(selected(&set, Algorithm::EdDSA, None), Err(NoKey::Missing));
+    assert_eq!(
+        selected(&set, Algorithm::EdDSA, None),
+        Err(KeySelectionError::Missing)
+    );
     let two = parse(&[RSA.jwk(), OTHER_RSA.jwk()]);
     assert_eq!(
         selected(&two, Algorithm::RS256, None),
-        Err(NoKey::Ambiguous)
+        Err(KeySelectionError::Ambiguous)
     );
-    // A key without a name is none for a token that names one.
+    // A key without a `kid` is never used for a token that has one.
     let nameless = parse(&[RSA.jwk_with(&json!({"kid": null}))]);
     assert_eq!(
         selected(&nameless, Algorithm::RS256, Some("rsa")),
-        Err(NoKey::Missing)
+        Err(KeySelectionError::Missing)
     );
     assert_eq!(selected(&nameless, Algorithm::RS256, None), Ok(1));
 }
 
 #[test]
-fn keys_of_the_same_name() {
-    // Of different kinds: the algorithm decides.
+fn keys_with_the_same_kid_are_all_tried() {
+    // If they are of different kinds, the algorithm decides.
     let set = parse(&[RSA.jwk(), P256.jwk_with(&json!({"kid": "rsa"}))]);
     assert_eq!(selected(&set, Algorithm::RS256, Some("rsa")), Ok(1));
     assert_eq!(selected(&set, Algorithm::ES256, Some("rsa")), Ok(1));
-    // Twice the same: one.
+    // Identical keys count once.
     let twice = parse(&[RSA.jwk(), RSA.jwk()]);
     assert_eq!(selected(&twice, Algorithm::RS256, None), Ok(1));
-    // Different ones: each is tried, a few at most.
+    // Different keys are all tried, up to a limit.
     let rotated = parse(&[RSA.jwk(), OTHER_RSA.jwk_with(&json!({"kid": "rsa"}))]);
     assert_eq!(selected(&rotated, Algorithm::RS256, Some("rsa")), Ok(2));
     let many: Vec<_> = (0..10)
@@ -171,7 +187,7 @@ fn keys_of_the_same_name() {
 }
 
 #[test]
-fn documents_are_bounded() {
+fn jwk_set_size_key_count_and_kid_length_are_limited() {
     let numbered = |n: usize| -> Vec<Value> {
         (0..n)
             .map(|i| ED25519.jwk_with(&json!({"kid": i.to_string()})))
@@ -198,12 +214,12 @@ fn documents_are_bounded() {
     let set = parse(&[RSA.jwk_with(&json!({ "kid": overlong }))]);
     assert_eq!(
         selected(&set, Algorithm::RS256, Some(&overlong)),
-        Err(NoKey::Missing)
+        Err(KeySelectionError::Missing)
     );
 }
 
 #[test]
-fn sets_are_equal_when_they_verify_the_same() {
+fn jwk_sets_are_equal_if_they_verify_the_same() {
     let set = parse(&[RSA.jwk(), P256.jwk()]);
     assert_eq!(
         set,
@@ -222,7 +238,7 @@ fn sets_are_equal_when_they_verify_the_same() {
 
 /// RFC 7515 appendix A.3 and RFC 8037 appendix A.4.
 #[test]
-fn published_signatures_verify() {
+fn signatures_published_in_rfcs_verify() {
     let p256 = json!({"kty": "EC", "crv": "P-256",
         "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
         "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"});

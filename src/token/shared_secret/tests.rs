@@ -9,7 +9,7 @@ use crate::token::{BearerToken, Issuer, IssuerStatus, authenticate};
 const URL: &str = "https://legacy.example.com/";
 const SECRET: &str = "tests-only-0123456789-0123456789-0123456789-0123456789-0123456789";
 
-struct World {
+struct Fixture {
     dir: tempfile::TempDir,
     clock: Arc<ManualClock>,
     issuer: Arc<Issuer>,
@@ -30,14 +30,14 @@ fn config(place: SecretRef, algorithms: &[Algorithm]) -> SharedSecretIssuer {
     }
 }
 
-fn world(algorithms: &[Algorithm]) -> World {
+fn fixture(algorithms: &[Algorithm]) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     std::fs::write(&path, SECRET).unwrap();
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
     let config = config(SecretRef::File(path), algorithms);
     let issuer = Issuer::shared_secret("legacy".into(), &config, clock.clone(), 100);
-    World {
+    Fixture {
         dir,
         clock,
         issuer: Arc::new(issuer),
@@ -50,7 +50,7 @@ fn claims(changes: &Value) -> Value {
     with(&good, changes)
 }
 
-/// A token made with another implementation.
+/// A token made with `jsonwebtoken`.
 fn token(alg: &str, secret: &[u8], claims: &Value) -> String {
     let algorithm = alg.parse().unwrap();
     let header = jsonwebtoken::Header::new(algorithm);
@@ -58,8 +58,8 @@ fn token(alg: &str, secret: &[u8], claims: &Value) -> String {
     jsonwebtoken::encode(&header, claims, &key).unwrap()
 }
 
-impl World {
-    async fn ask(&self, token: &str) -> Result<&'static str, TokenError> {
+impl Fixture {
+    async fn authenticate(&self, token: &str) -> Result<&'static str, TokenError> {
         let token = BearerToken::new(token).unwrap();
         let issuers = [Arc::clone(&self.issuer)];
         let end = authenticate(&token, &issuers).await;
@@ -72,15 +72,15 @@ impl World {
 }
 
 #[tokio::test]
-async fn each_hmac_proves_a_token_and_a_wrong_secret_none() {
-    let world = world(Algorithm::HMAC);
+async fn each_hmac_algorithm_verifies_and_a_wrong_secret_does_not() {
+    let fixture = fixture(Algorithm::HMAC);
     for alg in ["HS256", "HS384", "HS512"] {
         let good = token(alg, SECRET.as_bytes(), &claims(&json!({})));
-        assert_eq!(world.ask(&good).await, Ok("ok"), "{alg}");
-        assert_eq!(world.ask(&good).await, Ok("cached"), "{alg}");
+        assert_eq!(fixture.authenticate(&good).await, Ok("ok"), "{alg}");
+        assert_eq!(fixture.authenticate(&good).await, Ok("cached"), "{alg}");
         let forged = token(alg, b"another", &claims(&json!({})));
         assert_eq!(
-            world.ask(&forged).await,
+            fixture.authenticate(&forged).await,
             Err(TokenError::BadSignature),
             "{alg}"
         );
@@ -88,8 +88,8 @@ async fn each_hmac_proves_a_token_and_a_wrong_secret_none() {
 }
 
 #[tokio::test]
-async fn the_rules_are_those_of_every_issuer() {
-    let world = world(&[Algorithm::HS256]);
+async fn shared_secret_issuers_apply_the_common_rules() {
+    let fixture = fixture(&[Algorithm::HS256]);
     for (changes, error) in [
         (json!({ "aud": "x" }), TokenError::WrongAudience),
         (
@@ -115,25 +115,25 @@ async fn the_rules_are_those_of_every_issuer() {
         (json!({ "nonce": "x" }), TokenError::IdToken),
     ] {
         let token = token("HS256", SECRET.as_bytes(), &claims(&changes));
-        assert_eq!(world.ask(&token).await, Err(error), "{changes}");
+        assert_eq!(fixture.authenticate(&token).await, Err(error), "{changes}");
     }
     let other = token("HS512", SECRET.as_bytes(), &claims(&json!({})));
     assert_eq!(
-        world.ask(&other).await,
+        fixture.authenticate(&other).await,
         Err(TokenError::UnacceptableAlgorithm)
     );
     let unsigned = other.rsplit_once('.').unwrap().0.to_owned() + ".";
     assert_eq!(
-        world.ask(&unsigned).await,
+        fixture.authenticate(&unsigned).await,
         Err(TokenError::UnacceptableAlgorithm)
     );
 }
 
-/// The classic confusion, both ways: a public key as an HMAC secret, and an HMAC token where
-/// public keys are expected.
+/// Algorithm confusion (RFC 8725 §2.1), both ways: a public key used as an HMAC secret, and an
+/// HMAC token sent to an issuer with public keys.
 #[tokio::test]
-async fn public_keys_and_secrets_never_meet() {
-    let shared = world(Algorithm::HMAC);
+async fn public_keys_are_never_used_as_hmac_secrets() {
+    let shared = fixture(Algorithm::HMAC);
     let keys = ScriptedKeys::of(&[P256.jwk()]);
     let oidc = issuer(
         "main",
@@ -159,54 +159,60 @@ async fn public_keys_and_secrets_never_meet() {
 }
 
 #[tokio::test]
-async fn a_rotated_secret_takes_effect_and_voids_what_was_remembered() {
-    let world = world(&[Algorithm::HS256]);
+async fn a_rotated_secret_takes_effect_and_invalidates_cached_tokens() {
+    let fixture = fixture(&[Algorithm::HS256]);
     let old = token("HS256", SECRET.as_bytes(), &claims(&json!({})));
-    assert_eq!(world.ask(&old).await, Ok("ok"));
+    assert_eq!(fixture.authenticate(&old).await, Ok("ok"));
     let next = format!("{SECRET}-next");
-    world.write(&next);
-    world.clock.advance(INTERVAL);
-    world.issuer.warm_up().await;
-    assert_eq!(world.ask(&old).await, Err(TokenError::BadSignature));
+    fixture.write(&next);
+    fixture.clock.advance(INTERVAL);
+    fixture.issuer.warm_up().await;
+    assert_eq!(
+        fixture.authenticate(&old).await,
+        Err(TokenError::BadSignature)
+    );
     let new = token("HS256", next.as_bytes(), &claims(&json!({})));
-    assert_eq!(world.ask(&new).await, Ok("ok"));
-    // A gap, or a secret that is too short, leaves the last good one in force.
+    assert_eq!(fixture.authenticate(&new).await, Ok("ok"));
+    // An empty file, or a secret that is too short, leaves the last valid one current.
     for broken in ["", "short"] {
-        world.write(broken);
-        world.clock.advance(INTERVAL);
-        world.issuer.warm_up().await;
-        assert_eq!(world.ask(&new).await, Ok("cached"));
-        assert_eq!(world.issuer.status(), IssuerStatus::Usable);
+        fixture.write(broken);
+        fixture.clock.advance(INTERVAL);
+        fixture.issuer.warm_up().await;
+        assert_eq!(fixture.authenticate(&new).await, Ok("cached"));
+        assert_eq!(fixture.issuer.status(), IssuerStatus::Usable);
     }
 }
 
 #[tokio::test]
-async fn without_a_secret_nobody_is_let_in_and_nobody_is_blamed() {
-    let world = world(&[Algorithm::HS256]);
-    world.write("short");
+async fn without_a_secret_tokens_are_unverifiable_rather_than_refused() {
+    let fixture = fixture(&[Algorithm::HS256]);
+    fixture.write("short");
     let token = token("HS256", b"short", &claims(&json!({})));
-    assert_eq!(world.issuer.status(), IssuerStatus::NoKeys);
+    assert_eq!(fixture.issuer.status(), IssuerStatus::NoKeys);
     let unavailable = Err(TokenError::KeysUnavailable { retry_after: RETRY });
-    assert_eq!(world.ask(&token).await, unavailable);
-    world.write(SECRET);
+    assert_eq!(fixture.authenticate(&token).await, unavailable);
+    fixture.write(SECRET);
     assert_eq!(
-        world.ask(&token).await,
+        fixture.authenticate(&token).await,
         unavailable,
         "not read again at once"
     );
-    world.clock.advance(RETRY);
-    assert_eq!(world.ask(&token).await, Err(TokenError::BadSignature));
-    let warm = world.issuer.warm_up().await;
+    fixture.clock.advance(RETRY);
+    assert_eq!(
+        fixture.authenticate(&token).await,
+        Err(TokenError::BadSignature)
+    );
+    let warm = fixture.issuer.warm_up().await;
     assert_eq!(
         (warm.status, warm.again_in),
         (IssuerStatus::Usable, Some(INTERVAL))
     );
-    assert_eq!(world.issuer.keys_age(), None);
-    assert!(!format!("{:?}", world.issuer).contains("tests-only"));
+    assert_eq!(fixture.issuer.keys_age(), None);
+    assert!(!format!("{:?}", fixture.issuer).contains("tests-only"));
 }
 
 #[test]
-fn a_secret_is_as_long_as_the_longest_hash() {
+fn a_secret_must_be_as_long_as_the_longest_hash() {
     for (bytes, algorithms, ok) in [
         (31, &[Algorithm::HS256][..], false),
         (32, &[Algorithm::HS256], true),

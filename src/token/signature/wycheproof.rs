@@ -67,7 +67,7 @@ fn verifier(jwk: &Value, algorithm: Algorithm) -> Option<Verifier> {
     Some(set.select(algorithm, None).ok()?.remove(0))
 }
 
-fn verified(verifier: Option<&Verifier>, message: &[u8], signature: &[u8]) -> bool {
+fn is_valid(verifier: Option<&Verifier>, message: &[u8], signature: &[u8]) -> bool {
     verifier.is_some_and(|verifier| verifier.verify(message, &b64(signature)))
 }
 
@@ -98,9 +98,9 @@ fn rsa_pkcs1_vectors() {
             let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
                 counts.check(
-                    verified,
+                    valid,
                     test.result,
                     conforms,
                     &format!("{set:?} {}", test.tc_id),
@@ -144,9 +144,9 @@ fn rsa_pss_vectors() {
             let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
                 counts.check(
-                    verified,
+                    valid,
                     test.result,
                     conforms,
                     &format!("{set:?} {}", test.tc_id),
@@ -186,9 +186,9 @@ fn ecdsa_p1363_vectors() {
             let jwk = json!({ "kty": "EC", "crv": crv, "x": b64(x), "y": b64(y) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
+                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
                 counts.check(
-                    verified,
+                    valid,
                     test.result,
                     conforms,
                     &format!("{set:?} {}", test.tc_id),
@@ -213,13 +213,8 @@ fn ed25519_vectors() {
         for algorithm in [Algorithm::EdDSA, Algorithm::Ed25519] {
             let verifier = verifier(&jwk, algorithm);
             for test in &group.tests {
-                let verified = verified(verifier.as_ref(), &test.msg, &test.sig);
-                counts.check(
-                    verified,
-                    test.result,
-                    true,
-                    &format!("Ed25519 {}", test.tc_id),
-                );
+                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
+                counts.check(valid, test.result, true, &format!("Ed25519 {}", test.tc_id));
             }
         }
     }
@@ -247,9 +242,9 @@ fn hmac_vectors() {
             for test in group.tests {
                 let key = Arc::new(DecodingKey::from_secret(&test.key));
                 let verifier = Verifier::new(algorithm, key);
-                let verified = verified(Some(&verifier), &test.msg, &test.tag);
+                let valid = is_valid(Some(&verifier), &test.msg, &test.tag);
                 counts.check(
-                    verified,
+                    valid,
                     test.result,
                     conforms,
                     &format!("{set:?} {}", test.tc_id),

@@ -1,5 +1,9 @@
+use http::{HeaderMap, HeaderValue};
+
 use super::*;
 use crate::clock::ManualClock;
+use crate::clock::UnixMillis;
+use crate::trace::RequestTrace;
 use crate::trace::{
     HeaderAction, RequestSummary, TRACEPARENT, current_span, in_span, outgoing_traceparent,
     with_span,

@@ -151,6 +151,10 @@ fn expand(path: &str) -> Vec<String> {
         .collect()
 }
 
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|e| e == extension)
+}
+
 fn is_path(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/{},".contains(c);
     word.chars().all(plain)
@@ -161,33 +165,25 @@ fn described_sources() -> BTreeSet<String> {
     let text = read("ARCHITECTURE.md");
     let spans = prose(&text).flat_map(code_spans);
     let words = spans.flat_map(|span| span.split(", "));
-    let paths = words.filter(|word| is_path(word) && word.ends_with(".rs"));
+    let paths = words.filter(|word| is_path(word) && has_extension(word, "rs"));
     paths.flat_map(expand).collect()
 }
 
 #[test]
 fn the_architecture_page_says_what_each_source_file_is_for() {
     let described = described_sources();
-    let mut missing = Vec::new();
-    // Modules and their files; what lies deeper belongs to the file above it.
-    for module in sources("") {
-        missing.extend(Some(module.clone()).filter(|file| !described.contains(file)));
-        let files = sources(module.trim_end_matches(".rs"));
-        missing.extend(files.into_iter().filter(|file| !described.contains(file)));
-    }
-    assert!(missing.is_empty(), "{missing:#?}");
-}
-
-/// The source files in one folder of `src/`, without tests; none if there is no such folder.
-fn sources(folder: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(root().join("src").join(folder)) else {
-        return Vec::new();
+    let sources = rust_files("src").into_iter().map(|file| {
+        let file = file.strip_prefix(root().join("src")).unwrap();
+        file.display().to_string()
+    });
+    let is_test = |file: &str| {
+        let mut parts = file.trim_end_matches(".rs").split('/');
+        parts.any(|part| ["tests", "testing"].contains(&part))
     };
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names
-        .filter(|name| name.ends_with(".rs") && !["tests.rs", "testing.rs"].contains(&&**name))
-        .map(|name| Path::new(folder).join(name).display().to_string())
-        .collect()
+    let missing: Vec<_> = sources
+        .filter(|file| !is_test(file) && !described.contains(file))
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]
@@ -207,16 +203,72 @@ fn every_path_of_this_repository_that_a_document_names_exists() {
             .filter(|w| is_path(w))
         {
             let from_root = FOLDERS.iter().any(|folder| word.starts_with(folder));
-            if !from_root && !(code && word.ends_with(".rs")) {
+            if !(from_root || code && has_extension(word, "rs")) {
                 continue;
             }
             for path in expand(word) {
                 let exists = |base: &str| root().join(base).join(&path).exists();
-                if !exists("") && !(code && exists("src")) {
+                if !(exists("") || code && exists("src")) {
                     missing.push(format!("{}: {path}", page.display()));
                 }
             }
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Every Rust file below `folder`.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// The pages of `docs/` that the comments of `source` cite, each with the section if one is named:
+/// `docs/design/replay.md`, "The kept body".
+fn citations(source: &str) -> Vec<(String, Option<String>)> {
+    let comment = |line: &str| line.trim().trim_start_matches(['/', '!']).trim().to_owned();
+    let text = source.lines().map(comment).collect::<Vec<_>>().join(" ");
+    let cited = text.split("`docs/").skip(1).filter_map(|rest| {
+        let (page, rest) = rest.split_once('`')?;
+        let section = rest
+            .strip_prefix(", \"")
+            .and_then(|rest| rest.split_once('"'));
+        let section = section.map(|(section, _)| section.to_owned());
+        has_extension(page, "md").then(|| (page.to_owned(), section))
+    });
+    cited.collect()
+}
+
+#[test]
+fn every_section_of_the_documents_that_a_comment_cites_exists() {
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for file in ["src", "tests", "benches"].into_iter().flat_map(rust_files) {
+        for (page, section) in citations(&std::fs::read_to_string(&file).unwrap()) {
+            checked += 1;
+            let page_text = std::fs::read_to_string(root().join("docs").join(&page));
+            let found = page_text.is_ok_and(|text| match &section {
+                None => true,
+                Some(section) => prose(&text)
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| line.trim_start_matches('#').trim().starts_with(section)),
+            });
+            if !found {
+                missing.push(format!("{}: {page} {section:?}", file.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(checked >= 5, "{checked}");
 }

@@ -69,19 +69,21 @@ fn labels_of(sample: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+type Families = BTreeMap<String, Family>;
+
+/// By metric and label.
+type LabelValues = BTreeMap<(String, String), BTreeSet<String>>;
+
 /// Exported families, and the values of each of their labels.
-fn exported() -> (
-    BTreeMap<String, Family>,
-    BTreeMap<(String, String), BTreeSet<String>>,
-) {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    let mut values: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+fn exported() -> (Families, LabelValues) {
+    let mut families = Families::new();
+    let mut values = LabelValues::new();
     let mut name = String::new();
     for line in exposition().lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (family, kind) = rest.split_once(' ').unwrap();
             family.clone_into(&mut name);
-            families.entry(name.clone()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut families.entry(name.clone()).or_default().kind);
         } else if !line.starts_with('#') {
             for (label, value) in labels_of(line) {
                 let family = families.get_mut(&name).unwrap();

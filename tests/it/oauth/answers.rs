@@ -1,23 +1,24 @@
-//! Whatever an OAuth2 endpoint answers, the caller gets the contract's error and the operator
-//! the cause: one table for each kind that speaks to one, through the whole proxy.
+//! Every response of an OAuth 2.0 endpoint maps to a documented error for the caller and a cause in
+//! the log for the operator: one table for each kind of source or issuer that calls one.
 
 use serde_json::{Value, json};
 
 use super::{AUDIENCE, Revoked, api, to};
 use crate::support::client::Response;
-use crate::support::gate::{self, Files, Gate, SERVER};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::peers::OidcProvider;
 use crate::support::secrets::Secrets;
 use crate::support::tls::TestCa;
-use crate::support::upstream::{Gate as Barrier, Reply, Seen, Speaks, Upstream};
+use crate::support::upstream::{FakeUpstream, Latch, Protocol, ReceivedRequest, Reply};
+use crate::support::wait::until_some;
 use hawkgate::clock::SystemClock;
 
-/// Stands in every odd answer where a server might quote a secret.
+/// Quoted in every unusual response, where a server might quote a secret.
 const QUOTED: &str = "quoted-by-the-server-8d1f07";
 
-type Make = fn(&Barrier) -> Reply;
+type Make = fn(&Latch) -> Reply;
 
-/// Name, answer, status and reason for the caller, a word of the cause for the operator.
+/// Name, response of the endpoint, status and reason for the caller, and a word of the logged cause.
 type Row = (&'static str, Make, u16, &'static str, &'static str);
 
 fn as_json(status: u16, body: &Value) -> Reply {
@@ -31,7 +32,7 @@ fn error(status: u16, code: &str) -> Reply {
     )
 }
 
-/// A token as it should be, with changes.
+/// A valid token response with changes.
 fn token(changes: &Value) -> Reply {
     let mut answer = json!({
         "access_token": QUOTED, "token_type": "Bearer", "expires_in": 600,
@@ -43,7 +44,7 @@ fn token(changes: &Value) -> Reply {
     as_json(200, &answer)
 }
 
-/// What is the same for everything that speaks to a token endpoint.
+/// What is the same for every source that calls a token endpoint.
 const TOKEN_ENDPOINT: &[Row] = &[
     (
         "garbage",
@@ -124,7 +125,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
     ),
     (
         "slow",
-        |barrier| token(&json!({})).gate(barrier),
+        |latch| token(&json!({})).after(latch),
         503,
         "exchange_unavailable",
         "within 100ms",
@@ -208,7 +209,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
     ),
 ];
 
-/// Codes that mean something else where the caller's own token is in the request.
+/// Error codes that mean something else if the request contains the caller's token.
 const OWN_CLIENT: &[Row] = &[
     (
         "grant",
@@ -292,7 +293,7 @@ const EXCHANGE: &[Row] = &[
     ),
 ];
 
-/// No answer of an introspection endpoint but a proper one lets anybody in, or blames anybody.
+/// Only a valid introspection response lets a caller in, or refuses one with a 4xx.
 const INTROSPECTION: &[Row] = &[
     (
         "garbage",
@@ -331,7 +332,7 @@ const INTROSPECTION: &[Row] = &[
     ),
     (
         "slow",
-        |barrier| as_json(200, &json!({ "active": true })).gate(barrier),
+        |latch| as_json(200, &json!({ "active": true })).after(latch),
         503,
         "keys_unavailable",
         "no complete answer",
@@ -425,33 +426,33 @@ const INTROSPECTION: &[Row] = &[
     ),
 ];
 
-/// A server whose answer depends on the path alone: `/<row>`.
-async fn server(rows: Vec<Row>, barrier: &Barrier) -> Upstream {
-    let barrier = barrier.clone();
-    Upstream::http1(move |seen: &Seen| {
-        let name = seen.path().trim_start_matches('/');
+/// A server whose response depends only on the path, `/<row>`.
+async fn server(rows: Vec<Row>, latch: &Latch) -> FakeUpstream {
+    let latch = latch.clone();
+    FakeUpstream::http1(move |received: &ReceivedRequest| {
+        let name = received.path().trim_start_matches('/');
         let row = rows.iter().find(|row| row.0 == name);
-        row.map_or_else(|| Reply::new(418, "no such row"), |row| (row.1)(&barrier))
+        row.map_or_else(|| Reply::new(418, "no such row"), |row| (row.1)(&latch))
     })
     .await
 }
 
 /// The access-log line of the request to this route.
-fn cause(route: &str) -> String {
-    let log = gate::logged();
-    let lines = log
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut own = lines.filter(|line| line["route"] == route);
-    own.next_back()
-        .unwrap_or_else(|| panic!("nothing is logged of {route}"))
-        .to_string()
+async fn cause(gateway: &TestGateway, route: &str) -> String {
+    until_some(&format!("an access-log line of {route}"), async || {
+        let log = gateway.log();
+        let lines = log.lines().filter(|line| line.contains(route));
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut own = lines.filter(|line| line["target"] == "access" && line["route"] == route);
+        Some(own.next_back()?.to_string())
+    })
+    .await
 }
 
 fn check(kind: &str, row: &Row, response: &Response, said: &str) {
     let (name, _, status, reason, word) = row;
     assert_eq!(
-        (response.status, response.refusal()),
+        response.status_and_reason(),
         (*status, Some(*reason)),
         "{kind} {name}: {said}"
     );
@@ -460,7 +461,7 @@ fn check(kind: &str, row: &Row, response: &Response, said: &str) {
     match *status {
         503 => assert!(again, "{kind} {name}"),
         status if status < 500 => assert!(!again, "{kind} {name}"),
-        // A bad answer may go away by itself, or not.
+        // A bad response may be transient or not, so a 502 may have either.
         _ => {}
     }
     let told = format!(
@@ -474,32 +475,30 @@ fn check(kind: &str, row: &Row, response: &Response, said: &str) {
     );
 }
 
-async fn nothing_was_leaked(gate: &Gate, more: &[(&str, &str)]) {
+async fn nothing_was_leaked(gateway: &TestGateway, more: &[(&str, &str)]) {
     let secrets = Secrets::default();
     secrets.add("what the server quoted", QUOTED);
     for (name, value) in more {
         secrets.add(name, value);
     }
-    secrets.assert_absent("the metrics", &gate.metrics().await.0);
+    secrets.assert_absent("the metrics", &gateway.metrics().await.0);
     secrets.assert_absent(
         "Debug",
-        &format!("{:?} {:?}", gate.running, gate.running.gateway()),
+        &format!("{:?} {:?}", gateway.running, gateway.running.gateway()),
     );
-    for line in gate::logged().lines() {
-        secrets.assert_absent("the log", line);
-    }
+    secrets.assert_absent("the log", &gateway.log());
 }
 
 async fn sources(kind: &str, more: &[Row]) {
     let provider = OidcProvider::start(json!({})).await;
     let api = api(&Revoked::default()).await;
-    let barrier = Barrier::closed();
+    let latch = Latch::closed();
     let rows: Vec<Row> = TOKEN_ENDPOINT.iter().chain(more).copied().collect();
-    let server = server(rows.clone(), &barrier).await;
-    let files = Files::new();
+    let server = server(rows.clone(), &latch).await;
+    let files = ConfigDir::new();
     files.write("secret", "tests-only-table-secret-55aa");
     let mut text = format!(
-        "{SERVER}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
+        "{SERVER_CONFIG}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
         provider.issuer()
     );
     for (name, ..) in &rows {
@@ -515,23 +514,24 @@ async fn sources(kind: &str, more: &[Row]) {
             api.url()
         );
     }
-    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
     let caller = provider.user_token("RS256", "alice", AUDIENCE).await;
     for row in &rows {
-        let response = gate.send(&to(row.0, &caller)).await;
+        let response = gateway.send(&to(row.0, &caller)).await;
         let route = format!("{kind}-{}", row.0);
-        gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+        gateway
+            .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
             .await;
-        check(kind, row, &response, &cause(&route));
+        check(kind, row, &response, &cause(&gateway, &route).await);
         if ["patience", "down"].contains(&row.0) {
             let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
             assert!((1..=7).contains(&wait), "{kind} {}: {wait}", row.0);
         }
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
-    barrier.open();
+    latch.open();
     nothing_was_leaked(
-        &gate,
+        &gateway,
         &[
             ("the secret", "tests-only-table-secret-55aa"),
             ("the caller's token", &caller),
@@ -541,52 +541,53 @@ async fn sources(kind: &str, more: &[Row]) {
 }
 
 #[tokio::test]
-async fn of_a_token_endpoint_asked_for_hawkgates_own() {
+async fn every_response_of_a_token_endpoint_to_client_credentials_maps_to_its_error() {
     sources("client-credentials", OWN_CLIENT).await;
 }
 
 #[tokio::test]
-async fn of_a_token_endpoint_asked_to_exchange() {
+async fn every_response_of_a_token_endpoint_to_token_exchange_maps_to_its_error() {
     sources("token-exchange", EXCHANGE).await;
 }
 
 #[tokio::test]
-async fn of_an_introspection_endpoint() {
+async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
     let api = api(&Revoked::default()).await;
-    let barrier = Barrier::closed();
-    let server = server(INTROSPECTION.to_vec(), &barrier).await;
-    let files = Files::new();
+    let latch = Latch::closed();
+    let server = server(INTROSPECTION.to_vec(), &latch).await;
+    let files = ConfigDir::new();
     files.write("secret", "tests-only-table-secret-66bb");
-    let mut text = SERVER.to_owned();
+    let mut text = SERVER_CONFIG.to_owned();
     for (name, ..) in INTROSPECTION {
         text += &format!(
-            "[[issuer]]\nname = \"asked-{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
+            "[[issuer]]\nname = \"introspected-{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
              introspection_url = \"{}/{name}\"\nclient_id = \"c\"\nclient_secret = {{ file = \"secret\" }}\n\
              audiences = [\"{AUDIENCE}\"]\n",
             server.url()
         );
         text += &format!(
-            "[[route]]\nname = \"asked-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"asked-{name}\"]\n",
+            "[[route]]\nname = \"introspected-{name}\"\nhost = \"{name}.test\"\nupstream = \"{}\"\nissuers = [\"introspected-{name}\"]\n",
             api.url()
         );
     }
-    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
-    let opaque = "an-opaque-token-of-somebody-31c9";
+    let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
+    let opaque = "an-opaque-token-of-a-user-31c9";
     for row in INTROSPECTION {
-        let response = gate.send(&to(row.0, opaque)).await;
-        let route = format!("asked-{}", row.0);
-        gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+        let response = gateway.send(&to(row.0, opaque)).await;
+        let route = format!("introspected-{}", row.0);
+        gateway
+            .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
             .await;
-        // Why the issuer could not be asked stands in a line of its own.
-        let log = gate::logged();
-        let issuer = format!("\"issuer\":\"asked-{}\"", row.0);
+        // The cause of a failed introspection is logged in a separate line.
+        let log = gateway.log();
+        let issuer = format!("\"issuer\":\"introspected-{}\"", row.0);
         let said: String = log.lines().filter(|line| line.contains(&issuer)).collect();
         check("introspection", row, &response, &said);
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
-    barrier.open();
+    latch.open();
     nothing_was_leaked(
-        &gate,
+        &gateway,
         &[
             ("the secret", "tests-only-table-secret-66bb"),
             ("the token", opaque),
@@ -595,22 +596,23 @@ async fn of_an_introspection_endpoint() {
     .await;
 }
 
-/// A certificate that nobody vouches for, nobody there, and a server of another time.
+/// Untrusted certificates, an endpoint that is down, and a server with clock skew.
 #[tokio::test]
-async fn of_nobody_and_of_somebody_else() {
+async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
     let provider = OidcProvider::start(json!({})).await;
     let api = api(&Revoked::default()).await;
     let ca = TestCa::new();
     let identity = ca.issue(&["127.0.0.1"]);
-    let answer = |_: &Seen| token(&json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
-    let secure = Upstream::start(Speaks::tls(&identity, &["http/1.1"]), answer).await;
-    let dead = Upstream::http1(answer).await;
+    let answer =
+        |_: &ReceivedRequest| token(&json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
+    let secure = FakeUpstream::start(Protocol::tls(&identity, &["http/1.1"]), answer).await;
+    let dead = FakeUpstream::http1(answer).await;
     dead.down().await;
     let other_ca = TestCa::new();
-    let files = Files::new();
+    let files = ConfigDir::new();
     files.write("secret", "tests-only-table-secret-77cc");
     let mut text = format!(
-        "{SERVER}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
+        "{SERVER_CONFIG}[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
         provider.issuer()
     );
     for kind in ["client-credentials", "token-exchange"] {
@@ -632,20 +634,21 @@ async fn of_nobody_and_of_somebody_else() {
             );
         }
     }
-    let gate = Gate::start_with(&text, files, SystemClock::shared()).await;
+    let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
     let caller = provider.user_token("RS256", "alice", AUDIENCE).await;
     for kind in ["client-credentials", "token-exchange"] {
         for name in ["untrusted", "mistrusted", "dead"] {
-            let response = gate.send(&to(&format!("{kind}-{name}"), &caller)).await;
+            let response = gateway.send(&to(&format!("{kind}-{name}"), &caller)).await;
             assert_eq!(
-                (response.status, response.refusal()),
+                response.status_and_reason(),
                 (503, Some("exchange_unavailable")),
                 "{kind} {name}"
             );
             let route = format!("tls-{kind}-{name}");
-            gate.until_counted("hawkgate_requests_total", &[("route", &route)], 1)
+            gateway
+                .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
                 .await;
-            let said = cause(&route);
+            let said = cause(&gateway, &route).await;
             let word = if name == "dead" {
                 "refused"
             } else {
@@ -653,19 +656,19 @@ async fn of_nobody_and_of_somebody_else() {
             };
             assert!(said.contains(word), "{kind} {name}: {said}");
         }
-        // Two years off: a life is told in seconds, so the clocks do not matter.
+        // The clocks differ by years, but `expires_in` is relative.
         for _ in 0..3 {
-            let response = gate.send(&to(&format!("{kind}-trusted"), &caller)).await;
+            let response = gateway.send(&to(&format!("{kind}-trusted"), &caller)).await;
             assert_eq!(response.status, 200, "{kind}: {}", response.text());
         }
     }
     assert_eq!(
         secure.attempts().len(),
         2,
-        "one for each source: then from the cache"
+        "one for each source, then from the cache"
     );
     nothing_was_leaked(
-        &gate,
+        &gateway,
         &[
             ("the secret", "tests-only-table-secret-77cc"),
             ("the caller's token", &caller),

@@ -1,40 +1,40 @@
-//! Callers with opaque tokens, and with tokens that a shared secret signs.
+//! Callers with opaque tokens (introspection) and with tokens signed with a shared secret.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hawkgate::clock::{Clock as _, ManualClock, SystemClock};
 
-use super::{AUDIENCE, Revoked, api, last, to, welcomed};
+use super::{AUDIENCE, Revoked, api, assert_ok, last, to};
 use crate::support::client::Request;
-use crate::support::gate::{Files, Gate, SERVER};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
 use crate::support::peers::OidcProvider;
 use crate::support::tokens::hmac_token;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::FakeUpstream;
 use serde_json::{Value, json};
 
 const HMAC: &str = "tests-only-hmac-secret-0123456789-abcdef";
 const LEGACY: &str = "https://legacy.example.com/";
 
-struct House {
+struct Fixture {
     provider: OidcProvider,
-    api: Upstream,
-    gate: Gate,
+    api: FakeUpstream,
+    gateway: TestGateway,
     clock: Arc<ManualClock>,
 }
 
-impl House {
-    async fn build() -> Self {
+impl Fixture {
+    async fn start() -> Self {
         let provider = OidcProvider::start(json!({})).await;
         let api = api(&Revoked::default()).await;
-        let files = Files::new();
+        let files = ConfigDir::new();
         files.write("secret", provider.0.part("client", "secret"));
         files.write("key.pem", provider.0.part("keyClient", "pem"));
         files.write("hmac", HMAC);
         let (issuer, token_url, api_url) = (provider.issuer(), provider.token_url(), api.url());
         let introspection_url = provider.introspection_url();
         let text = format!(
-            r#"{SERVER}
+            r#"{SERVER_CONFIG}
 [[issuer]]
 name = "opaque"
 kind = "introspection"
@@ -74,18 +74,18 @@ require_scopes = ["admin"]
 "#
         );
         let clock = ManualClock::at(SystemClock::shared().now());
-        let gate = Gate::start_with(&text, files, clock.clone()).await;
+        let gateway = TestGateway::start_with(&text, files, clock.clone()).await;
         Self {
             provider,
             api,
-            gate,
+            gateway,
             clock,
         }
     }
 
     async fn opaque(&self, sub: &str) -> String {
-        let wanted = json!({ "alg": "opaque", "sub": sub, "scope": "read" });
-        let token = self.provider.token(wanted).await;
+        let parameters = json!({ "alg": "opaque", "sub": sub, "scope": "read" });
+        let token = self.provider.token(parameters).await;
         assert!(!token.contains('.'), "opaque");
         token
     }
@@ -106,119 +106,134 @@ require_scopes = ["admin"]
 }
 
 #[tokio::test]
-async fn an_opaque_token_is_asked_about_once_a_minute() {
-    let house = House::build().await;
-    let token = house.opaque("alice").await;
+async fn introspection_results_are_cached_for_a_minute() {
+    let fixture = Fixture::start().await;
+    let token = fixture.opaque("alice").await;
     for _ in 0..3 {
-        welcomed(&house.gate.send(&to("api", &token)).await);
+        assert_ok(&fixture.gateway.send(&to("api", &token)).await);
     }
-    assert_eq!(house.provider.asked("introspection").await, 1);
-    assert_ne!(last(&house.api), token);
-    house.provider.revoke().await;
-    welcomed(&house.gate.send(&to("api", &token)).await);
-    house.clock.advance(Duration::from_mins(1));
-    let response = house.gate.send(&to("api", &token)).await;
-    assert_eq!(
-        (response.status, response.refusal()),
-        (401, Some("token_inactive"))
-    );
+    assert_eq!(fixture.provider.request_count("introspection").await, 1);
+    assert_ne!(last(&fixture.api), token);
+    fixture.provider.revoke().await;
+    assert_ok(&fixture.gateway.send(&to("api", &token)).await);
+    fixture.clock.advance(Duration::from_mins(1));
+    let response = fixture.gateway.send(&to("api", &token)).await;
+    assert_eq!(response.status_and_reason(), (401, Some("token_inactive")));
     let challenge = response.header("www-authenticate").unwrap();
     assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
     for (result, count) in [("accepted", 1), ("refused", 1)] {
         let labels = [("issuer", "opaque"), ("result", result)];
-        house
-            .gate
-            .until_counted("hawkgate_introspections_total", &labels, count)
+        fixture
+            .gateway
+            .wait_for_metric("hawkgate_introspections_total", &labels, count)
             .await;
     }
     let verified = [("issuer", "opaque"), ("result", "token_inactive")];
-    house
-        .gate
-        .until_counted("hawkgate_token_verifications_total", &verified, 1)
+    fixture
+        .gateway
+        .wait_for_metric("hawkgate_token_verifications_total", &verified, 1)
         .await;
 }
 
 #[tokio::test]
-async fn an_unknown_token_is_refused_and_its_scopes_count() {
-    let house = House::build().await;
+async fn inactive_tokens_are_refused_and_introspected_scopes_are_enforced() {
+    let fixture = Fixture::start().await;
     for _ in 0..3 {
-        let response = house.gate.send(&to("api", "made-up-by-somebody")).await;
-        assert_eq!(
-            (response.status, response.refusal()),
-            (401, Some("token_inactive"))
-        );
+        let response = fixture
+            .gateway
+            .send(&to("api", "an-unknown-opaque-token"))
+            .await;
+        assert_eq!(response.status_and_reason(), (401, Some("token_inactive")));
     }
-    assert_eq!(house.provider.asked("introspection").await, 1, "remembered");
-    let token = house.opaque("alice").await;
-    let response = house.gate.send(&to("scoped", &token)).await;
     assert_eq!(
-        (response.status, response.refusal()),
+        fixture.provider.request_count("introspection").await,
+        1,
+        "cached"
+    );
+    let token = fixture.opaque("alice").await;
+    let response = fixture.gateway.send(&to("scoped", &token)).await;
+    assert_eq!(
+        response.status_and_reason(),
         (403, Some("insufficient_scope"))
     );
-    // A JWT is no opaque token, even of the same issuer: that one answers for it.
-    let jwt = house.provider.user_token("RS256", "alice", AUDIENCE).await;
-    let response = house.gate.send(&to("api", &jwt)).await;
+    // A JWT of the same issuer is introspected like an opaque token, and is not active.
+    let jwt = fixture
+        .provider
+        .user_token("RS256", "alice", AUDIENCE)
+        .await;
+    let response = fixture.gateway.send(&to("api", &jwt)).await;
     assert_eq!(response.status, 401);
-    assert_eq!(house.api.attempts().len(), 0);
+    assert_eq!(fixture.api.attempts().len(), 0);
 }
 
 #[tokio::test]
-async fn while_the_endpoint_is_down_nobody_is_let_in_and_nobody_is_told_401() {
-    let house = House::build().await;
-    let (known, unknown) = (house.opaque("alice").await, house.opaque("bob").await);
-    welcomed(&house.gate.send(&to("api", &known)).await);
-    house.provider.down().await;
-    welcomed(&house.gate.send(&to("api", &known)).await);
-    let response = house.gate.send(&to("api", &unknown)).await;
+async fn an_introspection_outage_is_503_never_401() {
+    let fixture = Fixture::start().await;
+    let (known, unknown) = (fixture.opaque("alice").await, fixture.opaque("bob").await);
+    assert_ok(&fixture.gateway.send(&to("api", &known)).await);
+    fixture.provider.down().await;
+    assert_ok(&fixture.gateway.send(&to("api", &known)).await);
+    let response = fixture.gateway.send(&to("api", &unknown)).await;
     assert_eq!(
-        (response.status, response.refusal()),
+        response.status_and_reason(),
         (503, Some("keys_unavailable"))
     );
     assert!(response.header("retry-after").is_some());
     assert!(response.header("www-authenticate").is_none());
-    house.clock.advance(Duration::from_mins(1));
-    assert_eq!(house.gate.send(&to("api", &known)).await.status, 503);
+    fixture.clock.advance(Duration::from_mins(1));
+    assert_eq!(fixture.gateway.send(&to("api", &known)).await.status, 503);
     assert_eq!(
-        house.gate.admin("/readyz").await.status,
+        fixture.gateway.admin("/readyz").await.status,
         200,
         "the other issuer works"
     );
-    house.provider.up().await;
-    house.clock.advance(Duration::from_mins(1));
-    welcomed(&house.gate.send(&to("api", &unknown)).await);
+    fixture.provider.up().await;
+    fixture.clock.advance(Duration::from_mins(1));
+    assert_ok(&fixture.gateway.send(&to("api", &unknown)).await);
 }
 
 #[tokio::test]
-async fn a_shared_secret_proves_a_token_and_is_no_key_to_anything_else() {
-    let house = House::build().await;
-    welcomed(&house.gate.send(&to("api", &house.legacy(&json!({})))).await);
-    assert_eq!(
-        house.provider.asked("introspection").await,
-        0,
-        "its JWTs go nowhere else"
+async fn a_shared_secret_verifies_the_tokens_of_its_own_issuer_only() {
+    let fixture = Fixture::start().await;
+    assert_ok(
+        &fixture
+            .gateway
+            .send(&to("api", &fixture.legacy(&json!({}))))
+            .await,
     );
-    let now = house.clock.now().as_secs();
+    assert_eq!(
+        fixture.provider.request_count("introspection").await,
+        0,
+        "JWTs of the shared-secret issuer are not introspected"
+    );
+    let now = fixture.clock.now().as_secs();
     for (changes, reason) in [
         (json!({ "aud": "x" }), "token_audience"),
         (json!({ "exp": now - 60 }), "token_expired"),
         (json!({ "iss": "https://foreign.example" }), "token_issuer"),
-        (json!({ "iss": house.provider.issuer() }), "token_inactive"),
+        (
+            json!({ "iss": fixture.provider.issuer() }),
+            "token_inactive",
+        ),
     ] {
-        let response = house.gate.send(&to("api", &house.legacy(&changes))).await;
+        let response = fixture
+            .gateway
+            .send(&to("api", &fixture.legacy(&changes)))
+            .await;
         assert_eq!(
-            (response.status, response.refusal()),
+            response.status_and_reason(),
             (401, Some(reason)),
             "{changes}"
         );
     }
-    let forged = house.legacy(&json!({})) + "A";
-    let response = house.gate.send(&to("api", &forged)).await;
+    let forged = fixture.legacy(&json!({})) + "A";
+    let response = fixture.gateway.send(&to("api", &forged)).await;
     assert_eq!(response.status, 401);
     let mut nobody = Request::get("/v1/things");
     nobody.authority = "api.test".into();
     assert_eq!(
-        house.gate.send(&nobody).await.refusal(),
+        fixture.gateway.send(&nobody).await.error_reason(),
         Some("missing_token")
     );
-    assert_eq!(house.gate.admin("/startupz").await.status, 200);
+    assert_eq!(fixture.gateway.admin("/startupz").await.status, 200);
 }

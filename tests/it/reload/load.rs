@@ -9,7 +9,7 @@ use crate::support::client::Client;
 const RELOADS: u32 = 200;
 const CALLERS: usize = 4;
 
-/// Sends on one connection until told to stop; everything must succeed.
+/// Sends requests on one connection until stopped; all must succeed.
 async fn call(mut client: Client, token: String, stop: Arc<AtomicBool>, sent: Arc<AtomicUsize>) {
     let upload = vec![b'x'; 100_000];
     while !stop.load(Ordering::Relaxed) {
@@ -26,29 +26,29 @@ async fn call(mut client: Client, token: String, stop: Arc<AtomicBool>, sent: Ar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
-    let house = House::build_in(files(), SERVER, None).await;
+    let fixture = Fixture::start_in(files(), SERVER_CONFIG, None).await;
     let (stop, sent) = (Arc::default(), Arc::new(AtomicUsize::default()));
     let mut callers = Vec::new();
     for _ in 0..CALLERS {
-        let client = house.gate.client().await;
-        let calling = call(client, house.token(), Arc::clone(&stop), Arc::clone(&sent));
+        let client = fixture.gateway.client().await;
+        let calling = call(
+            client,
+            fixture.token(),
+            Arc::clone(&stop),
+            Arc::clone(&sent),
+        );
         callers.push(tokio::spawn(calling));
     }
     let mut gone = Vec::new();
     let mut before = 0;
     for turn in 1..=RELOADS {
-        gone.push(Arc::downgrade(&house.gate.running.gateway()));
-        let text = format!("{}{}", house.text("/api/"), extra(turn, &house));
-        house.put("hawkgate.toml", text);
-        house.reloads.request();
-        house.until_reloaded("success", turn).await;
-        // Every reload meets requests.
-        within("a request", async {
-            while sent.load(Ordering::Relaxed) == before {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        gone.push(Arc::downgrade(&fixture.gateway.running.gateway()));
+        let text = format!("{}{}", fixture.text("/api/"), extra(turn, &fixture));
+        fixture.put("hawkgate.toml", text);
+        fixture.reloads.request();
+        fixture.wait_for_reload("success", turn).await;
+        // Requests are served during every reload.
+        until("a request", async || sent.load(Ordering::Relaxed) != before).await;
         before = sent.load(Ordering::Relaxed);
     }
     stop.store(true, Ordering::Relaxed);
@@ -56,22 +56,20 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
         within("a caller", caller).await.unwrap();
     }
 
-    // What went on: one fetch of keys, one exchange per source, every token known.
-    assert_eq!(house.issuer.fetches(), 1);
-    let metrics = house.gate.metrics().await;
+    // Kept: one fetch of the keys and one exchange per source.
+    assert_eq!(fixture.issuer.fetches(), 1);
+    let metrics = fixture.gateway.metrics().await;
     let count = |name, labels: &[(&str, &str)]| metrics.sum(name, labels).round();
     for source in ["mint", "fixed"] {
         assert!(count("hawkgate_exchanges_total", &[("source", source)]) < 1.5);
         let entries = count("hawkgate_credential_cache_entries", &[("source", source)]);
         assert!((entries - 1.0).abs() < 0.5, "{entries}");
     }
-    assert!(house.upstream.connections() <= 4 * CALLERS);
+    assert!(fixture.upstream.connections() <= 4 * CALLERS);
 
-    // What is gone: every gateway but the last, and the series of routes that were.
-    within("old configurations to go", async {
-        while gone.iter().any(|gateway| gateway.upgrade().is_some()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    // Dropped: every gateway except the last, and the metrics of removed routes.
+    until("old configurations to be dropped", async || {
+        gone.iter().all(|gateway| gateway.upgrade().is_none())
     })
     .await;
     let extras = metrics.0.matches("hawkgate_requests_total{").count();
@@ -80,8 +78,8 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
     assert!(!metrics.0.contains("extra-1\""));
 }
 
-/// Differs each time: a source, an upstream and a route that were not there before.
-fn extra(turn: u32, house: &House) -> String {
+/// A source, an upstream and a route that differ with every turn.
+fn extra(turn: u32, fixture: &Fixture) -> String {
     format!(
         r#"
 [[source]]
@@ -98,7 +96,7 @@ signed_port = {}
 issuers = ["idp"]
 source = "extra-{turn}"
 "#,
-        house.upstream.port(),
+        fixture.upstream.port(),
         1000 + turn,
     )
 }

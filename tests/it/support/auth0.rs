@@ -1,8 +1,8 @@
-//! The tenant of `tests/peers/auth0.js`.
+//! The Auth0 tenant of `tests/peers/auth0.js`.
 
 use serde_json::{Value, json};
 
-use super::gate::{self, Gate};
+use super::gateway::TestGateway;
 use super::peers::Peer;
 use super::secrets::Secrets;
 
@@ -11,15 +11,15 @@ pub(crate) struct Auth0(pub(crate) Peer);
 
 impl Auth0 {
     pub(crate) async fn start() -> Self {
-        Self(Peer::start("auth0.js", &json!({})).await)
+        Self(Peer::start("auth0", &json!({})).await)
     }
 
-    /// Scheme, host and port.
+    /// Its `iss`: scheme, host and port.
     pub(crate) fn issuer(&self) -> &str {
         self.0.fact("issuer")
     }
 
-    /// Id and secret of the client that authenticates by `basic` or `post`.
+    /// Id and secret of the client that authenticates with `basic` or `post`.
     pub(crate) fn client(&self, method: &str) -> (String, String) {
         let part = |part: &str| self.0.part(&format!("{method}Client"), part).to_owned();
         (part("id"), part("secret"))
@@ -29,37 +29,35 @@ impl Auth0 {
         self.0.control(command, arguments).await
     }
 
-    /// What the Management API has of the user called `id`.
+    /// Sets the identities that the Management API returns for the user `id`.
     pub(crate) async fn identities(&self, id: &str, identities: Value) {
         let arguments = json!({ "id": id, "identities": identities });
         self.control("identities", arguments).await;
     }
 
-    /// How often what was answered: by endpoint, or the last word of a grant's name, and
-    /// status. What never happened is `null`.
+    /// Responses so far, keyed by endpoint (or the last part of the grant type) and status, as in
+    /// `"password-realm 403"`. A key without responses is `null`.
     pub(crate) async fn counts(&self) -> Value {
         self.control("counts", json!({})).await
     }
 
-    /// Fails when anything secret that the tenant gave out or was told is in `said`, the
-    /// log, the metrics or `Debug`.
-    pub(crate) async fn assert_unsaid(&self, gate: &Gate, said: &[String]) {
+    /// Fails if a secret that the tenant issued or received is in `responses`, the log, the metrics or
+    /// `Debug` output.
+    pub(crate) async fn assert_nothing_leaked(&self, gateway: &TestGateway, responses: &[String]) {
         let secrets = Secrets::default();
         let all = self.control("secrets", json!({})).await;
         for (number, secret) in all["secrets"].as_array().unwrap().iter().enumerate() {
             secrets.add(&format!("secret {number}"), secret.as_str().unwrap());
         }
         assert!(!secrets.is_empty());
-        for answer in said {
-            secrets.assert_absent("an answer", answer);
+        for response in responses {
+            secrets.assert_absent("a response", response);
         }
-        secrets.assert_absent("the metrics", &gate.metrics().await.0);
+        secrets.assert_absent("the metrics", &gateway.metrics().await.0);
         secrets.assert_absent(
             "Debug",
-            &format!("{:?} {:?}", gate.running, gate.running.gateway()),
+            &format!("{:?} {:?}", gateway.running, gateway.running.gateway()),
         );
-        for line in gate::logged().lines() {
-            secrets.assert_absent("the log", line);
-        }
+        secrets.assert_absent("the log", &gateway.log());
     }
 }

@@ -1,7 +1,6 @@
-//! Callers: HTTP/1.1 to the byte, and HTTP/2, over TCP, TLS and Unix sockets.
+//! HTTP clients: HTTP/1.1 with control over every byte, and HTTP/2, over TCP, TLS and Unix sockets.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hawkgate::proxy::settings::Address;
@@ -9,16 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::{Identity, TestCa};
+use super::wait::within;
 use super::wire::{BodyReader, Fields, Framing, Head, Reader, Reading, Stream, Writing, invalid};
-
-/// After this a test is stuck, not slow.
-pub(crate) const STUCK: Duration = Duration::from_mins(1);
-
-/// Fails the test instead of hanging it.
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    let timely = tokio::time::timeout(STUCK, future).await;
-    timely.unwrap_or_else(|_| panic!("stuck: {what}"))
-}
 
 /// Opens a plain connection.
 pub(crate) async fn connect(address: &Address) -> io::Result<Stream> {
@@ -32,13 +23,13 @@ pub(crate) async fn connect(address: &Address) -> io::Result<Stream> {
     })
 }
 
-/// How a request's body goes over HTTP/1.1. HTTP/2 knows the first two alike.
+/// A request body, with its framing on HTTP/1.1.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     None,
     /// With `Content-Length`.
     Sized(Bytes),
-    /// In chunks of this many bytes (without `Content-Length` on HTTP/2).
+    /// In chunks of this many bytes (on HTTP/2, without `Content-Length`).
     Chunked(Bytes, usize),
 }
 
@@ -52,7 +43,7 @@ pub(crate) struct Request {
     pub(crate) authority: String,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Body,
-    /// Asks and waits for `100 Continue` before the body.
+    /// Sends `Expect: 100-continue` and waits for it before sending the body.
     pub(crate) expect: bool,
 }
 
@@ -61,7 +52,7 @@ impl Request {
         Self {
             method: method.into(),
             target: target.into(),
-            authority: "gate.test".into(),
+            authority: "gateway.test".into(),
             fields: Vec::new(),
             body: Body::None,
             expect: false,
@@ -95,7 +86,7 @@ impl Request {
         self
     }
 
-    /// The HTTP/1.1 head, with the framing fields.
+    /// The HTTP/1.1 head, including the framing headers.
     pub(crate) fn head(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         head += &format!("Host: {}\r\n", self.authority);
@@ -114,7 +105,7 @@ impl Request {
         head.into_bytes()
     }
 
-    /// The HTTP/1.1 body as it goes over the wire.
+    /// The HTTP/1.1 body as sent.
     fn wire_body(&self) -> Vec<u8> {
         match &self.body {
             Body::None => Vec::new(),
@@ -131,18 +122,18 @@ impl Request {
     }
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) body: Bytes,
-    /// 1xx that came before.
+    /// Status codes of preceding 1xx responses.
     pub(crate) interim: Vec<u16>,
     pub(crate) trailers: Fields,
-    /// The head to the byte (HTTP/1.1 only).
+    /// The exact bytes of the head (HTTP/1.1 only).
     pub(crate) raw_head: Bytes,
-    /// Whether the request's body went out whole.
+    /// Whether the whole request body was sent.
     pub(crate) sent_all: bool,
 }
 
@@ -151,9 +142,13 @@ impl Response {
         self.fields.first(name)
     }
 
-    /// `X-Hawkgate-Error`: which refusal, if hawkgate answered by itself.
-    pub(crate) fn refusal(&self) -> Option<&str> {
+    /// `X-Hawkgate-Error`: the reason of an error response that hawkgate generated itself.
+    pub(crate) fn error_reason(&self) -> Option<&str> {
         self.header("x-hawkgate-error")
+    }
+
+    pub(crate) fn status_and_reason(&self) -> (u16, Option<&str>) {
+        (self.status, self.error_reason())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -168,7 +163,7 @@ impl Response {
     }
 }
 
-/// One HTTP/1.1 connection of a caller.
+/// One HTTP/1.1 connection.
 pub(crate) struct Client {
     reader: Reader<Reading>,
     writer: Writing,
@@ -199,19 +194,19 @@ impl Client {
         Ok(Self::over(stream))
     }
 
-    /// Sends these bytes as they are.
+    /// Sends raw bytes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.writer.write_all(bytes).await?;
         self.writer.flush().await
     }
 
-    /// Ends our side.
+    /// Shuts down the sending side.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         self.writer.shutdown().await
     }
 
-    /// Sends `request` and reads the answer; the body goes on being sent while an early
-    /// answer is read.
+    /// Sends `request` and reads the response; an early response is read while the body is still being
+    /// sent.
     pub(crate) async fn request(&mut self, request: &Request) -> io::Result<Response> {
         within(&request.target, self.exchange(request)).await
     }
@@ -241,7 +236,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Reads one whole answer to a request with `method`, interim ones included.
+    /// Reads one complete response to a request with `method`, and interim responses before it.
     pub(crate) async fn response(&mut self, method: &str) -> io::Result<Response> {
         within(
             "a response",
@@ -250,7 +245,7 @@ impl Client {
         .await
     }
 
-    /// Reads one head: of an interim answer, or of one whose body is not read here.
+    /// Reads one head: of an interim response, or of one whose body the test does not read.
     pub(crate) async fn next_head(&mut self) -> io::Result<Head> {
         let head = within("a head", self.reader.head()).await?;
         head.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -265,7 +260,7 @@ impl Client {
         read_body(&mut self.reader, head, method, interim).await
     }
 
-    /// Raw bytes as they come; `None` at the end of the connection.
+    /// Raw bytes as they arrive; `None` at the end of the connection.
     pub(crate) async fn raw(&mut self) -> io::Result<Option<Bytes>> {
         within("raw bytes", self.reader.raw()).await
     }
@@ -276,8 +271,7 @@ impl Client {
     }
 }
 
-/// Runs both; gives up writing once the answer is there and the writer makes no progress
-/// because the other side closed.
+/// Runs both; stops writing once a response has arrived that closes the connection.
 async fn write_and_read<W, R>(write: W, read: R) -> (Option<W::Output>, R::Output)
 where
     W: Future,
@@ -354,7 +348,7 @@ async fn read_body(
     })
 }
 
-/// One HTTP/2 connection of a caller.
+/// One HTTP/2 connection.
 #[derive(Clone)]
 pub(crate) struct Http2Client {
     sender: h2::client::SendRequest<Bytes>,
@@ -362,13 +356,13 @@ pub(crate) struct Http2Client {
 }
 
 impl Http2Client {
-    /// By prior knowledge (`scheme` "http") or over an already agreed TLS stream.
+    /// With prior knowledge (`scheme` "http"), or over a TLS stream that negotiated `h2`.
     pub(crate) async fn over(stream: Stream, scheme: &'static str) -> Self {
         let (sender, connection) = within("h2 handshake", h2::client::handshake(stream))
             .await
             .unwrap();
         tokio::spawn(async move {
-            // An end of the connection shows in the streams' own errors.
+            // Connection errors also surface as errors of the streams.
             let _ = connection.await;
         });
         Self { sender, scheme }
@@ -378,7 +372,7 @@ impl Http2Client {
         Self::over(connect(address).await.unwrap(), "http").await
     }
 
-    /// With TLS; the other side must agree on `h2`.
+    /// With TLS; the server must negotiate `h2`.
     pub(crate) async fn connect_tls(address: &Address, ca: &TestCa, name: &str) -> Self {
         let stream = connect(address).await.unwrap();
         let (stream, agreed) = ca.connect(stream, name, &["h2"], None).await.unwrap();
@@ -386,8 +380,8 @@ impl Http2Client {
         Self::over(stream, "https").await
     }
 
-    /// Whether the server has said GOAWAY, so that no further request may be sent.
-    pub(crate) async fn is_told_to_go(&self) -> bool {
+    /// Whether the server has sent GOAWAY, so that no new request may be sent.
+    pub(crate) async fn has_received_goaway(&self) -> bool {
         self.sender.clone().ready().await.is_err()
     }
 
@@ -431,7 +425,7 @@ impl Http2Client {
     }
 }
 
-/// Sends `body` as the peer's window allows.
+/// Sends `body` as flow control allows.
 async fn send_pieces(
     mut stream: h2::SendStream<Bytes>,
     mut body: Bytes,

@@ -1,10 +1,10 @@
-//! Programs in Node that the tests run against: `tests/peers/*.js`.
+//! Peers in Node that the tests run against: `tests/peers/*.js`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use hawkgate::proxy::settings::Address;
 use serde_json::{Value, json};
@@ -14,65 +14,92 @@ use super::secrets::Secrets;
 
 const SET_UP: &str = "run `./test` once, or install Node 20 or newer (Debian: apt-get install nodejs npm) and run `npm ci` in tests/peers";
 
-/// A running peer; killed when dropped.
-pub(crate) struct Peer {
-    child: Child,
-    /// Held open: the peer ends when it closes.
-    _stdin: ChildStdin,
-    facts: Value,
+/// The one Node process of this test binary, `tests/peers/host.js`. It exits when its standard
+/// input closes, that is with this process.
+struct Host {
+    control: Address,
     stderr: Arc<Mutex<String>>,
+    _child: Child,
 }
 
-impl Peer {
-    /// Starts `tests/peers/<program>` and waits until it says that it is ready.
-    pub(crate) async fn start(program: &str, options: &Value) -> Self {
-        let (program, options) = (program.to_owned(), options.to_string());
-        let spawned = tokio::task::spawn_blocking(move || Self::spawn(&program, &options));
-        spawned.await.unwrap()
-    }
+static HOST: LazyLock<Host> = LazyLock::new(Host::spawn);
 
-    fn spawn(program: &str, options: &str) -> Self {
+impl Host {
+    fn spawn() -> Self {
         let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
         assert!(
             directory.join("node_modules/hawk").is_dir(),
-            "the peers' packages are missing: {SET_UP}"
+            "the packages of tests/peers are not installed: {SET_UP}"
         );
         let mut child = Command::new("node")
-            .arg(directory.join(program))
-            .arg(options)
+            .arg(directory.join("host.js"))
             .current_dir(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|e| panic!("node cannot be run ({e}): {SET_UP}"));
+            .unwrap_or_else(|e| panic!("cannot run node ({e}): {SET_UP}"));
         let stderr = Arc::new(Mutex::new(String::new()));
-        let (pipe, kept) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
+        let (pipe, lines) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                let mut kept = kept.lock().unwrap();
-                kept.push_str(&line);
-                kept.push('\n');
+                let mut lines = lines.lock().unwrap();
+                lines.push_str(&line);
+                lines.push('\n');
             }
         });
-        let stdin = child.stdin.take().unwrap();
-        let mut peer = Self {
-            child,
-            _stdin: stdin,
-            facts: Value::Null,
-            stderr,
-        };
         let mut line = String::new();
-        let mut stdout = BufReader::new(peer.child.stdout.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
-        peer.facts = serde_json::from_str(&line).unwrap_or_else(|_| {
-            let _ = peer.child.wait();
-            panic!("{program} did not start:\n{}", peer.stderr())
+        let facts: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            child.wait().unwrap();
+            panic!("host.js did not start:\n{}", stderr.lock().unwrap())
         });
-        peer
+        Self {
+            control: loopback(port(&facts, "control")),
+            stderr,
+            _child: child,
+        }
     }
 
-    /// What it said when it was ready.
+    /// Posts JSON to a control server; returns the JSON that it responds with.
+    async fn post(&self, control: &Address, command: &str, arguments: &Value) -> Value {
+        let mut client = Client::connect(control).await;
+        let request = Request::post(&format!("/{command}"), arguments.to_string());
+        let response = client.request(&request).await;
+        let response = response.unwrap_or_else(|e| {
+            panic!("{command}: {e}\n{}", self.stderr.lock().unwrap());
+        });
+        assert_eq!(response.status, 200, "{command}: {}", response.text());
+        response.json()
+    }
+}
+
+fn loopback(port: u16) -> Address {
+    Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn port(facts: &Value, name: &str) -> u16 {
+    let number = facts[name].as_u64().and_then(|n| u16::try_from(n).ok());
+    number.unwrap_or_else(|| panic!("no port {name} in {facts}"))
+}
+
+/// An instance of a peer, with state and ports that no other has; stopped when dropped.
+pub(crate) struct Peer {
+    facts: Value,
+}
+
+impl Peer {
+    /// Starts an instance of `tests/peers/<program>.js`.
+    pub(crate) async fn start(program: &str, options: &Value) -> Self {
+        // Spawning the process blocks, for the first of all peers.
+        let host = tokio::task::spawn_blocking(|| &*HOST).await.unwrap();
+        let arguments = json!({ "program": program, "options": options });
+        let facts = host.post(&host.control, "start", &arguments).await;
+        Self { facts }
+    }
+
+    /// A fact that the instance returned when it started.
     pub(crate) fn fact(&self, name: &str) -> &str {
         let value = self.facts[name].as_str();
         value.unwrap_or_else(|| panic!("no fact {name} in {}", self.facts))
@@ -84,54 +111,37 @@ impl Peer {
         value.unwrap_or_else(|| panic!("no fact {name}.{part} in {}", self.facts))
     }
 
-    /// The port that it serves at.
-    pub(crate) fn port(&self) -> u16 {
-        self.number("port")
-    }
-
-    fn number(&self, name: &str) -> u16 {
-        let number = self.facts[name]
-            .as_u64()
-            .and_then(|n| u16::try_from(n).ok());
-        number.unwrap_or_else(|| panic!("no port {name} in {}", self.facts))
-    }
-
     /// Where it serves.
     pub(crate) fn address(&self) -> Address {
-        Address::Tcp(SocketAddr::from(([127, 0, 0, 1], self.port())))
+        loopback(port(&self.facts, "port"))
     }
 
-    /// What it wrote to its standard error so far.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
-    }
-
-    /// Gives a command to its control server; see the program's own comments.
+    /// Sends a command to its control server; the program's comments list the commands.
     pub(crate) async fn control(&self, command: &str, arguments: Value) -> Value {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.number("control")));
-        let mut client = Client::connect(&Address::Tcp(address)).await;
-        let request = Request::post(&format!("/{command}"), arguments.to_string());
-        let response = client.request(&request).await;
-        let response = response.unwrap_or_else(|e| panic!("{command}: {e}\n{}", self.stderr()));
-        assert_eq!(response.status, 200, "{command}: {}", response.text());
-        response.json()
+        let control = loopback(port(&self.facts, "control"));
+        HOST.post(&control, command, &arguments).await
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let Address::Tcp(control) = HOST.control else {
+            return;
+        };
+        // Best effort: everything stops with the process anyway.
+        if let Ok(mut stream) = std::net::TcpStream::connect(control) {
+            let id = &self.facts["id"];
+            let _ = write!(stream, "DELETE /{id} HTTP/1.1\r\nHost: host\r\n\r\n");
+        }
     }
 }
 
-/// The certified OpenID provider.
+/// An instance of the OpenID-certified `oidc-provider`.
 pub(crate) struct OidcProvider(pub(crate) Peer);
 
 impl OidcProvider {
     pub(crate) async fn start(options: Value) -> Self {
-        Self(Peer::start("oidc-provider.js", &options).await)
+        Self(Peer::start("oidc-provider", &options).await)
     }
 
     /// Its `iss`.
@@ -144,21 +154,21 @@ impl OidcProvider {
         self.0.fact("jwks")
     }
 
-    /// A token from its token endpoint. `wanted`: `alg` (RS256, PS256, ES256, EdDSA),
-    /// `sub` (without: the client's own), `scope`, `audience`, `typ`, `claims`.
-    pub(crate) async fn token(&self, wanted: Value) -> String {
-        let answer = self.0.control("token", wanted).await;
-        answer["access_token"].as_str().unwrap().to_owned()
+    /// A token from its token endpoint. Parameters: `alg` (RS256, PS256, ES256, EdDSA, opaque),
+    /// `sub` (without it, a client-credentials token), `scope`, `audience`, `typ`, `claims`.
+    pub(crate) async fn token(&self, parameters: Value) -> String {
+        let response = self.0.control("token", parameters).await;
+        response["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// A user's token for `audience` with the scopes that the legacy endpoint wants.
+    /// A user's token for `audience` with the scopes that the oidcCredentials endpoint requires.
     pub(crate) async fn user_token(&self, alg: &str, sub: &str, audience: &str) -> String {
         let scope = "read taskcluster-credentials";
         self.token(json!({ "alg": alg, "sub": sub, "audience": audience, "scope": scope }))
             .await
     }
 
-    /// New keys; the old ones are gone from the key set.
+    /// Generates new keys; the old ones leave the key set.
     pub(crate) async fn rotate(&self) {
         self.0.control("rotate", json!({})).await;
     }
@@ -172,8 +182,8 @@ impl OidcProvider {
         self.0.control("up", json!({})).await;
     }
 
-    /// How the key set is served: ok, error, garbage, huge, redirect, slow; with `all-`
-    /// before it, discovery too.
+    /// How the key set is served: ok, error, garbage, huge, redirect, slow; with the prefix `all-`,
+    /// discovery too.
     pub(crate) async fn mode(&self, mode: &str) {
         self.0.control("mode", json!({ "mode": mode })).await;
     }
@@ -188,30 +198,30 @@ impl OidcProvider {
         format!("{}/introspection", self.token_url())
     }
 
-    /// Opaque tokens that it gave out so far are no good any more.
+    /// Revokes all opaque tokens issued so far.
     pub(crate) async fn revoke(&self) {
         self.0.control("revoke", json!({})).await;
     }
 
-    /// How often an endpoint was asked: token, introspection.
-    pub(crate) async fn asked(&self, endpoint: &str) -> u64 {
+    /// Requests to an endpoint so far: `token`, `introspection`.
+    pub(crate) async fn request_count(&self, endpoint: &str) -> u64 {
         let counts = self.0.control("counts", json!({})).await;
         counts[endpoint].as_u64().unwrap_or(0)
     }
 
-    /// How often its key set was asked for.
+    /// Fetches of its key set so far.
     pub(crate) async fn key_fetches(&self) -> u64 {
         let counts = self.0.control("counts", json!({})).await;
         counts["jwks"].as_u64().unwrap_or(0)
     }
 }
 
-/// The Taskcluster-style deployment.
+/// An imitation of a Taskcluster deployment that verifies Hawk.
 pub(crate) struct Taskcluster(pub(crate) Peer);
 
 impl Taskcluster {
     pub(crate) async fn start(options: Value) -> Self {
-        Self(Peer::start("taskcluster.js", &options).await)
+        Self(Peer::start("taskcluster", &options).await)
     }
 
     /// Its root URL.
@@ -223,12 +233,12 @@ impl Taskcluster {
         self.0.control(command, arguments).await
     }
 
-    /// Everything that it gave out so far is no good any more.
+    /// Revokes all credentials issued so far.
     pub(crate) async fn revoke(&self) {
         self.control("revoke", json!({})).await;
     }
 
-    /// How many requests it answered: `("GET", "/path", 200)`.
+    /// How many requests with this method and path were answered with `status`.
     pub(crate) async fn count(&self, method: &str, path: &str, status: u16) -> u64 {
         let counts = self.control("counts", json!({})).await;
         counts[format!("{method} {path} {status}")]
@@ -236,15 +246,15 @@ impl Taskcluster {
             .unwrap_or(0)
     }
 
-    /// An opaque token of its own, with the client that it stands for.
+    /// An opaque access token, and the client id that it stands for.
     pub(crate) async fn oauth_token(&self, arguments: Value) -> (String, String) {
         let answer = self.control("oauthToken", arguments).await;
         let text = |name: &str| answer[name].as_str().unwrap().to_owned();
         (text("token"), text("clientId"))
     }
 
-    /// Puts every credential that it gave out into `secrets`.
-    pub(crate) async fn confess(&self, secrets: &Secrets) {
+    /// Adds every credential issued so far to `secrets`.
+    pub(crate) async fn collect_secrets(&self, secrets: &Secrets) {
         let answer = self.control("minted", json!({})).await;
         for credentials in answer["minted"].as_array().unwrap() {
             secrets.credentials(credentials);
@@ -288,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn taskcluster_swaps_a_token_but_lets_nobody_in_unsigned() {
+    async fn taskcluster_exchanges_a_token_and_refuses_unsigned_requests() {
         let provider = OidcProvider::start(json!({})).await;
         let login = json!({ "issuer": provider.issuer(), "jwks": provider.jwks(), "audience": "login.taskcluster.net" });
         let taskcluster = Taskcluster::start(json!({ "login": login })).await;
@@ -319,7 +329,7 @@ mod tests {
         assert_eq!(taskcluster.count("POST", "/api/queue/v1/x", 401).await, 1);
 
         let secrets = Secrets::default();
-        taskcluster.confess(&secrets).await;
+        taskcluster.collect_secrets(&secrets).await;
         assert!(!secrets.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The program itself, run to its end or talked to while it runs.
+//! The program as a child process.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,30 +7,30 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::client::within;
+use super::wait::within;
 
-/// How a run ended.
+/// Exit code and output of a run.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Exited {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// A home of its own for one person, private as homes are.
-pub(crate) struct Home {
+/// A private home directory.
+pub(crate) struct HomeDir {
     dir: TempDir,
 }
 
-/// A run under way. Killed when dropped.
+/// A running program; killed when dropped.
 pub(crate) struct Running {
     child: Child,
     stdout: ChildStdout,
     stderr: Lines<BufReader<ChildStderr>>,
-    said: String,
+    output: String,
 }
 
-impl Home {
+impl HomeDir {
     pub(crate) fn new() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ impl Home {
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
             .env("XDG_STATE_HOME", self.path("state-home"))
-            // No browser of the machine's is to be found.
+            // So that no browser of this machine is found.
             .env("PATH", self.dir.path())
             .kill_on_drop(true)
             .stdin(Stdio::null())
@@ -70,9 +70,9 @@ impl Home {
         command
     }
 
-    /// Runs `hawkgate` to its end.
-    pub(crate) async fn run(&self, args: &[&str]) -> Ended {
-        self.start(args).ended().await
+    /// Runs `hawkgate` until it exits.
+    pub(crate) async fn run(&self, args: &[&str]) -> Exited {
+        self.start(args).wait().await
     }
 
     /// Starts `hawkgate`.
@@ -83,25 +83,25 @@ impl Home {
             stdout: child.stdout.take().unwrap(),
             stderr,
             child,
-            said: String::new(),
+            output: String::new(),
         }
     }
 }
 
 impl Running {
     /// Reads stderr until a line contains `text`, and returns that line.
-    pub(crate) async fn hears(&mut self, text: &str) -> String {
-        let heard = async {
+    pub(crate) async fn wait_for_line(&mut self, text: &str) -> String {
+        let reading = async {
             while let Some(line) = self.stderr.next_line().await.unwrap() {
-                self.said.push_str(&line);
-                self.said.push('\n');
+                self.output.push_str(&line);
+                self.output.push('\n');
                 if line.contains(text) {
                     return line;
                 }
             }
-            panic!("{text:?} was never said, but {:?}", self.said)
+            panic!("stderr ended without {text:?}: {:?}", self.output)
         };
-        within("a line on stderr", heard).await
+        within("a line on stderr", reading).await
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -110,45 +110,45 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// As a crash or a power cut would end it.
-    pub(crate) async fn killed(mut self) {
+    /// Kills it, as a crash would.
+    pub(crate) async fn kill_now(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    pub(crate) async fn ended(mut self) -> Ended {
+    pub(crate) async fn wait(mut self) -> Exited {
         let all = async {
             let mut stdout = String::new();
             let out = self.stdout.read_to_string(&mut stdout);
             let err = async {
                 while let Some(line) = self.stderr.next_line().await.unwrap() {
-                    self.said.push_str(&line);
-                    self.said.push('\n');
+                    self.output.push_str(&line);
+                    self.output.push('\n');
                 }
             };
             let (out, ()) = tokio::join!(out, err);
             out.unwrap();
             let status = self.child.wait().await.unwrap();
-            Ended {
+            Exited {
                 code: status.code().unwrap_or(-1),
                 stdout,
-                stderr: self.said,
+                stderr: self.output,
             }
         };
-        within("the program's end", all).await
+        within("the program to exit", all).await
     }
 }
 
-impl Ended {
-    /// Ended well.
+impl Exited {
+    /// Asserts that it succeeded.
     #[track_caller]
-    pub(crate) fn good(self) -> Self {
+    pub(crate) fn success(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
 
-    /// Ended with exit code `code`, saying `text` on stderr.
+    /// Asserts that it exited with `code` and printed `text` to stderr.
     #[track_caller]
-    pub(crate) fn says(self, code: i32, text: &str) -> Self {
+    pub(crate) fn fails_with(self, code: i32, text: &str) -> Self {
         assert!(
             self.code == code && self.stderr.contains(text),
             "{text:?}: {self:?}"
@@ -156,13 +156,13 @@ impl Ended {
         self
     }
 
-    /// Nowhere is any of `secrets`.
+    /// Asserts that the output contains none of `secrets`.
     #[track_caller]
-    pub(crate) fn silent_about(self, secrets: &[&str]) -> Self {
+    pub(crate) fn assert_secrets_absent(self, secrets: &[&str]) -> Self {
         for secret in secrets {
-            assert!(secret.len() > 8, "too short to look for");
+            assert!(secret.len() > 8, "too short to search for");
             let leaks = self.stdout.contains(secret) || self.stderr.contains(secret);
-            assert!(!leaks, "a secret was said: {self:?}");
+            assert!(!leaks, "the output contains a secret");
         }
         self
     }

@@ -1,5 +1,5 @@
-//! Every secret of a run, so that logs, answers and metrics can be searched for them in
-//! each form in which they might leak.
+//! Collects the secrets of a test, so that logs, responses and metrics can be searched for them in
+//! every encoding in which they might leak.
 
 use std::sync::Mutex;
 
@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-/// Shorter texts would be found everywhere.
+/// Shorter strings would be found everywhere.
 const SHORTEST: usize = 8;
 
-/// The secrets of a run, each with a name to report it by.
+/// The secrets of a test, each with a name to report instead of the value.
 #[derive(Debug, Default)]
 pub(crate) struct Secrets(Mutex<Vec<(String, String)>>);
 
@@ -24,7 +24,7 @@ impl Secrets {
             .push((name.to_owned(), value.to_owned()));
     }
 
-    /// A JWT: whole, and its payload and signature by themselves.
+    /// Adds a JWT: the whole, its payload and its signature.
     pub(crate) fn token(&self, name: &str, token: &str) {
         self.add(name, token);
         for (part, text) in ["header", "payload", "signature"]
@@ -38,7 +38,7 @@ impl Secrets {
         }
     }
 
-    /// Taskcluster credentials: the key, and a certificate's secret parts.
+    /// Adds Taskcluster credentials: the access token and the secret parts of the certificate.
     pub(crate) fn credentials(&self, credentials: &Value) {
         let name = credentials["clientId"].as_str().unwrap_or("client");
         self.add(
@@ -62,27 +62,37 @@ impl Secrets {
         self.0.lock().unwrap().is_empty()
     }
 
-    /// Which secrets `text` holds, and in which form.
+    /// Which secrets `text` contains, and in which form.
     pub(crate) fn found_in(&self, text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (name, value) in self.0.lock().unwrap().iter() {
             for (form, written) in forms(value) {
-                if text.contains(&written) {
-                    found.push(format!("{name}, {form}"));
+                if let Some(at) = text.find(&written) {
+                    found.push(format!("{name}, {form}{}", logged_by(text, at)));
                 }
             }
         }
         found
     }
 
-    /// Fails when `text` holds any secret; tells which, not what.
+    /// Fails when `text` contains any secret; names the secret without showing it.
     pub(crate) fn assert_absent(&self, place: &str, text: &str) {
         let found = self.found_in(text);
-        assert!(found.is_empty(), "{place} holds {found:?}");
+        assert!(found.is_empty(), "{place} contains {found:?}");
     }
 }
 
-/// The ways in which a secret could be written down.
+/// If the byte at `at` belongs to a line of a JSON log: which part of the program wrote it.
+fn logged_by(text: &str, at: usize) -> String {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    match serde_json::from_str::<Value>(line) {
+        Ok(line) if line["target"].is_string() => format!(", logged by {}", line["target"]),
+        _ => String::new(),
+    }
+}
+
+/// The encodings in which a secret could appear.
 fn forms(value: &str) -> Vec<(&'static str, String)> {
     let bytes = value.as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -95,8 +105,8 @@ fn forms(value: &str) -> Vec<(&'static str, String)> {
         ("in hex", hex),
         ("in base64", STANDARD.encode(bytes)),
     ];
-    // Inside something longer that was encoded, at each of the three alignments; the
-    // characters that depend on what stands around it are left out.
+    // Within a longer string that was encoded, at each of the three alignments, without the
+    // characters that depend on the neighbouring bytes.
     for shift in 0..3 {
         let mut padded = vec![0; shift];
         padded.extend_from_slice(bytes);
@@ -132,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_secret_in_every_form() {
+    fn a_secret_is_found_in_every_encoding() {
         let secrets = Secrets::default();
         secrets.add("key", "s3cret/with+\"odd\" signs");
         let value = "s3cret/with+\"odd\" signs";
@@ -158,7 +168,7 @@ mod tests {
         let secrets = Secrets::default();
         secrets.token("t", "aaaaaaaaaa.bbbbbbbbbb.cccccccccc");
         assert_eq!(secrets.found_in("x cccccccccc"), ["t (signature), raw"]);
-        // The header names algorithm and key: no secret.
+        // The header only names the algorithm and the key.
         assert!(secrets.found_in("x aaaaaaaaaa").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! A certificate authority of the tests' own.
+//! A certificate authority for tests.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::wire::Stream;
 
-/// A CA with files, as a configuration names them.
+/// A CA whose certificates are also files, for configurations.
 pub(crate) struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
     directory: TempDir,
 }
 
-/// A certificate with its key, PEM and as files.
+/// A certificate and its key, as PEM and as files.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) cert_pem: String,
@@ -70,7 +70,7 @@ impl TestCa {
         }
     }
 
-    /// Accepts TLS as `identity`, offering `alpn`.
+    /// A TLS server as `identity`, offering `alpn`.
     pub(crate) fn acceptor(identity: &Identity, alpn: &[&str]) -> TlsAcceptor {
         let chain = certificates(&identity.cert_pem);
         let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap();
@@ -84,7 +84,7 @@ impl TestCa {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// Connects with TLS, trusting this CA alone; returns the protocol that was agreed.
+    /// Connects with TLS, trusting only this CA; returns the protocol that ALPN negotiated.
     pub(crate) async fn connect(
         &self,
         stream: Stream,

@@ -1,4 +1,4 @@
-//! Tokens of every kind, also impossible ones, and an issuer's key set with its moods.
+//! Tokens of every kind, including invalid ones, and an issuer whose key set can misbehave.
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::upstream::{Gate, Reply, Upstream};
+use super::upstream::{FakeUpstream, Latch, Reply};
 
 /// base64url without padding.
 pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
@@ -62,7 +62,7 @@ impl Key {
         }
     }
 
-    /// The public half (RFC 7517), with `kid` and `use`.
+    /// The public key as a JWK (RFC 7517), with `kid` and `use`.
     pub(crate) fn jwk(&self) -> Value {
         let mut jwk = match &self.pair {
             Pair::Rsa(pair) => {
@@ -86,7 +86,7 @@ impl Key {
         jwk
     }
 
-    /// The public half as PEM text: what an attacker would use as an HMAC secret.
+    /// The public key in PEM: what an attacker would use as an HMAC secret.
     pub(crate) fn public_pem(&self) -> String {
         let der = match &self.pair {
             Pair::Rsa(pair) => {
@@ -101,7 +101,7 @@ impl Key {
         format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
     }
 
-    /// Signs `input` by the JOSE algorithm `alg`, which must suit the key.
+    /// Signs `input` with the JOSE algorithm `alg`, which must match the key.
     pub(crate) fn signature(&self, alg: &str, input: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
@@ -123,20 +123,20 @@ impl Key {
         }
     }
 
-    /// A token with exactly these texts as header and claims, signed by `alg`.
+    /// A token with exactly these strings as header and claims, signed with `alg`.
     pub(crate) fn sign_text(&self, alg: &str, header: &str, claims: &str) -> String {
         let input = format!("{}.{}", encode(header), encode(claims));
         let signature = self.signature(alg, input.as_bytes());
         format!("{input}.{}", encode(signature))
     }
 
-    /// A token with this header and these claims, signed by the header's `alg`.
+    /// A token with this header and these claims, signed with the header's `alg`.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let alg = header["alg"].as_str().unwrap_or("RS256");
         self.sign_text(alg, &header.to_string(), &claims.to_string())
     }
 
-    /// A token with these claims and the header that goes with them (RFC 9068).
+    /// A token with these claims and the header of RFC 9068.
     pub(crate) fn token(&self, alg: &str, claims: &Value) -> String {
         self.sign(&self.header(alg), claims)
     }
@@ -147,7 +147,7 @@ impl Key {
     }
 }
 
-/// One key of each kind for tests that do not mind sharing.
+/// One key of each kind, generated once and shared by the tests.
 pub(crate) static SHARED: LazyLock<[Key; 4]> = LazyLock::new(|| {
     [
         Key::rsa("rsa"),
@@ -157,7 +157,7 @@ pub(crate) static SHARED: LazyLock<[Key; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// A token "signed" with HMAC-SHA256 under `secret`.
+/// A token with an HMAC-SHA256 signature under `secret`.
 pub(crate) fn hmac_token(header: &Value, claims: &Value, secret: &[u8]) -> String {
     let input = format!(
         "{}.{}",
@@ -177,7 +177,7 @@ pub(crate) fn unsigned(header: &Value, claims: &Value) -> String {
     )
 }
 
-/// Good claims of an RFC 9068 access token at `now` (Unix seconds), valid for 10 minutes.
+/// Valid claims of an RFC 9068 access token at `now` (Unix seconds), for 10 minutes.
 pub(crate) fn claims(issuer: &str, audience: &str, now: i64) -> Value {
     json!({
         "iss": issuer,
@@ -191,7 +191,7 @@ pub(crate) fn claims(issuer: &str, audience: &str, now: i64) -> Value {
     })
 }
 
-/// `claims` with `changes` made: a null removes the member.
+/// `claims` with `changes` applied; a null removes the member.
 pub(crate) fn with(claims: &Value, changes: &Value) -> Value {
     let mut result = claims.clone();
     for (name, value) in changes.as_object().unwrap() {
@@ -205,7 +205,7 @@ pub(crate) fn with(claims: &Value, changes: &Value) -> Value {
     result
 }
 
-/// The two numbers of a DER-encoded RSAPublicKey (RFC 8017 A.1.1).
+/// Modulus and exponent of a DER-encoded RSAPublicKey (RFC 8017 §A.1.1).
 fn rsa_numbers(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     fn element<'a>(der: &mut &'a [u8]) -> &'a [u8] {
         let long = usize::from(der[1] & 0x7f);
@@ -229,15 +229,15 @@ fn rsa_numbers(der: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (n, unsigned(element(&mut sequence)))
 }
 
-/// How an [`IssuerServer`] answers.
+/// How an [`IssuerServer`] responds.
 #[derive(Clone, Debug)]
-pub(crate) enum Mood {
-    Well,
+pub(crate) enum JwksMode {
+    Normal,
     Status(u16),
     /// 200 with this text.
     Text(String),
-    /// Waits until the gate opens, then answers well.
-    Held(Gate),
+    /// Responds normally once the latch opens.
+    Held(Latch),
     /// Valid JSON of more than 256 KiB.
     Huge,
     Redirect,
@@ -245,15 +245,15 @@ pub(crate) enum Mood {
 
 struct State {
     keys: Vec<Value>,
-    mood: Mood,
+    mode: JwksMode,
     cache_control: Option<String>,
-    /// Stands in discovery instead of the real issuer.
+    /// `issuer` in the discovery document, instead of the real one.
     claimed: Option<String>,
 }
 
-/// A key set with discovery, at `/jwks` and `/.well-known/openid-configuration`.
+/// An issuer with a discovery document (`/.well-known/openid-configuration`) and a key set (`/jwks`).
 pub(crate) struct IssuerServer {
-    pub(crate) server: Upstream,
+    pub(crate) server: FakeUpstream,
     state: Arc<Mutex<State>>,
 }
 
@@ -261,14 +261,14 @@ impl IssuerServer {
     pub(crate) async fn start(keys: &[&Key]) -> Self {
         let state = Arc::new(Mutex::new(State {
             keys: keys.iter().map(|key| key.jwk()).collect(),
-            mood: Mood::Well,
+            mode: JwksMode::Normal,
             cache_control: None,
             claimed: None,
         }));
         let scripted = Arc::clone(&state);
-        let server = Upstream::http1(move |seen| {
-            let own = format!("http://{}", seen.authority);
-            scripted.lock().unwrap().answer(seen.path(), &own)
+        let server = FakeUpstream::http1(move |received| {
+            let own = format!("http://{}", received.authority);
+            scripted.lock().unwrap().answer(received.path(), &own)
         })
         .await;
         Self { server, state }
@@ -287,24 +287,24 @@ impl IssuerServer {
         self.jwks(keys.iter().map(|key| key.jwk()).collect());
     }
 
-    /// Any JSON as keys.
+    /// Serves any JSON values as keys.
     pub(crate) fn jwks(&self, keys: Vec<Value>) {
         self.state.lock().unwrap().keys = keys;
     }
 
-    pub(crate) fn mood(&self, mood: Mood) {
-        self.state.lock().unwrap().mood = mood;
+    pub(crate) fn set_mode(&self, mode: JwksMode) {
+        self.state.lock().unwrap().mode = mode;
     }
 
     pub(crate) fn cache_control(&self, value: &str) {
         self.state.lock().unwrap().cache_control = Some(value.to_owned());
     }
 
-    pub(crate) fn claim(&self, issuer: &str) {
+    pub(crate) fn set_discovery_issuer(&self, issuer: &str) {
         self.state.lock().unwrap().claimed = Some(issuer.to_owned());
     }
 
-    /// How often the key set was asked for.
+    /// Requests for the key set so far.
     pub(crate) fn fetches(&self) -> usize {
         self.server.attempts_at("/jwks").len()
     }
@@ -320,22 +320,23 @@ impl State {
             }
             _ => return Reply::new(404, ""),
         };
-        let well = Reply::new(200, document.to_string()).header("content-type", "application/json");
-        let well = match &self.cache_control {
-            Some(value) => well.header("cache-control", value),
-            None => well,
+        let normal =
+            Reply::new(200, document.to_string()).header("content-type", "application/json");
+        let normal = match &self.cache_control {
+            Some(value) => normal.header("cache-control", value),
+            None => normal,
         };
-        match &self.mood {
-            Mood::Well => well,
-            Mood::Status(status) => Reply::new(*status, "unwell"),
-            Mood::Text(text) => Reply::new(200, text.clone()),
-            Mood::Held(gate) => well.gate(gate),
-            Mood::Huge => {
+        match &self.mode {
+            JwksMode::Normal => normal,
+            JwksMode::Status(status) => Reply::new(*status, "error"),
+            JwksMode::Text(text) => Reply::new(200, text.clone()),
+            JwksMode::Held(latch) => normal.after(latch),
+            JwksMode::Huge => {
                 let mut document = document;
                 document["padding"] = json!("x".repeat(300 * 1024));
                 Reply::new(200, document.to_string())
             }
-            Mood::Redirect => Reply::new(302, "").header("location", "/jwks?elsewhere"),
+            JwksMode::Redirect => Reply::new(302, "").header("location", "/jwks?elsewhere"),
         }
     }
 }
@@ -346,9 +347,9 @@ mod tests {
 
     use super::*;
 
-    /// The tokens made here are good by another implementation's judgement.
+    /// An independent implementation accepts the tokens generated here.
     #[test]
-    fn signs_what_others_verify() {
+    fn generated_tokens_verify_with_jsonwebtoken() {
         let [rsa, p256, p384, ed] = &*SHARED;
         let cases = [
             (rsa, Algorithm::RS256),

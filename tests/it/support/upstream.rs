@@ -1,4 +1,4 @@
-//! An upstream that answers as a test tells it to, and records what reached it.
+//! An upstream whose replies a test chooses, and which records the requests that reach it.
 
 mod http1;
 mod http2;
@@ -7,7 +7,6 @@ mod tests;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -17,13 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
-use super::client::within;
 use super::tls::{Identity, TestCa};
+use super::wait::{until_some, within};
 use super::wire::{Fields, Stream};
 
 /// The head of a request that arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     /// Among all attempts, from 0.
     pub(crate) index: usize,
     /// Among the attempts with this method and target, from 0.
@@ -33,21 +32,21 @@ pub(crate) struct Seen {
     /// `HTTP/1.1` or `HTTP/2`.
     pub(crate) protocol: &'static str,
     pub(crate) method: String,
-    /// As it came.
+    /// The raw request target.
     pub(crate) target: String,
     /// `Host` or `:authority`.
     pub(crate) authority: String,
     pub(crate) fields: Fields,
-    /// The head to the byte (HTTP/1.1 only).
+    /// The exact bytes of the head (HTTP/1.1 only).
     pub(crate) raw: Bytes,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.fields.first(name)
     }
 
-    /// Without the query.
+    /// The target without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
@@ -56,74 +55,74 @@ impl Seen {
 /// One request as it reached the upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    pub(crate) seen: Seen,
+    pub(crate) request: ReceivedRequest,
     /// Body bytes that arrived.
-    pub(crate) received: u64,
-    /// SHA-256 of them in hex, once the body ended properly.
+    pub(crate) body_bytes: u64,
+    /// SHA-256 of the body in hex, once it is complete.
     pub(crate) sha256: Option<String>,
-    /// The body broke off, or was not read to its end.
+    /// The body was truncated, or not read to its end.
     pub(crate) broken: bool,
-    /// What was answered; 0 until then.
+    /// Status of the reply; 0 before it is sent.
     pub(crate) status: u16,
 }
 
-/// When the answer goes out.
+/// When the reply is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum When {
-    /// Before anything of the body is read.
+pub(crate) enum ReplyAt {
+    /// Before any of the body is read.
     BeforeBody,
-    /// After this many bytes of it, or at its end.
+    /// After this many bytes of the body, or at its end.
     Amid(u64),
-    /// After all of it.
+    /// After the whole body.
     AfterBody,
 }
 
-/// What becomes of the rest of a request's body after an early answer.
+/// What happens to the rest of the request body after an early reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum AfterReply {
     /// It is read, as Node does.
     Drain,
     /// The connection (HTTP/2: the stream) is closed.
     Close,
 }
 
-/// A body to answer with.
+/// The body of a reply.
 #[derive(Debug)]
-pub(crate) enum Payload {
+pub(crate) enum ReplyBody {
     /// With `Content-Length`.
     Whole(Bytes),
-    /// In pieces as they come from a channel; a closed channel ends it.
+    /// In pieces from a channel; it ends when the channel closes.
     Streamed(mpsc::Receiver<Bytes>),
-    /// No framing at all: these bytes instead of a head, then the end (HTTP/1.1 only).
+    /// These bytes instead of a head and body, then the end of the connection (HTTP/1.1 only).
     Raw(Bytes),
-    /// After a 101, whatever comes is sent back (HTTP/1.1 only).
+    /// After a 101, everything received is sent back (HTTP/1.1 only).
     Echo,
 }
 
-/// An answer.
+/// A reply to one request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) when: When,
-    pub(crate) rest: Rest,
-    /// 1xx to send first.
+    pub(crate) when: ReplyAt,
+    pub(crate) rest: AfterReply,
+    /// 1xx responses to send first.
     pub(crate) interim: Vec<u16>,
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
-    pub(crate) payload: Payload,
-    /// Waits until the gate opens.
-    pub(crate) gate: Option<Gate>,
+    pub(crate) payload: ReplyBody,
+    /// The reply waits until it opens.
+    pub(crate) latch: Option<Latch>,
 }
 
 impl Reply {
     pub(crate) fn new(status: u16, body: impl Into<Bytes>) -> Self {
         Self {
-            when: When::AfterBody,
-            rest: Rest::Drain,
+            when: ReplyAt::AfterBody,
+            rest: AfterReply::Drain,
             interim: Vec::new(),
             status,
             fields: Vec::new(),
-            payload: Payload::Whole(body.into()),
-            gate: None,
+            payload: ReplyBody::Whole(body.into()),
+            latch: None,
         }
     }
 
@@ -131,7 +130,7 @@ impl Reply {
         Self::new(200, "{}")
     }
 
-    /// As Taskcluster says it.
+    /// A 401 as Taskcluster sends it.
     pub(crate) fn unauthorized(message: &str) -> Self {
         let body = serde_json::json!({ "code": "AuthenticationFailed", "message": message });
         Self::new(401, body.to_string())
@@ -141,14 +140,14 @@ impl Reply {
 
     pub(crate) fn streamed(pieces: mpsc::Receiver<Bytes>) -> Self {
         Self {
-            payload: Payload::Streamed(pieces),
+            payload: ReplyBody::Streamed(pieces),
             ..Self::ok()
         }
     }
 
     pub(crate) fn raw(bytes: impl Into<Bytes>) -> Self {
         Self {
-            payload: Payload::Raw(bytes.into()),
+            payload: ReplyBody::Raw(bytes.into()),
             ..Self::ok()
         }
     }
@@ -158,27 +157,27 @@ impl Reply {
         self
     }
 
-    pub(crate) fn when(mut self, when: When) -> Self {
+    pub(crate) fn when(mut self, when: ReplyAt) -> Self {
         self.when = when;
         self
     }
 
-    pub(crate) fn rest(mut self, rest: Rest) -> Self {
+    pub(crate) fn rest(mut self, rest: AfterReply) -> Self {
         self.rest = rest;
         self
     }
 
-    pub(crate) fn gate(mut self, gate: &Gate) -> Self {
-        self.gate = Some(gate.clone());
+    pub(crate) fn after(mut self, latch: &Latch) -> Self {
+        self.latch = Some(latch.clone());
         self
     }
 }
 
-/// Holds answers back until it is opened, for good.
+/// Holds replies back until it is opened; it cannot be closed again.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+pub(crate) struct Latch(Arc<watch::Sender<bool>>);
 
-impl Gate {
+impl Latch {
     pub(crate) fn closed() -> Self {
         Self(Arc::new(watch::Sender::new(false)))
     }
@@ -194,47 +193,47 @@ impl Gate {
     }
 }
 
-/// Decides the answer by the head.
-pub(crate) type Script = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
+/// Chooses the reply to a request by its head.
+pub(crate) type Handler = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
-/// What is spoken.
+/// The protocol that an upstream speaks.
 #[derive(Clone)]
-pub(crate) enum Speaks {
+pub(crate) enum Protocol {
     Http1,
-    /// HTTP/2 by prior knowledge.
+    /// HTTP/2 with prior knowledge.
     Http2,
-    /// TLS; HTTP/2 where ALPN agrees on it.
+    /// TLS, with HTTP/2 if ALPN negotiates it.
     Tls(TlsAcceptor),
 }
 
-impl Speaks {
+impl Protocol {
     /// TLS as `identity` with `alpn`.
     pub(crate) fn tls(identity: &Identity, alpn: &[&str]) -> Self {
         Self::Tls(TestCa::acceptor(identity, alpn))
     }
 }
 
-/// What connections share.
+/// State shared by the connections.
 struct Shared {
-    script: Mutex<Arc<Script>>,
+    script: Mutex<Arc<Handler>>,
     attempts: watch::Sender<Vec<Attempt>>,
     repeats: Mutex<HashMap<(String, String), usize>>,
     connections: watch::Sender<usize>,
 }
 
 impl Shared {
-    /// Notes a new attempt and asks the script for its answer.
-    fn arrived(&self, mut seen: Seen) -> (usize, Reply) {
-        let key = (seen.method.clone(), seen.target.clone());
+    /// Records a new attempt and gets the reply to it.
+    fn arrived(&self, mut received: ReceivedRequest) -> (usize, Reply) {
+        let key = (received.method.clone(), received.target.clone());
         let mut repeats = self.repeats.lock().unwrap();
         let repeat = repeats.entry(key).or_default();
-        seen.repeat = *repeat;
+        received.repeat = *repeat;
         *repeat += 1;
         self.attempts.send_modify(|attempts| {
-            seen.index = attempts.len();
+            received.index = attempts.len();
             attempts.push(Attempt {
-                seen: seen.clone(),
-                received: 0,
+                request: received.clone(),
+                body_bytes: 0,
                 sha256: None,
                 broken: false,
                 status: 0,
@@ -242,8 +241,8 @@ impl Shared {
         });
         drop(repeats);
         let script = Arc::clone(&self.script.lock().unwrap());
-        let reply = script(&seen);
-        (seen.index, reply)
+        let reply = script(&received);
+        (received.index, reply)
     }
 
     fn update(&self, index: usize, change: impl FnOnce(&mut Attempt)) {
@@ -252,7 +251,7 @@ impl Shared {
     }
 }
 
-/// Sums up a body while it is read.
+/// Hashes a body while it is read.
 struct BodySum {
     shared: Arc<Shared>,
     index: usize,
@@ -276,7 +275,7 @@ impl BodySum {
         self.digest.update(piece);
         self.received += piece.len() as u64;
         let received = self.received;
-        self.shared.update(self.index, |a| a.received = received);
+        self.shared.update(self.index, |a| a.body_bytes = received);
     }
 
     fn end(&mut self) {
@@ -298,31 +297,31 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 in hex, as attempts record it.
+/// SHA-256 in hex, as in [`Attempt::sha256`].
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// A running upstream; ends when dropped.
-pub(crate) struct Upstream {
+/// A running upstream; stopped when dropped.
+pub(crate) struct FakeUpstream {
     address: SocketAddr,
-    speaks: Speaks,
+    protocol: Protocol,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
     open: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
-impl Upstream {
+impl FakeUpstream {
     /// Starts on a free loopback port.
-    pub(crate) async fn start<S>(speaks: Speaks, script: S) -> Self
+    pub(crate) async fn start<S>(protocol: Protocol, script: S) -> Self
     where
-        S: Fn(&Seen) -> Reply + Send + Sync + 'static,
+        S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let script: Script = Box::new(script);
+        let script: Handler = Box::new(script);
         let upstream = Self {
             address: listener.local_addr().unwrap(),
-            speaks,
+            protocol,
             shared: Arc::new(Shared {
                 script: Mutex::new(Arc::new(script)),
                 attempts: watch::Sender::new(Vec::new()),
@@ -336,25 +335,25 @@ impl Upstream {
         upstream
     }
 
-    /// HTTP/1.1 with a script.
+    /// Starts an HTTP/1.1 upstream.
     pub(crate) async fn http1<S>(script: S) -> Self
     where
-        S: Fn(&Seen) -> Reply + Send + Sync + 'static,
+        S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
-        Self::start(Speaks::Http1, script).await
+        Self::start(Protocol::Http1, script).await
     }
 
     fn accept(&self, listener: TcpListener) {
-        let (shared, speaks, open) = (
+        let (shared, protocol, open) = (
             Arc::clone(&self.shared),
-            self.speaks.clone(),
+            self.protocol.clone(),
             Arc::clone(&self.open),
         );
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = *shared.connections.borrow();
                 shared.connections.send_modify(|count| *count += 1);
-                let task = serve(stream, speaks.clone(), Arc::clone(&shared), connection);
+                let task = serve(stream, protocol.clone(), Arc::clone(&shared), connection);
                 open.lock().unwrap().push(tokio::spawn(task).abort_handle());
             }
         });
@@ -366,30 +365,23 @@ impl Upstream {
         let accepting = self.accepting.lock().unwrap().take();
         if let Some(accepting) = accepting {
             accepting.abort();
-            // Its listener is closed once it has ended.
+            // The listener is closed once the task has ended.
             let _ = accepting.await;
         }
         self.disconnect();
     }
 
-    /// Closes every connection; new ones are welcome.
+    /// Closes every connection; new ones are accepted.
     pub(crate) fn disconnect(&self) {
         for connection in self.open.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// Comes back on the same port.
+    /// Listens again on the same port.
     pub(crate) async fn up(&self) {
-        let listener = within("the port to be free", async {
-            loop {
-                match TcpListener::bind(self.address).await {
-                    Ok(listener) => break listener,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-            }
-        });
-        self.accept(listener.await);
+        let bind = async || TcpListener::bind(self.address).await.ok();
+        self.accept(until_some("the port to be free", bind).await);
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -402,39 +394,39 @@ impl Upstream {
 
     /// `http://127.0.0.1:PORT`, or https.
     pub(crate) fn url(&self) -> String {
-        let scheme = match self.speaks {
-            Speaks::Http1 | Speaks::Http2 => "http",
-            Speaks::Tls(_) => "https",
+        let scheme = match self.protocol {
+            Protocol::Http1 | Protocol::Http2 => "http",
+            Protocol::Tls(_) => "https",
         };
         format!("{scheme}://{}", self.address)
     }
 
-    /// From now on answers come from this script.
-    pub(crate) fn script<S>(&self, script: S)
+    /// Replaces the handler.
+    pub(crate) fn set_handler<S>(&self, script: S)
     where
-        S: Fn(&Seen) -> Reply + Send + Sync + 'static,
+        S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
-        let script: Script = Box::new(script);
+        let script: Handler = Box::new(script);
         *self.shared.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// Everything that arrived so far.
+    /// Every request received so far.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.shared.attempts.borrow().clone()
     }
 
-    /// What arrived at this path.
+    /// The requests received for this path.
     pub(crate) fn attempts_at(&self, path: &str) -> Vec<Attempt> {
         let all = self.attempts().into_iter();
-        all.filter(|a| a.seen.path() == path).collect()
+        all.filter(|a| a.request.path() == path).collect()
     }
 
-    /// How many connections were opened so far.
+    /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.borrow()
     }
 
-    /// Waits until what arrived satisfies `condition`: a barrier.
+    /// Waits until the requests received so far satisfy `condition`, and returns them.
     pub(crate) async fn until(
         &self,
         what: &str,
@@ -446,7 +438,7 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for FakeUpstream {
     fn drop(&mut self) {
         if let Some(accepting) = self.accepting.lock().unwrap().take() {
             accepting.abort();
@@ -455,13 +447,13 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, speaks: Speaks, shared: Arc<Shared>, connection: usize) {
-    // Failures of a connection show in what the caller and the record see.
+async fn serve(stream: TcpStream, protocol: Protocol, shared: Arc<Shared>, connection: usize) {
+    // Connection errors surface at the client and in the recorded attempts.
     let _ = stream.set_nodelay(true);
-    match speaks {
-        Speaks::Http1 => http1::serve(Box::new(stream), shared, connection).await,
-        Speaks::Http2 => http2::serve(Box::new(stream), shared, connection).await,
-        Speaks::Tls(acceptor) => {
+    match protocol {
+        Protocol::Http1 => http1::serve(Box::new(stream), shared, connection).await,
+        Protocol::Http2 => http2::serve(Box::new(stream), shared, connection).await,
+        Protocol::Tls(acceptor) => {
             let Ok(stream) = acceptor.accept(stream).await else {
                 return;
             };

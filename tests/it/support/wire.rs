@@ -1,34 +1,34 @@
-//! HTTP/1.1 on the wire, read to the byte: shared by the test client and the test upstream.
-//! Deliberately naive and strict: what it cannot read, no test should accept.
+//! An HTTP/1.1 parser shared by the test client and the fake upstream. Deliberately naive and
+//! strict: a message that it cannot parse should fail the test.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 
-/// The most that a head may have.
+/// Maximum size of a head.
 const MAX_HEAD: usize = 256 * 1024;
 
 /// A TCP, TLS or Unix connection.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// Any of them.
+/// Any such connection.
 pub(crate) type Stream = Box<dyn Io>;
 pub(crate) type Reading = ReadHalf<Stream>;
 pub(crate) type Writing = WriteHalf<Stream>;
 
-/// Header fields in order, names as sent.
+/// Header fields in order, with names as sent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
 impl Fields {
-    /// The first value of `name`, in any case.
+    /// The first value of `name`, case-insensitively.
     pub(crate) fn first(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// Every value of `name`, in any case.
+    /// Every value of `name`, case-insensitively.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0
             .iter()
@@ -40,10 +40,10 @@ impl Fields {
 /// A start line with its fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
-    /// The first line, without its end.
+    /// The first line, without the line ending.
     pub(crate) start: String,
     pub(crate) fields: Fields,
-    /// Exactly as it came, with the empty line.
+    /// The exact bytes, including the empty line.
     pub(crate) raw: Bytes,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// By the fields; `otherwise` where they say nothing.
+    /// From the header fields; `otherwise` if there is neither framing header.
     pub(crate) fn of(fields: &Fields, otherwise: Self) -> io::Result<Self> {
         let length = fields.first("content-length");
         match (fields.first("transfer-encoding"), length) {
@@ -75,7 +75,7 @@ pub(crate) fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-/// Reads heads and bodies from one side of a connection.
+/// Reads heads and bodies from one direction of a connection.
 pub(crate) struct Reader<R> {
     inner: R,
     buffer: BytesMut,
@@ -144,13 +144,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(Some(self.buffer.split_to(take).freeze()))
     }
 
-    /// Everything until the connection ends, without framing.
+    /// Everything until the connection ends, ignoring framing.
     pub(crate) async fn rest(&mut self) -> io::Result<Bytes> {
         while self.fill().await? > 0 {}
         Ok(self.buffer.split().freeze())
     }
 
-    /// Raw bytes as they come; `None` at the end.
+    /// Raw bytes as they arrive; `None` at the end.
     pub(crate) async fn raw(&mut self) -> io::Result<Option<Bytes>> {
         self.some(u64::MAX).await
     }
@@ -190,7 +190,7 @@ impl BodyReader {
         }
     }
 
-    /// The next piece; `None` when the body is complete. A body cut short is an error.
+    /// The next piece; `None` when the body is complete. A truncated body is an error.
     pub(crate) async fn next<R>(&mut self, from: &mut Reader<R>) -> io::Result<Option<Bytes>>
     where
         R: AsyncRead + Unpin,
@@ -212,7 +212,7 @@ impl BodyReader {
         if self.remaining == 0 {
             match self.framing {
                 Framing::Chunked if !from.line().await?.is_empty() => {
-                    return Err(invalid("chunk does not end where it said"));
+                    return Err(invalid("chunk longer than its size"));
                 }
                 Framing::Chunked => {}
                 Framing::Length(_) | Framing::UntilClose => self.done = true,
@@ -221,7 +221,7 @@ impl BodyReader {
         Ok(Some(piece))
     }
 
-    /// Begins the next chunk; false after the last one, with trailers read.
+    /// Starts the next chunk; false after the last one, when the trailers have been read.
     async fn chunk<R: AsyncRead + Unpin>(&mut self, from: &mut Reader<R>) -> io::Result<bool> {
         let line = from.line().await?;
         let size = line.split(';').next().unwrap_or_default().trim();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_each_framing_to_its_exact_end() {
+    async fn every_framing_is_read_to_its_exact_end() {
         let (whole, rest) = body(Framing::Length(3), b"abcNEXT").await.unwrap();
         assert_eq!((&whole[..], &rest[..]), (&b"abc"[..], &b"NEXT"[..]));
         let (whole, rest) = body(
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_cut_short_is_an_error() {
+    async fn a_truncated_body_is_an_error() {
         assert!(body(Framing::Length(4), b"abc").await.is_err());
         assert!(body(Framing::Chunked, b"3\r\nabc\r\n").await.is_err());
         assert!(

@@ -1,4 +1,4 @@
-//! The command that stands in for taskcluster-proxy.
+//! `hawkgate taskcluster-proxy`, the drop-in replacement for taskcluster-proxy.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::taskcluster;
 use crate::support::client::{Client, Request};
-use crate::support::gate::ROOT_KEY;
-use crate::support::upstream::{Reply, Upstream};
+use crate::support::gateway::ROOT_KEY;
+use crate::support::upstream::{FakeUpstream, Reply};
 
-/// `hawkgate taskcluster-proxy` in a clean environment.
+/// `hawkgate taskcluster-proxy` without inherited TASKCLUSTER_* variables.
 fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hawkgate"));
     command.arg("taskcluster-proxy").args(arguments);
@@ -32,38 +32,38 @@ fn ends(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String)
     )
 }
 
-/// A run, killed when dropped, and where it listens.
-struct Up {
+/// A running proxy and its address; killed when dropped.
+struct RunningProxy {
     child: Child,
     address: Address,
 }
 
-impl Drop for Up {
+impl Drop for RunningProxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Up {
+impl RunningProxy {
     fn start(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let mut child = command(variables, arguments)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
+        let mut output = String::new();
         let address = loop {
             let mut line = String::new();
             let read = stderr.read_line(&mut line).unwrap();
-            said += &line;
-            assert!(read > 0, "it never was up: {said}");
+            output += &line;
+            assert!(read > 0, "it exited: {output}");
             if line.contains("listening for callers") {
                 let line: Value = serde_json::from_str(&line).unwrap();
                 break line["address"].as_str().unwrap().to_owned();
             }
         };
-        // Somebody has to read on.
+        // Keep reading, so that the pipe does not fill up.
         std::thread::spawn(move || stderr.lines().for_each(drop));
         Self {
             child,
@@ -73,7 +73,7 @@ impl Up {
 }
 
 #[tokio::test]
-async fn the_command_takes_its_place_with_its_variables() {
+async fn the_taskcluster_proxy_command_reads_the_same_environment_variables() {
     let taskcluster = taskcluster().await;
     let variables = [
         ("TASKCLUSTER_ROOT_URL", taskcluster.url()),
@@ -82,8 +82,8 @@ async fn the_command_takes_its_place_with_its_variables() {
         ("TASKCLUSTER_CERTIFICATE", ""),
     ];
     let ports = ["--port", "0", "--admin", "127.0.0.1:0"];
-    let whole = Up::start(&variables, &ports);
-    let narrow = Up::start(&variables, &[&ports[..], &["test:x", "test:y*"]].concat());
+    let whole = RunningProxy::start(&variables, &ports);
+    let narrow = RunningProxy::start(&variables, &[&ports[..], &["test:x", "test:y*"]].concat());
     for (up, scopes) in [
         (&whole, json!(["test:*", "auth:create-client:*"])),
         (&narrow, json!(["test:x", "test:y*"])),
@@ -97,10 +97,10 @@ async fn the_command_takes_its_place_with_its_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tasks_scopes_restrict() {
+async fn task_scopes_restrict_the_credentials() {
     const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";
-    let queue = Upstream::http1(|seen| {
-        if seen.path().ends_with(TASK) && seen.header("authorization").is_none() {
+    let queue = FakeUpstream::http1(|received| {
+        if received.path().ends_with(TASK) && received.header("authorization").is_none() {
             Reply::new(200, r#"{"scopes":["queue:a","queue:b*"]}"#)
         } else {
             Reply::new(404, "{}")
@@ -139,7 +139,7 @@ async fn a_tasks_scopes_restrict() {
 }
 
 #[test]
-fn what_it_does_not_take_is_said_with_the_reason() {
+fn unsupported_arguments_are_refused_with_the_reason() {
     let variables = [
         ("TASKCLUSTER_ROOT_URL", "https://tc.example.com"),
         ("TASKCLUSTER_CLIENT_ID", "root"),

@@ -1,13 +1,13 @@
-//! What is accepted, what is refused and why, and that nothing hostile gets through.
+//! Which expressions are accepted, which are refused and why, and hostile input.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
-use crate::gateway::client::ClientCertificate;
-use crate::gateway::rule::scope::RequestFacts;
+use crate::gateway::client_certificate::ClientCertificate;
+use crate::gateway::rule::attributes::RequestAttributes;
 use crate::gateway::rule::{MAX_MEMBERS, MAX_STEPS};
 
-const REQUEST: RequestFacts<'static> = RequestFacts {
+const REQUEST: RequestAttributes<'static> = RequestAttributes {
     method: "POST",
     host: "tc.example.com",
     path: "/api/queue/v1/task",
@@ -27,8 +27,8 @@ fn claims() -> Map<String, Json> {
     claims
 }
 
-fn facts<'a>(claims: &'a Map<String, Json>, scopes: &'a [String]) -> Facts<'a> {
-    Facts {
+fn attributes<'a>(claims: &'a Map<String, Json>, scopes: &'a [String]) -> Attributes<'a> {
+    Attributes {
         claims: Some(claims),
         issuer: "auth0",
         subject: "ad|Mozilla|dev",
@@ -42,13 +42,13 @@ fn compiled(source: &str) -> Expression {
     Expression::compile(source).unwrap_or_else(|e| panic!("{source}: {e}"))
 }
 
-fn holds(source: &str) -> Result<bool, Fault> {
+fn holds(source: &str) -> Result<bool, EvaluationError> {
     let scopes = ["openid".to_owned()];
-    compiled(source).holds(&facts(&claims(), &scopes))
+    compiled(source).is_true(&attributes(&claims(), &scopes))
 }
 
-fn text(source: &str) -> Result<String, Fault> {
-    compiled(source).text(&facts(&claims(), &[]))
+fn text(source: &str) -> Result<String, EvaluationError> {
+    compiled(source).text(&attributes(&claims(), &[]))
 }
 
 fn refusal(source: &str) -> String {
@@ -59,7 +59,7 @@ fn refusal(source: &str) -> String {
 }
 
 #[test]
-fn what_is_documented_is_true() {
+fn documented_expressions_are_true() {
     for source in [
         "true",
         "claims.sub == 'ad|Mozilla|dev'",
@@ -96,7 +96,7 @@ fn what_is_documented_is_true() {
 }
 
 #[test]
-fn only_true_is_true() {
+fn anything_but_the_boolean_true_is_not_a_match() {
     for (source, expected) in [
         ("false", Ok(false)),
         ("1", Err("the result is of type int, not bool")),
@@ -127,15 +127,15 @@ fn only_true_is_true() {
         ("claims.level % 0 == 1", Err("division by zero")),
         (
             "claims.level + 9223372036854775807 > 0",
-            Err("a number became too large"),
+            Err("integer overflow"),
         ),
         (
             "claims.level * 9223372036854775807 > 0",
-            Err("a number became too large"),
+            Err("integer overflow"),
         ),
         (
             "-9223372036854775808 / (claims.level - 4) > 0",
-            Err("a number became too large"),
+            Err("integer overflow"),
         ),
         ("claims.empty[0] == 1", Err("an index is out of bounds")),
         (
@@ -144,39 +144,39 @@ fn only_true_is_true() {
         ),
         ("int(claims.sub) == 1", Err("int(…) failed")),
         ("claims.level.matches('3')", Err("a value is not of type")),
-        ("{'a': 1, 'a': 2} == {}", Err("a map has a key twice")),
+        ("{'a': 1, 'a': 2} == {}", Err("a map has a duplicate key")),
         ("{1.5: 1} == {}", Err("a value cannot be a map's key")),
     ] {
-        let got = holds(source).map_err(|fault| fault.to_string());
+        let got = holds(source).map_err(|error| error.to_string());
         match (&got, expected) {
-            (Err(fault), Err(expected)) => {
-                assert!(fault.starts_with(expected), "{source}: {fault}");
+            (Err(error), Err(expected)) => {
+                assert!(error.starts_with(expected), "{source}: {error}");
             }
             _ => assert_eq!(got, expected.map_err(str::to_owned), "{source}"),
         }
-        if let Err(fault) = got {
+        if let Err(error) = got {
             assert!(
-                !fault.contains("Mozilla"),
-                "{source}: no claim's value: {fault}"
+                !error.contains("Mozilla"),
+                "{source}: quotes a claim: {error}"
             );
         }
     }
 }
 
 #[test]
-fn without_claims_nothing_about_them_is_true() {
+fn without_claims_the_claims_object_is_empty() {
     let empty = Map::new();
-    let facts = Facts {
+    let attributes = Attributes {
         claims: None,
-        ..facts(&empty, &[])
+        ..attributes(&empty, &[])
     };
-    assert!(compiled("claims.sub != 'x'").holds(&facts).is_err());
-    assert_eq!(compiled("has(claims.sub)").holds(&facts), Ok(false));
-    assert_eq!(compiled("size(claims) == 0").holds(&facts), Ok(true));
+    assert!(compiled("claims.sub != 'x'").is_true(&attributes).is_err());
+    assert_eq!(compiled("has(claims.sub)").is_true(&attributes), Ok(false));
+    assert_eq!(compiled("size(claims) == 0").is_true(&attributes), Ok(true));
 }
 
 #[test]
-fn headers_are_texts_numbers_and_plain_lists() {
+fn header_values_are_strings_integers_booleans_and_flat_lists() {
     for (source, expected) in [
         ("claims.sub", Some("ad|Mozilla|dev")),
         ("'user ' + claims.sub", Some("user ad|Mozilla|dev")),
@@ -199,15 +199,15 @@ fn headers_are_texts_numbers_and_plain_lists() {
     }
 }
 
-/// A source, and all that is said about it.
+/// Sources and the complete error message of each.
 const REFUSED: &[(&str, &str)] = &[
     (
         "",
-        "is no CEL: near character 1: mismatched input '<EOF>'; write an expression like claims.sub == \"me\"",
+        "is not valid CEL: near character 1: mismatched input '<EOF>'; write an expression like claims.sub == \"me\"",
     ),
     (
         "claims.sub ==",
-        "is no CEL: near character 14: mismatched input '<EOF>'; write an expression like claims.sub == \"me\"",
+        "is not valid CEL: near character 14: mismatched input '<EOF>'; write an expression like claims.sub == \"me\"",
     ),
     (
         "claim.sub == 'a'",
@@ -227,11 +227,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "request == 'a'",
-        "near character 1: request is no value by itself; write one of request.method, request.host, request.path, request.user_agent",
+        "near character 1: request is not a value itself; write one of request.method, request.host, request.path, request.user_agent",
     ),
     (
         "has(token.client)",
-        "near character 4: token.client is always there; compare it: token.client != \"\"",
+        "near character 4: token.client is always present; compare it: token.client != \"\"",
     ),
     (
         "claims.sub.startWith('a')",
@@ -239,7 +239,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "claims.sub.startsWith('a', 'b')",
-        "near character 22: x.startsWith(…) takes 1 arguments; 2 are written",
+        "near character 22: x.startsWith(…) takes 1 argument(s); 2 were given",
     ),
     (
         "startsWith(claims.sub, 'a')",
@@ -255,39 +255,39 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "claims.g.exists(claims, claims == 'a')",
-        "near character 16: claims is the name of something else already; call the list's members otherwise",
+        "near character 16: claims is already the name of something else; choose another name for the variable",
     ),
     (
         "claims.g.map(x, x + x) == []",
-        "near character 13: map is not offered, because it can make lists of any size; use exists, all, exists_one or filter",
+        "near character 13: map is not available, because it can create lists of any size; use exists, all, exists_one or filter",
     ),
     (
         "claims.g.map(x, x > 1, x + x) == []",
-        "near character 13: map is not offered, because it can make lists of any size; use exists, all, exists_one or filter",
+        "near character 13: map is not available, because it can create lists of any size; use exists, all, exists_one or filter",
     ),
     (
         "claims.g.exists(x, claims.h.exists(y, x == y))",
-        "near character 35: goes through a list inside of going through a list; split it into several rules, or use `in`",
+        "near character 35: nests one comprehension in another; split it into several rules, or use `in`",
     ),
     (
         "claims.g.filter(x, x > 1).exists(y, y == 2)",
-        "near character 16: goes through a list inside of going through a list; split it into several rules, or use `in`",
+        "near character 16: nests one comprehension in another; split it into several rules, or use `in`",
     ),
     (
         "claims.sub.matches(claims.pattern)",
-        "near character 19: the pattern of matches is no literal; write it as a text in quotes",
+        "near character 19: the pattern of matches is not a literal; write it as a quoted string",
     ),
     (
         "claims.sub.matches('(')",
-        "near character 19: the pattern of matches is no regular expression; write a regular expression as of the Rust crate regex",
+        "near character 19: the pattern of matches is not a regular expression; write a regular expression in the syntax of the Rust crate regex",
     ),
     (
         "claims.sub.matches('\\\\w{9}{9}{99}')",
-        "near character 19: the pattern of matches is too large; write a regular expression as of the Rust crate regex",
+        "near character 19: the pattern of matches is too large; write a regular expression in the syntax of the Rust crate regex",
     ),
     (
         "A{a: 1} == 1",
-        "near character 2: makes a message \"A\"; there are no such types; write a map in braces, with quoted keys",
+        "near character 2: constructs a message \"A\"; message types are not supported; write a map in braces, with quoted keys",
     ),
     (
         ".claims == 1",
@@ -303,18 +303,18 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "claims.?sub == 1",
-        "is no CEL: near character 7: unsupported syntax '.?'; write an expression like claims.sub == \"me\"",
+        "is not valid CEL: near character 7: unsupported syntax '.?'; write an expression like claims.sub == \"me\"",
     ),
 ];
 
 #[test]
-fn refusals_say_what_and_where_and_what_instead() {
+fn compile_errors_name_the_problem_its_position_and_the_fix() {
     for (source, expected) in REFUSED {
         assert_eq!(refusal(source), *expected, "{source}");
     }
 }
 
-/// Everything that could use up stack, time or memory, each at the longest that is read.
+/// Sources of the maximum length that could exhaust stack, time or memory.
 fn long_sources() -> Vec<String> {
     let fill = |unit: &str, last: &str| {
         let times = (MAX_SOURCE_BYTES - last.len()) / unit.len();
@@ -373,7 +373,7 @@ fn long_sources() -> Vec<String> {
     ]
 }
 
-/// Short ones that a careless reader or evaluator might trip over.
+/// Short sources with unusual values that a parser or interpreter could mishandle.
 const ODD: &[&str] = &[
     "'\\ud800'",
     "'\\U00110000'",
@@ -416,20 +416,23 @@ fn hostile_sources_are_refused_or_harmless() {
     let odd = ODD.iter().map(|source| (*source).to_owned());
     let claims = claims();
     for source in long_sources().into_iter().chain(odd) {
-        // A panic would come out as one of these two texts.
+        // A panic would surface as `Panicked` or as this error.
         match Expression::compile(&source) {
             Ok(expression) => {
-                let held = expression.holds(&facts(&claims, &[]));
-                assert_ne!(held, Err(Fault::Panicked), "{source}");
-                assert_ne!(expression.text(&facts(&claims, &[])), Err(Fault::Panicked));
+                let matched = expression.is_true(&attributes(&claims, &[]));
+                assert_ne!(matched, Err(EvaluationError::Panicked), "{source}");
+                assert_ne!(
+                    expression.text(&attributes(&claims, &[])),
+                    Err(EvaluationError::Panicked)
+                );
             }
-            Err(error) => assert!(!error.problem.contains("break down"), "{source}"),
+            Err(error) => assert!(!error.problem.contains("panic"), "{source}"),
         }
     }
     assert!(refusal(&" ".repeat(MAX_SOURCE_BYTES + 1)).contains("more than 1024"));
 }
 
-/// What is accepted runs on a worker's stack, at its deepest.
+/// Expressions are evaluated on the stack of a worker thread.
 #[test]
 fn the_deepest_expression_fits_a_small_stack() {
     let deepest = (1..MAX_SOURCE_BYTES)
@@ -439,12 +442,12 @@ fn the_deepest_expression_fits_a_small_stack() {
         .last()
         .unwrap();
     let thread = std::thread::Builder::new().stack_size(1 << 20);
-    let ran = thread.spawn(move || deepest.holds(&facts(&claims(), &[])).is_err());
+    let ran = thread.spawn(move || deepest.is_true(&attributes(&claims(), &[])).is_err());
     assert!(ran.unwrap().join().unwrap());
 }
 
 #[test]
-fn work_is_counted_before_it_is_done() {
+fn the_number_of_steps_is_limited_at_compile_time() {
     let wide = |n: usize| format!("claims.g.exists(x, x in [{}])", vec!["1"; n].join(","));
     assert!(Expression::compile(&wide(40)).is_ok());
     let refused = refusal(&wide(100));
@@ -456,7 +459,7 @@ fn work_is_counted_before_it_is_done() {
 }
 
 #[test]
-fn what_an_expression_looks_at_is_known() {
+fn the_attributes_that_an_expression_reads_are_known() {
     for (source, request, path, named) in [
         (
             "claims.sub == 'a' && claims['b c'] == 1 && 'd' in claims",
@@ -481,57 +484,68 @@ fn what_an_expression_looks_at_is_known() {
         assert_eq!(expression.reads_request(), request, "{source}");
         assert_eq!(expression.reads_path(), path, "{source}");
         let claims = match expression.claims() {
-            Claims::Named(names) => Some(names.iter().cloned().collect::<Vec<_>>().join(",")),
-            Claims::All => None,
+            ClaimsRead::Named(names) => Some(names.iter().cloned().collect::<Vec<_>>().join(",")),
+            ClaimsRead::All => None,
         };
         assert_eq!(claims.as_deref(), named, "{source}");
     }
 }
 
 #[test]
-fn an_ipv4_client_is_one_text_however_it_came() {
+fn an_ipv4_mapped_client_address_is_an_ipv4_address() {
     let mapped: std::net::IpAddr = "::ffff:10.1.2.3".parse().unwrap();
     for (address, expected) in [(Some(mapped), "10.1.2.3"), (None, "")] {
         let claims = Map::new();
-        let mut facts = facts(&claims, &[]);
-        facts.request.address = address;
-        assert_eq!(compiled("client.address").text(&facts).unwrap(), expected);
+        let mut attributes = attributes(&claims, &[]);
+        attributes.request.address = address;
+        assert_eq!(
+            compiled("client.address").text(&attributes).unwrap(),
+            expected
+        );
     }
 }
 
-/// An expression whose evaluation panics, as none that is known does.
+/// An expression whose evaluation panics; no real one is known to.
 pub(in crate::gateway::rule) fn panicking() -> Expression {
     let mut expression = compiled("claims.sub.matches('x')");
     let mut functions = Context::with_env(Arc::clone(&LIBRARY));
-    let panics = |_: Arc<String>| -> bool { panic!("as a test wants it") };
-    functions.add_function(&syntax::matcher(0), panics).unwrap();
+    let panics = |_: Arc<String>| -> bool { panic!("raised by the test") };
+    functions
+        .add_function(&analysis::matcher(0), panics)
+        .unwrap();
     expression.functions = functions;
     expression
 }
 
 #[test]
-fn a_panic_goes_no_further() {
+fn a_panic_of_the_interpreter_is_caught() {
     let claims = claims();
-    let facts = facts(&claims, &[]);
-    assert_eq!(panicking().holds(&facts), Err(Fault::Panicked));
-    assert_eq!(panicking().text(&facts), Err(Fault::Panicked));
+    let attributes = attributes(&claims, &[]);
+    assert_eq!(
+        panicking().is_true(&attributes),
+        Err(EvaluationError::Panicked)
+    );
+    assert_eq!(
+        panicking().text(&attributes),
+        Err(EvaluationError::Panicked)
+    );
 }
 
 #[test]
-fn a_client_certificate_can_be_asked_for() {
+fn expressions_can_read_the_client_certificate() {
     let certificate = ClientCertificate {
         dns_names: vec!["worker.example.org".into()],
         emails: vec!["worker@example.org".into()],
         ..ClientCertificate::for_test("worker-1", &["spiffe://example.org/worker"])
     };
-    let request = RequestFacts {
+    let request = RequestAttributes {
         certificate: Some(&certificate),
         ..REQUEST
     };
     let claims = claims();
-    let known = Facts {
+    let known = Attributes {
         request,
-        ..facts(&claims, &[])
+        ..attributes(&claims, &[])
     };
     for source in [
         "client.certificate.common_name == 'worker-1'",
@@ -546,22 +560,22 @@ fn a_client_certificate_can_be_asked_for() {
         "type(client.certificate.uris) == list && type(client.certificate.common_name) == string",
     ] {
         let compiled = compiled(source);
-        assert_eq!(compiled.holds(&known), Ok(true), "{source}");
+        assert_eq!(compiled.is_true(&known), Ok(true), "{source}");
         assert!(compiled.reads_request(), "{source}");
-        // Without one nothing of it holds; what fails does not match either.
-        let without = facts(&claims, &[]);
-        let held = compiled.holds(&without);
+        // Without a certificate none of these is true, except those that hold for any list.
+        let without = attributes(&claims, &[]);
+        let matched = compiled.is_true(&without);
         let vacuous = source.contains(".all(") || source.starts_with("type(");
-        assert_eq!(held == Ok(true), vacuous, "{source}");
+        assert_eq!(matched == Ok(true), vacuous, "{source}");
     }
 }
 
 #[test]
-fn what_a_certificate_does_not_have_is_said() {
+fn an_unknown_certificate_attribute_is_a_compile_error() {
     for (source, expected) in [
         (
             "client.certificate == 'x'",
-            "client.certificate is no value by itself; write one of client.certificate.common_name",
+            "client.certificate is not a value itself; write one of client.certificate.common_name",
         ),
         (
             "client.certificate.uri == 'x'",
@@ -573,11 +587,11 @@ fn what_a_certificate_does_not_have_is_said() {
         ),
         (
             "has(client.certificate.uris)",
-            "client.certificate.uris is always there",
+            "client.certificate.uris is always present",
         ),
         (
             "has(client.certificate)",
-            "client.certificate is no value by itself",
+            "client.certificate is not a value itself",
         ),
         (
             "client.certificates.uris == []",
@@ -585,13 +599,13 @@ fn what_a_certificate_does_not_have_is_said() {
         ),
         (
             "client == 'x'",
-            "client is no value by itself; write one of client.address, client.certificate.common_name",
+            "client is not a value itself; write one of client.address, client.certificate.common_name",
         ),
     ] {
-        let said = refusal(source);
-        assert!(said.contains(expected), "{source}: {said}");
+        let message = refusal(source);
+        assert!(message.contains(expected), "{source}: {message}");
     }
-    // What only looks like it is no exception.
+    // A map with the same member names is an ordinary value.
     assert_eq!(
         holds("[{'certificate': {'uris': ['x']}}].exists(c, c.certificate.uris[0] == 'x')"),
         Ok(true)

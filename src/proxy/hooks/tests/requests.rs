@@ -1,4 +1,4 @@
-//! What goes up and what comes back when all is well, or healed.
+//! Requests and responses without failures, and after a replay.
 
 use std::sync::atomic::Ordering;
 
@@ -6,28 +6,28 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 
-use super::caller::{Caller, Send};
+use super::client::{TestClient, TestRequest};
 use super::failures::until;
-use super::matrix::body;
-use super::stage::Stage;
-use super::upstream::{When, expected};
+use super::replay_matrix::body;
+use super::support::TestProxy;
+use super::upstream::{RejectAt, expected};
 use crate::credential::Lookup;
 use crate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 
-fn sent(target: &'static str, headers: &[(&'static str, &str)]) -> Send {
-    Send {
+fn sent(target: &'static str, headers: &[(&'static str, &str)]) -> TestRequest {
+    TestRequest {
         headers: headers.iter().map(|(n, v)| (*n, (*v).to_owned())).collect(),
-        ..Send::get(target)
+        ..TestRequest::get(target)
     }
 }
 
 #[tokio::test]
-async fn targets_go_byte_for_byte_and_are_signed_so() {
+async fn targets_are_forwarded_and_signed_byte_for_byte() {
     for upstream in [false, true] {
-        let stage = Stage::with(|o| o.http2 = upstream).await;
-        for caller in [false, true] {
-            let mut caller = stage.connect(caller).await;
+        let proxy = TestProxy::with(|o| o.http2 = upstream).await;
+        for client in [false, true] {
+            let mut client = proxy.connect(client).await;
             for target in [
                 "/api/a%2Fb/%41",
                 "/api/x//y///z",
@@ -36,33 +36,33 @@ async fn targets_go_byte_for_byte_and_are_signed_so() {
                 "/api/x?redirect=http://elsewhere/../y",
                 "/api/;p=1,2/(3)!$&'*@:~",
             ] {
-                let got = caller.send(&Send::get(target)).await;
-                assert_eq!(got.status, 200, "{target}");
-                assert_eq!(stage.upstream.take_seen()[0].target, target);
+                let response = client.send(&TestRequest::get(target)).await;
+                assert_eq!(response.status, 200, "{target}");
+                assert_eq!(proxy.upstream.take_received()[0].target, target);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn methods_are_signed_as_they_are() {
-    let stage = Stage::standard().await;
-    let mut caller = stage.connect(false).await;
+async fn every_method_is_signed() {
+    let proxy = TestProxy::start().await;
+    let mut client = proxy.connect(false).await;
     for method in ["GET", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS", "POST"] {
-        let send = Send {
+        let send = TestRequest {
             method,
-            ..Send::get("/api/x")
+            ..TestRequest::get("/api/x")
         };
-        assert_eq!(caller.send(&send).await.status, 200, "{method}");
-        assert_eq!(stage.upstream.take_seen()[0].method, method);
+        assert_eq!(client.send(&send).await.status, 200, "{method}");
+        assert_eq!(proxy.upstream.take_received()[0].method, method);
     }
 }
 
 #[tokio::test]
-async fn hawkgate_owns_what_names_parties_and_hops() {
+async fn forwarding_and_credential_headers_of_the_caller_are_replaced() {
     for http2 in [false, true] {
-        let stage = Stage::standard().await;
-        let mut caller = stage.connect(http2).await;
+        let proxy = TestProxy::start().await;
+        let mut client = proxy.connect(http2).await;
         let send = sent(
             "/api/x",
             &[
@@ -84,16 +84,21 @@ async fn hawkgate_owns_what_names_parties_and_hops() {
                 ("accept", "text/plain"),
             ],
         );
-        assert_eq!(caller.send(&send).await.status, 200);
-        let seen = stage.upstream.take_seen().remove(0);
-        let all = format!("{:?}", seen.headers);
+        assert_eq!(client.send(&send).await.status, 200);
+        let received = proxy.upstream.take_received().remove(0);
+        let all = format!("{:?}", received.headers);
         for gone in [
             "6.6.6.6", "junk", "gopher", "evil", "/admin", "DELETE", "spoofed",
         ] {
             assert!(!all.contains(gone), "{gone} went through: {all}");
         }
         assert!(!all.contains("callers-own-token") && !all.contains("Zm9v"));
-        let value = |name: &str| seen.headers.get(name).map_or("", |v| v.to_str().unwrap());
+        let value = |name: &str| {
+            received
+                .headers
+                .get(name)
+                .map_or("", |v| v.to_str().unwrap())
+        };
         assert_eq!(value("host"), "tc.example.com:8443");
         assert_eq!(value("x-forwarded-port"), "443");
         assert_eq!(value("x-forwarded-proto"), "http");
@@ -101,22 +106,22 @@ async fn hawkgate_owns_what_names_parties_and_hops() {
         assert_eq!(value("x-taskcluster-trace-id"), "keep-me");
         assert_eq!(value("x-request-id"), "mine-1");
         assert_eq!(value("accept"), "text/plain");
-        assert_eq!(seen.headers.get_all("authorization").iter().count(), 1);
-        assert_eq!(seen.headers.get_all("host").iter().count(), 1);
+        assert_eq!(received.headers.get_all("authorization").iter().count(), 1);
+        assert_eq!(received.headers.get_all("host").iter().count(), 1);
     }
 }
 
 #[tokio::test]
 async fn a_bewit_is_not_signed() {
-    let mut stage = Stage::standard().await;
-    let mut caller = stage.connect(false).await;
-    let got = caller.send(&Send::get("/api/x?bewit=abc&y=1")).await;
-    // The upstream of these tests knows no bewits.
-    assert_eq!(got.status, 401);
-    let seen = stage.upstream.take_seen();
-    assert_eq!(seen.len(), 1);
-    assert!(!seen[0].headers.contains_key("authorization"));
-    let outcome = stage.outcome().await;
+    let mut proxy = TestProxy::start().await;
+    let mut client = proxy.connect(false).await;
+    let response = client.send(&TestRequest::get("/api/x?bewit=abc&y=1")).await;
+    // The test upstream does not support bewits.
+    assert_eq!(response.status, 401);
+    let received = proxy.upstream.take_received();
+    assert_eq!(received.len(), 1);
+    assert!(!received[0].headers.contains_key("authorization"));
+    let outcome = proxy.outcome().await;
     assert_eq!(
         outcome.unauthorized[0].reason,
         UnauthorizedReason::NotSigned
@@ -126,10 +131,10 @@ async fn a_bewit_is_not_signed() {
 }
 
 #[tokio::test]
-async fn answers_are_cleaned_and_otherwise_left_alone() {
+async fn responses_are_sanitized_and_otherwise_unchanged() {
     for http2 in [false, true] {
-        let stage = Stage::standard().await;
-        *stage.upstream.special.lock().unwrap() = Some(Box::new(|_| {
+        let proxy = TestProxy::start().await;
+        *proxy.upstream.respond_with.lock().unwrap() = Some(Box::new(|_| {
             Response::builder()
                 .status(303)
                 .header("location", "https://elsewhere/x?bewit=abc")
@@ -148,12 +153,22 @@ async fn answers_are_cleaned_and_otherwise_left_alone() {
                 .body(Full::from("see other"))
                 .ok()
         }));
-        let got = stage.connect(http2).await.send(&Send::get("/api/x")).await;
-        assert_eq!((got.status, got.body.as_str()), (303, "see other"));
-        assert_eq!(got.headers["location"], "https://elsewhere/x?bewit=abc");
-        assert_eq!(got.headers["etag"], "W/\"1\"");
-        assert_eq!(got.headers["content-encoding"], "gzip");
-        assert_eq!(got.headers.get_all("set-cookie").iter().count(), 2);
+        let response = proxy
+            .connect(http2)
+            .await
+            .send(&TestRequest::get("/api/x"))
+            .await;
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (303, "see other")
+        );
+        assert_eq!(
+            response.headers["location"],
+            "https://elsewhere/x?bewit=abc"
+        );
+        assert_eq!(response.headers["etag"], "W/\"1\"");
+        assert_eq!(response.headers["content-encoding"], "gzip");
+        assert_eq!(response.headers.get_all("set-cookie").iter().count(), 2);
         for gone in [
             "x-secret-hop",
             "keep-alive",
@@ -163,24 +178,24 @@ async fn answers_are_cleaned_and_otherwise_left_alone() {
             "alt-svc",
             "x-hawkgate-error",
         ] {
-            assert!(!got.headers.contains_key(gone), "{gone} came through");
+            assert!(!response.headers.contains_key(gone), "{gone} came through");
         }
     }
 }
 
 #[tokio::test]
 async fn a_permanent_401_is_replayed_once() {
-    let mut stage = Stage::standard().await;
-    stage
+    let mut proxy = TestProxy::start().await;
+    proxy
         .upstream
         .valid_from
         .store(usize::MAX, Ordering::SeqCst);
-    let mut caller = stage.connect(false).await;
-    let got = caller.send(&Send::post(body(100_000))).await;
-    assert_eq!((got.status, got.body.as_str()), (401, "no"));
-    assert!(!got.headers.contains_key("x-hawkgate-error"));
-    assert_eq!(stage.upstream.take_seen().len(), 2);
-    let outcome = stage.outcome().await;
+    let mut client = proxy.connect(false).await;
+    let response = client.send(&TestRequest::post(body(100_000))).await;
+    assert_eq!((response.status, response.body.as_str()), (401, "no"));
+    assert!(!response.headers.contains_key("x-hawkgate-error"));
+    assert_eq!(proxy.upstream.take_received().len(), 2);
+    let outcome = proxy.outcome().await;
     let actions: Vec<_> = outcome.unauthorized.iter().map(|u| u.action).collect();
     assert_eq!(
         actions,
@@ -193,181 +208,189 @@ async fn a_permanent_401_is_replayed_once() {
         outcome.unauthorized[1].reason,
         UnauthorizedReason::StillUnauthorized
     );
-    assert_eq!(outcome.ending, Ending::Forwarded, "nothing was healed");
-    assert_eq!((outcome.code, stage.fetched()), (401, 2));
-    assert_eq!(caller.send(&Send::get("/api/x")).await.status, 401);
+    assert_eq!(outcome.ending, Ending::Forwarded, "the replay failed too");
+    assert_eq!((outcome.code, proxy.fetched()), (401, 2));
+    assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 401);
 }
 
 #[tokio::test]
 async fn a_403_is_never_replayed() {
-    let mut stage = Stage::standard().await;
-    *stage.upstream.special.lock().unwrap() = Some(Box::new(|_| {
+    let mut proxy = TestProxy::start().await;
+    *proxy.upstream.respond_with.lock().unwrap() = Some(Box::new(|_| {
         Response::builder().status(403).body(Full::default()).ok()
     }));
-    let got = stage.connect(false).await.send(&Send::get("/api/x")).await;
-    assert_eq!(got.status, 403);
-    assert_eq!(stage.upstream.take_seen().len(), 1);
-    let outcome = stage.outcome().await;
+    let response = proxy
+        .connect(false)
+        .await
+        .send(&TestRequest::get("/api/x"))
+        .await;
+    assert_eq!(response.status, 403);
+    assert_eq!(proxy.upstream.take_received().len(), 1);
+    let outcome = proxy.outcome().await;
     assert_eq!(outcome.ending, Ending::Forwarded);
     assert_eq!(outcome.lookup, Some(Lookup::Fetched));
-    assert_eq!(stage.fetched(), 1);
+    assert_eq!(proxy.fetched(), 1);
 }
 
-/// Sends a body that cannot be kept; says why the 401 passed.
-async fn unreplayable(stage: &mut Stage, http2: bool, send: &Send) -> UnauthorizedReason {
-    let mut caller = stage.connect(http2).await;
-    stage.upstream.take_seen();
-    stage.revoke();
-    *stage.upstream.when.lock().unwrap() = When::After;
-    let got = caller.send(send).await;
-    assert_eq!((got.status, got.body.as_str()), (401, "no"));
-    assert_eq!(stage.upstream.take_seen().len(), 1);
-    let outcome = stage.outcome().await;
+/// Sends a body that cannot be replayed, and returns why the 401 was passed through.
+async fn unreplayable(
+    proxy: &mut TestProxy,
+    http2: bool,
+    send: &TestRequest,
+) -> UnauthorizedReason {
+    let mut client = proxy.connect(http2).await;
+    proxy.upstream.take_received();
+    proxy.revoke();
+    *proxy.upstream.reject_at.lock().unwrap() = RejectAt::End;
+    let response = client.send(send).await;
+    assert_eq!((response.status, response.body.as_str()), (401, "no"));
+    assert_eq!(proxy.upstream.take_received().len(), 1);
+    let outcome = proxy.outcome().await;
     assert_eq!(outcome.unauthorized.len(), 1);
     assert_eq!(
         outcome.unauthorized[0].action,
         UnauthorizedAction::PassedThrough
     );
-    assert_eq!(stage.budget.used(), 0);
-    // The credentials were dropped, so the next one is good, whole, on the same connection.
-    let got = caller.send(send).await;
-    assert_eq!(got.status, 200);
-    assert_eq!(got.body, expected(send.body.as_deref().unwrap()));
-    assert_eq!(stage.outcome().await.ending, Ending::Forwarded);
+    assert_eq!(proxy.budget.used(), 0);
+    // The credentials were dropped, so the next request succeeds, on the same connection.
+    let response = client.send(send).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.body, expected(send.body.as_deref().unwrap()));
+    assert_eq!(proxy.outcome().await.ending, Ending::Forwarded);
     outcome.unauthorized[0].reason
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn past_the_cap_a_body_streams_whole_and_the_401_passes() {
+async fn a_body_over_the_replay_limit_is_streamed_and_its_401_passes() {
     for http2 in [false, true] {
         for chunked in [false, true] {
-            let mut stage = Stage::with(|o| o.limits.replay_body = 100_000).await;
-            let send = Send {
+            let mut proxy = TestProxy::with(|o| o.limits.replay_body = 100_000).await;
+            let send = TestRequest {
                 chunked,
-                ..Send::post(body(1_000_000))
+                ..TestRequest::post(body(1_000_000))
             };
-            let reason = unreplayable(&mut stage, http2, &send).await;
+            let reason = unreplayable(&mut proxy, http2, &send).await;
             assert_eq!(reason, UnauthorizedReason::BodyTooLarge);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn past_the_budget_a_body_streams_whole_and_the_401_passes() {
+async fn a_body_over_the_replay_budget_is_streamed_and_its_401_passes() {
     for http2 in [false, true] {
-        let mut stage = Stage::with(|o| o.limits.replay_memory = 300_000).await;
-        let send = Send::post(body(1_000_000));
-        let reason = unreplayable(&mut stage, http2, &send).await;
+        let mut proxy = TestProxy::with(|o| o.limits.replay_memory = 300_000).await;
+        let send = TestRequest::post(body(1_000_000));
+        let reason = unreplayable(&mut proxy, http2, &send).await;
         assert_eq!(reason, UnauthorizedReason::ReplayMemory);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_at_once_with_revoked_credentials_cost_one_exchange() {
-    let mut stage = Stage::standard().await;
-    let mut first = stage.connect(false).await;
-    assert_eq!(first.send(&Send::get("/api/x")).await.status, 200);
-    stage.outcome().await;
-    stage.revoke();
+async fn fifty_concurrent_401s_cost_one_credential_exchange() {
+    let mut proxy = TestProxy::start().await;
+    let mut first = proxy.connect(false).await;
+    assert_eq!(first.send(&TestRequest::get("/api/x")).await.status, 200);
+    proxy.outcome().await;
+    proxy.revoke();
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..50 {
-        let mut caller = stage.connect(number % 2 == 1).await;
+        let mut client = proxy.connect(number % 2 == 1).await;
         callers.spawn(async move {
             let body = body(70_000 + number);
-            let got = caller.send(&Send::post(body.clone())).await;
-            assert_eq!((got.status, got.body), (200, expected(&body)));
+            let response = client.send(&TestRequest::post(body.clone())).await;
+            assert_eq!((response.status, response.body), (200, expected(&body)));
         });
     }
     while let Some(done) = callers.join_next().await {
         done.unwrap();
     }
-    assert_eq!(stage.fetched(), 2);
+    assert_eq!(proxy.fetched(), 2);
     for _ in 0..50 {
-        assert_eq!(stage.outcome().await.code, 200);
+        assert_eq!(proxy.outcome().await.code, 200);
     }
-    assert_eq!(stage.budget.used(), 0);
-    // A request is recorded a moment before all of it is gone.
-    until(|| stage.in_flight.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(proxy.budget.used(), 0);
+    // A request is recorded shortly before its guard is dropped.
+    until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
 }
 
 #[tokio::test]
-async fn a_dead_exchange_is_told_in_the_upstreams_place() {
-    let mut stage = Stage::standard().await;
-    let mut caller = stage.connect(false).await;
-    assert_eq!(caller.send(&Send::get("/api/x")).await.status, 200);
-    stage.outcome().await;
-    stage.revoke();
-    *stage.script.fails.lock().unwrap() = true;
-    let got = caller.send(&Send::post(body(1000))).await;
-    assert_eq!(got.status, 502);
-    assert_eq!(got.headers["x-hawkgate-error"], "exchange_failed");
-    assert_eq!(got.headers["connection"], "close");
-    assert!(got.body.contains("\"code\":\"BadGateway\""));
-    let outcome = stage.outcome().await;
+async fn a_failed_exchange_after_a_401_is_reported_as_502() {
+    let mut proxy = TestProxy::start().await;
+    let mut client = proxy.connect(false).await;
+    assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 200);
+    proxy.outcome().await;
+    proxy.revoke();
+    *proxy.credential_source.fails.lock().unwrap() = true;
+    let response = client.send(&TestRequest::post(body(1000))).await;
+    assert_eq!(response.status, 502);
+    assert_eq!(response.headers["x-hawkgate-error"], "exchange_failed");
+    assert_eq!(response.headers["connection"], "close");
+    assert!(response.body.contains("\"code\":\"BadGateway\""));
+    let outcome = proxy.outcome().await;
     assert_eq!(outcome.rejection, Some(Reason::ExchangeFailed));
     assert_eq!(outcome.ending, Ending::Rejected);
 }
 
 #[tokio::test]
-async fn refusals_before_the_upstream_keep_the_connection_where_they_can() {
-    let mut stage = Stage::with(|o| o.limits.body = Some(50_000)).await;
-    let mut caller = stage.connect(false).await;
-    *stage.script.fails.lock().unwrap() = true;
-    // A short body is read to its end, a HEAD gets no body.
-    let got = caller.send(&Send::post(body(10_000))).await;
-    assert_eq!(got.status, 502);
-    assert_eq!(got.headers["connection"], "keep-alive");
-    stage.outcome().await;
-    let head = Send {
+async fn rejections_before_the_upstream_keep_the_connection_alive() {
+    let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
+    let mut client = proxy.connect(false).await;
+    *proxy.credential_source.fails.lock().unwrap() = true;
+    // A short body is drained; a response to HEAD has no body.
+    let response = client.send(&TestRequest::post(body(10_000))).await;
+    assert_eq!(response.status, 502);
+    assert_eq!(response.headers["connection"], "keep-alive");
+    proxy.outcome().await;
+    let head = TestRequest {
         method: "HEAD",
-        ..Send::get("/api/x")
+        ..TestRequest::get("/api/x")
     };
-    let got = caller.send(&head).await;
-    assert_eq!((got.status, got.body.as_str()), (502, ""));
-    assert_ne!(got.headers["content-length"], "0");
-    stage.outcome().await;
-    assert!(stage.upstream.take_seen().is_empty());
+    let response = client.send(&head).await;
+    assert_eq!((response.status, response.body.as_str()), (502, ""));
+    assert_ne!(response.headers["content-length"], "0");
+    proxy.outcome().await;
+    assert!(proxy.upstream.take_received().is_empty());
 }
 
 #[tokio::test]
-async fn who_waits_for_100_and_gets_a_refusal_loses_the_connection() {
-    // It may send the body now or not: nobody can tell what comes next.
-    let mut stage = Stage::with(|o| o.limits.body = Some(50_000)).await;
-    let mut caller = stage.connect(false).await;
-    let waiting = Send {
+async fn a_rejection_before_100_continue_closes_the_connection() {
+    // The client may send its body now or not, so what follows is ambiguous.
+    let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
+    let mut client = proxy.connect(false).await;
+    let waiting = TestRequest {
         expect: true,
-        ..Send::post(body(60_000))
+        ..TestRequest::post(body(60_000))
     };
-    let got = caller.send(&waiting).await;
-    assert_eq!((got.status, got.continues), (413, 0));
-    assert_eq!(got.headers["connection"], "close");
-    assert_eq!(stage.outcome().await.rejection, Some(Reason::BodyTooLarge));
-    assert!(stage.upstream.take_seen().is_empty());
+    let response = client.send(&waiting).await;
+    assert_eq!((response.status, response.continues), (413, 0));
+    assert_eq!(response.headers["connection"], "close");
+    assert_eq!(proxy.outcome().await.rejection, Some(Reason::BodyTooLarge));
+    assert!(proxy.upstream.take_received().is_empty());
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_while_it_streams() {
+async fn a_body_over_the_limit_is_rejected_while_it_streams() {
     for http2 in [false, true] {
-        let mut stage = Stage::with(|o| o.limits.body = Some(50_000)).await;
-        let mut caller = stage.connect(http2).await;
-        let send = Send {
+        let mut proxy = TestProxy::with(|o| o.limits.body = Some(50_000)).await;
+        let mut client = proxy.connect(http2).await;
+        let send = TestRequest {
             chunked: true,
-            ..Send::post(body(5_000_000))
+            ..TestRequest::post(body(5_000_000))
         };
-        let got = caller.send(&send).await;
-        assert_eq!(got.status, 413, "{}", got.body);
-        assert_eq!(got.headers["x-hawkgate-error"], "body_too_large");
-        let outcome = stage.outcome().await;
+        let response = client.send(&send).await;
+        assert_eq!(response.status, 413, "{}", response.body);
+        assert_eq!(response.headers["x-hawkgate-error"], "body_too_large");
+        let outcome = proxy.outcome().await;
         assert_eq!(outcome.rejection, Some(Reason::BodyTooLarge));
         assert_eq!(outcome.ending, Ending::Rejected);
-        assert_eq!(stage.budget.used(), 0);
-        // At the limit it passes.
-        let mut caller = stage.connect(http2).await;
-        let send = Send {
+        assert_eq!(proxy.budget.used(), 0);
+        // A body of exactly the limit passes.
+        let mut client = proxy.connect(http2).await;
+        let send = TestRequest {
             chunked: true,
-            ..Send::post(body(50_000))
+            ..TestRequest::post(body(50_000))
         };
-        assert_eq!(caller.send(&send).await.status, 200);
+        assert_eq!(client.send(&send).await.status, 200);
     }
 }
 
@@ -375,26 +398,26 @@ async fn a_body_over_the_limit_is_refused_while_it_streams() {
 async fn an_empty_chunked_body_is_replayed_too() {
     for upstream in [false, true] {
         for http2 in [false, true] {
-            let stage = Stage::with(|o| o.http2 = upstream).await;
-            let mut caller = stage.connect(http2).await;
-            stage.revoke();
-            let send = Send {
+            let proxy = TestProxy::with(|o| o.http2 = upstream).await;
+            let mut client = proxy.connect(http2).await;
+            proxy.revoke();
+            let send = TestRequest {
                 chunked: true,
-                ..Send::post(Bytes::new())
+                ..TestRequest::post(Bytes::new())
             };
-            let got = caller.send(&send).await;
-            assert_eq!((got.status, got.body), (200, expected(b"")));
-            assert_eq!(caller.send(&Send::get("/api/x")).await.status, 200);
+            let response = client.send(&send).await;
+            assert_eq!((response.status, response.body), (200, expected(b"")));
+            assert_eq!(client.send(&TestRequest::get("/api/x")).await.status, 200);
         }
     }
 }
 
 #[tokio::test]
-async fn a_web_socket_passes_and_its_401_is_healed() {
+async fn a_websocket_handshake_is_replayed_after_a_401() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let mut stage = Stage::standard().await;
-    *stage.upstream.special.lock().unwrap() = Some(Box::new(|request| {
+    let mut proxy = TestProxy::start().await;
+    *proxy.upstream.respond_with.lock().unwrap() = Some(Box::new(|request| {
         if !request.headers().contains_key("upgrade") {
             return None;
         }
@@ -414,8 +437,8 @@ async fn a_web_socket_passes_and_its_401_is_healed() {
             .body(Full::default())
             .ok()
     }));
-    stage.revoke();
-    let mut caller = stage.connect(false).await;
+    proxy.revoke();
+    let mut client = proxy.connect(false).await;
     let send = sent(
         "/api/socket",
         &[
@@ -425,29 +448,29 @@ async fn a_web_socket_passes_and_its_401_is_healed() {
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ],
     );
-    let got = caller.send(&send).await;
-    assert_eq!(got.status, 101);
-    assert_eq!(got.headers["upgrade"], "websocket");
-    let statuses: Vec<_> = stage
+    let response = client.send(&send).await;
+    assert_eq!(response.status, 101);
+    assert_eq!(response.headers["upgrade"], "websocket");
+    let statuses: Vec<_> = proxy
         .upstream
-        .take_seen()
+        .take_received()
         .iter()
         .map(|s| s.status)
         .collect();
     assert_eq!(statuses, [401, 101]);
-    let Caller::H1(read, write) = &mut caller else {
+    let TestClient::H1(read, write) = &mut client else {
         unreachable!()
     };
     write.write_all(b"hello").await.unwrap();
     let mut echo = [0; 5];
     read.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"hello");
-    drop(caller);
-    let outcome = stage.outcome().await;
+    drop(client);
+    let outcome = proxy.outcome().await;
     assert_eq!((outcome.code, outcome.unauthorized.len()), (101, 1));
 }
 
-/// What `hyper::upgrade::on` needs of a request, for a hook that only has it on loan.
+/// The part of a borrowed request that `hyper::upgrade::on` needs.
 fn request_of(request: &http::Request<hyper::body::Incoming>) -> http::Request<()> {
     let mut own = http::Request::new(());
     if let Some(upgrade) = request.extensions().get::<hyper::upgrade::OnUpgrade>() {
@@ -457,19 +480,19 @@ fn request_of(request: &http::Request<hyper::body::Incoming>) -> http::Request<(
 }
 
 #[tokio::test]
-async fn a_body_that_ends_with_an_empty_frame_ends_once() {
-    // Two ends would make the upstream read the second as the next request: hyper answers
-    // that with 400 and closes, so a second connection shows it.
-    let stage = Stage::standard().await;
-    let mut caller = stage.connect(true).await;
+async fn a_body_ending_with_an_empty_data_frame_has_one_last_chunk() {
+    // With two last chunks the upstream would read the second as the next request: hyper
+    // responds with 400 and closes, so there would be a second connection.
+    let proxy = TestProxy::start().await;
+    let mut client = proxy.connect(true).await;
     for round in 0..20 {
-        let chunked = Send {
+        let chunked = TestRequest {
             chunked: true,
-            ..Send::post(body(1000))
+            ..TestRequest::post(body(1000))
         };
-        for send in [&Send::get("/api/x"), &chunked] {
-            assert_eq!(caller.send(send).await.status, 200, "round {round}");
+        for send in [&TestRequest::get("/api/x"), &chunked] {
+            assert_eq!(client.send(send).await.status, 200, "round {round}");
         }
     }
-    assert_eq!(stage.upstream.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(proxy.upstream.connections.load(Ordering::SeqCst), 1);
 }

@@ -1,4 +1,4 @@
-//! TLS to upstreams is verified: by whom, and for which name.
+//! Verification of upstream certificates: CA and host name.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::caller::Send;
-use super::stage::Stage;
+use super::client::TestRequest;
+use super::support::TestProxy;
 use crate::gateway::reason::Reason;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// An upstream with a self-signed certificate for these names, and the file to trust it by.
-struct Secured {
+/// A TLS upstream with a self-signed certificate, and the CA file that trusts it.
+struct TlsUpstream {
     address: SocketAddr,
     ca: PathBuf,
     _folder: TempDir,
 }
 
-async fn secured(names: &[&str]) -> Secured {
+async fn start_tls_upstream(names: &[&str]) -> TlsUpstream {
     let key = rcgen::KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let parameters = rcgen::CertificateParams::new(names).unwrap();
@@ -52,37 +52,41 @@ async fn secured(names: &[&str]) -> Secured {
                     return;
                 };
                 let mut piece = vec![0; 4096];
-                // These requests are small enough to come in one piece.
+                // These requests are small enough to arrive in one piece.
                 while tls.read(&mut piece).await.is_ok_and(|n| n > 0) {
                     tls.write_all(OK).await.unwrap();
                 }
             });
         }
     });
-    Secured {
+    TlsUpstream {
         address,
         ca,
         _folder: folder,
     }
 }
 
-async fn status(upstream: &Secured, host: &'static str, ca: Option<PathBuf>) -> u16 {
-    let mut stage = Stage::with(|o| {
+async fn status(upstream: &TlsUpstream, host: &'static str, ca: Option<PathBuf>) -> u16 {
+    let mut proxy = TestProxy::with(|o| {
         o.addresses = Some(vec![upstream.address]);
         o.tls = Some((host, ca));
     })
     .await;
-    let got = stage.connect(false).await.send(&Send::get("/api/x")).await;
-    let outcome = stage.outcome().await;
-    if got.status != 200 {
+    let response = proxy
+        .connect(false)
+        .await
+        .send(&TestRequest::get("/api/x"))
+        .await;
+    let outcome = proxy.outcome().await;
+    if response.status != 200 {
         assert_eq!(outcome.rejection, Some(Reason::UpstreamUnreachable));
     }
-    got.status
+    response.status
 }
 
 #[tokio::test]
-async fn the_given_ca_and_the_name_count() {
-    let upstream = secured(&["tc.example.com"]).await;
+async fn upstream_certificates_are_verified_by_ca_and_host_name() {
+    let upstream = start_tls_upstream(&["tc.example.com"]).await;
     let ca = Some(upstream.ca.clone());
     assert_eq!(status(&upstream, "tc.example.com", ca.clone()).await, 200);
     assert_eq!(
@@ -93,26 +97,26 @@ async fn the_given_ca_and_the_name_count() {
 }
 
 #[tokio::test]
-async fn an_address_is_verified_as_an_address() {
-    let upstream = secured(&["127.0.0.1"]).await;
+async fn upstream_certificates_can_name_an_ip_address() {
+    let upstream = start_tls_upstream(&["127.0.0.1"]).await;
     let ca = Some(upstream.ca.clone());
     assert_eq!(status(&upstream, "127.0.0.1", ca.clone()).await, 200);
     assert_eq!(status(&upstream, "127.0.0.2", ca).await, 502);
 }
 
 #[tokio::test]
-async fn strangers_are_not_trusted() {
-    let upstream = secured(&["tc.example.com"]).await;
-    let other = secured(&["tc.example.com"]).await;
-    // The platform's CAs do not know it, and another CA does not vouch for it.
+async fn upstream_certificates_of_other_cas_are_rejected() {
+    let upstream = start_tls_upstream(&["tc.example.com"]).await;
+    let other = start_tls_upstream(&["tc.example.com"]).await;
+    // Neither the platform's CAs nor another CA have signed the certificate.
     assert_eq!(status(&upstream, "tc.example.com", None).await, 502);
     let another = Some(other.ca.clone());
     assert_eq!(status(&upstream, "tc.example.com", another).await, 502);
 }
 
 #[tokio::test]
-async fn an_unusable_ca_file_is_no_trust() {
-    let upstream = secured(&["tc.example.com"]).await;
+async fn an_empty_ca_file_trusts_nothing() {
+    let upstream = start_tls_upstream(&["tc.example.com"]).await;
     std::fs::write(&upstream.ca, "").unwrap();
     let empty = Some(upstream.ca.clone());
     assert_eq!(status(&upstream, "tc.example.com", empty).await, 502);

@@ -1,4 +1,4 @@
-//! An upstream that checks its Hawk header and answers with the digest of what came.
+//! An upstream that verifies the Hawk header and responds with a digest of the body.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,36 +17,36 @@ use tokio::task::JoinSet;
 
 use crate::clock::UnixMillis;
 use crate::hawk::{SignedRequest, Signer};
-use crate::proxy::hooks::tests::stage::credentials;
+use crate::proxy::hooks::tests::support::credentials;
 
-/// When a 401 is sent.
+/// When, in relation to the request body, a 401 is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum When {
-    Before,
-    Amid,
-    After,
+pub(super) enum RejectAt {
+    Start,
+    Middle,
+    End,
 }
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct ReceivedRequest {
     pub(super) method: String,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) status: u16,
 }
 
-type Answering = dyn Fn(&Request<Incoming>) -> Option<Response<Full<Bytes>>> + Send + Sync;
+type RespondWith = dyn Fn(&Request<Incoming>) -> Option<Response<Full<Bytes>>> + Send + Sync;
 
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
     /// Clients with a lower number have been revoked.
     pub(super) valid_from: AtomicUsize,
-    pub(super) when: Mutex<When>,
-    pub(super) seen: Mutex<Vec<Seen>>,
+    pub(super) reject_at: Mutex<RejectAt>,
+    pub(super) received: Mutex<Vec<ReceivedRequest>>,
     pub(super) connections: AtomicUsize,
-    /// Answers of its own, for single tests; asked when the signature is good.
-    pub(super) special: Mutex<Option<Box<Answering>>>,
+    /// Overrides the response to requests with a valid signature.
+    pub(super) respond_with: Mutex<Option<Box<RespondWith>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -56,17 +56,17 @@ impl Upstream {
         let upstream = Arc::new(Self {
             address: listener.local_addr().unwrap(),
             valid_from: AtomicUsize::new(0),
-            when: Mutex::new(When::After),
-            seen: Mutex::default(),
+            reject_at: Mutex::new(RejectAt::End),
+            received: Mutex::default(),
             connections: AtomicUsize::new(0),
-            special: Mutex::default(),
+            respond_with: Mutex::default(),
             tasks: Mutex::default(),
         });
-        let serving = Arc::downgrade(&upstream);
+        let handle = Arc::downgrade(&upstream);
         upstream.tasks.lock().unwrap().spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
-                let Some(upstream) = serving.upgrade() else {
+                let Some(upstream) = handle.upgrade() else {
                     return;
                 };
                 upstream.connections.fetch_add(1, Ordering::SeqCst);
@@ -93,61 +93,61 @@ impl Upstream {
         upstream
     }
 
-    pub(super) fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+    pub(super) fn take_received(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut self.received.lock().unwrap())
     }
 
     async fn serve(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let number = client_number(&request);
         let good = number.is_some_and(|n| n >= self.valid_from.load(Ordering::SeqCst));
-        let special = match &*self.special.lock().unwrap() {
+        let respond_with = match &*self.respond_with.lock().unwrap() {
             Some(answer) if good => answer(&request),
             _ => None,
         };
-        let index = self.note(&request);
-        let response = match special {
+        let index = self.record(&request);
+        let response = match respond_with {
             Some(response) => response,
             None if good => digest_of(request.into_body()).await,
             None => self.refuse(request).await,
         };
-        self.seen.lock().unwrap()[index].status = response.status().as_u16();
+        self.received.lock().unwrap()[index].status = response.status().as_u16();
         response
     }
 
-    fn note(&self, request: &Request<Incoming>) -> usize {
-        let mut seen = self.seen.lock().unwrap();
-        seen.push(Seen {
+    fn record(&self, request: &Request<Incoming>) -> usize {
+        let mut received = self.received.lock().unwrap();
+        received.push(ReceivedRequest {
             method: request.method().to_string(),
             target: target(request),
             headers: request.headers().clone(),
             status: 0,
         });
-        seen.len() - 1
+        received.len() - 1
     }
 
     async fn refuse(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let when = *self.when.lock().unwrap();
-        let waits = request.headers().contains_key("expect");
+        let when = *self.reject_at.lock().unwrap();
+        let expects_continue = request.headers().contains_key("expect");
         let total: usize = request
             .headers()
             .get("x-length")
             .map_or(0, |v| v.to_str().unwrap().parse().unwrap());
         let mut body = request.into_body();
-        let wanted = match when {
-            // A body that was not asked for will not come.
-            When::Before if waits => return unauthorized(),
-            When::Before => 0,
-            When::Amid => total / 2,
-            When::After => usize::MAX,
+        let read_until = match when {
+            // Without a 100 Continue the body will not be sent.
+            RejectAt::Start if expects_continue => return unauthorized(),
+            RejectAt::Start => 0,
+            RejectAt::Middle => total / 2,
+            RejectAt::End => usize::MAX,
         };
         let mut read = 0;
-        while read < wanted {
+        while read < read_until {
             match body.frame().await {
                 Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
                 _ => break,
             }
         }
-        // Well-behaved servers go on reading, or the answer would drown in a reset.
+        // Like other servers, keep reading, so that the response is not lost in a reset.
         tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
         unauthorized()
     }
@@ -178,13 +178,13 @@ async fn digest_of(mut body: Incoming) -> Response<Full<Bytes>> {
     Response::new(Full::from(format!("{length} {:?}", digest.finish())))
 }
 
-/// What [`digest_of`] says of `body`.
+/// The response of [`digest_of`] for `body`.
 pub(super) fn expected(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&SHA256, body);
     format!("{} {digest:?}", body.len())
 }
 
-/// Which client signed, if the signature is good for what came.
+/// The number of the client that signed the request, if the signature is valid.
 fn client_number(request: &Request<Incoming>) -> Option<usize> {
     let header = request.headers().get("authorization")?.to_str().ok()?;
     let part = |name: &str| {

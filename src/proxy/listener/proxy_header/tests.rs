@@ -5,8 +5,11 @@ use super::*;
 
 const NEXT: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What is made of `bytes`, written in pieces of `piece`, and what is left in the socket.
-async fn outcome(bytes: &[u8], piece: usize) -> (Result<Option<SocketAddr>, Fault>, Vec<u8>) {
+/// The result for `bytes`, written in pieces of `piece` bytes, and what is left in the socket.
+async fn outcome(
+    bytes: &[u8],
+    piece: usize,
+) -> (Result<Option<SocketAddr>, ProxyHeaderError>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -15,7 +18,7 @@ async fn outcome(bytes: &[u8], piece: usize) -> (Result<Option<SocketAddr>, Faul
     let (mut server, _) = listener.accept().await.unwrap();
     let writing = async {
         for piece in bytes.chunks(piece.max(1)) {
-            // The other side may have refused and closed.
+            // The other side may have rejected the header and closed.
             if client.write_all(piece).await.is_err() {
                 return;
             }
@@ -69,7 +72,7 @@ fn line(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn good_headers_are_read_to_the_byte() {
+async fn valid_proxy_headers_are_read_exactly() {
     let four = Some("203.0.113.7:51234".parse().unwrap());
     let six = Some("[2001:db8::7]:51234".parse().unwrap());
     let with_tlvs = |mut rest: Vec<u8>, more: usize| {
@@ -85,7 +88,7 @@ async fn good_headers_are_read_to_the_byte() {
         (v2(0x21, 0x11, &v4()), four),
         (v2(0x21, 0x21, &v6()), six),
         (v2(0x21, 0x11, &with_tlvs(v4(), 300)), four),
-        (v2(0x21, 0x11, &with_tlvs(v4(), MAX_REST - 12)), four),
+        (v2(0x21, 0x11, &with_tlvs(v4(), MAX_V2_LENGTH - 12)), four),
         (v2(0x20, 0x00, &[]), None),
         (v2(0x20, 0x11, &v4()), None),
         (v2(0x20, 0xff, &[1, 2, 3]), None),
@@ -102,7 +105,7 @@ async fn good_headers_are_read_to_the_byte() {
 }
 
 #[tokio::test]
-async fn lines_that_are_not_exactly_so_are_refused() {
+async fn malformed_v1_lines_are_rejected() {
     let long = format!("PROXY UNKNOWN {}", "x".repeat(92));
     for text in [
         "PROXY TCP4 203.0.113.7 10.0.0.1 51234 443\n",
@@ -146,12 +149,15 @@ async fn lines_that_are_not_exactly_so_are_refused() {
         }
     }
     let (found, _) = outcome(b"PROXY TCP4 \xff\xfe 10.0.0.1 51234 443\r\n", 99).await;
-    assert!(matches!(found, Err(Fault::Malformed)), "{found:?}");
+    assert!(
+        matches!(found, Err(ProxyHeaderError::Malformed)),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
-async fn binary_headers_that_are_not_exactly_so_are_refused() {
-    let huge = vec![0; MAX_REST + 1];
+async fn malformed_v2_headers_are_rejected() {
+    let huge = vec![0; MAX_V2_LENGTH + 1];
     for (header, what) in [
         (v2(0x11, 0x11, &v4()), "version 1"),
         (v2(0x31, 0x11, &v4()), "version 3"),
@@ -167,7 +173,7 @@ async fn binary_headers_that_are_not_exactly_so_are_refused() {
         (v2(0x21, 0x21, &v6()[..35]), "a byte too little"),
         (v2(0x21, 0x21, &v4()), "the other family's length"),
         (v2(0x21, 0x11, &[]), "nothing"),
-        (v2(0x21, 0x11, &huge), "too much"),
+        (v2(0x21, 0x11, &huge), "too large"),
         (v2(0x20, 0x00, &huge), "too much, locally"),
         (announcing(0x21, 0x11, u16::MAX, &v4()), "far too much"),
         (announcing(0x21, 0x11, 200, &v4()), "less than announced"),
@@ -177,7 +183,7 @@ async fn binary_headers_that_are_not_exactly_so_are_refused() {
             assert!(found.is_err(), "{what}: {found:?}");
         }
     }
-    // No beginning of one is one.
+    // No prefix of a header is a header.
     let whole = v2(0x21, 0x11, &v4());
     for end in 0..whole.len() {
         let (found, _) = outcome(&whole[..end], usize::MAX).await;
@@ -186,21 +192,21 @@ async fn binary_headers_that_are_not_exactly_so_are_refused() {
 }
 
 #[tokio::test]
-async fn what_follows_is_never_taken_for_the_header() {
-    // A second header, which a client behind the proxy would send to lie about itself.
-    let lie = line("PROXY TCP4 198.51.100.9 10.0.0.1 1 2");
+async fn bytes_behind_the_proxy_header_are_not_read() {
+    // A second header, sent by a client behind the proxy to spoof its address.
+    let second_header = line("PROXY TCP4 198.51.100.9 10.0.0.1 1 2");
     for header in [
         line("PROXY TCP4 203.0.113.7 10.0.0.1 51234 443"),
         v2(0x21, 0x11, &v4()),
     ] {
-        let (found, rest) = outcome(&[&header[..], &lie].concat(), usize::MAX).await;
+        let (found, rest) = outcome(&[&header[..], &second_header].concat(), usize::MAX).await;
         assert_eq!(found.unwrap().unwrap().to_string(), "203.0.113.7:51234");
-        assert_eq!(rest, lie);
+        assert_eq!(rest, second_header);
     }
 }
 
 #[test]
-fn faults_quote_nothing() {
-    let fault = source_in(b"PROXY TCP4 secret secret 1 2\r\n").unwrap_err();
-    assert!(!fault.to_string().contains("secret"), "{fault}");
+fn proxy_header_errors_quote_nothing() {
+    let error = parse_v1(b"PROXY TCP4 secret secret 1 2\r\n").unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
 }

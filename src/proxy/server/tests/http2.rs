@@ -1,4 +1,4 @@
-//! HTTP/2 by prior knowledge and by ALPN, and TLS.
+//! HTTP/2 by prior knowledge and ALPN, and TLS.
 
 use std::path::{Path, PathBuf};
 
@@ -23,17 +23,17 @@ async fn client<S>(stream: S) -> Client
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (client, connection) = in_time(h2::client::handshake(stream)).await.unwrap();
+    let (client, connection) = within_timeout(h2::client::handshake(stream)).await.unwrap();
     tokio::spawn(connection);
-    in_time(client.ready()).await.unwrap()
+    within_timeout(client.ready()).await.unwrap()
 }
 
 /// Status and body of one request.
 async fn get(client: &mut Client, request: http::Request<()>) -> Result<(u16, String), h2::Error> {
     let (response, _) = client.send_request(request, true)?;
-    let (head, mut body) = in_time(response).await?.into_parts();
+    let (head, mut body) = within_timeout(response).await?.into_parts();
     let mut text = Vec::new();
-    while let Some(part) = in_time(body.data()).await {
+    while let Some(part) = within_timeout(body.data()).await {
         text.extend_from_slice(&part?);
     }
     Ok((head.status.as_u16(), String::from_utf8(text).unwrap()))
@@ -44,9 +44,9 @@ fn request(uri: &str) -> http::Request<()> {
 }
 
 #[tokio::test]
-async fn prior_knowledge_is_served() {
-    let rig = Rig::start(&[h2c()], &limits()).await;
-    let mut client = client(rig.connect().await).await;
+async fn http2_with_prior_knowledge_is_served() {
+    let server = TestServer::start(&[h2c()], &limits()).await;
+    let mut client = client(server.connect().await).await;
     for path in ["/a", "/b?c"] {
         let (status, body) = get(&mut client, request(&format!("http://a{path}")))
             .await
@@ -58,30 +58,30 @@ async fn prior_knowledge_is_served() {
 
 #[tokio::test]
 async fn http1_is_not_served_on_an_h2c_listener() {
-    let rig = Rig::start(&[h2c()], &limits()).await;
-    let mut stream = rig.connect().await;
+    let server = TestServer::start(&[h2c()], &limits()).await;
+    let mut stream = server.connect().await;
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
     let mut bytes = Vec::new();
-    let _ = in_time(stream.read_to_end(&mut bytes)).await;
+    let _ = within_timeout(stream.read_to_end(&mut bytes)).await;
     assert!(!bytes.starts_with(b"HTTP/1"));
-    assert_eq!(rig.served(), 0);
+    assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
-async fn a_preface_that_does_not_come_is_not_waited_for() {
+async fn a_missing_http2_preface_hits_the_header_timeout() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..limits()
     };
-    let rig = Rig::start(&[h2c()], &limits).await;
-    let mut stream = rig.connect().await;
+    let server = TestServer::start(&[h2c()], &limits).await;
+    let mut stream = server.connect().await;
     stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
     let mut bytes = Vec::new();
-    let _ = in_time(stream.read_to_end(&mut bytes)).await;
-    assert_eq!(rig.served(), 0);
+    let _ = within_timeout(stream.read_to_end(&mut bytes)).await;
+    assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
@@ -90,43 +90,43 @@ async fn an_idle_http2_connection_is_closed() {
         keepalive_timeout: Duration::from_millis(50),
         ..limits()
     };
-    let rig = Rig::start(&[h2c()], &limits).await;
-    let (client, connection) = h2::client::handshake(rig.connect().await).await.unwrap();
+    let server = TestServer::start(&[h2c()], &limits).await;
+    let (client, connection) = h2::client::handshake(server.connect().await).await.unwrap();
     let mut client = client.ready().await.unwrap();
     let driver = tokio::spawn(connection);
     assert_eq!(get(&mut client, request("http://a/")).await.unwrap().0, 200);
-    // Ends although the client is still there.
-    let _ = in_time(driver).await.unwrap();
+    // The connection ends although the client is still connected.
+    let _ = within_timeout(driver).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_refused_on_http2() {
-    let rig = Rig::start(&[h2c()], &limits()).await;
-    let mut client = client(rig.connect().await).await;
+async fn an_http2_head_over_the_size_limit_is_rejected() {
+    let server = TestServer::start(&[h2c()], &limits()).await;
+    let mut client = client(server.connect().await).await;
     let large = http::Request::get("http://a/")
         .header("x", "y".repeat(40 * 1024))
         .body(())
         .unwrap();
-    let refused = get(&mut client, large).await;
-    assert!(matches!(refused, Ok((431, _)) | Err(_)), "{refused:?}");
-    assert_eq!(rig.served(), 0);
+    let result = get(&mut client, large).await;
+    assert!(matches!(result, Ok((431, _)) | Err(_)), "{result:?}");
+    assert_eq!(server.served(), 0);
 }
 
 #[tokio::test]
-async fn a_drain_lets_streams_finish() {
-    let rig = Rig::start(&[h2c()], &limits()).await;
-    let mut client = client(rig.connect().await).await;
-    let begun = get(&mut client, request("http://a/wait"));
-    let ending = async {
-        in_time(rig.entered.notified()).await;
-        let drain = rig.serving.drain(Duration::ZERO, PATIENCE);
-        tokio::join!(drain, async { rig.release.notify_one() });
+async fn a_drain_lets_http2_streams_finish() {
+    let server = TestServer::start(&[h2c()], &limits()).await;
+    let mut client = client(server.connect().await).await;
+    let streamed = get(&mut client, request("http://a/wait"));
+    let draining = async {
+        within_timeout(server.entered.notified()).await;
+        let drain = server.handle.drain(Duration::ZERO, TEST_TIMEOUT);
+        tokio::join!(drain, async { server.release.notify_one() });
     };
-    let (begun, ()) = in_time(async { tokio::join!(begun, ending) }).await;
-    assert_eq!(begun.unwrap().0, 200);
+    let (streamed, ()) = within_timeout(async { tokio::join!(streamed, draining) }).await;
+    assert_eq!(streamed.unwrap().0, 200);
 }
 
-/// A CA, a server certificate for `localhost` and a client's, in files.
+/// A CA, a server certificate for `localhost` and a client certificate, in files.
 struct Pki {
     dir: tempfile::TempDir,
 }
@@ -187,23 +187,28 @@ impl Pki {
 }
 
 impl Pki {
-    /// With a client's certificate, or not; `None` when the server refuses.
-    async fn who(&self, rig: &Rig, alpn: &[&[u8]], with_certificate: bool) -> Option<String> {
+    /// The identity that the server sees; `None` if it rejects the connection.
+    async fn identity(
+        &self,
+        server: &TestServer,
+        alpn: &[&[u8]],
+        with_certificate: bool,
+    ) -> Option<String> {
         let connector = self.connector(alpn, with_certificate);
-        let stream = connector.connect(localhost(), rig.connect().await).await;
-        // In TLS 1.3 the client is done before the server has refused it.
+        let stream = connector.connect(localhost(), server.connect().await).await;
+        // In TLS 1.3 the client completes its handshake before the server has rejected it.
         let mut stream = stream.ok()?;
         if alpn == [b"h2"] {
             let mut client = client(stream).await;
-            let (_, body) = get(&mut client, request("https://localhost/who"))
+            let (_, body) = get(&mut client, request("https://localhost/identity"))
                 .await
                 .ok()?;
             return Some(body);
         }
-        let head = b"GET /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let head = b"GET /identity HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         let _ = stream.write_all(head).await;
         let mut bytes = Vec::new();
-        let _ = in_time(stream.read_to_end(&mut bytes)).await;
+        let _ = within_timeout(stream.read_to_end(&mut bytes)).await;
         let text = String::from_utf8(bytes).unwrap();
         text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
     }
@@ -218,7 +223,7 @@ impl Pki {
 }
 
 const WORKER: &str = "Some(127.0.0.1) Some(127.0.0.1) Some(\"spiffe://example.org/worker\")";
-const NOBODY: &str = "Some(127.0.0.1) Some(127.0.0.1) None";
+const ANONYMOUS: &str = "Some(127.0.0.1) Some(127.0.0.1) None";
 
 fn certificate(file: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(file).unwrap()
@@ -231,11 +236,11 @@ fn localhost() -> ServerName<'static> {
 #[tokio::test]
 async fn alpn_chooses_between_http1_and_http2() {
     let pki = Pki::new();
-    let rig = Rig::start(&[tls(pki.files())], &limits()).await;
+    let server = TestServer::start(&[tls(pki.files())], &limits()).await;
 
     let connector = pki.connector(&[b"h2", b"http/1.1"], false);
     let stream = connector
-        .connect(localhost(), rig.connect().await)
+        .connect(localhost(), server.connect().await)
         .await
         .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
@@ -249,7 +254,7 @@ async fn alpn_chooses_between_http1_and_http2() {
     for alpn in [&[b"http/1.1".as_slice()] as &[&[u8]], &[]] {
         let connector = pki.connector(alpn, false);
         let mut stream = connector
-            .connect(localhost(), rig.connect().await)
+            .connect(localhost(), server.connect().await)
             .await
             .unwrap();
         stream
@@ -257,10 +262,10 @@ async fn alpn_chooses_between_http1_and_http2() {
             .await
             .unwrap();
         assert_eq!(
-            reply(&mut stream).await.body,
+            read_response(&mut stream).await.body,
             "GET /1 0 Some(127.0.0.1) true"
         );
-        assert_eq!(all_replies(&mut stream).await[0].status, 400);
+        assert_eq!(read_responses(&mut stream).await[0].status, 400);
     }
 }
 
@@ -271,47 +276,47 @@ async fn a_client_certificate_can_be_required() {
         client_ca: Some(pki.path("ca.pem")),
         ..pki.files()
     };
-    let rig = Rig::start(&[tls(files)], &limits()).await;
+    let server = TestServer::start(&[tls(files)], &limits()).await;
     let head = b"GET /m HTTP/1.1\r\nHost: a\r\n\r\n";
 
     let connector = pki.connector(&[], true);
     let mut stream = connector
-        .connect(localhost(), rig.connect().await)
+        .connect(localhost(), server.connect().await)
         .await
         .unwrap();
     stream.write_all(head).await.unwrap();
-    assert_eq!(reply(&mut stream).await.status, 200);
+    assert_eq!(read_response(&mut stream).await.status, 200);
 
     let connector = pki.connector(&[], false);
-    // In TLS 1.3 the client is done before the server has refused it.
-    if let Ok(mut stream) = connector.connect(localhost(), rig.connect().await).await {
+    // In TLS 1.3 the client completes its handshake before the server has rejected it.
+    if let Ok(mut stream) = connector.connect(localhost(), server.connect().await).await {
         let _ = stream.write_all(head).await;
         let mut bytes = Vec::new();
-        let _ = in_time(stream.read_to_end(&mut bytes)).await;
+        let _ = within_timeout(stream.read_to_end(&mut bytes)).await;
         assert!(bytes.is_empty());
     }
-    assert_eq!(rig.served(), 1);
+    assert_eq!(server.served(), 1);
 }
 
 #[tokio::test]
-async fn a_client_is_known_by_its_certificate() {
-    let (pki, strangers) = (Pki::new(), Pki::new());
+async fn a_client_is_identified_by_its_certificate() {
+    let (pki, other_pki) = (Pki::new(), Pki::new());
     let listeners = [ClientAuth::Optional, ClientAuth::Required].map(|auth| tls(pki.mutual(auth)));
-    for (listener, anonymous) in listeners.into_iter().zip([Some(NOBODY), None]) {
-        let rig = Rig::start(&[listener], &limits()).await;
+    for (listener, anonymous) in listeners.into_iter().zip([Some(ANONYMOUS), None]) {
+        let server = TestServer::start(&[listener], &limits()).await;
         for alpn in [&[b"h2".as_slice()] as &[&[u8]], &[b"http/1.1"]] {
-            let who = pki.who(&rig, alpn, true).await;
-            assert_eq!(who.as_deref(), Some(WORKER));
-            let who = pki.who(&rig, alpn, false).await;
-            assert_eq!(who.as_deref(), anonymous);
+            let identity = pki.identity(&server, alpn, true).await;
+            assert_eq!(identity.as_deref(), Some(WORKER));
+            let identity = pki.identity(&server, alpn, false).await;
+            assert_eq!(identity.as_deref(), anonymous);
         }
-        // Another CA's certificate is refused even where none would do.
+        // A certificate of another CA is rejected even if certificates are optional.
         for name in ["client.pem", "client.key"] {
             std::fs::rename(pki.path(name), pki.path("kept")).unwrap();
-            std::fs::copy(strangers.path(name), pki.path(name)).unwrap();
+            std::fs::copy(other_pki.path(name), pki.path(name)).unwrap();
             std::fs::rename(pki.path("kept"), pki.path(&format!("own-{name}"))).unwrap();
         }
-        assert_eq!(pki.who(&rig, &[b"http/1.1"], true).await, None);
+        assert_eq!(pki.identity(&server, &[b"http/1.1"], true).await, None);
         for name in ["client.pem", "client.key"] {
             std::fs::rename(pki.path(&format!("own-{name}")), pki.path(name)).unwrap();
         }
@@ -319,23 +324,23 @@ async fn a_client_is_known_by_its_certificate() {
 }
 
 #[tokio::test]
-async fn no_session_outlives_the_certificate_that_began_it() {
+async fn tls_sessions_with_client_certificates_are_not_resumed() {
     let pki = Pki::new();
     for (files, resumed) in [
         (pki.mutual(ClientAuth::Required), false),
         (pki.files(), true),
     ] {
-        let rig = Rig::start(&[tls(files)], &limits()).await;
+        let server = TestServer::start(&[tls(files)], &limits()).await;
         let connector = pki.connector(&[], true);
         let mut kinds = Vec::new();
         for _ in 0..2 {
             let mut stream = connector
-                .connect(localhost(), rig.connect().await)
+                .connect(localhost(), server.connect().await)
                 .await
                 .unwrap();
-            let head = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+            let head = b"GET /identity HTTP/1.1\r\nHost: a\r\n\r\n";
             stream.write_all(head).await.unwrap();
-            assert_eq!(reply(&mut stream).await.status, 200);
+            assert_eq!(read_response(&mut stream).await.status, 200);
             kinds.push(stream.get_ref().1.handshake_kind());
         }
         let resumption = kinds[1] == Some(rustls::HandshakeKind::Resumed);
@@ -344,77 +349,80 @@ async fn no_session_outlives_the_certificate_that_began_it() {
 }
 
 #[tokio::test]
-async fn an_announced_client_is_known_by_its_certificate_too() {
+async fn a_client_certificate_is_read_behind_a_proxy_header() {
     let pki = Pki::new();
     let mut listener = tls(pki.mutual(ClientAuth::Required));
     listener.access.proxies = Some(crate::proxy::settings::TrustedProxies {
         networks: vec!["127.0.0.0/8".parse().unwrap()],
         proxy_protocol: true,
     });
-    let rig = Rig::start(&[listener], &limits()).await;
-    let mut stream = rig.connect().await;
+    let server = TestServer::start(&[listener], &limits()).await;
+    let mut stream = server.connect().await;
     stream
         .write_all(b"PROXY TCP6 2001:db8::7 ::1 1 2\r\n")
         .await
         .unwrap();
     let connector = pki.connector(&[], true);
     let mut stream = connector.connect(localhost(), stream).await.unwrap();
-    let head = b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n";
+    let head = b"GET /identity HTTP/1.1\r\nHost: a\r\n\r\n";
     stream.write_all(head).await.unwrap();
-    let who = WORKER.replace("127.0.0.1", "2001:db8::7");
-    assert_eq!(reply(&mut stream).await.body, who);
-    // Refused heads are logged with it as well.
+    let identity = WORKER.replace("127.0.0.1", "2001:db8::7");
+    assert_eq!(read_response(&mut stream).await.body, identity);
+    // Rejected heads are logged with it as well.
     stream.write_all(b"junk\r\n\r\n").await.unwrap();
-    assert_eq!(reply(&mut stream).await.status, 400);
+    assert_eq!(read_response(&mut stream).await.status, 400);
     drop(stream);
-    in_time(rig.serving.drain(Duration::ZERO, PATIENCE)).await;
-    let outcomes = rig.outcomes();
+    within_timeout(server.handle.drain(Duration::ZERO, TEST_TIMEOUT)).await;
+    let outcomes = server.outcomes();
     let label = outcomes[0].client_cert.as_deref();
     assert_eq!(label, Some("spiffe://example.org/worker"));
 }
 
 #[tokio::test]
-async fn client_authorities_are_renewed_with_the_rest() {
+async fn client_cas_are_reloaded() {
     let (pki, other) = (Pki::new(), Pki::new());
     let files = ListenerTls {
         client_ca: Some(pki.path("clients.pem")),
         ..pki.mutual(ClientAuth::Required)
     };
     std::fs::copy(other.path("ca.pem"), pki.path("clients.pem")).unwrap();
-    let bound = Tls::load(files.clone()).unwrap();
+    let listeners = Tls::load(files.clone()).unwrap();
     let outcome = |tls: &Tls| tls.reload().map_err(|e| e.to_string());
     std::fs::write(pki.path("clients.pem"), "junk").unwrap();
-    assert!(outcome(&bound).unwrap_err().contains("clients.pem"));
+    assert!(outcome(&listeners).unwrap_err().contains("clients.pem"));
     std::fs::copy(pki.path("ca.pem"), pki.path("clients.pem")).unwrap();
-    outcome(&bound).unwrap();
-    let rig = Rig::start(&[tls(files)], &limits()).await;
-    assert_eq!(pki.who(&rig, &[], true).await.as_deref(), Some(WORKER));
+    outcome(&listeners).unwrap();
+    let server = TestServer::start(&[tls(files)], &limits()).await;
+    assert_eq!(
+        pki.identity(&server, &[], true).await.as_deref(),
+        Some(WORKER)
+    );
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_not_waited_for_nor_waited_behind() {
+async fn a_missing_tls_handshake_times_out_and_blocks_nobody_else() {
     let pki = Pki::new();
     let limits = Limits {
         header_timeout: Duration::from_millis(300),
         ..limits()
     };
-    let rig = Rig::start(&[tls(pki.files())], &limits).await;
-    let mut silent = rig.connect().await;
+    let server = TestServer::start(&[tls(pki.files())], &limits).await;
+    let mut silent = server.connect().await;
     let connector = pki.connector(&[], false);
     let mut stream = connector
-        .connect(localhost(), rig.connect().await)
+        .connect(localhost(), server.connect().await)
         .await
         .unwrap();
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    assert_eq!(reply(&mut stream).await.status, 200);
-    assert!(in_time(silent.read_u8()).await.is_err());
+    assert_eq!(read_response(&mut stream).await.status, 200);
+    assert!(within_timeout(silent.read_u8()).await.is_err());
 }
 
 #[tokio::test]
-async fn unusable_files_are_named_and_not_shown() {
+async fn tls_errors_name_the_file_but_do_not_quote_it() {
     let pki = Pki::new();
     let other = Pki::new();
     std::fs::write(pki.path("junk"), "secret junk").unwrap();
@@ -466,29 +474,31 @@ async fn unusable_files_are_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_used_without_a_restart() {
+async fn a_renewed_certificate_is_used_after_a_reload() {
     let (old, new) = (Pki::new(), Pki::new());
-    let bound = Bound::bind(&[tls(old.files())], &limits()).await.unwrap();
-    let tls = bound.tls();
+    let listeners = BoundServer::bind(&[tls(old.files())], &limits())
+        .await
+        .unwrap();
+    let tls = listeners.tls();
     for name in ["localhost.pem", "localhost.key"] {
         std::fs::copy(new.path(name), old.path(name)).unwrap();
     }
     tls[0].reload().unwrap();
-    // A later failure changes nothing.
+    // A failed reload keeps the certificate.
     std::fs::write(old.path("localhost.key"), "junk").unwrap();
     assert!(tls[0].reload().is_err());
-    let Address::Tcp(address) = bound.addresses()[0] else {
+    let Address::Tcp(address) = listeners.addresses()[0] else {
         panic!("no TCP listener")
     };
     let app = crate::proxy::admin::Admin::new(Arc::new(NoPages));
     let clock = ManualClock::at(UnixMillis::from_secs(0));
-    let serving = bound.serve(vec![app], clock, Arc::new(|_| {}), Workers::Ambient);
+    let handle = listeners.serve(vec![app], clock, Arc::new(|_| {}), Workers::CurrentRuntime);
     let stream = TcpStream::connect(address).await.unwrap();
     new.connector(&[], false)
         .connect(localhost(), stream)
         .await
         .unwrap();
-    serving.abort();
+    handle.abort();
 }
 
 struct NoPages;

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 side of the test upstream.
+//! HTTP/1.1 for the fake upstream.
 
 use std::io;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
-use super::{BodySum, Payload, Reply, Rest, Seen, Shared, When};
+use super::{AfterReply, BodySum, ReceivedRequest, Reply, ReplyAt, ReplyBody, Shared};
 use crate::support::wire::{BodyReader, Framing, Head, Reader, Reading, Stream, Writing, chunk};
 
 struct Connection {
@@ -24,13 +24,13 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
         shared,
         number,
     };
-    // An error ends the connection; the attempt's record says how far it came.
+    // An error ends the connection; the recorded attempt shows how far it got.
     while let Ok(true) = connection.request().await {}
     let _ = connection.writer.shutdown().await;
 }
 
 impl Connection {
-    /// Serves one request; true when another may follow.
+    /// Serves one request; true if another may follow.
     async fn request(&mut self) -> io::Result<bool> {
         let Some(head) = self.reader.head().await? else {
             return Ok(false);
@@ -38,33 +38,33 @@ impl Connection {
         let expects = head.fields.first("expect").is_some();
         let closes = wants_close(&head);
         let mut body = BodyReader::new(Framing::of(&head.fields, Framing::Length(0))?);
-        let seen = seen(head, self.number);
-        let no_body = seen.method == "HEAD";
-        let (index, reply) = self.shared.arrived(seen);
+        let received = received_request(head, self.number);
+        let no_body = received.method == "HEAD";
+        let (index, reply) = self.shared.arrived(received);
         let mut sum = BodySum::new(&self.shared, index);
 
-        if expects && reply.when != When::BeforeBody {
+        if expects && reply.when != ReplyAt::BeforeBody {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let whole = match reply.when {
-            When::BeforeBody => false,
-            When::Amid(bytes) => self.read(&mut body, &mut sum, bytes).await?,
-            When::AfterBody => self.read(&mut body, &mut sum, u64::MAX).await?,
+            ReplyAt::BeforeBody => false,
+            ReplyAt::Amid(bytes) => self.read(&mut body, &mut sum, bytes).await?,
+            ReplyAt::AfterBody => self.read(&mut body, &mut sum, u64::MAX).await?,
         };
-        if let Some(gate) = &reply.gate {
-            gate.pass().await;
+        if let Some(latch) = &reply.latch {
+            latch.pass().await;
         }
         let rest = reply.rest;
-        // Without a 100 the body may never come: the connection cannot go on.
-        let ends = closes || (!whole && (rest == Rest::Close || expects));
+        // Without a 100 the body may never arrive, so the connection cannot be reused.
+        let ends = closes || (!whole && (rest == AfterReply::Close || expects));
         let ends = self.answer(index, reply, no_body, ends).await? || ends;
-        if !whole && rest == Rest::Drain {
+        if !whole && rest == AfterReply::Drain {
             self.read(&mut body, &mut sum, u64::MAX).await?;
         }
         Ok(!ends)
     }
 
-    /// Reads on until `enough` bytes are there; true when the body is complete.
+    /// Reads until `enough` bytes have arrived; true if the body is complete.
     async fn read(
         &mut self,
         body: &mut BodyReader,
@@ -86,7 +86,7 @@ impl Connection {
         self.writer.flush().await
     }
 
-    /// Sends the answer; true when the connection is over with it.
+    /// Sends the reply; true if the connection ends with it.
     async fn answer(
         &mut self,
         index: usize,
@@ -108,21 +108,21 @@ impl Connection {
         }
         self.shared.update(index, |a| a.status = status);
         match reply.payload {
-            Payload::Raw(bytes) => {
+            ReplyBody::Raw(bytes) => {
                 self.write(&bytes).await?;
                 Ok(true)
             }
-            Payload::Echo => {
+            ReplyBody::Echo => {
                 head += "Connection: Upgrade\r\n\r\n";
                 self.write(head.as_bytes()).await?;
                 self.echo().await?;
                 Ok(true)
             }
-            Payload::Whole(body) => {
+            ReplyBody::Whole(body) => {
                 self.whole(head, status, &body, no_body).await?;
                 Ok(false)
             }
-            Payload::Streamed(mut pieces) => {
+            ReplyBody::Streamed(mut pieces) => {
                 head += "Transfer-Encoding: chunked\r\n\r\n";
                 self.write(head.as_bytes()).await?;
                 while let Some(piece) = pieces.recv().await {
@@ -166,9 +166,9 @@ fn wants_close(head: &Head) -> bool {
     head.start.ends_with("HTTP/1.0") || head.fields.all("connection").any(close)
 }
 
-fn seen(head: Head, connection: usize) -> Seen {
+fn received_request(head: Head, connection: usize) -> ReceivedRequest {
     let mut parts = head.start.split(' ');
-    Seen {
+    ReceivedRequest {
         index: 0,
         repeat: 0,
         connection,

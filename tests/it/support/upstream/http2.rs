@@ -1,4 +1,4 @@
-//! The HTTP/2 side of the test upstream.
+//! HTTP/2 for the fake upstream.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 
-use super::{BodySum, Payload, Reply, Rest, Seen, Shared, When};
+use super::{AfterReply, BodySum, ReceivedRequest, Reply, ReplyAt, ReplyBody, Shared};
 use crate::support::client::fields;
 use crate::support::wire::Stream;
 
@@ -14,7 +14,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
-    // An error ends the connection; the attempts' records say how far they came.
+    // An error ends the connection; the recorded attempts show how far they got.
     while let Some(Ok((request, respond))) = connection.accept().await {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -30,26 +30,26 @@ async fn answer(
     number: usize,
 ) -> Result<(), h2::Error> {
     let (parts, mut body) = request.into_parts();
-    let (index, reply) = shared.arrived(seen(&parts, number));
+    let (index, reply) = shared.arrived(received_request(&parts, number));
     let mut sum = BodySum::new(&shared, index);
     let whole = match reply.when {
-        When::BeforeBody => false,
-        When::Amid(bytes) => read(&mut body, &mut sum, bytes).await?,
-        When::AfterBody => read(&mut body, &mut sum, u64::MAX).await?,
+        ReplyAt::BeforeBody => false,
+        ReplyAt::Amid(bytes) => read(&mut body, &mut sum, bytes).await?,
+        ReplyAt::AfterBody => read(&mut body, &mut sum, u64::MAX).await?,
     };
-    if let Some(gate) = &reply.gate {
-        gate.pass().await;
+    if let Some(latch) = &reply.latch {
+        latch.pass().await;
     }
     shared.update(index, |a| a.status = reply.status);
     let rest = reply.rest;
     send(&mut respond, reply).await?;
-    if !whole && rest == Rest::Drain {
+    if !whole && rest == AfterReply::Drain {
         read(&mut body, &mut sum, u64::MAX).await?;
     }
     Ok(())
 }
 
-/// Reads on until `enough` bytes are there; true when the body is complete.
+/// Reads until `enough` bytes have arrived; true if the body is complete.
 async fn read(body: &mut RecvStream, sum: &mut BodySum, enough: u64) -> Result<bool, h2::Error> {
     while sum.received < enough {
         let Some(piece) = body.data().await else {
@@ -69,7 +69,7 @@ async fn send(respond: &mut SendResponse<Bytes>, reply: Reply) -> Result<(), h2:
         head = head.header(name, value);
     }
     match reply.payload {
-        Payload::Whole(body) => {
+        ReplyBody::Whole(body) => {
             let head = head.header("content-length", body.len());
             let mut stream = respond.send_response(head.body(()).unwrap(), body.is_empty())?;
             if body.is_empty() {
@@ -78,18 +78,18 @@ async fn send(respond: &mut SendResponse<Bytes>, reply: Reply) -> Result<(), h2:
             push(&mut stream, body).await?;
             stream.send_data(Bytes::new(), true)
         }
-        Payload::Streamed(mut pieces) => {
+        ReplyBody::Streamed(mut pieces) => {
             let mut stream = respond.send_response(head.body(()).unwrap(), false)?;
             while let Some(piece) = pieces.recv().await {
                 push(&mut stream, piece).await?;
             }
             stream.send_data(Bytes::new(), true)
         }
-        Payload::Raw(_) | Payload::Echo => panic!("HTTP/1.1 only"),
+        ReplyBody::Raw(_) | ReplyBody::Echo => panic!("HTTP/1.1 only"),
     }
 }
 
-/// Sends as the peer's window allows.
+/// Sends as flow control allows.
 async fn push(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
@@ -100,10 +100,10 @@ async fn push(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2:
     Ok(())
 }
 
-fn seen(parts: &http::request::Parts, connection: usize) -> Seen {
+fn received_request(parts: &http::request::Parts, connection: usize) -> ReceivedRequest {
     let target = parts.uri.path_and_query().map_or("", |p| p.as_str());
     let authority = parts.uri.authority().map_or("", |a| a.as_str());
-    Seen {
+    ReceivedRequest {
         index: 0,
         repeat: 0,
         connection,

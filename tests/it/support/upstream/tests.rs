@@ -1,4 +1,4 @@
-//! The support library's own tests: client and upstream against each other.
+//! Tests of the test client and the fake upstream, against each other.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -16,8 +16,8 @@ fn body() -> Bytes {
 }
 
 /// 401 at `when` the first time, 200 afterwards.
-fn once(when: When, rest: Rest) -> impl Fn(&Seen) -> Reply {
-    move |seen| match seen.repeat {
+fn once(when: ReplyAt, rest: AfterReply) -> impl Fn(&ReceivedRequest) -> Reply {
+    move |received| match received.repeat {
         0 => Reply::unauthorized("Unauthorized: Bad mac")
             .when(when)
             .rest(rest),
@@ -26,10 +26,10 @@ fn once(when: When, rest: Rest) -> impl Fn(&Seen) -> Reply {
 }
 
 #[tokio::test]
-async fn answers_before_amid_and_after_the_body_on_http1() {
-    let moments = [When::BeforeBody, When::Amid(1000), When::AfterBody];
+async fn http1_replies_before_during_and_after_the_body() {
+    let moments = [ReplyAt::BeforeBody, ReplyAt::Amid(1000), ReplyAt::AfterBody];
     for when in moments {
-        let upstream = Upstream::http1(once(when, Rest::Drain)).await;
+        let upstream = FakeUpstream::http1(once(when, AfterReply::Drain)).await;
         let mut client = Client::connect(&upstream.address()).await;
         for request in [
             Request::post("/a", body()),
@@ -45,7 +45,7 @@ async fn answers_before_amid_and_after_the_body_on_http1() {
             .await;
         for (attempt, status) in attempts.iter().zip([401, 200]) {
             assert_eq!(attempt.status, status);
-            assert_eq!(attempt.received, BIG as u64);
+            assert_eq!(attempt.body_bytes, BIG as u64);
             assert_eq!(attempt.sha256.as_deref(), Some(sha256(&body()).as_str()));
         }
         assert_eq!(upstream.connections(), 1);
@@ -53,8 +53,8 @@ async fn answers_before_amid_and_after_the_body_on_http1() {
 }
 
 #[tokio::test]
-async fn closes_after_an_early_answer_when_told_to() {
-    let upstream = Upstream::http1(once(When::BeforeBody, Rest::Close)).await;
+async fn the_connection_closes_after_an_early_reply_when_configured() {
+    let upstream = FakeUpstream::http1(once(ReplyAt::BeforeBody, AfterReply::Close)).await;
     let mut client = Client::connect(&upstream.address()).await;
     let response = client.request(&Request::post("/a", "short")).await.unwrap();
     assert_eq!(response.status, 401);
@@ -64,8 +64,8 @@ async fn closes_after_an_early_answer_when_told_to() {
 }
 
 #[tokio::test]
-async fn waits_for_continue() {
-    let upstream = Upstream::http1(|_| Reply::ok()).await;
+async fn http1_sends_100_continue() {
+    let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
     let mut client = Client::connect(&upstream.address()).await;
     let request = Request::post("/a", "body").expect();
     let response = client.request(&request).await.unwrap();
@@ -73,11 +73,11 @@ async fn waits_for_continue() {
 }
 
 #[tokio::test]
-async fn speaks_http2_with_early_answers() {
-    let moments = [When::BeforeBody, When::Amid(1000), When::AfterBody];
+async fn http2_replies_before_during_and_after_the_body() {
+    let moments = [ReplyAt::BeforeBody, ReplyAt::Amid(1000), ReplyAt::AfterBody];
     for when in moments {
-        for rest in [Rest::Drain, Rest::Close] {
-            let upstream = Upstream::start(Speaks::Http2, once(when, rest)).await;
+        for rest in [AfterReply::Drain, AfterReply::Close] {
+            let upstream = FakeUpstream::start(Protocol::Http2, once(when, rest)).await;
             let client = Http2Client::connect(&upstream.address()).await;
             let request = Request::post("/a", body());
             assert_eq!(client.request(&request).await.unwrap().status, 401);
@@ -89,17 +89,17 @@ async fn speaks_http2_with_early_answers() {
                 attempts[1].sha256.as_deref(),
                 Some(sha256(&body()).as_str())
             );
-            assert_eq!(attempts[1].seen.protocol, "HTTP/2");
+            assert_eq!(attempts[1].request.protocol, "HTTP/2");
         }
     }
 }
 
 #[tokio::test]
-async fn speaks_tls_with_either_protocol() {
+async fn tls_negotiates_either_protocol() {
     let ca = TestCa::new();
     let identity = ca.issue(&["upstream.test"]);
-    let speaks = Speaks::tls(&identity, &["h2", "http/1.1"]);
-    let upstream = Upstream::start(speaks, |_| Reply::ok()).await;
+    let speaks = Protocol::tls(&identity, &["h2", "http/1.1"]);
+    let upstream = FakeUpstream::start(speaks, |_| Reply::ok()).await;
     let address = upstream.address();
     let client = Http2Client::connect_tls(&address, &ca, "upstream.test").await;
     assert_eq!(
@@ -115,8 +115,8 @@ async fn speaks_tls_with_either_protocol() {
 }
 
 #[tokio::test]
-async fn goes_down_and_comes_back() {
-    let upstream = Upstream::http1(|_| Reply::ok()).await;
+async fn an_upstream_can_go_down_and_come_back() {
+    let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
     upstream.down().await;
     assert!(
         crate::support::client::connect(&upstream.address())
@@ -132,14 +132,14 @@ async fn goes_down_and_comes_back() {
 }
 
 #[tokio::test]
-async fn streams_and_holds_back() {
+async fn replies_can_be_streamed_and_held_back() {
     let (pieces, receiver) = mpsc::channel(1);
     let receiver = Mutex::new(Some(receiver));
-    let gate = Gate::closed();
-    let held = gate.clone();
-    let upstream = Upstream::http1(move |seen| match seen.path() {
+    let latch = Latch::closed();
+    let held = latch.clone();
+    let upstream = FakeUpstream::http1(move |received| match received.path() {
         "/stream" => Reply::streamed(receiver.lock().unwrap().take().unwrap()),
-        _ => Reply::ok().gate(&held),
+        _ => Reply::ok().after(&held),
     })
     .await;
     let mut client = Client::connect(&upstream.address()).await;
@@ -153,6 +153,6 @@ async fn streams_and_holds_back() {
     client.send(&Request::get("/held").head()).await.unwrap();
     upstream.until("it waits", |all| all.len() == 2).await;
     assert_eq!(upstream.attempts()[1].status, 0);
-    gate.open();
+    latch.open();
     assert_eq!(client.response("GET").await.unwrap().status, 200);
 }

@@ -1,0 +1,100 @@
+//! Responses of hawkgate's own endpoints (`[login]` and `/bewit`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use zeroize::Zeroizing;
+
+use super::rejection::{ErrorResponse, Rejection};
+use crate::clock::UnixMillis;
+use crate::token::Caller;
+
+/// A response that hawkgate generates. It may contain credentials, so `Debug` omits the body.
+pub struct LocalResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers by name, without `Content-Length`.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, wiped when dropped.
+    pub body: Zeroizing<Vec<u8>>,
+    /// The refusal, if it is one.
+    pub rejection: Option<Rejection>,
+    /// What metrics and logs record about the request.
+    pub details: RequestDetails,
+}
+
+/// What is known about a request to one of these endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct RequestDetails {
+    /// The value of the `route` label.
+    pub route: Option<Arc<str>>,
+    /// The issuer, once known.
+    pub issuer: Option<Arc<str>>,
+    /// The result of verification, if one took place.
+    pub verification: Option<&'static str>,
+    /// The rule that decided, if one did.
+    pub rule: Option<Arc<str>>,
+    /// The source of the credentials.
+    pub source: Option<Arc<str>>,
+    /// The caller, if authenticated.
+    pub caller: Option<Caller>,
+    /// The `clientId` of the credentials issued.
+    pub credential: Option<String>,
+    /// The scopes that a rule limited them to.
+    pub scopes: Option<Arc<[String]>>,
+}
+
+impl LocalResponse {
+    /// A response without a body.
+    pub(super) fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            headers: vec![("cache-control", "no-store".into())],
+            body: Zeroizing::default(),
+            rejection: None,
+            details: RequestDetails::default(),
+        }
+    }
+
+    /// `303 See Other` to `url`, which is also the body, as in taskcluster-proxy.
+    pub fn see_other(url: &str) -> Self {
+        let mut response = Self::new(StatusCode::SEE_OTHER)
+            .header("location", url)
+            .header("content-type", "text/plain; charset=utf-8");
+        response.body = Zeroizing::new(url.as_bytes().to_vec());
+        response
+    }
+
+    /// The response to a refused request.
+    pub fn refusal(rejection: Rejection, method: &Method, now: UnixMillis) -> Self {
+        let ErrorResponse {
+            status,
+            headers,
+            body,
+        } = rejection.to_response(method, now);
+        Self {
+            status,
+            headers,
+            body: Zeroizing::new(body.into_bytes()),
+            rejection: Some(rejection),
+            details: RequestDetails::default(),
+        }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+impl fmt::Debug for LocalResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalResponse")
+            .field("status", &self.status)
+            .field("rejection", &self.rejection)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,290 @@
+//! Finds where the body of an HTTP/1 message ends while it arrives, so that no byte behind it
+//! is ever taken for a part of it.
+
+use crate::proxy::validate::{Framing, hex};
+
+/// Longest chunk extension in bytes. No extension is understood; RFC 9112 §7.1.1 asks for a
+/// limit.
+const MAX_EXTENSION: usize = 256;
+/// Longest trailer section in bytes. Trailers are dropped.
+const MAX_TRAILERS: usize = 8 * 1024;
+/// Most hexadecimal digits in a chunk size.
+const MAX_SIZE_DIGITS: usize = 15;
+
+/// The chunked coding is broken, and nothing that follows can be trusted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed chunked body")]
+pub(in crate::proxy) struct MalformedChunk;
+
+/// What is still to come of the current request's body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyDecoder {
+    /// This many more bytes.
+    Length(u64),
+    /// Chunks, up to the last one and its trailers.
+    Chunked(ChunkedState),
+    /// Everything that follows (an upgraded connection).
+    Tunnel,
+}
+
+/// The position in a chunked body (RFC 9112 §7.1).
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ChunkedState {
+    Size { value: u64, digits: usize },
+    Extension { value: u64, length: usize },
+    SizeLf { value: u64 },
+    Data { remaining: u64 },
+    DataCr,
+    DataLf,
+    Trailer { line: usize, total: usize },
+    TrailerLf { line: usize, total: usize },
+    End,
+}
+
+const SIZE: ChunkedState = ChunkedState::Size {
+    value: 0,
+    digits: 0,
+};
+
+impl From<Framing> for BodyDecoder {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(SIZE),
+            Framing::Tunnel => Self::Tunnel,
+        }
+    }
+}
+
+impl BodyDecoder {
+    /// Whether the whole body has arrived.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunked(ChunkedState::End))
+    }
+
+    /// How many bytes can be passed on without being decoded; 0 when each has to be examined.
+    pub(super) fn unframed_len(&self) -> u64 {
+        match self {
+            Self::Length(remaining) => *remaining,
+            Self::Tunnel => u64::MAX,
+            Self::Chunked(_) => 0,
+        }
+    }
+
+    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
+    /// they are.
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        match self {
+            Self::Length(remaining) => {
+                let consumed = at_most(*remaining, bytes.len());
+                *remaining -= consumed as u64;
+                Ok(consumed)
+            }
+            Self::Tunnel => Ok(bytes.len()),
+            Self::Chunked(chunk) => chunk.decode(bytes),
+        }
+    }
+}
+
+fn at_most(remaining: u64, length: usize) -> usize {
+    usize::try_from(remaining).map_or(length, |remaining| remaining.min(length))
+}
+
+impl ChunkedState {
+    /// The state before the first byte of a chunked body.
+    pub(in crate::proxy) const fn start() -> Self {
+        SIZE
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
+        self.decode_data(bytes, |_| {})
+    }
+
+    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
+    /// they are. `data` is called with the content of the chunks.
+    pub(in crate::proxy) fn decode_data(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<usize, MalformedChunk> {
+        let mut consumed = 0;
+        while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
+            match self {
+                Self::End => break,
+                Self::Data { remaining } => {
+                    let here = at_most(*remaining, rest.len());
+                    data(rest.get(..here).unwrap_or_default());
+                    *remaining -= here as u64;
+                    consumed += here;
+                    if *remaining == 0 {
+                        *self = Self::DataCr;
+                    }
+                }
+                _ => {
+                    *self = self.step(rest.first().copied().unwrap_or_default())?;
+                    consumed += 1;
+                }
+            }
+        }
+        Ok(consumed)
+    }
+
+    /// The state after one byte that is not chunk data.
+    fn step(&self, byte: u8) -> Result<Self, MalformedChunk> {
+        match *self {
+            Self::Size { value, digits } => step_size(value, digits, byte),
+            Self::Extension { value, length } => step_extension(value, length, byte),
+            Self::SizeLf { value: 0 } => {
+                expect_byte(byte, b'\n', Self::Trailer { line: 0, total: 0 })
+            }
+            Self::SizeLf { value } => expect_byte(byte, b'\n', Self::Data { remaining: value }),
+            Self::DataCr => expect_byte(byte, b'\r', Self::DataLf),
+            Self::DataLf => expect_byte(byte, b'\n', SIZE),
+            Self::Trailer { line, total } => step_trailer(line, total, byte),
+            Self::TrailerLf { line: 0, .. } => expect_byte(byte, b'\n', Self::End),
+            Self::TrailerLf { total, .. } => {
+                expect_byte(byte, b'\n', Self::Trailer { line: 0, total })
+            }
+            Self::Data { .. } | Self::End => Err(MalformedChunk),
+        }
+    }
+}
+
+fn expect_byte(byte: u8, expected: u8, next: ChunkedState) -> Result<ChunkedState, MalformedChunk> {
+    if byte == expected {
+        Ok(next)
+    } else {
+        Err(MalformedChunk)
+    }
+}
+
+fn step_size(value: u64, digits: usize, byte: u8) -> Result<ChunkedState, MalformedChunk> {
+    match byte {
+        b'\r' if digits > 0 => Ok(ChunkedState::SizeLf { value }),
+        b';' if digits > 0 => Ok(ChunkedState::Extension { value, length: 0 }),
+        _ => {
+            let digit = hex(byte).ok_or(MalformedChunk)?;
+            if digits == MAX_SIZE_DIGITS {
+                return Err(MalformedChunk);
+            }
+            Ok(ChunkedState::Size {
+                value: value * 16 + u64::from(digit),
+                digits: digits + 1,
+            })
+        }
+    }
+}
+
+fn step_extension(value: u64, length: usize, byte: u8) -> Result<ChunkedState, MalformedChunk> {
+    match byte {
+        b'\r' => Ok(ChunkedState::SizeLf { value }),
+        _ if is_text(byte) && length < MAX_EXTENSION => Ok(ChunkedState::Extension {
+            value,
+            length: length + 1,
+        }),
+        _ => Err(MalformedChunk),
+    }
+}
+
+fn step_trailer(line: usize, total: usize, byte: u8) -> Result<ChunkedState, MalformedChunk> {
+    match byte {
+        b'\r' => Ok(ChunkedState::TrailerLf {
+            line,
+            total: total + 2,
+        }),
+        _ if is_text(byte) && total < MAX_TRAILERS => Ok(ChunkedState::Trailer {
+            line: line + 1,
+            total: total + 1,
+        }),
+        _ => Err(MalformedChunk),
+    }
+}
+
+/// Anything but control characters, except tab.
+const fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes a chunked body at once and byte by byte, which must agree. Returns how many
+    /// bytes belong to it and whether it is complete.
+    fn chunked(bytes: &[u8]) -> Result<(usize, bool), MalformedChunk> {
+        let mut whole = BodyDecoder::from(Framing::Chunked);
+        let at_once = whole
+            .decode(bytes)
+            .map(|consumed| (consumed, whole.is_done()));
+        let mut body = BodyDecoder::from(Framing::Chunked);
+        let mut consumed = 0;
+        for byte in bytes {
+            match body.decode(std::slice::from_ref(byte)) {
+                Ok(n) => consumed += n,
+                Err(e) => {
+                    assert_eq!(at_once, Err(MalformedChunk));
+                    return Err(e);
+                }
+            }
+        }
+        assert_eq!(at_once, Ok((consumed, body.is_done())));
+        at_once
+    }
+
+    #[test]
+    fn a_chunked_body_ends_at_its_last_chunk() {
+        for (body, rest) in [
+            ("0\r\n\r\n", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
+            (
+                "A;x=y\r\n0123456789\r\n000\r\nT: v\r\nU: w\r\n\r\n",
+                "5\r\n",
+            ),
+        ] {
+            assert_eq!(
+                chunked(format!("{body}{rest}").as_bytes()),
+                Ok((body.len(), true))
+            );
+        }
+        assert_eq!(chunked(b"5\r\nhel"), Ok((6, false)));
+    }
+
+    #[test]
+    fn rejects_malformed_chunks() {
+        let long_extension = format!("1;{}\r\n", "x".repeat(MAX_EXTENSION + 1));
+        let long_trailers = format!("0\r\n{}", "a: b\r\n".repeat(MAX_TRAILERS / 6 + 1));
+        for bytes in [
+            "\r\n",
+            ";\r\n",
+            "5\nhello",
+            "5\rhello",
+            "x\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            "-1\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\n",
+            "5\r\nhello\rX",
+            "0\r\nA: b\n",
+            "0\r\n\n",
+            "0\r\nA: \0\r\n",
+            "1;\n\r\n",
+            "ffffffffffffffff\r\n",
+            &long_extension,
+            &long_trailers,
+        ] {
+            assert_eq!(chunked(bytes.as_bytes()), Err(MalformedChunk), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_with_content_length_is_counted() {
+        let mut body = BodyDecoder::from(Framing::Length(3));
+        assert_eq!(body.decode(b"abcd"), Ok(3));
+        assert!(body.is_done());
+        assert_eq!(body.decode(b"d"), Ok(0));
+        assert!(!BodyDecoder::from(Framing::Tunnel).is_done());
+    }
+}

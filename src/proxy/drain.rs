@@ -1,0 +1,339 @@
+//! Graceful shutdown: the state of a drain, and the registry of tasks that have to end.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// Shared by everything that one server runs.
+#[derive(Clone)]
+pub(super) struct Controller(Arc<State>);
+
+struct State {
+    /// First step: everything is still served, but each HTTP/1 response closes its connection,
+    /// so that callers open the next one elsewhere.
+    draining: watch::Sender<bool>,
+    /// Second step: no new connections, and the existing ones close after their current
+    /// request.
+    closing: watch::Sender<bool>,
+    /// Last step: all tasks are aborted.
+    aborted: watch::Sender<bool>,
+    /// How many accept loops and connections are running.
+    running: watch::Sender<usize>,
+    registry: Mutex<Registry>,
+}
+
+/// The tasks to signal and, in the end, to abort. If each task checked the state itself, it
+/// would have to do so at every step of every request.
+#[derive(Default)]
+struct Registry {
+    next: u64,
+    tasks: HashMap<u64, Entry>,
+}
+
+struct Entry {
+    signal: Signal,
+    /// `None` until [`Controller::set_abort_handle`].
+    handle: Option<AbortHandle>,
+}
+
+/// Tells one connection to close. Each connection has its own: waiting on a shared channel
+/// would take a shared lock twice per request.
+#[derive(Clone, Default)]
+pub(super) struct Signal(Arc<SignalState>);
+
+#[derive(Default)]
+struct SignalState {
+    /// The connection closes after its next response.
+    draining: AtomicBool,
+    /// The connection closes even if it is idle.
+    closing: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Signal {
+    /// Whether the next response is the connection's last.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Ready once an idle connection has to close. Only one task may poll it.
+    pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let closing = || self.0.closing.load(Ordering::Acquire);
+        if !closing() {
+            self.0.waker.register(cx.waker());
+        }
+        // Checked again: the flag may have been set before the waker was registered.
+        if closing() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn set_draining(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    fn set_closing(&self) {
+        self.set_draining();
+        self.0.closing.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+}
+
+/// Counts as a running task until dropped.
+pub(super) struct TaskGuard {
+    controller: Controller,
+    id: u64,
+    signal: Signal,
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.controller.registry().tasks.remove(&self.id);
+        let running = &self.controller.0.running;
+        running.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
+impl TaskGuard {
+    /// The id that [`Controller::set_abort_handle`] takes.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The signal that tells this task to close.
+    pub(super) fn signal(&self) -> Signal {
+        self.signal.clone()
+    }
+}
+
+impl Controller {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(State {
+            draining: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
+            aborted: watch::Sender::new(false),
+            running: watch::Sender::new(0),
+            registry: Mutex::default(),
+        }))
+    }
+
+    /// Registers a task that runs until the guard is dropped.
+    pub(super) fn register(&self) -> TaskGuard {
+        self.0.running.send_modify(|n| *n += 1);
+        let mut registry = self.registry();
+        let id = registry.next;
+        registry.next += 1;
+        let signal = Signal::default();
+        if *self.0.closing.borrow() {
+            signal.set_closing();
+        } else if *self.0.draining.borrow() {
+            signal.set_draining();
+        }
+        let entry = Entry {
+            signal: signal.clone(),
+            handle: None,
+        };
+        registry.tasks.insert(id, entry);
+        TaskGuard {
+            controller: self.clone(),
+            id,
+            signal,
+        }
+    }
+
+    /// Sets what aborts the task registered as `id`. The task may have ended already.
+    pub(super) fn set_abort_handle(&self, id: u64, task: AbortHandle) {
+        let mut registry = self.registry();
+        if *self.0.aborted.borrow() {
+            task.abort();
+        } else if let Some(entry) = registry.tasks.get_mut(&id) {
+            entry.handle = Some(task);
+        }
+    }
+
+    /// For pingora: true once closing.
+    pub(super) fn closing_watch(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
+    }
+
+    /// For pingora, per request: true once each response closes its connection.
+    pub(super) fn draining_watch(&self) -> watch::Receiver<bool> {
+        self.0.draining.subscribe()
+    }
+
+    /// Waits until the second step is reached.
+    pub(super) async fn closing(&self) {
+        wait_until_set(&self.0.closing).await;
+    }
+
+    async fn aborted(&self) {
+        wait_until_set(&self.0.aborted).await;
+    }
+
+    /// Waits until nothing is running.
+    async fn all_finished(&self) {
+        let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    /// From now on every response closes its connection, for existing and for new connections.
+    fn begin_drain(&self) {
+        let registry = self.registry();
+        self.0.draining.send_replace(true);
+        for entry in registry.tasks.values() {
+            entry.signal.set_draining();
+        }
+    }
+
+    /// Tells all connections to close, existing ones and new ones.
+    fn begin_close(&self) {
+        let registry = self.registry();
+        self.0.draining.send_replace(true);
+        self.0.closing.send_replace(true);
+        for entry in registry.tasks.values() {
+            entry.signal.set_closing();
+        }
+    }
+
+    fn abort(&self) {
+        self.begin_close();
+        let registry = self.registry();
+        self.0.aborted.send_replace(true);
+        for entry in registry.tasks.values() {
+            entry.handle.iter().for_each(AbortHandle::abort);
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        let registry = self.0.registry.lock();
+        registry.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn wait_until_set(flag: &watch::Sender<bool>) {
+    // The sender outlives this borrow, so waiting cannot fail.
+    let _ = flag.subscribe().wait_for(|set| *set).await;
+}
+
+/// A running server. Dropping the handle does not stop it.
+pub struct ServerHandle {
+    controller: Controller,
+}
+
+impl std::fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerHandle")
+            .field("running", &*self.controller.0.running.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ServerHandle {
+    pub(super) fn new(controller: Controller) -> Self {
+        Self { controller }
+    }
+
+    /// Shuts the server down gracefully.
+    ///
+    /// For `delay`, during which load balancers notice that readiness has turned false,
+    /// requests are still served, but HTTP/1 responses say `Connection: close`: a caller then
+    /// opens its next connection elsewhere instead of having this one closed while it sends a
+    /// request. After that no connections are accepted, idle ones are closed, and busy ones
+    /// finish their current request. Whatever is left after another `deadline` is aborted.
+    ///
+    /// Returns once nothing is running and every listener is closed. A second call, or
+    /// [`ServerHandle::abort`] in the meantime, can only shorten it.
+    pub async fn drain(&self, delay: Duration, deadline: Duration) {
+        self.controller.begin_drain();
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.controller.aborted() => {}
+            () = self.controller.closing() => {}
+        }
+        self.controller.begin_close();
+        tokio::select! {
+            () = self.controller.all_finished() => {}
+            () = self.controller.aborted() => {}
+            () = tokio::time::sleep(deadline) => {}
+        }
+        self.abort();
+        self.controller.all_finished().await;
+    }
+
+    /// Aborts everything.
+    pub fn abort(&self) {
+        self.controller.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    #[tokio::test]
+    async fn abort_reaches_tasks_registered_before_and_after_it() {
+        let controller = Controller::new();
+        let start = |controller: &Controller| {
+            let guard = controller.register();
+            let id = guard.id();
+            let task = tokio::spawn(async move {
+                let _guard = guard;
+                pending::<()>().await;
+            });
+            controller.set_abort_handle(id, task.abort_handle());
+            task
+        };
+        let before = start(&controller);
+        controller.abort();
+        let after = start(&controller);
+        assert!(before.await.unwrap_err().is_cancelled());
+        assert!(after.await.unwrap_err().is_cancelled());
+        controller.all_finished().await;
+        assert!(controller.registry().tasks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn drain_and_close_signals_reach_existing_and_later_connections() {
+        let controller = Controller::new();
+        let guard = controller.register();
+        let signal = guard.signal();
+        let waiting = tokio::spawn({
+            let signal = signal.clone();
+            async move { std::future::poll_fn(|cx| signal.poll_closing(cx)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!signal.is_draining() && !waiting.is_finished());
+        controller.begin_drain();
+        tokio::task::yield_now().await;
+        assert!(signal.is_draining() && controller.register().signal().is_draining());
+        assert!(
+            !waiting.is_finished(),
+            "an idle connection stays open while draining"
+        );
+        controller.begin_close();
+        waiting.await.unwrap();
+        let later = controller.register().signal();
+        assert!(later.is_draining());
+        std::future::poll_fn(|cx| later.poll_closing(cx)).await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ended_before_its_handle_was_set_leaves_no_entry() {
+        let controller = Controller::new();
+        let guard = controller.register();
+        let id = guard.id();
+        let task = tokio::spawn(async move { drop(guard) });
+        let handle = task.abort_handle();
+        task.await.unwrap();
+        controller.set_abort_handle(id, handle);
+        assert!(controller.registry().tasks.is_empty());
+    }
+}

@@ -1,0 +1,271 @@
+//! The proxy under test, with a scripted source of credentials.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::HeaderValue;
+use tokio::sync::mpsc;
+
+use super::client::TestClient;
+use super::upstream::Upstream as Server;
+use crate::clock::{ManualClock, UnixMillis};
+use crate::credential::{
+    CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
+    SourceOptions, SwapRequest,
+};
+use crate::gateway::compat::Compat;
+use crate::gateway::outcome::Outcome;
+use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::{Gateway, Observability};
+use crate::hawk::{Credentials, Signer};
+use crate::proxy::hooks::{Hooks, server_conf};
+use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::{Budget, FastPath, Recorder};
+use crate::secret::SecretString;
+
+const MIB: usize = 1024 * 1024;
+
+/// The credentials of client `number`.
+pub(super) fn credentials(number: usize) -> Credentials {
+    Credentials {
+        client_id: format!("client-{number}"),
+        access_token: SecretString::from(format!("key-{number}").as_str()),
+        certificate: None,
+        authorized_scopes: None,
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ScriptedSource {
+    pub(super) fetched: AtomicUsize,
+    pub(super) fails: Mutex<bool>,
+}
+
+#[async_trait]
+impl CredentialSource for ScriptedSource {
+    fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
+        Ok(())
+    }
+
+    async fn fetch(&self, _: &SwapRequest) -> Result<Issued, FetchError> {
+        if *self.fails.lock().unwrap() {
+            return Err(FetchError::BadAnswer("scripted".into()));
+        }
+        let number = self.fetched.fetch_add(1, Ordering::SeqCst) + 1;
+        let credentials = credentials(number);
+        Ok(Issued {
+            credential: Credential::Taskcluster {
+                client_id: credentials.client_id.clone(),
+                signer: Box::new(Signer::new(&credentials).unwrap()),
+            },
+            expires_at: None,
+        })
+    }
+}
+
+pub(super) struct Options {
+    pub(super) http2: bool,
+    pub(super) limits: Limits,
+    pub(super) read_timeout: Duration,
+    /// Used instead of the test upstream's address.
+    pub(super) addresses: Option<Vec<SocketAddr>>,
+    /// For TLS: the host name to verify, and the CA file.
+    pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            http2: false,
+            limits: Limits {
+                header_bytes: 32 * 1024,
+                url_bytes: 8 * 1024,
+                header_timeout: Duration::from_secs(10),
+                body_timeout: Duration::from_secs(30),
+                keepalive_timeout: Duration::from_mins(1),
+                linger: Limits::LINGER,
+                connections: 1000,
+                body: None,
+                replay_body: 10 * MIB,
+                replay_memory: 64 * MIB,
+            },
+            read_timeout: Duration::from_secs(30),
+            addresses: None,
+            tls: None,
+        }
+    }
+}
+
+pub(super) struct TestProxy {
+    /// The HTTP/1 listener.
+    pub(super) address: SocketAddr,
+    /// The listener for HTTP/2 with prior knowledge.
+    pub(super) h2c: SocketAddr,
+    pub(super) upstream: Arc<Server>,
+    pub(super) credential_source: Arc<ScriptedSource>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    pub(super) handle: ServerHandle,
+}
+
+impl TestProxy {
+    pub(super) async fn new(options: Options) -> Self {
+        let upstream = Server::start(options.http2).await;
+        let credential_source = Arc::new(ScriptedSource::default());
+        let clock = ManualClock::at(UnixMillis::from_secs(1_000_000_000));
+        let gateway = Arc::new(Gateway {
+            routes: RouteTable::new(vec![Arc::new(route(
+                &options,
+                upstream.address,
+                source(&credential_source, &clock),
+            ))]),
+            login: None,
+            clock: clock.clone(),
+            rule_headers: vec![],
+            observability: Observability::default(),
+        });
+        let limits = options.limits.clone();
+        let budget = Budget::new(limits.replay_memory);
+        let (record, outcomes) = mpsc::unbounded_channel();
+        let recorder: Recorder = Arc::new(move |outcome: &Outcome| {
+            let _ = record.send(outcome.clone());
+        });
+        let hooks = Hooks::new(
+            Arc::new(ArcSwap::new(gateway)),
+            Arc::new(ArcSwap::from_pointee(limits.clone())),
+            Arc::clone(&budget),
+            clock.clone(),
+            Arc::clone(&recorder),
+        );
+        let in_flight = hooks.in_flight();
+        let listeners = BoundServer::bind(&[listener(false), listener(true)], &limits)
+            .await
+            .unwrap();
+        let address = |index: usize| match &listeners.addresses()[index] {
+            Address::Tcp(address) => *address,
+            Address::Unix(_) => unreachable!(),
+        };
+        let (address, h2c) = (address(0), address(1));
+        let proxy = http_proxy(hooks.clone(), &limits, server_conf(2));
+        let handle = listeners.with_fast_path(FastPath::new(hooks, 1)).serve(
+            vec![proxy],
+            clock,
+            recorder,
+            Workers::default(),
+        );
+        Self {
+            address,
+            h2c,
+            upstream,
+            credential_source,
+            budget,
+            in_flight,
+            outcomes,
+            handle,
+        }
+    }
+
+    pub(super) async fn connect(&self, http2: bool) -> TestClient {
+        let address = if http2 { self.h2c } else { self.address };
+        TestClient::connect(address, http2).await
+    }
+
+    pub(super) async fn start() -> Self {
+        Self::new(Options::default()).await
+    }
+
+    pub(super) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::default();
+        change(&mut options);
+        Self::new(options).await
+    }
+
+    /// Revokes all credentials issued so far.
+    pub(super) fn revoke(&self) {
+        let fetched = self.fetched().max(1);
+        self.upstream
+            .valid_from
+            .store(fetched + 1, Ordering::SeqCst);
+    }
+
+    pub(super) fn fetched(&self) -> usize {
+        self.credential_source.fetched.load(Ordering::SeqCst)
+    }
+
+    /// Waits for the next outcome.
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        let waited = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv());
+        waited.await.expect("a request never ended").unwrap()
+    }
+}
+
+fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> CachedSource {
+    let options = SourceOptions {
+        limits: CacheLimits {
+            max_entries: 10,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::from_secs(10),
+        },
+        timeout: Duration::from_secs(5),
+        concurrency: 4,
+    };
+    let inner: Arc<dyn CredentialSource> = credential_source.clone();
+    CachedSource::new("scripted".into(), inner, options, clock.clone()).unwrap()
+}
+
+fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route {
+    let own = vec![upstream];
+    let host = options.tls.as_ref().map_or("tc.example.com", |tls| tls.0);
+    Route {
+        name: "tc".into(),
+        host: None,
+        path: "/".into(),
+        methods: None,
+        upstream: Arc::new(Upstream {
+            tls: options.tls.is_some(),
+            host: host.into(),
+            port: 8443,
+            authority: HeaderValue::from_static("tc.example.com:8443"),
+            signed_port: 443,
+            ca: options
+                .tls
+                .clone()
+                .and_then(|(_, ca)| Some(std::fs::read(ca?).unwrap().into())),
+            http2: options.http2,
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_secs(5),
+                read: options.read_timeout,
+                write: Duration::from_secs(30),
+                idle: Duration::from_secs(4),
+            },
+            addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
+            clock_offset: std::sync::atomic::AtomicI64::new(0),
+        }),
+        issuers: vec![],
+        source: Some(Arc::new(source)),
+        require_scopes: vec![],
+        anonymous: true,
+        workload_token: None,
+        rules: None,
+        rates: crate::gateway::rate_limit::RateLimiters::default(),
+        compat: Compat::default(),
+    }
+}
+
+fn listener(h2c: bool) -> Listener {
+    Listener {
+        address: Address::Tcp(([127, 0, 0, 1], 0).into()),
+        mode: 0o600,
+        tls: None,
+        h2c,
+        access: ListenerAccess::default(),
+    }
+}

@@ -1,0 +1,81 @@
+//! Proxies in front of a listener: which ones are trusted, and the PROXY header they send.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::time::timeout;
+
+use super::{Incoming, proxy_header};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::Rejection;
+use crate::proxy::settings::TrustedProxies;
+
+/// The trusted proxies of one listener.
+#[derive(Debug)]
+pub(in crate::proxy) struct ProxyTrust {
+    networks: Arc<[IpNet]>,
+    /// Whether each connection begins with a PROXY header.
+    header: bool,
+}
+
+impl ProxyTrust {
+    pub(super) fn new(written: &TrustedProxies) -> Self {
+        Self {
+            networks: written.networks.clone().into(),
+            header: written.proxy_protocol,
+        }
+    }
+
+    /// The networks whose `X-Forwarded-For` is believed.
+    pub(in crate::proxy) fn networks(&self) -> Arc<[IpNet]> {
+        Arc::clone(&self.networks)
+    }
+
+    fn trusts(&self, ip: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Reads the PROXY header within `limit`, if the listener expects one. From then on the
+    /// connection counts as coming from the client it names. Nothing behind the header is read.
+    ///
+    /// # Errors
+    /// With the rejection of a peer that is not a trusted proxy (before anything is read), and
+    /// of a header that is late or malformed.
+    pub(in crate::proxy) async fn read_proxy_header(
+        &self,
+        incoming: &mut Incoming,
+        limit: Duration,
+    ) -> Result<(), Rejection> {
+        if !self.header {
+            return Ok(());
+        }
+        if !incoming.peer().is_some_and(|ip| self.trusts(ip)) {
+            let cause = "proxy_protocol is on, and the peer is not in trusted_proxies";
+            return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
+        }
+        // Unix sockets have no address that could be trusted, so they were rejected above.
+        let Incoming::Tcp(stream, peer) = incoming else {
+            return Ok(());
+        };
+        match timeout(limit, proxy_header::read(stream)).await {
+            Ok(Ok(source)) => {
+                *peer = source.map_or(*peer, canonical);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                let cause = format!("PROXY header: {error}");
+                Err(Rejection::from(Reason::BadRequest).with_cause(cause))
+            }
+            Err(_) => {
+                let cause = "PROXY header: not received in time";
+                Err(Rejection::from(Reason::HeaderTimeout).with_cause(cause))
+            }
+        }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

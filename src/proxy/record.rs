@@ -1,0 +1,233 @@
+//! What is recorded of a request for metrics and logs: the only place that builds an
+//! [`Outcome`].
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Version};
+use pingora::proxy::Session;
+
+use super::client::{ConnMetadata, PeerInfo};
+use super::context::Context;
+use super::failure::Failed;
+use super::validate::RejectedHead;
+use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::ErrorResponse;
+
+/// Called with the outcome of each request.
+pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
+
+/// The request and response as exchanged with the caller.
+pub(super) struct Exchange {
+    pub(super) method: Method,
+    /// Without the query.
+    pub(super) path: String,
+    pub(super) version: Version,
+    pub(super) peer: PeerInfo,
+    /// The last status sent; 0 if none was.
+    pub(super) code: u16,
+    /// Body bytes received.
+    pub(super) received: u64,
+    /// Body bytes sent.
+    pub(super) sent: u64,
+}
+
+impl Exchange {
+    /// As recorded by pingora.
+    pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
+        let head = session.req_header();
+        let sent = session.response_written();
+        Self {
+            method: head.method.clone(),
+            path: path_of(&String::from_utf8_lossy(head.raw_path())),
+            version: head.version,
+            peer: context
+                .peer
+                .take()
+                .unwrap_or_else(|| PeerInfo::from_session(session)),
+            code: sent.map_or(0, |head| head.status.as_u16()),
+            received: session.body_bytes_read() as u64,
+            sent: session.body_bytes_sent() as u64,
+        }
+    }
+}
+
+/// A target without its query.
+pub(super) fn path_of(target: &str) -> String {
+    target.split('?').next().unwrap_or_default().to_owned()
+}
+
+impl Context {
+    /// The outcome of the request; call once, at the end. `failed` says why it ended early, if
+    /// it did.
+    pub(super) fn outcome(
+        &mut self,
+        exchange: Exchange,
+        now: Duration,
+        failed: Option<Failed>,
+    ) -> Outcome {
+        let Exchange {
+            method,
+            path,
+            version,
+            peer,
+            code,
+            received,
+            sent,
+        } = exchange;
+        let audit = self.audit(&path);
+        let ending = self.ending(failed.as_ref().map(|failed| failed.by_caller));
+        let rejection = self.rejection.take();
+        let admission = self.admission.as_ref();
+        let refused = self.refused.as_ref();
+        let endpoint = self.own_endpoint.as_ref();
+        let route = admission
+            .map(|a| &a.route)
+            .or(refused.and_then(|r| r.route.as_ref()));
+        let admitted = self.times.admitted.unwrap_or(now);
+        Outcome {
+            request_id: std::mem::take(&mut self.request_id),
+            method,
+            path,
+            version,
+            peer: peer.ip,
+            client: peer.client.filter(|_| peer.client != peer.ip),
+            client_cert: peer.certificate.map(|certificate| certificate.label()),
+            route: route
+                .map(|r| &r.name)
+                .or(endpoint.and_then(|o| o.route.as_ref()))
+                .cloned(),
+            issuer: admission
+                .and_then(|a| a.caller.issuer())
+                .or(refused.and_then(|r| r.issuer.as_ref()))
+                .or(endpoint.and_then(|o| o.issuer.as_ref()))
+                .cloned(),
+            verification: admission
+                .and_then(|a| a.verification)
+                .or(refused.and_then(|r| r.verification))
+                .or(endpoint.and_then(|o| o.verification)),
+            rule: admission
+                .and_then(|a| a.decision())
+                .and_then(|r| r.rule.as_ref())
+                .or(refused.and_then(|r| r.rule.as_ref()))
+                .or(endpoint.and_then(|o| o.rule.as_ref()))
+                .cloned(),
+            source: route
+                .and_then(|r| r.source.as_ref())
+                .map(|s| s.name())
+                .or(endpoint.and_then(|o| o.source.as_ref()))
+                .cloned(),
+            lookup: admission
+                .and_then(|a| a.lookup)
+                .or(refused.and_then(|r| r.lookup)),
+            code,
+            ending,
+            rejection: rejection.as_ref().map(|r| r.reason),
+            cause: rejection
+                .and_then(|r| r.cause)
+                .or(failed.map(|failed| failed.cause)),
+            unauthorized: std::mem::take(&mut self.unauthorized),
+            total: now.saturating_sub(self.times.started),
+            admission: admitted.saturating_sub(self.times.started),
+            upstream: self
+                .times
+                .upstream
+                .map(|started| now.saturating_sub(started)),
+            received,
+            sent,
+            trace: self.trace.as_ref().map(|trace| Traced {
+                id: trace.id(),
+                recorded: trace.is_recorded(),
+            }),
+            audit,
+        }
+    }
+
+    fn ending(&self, caller_failed: Option<bool>) -> Ending {
+        let reason = self.rejection.as_ref().map(|r| r.reason);
+        match (caller_failed, reason) {
+            (Some(true), _) => Ending::CallerGone,
+            (
+                _,
+                Some(
+                    Reason::UpstreamUnreachable | Reason::UpstreamTimeout | Reason::UpstreamFailed,
+                ),
+            )
+            | (Some(false), None) => Ending::UpstreamFailed,
+            (_, Some(_)) => Ending::Rejected,
+            (None, None) if self.own_endpoint.is_some() => Ending::Served,
+            (None, None) => {
+                let replayed = |u: &Unauthorized| u.action == UnauthorizedAction::Replayed;
+                if self.unauthorized.last().is_some_and(replayed) {
+                    Ending::Healed
+                } else {
+                    Ending::Forwarded
+                }
+            }
+        }
+    }
+}
+
+/// What became of the response to a rejected head or connection.
+#[derive(Clone, Copy)]
+pub(super) enum Delivery<'a> {
+    Sent(&'a ErrorResponse),
+    /// It could not be written.
+    Failed,
+    /// There was none to send.
+    None,
+}
+
+/// The outcome of a rejected head or connection, which never became a request.
+pub(super) fn rejected(
+    rejected: &RejectedHead,
+    delivery: Delivery<'_>,
+    peer: Option<IpAddr>,
+    metadata: Option<&ConnMetadata>,
+) -> Outcome {
+    let certificate = metadata.and_then(|metadata| metadata.certificate.as_ref());
+    let (code, ending, sent) = match delivery {
+        Delivery::Sent(answer) => {
+            let sent = answer.body.len() as u64;
+            (answer.status.as_u16(), Ending::Rejected, sent)
+        }
+        Delivery::Failed => (0, Ending::CallerGone, 0),
+        Delivery::None => (0, Ending::Rejected, 0),
+    };
+    let RejectedHead {
+        rejection,
+        method,
+        path,
+        version,
+    } = rejected;
+    Outcome {
+        peer,
+        client_cert: certificate.map(|certificate| certificate.label()),
+        rejection: Some(rejection.reason),
+        cause: rejection.cause.clone(),
+        sent,
+        ..Outcome::new(
+            random_id(),
+            method.clone(),
+            path.clone(),
+            *version,
+            ending,
+            code,
+        )
+    }
+}
+
+/// 128 random bits, enough to tell log lines apart.
+fn random_id() -> String {
+    let mut bytes = [0_u8; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return "-".to_owned();
+    }
+    bytes.iter().fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}

@@ -1,0 +1,101 @@
+//! Error responses on connections that pingora does not serve.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pingora::protocols::GetProxyDigest;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::lingering_close::discard;
+use crate::gateway::reason::Reason;
+use crate::gateway::rejection::{ErrorResponse, Rejection};
+use crate::proxy::client::ConnMetadata;
+use crate::proxy::connection::Connection;
+use crate::proxy::listener::Incoming;
+use crate::proxy::local_response::encode_http1;
+use crate::proxy::record::{self, Delivery};
+use crate::proxy::validate::{self, RejectedHead};
+
+/// Longest time spent on rejecting a connection.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Responds to a rejected head and records it. Nothing else is served on the connection.
+pub(super) async fn respond_and_close<A>(
+    shared: &Shared<A>,
+    mut connection: Connection,
+    rejected: &RejectedHead,
+    peer: Option<IpAddr>,
+) {
+    let (answer, wire) = response(shared, rejected);
+    let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
+    connection.mark_response_complete();
+    connection.mark_unread_input();
+    let digest = connection.get_proxy_digest();
+    let metadata = ConnMetadata::from_digest(digest.as_ref());
+    let delivery = if sent {
+        Delivery::Sent(&answer)
+    } else {
+        Delivery::Failed
+    };
+    (shared.recorder)(&record::rejected(rejected, delivery, peer, metadata));
+}
+
+/// Responds to a connection over the limit, without reading anything.
+pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
+    let peer = incoming.peer();
+    let Ok(stream) = incoming.into_stream() else {
+        return;
+    };
+    write_rejection(shared, stream, peer, Reason::Overloaded.into()).await;
+}
+
+/// Rejects a peer that may not connect, and records it. A response is sent only if the listener
+/// speaks `plain` HTTP/1; nothing is read.
+pub(super) async fn reject_peer<A>(
+    shared: &Shared<A>,
+    incoming: Incoming,
+    rejection: Rejection,
+    plain: bool,
+) {
+    let peer = incoming.peer();
+    match incoming.into_stream() {
+        Ok(stream) if plain => write_rejection(shared, stream, peer, rejection).await,
+        _ => {
+            let rejected = validate::rejected_head(b"", rejection);
+            (shared.recorder)(&record::rejected(&rejected, Delivery::None, peer, None));
+        }
+    }
+}
+
+/// Responds with `rejection`, records it, and closes.
+async fn write_rejection<A>(
+    shared: &Shared<A>,
+    mut stream: L4Stream,
+    peer: Option<IpAddr>,
+    rejection: Rejection,
+) {
+    let rejected = validate::rejected_head(b"", rejection);
+    let (answer, wire) = response(shared, &rejected);
+    let closing = async {
+        let delivery = match stream.write_all(&wire).await {
+            Ok(()) => Delivery::Sent(&answer),
+            Err(_) => Delivery::Failed,
+        };
+        (shared.recorder)(&record::rejected(&rejected, delivery, peer, None));
+        let _ = stream.shutdown().await;
+        discard(&mut stream).await;
+    };
+    // The response fits into the empty socket buffer, so only the closing can be slow.
+    let _ = timeout(REJECT_TIMEOUT, closing).await;
+}
+
+/// The response to a rejected head, also encoded. It closes the connection.
+fn response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
+    let now = shared.clock.now();
+    let answer = rejected.rejection.to_response(&rejected.method, now);
+    let wire = encode_http1(&answer, &rejected.method, now, None, true);
+    (answer, wire)
+}

@@ -1,0 +1,73 @@
+//! Rules that the test code itself keeps.
+
+use std::path::{Path, PathBuf};
+
+/// A sleep in a test is either too short on a loaded machine or too long on any other: tests wait
+/// for the event, or poll through `support/wait.rs`. Where time is virtual, sleeping costs none,
+/// so a test with `start_paused = true` may do it.
+#[test]
+fn tests_do_not_sleep() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut files, mut found) = (0, Vec::new());
+    for (path, tests_only) in [(root.join("tests/it"), true), (root.join("src"), false)] {
+        for file in rust_files(&path) {
+            let name = file.strip_prefix(root).unwrap().display().to_string();
+            if name == "tests/it/support/wait.rs" || name == "tests/it/hygiene.rs" {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            let tests_only = tests_only || name.ends_with("tests.rs") || name.contains("/tests/");
+            files += 1;
+            for line in sleeps(&text, tests_only) {
+                found.push(format!("{name}:{line}"));
+            }
+        }
+    }
+    assert!(files > 300, "only {files} files were read");
+    assert!(found.is_empty(), "use support/wait.rs: {found:#?}");
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The lines of `text` on which test code sleeps in real time. Test code is all of it, or the
+/// module after `#[cfg(test)]`. A timer that is only asked for its deadline does not sleep.
+fn sleeps(text: &str, tests_only: bool) -> Vec<usize> {
+    let (mut in_tests, mut paused, mut before) = (tests_only, false, "");
+    let mut lines = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        in_tests |= before == "#[cfg(test)]" && line.starts_with("mod ") && line.ends_with('{');
+        before = line;
+        if line.starts_with("#[tokio::test") || line == "#[test]" {
+            paused = line.contains("start_paused = true");
+        }
+        let sleeps = line.contains("sleep(") && !line.contains(".deadline()");
+        if in_tests && !paused && sleeps && !line.starts_with("//") {
+            lines.push(number + 1);
+        }
+    }
+    lines
+}
+
+#[test]
+fn a_sleep_is_found_in_test_code_with_real_time_only() {
+    let real =
+        "#[cfg(test)]\nmod tests {\n#[tokio::test]\nasync fn t() {\n    sleep(A).await;\n}\n";
+    assert_eq!(sleeps(real, false), [5]);
+    let paused = real.replace("test]\nasync", "test(start_paused = true)]\nasync");
+    assert!(sleeps(&paused, false).is_empty());
+    let product = "async fn f() {\n    sleep(A).await;\n}\n";
+    assert!(sleeps(product, false).is_empty());
+    assert_eq!(sleeps(product, true), [2]);
+}
