@@ -131,11 +131,11 @@ fn an_inherited_socket_that_is_not_a_configured_listener_is_refused() {
     let address = socket.local_addr().unwrap();
     let unit = ServiceUnit::new("127.0.0.1:0");
     let mut program = unit.start(socket.into());
-    let said = read_all(program.0.stderr.take().unwrap());
+    let stderr = read_all(program.0.stderr.take().unwrap());
     assert_eq!(program.0.wait().unwrap().code(), Some(1));
     assert!(
-        said.contains(&address.to_string()) && said.contains("server.listen"),
-        "{said}"
+        stderr.contains(&address.to_string()) && stderr.contains("server.listen"),
+        "{stderr}"
     );
 }
 
@@ -146,11 +146,11 @@ fn an_inherited_socket_at_another_address_is_refused_before_binding() {
     let address = socket.local_addr().unwrap();
     let unit = ServiceUnit::new(&format!("0.0.0.0:{}", address.port()));
     let mut program = unit.start(socket.into());
-    let said = read_all(program.0.stderr.take().unwrap());
+    let stderr = read_all(program.0.stderr.take().unwrap());
     assert_eq!(program.0.wait().unwrap().code(), Some(1));
     assert!(
-        said.contains(&address.to_string()) && said.contains("LISTEN_FDS"),
-        "{said}"
+        stderr.contains(&address.to_string()) && stderr.contains("LISTEN_FDS"),
+        "{stderr}"
     );
 }
 

@@ -107,7 +107,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
             "audit-forged",
             Request::get("/api/x").bearer("no.real.token"),
         ),
-        ("audit-nobody", Request::get("/api/x")),
+        ("audit-anonymous", Request::get("/api/x")),
         ("audit-fixed", Request::get("/fixed/x")),
         ("audit-plain", Request::get("/plain/x")),
         ("audit-nowhere", Request::get("/nowhere")),
@@ -136,7 +136,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         "audit-granted",
         "audit-denied",
         "audit-forged",
-        "audit-nobody",
+        "audit-anonymous",
         "audit-fixed",
         "audit-bewit",
         "audit-login",
@@ -176,7 +176,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
             json!(["request", "refused", "api", null, "token_malformed"]),
         ),
         (
-            "audit-nobody",
+            "audit-anonymous",
             json!(["request", "refused", "api", null, "missing_token"]),
         ),
         (

@@ -1,12 +1,13 @@
 //! The command line: exit codes, signals and output.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::program::{Exited, StderrLines};
 
 const TOKEN: &str = "an-access-token-of-the-upstream";
 
@@ -17,14 +18,14 @@ fn hawkgate(args: &[&str]) -> Command {
     command
 }
 
-fn ends(args: &[&str]) -> (i32, String, String) {
-    let Output {
-        status,
+/// Runs the program to its end.
+fn run(args: &[&str]) -> (i32, String, String) {
+    let Exited {
+        code,
         stdout,
         stderr,
-    } = hawkgate(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
+    } = Exited::run(&mut hawkgate(args));
+    (code, stdout, stderr)
 }
 
 fn write_config(dir: &TempDir, drain_delay: &str) -> PathBuf {
@@ -58,8 +59,7 @@ anonymous = true
 /// A running server; killed when dropped.
 struct RunningServer {
     child: Child,
-    stderr: BufReader<ChildStderr>,
-    output: Vec<String>,
+    stderr: StderrLines,
 }
 
 impl Drop for RunningServer {
@@ -74,28 +74,15 @@ impl RunningServer {
         let mut args = vec!["run", "--config", config.to_str().unwrap()];
         args.extend(extra);
         let mut child = hawkgate(&args).stderr(Stdio::piped()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let output = Vec::new();
-        let mut server = Self {
-            child,
-            stderr,
-            output,
-        };
+        let stderr = StderrLines::of(&mut child);
+        let mut server = Self { child, stderr };
         server.wait_for_line("hawkgate is up");
         server
     }
 
     /// Reads lines until one contains `text`.
     fn wait_for_line(&mut self, text: &str) -> String {
-        loop {
-            let mut line = String::new();
-            let read = self.stderr.read_line(&mut line).unwrap();
-            assert!(read > 0, "stderr ended without {text:?}: {:?}", self.output);
-            self.output.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
+        self.stderr.wait_for(text)
     }
 
     fn signal(&self, signal: Signal) {
@@ -105,24 +92,21 @@ impl RunningServer {
 
     /// The exit code, and every line of stderr.
     fn wait(mut self) -> (Option<i32>, Vec<String>) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).unwrap();
-        self.output.extend(rest.lines().map(str::to_owned));
-        let code = self.child.wait().unwrap().code();
-        (code, std::mem::take(&mut self.output))
+        let lines = self.stderr.finish();
+        (self.child.wait().unwrap().code(), lines)
     }
 }
 
 #[test]
 fn usage_errors_exit_with_2_and_help_with_0() {
     for args in [&[][..], &["frobnicate"], &["run", "--confg", "x"]] {
-        let (code, stdout, stderr) = ends(args);
+        let (code, stdout, stderr) = run(args);
         assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}");
         assert!(stderr.contains("Usage:"), "{stderr}");
     }
-    let (code, stdout, _) = ends(&["--help"]);
+    let (code, stdout, _) = run(&["--help"]);
     assert!(code == 0 && stdout.contains("hawkgate demo"), "{stdout}");
-    let (code, stdout, _) = ends(&["--version"]);
+    let (code, stdout, _) = run(&["--version"]);
     assert!(code == 0 && stdout.contains(hawkgate::VERSION), "{stdout}");
 }
 
@@ -130,7 +114,7 @@ fn usage_errors_exit_with_2_and_help_with_0() {
 fn check_lists_every_error_and_prints_no_secret() {
     let dir = TempDir::new().unwrap();
     let good = write_config(&dir, "0s");
-    let (code, stdout, _) = ends(&["check", "--config", good.to_str().unwrap()]);
+    let (code, stdout, _) = run(&["check", "--config", good.to_str().unwrap()]);
     assert_eq!(code, 0, "{stdout}");
     assert!(
         stdout.contains("valid: 1 route, 0 issuers, 1 source"),
@@ -143,7 +127,7 @@ fn check_lists_every_error_and_prints_no_secret() {
         .replace("HAWKGATE_TEST_TOKEN", "HAWKGATE_TEST_UNSET");
     std::fs::write(&good, bad).unwrap();
     let path = good.to_str().unwrap();
-    let (code, stdout, _) = ends(&["check", "--config", path]);
+    let (code, stdout, _) = run(&["check", "--config", path]);
     assert_eq!(code, 1, "{stdout}");
     assert!(
         stdout.contains("upstrem") && stdout.contains("\"upstream\""),
@@ -153,12 +137,12 @@ fn check_lists_every_error_and_prints_no_secret() {
         stdout.contains("names a variable that is not set"),
         "{stdout}"
     );
-    let (_, stdout, _) = ends(&["check", "--skip-secrets", "--config", path]);
+    let (_, stdout, _) = run(&["check", "--skip-secrets", "--config", path]);
     assert!(
         !stdout.contains("names a variable that is not set"),
         "{stdout}"
     );
-    let (code, _, stderr) = ends(&["run", "--config", path]);
+    let (code, _, stderr) = run(&["run", "--config", path]);
     assert!(code == 1 && stderr.contains("upstrem"), "{stderr}");
 }
 
@@ -167,7 +151,7 @@ fn sigterm_drains_and_the_log_is_json_without_secrets() {
     let dir = TempDir::new().unwrap();
     let mut server = RunningServer::start(&write_config(&dir, "0s"), &[]);
     server.signal(Signal::HUP);
-    server.wait_for_line("the configuration is in use");
+    server.wait_for_line("the configuration is in effect");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();
     assert_eq!(code, Some(0), "{lines:?}");
@@ -190,13 +174,13 @@ fn a_changed_file_is_reloaded_unless_watching_is_off() {
     std::fs::write(&path, text.replace("\"/api/\"", "\"/two/\"")).unwrap();
     let line = server.wait_for_line("files have changed");
     assert!(line.contains("hawkgate.toml"), "{line}");
-    server.wait_for_line("the configuration is in use");
+    server.wait_for_line("the configuration is in effect");
     drop(server);
 
     let mut server = RunningServer::start(&path, &["--no-watch"]);
     std::fs::write(&path, "broken").unwrap();
     server.signal(Signal::HUP);
-    server.wait_for_line("asked to");
+    server.wait_for_line("reloading the configuration: requested");
     server.wait_for_line("the configuration is invalid");
     server.signal(Signal::TERM);
     let (code, lines) = server.wait();
@@ -209,7 +193,7 @@ fn print_config_prints_every_key_and_no_secret() {
     let dir = TempDir::new().unwrap();
     let path = write_config(&dir, "0s");
     let args = ["run", "--print-config", "--config", path.to_str().unwrap()];
-    let (code, stdout, stderr) = ends(&args);
+    let (code, stdout, stderr) = run(&args);
     assert_eq!((code, stderr.as_str()), (0, ""));
     assert!(!stdout.contains(TOKEN), "{stdout}");
     for line in [
@@ -220,10 +204,10 @@ fn print_config_prints_every_key_and_no_secret() {
         assert!(stdout.contains(line), "{line} is not in\n{stdout}");
     }
     std::fs::write(&path, &stdout).unwrap();
-    let (code, again, _) = ends(&args);
+    let (code, again, _) = run(&args);
     assert_eq!((code, again), (0, stdout));
     std::fs::write(&path, "[server]\nlisen = []\n").unwrap();
-    let (code, stdout, stderr) = ends(&args);
+    let (code, stdout, stderr) = run(&args);
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.contains("lisen"), "{stderr}");
 }
@@ -256,17 +240,17 @@ fn a_missing_ca_bundle_is_reported_at_startup() {
         .env("SSL_CERT_DIR", dir.path().join("nowhere"))
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     for part in ["CA certificates", "ca-certificates", "SSL_CERT_FILE"] {
-        assert!(said.contains(part), "{said}");
+        assert!(stderr.contains(part), "{stderr}");
     }
-    assert!(!said.contains("panic"), "{said}");
+    assert!(!stderr.contains("panic"), "{stderr}");
 }
 
 #[test]
 fn every_step_of_the_demo_succeeds() {
-    let (code, stdout, stderr) = ends(&["demo", "--once"]);
+    let (code, stdout, stderr) = run(&["demo", "--once"]);
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(stdout.matches("ok:").count(), 3, "{stdout}");
     assert!(!stdout.contains("Press Ctrl-C"), "{stdout}");
@@ -274,12 +258,12 @@ fn every_step_of_the_demo_succeeds() {
 
 #[test]
 fn the_printed_configuration_of_the_demo_passes_check_without_warnings() {
-    let (code, printed, stderr) = ends(&["demo", "--print-config"]);
+    let (code, printed, stderr) = run(&["demo", "--print-config"]);
     assert_eq!(code, 0, "{stderr}");
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("hawkgate.toml");
     std::fs::write(&path, printed).unwrap();
-    let (code, stdout, stderr) = ends(&["check", "--config", &path.display().to_string()]);
+    let (code, stdout, stderr) = run(&["check", "--config", &path.display().to_string()]);
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert_eq!(stdout, "valid: 1 route, 1 issuer, 1 source\n");
 }

@@ -2,23 +2,18 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
 use crate::support::gateway::{ConfigDir, ROOT_KEY};
+use crate::support::program::Exited;
 use crate::support::secrets::Secrets;
 use crate::support::standard::{AUDIENCE, EXCHANGE, Peers};
 
-struct ProgramOutput {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
 /// Runs the program with `stdin` as its standard input.
-async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
+async fn explain(arguments: &[&str], stdin: &str) -> Exited {
     let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
     let stdin = stdin.to_owned();
     let run = tokio::task::spawn_blocking(move || {
@@ -33,19 +28,9 @@ async fn explain(arguments: &[&str], stdin: &str) -> ProgramOutput {
             .unwrap();
         // It may have exited without reading.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        child.wait_with_output().unwrap()
+        Exited::from(child.wait_with_output().unwrap())
     });
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = run.await.unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    ProgramOutput {
-        code: status.code().unwrap(),
-        stdout: text(stdout),
-        stderr: text(stderr),
-    }
+    run.await.unwrap()
 }
 
 struct Fixture {
@@ -75,7 +60,7 @@ impl Fixture {
         self.files.path("hawkgate.toml")
     }
 
-    async fn explain(&self, more: &[&str], token: &str) -> ProgramOutput {
+    async fn explain(&self, more: &[&str], token: &str) -> Exited {
         let config = self.config();
         let mut arguments = vec!["--config", config.to_str().unwrap(), "--token-file", "-"];
         arguments.extend(more);
@@ -85,11 +70,11 @@ impl Fixture {
     async fn json(&self, more: &[&str], token: &str) -> (i32, Value) {
         let mut arguments = more.to_vec();
         arguments.extend(["--format", "json"]);
-        let said = self.explain(&arguments, token).await;
-        let json = serde_json::from_str(&said.stdout);
+        let exited = self.explain(&arguments, token).await;
+        let json = serde_json::from_str(&exited.stdout);
         (
-            said.code,
-            json.unwrap_or_else(|e| panic!("{e}: {} {}", said.stdout, said.stderr)),
+            exited.code,
+            json.unwrap_or_else(|e| panic!("{e}: {} {}", exited.stdout, exited.stderr)),
         )
     }
 }
@@ -147,22 +132,22 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
         .await;
     assert_eq!(requests, 0, "nothing goes upstream");
 
-    let said = fixture
+    let exited = fixture
         .explain(
             &["--url", url, "--method", "POST"],
             &format!("Bearer {token}\n"),
         )
         .await;
-    assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
+    assert_eq!(exited.code, 0, "{}{}", exited.stdout, exited.stderr);
     assert!(
-        said.stdout.contains("POST login.test/api/queue/v1/x\n"),
+        exited.stdout.contains("POST login.test/api/queue/v1/x\n"),
         "{}",
-        said.stdout
+        exited.stdout
     );
     assert!(
-        said.stdout.ends_with("\nThe request would pass.\n"),
+        exited.stdout.ends_with("\nThe request would pass.\n"),
         "{}",
-        said.stdout
+        exited.stdout
     );
 }
 
@@ -212,15 +197,19 @@ async fn refusals_exit_with_1_and_usage_errors_with_2() {
         &["--config", config, "--colour"],
         &["--config", config, "--token-file", "-"],
     ] {
-        let said = explain(arguments, "").await;
-        assert_eq!((said.code, said.stdout.as_str()), (2, ""), "{arguments:?}");
-        assert!(!said.stderr.is_empty(), "{arguments:?}");
+        let exited = explain(arguments, "").await;
+        assert_eq!(
+            (exited.code, exited.stdout.as_str()),
+            (2, ""),
+            "{arguments:?}"
+        );
+        assert!(!exited.stderr.is_empty(), "{arguments:?}");
     }
-    let said = explain(&["--config", "/nowhere.toml"], "").await;
+    let exited = explain(&["--config", "/nowhere.toml"], "").await;
     assert!(
-        said.code == 1 && said.stderr.contains("/nowhere.toml"),
+        exited.code == 1 && exited.stderr.contains("/nowhere.toml"),
         "{}",
-        said.stderr
+        exited.stderr
     );
 }
 
@@ -277,8 +266,7 @@ async fn explain_prints_no_secret() {
                 let (fixture, url) = (&fixture, url.clone());
                 runs.push(async move {
                     let arguments = [&["--url", &url], more].concat();
-                    let ProgramOutput { stdout, stderr, .. } =
-                        fixture.explain(&arguments, token).await;
+                    let Exited { stdout, stderr, .. } = fixture.explain(&arguments, token).await;
                     assert!(!stdout.is_empty(), "{stderr}");
                     (format!("{host} {more:?}"), stdout + &stderr)
                 });

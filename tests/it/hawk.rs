@@ -210,12 +210,12 @@ fn tampered(member: &str, value: Value) -> Credentials {
     }
 }
 
-fn accepted(answer: &Value, client_id: &str, scopes: &[&str]) {
+fn assert_accepted(answer: &Value, client_id: &str, scopes: &[&str]) {
     let expected = json!({ "status": "success", "clientId": client_id, "scopes": scopes });
     assert_eq!(answer, &expected);
 }
 
-fn refused(answer: &Value, message: &str) {
+fn assert_refused(answer: &Value, message: &str) {
     let expected = json!({ "status": "failed", "message": message });
     assert_eq!(answer, &expected);
 }
@@ -280,9 +280,9 @@ fn signatures_of_every_form_of_request_are_accepted() {
     let mut asked = 0;
     for request in requests {
         let signed = request.clone().signed(&permanent());
-        accepted(&checker.ask(&signed), "issuer", &all);
+        assert_accepted(&checker.ask(&signed), "issuer", &all);
         let other = request.signed(&minted("sso/me", &["queue:a"], -MINUTE, DAY));
-        accepted(&checker.ask(&other), "sso/me", &["queue:a"]);
+        assert_accepted(&checker.ask(&other), "sso/me", &["queue:a"]);
         asked += 2;
     }
     assert!(asked >= 80, "{asked}");
@@ -322,14 +322,14 @@ fn signatures_with_every_kind_of_credential_are_accepted() {
     for (credentials, scopes) in table {
         let name = credentials.client_id.clone();
         let answer = checker.ask(&Request::get("/x?y").signed(&credentials));
-        accepted(&answer, &name, scopes);
+        assert_accepted(&answer, &name, scopes);
     }
     let both = Credentials {
         authorized_scopes: Some(vec!["queue:a:b".into()]),
         ..minted("sso/me", &["queue:a*"], 0, DAY)
     };
     let answer = checker.ask(&Request::get("/x").signed(&both));
-    accepted(&answer, "sso/me", &["queue:a:b"]);
+    assert_accepted(&answer, "sso/me", &["queue:a:b"]);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_request_that_differs_from_the_signed_one_is_refused() {
     let at = |minutes| Request::get("/a").signed_at(&permanent(), NOW.offset_by(minutes * MINUTE));
     let elsewhere = "tc2.example.com:8080";
     let bad_ext = "Bad Request: Bad attribute value: ext";
-    let nobody = "Client with clientId 'nobody' not found";
+    let unknown = "Client with clientId 'unknown' not found";
     let table = [
         (signed().with(|r| r.method = "HEAD".into()), mac),
         (signed().with(|r| r.target = "/a?c".into()), mac),
@@ -362,7 +362,7 @@ fn a_request_that_differs_from_the_signed_one_is_refused() {
         (header("ts=\"1", "ts=\"2"), mac),
         (header("nonce=\"", "nonce=\"x"), mac),
         (header("id=\"issuer\"", "id=\"other\""), mac),
-        (header("id=\"issuer\"", "id=\"nobody\""), nobody),
+        (header("id=\"issuer\"", "id=\"unknown\""), unknown),
         (header("mac=", "ext=\"\", mac="), bad_ext),
         (header("mac=", "ext=\"e30=\", mac="), mac),
         (at(-20), stale),
@@ -375,7 +375,7 @@ fn a_request_that_differs_from_the_signed_one_is_refused() {
     let junk = signed().forwarded(Some("junk"), None);
     assert_eq!(checker.ask(&junk)["status"], "broken");
     for (request, message) in table {
-        refused(&checker.ask(&request), message);
+        assert_refused(&checker.ask(&request), message);
     }
 }
 
@@ -435,7 +435,7 @@ fn tampered_credentials_and_certificates_are_refused() {
     ];
     for (credentials, message) in table {
         let request = Request::get("/a").signed(&credentials);
-        refused(&checker.ask(&request), message);
+        assert_refused(&checker.ask(&request), message);
     }
 }
 
@@ -448,17 +448,17 @@ fn bewits_authorize_get_and_head_until_they_expire() {
         for method in ["GET", "HEAD"] {
             let request = Request::new(method, target, "tc.example.com");
             let open = request.clone().with_bewit(&permanent(), soon);
-            accepted(&checker.ask(&open), "issuer", &all);
+            assert_accepted(&checker.ask(&open), "issuer", &all);
             let named = minted("sso/me", &["queue:a"], 0, DAY);
             let open = request.with_bewit(&named, soon);
-            accepted(&checker.ask(&open), "sso/me", &["queue:a"]);
+            assert_accepted(&checker.ask(&open), "sso/me", &["queue:a"]);
         }
     }
     // The rest of the query may follow the bewit.
     let open = Request::get("/a?b=c").with_bewit(&permanent(), soon);
     let moved = open.target.replace("?b=c&", "?") + "&b=c";
     let answer = checker.ask(&open.clone().with(|r| r.target = moved));
-    accepted(&answer, "issuer", &all);
+    assert_accepted(&answer, "issuer", &all);
 
     let late = Request::get("/a").with_bewit(&permanent(), NOW.offset_by(-MINUTE));
     let table = [
@@ -479,7 +479,7 @@ fn bewits_authorize_get_and_head_until_they_expire() {
         (open.signed(&permanent()), TWO_SCHEMES),
     ];
     for (request, message) in table {
-        refused(&checker.ask(&request), message);
+        assert_refused(&checker.ask(&request), message);
     }
 }
 

@@ -142,7 +142,7 @@ async fn stale_keys_are_used_during_an_outage_until_they_are_too_old() {
     }
     clock.advance(Duration::from_hours(4));
     assert_unavailable(&gateway.send(&api(&token)).await);
-    assert_ne!(gateway.admin("/readyz").await.status, 200);
+    assert_eq!(gateway.admin("/readyz").await.status, 503);
 
     provider.up().await;
     clock.advance(Duration::from_mins(2));
@@ -162,7 +162,7 @@ async fn a_provider_that_is_down_at_startup_affects_only_its_own_routes() {
     assert_eq!(upstream.attempts().len(), 0);
     assert_eq!(gateway.send(&Request::get("/open/x")).await.status, 200);
     assert_eq!(gateway.admin("/healthz").await.status, 200);
-    assert_ne!(gateway.admin("/startupz").await.status, 200);
+    assert_eq!(gateway.admin("/startupz").await.status, 503);
     assert_eq!(
         gateway.admin("/readyz").await.status,
         200,
@@ -182,11 +182,11 @@ async fn startupz_succeeds_after_startup_grace_even_without_keys() {
     let upstream = upstream().await;
     let sections = sections(provider.issuer(), &upstream);
     let (gateway, clock) = TestGateway::start_with_clock(&sections).await;
-    assert_ne!(gateway.admin("/startupz").await.status, 200);
-    assert_ne!(gateway.admin("/readyz").await.status, 200);
+    assert_eq!(gateway.admin("/startupz").await.status, 503);
+    assert_eq!(gateway.admin("/readyz").await.status, 503);
     clock.advance(Duration::from_secs(61));
     assert_eq!(gateway.admin("/startupz").await.status, 200);
-    assert_ne!(gateway.admin("/readyz").await.status, 200);
+    assert_eq!(gateway.admin("/readyz").await.status, 503);
 }
 
 #[tokio::test]
@@ -243,9 +243,9 @@ async fn many_tokens_with_unknown_kids_trigger_one_key_refresh() {
     assert_eq!(gateway.send(&api(&good)).await.status, 200);
     clock.advance(Duration::from_secs(31));
 
-    let stranger = Key::p256("nobody");
+    let stranger = Key::p256("unknown");
     let header =
-        |n: usize| json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("nobody-{n}") });
+        |n: usize| json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("unknown-{n}") });
     let tokens: Vec<String> = (0..40)
         .map(|n| stranger.sign(&header(n), &claims))
         .collect();

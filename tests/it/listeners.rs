@@ -255,8 +255,8 @@ async fn a_listener_that_requires_a_client_certificate_refuses_everyone_else() {
     let stream = connect(mutual.gateway.address()).await.unwrap();
     let agreed = mutual.ca.connect(stream, "localhost", &["h2"], None).await;
     if let Ok((stream, _)) = agreed {
-        let said = Client::over(stream).rest().await.unwrap_or_default();
-        assert!(said.is_empty(), "{said:?}");
+        let bytes = Client::over(stream).rest().await.unwrap_or_default();
+        assert!(bytes.is_empty(), "{bytes:?}");
     }
     assert_eq!(mutual.upstream.attempts().len(), 1);
 }

@@ -1,6 +1,7 @@
 //! The source `password` through the whole proxy, against the grants and second factors of
 //! `tests/peers/auth0.js`.
 
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use serde_json::json;
 
 use crate::support::auth0::Auth0;
 use crate::support::client::{Client, Request, Response};
-use crate::support::gateway::{ConfigDir, Program, SERVER_CONFIG, TestGateway};
+use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
+use crate::support::program::Exited;
 use crate::support::upstream::{FakeUpstream, Protocol, Reply};
 
 const PASSWORD: &str = "correct horse: battery stäple";
@@ -249,7 +251,7 @@ async fn unknown_users_and_wrong_passwords_are_indistinguishable() {
     let wrong = fixture.get("anna", "wrong password").await;
     assert_eq!(wrong.status_and_reason(), (401, Some("password_refused")));
     for (name, password) in [
-        ("nobody", "wrong password"),
+        ("unknown", "wrong password"),
         ("locked", PASSWORD),
         ("leaked", PASSWORD),
     ] {
@@ -525,7 +527,7 @@ async fn no_secret_of_the_tenant_reaches_logs_metrics_or_responses() {
             basic("carla", PASSWORD),
             basic("doris", PASSWORD),
             basic("anna", PASSWORD).header("X-OTP", "not allowed"),
-            basic("nobody", PASSWORD),
+            basic("unknown", PASSWORD),
         ] {
             let response = client.request(&request).await.unwrap();
             let head = String::from_utf8_lossy(&response.raw_head).into_owned();
@@ -559,11 +561,12 @@ source = "users"
 "#;
     let path = files.write("hawkgate.toml", text);
     for command in ["check", "run"] {
-        let arguments = [command, "--config", path.to_str().unwrap()];
-        let (status, stdout, stderr) = Program::start(&arguments, path.parent().unwrap()).wait();
-        assert_eq!(status.code(), Some(1), "{command}");
-        let said = format!("{stdout}{stderr}");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_hawkgate"));
+        program.args([command, "--config", "hawkgate.toml"]);
+        let exited = Exited::run(program.current_dir(path.parent().unwrap()));
+        assert_eq!(exited.code, 1, "{command}");
+        let output = exited.stdout + &exited.stderr;
         let expected = "hawkgate.toml:14: route \"users\": key \"source\": accepts passwords, but other machines can connect to it";
-        assert!(said.contains(expected), "{said}");
+        assert!(output.contains(expected), "{output}");
     }
 }

@@ -357,7 +357,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         .await
         .fails_with(1, "it mentions redirect_uris");
     assert!(!home.path("client.json").exists());
-    for (issuer, said) in [
+    for (issuer, expected) in [
         (format!("{issuer}/"), "trailing slash"),
         ("http://issuer.example/".into(), "must be https"),
         ("issuer.example".into(), "not a URL"),
@@ -365,7 +365,7 @@ async fn provider_errors_are_reported_in_plain_words() {
     ] {
         home.run(&confidential_client(&issuer, "n"))
             .await
-            .fails_with(1, said);
+            .fails_with(1, expected);
     }
     provider
         .control(
@@ -434,7 +434,7 @@ async fn an_unusable_state_file_stops_before_any_request() {
 async fn inconsistent_arguments_are_usage_errors() {
     let home = HomeDir::new();
     let issuer = "https://issuer.example/";
-    for (args, said) in [
+    for (args, expected) in [
         (vec!["register", "--state", "s"], "--issuer"),
         (vec!["register", "--issuer", issuer], "--state"),
         (
@@ -477,7 +477,7 @@ async fn inconsistent_arguments_are_usage_errors() {
             "possible values",
         ),
     ] {
-        home.run(&args).await.fails_with(2, said);
+        home.run(&args).await.fails_with(2, expected);
     }
     let help = home.run(&["register", "--help"]).await.success();
     assert!(help.stdout.contains("Examples:") && help.stdout.contains("--plan"));

@@ -70,7 +70,7 @@ routes = ["oauth"]
     let reader = token(&fixture, "reader", json!(["reader"])).await;
     let admin = token(&fixture, "admin", json!(["admin"])).await;
     let banned = token(&fixture, "banned", json!(["admin", "banned"])).await;
-    let nobody = token(&fixture, "nobody", json!([])).await;
+    let ungrouped = token(&fixture, "ungrouped", json!([])).await;
     let bare = fixture
         .peers
         .provider
@@ -88,7 +88,7 @@ routes = ["oauth"]
         let response = fixture.send(host, Request::get("/api/x"), &admin).await;
         let scopes = response.json()["scopes"].to_string();
         assert!(scopes.contains("\"other:*\""), "{host}: {scopes}");
-        for token in [&banned, &nobody, &bare] {
+        for token in [&banned, &ungrouped, &bare] {
             let response = fixture.send(host, Request::get("/api/x"), token).await;
             assert_denied(&response);
             assert!(!response.text().contains("banned"), "it names the rule");

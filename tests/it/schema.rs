@@ -237,10 +237,10 @@ fn the_schema_rejects_invalid_files_at_the_right_place() {
     let verdicts = schema_errors(&documents);
     for (text, place, what) in BAD {
         let errors = &verdicts[*text];
-        let says = |e: &String| {
+        let matches = |e: &String| {
             let (at, problem) = e.split_once(' ').unwrap();
             at == *place && what.split('|').any(|w| problem.contains(w))
         };
-        assert!(errors.iter().any(says), "{text}{errors:#?}");
+        assert!(errors.iter().any(matches), "{text}{errors:#?}");
     }
 }

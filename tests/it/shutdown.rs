@@ -170,7 +170,7 @@ async fn requests_are_served_during_drain_delay_while_readyz_is_503() {
             gateway.admin("/readyz").await.status == 503
         })
         .await;
-        // New connections are accepted, and told to close after one response.
+        // New connections are accepted, but close after one response.
         for _ in 0..2 {
             let response = gateway.send(&Request::get("/x")).await;
             assert_eq!(response.status, 200);

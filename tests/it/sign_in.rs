@@ -390,7 +390,7 @@ async fn the_callback_accepts_only_the_expected_request() {
 #[tokio::test]
 async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login() {
     let fixture = Fixture::start().await;
-    for (changes, said) in [
+    for (changes, expected) in [
         (vec![("iss", "https://evil.example/")], "mixing issuers up"),
         (vec![("iss", "")], "mixing issuers up"),
         (
@@ -407,8 +407,8 @@ async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login(
         let callback = changed(&fixture.browse(&pending).await, &changes);
         let page = visit(&callback).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
-        pending.running.wait().await.fails_with(1, said);
-        assert!(!fixture.home.path(TOKENS).exists(), "{said}");
+        pending.running.wait().await.fails_with(1, expected);
+        assert!(!fixture.home.path(TOKENS).exists(), "{expected}");
     }
 }
 
@@ -437,7 +437,7 @@ async fn an_authorization_code_cannot_be_reused() {
 #[tokio::test]
 async fn an_id_token_that_does_not_match_the_login_is_refused() {
     let fixture = Fixture::start().await;
-    for (claims, said) in [
+    for (claims, expected) in [
         (json!({ "nonce": "another" }), "nonce"),
         (json!({ "nonce": null }), "nonce"),
         (json!({ "aud": "another" }), "another audience"),
@@ -452,7 +452,7 @@ async fn an_id_token_that_does_not_match_the_login_is_refused() {
         let pending = fixture.start_login(&[]).await;
         let page = visit(&fixture.browse(&pending).await).await;
         assert!(page.text().contains("did not work"), "{}", page.text());
-        pending.running.wait().await.fails_with(1, said);
+        pending.running.wait().await.fails_with(1, expected);
         assert!(!fixture.home.path(TOKENS).exists(), "{claims}");
     }
     fixture
@@ -464,7 +464,7 @@ async fn an_id_token_that_does_not_match_the_login_is_refused() {
 #[tokio::test]
 async fn an_issuer_without_the_required_features_is_refused_before_login() {
     let fixture = Fixture::start().await;
-    for (metadata, said) in [
+    for (metadata, expected) in [
         (
             json!({ "code_challenge_methods_supported": ["plain"] }),
             "PKCE",
@@ -484,7 +484,7 @@ async fn an_issuer_without_the_required_features_is_refused_before_login() {
             .home
             .run(&fixture.login(&["--no-browser"]))
             .await
-            .fails_with(1, said);
+            .fails_with(1, expected);
     }
     let off = [
         "login",
@@ -514,11 +514,7 @@ async fn the_token_file_must_be_private() {
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
     let login = fixture.login(&["--token-file", "open/tokens.json"]);
     fixture.home.run(&login).await.fails_with(1, "chmod 700");
-    assert_eq!(
-        fixture.count("GET /auth").await,
-        0,
-        "nobody was asked to sign in"
-    );
+    assert_eq!(fixture.count("GET /auth").await, 0, "no login was started");
     fixture.signed_in(&[]).await.success();
     let file = fixture.home.path(TOKENS);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();

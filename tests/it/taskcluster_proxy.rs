@@ -189,8 +189,8 @@ async fn bewits_are_issued_only_for_urls_of_the_route() {
         ] {
             let request = Request::new("POST", "/bewit").body(framing);
             let response = gateway.send(&request).await;
-            let said = response.status_and_reason();
-            assert_eq!(said, (status, Some(reason)), "{body:.60}");
+            let actual = response.status_and_reason();
+            assert_eq!(actual, (status, Some(reason)), "{body:.60}");
             assert!(!response.text().contains("evil"));
         }
     }
@@ -410,11 +410,11 @@ async fn informational_headers_of_the_upstream_are_replaced() {
     let gateway = TestGateway::start(&sections(&upstream.url(), "")).await;
     let response = gateway.send(&Request::get("/api/x")).await;
     assert_eq!(response.header("x-other"), Some("kept"));
-    let said: Vec<_> = response
+    let client_ids: Vec<_> = response
         .fields
         .all("x-taskcluster-proxy-perm-clientid")
         .collect();
-    assert_eq!(said, ["root"]);
+    assert_eq!(client_ids, ["root"]);
     assert_eq!(
         response.header("x-taskcluster-proxy-version"),
         Some(hawkgate::VERSION)

@@ -364,7 +364,9 @@ async fn invalid_trace_context_is_replaced_and_unsampled_spans_are_not_exported(
     }
     // The caller's sampling decision takes precedence.
     assert_eq!(
-        fixture.get("/api/told", &[("traceparent", PARENT)]).await,
+        fixture
+            .get("/api/sampled", &[("traceparent", PARENT)])
+            .await,
         200
     );
     fixture.gateway.running.drain().await;

@@ -9,7 +9,7 @@ use hawkgate::clock::{SystemClock, UnixMillis};
 use hawkgate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use hawkgate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 use hawkgate::label::Label;
-use hawkgate::metrics::{Metrics, Names, Watched};
+use hawkgate::metrics::{self, Metrics, ScrapeCallbacks};
 
 use super::{code_span, code_spans, read, rows};
 
@@ -37,15 +37,15 @@ impl CredentialSource for Unreachable {
 /// `/metrics` of a gateway with one route, issuer and source, all of its parts in use.
 fn exposition() -> String {
     let metrics = Metrics::new("1", "r").unwrap();
-    let names = Names {
+    let names = metrics::LabelValues {
         routes: vec!["r".into()],
         issuers: vec!["i".into()],
         sources: vec!["s".into()],
     };
-    let mut watched = Watched::default();
-    watched.cache_entries(&"s".into(), || 1);
-    watched.jwks_age(&"i".into(), || Some(Duration::ZERO));
-    metrics.configure(&names, watched, UnixMillis(0));
+    let mut callbacks = ScrapeCallbacks::default();
+    callbacks.cache_entries(&"s".into(), || 1);
+    callbacks.jwks_age(&"i".into(), || Some(Duration::ZERO));
+    metrics.configure(&names, callbacks, UnixMillis(0));
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");
     let _spans = metrics.span_observer();

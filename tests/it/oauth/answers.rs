@@ -449,14 +449,14 @@ async fn cause(gateway: &TestGateway, route: &str) -> String {
     .await
 }
 
-fn check(kind: &str, row: &Row, response: &Response, said: &str) {
+fn check(kind: &str, row: &Row, response: &Response, logged: &str) {
     let (name, _, status, reason, word) = row;
     assert_eq!(
         response.status_and_reason(),
         (*status, Some(*reason)),
-        "{kind} {name}: {said}"
+        "{kind} {name}: {logged}"
     );
-    assert!(said.contains(word), "{kind} {name}: {said}");
+    assert!(logged.contains(word), "{kind} {name}: {logged}");
     let again = response.header("retry-after").is_some();
     match *status {
         503 => assert!(again, "{kind} {name}"),
@@ -464,14 +464,14 @@ fn check(kind: &str, row: &Row, response: &Response, said: &str) {
         // A bad response may be transient or not, so a 502 may have either.
         _ => {}
     }
-    let told = format!(
+    let response_text = format!(
         "{}{}",
         String::from_utf8_lossy(&response.raw_head),
         response.text()
     );
     assert!(
-        !told.contains(QUOTED) && !told.contains("127.0.0.1"),
-        "{kind} {name}: {told}"
+        !response_text.contains(QUOTED) && !response_text.contains("127.0.0.1"),
+        "{kind} {name}: {response_text}"
     );
 }
 
@@ -581,8 +581,8 @@ async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
         // The cause of a failed introspection is logged in a separate line.
         let log = gateway.log();
         let issuer = format!("\"issuer\":\"introspected-{}\"", row.0);
-        let said: String = log.lines().filter(|line| line.contains(&issuer)).collect();
-        check("introspection", row, &response, &said);
+        let logged: String = log.lines().filter(|line| line.contains(&issuer)).collect();
+        check("introspection", row, &response, &logged);
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
     latch.open();
@@ -648,13 +648,13 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
             gateway
                 .wait_for_metric("hawkgate_requests_total", &[("route", &route)], 1)
                 .await;
-            let said = cause(&gateway, &route).await;
+            let logged = cause(&gateway, &route).await;
             let word = if name == "dead" {
                 "refused"
             } else {
                 "certificate"
             };
-            assert!(said.contains(word), "{kind} {name}: {said}");
+            assert!(logged.contains(word), "{kind} {name}: {logged}");
         }
         // The clocks differ by years, but `expires_in` is relative.
         for _ in 0..3 {

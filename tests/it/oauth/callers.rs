@@ -229,10 +229,10 @@ async fn a_shared_secret_verifies_the_tokens_of_its_own_issuer_only() {
     let forged = fixture.legacy(&json!({})) + "A";
     let response = fixture.gateway.send(&to("api", &forged)).await;
     assert_eq!(response.status, 401);
-    let mut nobody = Request::get("/v1/things");
-    nobody.authority = "api.test".into();
+    let mut anonymous = Request::get("/v1/things");
+    anonymous.authority = "api.test".into();
     assert_eq!(
-        fixture.gateway.send(&nobody).await.error_reason(),
+        fixture.gateway.send(&anonymous).await.error_reason(),
         Some("missing_token")
     );
     assert_eq!(fixture.gateway.admin("/startupz").await.status, 200);

@@ -1,8 +1,7 @@
-//! A gateway for one test, in this process or as a child process.
+//! A gateway for one test, in this process.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -220,71 +219,6 @@ impl Metrics {
 /// Splits `a="x",b="y"`; hawkgate's label values contain no commas or quotes.
 fn split_labels(labels: &str) -> Vec<String> {
     labels.split(',').map(str::to_owned).collect()
-}
-
-/// The program itself, as a process; killed when dropped.
-pub(crate) struct Program {
-    child: Child,
-    stderr: Arc<Mutex<String>>,
-    reading: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Program {
-    /// Runs `hawkgate` with these arguments.
-    pub(crate) fn start(arguments: &[&str], directory: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
-            .args(arguments)
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let (pipe, kept) = (child.stderr.take().unwrap(), Arc::clone(&stderr));
-        let reading = std::thread::spawn(move || {
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                let mut kept = kept.lock().unwrap();
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        });
-        Self {
-            child,
-            stderr,
-            reading: Some(reading),
-        }
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it wrote to standard error so far.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
-    }
-
-    /// Waits for its end; blocks this thread.
-    pub(crate) fn wait(&mut self) -> (ExitStatus, String, String) {
-        let mut stdout = String::new();
-        if let Some(mut pipe) = self.child.stdout.take() {
-            io::Read::read_to_string(&mut pipe, &mut stdout).unwrap();
-        }
-        let status = self.child.wait().unwrap();
-        if let Some(reading) = self.reading.take() {
-            reading.join().unwrap();
-        }
-        (status, stdout, self.stderr())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::mpsc;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::wait::within;
+use super::wait::{DEADLINE, within};
 
 /// Exit code and output of a run.
 #[derive(Debug)]
@@ -15,6 +16,78 @@ pub(crate) struct Exited {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+impl Exited {
+    /// Runs a command to its end; blocks this thread.
+    pub(crate) fn run(command: &mut std::process::Command) -> Self {
+        command.output().unwrap().into()
+    }
+}
+
+impl From<std::process::Output> for Exited {
+    fn from(output: std::process::Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// The lines that a child process writes to stderr, read with a deadline. Reading goes on in the
+/// background, so that the pipe does not fill up.
+pub(crate) struct StderrLines {
+    lines: mpsc::Receiver<String>,
+    output: Vec<String>,
+}
+
+impl StderrLines {
+    /// Takes over the stderr of `child`, which must be piped.
+    pub(crate) fn of(child: &mut std::process::Child) -> Self {
+        let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            use std::io::BufRead as _;
+            // The test may have ended, with nobody to receive.
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self {
+            lines,
+            output: Vec::new(),
+        }
+    }
+
+    /// Reads until a line contains `text`, and returns that line; blocks this thread.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(DEADLINE) else {
+                panic!("no line with {text:?} on stderr: {:#?}", self.output)
+            };
+            self.output.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Reads until the program has closed stderr, and returns every line; blocks this thread.
+    pub(crate) fn finish(&mut self) -> Vec<String> {
+        loop {
+            match self.lines.recv_timeout(DEADLINE) {
+                Ok(line) => self.output.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return std::mem::take(&mut self.output);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("the program does not exit: {:#?}", self.output)
+                }
+            }
+        }
+    }
 }
 
 /// A private home directory.

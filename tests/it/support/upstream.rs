@@ -196,7 +196,7 @@ impl Latch {
 /// Chooses the reply to a request by its head.
 pub(crate) type Handler = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
 
-/// The protocol that an upstream speaks.
+/// The protocol of an upstream.
 #[derive(Clone)]
 pub(crate) enum Protocol {
     Http1,

@@ -1,6 +1,5 @@
 //! `hawkgate taskcluster-proxy`, the drop-in replacement for taskcluster-proxy.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use hawkgate::proxy::settings::Address;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 use super::taskcluster;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::ROOT_KEY;
+use crate::support::program::{Exited, StderrLines};
 use crate::support::upstream::{FakeUpstream, Reply};
 
 /// `hawkgate taskcluster-proxy` without inherited TASKCLUSTER_* variables.
@@ -22,14 +22,14 @@ fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     command
 }
 
-fn ends(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
-    let output = command(variables, arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+/// Runs it to its end.
+fn run(variables: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
+    let Exited {
+        code,
+        stdout,
+        stderr,
+    } = Exited::run(&mut command(variables, arguments));
+    (code, stdout, stderr)
 }
 
 /// A running proxy and its address; killed when dropped.
@@ -51,20 +51,9 @@ impl RunningProxy {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut output = String::new();
-        let address = loop {
-            let mut line = String::new();
-            let read = stderr.read_line(&mut line).unwrap();
-            output += &line;
-            assert!(read > 0, "it exited: {output}");
-            if line.contains("listening for callers") {
-                let line: Value = serde_json::from_str(&line).unwrap();
-                break line["address"].as_str().unwrap().to_owned();
-            }
-        };
-        // Keep reading, so that the pipe does not fill up.
-        std::thread::spawn(move || stderr.lines().for_each(drop));
+        let line = StderrLines::of(&mut child).wait_for("listening for callers");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let address = line["address"].as_str().unwrap();
         Self {
             child,
             address: Address::Tcp(address.parse().unwrap()),
@@ -113,7 +102,7 @@ async fn task_scopes_restrict_the_credentials() {
         tokio::task::spawn_blocking(move || {
             let variables = [("TASKCLUSTER_ROOT_URL", url.as_str())];
             let all = [&["--client-id", "c", "--print-config"], arguments].concat();
-            ends(&variables, &all)
+            run(&variables, &all)
         })
     };
     for (arguments, scopes) in [
@@ -160,12 +149,12 @@ fn unsupported_arguments_are_refused_with_the_reason() {
         ),
         (&[], 1, "set TASKCLUSTER_ACCESS_TOKEN"),
     ] {
-        let (said, stdout, stderr) = ends(&variables, arguments);
-        assert_eq!(said, code, "{stderr}");
+        let (actual, stdout, stderr) = run(&variables, arguments);
+        assert_eq!(actual, code, "{stderr}");
         assert!(stderr.contains(hint), "{stderr}");
         assert!(!format!("{stdout}{stderr}").contains(ROOT_KEY));
     }
-    let (code, _, stderr) = ends(&[], &[]);
+    let (code, _, stderr) = run(&[], &[]);
     assert_eq!(code, 2);
     assert!(
         stderr.contains("--root-url") && stderr.contains("--client-id"),
@@ -176,10 +165,10 @@ fn unsupported_arguments_are_refused_with_the_reason() {
         variables[1],
         ("TASKCLUSTER_ACCESS_TOKEN", ROOT_KEY),
     ];
-    let (code, _, stderr) = ends(&token, &["--ip-address", "0.0.0.0"]);
+    let (code, _, stderr) = run(&token, &["--ip-address", "0.0.0.0"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("loopback"), "{stderr}");
-    let (code, _, stderr) = ends(&token, &["--allowed-user", "no-such-user-here"]);
+    let (code, _, stderr) = run(&token, &["--allowed-user", "no-such-user-here"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("no-such-user-here"), "{stderr}");
 }

@@ -98,8 +98,8 @@ async fn http2_replies_before_during_and_after_the_body() {
 async fn tls_negotiates_either_protocol() {
     let ca = TestCa::new();
     let identity = ca.issue(&["upstream.test"]);
-    let speaks = Protocol::tls(&identity, &["h2", "http/1.1"]);
-    let upstream = FakeUpstream::start(speaks, |_| Reply::ok()).await;
+    let protocol = Protocol::tls(&identity, &["h2", "http/1.1"]);
+    let upstream = FakeUpstream::start(protocol, |_| Reply::ok()).await;
     let address = upstream.address();
     let client = Http2Client::connect_tls(&address, &ca, "upstream.test").await;
     assert_eq!(
