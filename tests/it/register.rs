@@ -107,7 +107,7 @@ async fn register_creates_updates_and_deletes_a_client() {
         .run(&confidential_client(issuer, "two"))
         .await
         .success();
-    assert!(changed.stdout.contains("changed: client_id"), "{changed:?}");
+    assert!(changed.stdout.contains("updated: client_id"), "{changed:?}");
     let second = state(&home);
     let rotated = second["registration"]["registration_access_token"]
         .as_str()
@@ -159,7 +159,7 @@ async fn an_initial_access_token_comes_from_a_file() {
     );
     home.run(&wrong)
         .await
-        .fails_with(1, "does not know the token")
+        .fails_with(1, "does not accept the access token")
         .assert_secrets_absent(&["another-token-than-that"]);
     home.write("iat", &format!("{token}\n"));
     let right = with(
@@ -182,7 +182,7 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
         .await;
     home.run(&confidential_client(issuer, "lost one"))
         .await
-        .fails_with(1, "may have done it all the same");
+        .fails_with(1, "may have processed it anyway");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
@@ -232,7 +232,7 @@ async fn a_crash_during_registration_is_explained_by_the_next_run() {
         .await;
     home.run(&confidential_client(issuer, "cut off"))
         .await
-        .fails_with(1, "was begun at");
+        .fails_with(1, "was started at");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
@@ -253,7 +253,7 @@ async fn concurrent_runs_register_one_client() {
     // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
     first.wait().await.fails_with(1, "interrupted");
-    second.wait().await.fails_with(1, "was begun at");
+    second.wait().await.fails_with(1, "was started at");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
@@ -280,7 +280,7 @@ async fn an_update_whose_response_was_lost_is_retried() {
         .await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "run the same again");
+        .fails_with(1, "run the same command again");
     assert_eq!(state(&home)["intent"]["action"], "update");
     provider
         .control("registration", json!({ "mode": "ok" }))
@@ -290,7 +290,7 @@ async fn an_update_whose_response_was_lost_is_retried() {
         .run(&confidential_client(issuer, "one"))
         .await
         .success();
-    assert!(back.stdout.contains("changed:"), "{back:?}");
+    assert!(back.stdout.contains("updated:"), "{back:?}");
 
     // Now the provider makes the update and rotates the token, but the response is lost.
     provider
@@ -298,18 +298,18 @@ async fn an_update_whose_response_was_lost_is_retried() {
         .await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "run the same again");
+        .fails_with(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "opens nothing any more");
+        .fails_with(1, "no longer accepted");
     let replaced = home
         .run(&with(confidential_client(issuer, "two"), &["--replace"]))
         .await
         .success();
-    assert!(replaced.stderr.contains("was given up"), "{replaced:?}");
+    assert!(replaced.stderr.contains("was replaced"), "{replaced:?}");
 }
 
 #[tokio::test]
@@ -322,7 +322,9 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
         .control("registration", json!({ "mode": "lost" }))
         .await;
     let delete = ["register", "--state", "client.json", "--delete"];
-    home.run(&delete).await.fails_with(1, "run the same again");
+    home.run(&delete)
+        .await
+        .fails_with(1, "run the same command again");
     provider
         .control("registration", json!({ "mode": "ok" }))
         .await;
@@ -330,7 +332,7 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
         .await
         .fails_with(1, "--delete");
     let gone = home.run(&delete).await.success();
-    assert!(gone.stdout.contains("gone already"), "{gone:?}");
+    assert!(gone.stdout.contains("already deleted"), "{gone:?}");
     assert!(!home.path("client.json").exists());
 }
 
@@ -353,13 +355,13 @@ async fn provider_errors_are_reported_in_plain_words() {
     ];
     home.run(&refused)
         .await
-        .fails_with(1, "it speaks of redirect_uris");
+        .fails_with(1, "it mentions redirect_uris");
     assert!(!home.path("client.json").exists());
     for (issuer, expected) in [
-        (format!("{issuer}/"), "to the slash"),
+        (format!("{issuer}/"), "trailing slash"),
         ("http://issuer.example/".into(), "must be https"),
-        ("issuer.example".into(), "no URL"),
-        ("http://127.0.0.1:9/".into(), "cannot be had"),
+        ("issuer.example".into(), "not a URL"),
+        ("http://127.0.0.1:9/".into(), "cannot fetch"),
     ] {
         home.run(&confidential_client(&issuer, "n"))
             .await
@@ -379,7 +381,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         .await;
     home.run(&confidential_client(issuer, "n"))
         .await
-        .fails_with(1, "lets no clients register");
+        .fails_with(1, "does not allow clients to register");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
