@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
 use crate::support::gateway::TestGateway;
-use crate::support::standard::{AUDIENCE, Peers};
+use crate::support::standard::{AUDIENCE, MINT, Peers};
 use crate::support::wait::until_some;
 
 /// The access token that `PUT /credentials` sets.
@@ -32,13 +32,7 @@ fn sections(issuer: &str, root_url: &str, audit: bool) -> String {
 name = "idp"
 url = "{issuer}"
 audiences = ["{AUDIENCE}"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[source]]
 name = "fixed"
 kind = "taskcluster-static"

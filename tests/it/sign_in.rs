@@ -12,6 +12,7 @@ use crate::support::client::{Client, Request, Response};
 use crate::support::gateway::{ROOT_KEY, TestGateway};
 use crate::support::peers::{Peer, Taskcluster};
 use crate::support::program::{Exited, HomeDir, Running, mode};
+use crate::support::standard::MINT;
 
 const TOKENS: &str = "state-home/hawkgate/tokens.json";
 
@@ -279,13 +280,7 @@ async fn the_shell_session_of_the_signing_in_page_works() {
 name = "idp"
 url = "{issuer}"
 audiences = ["urn:api"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[route]]
 name = "taskcluster"
 path = "/api/"
