@@ -1,8 +1,9 @@
-//! The command line (see `hawkgate --help`) and what each exit code means:
-//! 0 done, 1 invalid configuration or failure, 2 wrong usage.
+//! Command-line arguments and dispatch. Exit codes: 0 success, 1 failure or invalid
+//! configuration, 2 wrong usage.
 
 mod check;
 mod demo;
+mod exit;
 mod explain;
 mod issuer;
 mod login;
@@ -12,9 +13,9 @@ mod process;
 mod register;
 mod run;
 mod schema;
-mod stop;
 mod taskcluster_proxy;
 mod token;
+mod token_file;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,17 +26,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hawkgate::log::settings::LogFormat;
 
-/// Puts Taskcluster (or any API) behind your sign-in: callers send an OIDC bearer token,
-/// hawkgate checks it, swaps it for the API's own credentials, signs the request and,
-/// when the API says those credentials have gone stale, fetches fresh ones and sends the
-/// request again before the caller notices.
+/// A reverse proxy that swaps OIDC bearer tokens for the upstream API's own credentials.
+///
+/// Callers send a bearer token from your identity provider. hawkgate verifies it, obtains
+/// credentials for Taskcluster (or any other API), signs the request and forwards it. When the
+/// API rejects the credentials as stale, hawkgate fetches fresh ones and retries the request
+/// before the caller notices.
 #[derive(Parser, Debug)]
 #[command(
     name = "hawkgate",
     version = version(),
     arg_required_else_help = true,
-    after_help = "Never seen it before? Run `hawkgate demo`: it needs nothing and explains itself.\n\n\
-        Exit codes: 0 done, 1 invalid configuration or failure, 2 wrong usage."
+    after_help = "New here? Run `hawkgate demo` for a guided tour that needs no set-up.\n\n\
+        Exit codes: 0 success, 1 failure or invalid configuration, 2 wrong usage."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -50,67 +53,72 @@ fn version() -> &'static str {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT
+    /// Run the proxy
     #[command(after_help = "Examples:\n  \
         hawkgate run --config /etc/hawkgate/hawkgate.toml\n  \
         HAWKGATE_CONFIG=my.toml hawkgate run --log-format text\n\n\
-        Signals: SIGTERM and SIGINT let requests under way finish (server.drain), a second one \
-        ends at once. SIGHUP reloads, and so does a change of the file or of one that it names.\n\
-        Logs go to stderr; metrics and health are on the admin address (server.admin).")]
+        Signals: SIGTERM and SIGINT stop hawkgate gracefully, giving requests in progress up to \
+        server.drain to finish; a second signal stops it immediately. SIGHUP reloads the \
+        configuration, as does a change to the configuration file or a file that it refers to.\n\n\
+        Logs go to stderr. Metrics and health checks are served on the admin address \
+        (server.admin).")]
     Run(Run),
-    /// Say everything that is wrong with a configuration file
+    /// Check a configuration file and report every error
     #[command(after_help = "Examples:\n  \
         hawkgate check --config conf/hawkgate.toml\n  \
         hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
-        Exit code 0: valid. 1: not; each error is printed with its line, key and remedy.")]
+        Each error is printed with its line, key and remedy.\n\n\
+        Exit codes: 0 valid, 1 invalid, 2 wrong usage.")]
     Check(Check),
-    /// Say why a request would pass or not, step by step
+    /// Explain step by step whether a request would be let through, and why
     #[command(after_help = "Examples:\n  \
         hawkgate explain --config my.toml --url /api/queue/v1/ping --token-file token.txt\n  \
         get-token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
         hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n\n\
-        Nothing is sent upstream. The issuer's keys are fetched, but not with --offline; the \
-        credential is only asked for with --exchange. Secrets are never printed.\n\n\
-        Exit code 0: it would pass. 1: it would not, or it cannot be known. 2: wrong usage.")]
+        Nothing is sent upstream. The issuer's keys are fetched, unless --offline is given; \
+        credentials are obtained only with --exchange. Secrets are never printed.\n\n\
+        Exit codes: 0 the request would pass, 1 it would not or that cannot be determined, 2 wrong \
+        usage.")]
     Explain(Explain),
-    /// Print the JSON Schema of the configuration file, for editors and other checkers
+    /// Print the JSON Schema of the configuration file
     #[command(after_help = "Example:\n  \
         hawkgate schema > hawkgate.schema.json\n\n\
-        JSON Schema draft 2020-12. `hawkgate check` says more: bounds, and what concerns several keys.")]
+        For editors and other validators (draft 2020-12). `hawkgate check` reports more: value \
+        ranges, and rules that involve several keys.")]
     Schema,
-    /// Try hawkgate: run an identity provider, an API and hawkgate in this process
+    /// Take a guided tour: an identity provider, an API and hawkgate in one process
     #[command(after_help = "Examples:\n  \
-        hawkgate demo                  # a guided tour, then keeps running for you to try\n  \
-        hawkgate demo --once           # exits after the tour; exit code 1 if any step failed\n  \
+        hawkgate demo                  # runs the tour, then keeps running for you to try\n  \
+        hawkgate demo --once           # exits after the tour, with code 1 if any step failed\n  \
         hawkgate demo --print-config > hawkgate.toml   # a configuration to start from\n\n\
-        Everything listens on loopback only, on free ports, with keys generated for this run.")]
+        Everything listens on free loopback ports, with keys generated for this run.")]
     Demo(Demo),
-    /// Become a client of an issuer (RFC 7591), stay one, or cease to be one (RFC 7592)
+    /// Register, update or delete an OAuth client at an issuer (RFC 7591, RFC 7592)
     #[command(after_help = register::EXAMPLES)]
     Register(Box<register::Register>),
-    /// Sign in from this shell, to try a gateway
+    /// Sign in from the terminal
     #[command(after_help = login::EXAMPLES)]
     Login(Box<login::Login>),
-    /// Print the token of the last `hawkgate login`, fresh
+    /// Print an access token from the last login, refreshed if necessary
     #[command(after_help = token::EXAMPLES)]
     Token(token::Token),
-    /// End the tokens of the last `hawkgate login`
+    /// Sign out: revoke the tokens from the last login
     #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Logout),
-    /// Stand in for taskcluster-proxy: its arguments and variables, no configuration file
+    /// Run as a drop-in replacement for taskcluster-proxy, without a configuration file
     #[command(after_help = "Examples:\n  \
-        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… TASKCLUSTER_ACCESS_TOKEN=… \
-        hawkgate taskcluster-proxy\n  \
+        TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… \\\n      \
+        TASKCLUSTER_ACCESS_TOKEN=… hawkgate taskcluster-proxy\n  \
         hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
-        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # to go on from there\n\n\
-        Secrets come from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE only. Listens on loopback only. \
-        What differs: docs/migrating-from-taskcluster-proxy.md.")]
+        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # as a starting point\n\n\
+        Secrets are read only from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE. Listens \
+        on loopback only. docs/migrating-from-taskcluster-proxy.md lists the differences.")]
     TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
 #[derive(Args, Debug)]
 struct ConfigFile {
-    /// The configuration file
+    /// Configuration file
     #[arg(
         long = "config",
         value_name = "FILE",
@@ -124,13 +132,13 @@ struct ConfigFile {
 struct Run {
     #[command(flatten)]
     config: ConfigFile,
-    /// How log lines look [default: what the file says, else json]
+    /// Log format [default: as in the configuration file, else json]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
-    /// Reload on SIGHUP only, not when the file or one that it names changes
+    /// Reload only on SIGHUP, not when files change
     #[arg(long)]
     no_watch: bool,
-    /// Print the whole configuration, every default filled in, without secrets, and end
+    /// Print the complete configuration with all defaults, without secrets, and exit
     #[arg(long)]
     print_config: bool,
 }
@@ -139,14 +147,14 @@ struct Run {
 struct Check {
     #[command(flatten)]
     config: ConfigFile,
-    /// Do not ask whether secrets and the other files that are named exist
+    /// Do not check that secrets and other referenced files exist
     #[arg(long)]
     skip_secrets: bool,
 }
 
 #[derive(Args, Debug)]
 struct Demo {
-    /// Exit after the tour instead of waiting for Ctrl-C
+    /// Exit after the tour instead of staying up
     #[arg(long)]
     once: bool,
     /// Print the configuration that the demo runs, with comments, and exit
@@ -158,48 +166,48 @@ struct Demo {
 struct Explain {
     #[command(flatten)]
     config: ConfigFile,
-    /// The request's method
+    /// Request method
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     method: String,
-    /// The request's URL, or its path alone
+    /// Request URL, or just its path
     #[arg(long, value_name = "URL", default_value = "/")]
     url: String,
-    /// Where the bearer token is: a file, or - for standard input
+    /// File with the bearer token, or - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Where username:password is, for a route that asks for these: a file, or - for standard input
+    /// File with username:password, or - for standard input, for routes that use passwords
     #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
     user_file: Option<PathBuf>,
-    /// The address that the request comes from
+    /// Client address of the request
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
-    /// The request's User-Agent
+    /// User-Agent of the request
     #[arg(long, value_name = "TEXT")]
     user_agent: Option<String>,
-    /// Ask nobody, not even for the issuer's keys
+    /// Make no network requests, not even for the issuer's keys
     #[arg(long, conflicts_with = "exchange")]
     offline: bool,
-    /// Really get the credential, and tell its name, scopes and end
+    /// Obtain the credential and show its name, scopes and expiry
     #[arg(long)]
     exchange: bool,
-    /// How the answer looks
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: ExplainFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ExplainFormat {
-    /// For people
+    /// Human-readable text
     Text,
-    /// One JSON object
+    /// A JSON object
     Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// For people
+    /// Human-readable text
     Text,
 }
 
@@ -212,11 +220,11 @@ impl From<Format> for LogFormat {
     }
 }
 
-/// Everything, from the arguments to the exit code.
+/// Parses the arguments and runs the command.
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are not errors to clap, a missing subcommand is one: 0 and 2.
+        // clap's exit codes: 0 for help and version, 2 for errors.
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -243,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
@@ -261,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_named_by_option_or_default() {
+    fn the_configuration_file_is_an_option() {
         let parse = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
             Command::Run(run) => run,
             other => panic!("{other:?}"),

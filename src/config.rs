@@ -1,6 +1,6 @@
-//! The configuration file: each section as written (`reader::Section`) → resolved (plain
-//! data, [`Config`]), every error listed. Of the rest of the house it knows only pure rules:
-//! what a clientId, a scope, a name's template and a rule's expression may be.
+//! Reads the configuration file: each section as written (`reader::Section`) becomes the settings of
+//! the module that owns them, and together they make a [`Config`]. Every error is reported, not
+//! only the first.
 //!
 //! Relative paths in the file are relative to the file's own folder.
 
@@ -55,19 +55,19 @@ use toml::de::DeTable;
 /// The largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// What parsing may look at besides the text.
+/// What parsing takes into account besides the text.
 #[derive(Clone, Debug)]
 pub struct ParseOptions {
-    /// Whether secrets, certificates and keys that the file names must be there and readable.
+    /// Whether the secrets, certificates and keys that the file names must exist and be readable.
     pub read_secrets: bool,
     /// What relative paths are relative to.
     pub base_dir: PathBuf,
 }
 
-/// Reads the file at `path` with everything that it names; warnings are left out.
+/// Reads the file at `path` and every file that it names; warnings are dropped.
 ///
 /// # Errors
-/// With every error of the file at once.
+/// All errors of the file at once.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     check(path).map(|(config, _)| config)
 }
@@ -75,24 +75,24 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 /// Like [`load`], with the warnings.
 ///
 /// # Errors
-/// With every error of the file at once.
+/// All errors of the file at once.
 pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, true, None)
 }
 
-/// Like [`check`], for the file of a hawkgate that is running and listens as `running` says:
-/// what must not be reachable from other machines has to hold there too.
+/// Like [`check`], for a hawkgate that is already running with the listeners in `running`:
+/// what must not be reachable from other machines is checked against these listeners too.
 ///
 /// # Errors
-/// With every error of the file at once.
+/// All errors of the file at once.
 pub fn check_again(path: &Path, running: &Server) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, true, Some(running))
 }
 
-/// Like [`check`], on a machine where the files and variables that the file names are not.
+/// Like [`check`], on a machine that lacks the files and variables that the file names.
 ///
 /// # Errors
-/// With every error of the file at once.
+/// All errors of the file at once.
 pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, false, None)
 }
@@ -107,7 +107,7 @@ fn read(
     parse_as(&text, &path.display().to_string(), &options, running)
 }
 
-/// What the file at `path` is parsed with.
+/// The options for parsing the file at `path`.
 fn options_for(path: &Path, read_secrets: bool) -> ParseOptions {
     ParseOptions {
         read_secrets,
@@ -133,7 +133,7 @@ fn read_text(path: &Path) -> Result<String, ConfigErrors> {
 /// Parses `text`; `origin` is what errors and warnings call the file.
 ///
 /// # Errors
-/// With every error of the text at once, by line.
+/// All errors of the text at once, by line.
 pub fn parse(
     text: &str,
     origin: &str,
@@ -202,8 +202,8 @@ fn read_file(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())
 }
 
-/// Each fault of the syntax. What the parser makes of the rest of such a file is a guess, so
-/// nothing else is judged, and the last fault says so.
+/// The syntax errors. How the parser recovers from them is a guess, so nothing else is checked,
+/// and the last error says so.
 fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
     let lines = Lines::of(text);
     let mut diagnostic: Vec<Diagnostic> = faults
@@ -223,20 +223,20 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
         .collect();
     diagnostic.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
     if let Some(last) = diagnostic.last_mut() {
-        last.remedy = "the meaning of the file is looked at once its syntax is right".into();
+        last.remedy = "the rest of the file is checked once its syntax is valid".into();
     }
     diagnostic
 }
 
-/// Refuses the file although nothing says why: a fault of hawkgate's own, and no reason to
-/// run with half a configuration.
+/// Refuses the file although no error was noted: a bug in hawkgate, and no reason to run with
+/// half a configuration.
 fn unexplained() -> Diagnostic {
     Diagnostic {
         line: 0,
         column: 0,
         place: String::new(),
         key: String::new(),
-        problem: "cannot be resolved, for a reason that hawkgate fails to name".into(),
+        problem: "cannot be resolved, for an unknown reason".into(),
         remedy: "please report this".into(),
     }
 }

@@ -21,7 +21,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, ParseOptions};
 use crate::log::AccessLog;
 use crate::proxy::settings::Address;
-use crate::remote::client::{Client, ClientOptions, TransportError};
+use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
 pub use style::Style;
 pub use tour::{next_steps, tour, wait_for_ctrl_c};
 
@@ -79,7 +79,7 @@ pub struct Demo {
     running: Running,
     hawkgate: Url,
     admin: Url,
-    client: Client,
+    client: HttpClient,
 }
 
 impl std::fmt::Debug for Demo {
@@ -109,7 +109,7 @@ pub async fn start() -> Result<Demo, DemoError> {
         access_log: AccessLog::off(),
     };
     let running = app::start(config, deps).await?;
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(10),
         max_bytes: 1024 * 1024,
         ca: None,

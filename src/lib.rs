@@ -1,10 +1,30 @@
-//! hawkgate: a caller's bearer token in, the upstream's own credentials out, 401s healed.
+//! hawkgate is a reverse proxy that verifies a caller's OIDC bearer token and swaps it for the
+//! upstream API's own credentials: Hawk signatures for Taskcluster, a bearer token or a header
+//! for any other API.
 //!
-//! One request's way through the house:
-//! [`proxy`] accepts and checks the head → [`gateway`] finds the route, has the
-//! [`token`] verified and a [`credential`] leased → [`proxy`] chooses an address, strips,
-//! signs with [`hawk`] and forwards → on a 401 [`gateway`] recovers and [`proxy`] replays
-//! → one [`gateway::outcome::Outcome`] goes to [`metrics`] and the access log.
+//! # One request, top-down
+//!
+//! 1. [`proxy`] accepts the connection and validates the request head. It is the only module that
+//!    knows pingora.
+//! 2. [`gateway`] finds the route and decides. It has the bearer token verified by [`token`],
+//!    applies the route's rules, and gets a lease from the cache in [`credential`], which calls a
+//!    credential source in [`remote`] on a miss.
+//! 3. [`proxy`] chooses an upstream address, strips and sets headers, signs with [`hawk`] where
+//!    the credential is Taskcluster's, and forwards the request.
+//! 4. If the upstream answers 401, [`gateway`] decides whether fresh credentials may help, and
+//!    [`proxy`] replays the buffered request.
+//! 5. One [`gateway::outcome::Outcome`] is recorded in [`metrics`], the access [`log`] and, if
+//!    configured, a [`trace`] span.
+//!
+//! # Around it
+//!
+//! - [`config`] reads the configuration file, [`app`] builds and runs everything from it, and
+//!   [`reload`] replaces it at run time.
+//! - [`explain`] and [`demo`] are the commands that show how hawkgate decides.
+//! - [`registration`] and [`signin`] register an OAuth client and sign a user in from the
+//!   terminal; [`private_file`] stores what they must keep.
+//! - [`clock`], [`secret`], [`singleflight`] and the other small modules are leaves that any
+//!   module may use.
 
 pub mod app;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! The `hawkgate` program: arguments, process set-up, exit code.
+//! The `hawkgate` binary. Everything is in [`cli`] and the library.
 
 mod cli;
 

@@ -1,8 +1,11 @@
-//! Files that hold secrets of the commands `register`, `login` and `token`: readable by
-//! their owner only, replaced as a whole and written through to the disk before anybody
-//! is told so, and changed by one process at a time.
+//! Owner-only files for the secrets of `register`, `login` and `token`: mode 0600, replaced
+//! atomically, fsynced before success is reported, and locked while one process changes them.
+//!
+//! [`PrivateFile`] checks permissions and reads; [`PrivateFile::lock`] gives a [`LockedFile`],
+//! the only way to write. [`state`] stores versioned JSON in such a file.
 
-pub mod exposed;
+pub mod serde_secret;
+pub mod state;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -11,42 +14,42 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// The largest such file, in bytes.
+/// The largest file that is read, in bytes.
 pub const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Permission bits of anybody but the owner.
-const OTHERS: u32 = 0o077;
-/// Permission bits with which others could put another file in place of ours.
-const OTHERS_WRITE: u32 = 0o022;
-/// Only an entry's owner may replace it (`/tmp`).
+/// Permission bits of group and others.
+const GROUP_AND_OTHERS: u32 = 0o077;
+/// Write bits of group and others: on a directory, they allow replacing the file.
+const GROUP_AND_OTHERS_WRITE: u32 = 0o022;
+/// The sticky bit: only an entry's owner may replace it, as in `/tmp`.
 const STICKY: u32 = 0o1000;
 
-/// Who may look into the directory of the file.
+/// Which permissions the file's directory may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directory {
-    /// Only the owner.
-    Private,
-    /// Anybody, but nobody else may write there.
-    Ordinary,
+pub enum DirectoryPolicy {
+    /// No access for group and others (mode 0700).
+    OwnerOnly,
+    /// Group and others may read the directory, but not write to it.
+    OthersMayRead,
 }
 
-/// Why a file could not be used. Names paths, never content.
+/// Why a file could not be used. The messages name paths, never contents.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateFileError {
-    /// The system refused.
+    /// A system call failed.
     #[error("{}: cannot {action}: {source}", .path.display())]
     Io {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is open to others, or is not a file of our own.
+    /// Its permissions, owner or type make it unsafe to use.
     #[error("{}: {problem}; {remedy}", .path.display())]
-    Unsafe {
-        /// Which file or directory.
+    Insecure {
+        /// The file or directory.
         path: PathBuf,
         /// What is wrong with it.
         problem: &'static str,
@@ -54,108 +57,114 @@ pub enum PrivateFileError {
         remedy: &'static str,
     },
     /// Larger than [`MAX_BYTES`].
-    #[error("{}: larger than 1 MiB: this is no file of hawkgate's", .0.display())]
+    #[error("{}: larger than 1 MiB, so not a file that hawkgate wrote", .0.display())]
     TooLarge(PathBuf),
 }
 
-/// One such file, which need not exist yet.
+/// The path of a private file, which need not exist yet.
 #[derive(Clone, Debug)]
 pub struct PrivateFile {
     path: PathBuf,
-    directory: Directory,
+    directory_policy: DirectoryPolicy,
 }
 
-/// Leave to change the file: nobody else changes it until this is dropped.
+/// A private file under an exclusive lock, held until this is dropped.
 #[derive(Debug)]
-pub struct Locked {
+pub struct LockedFile {
     file: PrivateFile,
-    /// Unlocked when closed. Its file stays: were it removed, two processes could hold
-    /// locks on two files of the same name.
+    /// Closing it releases the lock. The lock file is never removed: otherwise two processes
+    /// could each hold a lock on a different inode of the same name.
     _lock: File,
 }
 
-/// A file that somebody else's lock guards.
+/// A second file protected by another file's lock.
 #[derive(Debug)]
 pub struct SidecarFile<'a> {
     file: PrivateFile,
-    _guard: &'a Locked,
+    _guard: &'a LockedFile,
 }
 
 impl PrivateFile {
-    /// The file at `path`, in a directory that is `directory`.
-    pub fn new(path: PathBuf, directory: Directory) -> Self {
-        Self { path, directory }
+    /// The file at `path`, whose directory must satisfy `directory_policy`.
+    pub fn new(path: PathBuf, directory_policy: DirectoryPolicy) -> Self {
+        Self {
+            path,
+            directory_policy,
+        }
     }
 
-    /// Where it is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its content; `None` when there is no such file.
+    /// Reads the contents; `None` if the file does not exist.
     ///
     /// # Errors
-    /// When others may read it or it is no plain file of this user, and when the system refuses.
+    /// When others may read the file, it is not a regular file owned by this user, it is larger
+    /// than [`MAX_BYTES`], or a system call fails.
     pub fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateFileError> {
-        // Before it is opened: opening a FIFO would wait for a writer.
-        let found = match fs::symlink_metadata(&self.path) {
+        // Checked before opening, because opening a FIFO would block until a writer appears.
+        let metadata = match fs::symlink_metadata(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(|e| failed(&self.path, "look at it", e))?,
+            metadata => metadata.map_err(|e| io_error(&self.path, "stat", e))?,
         };
         self.check_directory()?;
-        self.check_file(&found)?;
-        let mut file = File::open(&self.path).map_err(|e| failed(&self.path, "read it", e))?;
+        self.check_file(&metadata)?;
+        let mut file = File::open(&self.path).map_err(|e| io_error(&self.path, "read", e))?;
+        // Checked again, in case the path was replaced in between.
         let opened = file.metadata();
-        self.check_file(&opened.map_err(|e| failed(&self.path, "look at it", e))?)?;
+        self.check_file(&opened.map_err(|e| io_error(&self.path, "stat", e))?)?;
         let mut content = Zeroizing::new(Vec::new());
         Read::by_ref(&mut file)
             .take(MAX_BYTES + 1)
             .read_to_end(&mut content)
-            .map_err(|e| failed(&self.path, "read it", e))?;
+            .map_err(|e| io_error(&self.path, "read", e))?;
         if content.len() as u64 > MAX_BYTES {
             return Err(PrivateFileError::TooLarge(self.path.clone()));
         }
         Ok(Some(content))
     }
 
-    /// Leave to change it, waiting while another process has it; `waiting` is called once
-    /// when that is so. A missing directory is made, for the owner only.
+    /// Locks the file for writing, blocking while another process holds the lock; `on_wait` is
+    /// called once before blocking. Creates a missing directory with mode 0700 and makes sure
+    /// that the file can be written.
     ///
     /// # Errors
-    /// When the directory or the file is open to others, or the system refuses.
-    pub fn lock(&self, waiting: impl FnOnce()) -> Result<Locked, PrivateFileError> {
-        self.make_directory()?;
+    /// When the directory does not satisfy its policy or a system call fails.
+    pub fn lock(&self, on_wait: impl FnOnce()) -> Result<LockedFile, PrivateFileError> {
+        self.create_directory()?;
         self.check_directory()?;
-        let path = beside(&self.path, "lock");
+        let path = with_suffix(&self.path, "lock");
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| failed(&path, "create it", e))?;
+            .map_err(|e| io_error(&path, "create", e))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                waiting();
-                lock.lock().map_err(|e| failed(&path, "lock it", e))?;
+                on_wait();
+                lock.lock().map_err(|e| io_error(&path, "lock", e))?;
             }
-            Err(TryLockError::Error(e)) => return Err(failed(&path, "lock it", e)),
+            Err(TryLockError::Error(e)) => return Err(io_error(&path, "lock", e)),
         }
-        let locked = Locked {
+        let locked = LockedFile {
             file: self.clone(),
             _lock: lock,
         };
-        locked.file.probe()?;
+        locked.file.check_writable()?;
         Ok(locked)
     }
 
     fn replace(&self, content: &[u8]) -> Result<(), PrivateFileError> {
-        let new = beside(&self.path, "new");
-        let written = write_through(&new, content)
+        let new = with_suffix(&self.path, "new");
+        let written = write_synced(&new, content)
             .and_then(|()| fs::rename(&new, &self.path))
             .and_then(|()| File::open(self.parent())?.sync_all());
-        written.map_err(|e| failed(&self.path, "write it", e))
+        written.map_err(|e| io_error(&self.path, "write", e))
     }
 
     fn remove(&self) -> Result<(), PrivateFileError> {
@@ -163,17 +172,17 @@ impl PrivateFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed
                 .and_then(|()| File::open(self.parent())?.sync_all())
-                .map_err(|e| failed(&self.path, "remove it", e)),
+                .map_err(|e| io_error(&self.path, "remove", e)),
         }
     }
 
-    /// That a replacement could be written is known before anything is done that must be
-    /// recorded.
-    fn probe(&self) -> Result<(), PrivateFileError> {
-        let new = beside(&self.path, "new");
-        write_through(&new, b"")
+    /// Makes sure that the file can be replaced, before the caller does anything irreversible
+    /// that must be recorded in it.
+    fn check_writable(&self) -> Result<(), PrivateFileError> {
+        let new = with_suffix(&self.path, "new");
+        write_synced(&new, b"")
             .and_then(|()| fs::remove_file(&new))
-            .map_err(|e| failed(&self.path, "write it", e))
+            .map_err(|e| io_error(&self.path, "write", e))
     }
 
     fn parent(&self) -> &Path {
@@ -183,60 +192,64 @@ impl PrivateFile {
         }
     }
 
-    fn make_directory(&self) -> Result<(), PrivateFileError> {
+    fn create_directory(&self) -> Result<(), PrivateFileError> {
         let parent = self.parent();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(parent)
-            .map_err(|e| failed(parent, "create this directory", e))
+            .map_err(|e| io_error(parent, "create this directory", e))
     }
 
     fn check_directory(&self) -> Result<(), PrivateFileError> {
         let parent = self.parent();
-        let found = fs::metadata(parent).map_err(|e| failed(parent, "look at it", e))?;
-        let mode = found.mode();
-        let (problem, remedy) = match self.directory {
-            Directory::Private if mode & OTHERS != 0 => (
-                "the directory is open to other users",
-                "close it (chmod 700) or choose another place",
+        let metadata = fs::metadata(parent).map_err(|e| io_error(parent, "stat", e))?;
+        let mode = metadata.mode();
+        let (problem, remedy) = match self.directory_policy {
+            DirectoryPolicy::OwnerOnly if mode & GROUP_AND_OTHERS != 0 => (
+                "other users have access to this directory",
+                "restrict it (chmod 700) or choose another one",
             ),
-            Directory::Ordinary if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 => (
-                "other users may write in this directory, and so replace the file",
-                "close it (chmod go-w) or choose another place",
-            ),
+            DirectoryPolicy::OthersMayRead
+                if mode & GROUP_AND_OTHERS_WRITE != 0 && mode & STICKY == 0 =>
+            {
+                (
+                    "other users can write to this directory, and could replace the file",
+                    "restrict it (chmod go-w) or choose another one",
+                )
+            }
             _ => return Ok(()),
         };
-        Err(not_safe(parent, problem, remedy))
+        Err(insecure(parent, problem, remedy))
     }
 
-    fn check_file(&self, found: &fs::Metadata) -> Result<(), PrivateFileError> {
-        let (problem, remedy) = if !found.is_file() {
-            ("not a plain file", "name another one")
-        } else if found.uid() != rustix::process::geteuid().as_raw() {
+    fn check_file(&self, metadata: &fs::Metadata) -> Result<(), PrivateFileError> {
+        let (problem, remedy) = if !metadata.is_file() {
+            ("not a regular file", "choose another path")
+        } else if metadata.uid() != rustix::process::geteuid().as_raw() {
             (
-                "it belongs to another user",
-                "run as that user, or name another file",
+                "owned by another user",
+                "run as that user, or choose another file",
             )
-        } else if found.mode() & OTHERS != 0 {
+        } else if metadata.mode() & GROUP_AND_OTHERS != 0 {
             (
-                "other users may read it",
-                "take it back (chmod 600) and consider what is in it as known to them",
+                "other users have access to this file",
+                "restrict it (chmod 600), and treat the secrets in it as disclosed",
             )
         } else {
             return Ok(());
         };
-        Err(not_safe(&self.path, problem, remedy))
+        Err(insecure(&self.path, problem, remedy))
     }
 }
 
-impl Locked {
-    /// Where the file is.
+impl LockedFile {
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// Its content now; `None` when there is no such file.
+    /// Reads the contents; `None` if the file does not exist.
     ///
     /// # Errors
     /// As [`PrivateFile::read`].
@@ -244,60 +257,60 @@ impl Locked {
         self.file.read()
     }
 
-    /// Puts `content` in its place: whoever reads sees the old content or the new, and
-    /// after a crash one of both is there. When this returns, it is on the disk.
+    /// Replaces the contents atomically: readers, and a restart after a crash, find either the
+    /// old contents or the new ones. The new contents are on disk when this returns.
     ///
     /// # Errors
-    /// When the system refuses; the old content is still there then.
+    /// When a system call fails; the old contents are then still in place.
     pub fn replace(&self, content: &[u8]) -> Result<(), PrivateFileError> {
         self.file.replace(content)
     }
 
-    /// Removes it; no error when it is not there.
+    /// Removes the file; succeeds if it does not exist.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When a system call fails.
     pub fn remove(&self) -> Result<(), PrivateFileError> {
         self.file.remove()
     }
 
-    /// A second file that this lock guards too. That it can be written is made sure of.
+    /// A second file to be written under the same lock. Makes sure that it can be written.
     ///
     /// # Errors
     /// As [`PrivateFile::lock`].
     pub fn sidecar(&self, path: PathBuf) -> Result<SidecarFile<'_>, PrivateFileError> {
-        let file = PrivateFile::new(path, self.file.directory);
-        file.make_directory()?;
+        let file = PrivateFile::new(path, self.file.directory_policy);
+        file.create_directory()?;
         file.check_directory()?;
-        file.probe()?;
+        file.check_writable()?;
         Ok(SidecarFile { file, _guard: self })
     }
 }
 
 impl SidecarFile<'_> {
-    /// Puts `content` in its place, unless it is there already.
+    /// Replaces the contents, unless the file already holds `content`.
     ///
     /// # Errors
-    /// As [`Locked::replace`].
-    pub fn keep(&self, content: &[u8]) -> Result<(), PrivateFileError> {
+    /// As [`LockedFile::replace`].
+    pub fn replace_if_changed(&self, content: &[u8]) -> Result<(), PrivateFileError> {
         match self.file.read() {
             Ok(Some(old)) if old.as_slice() == content => Ok(()),
-            // One that others may read, or that cannot be read, is replaced as well.
+            // Also replaces a file that is unreadable or has the wrong permissions.
             _ => self.file.replace(content),
         }
     }
 
-    /// Removes it; no error when it is not there.
+    /// Removes the file; succeeds if it does not exist.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When a system call fails.
     pub fn remove(&self) -> Result<(), PrivateFileError> {
         self.file.remove()
     }
 }
 
-/// Writes a new file with mode 0600; one left behind by a crash is replaced.
-fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes and fsyncs a new file with mode 0600, replacing one that a crash left behind.
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -312,14 +325,14 @@ fn write_through(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// `dir/name` → `dir/name.<suffix>`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn failed(path: &Path, action: &'static str, source: io::Error) -> PrivateFileError {
+fn io_error(path: &Path, action: &'static str, source: io::Error) -> PrivateFileError {
     PrivateFileError::Io {
         path: path.to_owned(),
         action,
@@ -327,8 +340,8 @@ fn failed(path: &Path, action: &'static str, source: io::Error) -> PrivateFileEr
     }
 }
 
-fn not_safe(path: &Path, problem: &'static str, remedy: &'static str) -> PrivateFileError {
-    PrivateFileError::Unsafe {
+fn insecure(path: &Path, problem: &'static str, remedy: &'static str) -> PrivateFileError {
+    PrivateFileError::Insecure {
         path: path.to_owned(),
         problem,
         remedy,

@@ -1,19 +1,24 @@
-//! Being a client of an issuer: what is asked for, what was given, and what is to be done
-//! about the difference (RFC 7591, RFC 7592; identity.md §D). Decisions only: the network
-//! is spoken to by `remote::registration` and `remote::auth0_tenant`, and
-//! `hawkgate register` puts both together.
+//! Dynamic client registration (RFC 7591, RFC 7592; `docs/design/tokens.md`, "Signing in"):
+//! validates the desired metadata and decides what to do, without any network access.
+//! `remote::registration` and `remote::auth0_tenant` send the requests, and the command
+//! `hawkgate register` ties them together.
 //!
-//! [`ClientMetadata`] (checked wishes) and [`State`] (what the state file remembers) →
-//! [`decide`] → a [`Step`], recorded as an [`Intent`] before it is taken.
+//! Desired [`ClientMetadata`] and the [`RegistrationState`] file → [`plan_registration`] → a
+//! [`RegistrationPlan`], recorded as an [`Intent`] before it is carried out.
 
-mod decision;
+mod auth0_tenant;
 mod metadata;
+mod plan;
 mod snippet;
 mod state;
-mod tenant;
 
-pub use decision::{Choices, Deletion, Refusal, Step, decide, decide_deletion};
+pub use auth0_tenant::{
+    ClientGrant, Connection, ExistingGrant, TenantChange, TenantRequirements, TenantState,
+    UnknownConnection,
+};
 pub use metadata::{AuthMethod, ClientMetadata, MetadataError};
+pub use plan::{
+    DeletionPlan, Overrides, PlanError, RegistrationPlan, plan_deletion, plan_registration,
+};
 pub use snippet::snippet;
-pub use state::{Action, Intent, Registration, State, StateError};
-pub use tenant::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest, UnknownName};
+pub use state::{Action, Intent, Registration, RegistrationState};

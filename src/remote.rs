@@ -1,24 +1,34 @@
-//! Network clients: the only place that knows the HTTP client. One file per party spoken
-//! to; [`client`] sets the limits that all of them share.
+//! HTTP clients for every remote party, and the two small loopback servers of the commands. The
+//! only module that knows reqwest; [`http_client`] sets the limits that all clients share.
+//!
+//! - Issuer keys and metadata: [`key_fetcher`], [`jwks`], [`discovery`], [`well_known`],
+//!   [`provider_metadata`], [`introspection`]
+//! - Credential sources: [`taskcluster_login`], [`taskcluster_oauth`], [`client_credentials`],
+//!   [`token_exchange`], [`auth0_identity`], [`password`]; the OAuth ones are built on [`oauth`]
+//! - Commands: [`registration`], [`auth0_tenant`], [`signin`], [`callback_server`],
+//!   [`token_socket`], [`taskcluster_queue`]
+//! - The proxy itself: [`dns`], [`otlp`]
 
 pub mod auth0_identity;
 pub mod auth0_tenant;
-pub mod callback;
-pub mod client;
+pub mod callback_server;
 pub mod client_credentials;
+mod credential_source;
 pub mod discovery;
 pub mod dns;
+pub mod http_client;
 pub mod introspection;
 pub mod jwks;
+pub mod key_fetcher;
 pub mod oauth;
 pub mod otlp;
 pub mod password;
-pub mod provider;
+pub mod provider_metadata;
 pub mod registration;
 mod retry;
 pub mod settings;
 pub mod signin;
-pub mod taskcluster;
+pub mod taskcluster_exchange;
 pub mod taskcluster_login;
 pub mod taskcluster_oauth;
 pub mod taskcluster_queue;
@@ -26,3 +36,4 @@ pub mod taskcluster_queue;
 pub(crate) mod testing;
 pub mod token_exchange;
 pub mod token_socket;
+pub mod well_known;

@@ -1,16 +1,20 @@
-//! A person signs in from a terminal (identity.md §E; RFC 8252, RFC 8628): what is sent to
-//! the issuer, what of its answers is believed, and what is kept of them. Decisions only:
-//! `remote::callback` listens, `remote::signin` asks.
+//! Signing in from a terminal (RFC 8252, RFC 8628; `docs/design/tokens.md`, "Signing in"): the
+//! authorization request, validation of the redirect, polling in the device flow, and the saved
+//! session. No network access: `remote::callback_server` receives the redirect and
+//! `remote::signin` calls the token endpoint.
 //!
-//! [`Attempt`] → authorization URL → [`Attempt::redeem`] the callback's query → a [`Code`]
-//! → tokens → [`Session`], which `hawkgate token` prints and refreshes.
+//! [`AuthorizationFlow`] → authorization URL → [`AuthorizationFlow::accept_redirect`] → an
+//! [`AuthorizationCode`] → tokens → a [`Session`], which `hawkgate token` prints and refreshes.
 
-mod attempt;
-mod loopback;
-mod polling;
+mod authorization_code;
+mod device_polling;
+mod loopback_redirect;
 mod session;
 
-pub use attempt::{Attempt, AttemptError, AuthorizationRequest, CallbackError, Code, LIFETIME};
-pub use loopback::{Loopback, LoopbackError};
-pub use polling::{Next, Polling, PollingEnd};
+pub use authorization_code::{
+    AuthorizationCode, AuthorizationFlow, AuthorizationRequest, CallbackError, LIFETIME,
+    RandomnessError,
+};
+pub use device_polling::{DeviceFlowError, DevicePolling, NextPoll};
+pub use loopback_redirect::{LoopbackRedirect, LoopbackRedirectError};
 pub use session::{Session, SessionClient, SessionError, Tokens};

@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::parts::Parts;
 use crate::gateway::route::Upstream;
-use crate::remote::dns::{self, SystemLookup};
+use crate::remote::dns::{self, SystemResolver};
 use crate::token::{Issuer, WorkloadToken};
 
 /// How often a workload token's file is read. The kubelet replaces a token once 80 % of its
@@ -36,7 +36,7 @@ impl Drop for Task {
 /// Prepares what needs no network: literal addresses and files.
 pub(super) async fn prepare(parts: &Parts) {
     for upstream in parts.new_upstreams() {
-        if let Some(address) = dns::literal(&upstream.host, upstream.port) {
+        if let Some(address) = dns::ip_literal(&upstream.host, upstream.port) {
             upstream.addresses.store(Arc::new(vec![address]));
         }
     }
@@ -50,7 +50,7 @@ pub(super) async fn prepare(parts: &Parts) {
 pub(super) async fn prepare_within(parts: &Parts, timeout: Duration) {
     prepare(parts).await;
     let names = join_all(parts.new_upstreams().map(|upstream| async {
-        let found = dns::resolve(&SystemLookup, &upstream.host, upstream.port).await;
+        let found = dns::resolve(&SystemResolver, &upstream.host, upstream.port).await;
         // Its own task keeps trying and reports what is wrong.
         if let Ok(addresses) = found {
             upstream.addresses.store(Arc::new(addresses));
@@ -76,7 +76,7 @@ impl Background {
             }));
         };
         for upstream in parts.upstreams() {
-            if dns::literal(&upstream.host, upstream.port).is_none() {
+            if dns::ip_literal(&upstream.host, upstream.port).is_none() {
                 go_on(upstream.clone(), &|| {
                     tokio::spawn(resolve(upstream.clone()))
                 });
@@ -98,7 +98,7 @@ fn is_same(one: &Arc<dyn Any + Send + Sync>, other: &Arc<dyn Any + Send + Sync>)
 
 async fn resolve(upstream: Arc<Upstream>) {
     let publish = |addresses| upstream.addresses.store(Arc::new(addresses));
-    dns::keep_fresh(&SystemLookup, &upstream.host, upstream.port, publish).await;
+    dns::resolve_periodically(&SystemResolver, &upstream.host, upstream.port, publish).await;
 }
 
 async fn keep_keys(issuer: Arc<Issuer>) {

@@ -23,12 +23,12 @@ use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
 use crate::reload::Stamps;
 use crate::remote::auth0_identity::IdentitySource;
-use crate::remote::client::{Client, ClientOptions};
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::introspection::{HttpIntrospector, introspection_client};
-use crate::remote::jwks;
+use crate::remote::key_fetcher::key_fetcher;
 use crate::remote::oauth::Endpoint;
-use crate::remote::password::{BELIEVED, PasswordSource};
+use crate::remote::password::{MAX_TOKEN_LIFETIME, PasswordSource};
 use crate::remote::settings::{IntrospectionEndpoint, OauthClient};
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
@@ -162,8 +162,8 @@ impl Builder<'_> {
         match &issuer.kind {
             IssuerKind::Delegated => Ok(Issuer::delegated(name)),
             IssuerKind::Oidc(oidc) => {
-                let keys = jwks::key_fetcher(oidc)
-                    .map_err(|e| StartError::unusable("issuer", &name, &e))?;
+                let keys =
+                    key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
                 let remembered = config.cache.max_entries;
@@ -319,7 +319,7 @@ fn limits(source: &config::Source, config: &Config) -> CacheLimits {
     let mut limits = config.cache.clone();
     if let SourceKind::Password(_) = source.kind {
         limits.refresh_ahead = Duration::ZERO;
-        limits.max_age = limits.max_age.min(BELIEVED);
+        limits.max_age = limits.max_age.min(MAX_TOKEN_LIFETIME);
     }
     limits
 }
@@ -364,8 +364,8 @@ fn each<C, T>(
         .collect()
 }
 
-fn client(source: &config::Source) -> Result<Client, Box<dyn std::error::Error>> {
-    Ok(Client::new(&ClientOptions {
+fn client(source: &config::Source) -> Result<HttpClient, Box<dyn std::error::Error>> {
+    Ok(HttpClient::new(&HttpClientOptions {
         timeout: source.timeout,
         max_bytes: EXCHANGE_ANSWER_BYTES,
         ca: source.ca.clone(),

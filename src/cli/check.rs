@@ -1,4 +1,4 @@
-//! `hawkgate check`
+//! `hawkgate check`: validates a configuration file.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub(super) fn main(args: &Check) -> ExitCode {
         Ok((config, warnings)) => summary(&config, &warnings),
         Err(errors) => format!("{errors}\n"),
     };
-    // Nobody to tell if stdout is closed; the exit code says it all the same.
+    // The exit code is meaningful even if stdout is closed.
     let _ = io::stdout().write_all(text.as_bytes());
     if valid {
         ExitCode::SUCCESS
@@ -39,8 +39,8 @@ fn summary(config: &Config, warnings: &[Warning]) -> String {
     )
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_agree_with_their_nouns() {
+    fn nouns_are_pluralised() {
         assert_eq!(count(1, "route"), "1 route");
         assert_eq!(count(0, "route"), "0 routes");
     }

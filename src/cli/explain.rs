@@ -1,4 +1,4 @@
-//! `hawkgate explain`
+//! `hawkgate explain`: shows step by step whether a request would be let through.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,36 +16,33 @@ use zeroize::Zeroizing;
 
 use super::{Explain, ExplainFormat, process};
 
-/// Most of a token's file that is read, in bytes: more than any token may have.
+/// The most that is read of a token file, in bytes; no token is that large.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
-/// A question that cannot be asked: wrong usage.
+/// Invalid arguments.
 struct Usage(String);
 
 pub(super) fn main(args: &Explain) -> ExitCode {
     let question = match question(args) {
         Ok(question) => question,
-        Err(Usage(problem)) => return ended(2, &problem),
+        Err(Usage(problem)) => return fail(2, &problem),
     };
-    match explained(args, &question) {
+    match run(args, &question) {
         Ok(explanation) => {
-            // Nobody to tell if stdout is closed; the exit code says it all the same.
-            let _ = io::stdout().write_all(rendered(args.format, &explanation).as_bytes());
+            // The exit code is meaningful even if stdout is closed.
+            let _ = io::stdout().write_all(render(args.format, &explanation).as_bytes());
             ExitCode::from(u8::from(!explanation.passes()))
         }
-        Err(error) => ended(1, &error.to_string()),
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 
-fn ended(code: u8, problem: &str) -> ExitCode {
+fn fail(code: u8, problem: &str) -> ExitCode {
     let _ = writeln!(io::stderr(), "hawkgate explain: {problem}");
     ExitCode::from(code)
 }
 
-fn explained(
-    args: &Explain,
-    question: &Question,
-) -> Result<Explanation, Box<dyn std::error::Error>> {
+fn run(args: &Explain, question: &Question) -> Result<Explanation, Box<dyn std::error::Error>> {
     process::install_crypto();
     let path = &args.config.path;
     let (config, _) = if question.exchange {
@@ -60,7 +57,7 @@ fn explained(
     Ok(explanation?)
 }
 
-fn rendered(format: ExplainFormat, explanation: &Explanation) -> String {
+fn render(format: ExplainFormat, explanation: &Explanation) -> String {
     match format {
         ExplainFormat::Text => explanation.to_string(),
         ExplainFormat::Json => {
@@ -72,8 +69,8 @@ fn rendered(format: ExplainFormat, explanation: &Explanation) -> String {
 
 fn question(args: &Explain) -> Result<Question, Usage> {
     let method = Method::from_bytes(args.method.as_bytes())
-        .map_err(|_| Usage("--method is no HTTP method".into()))?;
-    let (host, target) = place(&args.url)?;
+        .map_err(|_| Usage("--method is not an HTTP method".into()))?;
+    let (host, target) = split_url(&args.url)?;
     let token = match &args.token_file {
         Some(path) => Some(token(path)?),
         None => None,
@@ -95,22 +92,23 @@ fn question(args: &Explain) -> Result<Question, Usage> {
     })
 }
 
-/// Host and target of a URL, or of a path alone; the target byte for byte as given.
-fn place(written: &str) -> Result<(String, String), Usage> {
-    if written.starts_with('/') {
-        return Ok(("localhost".into(), written.into()));
+/// Splits a URL or a path into host and request target. The target is kept byte for byte.
+fn split_url(text: &str) -> Result<(String, String), Usage> {
+    if text.starts_with('/') {
+        return Ok(("localhost".into(), text.into()));
     }
-    let wrong = || Usage("--url is no http or https URL, and no path that begins with /".into());
-    let parsed = Url::parse(written).map_err(|_| wrong())?;
-    let (scheme, rest) = written.split_once("://").ok_or_else(wrong)?;
+    let invalid =
+        || Usage("--url is neither an http or https URL nor a path that starts with /".into());
+    let parsed = Url::parse(text).map_err(|_| invalid())?;
+    let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
     if !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str())
         || parsed.host_str().is_none()
         || !parsed.username().is_empty()
         || parsed.password().is_some()
     {
-        return Err(wrong());
+        return Err(invalid());
     }
-    // Not the parser's own path: it repairs what a caller would send as it is.
+    // Not `Url`'s path, which is normalised; a caller would send it unchanged.
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (host, target) = rest.split_at(end);
     let target = target.split('#').next().unwrap_or_default();
@@ -122,7 +120,7 @@ fn place(written: &str) -> Result<(String, String), Usage> {
     Ok((host.to_owned(), target))
 }
 
-/// The token in a file, or on standard input for `-`: alone, or after `Bearer`.
+/// Reads a token from a file, or from standard input for `-`. An initial `Bearer` is dropped.
 fn token(path: &Path) -> Result<String, Usage> {
     let text = read("--token-file", path)?;
     let text = text.trim();
@@ -136,12 +134,15 @@ fn token(path: &Path) -> Result<String, Usage> {
     Ok(bare.to_owned())
 }
 
-/// `username:password` in a file, or on standard input for `-`, less trailing newlines.
+/// Reads `username:password` from a file, or from standard input for `-`, without trailing
+/// newlines.
 fn user(path: &Path) -> Result<SecretString, Usage> {
     let text = read("--user-file", path)?;
     let pair = text.trim_end_matches(['\r', '\n']);
     if !pair.contains(':') {
-        return Err(Usage("--user-file does not hold username:password".into()));
+        return Err(Usage(
+            "--user-file does not contain username:password".into(),
+        ));
     }
     Ok(SecretString::from(pair))
 }
@@ -153,8 +154,8 @@ fn read(option: &str, path: &Path) -> Result<Zeroizing<String>, Usage> {
     } else {
         File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
     };
-    // What was read may hold a secret: it is not repeated.
-    read.map_err(|error| Usage(format!("{option} cannot be read: {}", error.kind())))?;
+    // Only the kind of error: nothing of the contents is repeated.
+    read.map_err(|error| Usage(format!("cannot read {option}: {}", error.kind())))?;
     Ok(text)
 }
 
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart_without_being_repaired() {
+    fn urls_are_split_without_normalisation() {
         for (url, host, target) in [
             ("/api/x?y", "localhost", "/api/x?y"),
             (
@@ -174,7 +175,7 @@ mod tests {
             ("http://[::1]:80", "[::1]:80", "/"),
             ("https://a?b", "a", "/?b"),
         ] {
-            let (h, t) = place(url).unwrap_or_else(|Usage(e)| panic!("{url}: {e}"));
+            let (h, t) = split_url(url).unwrap_or_else(|Usage(e)| panic!("{url}: {e}"));
             assert_eq!((h.as_str(), t.as_str()), (host, target), "{url}");
         }
         for url in [
@@ -185,7 +186,7 @@ mod tests {
             "https://u:p@a/b",
             "mailto:a@b",
         ] {
-            assert!(place(url).is_err(), "{url}");
+            assert!(split_url(url).is_err(), "{url}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What `register`, `login` and `token` have in common: how an issuer is spoken to.
+//! What the commands that talk to an issuer share: `--ca`, the HTTP client, client
+//! authentication, and the runtime that they run on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,50 +7,82 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::{SharedClock, SystemClock};
-use hawkgate::remote::client::{Client, ClientOptions};
+use hawkgate::registration::AuthMethod;
+use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
+use hawkgate::remote::settings::{AssertionKey, ClientProof, OauthClient};
+use hawkgate::secret::SecretRef;
+use hawkgate::signin::SessionClient;
 
+use super::exit::{CommandError, failed, status};
 use super::process;
-use super::stop::{Stop, tell};
 
-/// The largest answer of an issuer that is read, in bytes.
-const MAX_BYTES: usize = 256 * 1024;
-/// For one answer.
+/// The largest response that is read from an issuer, in bytes.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// For one exchange, connection included.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Args, Debug)]
 pub(super) struct Network {
-    /// PEM file with the only CAs to trust [default: the system's]
+    /// Trust only the CA certificates in this PEM file [default: the system's]
     #[arg(long = "ca", value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
 }
 
-/// A client for an issuer, which trusts `ca` only, if that is given.
-pub(super) fn client(ca: Option<PathBuf>) -> Result<Client, Stop> {
-    Ok(Client::new(&ClientOptions {
+/// An HTTP client for an issuer. It trusts only the CAs in the PEM file `ca`, if given.
+pub(super) fn client(ca: Option<PathBuf>) -> Result<HttpClient, CommandError> {
+    Ok(HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
-        max_bytes: MAX_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca,
     })?)
 }
 
-/// Runs a command that speaks to an issuer: TLS ready, no core dumps of its secrets.
-pub(super) fn run<F>(command: impl FnOnce(SharedClock) -> F) -> Result<(), Stop>
+/// How `client` authenticates at the endpoints of `issuer`. The secret is read from its file
+/// for each request.
+pub(super) fn oauth_client(
+    client: &SessionClient,
+    issuer: &str,
+) -> Result<OauthClient, CommandError> {
+    let secret = client.secret_file.clone().map(SecretRef::File);
+    let proof = match (client.auth_method, secret) {
+        (AuthMethod::None, _) => ClientProof::Public,
+        (AuthMethod::ClientSecretBasic, Some(secret)) => ClientProof::SecretBasic(secret),
+        (AuthMethod::ClientSecretPost, Some(secret)) => ClientProof::SecretPost(secret),
+        (AuthMethod::PrivateKeyJwt, Some(key)) => ClientProof::PrivateKeyJwt(AssertionKey {
+            key,
+            key_id: None,
+            algorithm: None,
+            audience: issuer.to_owned(),
+        }),
+        (method, None) => {
+            return failed(format!(
+                "authentication method {} needs a secret or key file, and none is known",
+                method.name()
+            ));
+        }
+    };
+    Ok(OauthClient {
+        id: client.id.clone(),
+        proof,
+    })
+}
+
+/// Runs a command that talks to an issuer, with TLS set up and core dumps disabled.
+pub(super) fn run<F>(command: impl FnOnce(SharedClock) -> F) -> Result<(), CommandError>
 where
-    F: Future<Output = Result<(), Stop>>,
+    F: Future<Output = Result<(), CommandError>>,
 {
     if let Err(error) = process::forbid_core_dumps() {
-        tell(&format!(
-            "warning: core dumps cannot be switched off: {error}"
-        ));
+        status(&format!("warning: cannot disable core dumps: {error}"));
     }
     process::install_crypto();
     let runtime = process::runtime()?;
-    let end = runtime.block_on(command(SystemClock::shared()));
+    let result = runtime.block_on(command(SystemClock::shared()));
     runtime.shutdown_background();
-    end
+    result
 }
 
-/// Told once when another hawkgate has the file.
-pub(super) fn waiting() {
-    tell("another hawkgate is changing the same file; waiting for it to end");
+/// Explains the delay while another process holds the lock on a private file.
+pub(super) fn on_lock_wait() {
+    status("waiting for another hawkgate process to finish changing the same file");
 }

@@ -1,6 +1,6 @@
-//! `hawkgate login`: a person signs in. One sign-in's way is [`login`]: which client →
-//! the token file made sure of → the issuer's metadata → the browser ([`browser`]) or
-//! another device ([`device`]) → the ID token verified → the tokens saved.
+//! `hawkgate login`: signs a user in and saves the tokens. [`login`] reads top-down: choose the
+//! OAuth client ([`client`]) → make sure the token file is writable → fetch the issuer's
+//! metadata → sign in with a [`browser`] or on another [`device`] → verify the ID token → save.
 
 mod browser;
 mod client;
@@ -13,138 +13,143 @@ use clap::Args;
 
 use hawkgate::clock::{SharedClock, UnixMillis};
 use hawkgate::private_file::PrivateFile;
-use hawkgate::remote::discovery::DiscoveredKeys;
-use hawkgate::remote::jwks::UrlKeys;
-use hawkgate::remote::provider::{Provider, issuer_url};
-use hawkgate::remote::signin::{Received, SignIn};
+use hawkgate::private_file::state::PersistentState as _;
+use hawkgate::remote::discovery::DiscoveryFetcher;
+use hawkgate::remote::jwks::JwksUriFetcher;
+use hawkgate::remote::provider_metadata::{ProviderMetadata, issuer_url};
+use hawkgate::remote::signin::{SignInClient, TokenResponse};
 use hawkgate::signin::{AuthorizationRequest, Session};
 use hawkgate::token::{Expected, IdTokenVerifier, KeyFetcher};
 
-pub(super) use self::client::own;
-use self::client::{ClientArgs, Who};
-use super::issuer::{self, Network, waiting};
-use super::stop::{Stop, exit, failed, print};
-use super::token::TokenFile;
+use self::client::{ClientArgs, LoginClient};
+use super::exit::{CommandError, exit_code, failed, print};
+use super::issuer::{self, Network, on_lock_wait};
+use super::token_file::TokenFile;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
-    hawkgate login --state client.json               # the client that `hawkgate register` made\n  \
+    hawkgate login --state client.json               # a client from `hawkgate register`\n  \
     hawkgate login --issuer https://example.auth0.com/ --client-id abc --port 8085 \\\n      \
-    --audience https://api.example.com/             # a client made by hand\n  \
+    --audience https://api.example.com/             # a client registered by hand\n  \
     hawkgate login --state client.json --device      # no browser on this machine\n  \
     hawkgate token --header | curl -H @- http://127.0.0.1:8080/api/auth/v1/scopes/current\n\n\
-    The tokens go to a file with mode 0600, in a directory that is open to nobody else; \
-    `hawkgate token` prints them, `hawkgate logout` ends them. \
-    Exit codes: 0 signed in, 1 not, 2 wrong usage.";
+    The tokens are stored in a file with mode 0600 in a private directory. `hawkgate token` prints \
+    them, `hawkgate logout` revokes them.\n\n\
+    Exit codes: 0 signed in, 1 failure, 2 wrong usage.";
 
 #[derive(Args, Debug)]
 pub(super) struct Login {
-    #[command(flatten)]
-    client: ClientArgs,
-    /// Scopes to ask for [default: openid, with offline_access where the issuer has it]
+    /// Scopes to request, separated by spaces [default: those the client was registered with,
+    /// else openid, and offline_access if the issuer supports it]
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
-    /// The API that the access token is for, as Auth0 wants it named
+    /// API that the access token is for, as an `audience` parameter (Auth0)
     #[arg(long, value_name = "AUDIENCE")]
     audience: Option<String>,
-    /// The same by RFC 8707; more than one may be given
+    /// API that the access token is for, as a `resource` parameter (RFC 8707); repeatable
     #[arg(long, value_name = "URI")]
     resource: Vec<String>,
-    /// Sign in on another device, with a code (RFC 8628)
+    /// Sign in on another device by entering a code (RFC 8628)
     #[arg(long, conflicts_with_all = ["port", "no_browser", "redirect_uri"])]
     device: bool,
-    /// Print the URL instead of opening a browser
+    /// Print the sign-in URL instead of opening a browser
     #[arg(long)]
     no_browser: bool,
-    /// Where the browser comes back to [default: the client's own on loopback, or
-    /// http://127.0.0.1/callback with any free port]
+    /// Loopback redirect URI [default: the one the client was registered with, else
+    /// http://127.0.0.1/callback on any free port]
     #[arg(long, value_name = "URI")]
     redirect_uri: Option<String>,
-    /// The port of it, for issuers that want it exact
+    /// Port of the redirect URI, for issuers that require an exact match
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     #[command(flatten)]
     tokens: TokenFile,
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
-/// Everything that a way of signing in needs.
-struct Stage<'a> {
+/// What the browser and device flows share.
+struct LoginContext<'a> {
     args: &'a Login,
-    who: &'a Who,
-    provider: &'a Provider,
-    sign_in: SignIn,
+    client: &'a LoginClient,
+    provider: &'a ProviderMetadata,
+    sign_in: SignInClient,
     request: AuthorizationRequest,
     clock: SharedClock,
 }
 
 pub(super) fn main(args: &Login) -> ExitCode {
-    exit("login", issuer::run(|clock| login(args, clock)))
+    exit_code("login", issuer::run(|clock| login(args, clock)))
 }
 
-async fn login(args: &Login, clock: SharedClock) -> Result<(), Stop> {
-    let who = args.client.who()?;
+async fn login(args: &Login, clock: SharedClock) -> Result<(), CommandError> {
+    let login_client = args.client.resolve()?;
     let file = args.tokens.file()?;
-    // That it can be kept is known before anybody is asked to sign in.
-    drop(file.lock(waiting)?);
-    let client = issuer::client(args.network.ca.clone())?;
-    let provider = Provider::discover(&client, &who.issuer).await?;
-    let own = who.at(&provider)?;
-    let stage = Stage {
+    // Fail before the user signs in, not after, if the tokens cannot be saved.
+    drop(file.lock(on_lock_wait)?);
+    let http = issuer::client(args.network.ca.clone())?;
+    let provider = ProviderMetadata::discover(&http, &login_client.issuer).await?;
+    let oauth_client = login_client.oauth_client(&provider)?;
+    let context = LoginContext {
         args,
-        who: &who,
+        client: &login_client,
         provider: &provider,
-        sign_in: SignIn::new(client.clone(), clock.clone(), own),
-        request: request(args, &who, &provider),
+        sign_in: SignInClient::new(http.clone(), clock.clone(), oauth_client),
+        request: authorization_request(args, &login_client, &provider),
         clock: clock.clone(),
     };
     let keys: Arc<dyn KeyFetcher> = match &provider.jwks_uri {
-        Some(url) => Arc::new(UrlKeys::new(url.clone(), client.clone())),
-        None => Arc::new(DiscoveredKeys::new(&who.issuer, client.clone())),
+        Some(url) => Arc::new(JwksUriFetcher::new(url.clone(), http.clone())),
+        None => Arc::new(DiscoveryFetcher::new(&login_client.issuer, http.clone())),
     };
-    let verifier = IdTokenVerifier::new(&who.issuer, &who.id, keys, clock);
+    let verifier = IdTokenVerifier::new(&login_client.issuer, &login_client.id, keys, clock);
     let session = if args.device {
-        stage.on_another_device(&verifier).await?
+        context.device_flow(&verifier).await?
     } else {
-        stage.in_a_browser(&verifier).await?
+        context.browser_flow(&verifier).await?
     };
-    session.save(&file.lock(waiting)?)?;
+    session.save(&file.lock(on_lock_wait)?)?;
     report(&session, &file)
 }
 
-/// What to ask for: what was said, what the client was registered for, or enough to know
-/// who it is and to stay signed in.
-fn request(args: &Login, who: &Who, provider: &Provider) -> AuthorizationRequest {
-    let offered = |scope: &str| {
+/// The scopes given on the command line, else those the client was registered with, else enough
+/// to identify the user and stay signed in.
+fn authorization_request(
+    args: &Login,
+    client: &LoginClient,
+    provider: &ProviderMetadata,
+) -> AuthorizationRequest {
+    let supported = |scope: &str| {
         let scopes = provider.scopes_supported.as_ref();
         scopes.is_some_and(|list| list.iter().any(|s| s == scope))
     };
-    let usual = || {
-        let offline = if offered("offline_access") {
+    let default = || {
+        let offline = if supported("offline_access") {
             " offline_access"
         } else {
             ""
         };
         format!("openid{offline}")
     };
-    let said = args.scope.clone().or_else(|| who.scope.clone());
+    let scope = args.scope.clone().or_else(|| client.scope.clone());
     AuthorizationRequest {
-        scope: said.unwrap_or_else(usual),
+        scope: scope.unwrap_or_else(default),
         audience: args.audience.clone(),
         resources: args.resource.clone(),
     }
 }
 
-impl Stage<'_> {
-    /// Tokens become a session once the ID token is believed. Where one was asked for, one
-    /// must have come.
-    async fn believe(
+impl LoginContext<'_> {
+    /// Verifies the ID token, which must be present if `openid` was requested, and builds the
+    /// session.
+    async fn verified_session(
         &self,
         verifier: &IdTokenVerifier,
-        received: Received,
+        response: TokenResponse,
         nonce: Option<&str>,
-    ) -> Result<Session, Stop> {
-        let Received { tokens, id_token } = received;
+    ) -> Result<Session, CommandError> {
+        let TokenResponse { tokens, id_token } = response;
         let subject = match id_token {
             Some(id_token) => {
                 let expected = Expected {
@@ -155,14 +160,16 @@ impl Stage<'_> {
                 Some(verifier.verify(id_token.expose(), expected).await?)
             }
             None if self.request.wants_id_token() => {
-                return failed("the issuer sent no ID token, though openid was asked for");
+                return failed(
+                    "the issuer sent no ID token although the scope openid was requested",
+                );
             }
             None => None,
         };
         let endpoint = self.token_endpoint()?.clone();
         let mut session = Session::new(
-            &self.who.issuer,
-            self.who.client()?,
+            &self.client.issuer,
+            self.client.session_client()?,
             subject,
             endpoint,
             self.provider.revocation_endpoint.clone(),
@@ -179,36 +186,36 @@ impl Stage<'_> {
         Ok(session)
     }
 
-    fn token_endpoint(&self) -> Result<&url::Url, Stop> {
-        let remedy = "nobody can sign in there";
+    fn token_endpoint(&self) -> Result<&url::Url, CommandError> {
+        let remedy = "signing in is not possible";
         let endpoint = &self.provider.token_endpoint;
-        Ok(self.provider.need(endpoint, "token_endpoint", remedy)?)
+        Ok(self.provider.require(endpoint, "token_endpoint", remedy)?)
     }
 
-    fn issuer_url(&self) -> Result<url::Url, Stop> {
-        Ok(issuer_url(&self.who.issuer)?)
+    fn issuer_url(&self) -> Result<url::Url, CommandError> {
+        Ok(issuer_url(&self.client.issuer)?)
     }
 }
 
-fn report(session: &Session, file: &PrivateFile) -> Result<(), Stop> {
-    let who = session
+fn report(session: &Session, file: &PrivateFile) -> Result<(), CommandError> {
+    let subject = session
         .subject
         .as_deref()
-        .unwrap_or("(no ID token asked for)");
-    // A subject has no control characters: that was checked with the ID token.
-    let mut lines = vec![format!("signed in as {who} at {}", session.issuer)];
-    if let Some(end) = session.tokens.expires_at {
-        let end = UnixMillis(end).to_rfc3339();
-        lines.push(format!("the access token ends at {end}"));
+        .unwrap_or("(unknown user: no ID token was requested)");
+    // Safe to print: the ID token verifier rejects subjects with control characters.
+    let mut lines = vec![format!("signed in as {subject} at {}", session.issuer)];
+    if let Some(expiry) = session.tokens.expires_at {
+        let expiry = UnixMillis(expiry).to_rfc3339();
+        lines.push(format!("the access token expires at {expiry}"));
     }
     lines.push(match session.tokens.refresh_token {
-        Some(_) => "`hawkgate token` renews it in time".to_owned(),
-        None => "there is no refresh token: sign in again then".to_owned(),
+        Some(_) => "`hawkgate token` refreshes it when needed".to_owned(),
+        None => "there is no refresh token: sign in again after that".to_owned(),
     });
     let path = file.path().display();
-    lines.push(format!("the tokens are in {path} (mode 0600)"));
+    lines.push(format!("tokens saved to {path} (mode 0600)"));
     lines.push(
-        "\ntry it:\n  hawkgate token --header | curl -H @- http://127.0.0.1:8080/…".to_owned(),
+        "\nTry it:\n  hawkgate token --header | curl -H @- http://127.0.0.1:8080/…".to_owned(),
     );
     print(&lines.join("\n"))
 }

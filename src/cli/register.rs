@@ -1,9 +1,9 @@
-//! `hawkgate register`: arguments → what is wanted → [`decide`] → `--plan`, or the tenant
-//! prepared, the intent written down, the issuer asked, the answer saved. One run's way is
-//! [`register`]; what is asked of the issuer is in [`steps`].
+//! `hawkgate register`: registers, updates or deletes an OAuth client (RFC 7591, RFC 7592).
+//! [`register`] reads top-down: desired [`metadata`] → [`plan_registration`] → print the plan,
+//! or prepare the Auth0 [`tenant`] and [`apply`] the plan.
 
+mod apply;
 mod metadata;
-mod steps;
 mod tenant;
 
 use std::path::PathBuf;
@@ -12,93 +12,96 @@ use std::process::ExitCode;
 use clap::Args;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::private_file::{Directory, Locked, PrivateFile};
-use hawkgate::registration::{Choices, State, Step, decide};
-use hawkgate::remote::provider::issuer_url;
+use hawkgate::private_file::state::PersistentState as _;
+use hawkgate::private_file::{DirectoryPolicy, LockedFile, PrivateFile};
+use hawkgate::registration::{Overrides, RegistrationPlan, RegistrationState, plan_registration};
+use hawkgate::remote::provider_metadata::issuer_url;
 use hawkgate::secret::{SecretRef, SecretString};
 
+use self::apply::RegistrationRun;
 use self::metadata::MetadataArgs;
-use self::steps::Desk;
 use self::tenant::TenantArgs;
-use super::issuer::{self, Network, waiting};
-use super::stop::{Stop, exit, print, usage};
+use super::exit::{CommandError, exit_code, print, usage};
+use super::issuer::{self, Network, on_lock_wait};
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     # a client for `hawkgate login`, at an issuer with open registration:\n  \
     hawkgate register --issuer https://idp.example.com --state client.json \\\n      \
     --client-name 'my shell' --redirect-uri http://127.0.0.1/callback --auth-method none\n  \
-    # a client of the sidecar's own, with an initial access token:\n  \
+    # a client for hawkgate itself, with an initial access token:\n  \
     hawkgate register --issuer https://idp.example.com --state sidecar.json \\\n      \
     --client-name hawkgate --grant-type client_credentials --initial-access-token-file iat\n  \
-    # what would be done to an Auth0 tenant:\n  \
+    # show what would change in an Auth0 tenant:\n  \
     hawkgate register --issuer https://example.auth0.com/ --state client.json --plan \\\n      \
     --auth0-tenant --management-token-file mgmt --allow-open-registration --close-after \\\n      \
     --domain-connection Username-Password-Authentication \\\n      \
     --third-party-grant 'https://api.example.com/=read:items' \\\n      \
     --client-name 'my shell' --redirect-uri http://127.0.0.1:8085/callback\n  \
     hawkgate register --state client.json --delete\n\n\
-    Run it again with the same arguments: nothing is done. With others: the client is changed \
-    (RFC 7592), where the issuer allows it. Secrets come from files and go to files (mode 0600), \
-    never to the terminal. Exit codes: 0 done, 1 failed, 2 wrong usage.";
+    Running the same command again changes nothing. Running it with other metadata updates the \
+    client (RFC 7592), if the issuer supports that. Secrets are read from files and written to \
+    files (mode 0600), never to the terminal.\n\n\
+    Exit codes: 0 success, 1 failure, 2 wrong usage.";
 
 #[derive(Args, Debug)]
 pub(super) struct Register {
-    /// The issuer's identifier, to the slash
+    /// Issuer identifier, exactly as in its metadata, including any trailing slash
     #[arg(long, value_name = "URL", required_unless_present = "delete")]
     issuer: Option<String>,
-    /// What is remembered of the client: made with mode 0600, keep it
+    /// State file for this client; created with mode 0600. Keep it: it is needed to update or
+    /// delete the client
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
-    /// Where the client's secret is written [default: the state file's name with .secret]
+    /// Write the client secret to this file [default: the --state file's name plus .secret]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// A token that allows registering, if the issuer wants one (RFC 7591 §3)
+    /// File with an initial access token, for issuers that require one (RFC 7591 §3)
     #[arg(long, value_name = "FILE")]
     initial_access_token_file: Option<PathBuf>,
-    /// Say what would be done, and change nothing
+    /// Print what would be done and change nothing
     #[arg(long)]
     plan: bool,
-    /// Give up the client in the state, if it cannot be changed, for a new one
+    /// If the client in the state file cannot be updated, abandon it and register a new one
     #[arg(long, conflicts_with = "delete")]
     replace: bool,
-    /// Take what was begun and never answered as dealt with; with --delete, remove the
-    /// files here only
+    /// Disregard an earlier operation whose outcome is unknown; with --delete, remove only the
+    /// local files
     #[arg(long)]
     forget: bool,
-    /// Delete the client and its files
+    /// Delete the client at the issuer, and the local files
     #[arg(long)]
     delete: bool,
+    #[command(flatten)]
+    network: Network,
     #[command(flatten)]
     metadata: MetadataArgs,
     #[command(flatten)]
     tenant: TenantArgs,
-    #[command(flatten)]
-    network: Network,
 }
 
 pub(super) fn main(args: &Register) -> ExitCode {
-    let end = issuer::run(|clock| async move {
+    let result = issuer::run(|clock| async move {
         if args.delete {
             delete(args, clock).await
         } else {
             register(args, clock).await
         }
     });
-    exit("register", end)
+    exit_code("register", result)
 }
 
-async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
+async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandError> {
     let issuer = args.issuer.clone().unwrap_or_default();
     let url = issuer_url(&issuer)?;
-    let wanted = args.metadata.wanted()?;
+    let metadata = args.metadata.client_metadata()?;
     let initial_access_token = read_secret(args.initial_access_token_file.as_ref())?;
     let (file, locked) = args.open()?;
-    let state = State::read(&file)?;
-    let decision = decide(
+    let state = RegistrationState::load(&file)?;
+    let decision = plan_registration(
         state.as_ref(),
         &issuer,
-        &wanted,
-        args.choices(),
+        &metadata,
+        args.overrides(),
         clock.now(),
     );
     let client = issuer::client(args.network.ca.clone())?;
@@ -108,9 +111,9 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
         let tenant = tenant
             .as_ref()
             .map_or_else(|| Ok(vec![]), |t| t.plan(&step))?;
-        return plan(&tenant, &steps::plan(&step, &issuer));
+        return plan(&tenant, &apply::describe(&step, &issuer));
     };
-    let desk = Desk {
+    let run = RegistrationRun {
         locked: &locked,
         secret_file: args.secret_file(state.as_ref())?,
         issuer,
@@ -126,17 +129,17 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
             tenant.apply(&step).await?;
         }
         match step {
-            Step::Nothing(registration) => desk.confirm(&registration),
-            Step::Create { orphan } => {
-                desk.create(&wanted, initial_access_token.as_ref(), orphan)
+            RegistrationPlan::Unchanged(registration) => run.keep(&registration),
+            RegistrationPlan::Register { replaces } => {
+                run.register(&metadata, initial_access_token.as_ref(), replaces)
                     .await
             }
-            Step::Update(registration) => desk.update(&registration, &wanted).await,
+            RegistrationPlan::Update(registration) => run.update(&registration, &metadata).await,
         }
     };
     let end = tokio::select! {
         end = work => end,
-        () = interrupted() => Err(Stop::Failed("interrupted; run it again to see how things stand".into())),
+        () = interrupted() => Err(CommandError::Failed("interrupted; run the same command again to see the current state".into())),
     };
     match &tenant {
         Some(tenant) => tenant.close_after(end).await,
@@ -144,22 +147,25 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), Stop> {
     }
 }
 
-async fn delete(args: &Register, clock: SharedClock) -> Result<(), Stop> {
+async fn delete(args: &Register, clock: SharedClock) -> Result<(), CommandError> {
     let (file, locked) = args.open()?;
-    let state = State::read(&file)?;
+    let state = RegistrationState::load(&file)?;
     if let (Some(state), Some(issuer)) = (&state, &args.issuer)
         && state.issuer != *issuer
     {
-        return usage(format!("the state is of a client at {}", state.issuer));
+        return usage(format!(
+            "the state file belongs to a client at {}",
+            state.issuer
+        ));
     }
-    let deletion = hawkgate::registration::decide_deletion(state.as_ref(), args.choices())?;
+    let deletion = hawkgate::registration::plan_deletion(state.as_ref(), args.overrides())?;
     let Some(locked) = locked else {
-        return plan(&[], &steps::plan_deletion(&deletion));
+        return plan(&[], &apply::describe_deletion(&deletion));
     };
     let issuer = state
         .as_ref()
         .map_or_else(String::new, |s| s.issuer.clone());
-    let desk = Desk {
+    let run = RegistrationRun {
         locked: &locked,
         secret_file: args.secret_file(state.as_ref())?,
         url: issuer_url(&issuer).or_else(|_| issuer_url("https://localhost/"))?,
@@ -169,11 +175,11 @@ async fn delete(args: &Register, clock: SharedClock) -> Result<(), Stop> {
         state,
         forget: args.forget,
     };
-    desk.delete(&deletion).await
+    run.delete(&deletion).await
 }
 
-fn plan(tenant: &[String], step: &str) -> Result<(), Stop> {
-    let mut text = String::from("would do, in this order (nothing was changed):");
+fn plan(tenant: &[String], step: &str) -> Result<(), CommandError> {
+    let mut text = String::from("would do, in this order (nothing has been changed):");
     for line in tenant.iter().map(String::as_str).chain([step]) {
         text.push_str("\n- ");
         text.push_str(line);
@@ -182,43 +188,44 @@ fn plan(tenant: &[String], step: &str) -> Result<(), Stop> {
 }
 
 impl Register {
-    fn choices(&self) -> Choices {
-        Choices {
+    fn overrides(&self) -> Overrides {
+        Overrides {
             replace: self.replace,
             forget: self.forget,
         }
     }
 
-    /// The state file, locked unless this is only a plan.
-    fn open(&self) -> Result<(PrivateFile, Option<Locked>), Stop> {
+    /// The state file, locked unless only a plan is printed.
+    fn open(&self) -> Result<(PrivateFile, Option<LockedFile>), CommandError> {
         let path = std::path::absolute(&self.state)?;
-        let file = PrivateFile::new(path, Directory::Ordinary);
+        let file = PrivateFile::new(path, DirectoryPolicy::OthersMayRead);
         let locked = if self.plan {
             None
         } else {
-            Some(file.lock(waiting)?)
+            Some(file.lock(on_lock_wait)?)
         };
         Ok((file, locked))
     }
 
-    fn secret_file(&self, state: Option<&State>) -> Result<PathBuf, Stop> {
-        let before = || state?.registration.as_ref()?.secret_file.clone();
-        let beside = || {
+    fn secret_file(&self, state: Option<&RegistrationState>) -> Result<PathBuf, CommandError> {
+        let previous = || state?.registration.as_ref()?.secret_file.clone();
+        let default = || {
             let mut name = self.state.clone().into_os_string();
             name.push(".secret");
             PathBuf::from(name)
         };
-        let path = self.secret_file.clone().or_else(before);
-        Ok(std::path::absolute(path.unwrap_or_else(beside))?)
+        let path = self.secret_file.clone().or_else(previous);
+        Ok(std::path::absolute(path.unwrap_or_else(default))?)
     }
 }
 
-fn read_secret(path: Option<&PathBuf>) -> Result<Option<SecretString>, Stop> {
+fn read_secret(path: Option<&PathBuf>) -> Result<Option<SecretString>, CommandError> {
     let read = path.map(|path| SecretRef::File(path.clone()).read());
     Ok(read.transpose()?)
 }
 
-/// SIGINT or SIGTERM. Where they cannot be caught, they end the process as usual.
+/// Resolves on SIGINT or SIGTERM. If no handlers can be installed, the signals keep their
+/// default action.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (

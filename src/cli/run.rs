@@ -1,4 +1,4 @@
-//! `hawkgate run`
+//! `hawkgate run`: runs the proxy until a signal, then drains.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
 
 use super::{Run, notify, process};
 
-/// How long lines may take to reach a slow stderr at the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long to wait at exit for buffered log lines to reach a slow stderr.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Where a configuration came from, to be read there again.
+/// The file that the configuration was read from, for reloading.
 pub(super) struct Origin {
     path: PathBuf,
     stamps: Stamps,
@@ -50,15 +50,15 @@ pub(super) fn main(args: &Run) -> ExitCode {
             args.log_format.map(Into::into),
             SystemClock::shared(),
         ),
-        Err(refused) => failed(&refused),
+        Err(errors) => failed(&errors),
     }
 }
 
-/// What the file at `path` means, with every default, as a file.
+/// Prints the configuration at `path` with all defaults filled in.
 fn print_config(path: &Path) -> ExitCode {
     match config::print(path) {
         Ok(text) => {
-            // Nobody to tell if stdout is closed.
+            // A closed stdout is ignored.
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -66,32 +66,32 @@ fn print_config(path: &Path) -> ExitCode {
     }
 }
 
-/// Serves a valid configuration until a signal, and says with which exit code to end.
+/// Serves a valid configuration until a signal.
 pub(super) fn serve_config(
     (config, warnings): (Config, Vec<Warning>),
     origin: Option<Origin>,
     format: Option<LogFormat>,
     clock: SharedClock,
 ) -> ExitCode {
-    // First of all: it changes the environment, which other threads may read.
+    // Before any thread starts, because it changes the environment.
     let inherited = match InheritedSockets::from_env() {
         Ok(inherited) => inherited,
         Err(error) => return failed(&error),
     };
     match logging(&config, &warnings, format, &clock) {
         Ok(logging) => {
-            let end = serve((config, inherited), origin, &logging, clock);
-            if let Err(error) = &end {
-                tracing::error!(%error, "hawkgate ends");
+            let result = serve((config, inherited), origin, &logging, clock);
+            if let Err(error) = &result {
+                tracing::error!(%error, "hawkgate is exiting");
             }
-            logging.flush(LAST_WORDS);
-            end.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+            logging.flush(FLUSH_TIMEOUT);
+            result.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
         Err(problem) => failed(&*problem),
     }
 }
 
-/// For as long as there is no log to say it in.
+/// Reports an error before logging has been set up.
 fn failed(problem: &dyn std::error::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "hawkgate: {problem}");
     ExitCode::FAILURE
@@ -112,79 +112,79 @@ fn logging(
 }
 
 fn serve(
-    what: (Config, InheritedSockets),
+    (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
 ) -> Result<(), Failure> {
     if let Err(error) = process::forbid_core_dumps() {
-        tracing::warn!(%error, "core dumps cannot be switched off");
+        tracing::warn!(%error, "cannot disable core dumps");
     }
     process::install_crypto();
     let runtime = process::runtime()?;
-    let sample = what.0.log.access_sample;
-    let surroundings = Deps {
+    let sample = config.log.access_sample;
+    let deps = Deps {
         clock,
         access_log: logging.access().sampled(sample),
     };
-    let end = runtime.block_on(until_signalled(what, origin, surroundings));
+    let result = runtime.block_on(run_until_signal((config, inherited), origin, deps));
     runtime.shutdown_background();
-    end
+    result
 }
 
-async fn until_signalled(
+async fn run_until_signal(
     (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
-    surroundings: Deps,
+    deps: Deps,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let running = app::start_on(config, surroundings, inherited).await?;
-    announce(&running);
+    let running = app::start_on(config, deps, inherited).await?;
+    log_addresses(&running);
     notify::ready();
     let reloads = origin.map(|origin| {
-        let every = origin.watch.then_some(WATCH_INTERVAL);
-        running.reloads(origin.path, origin.stamps, every)
+        let interval = origin.watch.then_some(WATCH_INTERVAL);
+        running.reloads(origin.path, origin.stamps, interval)
     });
-    let first = signals.end(reloads.as_ref()).await;
+    let first = signals.stop(reloads.as_ref()).await;
     drop(reloads);
     notify::stopping();
     tracing::info!(
         signal = first,
-        "draining: no new connections, requests under way finish"
+        "draining: accepting no new connections, waiting for requests in progress"
     );
     tokio::select! {
         () = running.drain() => {
             tracing::info!("drained");
             Ok(())
         }
-        second = signals.end(None) => {
+        second = signals.stop(None) => {
             running.abort();
-            Err(format!("a second signal ({second}): ended at once, without waiting for requests").into())
+            Err(format!("received a second signal ({second}): stopped without waiting for requests").into())
         }
     }
 }
 
-fn announce(running: &Running) {
+fn log_addresses(running: &Running) {
     for address in &running.listeners {
-        tracing::info!(address = shown(address), "listening for callers");
+        tracing::info!(address = format_address(address), "listening for callers");
     }
-    let (admin, version) = (shown(&running.admin), hawkgate::VERSION);
+    let (admin, version) = (format_address(&running.admin), hawkgate::VERSION);
     tracing::info!(
         admin,
         version,
-        "hawkgate is up; metrics and health are at the admin address"
+        "hawkgate is up; metrics and health checks are on the admin address"
     );
 }
 
-fn shown(address: &Address) -> String {
+fn format_address(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),
         Address::Unix(path) => format!("unix:{}", path.display()),
     }
 }
 
-/// The signals that a run listens to. Made before anything is started, so that none that
-/// comes early kills the process.
+/// The signals that are handled. Registered before anything starts, so that an early signal does
+/// not kill the process.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -200,8 +200,8 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to end, and passes on those to reload.
-    async fn end(&mut self, reloads: Option<&Reloads>) -> &'static str {
+    /// Waits for a signal to stop, and passes on requests to reload.
+    async fn stop(&mut self, reloads: Option<&Reloads>) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
@@ -210,7 +210,7 @@ impl Signals {
                     if let Some(reloads) = reloads {
                         reloads.request();
                     } else {
-                        tracing::warn!("SIGHUP: there is nothing to reload");
+                        tracing::warn!("ignoring SIGHUP: there is no configuration file to reload");
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! `hawkgate schema`
+//! `hawkgate schema`: prints the JSON Schema of the configuration file.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use hawkgate::config;
 pub(super) fn main() -> ExitCode {
     match io::stdout().write_all(config::schema().as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has gone (`| head`): half a schema is a failure all the same.
+        // The reader closed the pipe (`| head`): the output is incomplete.
         Err(_) => ExitCode::FAILURE,
     }
 }

@@ -1,4 +1,5 @@
-//! `hawkgate taskcluster-proxy`: taskcluster-proxy's arguments, hawkgate's work.
+//! `hawkgate taskcluster-proxy`: accepts taskcluster-proxy's arguments and runs the equivalent
+//! configuration.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,12 +14,12 @@ use hawkgate::clock::SystemClock;
 use hawkgate::config::{
     self, ACCESS_TOKEN_VARIABLE, CERTIFICATE_VARIABLE, Config, ParseOptions, Warning,
 };
-use hawkgate::remote::client::{Client, ClientOptions};
+use hawkgate::remote::http_client::{HttpClient, HttpClientOptions};
 use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
 
 use super::{Format, process, run};
 
-/// For asking the queue for the task.
+/// For reading the task from the queue.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
@@ -29,28 +30,28 @@ pub(super) struct TaskclusterProxy {
     /// Loopback address to listen on
     #[arg(short, long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     ip_address: IpAddr,
-    /// Restrict to the scopes of this task, and those given
+    /// Restrict requests to this task's scopes and the SCOPE arguments
     #[arg(short, long, value_name = "TASKID")]
     task_id: Option<String>,
-    /// The deployment's root URL
+    /// Root URL of the Taskcluster deployment
     #[arg(long, value_name = "URL", env = "TASKCLUSTER_ROOT_URL")]
     root_url: String,
-    /// The client to sign as
+    /// Taskcluster client to sign requests as
     #[arg(long, value_name = "CLIENTID", env = "TASKCLUSTER_CLIENT_ID")]
     client_id: String,
-    /// Only serve processes of this user, and root's
+    /// Serve only processes of this user and of root
     #[arg(long, value_name = "USER")]
     allowed_user: Option<String>,
-    /// Where metrics, health and PUT /credentials are: an address on loopback, or unix:/path
+    /// Address for metrics, health checks and PUT /credentials: a loopback address or unix:/path
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: String,
-    /// Print the configuration file that does the same, and end
+    /// Print the equivalent configuration file and exit
     #[arg(long)]
     print_config: bool,
-    /// How log lines look
+    /// Log format
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
-    /// Restrict to these scopes; the client keeps all that it has with neither scopes nor a task
+    /// Restrict requests to these scopes [default: no restriction, unless --task-id is given]
     #[arg(value_name = "SCOPE")]
     scopes: Vec<String>,
     #[arg(long, hide = true)]
@@ -62,8 +63,8 @@ pub(super) struct TaskclusterProxy {
 }
 
 pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
-    if let Some(why) = refused(&args) {
-        return usage(why);
+    if let Some(reason) = unsupported_argument(&args) {
+        return usage(reason);
     }
     process::install_crypto();
     let format = args.log_format;
@@ -73,7 +74,7 @@ pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
         Err(error) => return failed(&format!("--task-id: {error}")),
     };
     if print {
-        // Nobody to tell if stdout is closed.
+        // A closed stdout is ignored.
         let _ = io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
@@ -83,33 +84,33 @@ pub(super) fn main(args: TaskclusterProxy) -> ExitCode {
             run::serve_config(valid, None, format, SystemClock::shared())
         }
         Err(errors) => failed(&format!(
-            "these arguments mean a configuration that is refused (--print-config shows it):\n{errors}"
+            "these arguments give an invalid configuration (--print-config shows it):\n{errors}"
         )),
     }
 }
 
-/// What taskcluster-proxy takes and hawkgate does not, and why.
-fn refused(args: &TaskclusterProxy) -> Option<&'static str> {
+/// Why an argument of taskcluster-proxy is not supported.
+fn unsupported_argument(args: &TaskclusterProxy) -> Option<&'static str> {
     if args.access_token.is_some() {
         return Some(
-            "--access-token would show the secret to every user of this machine; set TASKCLUSTER_ACCESS_TOKEN instead",
+            "--access-token would reveal the secret to every user of this machine; set TASKCLUSTER_ACCESS_TOKEN instead",
         );
     }
     if args.certificate.is_some() {
         return Some(
-            "--certificate would show a secret to every user of this machine; set TASKCLUSTER_CERTIFICATE instead",
+            "--certificate would reveal a secret to every user of this machine; set TASKCLUSTER_CERTIFICATE instead",
         );
     }
     if args.allowed_network.is_some() {
         return Some(
-            "--allowed-network is for callers from other network namespaces, to whom hawkgate lends no credentials \
-             without a token; docs/migrating-from-taskcluster-proxy.md says what to do instead",
+            "--allowed-network is for callers in other network namespaces, to which hawkgate gives no credentials \
+             without a token; docs/migrating-from-taskcluster-proxy.md describes the alternatives",
         );
     }
     None
 }
 
-/// Given scopes and the task's; `None` when neither was asked for.
+/// The scopes given and those of the task; `None` with neither, which means no restriction.
 fn authorized_scopes(
     args: &TaskclusterProxy,
 ) -> Result<Option<Vec<String>>, Box<dyn std::error::Error>> {
@@ -118,16 +119,16 @@ fn authorized_scopes(
         return Ok((!scopes.is_empty()).then_some(scopes));
     };
     let root_url: Url = args.root_url.parse()?;
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_TASK_BYTES,
         ca: None,
     })?;
     let runtime = process::runtime()?;
-    let of_task = runtime.block_on(task_scopes(&client, &root_url, task));
+    let task_scopes = runtime.block_on(task_scopes(&client, &root_url, task));
     runtime.shutdown_background();
-    scopes.extend(of_task?);
-    // The configuration takes each once.
+    scopes.extend(task_scopes?);
+    // The configuration rejects duplicates.
     let mut seen = std::collections::HashSet::new();
     scopes.retain(|scope| seen.insert(scope.clone()));
     Ok(Some(scopes))
@@ -141,7 +142,7 @@ fn configuration(args: TaskclusterProxy, authorized_scopes: Option<Vec<String>>)
         ip_address: args.ip_address,
         port: args.port,
         admin: args.admin,
-        // Empty is what taskcluster-proxy means by nobody in particular.
+        // taskcluster-proxy treats an empty value as no restriction.
         allowed_user: args.allowed_user.filter(|user| !user.is_empty()),
         authorized_scopes,
     }
@@ -161,12 +162,12 @@ fn parse(text: &str) -> Result<(Config, Vec<Warning>), String> {
     config::parse(text, "taskcluster-proxy", &options).map_err(|errors| errors.to_string())
 }
 
-fn usage(why: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {why}");
+fn usage(reason: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {reason}");
     ExitCode::from(2)
 }
 
-fn failed(why: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {why}");
+fn failed(reason: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "hawkgate taskcluster-proxy: {reason}");
     ExitCode::FAILURE
 }

@@ -1,5 +1,6 @@
-//! `hawkgate token`: the access token of the last sign-in, fresh. Rotated refresh tokens
-//! are on the disk before anything is printed, and two shells do not race for them.
+//! `hawkgate token`: prints or serves the current access token, refreshed when it is about to
+//! expire. A rotated refresh token is on disk before anything is printed, and a file lock keeps
+//! concurrent invocations from using the same refresh token twice.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -10,96 +11,67 @@ use std::time::Duration;
 use clap::Args;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::private_file::{Directory, Locked, PrivateFile};
-use hawkgate::remote::client::Client;
-use hawkgate::remote::discovery::DiscoveredKeys;
-use hawkgate::remote::signin::SignIn;
+use hawkgate::private_file::state::PersistentState as _;
+use hawkgate::private_file::{LockedFile, PrivateFile};
+use hawkgate::remote::discovery::DiscoveryFetcher;
+use hawkgate::remote::http_client::HttpClient;
+use hawkgate::remote::signin::SignInClient;
 use hawkgate::remote::token_socket;
 use hawkgate::secret::SecretString;
 use hawkgate::signin::{Session, Tokens};
 use hawkgate::token::{Expected, IdTokenError, IdTokenVerifier, TokenError};
 
-use super::issuer::{self, waiting};
-use super::login;
-use super::stop::{Stop, exit, failed, print, tell, usage};
+use super::exit::{CommandError, exit_code, failed, print, status, usage};
+use super::issuer::{self, on_lock_wait};
+use super::token_file::TokenFile;
 
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     hawkgate token --header | curl -H @- http://127.0.0.1:8080/api/auth/v1/scopes/current\n  \
-    TOKEN=$(hawkgate token)                          # for a program that takes it from a variable\n  \
+    TOKEN=$(hawkgate token)                          # for programs that read a variable\n  \
     hawkgate token --serve \"$XDG_RUNTIME_DIR/hawkgate/token.sock\" &\n  \
     curl -s --unix-socket \"$XDG_RUNTIME_DIR/hawkgate/token.sock\" http://localhost/token\n\n\
-    A token that is about to end is renewed first, and what the issuer gave in exchange is saved \
-    before anything is printed. On a terminal it is shown only with --show. \
-    Exit codes: 0 printed, 1 nobody is signed in (any more), 2 wrong usage.";
-
-/// Where the tokens are.
-#[derive(Args, Debug)]
-pub(super) struct TokenFile {
-    /// The token file [default: hawkgate/tokens.json in $XDG_STATE_HOME or ~/.local/state]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
+    A token that is about to expire is refreshed first, and the new tokens are saved before \
+    anything is printed. Printing to a terminal needs --show.\n\n\
+    Exit codes: 0 success, 1 not signed in or refresh failed, 2 wrong usage.";
 
 #[derive(Args, Debug)]
 pub(super) struct Token {
     #[command(flatten)]
     tokens: TokenFile,
-    /// How long the token must still be good, in seconds
+    /// Refresh the token if it expires within this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     valid_for: u64,
-    /// Print "Authorization: Bearer …", for `curl -H @-`
+    /// Print an "Authorization: Bearer …" header, for `curl -H @-`
     #[arg(long, conflicts_with = "serve")]
     header: bool,
-    /// Print it though stdout is a terminal
+    /// Print the token even if stdout is a terminal
     #[arg(long, conflicts_with = "serve")]
     show: bool,
-    /// Do not print, but hand the current token out at this Unix socket (mode 0600, in a
-    /// directory open to nobody else): GET /token or /header
+    /// Serve the current token on this Unix socket instead of printing it (GET /token or
+    /// /header; the socket gets mode 0600, and its directory must be private)
     #[arg(long, value_name = "SOCKET")]
     serve: Option<PathBuf>,
 }
 
-impl TokenFile {
-    pub(super) fn file(&self) -> Result<PrivateFile, Stop> {
-        let path = match &self.token_file {
-            Some(path) => path.clone(),
-            None => state_home()?.join("hawkgate/tokens.json"),
-        };
-        let path = std::path::absolute(path)?;
-        Ok(PrivateFile::new(path, Directory::Private))
-    }
-}
-
-/// XDG Base Directory Specification: a relative path is as good as none.
-fn state_home() -> Result<PathBuf, Stop> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let absolute = |path: &PathBuf| path.is_absolute();
-    if let Some(path) = set("XDG_STATE_HOME").filter(absolute) {
-        return Ok(path);
-    }
-    match set("HOME").filter(absolute) {
-        Some(home) => Ok(home.join(".local/state")),
-        None => usage("neither XDG_STATE_HOME nor HOME is set; give --token-file"),
-    }
-}
-
 pub(super) fn main(args: &Token) -> ExitCode {
-    exit("token", issuer::run(|clock| token(args, clock)))
+    exit_code("token", issuer::run(|clock| token(args, clock)))
 }
 
-async fn token(args: &Token, clock: SharedClock) -> Result<(), Stop> {
+async fn token(args: &Token, clock: SharedClock) -> Result<(), CommandError> {
     if args.serve.is_none() && !args.show && io::stdout().is_terminal() {
-        return usage("a token on a terminal stays in its scrollback: pipe it on, or give --show");
+        return usage(
+            "a token printed to a terminal stays in its scrollback: pipe it, or give --show",
+        );
     }
-    let keeper = Arc::new(Keeper {
+    let refresher = Arc::new(TokenRefresher {
         file: args.tokens.file()?,
-        at_least: Duration::from_secs(args.valid_for),
+        min_validity: Duration::from_secs(args.valid_for),
         clock,
     });
     if let Some(path) = &args.serve {
-        return serve(path, keeper).await;
+        return serve(path, refresher).await;
     }
-    let token = keeper.current().await?;
+    let token = refresher.current().await?;
     if args.header {
         print(&format!("Authorization: Bearer {}", token.expose()))
     } else {
@@ -107,82 +79,88 @@ async fn token(args: &Token, clock: SharedClock) -> Result<(), Stop> {
     }
 }
 
-async fn serve(path: &std::path::Path, keeper: Arc<Keeper>) -> Result<(), Stop> {
+async fn serve(path: &std::path::Path, refresher: Arc<TokenRefresher>) -> Result<(), CommandError> {
     let path = std::path::absolute(path)?;
     let socket = token_socket::TokenSocket::bind(&path).await?;
-    tell(&format!(
-        "handing tokens out at {} until interrupted",
+    status(&format!(
+        "serving tokens on {}; press Ctrl-C to stop",
         path.display()
     ));
     let current = move || {
-        let keeper = Arc::clone(&keeper);
+        let refresher = Arc::clone(&refresher);
         async move {
-            keeper.current().await.map_err(|stop| match stop {
-                Stop::Failed(text) | Stop::Usage(text) => {
-                    tell(&format!("hawkgate token: {text}"));
+            refresher.current().await.map_err(|error| match error {
+                CommandError::Failed(text) | CommandError::Usage(text) => {
+                    status(&format!("hawkgate token: {text}"));
                     text
                 }
             })
         }
     };
     tokio::select! {
-        () = socket.serve(current) => failed("the socket was lost"),
+        () = socket.serve(current) => failed("the socket was closed unexpectedly"),
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
 
-/// Keeps a session's token fresh.
-struct Keeper {
+/// Refreshes a session's tokens when necessary.
+struct TokenRefresher {
     file: PrivateFile,
-    at_least: Duration,
+    min_validity: Duration,
     clock: SharedClock,
 }
 
-impl Keeper {
-    /// An access token that is good for long enough, renewed if need be.
-    async fn current(&self) -> Result<SecretString, Stop> {
+impl TokenRefresher {
+    /// An access token that is valid for long enough, refreshed if necessary.
+    async fn current(&self) -> Result<SecretString, CommandError> {
         let session = Session::read(&self.file)?;
         if self.is_fresh(&session.tokens) {
             return Ok(session.tokens.access_token);
         }
         let file = self.file.clone();
-        let locked = tokio::task::spawn_blocking(move || file.lock(waiting)).await??;
-        // Whoever had the lock may have renewed it.
+        let locked = tokio::task::spawn_blocking(move || file.lock(on_lock_wait)).await??;
+        // The process that held the lock may have refreshed the tokens.
         let session = Session::read(&self.file)?;
         if self.is_fresh(&session.tokens) {
             return Ok(session.tokens.access_token);
         }
-        self.renew(session, &locked).await
+        self.refresh_or_reuse(session, &locked).await
     }
 
     fn is_fresh(&self, tokens: &Tokens) -> bool {
-        tokens.lasts(self.at_least, self.clock.now())
+        tokens.valid_for(self.min_validity, self.clock.now())
     }
 
-    async fn renew(&self, session: Session, locked: &Locked) -> Result<SecretString, Stop> {
-        let again = "sign in again with `hawkgate login`";
-        let usable = session.tokens.lasts(Duration::ZERO, self.clock.now());
+    async fn refresh_or_reuse(
+        &self,
+        session: Session,
+        locked: &LockedFile,
+    ) -> Result<SecretString, CommandError> {
+        let remedy = "sign in again with `hawkgate login`";
+        let usable = session.tokens.valid_for(Duration::ZERO, self.clock.now());
         let old = session.tokens.access_token.clone();
         let Some(refresh_token) = session.tokens.refresh_token.clone() else {
             if usable {
-                tell(&format!(
-                    "the token ends soon and there is no refresh token: {again}"
+                status(&format!(
+                    "warning: the token expires soon and there is no refresh token: {remedy}"
                 ));
                 return Ok(old);
             }
             return failed(format!(
-                "the token has ended, and there is no refresh token: {again}"
+                "the token has expired and there is no refresh token: {remedy}"
             ));
         };
         match self.refresh(session, &refresh_token, locked).await {
             Ok(token) => Ok(token),
-            Err(Refresh::Refused(text)) => failed(format!("{text}; {again}")),
-            Err(Refresh::Later(text)) if usable => {
-                tell(&format!("not renewed: {text}; this token ends soon"));
+            Err(RefreshError::Rejected(text)) => failed(format!("{text}; {remedy}")),
+            Err(RefreshError::Transient(text)) if usable => {
+                status(&format!(
+                    "warning: not renewed: {text}; this token expires soon"
+                ));
                 Ok(old)
             }
-            Err(Refresh::Later(text)) => failed(format!(
-                "the token has ended and could not be renewed: {text}"
+            Err(RefreshError::Transient(text)) => failed(format!(
+                "the token has expired and could not be renewed: {text}"
             )),
         }
     }
@@ -191,42 +169,43 @@ impl Keeper {
         &self,
         session: Session,
         refresh_token: &SecretString,
-        locked: &Locked,
-    ) -> Result<SecretString, Refresh> {
+        locked: &LockedFile,
+    ) -> Result<SecretString, RefreshError> {
         let client = issuer::client(session.ca_file.clone())?;
-        let own = login::own(&session.client, &session.issuer)?;
-        let sign_in = SignIn::new(client.clone(), self.clock.clone(), own);
+        let oauth_client = issuer::oauth_client(&session.client, &session.issuer)?;
+        let sign_in = SignInClient::new(client.clone(), self.clock.clone(), oauth_client);
         let endpoint = &session.token_endpoint;
-        let received = sign_in
+        let response = sign_in
             .refresh(endpoint, refresh_token, &session.resources)
             .await;
-        let received = received.map_err(|e| match e.code.as_deref() {
+        let response = response.map_err(|e| match e.code.as_deref() {
             Some("invalid_grant" | "invalid_client" | "unauthorized_client") => {
-                Refresh::Refused(e.to_string())
+                RefreshError::Rejected(e.to_string())
             }
-            _ => Refresh::Later(e.to_string()),
+            _ => RefreshError::Transient(e.to_string()),
         })?;
-        let renewed = session.refreshed(received.tokens);
-        if let (Some(id_token), Some(subject)) = (received.id_token, &renewed.subject) {
-            // The old refresh token may be used up: the new one is saved, whatever comes of this.
-            let unproved = renewed.clone().unproved();
-            unproved.save(locked).map_err(Stop::from)?;
-            self.prove(&renewed, id_token.expose(), subject, client)
+        let renewed = session.refreshed(response.tokens);
+        if let (Some(id_token), Some(subject)) = (response.id_token, &renewed.subject) {
+            // Saved before the ID token is verified, because rotation may have invalidated the
+            // old refresh token. The access token is not used unless verification succeeds.
+            let unverified = renewed.clone().requiring_refresh();
+            unverified.save(locked).map_err(CommandError::from)?;
+            self.verify_id_token(&renewed, id_token.expose(), subject, client)
                 .await?;
         }
-        renewed.save(locked).map_err(Stop::from)?;
+        renewed.save(locked).map_err(CommandError::from)?;
         Ok(renewed.tokens.access_token)
     }
 
-    /// A renewed ID token is about the same user (OpenID Connect Core §12.2).
-    async fn prove(
+    /// A refreshed ID token must be about the same user (OpenID Connect Core §12.2).
+    async fn verify_id_token(
         &self,
         session: &Session,
         id_token: &str,
         subject: &str,
-        client: Client,
-    ) -> Result<(), Refresh> {
-        let keys = Arc::new(DiscoveredKeys::new(&session.issuer, client));
+        client: HttpClient,
+    ) -> Result<(), RefreshError> {
+        let keys = Arc::new(DiscoveryFetcher::new(&session.issuer, client));
         let clock = Arc::clone(&self.clock);
         let verifier = IdTokenVerifier::new(&session.issuer, &session.client.id, keys, clock);
         let expected = Expected {
@@ -237,25 +216,25 @@ impl Keeper {
         match verifier.verify(id_token, expected).await {
             Ok(_) => Ok(()),
             Err(error @ IdTokenError::Token(TokenError::KeysUnavailable { .. })) => {
-                Err(Refresh::Later(error.to_string()))
+                Err(RefreshError::Transient(error.to_string()))
             }
-            Err(error) => Err(Refresh::Refused(error.to_string())),
+            Err(error) => Err(RefreshError::Rejected(error.to_string())),
         }
     }
 }
 
-/// Why a token was not renewed.
-enum Refresh {
-    /// It never will be.
-    Refused(String),
-    /// It may be, later.
-    Later(String),
+/// Why a token was not refreshed.
+enum RefreshError {
+    /// The issuer rejected the refresh token or the client; retrying will not help.
+    Rejected(String),
+    /// The issuer could not be reached or failed; retrying may help.
+    Transient(String),
 }
 
-impl From<Stop> for Refresh {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Failed(text) | Stop::Usage(text) => Self::Later(text),
+impl From<CommandError> for RefreshError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Failed(text) | CommandError::Usage(text) => Self::Transient(text),
         }
     }
 }

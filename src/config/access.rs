@@ -15,7 +15,7 @@ impl Value for IpNet {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let written = text(reader, at, value, "\"10.0.0.0/8\"")?;
         let Ok(network) = written.parse::<Self>() else {
-            let problem = format!("{} is no network", quoted(written));
+            let problem = format!("{} is not a network", quoted(written));
             let remedy = match written.parse::<std::net::IpAddr>() {
                 Ok(ip) => format!("write {}", quoted(&Self::from(ip).to_string())),
                 Err(_) => "write it like \"10.0.0.0/8\" or \"fd00::/8\"".into(),
@@ -32,7 +32,7 @@ impl Value for IpNet {
             return None;
         }
         if network != network.trunc() {
-            let problem = "has bits set behind its prefix";
+            let problem = "has bits set beyond its prefix";
             reader.error(
                 at,
                 problem,
@@ -54,7 +54,7 @@ impl Value for User {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let name = text(reader, at, value, "\"builder\"")?;
         if name.is_empty() || name.bytes().any(|b| b.is_ascii_control() || b == b':') {
-            let problem = format!("{} is no user", quoted(name));
+            let problem = format!("{} is not a user", quoted(name));
             reader.error(at, problem, "write a user's name or number");
             return None;
         }
@@ -79,7 +79,7 @@ impl Value for User {
     }
 }
 
-/// What a listener's table says of who may connect, and for whom.
+/// The keys of a listener's table about who may connect, and on whose behalf.
 pub(super) struct Written {
     pub(super) networks: Field<List<IpNet>>,
     pub(super) users: Field<List<User>>,
@@ -87,7 +87,7 @@ pub(super) struct Written {
     pub(super) proxy_protocol: Field<bool>,
 }
 
-/// Judges these keys of the listener at `address`.
+/// Checks these keys of the listener at `address`.
 pub(super) fn resolve(
     reader: &mut Reader<'_>,
     address: &Address,
@@ -112,7 +112,7 @@ pub(super) fn resolve(
         reader.error(&networks.at, problem, "write allowed_users, or remove it");
     }
     if users.given && !address.is_local() {
-        let problem = "the users of other machines cannot be told apart";
+        let problem = "users of other machines cannot be identified";
         reader.error(
             &users.at,
             problem,
@@ -120,7 +120,7 @@ pub(super) fn resolve(
         );
     }
     if users.given && announced {
-        let problem = "with proxy_protocol every connection is the proxy's";
+        let problem = "with proxy_protocol every connection comes from the proxy";
         reader.error(&users.at, problem, "remove it, or proxy_protocol");
     }
     let proxies = resolve_proxies(reader, address, proxies, &proxy_protocol);
@@ -152,10 +152,10 @@ fn resolve_proxies(
     }
     if proxies.value.as_ref().is_some_and(List::is_empty) {
         let remedy = "name the proxies' networks, or leave the key out";
-        reader.error(&proxies.at, "is empty: nobody is trusted", remedy);
+        reader.error(&proxies.at, "is empty: no proxy is trusted", remedy);
     }
     if proxy_protocol.value? && !proxies.given && !unix {
-        let problem = "whoever connects could say to be anybody";
+        let problem = "any peer could claim any client address";
         let remedy = "name the proxies: trusted_proxies = [\"10.0.0.0/8\"]";
         reader.error(&proxy_protocol.at, problem, remedy);
     }

@@ -1,4 +1,4 @@
-//! The keys of sources that speak Auth0's own protocols (seeds 001 and 003).
+//! The keys of sources that use Auth0's own protocols (`docs/design/tokens.md`).
 
 use url::Url;
 
@@ -12,10 +12,10 @@ use crate::remote::settings::{ClientProof, OauthClient, PasswordGrant};
 use crate::secret::SecretRef;
 
 section! {
-    /// Kind `auth0-identity`: the access token that an identity provider behind Auth0 has for this user. Its
-    /// route's issuers are the tenant itself.
+    /// Kind `auth0-identity`: the access token that an identity provider behind Auth0 issued for this user.
+    /// The route's issuers must be the tenant itself.
     pub(super) struct Auth0Identity {
-        /// The tenant: "https://example.auth0.com", without path.
+        /// The tenant, such as "https://example.auth0.com", without path.
         tenant: Url = [required],
         /// hawkgate's client there. With `via = "identities"` it needs the scopes read:users and
         /// read:user_idp_tokens of the Management API.
@@ -26,31 +26,31 @@ section! {
         provider: String = [optional],
         /// Which identity of the user, by its connection.
         connection: String = [required],
-        /// `identities`: out of the user's profile in the Management API; `vault`: by an exchange of the
-        /// caller's token with Token Vault.
+        /// `identities`: from the user's profile in the Management API; `vault`: by exchanging the caller's
+        /// token at Token Vault.
         via: Via = [default "'identities'"],
-        /// The tenant's custom domain, where the issuers' url names that: "https://login.example.com".
+        /// The tenant's custom domain, if the issuers' url uses it: "https://login.example.com".
         custom_domain: Url = [optional],
     }
 }
 
 section! {
-    /// Kind `password`: a token had with the caller's own username and password (HTTP Basic). Discouraged:
-    /// RFC 9700 §2.4. Only while every listener is loopback or a Unix socket.
+    /// Kind `password`: a token obtained with the caller's own username and password (HTTP Basic).
+    /// Discouraged by RFC 9700 §2.4. Every listener must be loopback or a Unix socket.
     pub(super) struct Password {
         /// The token endpoint.
         token_url: Url = [required],
         /// The user directory that the password is looked up in (Auth0's password-realm grant); the
         /// tenant's default directory when left out.
         realm: String = [optional],
-        /// Which API the token is for.
+        /// The API that the token is for.
         audience: String = [optional],
-        /// What to ask for; never empty, because then everything would be granted. With offline_access
-        /// a refresh token stands in for the password for up to an hour.
+        /// The scopes to request; never empty, because then everything would be granted. With
+        /// offline_access, a refresh token replaces the password for up to an hour.
         scopes: List<String> = [default "['openid']"],
-        /// Where Auth0's MFA API begins; `/mfa/` beside the token endpoint when left out.
+        /// The base URL of Auth0's MFA API; `/mfa/` beside the token endpoint when left out.
         mfa_url: Url = [optional],
-        /// Tells the provider the address that connected, as auth0-forwarded-for.
+        /// Sends the client's address to the provider, as auth0-forwarded-for.
         forward_client_ip: bool = [default "false"],
     }
 }
@@ -79,7 +79,12 @@ impl Auth0Identity {
         for url in [&self.tenant, &self.custom_domain] {
             check_endpoint(reader, url);
             if let Some(location) = &url.value {
-                require_bare(reader, &url.at, location, "a tenant is a whole host");
+                require_bare(
+                    reader,
+                    &url.at,
+                    location,
+                    "a tenant URL has only scheme and host",
+                );
             }
         }
         let via = self.via(reader);
@@ -102,7 +107,7 @@ impl Auth0Identity {
             (Via::Vault, None) => Some(crate::remote::settings::Via::Vault),
             (Via::Vault, Some(_)) => {
                 let problem =
-                    "has no effect: Token Vault knows an identity by its connection alone";
+                    "has no effect: Token Vault identifies an identity by its connection alone";
                 reader.warn(&self.provider.at, problem, "remove it");
                 Some(crate::remote::settings::Via::Vault)
             }
@@ -111,7 +116,7 @@ impl Auth0Identity {
             }),
             (Via::Identities, None) => {
                 if self.provider.is_absent() {
-                    let problem = "missing: an identity is chosen by its provider and connection";
+                    let problem = "missing: an identity is selected by its provider and connection";
                     let remedy = "add provider = \"…\", as the user's identities name it";
                     reader.error(&self.provider.at, problem, remedy);
                 }
@@ -127,11 +132,11 @@ impl Password {
         check_endpoint(reader, &self.token_url);
         check_scopes(reader, &self.scopes);
         if self.scopes.value.as_ref().is_some_and(List::is_empty) {
-            let problem = "is empty: without a scope everything would be granted";
+            let problem = "is empty: without a scope, everything would be granted";
             reader.error(
                 &self.scopes.at,
                 problem,
-                "name what the token is for, or leave it out for [\"openid\"]",
+                "name the scopes that the token needs, or leave it out for [\"openid\"]",
             );
         }
         let mfa_url = check_mfa_url(reader, self.mfa_url, self.token_url.value.as_ref());
@@ -147,13 +152,13 @@ impl Password {
     }
 }
 
-/// With a slash at its end, and by default beside the token endpoint.
+/// With a trailing slash; by default beside the token endpoint.
 fn check_mfa_url(
     reader: &mut Reader<'_>,
     field: Field<Url>,
     token_url: Option<&Url>,
 ) -> Option<Url> {
-    const IN_CLEAR: &str = "codes of second factors would go there in clear";
+    const IN_CLEAR: &str = "second-factor codes would be sent in cleartext";
     let at = field.at.clone();
     let Some(mut url) = field.optional()? else {
         let mut url = token_url?.clone();

@@ -7,19 +7,18 @@ use super::units::show_duration;
 use crate::credential::CacheLimits;
 
 section! {
-    /// How long upstream credentials are kept, for each source.
+    /// How long upstream credentials are cached, for each source.
     pub(super) struct Cache {
-        /// Callers remembered per source; 1 to 10000000.
+        /// Callers cached per source; 1 to 10000000.
         max_entries: u64 = [default "10000"],
-        /// Longest that a credential is used whose life the caller's token does not bound: one of a
-        /// `delegated` token, or without an expiry of its own. A delegated token that is revoked or
-        /// expires goes on working for this long at most; a shorter time asks the exchange more often.
-        /// 1s to 31d.
+        /// Longest use of a credential whose lifetime the caller's token does not limit: one for a
+        /// `delegated` token, or one without an expiry. A delegated token that is revoked or expires
+        /// keeps working for at most this long; a shorter time means more exchanges. 1s to 31d.
         max_age: Duration = [default "'15m'"],
-        /// How long before its end a credential in use is fetched anew, in the background; less than
+        /// How long before its expiry a credential in use is refreshed in the background; less than
         /// max_age.
         refresh_ahead: Duration = [default "'60s'"],
-        /// How long the exchange's refusal of a token is remembered; at most 5m, "0s" for not at all.
+        /// How long the exchange's refusal of a token is cached; at most 5m, "0s" for not at all.
         refusals: Duration = [default "'10s'"],
     }
 }
@@ -52,7 +51,7 @@ impl Cache {
             reader.error(
                 &blamed.at,
                 problem,
-                "credentials would be fetched anew all the time: make it less",
+                "credentials would be fetched again all the time: make it smaller",
             );
         }
         Some(CacheLimits {

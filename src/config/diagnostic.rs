@@ -1,4 +1,4 @@
-//! What is wrong in a file, where, and what to write instead.
+//! Errors and warnings: what is wrong, where, and what to write instead.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::named_file::NamedFile;
 
-/// One thing to say about one place of the file. Never holds the value of a secret key.
+/// An error or warning at one place of the file. Never contains the value of a secret key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// From 1; 0 when it is about the file as a whole.
@@ -47,13 +47,13 @@ pub struct ConfigErrors {
     pub origin: String,
     /// At least one.
     pub errors: Vec<Diagnostic>,
-    /// Every file that the text names, as far as it could be read: a change of one may mend
-    /// an error.
+    /// Every file that the text names, as far as it could be read: a change to one may fix an
+    /// error.
     pub files: Vec<PathBuf>,
 }
 
 impl ConfigErrors {
-    /// Each error as a line of its own, with its place.
+    /// Each error as one line, with its location.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.errors.iter().map(|error| match error.line {
             0 => format!("{}: {error}", self.origin),
@@ -77,7 +77,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Something valid that is probably not meant. Displayed as one line.
+/// Something valid that is probably not intended. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The file's name as it was given.
@@ -170,7 +170,7 @@ impl Location {
     }
 }
 
-/// A text whose lines can be told from byte offsets.
+/// Maps byte offsets of a text to lines.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     text: &'a str,

@@ -1,4 +1,4 @@
-//! The file as a whole: its tables, and what concerns several of them.
+//! The whole file: its tables, and checks across several of them.
 
 use std::collections::HashSet;
 
@@ -63,7 +63,7 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     refuse_duplicates(reader, "rule", &rules);
     route::refuse_hidden_by_bewit(reader, &routes);
     if !document.contains_key("route") && !document.contains_key("login") {
-        let problem = "no [[route]]: every request would be answered 404";
+        let problem = "no [[route]]: every request would be answered with 404";
         reader.error(
             &Location::default(),
             problem,
@@ -137,7 +137,7 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
         let remedy = match nearest(name, names()) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None if keys::owner(name).is_some() => {
-                format!("write it below {}", keys::owner(name).unwrap_or_default())
+                format!("write it in {}", keys::owner(name).unwrap_or_default())
             }
             None => {
                 let mut all: Vec<_> = names().collect();
@@ -165,7 +165,7 @@ fn single<S: Section, T>(
         None => &empty,
         Some(DeValue::Table(entries)) => entries,
         Some(_) => {
-            let problem = "must be one table";
+            let problem = "must be a single table";
             reader.error(
                 &Location::table(place, span),
                 problem,
@@ -247,7 +247,8 @@ fn warn_of_unused<T>(reader: &mut Reader<'_>, all: &[Declared<T>], used: impl Fn
     }
 }
 
-/// Whom minted names could confuse, and credentials that would be renewed without end.
+/// Warns of minted names that could confuse callers, and of credentials that would be minted again
+/// and again.
 fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared<Source>]) {
     for (index, declared) in sources.iter().enumerate() {
         let Some(Source {
@@ -273,7 +274,7 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
             .collect();
         let claims = source::template_claims(client_name).unwrap_or_default();
         if issuers.len() > 1 && !claims.iter().any(|claim| claim == "iss") {
-            let problem = "client_name does not tell its issuers apart: who has the same claims at another one \
+            let problem = "client_name does not distinguish its issuers: a caller with the same claims at another issuer \
                            gets the same name";
             reader.warn(
                 &declared.table,
@@ -284,7 +285,7 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
         if *lifetime <= config.cache.refresh_ahead {
             let ahead = units::show_duration(config.cache.refresh_ahead);
             let problem = format!(
-                "lifetime is not above cache.refresh_ahead ({ahead}): minted anew all the time"
+                "lifetime is not longer than cache.refresh_ahead ({ahead}): credentials would be minted again all the time"
             );
             reader.warn(&declared.table, problem, "make lifetime longer");
         }

@@ -1,4 +1,4 @@
-//! http and https URLs as the file may name them.
+//! The http and https URLs that the file may contain.
 
 use toml::de::DeValue;
 use url::{Host, Url};
@@ -10,8 +10,8 @@ use super::value::text;
 impl Value for Url {
     const SHAPE: Shape = Shape::Url;
 
-    /// Refuses what the parser would silently repair, and userinfo; never repeats the URL
-    /// whole, because of passwords in it.
+    /// Refuses what the parser would silently repair, and userinfo. Messages never repeat the whole
+    /// URL, which may contain a password.
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"https://…\"")?;
         match parse(text) {
@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     let refused = |problem: &str, remedy: &str| Err((problem.to_owned(), remedy.to_owned()));
     if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
         return refused(
-            "is no URL: it holds blanks, backslashes or letters outside of ASCII",
+            "is not a URL: it contains spaces, backslashes or non-ASCII characters",
             "escape them with %",
         );
     }
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
         return refused(
-            "holds a user name or password",
+            "contains a user name or password",
             "remove everything up to the @: credentials come from the source",
         );
     }
@@ -60,7 +60,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
         Ok(url) if url.port() == Some(0) => refused("has port 0", "write a port from 1 to 65535"),
         Ok(url) => Ok(url),
         Err(cause) => Err((
-            format!("is no URL: {cause}"),
+            format!("is not a URL: {cause}"),
             "write \"https://host\"".into(),
         )),
     }
@@ -76,10 +76,10 @@ fn without_scheme(text: &str) -> Refusal {
     } else {
         "write \"https://host\"".into()
     };
-    ("is no http or https URL".into(), remedy)
+    ("is not an http or https URL".into(), remedy)
 }
 
-/// Whether the host is this machine, by its name or address.
+/// Whether the host is this machine, by name or address.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -89,7 +89,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Refuses plain http to other machines, where `danger` would follow from it.
+/// Refuses plain http to other machines, with `danger` as the reason.
 pub(super) fn require_private(reader: &mut Reader<'_>, at: &Location, url: &Url, danger: &str) {
     if url.scheme() == "http" && !is_loopback(url) {
         let host = url.host_str().unwrap_or_default();
@@ -97,12 +97,12 @@ pub(super) fn require_private(reader: &mut Reader<'_>, at: &Location, url: &Url,
         reader.error(
             at,
             problem,
-            "write https:// (http is for this machine only)",
+            "write https:// (http is allowed only to this machine)",
         );
     }
 }
 
-/// Refuses a path (other than `/`) or query, on URLs that stand for a whole host.
+/// Refuses a path (other than `/`) or query, in URLs that name only a host.
 pub(super) fn require_bare(reader: &mut Reader<'_>, at: &Location, url: &Url, why: &str) {
     if url.path() == "/" && url.query().is_none() {
         return;

@@ -28,8 +28,8 @@ section! {
         /// Unique among issuers; a metric label.
         name: Arc<str> = [required],
         /// `oidc`: signed JWTs, verified here. `shared-secret`: JWTs signed with a secret that hawkgate
-        /// holds too. `introspection`: opaque tokens that the issuer is asked about. `delegated`: opaque
-        /// tokens that the exchange of the route's source proves; takes no other keys.
+        /// shares. `introspection`: opaque tokens that are introspected at the issuer. `delegated`: opaque
+        /// tokens that only the route's source checks, at the exchange; takes no other keys.
         kind: Kind = [default "'oidc'"],
     }
 }
@@ -37,13 +37,13 @@ section! {
 section! {
     /// Kind `oidc`.
     pub(super) struct Oidc {
-        /// The exact `iss` of its tokens, byte by byte (Auth0's ends in `/`), and where discovery starts.
+        /// The exact `iss` of its tokens, byte by byte (Auth0's ends with `/`), and the base of discovery.
         url: String = [required],
-        /// Where its keys are, instead of discovery.
+        /// The URL of its JWK Set, instead of discovery.
         jwks_url: Url = [optional],
-        /// The file with its keys, instead of discovery; read again when it changes.
+        /// A file with its JWK Set, instead of discovery; read again when it changes.
         jwks_file: PathBuf = [optional],
-        /// PEM file with the only CAs trusted when keys are fetched; the platform's when left out.
+        /// PEM file with the only CAs trusted for fetching keys; the platform's when left out.
         ca: PathBuf = [optional],
         /// Accepted `aud`; a token must have one of them.
         audiences: List<String> = [required],
@@ -51,21 +51,21 @@ section! {
         algorithms: List<Algorithm> = [default
             "['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'EdDSA', 'Ed25519']"],
         /// `rfc9068`: access tokens with `typ` `at+jwt`. `auth0`: `typ` `JWT`, ID tokens refused.
-        /// `workload`: machines' identities of any `typ`, with `subjects`.
+        /// `workload`: workload identities with any `typ`; `subjects` is required.
         profile: Profile = [default "'rfc9068'"],
         /// Tolerated difference between its clock and ours; at most 5m.
         leeway: Duration = [default "'30s'"],
         /// Accepted `client_id` or `azp`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for anything at any place; any when left out, which the profile
+        /// Accepted `sub`, with `*` for any text at any place; any when left out, which the profile
         /// `workload` does not allow.
         subjects: List<String> = [optional],
-        /// Longest that a verified token is remembered without being verified again; at most 24h.
+        /// Longest time that a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }
 
-const FORGERY: &str = "whoever is in between could replace the issuer's keys";
+const FORGERY: &str = "an attacker on the network could replace the issuer's keys";
 
 /// `issuer.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,7 +154,7 @@ impl Choice for Algorithm {
         }
         if upper.starts_with("HS") {
             let problem = format!(
-                "{} is symmetric: whoever can verify could forge",
+                "{} is symmetric: anyone who can verify tokens could forge them",
                 quoted(name)
             );
             return Some((problem, remedy));
@@ -202,20 +202,19 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
         let key_of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
         Some(match kind {
             Kind::Delegated if key_of_oidc => {
-                let problem =
-                    "a delegated issuer's tokens are opaque: nothing of them is checked here";
+                let problem = "a delegated issuer's tokens are opaque and not checked here";
                 (problem.into(), "remove it, or write kind = \"oidc\"".into())
             }
             Kind::SharedSecret if name.starts_with("jwks_") => {
-                let problem = "a shared secret and public keys never go together";
+                let problem = "a shared secret and public keys cannot be combined";
                 (
                     problem.into(),
-                    "remove it, or make an issuer of kind oidc".into(),
+                    "remove it, or use an issuer of kind oidc".into(),
                 )
             }
             Kind::Oidc if name == "secret" => {
-                let problem = "public keys and a shared secret never go together";
-                let remedy = "remove it, or make an issuer of kind shared-secret";
+                let problem = "public keys and a shared secret cannot be combined";
+                let remedy = "remove it, or use an issuer of kind shared-secret";
                 (problem.into(), remedy.into())
             }
             _ => (
@@ -228,7 +227,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
 
 fn refuse_empty<T>(reader: &mut Reader<'_>, field: &Field<List<T>>, remedy: &str) {
     if field.value.as_ref().is_some_and(List::is_empty) {
-        reader.error(&field.at, "is empty: no token would pass", remedy);
+        reader.error(&field.at, "is empty: no token would be accepted", remedy);
     }
 }
 
@@ -272,7 +271,7 @@ impl Oidc {
         })
     }
 
-    /// With keys given explicitly `iss` is only a name, and some issuers' is no URL.
+    /// With keys given explicitly, `iss` is only a name, and for some issuers it is not a URL.
     fn check_url(&self, reader: &mut Reader<'_>) {
         let Some(text) = &self.url.value else { return };
         let only_a_name = self.jwks_url.given || self.jwks_file.given;
@@ -284,11 +283,11 @@ impl Oidc {
                     reader.error(
                         at,
                         "has a query",
-                        "write it exactly as in `iss`: issuers have none",
+                        "write it exactly as in `iss`: an issuer has no query",
                     );
                 }
                 if self.profile.value == Some(Profile::Auth0) && !text.ends_with('/') {
-                    let problem = "Auth0's `iss` ends in a slash, and is compared byte by byte";
+                    let problem = "Auth0's `iss` ends with a slash, and is compared byte by byte";
                     reader.warn(
                         at,
                         problem,
@@ -308,11 +307,7 @@ fn check_audiences(reader: &mut Reader<'_>, field: &Field<List<String>>) {
     };
     if audiences.is_empty() {
         let problem = "is empty: tokens for any service would have to be accepted";
-        reader.error(
-            &field.at,
-            problem,
-            "name the audience that callers' tokens are for",
-        );
+        reader.error(&field.at, problem, "name the audience of callers' tokens");
     }
     for audience in &audiences.items {
         if audience.value.contains('*') {
@@ -334,7 +329,7 @@ fn check_subjects(
 ) {
     let Some(subjects) = &field.value else {
         if field.is_absent() && profile == Some(Profile::Workload) {
-            let problem = "missing: every workload of this issuer would pass";
+            let problem = "missing: every workload of this issuer would be accepted";
             reader.error(
                 &field.at,
                 problem,
@@ -344,13 +339,13 @@ fn check_subjects(
         return;
     };
     if subjects.is_empty() {
-        let problem = "is empty: no token would pass";
-        reader.error(&field.at, problem, "name subjects, with * for anything");
+        let problem = "is empty: no token would be accepted";
+        reader.error(&field.at, problem, "name subjects, with * for any text");
     }
     for subject in &subjects.items {
         let pattern = subject.value.as_str();
         if pattern.bytes().all(|b| b == b'*') {
-            let problem = format!("{} accepts everybody", quoted(pattern));
+            let problem = format!("{} accepts every subject", quoted(pattern));
             reader.error(
                 &subject.at,
                 problem,
@@ -368,13 +363,13 @@ fn check_subjects(
             reader.error(
                 &subject.at,
                 problem,
-                format!("name the owner up to its slash: \"{owner}\""),
+                format!("write the owner up to its slash: \"{owner}\""),
             );
         }
     }
 }
 
-/// Issuers where anybody can have a subject, and how a subject names its owner.
+/// Issuers where anyone can get a subject, and how a subject names its owner.
 const PUBLIC_ISSUERS: [(&str, &str); 2] = [
     ("https://token.actions.githubusercontent.com", "repo:"),
     ("https://gitlab.com", "project_path:"),

@@ -18,7 +18,7 @@ pub struct KeyTable {
     pub keys: &'static [Key],
 }
 
-/// Every table; those with a kind follow the one that they add keys to.
+/// Every table; those of one kind follow the table that they add keys to.
 pub const TABLES: &[KeyTable] = &[
     table::<server::Server>("server", false, None),
     table::<issuer::Issuer>("issuer", true, None),

@@ -10,30 +10,30 @@ use crate::gateway;
 use crate::proxy::settings;
 
 section! {
-    /// What callers may use up.
+    /// Limits on what callers may use.
     pub(super) struct Limits {
         /// Largest request head (request line and headers); 1KiB to 1MiB.
         header_bytes: Size = [default "'32KiB'"],
         /// Longest request target (path and query); at least 256B, at most header_bytes.
         url_bytes: Size = [default "'16KiB'"],
-        /// Within which the whole request head must arrive; 10ms to 5m.
+        /// Time within which the whole request head must arrive; 10ms to 5m.
         header_timeout: Duration = [default "'10s'"],
         /// Longest pause between two reads of a request body, and for one write to a caller; 10ms to 1h.
         body_timeout: Duration = [default "'60s'"],
-        /// After which a caller's idle connection is closed; 10ms to 1h.
+        /// Time after which a caller's idle connection is closed; 10ms to 1h.
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, all listeners together; 1 to 1000000.
         connections: u64 = [default "10000"],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
-        /// Request bodies up to this size are kept until the upstream has answered, so that they can be
-        /// replayed after a 401; larger ones stream through and their 401 is passed on. At most 1GiB;
-        /// "0B" replays only requests without a body. The default is Taskcluster's own limit.
+        /// Request bodies up to this size are buffered until the upstream has answered, so that they can be
+        /// replayed after a 401; larger ones are streamed and their 401 is passed on. At most 1GiB; with
+        /// "0B", only requests without a body are replayed. The default is Taskcluster's own limit.
         replay_body: Size = [default "'10MiB'"],
-        /// All bodies kept for replay together; at least replay_body. Past it bodies stream as if they
-        /// were too large. Keep it below the memory that the process may use.
+        /// Memory for all buffered bodies together; at least replay_body. When it is used up, bodies are
+        /// streamed as if they were too large. Keep it below the memory that the process may use.
         replay_memory: Size = [default "'256MiB'"],
-        /// How often one client may ask, all routes and `[login]` together; unlimited when left out.
+        /// Rate limit of each client, over all routes and `[login]` together; unlimited when left out.
         rate: Nested<Rate> = [optional],
     }
 }
@@ -89,7 +89,7 @@ impl Limits {
             &self.replay_body
         };
         let problem = format!(
-            "one body of replay_body ({}) does not fit into replay_memory ({})",
+            "a body of replay_body ({}) does not fit into replay_memory ({})",
             show_size(body.0),
             show_size(memory.0)
         );

@@ -6,22 +6,22 @@ use super::value::{Choice, Share};
 use crate::log::settings::{AUDIT_LEVEL, LogFormat};
 use crate::suggest::nearest;
 
-/// The target of the audit log, which has a key of its own.
+/// The target of the audit log, which has its own key.
 const AUDIT: &str = "audit";
 
 section! {
-    /// What is written to stderr.
+    /// What is logged, to stderr.
     pub(super) struct Log {
-        /// `json`, one object a line, or `text`, for people.
+        /// `json`, one object per line, or `text`, for people.
         format: LogFormat = [default "'json'"],
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`, and by module after commas:
         /// `info,hawkgate=debug`. The target of access lines is `access`: `info,access=off`.
         level: String = [default "'info'"],
-        /// The share of access lines that is written of requests that went well; refusals, errors and
-        /// healed requests always have theirs.
+        /// The fraction of successful requests that get an access line; refusals, errors and replayed
+        /// requests are always logged.
         access_sample: Share = [default "1.0"],
         /// Writes a line with target `audit` for each request that got a credential or was refused one: who,
-        /// which credential, which route. It names people.
+        /// which credential, which route. It contains names of people.
         audit: bool = [default "false"],
     }
 }
@@ -56,8 +56,8 @@ impl Log {
     }
 }
 
-/// A level, or `module=level`. Stricter than `RUST_LOG`, which takes a mistyped level for a
-/// module's name and logs everything of it.
+/// A level, or `module=level`. Stricter than `RUST_LOG`, which takes a mistyped level for the
+/// name of a module and logs everything from it.
 fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
     let (module, level) = match directive.rsplit_once('=') {
         Some((module, level)) => (Some(module), level),
@@ -67,12 +67,12 @@ fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
     if let Some(module) = module
         && (module.is_empty() || !module.bytes().all(fits))
     {
-        let problem = format!("{} is no module", quoted(module));
+        let problem = format!("{} is not a module", quoted(module));
         reader.error(at, problem, "write it like \"info,hawkgate=debug\"");
     }
     if module == Some(AUDIT) {
         let problem = "the audit log has no level";
-        reader.error(at, problem, "write audit = true, or leave that out");
+        reader.error(at, problem, "write audit = true, or remove it");
         return;
     }
     if !LEVELS.contains(&level) {
@@ -80,12 +80,12 @@ fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("write one of {}", LEVELS.join(", ")),
         };
-        reader.error(at, format!("{} is no level", quoted(level)), remedy);
+        reader.error(at, format!("{} is not a level", quoted(level)), remedy);
     }
     let ours = module.is_some_and(|m| m == "hawkgate" || m.starts_with("hawkgate::"));
     if !ours && ["debug", "trace"].contains(&level) {
         let problem = format!(
-            "{} makes libraries log what passes through them",
+            "{} makes libraries log the data that they handle",
             quoted(directive)
         );
         reader.warn(at, problem, format!("write \"info,hawkgate={level}\""));

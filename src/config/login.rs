@@ -17,17 +17,17 @@ use crate::hawk::certificate::MAX_LIFETIME;
 
 section! {
     /// Serves `GET /api/login/v1/oidc-credentials/<issuer>` to callers, and the same below
-    /// `/v1/oidc-credentials/`: Taskcluster credentials, minted here, for a bearer token. Off unless the
-    /// table is there.
+    /// `/v1/oidc-credentials/`: Taskcluster credentials, minted here, for a bearer token. Off without this
+    /// table.
     pub(super) struct Login {
-        /// Name of the source that mints them, of kind taskcluster-mint.
+        /// Name of the source that mints them; its kind is taskcluster-mint.
         source: String = [required],
-        /// Names of the issuers whose tokens are accepted; each is the last part of its own URL.
+        /// Names of the issuers whose tokens are accepted; each name is the last segment of its URL.
         issuers: List<String> = [required],
-        /// Scopes that the bearer must have, all of them.
+        /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "['taskcluster-credentials']"],
-        /// Origins of the browser applications that may ask: "https://tools.example.com", compared whole.
-        /// "*" alone is any.
+        /// Origins of the browser applications that may call it, such as "https://tools.example.com",
+        /// compared as a whole. "*" alone allows any.
         allowed_origins: List<Origin> = [default "[]"],
         /// How long the credentials are valid, never past the token's `exp`; 1m to 30d.
         lifetime: Duration = [default "'15m'"],
@@ -50,13 +50,13 @@ impl Value for Origin {
             .ok()
             .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         let Some(url) = url else {
-            let problem = format!("{} is no origin", quoted(written));
+            let problem = format!("{} is not an origin", quoted(written));
             reader.error(at, problem, "write it like \"https://tools.example.com\"");
             return None;
         };
         let origin = url.origin().ascii_serialization();
         if origin != written {
-            let problem = "is not what a browser sends: scheme, host, and the port where it is not the scheme's own";
+            let problem = "is not what a browser sends: scheme, host, and the port unless it is the scheme's default";
             reader.error(at, problem, format!("write {}", quoted(&origin)));
             return None;
         }
@@ -70,7 +70,7 @@ impl Login {
         reader: &mut Reader<'_>,
         known: Known<'_>,
     ) -> Option<resolved::Login> {
-        // 31 days is the most for a certificate, which begins before now.
+        // A certificate is valid for at most 31 days, and starts in the past.
         let longest = MAX_LIFETIME.saturating_sub(Duration::from_hours(24));
         reader.within(
             &self.lifetime,
@@ -106,7 +106,7 @@ impl Login {
             .find(|o| o.value.0 == ANY_ORIGIN)
             .filter(|_| origins.items.len() > 1);
         if let Some(any) = any {
-            let problem = "stands for every origin, beside others";
+            let problem = "means every origin, but others are listed too";
             reader.error(&any.at, problem, "remove it, or the others");
         }
     }
@@ -134,7 +134,7 @@ fn find_issuers(
 ) -> Option<Vec<usize>> {
     let list = names.value.as_ref()?;
     if list.is_empty() {
-        let problem = "is empty: nobody's tokens would be accepted";
+        let problem = "is empty: no token would be accepted";
         reader.error(&names.at, problem, "name issuers, or remove [login]");
     }
     let mut found = Vec::new();
@@ -144,7 +144,7 @@ fn find_issuers(
         let kind = index.and_then(|index| known.issuers.get(index)?.meaning.as_ref());
         if let Some(IssuerKind::Delegated) = kind {
             let problem =
-                "is delegated: nobody would check its tokens before credentials are minted";
+                "is delegated: its tokens would not be checked before credentials are minted";
             reader.error(
                 &item.at,
                 problem,
@@ -159,11 +159,11 @@ fn find_issuers(
     whole.then_some(found)
 }
 
-/// Refuses routes that `[login]` would stand before, or be confused with.
+/// Refuses routes that `[login]` would shadow, or whose name it has.
 pub(super) fn refuse_collisions(reader: &mut Reader<'_>, routes: &[Declared<resolved::Route>]) {
     for declared in routes {
         if declared.name.as_deref() == Some(LABEL) {
-            let problem = "is the name under which [login] is counted and logged";
+            let problem = "is the name that [login] has in metrics and logs";
             reader.error(&declared.at, problem, "give the route another name");
         }
         let Some(route) = &declared.meaning else {
@@ -173,7 +173,7 @@ pub(super) fn refuse_collisions(reader: &mut Reader<'_>, routes: &[Declared<reso
             |prefix: &&str| format!("{}/", route.path.trim_end_matches('/')).starts_with(*prefix);
         if PREFIXES.iter().any(below) {
             let problem = format!(
-                "{} is served by [login]: no request would get here",
+                "{} is served by [login]: this route would get no requests",
                 quoted(&route.path)
             );
             reader.error(&declared.table, problem, "remove this route, or [login]");

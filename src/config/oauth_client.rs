@@ -1,4 +1,4 @@
-//! The keys of every table in which hawkgate is an OAuth2 client.
+//! The keys of tables in which hawkgate is an OAuth2 client.
 
 use url::Url;
 
@@ -19,12 +19,12 @@ section! {
         client_secret: SecretRef = [optional],
         /// The client's private key in PEM, instead of a secret: RSA, P-256, P-384 or Ed25519.
         private_key: SecretRef = [optional],
-        /// How the client proves itself: `client_secret_basic` (default with a secret),
+        /// How the client authenticates: `client_secret_basic` (default with a secret),
         /// `client_secret_post`, `private_key_jwt` (default with a private key).
         auth_method: AuthMethod = [optional],
         /// `kid` of the assertions that `private_key_jwt` signs; none when left out.
         key_id: String = [optional],
-        /// What `private_key_jwt` signs with; by the key's kind when left out (RS256, ES256, ES384, EdDSA).
+        /// The algorithm of `private_key_jwt`; depends on the key when left out (RS256, ES256, ES384, EdDSA).
         assertion_algorithm: AssertionAlgorithm = [optional],
         /// `aud` of the assertions: the server's issuer; the endpoint's own URL when left out.
         assertion_audience: String = [optional],
@@ -117,7 +117,7 @@ impl ClientKeys {
         })
     }
 
-    /// Which method it is, once exactly the secret or the key that it needs is there.
+    /// The method, if exactly the secret or key that it needs is there.
     fn method(&self, reader: &mut Reader<'_>) -> Option<AuthMethod> {
         let (secret, key) = (self.client_secret.given, self.private_key.given);
         if secret && key {
@@ -134,7 +134,7 @@ impl ClientKeys {
             return None;
         }
         let Some(method) = self.auth_method.value.or(implied) else {
-            let problem = "missing, and so is private_key: the client could not prove itself";
+            let problem = "missing, and so is private_key: the client could not authenticate";
             let remedy = "add client_secret = { file = \"…\" } or private_key = { file = \"…\" }";
             reader.error(&self.client_secret.at, problem, remedy);
             return None;
@@ -180,11 +180,11 @@ impl ClientKeys {
         else {
             return;
         };
-        // Whether it can be read was checked with the key itself.
+        // Whether it can be read was already checked.
         let Ok(pem) = secret.read() else { return };
         let algorithm = self.assertion_algorithm.value.map(|a| a.0);
         if let Err(problem) = SigningKey::from_pem(pem.expose(), algorithm) {
-            let remedy = "put a private key in PEM there, such as `openssl genpkey` writes";
+            let remedy = "put a PEM private key there, for example from `openssl genpkey`";
             reader.error(&self.private_key.at, problem.to_string(), remedy);
         }
     }

@@ -1,4 +1,4 @@
-//! The keys of sources that ask an OAuth2 token endpoint.
+//! The keys of sources that use an OAuth2 token endpoint.
 
 use url::Url;
 
@@ -11,15 +11,15 @@ use super::value::{List, Nested};
 use crate::credential::Inject;
 
 section! {
-    /// Kind `client-credentials`: a token of hawkgate's own OAuth2 client, the same for every caller.
+    /// Kind `client-credentials`: a token for hawkgate's own OAuth2 client, the same for every caller.
     pub(super) struct ClientCredentials {
         /// The token endpoint.
         token_url: Url = [required],
-        /// Whom the token is for, at servers that take `audience` (Auth0).
+        /// The `audience` parameter, for servers that use it (Auth0).
         audience: String = [optional],
-        /// Whom the token is for by RFC 8707: an absolute URI.
+        /// The `resource` parameter of RFC 8707: an absolute URI.
         resource: String = [optional],
-        /// What to ask for; the server's own choice when empty. Rules may narrow it.
+        /// The scopes to request; the server's default when empty. Rules may narrow them.
         scopes: List<String> = [default "[]"],
         /// Auth0's organization.
         organization: String = [optional],
@@ -27,34 +27,34 @@ section! {
 }
 
 section! {
-    /// Kind `token-exchange`: another token of the caller's own (RFC 8693).
+    /// Kind `token-exchange`: another token for the caller (RFC 8693).
     pub(super) struct TokenExchange {
         /// The token endpoint.
         token_url: Url = [required],
-        /// Whom the new token is for: a name that the server knows.
+        /// The `audience` of the new token: a name that the server knows.
         audience: String = [optional],
-        /// Whom the new token is for by RFC 8707: an absolute URI.
+        /// The `resource` of the new token (RFC 8707): an absolute URI.
         resource: String = [optional],
-        /// What to ask for; the server's own choice when empty. Rules may narrow it.
+        /// The scopes to request; the server's default when empty. Rules may narrow them.
         scopes: List<String> = [default "[]"],
-        /// A URI; the server's own choice of access token when left out.
+        /// A URI; the server's default when left out.
         requested_token_type: String = [optional],
-        /// A URI: what callers' tokens are.
+        /// A URI: the type of callers' tokens.
         subject_token_type: String = [default "'urn:ietf:params:oauth:token-type:access_token'"],
     }
 }
 
 section! {
-    /// Where a bearer credential goes upstream. The caller's own copies of that header are removed.
+    /// The header that carries a bearer credential upstream. The caller's own copies of it are removed.
     pub(super) struct InjectKeys {
         /// The header's name.
         header: String = [default "'Authorization'"],
-        /// How the token is written there; `Bearer {token}` in Authorization when left out, elsewhere `{token}`.
+        /// The header's value; when left out, `Bearer {token}` in Authorization, elsewhere `{token}`.
         format: String = [optional],
     }
 }
 
-const SECRETS_IN_CLEAR: &str = "tokens and hawkgate's own secret would go there in clear";
+const SECRETS_IN_CLEAR: &str = "tokens and hawkgate's own secret would be sent in cleartext";
 
 impl ClientCredentials {
     pub(super) fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<SourceKind> {
@@ -97,7 +97,7 @@ impl TokenExchange {
     }
 }
 
-/// Refuses plain http to other machines: secrets would go there in clear.
+/// Refuses plain http to other machines: secrets would be sent in cleartext.
 pub(super) fn check_endpoint(reader: &mut Reader<'_>, url: &Field<Url>) {
     if let Some(location) = &url.value {
         require_private(reader, &url.at, location, SECRETS_IN_CLEAR);
@@ -109,7 +109,7 @@ fn check_uri(reader: &mut Reader<'_>, field: &Field<String>) {
     let Some(text) = &field.value else { return };
     let absolute = Url::parse(text).is_ok_and(|uri| uri.fragment().is_none());
     if !absolute {
-        let problem = format!("{} is no absolute URI without fragment", quoted(text));
+        let problem = format!("{} is not an absolute URI without fragment", quoted(text));
         let remedy = "write it with its scheme: \"https://…\" or \"urn:…\"";
         reader.error(&field.at, problem, remedy);
     }
@@ -120,8 +120,8 @@ pub(super) fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>
     let fits = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !scope.value.bytes().all(fits) {
-            let problem = format!("{} is no OAuth2 scope", quoted(&scope.value));
-            let remedy = "write each as a string of its own, of visible ASCII without \" and \\";
+            let problem = format!("{} is not an OAuth2 scope", quoted(&scope.value));
+            let remedy = "write each scope as a separate string of visible ASCII without \" and \\";
             reader.error(&scope.at, problem, remedy);
         }
     }

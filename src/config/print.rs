@@ -1,5 +1,5 @@
-//! A configuration written out whole: what the file leaves out stands there with its default.
-//! Secrets stay references, for a valid file has nothing else.
+//! Prints a configuration with every default filled in. Secrets stay references: a valid file
+//! contains nothing else.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -12,11 +12,11 @@ use super::keys::{KeyTable, TABLES};
 use super::reader::{Key, Presence, Shape};
 use super::{ConfigErrors, ParseOptions};
 
-/// The valid file at `path`, every default filled in, paths absolute: a file that means the
-/// same wherever it lies. Keys that were left out and have no default stay out.
+/// The valid file at `path` with every default filled in and absolute paths, so that it means the
+/// same in any folder. Keys without a default stay out if they were left out.
 ///
 /// # Errors
-/// With every error of the file at once.
+/// All errors of the file at once.
 pub fn print(path: &Path) -> Result<String, ConfigErrors> {
     let text = super::read_text(path)?;
     let options = super::options_for(path, true);
@@ -24,7 +24,7 @@ pub fn print(path: &Path) -> Result<String, ConfigErrors> {
     Ok(whole(&text.parse().unwrap_or_default(), &options))
 }
 
-/// More rounds than this are not made to find defaults that must not be written.
+/// Most attempts to find defaults that must not be written.
 const ROUNDS: usize = 100;
 
 /// `written`, which is valid, as [`print`] says.
@@ -52,7 +52,7 @@ fn whole(written: &Table, options: &ParseOptions) -> String {
             break;
         }
     }
-    // Then it says no more than the file does.
+    // Then print no more than the file says.
     printer.defaults = false;
     printer.print(written)
 }
@@ -65,7 +65,7 @@ struct Printer<'o> {
     defaults: bool,
 }
 
-/// Where a value stands: table and key as in errors.
+/// The location of a value: table and key, as in errors.
 #[derive(Clone)]
 struct Spot {
     table: String,
@@ -108,7 +108,7 @@ impl Printer<'_> {
                     }
                 }
                 Some(Value::Table(entries)) => self.table(&mut text, table, [], entries),
-                // Sections that are switched on by being there stay away.
+                // Sections that are switched on by being present are not added.
                 None if self.defaults && !table.repeated && !is_switch(table) => {
                     self.table(&mut text, table, [], &Table::new());
                 }
@@ -207,10 +207,10 @@ impl Printer<'_> {
     }
 }
 
-/// Whether the table cannot be there by default, having keys that must be written.
+/// Whether the table cannot be added by default, because it has required keys.
 fn is_switch(table: &KeyTable) -> bool {
     let required = |key: &Key| matches!(key.presence, Presence::Required);
-    // Nothing need be written in `[trace]`: that it is there is what it says.
+    // `[trace]` has no required keys, but its presence switches tracing on.
     table.name == "trace" || table.keys.iter().any(required)
 }
 
@@ -230,14 +230,14 @@ fn default_of(key: &Key) -> Option<Value> {
     document.get("value").cloned()
 }
 
-/// As the process can open it from anywhere.
+/// As an absolute path.
 fn absolute_path(written: &str, options: &ParseOptions) -> String {
     let path = options.base_dir.join(written);
     let path = absolute(&path).unwrap_or(path);
     path.to_string_lossy().into_owned()
 }
 
-/// Listeners' addresses are texts, of which those of Unix sockets hold a path.
+/// Listeners' addresses are texts; those of Unix sockets contain a path.
 fn with_absolute_sockets(value: Value, options: &ParseOptions) -> Value {
     match value {
         Value::String(text) => match text.strip_prefix("unix:") {

@@ -8,18 +8,18 @@ use super::value::{Choice, Nested};
 use crate::gateway::rate_limit::RateBy;
 
 section! {
-    /// How often one client may ask; more is refused with 429.
+    /// A rate limit for each client; requests beyond it are answered with 429.
     pub(super) struct Rate {
-        /// So many requests in each `per`; 1 to 1000000.
+        /// Number of requests in each `per`; 1 to 1000000.
         requests: u64 = [required],
         /// 100ms to 1h.
         per: Duration = [default "'1s'"],
-        /// So many at once after a pause; 1 to 1000000. As many as requests when left out.
+        /// Number of requests at once after a pause; 1 to 1000000. Equal to requests when left out.
         burst: u64 = [optional],
-        /// "client": each verified identity for itself, and by certificate, else address, who has none.
-        /// "address": each address for itself, before anything is verified; of IPv6 its /64.
+        /// "client": by verified identity; without one, by client certificate, else by address. "address":
+        /// by address, before anything is verified; IPv6 by /64.
         by: RateBy = [default "'client'"],
-        /// Clients remembered, some 200 bytes each; the one unused for longest is forgotten first. 1 to
+        /// Clients tracked, at about 200 bytes each; the least recently used is evicted first. 1 to
         /// 10000000.
         clients: u64 = [default "100000"],
     }
@@ -39,7 +39,7 @@ impl Choice for RateBy {
 
 const MILLION: u64 = 1_000_000;
 
-/// Judges the key `rate`: `Some(None)` when it is not there.
+/// Checks the key `rate`; `Some(None)` if it is absent.
 #[allow(clippy::option_option)]
 pub(super) fn resolve(
     reader: &mut Reader<'_>,

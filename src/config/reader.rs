@@ -1,4 +1,4 @@
-//! Reads tables key by key and keeps every error, where serde would stop at the first.
+//! Reads tables key by key and collects every error; serde would stop at the first.
 //!
 //! [`section!`] declares a table once: its keys with documentation, type and default. From
 //! that come the reading, the unknown-key suggestions and [`Key`]s for the schema.
@@ -14,7 +14,7 @@ use crate::config::named_file::NamedFile;
 use crate::proxy::settings::Listener;
 use crate::suggest::nearest;
 
-/// More errors, or warnings, than this are not noted: so many are no work of people.
+/// The most errors, and the most warnings, that are collected.
 pub(super) const MAX_FINDINGS: usize = 1000;
 
 /// One key of a table, as documented.
@@ -76,7 +76,7 @@ pub enum Presence {
     Default(&'static str),
 }
 
-/// What a table says, read but not yet judged as a whole.
+/// A table whose keys have been read but not yet checked together.
 pub(super) trait Section: Sized {
     /// Its documentation.
     const ABOUT: &'static str;
@@ -86,7 +86,7 @@ pub(super) trait Section: Sized {
     fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Self;
 }
 
-/// Something that can stand on the right of `=`.
+/// A type that can be read from the right side of `=`.
 pub(super) trait Value: Sized {
     /// For the schema.
     const SHAPE: Shape;
@@ -106,12 +106,12 @@ pub(super) struct Field<T> {
 }
 
 impl<T> Field<T> {
-    /// Not in the file, and that is no error.
+    /// Not in the file, which is not an error.
     pub(super) fn is_absent(&self) -> bool {
         self.value.is_none() && !self.given
     }
 
-    /// Left out (`Some(None)`), there (`Some(Some(_))`), or refused (`None`).
+    /// Absent (`Some(None)`), present (`Some(Some(_))`), or refused (`None`).
     #[allow(clippy::option_option)]
     pub(super) fn optional(self) -> Option<Option<T>> {
         match (self.value, self.given) {
@@ -128,14 +128,14 @@ pub(super) struct Table<'t> {
     pub(super) entries: &'t DeTable<'t>,
 }
 
-/// Collects what there is to say about one file.
+/// Collects the errors and warnings of one file.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     options: &'a ParseOptions,
     /// The table that has a key of this name, as written in the file.
     owner: fn(&str) -> Option<String>,
-    /// What is listened at already, where a running hawkgate reads its file again.
+    /// The listeners of the running hawkgate, if it is rereading its file.
     pub(super) running: Option<&'a Server>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
@@ -191,12 +191,12 @@ impl<'a> Reader<'a> {
         self.errors.len() >= MAX_FINDINGS
     }
 
-    /// The line of a place, for messages about another.
+    /// The line of a location, for messages about another one.
     pub(super) fn line(&self, at: &Location) -> usize {
         self.lines.position(at.span().start).0
     }
 
-    /// Whether files and variables that the file names are to be looked at.
+    /// Whether to check the files and variables that the file names.
     pub(super) fn reads_files(&self) -> bool {
         self.options.read_secrets
     }
@@ -211,14 +211,14 @@ impl<'a> Reader<'a> {
         self.files.push(at.named(path));
     }
 
-    /// What is named at this place is read anew whenever it is needed: no reason to load
-    /// the configuration again.
+    /// The file named at this location is reread whenever it is needed: a change to it does not
+    /// need a reload.
     pub(super) fn needs_no_watching(&mut self, at: &Location) {
         self.files.retain(|file| *file != at.named(&file.path));
     }
 
-    /// Where callers connect or would after a restart: what must not be reachable from
-    /// other machines has to hold for both.
+    /// The listeners now and those after a restart: what must not be reachable from other
+    /// machines must hold for both.
     pub(super) fn listening(&self, written: &[Listener]) -> Vec<Listener> {
         let running = self.running.iter().flat_map(|server| &server.listen);
         running.chain(written).cloned().collect()
@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
                 Err(fault) => {
                     self.error(
                         &at,
-                        format!("hawkgate's own default is no TOML: {fault}"),
+                        format!("hawkgate's own default is not valid TOML: {fault}"),
                         "",
                     );
                     None
@@ -275,8 +275,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses keys of `table` that are in none of `listings`; `elsewhere` may know better
-    /// than the nearest name why one is out of place.
+    /// Refuses keys of `table` that are in none of `listings`. `elsewhere` may give a better reason
+    /// than the nearest name.
     pub(super) fn refuse_unknown(
         &mut self,
         table: &Table<'_>,
@@ -312,7 +312,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses a value outside of `min..=max`, written out by `show`.
+    /// Refuses a value outside of `min..=max`; `show` formats it.
     pub(super) fn within<T: PartialOrd + Copy>(
         &mut self,
         field: &Field<T>,
@@ -322,15 +322,15 @@ impl<'a> Reader<'a> {
     ) {
         let Some(value) = field.value else { return };
         if value < min {
-            let problem = format!("{} is too little", show(value));
+            let problem = format!("{} is too small", show(value));
             self.error(&field.at, problem, format!("write at least {}", show(min)));
         } else if value > max {
-            let problem = format!("{} is too much", show(value));
+            let problem = format!("{} is too large", show(value));
             self.error(&field.at, problem, format!("write at most {}", show(max)));
         }
     }
 
-    /// When files are looked at: refuses one that cannot be read, or lacks `marker`.
+    /// If files are checked: refuses one that cannot be read or lacks `marker`.
     pub(super) fn check_file(&mut self, at: &Location, path: &Path, what: &str, marker: &str) {
         if !self.reads_files() {
             return;
@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
         match std::fs::read(path) {
             Err(cause) => {
                 let problem = format!("{what} {} cannot be read: {cause}", path.display());
-                self.error(at, problem, "name a file that hawkgate may read");
+                self.error(at, problem, "name a file that hawkgate can read");
             }
             Ok(content) => {
                 if !content
@@ -346,7 +346,7 @@ impl<'a> Reader<'a> {
                     .any(|w| w == marker.as_bytes())
                 {
                     let problem = format!(
-                        "{} is no {what}: it has no {}",
+                        "{} is not a {what}: it does not contain {}",
                         path.display(),
                         quoted(marker)
                     );

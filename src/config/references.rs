@@ -1,4 +1,4 @@
-//! Names that one part of the file gives and another refers to.
+//! Names that one part of the file declares and another refers to.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::suggest::nearest;
 pub(super) struct Declared<T> {
     /// The table.
     pub(super) table: Location,
-    /// Where its name stands.
+    /// The location of its name.
     pub(super) at: Location,
     /// `None` when it is missing or refused.
     pub(super) name: Option<Arc<str>>,
@@ -31,7 +31,7 @@ impl<T> Declared<T> {
     }
 }
 
-/// Refuses a name that is given twice among `what`.
+/// Refuses two of `what` with the same name.
 pub(super) fn refuse_duplicates<T>(reader: &mut Reader<'_>, what: &str, all: &[Declared<T>]) {
     let mut seen = std::collections::HashMap::new();
     for declared in all {
@@ -39,16 +39,16 @@ pub(super) fn refuse_duplicates<T>(reader: &mut Reader<'_>, what: &str, all: &[D
         if let Some(first) = seen.insert(name, &declared.at) {
             let line = reader.line(first);
             let problem = format!(
-                "{} names another {what} already, on line {line}",
+                "{} is already the name of another {what}, on line {line}",
                 quoted(name)
             );
-            reader.error(&declared.at, problem, "give each a name of its own");
+            reader.error(&declared.at, problem, "give each a different name");
         }
     }
 }
 
-/// The index of the table that `reference` names. An unknown name is an error, unless it may
-/// be one that could not be read.
+/// The index of the table that `reference` names. An unknown name is an error, unless it may be
+/// that of a table that could not be read.
 pub(super) fn find<T>(
     reader: &mut Reader<'_>,
     what: &str,
@@ -68,7 +68,7 @@ pub(super) fn find<T>(
         };
         reader.error(
             &reference.at,
-            format!("no {what} is called {}", quoted(name)),
+            format!("there is no {what} named {}", quoted(name)),
             remedy,
         );
     }

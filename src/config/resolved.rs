@@ -1,4 +1,4 @@
-//! What a valid file means: plain data, every default filled in, every reference checked.
+//! A valid configuration: every default filled in, every reference checked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Config {
     pub log: Log,
     /// `[trace]`, if it is there.
     pub trace: Option<Trace>,
-    /// Every file that it names, but for those that are read anew anyway.
+    /// Every file that it names, except those that are reread whenever they are needed.
     pub files: Vec<NamedFile>,
 }
 
@@ -77,7 +77,7 @@ pub struct Server {
     pub drain: Duration,
     /// How long readiness is false before listeners close.
     pub drain_delay: Duration,
-    /// After this time `/startupz` is true even if an issuer's keys never came.
+    /// After this time `/startupz` is true even if an issuer's keys could not be fetched.
     pub startup_grace: Duration,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
@@ -97,20 +97,20 @@ pub struct Issuer {
 pub enum IssuerKind {
     /// Signed JWTs.
     Oidc(Box<OidcIssuer>),
-    /// JWTs signed with a secret that hawkgate holds too.
+    /// JWTs signed with a shared secret.
     SharedSecret(Box<SharedSecretIssuer>),
-    /// Opaque tokens that the issuer is asked about.
+    /// Opaque tokens that are introspected at the issuer.
     Introspection(Box<Introspection>),
-    /// Opaque tokens that the route's source proves.
+    /// Opaque tokens that only the route's source checks.
     Delegated,
 }
 
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Introspection {
-    /// What is made of the answers.
+    /// How its answers are checked.
     pub issuer: IntrospectionIssuer,
-    /// Where they come from.
+    /// Where they come from, and hawkgate's client there.
     pub endpoint: IntrospectionEndpoint,
 }
 
@@ -125,7 +125,7 @@ pub struct Source {
     pub kind: SourceKind,
     /// For one exchange, all attempts.
     pub timeout: Duration,
-    /// Exchanges under way at once.
+    /// Most concurrent exchanges.
     pub concurrency: usize,
     /// PEM file with the only CAs trusted for the exchange; the platform's when `None`.
     pub ca: Option<PathBuf>,
@@ -136,7 +136,7 @@ pub struct Source {
 /// `source.kind`
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// The oidcCredentials endpoint (seed 000).
+    /// Taskcluster's oidcCredentials endpoint.
     TaskclusterLogin {
         /// The endpoint itself.
         url: Url,
@@ -167,47 +167,47 @@ pub enum SourceKind {
         access_token: SecretRef,
         /// For temporary credentials.
         certificate: Option<SecretRef>,
-        /// Narrows every call; `Some([])` is no scopes.
+        /// Restricts every request to these scopes; `Some([])` is none.
         authorized_scopes: Option<Vec<String>>,
         /// Whether `PUT /credentials` on the admin listener replaces them. That listener is
         /// loopback or a Unix socket then: checked.
         credentials_update: bool,
     },
-    /// A token of hawkgate's own OAuth2 client.
+    /// A token for hawkgate's own OAuth2 client.
     ClientCredentials {
         /// The token endpoint.
         token_url: Url,
-        /// Who hawkgate is there.
+        /// hawkgate's client there.
         client: OauthClient,
-        /// Whom the token is for.
+        /// The `audience` parameter.
         audience: Option<String>,
-        /// Whom the token is for by RFC 8707.
+        /// The `resource` parameter (RFC 8707).
         resource: Option<String>,
-        /// Empty: what the server gives by itself.
+        /// The server's default when empty.
         scopes: Vec<String>,
         /// Auth0's organization.
         organization: Option<String>,
     },
-    /// Another token of the caller's own (RFC 8693).
+    /// Another token for the caller (RFC 8693).
     TokenExchange {
         /// The token endpoint.
         token_url: Url,
-        /// Who hawkgate is there.
+        /// hawkgate's client there.
         client: OauthClient,
-        /// Whom the token is for.
+        /// The `audience` parameter.
         audience: Option<String>,
-        /// Whom the token is for by RFC 8707.
+        /// The `resource` parameter (RFC 8707).
         resource: Option<String>,
-        /// Empty: what the server gives by itself.
+        /// The server's default when empty.
         scopes: Vec<String>,
-        /// The server's choice when `None`.
+        /// The server's default when `None`.
         requested_token_type: Option<String>,
-        /// What callers' tokens are.
+        /// The type of callers' tokens.
         subject_token_type: String,
     },
-    /// The identity provider's own access token of the user (seed 001).
+    /// The identity provider's own access token of the user.
     Auth0Identity(Box<Auth0Identity>),
-    /// A token had with the caller's username and password (seed 003).
+    /// A token obtained with the caller's username and password.
     Password(Box<PasswordGrant>),
 }
 
@@ -222,7 +222,7 @@ pub struct Route {
     pub path: String,
     /// Any when `None`.
     pub methods: Option<Vec<Method>>,
-    /// Where to.
+    /// Where requests go.
     pub upstream: Upstream,
     /// Indices into [`Config::issuers`].
     pub issuers: Vec<usize>,
@@ -235,9 +235,9 @@ pub struct Route {
     /// The file whose token stands in when the caller sends none. Every listener is loopback
     /// or a Unix socket then: checked.
     pub workload_token: Option<PathBuf>,
-    /// How often one client may ask on this route; unlimited when `None`.
+    /// Rate limit of each client on this route; unlimited when `None`.
     pub rate: Option<Rate>,
-    /// What taskcluster-proxy does and hawkgate does on demand.
+    /// Features of taskcluster-proxy that the route has.
     pub compat: Compat,
 }
 
@@ -250,18 +250,18 @@ pub struct Rule {
     pub when: String,
     /// What happens when it matches.
     pub effect: Effect,
-    /// Narrows what the source would give; `Some([])` is no scopes.
+    /// Restricts the source's credentials to these scopes; `Some([])` is none.
     pub scopes: Option<Vec<String>>,
     /// Headers that a rule may set, each with an expression that compiles.
     pub headers: Vec<(String, String)>,
     /// Indices into [`Config::routes`]; every route when `None`.
     pub routes: Option<Vec<usize>>,
-    /// Whether it concerns `[login]`.
+    /// Whether it applies to `[login]`.
     pub login: bool,
 }
 
 impl Rule {
-    /// Whether it concerns the route with this index.
+    /// Whether it applies to the route with this index.
     pub fn concerns(&self, route: usize) -> bool {
         self.routes
             .as_ref()

@@ -22,64 +22,65 @@ use crate::gateway::compat::Compat;
 use crate::proxy::settings::Listener;
 
 section! {
-    /// Which requests go where, and what they need. A route with a host goes before one without,
-    /// then the longest path wins, then one that names methods.
+    /// Which requests go where, and what they need. A route with a host takes precedence over one without,
+    /// then the longest path, then a route with methods.
     pub(super) struct Route {
         /// Unique among routes; a metric label.
         name: Arc<str> = [required],
-        /// Only requests to this host: lower case, without port; any when left out.
+        /// Only requests to this host (lower case, without port); any when left out.
         host: String = [optional],
-        /// Only paths that begin with this, by whole segments; compared as sent.
+        /// Only paths that start with this, by whole segments; compared as sent.
         path: String = [default "'/'"],
-        /// Only these methods; any (but TRACE and CONNECT) when left out.
+        /// Only these methods; any except TRACE and CONNECT when left out.
         methods: List<Method> = [optional],
-        /// Where to: scheme, host and port. The request's own path is kept as it is.
+        /// Scheme, host and port of the upstream. The request's own path is kept.
         upstream: Url = [required],
         /// Names of the issuers whose tokens are accepted.
         issuers: List<String> = [default "[]"],
-        /// Name of the source of the upstream's credentials; forwarded without when left out.
+        /// Name of the source of upstream credentials; requests are forwarded without when left out.
         source: String = [optional],
-        /// Scopes that the bearer must have, all of them.
+        /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "[]"],
-        /// No token needed. With a source only while every listener is loopback or a Unix socket,
-        /// because it lends the source's credentials to whoever can connect.
+        /// Needs no token. With a source, every listener must be loopback or a Unix socket, because
+        /// anyone who can connect can use the source's credentials.
         anonymous: bool = [default "false"],
-        /// The file whose token stands in when the caller sends no Authorization; it is verified like
-        /// any other. Only while every listener is loopback or a Unix socket.
+        /// A file whose token is used when the caller sends no Authorization; it is verified like any
+        /// other. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
-        /// Takes `/<service>/<version>/<path>` for `/api/<service>/<version>/<path>`, as taskcluster-proxy
-        /// does; the version is a v with digits.
+        /// Rewrites `/<service>/<version>/<path>` to `/api/<service>/<version>/<path>`, like
+        /// taskcluster-proxy; the version is `v` with digits.
         shortcut: bool = [default "false"],
-        /// Answers `POST /bewit`, whose body is a URL of this upstream below this path, with that URL signed
-        /// for an hour. Needs a source of Taskcluster credentials.
+        /// Answers `POST /bewit` with the URL in its body, signed for an hour; the URL must be of this
+        /// upstream and below this path. Needs a source of Taskcluster credentials.
         bewit: bool = [default "false"],
-        /// Adds taskcluster-proxy's informational headers to answers: endpoint, version, client and scopes.
+        /// Adds taskcluster-proxy's informational headers to responses: endpoint, version, client and scopes.
         taskcluster_headers: bool = [default "false"],
-        /// How often one client may ask on this route, beside `limits.rate`; unlimited when left out.
+        /// Rate limit of each client on this route, in addition to `limits.rate`; unlimited when left out.
         rate: Nested<Rate> = [optional],
-        /// Allows an http upstream on another machine: requests and answers go there in clear.
+        /// Allows an http upstream on another machine, with requests and responses in cleartext.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Speaks HTTP/2 upstream, where the upstream can; Taskcluster is HTTP/1.1.
+        /// Uses HTTP/2 if the upstream supports it; Taskcluster uses HTTP/1.1.
         http2: bool = [default "false"],
-        /// The port with which the service computes the Hawk MAC, where it is not the upstream's; 1 to
+        /// The port in the Hawk MAC, if the service computes it with another than the upstream's; 1 to
         /// 65535.
         signed_port: u64 = [optional],
         /// To connect, and again for TLS; 10ms to 5m.
         connect_timeout: Duration = [default "'5s'"],
-        /// Longest pause between two reads of the answer; above the longest long poll (Taskcluster: 20s).
+        /// Longest pause between two reads of the response; longer than any long poll (Taskcluster: 20s).
         /// 10ms to 24h.
         read_timeout: Duration = [default "'120s'"],
         /// For one write; 10ms to 1h.
         write_timeout: Duration = [default "'60s'"],
-        /// How long an idle connection is kept; below the upstream's own (web-server: 6s). At most 1h.
+        /// How long an idle connection is kept; less than the upstream's own timeout (web-server: 6s). At most
+        /// 1h.
         idle_timeout: Duration = [default "'4s'"],
     }
 }
 
 section! {
-    /// A token that somebody else keeps fresh, such as a projected service-account token.
+    /// A token that is kept fresh outside of hawkgate, such as a projected service account token.
     pub(super) struct WorkloadToken {
         /// The file; read again when it changes.
         file: PathBuf = [required],
@@ -99,7 +100,7 @@ impl Choice for Method {
 
     fn refusal(name: &str) -> Option<(String, String)> {
         ["TRACE", "CONNECT"].contains(&name).then(|| {
-            let problem = format!("{name} is refused on every route");
+            let problem = format!("{name} is rejected on every route");
             (problem, format!("write some of {}", Self::NAMES.join(", ")))
         })
     }
@@ -213,7 +214,7 @@ impl Route {
                 ("has a final dot", format!("write {}", quoted(name)))
             } else if !is_host_name(host) {
                 (
-                    "is no host name",
+                    "is not a host name",
                     "write it like \"tc.example.com\"".to_owned(),
                 )
             } else {
@@ -222,8 +223,8 @@ impl Route {
         reader.error(&self.host.at, problem, remedy);
     }
 
-    /// Requests are matched by their raw path, and refused where its decoded form belongs to
-    /// another route: so a prefix with escapes, dots or a query would never match.
+    /// Requests are matched by their raw path, and refused if the decoded path belongs to another
+    /// route, so a prefix with escapes, dots or a query would never match.
     fn check_path(&self, reader: &mut Reader<'_>) {
         let Some(path) = &self.path.value else { return };
         let (problem, remedy) = if !path.starts_with('/') {
@@ -253,7 +254,7 @@ impl Route {
             )
         } else if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
             (
-                "has characters that no request's path has",
+                "has characters that cannot occur in a request's path",
                 "write a prefix without them".to_owned(),
             )
         } else {
@@ -271,7 +272,7 @@ impl Route {
         {
             if scope.value.contains(' ') {
                 let problem = format!("{} is more than one scope", quoted(&scope.value));
-                reader.error(&scope.at, problem, "write each as a string of its own");
+                reader.error(&scope.at, problem, "write each scope as a separate string");
             }
         }
     }
@@ -285,7 +286,7 @@ fn is_host_name(host: &str) -> bool {
             .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(fits))
 }
 
-/// Refuses two routes that would take the same requests.
+/// Refuses two routes that match the same requests.
 pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved::Route>]) {
     for (index, declared) in routes.iter().enumerate() {
         let Some(route) = &declared.meaning else {
@@ -298,7 +299,7 @@ pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved:
             let name = other.name.as_deref().unwrap_or_default();
             let line = reader.line(&other.table);
             let problem = format!(
-                "takes the same requests as route {} on line {line}",
+                "matches the same requests as route {} on line {line}",
                 quoted(name)
             );
             reader.error(
@@ -310,7 +311,7 @@ pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved:
     }
 }
 
-/// Whether some request matches both equally well. Naming methods goes before not naming any.
+/// Whether some request matches both equally well. A route with methods precedes one without.
 fn equal(a: &resolved::Route, b: &resolved::Route) -> bool {
     let methods = match (&a.methods, &b.methods) {
         (None, None) => true,

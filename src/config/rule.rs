@@ -14,24 +14,24 @@ use crate::gateway::rule::{Effect, Expression, header_name};
 use crate::hawk::scope::is_valid as is_scope;
 
 section! {
-    /// Who may pass, with what scopes, and what the upstream is told. In file order, the first that
-    /// matches decides; where a route has rules and none matches, the request is refused.
+    /// Which requests are allowed, with what scopes, and which headers are set for the upstream. The first
+    /// matching rule in file order decides; if a route has rules and none matches, the request is refused.
     pub(super) struct Rule {
-        /// Unique among rules; a word in logs.
+        /// Unique among rules; appears in logs.
         name: Arc<str> = [required],
-        /// A CEL expression over claims, token, request and client; matches when it is exactly true.
+        /// A CEL expression over claims, token, request and client; matches if its value is true.
         /// At most 1 KiB.
         when: Source = [required],
-        /// What happens when it matches. A deny rule that fails to evaluate refuses, an allow rule that
-        /// fails does not match.
+        /// What happens if it matches. A deny rule that fails to evaluate refuses the request; an allow
+        /// rule that fails does not match.
         effect: Effect = [default "'allow'"],
-        /// Narrows what the source would give to these; `[]` is none, left out does not narrow.
+        /// Restricts the source's credentials to these scopes; `[]` is none; unrestricted when left out.
         scopes: List<String> = [optional],
-        /// Headers to set upstream, each with a CEL expression for its value; the caller's own copies
-        /// are taken out on every route.
+        /// Headers to set for the upstream, each with a CEL expression for its value; the caller's own
+        /// copies are removed on every route.
         headers: Headers = [optional],
-        /// Names of the routes that it concerns, "login" among them for `[login]`; every route and
-        /// `[login]` when left out.
+        /// Names of the routes that it applies to, "login" for `[login]`; every route and `[login]` when
+        /// left out.
         routes: List<String> = [optional],
     }
 }
@@ -48,7 +48,7 @@ impl Choice for Effect {
     }
 }
 
-/// An expression that compiles. May have several lines.
+/// An expression that compiles. May span several lines.
 #[derive(Debug)]
 pub(super) struct Source {
     text: String,
@@ -61,7 +61,7 @@ impl Value for Source {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "a CEL expression in quotes")?;
         if text.trim().is_empty() {
-            reader.error(at, "is empty", "write true, if it is to match always");
+            reader.error(at, "is empty", "write true to match always");
             return None;
         }
         match Expression::compile(text) {
@@ -107,7 +107,7 @@ impl Value for Headers {
             if headers.iter().any(|(other, _)| *other == name) {
                 reader.error(
                     &at,
-                    "is there twice, but for capitals",
+                    "is there twice, differing only in case",
                     "remove one of the two",
                 );
                 complete = false;
@@ -173,7 +173,7 @@ impl Rule {
             (self.headers.given, &self.headers.at),
         ];
         for (_, at) in pointless.into_iter().filter(|(given, _)| *given) {
-            let problem = "says nothing in a rule that denies";
+            let problem = "has no effect in a deny rule";
             reader.error(at, problem, "remove it, or write effect = \"allow\"");
         }
     }
@@ -181,15 +181,15 @@ impl Rule {
     fn check_scopes(&self, reader: &mut Reader<'_>) {
         for scope in self.scopes.value.iter().flat_map(|list| &list.items) {
             if !is_scope(&scope.value) {
-                let problem = format!("{} is no scope", quoted(&scope.value));
+                let problem = format!("{} is not a scope", quoted(&scope.value));
                 let remedy = "write printable ASCII with at most one * at its end";
                 reader.error(&scope.at, problem, remedy);
             }
         }
     }
 
-    /// The routes, `None` for every one, and whether `[login]` is concerned; nothing when a
-    /// name is wrong.
+    /// The routes, `None` for all, and whether it applies to `[login]`; nothing if a name is
+    /// wrong.
     fn find_routes(
         &self,
         reader: &mut Reader<'_>,
@@ -199,7 +199,7 @@ impl Rule {
             return self.routes.is_absent().then_some((None, known.login));
         };
         if named.is_empty() {
-            let problem = "is empty: the rule would concern no request";
+            let problem = "is empty: the rule would apply to no request";
             reader.error(
                 &self.routes.at,
                 problem,
@@ -219,7 +219,7 @@ impl Rule {
         Some((Some(routes), named.items.iter().any(|item| login(&item))))
     }
 
-    /// Claims that nobody has, and scopes of credentials that nobody is given.
+    /// Warns of claims that no request has, and of scopes for credentials that are never issued.
     fn warn_of_what_is_missing(
         &self,
         reader: &mut Reader<'_>,
@@ -250,14 +250,14 @@ impl Rule {
             && let Some(route) = concerned().find(|route| without_claims(route, known.issuers))
         {
             let problem = format!(
-                "reads claims, and on route {} there may be none: its tokens are opaque, or nobody's",
+                "reads claims, and requests on route {} may have none: its tokens are opaque or absent",
                 quoted(&route.name)
             );
-            let remedy = "name in routes only those whose issuers send JWTs";
+            let remedy = "list in routes only those whose issuers issue JWTs";
             reader.warn(&self.when.at, problem, remedy);
         }
         if self.scopes.given && !login && concerned().all(|route| route.source.is_none()) {
-            let problem = "narrows nothing: no route that it concerns has a source";
+            let problem = "has no effect: no route that the rule applies to has a source";
             reader.warn(&self.scopes.at, problem, "remove it");
         }
     }
@@ -273,7 +273,7 @@ fn without_claims(route: &resolved::Route, issuers: &[Declared<IssuerKind>]) -> 
     route.anonymous || route.issuers.iter().any(opaque)
 }
 
-/// Warns of routes that nothing can pass.
+/// Warns of routes that refuse every request.
 pub(super) fn warn_of_closed_routes(
     reader: &mut Reader<'_>,
     routes: &[Declared<resolved::Route>],
@@ -282,7 +282,7 @@ pub(super) fn warn_of_closed_routes(
     for (index, route) in routes.iter().enumerate() {
         let mut concerned = rules.iter().filter(|rule| rule.concerns(index)).peekable();
         if concerned.peek().is_some() && concerned.all(|rule| rule.effect == Effect::Deny) {
-            let problem = "has rules, and none that allows: every request is refused";
+            let problem = "has rules but no allow rule: every request is refused";
             reader.warn(
                 &route.table,
                 problem,

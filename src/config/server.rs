@@ -15,26 +15,26 @@ use super::units::show_duration;
 use super::value::{Choice, Item, List, Nested, text};
 use crate::proxy::settings::{Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 
-/// Mode of a Unix socket unless set.
+/// Default mode of a Unix socket.
 const SOCKET_MODE: u32 = 0o600;
 
-/// Longest path of a Unix socket on Linux, bytes.
+/// Longest path of a Unix socket on Linux, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
 section! {
-    /// Where hawkgate is reached. Changes here need a restart.
+    /// Where hawkgate listens. Changes here need a restart.
     pub(super) struct Server {
         /// Where callers connect: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
-        /// not looked up; port 0 lets the system choose.
+        /// not resolved; with port 0 the system chooses.
         listen: List<Listen> = [default "['127.0.0.1:8080']"],
-        /// Where operators find /metrics, /healthz, /startupz and /readyz. It hands out no credentials.
+        /// Address of /metrics, /healthz, /startupz and /readyz. It gives out no credentials.
         admin: Address = [default "'127.0.0.1:9090'"],
-        /// How long requests in flight may take to finish after SIGTERM; at most 1h.
+        /// How long in-flight requests may take to finish after SIGTERM; at most 1h.
         drain: Duration = [default "'30s'"],
-        /// How long /readyz is false before the listeners close: the time that a load balancer or
-        /// Kubernetes takes to notice (there: "5s"). At most 5m.
+        /// How long /readyz is false before the listeners close, so that load balancers notice ("5s" on
+        /// Kubernetes). At most 5m.
         drain_delay: Duration = [default "'0s'"],
-        /// After this time /startupz is true even if an issuer's keys never came; at most 1h.
+        /// After this time /startupz is true even if an issuer's keys could not be fetched; at most 1h.
         startup_grace: Duration = [default "'60s'"],
         /// Worker threads; 0 for one per core; at most 1024.
         threads: u64 = [default "0"],
@@ -57,12 +57,12 @@ section! {
         /// Only callers of these users of this machine, by name or number; any when left out. Loopback and
         /// Unix sockets only.
         allowed_users: List<User> = [optional],
-        /// Networks of the proxies in front, which are believed what they say of their clients. From them
-        /// the right-most address in X-Forwarded-For that is in none of these is the client's. A listener
-        /// with proxies is no local one. TCP only.
+        /// Networks of trusted proxies in front. For connections from them, the client is the right-most
+        /// address in X-Forwarded-For that is in none of these networks. A listener with proxies does not
+        /// count as loopback. TCP only.
         trusted_proxies: List<IpNet> = [optional],
-        /// Each connection begins with a PROXY header, version 1 or 2, before TLS; others, and all from
-        /// elsewhere than trusted_proxies, are refused.
+        /// Each connection starts with a PROXY header, version 1 or 2, before TLS; others, and connections
+        /// from outside of trusted_proxies, are refused.
         proxy_protocol: bool = [default "false"],
     }
 }
@@ -74,9 +74,9 @@ section! {
         cert: PathBuf = [required],
         /// PEM private key.
         key: PathBuf = [required],
-        /// PEM CAs; when set, callers are asked for a certificate of one.
+        /// PEM CAs; when set, callers are asked for a certificate from one of them.
         client_ca: PathBuf = [optional],
-        /// "required": who presents none cannot connect. "optional": who presents none can.
+        /// "required": callers without a certificate cannot connect. "optional": they can.
         client_auth: ClientAuth = [default "'required'"],
     }
 }
@@ -88,7 +88,7 @@ pub(super) enum Listen {
     Table(Box<ListenTable>),
 }
 
-/// No two listeners are equal in all: what matters is compared in [`Server::resolve`].
+/// Never equal as a whole: overlapping addresses are compared in [`Server::resolve`].
 impl PartialEq for Listen {
     fn eq(&self, _: &Self) -> bool {
         false
@@ -118,7 +118,7 @@ impl Value for Address {
             if let Some(path) = path.filter(|p| p.as_os_str().len() <= MAX_SOCKET_PATH) {
                 return Some(Self::Unix(path));
             }
-            let problem = format!("{} is no socket's path", quoted(text));
+            let problem = format!("{} is not a socket path", quoted(text));
             let remedy =
                 format!("write \"unix:/path\" with at most {MAX_SOCKET_PATH} bytes of path");
             reader.error(at, problem, remedy);
@@ -126,7 +126,7 @@ impl Value for Address {
         }
         let address = text.parse().ok().map(Self::Tcp);
         if address.is_none() {
-            let problem = format!("{} is no address", quoted(text));
+            let problem = format!("{} is not an address", quoted(text));
             reader.error(at, problem, address_remedy(text));
         }
         address
@@ -161,14 +161,14 @@ impl Value for Mode {
             .ok()
             .filter(|m| octal && *m <= 0o777);
         let Some(mode) = mode else {
-            let problem = format!("{} is no mode", quoted(text));
+            let problem = format!("{} is not a mode", quoted(text));
             reader.error(at, problem, "write four octal digits: \"0600\"");
             return None;
         };
         if mode & 0o600 != 0o600 {
             reader.error(
                 at,
-                "keeps the owner out",
+                "denies the owner access",
                 "let the owner read and write: \"0600\"",
             );
             return None;
@@ -203,11 +203,14 @@ impl Server {
         if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
             && let Some(taken) = listen.iter().find(|l| l.address.overlaps(admin))
         {
-            let problem = format!("{admin} is taken by the listener at {}", taken.address);
+            let problem = format!(
+                "{admin} is already used by the listener at {}",
+                taken.address
+            );
             reader.error(
                 &self.admin.at,
                 problem,
-                "give the admin listener a port of its own",
+                "give the admin listener a different port",
             );
         }
         Some(resolved::Server {
@@ -234,7 +237,7 @@ fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Optio
             .find(|l| l.address.overlaps(&listener.address))
         {
             let problem = format!(
-                "{} is taken by the listener at {}",
+                "{} is already used by the listener at {}",
                 listener.address, taken.address
             );
             reader.error(
@@ -245,7 +248,7 @@ fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Optio
         }
         if listener.tls.is_none() && !listener.address.is_local() {
             let problem = format!(
-                "{} takes bearer tokens in clear from other machines",
+                "{} accepts bearer tokens in cleartext from other machines",
                 listener.address
             );
             reader.warn(&at, problem, "set tls, or listen on 127.0.0.1");
@@ -271,7 +274,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
     let (address, h2c) = (table.address.value?, table.h2c.value?);
     let unix = matches!(address, Address::Unix(_));
     if unix && table.tls.given {
-        reader.error(&table.tls.at, "a Unix socket takes no TLS", "remove it");
+        reader.error(&table.tls.at, "a Unix socket cannot use TLS", "remove it");
     }
     if !unix && table.mode.given {
         reader.error(&table.mode.at, "only a Unix socket has a mode", "remove it");
@@ -281,7 +284,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
         reader.error(
             at,
             problem,
-            "remove h2c: with tls, HTTP/2 is agreed on by itself",
+            "remove h2c: with tls, HTTP/2 is negotiated by ALPN",
         );
     }
     let access = access::resolve(
@@ -329,7 +332,7 @@ impl Tls {
             client_auth: self.client_auth.value?,
         };
         if self.client_auth.given && !self.client_ca.given {
-            let problem = "no client_ca says whose certificates are good";
+            let problem = "has no effect without client_ca";
             reader.error(&self.client_auth.at, problem, "add client_ca, or remove it");
         }
         reader.check_file(&self.cert.at, &tls.cert, "PEM certificate", CERTIFICATE);

@@ -27,16 +27,16 @@ section! {
     pub(super) struct Source {
         /// Unique among sources; a metric label.
         name: Arc<str> = [required],
-        /// What the bearer is swapped for.
+        /// What the bearer token is exchanged for.
         kind: Kind = [required],
         /// For one exchange, all attempts together; 100ms to 5m.
         timeout: Duration = [default "'10s'"],
-        /// Exchanges under way at once; 1 to 10000.
+        /// Most concurrent exchanges; 1 to 10000.
         concurrency: u64 = [default "32"],
         /// PEM file with the only CAs trusted for the exchange; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Where bearer credentials go upstream; `Authorization: Bearer {token}` when left out. Hawk
-        /// always goes in Authorization.
+        /// The header that carries bearer credentials upstream; `Authorization: Bearer {token}` when left
+        /// out. Hawk always uses Authorization.
         inject: Nested<InjectKeys> = [optional],
     }
 }
@@ -51,7 +51,7 @@ section! {
 
 section! {
     /// Kind `taskcluster-oauth`: what `/login/oauth/credentials` of a deployment returns. Its tokens are
-    /// opaque, so the route's issuer is `delegated`.
+    /// opaque, so the route's issuer must be `delegated`.
     pub(super) struct Oauth {
         /// The deployment's root URL, without path.
         root_url: Url = [required],
@@ -59,15 +59,15 @@ section! {
 }
 
 section! {
-    /// Kind `taskcluster-mint`: named temporary credentials, made here from an issuing client.
+    /// Kind `taskcluster-mint`: named temporary credentials, created by hawkgate with an issuing client.
     pub(super) struct Mint {
         /// The issuing client; it needs `auth:create-client:<name>` and the scopes below.
         client_id: String = [required],
         /// Its access token.
         access_token: SecretRef = [required],
-        /// What callers are called upstream: a template over claims, such as "sso/{sub}".
+        /// The name of callers upstream: a template over claims, such as "sso/{sub}".
         client_name: String = [required],
-        /// What each caller is granted.
+        /// The scopes that each caller is granted.
         scopes: List<String> = [required],
         /// How long the credentials are valid; 1m to 31d.
         lifetime: Duration = [default "'1h'"],
@@ -75,7 +75,7 @@ section! {
 }
 
 section! {
-    /// Kind `taskcluster-static`: one fixed client for everybody.
+    /// Kind `taskcluster-static`: one fixed client for all callers.
     pub(super) struct Static {
         /// The client.
         client_id: String = [required],
@@ -83,15 +83,15 @@ section! {
         access_token: SecretRef = [required],
         /// Its certificate, if the credentials are temporary.
         certificate: SecretRef = [optional],
-        /// Narrows every call to these scopes; `[]` is none, left out is all that the client has.
+        /// Restricts every request to these scopes; `[]` is none; all scopes of the client when left out.
         authorized_scopes: List<String> = [optional],
-        /// Lets `PUT /credentials` on the admin listener, which must be loopback or a Unix socket then,
-        /// replace these credentials until the next start, or a reload that changes this source.
+        /// Lets `PUT /credentials` on the admin listener replace these credentials until the next start or
+        /// a reload that changes this source. The admin listener must be loopback or a Unix socket.
         credentials_update: bool = [default "false"],
     }
 }
 
-const TOKENS_IN_CLEAR: &str = "callers' tokens would go there in clear";
+const TOKENS_IN_CLEAR: &str = "callers' tokens would be sent in cleartext";
 
 /// `source.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -193,7 +193,7 @@ impl Source {
         if self.ca.given && matches!(kind, Kind::Mint | Kind::Static) {
             reader.warn(
                 &self.ca.at,
-                "has no effect: this kind exchanges nothing",
+                "has no effect: this kind makes no exchange",
                 "remove it",
             );
         }
@@ -268,7 +268,7 @@ impl Oauth {
             reader,
             &self.root_url.at,
             &root_url,
-            "a root URL is a whole host",
+            "a root URL has only scheme and host",
         );
         Some(SourceKind::TaskclusterOauth { root_url })
     }
@@ -282,8 +282,8 @@ impl Mint {
         if let Some(scopes) = &self.scopes.value
             && scopes.is_empty()
         {
-            let problem = "is empty: the credentials would be good for nothing";
-            reader.error(&self.scopes.at, problem, "name what callers may do");
+            let problem = "is empty: the credentials would grant nothing";
+            reader.error(&self.scopes.at, problem, "name the scopes that callers get");
         }
         let shortest = Duration::from_mins(1);
         reader.within(&self.lifetime, shortest, MAX_LIFETIME, show_duration);
@@ -306,17 +306,17 @@ impl Mint {
             Err(problem) => {
                 reader.error(
                     at,
-                    format!("{} is no template: {problem}", quoted(template)),
+                    format!("{} is not a template: {problem}", quoted(template)),
                     "write it like \"sso/{sub}\"",
                 );
                 return;
             }
         };
         if self.client_id.value.as_ref() == Some(template) {
-            let problem = "is the issuing client itself, which Taskcluster refuses";
-            reader.error(at, problem, "write a name with a claim, like \"sso/{sub}\"");
+            let problem = "is the issuing client itself, which Taskcluster rejects";
+            reader.error(at, problem, "use a claim in the name, as in \"sso/{sub}\"");
         } else if claims.is_empty() {
-            let problem = "has no claim: every caller gets the same name upstream";
+            let problem = "contains no claim: every caller gets the same name upstream";
             reader.warn(at, problem, "write it like \"sso/{sub}\"");
         }
     }
@@ -325,7 +325,7 @@ impl Mint {
 /// The claims that a name's template uses, in order: `{sub}`, `{https://example.com/nick}`.
 ///
 /// # Errors
-/// With what is wrong with the template.
+/// If the template is invalid.
 pub(super) fn template_claims(template: &str) -> Result<Vec<String>, TemplateError> {
     let template = NameTemplate::parse(template)?;
     Ok(template.claims().map(str::to_owned).collect())
@@ -345,7 +345,7 @@ impl Static {
     }
 }
 
-/// Refuses to let other machines replace credentials.
+/// Refuses configurations in which other machines could replace credentials.
 pub(super) fn refuse_open_updates(
     reader: &mut Reader<'_>,
     admin: &Address,
@@ -363,10 +363,10 @@ pub(super) fn refuse_open_updates(
         });
         if updates && !admin.is_local() {
             let problem = format!(
-                "credentials_update would let whoever reaches server.admin ({admin}) replace its credentials"
+                "credentials_update would let anyone who can reach server.admin ({admin}) replace its credentials"
             );
             let remedy =
-                "let server.admin be loopback or a Unix socket, or remove credentials_update";
+                "make server.admin loopback or a Unix socket, or remove credentials_update";
             reader.error(&declared.table, problem, remedy);
         }
     }
@@ -376,7 +376,7 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
     if let Some(id) = &client_id.value
         && !is_client_id(id)
     {
-        let problem = "has characters that no Taskcluster client's name may have";
+        let problem = "has characters that are not allowed in a Taskcluster client's name";
         reader.error(
             &client_id.at,
             problem,
@@ -388,7 +388,7 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
 fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !is_scope(&scope.value) {
-            let problem = format!("{} is no Taskcluster scope", quoted(&scope.value));
+            let problem = format!("{} is not a Taskcluster scope", quoted(&scope.value));
             let remedy = "write printable ASCII with at most one * at its end";
             reader.error(&scope.at, problem, remedy);
         }

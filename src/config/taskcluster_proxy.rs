@@ -1,15 +1,15 @@
-//! The configuration that stands for taskcluster-proxy's arguments (taskcluster.md §7).
+//! The configuration equivalent to taskcluster-proxy's arguments (`docs/design/taskcluster.md`).
 
 use std::net::IpAddr;
 
 use toml::Value;
 
-/// Where a `taskcluster-proxy` keeps its key.
+/// The variable with taskcluster-proxy's access token.
 pub const ACCESS_TOKEN_VARIABLE: &str = "TASKCLUSTER_ACCESS_TOKEN";
-/// Where it keeps its certificate, if its credentials are temporary.
+/// The variable with its certificate, if its credentials are temporary.
 pub const CERTIFICATE_VARIABLE: &str = "TASKCLUSTER_CERTIFICATE";
 
-/// taskcluster-proxy's arguments, as far as hawkgate has the same.
+/// Those of taskcluster-proxy's arguments that hawkgate supports.
 #[derive(Clone, Debug)]
 pub struct TaskclusterProxy {
     /// `--root-url`
@@ -24,14 +24,14 @@ pub struct TaskclusterProxy {
     pub port: u16,
     /// For metrics, health and `PUT /credentials`.
     pub admin: String,
-    /// `--allowed-user`; root is allowed beside it.
+    /// `--allowed-user`; root is allowed as well.
     pub allowed_user: Option<String>,
-    /// `<scope>…` and those of `--task-id`; `None` leaves the client all that it has.
+    /// `<scope>…` and those of `--task-id`; `None` leaves the client all its scopes.
     pub authorized_scopes: Option<Vec<String>>,
 }
 
 impl TaskclusterProxy {
-    /// The same as a configuration file. Secrets are named, not contained.
+    /// The equivalent configuration file. It names secrets and does not contain them.
     pub fn to_toml(&self) -> String {
         let address = std::net::SocketAddr::new(self.ip_address, self.port);
         let mut lines = vec!["[server]".to_owned()];

@@ -16,20 +16,20 @@ use crate::secret::SecretRef;
 use crate::trace::settings::{IncomingTrace, TraceExport};
 
 section! {
-    /// Takes part in distributed traces (W3C Trace Context), and sends spans to a collector where one is
-    /// named. Without this table callers' trace headers pass as any others do.
+    /// Distributed tracing (W3C Trace Context), with spans sent to a collector if there is one. Without this
+    /// table, callers' trace headers are forwarded like any others.
     pub(super) struct Trace {
-        /// `continue`: a request belongs to the trace that its caller says. `restart`: it begins a new one,
-        /// whatever the caller says; for callers that are not trusted.
+        /// `continue`: a request belongs to the trace in its headers. `restart`: every request starts a new
+        /// trace; for callers that are not trusted.
         incoming: IncomingTrace = [default "'continue'"],
-        /// The share of traces begun here that is recorded; of others their beginner decides.
+        /// The fraction of traces started here that is sampled; other traces keep their sampling decision.
         sample: Share = [default "1.0"],
         /// The collector, by OTLP over HTTP with JSON: "http://127.0.0.1:4318/v1/traces". Without it trace ids
         /// are only passed on and logged.
         endpoint: Url = [optional],
         /// Headers for the collector, such as its key.
         headers: Headers = [optional],
-        /// What hawkgate is called at the collector: `service.name`.
+        /// The `service.name` that the collector sees.
         service_name: String = [default "'hawkgate'"],
         /// More attributes of the resource, such as `deployment.environment.name`.
         attributes: Attributes = [optional],
@@ -37,7 +37,7 @@ section! {
         timeout: Duration = [default "'10s'"],
         /// PEM file with the only CAs trusted for the collector; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Allows an http collector on another machine: spans go there in clear.
+        /// Allows an http collector on another machine, with spans in cleartext.
         allow_plaintext: bool = [default "false"],
     }
 }
@@ -69,7 +69,7 @@ impl Value for Headers {
                 .ok()
                 .filter(|name| !taken.contains(name))
             else {
-                reader.error(at, "is no header that can be set", "choose another name");
+                reader.error(at, "is not a header that can be set", "choose another name");
                 return None;
             };
             Some((name, <SecretRef as Value>::read(reader, at, value)?))
@@ -91,8 +91,8 @@ impl Value for Attributes {
             if name.trim().is_empty() || name == "service.name" {
                 reader.error(
                     at,
-                    "is no attribute to set here",
-                    "service_name has a key of its own",
+                    "is not an attribute that can be set here",
+                    "use the key service_name",
                 );
                 return None;
             }
@@ -102,7 +102,7 @@ impl Value for Attributes {
     }
 }
 
-/// Every entry of a table of any keys; `None` when one was refused.
+/// Every entry of a table with arbitrary keys; `None` if one was refused.
 fn each<T>(
     reader: &mut Reader<'_>,
     at: &Location,
@@ -139,11 +139,11 @@ impl Trace {
         if let Some(url) = &self.endpoint.value {
             check_endpoint(reader, &self.endpoint, url, allow_plaintext);
             if url.scheme() == "http" && !is_loopback(url) && self.headers.given {
-                let problem = "would go to the collector in clear";
+                let problem = "would be sent to the collector in cleartext";
                 reader.error(
                     &self.headers.at,
                     problem,
-                    "let endpoint be https, or remove them",
+                    "use https in endpoint, or remove them",
                 );
             }
         }
@@ -173,7 +173,11 @@ impl Trace {
             (&self.ca.at, self.ca.given),
         ];
         for (at, _) in given.iter().filter(|(_, given)| *given) {
-            reader.error(at, "is for a collector, and none is named", "add endpoint");
+            reader.error(
+                at,
+                "is for a collector, but there is no endpoint",
+                "add endpoint",
+            );
         }
     }
 }
@@ -181,7 +185,7 @@ impl Trace {
 fn check_endpoint(reader: &mut Reader<'_>, field: &Field<Url>, url: &Url, plaintext: bool) {
     if url.scheme() == "http" && !is_loopback(url) && !plaintext {
         let host = quoted(url.host_str().unwrap_or_default());
-        let problem = format!("plain http to {host} carries spans in clear");
+        let problem = format!("plain http to {host} sends spans in cleartext");
         reader.error(
             &field.at,
             problem,
@@ -189,7 +193,7 @@ fn check_endpoint(reader: &mut Reader<'_>, field: &Field<Url>, url: &Url, plaint
         );
     }
     if url.path() == "/" {
-        let problem = "has no path: a collector takes traces at one of its own";
+        let problem = "has no path: collectors receive traces at a specific path";
         let meant = url
             .join("/v1/traces")
             .map_or_else(|_| String::new(), String::from);

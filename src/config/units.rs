@@ -1,9 +1,9 @@
-//! Durations and sizes as people write them.
+//! The notation of durations and sizes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Largest first: a duration lists its parts in this order, each at most once.
+/// Largest first: a duration has its parts in this order, each at most once.
 const TIME: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -72,13 +72,13 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
-/// A regular expression (ECMA 262) for what [`duration`] takes, given at least two characters.
+/// A regular expression (ECMA 262) for what [`duration`] accepts, given at least two characters.
 pub(super) fn duration_pattern() -> String {
     let parts = TIME.map(|(unit, _)| format!("([0-9]+{unit})?"));
     format!("^{}$", parts.concat())
 }
 
-/// A regular expression (ECMA 262) for what [`size`] takes.
+/// A regular expression (ECMA 262) for what [`size`] accepts.
 pub(super) fn size_pattern() -> String {
     format!("^[0-9]+({})$", BYTES.map(|(unit, _)| unit).join("|"))
 }

@@ -27,7 +27,7 @@ pub(super) fn text<'v>(
     Some(text)
 }
 
-/// A value's type with its article.
+/// The name of a value's type, with its article.
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -40,7 +40,7 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// What an integer as written would be with `unit`, else `example`; quoted.
+/// An integer as written, with `unit` appended, else `example`; quoted.
 fn with_unit(value: &DeValue<'_>, unit: &str, example: &str) -> String {
     match value {
         DeValue::Integer(i)
@@ -52,7 +52,7 @@ fn with_unit(value: &DeValue<'_>, unit: &str, example: &str) -> String {
     }
 }
 
-/// For a text that is no duration or size: with `unit` if that is all it lacks.
+/// The remedy for an invalid duration or size: `unit` if only that is missing.
 fn unit_remedy(text: &str, unit: &str, otherwise: &str) -> String {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         format!("write it with its unit: \"{text}{unit}\"")
@@ -75,14 +75,14 @@ impl Value for String {
             return None;
         }
         if text.chars().any(char::is_control) {
-            reader.error(at, "holds a control character", "remove it");
+            reader.error(at, "contains a control character", "remove it");
             return None;
         }
         Some(text.to_owned())
     }
 }
 
-/// What an issuer, source or route is called: a metric label and a word in logs.
+/// The name of an issuer, source or route, which appears in metrics and logs.
 impl Value for Arc<str> {
     const SHAPE: Shape = Shape::Name;
 
@@ -90,7 +90,7 @@ impl Value for Arc<str> {
         let text = text(reader, at, value, "\"…\"")?;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
-            let problem = format!("{} is no name", quoted(text));
+            let problem = format!("{} is not a name", quoted(text));
             reader.error(at, problem, "write 1 to 64 of A-Z a-z 0-9 . _ -");
             return None;
         }
@@ -125,14 +125,14 @@ impl Value for u64 {
             reader.error(
                 at,
                 "is not a number from 0 to 2^64 - 1",
-                "write one in that range",
+                "write a number in that range",
             );
         }
         number
     }
 }
 
-/// A part of the whole: 0 is none, 1 is all.
+/// A fraction from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(super) struct Share(pub(super) f64);
 
@@ -173,7 +173,7 @@ impl Value for Duration {
                 "s",
                 "write it like \"30s\", \"5m\", \"1h30m\" or \"250ms\"",
             );
-            reader.error(at, format!("{} is no duration", quoted(text)), remedy);
+            reader.error(at, format!("{} is not a duration", quoted(text)), remedy);
         }
         duration
     }
@@ -184,7 +184,7 @@ impl Value for Duration {
 pub(super) struct Size(pub(super) u64);
 
 impl Size {
-    /// As a length in memory; what does not fit is refused by the limits anyway.
+    /// As a length in memory; sizes that do not fit are refused by the limits anyway.
     pub(super) fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -202,7 +202,7 @@ impl Value for Size {
                 "B",
                 "write it like \"8MiB\", \"64KiB\", \"10MB\" or \"512B\"",
             );
-            reader.error(at, format!("{} is no size", quoted(text)), remedy);
+            reader.error(at, format!("{} is not a size", quoted(text)), remedy);
         }
         size.map(Self)
     }
@@ -214,7 +214,7 @@ impl Value for PathBuf {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let path = text(reader, at, value, "\"path/of/a/file\"")?;
         if path.is_empty() || path.contains('\0') {
-            reader.error(at, "is no path", "write \"path/of/a/file\"");
+            reader.error(at, "is not a path", "write \"path/of/a/file\"");
             return None;
         }
         let path = reader.resolve_path(path);
@@ -223,13 +223,13 @@ impl Value for PathBuf {
     }
 }
 
-/// Strings out of a closed set.
+/// One of a closed set of strings.
 pub(super) trait Choice: Sized {
     /// As written.
     const NAMES: &'static [&'static str];
     /// The member written `name`.
     fn named(name: &str) -> Option<Self>;
-    /// A better answer than the nearest name: problem and remedy.
+    /// A better error than the nearest name: problem and remedy.
     fn refusal(_name: &str) -> Option<(String, String)> {
         None
     }
@@ -270,11 +270,11 @@ pub(super) struct Item<T> {
     pub(super) value: T,
 }
 
-/// Longest list. Each element is compared with every other.
+/// Most elements of a list. Each is compared with every other.
 pub(super) const MAX_ITEMS: usize = 1000;
 
-/// An array of at most [`MAX_ITEMS`] elements, no two equal. Elements that were refused are left out: with their
-/// errors noted, the file is refused anyway, and the others can still be judged.
+/// An array of at most [`MAX_ITEMS`] elements, no two equal. Refused elements are left out: their
+/// errors refuse the file anyway, and the others can still be checked.
 #[derive(Debug)]
 pub(super) struct List<T> {
     pub(super) items: Vec<Item<T>>,
@@ -358,11 +358,11 @@ impl<S: Section> Value for Nested<S> {
 }
 
 section! {
-    /// Where a secret is kept; exactly one of the two.
+    /// Where a secret is read from; exactly one of the two.
     struct SecretTable {
-        /// A file whose content, less trailing newlines, is the secret; read anew when it changes.
+        /// A file whose content, without trailing newlines, is the secret; read again when it changes.
         file: PathBuf = [optional],
-        /// A variable of hawkgate's environment.
+        /// An environment variable of hawkgate.
         env: String = [optional],
     }
 }
@@ -373,7 +373,7 @@ impl Value for SecretRef {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         const INSTEAD: &str = "write { file = \"…\" } or { env = \"…\" }";
         let DeValue::Table(entries) = value else {
-            let problem = "is a secret, which must not stand in the configuration itself";
+            let problem = "is a secret and must not be in the configuration itself";
             reader.error(at, problem, INSTEAD);
             return None;
         };
@@ -425,7 +425,7 @@ fn read_secret_table(
             // It may be the secret itself: not repeated.
             reader.error(
                 &section.env.at,
-                "is no variable's name",
+                "is not the name of a variable",
                 "write the name, not the value",
             );
             None
@@ -435,7 +435,7 @@ fn read_secret_table(
             None
         }
         _ if given == (false, false) => {
-            reader.error(at, "names no place to read the secret from", instead);
+            reader.error(at, "does not say where to read the secret from", instead);
             None
         }
         _ => None,

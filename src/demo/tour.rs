@@ -10,7 +10,7 @@ use url::Url;
 use super::api::{self, ReceivedRequest};
 use super::identity_provider::Validity;
 use super::{AUDIENCE, Demo, DemoError, Style, origin};
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
@@ -282,7 +282,7 @@ impl Tour<'_> {
         Ok(self.out.flush()?)
     }
 
-    async fn get(&self, token: &str) -> Result<Answer, DemoError> {
+    async fn get(&self, token: &str) -> Result<HttpResponse, DemoError> {
         let url = join(&self.demo.hawkgate, READ)?;
         Ok(self.demo.client.get(&url, bearer(token)?).await?)
     }
@@ -340,7 +340,7 @@ fn bearer(token: &str) -> Result<HeaderMap, DemoError> {
     Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
 }
 
-fn expect_status(answer: &Answer, status: StatusCode) -> Result<(), DemoError> {
+fn expect_status(answer: &HttpResponse, status: StatusCode) -> Result<(), DemoError> {
     ensure(answer.status == status, || {
         format!("expected {status}, received {}", summary(answer))
     })
@@ -358,7 +358,7 @@ fn signed_by(request: &ReceivedRequest) -> Result<String, DemoError> {
 }
 
 /// The status and the beginning of the body.
-fn summary(answer: &Answer) -> String {
+fn summary(answer: &HttpResponse) -> String {
     let body: String = String::from_utf8_lossy(&answer.body)
         .chars()
         .take(120)
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_unexpected_status_fails_the_tour() {
-        let answer = Answer {
+        let answer = HttpResponse {
             status: StatusCode::BAD_GATEWAY,
             headers: HeaderMap::new(),
             body: Bytes::from_static(b"{}"),

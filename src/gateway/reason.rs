@@ -81,7 +81,7 @@ labels! {
         NotEntitled = "not_entitled",
         /// `[login]`: no credentials for this token. The cause is only logged.
         LoginRefused = "login_refused",
-        /// `[login]`: there is no issuer of this name.
+        /// `[login]`: no issuer has this name.
         LoginUnknownProvider = "login_unknown_provider",
         /// `/bewit`: the URL does not belong to an upstream with `bewit = true`.
         BewitRefused = "bewit_refused",

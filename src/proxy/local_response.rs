@@ -87,7 +87,9 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// Sends a successful response. The body is wiped from memory once it has been sent.
+/// Sends `rejection`. With `keep` the connection stays open if that is safe; otherwise, and
+/// after a long unread body, it is closed. (The listener then lingers, so that the response is
+/// not lost in a reset.)
 pub(super) async fn send_rejection(
     session: &mut Session,
     rejection: &Rejection,
@@ -113,8 +115,8 @@ pub(super) async fn send_rejection(
     write(session, status, headers, Bytes::from(body), request_id).await
 }
 
-/// Sends an answer that is no refusal, or more than one. The content is wiped once it is
-/// sent.
+/// Sends the response of one of hawkgate's own endpoints. The body is wiped from memory once it
+/// has been sent.
 pub(super) async fn send(
     session: &mut Session,
     status: StatusCode,

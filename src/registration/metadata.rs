@@ -1,12 +1,12 @@
-//! What a client says about itself (RFC 7591 §2, OpenID Connect Registration §2), checked
-//! here so that the issuer need not be asked to find a slip.
+//! Client metadata (RFC 7591 §2, OpenID Connect Dynamic Client Registration §2), validated
+//! before it is sent so that mistakes are reported with a remedy.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
 /// Members that only the issuer may set (RFC 7591 §3.2.1, RFC 7592 §2.2).
-const ISSUERS_OWN: [&str; 6] = [
+const SERVER_ASSIGNED: [&str; 6] = [
     "client_id",
     "client_secret",
     "client_id_issued_at",
@@ -15,34 +15,34 @@ const ISSUERS_OWN: [&str; 6] = [
     "registration_client_uri",
 ];
 
-/// Members that are lists of texts.
-const LISTS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
+/// Members that are arrays of strings.
+const STRING_ARRAYS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
 
-/// Members of a JWK that belong to a private or secret key (RFC 7518 §6).
-const PRIVATE_JWK: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+/// Members that only a private or symmetric JWK has (RFC 7518 §6).
+const PRIVATE_JWK_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// Metadata that is consistent and complete.
+/// Validated client metadata.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientMetadata(Map<String, Value>);
 
-/// How a client proves itself at the token endpoint (RFC 7591 §2, OpenID Connect Core §9):
-/// the ways that hawkgate can go.
+/// How a client authenticates at the token endpoint (RFC 7591 §2, OpenID Connect Core §9):
+/// the methods that hawkgate supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
-    /// A public client: not at all.
+    /// None: a public client.
     None,
     /// `Authorization: Basic`.
     ClientSecretBasic,
-    /// In the form.
+    /// `client_secret` in the form.
     ClientSecretPost,
     /// A JWT signed with its own key (RFC 7523).
     PrivateKeyJwt,
 }
 
 impl AuthMethod {
-    /// Every way.
+    /// Every method.
     pub const ALL: [Self; 4] = [
         Self::None,
         Self::ClientSecretBasic,
@@ -50,7 +50,7 @@ impl AuthMethod {
         Self::PrivateKeyJwt,
     ];
 
-    /// Its registered name.
+    /// The name in the IANA registry.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -60,13 +60,13 @@ impl AuthMethod {
         }
     }
 
-    /// By its registered name.
-    pub fn named(name: &str) -> Option<Self> {
+    /// The method with this name in the IANA registry.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
 }
 
-/// What is wrong with a member of the metadata.
+/// A mistake in the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{member}: {problem}")]
 pub struct MetadataError {
@@ -77,13 +77,13 @@ pub struct MetadataError {
 }
 
 impl ClientMetadata {
-    /// Checks `members` and fills in what follows from them: `application_type` `native`
-    /// where a redirect URI is on loopback or has a scheme of its own (OpenID Connect
-    /// Registration §2), and empty lists of redirect URIs and response types for a client
-    /// that nobody signs in with.
+    /// Validates `members` and fills in what follows from them: `application_type` `native` if
+    /// a redirect URI is on loopback or has a private-use scheme (OpenID Connect Dynamic Client
+    /// Registration §2), and empty `redirect_uris` and `response_types` for a client without
+    /// the authorization code grant.
     ///
     /// # Errors
-    /// With everything that is wrong.
+    /// Every mistake found.
     pub fn new(mut members: Map<String, Value>) -> Result<Self, Vec<MetadataError>> {
         let mut errors = Vec::new();
         check_shapes(&members, &mut errors);
@@ -101,35 +101,35 @@ impl ClientMetadata {
         }
     }
 
-    /// As JSON.
+    /// The members as JSON.
     pub fn members(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// `client_name`, if it has one.
+    /// `client_name`, if present.
     pub fn client_name(&self) -> Option<&str> {
         self.0.get("client_name").and_then(Value::as_str)
     }
 
-    /// `scope`, if it has one.
+    /// `scope`, if present.
     pub fn scope(&self) -> Option<&str> {
         self.0.get("scope").and_then(Value::as_str)
     }
 
     /// `redirect_uris`.
     pub fn redirect_uris(&self) -> Vec<&str> {
-        texts(&self.0, "redirect_uris")
+        strings(&self.0, "redirect_uris")
     }
 
-    /// Whether `grant` is among its grant types (RFC 7591 §2: `authorization_code` where
-    /// it names none).
+    /// Whether `grant` is among the grant types. Without `grant_types` the only one is
+    /// `authorization_code` (RFC 7591 §2).
     pub fn has_grant(&self, grant: &str) -> bool {
         has_grant(&self.0, grant)
     }
 
-    /// The way in which it asked to prove itself.
+    /// `token_endpoint_auth_method`, if present.
     pub fn auth_method(&self) -> Option<AuthMethod> {
-        AuthMethod::named(self.0.get("token_endpoint_auth_method")?.as_str()?)
+        AuthMethod::from_name(self.0.get("token_endpoint_auth_method")?.as_str()?)
     }
 }
 
@@ -140,7 +140,7 @@ fn error(member: &str, problem: impl Into<String>) -> MetadataError {
     }
 }
 
-fn texts<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a str> {
+fn strings<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a str> {
     let list = members.get(name).and_then(Value::as_array);
     list.into_iter()
         .flatten()
@@ -151,20 +151,20 @@ fn texts<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a str> {
 fn has_grant(members: &Map<String, Value>, grant: &str) -> bool {
     match members.get("grant_types") {
         None => grant == "authorization_code",
-        Some(_) => texts(members, "grant_types").contains(&grant),
+        Some(_) => strings(members, "grant_types").contains(&grant),
     }
 }
 
 fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
-    for name in ISSUERS_OWN {
+    for name in SERVER_ASSIGNED {
         if members.contains_key(name) {
             errors.push(error(name, "only the issuer sets this; leave it out"));
         }
     }
-    for name in LISTS {
+    for name in STRING_ARRAYS {
         let fine = |v: &Value| v.as_array().is_some_and(|l| l.iter().all(Value::is_string));
         if members.get(name).is_some_and(|v| !fine(v)) {
-            errors.push(error(name, "must be a list of texts"));
+            errors.push(error(name, "must be an array of strings"));
         }
     }
     for name in [
@@ -174,7 +174,7 @@ fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
         "jwks_uri",
     ] {
         if members.get(name).is_some_and(|v| !v.is_string()) {
-            errors.push(error(name, "must be a text"));
+            errors.push(error(name, "must be a string"));
         }
     }
     let scope = members.get("scope").and_then(Value::as_str);
@@ -183,7 +183,7 @@ fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
     }) {
         errors.push(error(
             "scope",
-            "must be scopes of printable ASCII, separated by spaces (RFC 6749 §3.3)",
+            "must be printable ASCII scopes separated by spaces (RFC 6749 §3.3)",
         ));
     }
 }
@@ -194,19 +194,19 @@ fn complete(members: &mut Map<String, Value>) {
         members.entry("response_types").or_insert(json!([]));
     }
     let native = |uri: &&str| Url::parse(uri).is_ok_and(|uri| uri.scheme() != "https");
-    if texts(members, "redirect_uris").iter().any(native) {
+    if strings(members, "redirect_uris").iter().any(native) {
         members.entry("application_type").or_insert(json!("native"));
     }
 }
 
 fn check_redirects(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
     const NAME: &str = "redirect_uris";
-    let uris = texts(members, NAME);
+    let uris = strings(members, NAME);
     if uris.is_empty() && has_grant(members, "authorization_code") {
         errors.push(error(
             NAME,
             "signing in needs at least one: give --redirect-uri (http://127.0.0.1/callback for \
-             `hawkgate login`), or --grant-type client_credentials for a client that nobody signs in with",
+             `hawkgate login`), or --grant-type client_credentials for a client without users",
         ));
     }
     for text in uris {
@@ -219,7 +219,7 @@ fn check_redirects(members: &Map<String, Value>, errors: &mut Vec<MetadataError>
 /// RFC 6749 §3.1.2, RFC 8252 §7, RFC 9700 §4.1.3.
 fn redirect_problem(text: &str) -> Option<&'static str> {
     let Ok(uri) = Url::parse(text) else {
-        return Some("is no absolute URL");
+        return Some("is not an absolute URL");
     };
     let loopback = match uri.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -230,14 +230,14 @@ fn redirect_problem(text: &str) -> Option<&'static str> {
     if uri.fragment().is_some() {
         Some("has a fragment, which a redirect URI must not have")
     } else if text.contains('*') {
-        Some("has a wildcard; name each redirect URI exactly")
+        Some("has a wildcard; list each redirect URI exactly")
     } else if !uri.username().is_empty() || uri.password().is_some() {
-        Some("has a user name or password in it")
+        Some("contains a user name or password")
     } else if uri.scheme() == "http" && !loopback {
-        Some("is plain http to another machine; use https")
+        Some("uses plain http to another machine; use https")
     } else if !matches!(uri.scheme(), "http" | "https") && !uri.scheme().contains('.') {
         Some(
-            "has a scheme that may be anybody's; use https, or a domain of yours reversed (com.example.app:/callback)",
+            "has a scheme that any app could claim; use https, or your reversed domain name (com.example.app:/callback)",
         )
     } else {
         None
@@ -249,7 +249,7 @@ fn check_grants(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
         let problem = "implicit puts tokens into URLs (RFC 9700 §2.1.2); use authorization_code";
         errors.push(error("grant_types", problem));
     }
-    let types = texts(members, "response_types");
+    let types = strings(members, "response_types");
     if types
         .iter()
         .any(|t| t.split(' ').any(|part| part == "token"))
@@ -260,7 +260,8 @@ fn check_grants(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
     // RFC 7591 §2.1: the two lists must agree.
     let code = types.contains(&"code");
     if members.contains_key("response_types") && code != has_grant(members, "authorization_code") {
-        let problem = "code and the grant type authorization_code go together: name both or none";
+        let problem =
+            "code and the grant type authorization_code go together: give both or neither";
         errors.push(error("response_types", problem));
     }
 }
@@ -270,17 +271,14 @@ fn check_authentication(members: &Map<String, Value>, errors: &mut Vec<MetadataE
     let Some(name) = members.get(NAME).and_then(Value::as_str) else {
         return;
     };
-    match AuthMethod::named(name) {
+    match AuthMethod::from_name(name) {
         None => {
             let names: Vec<_> = AuthMethod::ALL.iter().map(|m| m.name()).collect();
-            let problem = format!(
-                "{name:?} is no way that hawkgate can go; use {}",
-                names.join(", ")
-            );
+            let problem = format!("{name:?} is not supported; use {}", names.join(", "));
             errors.push(error(NAME, problem));
         }
         Some(AuthMethod::None) if has_grant(members, "client_credentials") => {
-            let problem = "a client without a secret cannot use the grant type client_credentials";
+            let problem = "a public client cannot use the grant type client_credentials";
             errors.push(error(NAME, problem));
         }
         Some(AuthMethod::PrivateKeyJwt)
@@ -295,7 +293,10 @@ fn check_authentication(members: &Map<String, Value>, errors: &mut Vec<MetadataE
 
 fn check_keys(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
     if members.contains_key("jwks") && members.contains_key("jwks_uri") {
-        errors.push(error("jwks", "is there beside jwks_uri; give one of both"));
+        errors.push(error(
+            "jwks",
+            "cannot be combined with jwks_uri; give only one of them",
+        ));
     }
     let uri = members.get("jwks_uri").and_then(Value::as_str);
     if uri.is_some_and(|uri| !Url::parse(uri).is_ok_and(|uri| uri.scheme() == "https")) {
@@ -308,10 +309,14 @@ fn check_keys(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
         errors.push(error("jwks", "must be a JWK Set: {\"keys\": [ … ]}"));
         return;
     };
-    let private = |key: &Value| PRIVATE_JWK.iter().any(|name| key.get(name).is_some());
+    let private = |key: &Value| {
+        PRIVATE_JWK_MEMBERS
+            .iter()
+            .any(|name| key.get(name).is_some())
+    };
     if keys.iter().any(private) {
         let problem =
-            "holds a private or secret key; give its public half only (without d, p, q, k)";
+            "contains a private or symmetric key; give only public keys (without d, p, q, k)";
         errors.push(error("jwks", problem));
     }
 }
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_filled_in() {
+    fn implied_members_are_filled_in() {
         let metadata = new(json!({"redirect_uris": ["http://127.0.0.1/callback"]})).unwrap();
         assert_eq!(metadata.members()["application_type"], "native");
         assert!(
@@ -343,11 +348,11 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_told_with_their_remedy() {
+    fn mistakes_are_reported_with_a_remedy() {
         let ok = "https://a.example/cb";
-        for (members, said) in [
+        for (members, expected) in [
             (json!({}), "redirect_uris: signing in needs"),
-            (json!({"redirect_uris": ["/cb"]}), "no absolute URL"),
+            (json!({"redirect_uris": ["/cb"]}), "not an absolute URL"),
             (
                 json!({"redirect_uris": ["https://a.example/#x"]}),
                 "fragment",
@@ -361,7 +366,7 @@ mod tests {
             (json!({"redirect_uris": ["myapp:/cb"]}), "reversed"),
             (
                 json!({"redirect_uris": "https://a.example"}),
-                "list of texts",
+                "array of strings",
             ),
             (
                 json!({"redirect_uris": [ok], "client_id": "x"}),
@@ -382,7 +387,7 @@ mod tests {
             (json!({"redirect_uris": [ok], "scope": "a\nb"}), "printable"),
             (
                 json!({"redirect_uris": [ok], "client_name": 1}),
-                "must be a text",
+                "must be a string",
             ),
             (
                 json!({"redirect_uris": [ok], "token_endpoint_auth_method": "tls"}),
@@ -394,11 +399,11 @@ mod tests {
             ),
             (
                 json!({"grant_types": ["client_credentials"], "token_endpoint_auth_method": "none"}),
-                "without a secret",
+                "a public client",
             ),
             (
                 json!({"redirect_uris": [ok], "jwks": {"keys": []}, "jwks_uri": ok}),
-                "one of both",
+                "only one",
             ),
             (
                 json!({"redirect_uris": [ok], "jwks_uri": "http://a.example"}),
@@ -407,16 +412,16 @@ mod tests {
             (json!({"redirect_uris": [ok], "jwks": []}), "JWK Set"),
             (
                 json!({"redirect_uris": [ok], "jwks": {"keys": [{"kty": "RSA", "d": "x"}]}}),
-                "public half",
+                "only public keys",
             ),
         ] {
             let errors = new(members.clone()).unwrap_err().join("\n");
-            assert!(errors.contains(said), "{members}: {errors}");
+            assert!(errors.contains(expected), "{members}: {errors}");
         }
     }
 
     #[test]
-    fn every_slip_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let errors =
             new(json!({"redirect_uris": ["/a", "http://b.example/"], "grant_types": ["implicit"]}));
         assert_eq!(errors.unwrap_err().len(), 3);

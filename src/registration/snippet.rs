@@ -1,5 +1,5 @@
-//! What to write where, now that we are a client: configuration and commands, with the
-//! secret named by its file.
+//! What to do with a registered client: a configuration snippet and commands, which name the
+//! secret's file rather than the secret.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::path::Path;
 use super::metadata::AuthMethod;
 use super::state::Registration;
 
-/// Configuration for a `client-credentials` source, the command that signs in, or both,
-/// as the client's grants allow.
+/// A `client-credentials` source, the command to sign in, or both, depending on the client's
+/// grant types.
 pub fn snippet(registration: &Registration, state_file: &Path) -> String {
     let mut text = String::new();
     if registration.metadata.has_grant("client_credentials") {
@@ -24,7 +24,7 @@ pub fn snippet(registration: &Registration, state_file: &Path) -> String {
     {
         let _ = write!(
             text,
-            "\n# sign in from a shell:\n#   hawkgate login --state {}\n",
+            "\n# to sign in from a shell:\n#   hawkgate login --state {}\n",
             state_file.display()
         );
     }
@@ -34,7 +34,7 @@ pub fn snippet(registration: &Registration, state_file: &Path) -> String {
 fn source(registration: &Registration) -> String {
     let token_url = registration.token_endpoint.as_ref();
     let mut text = String::from(
-        "# for hawkgate.toml:\n[[source]]\nname = \"own-client\"\nkind = \"client-credentials\"\n",
+        "# add to hawkgate.toml:\n[[source]]\nname = \"own-client\"\nkind = \"client-credentials\"\n",
     );
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "{key} = {value}");
@@ -61,7 +61,7 @@ fn source(registration: &Registration) -> String {
     text
 }
 
-/// As a TOML text.
+/// A TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_secret_and_never_shows_it() {
+    fn the_snippet_names_the_secret_file_and_never_the_secret() {
         let mut client = registration("n");
         let members = json!({"grant_types": ["client_credentials"], "scope": "read write"});
         client.metadata = ClientMetadata::new(members.as_object().unwrap().clone()).unwrap();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_for_people_signs_in() {
+    fn a_client_with_the_code_grant_gets_the_login_command() {
         let text = snippet(&registration("n"), Path::new("/s/state.json"));
         assert!(text.contains("hawkgate login --state /s/state.json"));
         assert!(

@@ -1,193 +1,127 @@
-//! What the state file remembers: which client we are, the keys to managing it, and what
-//! was begun and perhaps never ended. Versioned JSON.
+//! The state file of `hawkgate register`: the registered client, the credentials to manage
+//! it, and the change in progress, if its outcome is unknown.
 
 use serde::{Deserialize, Serialize};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::metadata::{AuthMethod, ClientMetadata};
 use crate::clock::UnixMillis;
-use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
+use crate::private_file::serde_secret;
+use crate::private_file::state::PersistentState;
 use crate::secret::SecretString;
 use crate::serde_url;
 
-/// The only version there is.
-const VERSION: u32 = 1;
-
-/// The content of a state file.
+/// The contents of a state file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct RegistrationState {
     version: u32,
     /// The issuer's exact identifier.
     pub issuer: String,
-    /// Begun, and not known to have ended.
+    /// The change in progress: recorded before the request, removed after its response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
-    /// Who we are at the issuer.
+    /// The client as registered at `issuer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
 }
 
-/// Written before the issuer is asked to change anything.
+/// A write-ahead record of a request that changes the client at the issuer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intent {
-    /// What was begun.
+    /// The operation.
     pub action: Action,
-    /// At which issuer.
+    /// The issuer that the request goes to.
     pub issuer: String,
-    /// When, RFC 3339.
+    /// When it was started, RFC 3339.
     pub begun_at: String,
-    /// What was asked for; of a deletion, what is deleted.
+    /// The metadata requested; for a deletion, that of the client to delete.
     pub metadata: ClientMetadata,
 }
 
-/// What can be under way.
+/// An operation at the issuer's registration endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// RFC 7591 §3.1.
+    /// Register a client (RFC 7591 §3.1).
     Register,
-    /// RFC 7592 §2.2.
+    /// Replace its metadata (RFC 7592 §2.2).
     Update,
-    /// RFC 7592 §2.3.
+    /// Delete it (RFC 7592 §2.3).
     Delete,
 }
 
-/// A client that the issuer has made (RFC 7591 §3.2.1).
+/// A registered client (RFC 7591 §3.2.1, client information response).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
-    /// Its identifier.
+    /// The client identifier.
     pub client_id: String,
-    /// Its secret, if it has one.
+    /// The client secret, if the issuer gave one.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "exposed::option"
+        with = "serde_secret::option"
     )]
     pub client_secret: Option<SecretString>,
-    /// When the secret ends, seconds since the epoch; 0: never.
+    /// When the secret expires, in seconds since the epoch; 0 means never.
     #[serde(default)]
     pub client_secret_expires_at: u64,
-    /// Opens the way to manage it, if the issuer offers one.
+    /// The token for the client configuration endpoint, if the issuer supports RFC 7592.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        with = "exposed::option"
+        with = "serde_secret::option"
     )]
     pub registration_access_token: Option<SecretString>,
-    /// Where it is managed.
+    /// The client configuration endpoint (RFC 7592 §2).
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         with = "serde_url::option"
     )]
     pub registration_client_uri: Option<Url>,
-    /// How it proves itself at the token endpoint.
+    /// How the client authenticates at the token endpoint.
     pub auth_method: AuthMethod,
-    /// What was asked for when it was made or last changed.
+    /// The metadata requested when the client was registered or last changed.
     pub metadata: ClientMetadata,
     /// When that was, RFC 3339.
     pub changed_at: String,
-    /// The issuer's token endpoint, if its metadata names one.
+    /// The token endpoint, if the issuer's metadata has one.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         with = "serde_url::option"
     )]
     pub token_endpoint: Option<Url>,
-    /// The file that the secret was also written to.
+    /// The file that the secret was also written to, for use in a configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<std::path::PathBuf>,
 }
 
-/// Why the state cannot be used. Never holds any of its content.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// The file itself.
-    #[error(transparent)]
-    File(#[from] PrivateFileError),
-    /// Not JSON, or not ours.
-    #[error(
-        "{path}: not a state file of `hawkgate register` ({place}). Nothing was changed and nothing \
-         was sent; put back a copy, or name another --state if this client may be forgotten"
-    )]
-    Broken {
-        /// The file.
-        path: String,
-        /// Where in it.
-        place: String,
-    },
-    /// From the future.
-    #[error(
-        "{path}: written by a newer hawkgate (version {version}, this one reads {VERSION}); use that one"
-    )]
-    Version {
-        /// The file.
-        path: String,
-        /// What it says.
-        version: u64,
-    },
-    /// Cannot be written as JSON.
-    #[error("the state cannot be written as JSON")]
-    Unwritable,
+impl PersistentState for RegistrationState {
+    const VERSION: u32 = 1;
+    const DESCRIPTION: &'static str = "state file of `hawkgate register`";
+    const REMEDY: &'static str = "nothing was changed and nothing was sent. Restore a backup, or \
+        choose another --state if you no longer need this client";
 }
 
-impl State {
-    /// Of `issuer`, with nothing done yet.
+impl RegistrationState {
+    /// An empty state for `issuer`.
     pub fn new(issuer: &str) -> Self {
         Self {
-            version: VERSION,
+            version: Self::VERSION,
             issuer: issuer.to_owned(),
             intent: None,
             registration: None,
         }
     }
 
-    /// Reads `file`; `None` when there is none.
-    ///
-    /// # Errors
-    /// When the file cannot be read safely or is not one of ours; it stays as it is.
-    pub fn read(file: &PrivateFile) -> Result<Option<Self>, StateError> {
-        let Some(content) = file.read()? else {
-            return Ok(None);
-        };
-        let path = file.path().display().to_string();
-        Self::parse(&content, path).map(Some)
-    }
-
-    fn parse(content: &[u8], path: String) -> Result<Self, StateError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u64,
-        }
-        if let Ok(Versioned { version }) = serde_json::from_slice(content)
-            && version != u64::from(VERSION)
-        {
-            return Err(StateError::Version { path, version });
-        }
-        // serde's own message may repeat what it found.
-        serde_json::from_slice(content).map_err(|e| StateError::Broken {
-            path,
-            place: format!("line {}, column {}", e.line(), e.column()),
-        })
-    }
-
-    /// Writes it through to the disk.
-    ///
-    /// # Errors
-    /// When the system refuses; what was there before is still there then.
-    pub fn save(&self, file: &Locked) -> Result<(), StateError> {
-        let json = serde_json::to_vec_pretty(self).map_err(|_| StateError::Unwritable)?;
-        Ok(file.replace(&Zeroizing::new(json))?)
-    }
-
-    /// The same with `action` begun at `issuer`, which need not be that of the client
-    /// registered so far.
+    /// Records that `action` is about to be requested at `issuer`, which may differ from the
+    /// issuer of the client registered so far.
     #[must_use]
-    pub fn intending(
+    pub fn with_intent(
         mut self,
         action: Action,
         issuer: &str,
@@ -203,9 +137,9 @@ impl State {
         self
     }
 
-    /// With what was begun ended well: we are this client of `issuer`.
+    /// Records the outcome: `registration` is now our client at `issuer`.
     #[must_use]
-    pub fn registered(mut self, issuer: &str, registration: Registration) -> Self {
+    pub fn with_registration(mut self, issuer: &str, registration: Registration) -> Self {
         self.intent = None;
         issuer.clone_into(&mut self.issuer);
         self.registration = Some(registration);
@@ -214,13 +148,13 @@ impl State {
 }
 
 impl Registration {
-    /// Whether its secret is past its time.
+    /// Whether the client secret has expired.
     pub fn secret_expired(&self, now: UnixMillis) -> bool {
-        let end = i64::try_from(self.client_secret_expires_at).unwrap_or(i64::MAX);
-        end != 0 && now.as_secs() >= end
+        let expiry = i64::try_from(self.client_secret_expires_at).unwrap_or(i64::MAX);
+        expiry != 0 && now.as_secs() >= expiry
     }
 
-    /// The way to manage it (RFC 7592), where the issuer gave one.
+    /// The client configuration endpoint and its token (RFC 7592), if the issuer gave both.
     pub fn management(&self) -> Option<(&Url, &SecretString)> {
         Some((
             self.registration_client_uri.as_ref()?,
@@ -234,7 +168,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::private_file::Directory;
+    use crate::private_file::{DirectoryPolicy, PrivateFile};
 
     pub(crate) fn metadata(name: &str) -> ClientMetadata {
         let members = json!({"client_name": name, "redirect_uris": ["https://a.example/cb"]});
@@ -257,50 +191,39 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_state_outlives_the_process_and_shows_nothing() {
+    fn a_saved_registration_is_loaded_again_and_its_debug_output_hides_secrets() {
         let dir = tempfile::tempdir().unwrap();
-        let file = PrivateFile::new(dir.path().join("state"), Directory::Ordinary);
-        assert!(State::read(&file).unwrap().is_none());
+        let file = PrivateFile::new(dir.path().join("state"), DirectoryPolicy::OthersMayRead);
         let now = UnixMillis::from_secs(0);
-        let state = State::new("https://a.example/")
-            .registered("https://a.example/", registration("n"))
-            .intending(Action::Update, "https://a.example/", &metadata("m"), now);
+        let state = RegistrationState::new("https://a.example/")
+            .with_registration("https://a.example/", registration("n"))
+            .with_intent(Action::Update, "https://a.example/", &metadata("m"), now);
         state.save(&file.lock(|| ()).unwrap()).unwrap();
-        let read = State::read(&file).unwrap().unwrap();
-        assert_eq!(read, state);
-        let shown = format!("{read:?}");
-        assert!(!shown.contains("a-client-secret") && !shown.contains("a-registration-token"));
+        let loaded = RegistrationState::load(&file).unwrap().unwrap();
+        assert_eq!(loaded, state);
+        let debug = format!("{loaded:?}");
+        assert!(!debug.contains("a-client-secret") && !debug.contains("a-registration-token"));
     }
 
     #[test]
-    fn a_broken_state_is_told_by_place_and_stays() {
-        let parse = |text: &str| {
-            State::parse(text.as_bytes(), "f".into())
-                .unwrap_err()
-                .to_string()
-        };
-        let whole =
-            serde_json::to_string(&State::new("i").registered("i", registration("n"))).unwrap();
-        for broken in [
-            "",
-            "{}",
-            "[]",
-            &whole[..whole.len() / 2],
-            &whole.replace("\"issuer\"", "\"isuer\""),
-            &whole.replace("\"c1\"", "[\"a-client-secret\"]"),
+    fn a_malformed_state_file_is_reported_without_secrets() {
+        let whole = serde_json::to_string(
+            &RegistrationState::new("i").with_registration("i", registration("n")),
+        )
+        .unwrap();
+        for malformed in [
+            whole.replace("\"issuer\"", "\"isuer\""),
+            whole.replace("\"c1\"", "[\"a-client-secret\"]"),
         ] {
-            let said = parse(broken);
-            assert!(
-                said.contains("line ") && said.contains("Nothing was changed"),
-                "{said}"
-            );
-            assert!(!said.contains("a-client-secret"), "{said}");
+            let error = RegistrationState::parse(malformed.as_bytes(), "f").unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("nothing was changed"), "{text}");
+            assert!(!text.contains("a-client-secret"), "{text}");
         }
-        assert!(parse(&whole.replace("\"version\":1", "\"version\":2")).contains("newer"));
     }
 
     #[test]
-    fn a_secret_ends_when_the_issuer_says() {
+    fn a_client_secret_expires_when_the_issuer_says() {
         let mut registration = registration("n");
         let now = UnixMillis::from_secs(100);
         assert!(!registration.secret_expired(now));

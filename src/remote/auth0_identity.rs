@@ -1,5 +1,6 @@
-//! Source `auth0-identity`: the access token that an identity provider behind Auth0 gave it
-//! for this user (seed 001, identity.md §C), out of the Management API or Token Vault.
+//! Source `auth0-identity`: the access token that an upstream identity provider issued to Auth0
+//! for this user, from the Management API or Token Vault (`docs/design/tokens.md`, "Auth0
+//! Management API").
 
 mod management;
 #[cfg(test)]
@@ -10,71 +11,72 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{About, Denied, Endpoint, Failure};
+use super::settings::{Auth0Identity, Via};
 use crate::clock::SharedClock;
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, RandomnessError, SwapRequest,
 };
-use crate::remote::settings::Via;
 use crate::token::{Caller, VerifiedToken};
 use management::Management;
 
-/// A token out of `identities[]` is used so long: what is said there of its end cannot be
-/// relied upon.
-const IDENTITY_LIFE: Duration = Duration::from_mins(5);
+/// How long a token from `identities[]` is used; the `expires_in` given there is unreliable.
+const IDENTITY_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 
 const VAULT_GRANT: &str =
     "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const VAULT_TOKEN: &str = "http://auth0.com/oauth/token-type/federated-connection-access-token";
 
-/// Asks one tenant for the tokens that one of its connections has of its users.
+/// Fetches users' tokens for one connection of one tenant.
 #[derive(Debug)]
 pub struct IdentitySource {
-    way: Way,
+    backend: Backend,
     connection: String,
     clock: SharedClock,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Backend {
+    /// `identities[]` of the user, from the Management API.
     Identities {
         provider: String,
         management: Box<Management>,
     },
+    /// Token Vault, through a token exchange at the token endpoint.
     Vault(Box<Endpoint>),
 }
 
 impl IdentitySource {
-    /// `client` reads at least [`super::oauth::MAX_ANSWER_BYTES`]; `timeout` is for one
+    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`]; `timeout` bounds one
     /// exchange.
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system's random number generator fails.
     pub fn new(
-        settings: &crate::remote::settings::Auth0Identity,
-        client: Client,
+        settings: &Auth0Identity,
+        client: HttpClient,
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
         let mut token_url = settings.tenant.clone();
         token_url.set_path("/oauth/token");
-        let own = settings.client.clone();
-        let tokens = Endpoint::new(token_url, own, client.clone(), clock.clone());
-        let way = match &settings.via {
-            Via::Vault => Way::Vault(Box::new(tokens)),
+        let oauth_client = settings.client.clone();
+        let tokens = Endpoint::new(token_url, oauth_client, client.clone(), clock.clone());
+        let backend = match &settings.via {
+            Via::Vault => Backend::Vault(Box::new(tokens)),
             Via::Identities { provider } => {
                 let tenant = &settings.tenant;
                 let management = Management::new(tenant, tokens, client, timeout, clock.clone())?;
-                Way::Identities {
+                Backend::Identities {
                     provider: provider.clone(),
                     management: Box::new(management),
                 }
             }
         };
         Ok(Self {
-            way,
+            backend,
             connection: settings.connection.clone(),
             clock,
         })
@@ -85,7 +87,7 @@ impl IdentitySource {
         tokens: &Endpoint,
         request: &SwapRequest,
     ) -> Result<Issued, FetchError> {
-        let bearer = request.bearer.as_ref().ok_or_else(nobody)?;
+        let bearer = request.bearer.as_ref().ok_or_else(not_verified)?;
         let parameters = [
             ("grant_type", VAULT_GRANT),
             ("subject_token", bearer.expose()),
@@ -97,7 +99,7 @@ impl IdentitySource {
         let granted = granted.map_err(|failure| match failure {
             Failure::Denied(denied) if lacks_identity(&denied) => {
                 FetchError::NotEntitled(format!(
-                    "{}: Token Vault has nothing of this user for connection {:?}; the user has to connect it",
+                    "{}: Token Vault has no token of this user for connection {:?}; the user must connect the account",
                     denied.cause(),
                     self.connection
                 ))
@@ -111,8 +113,8 @@ impl IdentitySource {
     }
 }
 
-/// A 401 of Token Vault says that the user has no such identity, or that its refresh token
-/// is spent; unless it is about hawkgate's own client.
+/// Whether a 401 from Token Vault says that the user has no such identity, or that its refresh
+/// token is used up, rather than that hawkgate's own client was rejected.
 fn lacks_identity(denied: &Denied) -> bool {
     let about_client = ["invalid_client", "unauthorized_client", "access_denied"];
     denied.status == http::StatusCode::UNAUTHORIZED
@@ -120,51 +122,52 @@ fn lacks_identity(denied: &Denied) -> bool {
         && !about_client.iter().any(|code| denied.is(code))
 }
 
-/// The configuration sees to it that there is one; nobody else gets a user's token.
+/// The caller's verified token. The configuration ensures that there is one; no other caller may
+/// get a user's token.
 fn verified(request: &SwapRequest) -> Result<&VerifiedToken, FetchError> {
     match &request.caller {
         Caller::Verified(token) => Ok(token),
-        _ => Err(nobody()),
+        _ => Err(not_verified()),
     }
 }
 
-fn nobody() -> FetchError {
-    FetchError::NotEntitled("only for callers whose token was verified here".into())
+fn not_verified() -> FetchError {
+    FetchError::NotEntitled("only for callers whose token hawkgate has verified".into())
 }
 
 #[async_trait]
 impl CredentialSource for IdentitySource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         let token = verified(request)?;
-        // The exchange is about this very token; a user's identity is the same for all.
-        if matches!(self.way, Way::Vault(_)) {
+        // Token Vault exchanges this very token; a user's identities do not depend on the token.
+        if matches!(self.backend, Backend::Vault(_)) {
             key.part(&token.digest().0);
         }
         Ok(())
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the cache key of a token never changes.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         if request.scopes.is_some() {
-            let text = "rules narrow the scopes, and another provider's token cannot be narrowed";
+            let text = "rules narrow the scopes, but another provider's token cannot be narrowed";
             return Err(FetchError::NotEntitled(text.into()));
         }
         let subject = verified(request)?.subject();
-        match &self.way {
-            Way::Vault(tokens) => self.exchange(tokens, request).await,
-            Way::Identities {
+        match &self.backend {
+            Backend::Vault(tokens) => self.exchange(tokens, request).await,
+            Backend::Identities {
                 provider,
                 management,
             } => {
-                let answer = management.user(subject).await?;
-                let token = user::identity_token(&answer, provider, &self.connection)?;
+                let response = management.user(subject).await?;
+                let token = user::identity_token(&response, provider, &self.connection)?;
                 Ok(Issued {
                     credential: Credential::Bearer(token),
-                    expires_at: Some(self.clock.now().plus(IDENTITY_LIFE)),
+                    expires_at: Some(self.clock.now().plus(IDENTITY_TOKEN_LIFETIME)),
                 })
             }
         }

@@ -1,5 +1,5 @@
-//! An Auth0 tenant through its Management API: what there is of the things that dynamic
-//! registration needs, and changes to them (identity.md §D).
+//! Reads and changes an Auth0 tenant's registration settings through its Management API
+//! (`docs/design/tokens.md`, "Auth0 Management API").
 
 use std::collections::BTreeSet;
 
@@ -11,33 +11,35 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, Client};
+use super::http_client::{HttpClient, HttpResponse};
 use super::retry::with_retry_after;
 use crate::clock::SharedClock;
-use crate::registration::{Change, Connection, Grant, KnownGrant, TenantFacts, TenantRequest};
+use crate::registration::{
+    ClientGrant, Connection, ExistingGrant, TenantChange, TenantRequirements, TenantState,
+};
 use crate::secret::SecretString;
 
-/// Grants on one page; more than a few dozen for one API would be odd.
-const PAGE: usize = 100;
-/// Pages read before something must be wrong.
+/// Grants per page.
+const PAGE_SIZE: usize = 100;
+/// The most pages read; more than a few dozen grants for one API are implausible.
 const MAX_PAGES: usize = 20;
 
-/// A tenant's Management API.
+/// A client of one tenant's Management API.
 #[derive(Clone, Debug)]
-pub struct Tenant {
+pub struct Auth0Tenant {
     url: Url,
     token: SecretString,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
-/// Why the tenant could not be read or changed. Holds nothing of the answers.
+/// Why the tenant could not be read or changed. The messages quote nothing from the responses.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TenantError(String);
 
 #[derive(Deserialize)]
-struct WrittenConnection {
+struct ConnectionBody {
     id: String,
     name: String,
     #[serde(default)]
@@ -45,7 +47,7 @@ struct WrittenConnection {
 }
 
 #[derive(Deserialize)]
-struct WrittenGrant {
+struct GrantBody {
     id: String,
     audience: String,
     #[serde(default)]
@@ -54,9 +56,9 @@ struct WrittenGrant {
     subject_type: Option<String>,
 }
 
-impl Tenant {
-    /// The tenant at `url` (`https://TENANT.auth0.com/`), with a token for its Management API.
-    pub fn new(url: Url, token: SecretString, client: Client, clock: SharedClock) -> Self {
+impl Auth0Tenant {
+    /// For the tenant at `url` (`https://TENANT.auth0.com/`), with a Management API token.
+    pub fn new(url: Url, token: SecretString, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
             token,
@@ -65,44 +67,47 @@ impl Tenant {
         }
     }
 
-    /// What the tenant has of `request`; changes nothing.
+    /// Reads the current state of everything in `requirements`.
     ///
     /// # Errors
-    /// When the API cannot be reached, refuses, or answers something else.
-    pub async fn facts(&self, request: &TenantRequest) -> Result<TenantFacts, TenantError> {
-        let mut facts = TenantFacts {
-            open: self.is_open().await?,
-            ..TenantFacts::default()
+    /// When the API cannot be reached, refuses, or sends an unexpected response.
+    pub async fn state(
+        &self,
+        requirements: &TenantRequirements,
+    ) -> Result<TenantState, TenantError> {
+        let mut state = TenantState {
+            registration_open: self.is_open().await?,
+            ..TenantState::default()
         };
-        for name in &request.connections {
-            facts.connections.extend(self.connection(name).await?);
+        for name in &requirements.connections {
+            state.connections.extend(self.connection(name).await?);
         }
-        for grant in &request.grants {
-            facts.grants.extend(self.grant(&grant.audience).await?);
+        for grant in &requirements.grants {
+            state.grants.extend(self.grant(&grant.audience).await?);
         }
-        Ok(facts)
+        Ok(state)
     }
 
     /// Makes one change.
     ///
     /// # Errors
-    /// As [`Self::facts`].
-    pub async fn apply(&self, change: &Change) -> Result<(), TenantError> {
+    /// As [`Self::state`].
+    pub async fn apply(&self, change: &TenantChange) -> Result<(), TenantError> {
         let setting = |on: bool| json!({"flags": {"enable_dynamic_client_registration": on}});
         let (method, path, scope, body) = match change {
-            Change::OpenRegistration | Change::CloseRegistration => (
+            TenantChange::OpenRegistration | TenantChange::CloseRegistration => (
                 Method::PATCH,
                 vec!["tenants", "settings"],
                 "update:tenant_settings",
-                setting(*change == Change::OpenRegistration),
+                setting(*change == TenantChange::OpenRegistration),
             ),
-            Change::PromoteConnection(connection) => (
+            TenantChange::PromoteConnection(connection) => (
                 Method::PATCH,
                 vec!["connections", &connection.id],
                 "update:connections",
                 json!({"is_domain_connection": true}),
             ),
-            Change::AddGrant(grant) => (
+            TenantChange::AddGrant(grant) => (
                 Method::POST,
                 vec!["client-grants"],
                 "create:client_grants",
@@ -113,14 +118,14 @@ impl Tenant {
                     "subject_type": "user",
                 }),
             ),
-            Change::WidenGrant(known) => (
+            TenantChange::WidenGrant(known) => (
                 Method::PATCH,
                 vec!["client-grants", &known.id],
                 "update:client_grants",
                 json!({"scope": known.grant.scopes}),
             ),
         };
-        let url = self.location(&path, &[])?;
+        let url = self.url(&path, &[])?;
         self.call(method, &url, Some(&body), scope).await.map(drop)
     }
 
@@ -141,10 +146,10 @@ impl Tenant {
             ("fields", "id,name,is_domain_connection"),
             ("include_fields", "true"),
         ];
-        let found: Vec<WrittenConnection> = self
+        let found: Vec<ConnectionBody> = self
             .read(&["connections"], &query, "read:connections")
             .await?;
-        // The filter is the tenant's; that it was honoured is not taken on trust.
+        // Do not rely on the API's filter.
         let named = found.into_iter().find(|c| c.name == name);
         Ok(named.map(|c| Connection {
             id: c.id,
@@ -153,28 +158,28 @@ impl Tenant {
         }))
     }
 
-    /// The default grant for third-party clients on users' behalf.
-    async fn grant(&self, audience: &str) -> Result<Option<KnownGrant>, TenantError> {
+    /// The default client grant for third-party clients acting on behalf of users.
+    async fn grant(&self, audience: &str) -> Result<Option<ExistingGrant>, TenantError> {
         for page in 0..MAX_PAGES {
-            let (page, per_page) = (page.to_string(), PAGE.to_string());
+            let (page, per_page) = (page.to_string(), PAGE_SIZE.to_string());
             let query = [
                 ("audience", audience),
                 ("per_page", per_page.as_str()),
                 ("page", page.as_str()),
             ];
-            let grants: Vec<WrittenGrant> = self
+            let grants: Vec<GrantBody> = self
                 .read(&["client-grants"], &query, "read:client_grants")
                 .await?;
-            let last = grants.len() < PAGE;
-            let ours = |g: &WrittenGrant| {
+            let last = grants.len() < PAGE_SIZE;
+            let matches = |g: &GrantBody| {
                 g.audience == audience
                     && g.default_for.as_deref() == Some("third_party_clients")
                     && g.subject_type.as_deref() == Some("user")
             };
-            if let Some(found) = grants.into_iter().find(ours) {
-                return Ok(Some(KnownGrant {
+            if let Some(found) = grants.into_iter().find(matches) {
+                return Ok(Some(ExistingGrant {
                     id: found.id,
-                    grant: Grant {
+                    grant: ClientGrant {
                         audience: found.audience,
                         scopes: found.scope.into_iter().collect::<BTreeSet<_>>(),
                     },
@@ -193,21 +198,22 @@ impl Tenant {
         query: &[(&str, &str)],
         scope: &str,
     ) -> Result<T, TenantError> {
-        let url = self.location(path, query)?;
-        let answer = self.call(Method::GET, &url, None, scope).await?;
-        serde_json::from_slice(&answer.body).map_err(|_| {
+        let url = self.url(path, query)?;
+        let response = self.call(Method::GET, &url, None, scope).await?;
+        serde_json::from_slice(&response.body).map_err(|_| {
             TenantError(format!(
-                "{}: the answer does not have the shape that the Management API documents",
+                "{}: the response does not have the documented shape",
                 url.path()
             ))
         })
     }
 
-    /// Identifiers come from the tenant: each is one segment of the path, whatever is in it.
-    fn location(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, TenantError> {
+    /// The URL of an API resource. Each element of `path` is escaped as one segment, because
+    /// identifiers come from the tenant.
+    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, TenantError> {
         let mut url = self.url.clone();
         url.path_segments_mut()
-            .map_err(|()| TenantError("--auth0-tenant is no URL of a tenant".into()))?
+            .map_err(|()| TenantError("--auth0-tenant is not a tenant URL".into()))?
             .clear()
             .extend(["api", "v2"])
             .extend(path);
@@ -223,30 +229,30 @@ impl Tenant {
         url: &Url,
         body: Option<&Value>,
         scope: &str,
-    ) -> Result<Answer, TenantError> {
+    ) -> Result<HttpResponse, TenantError> {
         let headers = self.headers()?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let send = || {
             self.client
                 .request(method.clone(), url, headers.clone(), body.clone())
         };
-        let answer = with_retry_after(&self.clock, send)
+        let response = with_retry_after(&self.clock, send)
             .await
             .map_err(|e| TenantError(format!("{method} {}: {e}", url.path())))?;
-        if answer.status.is_success() {
-            return Ok(answer);
+        if response.status.is_success() {
+            return Ok(response);
         }
-        let remedy = match answer.status {
+        let remedy = match response.status {
             StatusCode::UNAUTHORIZED => {
                 "the management token is not valid, or is for another audience (it must be TENANT/api/v2/)".to_owned()
             }
             StatusCode::FORBIDDEN => format!("the management token lacks the scope {scope}"),
-            StatusCode::NOT_FOUND => "there is no such thing; is --auth0-tenant the tenant's own domain?".to_owned(),
+            StatusCode::NOT_FOUND => "not found; is --auth0-tenant the tenant's own domain?".to_owned(),
             StatusCode::TOO_MANY_REQUESTS => "too many requests; try again later".to_owned(),
             status if status.is_redirection() => "a redirect, which is not followed".to_owned(),
-            _ => "nothing more is known".to_owned(),
+            _ => "no further details".to_owned(),
         };
-        let (status, path) = (answer.status.as_u16(), url.path());
+        let (status, path) = (response.status.as_u16(), url.path());
         Err(TenantError(format!(
             "{method} {path}: status {status}: {remedy}"
         )))
@@ -255,7 +261,9 @@ impl Tenant {
     fn headers(&self) -> Result<HeaderMap, TenantError> {
         let text = Zeroizing::new(format!("Bearer {}", self.token.expose()));
         let mut token = HeaderValue::from_str(&text).map_err(|_| {
-            TenantError("the management token has characters that no header takes".into())
+            TenantError(
+                "the management token contains characters that are not allowed in a header".into(),
+            )
         })?;
         token.set_sensitive(true);
         let json = HeaderValue::from_static("application/json");
@@ -274,9 +282,9 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::remote::jwks::key_client;
 
-    fn tenant(url: &Url) -> Tenant {
+    fn tenant(url: &Url) -> Auth0Tenant {
         let token = "a-management-token".into();
-        Tenant::new(
+        Auth0Tenant::new(
             url.clone(),
             token,
             key_client(None).unwrap(),
@@ -285,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn odd_answers_are_told_with_the_remedy_and_nothing_of_them() {
+    async fn errors_come_with_a_remedy_and_quote_nothing_from_the_response() {
         for (reply, said) in [
             (
                 Reply::json(403, "{\"message\":\"a-secret\"}"),
@@ -299,7 +307,9 @@ mod tests {
             (Reply::json(200, &"x".repeat(300_000)), "larger than"),
         ] {
             let peer = peer(reply).await;
-            let error = tenant(&peer.url).facts(&TenantRequest::default()).await;
+            let error = tenant(&peer.url)
+                .state(&TenantRequirements::default())
+                .await;
             let error = error.unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
             assert!(!error.contains("a-secret") && !error.contains("a-management-token"));
@@ -307,14 +317,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_identifier_stays_within_its_segment() {
+    async fn identifiers_are_escaped_as_one_path_segment() {
         let mut peer = peer(Reply::json(200, "{}")).await;
         let connection = Connection {
             id: "../x?y#z".into(),
             name: "n".into(),
             is_domain_connection: false,
         };
-        let change = Change::PromoteConnection(connection);
+        let change = TenantChange::PromoteConnection(connection);
         tenant(&peer.url).apply(&change).await.unwrap();
         let request = peer.requests.recv().await.unwrap();
         assert!(

@@ -1,5 +1,4 @@
-//! Source `client-credentials`: a token of hawkgate's own OAuth2 client (RFC 6749 §4.4;
-//! identity.md §G, seed 004).
+//! Source `client-credentials`: a token for hawkgate's own OAuth 2.0 client (RFC 6749 §4.4).
 
 use async_trait::async_trait;
 
@@ -8,21 +7,21 @@ use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest,
 };
 
-/// What the token is asked for.
+/// The parameters of the token request.
 #[derive(Clone, Debug, Default)]
 pub struct ClientCredentialsSettings {
-    /// Whom it is for, as Auth0 and others call it.
+    /// The API that the token is for, as an `audience` parameter (Auth0 and others).
     pub audience: Option<String>,
-    /// Whom it is for by RFC 8707: an absolute URI.
+    /// The API that the token is for, as a `resource` parameter (RFC 8707): an absolute URI.
     pub resource: Option<String>,
-    /// Empty: what the server gives by itself.
+    /// The scopes requested; if empty, the server's default.
     pub scopes: Vec<String>,
-    /// Auth0's organization.
+    /// The Auth0 organization.
     pub organization: Option<String>,
 }
 
-/// Gives every caller the same token, which is asked for once. Whatever goes wrong is a
-/// matter between the operator and the server: never [`FetchError::Refused`].
+/// Gives every caller the same token. Errors concern the operator's configuration or the
+/// server, never the caller, so there is no [`FetchError::Refused`].
 #[derive(Debug)]
 pub struct ClientCredentialsSource {
     settings: ClientCredentialsSettings,
@@ -30,7 +29,7 @@ pub struct ClientCredentialsSource {
 }
 
 impl ClientCredentialsSource {
-    /// `endpoint` is the token endpoint, asked as hawkgate's own client.
+    /// `endpoint` is the token endpoint, with hawkgate's own client authentication.
     pub fn new(settings: ClientCredentialsSettings, endpoint: Endpoint) -> Self {
         Self { settings, endpoint }
     }
@@ -38,13 +37,13 @@ impl ClientCredentialsSource {
 
 #[async_trait]
 impl CredentialSource for ClientCredentialsSource {
-    /// Nothing: server, client, audience and organization are the source's, and the scopes
-    /// after rules are in the key already.
+    /// Adds nothing: server, client, audience and organization are fixed for the source, and the
+    /// scopes left by the rules are part of every key.
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the cache key of a token never changes.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }

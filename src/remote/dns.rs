@@ -1,5 +1,5 @@
-//! Upstream addresses, resolved in the background: no request waits for a name server,
-//! and a name server that is down takes nothing away that was known before.
+//! Background resolution of upstream names: no request waits for DNS, and known addresses stay
+//! in use while DNS is down.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,53 +7,57 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-/// How often a name is looked up again. The system's resolver does not tell a record's
-/// lifetime; half a minute is what moving services commonly allow for.
-pub const REFRESH: Duration = Duration::from_secs(30);
+/// How often a name is resolved again. The system resolver does not report TTLs; half a minute
+/// is a common TTL for services that move.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How soon after a failure the first time; doubles up to [`REFRESH`].
+/// The delay after a first failure; it doubles up to [`REFRESH_INTERVAL`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// Longest wait for one look-up.
+/// For one lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More addresses than this are not kept.
+/// The most addresses that are kept per name.
 const MAX_ADDRESSES: usize = 64;
 
-/// A way to look names up.
+/// A DNS resolver.
 #[async_trait]
-pub trait Lookup: Send + Sync {
-    /// Every address of `host`.
+pub trait Resolver: Send + Sync {
+    /// All addresses of `host`.
     async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
 
-/// The system's resolver.
+/// The system resolver (getaddrinfo).
 #[derive(Clone, Copy, Debug)]
-pub struct SystemLookup;
+pub struct SystemResolver;
 
 #[async_trait]
-impl Lookup for SystemLookup {
+impl Resolver for SystemResolver {
     async fn lookup(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((host, port)).await?.collect())
     }
 }
 
-/// The address that `host` is by itself, if it is an IP literal (without brackets).
-pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+/// Parses `host` as an IP literal, without brackets.
+pub fn ip_literal(host: &str, port: u16) -> Option<SocketAddr> {
     let address: IpAddr = host.parse().ok()?;
     Some(SocketAddr::new(address, port))
 }
 
-/// Looks `host` up once; a literal needs no look-up. Duplicates are dropped, the
-/// resolver's order is kept.
+/// Resolves `host` once. Drops duplicates and keeps the resolver's order. An IP literal needs no
+/// lookup.
 ///
 /// # Errors
-/// When the resolver fails, is too slow, or knows no address.
-pub async fn resolve(lookup: &dyn Lookup, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Some(address) = literal(host, port) {
+/// When the resolver fails, times out, or has no address.
+pub async fn resolve(
+    resolver: &dyn Resolver,
+    host: &str,
+    port: u16,
+) -> io::Result<Vec<SocketAddr>> {
+    if let Some(address) = ip_literal(host, port) {
         return Ok(vec![address]);
     }
-    let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup.lookup(host, port))
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.lookup(host, port))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut addresses: Vec<SocketAddr> = Vec::new();
@@ -68,29 +72,29 @@ pub async fn resolve(lookup: &dyn Lookup, host: &str, port: u16) -> io::Result<V
     Ok(addresses)
 }
 
-/// Gives `publish` the addresses of `host` now and whenever they may have changed, for
-/// ever; for a literal once. After a failure nothing is published, so what was known stays.
-pub async fn keep_fresh(
-    lookup: &dyn Lookup,
+/// Resolves `host` periodically, forever, and passes the addresses to `publish`; an IP literal
+/// only once. Publishes nothing after a failure, so that the known addresses stay in use.
+pub async fn resolve_periodically(
+    resolver: &dyn Resolver,
     host: &str,
     port: u16,
     publish: impl Fn(Vec<SocketAddr>) + Send,
 ) {
-    if let Some(address) = literal(host, port) {
+    if let Some(address) = ip_literal(host, port) {
         return publish(vec![address]);
     }
     let mut retry = FIRST_RETRY;
     loop {
-        match resolve(lookup, host, port).await {
+        match resolve(resolver, host, port).await {
             Ok(addresses) => {
                 publish(addresses);
                 retry = FIRST_RETRY;
-                tokio::time::sleep(REFRESH).await;
+                tokio::time::sleep(REFRESH_INTERVAL).await;
             }
             Err(error) => {
                 tracing::warn!(host, %error, "cannot resolve the upstream's name");
                 tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(REFRESH);
+                retry = (retry * 2).min(REFRESH_INTERVAL);
             }
         }
     }
@@ -105,17 +109,17 @@ mod tests {
 
     use super::*;
 
-    /// Answers from a list, then fails.
-    struct Scripted(Mutex<VecDeque<io::Result<Vec<SocketAddr>>>>);
+    /// Returns the given results in turn, then fails.
+    struct FakeResolver(Mutex<VecDeque<io::Result<Vec<SocketAddr>>>>);
 
-    impl Scripted {
+    impl FakeResolver {
         fn new(answers: impl IntoIterator<Item = io::Result<Vec<SocketAddr>>>) -> Self {
             Self(Mutex::new(answers.into_iter().collect()))
         }
     }
 
     #[async_trait]
-    impl Lookup for Scripted {
+    impl Resolver for FakeResolver {
         async fn lookup(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
             let next = self.0.lock().unwrap().pop_front();
             next.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
@@ -127,44 +131,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn literals_need_no_lookup() {
-        let nobody = Scripted::new([]);
+    async fn ip_literals_need_no_lookup() {
+        let empty = FakeResolver::new([]);
         assert_eq!(
-            resolve(&nobody, "10.0.0.7", 443).await.unwrap(),
+            resolve(&empty, "10.0.0.7", 443).await.unwrap(),
             [address(7)]
         );
         assert_eq!(
-            resolve(&nobody, "::1", 80).await.unwrap(),
+            resolve(&empty, "::1", 80).await.unwrap(),
             ["[::1]:80".parse().unwrap()]
         );
         let (sent, mut published) = mpsc::unbounded_channel();
-        keep_fresh(&nobody, "10.0.0.7", 443, move |a| sent.send(a).unwrap()).await;
+        resolve_periodically(&empty, "10.0.0.7", 443, move |a| sent.send(a).unwrap()).await;
         assert_eq!(published.recv().await.unwrap(), [address(7)]);
         assert_eq!(published.recv().await, None);
     }
 
     #[tokio::test]
-    async fn no_address_is_an_error_and_duplicates_are_one() {
-        let lookup = Scripted::new([Ok(vec![]), Ok(vec![address(1), address(2), address(1)])]);
-        assert!(resolve(&lookup, "a.example", 443).await.is_err());
+    async fn no_address_is_an_error_and_duplicates_are_dropped() {
+        let resolver =
+            FakeResolver::new([Ok(vec![]), Ok(vec![address(1), address(2), address(1)])]);
+        assert!(resolve(&resolver, "a.example", 443).await.is_err());
         assert_eq!(
-            resolve(&lookup, "a.example", 443).await.unwrap(),
+            resolve(&resolver, "a.example", 443).await.unwrap(),
             [address(1), address(2)]
         );
     }
 
     #[tokio::test]
-    async fn the_list_is_bounded() {
+    async fn the_number_of_addresses_is_bounded() {
         let many = (0..1000).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-        let lookup = Scripted::new([Ok(many.collect())]);
-        let found = resolve(&lookup, "a.example", 443).await.unwrap();
+        let resolver = FakeResolver::new([Ok(many.collect())]);
+        let found = resolve(&resolver, "a.example", 443).await.unwrap();
         assert_eq!(found.len(), MAX_ADDRESSES);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_publish_nothing_and_are_tried_again() {
+    async fn failures_publish_nothing_and_are_retried() {
         let failed = || Err(io::ErrorKind::TimedOut.into());
-        let lookup = Scripted::new([
+        let resolver = FakeResolver::new([
             failed(),
             Ok(vec![address(1)]),
             failed(),
@@ -173,7 +178,7 @@ mod tests {
         ]);
         let (sent, mut published) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
-            keep_fresh(&lookup, "a.example", 443, move |a| sent.send(a).unwrap()).await;
+            resolve_periodically(&resolver, "a.example", 443, move |a| sent.send(a).unwrap()).await;
         });
         assert_eq!(published.recv().await.unwrap(), [address(1)]);
         assert_eq!(published.recv().await.unwrap(), [address(2)]);
@@ -181,15 +186,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_resolver_is_given_up() {
-        struct Silent;
+    async fn a_silent_resolver_times_out() {
+        struct SilentResolver;
         #[async_trait]
-        impl Lookup for Silent {
+        impl Resolver for SilentResolver {
             async fn lookup(&self, _: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
                 std::future::pending().await
             }
         }
-        let error = resolve(&Silent, "a.example", 443).await.unwrap_err();
+        let error = resolve(&SilentResolver, "a.example", 443)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,33 +1,33 @@
-//! Asking an issuer's introspection endpoint about a token (RFC 7662 §2).
+//! Token introspection over HTTP (RFC 7662 §2).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::{Client, ClientOptions, TransportError};
+use super::http_client::{HttpClient, HttpClientOptions, TransportError};
 use super::oauth::{About, Endpoint, Failure, MAX_ANSWER_BYTES};
 use crate::credential::FetchError;
 use crate::token::{BearerToken, IntrospectionError, Introspector};
 
-/// For one question, connection included.
+/// For one request, connection included.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A client for introspection endpoints: 3 s, 64 KiB, no redirects, https off loopback. `ca`
-/// is a PEM file with the only CAs trusted.
+/// An HTTP client with the limits for introspection: 3 s and 64 KiB. `ca` is a PEM file with
+/// the only CAs trusted.
 ///
 /// # Errors
-/// When TLS cannot be set up.
-pub fn introspection_client(ca: Option<PathBuf>) -> Result<Client, TransportError> {
-    Client::new(&ClientOptions {
+/// When `ca` cannot be read or the HTTP client cannot be built.
+pub fn introspection_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
+    HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
         max_bytes: MAX_ANSWER_BYTES,
         ca,
     })
 }
 
-/// Asks over HTTP, as hawkgate's own client: an endpoint that answers anybody would let
-/// tokens be guessed there (RFC 7662 §4).
+/// Calls the introspection endpoint, authenticated as hawkgate's own client. RFC 7662 §4
+/// requires authentication, because an open endpoint would allow token scanning.
 #[derive(Debug)]
 pub struct HttpIntrospector {
     endpoint: Endpoint,
@@ -48,12 +48,12 @@ impl Introspector for HttpIntrospector {
             ("token_type_hint", "access_token"),
         ];
         match self.endpoint.post(&form).await {
-            Ok(answer) => Ok(answer.body.to_vec()),
-            // Some servers know their own JWTs, but not here (RFC 7009 §2.2.1 has the code).
+            Ok(response) => Ok(response.body.to_vec()),
+            // Some servers refuse to introspect their own JWTs with this RFC 7009 §2.2.1 code.
             Err(Failure::Denied(denied)) if denied.is("unsupported_token_type") => {
                 Ok(b"{\"active\":false}".to_vec())
             }
-            // Otherwise a bad token is a 200 answer, and any other a matter of ours.
+            // An invalid token gets a 200 response; any other status concerns hawkgate itself.
             Err(failure) => Err(match failure.into_fetch_error(About::Ourselves) {
                 FetchError::Unavailable { cause, retry_after } => {
                     IntrospectionError { cause, retry_after }
@@ -72,29 +72,29 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
     use crate::remote::settings::{ClientProof, OauthClient};
-    use crate::remote::testing::{Reply, deserted, peer};
+    use crate::remote::testing::{Reply, closed_port, peer};
 
     fn introspector(url: &url::Url) -> HttpIntrospector {
-        let options = ClientOptions {
+        let options = HttpClientOptions {
             timeout: Duration::from_millis(500),
             max_bytes: MAX_ANSWER_BYTES,
             ca: None,
         };
-        let own = OauthClient {
+        let oauth_client = OauthClient {
             id: "me".into(),
             proof: ClientProof::Public,
         };
-        let client = Client::new(&options).unwrap();
+        let client = HttpClient::new(&options).unwrap();
         let clock = ManualClock::at(UnixMillis(0));
-        HttpIntrospector::new(Endpoint::new(url.clone(), own, client, clock))
+        HttpIntrospector::new(Endpoint::new(url.clone(), oauth_client, client, clock))
     }
 
     #[tokio::test]
-    async fn the_token_is_in_the_form_and_the_answer_comes_as_it_is() {
+    async fn the_token_is_sent_in_the_form_and_the_response_returned_as_it_is() {
         let mut peer = peer(Reply::json(200, "{\"active\":false}")).await;
         let token = BearerToken::new("hunter2==").unwrap();
-        let answer = introspector(&peer.url).introspect(&token).await.unwrap();
-        assert_eq!(answer, b"{\"active\":false}");
+        let response = introspector(&peer.url).introspect(&token).await.unwrap();
+        assert_eq!(response, b"{\"active\":false}");
         let request = peer.requests.recv().await.unwrap();
         let form = "\r\n\r\ntoken=hunter2%3D%3D&token_type_hint=access_token&client_id=me";
         assert!(
@@ -107,12 +107,12 @@ mod tests {
     async fn a_kind_of_token_that_the_endpoint_does_not_know_is_not_active() {
         let peer = peer(Reply::json(400, "{\"error\":\"unsupported_token_type\"}")).await;
         let token = BearerToken::new("hunter2").unwrap();
-        let answer = introspector(&peer.url).introspect(&token).await.unwrap();
-        assert_eq!(answer, b"{\"active\":false}");
+        let response = introspector(&peer.url).introspect(&token).await.unwrap();
+        assert_eq!(response, b"{\"active\":false}");
     }
 
     #[tokio::test]
-    async fn whatever_is_no_answer_says_why_without_the_token() {
+    async fn unusable_responses_are_explained_without_the_token() {
         let token = BearerToken::new("hunter2").unwrap();
         let huge = "x".repeat(MAX_ANSWER_BYTES + 1);
         let html = [("Content-Type", "text/html")];
@@ -141,7 +141,7 @@ mod tests {
             ),
             (Reply::new(200, &html, "hunter2"), "not JSON", None),
             (Reply::json(200, &huge), "larger than", None),
-            (Reply::Stall(Vec::new()), "no complete answer", None),
+            (Reply::Stall(Vec::new()), "no complete response", None),
         ] {
             let peer = peer(reply).await;
             let error = introspector(&peer.url)
@@ -152,7 +152,7 @@ mod tests {
             assert!(!error.cause.contains("hunter2"), "{error}");
             assert_eq!(error.retry_after, retry_after, "{error}");
         }
-        let nobody = introspector(&deserted().await).introspect(&token).await;
-        assert!(nobody.is_err());
+        let result = introspector(&closed_port().await).introspect(&token).await;
+        assert!(result.is_err());
     }
 }

@@ -1,8 +1,8 @@
-//! Spans to a collector: OTLP/HTTP with JSON
+//! Exports trace spans to an OpenTelemetry collector over OTLP/HTTP with JSON
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>).
 //!
-//! Written here because the SDK's exporter would bring some fifteen crates, threads, a clock
-//! and random numbers of its own, for one POST of one JSON object.
+//! The SDK's exporter would add some fifteen crates, and its own threads, clock and random
+//! number generator, to POST one JSON object.
 
 mod json;
 #[cfg(test)]
@@ -15,24 +15,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
-use super::client::{Answer, Client, ClientOptions, TransportError};
+use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportError};
 use crate::secret::{SecretError, SecretRef};
 use crate::trace::settings::TraceExport;
 use crate::trace::{ExportResult, ExporterMessage, Span, SpanObserver};
 
-/// Spans in one export.
+/// The most spans in one export.
 const MAX_BATCH: usize = 512;
-/// How long spans are gathered for one.
-const GATHER: Duration = Duration::from_secs(1);
-/// Tries for one export, and the pause after the first; doubled after each.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest `Retry-After` that is waited for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Longest answer read, in bytes; only a count is looked for.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// How long spans are collected before an export.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+/// The most attempts at one export.
+const MAX_ATTEMPTS: u32 = 4;
+/// The delay after the first attempt; it doubles after each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest `Retry-After` that is honoured.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The largest response that is read, in bytes; it only holds a count.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Why spans were not taken. For operators: names no secret and quotes no answer.
+/// Why an export failed. The messages name no secret and quote no response.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error(transparent)]
@@ -42,19 +43,19 @@ enum ExportError {
         name: HeaderName,
         cause: SecretError,
     },
-    #[error("header {0}: its secret has characters that cannot stand in a header")]
+    #[error("header {0}: its secret contains characters that are not allowed in a header")]
     Header(HeaderName),
     #[error("the collector answered {status}")]
-    Refused {
+    Status {
         status: StatusCode,
         retry_after: Option<Duration>,
     },
 }
 
-/// Sends spans as they come.
+/// Exports spans in batches.
 #[derive(Debug)]
 pub struct Exporter {
-    client: Client,
+    client: HttpClient,
     endpoint: Url,
     headers: Vec<(HeaderName, SecretRef)>,
     resource: serde_json::Value,
@@ -62,14 +63,14 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// For the collector that `export` names; `observer` is told what becomes of spans.
+    /// For the collector in `export`; the outcome for each span is reported to `observer`.
     ///
     /// # Errors
     /// When the CA file is unusable.
     pub fn new(export: &TraceExport, observer: SpanObserver) -> Result<Self, TransportError> {
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             timeout: export.timeout,
-            max_bytes: ANSWER_BYTES,
+            max_bytes: MAX_RESPONSE_BYTES,
             ca: export.ca.clone(),
         })?;
         let client = if export.allow_plaintext {
@@ -86,26 +87,26 @@ impl Exporter {
         })
     }
 
-    /// Sends what comes until nobody is left to send any more.
+    /// Exports everything received until all senders are gone.
     pub async fn run(self, mut items: mpsc::Receiver<ExporterMessage>) {
         let mut failing = false;
         let mut open = true;
         while open {
             let (batch, flushed);
-            (batch, flushed, open) = gather(&mut items).await;
+            (batch, flushed, open) = next_batch(&mut items).await;
             if !batch.is_empty() {
                 let sent = self.send(&batch).await;
-                self.account(batch.len() as u64, &sent, &mut failing);
+                self.record(batch.len() as u64, &sent, &mut failing);
             }
             if let Some(done) = flushed {
-                // Whoever asked may have stopped waiting.
+                // The receiver may have stopped waiting.
                 let _ = done.send(());
             }
         }
     }
 
-    /// Counts, and says it once when exporting begins to fail or works again.
-    fn account(&self, count: u64, sent: &Result<u64, ExportError>, failing: &mut bool) {
+    /// Counts the spans, and logs once when exporting starts to fail or recovers.
+    fn record(&self, count: u64, sent: &Result<u64, ExportError>, failing: &mut bool) {
         match sent {
             Ok(rejected) => {
                 let rejected = (*rejected).min(count);
@@ -115,40 +116,40 @@ impl Exporter {
                     self.observer.record(ExportResult::Failed, rejected);
                 }
                 if std::mem::take(failing) {
-                    tracing::info!("spans are exported again");
+                    tracing::info!("exporting spans has recovered");
                 }
             }
             Err(error) => {
                 self.observer.record(ExportResult::Failed, count);
                 if !std::mem::replace(failing, true) {
-                    tracing::warn!(%error, "spans cannot be exported; they are thrown away");
+                    tracing::warn!(%error, "cannot export spans; they are dropped");
                 }
             }
         }
     }
 
-    /// How many of `batch` the collector did not want.
+    /// Exports one batch, with retries. Returns how many spans the collector rejected.
     async fn send(&self, batch: &[Span]) -> Result<u64, ExportError> {
         let body = json::request(&self.resource, batch).to_string();
         let body = bytes::Bytes::from(body);
-        let mut pause = PAUSE;
-        for _ in 1..TRIES {
+        let mut backoff = FIRST_BACKOFF;
+        for _ in 1..MAX_ATTEMPTS {
             match self.post(body.clone()).await {
-                Ok(answer) => return Ok(json::rejected(&answer.body)),
+                Ok(response) => return Ok(json::rejected(&response.body)),
                 Err(error) => {
-                    let Some(asked) = worth_repeating(&error) else {
+                    let Some(retry_after) = retryable(&error) else {
                         return Err(error);
                     };
-                    tokio::time::sleep(asked.unwrap_or(pause).min(LONGEST_PAUSE)).await;
-                    pause *= 2;
+                    tokio::time::sleep(retry_after.unwrap_or(backoff).min(MAX_BACKOFF)).await;
+                    backoff *= 2;
                 }
             }
         }
-        let answer = self.post(body).await?;
-        Ok(json::rejected(&answer.body))
+        let response = self.post(body).await?;
+        Ok(json::rejected(&response.body))
     }
 
-    async fn post(&self, body: bytes::Bytes) -> Result<Answer, ExportError> {
+    async fn post(&self, body: bytes::Bytes) -> Result<HttpResponse, ExportError> {
         let mut headers = HeaderMap::new();
         for (name, secret) in &self.headers {
             let secret = secret.read().map_err(|cause| ExportError::Secret {
@@ -161,25 +162,26 @@ impl Exporter {
             headers.insert(name.clone(), value);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = self.client.post(&self.endpoint, headers, body).await?;
-        if answer.status.is_success() {
-            return Ok(answer);
+        let response = self.client.post(&self.endpoint, headers, body).await?;
+        if response.status.is_success() {
+            return Ok(response);
         }
-        Err(ExportError::Refused {
-            status: answer.status,
-            retry_after: answer.retry_after(),
+        Err(ExportError::Status {
+            status: response.status,
+            retry_after: response.retry_after(),
         })
     }
 }
 
-/// As OTLP says: what may be over soon, with the pause that was asked for.
+/// Whether the OTLP specification has this error retried, with the collector's `Retry-After` if
+/// it gave one.
 #[allow(clippy::option_option)]
-fn worth_repeating(error: &ExportError) -> Option<Option<Duration>> {
+fn retryable(error: &ExportError) -> Option<Option<Duration>> {
     match error {
         ExportError::Transport(
             TransportError::Connection { .. } | TransportError::Timeout { .. },
         ) => Some(None),
-        ExportError::Refused {
+        ExportError::Status {
             status,
             retry_after,
         } => matches!(status.as_u16(), 429 | 502 | 503 | 504).then_some(*retry_after),
@@ -187,8 +189,8 @@ fn worth_repeating(error: &ExportError) -> Option<Option<Duration>> {
     }
 }
 
-/// Some spans, whether somebody waits for them to be sent, and whether more can come.
-async fn gather(
+/// The next batch, whom to notify once it has been sent, and whether more can follow.
+async fn next_batch(
     items: &mut mpsc::Receiver<ExporterMessage>,
 ) -> (Vec<Span>, Option<oneshot::Sender<()>>, bool) {
     let mut batch = Vec::new();
@@ -197,11 +199,11 @@ async fn gather(
         Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),
         Some(ExporterMessage::Span(span)) => batch.push(*span),
     }
-    let enough = tokio::time::sleep(GATHER);
-    tokio::pin!(enough);
+    let delay = tokio::time::sleep(BATCH_DELAY);
+    tokio::pin!(delay);
     while batch.len() < MAX_BATCH {
         tokio::select! {
-            () = &mut enough => break,
+            () = &mut delay => break,
             item = items.recv() => match item {
                 None => return (batch, None, false),
                 Some(ExporterMessage::Flush(done)) => return (batch, Some(done), true),

@@ -1,11 +1,13 @@
-//! Source `password`: a token had with the caller's own username and password (seed 003,
-//! identity.md §F). Discouraged (RFC 9700 §2.4), for callers that can do nothing else, and
-//! only on listeners that nobody but this machine reaches: the configuration sees to that.
+//! Source `password`: signs callers in with their username and password, and MFA if required
+//! (resource owner password grant, RFC 6749 §4.3; `docs/design/tokens.md`, "Passwords and MFA").
+//! RFC 9700 §2.4 discourages it: it is for clients that support nothing else, and the
+//! configuration allows it only on listeners that are local to this machine.
 
-mod attempts;
-mod memory;
+mod attempt_limiter;
+mod error;
+mod grant;
+mod login_store;
 mod mfa;
-mod sign_in;
 #[cfg(test)]
 mod tests;
 
@@ -14,70 +16,81 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Granted, Scopes};
+use super::settings::{ClientProof, PasswordGrant};
 use crate::clock::SharedClock;
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, IdentityKey, Issued, RandomnessError,
     SignInProblem, SwapRequest,
 };
-use crate::remote::settings::ClientProof;
 use crate::secret::SecretString;
 use crate::token::{BasicCredentials, Caller};
-use attempts::AttemptLimiter;
-use memory::{Login, Memory};
-use mfa::Mfa;
-use sign_in::{Refusal, SignIn};
+use attempt_limiter::AttemptLimiter;
+use error::SignInError;
+use grant::PasswordSignIn;
+use login_store::{LoginKey, LoginStore};
+use mfa::MfaApi;
 
-/// A proved password is believed so long before the provider is asked again.
-pub const BELIEVED: Duration = Duration::from_mins(5);
+/// The longest that a token is used before the provider checks the password again.
+pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_mins(5);
 
 /// Signs users in at one token endpoint.
 #[derive(Debug)]
 pub struct PasswordSource {
     tokens: Endpoint,
-    mfa: Mfa,
+    mfa: MfaApi,
     realm: Option<String>,
     audience: Option<String>,
     scopes: Vec<String>,
     forward_client_ip: bool,
-    /// Random for each process: what it makes of a password is of no use to anybody else.
+    /// Random per process, so that password hashes are useless elsewhere.
     key: IdentityKey,
     attempts: AttemptLimiter,
-    memory: Memory,
+    logins: LoginStore,
     clock: SharedClock,
 }
 
 impl PasswordSource {
-    /// `client` reads at least [`super::oauth::MAX_ANSWER_BYTES`].
+    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`].
     ///
     /// # Errors
-    /// When the system has no randomness.
+    /// When the system's random number generator fails.
     pub fn new(
-        settings: &crate::remote::settings::PasswordGrant,
-        client: Client,
+        settings: &PasswordGrant,
+        client: HttpClient,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
-        let own = settings.client.clone();
-        // A provider believes a caller's address only from a client that has proved itself.
-        let confidential = own.proof != ClientProof::Public;
+        let oauth_client = settings.client.clone();
+        // Auth0 trusts a forwarded address only from a confidential client.
+        let confidential = oauth_client.proof != ClientProof::Public;
         Ok(Self {
-            mfa: Mfa::new(&settings.mfa_url, &own, client.clone(), clock.clone()),
-            tokens: Endpoint::new(settings.token_url.clone(), own, client, clock.clone()),
+            mfa: MfaApi::new(
+                &settings.mfa_url,
+                &oauth_client,
+                client.clone(),
+                clock.clone(),
+            ),
+            tokens: Endpoint::new(
+                settings.token_url.clone(),
+                oauth_client,
+                client,
+                clock.clone(),
+            ),
             realm: settings.realm.clone(),
             audience: settings.audience.clone(),
             scopes: settings.scopes.clone(),
             forward_client_ip: settings.forward_client_ip && confidential,
             key: IdentityKey::random()?,
             attempts: AttemptLimiter::new(clock.clone()),
-            memory: Memory::new(clock.clone()),
+            logins: LoginStore::new(clock.clone()),
             clock,
         })
     }
 
-    /// What this login is known by here: a keyed hash of each part behind its length. What
-    /// was granted for some scopes is of no use for others.
-    fn login(&self, credentials: &BasicCredentials, request: &SwapRequest) -> Login {
+    /// The key of this login: a keyed hash over length-prefixed parts. It includes the scopes,
+    /// because a refresh token granted for some is of no use for others.
+    fn login_key(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
         hasher.list(request.scopes.as_deref());
@@ -86,8 +99,8 @@ impl PasswordSource {
         hasher.finish()
     }
 
-    /// What the user is counted by.
-    fn user(&self, credentials: &BasicCredentials) -> attempts::User {
+    /// The key that the user's attempts are counted under.
+    fn user_key(&self, credentials: &BasicCredentials) -> attempt_limiter::UserKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"user");
         hasher.part(credentials.username().trim().to_lowercase().as_bytes());
@@ -95,7 +108,7 @@ impl PasswordSource {
     }
 
     fn issued(&self, granted: Granted) -> Issued {
-        let latest = self.clock.now().plus(BELIEVED);
+        let latest = self.clock.now().plus(MAX_TOKEN_LIFETIME);
         Issued {
             credential: Credential::Bearer(granted.access_token),
             expires_at: Some(granted.expires_at.map_or(latest, |at| at.min(latest))),
@@ -103,19 +116,19 @@ impl PasswordSource {
     }
 }
 
-/// The configuration lets nobody else come this way.
+/// The caller's credentials and address. The configuration ensures that they are present.
 fn caller(request: &SwapRequest) -> Result<(&BasicCredentials, Option<IpAddr>), FetchError> {
     match &request.caller {
         Caller::Password { credentials, peer } => Ok((credentials, *peer)),
         _ => Err(FetchError::NotEntitled(
-            "this source wants a username and password".into(),
+            "this source needs a username and password".into(),
         )),
     }
 }
 
 #[async_trait]
 impl CredentialSource for PasswordSource {
-    /// Username and password are in the key already.
+    /// Username and password are part of every key already.
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         caller(request)?;
         key.optional(self.realm.as_deref().map(str::as_bytes));
@@ -125,18 +138,20 @@ impl CredentialSource for PasswordSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let (credentials, peer) = caller(request)?;
         let scopes = Scopes::new(&self.scopes, request)?;
-        let login = self.login(credentials, request);
+        let login = self.login_key(credentials, request);
         if let Some(granted) = self.refresh(login).await? {
             scopes.check(&granted)?;
             return Ok(self.issued(granted));
         }
-        let attempt = self.attempts.begin(self.user(credentials), peer.into());
+        let attempt = self
+            .attempts
+            .acquire(self.user_key(credentials), peer.into());
         let attempt = attempt.await.map_err(|left| FetchError::SignIn {
             problem: SignInProblem::TooManyAttempts,
             cause: "too many failed sign-ins of this user or from this address".into(),
             retry_after: Some(left),
         })?;
-        let sign_in = SignIn {
+        let sign_in = PasswordSignIn {
             login,
             credentials,
             scope: scopes.parameter().unwrap_or_default(),
@@ -146,19 +161,19 @@ impl CredentialSource for PasswordSource {
             Ok(mut granted) => {
                 attempt.succeeded();
                 if let Some(token) = granted.refresh_token.take() {
-                    self.memory.keep_refresh_token(login, token);
+                    self.logins.insert_refresh_token(login, token);
                 }
                 if let Some(code) = granted.recovery_code.take() {
-                    self.memory.keep_recovery_code(login, code);
+                    self.logins.insert_recovery_code(login, code);
                 }
                 scopes.check(&granted)?;
                 Ok(self.issued(granted))
             }
-            Err(Refusal::Wrong(error)) => {
+            Err(SignInError::WrongCredentials(error)) => {
                 attempt.failed();
                 Err(error)
             }
-            Err(Refusal::Other(error)) => Err(error),
+            Err(SignInError::Other(error)) => Err(error),
         }
     }
 
@@ -168,7 +183,7 @@ impl CredentialSource for PasswordSource {
 
     fn recovery_code(&self, request: &SwapRequest) -> Option<SecretString> {
         let (credentials, _) = caller(request).ok()?;
-        self.memory
-            .take_recovery_code(self.login(credentials, request))
+        self.logins
+            .take_recovery_code(self.login_key(credentials, request))
     }
 }

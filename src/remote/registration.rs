@@ -1,4 +1,5 @@
-//! Clients made (RFC 7591) and managed (RFC 7592) at an issuer's registration endpoint.
+//! Requests to an issuer's registration endpoint: register (RFC 7591), update and delete (RFC
+//! 7592) a client.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -8,16 +9,16 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::client::{Answer, Client, Undelivered};
-use super::provider::is_acceptable;
-use super::retry::{wait, with_retry_after};
+use super::http_client::{HttpClient, HttpResponse, RequestError};
+use super::retry::{retry_delay, with_retry_after};
+use super::well_known::is_acceptable_url;
 use crate::clock::SharedClock;
 use crate::registration::{AuthMethod, ClientMetadata, Registration};
 use crate::secret::SecretString;
 use crate::serde_url;
 
-/// Members of the metadata that an error text may speak of; nothing else of one is repeated.
-const SPOKEN_OF: [&str; 11] = [
+/// Metadata members that are repeated from an error description; nothing else of it is.
+const REPORTABLE_MEMBERS: [&str; 11] = [
     "redirect_uris",
     "grant_types",
     "response_types",
@@ -31,33 +32,33 @@ const SPOKEN_OF: [&str; 11] = [
     "client_name",
 ];
 
-/// A registration endpoint.
+/// The registration and client configuration endpoints of an issuer.
 #[derive(Clone, Debug)]
 pub struct RegistrationEndpoint {
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
-    /// Nothing that it names is gone to unless this issuer may name it.
+    /// Decides which URLs in responses are acceptable.
     issuer: Url,
 }
 
-/// Why a registration was not made, changed or deleted. Texts hold nothing of the answer
-/// but names of metadata.
+/// Why a client was not registered, updated or deleted. The messages quote nothing from the
+/// response except error codes and names of metadata members.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistrationError {
-    /// Definitely nothing was done.
+    /// The request was rejected; nothing has changed.
     #[error("{0}")]
     Refused(String),
-    /// Our token does not open the way (any more), or there is no such client.
+    /// The access token was rejected, or the client does not exist; nothing has changed.
     #[error("{0}")]
     Unauthorized(String),
-    /// It may have been done.
-    #[error("{0}: the issuer may have done it all the same")]
-    Unclear(String),
+    /// The request may have been processed.
+    #[error("{0}: the issuer may have processed it anyway")]
+    OutcomeUnknown(String),
 }
 
-/// An answer of the endpoint (RFC 7591 §3.2.1).
+/// A client information response (RFC 7591 §3.2.1).
 #[derive(Deserialize)]
-struct Written {
+struct ClientInformation {
     client_id: String,
     client_secret: Option<String>,
     #[serde(default)]
@@ -69,8 +70,8 @@ struct Written {
 }
 
 impl RegistrationEndpoint {
-    /// Of `issuer`, by `client`.
-    pub fn new(client: Client, clock: SharedClock, issuer: Url) -> Self {
+    /// For `issuer`, using `client`.
+    pub fn new(client: HttpClient, clock: SharedClock, issuer: Url) -> Self {
         Self {
             client,
             clock,
@@ -78,37 +79,37 @@ impl RegistrationEndpoint {
         }
     }
 
-    /// Makes a client (RFC 7591 §3.1). Sent once; only a 429 is tried again.
+    /// Registers a client (RFC 7591 §3.1). Retries only after a 429.
     ///
     /// # Errors
-    /// Saying whether a client may have been made.
-    pub async fn create(
+    /// Each variant says whether a client may have been created.
+    pub async fn register(
         &self,
         endpoint: &Url,
         metadata: &ClientMetadata,
         initial_access_token: Option<&SecretString>,
     ) -> Result<Registration, RegistrationError> {
         let body = json!(metadata.members());
-        let answer = self
+        let response = self
             .send(Method::POST, endpoint, initial_access_token, Some(&body))
             .await?;
-        match answer.status {
-            StatusCode::CREATED | StatusCode::OK => self.registration(&answer, metadata, None),
+        match response.status {
+            StatusCode::CREATED | StatusCode::OK => self.registration(&response, metadata, None),
             StatusCode::UNAUTHORIZED if initial_access_token.is_none() => {
                 Err(RegistrationError::Unauthorized(
-                    "the issuer registers only those who have an initial access token (status 401): \
-                     get one from its operator and give --initial-access-token-file"
+                    "the issuer requires an initial access token (status 401): get one from its \
+                     operator and give --initial-access-token-file"
                         .into(),
                 ))
             }
-            _ => Err(self.refusal(&answer)),
+            _ => Err(self.rejection(&response)),
         }
     }
 
-    /// Makes the client what `metadata` says (RFC 7592 §2.2).
+    /// Replaces the client's metadata (RFC 7592 §2.2).
     ///
     /// # Errors
-    /// Saying whether it may have been changed.
+    /// Each variant says whether the client may have been changed.
     pub async fn update(
         &self,
         registration: &Registration,
@@ -120,25 +121,25 @@ impl RegistrationEndpoint {
         if let Some(secret) = &registration.client_secret {
             body["client_secret"] = json!(secret.expose());
         }
-        let answer = self
+        let response = self
             .send(Method::PUT, uri, Some(token), Some(&body))
             .await?;
-        match answer.status {
-            StatusCode::OK => self.registration(&answer, metadata, Some(registration)),
-            _ => Err(self.refusal(&answer)),
+        match response.status {
+            StatusCode::OK => self.registration(&response, metadata, Some(registration)),
+            _ => Err(self.rejection(&response)),
         }
     }
 
     /// Deletes the client (RFC 7592 §2.3).
     ///
     /// # Errors
-    /// Saying whether it may have been deleted.
+    /// Each variant says whether the client may have been deleted.
     pub async fn delete(&self, registration: &Registration) -> Result<(), RegistrationError> {
         let (uri, token) = management(registration)?;
-        let answer = self.send(Method::DELETE, uri, Some(token), None).await?;
-        match answer.status {
+        let response = self.send(Method::DELETE, uri, Some(token), None).await?;
+        match response.status {
             StatusCode::NO_CONTENT | StatusCode::OK => Ok(()),
-            _ => Err(self.refusal(&answer)),
+            _ => Err(self.rejection(&response)),
         }
     }
 
@@ -148,7 +149,7 @@ impl RegistrationEndpoint {
         url: &Url,
         token: Option<&SecretString>,
         body: Option<&Value>,
-    ) -> Result<Answer, RegistrationError> {
+    ) -> Result<HttpResponse, RegistrationError> {
         let headers = headers(token)?;
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let send = || {
@@ -157,52 +158,52 @@ impl RegistrationEndpoint {
         };
         with_retry_after(&self.clock, send)
             .await
-            .map_err(|e| undelivered(&e))
+            .map_err(|e| transport_error(&e))
     }
 
-    /// What the issuer made of it. An answer that cannot be read leaves it unclear: a
-    /// client is there, and its secret is lost.
+    /// Reads a successful response. If it is unusable, the outcome counts as unknown: the client
+    /// exists, but its secret is lost.
     fn registration(
         &self,
-        answer: &Answer,
+        response: &HttpResponse,
         metadata: &ClientMetadata,
         old: Option<&Registration>,
     ) -> Result<Registration, RegistrationError> {
-        let unclear =
-            |what: &str| RegistrationError::Unclear(format!("the issuer's answer {what}"));
-        let written: Written = serde_json::from_slice(&answer.body)
-            .map_err(|_| unclear("is no JSON object with a client_id and URLs"))?;
-        let kept = old.map(|old| old.client_id.as_str());
-        // RFC 6749 appendix A.1; it is shown on terminals.
-        let shown = |id: &str| !id.is_empty() && id.bytes().all(|b| (b' '..=b'~').contains(&b));
-        if !shown(&written.client_id) || kept.is_some_and(|kept| kept != written.client_id) {
-            return Err(unclear(
-                "has no usable client_id, or that of another client",
-            ));
+        let unusable =
+            |what: &str| RegistrationError::OutcomeUnknown(format!("the issuer's response {what}"));
+        let information: ClientInformation = serde_json::from_slice(&response.body)
+            .map_err(|_| unusable("is not a JSON object with a client_id and URLs"))?;
+        let old_id = old.map(|old| old.client_id.as_str());
+        // RFC 6749 appendix A.1. It is printed to terminals.
+        let printable = |id: &str| !id.is_empty() && id.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if !printable(&information.client_id)
+            || old_id.is_some_and(|id| id != information.client_id)
+        {
+            return Err(unusable("has an unusable client_id, or another client's"));
         }
-        let uri = written.registration_client_uri;
+        let uri = information.registration_client_uri;
         if uri
             .as_ref()
-            .is_some_and(|uri| !is_acceptable(uri, &self.issuer))
+            .is_some_and(|uri| !is_acceptable_url(uri, &self.issuer))
         {
-            return Err(unclear(
-                "names a registration_client_uri that is not https, or is on loopback",
+            return Err(unusable(
+                "has a registration_client_uri that is not https, or is on loopback",
             ));
         }
-        let said = written.token_endpoint_auth_method.as_deref();
-        let method = said
-            .and_then(AuthMethod::named)
+        let method = information.token_endpoint_auth_method.as_deref();
+        let method = method
+            .and_then(AuthMethod::from_name)
             .or_else(|| metadata.auth_method());
-        let secret = written.client_secret.map(SecretString::new);
-        // RFC 7591 §2: the default is client_secret_basic.
+        let secret = information.client_secret.map(SecretString::new);
+        // The default is client_secret_basic (RFC 7591 §2).
         let default = secret
             .as_ref()
             .map_or(AuthMethod::None, |_| AuthMethod::ClientSecretBasic);
         Ok(Registration {
-            client_id: written.client_id,
+            client_id: information.client_id,
             client_secret: secret.or_else(|| old?.client_secret.clone()),
-            client_secret_expires_at: written.client_secret_expires_at,
-            registration_access_token: written
+            client_secret_expires_at: information.client_secret_expires_at,
+            registration_access_token: information
                 .registration_access_token
                 .map(SecretString::new)
                 .or_else(|| old?.registration_access_token.clone()),
@@ -215,49 +216,45 @@ impl RegistrationEndpoint {
         })
     }
 
-    /// RFC 7591 §3.2.2, RFC 6750 §3.1, and what else there is.
-    fn refusal(&self, answer: &Answer) -> RegistrationError {
-        let status = answer.status;
-        let code = code(answer);
-        let told = match code.as_deref() {
-            Some("invalid_redirect_uri") => "it accepts no such redirect URI",
-            Some("invalid_client_metadata") => "it accepts no such metadata",
-            Some("invalid_software_statement") => "the software statement is not valid",
-            Some("unapproved_software_statement") => {
-                "it does not approve of the software statement"
-            }
-            Some("invalid_token") => "it does not know the token that was sent, or not any more",
-            Some("access_denied" | "insufficient_scope") => {
-                "the token that was sent does not allow it"
-            }
+    /// Explains an error response by its code (RFC 7591 §3.2.2, RFC 6750 §3.1), else its status.
+    fn rejection(&self, response: &HttpResponse) -> RegistrationError {
+        let status = response.status;
+        let code = code(response);
+        let explanation = match code.as_deref() {
+            Some("invalid_redirect_uri") => "it does not accept the redirect URI",
+            Some("invalid_client_metadata") => "it does not accept the client metadata",
+            Some("invalid_software_statement") => "the software statement is invalid",
+            Some("unapproved_software_statement") => "the software statement is not approved",
+            Some("invalid_token") => "it does not accept the access token, or no longer",
+            Some("access_denied" | "insufficient_scope") => "the access token does not allow this",
             _ => match status {
                 StatusCode::UNAUTHORIZED => {
-                    "it does not know the token that was sent, or there is no such client"
+                    "it does not accept the access token, or the client does not exist"
                 }
-                StatusCode::FORBIDDEN => "it does not allow it; registration may be switched off",
+                StatusCode::FORBIDDEN => "it does not allow this; registration may be disabled",
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                    "registration is not offered there, or is switched off"
+                    "there is no registration at this URL, or it is disabled"
                 }
                 StatusCode::TOO_MANY_REQUESTS => "too many requests",
-                _ if status.is_redirection() => "it sends elsewhere, which is not followed",
-                _ if status.is_server_error() => "it failed",
-                _ => "it refuses",
+                _ if status.is_redirection() => "it redirects elsewhere, which is not followed",
+                _ if status.is_server_error() => "it had an internal error",
+                _ => "it rejected the request",
             },
         };
         let text = format!(
-            "the issuer said: {told} (status {}{}){}",
+            "the issuer rejected the request: {explanation} (status {}{}){}",
             status.as_u16(),
             code.map(|code| format!(", {code}")).unwrap_or_default(),
-            spoken_of(answer),
+            reported_members(response),
         );
         match status {
             StatusCode::TOO_MANY_REQUESTS => {
-                let wait = wait(answer, self.clock.now()).unwrap_or_default();
-                RegistrationError::Refused(format!("{text}; try again in {} s", wait.as_secs()))
+                let delay = retry_delay(response, self.clock.now()).unwrap_or_default();
+                RegistrationError::Refused(format!("{text}; try again in {} s", delay.as_secs()))
             }
             StatusCode::UNAUTHORIZED => RegistrationError::Unauthorized(text),
             status if status.is_server_error() || status.is_success() => {
-                RegistrationError::Unclear(text)
+                RegistrationError::OutcomeUnknown(text)
             }
             _ => RegistrationError::Refused(text),
         }
@@ -266,7 +263,9 @@ impl RegistrationEndpoint {
 
 fn management(registration: &Registration) -> Result<(&Url, &SecretString), RegistrationError> {
     registration.management().ok_or_else(|| {
-        RegistrationError::Refused("the issuer gave no registration token to manage it with".into())
+        RegistrationError::Refused(
+            "the issuer gave no registration access token to manage the client with".into(),
+        )
     })
 }
 
@@ -277,7 +276,7 @@ fn headers(token: Option<&SecretString>) -> Result<HeaderMap, RegistrationError>
         let text = Zeroizing::new(format!("Bearer {}", token.expose()));
         let mut value = HeaderValue::from_str(&text).map_err(|_| {
             RegistrationError::Refused(
-                "the access token has characters that no header takes".into(),
+                "the access token contains characters that are not allowed in a header".into(),
             )
         })?;
         value.set_sensitive(true);
@@ -286,37 +285,37 @@ fn headers(token: Option<&SecretString>) -> Result<HeaderMap, RegistrationError>
     Ok(headers)
 }
 
-fn undelivered(undelivered: &Undelivered) -> RegistrationError {
-    let text = undelivered.to_string();
-    if undelivered.perhaps_arrived {
-        RegistrationError::Unclear(text)
+fn transport_error(error: &RequestError) -> RegistrationError {
+    let text = error.to_string();
+    if error.maybe_processed {
+        RegistrationError::OutcomeUnknown(text)
     } else {
         RegistrationError::Refused(text)
     }
 }
 
-/// `error`, if it is a plain word.
-fn code(answer: &Answer) -> Option<String> {
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+/// The `error` code, if it is a plain word.
+fn code(response: &HttpResponse) -> Option<String> {
+    let body: Value = serde_json::from_slice(&response.body).ok()?;
     let code = body.get("error")?.as_str()?;
     let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
     ((1..=48).contains(&code.len()) && code.bytes().all(plain)).then(|| code.to_owned())
 }
 
-/// The members of the metadata that the answer's description names. The description itself
-/// may quote whatever was sent, a token included.
-fn spoken_of(answer: &Answer) -> String {
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+/// The metadata members that the error description mentions. The description itself is never
+/// repeated, because it may quote what was sent, including a token.
+fn reported_members(response: &HttpResponse) -> String {
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let description = body.get("error_description").and_then(Value::as_str);
     let description = description.unwrap_or_default();
-    let named: Vec<_> = SPOKEN_OF
+    let named: Vec<_> = REPORTABLE_MEMBERS
         .into_iter()
         .filter(|name| description.contains(name))
         .collect();
     if named.is_empty() {
         String::new()
     } else {
-        format!("; it speaks of {}", named.join(", "))
+        format!("; it mentions {}", named.join(", "))
     }
 }
 

@@ -1,54 +1,59 @@
-//! Waiting where a peer says that there were too many requests (RFC 6585 §4; Auth0 takes
-//! five registrations a second, identity.md §D).
+//! Retries after 429 (Too Many Requests, RFC 6585 §4). Auth0 allows five registrations a second
+//! per tenant.
 
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::client::{Answer, Undelivered};
+use super::http_client::{HttpResponse, RequestError};
 use crate::clock::{SharedClock, UnixMillis};
 
-/// How often a request is sent at most.
+/// The most times that a request is sent.
 const ATTEMPTS: u32 = 5;
-/// The longest single wait; a peer that wants more is told of instead.
-const LONGEST: Duration = Duration::from_mins(1);
-/// Where the peer does not say.
-const DEFAULT: Duration = Duration::from_secs(1);
+/// The longest delay that is waited out; for a longer one, the 429 is returned.
+const MAX_DELAY: Duration = Duration::from_mins(1);
+/// The delay if the peer does not give one.
+const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
-/// When an exhausted limit is filled again, epoch seconds (Auth0).
+/// When the rate limit resets, in epoch seconds (Auth0).
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Sends until the answer is another one than 429, which says that nothing was done, so
-/// that even a POST may be repeated. The last answer comes back, be it a 429.
+/// Sends a request, and again after each 429. Even a POST may be repeated, because a 429 means
+/// that it was not processed. Returns the last response, even if that is a 429.
 pub(super) async fn with_retry_after<F, S>(
     clock: &SharedClock,
     send: F,
-) -> Result<Answer, Undelivered>
+) -> Result<HttpResponse, RequestError>
 where
     F: Fn() -> S,
-    S: Future<Output = Result<Answer, Undelivered>>,
+    S: Future<Output = Result<HttpResponse, RequestError>>,
 {
     for _ in 1..ATTEMPTS {
-        let answer = send().await?;
-        match wait(&answer, clock.now()) {
-            Some(wait) if wait <= LONGEST => tokio::time::sleep(wait).await,
-            _ => return Ok(answer),
+        let response = send().await?;
+        match retry_delay(&response, clock.now()) {
+            Some(delay) if delay <= MAX_DELAY => tokio::time::sleep(delay).await,
+            _ => return Ok(response),
         }
     }
     send().await
 }
 
-/// How long the peer wants to be left alone, if it does.
-pub(super) fn wait(answer: &Answer, now: UnixMillis) -> Option<Duration> {
-    if answer.status != StatusCode::TOO_MANY_REQUESTS {
+/// How long to wait before trying again, if the response is a 429.
+pub(super) fn retry_delay(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
+    if response.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
     let reset = || {
-        let seconds = answer.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
+        let seconds = response.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
         let at = UnixMillis::from_secs(seconds);
-        Some(answer.date().unwrap_or(now).until(at))
+        Some(response.date().unwrap_or(now).until(at))
     };
-    Some(answer.retry_after().or_else(reset).unwrap_or(DEFAULT))
+    Some(
+        response
+            .retry_after()
+            .or_else(reset)
+            .unwrap_or(DEFAULT_DELAY),
+    )
 }
 
 #[cfg(test)]
@@ -60,12 +65,12 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+    fn response(status: u16, headers: &[(&'static str, &str)]) -> HttpResponse {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        Answer {
+        HttpResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: map,
             body: bytes::Bytes::new(),
@@ -73,9 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_says_how_long() {
+    fn the_delay_follows_retry_after_then_the_rate_limit_reset() {
         let now = UnixMillis::from_secs(1_000);
-        for (status, headers, wanted) in [
+        for (status, headers, expected) in [
             (200, vec![("retry-after", "7")], None),
             (429, vec![("retry-after", "7")], Some(7)),
             (429, vec![("x-ratelimit-reset", "1009")], Some(9)),
@@ -88,8 +93,12 @@ mod tests {
             (429, vec![("retry-after", "soon")], Some(1)),
             (429, vec![], Some(1)),
         ] {
-            let wanted = wanted.map(Duration::from_secs);
-            assert_eq!(wait(&answer(status, &headers), now), wanted, "{headers:?}");
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(
+                retry_delay(&response(status, &headers), now),
+                expected,
+                "{headers:?}"
+            );
         }
     }
 
@@ -99,15 +108,15 @@ mod tests {
         let last = with_retry_after(&clock, || {
             let nth = count.fetch_add(1, Ordering::SeqCst) as usize;
             let (status, after) = answers[nth.min(answers.len() - 1)];
-            let answer = answer(status, &[("retry-after", after)]);
-            async { Ok(answer) }
+            let response = response(status, &[("retry-after", after)]);
+            async { Ok(response) }
         });
         let status = last.await.unwrap().status.as_u16();
         (count.load(Ordering::SeqCst), status)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_and_asks_again_but_not_for_ever() {
+    async fn only_429_is_retried_and_only_a_few_times() {
         assert_eq!(sent(&[(201, "0")]).await, (1, 201));
         assert_eq!(sent(&[(429, "3"), (429, "3"), (201, "0")]).await, (3, 201));
         assert_eq!(sent(&[(429, "1")]).await, (5, 429));

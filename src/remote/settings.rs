@@ -1,4 +1,4 @@
-//! Settings of hawkgate's own OAuth2 clients, and of the sources that use them.
+//! Settings of hawkgate's own OAuth 2.0 clients and of the sources that use them.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use url::Url;
 use crate::secret::SecretRef;
 use crate::token::settings::Algorithm;
 
-/// An OAuth2 client of hawkgate's own, and how it proves that it is the one.
+/// One of hawkgate's own OAuth 2.0 clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OauthClient {
     /// `client_id`. Not a secret.
@@ -16,7 +16,7 @@ pub struct OauthClient {
     pub proof: ClientProof,
 }
 
-/// Client authentication by the names of RFC 7591 §2 (`token_endpoint_auth_method`).
+/// How a client authenticates (`token_endpoint_auth_method`, RFC 7591 §2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientProof {
     /// `client_secret_basic`: in an Authorization header (RFC 6749 §2.3.1).
@@ -25,51 +25,51 @@ pub enum ClientProof {
     SecretPost(SecretRef),
     /// `private_key_jwt` (RFC 7523 §2.2, OpenID Connect Core §9).
     PrivateKeyJwt(AssertionKey),
-    /// `none`: a public client says who it is and proves nothing.
+    /// `none`: a public client sends only its `client_id`.
     Public,
 }
 
-/// What `private_key_jwt` signs with and for.
+/// The key and audience of `private_key_jwt` assertions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionKey {
     /// A private key in PEM.
     pub key: SecretRef,
     /// `kid` of the assertion's header.
     pub key_id: Option<String>,
-    /// By the key's kind when `None`.
+    /// The algorithm; derived from the key if `None`.
     pub algorithm: Option<Algorithm>,
     /// `aud` of the assertion: the authorization server's issuer, else its token endpoint.
     pub audience: String,
 }
 
-/// Source `auth0-identity`: the identity provider's own access token of the user.
+/// Source `auth0-identity`: the user's access token from an upstream identity provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth0Identity {
     /// The tenant: scheme and host, no path.
     pub tenant: Url,
     /// hawkgate's client there.
     pub client: OauthClient,
-    /// Which connection's identity.
+    /// The connection whose identity is used.
     pub connection: String,
-    /// How the token is had.
+    /// Where the token comes from.
     pub via: Via,
-    /// What issuers of this tenant's tokens are called, where it is not `tenant`.
+    /// The issuer of this tenant's tokens, if it is not `tenant`.
     pub custom_domain: Option<Url>,
 }
 
 /// `via`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// Out of `identities[]` of the Management API.
+    /// From `identities[]` of the Management API.
     Identities {
-        /// Which provider's identity.
+        /// The provider whose identity is used.
         provider: String,
     },
-    /// By an exchange of the caller's token with Token Vault.
+    /// From Token Vault, in exchange for the caller's token.
     Vault,
 }
 
-/// Source `password`: a token had with the caller's username and password.
+/// Source `password`: a token obtained with the caller's username and password.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PasswordGrant {
     /// The token endpoint.
@@ -78,23 +78,23 @@ pub struct PasswordGrant {
     pub client: OauthClient,
     /// The directory that the password is looked up in; the tenant's default when `None`.
     pub realm: Option<String>,
-    /// Which API the token is for.
+    /// The API that the token is for.
     pub audience: Option<String>,
-    /// What is asked for; never empty, because then everything would be granted.
+    /// The scopes requested; never empty, because Auth0 would then grant every scope.
     pub scopes: Vec<String>,
-    /// What the second factor's endpoints begin with; ends in `/`.
+    /// The base URL of the MFA API; ends in `/`.
     pub mfa_url: Url,
-    /// Whether the provider is told the caller's address.
+    /// Whether the caller's address is forwarded to the provider.
     pub forward_client_ip: bool,
 }
 
-/// Where tokens of an `introspection` issuer are looked up.
+/// The introspection endpoint of an `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionEndpoint {
-    /// The introspection endpoint.
+    /// The URL.
     pub url: Url,
     /// hawkgate's client there.
     pub client: OauthClient,
-    /// PEM file with the only CAs trusted for the endpoint; the platform's when `None`.
+    /// PEM file with the only CAs trusted for the endpoint; the system's when `None`.
     pub ca: Option<PathBuf>,
 }

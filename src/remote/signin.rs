@@ -1,73 +1,74 @@
-//! What a signed-in person's client asks of an issuer: tokens for a code (RFC 6749 §4.1.3),
-//! for a device code (RFC 8628), for a refresh token (RFC 6749 §6), and their end
-//! (RFC 7009). On top of `super::oauth`, which every other client of an issuer uses too.
+//! The requests of the `login`, `token` and `logout` commands to an issuer, built on
+//! [`super::oauth`]: exchanging an authorization code (RFC 6749 §4.1.3), the device flow (RFC
+//! 8628), refreshing (RFC 6749 §6) and revoking tokens (RFC 7009).
 
 use http::StatusCode;
 use serde::Deserialize;
 use url::Url;
 
-use super::client::Client;
+use super::http_client::HttpClient;
 use super::oauth::{Endpoint, Failure, Granted};
-use super::provider::is_acceptable;
+use super::well_known::is_acceptable_url;
 use crate::clock::SharedClock;
 use crate::remote::settings::OauthClient;
 use crate::secret::SecretString;
 use crate::serde_url;
-use crate::signin::{AuthorizationRequest, Code, Tokens};
+use crate::signin::{AuthorizationCode, AuthorizationRequest, Tokens};
 
-/// The grant of RFC 8628 §3.4.
+/// The grant type of RFC 8628 §3.4.
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// The longest user code that is shown.
+/// The longest user code that is shown, in bytes.
 const MAX_USER_CODE: usize = 64;
 
-/// One client at its issuer's endpoints.
+/// An OAuth client that signs users in at its issuer's endpoints.
 #[derive(Clone, Debug)]
-pub struct SignIn {
-    client: Client,
+pub struct SignInClient {
+    client: HttpClient,
     clock: SharedClock,
-    own: OauthClient,
+    oauth_client: OauthClient,
 }
 
-/// What a token endpoint gave; nothing of the ID token has been verified yet.
+/// A successful token response. The ID token has not been verified yet.
 #[derive(Debug)]
-pub struct Received {
+pub struct TokenResponse {
     /// The tokens.
     pub tokens: Tokens,
-    /// The ID token, if one came.
+    /// The ID token, if the response has one.
     pub id_token: Option<SecretString>,
 }
 
-/// What the person is shown, and what is polled with (RFC 8628 §3.2).
+/// A device authorization response (RFC 8628 §3.2).
 #[derive(Debug)]
-pub struct DeviceCodes {
-    /// For us.
+pub struct DeviceAuthorization {
+    /// What the token endpoint is polled with.
     pub device_code: SecretString,
-    /// For the person: printable ASCII.
+    /// The code that the user enters: printable ASCII.
     pub user_code: String,
-    /// Where the person types it.
+    /// Where the user enters the code.
     pub verification_uri: Url,
-    /// The same with the code filled in.
+    /// The same, with the code filled in.
     pub verification_uri_complete: Option<Url>,
-    /// For how many seconds it is good.
+    /// The lifetime of the codes, in seconds.
     pub expires_in: u64,
-    /// Seconds between questions, if the issuer says.
+    /// The polling interval in seconds, if the issuer gives one.
     pub interval: Option<u64>,
 }
 
-/// Why there is no token. Texts hold nothing of the answer but a plain error code.
+/// Why a request failed. The messages quote nothing from the response except a plain error
+/// code.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct SignInError {
     text: String,
     /// The issuer's error code, if it gave one.
     pub code: Option<String>,
-    /// There was no answer, or the issuer failed: asking again may help.
+    /// Whether retrying may help: there was no response, or the issuer failed.
     pub transient: bool,
 }
 
 #[derive(Deserialize)]
-struct WrittenCodes {
+struct DeviceAuthorizationResponse {
     device_code: String,
     user_code: String,
     // `verification_url` is what Google sends.
@@ -82,33 +83,38 @@ struct WrittenCodes {
     interval: Option<u64>,
 }
 
-impl SignIn {
-    /// `own` is who we are.
-    pub fn new(client: Client, clock: SharedClock, own: OauthClient) -> Self {
-        Self { client, clock, own }
+impl SignInClient {
+    /// Authenticates as `oauth_client`.
+    pub fn new(client: HttpClient, clock: SharedClock, oauth_client: OauthClient) -> Self {
+        Self {
+            client,
+            clock,
+            oauth_client,
+        }
     }
 
-    /// Tokens for the code of a callback.
+    /// Exchanges an authorization code for tokens.
     ///
     /// # Errors
     /// When the issuer cannot be reached or refuses.
-    pub async fn redeem(
+    pub async fn exchange_code(
         &self,
         endpoint: &Url,
-        code: &Code,
+        code: &AuthorizationCode,
         request: &AuthorizationRequest,
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", "authorization_code"),
             ("code", code.code.expose()),
             ("redirect_uri", code.redirect_uri.as_str()),
-            ("code_verifier", code.verifier.expose()),
+            ("code_verifier", code.code_verifier.expose()),
         ];
         parameters.extend(resources(&request.resources));
         self.grant(endpoint, &parameters).await
     }
 
-    /// Fresh tokens for a refresh token, which is used up where the issuer rotates.
+    /// Exchanges a refresh token for new tokens. If the issuer rotates refresh tokens, the old
+    /// one is invalid afterwards. `resource_indicators` are sent as `resource` (RFC 8707).
     ///
     /// # Errors
     /// When the issuer cannot be reached or refuses.
@@ -116,92 +122,95 @@ impl SignIn {
         &self,
         endpoint: &Url,
         refresh_token: &SecretString,
-        wanted: &[String],
-    ) -> Result<Received, SignInError> {
+        resource_indicators: &[String],
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
         ];
-        parameters.extend(resources(wanted));
+        parameters.extend(resources(resource_indicators));
         self.grant(endpoint, &parameters).await
     }
 
-    /// Codes for signing in on another device; `issuer` says which URLs the person may be
-    /// sent to.
+    /// Starts the device flow. The user is only sent to URLs that are acceptable for `issuer`.
     ///
     /// # Errors
-    /// When the issuer cannot be reached, refuses, or answers something unusable.
-    pub async fn device_codes(
+    /// When the issuer cannot be reached, refuses, or sends an unusable response.
+    pub async fn authorize_device(
         &self,
         endpoint: &Url,
         issuer: &Url,
         request: &AuthorizationRequest,
-    ) -> Result<DeviceCodes, SignInError> {
+    ) -> Result<DeviceAuthorization, SignInError> {
         let post = self.endpoint(endpoint);
-        let answer = post.post(&request.parameters()).await.map_err(failed)?;
-        let written: WrittenCodes = serde_json::from_slice(&answer.body).map_err(|_| {
+        let response = post.post(&request.parameters()).await.map_err(failed)?;
+        let body: DeviceAuthorizationResponse = serde_json::from_slice(&response.body).map_err(|_| {
             unusable(
-                "is no JSON object with a device_code, user_code, verification_uri and expires_in",
+                "is not a JSON object with a device_code, user_code, verification_uri and expires_in",
             )
         })?;
-        let shown = |b: u8| b.is_ascii_graphic() || b == b' ';
-        let code = &written.user_code;
-        if !(1..=MAX_USER_CODE).contains(&code.len()) || !code.bytes().all(shown) {
-            return Err(unusable("has a user_code that no terminal should show"));
-        }
-        let complete = written.verification_uri_complete.as_ref();
-        let fine = |place: &Url| is_acceptable(place, issuer);
-        if !fine(&written.verification_uri) || !complete.is_none_or(fine) {
+        let printable = |b: u8| b.is_ascii_graphic() || b == b' ';
+        let code = &body.user_code;
+        if !(1..=MAX_USER_CODE).contains(&code.len()) || !code.bytes().all(printable) {
             return Err(unusable(
-                "sends people to a URL that is not https, or is on loopback",
+                "has a user_code that is too long or not printable ASCII",
             ));
         }
-        Ok(DeviceCodes {
-            device_code: SecretString::new(written.device_code),
-            user_code: written.user_code,
-            verification_uri: written.verification_uri,
-            verification_uri_complete: written.verification_uri_complete,
-            expires_in: written.expires_in,
-            interval: written.interval,
+        let complete = body.verification_uri_complete.as_ref();
+        let acceptable = |uri: &Url| is_acceptable_url(uri, issuer);
+        if !acceptable(&body.verification_uri) || !complete.is_none_or(acceptable) {
+            return Err(unusable(
+                "has a verification URI that is not https, or is on loopback",
+            ));
+        }
+        Ok(DeviceAuthorization {
+            device_code: SecretString::new(body.device_code),
+            user_code: body.user_code,
+            verification_uri: body.verification_uri,
+            verification_uri_complete: body.verification_uri_complete,
+            expires_in: body.expires_in,
+            interval: body.interval,
         })
     }
 
-    /// Whether the person is done: tokens, or an error whose code says how to go on.
+    /// Polls the token endpoint once in the device flow.
     ///
     /// # Errors
-    /// Until the person is done; see [`crate::signin::Polling`].
+    /// Until the user has signed in; [`DevicePolling`](crate::signin::DevicePolling) decides
+    /// whether to go on.
     pub async fn poll(
         &self,
         endpoint: &Url,
-        codes: &DeviceCodes,
+        authorization: &DeviceAuthorization,
         request: &AuthorizationRequest,
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let mut parameters = vec![
             ("grant_type", DEVICE_GRANT),
-            ("device_code", codes.device_code.expose()),
+            ("device_code", authorization.device_code.expose()),
         ];
         parameters.extend(resources(&request.resources));
         self.grant(endpoint, &parameters).await
     }
 
-    /// A token of the client's own for `audience` (RFC 6749 §4.4).
+    /// An access token of the client itself for `audience` (client credentials grant, RFC 6749
+    /// §4.4).
     ///
     /// # Errors
     /// When the issuer cannot be reached or refuses.
-    pub async fn own_token(
+    pub async fn client_credentials(
         &self,
         endpoint: &Url,
         audience: &str,
     ) -> Result<SecretString, SignInError> {
         let parameters = [("grant_type", "client_credentials"), ("audience", audience)];
-        let received = self.grant(endpoint, &parameters).await?;
-        Ok(received.tokens.access_token)
+        let response = self.grant(endpoint, &parameters).await?;
+        Ok(response.tokens.access_token)
     }
 
-    /// Ends a token (RFC 7009 §2); `hint` is `refresh_token` or `access_token`.
+    /// Revokes a token (RFC 7009 §2); `hint` is `refresh_token` or `access_token`.
     ///
     /// # Errors
-    /// When the issuer cannot be reached or refuses: the token may live on.
+    /// When the issuer cannot be reached or refuses; the token may then still be valid.
     pub async fn revoke(
         &self,
         endpoint: &Url,
@@ -213,11 +222,11 @@ impl SignIn {
             .send(&parameters)
             .await
             .map_err(failed)
-            .and_then(|answer| {
-                if answer.status == StatusCode::OK || answer.status == StatusCode::NO_CONTENT {
+            .and_then(|response| {
+                if response.status == StatusCode::OK || response.status == StatusCode::NO_CONTENT {
                     Ok(())
                 } else {
-                    Err(unusable("is neither a confirmation nor an error"))
+                    Err(unusable("neither confirms the revocation nor is an error"))
                 }
             })
     }
@@ -226,14 +235,14 @@ impl SignIn {
         &self,
         endpoint: &Url,
         parameters: &[(&str, &str)],
-    ) -> Result<Received, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let granted = self.endpoint(endpoint).grant(parameters).await;
-        granted.map(received).map_err(failed)
+        granted.map(token_response).map_err(failed)
     }
 
     fn endpoint(&self, url: &Url) -> Endpoint {
-        let (own, client) = (self.own.clone(), self.client.clone());
-        Endpoint::new(url.clone(), own, client, self.clock.clone())
+        let (oauth_client, client) = (self.oauth_client.clone(), self.client.clone());
+        Endpoint::new(url.clone(), oauth_client, client, self.clock.clone())
     }
 }
 
@@ -241,8 +250,8 @@ fn resources(resources: &[String]) -> impl Iterator<Item = (&str, &str)> {
     resources.iter().map(|r| ("resource", r.as_str()))
 }
 
-fn received(granted: Granted) -> Received {
-    Received {
+fn token_response(granted: Granted) -> TokenResponse {
+    TokenResponse {
         tokens: Tokens {
             access_token: granted.access_token,
             expires_at: granted.expires_at.map(|at| at.0),
@@ -255,7 +264,7 @@ fn received(granted: Granted) -> Received {
 
 fn unusable(what: &str) -> SignInError {
     SignInError {
-        text: format!("the issuer's answer {what}"),
+        text: format!("the issuer's response {what}"),
         code: None,
         transient: false,
     }
@@ -291,15 +300,15 @@ fn failed(failure: Failure) -> SignInError {
     }
 }
 
-/// What to look at (RFC 6749 §5.2).
+/// What the user can do about an error code (RFC 6749 §5.2).
 #[allow(clippy::ref_option)]
 fn remedy(code: &Option<String>) -> &'static str {
     match code.as_deref() {
-        Some("invalid_client") => ": look at the client's identifier, its secret and --auth-method",
-        Some("unauthorized_client") => ": the client may not use this grant",
-        Some("invalid_grant") => ": what was sent is used up, expired or revoked",
-        Some("invalid_scope") => ": look at --scope",
-        Some("invalid_target") => ": look at --resource and --audience",
+        Some("invalid_client") => ": check the client identifier, its secret and --auth-method",
+        Some("unauthorized_client") => ": the client may not use this grant type",
+        Some("invalid_grant") => ": the code or token is used up, expired or revoked",
+        Some("invalid_scope") => ": check --scope",
+        Some("invalid_target") => ": check --resource and --audience",
         _ => "",
     }
 }
@@ -308,38 +317,42 @@ fn remedy(code: &Option<String>) -> &'static str {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::client::ClientOptions;
-    use super::super::testing::{Reply, deserted, peer};
+    use super::super::http_client::HttpClientOptions;
+    use super::super::testing::{Reply, closed_port, peer};
     use super::*;
     use crate::clock::SystemClock;
     use crate::remote::settings::ClientProof;
 
-    fn sign_in() -> SignIn {
-        let options = ClientOptions {
+    fn sign_in() -> SignInClient {
+        let options = HttpClientOptions {
             timeout: std::time::Duration::from_millis(300),
             max_bytes: 16 * 1024,
             ca: None,
         };
-        let own = OauthClient {
+        let oauth_client = OauthClient {
             id: "c".into(),
             proof: ClientProof::Public,
         };
-        SignIn::new(Client::new(&options).unwrap(), SystemClock::shared(), own)
+        SignInClient::new(
+            HttpClient::new(&options).unwrap(),
+            SystemClock::shared(),
+            oauth_client,
+        )
     }
 
-    async fn codes(answer: Value) -> Result<DeviceCodes, SignInError> {
-        let peer = peer(Reply::json(200, &answer.to_string())).await;
+    async fn authorize(response: Value) -> Result<DeviceAuthorization, SignInError> {
+        let peer = peer(Reply::json(200, &response.to_string())).await;
         let issuer: Url = "https://issuer.example/".parse().unwrap();
         sign_in()
-            .device_codes(&peer.url, &issuer, &AuthorizationRequest::default())
+            .authorize_device(&peer.url, &issuer, &AuthorizationRequest::default())
             .await
     }
 
     #[tokio::test]
-    async fn device_codes_are_shown_only_if_they_can_be() {
+    async fn a_device_authorization_with_unsafe_codes_or_uris_is_rejected() {
         let good = json!({"device_code": "d3vice-code", "user_code": "ABCD-EFGH", "expires_in": 600,
             "verification_uri": "https://issuer.example/device"});
-        let read = codes(good.clone()).await.unwrap();
+        let read = authorize(good.clone()).await.unwrap();
         assert_eq!(
             (read.user_code.as_str(), read.interval),
             ("ABCD-EFGH", None)
@@ -357,15 +370,15 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[name] = value;
-            let error = codes(bad).await.unwrap_err();
+            let error = authorize(bad).await.unwrap_err();
             assert!(!error.to_string().contains("d3vice-code"), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn odd_answers_of_the_token_endpoint_are_told_apart_and_hold_nothing() {
+    async fn token_endpoint_errors_are_classified_without_quoting_the_response() {
         let refresh = "r3fresh-token".into();
-        for (reply, transient, said) in [
+        for (reply, transient, expected) in [
             (
                 Reply::json(
                     400,
@@ -398,18 +411,18 @@ mod tests {
                 .unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(
-                text.contains(said) && !text.contains("r3fresh-token"),
-                "{said}: {text}"
+                text.contains(expected) && !text.contains("r3fresh-token"),
+                "{expected}: {text}"
             );
             assert_eq!(error.transient, transient, "{text}");
         }
-        let nobody = deserted().await;
-        let error = sign_in().refresh(&nobody, &refresh, &[]).await.unwrap_err();
+        let closed = closed_port().await;
+        let error = sign_in().refresh(&closed, &refresh, &[]).await.unwrap_err();
         assert!(error.transient);
     }
 
     #[tokio::test]
-    async fn revoking_takes_an_empty_answer() {
+    async fn revocation_accepts_an_empty_response() {
         let mut done = peer(Reply::new(200, &[("Content-Type", "text/plain")], "")).await;
         let token = SecretString::from("t0ken");
         sign_in()

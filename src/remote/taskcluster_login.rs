@@ -1,28 +1,30 @@
-//! Source `taskcluster-login`: the `oidcCredentials` endpoint (taskcluster.md §1, seed 000).
+//! Source `taskcluster-login`: the `oidcCredentials` endpoint (`docs/design/taskcluster.md`,
+//! "Login endpoint: oidcCredentials").
 
 use async_trait::async_trait;
 use http::StatusCode;
 use url::Url;
 
-use super::client::Client;
-use super::taskcluster;
+use super::credential_source::bind_to_token;
+use super::http_client::HttpClient;
+use super::taskcluster_exchange;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 
-/// Asks the endpoint with the caller's token. Every bad token is a 400 `InputError` there,
-/// as are an unknown provider and an identity provider that is down: the endpoint does not
-/// tell them apart, so neither can we, and all are [`FetchError::Refused`].
+/// Presents the caller's token to the endpoint. It answers every bad token with a 400
+/// `InputError`, and likewise an unknown provider or an identity provider that is down. These
+/// cannot be distinguished, so all are [`FetchError::Refused`].
 #[derive(Debug)]
 pub struct LoginSource {
     url: Url,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl LoginSource {
-    /// `url` is the endpoint itself, provider included; `client` reads at least
-    /// [`taskcluster::MAX_ANSWER_BYTES`].
-    pub fn new(url: Url, client: Client, clock: SharedClock) -> Self {
+    /// `url` is the endpoint including the provider; `client` must allow responses of
+    /// [`taskcluster_exchange::MAX_RESPONSE_BYTES`].
+    pub fn new(url: Url, client: HttpClient, clock: SharedClock) -> Self {
         Self { url, client, clock }
     }
 }
@@ -30,10 +32,10 @@ impl LoginSource {
 #[async_trait]
 impl CredentialSource for LoginSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
-        taskcluster::bind_to_token(request, key)
+        bind_to_token(request, key)
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the cache key of a token never changes.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }
@@ -41,6 +43,6 @@ impl CredentialSource for LoginSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let refusal = StatusCode::BAD_REQUEST;
         let now = self.clock.now();
-        taskcluster::exchange(&self.client, &self.url, request, refusal, now).await
+        taskcluster_exchange::exchange(&self.client, &self.url, request, refusal, now).await
     }
 }

@@ -1,28 +1,29 @@
-//! Source `taskcluster-oauth`: web-server's `/login/oauth/credentials` (taskcluster.md §0.3
-//! and §2).
+//! Source `taskcluster-oauth`: web-server's `/login/oauth/credentials`
+//! (`docs/design/taskcluster.md`, "OAuth2 login").
 
 use async_trait::async_trait;
 use http::StatusCode;
 use url::Url;
 
-use super::client::Client;
-use super::taskcluster;
+use super::credential_source::bind_to_token;
+use super::http_client::HttpClient;
+use super::taskcluster_exchange;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 
-/// Asks web-server with the caller's opaque token. All its failures are 500s; the one with
-/// `InputError` means that the token is no good ([`FetchError::Refused`]).
+/// Presents the caller's opaque token to web-server. All failures there have status 500; one
+/// with `InputError` means that the token was rejected ([`FetchError::Refused`]).
 #[derive(Debug)]
 pub struct OauthSource {
     url: Url,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl OauthSource {
-    /// `root_url` is the deployment's; its path, query and fragment are dropped. `client`
-    /// reads at least [`taskcluster::MAX_ANSWER_BYTES`].
-    pub fn new(root_url: &Url, client: Client, clock: SharedClock) -> Self {
+    /// `root_url` is the deployment's root URL; path, query and fragment are dropped. `client`
+    /// must allow responses of [`taskcluster_exchange::MAX_RESPONSE_BYTES`].
+    pub fn new(root_url: &Url, client: HttpClient, clock: SharedClock) -> Self {
         let mut url = root_url.clone();
         url.set_path("/login/oauth/credentials");
         url.set_query(None);
@@ -34,10 +35,10 @@ impl OauthSource {
 #[async_trait]
 impl CredentialSource for OauthSource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
-        taskcluster::bind_to_token(request, key)
+        bind_to_token(request, key)
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the cache key of a token never changes.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }
@@ -45,6 +46,6 @@ impl CredentialSource for OauthSource {
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let refusal = StatusCode::INTERNAL_SERVER_ERROR;
         let now = self.clock.now();
-        taskcluster::exchange(&self.client, &self.url, request, refusal, now).await
+        taskcluster_exchange::exchange(&self.client, &self.url, request, refusal, now).await
     }
 }

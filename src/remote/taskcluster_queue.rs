@@ -1,39 +1,39 @@
-//! What the queue says of a task to anybody (taskcluster.md §7, `--task-id`).
+//! Reads a task's scopes from the Taskcluster queue, for `taskcluster-proxy --task-id`.
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::client::{Client, TransportError};
+use super::http_client::{HttpClient, TransportError};
 
-/// The largest task definition that is read, in bytes: the queue takes no more itself.
+/// The largest task definition that is read, in bytes: the queue's own limit.
 pub const MAX_TASK_BYTES: usize = 10 * 1024 * 1024;
 
-/// Why a task's scopes are not known.
+/// Why a task's scopes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// Not what a task is called.
-    #[error("{0:?} is no task's id: 22 of A-Z a-z 0-9 _ -")]
+    /// The task id is malformed.
+    #[error("{0:?} is not a task id (22 characters of A-Z a-z 0-9 _ -)")]
     Id(String),
-    /// The queue cannot be spoken to.
-    #[error("the queue cannot be asked for the task: {0}")]
+    /// There was no response.
+    #[error("cannot read the task from the queue: {0}")]
     Transport(#[from] TransportError),
-    /// The queue has no such task, or another problem.
-    #[error("the queue answered {0} when asked for the task")]
+    /// The queue returned an error.
+    #[error("the queue answered {0} for the task")]
     Status(StatusCode),
-    /// The answer is no task.
-    #[error("the queue's answer is no task with scopes")]
-    Answer,
+    /// The response is not a task definition.
+    #[error("the queue's response is not a task definition with scopes")]
+    InvalidTask,
 }
 
-/// The scopes of the task `task_id` of the deployment at `root_url`, asked for without
-/// credentials. `client` reads at least [`MAX_TASK_BYTES`].
+/// Reads the scopes of a task of the deployment at `root_url`, without credentials. `client` must
+/// allow responses of [`MAX_TASK_BYTES`].
 ///
 /// # Errors
-/// When the queue does not tell; nothing is guessed then.
+/// When the queue cannot be reached or its response has no scopes.
 pub async fn task_scopes(
-    client: &Client,
+    client: &HttpClient,
     root_url: &Url,
     task_id: &str,
 ) -> Result<Vec<String>, TaskError> {
@@ -41,9 +41,9 @@ pub async fn task_scopes(
     struct Task {
         scopes: Vec<String>,
     }
-    // A slugid (RFC 4648 §5 over 16 bytes): nothing in it could lead elsewhere.
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if task_id.len() != 22 || !task_id.bytes().all(fits) {
+    // A slugid is 16 bytes in base64url, so it cannot change the path.
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if task_id.len() != 22 || !task_id.bytes().all(valid) {
         return Err(TaskError::Id(task_id.to_owned()));
     }
     let mut url = root_url.clone();
@@ -51,11 +51,11 @@ pub async fn task_scopes(
     url.set_query(None);
     let mut headers = HeaderMap::with_capacity(1);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let answer = client.get(&url, headers).await?;
-    if answer.status != StatusCode::OK {
-        return Err(TaskError::Status(answer.status));
+    let response = client.get(&url, headers).await?;
+    if response.status != StatusCode::OK {
+        return Err(TaskError::Status(response.status));
     }
-    let task: Task = serde_json::from_slice(&answer.body).map_err(|_| TaskError::Answer)?;
+    let task: Task = serde_json::from_slice(&response.body).map_err(|_| TaskError::InvalidTask)?;
     Ok(task.scopes)
 }
 
@@ -64,13 +64,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::remote::client::ClientOptions;
-    use crate::remote::testing::{Reply, deserted, peer};
+    use crate::remote::http_client::HttpClientOptions;
+    use crate::remote::testing::{Reply, closed_port, peer};
 
     const TASK: &str = "KTBKfEgxR5GdfIIREQIvFQ";
 
-    fn client() -> Client {
-        Client::new(&ClientOptions {
+    fn client() -> HttpClient {
+        HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_secs(20),
             max_bytes: 4096,
             ca: None,
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tasks_scopes_are_asked_for_without_credentials() {
+    async fn a_tasks_scopes_are_read_without_credentials() {
         let body = r#"{"provisionerId":"p","scopes":["a","b:*"],"payload":{}}"#;
         let mut peer = peer(Reply::json(200, body)).await;
         let scopes = task_scopes(&client(), &peer.url, TASK).await.unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_guessed() {
+    async fn anything_but_a_task_with_scopes_is_an_error() {
         for body in [
             "",
             "[]",
@@ -108,27 +108,27 @@ mod tests {
             "{\"scopes\":[1]}",
             "<html>",
         ] {
-            let said = ask(Reply::json(200, body)).await;
-            assert!(matches!(said, Err(TaskError::Answer)), "{body}");
+            let result = ask(Reply::json(200, body)).await;
+            assert!(matches!(result, Err(TaskError::InvalidTask)), "{body}");
         }
         for status in [204, 303, 401, 404, 500] {
-            let said = ask(Reply::json(status, "{\"scopes\":[\"a\"]}")).await;
-            assert!(matches!(said, Err(TaskError::Status(_))), "{status}");
+            let result = ask(Reply::json(status, "{\"scopes\":[\"a\"]}")).await;
+            assert!(matches!(result, Err(TaskError::Status(_))), "{status}");
         }
         let huge = format!("{{\"scopes\":[\"{}\"]}}", "x".repeat(5000));
-        let said = ask(Reply::json(200, &huge)).await;
-        assert!(matches!(said, Err(TaskError::Transport(_))));
-        let nobody = deserted().await;
-        let said = task_scopes(&client(), &nobody, TASK).await;
-        assert!(matches!(said, Err(TaskError::Transport(_))));
+        let result = ask(Reply::json(200, &huge)).await;
+        assert!(matches!(result, Err(TaskError::Transport(_))));
+        let closed = closed_port().await;
+        let result = task_scopes(&client(), &closed, TASK).await;
+        assert!(matches!(result, Err(TaskError::Transport(_))));
         for id in [
             "",
             "../../auth/v1/x",
             "KTBKfEgxR5GdfIIREQIvF/",
             "KTBKfEgxR5GdfIIREQIvFQx",
         ] {
-            let said = task_scopes(&client(), &nobody, id).await;
-            assert!(matches!(said, Err(TaskError::Id(_))), "{id}");
+            let result = task_scopes(&client(), &closed, id).await;
+            assert!(matches!(result, Err(TaskError::Id(_))), "{id}");
         }
     }
 }

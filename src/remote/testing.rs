@@ -1,5 +1,4 @@
-//! A peer on loopback that answers with exactly the bytes it is told to, so that tests can
-//! make it as odd as a real one may be.
+//! A loopback HTTP server for unit tests that replies with exact bytes, valid or not.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use url::Url;
 
-/// What the peer does with each request.
+/// What the server does with each request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     /// Writes these bytes and closes.
@@ -18,7 +17,7 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// An answer with its Content-Length.
+    /// A response with Content-Length.
     pub(crate) fn new(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut bytes = format!(
@@ -34,34 +33,34 @@ impl Reply {
         Self::Bytes(bytes)
     }
 
-    /// The same as JSON.
+    /// A JSON response.
     pub(crate) fn json(status: u16, body: &str) -> Self {
         Self::new(status, &[("Content-Type", "application/json")], body)
     }
 }
 
-/// The running peer; it ends with the test's runtime.
+/// A running server; it stops with the test's runtime.
 pub(crate) struct Peer {
-    /// Its address as a URL without a path.
+    /// The server's URL, with path `/`.
     pub(crate) url: Url,
-    /// Each request as it came, head and body.
+    /// Every request received, head and body.
     pub(crate) requests: mpsc::UnboundedReceiver<String>,
 }
 
-/// Starts a peer on a free port.
+/// Starts a server with a fixed reply.
 pub(crate) async fn peer(reply: Reply) -> Peer {
-    peer_that(move |_| reply.clone()).await
+    peer_with(move |_| reply.clone()).await
 }
 
-/// Starts a peer whose reply depends on the request, head and body.
-pub(crate) async fn peer_that(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
+/// Starts a server whose reply depends on the request (head and body).
+pub(crate) async fn peer_with(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Peer {
     let reply = Arc::new(reply);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (sender, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, Arc::clone(&reply), sender.clone()));
+            tokio::spawn(serve_connection(stream, Arc::clone(&reply), sender.clone()));
         }
     });
     Peer {
@@ -70,7 +69,7 @@ pub(crate) async fn peer_that(reply: impl Fn(&str) -> Reply + Send + Sync + 'sta
     }
 }
 
-async fn answer(
+async fn serve_connection(
     mut stream: TcpStream,
     reply: Arc<impl Fn(&str) -> Reply>,
     requests: mpsc::UnboundedSender<String>,
@@ -85,7 +84,7 @@ async fn answer(
     let reply = reply(&request);
     let _ = requests.send(request);
     match reply {
-        // A peer that is cut off (an answer too large) cannot finish writing.
+        // Writing fails if the client has disconnected, for example over a size limit.
         Reply::Bytes(bytes) => drop(stream.write_all(&bytes).await),
         Reply::Stall(bytes) => {
             drop(stream.write_all(&bytes).await);
@@ -108,8 +107,8 @@ fn is_complete(request: &[u8]) -> bool {
     body.len() >= length
 }
 
-/// A port on which nothing listens.
-pub(crate) async fn deserted() -> Url {
+/// A URL with a port that nothing listens on.
+pub(crate) async fn closed_port() -> Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     url.parse().unwrap()

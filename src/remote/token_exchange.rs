@@ -1,10 +1,10 @@
-//! Source `token-exchange` (RFC 8693): the caller's token for another one, of the same
-//! person or program.
+//! Source `token-exchange`: exchanges the caller's token for another one with the same subject
+//! (RFC 8693).
 
 use async_trait::async_trait;
 
+use super::credential_source::{bearer, bind_to_token};
 use super::oauth::{About, Endpoint, Failure, Granted, Scopes};
-use super::taskcluster::{bearer, bind_to_token};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest,
 };
@@ -12,29 +12,29 @@ use crate::token::Caller;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// An OAuth2 access token (RFC 8693 §3).
+/// The token type of an OAuth 2.0 access token (RFC 8693 §3).
 pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// A JWT; what is issued as such may be an access token too.
+/// The token type of a JWT, which may also be an access token.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-/// What is exchanged for what.
+/// The parameters of the token exchange.
 #[derive(Clone, Debug)]
 pub struct TokenExchangeSettings {
-    /// The logical name of whom the new token is for.
+    /// The logical name of the target service.
     pub audience: Option<String>,
-    /// Whom it is for by RFC 8707: an absolute URI.
+    /// The target service as an absolute URI (RFC 8707).
     pub resource: Option<String>,
-    /// Empty: what the server gives by itself.
+    /// The scopes requested; if empty, the server's default.
     pub scopes: Vec<String>,
-    /// What is wanted; the server's choice when `None`, as long as it is an access token.
+    /// The token type to request; if `None`, any kind of access token is accepted.
     pub requested_token_type: Option<String>,
-    /// What callers' tokens are.
+    /// The token type of callers' tokens.
     pub subject_token_type: String,
 }
 
-/// Exchanges each caller's token. What is issued is bound to that token, and is not used
-/// for longer than that is valid, where hawkgate knows how long.
+/// Exchanges each caller's token. The issued token is bound to it, and is not used past its
+/// expiry, if that is known.
 #[derive(Debug)]
 pub struct TokenExchangeSource {
     settings: TokenExchangeSettings,
@@ -42,22 +42,24 @@ pub struct TokenExchangeSource {
 }
 
 impl TokenExchangeSource {
-    /// `endpoint` is the token endpoint, asked as hawkgate's own client.
+    /// `endpoint` is the token endpoint, with hawkgate's own client authentication.
     pub fn new(settings: TokenExchangeSettings, endpoint: Endpoint) -> Self {
         Self { settings, endpoint }
     }
 
-    /// What was issued must be what was asked for, or an access token.
+    /// The issued token must have the requested type, or be an access token.
     fn check_type(&self, granted: &Granted) -> Result<(), FetchError> {
         let problem = match (
             &self.settings.requested_token_type,
             &granted.issued_token_type,
         ) {
-            (_, None) => "the answer has no issued_token_type",
-            (Some(wanted), Some(issued)) if issued == wanted => return Ok(()),
+            (_, None) => "the response has no issued_token_type",
+            (Some(requested), Some(issued)) if issued == requested => return Ok(()),
             (Some(_), Some(_)) => "issued_token_type is not the requested_token_type",
             (None, Some(issued)) if [ACCESS_TOKEN, JWT].contains(&issued.as_str()) => return Ok(()),
-            (None, Some(_)) => "issued_token_type is no access token's; set requested_token_type",
+            (None, Some(_)) => {
+                "issued_token_type is not that of an access token; set requested_token_type"
+            }
         };
         Err(FetchError::BadAnswer(problem.into()))
     }
@@ -69,7 +71,7 @@ impl CredentialSource for TokenExchangeSource {
         bind_to_token(request, key)
     }
 
-    /// The same for the same token at all times.
+    /// Constant: the cache key of a token never changes.
     fn epoch(&self) -> Option<u64> {
         Some(0)
     }
@@ -94,13 +96,15 @@ impl CredentialSource for TokenExchangeSource {
                 .iter()
                 .filter_map(|(n, v)| Some((*n, v.as_deref()?))),
         );
-        let granted = self.endpoint.grant(&form).await.map_err(blamed)?;
+        let granted = self.endpoint.grant(&form).await.map_err(fetch_error)?;
         self.check_type(&granted)?;
         scopes.check(&granted)?;
         let expires_at = match (granted.expires_at, &request.caller) {
-            (Some(end), Caller::Verified(token)) => Some(end.min(token.expires_at())),
+            (Some(expiry), Caller::Verified(token)) => Some(expiry.min(token.expires_at())),
             (None, Caller::Verified(token)) => Some(token.expires_at()),
-            (end, Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous) => end,
+            (expiry, Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous) => {
+                expiry
+            }
         };
         Ok(Issued {
             credential: Credential::Bearer(granted.access_token),
@@ -109,14 +113,14 @@ impl CredentialSource for TokenExchangeSource {
     }
 }
 
-/// A subject token that is no good "for any reason" is an `invalid_request` here (RFC 8693
-/// §2.2.2), as are parameters that the operator has to mend; they cannot be told apart.
-fn blamed(failure: Failure) -> FetchError {
+/// A subject token that is unacceptable "for any reason" gets `invalid_request` (RFC 8693
+/// §2.2.2), and so do wrong parameters in the configuration. They cannot be distinguished.
+fn fetch_error(failure: Failure) -> FetchError {
     match failure {
         Failure::Denied(denied) if denied.status == 400 && denied.is("invalid_request") => {
             let cause = denied.cause();
             FetchError::Refused(format!(
-                "{cause}: the token, or else this source's parameters"
+                "{cause}: the token was rejected, or this source's parameters are wrong"
             ))
         }
         other => other.into_fetch_error(About::Caller),

@@ -1,5 +1,5 @@
-//! Hands the current token out at a Unix socket, to processes of this user only: mode 0600,
-//! in a directory that nobody else may enter, and the peer's user id is looked at too.
+//! Serves the current token over HTTP on a Unix socket, to processes of this user only: the
+//! socket has mode 0600 in a private directory, and the peer's user id is checked as well.
 
 use std::convert::Infallible;
 use std::fs;
@@ -20,14 +20,14 @@ use tokio::sync::Semaphore;
 
 use crate::secret::SecretString;
 
-/// Peers at a time.
+/// The most connections served at a time.
 const MAX_CONNECTIONS: usize = 32;
-/// Permission bits of anybody but the owner.
-const OTHERS: u32 = 0o077;
-/// For a peer to say what it wants.
+/// Permission bits of group and others.
+const GROUP_AND_OTHERS: u32 = 0o077;
+/// For receiving a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A bound socket; its file goes when this is dropped.
+/// A bound socket. Dropping it removes the socket file.
 #[derive(Debug)]
 pub struct TokenSocket {
     listener: UnixListener,
@@ -43,46 +43,47 @@ pub struct TokenSocketError {
 }
 
 impl TokenSocket {
-    /// Binds `path`. A socket that nobody listens at any more is replaced.
+    /// Binds `path`, replacing a stale socket.
     ///
     /// # Errors
-    /// When the directory is open to others, something else is there, or somebody listens.
+    /// When other users have access to the directory, the path is not a socket, or another
+    /// process is listening on it.
     pub async fn bind(path: &Path) -> Result<Self, TokenSocketError> {
-        let wrong = |problem: String| TokenSocketError {
+        let error = |problem: String| TokenSocketError {
             path: path.to_owned(),
             problem,
         };
-        check_directory(path).map_err(wrong)?;
-        make_room(path).await.map_err(wrong)?;
-        let listener = UnixListener::bind(path).map_err(|e| wrong(e.to_string()))?;
-        // Nobody else can have come in: the directory is ours alone.
+        check_directory(path).map_err(error)?;
+        remove_stale_socket(path).await.map_err(error)?;
+        let listener = UnixListener::bind(path).map_err(|e| error(e.to_string()))?;
+        // No one can have connected in between, because the directory is private.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| error(e.to_string()))?;
         Ok(Self {
             listener,
             path: path.to_owned(),
         })
     }
 
-    /// Answers with what `current` gives, for ever.
+    /// Serves the token returned by `current`, forever.
     pub async fn serve<C, F>(&self, current: C)
     where
         C: Fn() -> F + Send + Sync + 'static,
         F: Future<Output = Result<SecretString, String>> + Send,
     {
         let current = Arc::new(current);
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
                 return;
             };
-            // An error to accept is of that connection alone (accept(2)).
+            // Accept errors concern only that connection (accept(2)).
             if let Ok((stream, _)) = self.listener.accept().await
-                && is_ours(&stream)
+                && is_same_user(&stream)
             {
                 let current = Arc::clone(&current);
                 tokio::spawn(async move {
-                    connection(stream, current).await;
+                    serve_connection(stream, current).await;
                     drop(permit);
                 });
             }
@@ -92,54 +93,54 @@ impl TokenSocket {
 
 impl Drop for TokenSocket {
     fn drop(&mut self) {
-        // The next one replaces a file left behind.
+        // If this fails, the next bind replaces the file.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 fn check_directory(path: &Path) -> Result<(), String> {
     let parent = path.parent().unwrap_or_else(|| Path::new("/"));
-    let found = fs::metadata(parent).map_err(|e| format!("its directory: {e}"))?;
-    let ours = found.uid() == rustix::process::geteuid().as_raw();
-    let open_to_others = found.mode() & OTHERS != 0;
-    if ours && !open_to_others {
+    let metadata = fs::metadata(parent).map_err(|e| format!("its directory: {e}"))?;
+    let owned = metadata.uid() == rustix::process::geteuid().as_raw();
+    let open_to_others = metadata.mode() & GROUP_AND_OTHERS != 0;
+    if owned && !open_to_others {
         Ok(())
     } else {
-        Err("its directory is open to other users; close it (chmod 700) or choose another".into())
+        Err("other users have access to its directory; restrict it (chmod 700) or choose another one".into())
     }
 }
 
-async fn make_room(path: &Path) -> Result<(), String> {
-    let found = match fs::symlink_metadata(path) {
+async fn remove_stale_socket(path: &Path) -> Result<(), String> {
+    let metadata = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(|e| e.to_string())?,
+        metadata => metadata.map_err(|e| e.to_string())?,
     };
-    if !found.file_type().is_socket() {
-        return Err("there is a file that is no socket; choose another path".into());
+    if !metadata.file_type().is_socket() {
+        return Err("exists and is not a socket; choose another path".into());
     }
     match UnixStream::connect(path).await {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|e| e.to_string())
         }
-        _ => Err("another process listens there".into()),
+        _ => Err("another process is listening on it".into()),
     }
 }
 
-fn is_ours(stream: &UnixStream) -> bool {
+fn is_same_user(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own)
 }
 
-async fn connection<C, F>(stream: UnixStream, current: Arc<C>)
+async fn serve_connection<C, F>(stream: UnixStream, current: Arc<C>)
 where
     C: Fn() -> F + Send + Sync + 'static,
     F: Future<Output = Result<SecretString, String>> + Send,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let current = Arc::clone(&current);
-        async move { Ok::<_, Infallible>(answer(&request, current.as_ref()).await) }
+        async move { Ok::<_, Infallible>(handle(&request, current.as_ref()).await) }
     });
-    // Nobody here can do anything about a broken connection.
+    // A broken connection needs no handling.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -147,7 +148,7 @@ where
         .await;
 }
 
-async fn answer<C, F>(request: &hyper::Request<Incoming>, current: &C) -> Response<Full<Bytes>>
+async fn handle<C, F>(request: &hyper::Request<Incoming>, current: &C) -> Response<Full<Bytes>>
 where
     C: Fn() -> F,
     F: Future<Output = Result<SecretString, String>>,
@@ -191,17 +192,17 @@ mod tests {
         dir
     }
 
-    async fn ask(path: &Path, line: &str) -> String {
+    async fn request(path: &Path, line: &str) -> String {
         let mut stream = UnixStream::connect(path).await.unwrap();
         let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
-    async fn the_current_token_and_nothing_else() {
+    async fn the_current_token_is_served_at_two_paths_only() {
         let dir = directory();
         let path = dir.path().join("t.sock");
         let socket = TokenSocket::bind(&path).await.unwrap();
@@ -211,16 +212,22 @@ mod tests {
                 .serve(|| async { Ok(SecretString::from("t0ken")) })
                 .await;
         });
-        assert!(ask(&path, "GET /token").await.ends_with("\r\n\r\nt0ken\n"));
-        let header = ask(&path, "GET /header").await;
+        assert!(
+            request(&path, "GET /token")
+                .await
+                .ends_with("\r\n\r\nt0ken\n")
+        );
+        let header = request(&path, "GET /header").await;
         assert!(
             header.ends_with("\r\n\r\nAuthorization: Bearer t0ken\n"),
             "{header}"
         );
         assert!(header.contains("cache-control: no-store"));
         for (line, status) in [("GET /", 404), ("POST /token", 405)] {
-            let answer = ask(&path, line).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("t0ken"));
+            let response = request(&path, line).await;
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")) && !response.contains("t0ken")
+            );
         }
         let second = TokenSocket::bind(&path).await.unwrap_err().to_string();
         assert!(second.contains("another process"), "{second}");
@@ -230,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_token_it_says_why() {
+    async fn without_a_token_the_reason_is_served() {
         let dir = directory();
         let path = dir.path().join("t.sock");
         // Left behind by a crash.
@@ -241,12 +248,12 @@ mod tests {
                 .serve(|| async { Err("sign in again".to_owned()) })
                 .await;
         });
-        let answer = ask(&path, "GET /token").await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("sign in again\n"));
+        let response = request(&path, "GET /token").await;
+        assert!(response.starts_with("HTTP/1.1 503") && response.ends_with("sign in again\n"));
     }
 
     #[tokio::test]
-    async fn an_open_directory_or_another_file_is_refused() {
+    async fn an_accessible_directory_or_another_file_is_rejected() {
         let dir = directory();
         let path = dir.path().join("t.sock");
         fs::write(&path, "x").unwrap();

@@ -1,113 +1,92 @@
-//! What is kept of a sign-in: the tokens and all that refreshing them takes. Versioned JSON
-//! in a file that only its owner may read.
+//! The token file of `hawkgate login`: the tokens, and everything needed to refresh them.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::clock::UnixMillis;
-use crate::private_file::{Locked, PrivateFile, PrivateFileError, exposed};
+use crate::private_file::state::{PersistentState, StateError};
+use crate::private_file::{PrivateFile, serde_secret};
 use crate::registration::AuthMethod;
 use crate::secret::SecretString;
 use crate::serde_url;
 
-/// The only version there is.
-const VERSION: u32 = 1;
-
-/// A sign-in.
+/// A signed-in user's session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {
     version: u32,
     /// The issuer's exact identifier.
     pub issuer: String,
-    /// With what client.
+    /// The OAuth client that the user signed in with.
     pub client: SessionClient,
-    /// Who signed in, by the verified ID token; `None` where none was asked for.
+    /// `sub` of the verified ID token; `None` if the request had no `openid` scope.
     pub subject: Option<String>,
-    /// Where the tokens come from.
+    /// The token endpoint.
     #[serde(with = "serde_url")]
     pub token_endpoint: Url,
-    /// Where they are revoked, if anywhere.
+    /// The revocation endpoint (RFC 7009), if the issuer has one.
     #[serde(default, with = "serde_url::option")]
     pub revocation_endpoint: Option<Url>,
-    /// The APIs that were asked for (RFC 8707), asked for again when refreshing.
+    /// The `resource` parameters requested (RFC 8707), sent again with every refresh.
     #[serde(default)]
     pub resources: Vec<String>,
-    /// The only CAs that the issuer is trusted by, if not the system's.
+    /// A PEM file with the only CAs trusted for the issuer; the system's when `None`.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// The tokens.
     pub tokens: Tokens,
 }
 
-/// The client that signed the person in.
+/// The OAuth client that the user signed in with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionClient {
-    /// Its identifier.
+    /// The client identifier.
     pub id: String,
-    /// How it proves itself.
+    /// How the client authenticates at the token endpoint.
     pub auth_method: AuthMethod,
     /// The file with its secret or its private key.
     pub secret_file: Option<PathBuf>,
 }
 
-/// What a token endpoint gave.
+/// The tokens of a token response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokens {
     /// The access token.
-    #[serde(with = "exposed")]
+    #[serde(with = "serde_secret")]
     pub access_token: SecretString,
-    /// When it ends, milliseconds since the epoch, if the issuer said.
+    /// When the access token expires, in milliseconds since the epoch, if the issuer said.
     pub expires_at: Option<i64>,
-    /// For the next one.
-    #[serde(default, with = "exposed::option")]
+    /// The refresh token, if the issuer gave one.
+    #[serde(default, with = "serde_secret::option")]
     pub refresh_token: Option<SecretString>,
-    /// What it was granted for.
+    /// The scopes granted, separated by spaces, if the issuer said.
     pub scope: Option<String>,
 }
 
-/// Why a session cannot be used. Never holds any of its content.
+/// Why there is no session. The messages never quote the contents of the token file.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The file itself.
+    /// The token file could not be used.
     #[error(transparent)]
-    File(#[from] PrivateFileError),
-    /// There is none.
-    #[error("nobody is signed in ({0} is not there); run `hawkgate login`")]
-    None(String),
-    /// Not JSON, or not ours.
-    #[error(
-        "{path}: not a token file of `hawkgate login` ({place}); sign in again, or name another --token-file"
-    )]
-    Broken {
-        /// The file.
-        path: String,
-        /// Where in it.
-        place: String,
-    },
-    /// From the future.
-    #[error(
-        "{path}: written by a newer hawkgate (version {version}, this one reads {VERSION}); use that one"
-    )]
-    Version {
-        /// The file.
-        path: String,
-        /// What it says.
-        version: u64,
-    },
-    /// Cannot be written as JSON.
-    #[error("the session cannot be written as JSON")]
-    Unwritable,
+    State(#[from] StateError),
+    /// There is no token file.
+    #[error("not signed in: {0} does not exist; run `hawkgate login`")]
+    NotSignedIn(String),
+}
+
+impl PersistentState for Session {
+    const VERSION: u32 = 1;
+    const DESCRIPTION: &'static str = "token file of `hawkgate login`";
+    const REMEDY: &'static str = "sign in again, or choose another --token-file";
 }
 
 impl Session {
-    /// Of a person who has just signed in.
+    /// A session for a user who has just signed in.
     pub fn new(
         issuer: &str,
         client: SessionClient,
@@ -118,7 +97,7 @@ impl Session {
         tokens: Tokens,
     ) -> Self {
         Self {
-            version: VERSION,
+            version: Self::VERSION,
             issuer: issuer.to_owned(),
             client,
             subject,
@@ -130,53 +109,25 @@ impl Session {
         }
     }
 
-    /// Reads `file`.
+    /// Reads the session in `file`.
     ///
     /// # Errors
-    /// When there is none, it cannot be read safely, or is not one of ours.
+    /// When there is no such file, or it cannot be used.
     pub fn read(file: &PrivateFile) -> Result<Self, SessionError> {
-        let path = file.path().display().to_string();
-        match file.read()? {
-            Some(content) => Self::parse(&content, path),
-            None => Err(SessionError::None(path)),
-        }
+        let session = Self::load(file)?;
+        session.ok_or_else(|| SessionError::NotSignedIn(file.path().display().to_string()))
     }
 
-    fn parse(content: &[u8], path: String) -> Result<Self, SessionError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u64,
-        }
-        if let Ok(Versioned { version }) = serde_json::from_slice(content)
-            && version != u64::from(VERSION)
-        {
-            return Err(SessionError::Version { path, version });
-        }
-        // serde's own message may repeat what it found.
-        serde_json::from_slice(content).map_err(|e| SessionError::Broken {
-            path,
-            place: format!("line {}, column {}", e.line(), e.column()),
-        })
-    }
-
-    /// Writes it through to the disk.
-    ///
-    /// # Errors
-    /// When the system refuses; what was there before is still there then.
-    pub fn save(&self, file: &Locked) -> Result<(), SessionError> {
-        let json = serde_json::to_vec_pretty(self).map_err(|_| SessionError::Unwritable)?;
-        Ok(file.replace(&Zeroizing::new(json))?)
-    }
-
-    /// The same, but nobody is to use the access token: it is renewed first.
+    /// The same session with its access token marked as expired, so that it is refreshed
+    /// before use.
     #[must_use]
-    pub fn unproved(mut self) -> Self {
+    pub fn requiring_refresh(mut self) -> Self {
         self.tokens.expires_at = Some(0);
         self
     }
 
-    /// The same with the tokens that a refresh gave; where it gave no refresh token, the
-    /// old one stays in force (RFC 6749 §6).
+    /// The same session with the tokens of a refresh response. A response without a refresh
+    /// token leaves the old one in force (RFC 6749 §6).
     #[must_use]
     pub fn refreshed(mut self, new: Tokens) -> Self {
         let old = std::mem::replace(&mut self.tokens, new);
@@ -188,9 +139,9 @@ impl Session {
 }
 
 impl Tokens {
-    /// Whether the access token is good for `at_least` longer. Where the issuer does not
-    /// say how long it lives, it is taken as good.
-    pub fn lasts(&self, at_least: Duration, now: UnixMillis) -> bool {
+    /// Whether the access token is valid for at least another `at_least`. A token without a
+    /// known expiry counts as valid.
+    pub fn valid_for(&self, at_least: Duration, now: UnixMillis) -> bool {
         self.expires_at
             .is_none_or(|end| now.plus(at_least) < UnixMillis(end))
     }
@@ -199,7 +150,7 @@ impl Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::private_file::Directory;
+    use crate::private_file::DirectoryPolicy;
 
     fn tokens(access: &str, refresh: Option<&str>) -> Tokens {
         Tokens {
@@ -230,11 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_session_outlives_the_process_and_shows_nothing() {
+    fn a_saved_session_is_read_again_and_its_debug_output_hides_tokens() {
         let dir = tempfile::tempdir().unwrap();
-        let file = PrivateFile::new(dir.path().join("hawkgate/tokens.json"), Directory::Private);
-        let said = Session::read(&file).unwrap_err().to_string();
-        assert!(said.contains("hawkgate login"), "{said}");
+        let path = dir.path().join("hawkgate/tokens.json");
+        let file = PrivateFile::new(path, DirectoryPolicy::OwnerOnly);
+        let error = Session::read(&file).unwrap_err().to_string();
+        assert!(error.contains("hawkgate login"), "{error}");
         session().save(&file.lock(|| ()).unwrap()).unwrap();
         let read = Session::read(&file).unwrap();
         assert_eq!(read, session());
@@ -242,32 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_told_without_what_is_in_it() {
+    fn a_malformed_token_file_is_reported_without_tokens() {
         let whole = serde_json::to_string(&session()).unwrap();
-        for broken in [
-            "",
-            "[]",
-            &whole[..100],
-            &whole.replace("\"c\"", "[\"refresh-token-1\"]"),
-        ] {
-            let said = Session::parse(broken.as_bytes(), "f".into())
-                .unwrap_err()
-                .to_string();
-            assert!(said.contains("f: ") && said.contains("line "), "{said}");
-            assert!(!said.contains("refresh-token-1"));
-        }
-        let newer = whole.replace("\"version\":1", "\"version\":7");
-        let said = Session::parse(newer.as_bytes(), "f".into())
-            .unwrap_err()
-            .to_string();
-        assert!(said.contains("newer"), "{said}");
+        let malformed = whole.replace("\"c\"", "[\"refresh-token-1\"]");
+        let error = Session::parse(malformed.as_bytes(), "f").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("sign in again"), "{text}");
+        assert!(!text.contains("refresh-token-1"), "{text}");
     }
 
     #[test]
-    fn a_refresh_token_stays_unless_it_is_rotated() {
-        let kept = session().refreshed(tokens("access-token-2", None));
+    fn a_refresh_token_stays_in_force_unless_it_is_rotated() {
+        let unrotated = session().refreshed(tokens("access-token-2", None));
         assert_eq!(
-            kept.tokens.refresh_token.unwrap().expose(),
+            unrotated.tokens.refresh_token.unwrap().expose(),
             "refresh-token-1"
         );
         let rotated = session().refreshed(tokens("access-token-2", Some("refresh-token-2")));
@@ -278,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lasts_until_its_end() {
+    fn an_access_token_is_valid_until_it_expires() {
         let minute = Duration::from_mins(1);
         let mut tokens = tokens("a", None);
-        assert!(tokens.lasts(minute, UnixMillis(39_999)));
-        assert!(!tokens.lasts(minute, UnixMillis(40_000)));
+        assert!(tokens.valid_for(minute, UnixMillis(39_999)));
+        assert!(!tokens.valid_for(minute, UnixMillis(40_000)));
         tokens.expires_at = None;
-        assert!(tokens.lasts(minute, UnixMillis(i64::MAX)));
+        assert!(tokens.valid_for(minute, UnixMillis(i64::MAX)));
     }
 }

@@ -132,7 +132,7 @@ def hawkgate_check(text, where):
     expect(done.returncode == 0, f"{where}: hawkgate check: {output}")
     expect("valid:" in output or done.returncode, f"{where}: hawkgate check printed {output!r}")
     # The one expected warning: a gateway without TLS.
-    others = [l for l in output.splitlines() if "warning" in l and "bearer tokens in clear" not in l]
+    others = [l for l in output.splitlines() if "warning" in l and "bearer tokens in cleartext" not in l]
     expect(not others, f"{where}: unexpected warnings: {others}")
 
 

@@ -113,7 +113,7 @@ async fn register_creates_updates_and_deletes_a_client() {
         .run(&confidential_client(issuer, "two"))
         .await
         .success();
-    assert!(changed.stdout.contains("changed: client_id"), "{changed:?}");
+    assert!(changed.stdout.contains("updated: client_id"), "{changed:?}");
     let second = state(&home);
     let rotated = second["registration"]["registration_access_token"]
         .as_str()
@@ -165,7 +165,7 @@ async fn an_initial_access_token_comes_from_a_file() {
     );
     home.run(&wrong)
         .await
-        .fails_with(1, "does not know the token")
+        .fails_with(1, "does not accept the access token")
         .assert_secrets_absent(&["another-token-than-that"]);
     home.write("iat", &format!("{token}\n"));
     let right = with(
@@ -186,7 +186,7 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
     set_registration_mode(&provider, "lost").await;
     home.run(&confidential_client(issuer, "lost one"))
         .await
-        .fails_with(1, "may have done it all the same");
+        .fails_with(1, "may have processed it anyway");
     set_registration_mode(&provider, "ok").await;
     let posts = count(&provider, "POST /reg").await;
     assert_eq!(posts, 1);
@@ -230,7 +230,7 @@ async fn a_crash_during_registration_is_explained_by_the_next_run() {
     set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "cut off"))
         .await
-        .fails_with(1, "was begun at");
+        .fails_with(1, "was started at");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 
@@ -249,7 +249,7 @@ async fn concurrent_runs_register_one_client() {
     // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
     first.wait().await.fails_with(1, "interrupted");
-    second.wait().await.fails_with(1, "was begun at");
+    second.wait().await.fails_with(1, "was started at");
     set_registration_mode(&provider, "ok").await;
     let args = with(confidential_client(issuer, "n"), &["--forget"]);
     let (one, other) = tokio::join!(home.run(&args), home.run(&args));
@@ -272,7 +272,7 @@ async fn an_update_whose_response_was_lost_is_retried() {
     set_registration_mode(&provider, "error").await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "run the same again");
+        .fails_with(1, "run the same command again");
     assert_eq!(state(&home)["intent"]["action"], "update");
     set_registration_mode(&provider, "ok").await;
     // After an unfinished update even the previous metadata is sent again.
@@ -280,22 +280,22 @@ async fn an_update_whose_response_was_lost_is_retried() {
         .run(&confidential_client(issuer, "one"))
         .await
         .success();
-    assert!(back.stdout.contains("changed:"), "{back:?}");
+    assert!(back.stdout.contains("updated:"), "{back:?}");
 
     // Now the provider makes the update and rotates the token, but the response is lost.
     set_registration_mode(&provider, "lost").await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "run the same again");
+        .fails_with(1, "run the same command again");
     set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "two"))
         .await
-        .fails_with(1, "opens nothing any more");
+        .fails_with(1, "no longer accepted");
     let replaced = home
         .run(&with(confidential_client(issuer, "two"), &["--replace"]))
         .await
         .success();
-    assert!(replaced.stderr.contains("was given up"), "{replaced:?}");
+    assert!(replaced.stderr.contains("was replaced"), "{replaced:?}");
 }
 
 #[tokio::test]
@@ -306,13 +306,15 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
     home.run(&confidential_client(issuer, "n")).await.success();
     set_registration_mode(&provider, "lost").await;
     let delete = ["register", "--state", "client.json", "--delete"];
-    home.run(&delete).await.fails_with(1, "run the same again");
+    home.run(&delete)
+        .await
+        .fails_with(1, "run the same command again");
     set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "--delete");
     let gone = home.run(&delete).await.success();
-    assert!(gone.stdout.contains("gone already"), "{gone:?}");
+    assert!(gone.stdout.contains("already deleted"), "{gone:?}");
     assert!(!home.path("client.json").exists());
 }
 
@@ -335,13 +337,13 @@ async fn provider_errors_are_reported_in_plain_words() {
     ];
     home.run(&refused)
         .await
-        .fails_with(1, "it speaks of redirect_uris");
+        .fails_with(1, "it mentions redirect_uris");
     assert!(!home.path("client.json").exists());
     for (issuer, expected) in [
-        (format!("{issuer}/"), "to the slash"),
+        (format!("{issuer}/"), "trailing slash"),
         ("http://issuer.example/".into(), "must be https"),
-        ("issuer.example".into(), "no URL"),
-        ("http://127.0.0.1:9/".into(), "cannot be had"),
+        ("issuer.example".into(), "not a URL"),
+        ("http://127.0.0.1:9/".into(), "cannot fetch"),
     ] {
         home.run(&confidential_client(&issuer, "n"))
             .await
@@ -361,7 +363,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         .await;
     home.run(&confidential_client(issuer, "n"))
         .await
-        .fails_with(1, "lets no clients register");
+        .fails_with(1, "does not allow clients to register");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 

@@ -213,7 +213,7 @@ async fn login_token_and_logout_work_end_to_end() {
         .await
         .fails_with(1, "hawkgate login");
     let out = fixture.home.run(&["logout"]).await.success();
-    assert!(out.stdout.contains("nobody"), "{out:?}");
+    assert!(out.stdout.contains("not signed in"), "{out:?}");
 }
 
 #[tokio::test]

@@ -1,46 +1,52 @@
-//! Signing in with a browser on this machine (RFC 8252): a door on loopback is opened, the
-//! browser is sent to the issuer, and comes back through the door with a code.
+//! The authorization code flow with a browser on this machine (RFC 8252): listen on loopback,
+//! send the browser to the issuer, receive the redirect, exchange the code for tokens.
 
 use std::process::{Command, Stdio};
 
 use url::Url;
 
-use hawkgate::remote::callback::{Callback, Callbacks, Page};
-use hawkgate::signin::{Attempt, CallbackError, Code, LIFETIME, Loopback, Session};
+use hawkgate::remote::callback_server::{CallbackRequest, CallbackServer, Page};
+use hawkgate::signin::{
+    AuthorizationCode, AuthorizationFlow, CallbackError, LIFETIME, LoopbackRedirect, Session,
+};
 use hawkgate::token::IdTokenVerifier;
 
-use super::Stage;
-use crate::cli::stop::{Stop, failed, tell};
+use super::LoginContext;
+use crate::cli::exit::{CommandError, failed, status};
 
-/// Where the client names none.
-const DEFAULT_REDIRECT: &str = "http://127.0.0.1/callback";
+/// For clients registered without a loopback redirect URI.
+const DEFAULT_REDIRECT_URI: &str = "http://127.0.0.1/callback";
 
-impl Stage<'_> {
-    pub(super) async fn in_a_browser(&self, verifier: &IdTokenVerifier) -> Result<Session, Stop> {
+impl LoginContext<'_> {
+    pub(super) async fn browser_flow(
+        &self,
+        verifier: &IdTokenVerifier,
+    ) -> Result<Session, CommandError> {
         let remedy = "try --device";
-        let offered = &self.provider.authorization_endpoint;
+        let endpoint = &self.provider.authorization_endpoint;
         let endpoint = self
             .provider
-            .need(offered, "authorization_endpoint", remedy)?;
-        self.check_pkce()?;
-        let mut door = self.open_door().await?;
-        let (issuer, promises_iss) = (
-            &self.who.issuer,
+            .require(endpoint, "authorization_endpoint", remedy)?;
+        self.require_pkce()?;
+        let mut server = self.listen().await?;
+        let (issuer, iss_required) = (
+            &self.client.issuer,
             self.provider.authorization_response_iss_parameter_supported,
         );
-        let uri = door.at().uri().clone();
-        let mut attempt = Attempt::begin(issuer, promises_iss, uri, self.clock.monotonic())?;
-        self.send_to(&attempt.url(endpoint, &self.who.id, &self.request));
-        let answered = tokio::time::timeout(LIFETIME, self.answer(&mut door, &mut attempt)).await;
-        let end = match answered {
-            Err(_) => Err(CallbackError::TooLate.into()),
-            Ok(Err(stop)) => Err(stop),
-            Ok(Ok((code, visitor))) => {
+        let uri = server.redirect().uri().clone();
+        let mut flow = AuthorizationFlow::start(issuer, iss_required, uri, self.clock.monotonic())?;
+        self.open_browser(&flow.url(endpoint, &self.client.id, &self.request));
+        let code = self.authorization_code(&mut server, &mut flow);
+        let callback = tokio::time::timeout(LIFETIME, code).await;
+        let result = match callback {
+            Err(_) => Err(CallbackError::Expired.into()),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok((code, callback))) => {
                 let session = tokio::select! {
-                    session = self.redeem(verifier, &code) => session,
-                    never = turn_away(&mut door) => never,
+                    session = self.exchange_code(verifier, &code) => session,
+                    never = reject_callbacks(&mut server) => never,
                 };
-                visitor.answer(if session.is_ok() {
+                callback.respond(if session.is_ok() {
                     Page::Done
                 } else {
                     Page::Failed
@@ -48,89 +54,100 @@ impl Stage<'_> {
                 session
             }
         };
-        door.shut().await;
-        end
+        server.shutdown().await;
+        result
     }
 
-    /// Waits for the answer that is ours; others are shown a page and change nothing.
-    async fn answer(
+    /// Waits for the redirect that belongs to `flow`. Other requests get an error page and have
+    /// no effect.
+    async fn authorization_code(
         &self,
-        door: &mut Callbacks,
-        attempt: &mut Attempt,
-    ) -> Result<(Code, Callback), Stop> {
-        while let Some(visitor) = door.next().await {
-            match attempt.redeem(visitor.query(), self.clock.monotonic()) {
-                Ok(code) => return Ok((code, visitor)),
-                Err(CallbackError::NotOurs | CallbackError::Again) => visitor.answer(Page::NotOurs),
+        server: &mut CallbackServer,
+        flow: &mut AuthorizationFlow,
+    ) -> Result<(AuthorizationCode, CallbackRequest), CommandError> {
+        while let Some(callback) = server.next().await {
+            match flow.accept_redirect(callback.query(), self.clock.monotonic()) {
+                Ok(code) => return Ok((code, callback)),
+                Err(CallbackError::StateMismatch | CallbackError::AlreadyUsed) => {
+                    callback.respond(Page::Unexpected)
+                }
                 Err(error) => {
-                    visitor.answer(Page::Failed);
+                    callback.respond(Page::Failed);
                     return Err(error.into());
                 }
             }
         }
-        failed("the port on this machine was lost")
+        failed("the local port was closed unexpectedly")
     }
 
-    async fn redeem(&self, verifier: &IdTokenVerifier, code: &Code) -> Result<Session, Stop> {
+    async fn exchange_code(
+        &self,
+        verifier: &IdTokenVerifier,
+        code: &AuthorizationCode,
+    ) -> Result<Session, CommandError> {
         let endpoint = self.token_endpoint()?;
-        let received = self.sign_in.redeem(endpoint, code, &self.request).await?;
+        let response = self
+            .sign_in
+            .exchange_code(endpoint, code, &self.request)
+            .await?;
         let nonce = self.request.wants_id_token().then_some(code.nonce.as_str());
-        self.believe(verifier, received, nonce).await
+        self.verified_session(verifier, response, nonce).await
     }
 
-    /// A provider that says what it takes must take S256; one that says nothing is not
-    /// asked: it ignores what it does not know (RFC 6749 §3.1).
-    fn check_pkce(&self) -> Result<(), Stop> {
+    /// If the provider lists its PKCE methods, S256 must be among them. One without a list gets
+    /// a challenge all the same; it ignores parameters it does not know (RFC 6749 §3.1).
+    fn require_pkce(&self) -> Result<(), CommandError> {
         let methods = self.provider.code_challenge_methods_supported.as_ref();
         match methods {
             Some(methods) if !methods.iter().any(|m| m == "S256") => failed(
-                "the issuer does not take PKCE with S256: signing in there would not be safe",
+                "the issuer does not support PKCE with S256, so signing in would not be safe",
             ),
             _ => Ok(()),
         }
     }
 
-    async fn open_door(&self) -> Result<Callbacks, Stop> {
-        let given = self
+    async fn listen(&self) -> Result<CallbackServer, CommandError> {
+        let uri = self
             .args
             .redirect_uri
             .as_ref()
-            .or(self.who.redirect_uri.as_ref());
-        let mut at = Loopback::parse(given.map_or(DEFAULT_REDIRECT, String::as_str))?;
+            .or(self.client.redirect_uri.as_ref());
+        let mut redirect =
+            LoopbackRedirect::parse(uri.map_or(DEFAULT_REDIRECT_URI, String::as_str))?;
         if let Some(port) = self.args.port {
-            at = at.at_port(port);
+            redirect = redirect.with_port(port);
         }
-        let address = at.address();
-        Callbacks::open(at).await.or_else(|error| {
+        let address = redirect.address();
+        CallbackServer::bind(redirect).await.or_else(|error| {
             failed(format!(
-                "cannot listen at {address} for the browser: {error}; choose another --port"
+                "cannot listen on {address} for the browser: {error}; choose another --port"
             ))
         })
     }
 
-    /// The URL holds no secret of a person; whoever has it can only begin a sign-in that
-    /// ends here.
-    fn send_to(&self, url: &Url) {
-        if !self.args.no_browser && opened(url) {
-            tell("a browser was opened for you to sign in; or go yourself to");
+    /// Printing the URL is safe: it holds no user's secret, and any sign-in started with it ends
+    /// at this process.
+    fn open_browser(&self, url: &Url) {
+        if !self.args.no_browser && launch_browser(url) {
+            status("opened your browser to sign in. If nothing happens, open this URL:");
         } else {
-            tell("to sign in, open this in a browser on this machine:");
+            status("to sign in, open this URL in a browser on this machine:");
         }
-        tell(&format!("\n  {url}\n"));
+        status(&format!("\n  {url}\n"));
     }
 }
 
-/// While tokens are being fetched, whoever else comes is turned away: the answer was taken.
-async fn turn_away(door: &mut Callbacks) -> Result<Session, Stop> {
-    while let Some(visitor) = door.next().await {
-        visitor.answer(Page::NotOurs);
+/// Rejects further callbacks while the code is being exchanged.
+async fn reject_callbacks(server: &mut CallbackServer) -> Result<Session, CommandError> {
+    while let Some(callback) = server.next().await {
+        callback.respond(Page::Unexpected);
     }
     std::future::pending().await
 }
 
-/// Asks the desktop to open `url`, which is http or https: that was checked with the
-/// issuer's metadata. The program is not waited for; it may be the browser itself.
-fn opened(url: &Url) -> bool {
+/// Asks the desktop to open `url`, whose scheme was checked (http or https) along with the
+/// issuer's metadata. Does not wait for the program, which may be the browser itself.
+fn launch_browser(url: &Url) -> bool {
     let program = if cfg!(target_os = "macos") {
         "open"
     } else {

@@ -1,84 +1,85 @@
-//! With which client a person signs in: the one that `hawkgate register` made, or one that
-//! was made by hand.
+//! Chooses the OAuth client to sign in with: one from a `hawkgate register` state file, or one
+//! described by arguments.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use hawkgate::private_file::{Directory, PrivateFile};
-use hawkgate::registration::{AuthMethod, State};
-use hawkgate::remote::provider::Provider;
-use hawkgate::remote::settings::{AssertionKey, ClientProof, OauthClient};
-use hawkgate::secret::SecretRef;
-use hawkgate::signin::{Loopback, SessionClient};
+use hawkgate::private_file::state::PersistentState as _;
+use hawkgate::private_file::{DirectoryPolicy, PrivateFile};
+use hawkgate::registration::{AuthMethod, RegistrationState};
+use hawkgate::remote::provider_metadata::ProviderMetadata;
+use hawkgate::remote::settings::OauthClient;
+use hawkgate::signin::{LoopbackRedirect, SessionClient};
 
-use crate::cli::stop::{Stop, failed, usage};
+use crate::cli::exit::{CommandError, failed, usage};
+use crate::cli::issuer;
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "The client")]
+#[command(next_help_heading = "OAuth client")]
 pub(super) struct ClientArgs {
-    /// The state file of `hawkgate register`
+    /// State file of `hawkgate register`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["issuer", "client_id"])]
     state: Option<PathBuf>,
-    /// The issuer's identifier, to the slash
+    /// Issuer identifier, exactly as in its metadata, including any trailing slash
     #[arg(long, value_name = "URL", requires = "client_id")]
     issuer: Option<String>,
-    /// The client's identifier
+    /// Client identifier
     #[arg(long, value_name = "ID", requires = "issuer")]
     client_id: Option<String>,
-    /// Its secret, if it has one
+    /// File with the client secret, if the client has one
     #[arg(long, value_name = "FILE", conflicts_with = "private_key_file")]
     client_secret_file: Option<PathBuf>,
-    /// Its private key (PEM), if it proves itself with one
+    /// File with the client's private key (PEM), for private_key_jwt
     #[arg(long, value_name = "FILE")]
     private_key_file: Option<PathBuf>,
-    /// How it proves itself [default: none, client_secret_basic or private_key_jwt, by the
-    /// files given]
+    /// How the client authenticates [default: client_secret_basic with a secret,
+    /// private_key_jwt with a key, else none]
     #[arg(long, value_name = "METHOD", value_parser = AuthMethod::ALL.map(AuthMethod::name))]
     auth_method: Option<String>,
 }
 
-/// A client, wherever it came from.
+/// The OAuth client to sign in with.
 #[derive(Debug)]
-pub(super) struct Who {
+pub(super) struct LoginClient {
     pub(super) issuer: String,
     pub(super) id: String,
     method: AuthMethod,
-    /// With its secret or its private key.
-    file: Option<PathBuf>,
-    /// What it was registered for.
+    /// The file with the client secret or private key.
+    secret_file: Option<PathBuf>,
+    /// The scopes it was registered with, if known.
     pub(super) scope: Option<String>,
-    /// Its redirect URI on loopback.
+    /// Its registered loopback redirect URI, if known.
     pub(super) redirect_uri: Option<String>,
 }
 
 impl ClientArgs {
-    pub(super) fn who(&self) -> Result<Who, Stop> {
+    pub(super) fn resolve(&self) -> Result<LoginClient, CommandError> {
         if let Some(path) = &self.state {
-            return self.registered(path);
+            return self.from_state_file(path);
         }
         let (Some(issuer), Some(id)) = (&self.issuer, &self.client_id) else {
-            return usage("say with which client: --state, or --issuer and --client-id");
+            return usage("no client given: use --state, or --issuer and --client-id");
         };
         let method = self.method()?;
-        checked(Who {
+        require_secret(LoginClient {
             issuer: issuer.clone(),
             id: id.clone(),
             method,
-            file: self.proof_file(),
+            secret_file: self.given_secret_file(),
             scope: None,
             redirect_uri: None,
         })
     }
 
-    fn registered(&self, path: &std::path::Path) -> Result<Who, Stop> {
+    fn from_state_file(&self, path: &std::path::Path) -> Result<LoginClient, CommandError> {
         let shown = path.display();
-        let file = PrivateFile::new(std::path::absolute(path)?, Directory::Ordinary);
-        let state = State::read(&file)?;
+        let file = PrivateFile::new(std::path::absolute(path)?, DirectoryPolicy::OthersMayRead);
+        let state = RegistrationState::load(&file)?;
         let Some((issuer, registration)) = state.and_then(|s| Some((s.issuer, s.registration?)))
         else {
             return failed(format!(
-                "{shown}: no client is registered there; run `hawkgate register`"
+                "{shown}: no registered client in this file; run `hawkgate register`"
             ));
         };
         let method = match &self.auth_method {
@@ -86,12 +87,14 @@ impl ClientArgs {
             None => registration.auth_method,
         };
         let uris = registration.metadata.redirect_uris();
-        let loopback = uris.into_iter().find(|uri| Loopback::parse(uri).is_ok());
-        checked(Who {
+        let loopback = uris
+            .into_iter()
+            .find(|uri| LoopbackRedirect::parse(uri).is_ok());
+        require_secret(LoginClient {
             issuer,
             method,
-            file: self
-                .proof_file()
+            secret_file: self
+                .given_secret_file()
                 .or_else(|| registration.secret_file.clone()),
             scope: registration.metadata.scope().map(str::to_owned),
             redirect_uri: loopback.map(str::to_owned),
@@ -99,39 +102,46 @@ impl ClientArgs {
         })
     }
 
-    fn proof_file(&self) -> Option<PathBuf> {
+    fn given_secret_file(&self) -> Option<PathBuf> {
         self.client_secret_file
             .clone()
             .or_else(|| self.private_key_file.clone())
     }
 
-    fn method(&self) -> Result<AuthMethod, Stop> {
-        let by_files = match (&self.client_secret_file, &self.private_key_file) {
+    fn method(&self) -> Result<AuthMethod, CommandError> {
+        let default = match (&self.client_secret_file, &self.private_key_file) {
             (Some(_), _) => AuthMethod::ClientSecretBasic,
             (None, Some(_)) => AuthMethod::PrivateKeyJwt,
             (None, None) => AuthMethod::None,
         };
         match self.auth_method.as_deref() {
-            None => Ok(by_files),
-            Some(name) => match AuthMethod::named(name) {
+            None => Ok(default),
+            Some(name) => match AuthMethod::from_name(name) {
                 Some(method) => Ok(method),
-                None => usage("--auth-method is none that hawkgate knows"),
+                None => usage("--auth-method: unknown method"),
             },
         }
     }
 }
 
-impl Who {
-    /// Who we are at `provider`'s endpoints.
-    pub(super) fn at(&self, provider: &Provider) -> Result<OauthClient, Stop> {
-        own(&self.client()?, &provider.issuer)
+impl LoginClient {
+    /// How the client authenticates at `provider`'s endpoints.
+    pub(super) fn oauth_client(
+        &self,
+        provider: &ProviderMetadata,
+    ) -> Result<OauthClient, CommandError> {
+        issuer::oauth_client(&self.session_client()?, &provider.issuer)
     }
 
-    /// As it is kept for refreshing.
-    pub(super) fn client(&self) -> Result<SessionClient, Stop> {
+    /// The client as saved with the session, for refreshing.
+    pub(super) fn session_client(&self) -> Result<SessionClient, CommandError> {
         let file = match self.method {
             AuthMethod::None => None,
-            _ => self.file.as_ref().map(std::path::absolute).transpose()?,
+            _ => self
+                .secret_file
+                .as_ref()
+                .map(std::path::absolute)
+                .transpose()?,
         };
         Ok(SessionClient {
             id: self.id.clone(),
@@ -141,40 +151,14 @@ impl Who {
     }
 }
 
-/// A client that has to prove itself has something to do it with.
-fn checked(who: Who) -> Result<Who, Stop> {
-    if who.method != AuthMethod::None && who.file.is_none() {
-        let (name, flag) = match who.method {
+/// Fails if the client's authentication method needs a secret or key and there is none.
+fn require_secret(client: LoginClient) -> Result<LoginClient, CommandError> {
+    if client.method != AuthMethod::None && client.secret_file.is_none() {
+        let (name, flag) = match client.method {
             AuthMethod::PrivateKeyJwt => ("private_key_jwt", "--private-key-file"),
             method => (method.name(), "--client-secret-file"),
         };
-        return usage(format!("the client proves itself by {name}: give {flag}"));
+        return usage(format!("the client authenticates with {name}: give {flag}"));
     }
-    Ok(who)
-}
-
-/// A client as the token endpoint of `issuer` wants it proved; its secret stays in its file.
-pub(in crate::cli) fn own(client: &SessionClient, issuer: &str) -> Result<OauthClient, Stop> {
-    let secret = client.secret_file.clone().map(SecretRef::File);
-    let proof = match (client.auth_method, secret) {
-        (AuthMethod::None, _) => ClientProof::Public,
-        (AuthMethod::ClientSecretBasic, Some(secret)) => ClientProof::SecretBasic(secret),
-        (AuthMethod::ClientSecretPost, Some(secret)) => ClientProof::SecretPost(secret),
-        (AuthMethod::PrivateKeyJwt, Some(key)) => ClientProof::PrivateKeyJwt(AssertionKey {
-            key,
-            key_id: None,
-            algorithm: None,
-            audience: issuer.to_owned(),
-        }),
-        (method, None) => {
-            return failed(format!(
-                "no file is known with what {} needs",
-                method.name()
-            ));
-        }
-    };
-    Ok(OauthClient {
-        id: client.id.clone(),
-        proof,
-    })
+    Ok(client)
 }

@@ -1,66 +1,78 @@
-//! Signing in on another device (RFC 8628): the person is shown a code, and the issuer is
-//! asked in its own rhythm whether it was used.
+//! The device authorization flow (RFC 8628): show the user a code to enter on another device,
+//! and poll the token endpoint until they have.
 
-use hawkgate::remote::signin::{DeviceCodes, Received};
-use hawkgate::signin::{Next, Polling, Session};
+use hawkgate::remote::signin::{DeviceAuthorization, TokenResponse};
+use hawkgate::signin::{DevicePolling, NextPoll, Session};
 use hawkgate::token::IdTokenVerifier;
 
-use super::Stage;
-use crate::cli::stop::{Stop, tell};
+use super::LoginContext;
+use crate::cli::exit::{CommandError, status};
 
-impl Stage<'_> {
-    pub(super) async fn on_another_device(
+impl LoginContext<'_> {
+    pub(super) async fn device_flow(
         &self,
         verifier: &IdTokenVerifier,
-    ) -> Result<Session, Stop> {
+    ) -> Result<Session, CommandError> {
         let remedy = "this issuer has no device flow; sign in with a browser";
-        let offered = &self.provider.device_authorization_endpoint;
+        let endpoint = &self.provider.device_authorization_endpoint;
         let endpoint = self
             .provider
-            .need(offered, "device_authorization_endpoint", remedy)?;
+            .require(endpoint, "device_authorization_endpoint", remedy)?;
         let issuer = self.issuer_url()?;
-        let codes = self
+        let authorization = self
             .sign_in
-            .device_codes(endpoint, &issuer, &self.request)
+            .authorize_device(endpoint, &issuer, &self.request)
             .await?;
-        let polling = Polling::begin(codes.interval, codes.expires_in, self.clock.monotonic());
-        show(&codes);
-        let received = self.poll(&codes, polling).await?;
-        // Nothing was sent that a nonce could be tied to.
-        self.believe(verifier, received, None).await
+        let polling = DevicePolling::new(
+            authorization.interval,
+            authorization.expires_in,
+            self.clock.monotonic(),
+        );
+        show(&authorization);
+        let response = self.poll(&authorization, polling).await?;
+        // No nonce: a device authorization request has no parameter for one.
+        self.verified_session(verifier, response, None).await
     }
 
-    async fn poll(&self, codes: &DeviceCodes, mut polling: Polling) -> Result<Received, Stop> {
+    async fn poll(
+        &self,
+        authorization: &DeviceAuthorization,
+        mut polling: DevicePolling,
+    ) -> Result<TokenResponse, CommandError> {
         let endpoint = self.token_endpoint()?;
-        let mut wait = polling.first();
+        let mut wait = polling.first_delay();
         loop {
             tokio::time::sleep(wait).await;
-            let error = match self.sign_in.poll(endpoint, codes, &self.request).await {
-                Ok(received) => return Ok(received),
+            let error = match self
+                .sign_in
+                .poll(endpoint, authorization, &self.request)
+                .await
+            {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             let code = error.code.as_deref();
             if code.is_none() && !error.transient {
                 return Err(error.into());
             }
-            wait = match polling.next(code, self.clock.monotonic()) {
-                Some(Next::After(wait)) => wait,
-                Some(Next::End(end)) => return Err(end.into()),
+            wait = match polling.after_error(code, self.clock.monotonic()) {
+                Some(NextPoll::After(wait)) => wait,
+                Some(NextPoll::Stop(reason)) => return Err(reason.into()),
                 None => return Err(error.into()),
             };
         }
     }
 }
 
-fn show(codes: &DeviceCodes) {
-    let (place, code) = (&codes.verification_uri, &codes.user_code);
-    tell(&format!(
-        "on any device, open\n\n  {place}\n\nand enter the code\n\n  {code}\n"
+fn show(authorization: &DeviceAuthorization) {
+    let (uri, code) = (&authorization.verification_uri, &authorization.user_code);
+    status(&format!(
+        "on any device, open\n\n  {uri}\n\nand enter the code\n\n  {code}\n"
     ));
-    if let Some(complete) = &codes.verification_uri_complete {
-        tell(&format!(
-            "or open this, and check that it shows the same code:\n\n  {complete}\n"
+    if let Some(complete) = &authorization.verification_uri_complete {
+        status(&format!(
+            "or open this URL and check that it shows the same code:\n\n  {complete}\n"
         ));
     }
-    tell("waiting for you to sign in there");
+    status("waiting for you to sign in");
 }

@@ -1,4 +1,4 @@
-//! The client's metadata as flags, over a file with more of it.
+//! Client metadata from `--metadata-file` and the flags that override it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,70 +8,70 @@ use serde_json::{Map, Value, json};
 use hawkgate::registration::{AuthMethod, ClientMetadata};
 use hawkgate::secret::SecretRef;
 
-use crate::cli::stop::{Stop, usage};
+use crate::cli::exit::{CommandError, usage};
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "The client's metadata (RFC 7591 §2)")]
+#[command(next_help_heading = "Client metadata (RFC 7591 §2)")]
 pub(super) struct MetadataArgs {
-    /// JSON object with metadata; the flags below replace members of it
+    /// JSON object with client metadata; the flags below override its members
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// What people read when they are asked for consent
+    /// Name shown to users, for example on the consent page
     #[arg(long, value_name = "NAME")]
     client_name: Option<String>,
-    /// Where people come back to; more than one may be given
+    /// Redirect URI; repeatable
     #[arg(long, value_name = "URI")]
     redirect_uri: Vec<String>,
-    /// authorization_code, refresh_token, client_credentials, …; more than one may be given
+    /// Grant type: authorization_code, refresh_token, client_credentials, …; repeatable
     #[arg(long, value_name = "GRANT")]
     grant_type: Vec<String>,
-    /// code; more than one may be given
+    /// Response type, usually code; repeatable
     #[arg(long, value_name = "TYPE")]
     response_type: Vec<String>,
-    /// How the client proves itself: none, client_secret_basic, client_secret_post, private_key_jwt
+    /// How the client authenticates at the token endpoint
     #[arg(long, value_name = "METHOD", value_parser = AuthMethod::ALL.map(AuthMethod::name))]
     auth_method: Option<String>,
-    /// Scopes that it may ask for, separated by spaces
+    /// Scopes that the client may request, separated by spaces
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
-    /// native or web [default: native with a redirect URI on loopback]
+    /// native or web [default: native if a redirect URI is not https]
     #[arg(long, value_name = "TYPE")]
     application_type: Option<String>,
-    /// JWK Set with its public keys
+    /// File with the client's public keys as a JWK Set
     #[arg(long, value_name = "FILE")]
     jwks_file: Option<PathBuf>,
-    /// Where its JWK Set is
+    /// URL of the client's JWK Set
     #[arg(long, value_name = "URL")]
     jwks_uri: Option<String>,
-    /// Whom to ask about it; more than one may be given
-    #[arg(long, value_name = "WHO")]
+    /// Contact for this client, usually an e-mail address; repeatable
+    #[arg(long, value_name = "CONTACT")]
     contact: Vec<String>,
-    /// Its home page
+    /// URL of the client's home page
     #[arg(long, value_name = "URL")]
     client_uri: Option<String>,
-    /// Its logo
+    /// URL of the client's logo
     #[arg(long, value_name = "URL")]
     logo_uri: Option<String>,
-    /// Its privacy policy
+    /// URL of the client's privacy policy
     #[arg(long, value_name = "URL")]
     policy_uri: Option<String>,
-    /// Its terms of service
+    /// URL of the client's terms of service
     #[arg(long, value_name = "URL")]
     tos_uri: Option<String>,
-    /// Which software it is
+    /// Identifier of the client software
     #[arg(long, value_name = "ID")]
     software_id: Option<String>,
-    /// Which version of it
+    /// Version of the client software
     #[arg(long, value_name = "VERSION")]
     software_version: Option<String>,
-    /// A signed statement about the software
+    /// File with a software statement (a signed JWT, RFC 7591 §2.3)
     #[arg(long, value_name = "FILE")]
     software_statement_file: Option<PathBuf>,
 }
 
 impl MetadataArgs {
-    /// All of it, checked.
-    pub(super) fn wanted(&self) -> Result<ClientMetadata, Stop> {
+    /// The file's members and the flags, combined and validated.
+    pub(super) fn client_metadata(&self) -> Result<ClientMetadata, CommandError> {
         let mut members = match &self.metadata_file {
             Some(path) => match json_file(path)? {
                 Value::Object(members) => members,
@@ -79,17 +79,14 @@ impl MetadataArgs {
             },
             None => Map::new(),
         };
-        self.flags(&mut members)?;
+        self.insert_flags(&mut members)?;
         ClientMetadata::new(members).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|e| format!("\n  {e}")).collect();
-            Stop::Usage(format!(
-                "the client's metadata is no good:{}",
-                lines.concat()
-            ))
+            CommandError::Usage(format!("invalid client metadata:{}", lines.concat()))
         })
     }
 
-    fn flags(&self, members: &mut Map<String, Value>) -> Result<(), Stop> {
+    fn insert_flags(&self, members: &mut Map<String, Value>) -> Result<(), CommandError> {
         for (name, text) in [
             ("client_name", &self.client_name),
             ("token_endpoint_auth_method", &self.auth_method),
@@ -128,10 +125,10 @@ impl MetadataArgs {
     }
 }
 
-fn json_file(path: &Path) -> Result<Value, Stop> {
+fn json_file(path: &Path) -> Result<Value, CommandError> {
     let content = SecretRef::File(path.to_owned()).read()?;
     serde_json::from_str(content.expose()).map_err(|e| {
         let (path, line, column) = (path.display(), e.line(), e.column());
-        Stop::Failed(format!("{path}: not JSON (line {line}, column {column})"))
+        CommandError::Failed(format!("{path}: not JSON (line {line}, column {column})"))
     })
 }

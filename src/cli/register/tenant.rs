@@ -1,5 +1,5 @@
-//! Preparing an Auth0 tenant: what there is is read first, differences are changed, and
-//! registration, once opened, is shut again however it went.
+//! Prepares an Auth0 tenant for dynamic client registration: reads its settings, changes only
+//! what differs, and with `--close-after` closes registration again even after a failure.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -8,23 +8,25 @@ use clap::Args;
 use url::Url;
 
 use hawkgate::clock::SharedClock;
-use hawkgate::registration::{Change, Grant, Step, TenantFacts, TenantRequest};
-use hawkgate::remote::auth0_tenant::Tenant;
-use hawkgate::remote::client::Client;
-use hawkgate::remote::provider::issuer_url;
+use hawkgate::registration::{
+    ClientGrant, RegistrationPlan, TenantChange, TenantRequirements, TenantState,
+};
+use hawkgate::remote::auth0_tenant::Auth0Tenant;
+use hawkgate::remote::http_client::HttpClient;
+use hawkgate::remote::provider_metadata::issuer_url;
 use hawkgate::remote::settings::{ClientProof, OauthClient};
-use hawkgate::remote::signin::SignIn;
+use hawkgate::remote::signin::SignInClient;
 use hawkgate::secret::{SecretRef, SecretString};
 
-use crate::cli::stop::{Stop, failed, tell, usage};
+use crate::cli::exit::{CommandError, failed, status, usage};
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Auth0 (its Management API)")]
+#[command(next_help_heading = "Auth0 tenant (Management API)")]
 pub(super) struct TenantArgs {
-    /// Prepare the Auth0 tenant [default URL: the issuer]
+    /// Prepare this Auth0 tenant first [default URL: the issuer]
     #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     auth0_tenant: Option<String>,
-    /// A token for the Management API
+    /// File with a Management API access token
     #[arg(
         long,
         value_name = "FILE",
@@ -32,46 +34,47 @@ pub(super) struct TenantArgs {
         conflicts_with = "management_client_id"
     )]
     management_token_file: Option<PathBuf>,
-    /// A client that may have such a token
+    /// Client that may obtain a Management API access token
     #[arg(long, value_name = "ID", requires = "management_client_secret_file")]
     management_client_id: Option<String>,
-    /// Its secret
+    /// File with that client's secret
     #[arg(long, value_name = "FILE", requires = "management_client_id")]
     management_client_secret_file: Option<PathBuf>,
-    /// A connection that registered clients may use; more than one may be given
+    /// Connection that dynamically registered clients may use; repeatable
     #[arg(long, value_name = "NAME", requires = "auth0_tenant")]
     domain_connection: Vec<String>,
-    /// Scopes of an API that registered clients may ask users for: 'AUDIENCE=SCOPE SCOPE';
-    /// more than one may be given
+    /// API scopes that third-party clients may request on behalf of users, as
+    /// 'AUDIENCE=SCOPE SCOPE'; repeatable
     #[arg(long, value_name = "GRANT", requires = "auth0_tenant")]
     third_party_grant: Vec<String>,
-    /// Open registration to anybody on the internet if it is shut
+    /// Enable dynamic client registration, which anyone on the internet can use, if it is
+    /// disabled
     #[arg(long, requires = "auth0_tenant")]
     allow_open_registration: bool,
-    /// Shut registration at the end, also when registering failed
+    /// Disable dynamic client registration at the end, even if registering failed
     #[arg(long, requires = "auth0_tenant")]
     close_after: bool,
 }
 
-/// A tenant, what it has and what it lacks.
-pub(super) struct Preparation {
-    tenant: Tenant,
-    facts: TenantFacts,
-    changes: Vec<Change>,
+/// An Auth0 tenant, its current state, and the changes that it needs.
+pub(super) struct TenantPreparation {
+    tenant: Auth0Tenant,
+    state: TenantState,
+    changes: Vec<TenantChange>,
     allow_open: bool,
     close_after: bool,
-    /// Opening was at least tried: it may be open.
+    /// Whether a request to enable registration was sent: it may be enabled now.
     tried_to_open: Cell<bool>,
 }
 
 impl TenantArgs {
-    /// Reads the tenant; `None` where there is none to prepare.
+    /// Reads the tenant's state; `None` without `--auth0-tenant`.
     pub(super) async fn prepare(
         &self,
         issuer: &Url,
-        client: &Client,
+        client: &HttpClient,
         clock: &SharedClock,
-    ) -> Result<Option<Preparation>, Stop> {
+    ) -> Result<Option<TenantPreparation>, CommandError> {
         let url = match self.auth0_tenant.as_deref() {
             None => return Ok(None),
             Some("") => issuer.clone(),
@@ -79,27 +82,27 @@ impl TenantArgs {
         };
         let request = self.request()?;
         let token = self.token(&url, client, clock).await?;
-        let tenant = Tenant::new(url, token, client.clone(), clock.clone());
-        let facts = tenant.facts(&request).await?;
-        Ok(Some(Preparation {
-            changes: request.differences(&facts)?,
+        let tenant = Auth0Tenant::new(url, token, client.clone(), clock.clone());
+        let state = tenant.state(&request).await?;
+        Ok(Some(TenantPreparation {
+            changes: request.missing_changes(&state)?,
             tenant,
-            facts,
+            state,
             allow_open: self.allow_open_registration,
             close_after: self.close_after,
             tried_to_open: Cell::new(false),
         }))
     }
 
-    fn request(&self) -> Result<TenantRequest, Stop> {
+    fn request(&self) -> Result<TenantRequirements, CommandError> {
         let grant = |text: &String| {
-            Grant::parse(text).ok_or_else(|| {
-                Stop::Usage(format!(
-                    "--third-party-grant {text:?}: write AUDIENCE=SCOPE SCOPE"
+            ClientGrant::parse(text).ok_or_else(|| {
+                CommandError::Usage(format!(
+                    "--third-party-grant {text:?}: must be AUDIENCE=SCOPE SCOPE"
                 ))
             })
         };
-        Ok(TenantRequest {
+        Ok(TenantRequirements {
             connections: self.domain_connection.clone(),
             grants: self
                 .third_party_grant
@@ -109,13 +112,13 @@ impl TenantArgs {
         })
     }
 
-    /// The token given, or one of the management client's own for `TENANT/api/v2/`.
+    /// The given access token, or one for `TENANT/api/v2/` obtained with the management client.
     async fn token(
         &self,
         tenant: &Url,
-        client: &Client,
+        client: &HttpClient,
         clock: &SharedClock,
-    ) -> Result<SecretString, Stop> {
+    ) -> Result<SecretString, CommandError> {
         if let Some(path) = &self.management_token_file {
             return Ok(SecretRef::File(path.clone()).read()?);
         }
@@ -128,89 +131,97 @@ impl TenantArgs {
                  --management-client-secret-file",
             );
         };
-        let own = OauthClient {
+        let oauth_client = OauthClient {
             id: id.clone(),
             proof: ClientProof::SecretPost(SecretRef::File(secret.clone())),
         };
-        let sign_in = SignIn::new(client.clone(), clock.clone(), own);
+        let sign_in = SignInClient::new(client.clone(), clock.clone(), oauth_client);
         let at = |path| tenant.join(path);
         let (endpoint, audience) = (at("/oauth/token")?, at("/api/v2/")?);
-        let token = sign_in.own_token(&endpoint, audience.as_str()).await;
-        token.map_err(|e| Stop::Failed(format!("no management token: {e}")))
+        let token = sign_in
+            .client_credentials(&endpoint, audience.as_str())
+            .await;
+        token.map_err(|e| CommandError::Failed(format!("no management token: {e}")))
     }
 }
 
-impl Preparation {
-    /// What would be changed for `step`, and after it.
-    pub(super) fn plan(&self, step: &Step) -> Result<Vec<String>, Stop> {
+impl TenantPreparation {
+    /// The changes that [`Self::apply`] and [`Self::close_after`] would make for `step`.
+    pub(super) fn plan(&self, step: &RegistrationPlan) -> Result<Vec<String>, CommandError> {
         let mut lines: Vec<_> = self
             .changes(step)?
             .iter()
             .map(ToString::to_string)
             .collect();
         if self.closes(self.opens(step)) {
-            lines.push(format!("at the end: {}", Change::CloseRegistration));
+            lines.push(format!("at the end: {}", TenantChange::CloseRegistration));
         }
         Ok(lines)
     }
 
-    /// Changes what `step` needs.
-    pub(super) async fn apply(&self, step: &Step) -> Result<(), Stop> {
+    /// Makes the changes that `step` needs.
+    pub(super) async fn apply(&self, step: &RegistrationPlan) -> Result<(), CommandError> {
         for change in self.changes(step)? {
-            if change == Change::OpenRegistration {
+            if change == TenantChange::OpenRegistration {
                 self.tried_to_open.set(true);
             }
             self.tenant.apply(&change).await?;
-            tell(&format!("tenant: {change}: done"));
+            status(&format!("tenant: {change}: done"));
         }
         Ok(())
     }
 
-    /// Shuts registration if that was asked for, and ends as `end` says: a tenant left
-    /// open is worse than whatever else went wrong.
-    pub(super) async fn close_after(&self, end: Result<(), Stop>) -> Result<(), Stop> {
+    /// Disables registration if requested, then returns `result`. Failing to disable it takes
+    /// precedence over any earlier error, because it leaves the tenant open.
+    pub(super) async fn close_after(
+        &self,
+        result: Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
         if !self.closes(self.tried_to_open.get()) {
-            return end;
+            return result;
         }
-        let change = Change::CloseRegistration;
-        match (self.tenant.apply(&change).await, end) {
-            (Ok(()), end) => {
-                tell(&format!("tenant: {change}: done"));
-                end
+        let change = TenantChange::CloseRegistration;
+        match (self.tenant.apply(&change).await, result) {
+            (Ok(()), result) => {
+                status(&format!("tenant: {change}: done"));
+                result
             }
-            (Err(error), end) => {
-                let before = match end {
-                    Err(Stop::Failed(text) | Stop::Usage(text)) => format!(" Before that: {text}"),
+            (Err(error), result) => {
+                let earlier = match result {
+                    Err(CommandError::Failed(text) | CommandError::Usage(text)) => {
+                        format!(" Earlier error: {text}")
+                    }
                     Ok(()) => String::new(),
                 };
                 failed(format!(
-                    "the tenant's registration could not be shut and is OPEN to anybody: {error}. \
-                     Run the same again, or switch it off in the tenant's advanced settings.{before}"
+                    "dynamic client registration could not be disabled and is still OPEN to anyone: \
+                     {error}. Run the same command again, or disable it in the tenant's advanced \
+                     settings.{earlier}"
                 ))
             }
         }
     }
 
-    fn changes(&self, step: &Step) -> Result<Vec<Change>, Stop> {
+    fn changes(&self, step: &RegistrationPlan) -> Result<Vec<TenantChange>, CommandError> {
         let mut changes = self.changes.clone();
         if self.opens(step) {
             if !self.allow_open {
                 return failed(
-                    "the tenant does not let clients register by themselves. Opening it lets anybody on \
+                    "dynamic client registration is disabled in this tenant. Enabling it lets anyone on \
                      the internet register clients: give --allow-open-registration, and --close-after \
-                     to shut it again",
+                     to disable it again",
                 );
             }
-            changes.push(Change::OpenRegistration);
+            changes.push(TenantChange::OpenRegistration);
         }
         Ok(changes)
     }
 
-    fn opens(&self, step: &Step) -> bool {
-        matches!(step, Step::Create { .. }) && !self.facts.open
+    fn opens(&self, step: &RegistrationPlan) -> bool {
+        matches!(step, RegistrationPlan::Register { .. }) && !self.state.registration_open
     }
 
     fn closes(&self, opened: bool) -> bool {
-        self.close_after && (opened || self.facts.open)
+        self.close_after && (opened || self.state.registration_open)
     }
 }

@@ -18,15 +18,15 @@ use crate::token::BearerToken;
 use crate::token::settings::IntrospectionIssuer;
 
 section! {
-    /// Kind `introspection`: asks the issuer about each token (RFC 7662), as hawkgate's own client there.
+    /// Kind `introspection`: each token is introspected at the issuer (RFC 7662), with hawkgate's own client.
     pub(in crate::config) struct IntrospectionKeys {
-        /// The exact `iss` of its tokens, byte by byte, where an answer has one.
+        /// The exact `iss` of its tokens, byte by byte; checked if a response has one.
         url: String = [required],
         /// The introspection endpoint.
         introspection_url: Url = [required],
         /// PEM file with the only CAs trusted for the endpoint; the platform's when left out.
         ca: PathBuf = [optional],
-        /// What its tokens begin with ("gho_"); needed where a route names several issuers of opaque tokens.
+        /// What its tokens start with ("gho_"); needed if a route names several issuers of opaque tokens.
         token_prefix: String = [optional],
         /// Accepted `aud`; a token must have one of them.
         audiences: List<String> = [required],
@@ -34,14 +34,14 @@ section! {
         leeway: Duration = [default "'30s'"],
         /// Accepted `client_id`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for anything at any place; any when left out.
+        /// Accepted `sub`, with `*` for any text at any place; any when left out.
         subjects: List<String> = [optional],
-        /// Longest that an answer is remembered, so that a revoked token works; at most 60s.
+        /// Longest time that a response is cached and a revoked token keeps working; at most 60s.
         verified_max_age: Duration = [default "'60s'"],
     }
 }
 
-/// The longest that what an issuer says of a token is remembered (identity.md §A).
+/// Longest time that an introspection response is cached (`docs/design/tokens.md`).
 const LONGEST_ANSWER: Duration = Duration::from_mins(1);
 
 impl IntrospectionKeys {
@@ -69,11 +69,14 @@ impl IntrospectionKeys {
         if let Some(prefix) = &self.token_prefix.value
             && BearerToken::new(prefix).is_err()
         {
-            let problem = format!("{} has characters that no bearer token has", quoted(prefix));
+            let problem = format!(
+                "{} has characters that cannot occur in a bearer token",
+                quoted(prefix)
+            );
             reader.error(
                 &self.token_prefix.at,
                 problem,
-                "write the text that its tokens begin with",
+                "write the text that its tokens start with",
             );
         }
         let endpoint = IntrospectionEndpoint {

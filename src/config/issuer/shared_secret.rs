@@ -12,8 +12,8 @@ use crate::token::decode_shared_secret;
 use crate::token::settings::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
 
 section! {
-    /// Kind `shared-secret`: whoever holds the secret can make tokens, so only for issuers with no other
-    /// way. It has no public keys: never both.
+    /// Kind `shared-secret`: anyone who knows the secret can issue tokens, so use it only for issuers that
+    /// offer nothing else. It cannot be combined with public keys.
     pub(in crate::config) struct SharedSecret {
         /// The exact `iss` of its tokens, byte by byte.
         url: String = [required],
@@ -32,9 +32,9 @@ section! {
         leeway: Duration = [default "'30s'"],
         /// Accepted `client_id` or `azp`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for anything at any place; any when left out.
+        /// Accepted `sub`, with `*` for any text at any place; any when left out.
         subjects: List<String> = [optional],
-        /// Longest that a verified token is remembered without being verified again; at most 24h.
+        /// Longest time that a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }
@@ -61,7 +61,7 @@ impl Choice for SecretEncoding {
     }
 }
 
-/// One of those that need a secret.
+/// An algorithm that needs a secret.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::config) struct HmacAlgorithm(Algorithm);
 
@@ -81,7 +81,7 @@ impl Choice for HmacAlgorithm {
         let problem = if name.eq_ignore_ascii_case("none") {
             "would accept unsigned tokens"
         } else if Algorithm::named(name).is_some() {
-            "needs public keys, which never go together with a secret"
+            "needs public keys, which cannot be combined with a secret"
         } else {
             return None;
         };
@@ -135,11 +135,11 @@ impl SharedSecret {
         if !reader.reads_files() {
             return;
         }
-        // Whether it can be read was checked with the key itself.
+        // Whether it can be read was already checked.
         let Ok(secret) = place.read() else { return };
         let algorithms: Vec<_> = list.items.iter().map(|item| item.value.0).collect();
         if let Err(problem) = decode_shared_secret(secret.expose(), encoding, &algorithms) {
-            let remedy = "put a longer one there, such as `openssl rand -hex 64` writes";
+            let remedy = "put a longer one there, for example from `openssl rand -hex 64`";
             reader.error(&self.secret.at, problem.to_string(), remedy);
         }
     }

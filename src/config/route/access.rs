@@ -1,5 +1,5 @@
-//! Who may use a route, and with whose credentials. What is refused here would lend the
-//! upstream's credentials to callers that nobody has checked, or could never work.
+//! Who may use a route, and with whose credentials. Refused here is what would give upstream
+//! credentials to unchecked callers, or could never work.
 
 use url::Url;
 
@@ -32,7 +32,7 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// For an issuer of opaque tokens: what they begin with, the empty text for anything.
+    /// For an issuer of opaque tokens: their prefix; empty for any token.
     fn takes_opaque(&self) -> Option<&'a str> {
         match self.kind {
             IssuerKind::Introspection(asked) => {
@@ -79,7 +79,7 @@ impl Route {
         } else if anonymous {
             self.check_anonymous(reader, known, kind);
         } else if issuers.is_empty() {
-            // Of a source that cannot be read nobody knows whether it asks for passwords.
+            // For a source that could not be read, it is unknown whether it asks for passwords.
             if kind.is_some() || self.source.is_absent() {
                 self.check_nobody(reader);
             }
@@ -95,7 +95,7 @@ impl Route {
         Some((found.into_iter().collect::<Option<_>>()?, source?))
     }
 
-    /// `Some(None)` when none is named, `None` when the named one could not be found.
+    /// `Some(None)` if none is named, `None` if the named one was not found.
     #[allow(clippy::option_option)]
     fn find_source(&self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<Option<usize>> {
         let Some(name) = &self.source.value else {
@@ -133,7 +133,7 @@ impl Route {
         for (_, at) in contradictions.into_iter().filter(|(given, _)| *given) {
             reader.error(
                 at,
-                "contradicts anonymous = true, which looks at no token",
+                "contradicts anonymous = true, which checks no token",
                 REMEDY,
             );
         }
@@ -146,16 +146,16 @@ impl Route {
         }
         let at = &self.anonymous.at;
         if self.source.given {
-            let problem = "would lend the source's credentials to other machines";
-            let remedy = "name issuers, or let every listener be loopback or a Unix socket, without trusted_proxies";
+            let problem = "would give the source's credentials to other machines";
+            let remedy = "name issuers, or make every listener loopback or a Unix socket, without trusted_proxies";
             reader.error(at, problem, remedy);
         } else {
             let problem = "lets other machines reach the upstream without a token";
-            reader.warn(at, problem, "name issuers, if that is not meant");
+            reader.warn(at, problem, "name issuers if this is not intended");
         }
     }
 
-    /// Callers bring a username and password: no token is looked at.
+    /// Callers send a username and password; no token is checked.
     fn check_password(&self, reader: &mut Reader<'_>, known: Known<'_>) {
         let issuers = self.issuers.value.as_ref().is_some_and(|l| !l.is_empty());
         let contradictions = [
@@ -169,8 +169,8 @@ impl Route {
             reader.error(at, problem, "remove it, or name another source");
         }
         if !known.only_local() {
-            let problem = "asks for passwords, and other machines can connect";
-            let remedy = "let every listener be loopback or a Unix socket, without trusted_proxies, or name another source";
+            let problem = "accepts passwords, but other machines can connect to it";
+            let remedy = "make every listener loopback or a Unix socket, without trusted_proxies, or name another source";
             reader.error(&self.source.at, problem, remedy);
         }
     }
@@ -180,27 +180,28 @@ impl Route {
         let at = &self.issuers.at;
         if let Some(source) = &self.source.value {
             let problem = format!(
-                "missing: the credentials of source {} would go to whoever can connect",
+                "missing: the credentials of source {} would be available to anyone who can connect",
                 quoted(source)
             );
             let remedy = "name issuers, or write anonymous = true while every listener is loopback or a Unix socket";
             reader.error(at, problem, remedy);
         } else if self.source.is_absent() {
-            let problem = "missing, and so is source: this route checks nothing and adds nothing";
-            let remedy = "name issuers and a source, or write anonymous = true to pass requests on as they are";
+            let problem =
+                "missing, and so is source: this route would check nothing and add nothing";
+            let remedy = "name issuers and a source, or write anonymous = true to forward requests unchanged";
             reader.error(at, problem, remedy);
         }
         if self.requires_scopes() {
             reader.error(
                 &self.require_scopes.at,
-                "no issuer's token is asked for",
+                "the route asks for no token",
                 "name issuers",
             );
         }
         if self.workload_token.given {
             reader.error(
                 &self.workload_token.at,
-                "no issuer would verify it",
+                "there is no issuer to verify it",
                 "name its issuer",
             );
         }
@@ -228,7 +229,7 @@ impl Route {
             return;
         };
         if let Some(second) = delegated.next() {
-            let problem = "is a second delegated issuer, which no token would ever be tried with";
+            let problem = "is a second delegated issuer, which would never be used";
             reader.error(second.at, problem, "name one");
         }
         if self.requires_scopes() {
@@ -236,12 +237,12 @@ impl Route {
             reader.error(
                 &self.require_scopes.at,
                 problem,
-                "remove it, or make a route for each issuer",
+                "remove it, or use a route for each issuer",
             );
         }
         match source {
             None if self.source.is_absent() => {
-                let problem = "is delegated, and without a source nobody checks its tokens";
+                let problem = "is delegated: without a source, its tokens are not checked";
                 reader.error(first.at, problem, "name a source of kind taskcluster-oauth");
             }
             Some(
@@ -249,7 +250,7 @@ impl Route {
                 | SourceKind::TaskclusterStatic { .. }
                 | SourceKind::ClientCredentials { .. },
             ) => {
-                let problem = "is delegated, but this source checks no token: any text would get its credentials";
+                let problem = "is delegated, but this source checks no token: any token would get its credentials";
                 reader.error(
                     first.at,
                     problem,
@@ -273,8 +274,8 @@ impl Route {
             return;
         };
         if !known.only_local() {
-            let problem = "would lend this workload's identity to other machines";
-            let remedy = "let every listener be loopback or a Unix socket, without trusted_proxies, or remove it";
+            let problem = "would give this workload's identity to other machines";
+            let remedy = "make every listener loopback or a Unix socket, without trusted_proxies, or remove it";
             reader.error(&self.workload_token.at, problem, remedy);
         }
         if reader.reads_files()
@@ -291,31 +292,31 @@ impl Route {
     }
 }
 
-/// Why a source has nothing for a caller without a token, if so.
+/// Why a source cannot serve a caller without a token, if so.
 fn needs_caller(source: &SourceKind) -> Option<&'static str> {
     match source {
         SourceKind::TaskclusterLogin { .. }
         | SourceKind::TaskclusterOauth { .. }
         | SourceKind::TokenExchange { .. } => {
-            Some("exchanges the caller's token, and an anonymous route asks for none")
+            Some("exchanges the caller's token, and an anonymous route requires none")
         }
         SourceKind::TaskclusterMint { client_name, .. } => {
             let claims = template_claims(client_name).unwrap_or_default();
             (!claims.is_empty())
-                .then_some("names callers by claims, and an anonymous route has none of anybody")
+                .then_some("names callers by claims, and an anonymous route has none")
         }
         SourceKind::Auth0Identity(_) => {
-            Some("is about the user of a verified token, and an anonymous route has none")
+            Some("needs the user of a verified token, and an anonymous route has none")
         }
-        // Has its own checks, which leave nothing of an anonymous route.
+        // Has its own checks, which exclude anonymous routes.
         SourceKind::Password(_)
         | SourceKind::TaskclusterStatic { .. }
         | SourceKind::ClientCredentials { .. } => None,
     }
 }
 
-/// The `sub` of another issuer may be the name of somebody else in the tenant, whose token
-/// its bearer would get.
+/// The `sub` of another issuer may name a different user of the tenant, whose token the caller
+/// would get.
 fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &Auth0Identity) {
     let domains = [Some(&source.tenant), source.custom_domain.as_ref()];
     for issuer in named {
@@ -325,7 +326,7 @@ fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &A
         };
         let same = |domain: &&Url| url.as_ref().is_some_and(|url| url == *domain);
         if !domains.iter().flatten().any(same) {
-            let problem = "is not the source's tenant: whom its tokens name there nobody knows";
+            let problem = "is not the source's tenant: its `sub` may be another user there";
             let remedy = format!(
                 "name an issuer of kind oidc whose url is {}, or write its url as the source's custom_domain",
                 quoted(source.tenant.as_str())
@@ -335,7 +336,7 @@ fn refuse_other_tenants(reader: &mut Reader<'_>, named: &[Named<'_>], source: &A
     }
 }
 
-/// A token is checked against the one issuer of the route that has its `iss`.
+/// A token is verified by the one issuer of the route that has its `iss`.
 fn refuse_same_issuer(reader: &mut Reader<'_>, named: &[Named<'_>]) {
     let mut seen = Vec::new();
     for issuer in named {
@@ -344,34 +345,34 @@ fn refuse_same_issuer(reader: &mut Reader<'_>, named: &[Named<'_>]) {
         };
         if seen.contains(&url) {
             let problem =
-                "has the same url as another issuer of this route: which one counts is undecided";
-            reader.error(issuer.at, problem, "name one, or make a route for each");
+                "has the same url as another issuer of this route: which one applies is ambiguous";
+            reader.error(issuer.at, problem, "name one, or use a route for each");
         }
         seen.push(url);
     }
 }
 
-/// An opaque token does not say whose it is, and must not be shown to anybody but its own
-/// issuer: so on one route only one issuer can have those of a given beginning.
+/// An opaque token does not name its issuer and must not be sent to any other, so each prefix can
+/// belong to only one issuer of a route.
 fn refuse_same_opaque(reader: &mut Reader<'_>, named: &[Named<'_>]) {
     let mut seen = Vec::new();
     for issuer in named {
         let Some(prefix) = issuer.takes_opaque() else {
             continue;
         };
-        // Two delegated ones have an error of their own.
+        // Two delegated issuers have their own error.
         let both_delegated =
             issuer.is_delegated() && named.iter().filter(|n| n.is_delegated()).count() > 1;
         if seen.contains(&prefix) && !both_delegated {
             let problem = if prefix.is_empty() {
-                "takes any opaque token, as another issuer of this route does: whose one is cannot be told".into()
+                "accepts any opaque token, like another issuer of this route: a token's issuer would be ambiguous".into()
             } else {
                 format!(
-                    "takes tokens that begin with {}, as another issuer of this route does",
+                    "accepts tokens that start with {}, like another issuer of this route",
                     quoted(prefix)
                 )
             };
-            let remedy = "make a route for each, or give all but one a token_prefix of its own";
+            let remedy = "use a route for each, or give all but one a different token_prefix";
             reader.error(issuer.at, problem, remedy);
         }
         seen.push(prefix);

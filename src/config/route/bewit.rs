@@ -10,7 +10,7 @@ use crate::config::resolved::{self, SourceKind};
 use crate::gateway::bewit::PATH;
 
 impl Route {
-    /// A bewit is a signature of Taskcluster's kind, for GET.
+    /// A bewit is a Taskcluster signature for GET.
     pub(super) fn check_bewit(&self, reader: &mut Reader<'_>, known: Known<'_>) {
         if self.bewit.value != Some(true) {
             return;
@@ -36,7 +36,7 @@ impl Route {
             )
         };
         if source.is_some_and(|source| !signs(&source.kind)) {
-            let problem = "signs with Taskcluster credentials, which this source has none of";
+            let problem = "signs with Taskcluster credentials, which this source does not provide";
             reader.error(
                 at,
                 problem,
@@ -45,13 +45,13 @@ impl Route {
         }
         let methods = self.methods.value.as_ref();
         if methods.is_some_and(|m| m.items.iter().all(|item| item.value != Method::GET)) {
-            let problem = "opens URLs for GET, which this route does not take";
+            let problem = "signs URLs for GET, which this route does not accept";
             reader.error(at, problem, "add GET to methods, or remove it");
         }
     }
 }
 
-/// Refuses routes that `POST /bewit` would stand before.
+/// Refuses routes that `POST /bewit` would shadow.
 pub(in crate::config) fn refuse_hidden(
     reader: &mut Reader<'_>,
     routes: &[Declared<resolved::Route>],
@@ -62,7 +62,7 @@ pub(in crate::config) fn refuse_hidden(
     }
     for (declared, route) in resolved() {
         if route.path == PATH {
-            let problem = format!("{} is where bewits are made", quoted(PATH));
+            let problem = format!("{} is the path where bewits are signed", quoted(PATH));
             reader.error(
                 &declared.table,
                 problem,

@@ -59,11 +59,11 @@ impl Route {
 
     fn check_upstream(&self, reader: &mut Reader<'_>, url: &Url, known: Known<'_>) {
         let at = &self.upstream.at;
-        require_bare(reader, at, url, "the request's own path is kept as it is");
+        require_bare(reader, at, url, "the request's own path is kept");
         let plain = url.scheme() == "http";
         if plain && !is_loopback(url) && self.allow_plaintext.value == Some(false) {
             let host = url.host_str().unwrap_or_default();
-            let problem = format!("plain http to {host} carries requests and answers in clear");
+            let problem = format!("plain http to {host} sends requests and responses in cleartext");
             reader.error(at, problem, "write https://, or add allow_plaintext = true");
         }
         if plain && self.ca.given {
@@ -74,8 +74,7 @@ impl Route {
             );
         }
         if let Some(listener) = own_listener(url, known) {
-            let problem =
-                format!("is hawkgate's own listener at {listener}: requests would go in circles");
+            let problem = format!("is hawkgate's own listener at {listener}: requests would loop");
             reader.error(at, problem, "write the upstream's address");
         }
     }
@@ -90,7 +89,7 @@ fn host(url: &Url) -> Option<String> {
     })
 }
 
-/// The listener that `url` leads back to, as far as can be told without looking up names.
+/// The listener that `url` leads back to, as far as is known without DNS.
 fn own_listener<'a>(url: &Url, known: Known<'a>) -> Option<&'a Address> {
     let port = url.port_or_known_default()?;
     let ip = match url.host()? {

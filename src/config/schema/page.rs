@@ -117,8 +117,8 @@ fn kind_of_value(shape: &Shape) -> String {
     }
 }
 
-/// Documentation that a cell of a table can hold: no bar ends the cell, and no word in
-/// angle brackets outside of code is taken for a tag.
+/// Documentation as a table cell: no bar ends the cell, and no word in angle brackets outside of
+/// code is taken for a tag.
 fn text(doc: &str) -> String {
     let mut out = String::new();
     let mut code = false;

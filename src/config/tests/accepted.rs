@@ -206,7 +206,7 @@ fn doubtful_but_valid_things_are_warned_of() {
     for (text, warning) in [
         (
             format!("{MINIMAL}[server]\nlisten = [\"0.0.0.0:8080\"]"),
-            "t.toml:11: warning: [server]: key \"listen[0]\": 0.0.0.0:8080 takes bearer tokens in clear from other \
+            "t.toml:11: warning: [server]: key \"listen[0]\": 0.0.0.0:8080 accepts bearer tokens in cleartext from other \
              machines; set tls, or listen on 127.0.0.1",
         ),
         (
@@ -216,12 +216,12 @@ fn doubtful_but_valid_things_are_warned_of() {
         ),
         (
             format!("{MINIMAL}[log]\nlevel = \"trace\""),
-            "t.toml:11: warning: [log]: key \"level\": \"trace\" makes libraries log what passes through them; \
+            "t.toml:11: warning: [log]: key \"level\": \"trace\" makes libraries log the data that they handle; \
              write \"info,hawkgate=trace\"",
         ),
         (
             MINIMAL.replace("\naudiences", "\nprofile = \"auth0\"\naudiences"),
-            "t.toml:4: warning: issuer \"idp\": key \"url\": Auth0's `iss` ends in a slash, and is compared byte by \
+            "t.toml:4: warning: issuer \"idp\": key \"url\": Auth0's `iss` ends with a slash, and is compared byte by \
              byte; write \"https://idp.example.com/\"",
         ),
         (
@@ -235,13 +235,13 @@ fn doubtful_but_valid_things_are_warned_of() {
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"everybody\""),
-            "t.toml:17: warning: source \"m\": key \"client_name\": has no claim: every caller gets the same name \
+            "t.toml:17: warning: source \"m\": key \"client_name\": contains no claim: every caller gets the same name \
              upstream; write it like \"sso/{sub}\"",
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nlifetime = \"1m\""),
-            "t.toml:11: warning: source \"m\": lifetime is not above cache.refresh_ahead (1m): minted anew all the \
-             time; make lifetime longer",
+            "t.toml:11: warning: source \"m\": lifetime is not longer than cache.refresh_ahead (1m): credentials would be minted \
+             again all the time; make lifetime longer",
         ),
         (
             format!(
@@ -249,19 +249,19 @@ fn doubtful_but_valid_things_are_warned_of() {
                  url = \"https://b.example\"\naudiences = [\"a\"]",
                 MINIMAL.replace("[\"idp\"]", "[\"idp\", \"idp2\"]")
             ),
-            "t.toml:11: warning: source \"m\": client_name does not tell its issuers apart: who has the same claims \
-             at another one gets the same name; add {iss} to it, or make a source for each issuer",
+            "t.toml:11: warning: source \"m\": client_name does not distinguish its issuers: a caller with the same claims \
+             at another issuer gets the same name; add {iss} to it, or make a source for each issuer",
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nca = \"ca.pem\""),
-            "t.toml:18: warning: source \"m\": key \"ca\": has no effect: this kind exchanges nothing; remove it",
+            "t.toml:18: warning: source \"m\": key \"ca\": has no effect: this kind makes no exchange; remove it",
         ),
         (
             "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\
              name = \"r\"\nupstream = \"https://u.example\"\nanonymous = true"
                 .to_owned(),
             "t.toml:6: warning: route \"r\": key \"anonymous\": lets other machines reach the upstream without a \
-             token; name issuers, if that is not meant",
+             token; name issuers if this is not intended",
         ),
     ] {
         let warnings: Vec<_> = accepted(&text).1.iter().map(ToString::to_string).collect();
@@ -345,7 +345,7 @@ source = "oauth"
     for (more, expected) in [
         (
             "when = 'claims.sub == \"a\"'",
-            "rule \"a\": key \"when\": reads claims, and on route \"opaque\" there may be none",
+            "rule \"a\": key \"when\": reads claims, and requests on route \"opaque\" may have none",
         ),
         ("when = 'claims.sub == \"a\"'\nroutes = [\"all\"]", ""),
         ("when = 'request.method == \"GET\"'", ""),
@@ -356,11 +356,11 @@ source = "oauth"
         ("when = 'true'\nscopes = ['a']", ""),
         (
             "when = 'true'\nscopes = ['a']\nroutes = ['all']",
-            "rule \"a\": key \"scopes\": narrows nothing",
+            "rule \"a\": key \"scopes\": has no effect",
         ),
         (
             "when = 'true'\neffect = 'deny'\nroutes = ['all']",
-            "route \"all\": has rules, and none that allows: every request is refused",
+            "route \"all\": has rules but no allow rule: every request is refused",
         ),
     ] {
         let (_, warnings) = accepted(&rule(more));

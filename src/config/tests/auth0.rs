@@ -87,7 +87,7 @@ fn an_identity_source_is_read() {
     assert!(
         warnings[0]
             .to_string()
-            .contains("Token Vault knows an identity by its connection alone")
+            .contains("Token Vault identifies an identity by its connection alone")
     );
 }
 
@@ -141,7 +141,7 @@ fn identities_that_could_be_somebody_elses_are_refused() {
     refused(
         &identity("", OWN_ISSUER),
         &[
-            "6: source \"google\": key \"provider\": missing: an identity is chosen by its provider and connection; add provider = \"…\", as the user's identities name it",
+            "6: source \"google\": key \"provider\": missing: an identity is selected by its provider and connection; add provider = \"…\", as the user's identities name it",
         ],
     );
     refused(
@@ -160,9 +160,9 @@ fn identities_that_could_be_somebody_elses_are_refused() {
             route("google", OWN_ISSUER)
         ),
         &[
-            "9: source \"google\": key \"tenant\": plain http to example.auth0.com: tokens and hawkgate's own secret would go there in clear; write https:// (http is for this machine only)",
-            "9: source \"google\": key \"tenant\": has a path; a tenant is a whole host; write \"http://example.auth0.com\"",
-            "18: route \"r\": key \"issuers[0]\": is not the source's tenant: whom its tokens name there nobody knows; name an issuer of kind oidc whose url is \"http://example.auth0.com/api/v2/\", or write its url as the source's custom_domain",
+            "9: source \"google\": key \"tenant\": plain http to example.auth0.com: tokens and hawkgate's own secret would be sent in cleartext; write https:// (http is allowed only to this machine)",
+            "9: source \"google\": key \"tenant\": has a path; a tenant URL has only scheme and host; write \"http://example.auth0.com\"",
+            "18: route \"r\": key \"issuers[0]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"http://example.auth0.com/api/v2/\", or write its url as the source's custom_domain",
         ],
     );
     for url in [
@@ -177,7 +177,7 @@ fn identities_that_could_be_somebody_elses_are_refused() {
                 route("google", OWN_ISSUER)
             ),
             &[
-                "18: route \"r\": key \"issuers[0]\": is not the source's tenant: whom its tokens name there nobody knows; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
+                "18: route \"r\": key \"issuers[0]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
             ],
         );
     }
@@ -188,26 +188,26 @@ fn identities_that_could_be_somebody_elses_are_refused() {
             identity(provider, "issuers = [\"tenant\", \"opaque\"]")
         ),
         &[
-            "21: route \"r\": key \"issuers[1]\": is not the source's tenant: whom its tokens name there nobody knows; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
+            "21: route \"r\": key \"issuers[1]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
         ],
     );
     refused(
         &identity(provider, "anonymous = true"),
         &[
-            "17: route \"r\": key \"source\": is about the user of a verified token, and an anonymous route has none; name issuers, or a source of kind taskcluster-static",
+            "17: route \"r\": key \"source\": needs the user of a verified token, and an anonymous route has none; name issuers, or a source of kind taskcluster-static",
         ],
     );
     refused(
         &identity(provider, ""),
         &[
-            "14: route \"r\": key \"issuers\": missing: the credentials of source \"google\" would go to whoever can connect; name issuers, or write anonymous = true while every listener is loopback or a Unix socket",
+            "14: route \"r\": key \"issuers\": missing: the credentials of source \"google\" would be available to anyone who can connect; name issuers, or write anonymous = true while every listener is loopback or a Unix socket",
         ],
     );
 }
 
 #[test]
 fn passwords_that_others_could_send_are_refused() {
-    const OPEN: &str = "accepts passwords, but other machines can connect to it; let every listener be loopback or a Unix socket, without trusted_proxies, or name another source";
+    const OPEN: &str = "accepts passwords, but other machines can connect to it; make every listener loopback or a Unix socket, without trusted_proxies, or name another source";
     for listen in [
         "[\"0.0.0.0:8080\"]",
         "[\"127.0.0.1:1\", \"192.0.2.1:8080\"]",
@@ -240,19 +240,19 @@ fn password_sources_that_would_ask_for_too_much_are_refused() {
     refused(
         &password("scopes = []", ""),
         &[
-            "7: source \"basic\": key \"scopes\": is empty: without a scope everything would be granted; name what the token is for, or leave it out for [\"openid\"]",
+            "7: source \"basic\": key \"scopes\": is empty: without a scope, everything would be granted; name the scopes that the token needs, or leave it out for [\"openid\"]",
         ],
     );
     refused(
         &password("scopes = [\"openid read\"]", ""),
         &[
-            "7: source \"basic\": key \"scopes[0]\": \"openid read\" is no OAuth2 scope; write each as a string of its own, of visible ASCII without \" and \\",
+            "7: source \"basic\": key \"scopes[0]\": \"openid read\" is not an OAuth2 scope; write each scope as a separate string of visible ASCII without \" and \\",
         ],
     );
     refused(
         &password("mfa_url = \"http://example.auth0.com/mfa\"", ""),
         &[
-            "7: source \"basic\": key \"mfa_url\": plain http to example.auth0.com: codes of second factors would go there in clear; write https:// (http is for this machine only)",
+            "7: source \"basic\": key \"mfa_url\": plain http to example.auth0.com: second-factor codes would be sent in cleartext; write https:// (http is allowed only to this machine)",
         ],
     );
     refused(
@@ -272,14 +272,14 @@ fn password_sources_that_would_ask_for_too_much_are_refused() {
     refused(
         &format!("{insecure}{}", route("basic", "")),
         &[
-            "4: source \"basic\": key \"token_url\": plain http to example.auth0.com: tokens and hawkgate's own secret would go there in clear; write https:// (http is for this machine only)",
+            "4: source \"basic\": key \"token_url\": plain http to example.auth0.com: tokens and hawkgate's own secret would be sent in cleartext; write https:// (http is allowed only to this machine)",
         ],
     );
     let nobody = PASSWORD.replace("client_secret = { file = \"s\" }\n", "");
     refused(
         &format!("{nobody}{}", route("basic", "")),
         &[
-            "1: source \"basic\": key \"client_secret\": missing, and so is private_key: the client could not prove itself; add client_secret = { file = \"…\" } or private_key = { file = \"…\" }",
+            "1: source \"basic\": key \"client_secret\": missing, and so is private_key: the client could not authenticate; add client_secret = { file = \"…\" } or private_key = { file = \"…\" }",
         ],
     );
 }

@@ -367,7 +367,10 @@ fn referenced_files_are_checked_when_the_configuration_is_loaded() {
         errors.contains("token is empty; put the secret there"),
         "{errors}"
     );
-    assert!(errors.contains("key.pem is no PEM private key"), "{errors}");
+    assert!(
+        errors.contains("key.pem is not a PEM private key"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -9,13 +9,13 @@ use crate::clock::{Clock, ManualClock};
 use crate::demo::identity_provider::{IdentityProvider, Validity};
 use crate::demo::{AUDIENCE, server};
 use crate::hawk::{Certificate, Credentials, SignedRequest, Signer};
-use crate::remote::client::{Answer, Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions, HttpResponse};
 
 struct Peers {
     clock: Arc<ManualClock>,
     identity: IdentityProvider,
     api: Api,
-    client: Client,
+    client: HttpClient,
 }
 
 impl Peers {
@@ -26,7 +26,7 @@ impl Peers {
         let api = Api::start(clock.clone(), identity.verifier())
             .await
             .unwrap();
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_secs(20),
             max_bytes: 65_536,
             ca: None,
@@ -40,7 +40,7 @@ impl Peers {
         }
     }
 
-    async fn get(&self, path: &str, authorization: &str) -> Answer {
+    async fn get(&self, path: &str, authorization: &str) -> HttpResponse {
         let value = HeaderValue::try_from(authorization).unwrap();
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
         let url = self.api.url.join(path).unwrap();

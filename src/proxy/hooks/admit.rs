@@ -59,11 +59,11 @@ impl Hooks {
             .req_header_mut()
             .remove_header(&header::AUTHORIZATION);
         forget_code(session, context);
-        self.keep_body(session, context, limits)?;
+        self.limit_and_record_body(session, context, limits)?;
         Ok(Admitted::Forward)
     }
 
-    fn keep_body(
+    fn limit_and_record_body(
         &self,
         session: &mut Session,
         context: &mut Context,

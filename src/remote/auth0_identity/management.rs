@@ -1,5 +1,5 @@
-//! Auth0's Management API, as far as it is needed: one user's identities, asked for with a
-//! token of hawkgate's own that is kept, renewed and replaced like any other credential.
+//! Reads a user's identities from Auth0's Management API, with an access token of hawkgate's
+//! own client that is cached, refreshed and replaced like any other credential.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,36 +17,36 @@ use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     Jitter, LeaseError, Leased, RandomnessError, SourceOptions, SwapRequest,
 };
-use crate::remote::client::{Answer, Client};
+use crate::remote::credential_source::unreachable;
+use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{About, Endpoint, limit_reset};
-use crate::remote::taskcluster::unreachable;
 use crate::token::Caller;
 
-/// What the token is for, and nothing more: it cannot be revoked.
+/// The scopes of the API token. No more than needed, because the token cannot be revoked.
 const SCOPES: [&str; 2] = ["read:users", "read:user_idp_tokens"];
 
-/// How long the API's own token is used at most; a day is what tenants give.
-const TOKEN_LIFE: Duration = Duration::from_hours(24);
-/// So long before its end a new one is fetched.
-const TOKEN_AHEAD: Duration = Duration::from_mins(10);
-/// A refused client is not tried again before.
-const TOKEN_REFUSALS: Duration = Duration::from_secs(10);
+/// The longest that an API token is used; tenants issue them for a day by default.
+const TOKEN_MAX_AGE: Duration = Duration::from_hours(24);
+/// How long before its expiry an API token is refreshed.
+const TOKEN_REFRESH_AHEAD: Duration = Duration::from_mins(10);
+/// How long a refusal of the client is cached.
+const TOKEN_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-/// The longest user id that is asked for, in bytes.
+/// The longest user id that is looked up, in bytes.
 const MAX_USER_ID: usize = 512;
-/// The longest `errorCode` repeated in logs, in characters.
+/// The longest `errorCode` that is logged, in characters.
 const MAX_CODE: usize = 48;
-/// The most that is added to the wait that a limit asks for: not all come back at once.
+/// The most that is added to the delay after a 429, so that callers do not all retry at once.
 const JITTER: Duration = Duration::from_secs(2);
 
-/// One tenant's Management API.
+/// A client of one tenant's Management API.
 #[derive(Debug)]
 pub(super) struct Management {
     tenant: Url,
-    client: Client,
+    client: HttpClient,
     token: CachedSource,
-    /// Whose token that is: nobody's but hawkgate's.
-    ourselves: SwapRequest,
+    /// The cache key of the API token: a request without a caller.
+    own_request: SwapRequest,
     jitter: Jitter,
     clock: SharedClock,
 }
@@ -55,7 +55,7 @@ impl Management {
     pub(super) fn new(
         tenant: &Url,
         tokens: Endpoint,
-        client: Client,
+        client: HttpClient,
         timeout: Duration,
         clock: SharedClock,
     ) -> Result<Self, RandomnessError> {
@@ -68,9 +68,9 @@ impl Management {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 1,
-                max_age: TOKEN_LIFE,
-                refresh_ahead: TOKEN_AHEAD,
-                refusals: TOKEN_REFUSALS,
+                max_age: TOKEN_MAX_AGE,
+                refresh_ahead: TOKEN_REFRESH_AHEAD,
+                refusals: TOKEN_NEGATIVE_TTL,
             },
             timeout,
             concurrency: 1,
@@ -79,7 +79,7 @@ impl Management {
             tenant: tenant.clone(),
             client,
             token: CachedSource::new("management".into(), Arc::new(grant), options, clock.clone())?,
-            ourselves: SwapRequest {
+            own_request: SwapRequest {
                 caller: Caller::Anonymous,
                 bearer: None,
                 scopes: None,
@@ -90,28 +90,27 @@ impl Management {
         })
     }
 
-    /// The 200 answer about the user called `id`. A token that the API does not accept is
-    /// replaced, once.
-    pub(super) async fn user(&self, id: &str) -> Result<Answer, FetchError> {
+    /// The successful response for the user `id`. An API token that is rejected is replaced once.
+    pub(super) async fn user(&self, id: &str) -> Result<HttpResponse, FetchError> {
         let url = user_url(&self.tenant, id)?;
-        let leased = self.token.lease(&self.ourselves).await;
+        let leased = self.token.lease(&self.own_request).await;
         let leased = leased.map_err(|e| without_token(&e))?;
-        let mut answer = self.ask(&url, &leased).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            let leased = self.token.replace(&self.ourselves, &leased.lease).await;
+        let mut response = self.get(&url, &leased).await?;
+        if response.status == StatusCode::UNAUTHORIZED {
+            let leased = self.token.replace(&self.own_request, &leased.lease).await;
             let leased = leased.map_err(|e| without_token(&e))?;
-            answer = self.ask(&url, &leased).await?;
+            response = self.get(&url, &leased).await?;
         }
-        self.judge(answer)
+        self.classify(response)
     }
 
-    async fn ask(&self, url: &Url, leased: &Leased) -> Result<Answer, FetchError> {
+    async fn get(&self, url: &Url, leased: &Leased) -> Result<HttpResponse, FetchError> {
         let Credential::Bearer(token) = leased.lease.credential() else {
-            return Err(bad("Management API: its token is none".into()));
+            return Err(bad("Management API: the credential is not a token".into()));
         };
         let text = Zeroizing::new(format!("Bearer {}", token.expose()));
         let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| bad("Management API: its token is unusable".into()))?;
+            .map_err(|_| bad("Management API: the token is not allowed in a header".into()))?;
         value.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(AUTHORIZATION, value);
@@ -119,62 +118,61 @@ impl Management {
         self.client.get(url, headers).await.map_err(unreachable)
     }
 
-    fn judge(&self, answer: Answer) -> Result<Answer, FetchError> {
-        let status = answer.status;
-        if status == StatusCode::OK && answer.says_json() {
-            return Ok(answer);
+    fn classify(&self, response: HttpResponse) -> Result<HttpResponse, FetchError> {
+        let status = response.status;
+        if status == StatusCode::OK && response.is_json() {
+            return Ok(response);
         }
         if status == StatusCode::OK {
-            return Err(bad("Management API: the answer is not JSON".into()));
+            return Err(bad("Management API: the response is not JSON".into()));
         }
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
-            return Err(self.unavailable(&answer));
+            return Err(self.unavailable(&response));
         }
-        let said = said(&answer);
-        Err(match (status, error_code(&answer).as_deref()) {
+        let status_text = status_text(&response);
+        Err(match (status, error_code(&response).as_deref()) {
             (StatusCode::NOT_FOUND, _) => {
-                FetchError::NotEntitled(format!("{said}: the tenant has no such user"))
+                FetchError::NotEntitled(format!("{status_text}: the tenant has no such user"))
             }
-            // The subject is all that differs from caller to caller.
+            // The caller's subject is the only variable part of the URL.
             (StatusCode::BAD_REQUEST, Some("invalid_uri")) => FetchError::NotEntitled(format!(
-                "{said}: the token's subject is no user of the tenant"
+                "{status_text}: the token's subject is not a user of the tenant"
             )),
             (StatusCode::FORBIDDEN, _) => bad(format!(
-                "{said}: grant the client {} for the Management API",
+                "{status_text}: grant the client {} for the Management API",
                 SCOPES.join(" and ")
             )),
             (StatusCode::UNAUTHORIZED, _) => bad(format!(
-                "{said}: it does not accept the token that the tenant just gave for it"
+                "{status_text}: it rejects the token that the tenant has just issued for it"
             )),
             (status, _) if status.is_redirection() => {
-                bad(format!("{said}: a redirect, which is not followed"))
+                bad(format!("{status_text}: a redirect, which is not followed"))
             }
-            _ => bad(said),
+            _ => bad(status_text),
         })
     }
 
-    fn unavailable(&self, answer: &Answer) -> FetchError {
-        let wait = answer
+    fn unavailable(&self, response: &HttpResponse) -> FetchError {
+        let wait = response
             .retry_after()
-            .or_else(|| limit_reset(answer, self.clock.now()));
+            .or_else(|| limit_reset(response, self.clock.now()));
         FetchError::Unavailable {
-            cause: said(answer),
+            cause: status_text(response),
             retry_after: wait.map(|wait| wait.saturating_add(JITTER.mul_f64(self.jitter.share()))),
         }
     }
 }
 
-/// `/api/v2/users/{id}` with everything in the id escaped that could mean something else in
-/// a path.
+/// `/api/v2/users/{id}`, with every reserved character in the id escaped.
 pub(super) fn user_url(tenant: &Url, id: &str) -> Result<Url, FetchError> {
-    let unusable = || FetchError::NotEntitled("the token's subject cannot be a user's id".into());
+    let unusable = || FetchError::NotEntitled("the token's subject cannot be a user id".into());
     if id.is_empty() || id.len() > MAX_USER_ID {
         return Err(unusable());
     }
     let path = format!("/api/v2/users/{}", escaped(id));
     let mut url = tenant.clone();
     url.set_path(&path);
-    // A dot segment would be resolved: another resource.
+    // The URL parser resolves dot segments, which would address another resource.
     if url.path() != path {
         return Err(unusable());
     }
@@ -182,7 +180,7 @@ pub(super) fn user_url(tenant: &Url, id: &str) -> Result<Url, FetchError> {
     Ok(url)
 }
 
-/// RFC 3986 §2.3: only unreserved characters stay.
+/// Percent-encodes everything except unreserved characters (RFC 3986 §2.3).
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
@@ -197,17 +195,18 @@ fn escaped(text: &str) -> String {
 }
 
 /// Status and `errorCode`, for operators.
-fn said(answer: &Answer) -> String {
-    let status = answer.status.as_u16();
-    match error_code(answer) {
+fn status_text(response: &HttpResponse) -> String {
+    let status = response.status.as_u16();
+    match error_code(response) {
         Some(code) => format!("Management API: status {status} ({code})"),
         None => format!("Management API: status {status}"),
     }
 }
 
-/// `errorCode` of an error, if it is a plain word. Messages may quote anything.
-fn error_code(answer: &Answer) -> Option<String> {
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+/// The `errorCode`, if it is a plain word. Messages are not used, because they may quote
+/// anything.
+fn error_code(response: &HttpResponse) -> Option<String> {
+    let body: Value = serde_json::from_slice(&response.body).ok()?;
     let code = body.get("errorCode")?.as_str()?;
     let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
     let fits = (1..=MAX_CODE).contains(&code.len()) && code.bytes().all(plain);
@@ -218,7 +217,7 @@ fn bad(what: String) -> FetchError {
     FetchError::BadAnswer(what)
 }
 
-/// Without a token of its own hawkgate can ask nothing; that is never the caller's fault.
+/// A failure to get the API token, which is never the caller's fault.
 fn without_token(error: &LeaseError) -> FetchError {
     let cause = format!("token for the Management API: {}", error.cause);
     match error.cause {
@@ -229,7 +228,7 @@ fn without_token(error: &LeaseError) -> FetchError {
     }
 }
 
-/// hawkgate's own token for the API, by client credentials.
+/// Obtains the API token with the client credentials grant.
 #[derive(Debug)]
 struct TokenGrant {
     tokens: Endpoint,
@@ -252,9 +251,12 @@ impl CredentialSource for TokenGrant {
         let granted = self.tokens.grant(&parameters).await;
         let granted = granted.map_err(|f| f.into_fetch_error(About::Ourselves))?;
         let all = granted.scope.as_deref();
-        let lacking = |wanted: &&&str| all.is_some_and(|all| !all.iter().any(|s| s == **wanted));
-        if let Some(scope) = SCOPES.iter().find(lacking) {
-            return Err(bad(format!("it lacks {scope}: grant that to the client")));
+        let missing =
+            |required: &&&str| all.is_some_and(|all| !all.iter().any(|s| s == **required));
+        if let Some(scope) = SCOPES.iter().find(missing) {
+            return Err(bad(format!(
+                "the token lacks the scope {scope}: grant it to the client"
+            )));
         }
         Ok(Issued {
             credential: Credential::Bearer(granted.access_token),

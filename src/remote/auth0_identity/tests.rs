@@ -8,9 +8,9 @@ use url::Url;
 use super::management::user_url;
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 use crate::remote::settings::{Auth0Identity, ClientProof, OauthClient};
-use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 use crate::token::{BearerToken, TokenDigest};
 
@@ -21,10 +21,10 @@ const SUBJECT: &str = "google-oauth2|1234567890";
 const SECRET: &str = "hunter2-client-secret";
 const IDP_TOKEN: &str = "ya29.hunter2-token-of-the-provider";
 
-struct Stage {
+struct Fixture {
     source: IdentitySource,
     peer: Peer,
-    /// Held: the secret's file goes with it.
+    /// Keeps the secret's file alive.
     #[allow(dead_code)]
     secret: tempfile::TempDir,
 }
@@ -48,7 +48,7 @@ fn settings(tenant: &Url, via: Via) -> (Auth0Identity, tempfile::TempDir) {
 
 fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfile::TempDir) {
     let (settings, secret) = settings(tenant, via);
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout,
         max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
         ca: None,
@@ -65,19 +65,19 @@ fn identities() -> Via {
     }
 }
 
-async fn stage(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
-    let peer = peer_that(reply).await;
+async fn fixture(via: Via, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fixture {
+    let peer = peer_with(reply).await;
     let (source, secret) = source(&peer.url, via, Duration::from_secs(30));
-    Stage {
+    Fixture {
         source,
         peer,
         secret,
     }
 }
 
-/// A tenant that gives tokens for its Management API, and `users` for the rest.
-async fn tenant(users: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Stage {
-    stage(identities(), move |request| {
+/// A tenant that issues Management API tokens and replies to everything else with `users`.
+async fn tenant(users: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fixture {
+    fixture(identities(), move |request| {
         if request.starts_with("POST /oauth/token ") {
             management_token()
         } else {
@@ -124,8 +124,8 @@ fn token(issued: &Issued) -> &str {
     }
 }
 
-/// The kind of an error, and its text, in which nothing secret may be.
-fn judged(error: &FetchError) -> (&'static str, String) {
+/// The kind of an error and its text, which must not contain secrets.
+fn classify(error: &FetchError) -> (&'static str, String) {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2"), "{text}");
     let kind = match error {
@@ -139,23 +139,23 @@ fn judged(error: &FetchError) -> (&'static str, String) {
     (kind, text)
 }
 
-async fn refused(stage: &Stage) -> (&'static str, String) {
-    judged(&stage.source.fetch(&of(SUBJECT)).await.unwrap_err())
+async fn refused(fixture: &Fixture) -> (&'static str, String) {
+    classify(&fixture.source.fetch(&of(SUBJECT)).await.unwrap_err())
 }
 
 #[tokio::test]
-async fn asks_with_a_token_of_its_own_for_this_user_only() {
-    let mut stage = tenant(|_| user(&json!([google()]))).await;
-    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+async fn the_user_is_read_with_the_management_token() {
+    let mut fixture = tenant(|_| user(&json!([google()]))).await;
+    let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
     assert_eq!(token(&issued), IDP_TOKEN);
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_mins(5))));
 
-    let grant = stage.peer.requests.recv().await.unwrap();
+    let grant = fixture.peer.requests.recv().await.unwrap();
     let (_, form) = grant.split_once("\r\n\r\n").unwrap();
     let form: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes())
         .into_owned()
         .collect();
-    let audience = format!("{}api/v2/", stage.peer.url);
+    let audience = format!("{}api/v2/", fixture.peer.url);
     for (name, value) in [
         ("grant_type", "client_credentials"),
         ("audience", &audience),
@@ -165,7 +165,7 @@ async fn asks_with_a_token_of_its_own_for_this_user_only() {
     ] {
         assert!(form.contains(&(name.into(), value.into())), "{form:?}");
     }
-    let lookup = stage.peer.requests.recv().await.unwrap();
+    let lookup = fixture.peer.requests.recv().await.unwrap();
     let target = "/api/v2/users/google-oauth2%7C1234567890?fields=identities&include_fields=true";
     assert!(
         lookup.starts_with(&format!("GET {target} HTTP/1.1\r\n")),
@@ -177,8 +177,8 @@ async fn asks_with_a_token_of_its_own_for_this_user_only() {
     );
 
     // The token serves the next user too.
-    stage.source.fetch(&of("github|1")).await.unwrap();
-    let lookup = stage.peer.requests.recv().await.unwrap();
+    fixture.source.fetch(&of("github|1")).await.unwrap();
+    let lookup = fixture.peer.requests.recv().await.unwrap();
     assert!(
         lookup.starts_with("GET /api/v2/users/github%7C1?"),
         "{lookup}"
@@ -186,7 +186,7 @@ async fn asks_with_a_token_of_its_own_for_this_user_only() {
 }
 
 #[test]
-fn a_subject_stays_one_segment_of_the_path() {
+fn the_subject_is_escaped_as_one_path_segment() {
     let tenant: Url = "https://example.auth0.com".parse().unwrap();
     for (subject, segment) in [
         ("auth0|5f7c8ec7", "auth0%7C5f7c8ec7"),
@@ -213,12 +213,12 @@ fn a_subject_stays_one_segment_of_the_path() {
     let long = "x".repeat(513);
     for subject in ["", ".", "..", &long] {
         let error = user_url(&tenant, subject).unwrap_err();
-        assert_eq!(judged(&error).0, "not entitled", "{subject}");
+        assert_eq!(classify(&error).0, "not entitled", "{subject}");
     }
 }
 
 #[tokio::test]
-async fn takes_the_one_identity_that_is_configured() {
+async fn the_configured_identity_is_selected() {
     let other =
         json!({ "provider": "auth0", "connection": "Users", "user_id": 7, "access_token": "no" });
     let same_provider =
@@ -231,8 +231,8 @@ async fn takes_the_one_identity_that_is_configured() {
         json!([same_provider, other, numbered]),
     ] {
         let shown = identities.to_string();
-        let stage = tenant(move |_| user(&identities)).await;
-        let issued = stage.source.fetch(&of(SUBJECT)).await;
+        let fixture = tenant(move |_| user(&identities)).await;
+        let issued = fixture.source.fetch(&of(SUBJECT)).await;
         assert_eq!(token(&issued.unwrap()), IDP_TOKEN, "{shown}");
     }
     let without = |name: &str| {
@@ -263,12 +263,12 @@ async fn takes_the_one_identity_that_is_configured() {
             "read:user_idp_tokens",
         ),
         (with_token(json!(null)), "bad answer", "via = \"vault\""),
-        (with_token(json!(5)), "bad answer", "no string"),
+        (with_token(json!(5)), "bad answer", "not a string"),
         (with_token(json!("")), "bad answer", "empty"),
         (
             with_token(json!("hunter2\r\nX: y")),
             "bad answer",
-            "no header takes",
+            "not allowed in a header",
         ),
         (
             with_token(json!("hunter2".repeat(10_000))),
@@ -286,15 +286,15 @@ async fn takes_the_one_identity_that_is_configured() {
         (json!(null), "bad answer", "shape"),
     ] {
         let shown = identities.to_string();
-        let stage = tenant(move |_| user(&identities)).await;
-        let (found, text) = refused(&stage).await;
+        let fixture = tenant(move |_| user(&identities)).await;
+        let (found, text) = refused(&fixture).await;
         assert_eq!(found, kind, "{text} {shown}");
         assert!(text.contains(cause), "{text}");
     }
 }
 
 #[tokio::test]
-async fn every_other_answer_about_a_user_is_told_apart() {
+async fn user_lookup_errors_are_classified() {
     let error = |status: u16, code: &str| {
         Reply::json(
             status,
@@ -311,7 +311,7 @@ async fn every_other_answer_about_a_user_is_told_apart() {
         (
             error(400, "invalid_uri"),
             "not entitled",
-            "subject is no user",
+            "subject is not a user",
         ),
         (
             error(400, "invalid_query_string"),
@@ -364,15 +364,15 @@ async fn every_other_answer_about_a_user_is_told_apart() {
         ),
     ] {
         let shown = format!("{reply:?}");
-        let stage = tenant(move |_| reply.clone()).await;
-        let (found, text) = refused(&stage).await;
+        let fixture = tenant(move |_| reply.clone()).await;
+        let (found, text) = refused(&fixture).await;
         assert_eq!(found, kind, "{text}");
         assert!(text.contains(cause), "{text} for {shown:.60}");
     }
 }
 
 #[tokio::test]
-async fn a_limit_is_waited_out_as_the_tenant_says() {
+async fn a_rate_limit_gives_retry_after() {
     let secs = |s: u64| Some(Duration::from_secs(s));
     for (headers, wait) in [
         (vec![("Retry-After", "7")], secs(7)),
@@ -385,15 +385,15 @@ async fn a_limit_is_waited_out_as_the_tenant_says() {
             secs(7),
         ),
         (vec![("X-RateLimit-Reset", "1795201839"), DATE], secs(30)),
-        // Without a Date, by our own clock.
+        // Without a Date: relative to the local clock.
         (vec![("X-RateLimit-Reset", "1795201829")], secs(20)),
         (vec![("X-RateLimit-Reset", "1795201000"), DATE], secs(0)),
         (vec![("X-RateLimit-Reset", "soon")], None),
         (vec![], None),
     ] {
         let reply = Reply::new(429, &headers, "{}");
-        let stage = tenant(move |_| reply.clone()).await;
-        let error = stage.source.fetch(&of(SUBJECT)).await.unwrap_err();
+        let fixture = tenant(move |_| reply.clone()).await;
+        let error = fixture.source.fetch(&of(SUBJECT)).await.unwrap_err();
         let FetchError::Unavailable { retry_after, cause } = error else {
             panic!("{error}");
         };
@@ -408,11 +408,11 @@ async fn a_limit_is_waited_out_as_the_tenant_says() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_api_does_not_accept_is_replaced_once() {
+async fn a_rejected_management_token_is_replaced_once() {
     for (refusals, fine) in [(1, true), (2, false)] {
         let lookups = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&lookups);
-        let mut stage = tenant(move |_| {
+        let mut fixture = tenant(move |_| {
             if count.fetch_add(1, Ordering::SeqCst) < refusals {
                 Reply::json(401, r#"{"statusCode":401,"message":"hunter2"}"#)
             } else {
@@ -420,15 +420,15 @@ async fn a_token_that_the_api_does_not_accept_is_replaced_once() {
             }
         })
         .await;
-        let result = stage.source.fetch(&of(SUBJECT)).await;
+        let result = fixture.source.fetch(&of(SUBJECT)).await;
         assert_eq!(result.is_ok(), fine, "{result:?}");
         if let Err(error) = result {
-            let (kind, text) = judged(&error);
+            let (kind, text) = classify(&error);
             assert_eq!(kind, "bad answer");
-            assert!(text.contains("does not accept the token"), "{text}");
+            assert!(text.contains("rejects the token"), "{text}");
         }
         let mut grants = 0;
-        while let Ok(request) = stage.peer.requests.try_recv() {
+        while let Ok(request) = fixture.peer.requests.try_recv() {
             grants += usize::from(request.starts_with("POST /oauth/token "));
         }
         assert_eq!((grants, lookups.load(Ordering::SeqCst)), (2, 2));
@@ -436,7 +436,7 @@ async fn a_token_that_the_api_does_not_accept_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away() {
+async fn management_token_errors_are_never_the_callers_fault() {
     let grant = |scope: &str| {
         format!(
             r#"{{"access_token":"hunter2","token_type":"Bearer","expires_in":86400,"scope":"{scope}"}}"#
@@ -447,9 +447,9 @@ async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away
             200,
             grant("read:users"),
             "bad answer",
-            "lacks read:user_idp_tokens",
+            "lacks the scope read:user_idp_tokens",
         ),
-        (200, grant(""), "bad answer", "lacks read:users"),
+        (200, grant(""), "bad answer", "lacks the scope read:users"),
         (
             200,
             r#"{"token_type":"Bearer"}"#.into(),
@@ -460,7 +460,7 @@ async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away
             401,
             r#"{"error":"invalid_client"}"#.into(),
             "unavailable",
-            "look at client_id",
+            "client_id",
         ),
         (
             403,
@@ -472,13 +472,13 @@ async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away
             403,
             r#"{"error":"unauthorized_client"}"#.into(),
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
         (429, "{}".into(), "unavailable", "429"),
         (500, "hunter2".into(), "unavailable", "500"),
     ] {
-        let stage = stage(identities(), move |_| Reply::json(status, &body)).await;
-        let (found, text) = refused(&stage).await;
+        let fixture = fixture(identities(), move |_| Reply::json(status, &body)).await;
+        let (found, text) = refused(&fixture).await;
         assert_eq!(found, kind, "{text}");
         assert!(
             text.contains("token for the Management API") && text.contains(cause),
@@ -488,47 +488,50 @@ async fn without_a_token_of_its_own_the_operator_is_told_and_nobody_is_sent_away
 }
 
 #[tokio::test]
-async fn only_a_verified_caller_has_anything() {
+async fn only_verified_callers_are_served() {
     let digest = TokenDigest([7; 32]);
     let delegated = Caller::Delegated {
         issuer: "opaque".into(),
         digest,
     };
     for via in [identities(), Via::Vault] {
-        let mut stage = stage(via, |_| management_token()).await;
+        let mut fixture = fixture(via, |_| management_token()).await;
         for caller in [delegated.clone(), Caller::Anonymous] {
-            let error = stage.source.fetch(&request(caller)).await.unwrap_err();
-            assert_eq!(judged(&error).0, "not entitled");
+            let error = fixture.source.fetch(&request(caller)).await.unwrap_err();
+            assert_eq!(classify(&error).0, "not entitled");
         }
-        assert!(stage.peer.requests.try_recv().is_err(), "nobody was asked");
-        assert!(stage.source.needs_sign_in() && !stage.source.takes_password());
+        assert!(
+            fixture.peer.requests.try_recv().is_err(),
+            "no request was sent"
+        );
+        assert!(fixture.source.needs_sign_in() && !fixture.source.takes_password());
     }
 }
 
 #[tokio::test]
-async fn rules_that_narrow_find_nothing_to_narrow() {
+async fn narrowed_scopes_are_rejected() {
     for via in [identities(), Via::Vault] {
-        let stage = stage(via, |_| management_token()).await;
+        let fixture = fixture(via, |_| management_token()).await;
         let narrowed = SwapRequest {
             scopes: Some(Arc::from(["read".to_owned()])),
             ..of(SUBJECT)
         };
-        let error = stage.source.fetch(&narrowed).await.unwrap_err();
-        let (kind, text) = judged(&error);
+        let error = fixture.source.fetch(&narrowed).await.unwrap_err();
+        let (kind, text) = classify(&error);
         assert!(kind == "not entitled" && text.contains("narrow"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn token_vault_is_asked_with_the_callers_token() {
+async fn token_vault_exchanges_the_callers_token() {
     let granted = format!(
         r#"{{"access_token":"{IDP_TOKEN}","issued_token_type":"http://auth0.com/oauth/token-type/federated-connection-access-token","token_type":"Bearer","expires_in":90,"scope":"openid"}}"#
     );
-    let mut stage = stage(Via::Vault, move |_| Reply::json(200, &granted)).await;
-    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+    let mut fixture = fixture(Via::Vault, move |_| Reply::json(200, &granted)).await;
+    let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
     assert_eq!(token(&issued), IDP_TOKEN);
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(90))));
-    let sent = stage.peer.requests.recv().await.unwrap();
+    let sent = fixture.peer.requests.recv().await.unwrap();
     assert!(sent.starts_with("POST /oauth/token HTTP/1.1\r\n"), "{sent}");
     let (_, form) = sent.split_once("\r\n\r\n").unwrap();
     let form: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes())
@@ -550,13 +553,13 @@ async fn token_vault_is_asked_with_the_callers_token() {
 }
 
 #[tokio::test]
-async fn every_refusal_of_token_vault_is_told_apart() {
+async fn token_vault_errors_are_classified() {
     for (status, code, kind, cause) in [
         (
             401,
             "federated_connection_refresh_token_not_found",
             "not entitled",
-            "has to connect it",
+            "must connect the account",
         ),
         (
             401,
@@ -564,13 +567,13 @@ async fn every_refusal_of_token_vault_is_told_apart() {
             "not entitled",
             "connection \"google-oauth2\"",
         ),
-        (401, "invalid_client", "unavailable", "look at client_id"),
+        (401, "invalid_client", "unavailable", "client_id"),
         (401, "access_denied", "not entitled", "401 (access_denied)"),
         (
             403,
             "unauthorized_client",
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
         (400, "invalid_grant", "refused", "400 (invalid_grant)"),
         (
@@ -584,32 +587,32 @@ async fn every_refusal_of_token_vault_is_told_apart() {
         (502, "", "unavailable", "502"),
     ] {
         let body = format!(r#"{{"error":"{code}","error_description":"hunter2"}}"#);
-        let stage = stage(Via::Vault, move |_| Reply::json(status, &body)).await;
-        let (found, text) = refused(&stage).await;
+        let fixture = fixture(Via::Vault, move |_| Reply::json(status, &body)).await;
+        let (found, text) = refused(&fixture).await;
         assert_eq!(found, kind, "{text}");
         assert!(text.contains(cause), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_tenant_that_cannot_be_spoken_to_is_unavailable() {
+async fn an_unreachable_tenant_is_unavailable() {
     for via in [identities(), Via::Vault] {
-        let nobody = deserted().await;
+        let closed = closed_port().await;
         let tls = no_tls().await;
         let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
         for (url, timeout) in [
-            (&nobody, Duration::from_secs(30)),
+            (&closed, Duration::from_secs(30)),
             (&tls, Duration::from_secs(30)),
             (&stalled.url, Duration::from_millis(50)),
         ] {
             let (source, _secret) = source(url, via.clone(), timeout);
             let error = source.fetch(&of(SUBJECT)).await.unwrap_err();
-            assert_eq!(judged(&error).0, "unavailable", "{url}");
+            assert_eq!(classify(&error).0, "unavailable", "{url}");
         }
     }
 }
 
-/// An https URL where somebody speaks plain HTTP.
+/// An https URL whose server speaks plain HTTP.
 async fn no_tls() -> Url {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
@@ -622,8 +625,8 @@ async fn no_tls() -> Url {
 }
 
 #[tokio::test]
-async fn clocks_that_differ_change_nothing() {
-    // A day behind, a day ahead: lives are counted from when they were asked for.
+async fn clock_skew_does_not_matter() {
+    // A day behind, a day ahead: lifetimes are counted from the request.
     for date in [
         "Thu, 19 Nov 2026 19:10:09 GMT",
         "Sat, 21 Nov 2026 19:10:09 GMT",
@@ -632,16 +635,16 @@ async fn clocks_that_differ_change_nothing() {
             format!(r#"{{"access_token":"{IDP_TOKEN}","token_type":"Bearer","expires_in":90}}"#);
         let headers = [("Content-Type", "application/json"), ("Date", date)];
         let reply = Reply::new(200, &headers, &body);
-        let stage = stage(Via::Vault, move |_| reply.clone()).await;
-        let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
+        let fixture = fixture(Via::Vault, move |_| reply.clone()).await;
+        let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
         assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(90))));
     }
 }
 
 #[tokio::test]
 async fn debug_shows_no_secret() {
-    let stage = tenant(|_| user(&json!([google()]))).await;
-    let issued = stage.source.fetch(&of(SUBJECT)).await.unwrap();
-    let shown = format!("{:?} {issued:?}", stage.source);
+    let fixture = tenant(|_| user(&json!([google()]))).await;
+    let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
+    let shown = format!("{:?} {issued:?}", fixture.source);
     assert!(!shown.contains("hunter2"), "{shown}");
 }

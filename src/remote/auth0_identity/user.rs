@@ -1,11 +1,11 @@
-//! What the Management API says of a user: `{"identities": [{provider, connection, user_id,
+//! Finds the access token in a Management API user: `{"identities": [{provider, connection,
 //! access_token, …}]}`.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::credential::FetchError;
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 use crate::remote::oauth::MAX_TOKEN_BYTES;
 use crate::secret::SecretString;
 
@@ -14,8 +14,8 @@ struct User {
     identities: Vec<Identity>,
 }
 
-/// Whatever else is in it does not matter: `user_id` is a string here and a number there,
-/// and `expires_in` says nothing that holds.
+/// The members used. Others are ignored: `user_id` may be a string or a number, and `expires_in`
+/// is unreliable.
 #[derive(Deserialize)]
 struct Identity {
     provider: Value,
@@ -25,39 +25,39 @@ struct Identity {
 
 /// The access token of the one identity of `provider` and `connection`.
 pub(super) fn identity_token(
-    answer: &Answer,
+    response: &HttpResponse,
     provider: &str,
     connection: &str,
 ) -> Result<SecretString, FetchError> {
-    // serde's own text would quote from the body.
-    let user: User = serde_json::from_slice(&answer.body).map_err(|_| {
-        bad("Management API: the answer does not have the shape {identities: [{provider, connection, …}]}")
+    // serde's own message may quote the body.
+    let user: User = serde_json::from_slice(&response.body).map_err(|_| {
+        bad("Management API: the response does not have the shape {identities: [{provider, connection, …}]}")
     })?;
     let is = |value: &Value, name: &str| value.as_str() == Some(name);
-    let mut fitting = user
+    let mut matching = user
         .identities
         .into_iter()
         .filter(|i| is(&i.provider, provider) && is(&i.connection, connection));
     let which = format!("of provider {provider:?} and connection {connection:?}");
-    let Some(identity) = fitting.next() else {
+    let Some(identity) = matching.next() else {
         return Err(FetchError::NotEntitled(format!(
-            "the user has no identity {which}: they never signed in with it, or never linked it"
+            "the user has no identity {which}: they have never signed in with it or linked it"
         )));
     };
-    let others = fitting.count();
+    let others = matching.count();
     if others > 0 {
         return Err(FetchError::NotEntitled(format!(
-            "the user has {} identities {which}: which one is meant cannot be told",
+            "the user has {} identities {which}, and the right one cannot be determined",
             others + 1
         )));
     }
     match identity.access_token {
         None | Some(Value::Null) => Err(bad(
-            "Management API: the identity has no access_token: grant read:user_idp_tokens to the client, or write via = \"vault\" where the connection keeps its tokens in Token Vault",
+            "Management API: the identity has no access_token: grant read:user_idp_tokens to the client, or set via = \"vault\" if the connection stores its tokens in Token Vault",
         )),
         Some(Value::String(token)) => usable(SecretString::new(token)),
         Some(_) => Err(bad(
-            "Management API: the identity's access_token is no string",
+            "Management API: the identity's access_token is not a string",
         )),
     }
 }
@@ -71,7 +71,7 @@ fn usable(token: SecretString) -> Result<SecretString, FetchError> {
     }
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(bad(
-            "Management API: the identity's access_token is empty or has characters that no header takes",
+            "Management API: the identity's access_token is empty or not allowed in a header",
         ));
     }
     Ok(token)

@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::credential::{CacheLimits, CachedSource, SourceOptions};
-use crate::remote::client::{Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
@@ -24,7 +24,7 @@ fn settings() -> ClientCredentialsSettings {
 }
 
 fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentialsSource {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -33,7 +33,7 @@ fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentials
         id: "me".into(),
         proof: ClientProof::Public,
     };
-    let client = Client::new(&options).unwrap();
+    let client = HttpClient::new(&options).unwrap();
     let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
     ClientCredentialsSource::new(settings, endpoint)
 }
@@ -54,7 +54,7 @@ async fn form(peer: &mut Peer) -> String {
 }
 
 #[tokio::test]
-async fn everything_configured_is_asked_for() {
+async fn all_configured_parameters_are_sent() {
     let mut peer = peer(Reply::json(200, TOKEN)).await;
     let issued = source(&peer, settings())
         .fetch(&request("a", None))
@@ -109,16 +109,16 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
     }
     assert!(
         peer.requests.try_recv().is_err(),
-        "nothing else was asked for"
+        "no other request was sent"
     );
 }
 
 #[tokio::test]
-async fn a_token_for_more_than_rules_allow_is_not_used() {
+async fn a_token_with_more_scopes_than_the_rules_allow_is_rejected() {
     let answer = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
     let peer = peer(Reply::json(200, &answer)).await;
     let source = source(&peer, settings());
-    // Without rules the server may add what it likes.
+    // Without rules the server may grant additional scopes.
     source.fetch(&request("a", None)).await.unwrap();
     let error = source
         .fetch(&request("a", Some(&["read:a"])))
@@ -131,7 +131,7 @@ async fn a_token_for_more_than_rules_allow_is_not_used() {
 }
 
 #[tokio::test]
-async fn no_answer_is_ever_the_callers_fault() {
+async fn errors_are_never_the_callers_fault() {
     for (status, error) in [
         (400, "invalid_grant"),
         (401, "invalid_client"),
@@ -154,7 +154,7 @@ async fn no_answer_is_ever_the_callers_fault() {
 }
 
 #[tokio::test]
-async fn one_token_serves_every_caller_but_each_set_of_scopes_has_its_own() {
+async fn callers_share_one_token_per_set_of_scopes() {
     let mut peer = peer(Reply::json(200, TOKEN)).await;
     let options = SourceOptions {
         limits: CacheLimits {
@@ -178,7 +178,7 @@ async fn one_token_serves_every_caller_but_each_set_of_scopes_has_its_own() {
         let leased = cached.lease(&request(subject, scopes)).await.unwrap();
         assert_eq!(leased.lookup, expected, "{subject} {scopes:?}");
     }
-    // One rejected upstream is rejected for all.
+    // A token that the upstream rejects is replaced for all callers.
     let (a, b) = (request("a", None), request("b", None));
     let rejected = cached.lease(&a).await.unwrap().lease;
     assert_eq!(

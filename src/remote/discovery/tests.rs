@@ -7,9 +7,9 @@ const OIDC: &str = "/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "{\"keys\":[]}";
 
-/// For the server itself as the issuer, written with `path`.
-fn discovered(server: &Server, path: &str) -> DiscoveredKeys {
-    DiscoveredKeys::new(&issuer(server, path), key_client(None).unwrap())
+/// A fetcher for the server as the issuer, with `path` in its identifier.
+fn discovered(server: &Server, path: &str) -> DiscoveryFetcher {
+    DiscoveryFetcher::new(&issuer(server, path), key_client(None).unwrap())
 }
 
 fn issuer(server: &Server, path: &str) -> String {
@@ -21,7 +21,7 @@ fn metadata(issuer: &str, jwks_uri: &str) -> String {
 }
 
 #[test]
-fn where_metadata_is() {
+fn well_known_locations() {
     for (issuer, oidc, oauth) in [
         (
             "https://a.example",
@@ -45,13 +45,13 @@ fn where_metadata_is() {
         ),
     ] {
         let url = Url::parse(issuer).unwrap();
-        assert_eq!(oidc_location(&url).as_str(), oidc);
-        assert_eq!(oauth_location(&url).as_str(), oauth);
+        assert_eq!(openid_configuration(&url).as_str(), oidc);
+        assert_eq!(oauth_authorization_server(&url).as_str(), oauth);
     }
 }
 
 #[tokio::test]
-async fn finds_keys_by_either_metadata() {
+async fn keys_are_found_through_either_metadata_document() {
     for (path, location) in [
         ("/", OIDC.to_owned()),
         ("", OIDC.to_owned()),
@@ -74,7 +74,7 @@ async fn finds_keys_by_either_metadata() {
 }
 
 #[tokio::test]
-async fn metadata_must_be_the_issuers_own_to_the_byte() {
+async fn metadata_with_another_issuer_is_rejected() {
     let server = Server::start().await;
     server.serve("/keys", "", KEYS);
     let jwks_uri = server.at("/keys");
@@ -107,13 +107,13 @@ async fn metadata_must_be_the_issuers_own_to_the_byte() {
             "{unreadable}"
         );
     }
-    assert!(!server.asked().contains(&"/keys".to_owned()));
+    assert!(!server.requested_paths().contains(&"/keys".to_owned()));
 }
 
 #[test]
-fn a_jwks_uri_is_https_or_both_are_local() {
+fn a_jwks_uri_must_be_https_unless_both_are_on_loopback() {
     let found = |issuer: &str, jwks_uri: &str| {
-        let keys = DiscoveredKeys::new(issuer, key_client(None).unwrap());
+        let keys = DiscoveryFetcher::new(issuer, key_client(None).unwrap());
         let url = Url::parse(issuer).unwrap();
         keys.jwks_uri(&url, metadata(issuer, jwks_uri).as_bytes())
             .is_ok()
@@ -135,28 +135,28 @@ fn a_jwks_uri_is_https_or_both_are_local() {
 }
 
 #[tokio::test]
-async fn metadata_is_read_seldom_and_again_when_keys_have_moved() {
+async fn the_jwks_uri_is_cached_until_it_fails_or_is_used_up() {
     let server = Server::start().await;
     let own = issuer(&server, "");
     server.serve("/old", "", KEYS);
     server.serve("/new", "", "{\"keys\":[1]}");
     server.serve(OIDC, "", &metadata(&own, server.at("/old").as_str()));
     let keys = discovered(&server, "");
-    for _ in 0..USES {
+    for _ in 0..MAX_USES {
         keys.fetch().await.unwrap();
     }
-    let expected = [vec![OIDC], vec!["/old"; USES as usize]].concat();
-    assert_eq!(server.asked(), expected);
+    let expected = [vec![OIDC], vec!["/old"; MAX_USES as usize]].concat();
+    assert_eq!(server.requested_paths(), expected);
     keys.fetch().await.unwrap();
-    assert_eq!(server.asked(), [OIDC, "/old"], "once in a while");
+    assert_eq!(server.requested_paths(), [OIDC, "/old"], "once in a while");
     server.stop("/old");
     server.serve(OIDC, "", &metadata(&own, server.at("/new").as_str()));
     assert_eq!(keys.fetch().await.unwrap().document, b"{\"keys\":[1]}");
-    assert_eq!(server.asked(), ["/old", OIDC, "/new"]);
+    assert_eq!(server.requested_paths(), ["/old", OIDC, "/new"]);
 }
 
 #[tokio::test]
-async fn keys_can_be_had_while_the_metadata_cannot() {
+async fn a_stale_jwks_uri_is_used_while_the_metadata_is_unavailable() {
     let server = Server::start().await;
     server.serve("/keys", "", KEYS);
     server.serve(
@@ -167,7 +167,7 @@ async fn keys_can_be_had_while_the_metadata_cannot() {
     let keys = discovered(&server, "");
     keys.fetch().await.unwrap();
     server.stop(OIDC);
-    for _ in 0..2 * USES {
+    for _ in 0..2 * MAX_USES {
         keys.fetch().await.unwrap();
     }
     server.stop("/keys");

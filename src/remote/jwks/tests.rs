@@ -1,10 +1,11 @@
 use super::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-/// A server on loopback that answers each path with what it was given, word for word.
+/// A loopback server with a fixed, verbatim response per path.
 pub(in crate::remote) struct Server {
     pub(in crate::remote) url: Url,
     answers: Arc<Mutex<HashMap<String, String>>>,
@@ -66,20 +67,20 @@ impl Server {
         self.answers.lock().unwrap().remove(path);
     }
 
-    /// Which paths were asked for since the last time.
-    pub(in crate::remote) fn asked(&self) -> Vec<String> {
+    /// The paths requested since the last call.
+    pub(in crate::remote) fn requested_paths(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }
 
 async fn fetched(server: &Server) -> Result<FetchedKeys, KeyFetchError> {
-    UrlKeys::new(server.at("/keys"), key_client(None).unwrap())
+    JwksUriFetcher::new(server.at("/keys"), key_client(None).unwrap())
         .fetch()
         .await
 }
 
 #[tokio::test]
-async fn fetches_whatever_the_content_type() {
+async fn the_content_type_is_ignored() {
     let server = Server::start().await;
     for content_type in ["application/json", "application/jwk-set+json", "text/plain"] {
         let headers = format!("content-type: {content_type}\r\n");
@@ -91,7 +92,7 @@ async fn fetches_whatever_the_content_type() {
 }
 
 #[tokio::test]
-async fn reads_how_long_keys_are_fresh() {
+async fn max_age_follows_cache_control_and_age() {
     let server = Server::start().await;
     for (headers, secs) in [
         ("cache-control: public, max-age=300\r\n", Some(300)),
@@ -115,7 +116,7 @@ async fn reads_how_long_keys_are_fresh() {
 }
 
 #[tokio::test]
-async fn follows_no_redirect_and_takes_no_error() {
+async fn redirects_and_errors_are_rejected() {
     let server = Server::start().await;
     server.serve("/elsewhere", "", "{\"keys\":[]}");
     for status in [
@@ -132,11 +133,11 @@ async fn follows_no_redirect_and_takes_no_error() {
         let error = fetched(&server).await.unwrap_err().to_string();
         assert!(error.contains(&status[..3]), "{error}");
     }
-    assert!(server.asked().iter().all(|path| path == "/keys"));
+    assert!(server.requested_paths().iter().all(|path| path == "/keys"));
 }
 
 #[tokio::test]
-async fn takes_nothing_larger_than_the_limit() {
+async fn documents_over_the_size_limit_are_rejected() {
     let server = Server::start().await;
     server.serve("/keys", "", &" ".repeat(MAX_JWKS_BYTES));
     assert_eq!(
@@ -152,7 +153,7 @@ async fn takes_nothing_larger_than_the_limit() {
             .to_string()
             .contains("larger than")
     );
-    // Without an announcement, too.
+    // Also without a Content-Length.
     let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{over}");
     server.serve_raw("/keys", &answer);
     assert!(
@@ -165,9 +166,9 @@ async fn takes_nothing_larger_than_the_limit() {
 }
 
 #[tokio::test]
-async fn speaks_no_plaintext_to_other_machines() {
+async fn plain_http_is_refused_off_loopback() {
     let url = Url::parse("http://example.com/keys").unwrap();
-    let error = UrlKeys::new(url, key_client(None).unwrap())
+    let error = JwksUriFetcher::new(url, key_client(None).unwrap())
         .fetch()
         .await
         .unwrap_err();
@@ -175,10 +176,10 @@ async fn speaks_no_plaintext_to_other_machines() {
 }
 
 #[tokio::test]
-async fn reads_a_file_anew_each_time() {
+async fn a_file_is_read_again_each_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");
-    let keys = FileKeys::new(path.clone());
+    let keys = JwksFileFetcher::new(path.clone());
     assert!(
         keys.fetch()
             .await
@@ -201,5 +202,10 @@ async fn reads_a_file_anew_each_time() {
             .contains("256 KiB")
     );
     assert_eq!(keys.fixed_ttl(), Some(FILE_TTL));
-    assert!(FileKeys::new(dir.path().into()).fetch().await.is_err());
+    assert!(
+        JwksFileFetcher::new(dir.path().into())
+            .fetch()
+            .await
+            .is_err()
+    );
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::MAX_TOKEN_BYTES;
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
-use crate::remote::client::Answer;
+use crate::remote::http_client::HttpResponse;
 use crate::secret::SecretString;
 
 /// A granted bearer token and the parameters issued with it.
@@ -44,7 +44,7 @@ struct RawResponse {
 }
 
 /// Parses a 200 response to a request sent at `sent_at`.
-pub(super) fn granted(answer: &Answer, sent_at: UnixMillis) -> Result<Granted, FetchError> {
+pub(super) fn granted(answer: &HttpResponse, sent_at: UnixMillis) -> Result<Granted, FetchError> {
     // serde's error message would quote the body.
     let raw: RawResponse = serde_json::from_slice(&answer.body)
         .map_err(|_| bad("the answer does not have the shape {access_token, token_type, …}"))?;

@@ -9,7 +9,7 @@ use super::authentication::{Request, authenticate};
 use super::failure::{Denied, Failure};
 use crate::clock::SharedClock;
 use crate::credential::FetchError;
-use crate::remote::client::{Answer, Client};
+use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::settings::OauthClient;
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -21,14 +21,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct Endpoint {
     url: Url,
     config: OauthClient,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
 impl Endpoint {
     /// `config` is hawkgate's client registration at the server of `url`. `client` must read
     /// at least [`super::MAX_ANSWER_BYTES`].
-    pub fn new(url: Url, config: OauthClient, client: Client, clock: SharedClock) -> Self {
+    pub fn new(url: Url, config: OauthClient, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
             config,
@@ -66,7 +66,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         require_json(self.transmit(request, HeaderMap::new(), FORM).await?)
     }
@@ -75,7 +75,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
         require_json(answer.await?)
@@ -86,7 +86,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Self::grant`].
-    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<Answer, Failure> {
+    pub async fn send(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
         self.transmit(request, HeaderMap::new(), FORM).await
     }
@@ -102,7 +102,7 @@ impl Endpoint {
         mut request: Request,
         mut headers: HeaderMap,
         content_type: HeaderValue,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_TYPE, content_type);
         if let Some(authorization) = request.authorization.take() {
@@ -113,7 +113,7 @@ impl Endpoint {
         self.check_status(answer)
     }
 
-    fn check_status(&self, answer: Answer) -> Result<Answer, Failure> {
+    fn check_status(&self, answer: HttpResponse) -> Result<HttpResponse, Failure> {
         let status = answer.status;
         if status.is_client_error() || status.is_server_error() {
             return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
@@ -127,11 +127,11 @@ impl Endpoint {
 }
 
 /// Requires status 200 and a JSON body.
-fn require_json(answer: Answer) -> Result<Answer, Failure> {
+fn require_json(answer: HttpResponse) -> Result<HttpResponse, Failure> {
     if answer.status != http::StatusCode::OK {
         return Err(unusable(format!("status {}", answer.status.as_u16())));
     }
-    if !answer.says_json() {
+    if !answer.is_json() {
         return Err(unusable("the answer is not JSON".into()));
     }
     Ok(answer)

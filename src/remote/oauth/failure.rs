@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
-use crate::remote::client::{Answer, TransportError};
-use crate::remote::taskcluster::unreachable;
+use crate::remote::credential_source::unreachable;
+use crate::remote::http_client::{HttpResponse, TransportError};
 use crate::secret::SecretString;
 
 /// The longest error code that is logged, in characters.
@@ -62,7 +62,7 @@ impl From<TransportError> for Failure {
 
 impl Denied {
     /// Parses a 4xx or 5xx response that was received at `now`.
-    pub fn read(answer: &Answer, now: UnixMillis) -> Self {
+    pub fn read(answer: &HttpResponse, now: UnixMillis) -> Self {
         let members: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
         let code = members.get("error").and_then(Value::as_str);
         Self {
@@ -155,7 +155,7 @@ fn is_plain(code: &str) -> bool {
 
 /// The time until a rate limit is reset, from `x-ratelimit-reset` of a 429 response. Measured by
 /// the server's clock if the response has a `Date`.
-pub fn limit_reset(answer: &Answer, now: UnixMillis) -> Option<Duration> {
+pub fn limit_reset(answer: &HttpResponse, now: UnixMillis) -> Option<Duration> {
     if answer.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::FetchError;
-use crate::remote::client::{Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::settings::{AssertionKey, ClientProof, OauthClient};
-use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::secret::SecretRef;
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_900_000_000);
@@ -23,7 +23,7 @@ fn secret(dir: &tempfile::TempDir, content: &str) -> SecretRef {
 }
 
 fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: Duration::from_millis(500),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -32,7 +32,7 @@ fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
         id: "cli:ent".into(),
         proof,
     };
-    let client = Client::new(&options).unwrap();
+    let client = HttpClient::new(&options).unwrap();
     Endpoint::new(
         url.join("token").unwrap(),
         own,
@@ -381,7 +381,7 @@ async fn retry_after_is_read_from_three_headers() {
 
 #[tokio::test]
 async fn connection_failures_and_timeouts_are_distinguished_from_bad_responses() {
-    let nobody = endpoint(&deserted().await, ClientProof::Public);
+    let nobody = endpoint(&closed_port().await, ClientProof::Public);
     let stalling = peer(Reply::Stall(
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_vec(),
     ))

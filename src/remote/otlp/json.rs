@@ -1,26 +1,26 @@
-//! `ExportTraceServiceRequest` in the JSON mapping of OTLP: ids in hexadecimal, 64-bit
-//! numbers as strings, enums as numbers.
+//! OTLP's JSON mapping of `ExportTraceServiceRequest`: ids in hexadecimal, 64-bit numbers as
+//! strings, enums as numbers.
 
 use serde_json::{Value, json};
 
 use crate::trace::{self, Attribute, Span};
 
-/// The resource that every export is about.
+/// The `Resource` of every export: this service and its attributes.
 pub(super) fn resource(service_name: &str, attributes: &[(String, String)]) -> Value {
-    let own = [
+    let service = [
         ("service.name", service_name),
         ("service.version", crate::VERSION),
     ];
-    let given = attributes.iter().map(|(name, value)| (&**name, &**value));
-    let attributes: Vec<Value> = own
+    let configured = attributes.iter().map(|(name, value)| (&**name, &**value));
+    let attributes: Vec<Value> = service
         .into_iter()
-        .chain(given)
+        .chain(configured)
         .map(|(name, value)| json!({ "key": name, "value": { "stringValue": value } }))
         .collect();
     json!({ "attributes": attributes })
 }
 
-/// One request's body.
+/// The body of one export request.
 pub(super) fn request(resource: &Value, spans: &[Span]) -> Value {
     let spans: Vec<Value> = spans.iter().map(span).collect();
     json!({ "resourceSpans": [{
@@ -34,7 +34,7 @@ pub(super) fn request(resource: &Value, spans: &[Span]) -> Value {
 
 fn span(span: &Span) -> Value {
     let attributes: Vec<Value> = span.attributes.iter().map(attribute).collect();
-    let mut told = json!({
+    let mut object = json!({
         "traceId": span.trace.to_string(),
         "spanId": span.id.to_string(),
         "name": span.name,
@@ -45,12 +45,12 @@ fn span(span: &Span) -> Value {
         "status": {},
     });
     if let Some(parent) = span.parent {
-        told["parentSpanId"] = parent.to_string().into();
+        object["parentSpanId"] = parent.to_string().into();
     }
     if let Some(error) = span.error {
-        told["status"] = json!({ "code": 2, "message": error });
+        object["status"] = json!({ "code": 2, "message": error });
     }
-    told
+    object
 }
 
 fn attribute((name, value): &Attribute) -> Value {
@@ -61,10 +61,10 @@ fn attribute((name, value): &Attribute) -> Value {
     json!({ "key": name, "value": value })
 }
 
-/// How many spans the collector says it did not take.
-pub(super) fn rejected(answer: &[u8]) -> u64 {
-    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
-    let count = &answer["partialSuccess"]["rejectedSpans"];
+/// How many spans the collector reports as rejected.
+pub(super) fn rejected(response: &[u8]) -> u64 {
+    let response: Value = serde_json::from_slice(response).unwrap_or_default();
+    let count = &response["partialSuccess"]["rejectedSpans"];
     let text = count.as_str().and_then(|text| text.parse().ok());
     count.as_u64().or(text).unwrap_or(0)
 }

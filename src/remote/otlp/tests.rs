@@ -5,17 +5,18 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::trace::settings::IncomingTrace;
 use crate::trace::{SpanId, SpanKind, TraceId, Tracer};
 
-type Told = Arc<Mutex<Vec<(ExportResult, u64)>>>;
+type Reported = Arc<Mutex<Vec<(ExportResult, u64)>>>;
 
-fn observer() -> (SpanObserver, Told) {
-    let told = Told::default();
-    let kept = Arc::clone(&told);
-    let observer = SpanObserver::new(move |fate, count| kept.lock().unwrap().push((fate, count)));
-    (observer, told)
+fn observer() -> (SpanObserver, Reported) {
+    let reported = Reported::default();
+    let sink = Arc::clone(&reported);
+    let observer =
+        SpanObserver::new(move |result, count| sink.lock().unwrap().push((result, count)));
+    (observer, reported)
 }
 
 fn export(endpoint: &Url) -> TraceExport {
@@ -44,9 +45,9 @@ fn span(name: &'static str) -> Span {
     }
 }
 
-/// Exports these spans by a tracer, all the way, and says what was told of them.
+/// Exports the spans through a tracer and returns what the observer was notified of.
 async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, u64)> {
-    let (observer, told) = observer();
+    let (observer, reported) = observer();
     let (sender, items) = mpsc::channel(64);
     let exporter = Exporter::new(export, observer.clone()).unwrap();
     let running = tokio::spawn(exporter.run(items));
@@ -57,9 +58,9 @@ async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, 
     }
     tracer.flush().await;
     drop(tracer);
-    // Nobody is left to send: it ends by itself.
+    // All senders are gone, so the exporter stops.
     running.await.unwrap();
-    told.lock().unwrap().clone()
+    reported.lock().unwrap().clone()
 }
 
 fn body(request: &str) -> Value {
@@ -71,7 +72,7 @@ async fn answering(status: u16, headers: &[(&str, &str)], body: &str) -> Peer {
 }
 
 #[tokio::test]
-async fn spans_are_told_as_otlp_wants_it() {
+async fn spans_are_encoded_as_otlp_json() {
     let mut collector = answering(200, &[], "{}").await;
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
@@ -86,8 +87,8 @@ async fn spans_are_told_as_otlp_wants_it() {
         ..span("child")
     };
     let (own, parent) = (child.id.to_string(), child.parent.unwrap().to_string());
-    let told = exported(&export, vec![span("root"), child]).await;
-    assert_eq!(told, [(ExportResult::Exported, 2)]);
+    let reported = exported(&export, vec![span("root"), child]).await;
+    assert_eq!(reported, [(ExportResult::Exported, 2)]);
 
     let request = collector.requests.recv().await.unwrap();
     assert!(
@@ -136,7 +137,7 @@ async fn spans_are_told_as_otlp_wants_it() {
 }
 
 #[tokio::test]
-async fn what_the_collector_does_not_want_is_counted() {
+async fn rejected_spans_are_counted() {
     for (status, headers, answer, requests, expected) in [
         (
             200,
@@ -183,8 +184,8 @@ async fn what_the_collector_does_not_want_is_counted() {
         ),
     ] {
         let mut collector = answering(status, &headers, answer).await;
-        let told = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
-        assert_eq!(told, expected, "{status} {answer}");
+        let reported = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
+        assert_eq!(reported, expected, "{status} {answer}");
         let mut seen = 0;
         while collector.requests.try_recv().is_ok() {
             seen += 1;
@@ -194,48 +195,48 @@ async fn what_the_collector_does_not_want_is_counted() {
 }
 
 #[tokio::test]
-async fn without_its_secret_nothing_is_sent() {
+async fn nothing_is_sent_if_a_header_secret_cannot_be_read() {
     let mut collector = answering(200, &[], "{}").await;
     let missing = SecretRef::File("/nonexistent/key".into());
     let export = TraceExport {
         headers: vec![(http::header::AUTHORIZATION, missing)],
         ..export(&collector.url)
     };
-    let told = exported(&export, vec![span("a")]).await;
-    assert_eq!(told, [(ExportResult::Failed, 1)]);
+    let reported = exported(&export, vec![span("a")]).await;
+    assert_eq!(reported, [(ExportResult::Failed, 1)]);
     assert!(collector.requests.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_dropped_and_counted() {
-    let (observer, told) = observer();
+async fn spans_beyond_the_queue_limit_are_dropped_and_counted() {
+    let (observer, reported) = observer();
     let (sender, mut items) = mpsc::channel(1);
     let clock = ManualClock::at(UnixMillis(0));
     let tracer = Tracer::new(IncomingTrace::Continue, 1.0, clock, observer, Some(sender));
     tracer.record(span("a"));
     tracer.record(span("b"));
-    assert_eq!(*told.lock().unwrap(), [(ExportResult::Dropped, 1)]);
+    assert_eq!(*reported.lock().unwrap(), [(ExportResult::Dropped, 1)]);
     assert!(matches!(items.try_recv(), Ok(ExporterMessage::Span(span)) if span.name == "a"));
 }
 
 #[test]
-fn what_may_be_over_soon_is_worth_repeating() {
-    let refused = |status: u16| ExportError::Refused {
+fn transient_errors_are_retried() {
+    let refused = |status: u16| ExportError::Status {
         status: StatusCode::from_u16(status).unwrap(),
         retry_after: None,
     };
     for status in [429, 502, 503, 504] {
-        assert_eq!(worth_repeating(&refused(status)), Some(None), "{status}");
+        assert_eq!(retryable(&refused(status)), Some(None), "{status}");
     }
     for status in [301, 400, 401, 404, 413, 500, 501] {
-        assert_eq!(worth_repeating(&refused(status)), None, "{status}");
+        assert_eq!(retryable(&refused(status)), None, "{status}");
     }
 }
 
 #[tokio::test]
-async fn clear_text_is_for_this_machine_unless_allowed() {
+async fn plain_http_is_for_loopback_unless_allowed() {
     let client = |allowed| {
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             timeout: Duration::from_millis(1),
             max_bytes: 1,
             ca: None,
@@ -264,6 +265,6 @@ async fn clear_text_is_for_this_machine_unless_allowed() {
         post(true).await,
         Err(TransportError::Plaintext(_))
     ));
-    let nobody = deserted().await;
-    assert!(client(false).get(&nobody, HeaderMap::new()).await.is_err());
+    let closed = closed_port().await;
+    assert!(client(false).get(&closed, HeaderMap::new()).await.is_err());
 }

@@ -1,5 +1,5 @@
-//! Auth0's MFA API: which second factors an account has, and having one asked for
-//! (`/mfa/authenticators`, `/mfa/challenge`; identity.md §F).
+//! Auth0's MFA API: lists an account's second factors and challenges the user for one
+//! (`/mfa/authenticators`, `/mfa/challenge`; `docs/design/tokens.md`, "Passwords and MFA").
 
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
@@ -8,33 +8,33 @@ use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::sign_in::{Refusal, problem};
+use super::error::{SignInError, problem};
 use crate::clock::SharedClock;
 use crate::credential::{FetchError, SignInProblem};
-use crate::remote::client::{Answer, Client};
+use crate::remote::credential_source::unreachable;
+use crate::remote::http_client::{HttpClient, HttpResponse};
 use crate::remote::oauth::{About, Denied, Endpoint, Failure};
 use crate::remote::settings::{ClientProof, OauthClient};
-use crate::remote::taskcluster::unreachable;
 use crate::secret::SecretString;
 
 /// The MFA API of one tenant.
 #[derive(Debug)]
-pub(super) struct Mfa {
+pub(super) struct MfaApi {
     authenticators: Url,
     challenges: Endpoint,
-    client: Client,
+    client: HttpClient,
     clock: SharedClock,
 }
 
-/// What the user has to do.
-pub(super) enum Asked {
-    /// Send a code: of an app, or a recovery code.
-    Code,
-    /// Confirm on another device, or repeat the code that it is sent.
+/// What the user has to do next.
+pub(super) enum MfaStep {
+    /// Enter a code from an authenticator app, or a recovery code.
+    EnterCode,
+    /// Confirm on another device, or enter the code that was sent to it.
     OutOfBand {
         oob_code: SecretString,
-        /// Whether there is a code to repeat (`binding_method` is `prompt`).
-        prompts: bool,
+        /// Whether a code was sent (`binding_method` is `prompt`).
+        needs_binding_code: bool,
     },
 }
 
@@ -49,51 +49,61 @@ struct Authenticator {
 }
 
 #[derive(Deserialize)]
-struct Challenge {
+struct ChallengeResponse {
     #[serde(rename = "challenge_type")]
     kind: String,
     oob_code: Option<String>,
     binding_method: Option<Value>,
 }
 
-impl Mfa {
-    /// `base` ends in `/`.
-    pub(super) fn new(base: &Url, own: &OauthClient, client: Client, clock: SharedClock) -> Self {
-        let below = |name: &str| {
+impl MfaApi {
+    /// `base` must end in `/`.
+    pub(super) fn new(
+        base: &Url,
+        oauth_client: &OauthClient,
+        client: HttpClient,
+        clock: SharedClock,
+    ) -> Self {
+        let url = |name: &str| {
             let mut url = base.clone();
             url.set_path(&format!("{}{name}", base.path()));
             url
         };
-        // This API knows a client's secret in the body only.
-        let proof = match &own.proof {
+        // This API accepts a client secret in the body only.
+        let proof = match &oauth_client.proof {
             ClientProof::SecretBasic(secret) => ClientProof::SecretPost(secret.clone()),
             other => other.clone(),
         };
-        let own = OauthClient {
-            id: own.id.clone(),
+        let oauth_client = OauthClient {
+            id: oauth_client.id.clone(),
             proof,
         };
         Self {
-            authenticators: below("authenticators"),
-            challenges: Endpoint::new(below("challenge"), own, client.clone(), clock.clone()),
+            authenticators: url("authenticators"),
+            challenges: Endpoint::new(
+                url("challenge"),
+                oauth_client,
+                client.clone(),
+                clock.clone(),
+            ),
             client,
             clock,
         }
     }
 
-    /// Looks what the account has: a code that the user can produce at any time is preferred
-    /// to one that has to be sent.
-    pub(super) async fn ask(&self, mfa_token: &SecretString) -> Result<Asked, Refusal> {
+    /// Starts MFA with the account's best factor: an authenticator app, which needs no challenge,
+    /// else an out-of-band device, else a recovery code.
+    pub(super) async fn start(&self, mfa_token: &SecretString) -> Result<MfaStep, SignInError> {
         let all = self.authenticators(mfa_token).await?;
         let first = |kind: &str| all.iter().find(|a| a.active && a.kind == kind);
         if first("otp").is_some() {
-            return Ok(Asked::Code);
+            return Ok(MfaStep::EnterCode);
         }
         if let Some(device) = first("oob") {
             return self.challenge(mfa_token, &device.id).await;
         }
         if first("recovery-code").is_some() {
-            return Ok(Asked::Code);
+            return Ok(MfaStep::EnterCode);
         }
         Err(no_factor("the account has no active second factor"))
     }
@@ -101,80 +111,83 @@ impl Mfa {
     async fn authenticators(
         &self,
         mfa_token: &SecretString,
-    ) -> Result<Vec<Authenticator>, Refusal> {
+    ) -> Result<Vec<Authenticator>, SignInError> {
         let text = Zeroizing::new(format!("Bearer {}", mfa_token.expose()));
         let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| bad("the mfa_token cannot stand in a header"))?;
+            .map_err(|_| bad("the mfa_token is not allowed in a header"))?;
         value.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(AUTHORIZATION, value);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let answer = self.client.get(&self.authenticators, headers).await;
-        let answer = answer.map_err(|e| Refusal::Other(unreachable(e)))?;
-        let status = answer.status;
+        let response = self.client.get(&self.authenticators, headers).await;
+        let response = response.map_err(|e| SignInError::Other(unreachable(e)))?;
+        let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            let denied = Denied::read(&answer, self.clock.now());
+            let denied = Denied::read(&response, self.clock.now());
             return Err(refused(denied, "/mfa/authenticators"));
         }
         if status != http::StatusCode::OK {
             let text = format!("/mfa/authenticators: status {}", status.as_u16());
             return Err(bad(&text));
         }
-        read(&answer, "/mfa/authenticators")
+        read(&response, "/mfa/authenticators")
     }
 
-    async fn challenge(&self, mfa_token: &SecretString, id: &str) -> Result<Asked, Refusal> {
+    async fn challenge(&self, mfa_token: &SecretString, id: &str) -> Result<MfaStep, SignInError> {
         let parameters = [
             ("mfa_token", mfa_token.expose()),
             ("challenge_type", "oob"),
             ("authenticator_id", id),
         ];
-        let answer = match self.challenges.post_json(&parameters).await {
-            Ok(answer) => answer,
+        let response = match self.challenges.post_json(&parameters).await {
+            Ok(response) => response,
             Err(Failure::Denied(denied)) => return Err(refused(denied, "/mfa/challenge")),
-            Err(other) => return Err(Refusal::Other(other.into_fetch_error(About::Ourselves))),
+            Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
         };
-        let challenge: Challenge = read(&answer, "/mfa/challenge")?;
+        let challenge: ChallengeResponse = read(&response, "/mfa/challenge")?;
         match (challenge.kind.as_str(), challenge.oob_code) {
-            ("otp", _) => Ok(Asked::Code),
-            ("oob", Some(code)) if !code.is_empty() => Ok(Asked::OutOfBand {
+            ("otp", _) => Ok(MfaStep::EnterCode),
+            ("oob", Some(code)) if !code.is_empty() => Ok(MfaStep::OutOfBand {
                 oob_code: SecretString::new(code),
-                prompts: matches!(&challenge.binding_method, Some(Value::String(m)) if m == "prompt"),
+                needs_binding_code: matches!(&challenge.binding_method, Some(Value::String(m)) if m == "prompt"),
             }),
-            _ => Err(bad("/mfa/challenge: the answer is no challenge")),
+            _ => Err(bad("/mfa/challenge: the response is not a challenge")),
         }
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: &Answer, place: &str) -> Result<T, Refusal> {
-    if !answer.says_json() {
-        return Err(bad(&format!("{place}: the answer is not JSON")));
+fn read<T: serde::de::DeserializeOwned>(
+    response: &HttpResponse,
+    path: &str,
+) -> Result<T, SignInError> {
+    if !response.is_json() {
+        return Err(bad(&format!("{path}: the response is not JSON")));
     }
-    // serde's own text would quote from the body.
-    serde_json::from_slice(&answer.body).map_err(|_| {
+    // serde's own message may quote the body.
+    serde_json::from_slice(&response.body).map_err(|_| {
         bad(&format!(
-            "{place}: the answer does not have the right shape"
+            "{path}: the response does not have the documented shape"
         ))
     })
 }
 
-fn refused(denied: Denied, place: &str) -> Refusal {
-    let cause = format!("{place}: {}", denied.cause());
+fn refused(denied: Denied, path: &str) -> SignInError {
+    let cause = format!("{path}: {}", denied.cause());
     if denied.is("unsupported_challenge_type") || denied.is("association_required") {
         return no_factor(&cause);
     }
-    // The step before was a moment ago: an mfa_token that is refused now has expired.
+    // The mfa_token was issued moments ago, so if it is rejected now it has expired.
     if denied.is("expired_token") || denied.is("invalid_grant") {
-        return Refusal::Other(problem(SignInProblem::CodeRefused, cause, None));
+        return SignInError::Other(problem(SignInProblem::CodeRefused, cause, None));
     }
-    Refusal::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves))
+    SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves))
 }
 
-fn no_factor(cause: &str) -> Refusal {
+fn no_factor(cause: &str) -> SignInError {
     let cause = cause.to_owned();
-    Refusal::Other(problem(SignInProblem::NoFactor, cause, None))
+    SignInError::Other(problem(SignInProblem::NoFactor, cause, None))
 }
 
-fn bad(what: &str) -> Refusal {
-    Refusal::Other(FetchError::BadAnswer(what.to_owned()))
+fn bad(what: &str) -> SignInError {
+    SignInError::Other(FetchError::BadAnswer(what.to_owned()))
 }

@@ -4,9 +4,9 @@ use url::Url;
 
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 use crate::remote::settings::{OauthClient, PasswordGrant};
-use crate::remote::testing::{Peer, Reply, deserted, peer, peer_that};
+use crate::remote::testing::{Peer, Reply, closed_port, peer, peer_with};
 use crate::secret::SecretRef;
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_795_201_809);
@@ -15,24 +15,24 @@ const PASSWORD: &str = "hunter2: größe & more";
 const CLIENT_SECRET: &str = "hunter2-client-secret";
 const RECOVERY_CODE: &str = "QSVBD3RLYHLB2R6LSM3BCLEV";
 
-struct Stage {
+struct Fixture {
     source: PasswordSource,
     clock: Arc<ManualClock>,
     peer: Peer,
-    /// Held: the secret's file goes with it.
+    /// Keeps the secret's file alive.
     #[allow(dead_code)]
     secret: tempfile::TempDir,
 }
 
-/// What a test changes of the settings.
-type Change = fn(&mut PasswordGrant);
+/// A test's change to the settings.
+type SettingsChange = fn(&mut PasswordGrant);
 
 fn unchanged(_: &mut PasswordGrant) {}
 
 fn source(
     url: &Url,
     timeout: Duration,
-    change: Change,
+    change: SettingsChange,
 ) -> (PasswordSource, Arc<ManualClock>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
@@ -50,7 +50,7 @@ fn source(
         forward_client_ip: false,
     };
     change(&mut settings);
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout,
         max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
         ca: None,
@@ -61,13 +61,13 @@ fn source(
     (source, clock, folder)
 }
 
-async fn stage_with(
-    change: Change,
-    reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
-) -> Stage {
-    let peer = peer_that(move |request| reply(&Asking::read(request))).await;
+async fn fixture_with(
+    change: SettingsChange,
+    reply: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+) -> Fixture {
+    let peer = peer_with(move |request| reply(&Received::read(request))).await;
     let (source, clock, secret) = source(&peer.url, Duration::from_secs(30), change);
-    Stage {
+    Fixture {
         source,
         clock,
         peer,
@@ -75,20 +75,20 @@ async fn stage_with(
     }
 }
 
-async fn stage(reply: impl Fn(&Asking) -> Reply + Send + Sync + 'static) -> Stage {
-    stage_with(unchanged, reply).await
+async fn fixture(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Fixture {
+    fixture_with(unchanged, reply).await
 }
 
-/// A request as the provider reads it.
+/// A request as received by the provider.
 #[derive(Debug)]
-struct Asking {
+struct Received {
     target: String,
     head: String,
     body: String,
     form: Vec<(String, String)>,
 }
 
-impl Asking {
+impl Received {
     fn read(request: &str) -> Self {
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
         let form = url::form_urlencoded::parse(body.as_bytes());
@@ -107,7 +107,7 @@ impl Asking {
         value
     }
 
-    /// The last word of the grant's name.
+    /// The last part of the grant type.
     fn grant(&self) -> &str {
         let grant = self.get("grant_type").unwrap_or_default();
         grant.rsplit('/').next().unwrap_or_default()
@@ -125,7 +125,7 @@ fn granted(token: &str) -> Reply {
     granted_with(token, "")
 }
 
-/// `more` begins with a comma.
+/// `more` must start with a comma.
 fn granted_with(token: &str, more: &str) -> Reply {
     let body =
         format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":86400{more}}}"#);
@@ -162,8 +162,8 @@ fn token(issued: &Issued) -> &str {
     }
 }
 
-/// What an error is, in a word, and its text, in which nothing secret may be.
-fn judged(error: &FetchError) -> (&'static str, String) {
+/// The kind of an error and its text, which must not contain secrets.
+fn classify(error: &FetchError) -> (&'static str, String) {
     let text = format!("{error} {error:?}");
     assert!(
         !text.contains("hunter2") && !text.contains(RECOVERY_CODE),
@@ -187,25 +187,25 @@ fn judged(error: &FetchError) -> (&'static str, String) {
     (kind, text)
 }
 
-impl Stage {
+impl Fixture {
     async fn fetch(&self, password: &str, code: Option<&str>) -> Result<Issued, FetchError> {
         self.source.fetch(&asks(password, code)).await
     }
 
     /// The error's kind.
     async fn refused(&self, password: &str, code: Option<&str>) -> &'static str {
-        judged(&self.fetch(password, code).await.unwrap_err()).0
+        classify(&self.fetch(password, code).await.unwrap_err()).0
     }
 
-    async fn asked(&mut self) -> Asking {
-        Asking::read(&self.peer.requests.recv().await.unwrap())
+    async fn asked(&mut self) -> Received {
+        Received::read(&self.peer.requests.recv().await.unwrap())
     }
 
-    /// Targets and grants of what was asked so far.
+    /// The targets and grants of the requests so far.
     fn history(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while let Ok(request) = self.peer.requests.try_recv() {
-            let asking = Asking::read(&request);
+            let asking = Received::read(&request);
             all.push(match asking.get("grant_type") {
                 Some(_) => asking.grant().to_owned(),
                 None => asking.target.clone(),
@@ -217,12 +217,12 @@ impl Stage {
 
 #[tokio::test]
 async fn the_password_goes_to_the_provider_with_a_scope() {
-    let mut stage = stage(|_| granted("the-token")).await;
-    let issued = stage.fetch(PASSWORD, None).await.unwrap();
+    let mut fixture = fixture(|_| granted("the-token")).await;
+    let issued = fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(token(&issued), "the-token");
-    // Believed for five minutes, however long the token lives.
-    assert_eq!(issued.expires_at, Some(NOW.plus(BELIEVED)));
-    let asked = stage.asked().await;
+    // Used for at most five minutes, however long the token lives.
+    assert_eq!(issued.expires_at, Some(NOW.plus(MAX_TOKEN_LIFETIME)));
+    let asked = fixture.asked().await;
     assert!(
         asked.head.starts_with("POST /oauth/token HTTP/1.1\r\n"),
         "{asked:?}"
@@ -242,18 +242,18 @@ async fn the_password_goes_to_the_provider_with_a_scope() {
 }
 
 #[tokio::test]
-async fn a_realm_is_named_and_the_callers_address_told() {
+async fn the_realm_and_the_callers_address_are_sent() {
     let change = |settings: &mut PasswordGrant| {
         settings.realm = Some("employees".into());
         settings.audience = None;
         settings.forward_client_ip = true;
     };
-    let mut stage = stage_with(change, |_| granted("t")).await;
+    let mut fixture = fixture_with(change, |_| granted("t")).await;
     for peer in [Some("10.1.2.3"), Some("2001:db8::7"), None] {
         let address = peer.map(|p| p.parse().unwrap());
         let request = asks_from(USER, PASSWORD, None, address);
-        stage.source.fetch(&request).await.unwrap();
-        let asked = stage.asked().await;
+        fixture.source.fetch(&request).await.unwrap();
+        let asked = fixture.asked().await;
         assert_eq!(
             asked.get("grant_type"),
             Some("http://auth0.com/oauth/grant-type/password-realm")
@@ -264,40 +264,39 @@ async fn a_realm_is_named_and_the_callers_address_told() {
         );
         assert_eq!(asked.header("auth0-forwarded-for"), peer);
     }
-    // Nobody believes a public client, so it tells nothing.
+    // A public client is not trusted with the address, so it is not sent.
     let public = |settings: &mut PasswordGrant| {
         settings.forward_client_ip = true;
         settings.client.proof = ClientProof::Public;
     };
-    let mut stage = stage_with(public, |_| granted("t")).await;
-    stage.fetch(PASSWORD, None).await.unwrap();
-    assert_eq!(stage.asked().await.header("auth0-forwarded-for"), None);
+    let mut fixture = fixture_with(public, |_| granted("t")).await;
+    fixture.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(fixture.asked().await.header("auth0-forwarded-for"), None);
 }
 
 #[tokio::test]
-async fn a_short_token_is_used_no_longer_than_it_lives() {
+async fn a_short_lived_token_is_used_only_until_it_expires() {
     let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":30}"#;
-    let stage = stage(move |_| Reply::json(200, body)).await;
-    let issued = stage.fetch(PASSWORD, None).await.unwrap();
+    let fixture = fixture(move |_| Reply::json(200, body)).await;
+    let issued = fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(30))));
 }
 
-/// What each of these answers to a password comes to, and what its cause says.
-async fn told_apart(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
+/// Checks the kind and the cause that each reply to the password leads to.
+async fn assert_classified(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
     for (reply, kind, cause) in cases {
         let shown = format!("{reply:?}");
-        let stage = stage(move |_| reply.clone()).await;
-        let (found, text) = judged(&stage.fetch(PASSWORD, None).await.unwrap_err());
+        let fixture = fixture(move |_| reply.clone()).await;
+        let (found, text) = classify(&fixture.fetch(PASSWORD, None).await.unwrap_err());
         assert_eq!(found, kind, "{text}");
         assert!(text.contains(cause), "{text} for {shown:.80}");
     }
 }
 
 #[tokio::test]
-async fn every_refusal_of_a_user_is_told_apart() {
-    told_apart([
-        // Who does not exist and who mistyped are told the same, and so is everybody else
-        // who may not come in.
+async fn user_errors_are_classified() {
+    assert_classified([
+        // An unknown user, a wrong password and a blocked account look the same to callers.
         (
             denied(403, "invalid_grant"),
             "password",
@@ -348,23 +347,15 @@ async fn every_refusal_of_a_user_is_told_apart() {
 }
 
 #[tokio::test]
-async fn what_the_operator_has_to_mend_is_told_apart() {
-    told_apart([
+async fn operator_errors_are_classified() {
+    assert_classified([
         (
             denied(403, "unauthorized_client"),
             "unavailable",
-            "the grants it may use",
+            "grants it may use",
         ),
-        (
-            denied(401, "invalid_client"),
-            "unavailable",
-            "look at client_id",
-        ),
-        (
-            denied(401, "access_denied"),
-            "unavailable",
-            "look at client_id",
-        ),
+        (denied(401, "invalid_client"), "unavailable", "client_id"),
+        (denied(401, "access_denied"), "unavailable", "client_id"),
         (
             denied(400, "unsupported_grant_type"),
             "bad answer",
@@ -405,11 +396,7 @@ async fn what_the_operator_has_to_mend_is_told_apart() {
             "bad answer",
             "mac",
         ),
-        (
-            granted("hunter2 with blanks"),
-            "bad answer",
-            "no header takes",
-        ),
+        (granted("hunter2 with blanks"), "bad answer", "header"),
         (
             Reply::json(200, &"x".repeat(70_000)),
             "bad answer",
@@ -425,7 +412,7 @@ async fn what_the_operator_has_to_mend_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_block_by_the_provider_is_passed_on_with_its_time() {
+async fn a_block_by_the_provider_is_passed_on_with_its_retry_after() {
     for (headers, secs) in [
         (vec![("Retry-After", "600")], 600),
         (
@@ -438,8 +425,8 @@ async fn a_block_by_the_provider_is_passed_on_with_its_time() {
         (vec![], 60),
     ] {
         let reply = Reply::new(429, &headers, r#"{"error":"too_many_attempts"}"#);
-        let stage = stage(move |_| reply.clone()).await;
-        let error = stage.fetch(PASSWORD, None).await.unwrap_err();
+        let fixture = fixture(move |_| reply.clone()).await;
+        let error = fixture.fetch(PASSWORD, None).await.unwrap_err();
         let FetchError::SignIn { retry_after, .. } = error else {
             panic!("{error}");
         };
@@ -448,18 +435,18 @@ async fn a_block_by_the_provider_is_passed_on_with_its_time() {
 }
 
 #[tokio::test]
-async fn a_provider_that_cannot_be_spoken_to_is_unavailable() {
-    let nobody = deserted().await;
+async fn an_unreachable_provider_is_unavailable() {
+    let closed = closed_port().await;
     let stalled = peer(Reply::Stall(b"HTTP/1.1 200 OK\r\n".to_vec())).await;
     for (url, timeout) in [
-        (&nobody, Duration::from_secs(30)),
+        (&closed, Duration::from_secs(30)),
         (&stalled.url, Duration::from_millis(50)),
     ] {
         let (source, _clock, _secret) = source(url, timeout, unchanged);
         for _ in 0..30 {
-            // Nobody judged the password: that is no failed attempt.
+            // The password was not judged, so the attempt does not count.
             let error = source.fetch(&asks(PASSWORD, None)).await.unwrap_err();
-            assert_eq!(judged(&error).0, "unavailable");
+            assert_eq!(classify(&error).0, "unavailable");
             if timeout < Duration::from_secs(1) {
                 break;
             }
@@ -468,8 +455,8 @@ async fn a_provider_that_cannot_be_spoken_to_is_unavailable() {
 }
 
 #[tokio::test]
-async fn guessing_ends_after_five_failures_in_whatever_spelling() {
-    let mut stage = stage(|asked| {
+async fn the_attempt_limit_ignores_the_spelling_of_the_username() {
+    let mut fixture = fixture(|asked| {
         if asked.get("password") == Some("right") {
             granted("t")
         } else {
@@ -482,38 +469,38 @@ async fn guessing_ends_after_five_failures_in_whatever_spelling() {
         .enumerate()
     {
         let request = asks_from(user, &format!("guess-{guess}"), None, None);
-        let error = stage.source.fetch(&request).await.unwrap_err();
-        assert_eq!(judged(&error).0, "password");
+        let error = fixture.source.fetch(&request).await.unwrap_err();
+        assert_eq!(classify(&error).0, "password");
     }
     let right = asks_from("anna", "right", None, None);
-    let error = stage.source.fetch(&right).await.unwrap_err();
-    assert_eq!(judged(&error).0, "too many attempts");
+    let error = fixture.source.fetch(&right).await.unwrap_err();
+    assert_eq!(classify(&error).0, "too many attempts");
     let FetchError::SignIn { retry_after, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(retry_after, Some(Duration::from_secs(30)));
-    assert_eq!(stage.history().len(), 5, "the sixth is not asked about");
-    stage.clock.advance(Duration::from_secs(30));
-    stage.source.fetch(&right).await.unwrap();
+    assert_eq!(fixture.history().len(), 5, "the sixth is not asked about");
+    fixture.clock.advance(Duration::from_secs(30));
+    fixture.source.fetch(&right).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_code_goes_with_the_token_of_the_first_step() {
+async fn the_code_is_sent_with_the_mfa_token() {
     for (code, grant, name) in [
         ("123456", "mfa-otp", "otp"),
         (RECOVERY_CODE, "mfa-recovery-code", "recovery_code"),
-        // Longer than any app's code.
+        // Longer than any one-time code.
         ("12345678901234567890", "mfa-recovery-code", "recovery_code"),
     ] {
-        let mut stage = stage(|asked| match asked.grant() {
+        let mut fixture = fixture(|asked| match asked.grant() {
             "password" => denied(403, "mfa_required"),
             _ => granted("t"),
         })
         .await;
-        let issued = stage.fetch(PASSWORD, Some(code)).await.unwrap();
+        let issued = fixture.fetch(PASSWORD, Some(code)).await.unwrap();
         assert_eq!(token(&issued), "t");
-        assert_eq!(stage.asked().await.grant(), "password");
-        let second = stage.asked().await;
+        assert_eq!(fixture.asked().await.grant(), "password");
+        let second = fixture.asked().await;
         assert_eq!(second.grant(), grant);
         assert_eq!(second.get(name), Some(code));
         assert_eq!(second.get("mfa_token"), Some("hunter2-mfa-token"));
@@ -522,7 +509,7 @@ async fn a_code_goes_with_the_token_of_the_first_step() {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_code_is_told_apart() {
+async fn code_errors_are_classified() {
     for (reply, kind) in [
         (denied(403, "invalid_grant"), "code refused"),
         (denied(401, "expired_token"), "code refused"),
@@ -536,18 +523,18 @@ async fn every_answer_to_a_code_is_told_apart() {
         (denied(500, "x"), "unavailable"),
         (Reply::json(200, "{}"), "bad answer"),
     ] {
-        let stage = stage(move |asked| match asked.grant() {
+        let fixture = fixture(move |asked| match asked.grant() {
             "password" => denied(403, "mfa_required"),
             _ => reply.clone(),
         })
         .await;
-        assert_eq!(stage.refused(PASSWORD, Some("123456")).await, kind);
+        assert_eq!(fixture.refused(PASSWORD, Some("123456")).await, kind);
     }
 }
 
 #[tokio::test]
-async fn codes_cannot_be_guessed_and_the_right_password_in_between_does_not_help() {
-    let stage = stage(|asked| match (asked.target.as_str(), asked.grant()) {
+async fn wrong_codes_count_as_failures_even_with_the_right_password() {
+    let fixture = fixture(|asked| match (asked.target.as_str(), asked.grant()) {
         (_, "password") => denied(403, "mfa_required"),
         ("/mfa/authenticators", _) => Reply::json(
             200,
@@ -557,39 +544,39 @@ async fn codes_cannot_be_guessed_and_the_right_password_in_between_does_not_help
     })
     .await;
     for _ in 0..5 {
-        assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+        assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
         assert_eq!(
-            stage.refused(PASSWORD, Some("000000")).await,
+            fixture.refused(PASSWORD, Some("000000")).await,
             "code refused"
         );
     }
-    assert_eq!(stage.refused(PASSWORD, None).await, "too many attempts");
+    assert_eq!(fixture.refused(PASSWORD, None).await, "too many attempts");
 }
 
 #[tokio::test]
-async fn the_new_recovery_code_is_given_to_whoever_used_the_old_one_once() {
-    let stage = stage(|asked| match asked.grant() {
+async fn a_new_recovery_code_is_returned_once() {
+    let fixture = fixture(|asked| match asked.grant() {
         "password" => denied(403, "mfa_required"),
         _ => granted_with("t", r#","recovery_code":"NEWCODE5RLYHLB2R6LSM3BCL""#),
     })
     .await;
     let request = asks(PASSWORD, Some(RECOVERY_CODE));
-    assert_eq!(stage.source.recovery_code(&request), None);
-    stage.source.fetch(&request).await.unwrap();
+    assert_eq!(fixture.source.recovery_code(&request), None);
+    fixture.source.fetch(&request).await.unwrap();
     let other = asks("another", None);
-    assert_eq!(stage.source.recovery_code(&other), None);
-    let code = stage.source.recovery_code(&request).unwrap();
+    assert_eq!(fixture.source.recovery_code(&other), None);
+    let code = fixture.source.recovery_code(&request).unwrap();
     assert_eq!(code.expose(), "NEWCODE5RLYHLB2R6LSM3BCL");
-    assert_eq!(stage.source.recovery_code(&request), None);
+    assert_eq!(fixture.source.recovery_code(&request), None);
 }
 
-/// A tenant whose user has `authenticators`; `oob` answers the out-of-band grant.
+/// A tenant whose user has `authenticators`; `oob` replies to the out-of-band grant.
 async fn tenant(
     authenticators: &'static str,
     challenge: &'static str,
-    oob: impl Fn(&Asking) -> Reply + Send + Sync + 'static,
-) -> Stage {
-    stage(move |asked| match (asked.target.as_str(), asked.grant()) {
+    oob: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+) -> Fixture {
+    fixture(move |asked| match (asked.target.as_str(), asked.grant()) {
         ("/mfa/authenticators", _) => Reply::json(200, authenticators),
         ("/mfa/challenge", _) => Reply::json(200, challenge),
         (_, "password") => denied(403, "mfa_required"),
@@ -608,26 +595,26 @@ const PROMPT: &str =
     r#"{"challenge_type":"oob","oob_code":"hunter2-oob","binding_method":"prompt"}"#;
 
 #[tokio::test]
-async fn a_confirmation_elsewhere_is_asked_after_by_the_next_requests() {
+async fn later_requests_poll_for_the_confirmation() {
     let answers = Arc::new(Mutex::new(vec![
         granted("confirmed"),
         denied(400, "slow_down"),
         denied(400, "authorization_pending"),
     ]));
     let next = Arc::clone(&answers);
-    let mut stage = tenant(PUSH, CHALLENGE, move |_| {
+    let mut fixture = tenant(PUSH, CHALLENGE, move |_| {
         next.lock().unwrap().pop().unwrap()
     })
     .await;
-    let error = stage.fetch(PASSWORD, None).await.unwrap_err();
-    assert_eq!(judged(&error).0, "unconfirmed");
+    let error = fixture.fetch(PASSWORD, None).await.unwrap_err();
+    assert_eq!(classify(&error).0, "unconfirmed");
     let FetchError::SignIn { retry_after, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(retry_after, Some(Duration::from_secs(5)));
 
-    assert_eq!(stage.asked().await.grant(), "password");
-    let list = stage.asked().await;
+    assert_eq!(fixture.asked().await.grant(), "password");
+    let list = fixture.asked().await;
     assert!(
         list.head.starts_with("GET /mfa/authenticators "),
         "{list:?}"
@@ -636,76 +623,76 @@ async fn a_confirmation_elsewhere_is_asked_after_by_the_next_requests() {
         list.header("authorization"),
         Some("Bearer hunter2-mfa-token")
     );
-    let challenge = stage.asked().await;
+    let challenge = fixture.asked().await;
     assert_eq!(challenge.header("content-type"), Some("application/json"));
-    // This API takes the client's secret in the body only.
+    // This API accepts the client secret in the body only.
     let body: serde_json::Value = serde_json::from_str(&challenge.body).unwrap();
     let expected = serde_json::json!({ "mfa_token": "hunter2-mfa-token", "challenge_type": "oob",
         "authenticator_id": "push|dev_1", "client_id": "hawkgate", "client_secret": CLIENT_SECRET });
     assert_eq!(body, expected);
 
-    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
-    let poll = stage.asked().await;
+    assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
+    let poll = fixture.asked().await;
     assert_eq!(
         (poll.grant(), poll.get("oob_code")),
         ("mfa-oob", Some("hunter2-oob"))
     );
     assert_eq!(poll.get("binding_code"), None);
-    // Another password knows nothing of it.
-    assert_eq!(stage.refused("guess", None).await, "unconfirmed");
+    // Another password does not find the challenge.
+    assert_eq!(fixture.refused("guess", None).await, "unconfirmed");
     assert_eq!(
-        stage.history(),
+        fixture.history(),
         ["password", "/mfa/authenticators", "/mfa/challenge"]
     );
-    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+    assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
     assert_eq!(
-        token(&stage.fetch(PASSWORD, None).await.unwrap()),
+        token(&fixture.fetch(PASSWORD, None).await.unwrap()),
         "confirmed"
     );
-    assert_eq!(stage.history(), ["mfa-oob", "mfa-oob"]);
+    assert_eq!(fixture.history(), ["mfa-oob", "mfa-oob"]);
 }
 
 #[tokio::test]
-async fn a_declined_confirmation_is_over_and_counts() {
-    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(403, "invalid_grant")).await;
+async fn a_declined_confirmation_ends_the_challenge_and_counts_as_a_failure() {
+    let mut fixture = tenant(PUSH, CHALLENGE, |_| denied(403, "invalid_grant")).await;
     for _ in 0..5 {
-        assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
-        assert_eq!(stage.refused(PASSWORD, None).await, "code refused");
+        assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
+        assert_eq!(fixture.refused(PASSWORD, None).await, "code refused");
     }
-    assert_eq!(stage.refused(PASSWORD, None).await, "too many attempts");
-    assert_eq!(stage.history().len(), 5 * 4);
+    assert_eq!(fixture.refused(PASSWORD, None).await, "too many attempts");
+    assert_eq!(fixture.history().len(), 5 * 4);
 }
 
 #[tokio::test]
-async fn an_app_code_does_instead_of_the_confirmation() {
-    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
-    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
-    stage.history();
+async fn an_app_code_can_replace_the_confirmation() {
+    let mut fixture = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
+    assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
+    fixture.history();
     assert_eq!(
-        token(&stage.fetch(PASSWORD, Some("123456")).await.unwrap()),
+        token(&fixture.fetch(PASSWORD, Some("123456")).await.unwrap()),
         "by-otp"
     );
-    assert_eq!(stage.history(), ["mfa-otp"], "no password a second time");
+    assert_eq!(fixture.history(), ["mfa-otp"], "no password a second time");
 }
 
 #[tokio::test]
-async fn a_confirmation_that_never_comes_is_forgotten() {
-    let mut stage = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
-    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
-    stage.history();
-    stage.clock.advance(Duration::from_mins(5));
-    assert_eq!(stage.refused(PASSWORD, None).await, "unconfirmed");
+async fn a_pending_challenge_expires_unconfirmed() {
+    let mut fixture = tenant(PUSH, CHALLENGE, |_| denied(400, "authorization_pending")).await;
+    assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
+    fixture.history();
+    fixture.clock.advance(Duration::from_mins(5));
+    assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
     assert_eq!(
-        stage.history(),
+        fixture.history(),
         ["password", "/mfa/authenticators", "/mfa/challenge"]
     );
 }
 
 #[tokio::test]
-async fn a_code_that_was_sent_is_repeated_as_a_binding_code() {
+async fn a_code_sent_to_the_user_is_sent_as_binding_code() {
     let sms =
         r#"[{"id":"sms|dev_1","authenticator_type":"oob","oob_channel":"sms","active":true}]"#;
-    let mut stage = tenant(sms, PROMPT, |asked| {
+    let mut fixture = tenant(sms, PROMPT, |asked| {
         if asked.get("binding_code") == Some("424242") {
             granted("by-sms")
         } else {
@@ -713,33 +700,33 @@ async fn a_code_that_was_sent_is_repeated_as_a_binding_code() {
         }
     })
     .await;
-    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
-    assert_eq!(stage.history().last().unwrap(), "/mfa/challenge");
-    // Not sent again at once, and a mistyped one may be typed again.
-    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
-    assert_eq!(stage.history(), Vec::<String>::new());
+    assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
+    assert_eq!(fixture.history().last().unwrap(), "/mfa/challenge");
+    // It is not sent again at once, and a mistyped code may be corrected.
+    assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
+    assert_eq!(fixture.history(), Vec::<String>::new());
     assert_eq!(
-        stage.refused(PASSWORD, Some("424243")).await,
+        fixture.refused(PASSWORD, Some("424243")).await,
         "code refused"
     );
     assert_eq!(
-        token(&stage.fetch(PASSWORD, Some("424242")).await.unwrap()),
+        token(&fixture.fetch(PASSWORD, Some("424242")).await.unwrap()),
         "by-sms"
     );
-    assert_eq!(stage.history(), ["mfa-oob", "mfa-oob"]);
-    // Half a minute later without a code: the user wants another one.
-    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
-    stage.history();
-    stage.clock.advance(Duration::from_secs(30));
-    assert_eq!(stage.refused(PASSWORD, None).await, "code required");
+    assert_eq!(fixture.history(), ["mfa-oob", "mfa-oob"]);
+    // A request without a code half a minute later gets a new one.
+    assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
+    fixture.history();
+    fixture.clock.advance(Duration::from_secs(30));
+    assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
     assert_eq!(
-        stage.history(),
+        fixture.history(),
         ["password", "/mfa/authenticators", "/mfa/challenge"]
     );
 }
 
 #[tokio::test]
-async fn what_an_account_has_decides_what_is_asked_for() {
+async fn the_challenge_depends_on_the_accounts_authenticators() {
     for (authenticators, kind, last) in [
         (
             r#"[{"id":"a","authenticator_type":"otp","active":true},{"id":"b","authenticator_type":"oob","active":true}]"#,
@@ -770,18 +757,18 @@ async fn what_an_account_has_decides_what_is_asked_for() {
         (r#"{"hunter2":1}"#, "bad answer", "/mfa/authenticators"),
         ("[hunter2", "bad answer", "/mfa/authenticators"),
     ] {
-        let mut stage = tenant(authenticators, CHALLENGE, |_| granted("t")).await;
+        let mut fixture = tenant(authenticators, CHALLENGE, |_| granted("t")).await;
         assert_eq!(
-            stage.refused(PASSWORD, None).await,
+            fixture.refused(PASSWORD, None).await,
             kind,
             "{authenticators}"
         );
-        assert_eq!(stage.history().last().unwrap(), last);
+        assert_eq!(fixture.history().last().unwrap(), last);
     }
 }
 
 #[tokio::test]
-async fn every_answer_of_the_mfa_api_is_told_apart() {
+async fn mfa_api_errors_are_classified() {
     for (reply, kind) in [
         (denied(400, "unsupported_challenge_type"), "no factor"),
         (denied(400, "association_required"), "no factor"),
@@ -811,22 +798,22 @@ async fn every_answer_of_the_mfa_api_is_told_apart() {
     ] {
         for broken in ["/mfa/authenticators", "/mfa/challenge"] {
             let reply = reply.clone();
-            let stage = stage(move |asked| match (asked.target.as_str(), asked.grant()) {
+            let fixture = fixture(move |asked| match (asked.target.as_str(), asked.grant()) {
                 (target, _) if target == broken => reply.clone(),
                 ("/mfa/authenticators", _) => Reply::json(200, PUSH),
                 _ => denied(403, "mfa_required"),
             })
             .await;
-            assert_eq!(stage.refused(PASSWORD, None).await, kind, "{broken}");
+            assert_eq!(fixture.refused(PASSWORD, None).await, kind, "{broken}");
         }
     }
 }
 
 #[tokio::test]
-async fn refresh_tokens_stand_in_for_the_password_and_rotate() {
+async fn refresh_tokens_replace_the_password_and_rotate() {
     let number = Arc::new(Mutex::new(0));
     let next = Arc::clone(&number);
-    let mut stage = stage(move |asked| {
+    let mut fixture = fixture(move |asked| {
         let mut number = next.lock().unwrap();
         let fresh = format!("hunter2-refresh-{number}");
         if asked.grant() == "refresh_token" && asked.get("refresh_token") != Some(&fresh) {
@@ -840,24 +827,24 @@ async fn refresh_tokens_stand_in_for_the_password_and_rotate() {
     })
     .await;
     for _ in 0..3 {
-        stage.fetch(PASSWORD, None).await.unwrap();
+        fixture.fetch(PASSWORD, None).await.unwrap();
     }
     assert_eq!(
-        stage.history(),
+        fixture.history(),
         ["password", "refresh_token", "refresh_token"]
     );
-    // Another password gets nothing by it.
-    stage.fetch("another", None).await.unwrap();
-    assert_eq!(stage.history(), ["password"]);
-    // Revoked: then the password that the caller sends anyway is looked at.
+    // Another password does not find the refresh token.
+    fixture.fetch("another", None).await.unwrap();
+    assert_eq!(fixture.history(), ["password"]);
+    // Revoked: the password is used instead.
     *number.lock().unwrap() = 100;
-    stage.fetch(PASSWORD, None).await.unwrap();
-    assert_eq!(stage.history(), ["refresh_token", "password"]);
-    // Now and then the provider has to see the password itself.
-    stage.clock.advance(Duration::from_hours(1));
-    stage.fetch(PASSWORD, None).await.unwrap();
-    assert_eq!(stage.history(), ["password"]);
-    let shown = format!("{:?}", stage.source);
+    fixture.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(fixture.history(), ["refresh_token", "password"]);
+    // After an hour the provider has to check the password again.
+    fixture.clock.advance(Duration::from_hours(1));
+    fixture.fetch(PASSWORD, None).await.unwrap();
+    assert_eq!(fixture.history(), ["password"]);
+    let shown = format!("{:?}", fixture.source);
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
@@ -868,41 +855,45 @@ async fn a_refresh_that_fails_otherwise_does_not_fall_back_to_the_password() {
         (denied(401, "invalid_client"), "unavailable"),
         (denied(400, "invalid_request"), "bad answer"),
     ] {
-        let mut stage = stage(move |asked| match asked.grant() {
+        let mut fixture = fixture(move |asked| match asked.grant() {
             "password" => granted_with("t", r#","refresh_token":"hunter2""#),
             _ => reply.clone(),
         })
         .await;
-        stage.fetch(PASSWORD, None).await.unwrap();
-        assert_eq!(stage.refused(PASSWORD, None).await, kind);
-        assert_eq!(stage.history(), ["password", "refresh_token"]);
+        fixture.fetch(PASSWORD, None).await.unwrap();
+        assert_eq!(fixture.refused(PASSWORD, None).await, kind);
+        assert_eq!(fixture.history(), ["password", "refresh_token"]);
     }
 }
 
 #[tokio::test]
-async fn rules_narrow_what_is_asked_for() {
-    let mut stage = stage(|_| granted("t")).await;
+async fn rules_narrow_the_requested_scopes() {
+    let mut fixture = fixture(|_| granted("t")).await;
     let narrowed = |scopes: &[&str]| SwapRequest {
         scopes: Some(scopes.iter().map(|s| (*s).to_owned()).collect()),
         ..asks(PASSWORD, None)
     };
     let wanted = narrowed(&["read", "write"]);
-    stage.source.fetch(&wanted).await.unwrap();
-    assert_eq!(stage.asked().await.get("scope"), Some("read"));
-    let error = stage.source.fetch(&narrowed(&["write"])).await.unwrap_err();
-    assert_eq!(judged(&error).0, "not entitled");
-    assert_eq!(stage.history(), Vec::<String>::new());
+    fixture.source.fetch(&wanted).await.unwrap();
+    assert_eq!(fixture.asked().await.get("scope"), Some("read"));
+    let error = fixture
+        .source
+        .fetch(&narrowed(&["write"]))
+        .await
+        .unwrap_err();
+    assert_eq!(classify(&error).0, "not entitled");
+    assert_eq!(fixture.history(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn nobody_without_a_password_comes_this_way() {
-    let mut stage = stage(|_| granted("t")).await;
+async fn only_callers_with_a_password_are_served() {
+    let mut fixture = fixture(|_| granted("t")).await;
     let request = SwapRequest {
         caller: Caller::Anonymous,
         ..asks(PASSWORD, None)
     };
-    let error = stage.source.fetch(&request).await.unwrap_err();
-    assert_eq!(judged(&error).0, "not entitled");
-    assert_eq!(stage.history(), Vec::<String>::new());
-    assert!(stage.source.takes_password() && !stage.source.needs_sign_in());
+    let error = fixture.source.fetch(&request).await.unwrap_err();
+    assert_eq!(classify(&error).0, "not entitled");
+    assert_eq!(fixture.history(), Vec::<String>::new());
+    assert!(fixture.source.takes_password() && !fixture.source.needs_sign_in());
 }

@@ -1,9 +1,9 @@
-//! Every kind of answer that a registration endpoint may give.
+//! How each kind of response from a registration endpoint is handled.
 
-use super::super::testing::{Peer, Reply, deserted, peer};
+use super::super::testing::{Peer, Reply, closed_port, peer};
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 
 const CREATED: &str = r#"{"client_id":"c1","client_secret":"s3cr3t-of-client","client_secret_expires_at":0,
     "registration_access_token":"r3gistration-token","registration_client_uri":"http://127.0.0.1/reg/c1",
@@ -15,18 +15,18 @@ fn metadata() -> ClientMetadata {
 }
 
 fn endpoint(issuer: &Url) -> RegistrationEndpoint {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: std::time::Duration::from_millis(300),
         max_bytes: 16 * 1024,
         ca: None,
     };
     let clock = ManualClock::at(UnixMillis::from_secs(1_800_000_000));
-    RegistrationEndpoint::new(Client::new(&options).unwrap(), clock, issuer.clone())
+    RegistrationEndpoint::new(HttpClient::new(&options).unwrap(), clock, issuer.clone())
 }
 
-async fn create(peer: &Peer) -> Result<Registration, RegistrationError> {
+async fn register(peer: &Peer) -> Result<Registration, RegistrationError> {
     endpoint(&peer.url)
-        .create(&peer.url, &metadata(), None)
+        .register(&peer.url, &metadata(), None)
         .await
 }
 
@@ -46,11 +46,11 @@ fn existing(uri: &Url) -> Registration {
 }
 
 #[tokio::test]
-async fn a_client_is_made_of_what_the_issuer_answers() {
+async fn the_client_information_response_is_read() {
     let mut peer = peer(Reply::json(201, CREATED)).await;
     let token = SecretString::from("initial-token");
     let made = endpoint(&peer.url)
-        .create(&peer.url, &metadata(), Some(&token))
+        .register(&peer.url, &metadata(), Some(&token))
         .await;
     let made = made.unwrap();
     assert_eq!(made.client_id, "c1");
@@ -71,45 +71,51 @@ async fn a_client_is_made_of_what_the_issuer_answers() {
 }
 
 #[tokio::test]
-async fn without_a_method_the_rfcs_default_holds() {
+async fn the_default_auth_method_follows_the_rfc() {
     let secret = peer(Reply::json(201, r#"{"client_id":"c","client_secret":"s"}"#)).await;
     assert_eq!(
-        create(&secret).await.unwrap().auth_method,
+        register(&secret).await.unwrap().auth_method,
         AuthMethod::ClientSecretBasic
     );
     let public = peer(Reply::json(201, r#"{"client_id":"c"}"#)).await;
-    assert_eq!(create(&public).await.unwrap().auth_method, AuthMethod::None);
+    assert_eq!(
+        register(&public).await.unwrap().auth_method,
+        AuthMethod::None
+    );
 }
 
 #[tokio::test]
-async fn definite_refusals_are_told_in_clear_words() {
+async fn rejections_are_explained() {
     let error = |code: &str| {
         format!(r#"{{"error":"{code}","error_description":"redirect_uris: top-s3cret"}}"#)
     };
-    for (reply, said) in [
+    for (reply, expected) in [
         (
             Reply::json(400, &error("invalid_redirect_uri")),
-            "no such redirect URI (status 400, invalid_redirect_uri); it speaks of redirect_uris",
+            "does not accept the redirect URI (status 400, invalid_redirect_uri); it mentions redirect_uris",
         ),
         (
             Reply::json(400, &error("invalid_client_metadata")),
-            "no such metadata",
+            "does not accept the client metadata",
         ),
         (
             Reply::json(400, &error("invalid_software_statement")),
-            "is not valid",
+            "is invalid",
         ),
         (
             Reply::json(400, &error("unapproved_software_statement")),
-            "does not approve",
+            "is not approved",
         ),
         (
             Reply::json(400, &error("top-s3cret TOKEN")),
-            "it refuses (status 400)",
+            "it rejected the request (status 400)",
         ),
         (Reply::json(401, "{}"), "--initial-access-token-file"),
-        (Reply::json(403, "{}"), "switched off"),
-        (Reply::json(404, "top-s3cret"), "not offered there"),
+        (Reply::json(403, "{}"), "may be disabled"),
+        (
+            Reply::json(404, "top-s3cret"),
+            "no registration at this URL",
+        ),
         (
             Reply::new(302, &[("Location", "https://x/")], ""),
             "not followed",
@@ -120,14 +126,17 @@ async fn definite_refusals_are_told_in_clear_words() {
         ),
     ] {
         let peer = peer(reply).await;
-        let error = create(&peer).await.unwrap_err();
-        assert!(!matches!(error, RegistrationError::Unclear(_)), "{error}");
+        let error = register(&peer).await.unwrap_err();
+        assert!(
+            !matches!(error, RegistrationError::OutcomeUnknown(_)),
+            "{error}"
+        );
         let text = format!("{error} {error:?}");
-        assert!(text.contains(said), "{said}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
         assert!(!text.contains("top-s3cret"), "{text}");
     }
-    let nobody = deserted().await;
-    let error = endpoint(&nobody).create(&nobody, &metadata(), None).await;
+    let closed = closed_port().await;
+    let error = endpoint(&closed).register(&closed, &metadata(), None).await;
     assert!(
         matches!(error, Err(RegistrationError::Refused(_))),
         "nothing was sent: {error:?}"
@@ -135,7 +144,7 @@ async fn definite_refusals_are_told_in_clear_words() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_called_unclear() {
+async fn the_outcome_of_an_unanswered_request_is_unknown() {
     for reply in [
         Reply::json(500, "{}"),
         Reply::json(502, "top-s3cret"),
@@ -158,9 +167,9 @@ async fn what_may_have_been_done_is_called_unclear() {
         Reply::Stall(Vec::new()),
     ] {
         let mut peer = peer(reply.clone()).await;
-        let error = create(&peer).await.unwrap_err();
+        let error = register(&peer).await.unwrap_err();
         assert!(
-            matches!(error, RegistrationError::Unclear(_)),
+            matches!(error, RegistrationError::OutcomeUnknown(_)),
             "{reply:?}: {error}"
         );
         assert!(
@@ -173,7 +182,7 @@ async fn what_may_have_been_done_is_called_unclear() {
 }
 
 #[tokio::test]
-async fn a_change_says_the_whole_and_takes_the_rotated_token() {
+async fn an_update_sends_all_metadata_and_stores_the_rotated_token() {
     let mut peer = peer(Reply::json(200, CREATED)).await;
     let old = existing(&peer.url);
     let new = endpoint(&peer.url).update(&old, &metadata()).await.unwrap();
@@ -196,7 +205,7 @@ async fn a_change_says_the_whole_and_takes_the_rotated_token() {
 }
 
 #[tokio::test]
-async fn what_an_answer_leaves_out_stays_as_it_was() {
+async fn members_missing_from_the_response_stay_as_they_were() {
     let peer = peer(Reply::json(200, r#"{"client_id":"c1"}"#)).await;
     let new = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())
@@ -210,16 +219,16 @@ async fn what_an_answer_leaves_out_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn another_client_in_the_answer_is_not_taken() {
+async fn another_client_id_in_the_response_is_rejected() {
     let peer = peer(Reply::json(200, r#"{"client_id":"other"}"#)).await;
     let error = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())
         .await;
-    assert!(matches!(error, Err(RegistrationError::Unclear(_))));
+    assert!(matches!(error, Err(RegistrationError::OutcomeUnknown(_))));
 }
 
 #[tokio::test]
-async fn deleting_is_204() {
+async fn deletion_accepts_204() {
     let gone = peer(Reply::new(204, &[], "")).await;
     endpoint(&gone.url)
         .delete(&existing(&gone.url))

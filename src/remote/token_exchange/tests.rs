@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::IdentityKey;
-use crate::remote::client::{Client, ClientOptions};
+use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::oauth::MAX_ANSWER_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
@@ -25,7 +25,7 @@ fn settings() -> TokenExchangeSettings {
 }
 
 fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
-    let options = ClientOptions {
+    let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
         max_bytes: MAX_ANSWER_BYTES,
         ca: None,
@@ -34,7 +34,7 @@ fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
         id: "me".into(),
         proof: ClientProof::Public,
     };
-    let client = Client::new(&options).unwrap();
+    let client = HttpClient::new(&options).unwrap();
     let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
     TokenExchangeSource::new(settings, endpoint)
 }
@@ -48,7 +48,7 @@ fn request(bearer: Option<&str>, caller: Caller) -> SwapRequest {
     }
 }
 
-/// A caller whose token is good for `seconds`.
+/// A caller whose token is valid for `seconds`.
 fn verified(seconds: u64) -> Caller {
     let end = NOW.plus(Duration::from_secs(seconds));
     Caller::Verified(Arc::new(
@@ -56,7 +56,7 @@ fn verified(seconds: u64) -> Caller {
     ))
 }
 
-fn answer(changes: &Value) -> Reply {
+fn response(changes: &Value) -> Reply {
     let mut answer = json!({
         "access_token": "t0ken", "token_type": "Bearer", "expires_in": 600, "issued_token_type": ACCESS_TOKEN,
     });
@@ -67,8 +67,8 @@ fn answer(changes: &Value) -> Reply {
 }
 
 #[tokio::test]
-async fn the_callers_token_is_the_subject() {
-    let mut peer = peer(answer(&json!({}))).await;
+async fn the_callers_token_is_sent_as_subject_token() {
+    let mut peer = peer(response(&json!({}))).await;
     let issued = source(&peer, settings())
         .fetch(&request(Some("hunter2"), verified(60)))
         .await;
@@ -84,7 +84,7 @@ async fn the_callers_token_is_the_subject() {
 }
 
 #[tokio::test]
-async fn it_lives_no_longer_than_either_token() {
+async fn the_lifetime_is_bounded_by_both_tokens() {
     let at = |seconds| Some(NOW.plus(Duration::from_secs(seconds)));
     let digest = BearerToken::new("hunter2").unwrap().digest();
     let opaque = Caller::Delegated {
@@ -98,7 +98,7 @@ async fn it_lives_no_longer_than_either_token() {
         (json!(600), opaque.clone(), at(600)),
         (json!(null), opaque, None),
     ] {
-        let peer = peer(answer(&json!({ "expires_in": expires_in }))).await;
+        let peer = peer(response(&json!({ "expires_in": expires_in }))).await;
         let issued = source(&peer, settings())
             .fetch(&request(Some("hunter2"), caller))
             .await;
@@ -107,9 +107,9 @@ async fn it_lives_no_longer_than_either_token() {
 }
 
 #[tokio::test]
-async fn what_was_issued_must_be_what_is_used() {
+async fn the_issued_token_type_must_be_usable() {
     let custom = "http://auth0.com/oauth/token-type/federated-connection-access-token";
-    for (wanted, issued, problem) in [
+    for (requested, issued, problem) in [
         (None, json!(ACCESS_TOKEN), None),
         (None, json!(JWT), None),
         (Some(custom), json!(custom), None),
@@ -117,36 +117,36 @@ async fn what_was_issued_must_be_what_is_used() {
         (
             None,
             json!("urn:ietf:params:oauth:token-type:refresh_token"),
-            Some("no access token"),
+            Some("not that of an access token"),
         ),
         (None, json!(custom), Some("set requested_token_type")),
         (Some(custom), json!(ACCESS_TOKEN), Some("not the requested")),
     ] {
-        let peer = peer(answer(&json!({ "issued_token_type": issued }))).await;
+        let peer = peer(response(&json!({ "issued_token_type": issued }))).await;
         let settings = TokenExchangeSettings {
-            requested_token_type: wanted.map(str::to_owned),
+            requested_token_type: requested.map(str::to_owned),
             ..settings()
         };
-        let end = source(&peer, settings)
+        let result = source(&peer, settings)
             .fetch(&request(Some("a"), verified(60)))
             .await;
-        match (end, problem) {
+        match (result, problem) {
             (Ok(_), None) => {}
             (Err(FetchError::BadAnswer(text)), Some(problem)) => {
                 assert!(text.contains(problem), "{text}");
             }
-            (end, _) => panic!("{wanted:?} {issued}: {end:?}"),
+            (result, _) => panic!("{requested:?} {issued}: {result:?}"),
         }
     }
-    let unusable = peer(answer(&json!({ "token_type": "N_A" }))).await;
-    let end = source(&unusable, settings())
+    let unusable = peer(response(&json!({ "token_type": "N_A" }))).await;
+    let result = source(&unusable, settings())
         .fetch(&request(Some("a"), verified(60)))
         .await;
-    assert!(end.unwrap_err().to_string().contains("N_A"));
+    assert!(result.unwrap_err().to_string().contains("N_A"));
 }
 
 #[tokio::test]
-async fn a_bad_subject_is_the_callers_and_a_bad_client_the_operators() {
+async fn a_bad_subject_token_is_refused_and_a_bad_client_is_not() {
     for (status, code, expected) in [
         (400, "invalid_request", "Refused"),
         (400, "invalid_grant", "Refused"),
@@ -163,10 +163,10 @@ async fn a_bad_subject_is_the_callers_and_a_bad_client_the_operators() {
     ] {
         let body = json!({ "error": code, "error_description": "hunter2" }).to_string();
         let peer = peer(Reply::json(status, &body)).await;
-        let end = source(&peer, settings())
+        let result = source(&peer, settings())
             .fetch(&request(Some("hunter2"), verified(60)))
             .await;
-        let error = format!("{:?}", end.unwrap_err());
+        let error = format!("{:?}", result.unwrap_err());
         assert!(
             error.starts_with(expected) && !error.contains("hunter2"),
             "{status} {code}: {error}"
@@ -175,8 +175,8 @@ async fn a_bad_subject_is_the_callers_and_a_bad_client_the_operators() {
 }
 
 #[tokio::test]
-async fn each_token_has_its_own() {
-    let peer = peer(answer(&json!({}))).await;
+async fn cache_keys_are_bound_to_the_token() {
+    let peer = peer(response(&json!({}))).await;
     let source = source(&peer, settings());
     let key = IdentityKey::random().unwrap();
     let identity = |bearer: Option<&str>| {

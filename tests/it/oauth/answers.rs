@@ -300,7 +300,7 @@ const INTROSPECTION: &[Row] = &[
         |_| Reply::new(200, QUOTED).header("content-type", "application/json"),
         503,
         "keys_unavailable",
-        "one JSON object",
+        "a JSON object",
     ),
     (
         "empty",
@@ -335,7 +335,7 @@ const INTROSPECTION: &[Row] = &[
         |latch| as_json(200, &json!({ "active": true })).after(latch),
         503,
         "keys_unavailable",
-        "no complete answer",
+        "no complete response",
     ),
     (
         "broken",

@@ -1,5 +1,5 @@
-//! The HTTP client that every remote party is spoken to with: bounded in time and size,
-//! no redirects, no cookies, no proxy from the environment, https off loopback.
+//! The HTTP client for every remote party: bounded in time and size, https except on loopback,
+//! without redirects, cookies or proxies from the environment.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,99 +11,100 @@ use url::{Host, Url};
 use crate::clock::UnixMillis;
 use crate::trace;
 
-/// One client, cheap to clone, with a connection pool of its own.
+/// An HTTP client with its own connection pool; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct HttpClient {
     inner: reqwest::Client,
     timeout: Duration,
     max_bytes: usize,
-    plaintext: bool,
+    allow_plaintext: bool,
 }
 
-/// How a [`Client`] is bounded.
+/// Limits and trust of an [`HttpClient`].
 #[derive(Clone, Debug)]
-pub struct ClientOptions {
+pub struct HttpClientOptions {
     /// For one whole exchange, connection included.
     pub timeout: Duration,
-    /// Largest answer read, in bytes.
+    /// The largest response body that is read, in bytes.
     pub max_bytes: usize,
-    /// PEM file with the only CAs trusted; the platform's when `None`.
+    /// PEM file with the only CAs trusted; the system's when `None`.
     pub ca: Option<PathBuf>,
 }
 
-/// An answer read whole. Body and headers may hold secrets: neither is in `Debug`.
+/// A response whose body has been read completely. `Debug` shows neither headers nor body,
+/// because both may hold secrets.
 #[derive(Clone)]
-pub struct Answer {
-    /// Status.
+pub struct HttpResponse {
+    /// The status.
     pub status: StatusCode,
-    /// Headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Body, at most [`ClientOptions::max_bytes`] long.
+    /// The body, at most [`HttpClientOptions::max_bytes`] long.
     pub body: Bytes,
 }
 
-/// Why there is no answer. Texts are for operators: they name the host, never a header,
-/// a query or a body.
+/// Why there is no response. The messages are for operators: they name the host, never a
+/// header, query or body.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The CA file or the TLS set-up is unusable.
-    #[error("TLS set-up: {0}")]
+    /// The CA file or the TLS configuration is unusable.
+    #[error("TLS configuration: {0}")]
     Tls(String),
-    /// Plain http to another machine.
+    /// The URL is plain http to another machine.
     #[error("refusing plain http to {0}: use https (http is for loopback only)")]
     Plaintext(String),
-    /// No connection, or it broke.
+    /// The connection failed or broke.
     #[error("{host}: {cause}")]
     Connection {
-        /// Whom we spoke to.
+        /// Host and port.
         host: String,
-        /// What happened.
+        /// The error and its causes.
         cause: String,
     },
-    /// Too slow.
-    #[error("{host}: no complete answer within {}ms", .timeout.as_millis())]
+    /// The exchange took longer than the timeout.
+    #[error("{host}: no complete response within {}ms", .timeout.as_millis())]
     Timeout {
-        /// Whom we spoke to.
+        /// Host and port.
         host: String,
-        /// The limit.
+        /// The timeout.
         timeout: Duration,
     },
-    /// Too large.
-    #[error("{host}: the answer is larger than {limit} bytes")]
+    /// The response is larger than the limit.
+    #[error("{host}: the response is larger than {limit} bytes")]
     TooLarge {
-        /// Whom we spoke to.
+        /// Host and port.
         host: String,
-        /// The limit, bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
 
-/// A request without an answer, for those who must not send it twice.
+/// A request without a response, for callers that must not repeat what may have been done.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Undelivered {
-    /// Why there is none.
+pub struct RequestError {
+    /// Why there is no response.
     pub error: TransportError,
-    /// The peer may have got the request and acted on it.
-    pub perhaps_arrived: bool,
+    /// Whether the peer may have received and processed the request.
+    pub maybe_processed: bool,
 }
 
-impl From<TransportError> for Undelivered {
-    /// A refusal of our own: nothing was sent.
+impl From<TransportError> for RequestError {
+    /// For errors that occur before anything is sent.
     fn from(error: TransportError) -> Self {
         Self {
             error,
-            perhaps_arrived: false,
+            maybe_processed: false,
         }
     }
 }
 
-impl Client {
+impl HttpClient {
     /// Builds a client.
     ///
     /// # Errors
     /// When the CA file cannot be read or holds no certificate.
-    pub fn new(options: &ClientOptions) -> Result<Self, TransportError> {
+    pub fn new(options: &HttpClientOptions) -> Result<Self, TransportError> {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -116,46 +117,47 @@ impl Client {
         }
         let inner = builder
             .build()
-            .map_err(|e| TransportError::Tls(chain(&e)))?;
+            .map_err(|e| TransportError::Tls(error_chain(&e)))?;
         Ok(Self {
             inner,
             timeout: options.timeout,
             max_bytes: options.max_bytes,
-            plaintext: false,
+            allow_plaintext: false,
         })
     }
 
-    /// The same, for what may be sent in clear to another machine: no token, no secret.
+    /// The same client, but allowing plain http to other machines. Only for requests without
+    /// tokens or secrets.
     #[must_use]
     pub fn allowing_plaintext(self) -> Self {
         Self {
-            plaintext: true,
+            allow_plaintext: true,
             ..self
         }
     }
 
-    /// GET `url` with `headers`.
-    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Answer, TransportError> {
+    /// Sends a GET request.
+    pub async fn get(&self, url: &Url, headers: HeaderMap) -> Result<HttpResponse, TransportError> {
         self.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// POST `body` to `url`; its type is in `headers`.
+    /// Sends a POST request; `headers` should include the content type.
     pub async fn post(
         &self,
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         self.send(Method::POST, url, headers, body).await
     }
 
-    /// POST `form` to `url` as `application/x-www-form-urlencoded`.
+    /// Sends a POST request with an `application/x-www-form-urlencoded` body.
     pub async fn post_form(
         &self,
         url: &Url,
         mut headers: HeaderMap,
         form: &[(&str, &str)],
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         headers.insert(
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
@@ -167,28 +169,27 @@ impl Client {
             .await
     }
 
-    /// Sends any request. Where there is no answer, says whether the peer may have acted
-    /// on it all the same.
+    /// Sends a request. The error says whether the peer may have processed it.
     pub async fn request(
         &self,
         method: Method,
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<HttpResponse, RequestError> {
         let host = authority(url);
-        if url.scheme() != "https" && !self.plaintext && !is_loopback(url) {
+        if url.scheme() != "https" && !self.allow_plaintext && !is_loopback(url) {
             return Err(TransportError::Plaintext(host).into());
         }
         let exchange = self.exchange(method, url, headers, body, &host);
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(Undelivered {
+            Err(_) => Err(RequestError {
                 error: TransportError::Timeout {
                     host,
                     timeout: self.timeout,
                 },
-                perhaps_arrived: true,
+                maybe_processed: true,
             }),
         }
     }
@@ -199,9 +200,9 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, TransportError> {
-        let sent = self.request(method, url, headers, body).await;
-        sent.map_err(|undelivered| undelivered.error)
+    ) -> Result<HttpResponse, TransportError> {
+        let result = self.request(method, url, headers, body).await;
+        result.map_err(|error| error.error)
     }
 
     async fn exchange(
@@ -211,15 +212,15 @@ impl Client {
         mut headers: HeaderMap,
         body: Bytes,
         host: &str,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<HttpResponse, RequestError> {
         if let Some(parent) = trace::outgoing_traceparent() {
             headers.insert(trace::TRACEPARENT, parent);
         }
-        let failed = |e: reqwest::Error| Undelivered {
-            perhaps_arrived: !(e.is_connect() || e.is_builder()),
+        let failed = |e: reqwest::Error| RequestError {
+            maybe_processed: !(e.is_connect() || e.is_builder()),
             error: TransportError::Connection {
                 host: host.to_owned(),
-                cause: chain(&e.without_url()),
+                cause: error_chain(&e.without_url()),
             },
         };
         let mut response = self
@@ -230,15 +231,15 @@ impl Client {
             .send()
             .await
             .map_err(failed)?;
-        let too_large = || Undelivered {
-            perhaps_arrived: true,
+        let too_large = || RequestError {
+            maybe_processed: true,
             error: TransportError::TooLarge {
                 host: host.to_owned(),
                 limit: self.max_bytes,
             },
         };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > self.max_bytes as u64 {
+        let content_length = response.content_length().unwrap_or(0);
+        if content_length > self.max_bytes as u64 {
             return Err(too_large());
         }
         let (status, headers) = (response.status(), response.headers().clone());
@@ -249,7 +250,7 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
+        Ok(HttpResponse {
             status,
             headers,
             body: body.freeze(),
@@ -257,20 +258,25 @@ impl Client {
     }
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Answer({}, {} bytes)", self.status, self.body.len())
+        write!(
+            f,
+            "HttpResponse({}, {} bytes)",
+            self.status,
+            self.body.len()
+        )
     }
 }
 
-impl Answer {
-    /// A header's text, if it is there and is text.
+impl HttpResponse {
+    /// A header's value, if it is present and visible ASCII.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())
     }
 
-    /// Whether its `Content-Type` is JSON's, or missing.
-    pub fn says_json(&self) -> bool {
+    /// Whether `Content-Type` is `application/json` or missing.
+    pub fn is_json(&self) -> bool {
         let Some(kind) = self.header(&http::header::CONTENT_TYPE) else {
             return !self.headers.contains_key(http::header::CONTENT_TYPE);
         };
@@ -278,12 +284,12 @@ impl Answer {
         kind.eq_ignore_ascii_case("application/json")
     }
 
-    /// `Date`, for judging the sender's clock.
+    /// The `Date` header: the sender's clock.
     pub fn date(&self) -> Option<UnixMillis> {
         UnixMillis::from_http_date(self.header(&http::header::DATE)?)
     }
 
-    /// `Retry-After` in seconds or as a date (relative to the answer's own `Date`).
+    /// `Retry-After`, given in seconds or as a date, which is taken relative to `Date`.
     pub fn retry_after(&self) -> Option<Duration> {
         let text = self.header(&http::header::RETRY_AFTER)?.trim();
         if let Ok(secs) = text.parse() {
@@ -293,7 +299,7 @@ impl Answer {
     }
 }
 
-/// Whether `url`'s host is this machine by its name or address.
+/// Whether the host of `url` is `localhost`, a name below it, or a loopback address.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -319,8 +325,8 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, TransportError
     }
 }
 
-/// An error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

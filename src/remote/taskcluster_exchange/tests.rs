@@ -5,10 +5,10 @@ use super::*;
 use crate::clock::{ManualClock, SharedClock};
 use crate::credential::{CredentialSource, IdentityKey};
 use crate::hawk::SignedRequest;
-use crate::remote::client::ClientOptions;
+use crate::remote::http_client::HttpClientOptions;
 use crate::remote::taskcluster_login::LoginSource;
 use crate::remote::taskcluster_oauth::OauthSource;
-use crate::remote::testing::{Peer, Reply, deserted, peer};
+use crate::remote::testing::{Peer, Reply, closed_port, peer};
 use crate::token::Caller;
 
 /// 2026-11-20T19:10:09Z.
@@ -24,16 +24,16 @@ enum Kind {
 }
 
 fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_secs(30),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
     made(kind, url, client)
 }
 
-fn made(kind: Kind, url: &Url, client: Client) -> Arc<dyn CredentialSource> {
+fn made(kind: Kind, url: &Url, client: HttpClient) -> Arc<dyn CredentialSource> {
     let clock: SharedClock = ManualClock::at(NOW);
     match kind {
         Kind::Login => Arc::new(LoginSource::new(url.clone(), client, clock)),
@@ -75,7 +75,7 @@ fn with_certificate() -> String {
     )
 }
 
-/// The Hawk header that the credential makes.
+/// The Hawk header that the credential produces.
 fn signed(issued: &Issued) -> String {
     let Credential::Taskcluster { signer, .. } = &issued.credential else {
         panic!("{issued:?}");
@@ -94,7 +94,7 @@ fn signed(issued: &Issued) -> String {
 }
 
 #[tokio::test]
-async fn asks_the_right_place_with_the_bearer() {
+async fn the_bearer_token_is_sent_to_the_right_url() {
     for (kind, url, line) in [
         (
             Kind::Login,
@@ -146,15 +146,15 @@ async fn credentials_come_with_and_without_a_certificate() {
 }
 
 #[tokio::test]
-async fn what_is_left_counts_by_the_exchanges_own_clock() {
+async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
     for (expires, date, left) in [
-        // Ours and theirs agree.
+        // The clocks agree.
         (
             "2026-11-20T19:24:39.000Z",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             870,
         ),
-        // Ours is three hours fast, then a year slow: still 14.5 minutes.
+        // The local clock is three hours fast, then a year slow: still 14.5 minutes.
         (
             "2026-11-20T16:24:39.000Z",
             Some("Fri, 20 Nov 2026 16:10:09 GMT"),
@@ -165,19 +165,19 @@ async fn what_is_left_counts_by_the_exchanges_own_clock() {
             Some("Sat, 20 Nov 2027 19:10:09 GMT"),
             870,
         ),
-        // Other ways to write it.
+        // Other date formats.
         (
             "2026-11-20T20:24:39+01:00",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             870,
         ),
-        // Past already: reported 30 s early.
+        // Already past, because it is reported 30 s early.
         (
             "2026-11-20T19:09:49.000Z",
             Some("Fri, 20 Nov 2026 19:10:09 GMT"),
             -20,
         ),
-        // Nothing to compare with.
+        // No usable `Date`.
         ("2026-11-20T19:24:39.000Z", None, 870),
         ("2026-11-20T19:24:39.000Z", Some("whenever"), 870),
     ] {
@@ -219,7 +219,7 @@ const NAME: &str = r#"{"name":"InputError","message":"Could not generate hunter2
 const TYPE_ERROR: &str = r#"{"code":"ERR_INVALID_ARG_TYPE","name":"TypeError"}"#;
 
 #[tokio::test]
-async fn each_odd_answer_means_what_it_means() {
+async fn each_error_response_is_classified() {
     use Kind::{Login, Oauth};
     let html = || Reply::new(502, &[("Content-Type", "text/html")], "<h1>hunter2</h1>");
     let waits = |status| {
@@ -271,7 +271,7 @@ async fn each_odd_answer_means_what_it_means() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines)]
-async fn a_200_that_is_no_credential_is_a_bad_answer() {
+async fn a_200_without_credentials_is_a_bad_answer() {
     let json = [("Content-Type", "application/json")];
     let good = with_certificate();
     let many = (0..200)
@@ -364,7 +364,7 @@ async fn a_200_that_is_no_credential_is_a_bad_answer() {
             Is::TooLarge,
         ),
         (
-            Reply::new(200, &json, vec![b' '; MAX_ANSWER_BYTES + 1]),
+            Reply::new(200, &json, vec![b' '; MAX_RESPONSE_BYTES + 1]),
             Is::BadAnswer,
         ),
         (
@@ -394,21 +394,21 @@ fn bytes(reply: &Reply) -> &[u8] {
 }
 
 #[tokio::test]
-async fn an_answer_as_large_as_allowed_is_read() {
+async fn a_response_at_the_size_limit_is_read() {
     let mut body = with_certificate();
-    body.push_str(&" ".repeat(MAX_ANSWER_BYTES - body.len()));
+    body.push_str(&" ".repeat(MAX_RESPONSE_BYTES - body.len()));
     fetch(Kind::Login, Reply::json(200, &body)).await.unwrap();
 }
 
 #[tokio::test]
-async fn nobody_there_or_nobody_answering_is_unavailable() {
-    let error = source(Kind::Login, &deserted().await)
+async fn no_connection_or_no_response_is_unavailable() {
+    let error = source(Kind::Login, &closed_port().await)
         .fetch(&request())
         .await;
     assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
-    let client = Client::new(&ClientOptions {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
@@ -422,7 +422,7 @@ async fn nobody_there_or_nobody_answering_is_unavailable() {
 }
 
 #[tokio::test]
-async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
+async fn the_token_is_not_sent_over_plain_http_to_another_machine() {
     let url = "http://login.example.com/".parse().unwrap();
     let error = source(Kind::Login, &url)
         .fetch(&request())
@@ -432,9 +432,9 @@ async fn the_token_is_not_sent_in_the_clear_to_another_machine() {
 }
 
 #[test]
-fn the_kind_of_an_error_is_cut_and_cleaned() {
+fn the_error_code_is_truncated_and_sanitised() {
     let kind_of = |body: &str| {
-        kind(&Answer {
+        kind(&HttpResponse {
             status: StatusCode::BAD_REQUEST,
             headers: HeaderMap::new(),
             body: bytes::Bytes::copy_from_slice(body.as_bytes()),
@@ -450,7 +450,7 @@ fn the_kind_of_an_error_is_cut_and_cleaned() {
 }
 
 #[test]
-fn identities_are_bound_to_the_token() {
+fn cache_keys_are_bound_to_the_token() {
     let url = "https://tc.example/".parse().unwrap();
     let key = IdentityKey::random().unwrap();
     for kind in [Kind::Login, Kind::Oauth] {

@@ -1,6 +1,6 @@
-//! The end of a sign-in: the browser brings the issuer's answer to a port on this machine
-//! (RFC 8252 §7.3, §8.3). It is a door for one visitor: GET of the exact path with the
-//! right Host, so that no other site can reach it by a name of its own (DNS rebinding).
+//! The loopback HTTP server that receives the redirect at the end of a browser sign-in (RFC 8252
+//! §7.3, §8.3). It accepts only GET requests for the exact path with the exact `Host`, so that
+//! no other site can reach it through DNS rebinding.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,112 +17,112 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
-use crate::signin::Loopback;
+use crate::signin::LoopbackRedirect;
 
-/// Visitors at a time.
+/// The most connections served at a time.
 const MAX_CONNECTIONS: usize = 16;
-/// The largest head, in bytes: codes are short.
+/// The largest request head, in bytes; authorization codes are short.
 const MAX_HEAD: usize = 16 * 1024;
-/// For a visitor to say what it wants.
+/// For receiving a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the last page to be written.
-const LAST_PAGE: Duration = Duration::from_secs(1);
+/// For writing the last response during shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An open door.
+/// A listening callback server.
 #[derive(Debug)]
-pub struct Callbacks {
-    at: Loopback,
-    incoming: mpsc::Receiver<Callback>,
-    /// Dropped to shut the door.
-    open: Option<oneshot::Sender<()>>,
-    served: tokio::task::JoinHandle<()>,
+pub struct CallbackServer {
+    redirect: LoopbackRedirect,
+    incoming: mpsc::Receiver<CallbackRequest>,
+    /// Dropped to stop accepting.
+    shutdown: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
-/// A visitor who waits for a page.
+/// A request to the redirect URI, waiting for its response.
 #[derive(Debug)]
-pub struct Callback {
+pub struct CallbackRequest {
     query: Zeroizing<String>,
     page: oneshot::Sender<Page>,
 }
 
-/// What the person is told in the browser.
+/// The page shown in the browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Signed in.
+    /// The sign-in succeeded.
     Done,
-    /// It came to nothing.
+    /// The sign-in failed.
     Failed,
-    /// Not what is waited for here.
-    NotOurs,
+    /// The request does not belong to this sign-in.
+    Unexpected,
 }
 
-impl Callbacks {
-    /// Opens the door at `at`; where that names no port, at a free one.
+impl CallbackServer {
+    /// Listens at the address of `redirect`, on a free port if it has none.
     ///
     /// # Errors
-    /// When the port is taken.
-    pub async fn open(at: Loopback) -> io::Result<Self> {
-        let listener = TcpListener::bind(at.address()).await?;
-        let at = at.at_port(listener.local_addr()?.port());
+    /// When the address cannot be bound.
+    pub async fn bind(redirect: LoopbackRedirect) -> io::Result<Self> {
+        let listener = TcpListener::bind(redirect.address()).await?;
+        let redirect = redirect.with_port(listener.local_addr()?.port());
         let (send, incoming) = mpsc::channel(MAX_CONNECTIONS);
-        let (open, shut) = oneshot::channel();
-        let served = tokio::spawn(serve(listener, at.clone(), send, shut));
+        let (shutdown, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(listener, redirect.clone(), send, stopped));
         Ok(Self {
-            at,
+            redirect,
             incoming,
-            open: Some(open),
-            served,
+            shutdown: Some(shutdown),
+            task,
         })
     }
 
-    /// Where it is, port included.
-    pub fn at(&self) -> &Loopback {
-        &self.at
+    /// The redirect URI, including the port.
+    pub fn redirect(&self) -> &LoopbackRedirect {
+        &self.redirect
     }
 
-    /// The next visitor; `None` when the listener is gone.
-    pub async fn next(&mut self) -> Option<Callback> {
+    /// The next request; `None` when the server has stopped.
+    pub async fn next(&mut self) -> Option<CallbackRequest> {
         self.incoming.recv().await
     }
 
-    /// Shuts the door once the pages under way are written.
-    pub async fn shut(mut self) {
-        drop(self.open.take());
-        // A connection without a request is not waited for any longer than that.
-        let _ = tokio::time::timeout(LAST_PAGE, &mut self.served).await;
-        self.served.abort();
+    /// Stops accepting, and waits briefly for responses in progress.
+    pub async fn shutdown(mut self) {
+        drop(self.shutdown.take());
+        // Bounded, because idle connections would hold it up.
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut self.task).await;
+        self.task.abort();
     }
 }
 
-impl Callback {
-    /// What came after `?`.
+impl CallbackRequest {
+    /// The query string.
     pub fn query(&self) -> &str {
         &self.query
     }
 
-    /// Ends the visit.
-    pub fn answer(self, page: Page) {
-        // The visitor may be gone.
+    /// Sends the response.
+    pub fn respond(self, page: Page) {
+        // The browser may have disconnected.
         let _ = self.page.send(page);
     }
 }
 
 async fn serve(
     listener: TcpListener,
-    at: Loopback,
-    incoming: mpsc::Sender<Callback>,
-    mut shut: oneshot::Receiver<()>,
+    redirect: LoopbackRedirect,
+    incoming: mpsc::Sender<CallbackRequest>,
+    mut stopped: oneshot::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut shut => break,
+            _ = &mut stopped => break,
             accepted = listener.accept() => {
-                // An error to accept is of that connection alone (accept(2)).
+                // Accept errors concern only that connection (accept(2)).
                 if let Ok((stream, _)) = accepted {
                     while connections.try_join_next().is_some() {}
                     if connections.len() < MAX_CONNECTIONS {
-                        connections.spawn(connection(stream, at.clone(), incoming.clone()));
+                        connections.spawn(serve_connection(stream, redirect.clone(), incoming.clone()));
                     }
                 }
             }
@@ -132,12 +132,16 @@ async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, at: Loopback, incoming: mpsc::Sender<Callback>) {
+async fn serve_connection(
+    stream: TcpStream,
+    redirect: LoopbackRedirect,
+    incoming: mpsc::Sender<CallbackRequest>,
+) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (at, incoming) = (at.clone(), incoming.clone());
-        async move { Ok::<_, Infallible>(visit(&request, &at, &incoming).await) }
+        let (redirect, incoming) = (redirect.clone(), incoming.clone());
+        async move { Ok::<_, Infallible>(handle(&request, &redirect, &incoming).await) }
     });
-    // Nobody here can do anything about a broken connection.
+    // A broken connection needs no handling.
     let _ = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(MAX_HEAD)
@@ -147,15 +151,15 @@ async fn connection(stream: TcpStream, at: Loopback, incoming: mpsc::Sender<Call
         .await;
 }
 
-async fn visit(
+async fn handle(
     request: &hyper::Request<Incoming>,
-    at: &Loopback,
-    incoming: &mpsc::Sender<Callback>,
+    redirect: &LoopbackRedirect,
+    incoming: &mpsc::Sender<CallbackRequest>,
 ) -> Response<Full<Bytes>> {
-    if !has_host(request.headers(), &at.host()) {
+    if !has_host(request.headers(), &redirect.host_header()) {
         return refused(StatusCode::MISDIRECTED_REQUEST);
     }
-    if request.uri().path() != at.path() || request.uri().authority().is_some() {
+    if request.uri().path() != redirect.path() || request.uri().authority().is_some() {
         return refused(StatusCode::NOT_FOUND);
     }
     if request.method() != Method::GET {
@@ -164,55 +168,55 @@ async fn visit(
         response.headers_mut().insert(header::ALLOW, allow);
         return response;
     }
-    let (page, answered) = oneshot::channel();
+    let (page, response) = oneshot::channel();
     let query = request.uri().query().unwrap_or_default();
-    let callback = Callback {
+    let callback = CallbackRequest {
         query: Zeroizing::new(query.to_owned()),
         page,
     };
     if incoming.send(callback).await.is_err() {
-        return shown(Page::NotOurs);
+        return result_page(Page::Unexpected);
     }
-    shown(answered.await.unwrap_or(Page::Failed))
+    result_page(response.await.unwrap_or(Page::Failed))
 }
 
-/// Exactly one `Host`, and it is ours.
+/// Whether there is exactly one `Host` header and it has this value.
 fn has_host(headers: &HeaderMap, host: &str) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let ours = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(host.as_bytes());
-    hosts.next().is_some_and(ours) && hosts.next().is_none()
+    let matches = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(host.as_bytes());
+    hosts.next().is_some_and(matches) && hosts.next().is_none()
 }
 
 fn refused(status: StatusCode) -> Response<Full<Bytes>> {
     page(
         status,
         "Nothing here",
-        "hawkgate waits for another answer than this.",
+        "This is not the address that hawkgate expects a sign-in response at.",
     )
 }
 
-fn shown(which: Page) -> Response<Full<Bytes>> {
+fn result_page(which: Page) -> Response<Full<Bytes>> {
     match which {
         Page::Done => page(
             StatusCode::OK,
             "You are signed in",
-            "hawkgate has its tokens. You can close this window and go back to the terminal.",
+            "hawkgate has received your tokens. You can close this window and return to the terminal.",
         ),
         Page::Failed => page(
             StatusCode::BAD_REQUEST,
             "The sign-in did not work",
-            "The terminal in which it was begun says why. You can close this window.",
+            "The terminal that you started it from shows the reason. You can close this window.",
         ),
-        Page::NotOurs => page(
+        Page::Unexpected => page(
             StatusCode::BAD_REQUEST,
-            "Not the answer that is waited for",
-            "This page belongs to no sign-in that is under way here; if you did not just begin one, \
-             somebody else sent you. You can close this window.",
+            "Unexpected response",
+            "This page does not belong to a sign-in in progress here. If you did not just start one, \
+             another site may have sent you. You can close this window.",
         ),
     }
 }
 
-/// A page of fixed texts that loads nothing, is kept nowhere and shown in no frame.
+/// A static page that loads nothing, is not cached, and cannot be framed.
 fn page(status: StatusCode, title: &str, text: &str) -> Response<Full<Bytes>> {
     let html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
@@ -246,40 +250,43 @@ mod tests {
 
     use super::*;
 
-    async fn open() -> Callbacks {
-        let at = Loopback::parse("http://127.0.0.1/callback").unwrap();
-        Callbacks::open(at).await.unwrap()
+    async fn bind() -> CallbackServer {
+        let redirect = LoopbackRedirect::parse("http://127.0.0.1/callback").unwrap();
+        CallbackServer::bind(redirect).await.unwrap()
     }
 
-    async fn say(at: &Loopback, request: &str) -> String {
-        let mut stream = TcpStream::connect(at.address()).await.unwrap();
+    async fn send(redirect: &LoopbackRedirect, request: &str) -> String {
+        let mut stream = TcpStream::connect(redirect.address()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
-    async fn the_answer_is_handed_on_and_the_page_says_how_it_went() {
-        for (page, said) in [
+    async fn the_query_is_passed_on_and_the_page_shows_the_outcome() {
+        for (page, status) in [
             (Page::Done, "200 OK"),
             (Page::Failed, "400 Bad Request"),
-            (Page::NotOurs, "400 Bad Request"),
+            (Page::Unexpected, "400 Bad Request"),
         ] {
-            let mut callbacks = open().await;
-            let at = callbacks.at().clone();
+            let mut server = bind().await;
+            let redirect = server.redirect().clone();
             let request = format!(
                 "GET /callback?code=x&state=y HTTP/1.1\r\nHost: {}\r\n\r\n",
-                at.host()
+                redirect.host_header()
             );
-            let browser = tokio::spawn(async move { say(&at, &request).await });
-            let callback = callbacks.next().await.unwrap();
+            let browser = tokio::spawn(async move { send(&redirect, &request).await });
+            let callback = server.next().await.unwrap();
             assert_eq!(callback.query(), "code=x&state=y");
-            callback.answer(page);
-            callbacks.shut().await;
-            let answer = browser.await.unwrap();
-            assert!(answer.starts_with(&format!("HTTP/1.1 {said}")), "{answer}");
-            let lower = answer.to_lowercase();
+            callback.respond(page);
+            server.shutdown().await;
+            let response = browser.await.unwrap();
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{response}"
+            );
+            let lower = response.to_lowercase();
             for header in [
                 "cache-control: no-store",
                 "content-security-policy: default-src 'none'",
@@ -287,17 +294,17 @@ mod tests {
                 "x-content-type-options: nosniff",
                 "x-frame-options: deny",
             ] {
-                assert!(lower.contains(header), "{header}: {answer}");
+                assert!(lower.contains(header), "{header}: {response}");
             }
         }
     }
 
     #[tokio::test]
-    async fn other_visitors_are_turned_away() {
-        let mut callbacks = open().await;
-        let at = callbacks.at().clone();
-        let host = at.host();
-        let port = at.address().port();
+    async fn requests_with_another_host_path_or_method_are_rejected() {
+        let mut server = bind().await;
+        let redirect = server.redirect().clone();
+        let host = redirect.host_header();
+        let port = redirect.address().port();
         for (request, status) in [
             (
                 "GET /callback?code=x HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),
@@ -351,27 +358,27 @@ mod tests {
             ),
             ("nonsense\r\n\r\n".to_owned(), 400),
         ] {
-            let answer = say(&at, &request).await;
+            let response = send(&redirect, &request).await;
             assert!(
-                answer.starts_with(&format!("HTTP/1.1 {status}"))
-                    || answer.starts_with(&format!("HTTP/1.0 {status}")),
-                "{request}: {answer}"
+                response.starts_with(&format!("HTTP/1.1 {status}"))
+                    || response.starts_with(&format!("HTTP/1.0 {status}")),
+                "{request}: {response}"
             );
         }
-        assert!(
-            callbacks.incoming.try_recv().is_err(),
-            "nothing was handed on"
-        );
+        assert!(server.incoming.try_recv().is_err(), "nothing was passed on");
     }
 
     #[tokio::test]
-    async fn a_silent_visitor_keeps_nobody_out() {
-        let mut callbacks = open().await;
-        let at = callbacks.at().clone();
-        let _silent = TcpStream::connect(at.address()).await.unwrap();
-        let request = format!("GET /callback?a HTTP/1.1\r\nHost: {}\r\n\r\n", at.host());
-        let browser = tokio::spawn(async move { say(&at, &request).await });
-        callbacks.next().await.unwrap().answer(Page::Done);
+    async fn a_silent_connection_does_not_block_others() {
+        let mut server = bind().await;
+        let redirect = server.redirect().clone();
+        let _silent = TcpStream::connect(redirect.address()).await.unwrap();
+        let request = format!(
+            "GET /callback?a HTTP/1.1\r\nHost: {}\r\n\r\n",
+            redirect.host_header()
+        );
+        let browser = tokio::spawn(async move { send(&redirect, &request).await });
+        server.next().await.unwrap().respond(Page::Done);
         assert!(browser.await.unwrap().contains("signed in"));
     }
 }

@@ -1,21 +1,21 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::remote::testing::{Reply, deserted, peer};
+use crate::remote::testing::{Reply, closed_port, peer};
 
-fn options() -> ClientOptions {
-    ClientOptions {
+fn options() -> HttpClientOptions {
+    HttpClientOptions {
         timeout: Duration::from_secs(30),
         max_bytes: 1000,
         ca: None,
     }
 }
 
-fn client() -> Client {
-    Client::new(&options()).unwrap()
+fn client() -> HttpClient {
+    HttpClient::new(&options()).unwrap()
 }
 
-async fn get(reply: Reply) -> Result<Answer, TransportError> {
+async fn get(reply: Reply) -> Result<HttpResponse, TransportError> {
     let peer = peer(reply).await;
     client().get(&peer.url, HeaderMap::new()).await
 }
@@ -32,7 +32,7 @@ fn chunked(body: &[u8]) -> Reply {
 }
 
 #[tokio::test]
-async fn reads_an_answer_whole() {
+async fn the_response_is_read_completely() {
     let answer = get(Reply::new(207, &[("X-Word", "yes")], "body"))
         .await
         .unwrap();
@@ -45,7 +45,7 @@ async fn reads_an_answer_whole() {
 }
 
 #[tokio::test]
-async fn says_who_it_is_and_sends_what_it_is_given() {
+async fn the_user_agent_and_given_headers_are_sent() {
     let mut peer = peer(Reply::new(200, &[], "")).await;
     let url = peer.url.join("/a%2Fb?c=d").unwrap();
     let mut headers = HeaderMap::new();
@@ -106,14 +106,14 @@ async fn the_size_limit_is_exact_with_and_without_a_content_length() {
 }
 
 #[tokio::test]
-async fn a_length_that_promises_too_much_is_not_waited_for() {
+async fn a_content_length_over_the_limit_is_rejected_at_once() {
     let reply = Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n".to_vec());
     let error = get(reply).await.unwrap_err();
     assert!(matches!(error, TransportError::TooLarge { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn redirects_are_answers() {
+async fn redirects_are_returned_not_followed() {
     let target = peer(Reply::new(200, &[], "never")).await;
     for status in [301, 302, 303, 307, 308] {
         let location = target.url.to_string();
@@ -127,8 +127,8 @@ async fn redirects_are_answers() {
 }
 
 #[tokio::test]
-async fn the_time_limit_covers_head_and_body() {
-    let client = Client::new(&ClientOptions {
+async fn the_timeout_covers_head_and_body() {
+    let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
         ..options()
     })
@@ -146,7 +146,7 @@ async fn the_time_limit_covers_head_and_body() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_connection_errors() {
+async fn malformed_responses_are_connection_errors() {
     for bytes in [
         &b""[..],
         b"SSH-2.0-OpenSSH\r\n\r\n",
@@ -163,7 +163,7 @@ async fn broken_answers_are_connection_errors() {
 
 #[tokio::test]
 async fn errors_name_the_host_and_neither_query_nor_header() {
-    let mut url = deserted().await;
+    let mut url = closed_port().await;
     url.set_path("/secret-path");
     url.set_query(Some("code=hunter2"));
     url.set_username("hunter2").unwrap();
@@ -184,7 +184,7 @@ async fn errors_name_the_host_and_neither_query_nor_header() {
 }
 
 #[tokio::test]
-async fn plain_http_leaves_this_machine_for_nobody() {
+async fn plain_http_is_refused_off_loopback() {
     for url in [
         "http://example.com/",
         "http://localhost.example.com/",
@@ -217,7 +217,7 @@ async fn plain_http_leaves_this_machine_for_nobody() {
 fn a_ca_file_must_hold_certificates() {
     let dir = tempfile::tempdir().unwrap();
     let with = |ca: PathBuf| {
-        Client::new(&ClientOptions {
+        HttpClient::new(&HttpClientOptions {
             ca: Some(ca),
             ..options()
         })
@@ -271,7 +271,7 @@ async fn only_the_given_ca_is_trusted() {
     let path = dir.path().join("ca.pem");
     for (trusted, good) in [(&ours, true), (&other, false)] {
         std::fs::write(&path, trusted.cert.pem()).unwrap();
-        let client = Client::new(&ClientOptions {
+        let client = HttpClient::new(&HttpClientOptions {
             ca: Some(path.clone()),
             ..options()
         })
@@ -279,7 +279,7 @@ async fn only_the_given_ca_is_trusted() {
         let result = client.get(&url, HeaderMap::new()).await;
         assert_eq!(result.is_ok(), good, "{result:?}");
     }
-    // And by the platform's roots, nobody knows it.
+    // The system's roots do not trust it.
     let result = client().get(&url, HeaderMap::new()).await;
     assert!(
         matches!(result, Err(TransportError::Connection { .. })),
@@ -302,13 +302,13 @@ fn serve_tls(listener: &std::net::TcpListener, config: &Arc<rustls::ServerConfig
     }
 }
 
-fn answer(headers: &[(&str, &str)]) -> Answer {
+fn response(headers: &[(&str, &str)]) -> HttpResponse {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name: HeaderName = name.parse().unwrap();
         map.insert(name, value.parse().unwrap());
     }
-    Answer {
+    HttpResponse {
         status: StatusCode::OK,
         headers: map,
         body: Bytes::from_static(b"hunter2"),
@@ -325,27 +325,27 @@ fn reads_retry_after_in_both_forms() {
             vec![("retry-after", "Fri, 20 Nov 2026 19:11:09 GMT"), date],
             Some(60),
         ),
-        // Already past.
+        // A date in the past.
         (
             vec![("retry-after", "Fri, 20 Nov 2026 19:00:00 GMT"), date],
             Some(0),
         ),
-        // Relative to what?
+        // A date without `Date`.
         (vec![("retry-after", "Fri, 20 Nov 2026 19:11:09 GMT")], None),
         (vec![("retry-after", "-1"), date], None),
         (vec![("retry-after", "soon"), date], None),
         (vec![], None),
     ] {
-        let read = answer(&headers).retry_after();
+        let read = response(&headers).retry_after();
         assert_eq!(read, secs.map(Duration::from_secs), "{headers:?}");
     }
-    let endless = answer(&[("retry-after", "18446744073709551615")]).retry_after();
+    let endless = response(&[("retry-after", "18446744073709551615")]).retry_after();
     assert_eq!(endless, Some(Duration::from_secs(u64::MAX)));
 }
 
 #[test]
 fn reads_dates() {
-    let read = |text: &str| answer(&[("date", text)]).date();
+    let read = |text: &str| response(&[("date", text)]).date();
     let expected = Some(UnixMillis::from_secs(1_795_201_809));
     assert_eq!(read("Fri, 20 Nov 2026 19:10:09 GMT"), expected);
     assert_eq!(read("Friday, 20-Nov-26 19:10:09 GMT"), expected);
@@ -362,6 +362,6 @@ fn reads_dates() {
 
 #[test]
 fn debug_shows_no_body_and_no_header() {
-    let shown = format!("{:?}", answer(&[("set-cookie", "hunter2")]));
-    assert_eq!(shown, "Answer(200 OK, 7 bytes)");
+    let shown = format!("{:?}", response(&[("set-cookie", "hunter2")]));
+    assert_eq!(shown, "HttpResponse(200 OK, 7 bytes)");
 }

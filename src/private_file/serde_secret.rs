@@ -1,36 +1,36 @@
-//! Secrets as serde writes them into a private file, and nowhere else:
-//! `#[serde(with = "exposed")]`, and `exposed::option` for one that need not be there.
+//! Serialises a [`SecretString`] in the clear, for private files only: use
+//! `#[serde(with = "serde_secret")]`, or `serde_secret::option` for an `Option`.
 
 use serde::{Deserialize, Deserializer, Serializer};
 
 use crate::secret::SecretString;
 
-/// Writes the text itself.
+/// Writes the secret as a string.
 ///
 /// # Errors
-/// With the serializer's own.
+/// Those of the serializer.
 pub fn serialize<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(secret.expose())
 }
 
-/// Reads a text.
+/// Reads a string as a secret.
 ///
 /// # Errors
-/// With the deserializer's own.
+/// Those of the deserializer.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
     String::deserialize(from).map(SecretString::new)
 }
 
-/// The same for a secret that need not be there.
+/// The same for an optional secret.
 pub mod option {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use crate::secret::SecretString;
 
-    /// Writes the text itself, or null.
+    /// Writes the secret as a string, or null.
     ///
     /// # Errors
-    /// With the serializer's own.
+    /// Those of the serializer.
     #[allow(clippy::ref_option)] // serde's signature
     pub fn serialize<S: Serializer>(
         secret: &Option<SecretString>,
@@ -39,10 +39,10 @@ pub mod option {
         secret.as_ref().map(SecretString::expose).serialize(to)
     }
 
-    /// Reads a text or null.
+    /// Reads a string or null.
     ///
     /// # Errors
-    /// With the deserializer's own.
+    /// Those of the deserializer.
     pub fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<SecretString>, D::Error> {

@@ -1,38 +1,38 @@
-//! What an Auth0 tenant needs before clients may register by themselves and be of use
-//! (seed 002, identity.md §D): the setting, domain connections, grants for third-party
-//! clients. Differences only; nothing that the tenant has is taken away, but for the
-//! setting when it is to be shut again.
+//! What an Auth0 tenant needs for dynamic client registration: the tenant setting, domain
+//! connections, and client grants for third-party clients (`docs/design/tokens.md`, "Auth0
+//! Management API"). Computes only additions; nothing is taken away, except that the setting
+//! can be disabled again afterwards.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What is wanted of the tenant.
+/// What dynamically registered clients need in the tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantRequest {
-    /// Names of connections that registered clients may use.
+pub struct TenantRequirements {
+    /// Names of the connections that they may use.
     pub connections: Vec<String>,
-    /// What they may ask for.
-    pub grants: Vec<Grant>,
+    /// The API scopes that they may request.
+    pub grants: Vec<ClientGrant>,
 }
 
-/// Scopes of one API that third-party clients may ask for on behalf of a user.
+/// The scopes of one API that third-party clients may request on behalf of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct ClientGrant {
     /// The API's identifier.
     pub audience: String,
-    /// Scopes of it.
+    /// The API's scopes.
     pub scopes: BTreeSet<String>,
 }
 
-/// What the tenant has.
+/// The tenant's current state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantFacts {
-    /// Whether clients may register by themselves.
-    pub open: bool,
-    /// Those of the wished connections that there are.
+pub struct TenantState {
+    /// Whether dynamic client registration is enabled.
+    pub registration_open: bool,
+    /// The required connections that exist.
     pub connections: Vec<Connection>,
     /// The default grants for third-party clients.
-    pub grants: Vec<KnownGrant>,
+    pub grants: Vec<ExistingGrant>,
 }
 
 /// A connection of the tenant.
@@ -42,67 +42,68 @@ pub struct Connection {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whether clients that registered themselves may use it.
+    /// Whether dynamically registered clients may use it.
     pub is_domain_connection: bool,
 }
 
-/// A grant that the tenant has.
+/// A client grant that exists in the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownGrant {
+pub struct ExistingGrant {
     /// Its identifier.
     pub id: String,
-    /// What it allows.
-    pub grant: Grant,
+    /// What it grants.
+    pub grant: ClientGrant,
 }
 
-/// One call that changes the tenant.
+/// One Management API request that changes the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum TenantChange {
     /// `PATCH /api/v2/tenants/settings`.
     OpenRegistration,
-    /// The same, the other way.
+    /// The same request, disabling registration.
     CloseRegistration,
     /// `PATCH /api/v2/connections/{id}`.
     PromoteConnection(Connection),
     /// `POST /api/v2/client-grants`.
-    AddGrant(Grant),
-    /// `PATCH /api/v2/client-grants/{id}` with all the scopes that it is to have.
-    WidenGrant(KnownGrant),
+    AddGrant(ClientGrant),
+    /// `PATCH /api/v2/client-grants/{id}` with the complete new list of scopes.
+    WidenGrant(ExistingGrant),
 }
 
-/// A connection that the tenant does not have.
+/// A required connection that does not exist in the tenant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the tenant has no connection named {0:?}; see Authentication in its dashboard for their names"
-)]
-pub struct UnknownName(pub String);
+#[error("the tenant has no connection named {0:?}; the dashboard lists them under Authentication")]
+pub struct UnknownConnection(pub String);
 
-impl TenantRequest {
-    /// What is missing of the request, apart from the setting.
+impl TenantRequirements {
+    /// The changes that `state` is missing, apart from enabling registration.
     ///
     /// # Errors
-    /// When a connection is named that is not there.
-    pub fn differences(&self, facts: &TenantFacts) -> Result<Vec<Change>, UnknownName> {
+    /// When a required connection does not exist.
+    pub fn missing_changes(
+        &self,
+        state: &TenantState,
+    ) -> Result<Vec<TenantChange>, UnknownConnection> {
         let mut changes = Vec::new();
         for name in &self.connections {
-            let found = facts.connections.iter().find(|c| c.name == *name);
-            let connection = found.ok_or_else(|| UnknownName(name.clone()))?;
+            let found = state.connections.iter().find(|c| c.name == *name);
+            let connection = found.ok_or_else(|| UnknownConnection(name.clone()))?;
             if !connection.is_domain_connection {
-                changes.push(Change::PromoteConnection(connection.clone()));
+                changes.push(TenantChange::PromoteConnection(connection.clone()));
             }
         }
         for grant in &self.grants {
-            let known = facts
+            let known = state
                 .grants
                 .iter()
                 .find(|k| k.grant.audience == grant.audience);
             match known {
-                None => changes.push(Change::AddGrant(grant.clone())),
+                None => changes.push(TenantChange::AddGrant(grant.clone())),
                 Some(known) if grant.scopes.is_subset(&known.grant.scopes) => {}
                 Some(known) => {
                     let mut wider = known.clone();
                     wider.grant.scopes.extend(grant.scopes.iter().cloned());
-                    changes.push(Change::WidenGrant(wider));
+                    changes.push(TenantChange::WidenGrant(wider));
                 }
             }
         }
@@ -110,10 +111,10 @@ impl TenantRequest {
     }
 }
 
-impl Grant {
-    /// From `AUDIENCE=scope scope`; without `=`, no scopes.
+impl ClientGrant {
+    /// Parses `AUDIENCE=scope scope`. Without `=` there are no scopes.
     pub fn parse(text: &str) -> Option<Self> {
-        // An audience is often a URL, and may have a query with `=` in it; scopes have none.
+        // The last `=`, because an audience is often a URL whose query may contain one.
         let (audience, scopes) = text.rsplit_once('=').unwrap_or((text, ""));
         (!audience.trim().is_empty()).then(|| Self {
             audience: audience.trim().to_owned(),
@@ -131,29 +132,29 @@ impl Grant {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for TenantChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OpenRegistration => f.write_str(
-                "open the tenant for registration by anybody (flags.enable_dynamic_client_registration = true)",
+                "enable dynamic client registration for anyone (flags.enable_dynamic_client_registration = true)",
             ),
             Self::CloseRegistration => f.write_str(
-                "shut registration again (flags.enable_dynamic_client_registration = false)",
+                "disable dynamic client registration (flags.enable_dynamic_client_registration = false)",
             ),
             Self::PromoteConnection(connection) => write!(
                 f,
-                "let clients that registered themselves use the connection {:?} (is_domain_connection = true)",
+                "let dynamically registered clients use the connection {:?} (is_domain_connection = true)",
                 connection.name
             ),
             Self::AddGrant(grant) => write!(
                 f,
-                "let third-party clients ask users for {} of {}",
+                "let third-party clients request {} of {} on behalf of users",
                 grant.scopes(),
                 grant.audience
             ),
             Self::WidenGrant(known) => write!(
                 f,
-                "widen what third-party clients may ask users for of {} to {}",
+                "extend what third-party clients may request of {} on behalf of users to {}",
                 known.grant.audience,
                 known.grant.scopes()
             ),
@@ -165,8 +166,8 @@ impl fmt::Display for Change {
 mod tests {
     use super::*;
 
-    fn grant(text: &str) -> Grant {
-        Grant::parse(text).unwrap()
+    fn grant(text: &str) -> ClientGrant {
+        ClientGrant::parse(text).unwrap()
     }
 
     fn connection(name: &str, is_domain_connection: bool) -> Connection {
@@ -179,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn only_differences_are_changed() {
-        let request = TenantRequest {
+    fn only_missing_settings_are_changed() {
+        let request = TenantRequirements {
             connections: vec!["users".into(), "github".into()],
             grants: vec![
                 grant("https://api/=read write"),
@@ -188,34 +189,34 @@ mod tests {
                 grant("https://same/=a"),
             ],
         };
-        let known = |id: &str, text| KnownGrant {
+        let known = |id: &str, text| ExistingGrant {
             id: id.into(),
             grant: grant(text),
         };
-        let facts = TenantFacts {
-            open: false,
+        let state = TenantState {
+            registration_open: false,
             connections: vec![connection("users", true), connection("github", false)],
             grants: vec![
                 known("g1", "https://api/=read admin"),
                 known("g2", "https://same/=a b"),
             ],
         };
-        let changes = request.differences(&facts).unwrap();
+        let changes = request.missing_changes(&state).unwrap();
         assert_eq!(
             changes,
             [
-                Change::PromoteConnection(connection("github", false)),
-                Change::WidenGrant(known("g1", "https://api/=admin read write")),
-                Change::AddGrant(grant("https://other/=x")),
+                TenantChange::PromoteConnection(connection("github", false)),
+                TenantChange::WidenGrant(known("g1", "https://api/=admin read write")),
+                TenantChange::AddGrant(grant("https://other/=x")),
             ]
         );
-        let unknown = TenantRequest {
+        let unknown = TenantRequirements {
             connections: vec!["ldap".into()],
             grants: vec![],
         };
         assert!(
             unknown
-                .differences(&facts)
+                .missing_changes(&state)
                 .unwrap_err()
                 .to_string()
                 .contains("ldap")
@@ -223,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn grants_are_written_in_one_word() {
+    fn a_grant_is_parsed_from_audience_and_scopes() {
         assert_eq!(grant("https://api/?v=1=read").audience, "https://api/?v=1");
         assert_eq!(grant("urn:api").scopes.len(), 0);
         assert_eq!(grant("urn:api=b a b").scopes(), "a b");
-        assert_eq!(Grant::parse("=read"), None);
+        assert_eq!(ClientGrant::parse("=read"), None);
     }
 }

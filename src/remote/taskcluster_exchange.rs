@@ -1,0 +1,187 @@
+//! What the sources `taskcluster-login` and `taskcluster-oauth` share: present the bearer token,
+//! receive credentials or classify the error (`docs/design/taskcluster.md`, "Login endpoint:
+//! oidcCredentials" and "OAuth2 login").
+
+use http::header::{ACCEPT, AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::credential_source::{bearer, unreachable};
+use super::http_client::{HttpClient, HttpResponse};
+use crate::clock::UnixMillis;
+use crate::credential::{Credential, FetchError, Issued, SwapRequest};
+use crate::hawk::certificate::{Certificate, CertificateError};
+use crate::hawk::{Credentials, HawkError, Signer, scope};
+use crate::secret::SecretString;
+use crate::token::BearerToken;
+
+/// The largest response that is read, in bytes; a certificate with a hundred scopes takes
+/// 10 KiB.
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+
+/// The longest error `code` or `name` that is logged, in characters.
+const MAX_KIND_CHARS: usize = 48;
+
+/// Fetches credentials from `url` with the caller's token. `refusal` is the status that, with
+/// the code `InputError`, means that this endpoint rejected the token.
+pub(super) async fn exchange(
+    client: &HttpClient,
+    url: &Url,
+    request: &SwapRequest,
+    refusal: StatusCode,
+    now: UnixMillis,
+) -> Result<Issued, FetchError> {
+    let headers = headers(bearer(request)?)?;
+    let response = client.get(url, headers).await.map_err(unreachable)?;
+    if response.status == StatusCode::OK {
+        return issued(&response, request.scopes.as_deref(), now);
+    }
+    let kind = kind(&response);
+    let text = format!(
+        "status {}{}",
+        response.status.as_u16(),
+        parenthesised(&kind)
+    );
+    Err(match response.status {
+        status if status == refusal && kind == "InputError" => FetchError::Refused(text),
+        StatusCode::TOO_MANY_REQUESTS => unavailable(text, &response),
+        status if status.is_server_error() => unavailable(text, &response),
+        _ => FetchError::BadAnswer(text),
+    })
+}
+
+fn headers(bearer: &BearerToken) -> Result<HeaderMap, FetchError> {
+    // The scheme is case-sensitive at `/login/oauth/credentials`.
+    let text = Zeroizing::new(format!("Bearer {}", bearer.expose()));
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| FetchError::Refused("the token is not allowed in a header".into()))?;
+    value.set_sensitive(true);
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(AUTHORIZATION, value);
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    Ok(headers)
+}
+
+fn unavailable(cause: String, response: &HttpResponse) -> FetchError {
+    FetchError::Unavailable {
+        cause,
+        retry_after: response.retry_after(),
+    }
+}
+
+/// The error's `code` (API services) or `name` (web-server). Nothing else of an error body is
+/// repeated, because `message` and `payload` may quote the request.
+fn kind(response: &HttpResponse) -> String {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Body {
+        code: Value,
+        name: Value,
+    }
+    let body: Body = serde_json::from_slice(&response.body).unwrap_or_default();
+    let texts = [&body.code, &body.name].map(Value::as_str);
+    // The same word may be in an API service's `code` or in web-server's `name`.
+    let kind = texts.iter().flatten().find(|text| **text == "InputError");
+    let kind = kind.or_else(|| texts.iter().flatten().next());
+    kind.map_or_else(String::new, |text| {
+        text.chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "_-. ".contains(*c))
+            .take(MAX_KIND_CHARS)
+            .collect()
+    })
+}
+
+fn parenthesised(kind: &str) -> String {
+    if kind.is_empty() {
+        return String::new();
+    }
+    format!(" ({kind})")
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    expires: String,
+    credentials: GrantedCredentials,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GrantedCredentials {
+    client_id: String,
+    access_token: String,
+    #[serde(default)]
+    certificate: Option<Value>,
+}
+
+/// The credentials in a 200 response received at `now`, with or without a certificate, narrowed
+/// to `authorized_scopes`.
+fn issued(
+    response: &HttpResponse,
+    authorized_scopes: Option<&[String]>,
+    now: UnixMillis,
+) -> Result<Issued, FetchError> {
+    if !response.is_json() {
+        return Err(bad("the response is not JSON"));
+    }
+    // serde's own message may quote the body.
+    let granted: Granted = serde_json::from_slice(&response.body)
+        .map_err(|_| bad("the response does not have the shape {expires, credentials}"))?;
+    let expires: jiff::Timestamp = granted
+        .expires
+        .parse()
+        .map_err(|_| bad("`expires` is not an ISO 8601 time"))?;
+    let expires = UnixMillis(expires.as_millisecond());
+    Ok(Issued {
+        credential: credential(granted.credentials, authorized_scopes)?,
+        expires_at: Some(in_local_time(expires, response.date(), now)),
+    })
+}
+
+/// Corrects for clock skew, which must neither shorten nor extend the lifetime: the remaining
+/// time is measured from the response's own `Date`.
+fn in_local_time(expires: UnixMillis, date: Option<UnixMillis>, now: UnixMillis) -> UnixMillis {
+    match date {
+        Some(date) => now.offset_by(expires.0.saturating_sub(date.0)),
+        None => expires,
+    }
+}
+
+fn credential(
+    granted: GrantedCredentials,
+    authorized_scopes: Option<&[String]>,
+) -> Result<Credential, FetchError> {
+    let certificate = match &granted.certificate {
+        None | Some(Value::Null) => None,
+        // Go programs encode a missing certificate like this.
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(value) => Some(Certificate::from_value(value).map_err(|e| match e {
+            CertificateError::TooLarge => FetchError::TooLarge(e.to_string()),
+            _ => FetchError::BadAnswer(e.to_string()),
+        })?),
+    };
+    let held = certificate.as_ref().and_then(Certificate::scopes);
+    let credentials = Credentials {
+        authorized_scopes: authorized_scopes.map(|scopes| scope::narrow(held.as_deref(), scopes)),
+        client_id: granted.client_id,
+        access_token: SecretString::new(granted.access_token),
+        certificate,
+    };
+    let signer = Signer::new(&credentials).map_err(|e| match e {
+        HawkError::TooLong { .. } => FetchError::TooLarge(e.to_string()),
+        other => FetchError::BadAnswer(other.to_string()),
+    })?;
+    Ok(Credential::Taskcluster {
+        client_id: credentials.client_id,
+        signer: Box::new(signer),
+    })
+}
+
+fn bad(what: &str) -> FetchError {
+    FetchError::BadAnswer(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

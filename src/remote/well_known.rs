@@ -1,0 +1,58 @@
+//! Where an issuer publishes its metadata, how the document is fetched, and which URLs in it may
+//! be used (OpenID Connect Discovery §4, RFC 8414 §3).
+
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use url::Url;
+
+use super::http_client::{HttpClient, HttpResponse, is_loopback};
+use crate::token::KeyFetchError;
+
+/// The OpenID Connect location: appended to the issuer, without its trailing slash (OpenID
+/// Connect Discovery §4.1).
+pub(super) fn openid_configuration(issuer: &Url) -> Url {
+    let mut location = issuer.clone();
+    let path = issuer.path().trim_end_matches('/');
+    location.set_path(&format!("{path}/.well-known/openid-configuration"));
+    location
+}
+
+/// The OAuth 2.0 location: inserted between host and path (RFC 8414 §3.1).
+pub(super) fn oauth_authorization_server(issuer: &Url) -> Url {
+    let mut location = issuer.clone();
+    let path = issuer.path().trim_end_matches('/');
+    location.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+    location
+}
+
+/// GETs a JSON document. Checks the status only: the content types in use vary, and the parsers
+/// are strict.
+pub(super) async fn get_json(
+    client: &HttpClient,
+    url: &Url,
+) -> Result<HttpResponse, KeyFetchError> {
+    let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
+    let response = client
+        .get(url, HeaderMap::from_iter([(ACCEPT, accept)]))
+        .await
+        .map_err(|error| KeyFetchError(error.to_string()))?;
+    if response.status == StatusCode::OK {
+        return Ok(response);
+    }
+    let host = url.host_str().unwrap_or_default();
+    let (status, path) = (response.status, url.path());
+    Err(KeyFetchError(format!(
+        "{host} answered {status} for {path}"
+    )))
+}
+
+/// Whether a URL from the metadata of `issuer` may be used: https, and on loopback only if the
+/// issuer itself is. Plain http is for loopback only.
+pub fn is_acceptable_url(url: &Url, issuer: &Url) -> bool {
+    let (local, local_issuer) = (is_loopback(url), is_loopback(issuer));
+    match url.scheme() {
+        "https" => !local || local_issuer,
+        "http" => local && local_issuer,
+        _ => false,
+    }
+}
