@@ -386,8 +386,8 @@ async fn the_callback_accepts_only_the_expected_request() {
 async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login() {
     let fixture = Fixture::start().await;
     for (changes, expected) in [
-        (vec![("iss", "https://evil.example/")], "mixing issuers up"),
-        (vec![("iss", "")], "mixing issuers up"),
+        (vec![("iss", "https://evil.example/")], "mix-up attack"),
+        (vec![("iss", "")], "mix-up attack"),
         (
             vec![("code", ""), ("error", "access_denied")],
             "refused, by you",
@@ -636,7 +636,7 @@ async fn token_serve_serves_the_current_token_at_a_socket() {
     let mut running = fixture
         .home
         .start(&["token", "--serve", path.to_str().unwrap()]);
-    running.wait_for_line("until interrupted").await;
+    running.wait_for_line("press Ctrl-C to stop").await;
     assert_eq!(mode(&path), 0o600);
     let ask = async |target| {
         let mut client = Client::connect(&Address::Unix(path.clone())).await;

@@ -282,7 +282,7 @@ const EXCHANGE: &[Row] = &[
         |_| token(&json!({ "issued_token_type": "urn:ietf:params:oauth:token-type:saml2" })),
         502,
         "exchange_failed",
-        "no access token",
+        "not that of an access token",
     ),
     (
         "no-type",
