@@ -245,7 +245,9 @@ async fn concurrent_runs_register_one_client() {
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
     let mut second = home.start(&confidential_client(issuer, "n"));
-    second.wait_for_line("to finish changing the same file").await;
+    second
+        .wait_for_line("to finish changing the same file")
+        .await;
     // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
     first.wait().await.fails_with(1, "interrupted");

@@ -152,7 +152,7 @@ async fn two_users_never_share_credentials() {
     );
     for _ in 0..2 {
         for (token, name) in [(&one, "user|1"), (&two, "user|2")] {
-            let response = fixture.send("login", Request::get("/api/x"), &token).await;
+            let response = fixture.send("login", Request::get("/api/x"), token).await;
             assert_eq!(echo(&response)["clientId"], format!("mozilla-auth0/{name}"));
         }
     }
