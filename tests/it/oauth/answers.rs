@@ -128,7 +128,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
         |latch| token(&json!({})).after(latch),
         503,
         "exchange_unavailable",
-        "within 100ms",
+        "within 100",
     ),
     (
         "broken",
