@@ -472,7 +472,7 @@ async fn management_token_errors_are_never_the_callers_fault() {
             403,
             r#"{"error":"unauthorized_client"}"#.into(),
             "unavailable",
-            "grants it may use",
+            "its allowed grants",
         ),
         (429, "{}".into(), "unavailable", "429"),
         (500, "hunter2".into(), "unavailable", "500"),
@@ -573,7 +573,7 @@ async fn token_vault_errors_are_classified() {
             403,
             "unauthorized_client",
             "unavailable",
-            "grants it may use",
+            "its allowed grants",
         ),
         (400, "invalid_grant", "refused", "400 (invalid_grant)"),
         (

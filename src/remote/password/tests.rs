@@ -352,7 +352,7 @@ async fn operator_errors_are_classified() {
         (
             denied(403, "unauthorized_client"),
             "unavailable",
-            "grants it may use",
+            "its allowed grants",
         ),
         (denied(401, "invalid_client"), "unavailable", "client_id"),
         (denied(401, "access_denied"), "unavailable", "client_id"),
