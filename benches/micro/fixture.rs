@@ -15,7 +15,7 @@ use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::compat::Compat;
+use hawkgate::gateway::route::Compat;
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::{Gateway, Observability};

@@ -17,7 +17,7 @@ use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient,
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
-use crate::gateway::compat::Compat;
+use crate::gateway::route::Compat;
 use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;

@@ -18,7 +18,7 @@ use super::reader::{Reader, Section, Table, section};
 use super::references::Declared;
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
-use crate::gateway::compat::Compat;
+use crate::gateway::route::Compat;
 use crate::proxy::settings::Listener;
 
 section! {

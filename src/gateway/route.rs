@@ -9,7 +9,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method};
 
-use super::compat::Compat;
 use super::path;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
@@ -61,6 +60,17 @@ pub struct UpstreamTimeouts {
     /// How long an idle connection stays pooled. Must be shorter than the upstream's own limit
     /// (6 s for Taskcluster's web-server).
     pub idle: Duration,
+}
+
+/// Which parts of taskcluster-proxy's behaviour a route has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compat {
+    /// Accepts `/<service>/<version>/<path>` as short for `/api/<service>/<version>/<path>`.
+    pub shortcut: bool,
+    /// Whether `POST /bewit` signs this route's URLs.
+    pub bewit: bool,
+    /// Adds taskcluster-proxy's `X-Taskcluster-…` headers to responses.
+    pub headers: bool,
 }
 
 /// A route.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, Request};
 use crate::support::gateway::TestGateway;
-use crate::support::standard::{AUDIENCE, Peers};
+use crate::support::standard::{AUDIENCE, MINT, Peers};
 use crate::support::wait::until_some;
 
 /// The access token that `PUT /credentials` sets.
@@ -32,13 +32,7 @@ fn sections(issuer: &str, root_url: &str, audit: bool) -> String {
 name = "idp"
 url = "{issuer}"
 audiences = ["{AUDIENCE}"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[source]]
 name = "fixed"
 kind = "taskcluster-static"
@@ -148,7 +142,12 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         complete.then_some(log)
     })
     .await;
-    let granted = line(&log, "audit-granted").unwrap();
+    assert_audit_lines(&log);
+}
+
+/// Checks the audit log of the requests above.
+fn assert_audit_lines(log: &str) {
+    let granted = line(log, "audit-granted").unwrap();
     for (field, value) in [
         ("event", json!("request")),
         ("decision", json!("granted")),
@@ -197,16 +196,13 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         ),
     ];
     for (id, expected) in expected {
-        let line = line(&log, id).unwrap_or_else(|| panic!("no line of {id}"));
+        let line = line(log, id).unwrap_or_else(|| panic!("no line of {id}"));
         let fields = ["event", "decision", "route", "subject", "reason"].map(|f| line[f].clone());
         assert_eq!(json!(fields), expected, "{id}: {line:#}");
     }
-    assert_eq!(line(&log, "audit-denied").unwrap()["rule"], "banned");
-    assert_eq!(line(&log, "audit-fixed").unwrap()["credential"], "root");
-    assert_eq!(
-        line(&log, "audit-login").unwrap()["credential"],
-        "sso/alice"
-    );
+    assert_eq!(line(log, "audit-denied").unwrap()["rule"], "banned");
+    assert_eq!(line(log, "audit-fixed").unwrap()["credential"], "root");
+    assert_eq!(line(log, "audit-login").unwrap()["credential"], "sso/alice");
     for id in [
         "audit-plain",
         "audit-nowhere",
@@ -214,7 +210,7 @@ async fn the_audit_log_records_every_credential_granted_or_refused() {
         "audit-quiet",
     ] {
         assert_eq!(
-            line(&log, id),
+            line(log, id),
             None,
             "no credential was involved, or auditing is off"
         );

@@ -182,7 +182,7 @@ async fn a_token_that_the_upstream_refuses_is_looked_up_once_more_before_sign_in
     let response = fixture.get("identities", USER).await;
     assert_eq!(response.status_and_reason(), (401, Some("sign_in_again")));
     assert!(
-        response.text().contains("sign in with it again"),
+        response.text().contains("sign in there again"),
         "{}",
         response.text()
     );

@@ -100,7 +100,7 @@ async fn explain_reports_a_valid_token_with_and_without_the_exchange() {
     let (code, json) = fixture.json(&["--url", url], &token).await;
     assert_eq!((code, &json["result"]), (0, &json!("passes")), "{json:#}");
     assert_eq!(json["request"], "GET login.test/api/queue/v1/x");
-    assert!(detail(&json, "credential").contains("bears a bewit"));
+    assert!(detail(&json, "credential").contains("has a bewit"));
     assert_eq!(
         fixture.peers.taskcluster.count("GET", EXCHANGE, 200).await,
         0

@@ -7,7 +7,7 @@ use crate::support::client::{Body, Request, Response};
 use crate::support::gateway::{self, ROOT_KEY, TestGateway};
 use crate::support::peers::{OidcProvider, Taskcluster};
 use crate::support::secrets::Secrets;
-use crate::support::standard::{AUDIENCE, Peers};
+use crate::support::standard::{AUDIENCE, MINT, Peers};
 
 const ENDPOINT: &str = "/api/login/v1/oidc-credentials/idp";
 const OLD_ENDPOINT: &str = "/v1/oidc-credentials/idp";
@@ -75,13 +75,7 @@ allowed_origins = ["{TOOLS}"]
 name = "idp"
 url = "{issuer}"
 audiences = ["{AUDIENCE}"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[route]]
 name = "everything"
 path = "/"

@@ -328,7 +328,7 @@ async fn a_wrong_client_secret_is_503_never_401() {
         assert!(response.header("retry-after").is_some());
     }
     let log = fixture.gateway.log();
-    assert!(log.contains("invalid_client") && log.contains("look at client_id"));
+    assert!(log.contains("invalid_client") && log.contains("check client_id"));
     let secrets = Secrets::default();
     secrets.add("the wrong secret", "wrong-secret-5be10a");
     secrets.add(

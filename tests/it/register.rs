@@ -36,6 +36,12 @@ fn state(home: &HomeDir) -> Value {
     serde_json::from_str(&home.read("client.json")).unwrap()
 }
 
+/// How the registration endpoint behaves: ok, error, stall, or lost (it acts, but does not respond).
+async fn set_registration_mode(provider: &Peer, mode: &str) {
+    let arguments = json!({ "mode": mode });
+    provider.control("registration", arguments).await;
+}
+
 async fn count(provider: &Peer, what: &str) -> u64 {
     let counts = provider.control("counts", json!({})).await;
     counts[what].as_u64().unwrap_or(0)
@@ -177,15 +183,11 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    provider
-        .control("registration", json!({ "mode": "lost" }))
-        .await;
+    set_registration_mode(&provider, "lost").await;
     home.run(&confidential_client(issuer, "lost one"))
         .await
         .fails_with(1, "may have processed it anyway");
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     let posts = count(&provider, "POST /reg").await;
     assert_eq!(posts, 1);
     let explained = home.run(&confidential_client(issuer, "lost one")).await;
@@ -218,18 +220,14 @@ async fn a_crash_during_registration_is_explained_by_the_next_run() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    provider
-        .control("registration", json!({ "mode": "stall" }))
-        .await;
+    set_registration_mode(&provider, "stall").await;
     let cut_off = home.start(&confidential_client(issuer, "cut off"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
     assert_eq!(state(&home)["intent"]["action"], "register");
     cut_off.kill_now().await;
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "cut off"))
         .await
         .fails_with(1, "was started at");
@@ -241,22 +239,20 @@ async fn concurrent_runs_register_one_client() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
-    provider
-        .control("registration", json!({ "mode": "stall" }))
-        .await;
+    set_registration_mode(&provider, "stall").await;
     let first = home.start(&confidential_client(issuer, "n"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
     let mut second = home.start(&confidential_client(issuer, "n"));
-    second.wait_for_line("waiting for it to end").await;
+    second
+        .wait_for_line("waiting for another hawkgate process")
+        .await;
     // The user interrupts the first; the second then finds the recorded intent.
     first.signal(rustix::process::Signal::INT);
     first.wait().await.fails_with(1, "interrupted");
     second.wait().await.fails_with(1, "was started at");
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     let args = with(confidential_client(issuer, "n"), &["--forget"]);
     let (one, other) = tokio::join!(home.run(&args), home.run(&args));
     let done = [one.success().stdout, other.success().stdout].concat();
@@ -275,16 +271,12 @@ async fn an_update_whose_response_was_lost_is_retried() {
     home.run(&confidential_client(issuer, "one"))
         .await
         .success();
-    provider
-        .control("registration", json!({ "mode": "error" }))
-        .await;
+    set_registration_mode(&provider, "error").await;
     home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "run the same command again");
     assert_eq!(state(&home)["intent"]["action"], "update");
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     // After an unfinished update even the previous metadata is sent again.
     let back = home
         .run(&confidential_client(issuer, "one"))
@@ -293,15 +285,11 @@ async fn an_update_whose_response_was_lost_is_retried() {
     assert!(back.stdout.contains("updated:"), "{back:?}");
 
     // Now the provider makes the update and rotates the token, but the response is lost.
-    provider
-        .control("registration", json!({ "mode": "lost" }))
-        .await;
+    set_registration_mode(&provider, "lost").await;
     home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "run the same command again");
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "two"))
         .await
         .fails_with(1, "no longer accepted");
@@ -318,16 +306,12 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
     home.run(&confidential_client(issuer, "n")).await.success();
-    provider
-        .control("registration", json!({ "mode": "lost" }))
-        .await;
+    set_registration_mode(&provider, "lost").await;
     let delete = ["register", "--state", "client.json", "--delete"];
     home.run(&delete)
         .await
         .fails_with(1, "run the same command again");
-    provider
-        .control("registration", json!({ "mode": "ok" }))
-        .await;
+    set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "--delete");

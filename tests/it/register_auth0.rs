@@ -66,9 +66,9 @@ async fn an_auth0_tenant_is_prepared_by_difference_and_closed_again() {
     for line in [
         "\"users\"",
         "read:items",
-        "open the tenant",
+        "enable dynamic client registration",
         "register a new client",
-        "shut registration",
+        "disable dynamic client registration",
     ] {
         assert!(planned.stdout.contains(line), "{line}: {planned:?}");
     }

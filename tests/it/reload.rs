@@ -11,6 +11,7 @@ use hawkgate::reload::{self, Reloads};
 
 use crate::support::client::{Request, Response};
 use crate::support::gateway::{ConfigDir, SERVER_CONFIG, TestGateway};
+use crate::support::standard::MINT;
 use crate::support::tokens::{IssuerServer, SHARED, claims};
 use crate::support::upstream::{FakeUpstream, Reply};
 use crate::support::wait::{until, within};
@@ -92,13 +93,7 @@ name = "idp"
 url = "{}"
 audiences = ["{AUDIENCE}"]
 
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 
 [[source]]
 name = "fixed"

@@ -12,6 +12,7 @@ use crate::support::client::{Client, Request, Response};
 use crate::support::gateway::{ROOT_KEY, TestGateway};
 use crate::support::peers::{Peer, Taskcluster};
 use crate::support::program::{Exited, HomeDir, Running, mode};
+use crate::support::standard::MINT;
 
 const TOKENS: &str = "state-home/hawkgate/tokens.json";
 
@@ -279,13 +280,7 @@ async fn the_shell_session_of_the_signing_in_page_works() {
 name = "idp"
 url = "{issuer}"
 audiences = ["urn:api"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[route]]
 name = "taskcluster"
 path = "/api/"
@@ -391,8 +386,8 @@ async fn the_callback_accepts_only_the_expected_request() {
 async fn authorization_responses_of_another_issuer_or_with_errors_end_the_login() {
     let fixture = Fixture::start().await;
     for (changes, expected) in [
-        (vec![("iss", "https://evil.example/")], "mixing issuers up"),
-        (vec![("iss", "")], "mixing issuers up"),
+        (vec![("iss", "https://evil.example/")], "mix-up attack"),
+        (vec![("iss", "")], "mix-up attack"),
         (
             vec![("code", ""), ("error", "access_denied")],
             "refused, by you",
@@ -641,7 +636,7 @@ async fn token_serve_serves_the_current_token_at_a_socket() {
     let mut running = fixture
         .home
         .start(&["token", "--serve", path.to_str().unwrap()]);
-    running.wait_for_line("until interrupted").await;
+    running.wait_for_line("press Ctrl-C").await;
     assert_eq!(mode(&path), 0o600);
     let ask = async |target| {
         let mut client = Client::connect(&Address::Unix(path.clone())).await;

@@ -8,6 +8,7 @@ use crate::support::client::{Body, Client, Request, Response};
 use crate::support::gateway::{ConfigDir, ROOT_KEY, SERVER_CONFIG, TestGateway};
 use crate::support::peers::Taskcluster;
 use crate::support::secrets::Secrets;
+use crate::support::standard::MINT;
 use crate::support::upstream::{FakeUpstream, Reply};
 use crate::support::wait::within;
 
@@ -231,13 +232,7 @@ async fn bewits_of_a_route_with_issuers_require_a_token() {
 name = "idp"
 url = "{}"
 audiences = ["api"]
-[[source]]
-name = "mint"
-kind = "taskcluster-mint"
-client_id = "root"
-access_token = {{ file = "access-token" }}
-client_name = "sso/{{sub}}"
-scopes = ["test:*"]
+{MINT}
 [[route]]
 name = "tc"
 path = "/api/"

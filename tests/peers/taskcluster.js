@@ -292,7 +292,7 @@ export async function start(options, instance) {
     return socket.pipe(socket);
   }
 
-  const server = options.tls ? https.createServer(options.tls, onRequest) : http.createServer(arriving);
+  const server = options.tls ? https.createServer(options.tls, onRequest) : http.createServer(onRequest);
   server.keepAliveTimeout = options.keepAlive ?? 90_000;
   server.requestTimeout = 0;
   server.on('upgrade', upgrade);

@@ -69,7 +69,7 @@ impl LoginContext<'_> {
             match flow.accept_redirect(callback.query(), self.clock.monotonic()) {
                 Ok(code) => return Ok((code, callback)),
                 Err(CallbackError::StateMismatch | CallbackError::AlreadyUsed) => {
-                    callback.respond(Page::Unexpected)
+                    callback.respond(Page::Unexpected);
                 }
                 Err(error) => {
                     callback.respond(Page::Failed);

@@ -56,7 +56,7 @@ pub(super) struct LoginClient {
 impl ClientArgs {
     pub(super) fn resolve(&self) -> Result<LoginClient, CommandError> {
         if let Some(path) = &self.state {
-            return self.from_state_file(path);
+            return self.load_state_file(path);
         }
         let (Some(issuer), Some(id)) = (&self.issuer, &self.client_id) else {
             return usage("no client given: use --state, or --issuer and --client-id");
@@ -72,7 +72,7 @@ impl ClientArgs {
         })
     }
 
-    fn from_state_file(&self, path: &std::path::Path) -> Result<LoginClient, CommandError> {
+    fn load_state_file(&self, path: &std::path::Path) -> Result<LoginClient, CommandError> {
         let shown = path.display();
         let file = PrivateFile::new(std::path::absolute(path)?, DirectoryPolicy::OthersMayRead);
         let state = RegistrationState::load(&file)?;

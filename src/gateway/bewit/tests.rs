@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 use crate::gateway::Observability;
-use crate::gateway::compat::Compat;
+use crate::gateway::route::Compat;
 use crate::gateway::route::tests as fixture;
 use crate::gateway::route::{Route, RouteTable};
 use crate::hawk::{Credentials, Signer};

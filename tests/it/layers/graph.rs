@@ -224,21 +224,21 @@ impl<'c> Search<'c> {
             return false;
         };
         match first.as_str() {
-            "crate" | "hawkgate" => self.walk(Vec::new(), rest),
-            "self" => !rest.is_empty() && self.walk(from.to_vec(), rest),
+            "crate" | "hawkgate" => self.walk(&[], rest),
+            "self" => !rest.is_empty() && self.walk(from, rest),
             "super" => {
                 let (_, parent) = from.split_last().unwrap_or((first, &[]));
                 let supers = rest.iter().take_while(|word| *word == "super").count();
                 let ups = parent.len().saturating_sub(supers);
-                self.walk(parent[..ups].to_vec(), &rest[supers..])
+                self.walk(&parent[..ups], &rest[supers..])
             }
             _ => self.step(from, first, rest),
         }
     }
 
     /// Notes the file that defines the item `rest` of the module `at`.
-    fn walk(&mut self, at: Vec<String>, rest: &[String]) -> bool {
-        let Some(placed) = self.modules.0.get(&at) else {
+    fn walk(&mut self, at: &[String], rest: &[String]) -> bool {
+        let Some(placed) = self.modules.0.get(at) else {
             return false;
         };
         let Some((name, rest)) = rest.split_first() else {
@@ -247,10 +247,10 @@ impl<'c> Search<'c> {
         };
         let before = self.files.len();
         let defined_here =
-            placed.module.items.contains(name) && self.modules.child(&at, name).is_none();
-        if defined_here || !self.step(&at, name, rest) {
+            placed.module.items.contains(name) && self.modules.child(at, name).is_none();
+        if defined_here || !self.step(at, name, rest) {
             self.files.truncate(before);
-        } else if self.modules.child(&at, name).is_some() {
+        } else if self.modules.child(at, name).is_some() {
             return true;
         }
         // The definition, or a re-export of it.
@@ -261,7 +261,7 @@ impl<'c> Search<'c> {
     /// From the module `at` on by one name: a child, an import, or what a glob brings in.
     fn step(&mut self, at: &[String], name: &String, rest: &[String]) -> bool {
         if let Some(child) = self.modules.child(at, name) {
-            return self.walk(child, rest);
+            return self.walk(&child, rest);
         }
         let Some(placed) = self.modules.0.get(at) else {
             return false;
@@ -276,7 +276,7 @@ impl<'c> Search<'c> {
         }
         let globs = placed.module.uses.iter().filter(|used| used.name.is_none());
         for glob in globs {
-            let path = [glob.path.as_slice(), &[name.clone()], rest].concat();
+            let path = [glob.path.as_slice(), std::slice::from_ref(name), rest].concat();
             if self.provides(at, &glob.path, name) && self.follow(at, &path) {
                 return true;
             }

@@ -163,9 +163,9 @@ impl<'t> Parser<'t> {
                 Symbol('}') if depth == 0 => break,
                 Symbol('}') => depth -= 1,
                 Symbol('#') => {
-                    if self.attribute() == "[cfg(test)]" {
-                        module.test_modules.extend(self.skip_item());
-                    }
+                    let for_tests = self.attribute() == "[cfg(test)]";
+                    let skipped = for_tests.then(|| self.skip_item()).flatten();
+                    module.test_modules.extend(skipped);
                 }
                 Name(word) if word == "use" => self.use_tree(Vec::new(), &mut module.uses),
                 // A field, method or the rest of a path that began with `<…>`.

@@ -128,7 +128,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
         |latch| token(&json!({})).after(latch),
         503,
         "exchange_unavailable",
-        "within 100ms",
+        "within 100",
     ),
     (
         "broken",
@@ -282,7 +282,7 @@ const EXCHANGE: &[Row] = &[
         |_| token(&json!({ "issued_token_type": "urn:ietf:params:oauth:token-type:saml2" })),
         502,
         "exchange_failed",
-        "no access token",
+        "not that of an access token",
     ),
     (
         "no-type",
@@ -300,7 +300,7 @@ const INTROSPECTION: &[Row] = &[
         |_| Reply::new(200, QUOTED).header("content-type", "application/json"),
         503,
         "keys_unavailable",
-        "one JSON object",
+        "a JSON object",
     ),
     (
         "empty",
@@ -335,7 +335,7 @@ const INTROSPECTION: &[Row] = &[
         |latch| as_json(200, &json!({ "active": true })).after(latch),
         503,
         "keys_unavailable",
-        "no complete answer",
+        "no complete response",
     ),
     (
         "broken",

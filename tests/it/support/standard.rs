@@ -14,6 +14,17 @@ pub(crate) const AUDIENCE: &str = "login.taskcluster.net";
 /// The endpoint of the source `login`.
 pub(crate) const EXCHANGE: &str = "/api/login/v1/oidc-credentials/mozilla-auth0";
 
+/// A source that creates temporary credentials `sso/<sub>` of the client `root`.
+pub(crate) const MINT: &str = r#"
+[[source]]
+name = "mint"
+kind = "taskcluster-mint"
+client_id = "root"
+access_token = { file = "access-token" }
+client_name = "sso/{sub}"
+scopes = ["test:*"]
+"#;
+
 /// An identity provider, and a Taskcluster whose login endpoint accepts its tokens.
 pub(crate) struct Peers {
     pub(crate) provider: OidcProvider,

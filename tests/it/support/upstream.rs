@@ -215,7 +215,7 @@ impl Protocol {
 
 /// State shared by the connections.
 struct Shared {
-    script: Mutex<Arc<Handler>>,
+    handler: Mutex<Arc<Handler>>,
     attempts: watch::Sender<Vec<Attempt>>,
     repeats: Mutex<HashMap<(String, String), usize>>,
     connections: watch::Sender<usize>,
@@ -240,8 +240,8 @@ impl Shared {
             });
         });
         drop(repeats);
-        let script = Arc::clone(&self.script.lock().unwrap());
-        let reply = script(&received);
+        let handler = Arc::clone(&self.handler.lock().unwrap());
+        let reply = handler(&received);
         (received.index, reply)
     }
 
@@ -313,17 +313,17 @@ pub(crate) struct FakeUpstream {
 
 impl FakeUpstream {
     /// Starts on a free loopback port.
-    pub(crate) async fn start<S>(protocol: Protocol, script: S) -> Self
+    pub(crate) async fn start<S>(protocol: Protocol, handler: S) -> Self
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let script: Handler = Box::new(script);
+        let handler: Handler = Box::new(handler);
         let upstream = Self {
             address: listener.local_addr().unwrap(),
             protocol,
             shared: Arc::new(Shared {
-                script: Mutex::new(Arc::new(script)),
+                handler: Mutex::new(Arc::new(handler)),
                 attempts: watch::Sender::new(Vec::new()),
                 repeats: Mutex::default(),
                 connections: watch::Sender::new(0),
@@ -336,11 +336,11 @@ impl FakeUpstream {
     }
 
     /// Starts an HTTP/1.1 upstream.
-    pub(crate) async fn http1<S>(script: S) -> Self
+    pub(crate) async fn http1<S>(handler: S) -> Self
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
-        Self::start(Protocol::Http1, script).await
+        Self::start(Protocol::Http1, handler).await
     }
 
     fn accept(&self, listener: TcpListener) {
@@ -402,12 +402,12 @@ impl FakeUpstream {
     }
 
     /// Replaces the handler.
-    pub(crate) fn set_handler<S>(&self, script: S)
+    pub(crate) fn set_handler<S>(&self, handler: S)
     where
         S: Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     {
-        let script: Handler = Box::new(script);
-        *self.shared.script.lock().unwrap() = Arc::new(script);
+        let handler: Handler = Box::new(handler);
+        *self.shared.handler.lock().unwrap() = Arc::new(handler);
     }
 
     /// Every request received so far.

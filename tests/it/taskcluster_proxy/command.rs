@@ -145,7 +145,7 @@ fn unsupported_arguments_are_refused_with_the_reason() {
         (
             &["--task-id", "../auth", "--print-config"],
             1,
-            "no task's id",
+            "not a task id",
         ),
         (&[], 1, "set TASKCLUSTER_ACCESS_TOKEN"),
     ] {

@@ -18,8 +18,8 @@ use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use crate::gateway::compat::Compat;
 use crate::gateway::outcome::Outcome;
+use crate::gateway::route::Compat;
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
