@@ -48,14 +48,31 @@ pub async fn tour(demo: &Demo, style: Style, out: &mut dyn Write) -> Result<(), 
 /// When `out` cannot be written.
 pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
     let title = style.title("Next: your own configuration");
-    writeln!(
-        out,
-        "{title}\n  \
-         {program} demo --print-config > hawkgate.toml   # what ran here, every part explained\n  \
-         $EDITOR hawkgate.toml                           # your issuer, source and route: the lines marked with <--\n  \
-         {program} check --config hawkgate.toml          # every error, with its line and remedy\n  \
-         {program} run --config hawkgate.toml            # serves until Ctrl-C\n"
-    )?;
+    writeln!(out, "{title}")?;
+    let steps = [
+        (
+            format!("{program} demo --print-config > hawkgate.toml"),
+            "what ran here, every part explained",
+        ),
+        (
+            "$EDITOR hawkgate.toml".into(),
+            "your issuer, source and route: the lines marked with <--",
+        ),
+        (
+            format!("{program} check --config hawkgate.toml"),
+            "every error, with its line and remedy",
+        ),
+        (
+            format!("{program} run --config hawkgate.toml"),
+            "serves until Ctrl-C",
+        ),
+    ];
+    let width = steps.iter().map(|(command, _)| command.len()).max();
+    let width = width.unwrap_or_default();
+    for (command, comment) in steps {
+        writeln!(out, "  {command:<width$}   # {comment}")?;
+    }
+    writeln!(out)?;
     Ok(out.flush()?)
 }
 
