@@ -379,7 +379,7 @@ async fn operator_errors_are_classified() {
         (
             Reply::new(302, &[("Location", "/hunter2")], ""),
             "bad answer",
-            "a redirect",
+            "redirects are not followed",
         ),
         (
             Reply::new(200, &[("Content-Type", "text/html")], "hunter2"),
