@@ -74,13 +74,13 @@ pub enum StartError {
     /// Metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The operating system refuses to start a thread.
+    /// The operating system cannot start a thread.
     #[error("cannot start worker threads: {0}")]
     Threads(std::io::Error),
 }
 
 impl StartError {
-    /// For the `[[what]]` that is called `name`.
+    /// The `[[what]]` section called `name` is unusable because of `error`.
     fn unusable(what: &str, name: &str, error: &dyn std::error::Error) -> Self {
         Self::Unusable(format!("{what} {name:?}: {error}"))
     }
@@ -89,8 +89,8 @@ impl StartError {
 /// Binds every listener, starts the background tasks and serves.
 ///
 /// # Errors
-/// If something cannot be bound or read; then nothing is left running. Unreachable issuers,
-/// exchanges and upstreams are not errors.
+/// If something cannot be bound or read, in which case nothing keeps running. Unreachable
+/// issuers, exchanges and upstreams are not errors.
 pub async fn start(config: Config, deps: Deps) -> Result<Running, StartError> {
     start_on(config, deps, InheritedSockets::default()).await
 }
@@ -115,7 +115,7 @@ pub async fn start_on(
     let Built { gateway, parts } = builder.build(&config)?;
     let tls = live::tls_stamps(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
-    refuse_unclaimed(&inherited, &config.server)?;
+    reject_unclaimed(&inherited, &config.server)?;
     let callers = BoundServer::bind_with_inherited(listen, limits, &mut inherited).await?;
     let operators = admin::bind(&config.server.admin, &mut inherited).await?;
     let recorder = recorder(&metrics, &clock, access_log.clone());
@@ -183,17 +183,17 @@ fn seed_csprng() {
 /// Rejects inherited sockets without a listener: connections to them would hang. Checked
 /// before anything is bound, because binding an address that covers such a socket would fail
 /// with a less helpful error.
-fn refuse_unclaimed(inherited: &InheritedSockets, server: &Server) -> Result<(), StartError> {
+fn reject_unclaimed(inherited: &InheritedSockets, server: &Server) -> Result<(), StartError> {
     let listeners = server.listen.iter().map(|listener| &listener.address);
-    let wanted: Vec<_> = listeners.chain([&server.admin]).collect();
-    let left = inherited.unused(&wanted);
-    if left.is_empty() {
+    let configured: Vec<_> = listeners.chain([&server.admin]).collect();
+    let unclaimed = inherited.unused(&configured);
+    if unclaimed.is_empty() {
         return Ok(());
     }
     Err(StartError::Unusable(format!(
         "{} was passed to this process (LISTEN_FDS), but is neither in server.listen nor server.admin; add it \
          there, written exactly like this",
-        left.join(", ")
+        unclaimed.join(", ")
     )))
 }
 
@@ -246,7 +246,7 @@ impl Running {
         reload::start(path, loaded, every, target)
     }
 
-    /// Turns readiness false, then closes the listeners and lets in-flight requests finish
+    /// Reports not ready, then closes the listeners and lets in-flight requests finish
     /// within `server.drain`. Returns when everything has ended. Calling it again has no effect.
     pub async fn drain(&self) {
         self.live.pages.draining.store(true, Ordering::Relaxed);

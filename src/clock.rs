@@ -159,7 +159,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `now` until it is moved.
+    /// A clock that stays at `now` until it is moved.
     pub fn at(now: UnixMillis) -> Arc<Self> {
         Arc::new(Self {
             wall: AtomicI64::new(now.0),
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_times_as_taskcluster_does() {
+    fn times_are_formatted_as_by_taskcluster() {
         assert_eq!(
             UnixMillis(1_795_201_809_007).to_rfc3339(),
             "2026-11-20T19:10:09.007Z"
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_http_dates() {
+    fn http_dates_are_parsed() {
         let date = "Fri, 20 Nov 2026 19:10:09 GMT";
         assert_eq!(
             UnixMillis::from_http_date(date),

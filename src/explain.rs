@@ -1,4 +1,4 @@
-//! `hawkgate explain`: why a request would pass or be refused, step by step. The proxy's own
+//! `hawkgate explain`: reports step by step why a request would pass or be refused. The proxy's own
 //! code makes every decision; this module only reports it. The report contains no secret: it
 //! shows the header and a few claims of the token, and the clientId, scopes and expiry of
 //! credentials.
@@ -136,7 +136,7 @@ impl Explainer<'_> {
         self.decide(&headers).await
     }
 
-    /// Makes the decision and reports what would follow from it.
+    /// Lets the gateway decide, and reports the credential and the forwarded request.
     async fn decide(&mut self, headers: &HeaderMap) -> Verdict {
         let head = self.question.head(headers);
         let decided: Result<Admission, Box<AdmissionError>> = if self.question.exchange {
@@ -154,7 +154,8 @@ impl Explainer<'_> {
             Err(refused) => {
                 if refused.lookup.is_some() {
                     let why = cause(&refused.rejection);
-                    self.report.failed(Stage::Source, "gives a credential", why);
+                    self.report
+                        .failed(Stage::Source, "a credential is issued", why);
                 }
                 Verdict::refused(&refused.rejection)
             }
@@ -189,7 +190,10 @@ impl Explainer<'_> {
         let read = tokio::task::spawn_blocking(move || reader.refresh()).await;
         let problem = match read {
             Ok(Ok(())) => {
-                let why = format!("the one in {} is used instead", workload.file().display());
+                let why = format!(
+                    "no, so the workload token in {} is used",
+                    workload.file().display()
+                );
                 self.report.note(Stage::Token, "sent", why);
                 return Ok(workload.current());
             }

@@ -41,7 +41,7 @@ pub struct Loaded {
 /// An invalid configuration, and the state of its files when it was read.
 #[derive(Debug, thiserror::Error)]
 #[error("{errors}")]
-pub struct Refused {
+pub struct LoadError {
     /// Every error.
     pub errors: ConfigErrors,
     /// The stamps of the file and every file that it refers to, as far as it could be read.
@@ -53,7 +53,7 @@ pub struct Refused {
 pub struct Applied {
     /// The parts that were built or rebuilt, such as `issuer auth0`. The others continue
     /// unchanged, with their keys and caches.
-    pub made: Vec<String>,
+    pub built: Vec<String>,
     /// The changed keys that only take effect after a restart.
     pub restart_needed: Vec<&'static str>,
 }
@@ -70,7 +70,7 @@ pub enum ReloadResult {
 /// Applies a changed configuration.
 #[async_trait]
 pub trait Target: Send + Sync + 'static {
-    /// The `[server]` section in effect until the next start.
+    /// The `[server]` section, which stays in effect until the next start.
     fn server(&self) -> &Server;
 
     /// Files that stay in use whatever the new configuration says.
@@ -92,7 +92,7 @@ pub trait Target: Send + Sync + 'static {
 ///
 /// # Errors
 /// Every error in the file.
-pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loaded, Refused> {
+pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loaded, LoadError> {
     // Taken before the file is read, so that a change in between is noticed at the next check.
     let own = Stamps::of([path]);
     let checked = match running {
@@ -109,7 +109,7 @@ pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loade
                 warnings,
             })
         }
-        Err(errors) => Err(Refused {
+        Err(errors) => Err(LoadError {
             stamps: own.and(stamps(errors.files.iter().chain(in_use))),
             errors,
         }),
@@ -165,8 +165,8 @@ async fn run(
     let mut watch = Watch::new(loaded, every);
     loop {
         tokio::select! {
-            asked = requested.recv() => {
-                if asked.is_none() {
+            request = requested.recv() => {
+                if request.is_none() {
                     return;
                 }
                 tracing::info!("reloading the configuration: requested");
@@ -195,8 +195,8 @@ async fn reload(
     path: &Path,
     target: &Arc<dyn Target>,
 ) -> Result<(ReloadResult, Stamps), JoinError> {
-    let (path, asked) = (path.to_owned(), Arc::clone(target));
-    let loading = move || load(&path, Some((asked.server(), &asked.files())));
+    let (path, running) = (path.to_owned(), Arc::clone(target));
+    let loading = move || load(&path, Some((running.server(), &running.files())));
     let Loaded {
         config,
         warnings,
@@ -242,9 +242,9 @@ fn log_applied(applied: &Applied) {
             "restart needed: the changes to these keys take effect at the next start"
         );
     }
-    let made = applied.made.join(", ");
+    let built = applied.built.join(", ");
     tracing::info!(
-        made,
+        made = built,
         "the configuration is in effect; parts that are not listed are unchanged"
     );
 }

@@ -20,7 +20,7 @@ const WORKLOAD_TOKEN_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Background(Vec<Task>);
 
-/// The task of one part. Aborted on drop.
+/// The task that keeps one part up to date. Aborted on drop.
 #[derive(Debug)]
 struct Task {
     part: Arc<dyn Any + Send + Sync>,
@@ -51,7 +51,7 @@ pub(super) async fn prepare_within(parts: &Parts, timeout: Duration) {
     prepare(parts).await;
     let names = join_all(parts.new_upstreams().map(|upstream| async {
         let found = dns::resolve(&SystemResolver, &upstream.host, upstream.port).await;
-        // Its own task keeps trying and reports what is wrong.
+        // The background task of the upstream retries, and logs the error.
         if let Ok(addresses) = found {
             upstream.addresses.store(Arc::new(addresses));
         }
@@ -65,28 +65,31 @@ impl Background {
     pub(super) fn update(&mut self, parts: &Parts) {
         let before = std::mem::take(&mut self.0);
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
-        let mut go_on = |part: Arc<dyn Any + Send + Sync>, start: &dyn Fn() -> JoinHandle<()>| {
-            let running = before
-                .iter_mut()
-                .find(|task| task.as_ref().is_some_and(|t| is_same(&t.part, &part)))
-                .and_then(Option::take);
-            self.0.push(running.unwrap_or_else(|| Task {
-                running: start().abort_handle(),
-                part,
-            }));
-        };
+        let mut keep_or_start =
+            |part: Arc<dyn Any + Send + Sync>, start: &dyn Fn() -> JoinHandle<()>| {
+                let running = before
+                    .iter_mut()
+                    .find(|task| task.as_ref().is_some_and(|t| is_same(&t.part, &part)))
+                    .and_then(Option::take);
+                self.0.push(running.unwrap_or_else(|| Task {
+                    running: start().abort_handle(),
+                    part,
+                }));
+            };
         for upstream in parts.upstreams() {
             if dns::ip_literal(&upstream.host, upstream.port).is_none() {
-                go_on(upstream.clone(), &|| {
+                keep_or_start(upstream.clone(), &|| {
                     tokio::spawn(resolve(upstream.clone()))
                 });
             }
         }
         for token in &parts.workload_tokens {
-            go_on(token.clone(), &|| tokio::spawn(reread(token.clone())));
+            keep_or_start(token.clone(), &|| tokio::spawn(reread(token.clone())));
         }
         for issuer in parts.issuers() {
-            go_on(issuer.clone(), &|| tokio::spawn(keep_keys(issuer.clone())));
+            keep_or_start(issuer.clone(), &|| {
+                tokio::spawn(refresh_keys(issuer.clone()))
+            });
         }
     }
 }
@@ -101,7 +104,7 @@ async fn resolve(upstream: Arc<Upstream>) {
     dns::resolve_periodically(&SystemResolver, &upstream.host, upstream.port, publish).await;
 }
 
-async fn keep_keys(issuer: Arc<Issuer>) {
+async fn refresh_keys(issuer: Arc<Issuer>) {
     while let Some(wait) = issuer.warm_up().await.again_in {
         tokio::time::sleep(wait).await;
     }
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_continue_with_their_part_and_end_with_it() {
+    async fn background_tasks_continue_and_end_with_their_part() {
         let (one, two, three) = (token("/one"), token("/two"), token("/three"));
         let mut background = Background::default();
         background.update(&parts(&[&one, &two]));

@@ -1,4 +1,4 @@
-//! Builds the gateway from the configuration: issuers, sources, rules and routes, connected.
+//! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -11,7 +11,7 @@ use url::Url;
 use super::StartError;
 use super::local::{self, Updatable};
 use super::observe::observe;
-use super::parts::{IssuerBasis, Part, Parts, SourceBasis, keep_or_make, share};
+use super::parts::{IssuerBasis, Part, Parts, SourceBasis, reuse_or_build, share};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
@@ -35,8 +35,8 @@ use crate::remote::taskcluster_oauth::OauthSource;
 use crate::remote::token_exchange::{TokenExchangeSettings, TokenExchangeSource};
 use crate::token::{Issuer, WorkloadToken};
 
-/// The longest response accepted from an exchange, in bytes.
-const EXCHANGE_ANSWER_BYTES: usize = 64 * 1024;
+/// The maximum size of a response from an exchange, in bytes.
+const MAX_EXCHANGE_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// Builds gateways that share a clock and a set of metrics.
 pub(super) struct Builder<'a> {
@@ -66,21 +66,21 @@ impl Builder<'_> {
         stamps: &Stamps,
         previous: &Parts,
     ) -> Result<Built, StartError> {
-        refuse_open_passwords(config)?;
+        reject_exposed_password_routes(config)?;
         let mut parts = Parts {
             issuers: self.issuers(config, stamps, previous)?,
             updatable: local::updatable(&config.sources)?,
             ..Parts::default()
         };
         parts.sources = self.sources(config, stamps, previous, &parts.updatable)?;
-        parts.keep_updated(previous);
+        parts.carry_over_updates(previous);
         let issuers: Vec<_> = parts.issuers().cloned().collect();
         let sources: Vec<_> = parts.sources().cloned().collect();
-        let rules = each(&config.rules, rule)?;
-        let concerned = |concerns: &dyn Fn(&config::Rule) -> bool| {
+        let rules = build_all(&config.rules, rule)?;
+        let rules_where = |applies: &dyn Fn(&config::Rule) -> bool| {
             let pairs = config.rules.iter().zip(&rules);
-            let concerned = pairs.filter(|(written, _)| concerns(written));
-            Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
+            let selected = pairs.filter(|(written, _)| applies(written));
+            Rules::new(selected.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // Shared by all routes.
         let common = match &config.rate {
@@ -89,7 +89,7 @@ impl Builder<'_> {
         };
         let login = match &config.login {
             Some(login) => {
-                let rules = concerned(&|rule| rule.login);
+                let rules = rules_where(&|rule| rule.login);
                 let mut login = self.login(login, config, &issuers, rules)?;
                 login.rates = RateLimiters::new(common.iter().cloned().collect());
                 Some(login)
@@ -103,8 +103,8 @@ impl Builder<'_> {
                 Some(rate) => Some(parts.rate(Some(&route.name), *rate, previous, self.clock)?),
                 None => None,
             };
-            let mut route = connect(route, upstream, &issuers, &sources);
-            route.rules = concerned(&|rule| rule.concerns(index));
+            let mut route = build_route(route, upstream, &issuers, &sources);
+            route.rules = rules_where(&|rule| rule.concerns(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
@@ -133,7 +133,7 @@ impl Builder<'_> {
         let part = |issuer: &config::Issuer| {
             let files = stamps.only(config.files_of("issuer", &issuer.name));
             let basis = (issuer.clone(), config.cache.max_entries);
-            keep_or_make(&previous.issuers, basis, files, || {
+            reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
         };
@@ -150,7 +150,7 @@ impl Builder<'_> {
         let part = |source: &config::Source| {
             let files = stamps.only(config.files_of("source", &source.name));
             let basis = (source.clone(), config.cache.clone());
-            keep_or_make(&previous.sources, basis, files, || {
+            reuse_or_build(&previous.sources, basis, files, || {
                 self.source(source, config, updatable)
             })
         };
@@ -166,32 +166,39 @@ impl Builder<'_> {
                     key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
-                let remembered = config.cache.max_entries;
-                Ok(Issuer::oidc(name, oidc, keys, clock, remembered, observer))
+                let cache_entries = config.cache.max_entries;
+                Ok(Issuer::oidc(
+                    name,
+                    oidc,
+                    keys,
+                    clock,
+                    cache_entries,
+                    observer,
+                ))
             }
             IssuerKind::SharedSecret(secret) => {
-                let (clock, remembered) = (self.clock.clone(), config.cache.max_entries);
-                Ok(Issuer::shared_secret(name, secret, clock, remembered))
+                let (clock, cache_entries) = (self.clock.clone(), config.cache.max_entries);
+                Ok(Issuer::shared_secret(name, secret, clock, cache_entries))
             }
-            IssuerKind::Introspection(asked) => {
+            IssuerKind::Introspection(settings) => {
                 let clock = self.clock.clone();
                 let IntrospectionEndpoint {
                     url,
                     client: own,
                     ca,
-                } = asked.endpoint.clone();
+                } = settings.endpoint.clone();
                 let client = introspection_client(ca)
                     .map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
-                let remembered = config.cache.max_entries;
+                let cache_entries = config.cache.max_entries;
                 Ok(Issuer::introspection(
                     name,
-                    &asked.issuer,
+                    &settings.issuer,
                     introspector,
                     clock,
-                    remembered,
+                    cache_entries,
                     observer,
                 ))
             }
@@ -238,7 +245,7 @@ impl Builder<'_> {
     ) -> Result<CachedSource, StartError> {
         let failed = |e: &dyn std::error::Error| StartError::unusable("source", &source.name, e);
         let inner = match updatable.iter().find(|(name, _)| *name == source.name) {
-            Some((_, fixed)) => Arc::clone(fixed) as Arc<dyn CredentialSource>,
+            Some((_, updatable)) => Arc::clone(updatable) as Arc<dyn CredentialSource>,
             None => self.credential_source(source).map_err(|e| failed(&*e))?,
         };
         let metered = self.metrics.meter(&source.name, inner, self.clock.clone());
@@ -326,13 +333,13 @@ fn limits(source: &config::Source, config: &Config) -> CacheLimits {
 
 /// Rejects password routes that other machines can reach. The configuration reader does so
 /// too; this also covers a `Config` that was built in another way.
-fn refuse_open_passwords(config: &Config) -> Result<(), StartError> {
-    let asks = config.routes.iter().find(|route| {
+fn reject_exposed_password_routes(config: &Config) -> Result<(), StartError> {
+    let exposed = config.routes.iter().find(|route| {
         let source = route.source.and_then(|at| config.sources.get(at));
         source.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)))
     });
     let local = config.server.listen.iter().all(|l| l.address.is_local());
-    match asks {
+    match exposed {
         Some(route) if !local => Err(StartError::Unusable(format!(
             "route {:?} accepts passwords, but other machines can connect to it",
             route.name
@@ -354,20 +361,20 @@ impl Builder<'_> {
     }
 }
 
-fn each<C, T>(
+fn build_all<C, T>(
     written: &[C],
-    make: impl Fn(&C) -> Result<T, StartError>,
+    build: impl Fn(&C) -> Result<T, StartError>,
 ) -> Result<Vec<Arc<T>>, StartError> {
     written
         .iter()
-        .map(|item| make(item).map(Arc::new))
+        .map(|item| build(item).map(Arc::new))
         .collect()
 }
 
 fn client(source: &config::Source) -> Result<HttpClient, Box<dyn std::error::Error>> {
     Ok(HttpClient::new(&HttpClientOptions {
         timeout: source.timeout,
-        max_bytes: EXCHANGE_ANSWER_BYTES,
+        max_bytes: MAX_EXCHANGE_RESPONSE_BYTES,
         ca: source.ca.clone(),
     })?)
 }
@@ -410,7 +417,7 @@ fn authority(upstream: &config::Upstream) -> String {
     }
 }
 
-fn connect(
+fn build_route(
     route: &config::Route,
     upstream: Arc<Upstream>,
     issuers: &[Arc<Issuer>],
@@ -488,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_header_is_what_clients_write() {
+    fn the_host_header_omits_the_default_port() {
         for (tls, host, port, expected) in [
             (true, "tc.example.com", 443, "tc.example.com"),
             (true, "tc.example.com", 80, "tc.example.com:80"),

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::background::{self, Background};
 use super::build::{Builder, Built};
-use super::pages::{Pages, Shown};
+use super::pages::{AdminState, Pages};
 use super::parts::Parts;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
@@ -22,8 +22,8 @@ use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
 use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
 
-/// How long a reload waits for the keys and addresses of new issuers and upstreams before it
-/// uses them without.
+/// How long a reload waits for the keys and addresses of new issuers and upstreams. After that
+/// it takes effect without them.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The state of a run that a reload can replace.
@@ -93,17 +93,20 @@ impl Target for Live {
             listener.commit_reload(prepared);
         }
         self.pages.expect_reload();
-        self.metrics
-            .configure(&names(&config), self.watch(&parts), self.clock.now());
+        self.metrics.configure(
+            &names(&config),
+            self.scrape_callbacks(&parts),
+            self.clock.now(),
+        );
         self.gateway.store(Arc::new(gateway));
         self.limits.store(Arc::new(config.limits));
-        self.pages.shown.store(Arc::new(Shown::from(&parts)));
+        self.pages.state.store(Arc::new(AdminState::from(&parts)));
         current.background.update(&parts);
-        let mut made = parts.made();
-        made.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
+        let mut built = parts.built();
+        built.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
         (current.parts, current.tls) = (parts, tls);
         Ok(Applied {
-            made,
+            built,
             restart_needed,
         })
     }
@@ -121,7 +124,7 @@ impl Live {
         background::prepare(&parts).await;
         let names = names(&self.started);
         self.metrics
-            .configure(&names, self.watch(&parts), self.clock.now());
+            .configure(&names, self.scrape_callbacks(&parts), self.clock.now());
         let mut current = self.current.lock().await;
         current.background.update(&parts);
         (current.parts, current.tls) = (parts, tls);
@@ -129,21 +132,21 @@ impl Live {
     }
 
     /// The values that are read at scrape time.
-    fn watch(&self, parts: &Parts) -> ScrapeCallbacks {
-        let mut watched = ScrapeCallbacks::default();
+    fn scrape_callbacks(&self, parts: &Parts) -> ScrapeCallbacks {
+        let mut callbacks = ScrapeCallbacks::default();
         for source in parts.sources() {
             let read = Arc::clone(source);
-            watched.cache_entries(source.name(), move || read.entries());
+            callbacks.cache_entries(source.name(), move || read.entries());
         }
         for issuer in parts.issuers().filter(|i| !i.is_delegated()) {
             let read = Arc::clone(issuer);
-            watched.jwks_age(issuer.name(), move || read.keys_age());
+            callbacks.jwks_age(issuer.name(), move || read.keys_age());
         }
         let log = self.access_log.clone();
-        watched.log_lines_dropped(move || log.dropped());
+        callbacks.log_lines_dropped(move || log.dropped());
         let in_flight = Arc::clone(&self.in_flight);
-        watched.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
-        watched
+        callbacks.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        callbacks
     }
 }
 

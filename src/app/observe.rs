@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::remote::otlp::Exporter;
 use crate::trace::{MAX_QUEUED, Tracer};
 
-/// Sets up what `config` asks for. The exporter runs until the last request that started with
+/// Sets up what `config` enables. The exporter runs until the last request that started with
 /// this configuration has ended, because until then there may be spans to export.
 pub(super) fn observe(
     config: &Config,

@@ -19,7 +19,7 @@ use crate::token::{Issuer, IssuerStatus};
 pub(super) struct Pages {
     pub(super) metrics: Arc<Metrics>,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
-    pub(super) shown: ArcSwap<Shown>,
+    pub(super) state: ArcSwap<AdminState>,
     pub(super) clock: SharedClock,
     /// `server.startup_grace`
     pub(super) grace: Duration,
@@ -27,18 +27,18 @@ pub(super) struct Pages {
     pub(super) grace_ends: Duration,
     pub(super) started: AtomicBool,
     pub(super) draining: AtomicBool,
-    /// Monotonic milliseconds until which a reload cannot turn readiness false.
+    /// Monotonic milliseconds until which missing keys do not affect readiness, after a reload.
     pub(super) ready_until: AtomicU64,
 }
 
-/// What the pages show of one configuration.
-pub(super) struct Shown {
+/// The parts of the current configuration that the pages use.
+pub(super) struct AdminState {
     issuers: Vec<Arc<Issuer>>,
     /// The sources whose credentials may be replaced at run time.
     updatable: Vec<Updatable>,
 }
 
-impl From<&Parts> for Shown {
+impl From<&Parts> for AdminState {
     fn from(parts: &Parts) -> Self {
         Self {
             issuers: parts.issuers().cloned().collect(),
@@ -59,7 +59,7 @@ impl Pages {
         Self {
             metrics: Arc::clone(metrics),
             gateway: Arc::clone(gateway),
-            shown: ArcSwap::from_pointee(Shown::from(parts)),
+            state: ArcSwap::from_pointee(AdminState::from(parts)),
             grace: server.startup_grace,
             grace_ends: clock.monotonic().saturating_add(server.startup_grace),
             clock: clock.clone(),
@@ -69,8 +69,8 @@ impl Pages {
         }
     }
 
-    /// Call before a reload. New issuers may briefly have no keys; turning readiness false for
-    /// that would also turn away the callers that can be served.
+    /// Call before a reload. New issuers may briefly have no keys; reporting not ready because
+    /// of that would also turn away callers that can be served.
     pub(super) fn expect_reload(&self) {
         if self.can_admit_anyone() {
             let until = self.clock.monotonic().saturating_add(self.grace);
@@ -119,7 +119,7 @@ impl AdminPages for Pages {
         if self.can_admit_anyone() || self.is_within_reload_grace() {
             return Ok(());
         }
-        Err(without_keys(&self.shown.load().issuers))
+        Err(without_keys(&self.state.load().issuers))
     }
 
     /// True once the keys of every issuer have been fetched or the grace period is over, and
@@ -128,18 +128,18 @@ impl AdminPages for Pages {
         if self.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let shown = self.shown.load();
-        let complete = shown.issuers.iter().all(|i| has_keys(i));
+        let state = self.state.load();
+        let complete = state.issuers.iter().all(|i| has_keys(i));
         if complete || self.clock.monotonic() >= self.grace_ends {
             self.started.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        Err(without_keys(&shown.issuers))
+        Err(without_keys(&state.issuers))
     }
 
     fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {
-        let shown = self.shown.load();
-        let found = match (source, shown.updatable.as_slice()) {
+        let state = self.state.load();
+        let found = match (source, state.updatable.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
             (Some(name), all) => all.iter().find(|(own, _)| **own == *name),
@@ -155,7 +155,7 @@ impl AdminPages for Pages {
                 PutCredentials::Accepted
             }
             Err(why) => {
-                // Empty if the listener only asks whether there is anything to replace.
+                // The listener sends an empty body to find out whether any source can be updated.
                 if !body.is_empty() {
                     let event = "credentials_refused";
                     tracing::info!(target: "audit", event, source = %name, cause = %why, "credentials sent to the admin listener rejected");

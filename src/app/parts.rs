@@ -30,8 +30,8 @@ pub(super) type RateBasis = (Option<Arc<str>>, Rate);
 pub(super) struct Part<B, T> {
     basis: B,
     files: Stamps,
-    made: Arc<T>,
-    /// Built for this configuration rather than kept from the previous one.
+    value: Arc<T>,
+    /// Whether it was built for this configuration rather than kept from the previous one.
     new: bool,
 }
 
@@ -44,26 +44,26 @@ pub(super) struct Parts {
     pub(super) updatable: Vec<Updatable>,
     pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
-    /// By route name; the limit shared by all routes has none.
+    /// By route name; the limit that all routes share has no name.
     pub(super) rates: Vec<Part<RateBasis, RateLimiter>>,
 }
 
-/// The part of `previous` with the same basis and files, else a new one.
-pub(super) fn keep_or_make<B: PartialEq, T>(
+/// Reuses the part of `previous` with the same basis and files, or builds a new one.
+pub(super) fn reuse_or_build<B: PartialEq, T>(
     previous: &[Part<B, T>],
     basis: B,
     files: Stamps,
-    make: impl FnOnce() -> Result<T, StartError>,
+    build: impl FnOnce() -> Result<T, StartError>,
 ) -> Result<Part<B, T>, StartError> {
     let kept = previous
         .iter()
         .find(|part| part.basis == basis && part.files == files)
-        .map(|part| Arc::clone(&part.made));
+        .map(|part| Arc::clone(&part.value));
     Ok(Part {
         new: kept.is_none(),
-        made: match kept {
+        value: match kept {
             Some(kept) => kept,
-            None => Arc::new(make()?),
+            None => Arc::new(build()?),
         },
         basis,
         files,
@@ -87,32 +87,32 @@ pub(super) fn share(
 
 impl Parts {
     pub(super) fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
-        self.issuers.iter().map(|part| &part.made)
+        self.issuers.iter().map(|part| &part.value)
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<CachedSource>> {
-        self.sources.iter().map(|part| &part.made)
+        self.sources.iter().map(|part| &part.value)
     }
 
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.upstreams.iter().map(|part| &part.made)
+        self.upstreams.iter().map(|part| &part.value)
     }
 
     pub(super) fn new_issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         let new = self.issuers.iter().filter(|part| part.new);
-        new.map(|part| &part.made)
+        new.map(|part| &part.value)
     }
 
     pub(super) fn new_upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         let new = self.upstreams.iter().filter(|part| part.new);
-        new.map(|part| &part.made)
+        new.map(|part| &part.value)
     }
 
     /// The parts built for this configuration, for the log.
-    pub(super) fn made(&self) -> Vec<String> {
+    pub(super) fn built(&self) -> Vec<String> {
         let issuers = self.new_issuers().map(|i| format!("issuer {}", i.name()));
         let sources = self.sources.iter().filter(|part| part.new);
-        let sources = sources.map(|part| format!("source {}", part.made.name()));
+        let sources = sources.map(|part| format!("source {}", part.value.name()));
         let upstreams = self.new_upstreams().map(|u| {
             let authority = u.authority.to_str().unwrap_or_default();
             format!("upstream {authority}")
@@ -120,28 +120,28 @@ impl Parts {
         issuers.chain(sources).chain(upstreams).collect()
     }
 
-    /// The upstream for `written`. Routes with the same upstream share it.
+    /// The upstream for `settings`. Routes with the same upstream share it.
     pub(super) fn upstream(
         &mut self,
-        written: &config::Upstream,
+        settings: &config::Upstream,
         stamps: &Stamps,
         previous: &Self,
-        make: impl FnOnce(&config::Upstream) -> Result<Upstream, StartError>,
+        build: impl FnOnce(&config::Upstream) -> Result<Upstream, StartError>,
     ) -> Result<Arc<Upstream>, StartError> {
-        if let Some(part) = self.upstreams.iter().find(|part| part.basis == *written) {
-            return Ok(Arc::clone(&part.made));
+        if let Some(part) = self.upstreams.iter().find(|part| part.basis == *settings) {
+            return Ok(Arc::clone(&part.value));
         }
-        let files = stamps.only(written.ca.as_deref().into_iter().map(Path::new));
-        let part = keep_or_make(&previous.upstreams, written.clone(), files, || {
-            make(written)
+        let files = stamps.only(settings.ca.as_deref().into_iter().map(Path::new));
+        let part = reuse_or_build(&previous.upstreams, settings.clone(), files, || {
+            build(settings)
         })?;
-        let upstream = Arc::clone(&part.made);
+        let upstream = Arc::clone(&part.value);
         self.upstreams.push(part);
         Ok(upstream)
     }
 
-    /// The rate limit of `route`, or of all routes together. One that is kept retains its
-    /// buckets, so that a reload does not refill the allowance of a client that has used it up.
+    /// The rate limit of `route`, or of all routes together. A limit that is kept
+    /// retains its buckets, so that a reload does not refill an allowance that is used up.
     pub(super) fn rate(
         &mut self,
         route: Option<&Arc<str>>,
@@ -150,18 +150,21 @@ impl Parts {
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
         let basis = (route.cloned(), rate);
-        let part = keep_or_make(&previous.rates, basis, Stamps::default(), || {
+        let part = reuse_or_build(&previous.rates, basis, Stamps::default(), || {
             Ok(RateLimiter::new(&rate, clock.clone()))
         })?;
-        let limit = Arc::clone(&part.made);
+        let limit = Arc::clone(&part.value);
         self.rates.push(part);
         Ok(limit)
     }
 
-    /// Makes sources that were kept retain credentials that were replaced at run time.
-    pub(super) fn keep_updated(&mut self, previous: &Self) {
+    /// Carries over credentials that were replaced at run time, for the sources that were kept.
+    pub(super) fn carry_over_updates(&mut self, previous: &Self) {
         for (name, updatable) in &mut self.updatable {
-            let kept = self.sources.iter().any(|p| !p.new && p.made.name() == name);
+            let kept = self
+                .sources
+                .iter()
+                .any(|p| !p.new && p.value.name() == name);
             let before = previous.updatable.iter().find(|(other, _)| other == name);
             if let Some((_, before)) = before.filter(|_| kept) {
                 *updatable = Arc::clone(before);

@@ -98,7 +98,7 @@ impl Leased {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct LeaseError {
-    /// What the source answered, just now or recently.
+    /// The source's error, either fresh or cached.
     #[source]
     pub cause: FetchError,
     /// [`Lookup::Refused`] (from the negative cache) or `Failed` (by an exchange).

@@ -97,7 +97,7 @@ impl IdentityHasher {
                 self.part(token.subject().as_bytes());
                 self.optional(token.client().map(str::as_bytes));
             }
-            // An opaque token reveals no subject, so the token itself stands in for one.
+            // An opaque token reveals no subject, so its digest is used instead.
             Caller::Delegated { issuer, digest } => {
                 self.part(b"delegated");
                 self.part(issuer.as_bytes());

@@ -1,19 +1,19 @@
-//! How a credential was come by, as closed sets: metrics and logs say it.
+//! How credentials are obtained, as closed sets of labels for metrics and logs.
 
 use crate::label::labels;
 
 labels! {
-    /// How a credential was come by.
+    /// How a credential was obtained.
     Lookup {
         /// From the cache.
         Hit = "hit",
-        /// By an exchange that this request started.
+        /// From an exchange that this request started.
         Fetched = "fetched",
-        /// By an exchange that another request had started.
+        /// From an exchange that another request had started.
         Joined = "joined",
-        /// From the cache although a refresh had failed: still valid.
+        /// From the cache, still valid, after a renewal failed.
         Stale = "stale",
-        /// A remembered refusal.
+        /// A cached refusal.
         Refused = "refused",
         /// The exchange failed.
         Failed = "failed",
@@ -23,15 +23,15 @@ labels! {
 labels! {
     /// How an exchange with a source ended.
     ExchangeResult {
-        /// A credential came.
+        /// The source issued a credential.
         Ok = "ok",
         /// The source refused the caller's token.
         Refused = "refused",
-        /// The caller is not entitled.
+        /// The caller is not entitled to a credential.
         NotEntitled = "not_entitled",
         /// The source was unreachable, overloaded or too slow.
         Unavailable = "unavailable",
-        /// The answer was not a credential.
+        /// The response did not contain a usable credential.
         BadAnswer = "bad_answer",
         /// The credential cannot be used: its header would be too long.
         TooLarge = "too_large",

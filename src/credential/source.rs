@@ -22,7 +22,7 @@ pub struct SwapRequest {
     /// The scopes that rules narrow the credential to; `None` leaves the source's own grant
     /// unchanged.
     pub scopes: Option<Arc<[String]>>,
-    /// Milliseconds to add to our clock to get the upstream's, learnt from its `Date` header.
+    /// Milliseconds to add to our clock to get the upstream's, learned from its `Date` header.
     pub clock_offset: i64,
 }
 
@@ -81,8 +81,8 @@ impl ExchangeResult {
 /// Why signing in with a password failed (`docs/design/tokens.md`, "Passwords and MFA").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignInProblem {
-    /// The username or password is wrong, or the account may not sign in. The caller is not
-    /// told which.
+    /// The username or password is wrong, or the account may not sign in. The response does
+    /// not say which.
     Password,
     /// A second-factor code is required.
     CodeRequired,
@@ -118,7 +118,7 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
 
     /// Whether every caller gets the same credential, so that one cache entry serves all.
     ///
-    /// Only for sources that depend on nothing about the caller but [`SwapRequest::scopes`],
+    /// Only for sources that use nothing about the caller except [`SwapRequest::scopes`],
     /// such as hawkgate's own OAuth2 client. Sharing avoids one token request per caller,
     /// which authorization servers limit or bill. Whether a caller may use the credential is
     /// decided beforehand, for each request. Decorators must forward it.
@@ -170,7 +170,7 @@ impl IdentityKey {
         let mut hasher = self.hasher();
         hasher.part(name.as_bytes());
         if source.is_shared() {
-            hasher.part(b"everybody");
+            hasher.part(b"shared");
             hasher.set(request.scopes.as_deref());
         } else {
             hasher.caller(&request.caller);

@@ -18,7 +18,8 @@ pub use update::{MAX_UPDATE_BYTES, UpdateError};
 pub struct StaticSettings {
     /// The clientId.
     pub client_id: String,
-    /// The accessToken, read again for each fetch, so that rotating the file heals a 401.
+    /// The accessToken, read again for each fetch, so that a rotated file is picked up after a
+    /// 401.
     pub access_token: SecretRef,
     /// The certificate of temporary credentials, as JSON. Read together with the accessToken.
     pub certificate: Option<SecretRef>,
@@ -36,10 +37,11 @@ pub struct StaticSource {
 /// Credentials that replace the configured ones.
 #[derive(Debug, Default)]
 struct Replacement {
-    /// How often they were replaced. It is part of every caller's identity, so the cache holds
-    /// nothing from before, and a 401 to the old credentials is healed with the new ones.
+    /// The number of replacements so far. It is part of every caller's identity, so the old
+    /// credentials are no longer found in the cache, and a request that was rejected with them
+    /// is retried with the new ones.
     count: u64,
-    /// Without scopes: those of the settings still apply.
+    /// Without `authorized_scopes`: those in the settings still apply.
     credentials: Option<Credentials>,
 }
 
@@ -63,7 +65,8 @@ impl StaticSource {
     /// clientId.
     ///
     /// # Errors
-    /// If `body` holds no credentials that could sign a request. The old ones then stay.
+    /// If `body` contains no credentials that could sign a request. The old ones then remain in
+    /// effect.
     pub fn update(&self, body: &[u8]) -> Result<String, UpdateError> {
         let credentials = update::parse(body)?;
         update::check(&credentials, self.settings.authorized_scopes.as_deref())?;
@@ -75,7 +78,8 @@ impl StaticSource {
         Ok(name)
     }
 
-    /// The replacement credentials, else the configured ones, read now.
+    /// The replacement credentials if there are any, else the configured ones, read again from
+    /// their files.
     async fn credentials(&self) -> Result<Credentials, FetchError> {
         if let Some(replacement) = &self.replacement.load().credentials {
             return Ok(replacement.clone());

@@ -232,10 +232,10 @@ impl fmt::Display for Step {
 fn title(stage: Stage) -> &'static str {
     match stage {
         Stage::Request => "Request",
-        Stage::Route => "Route: where the request would go",
-        Stage::Token => "Token: who is calling",
-        Stage::Rules => "Rules: whether they may (the first match decides)",
-        Stage::Source => "Source: what the token is swapped for",
-        Stage::Upstream => "Upstream: what hawkgate itself would send there",
+        Stage::Route => "Route: the route that matches",
+        Stage::Token => "Token: the caller's identity",
+        Stage::Rules => "Rules: whether the request is allowed (the first match decides)",
+        Stage::Source => "Source: the credential that replaces the token",
+        Stage::Upstream => "Upstream: the address, and the headers that hawkgate sets",
     }
 }

@@ -11,11 +11,11 @@ use crate::gateway::route::{Mismatch, NoRoute, Route, host_name};
 pub(super) fn explain(
     report: &mut Report,
     gateway: &Gateway,
-    asked: &Question,
+    question: &Question,
 ) -> Option<Arc<Route>> {
     let found = gateway
         .routes
-        .find(&asked.host, &asked.target, &asked.method);
+        .find(&question.host, &question.target, &question.method);
     let (chosen, failure) = match found {
         Ok(route) => (Some(Arc::clone(route)), None),
         Err(NoRoute::Unmatched) => (None, Some("none matches this host, path and method")),
@@ -31,14 +31,14 @@ pub(super) fn explain(
             Stage::Route,
             &*route.name,
             Status::Ok,
-            Some(described(route)),
+            Some(describe(route)),
         );
     }
     if let Some(failure) = failure {
         report.failed(Stage::Route, "a route", failure);
     }
-    let host = host_name(&asked.host);
-    let path = asked.target.split('?').next().unwrap_or_default();
+    let host = host_name(&question.host);
+    let path = question.target.split('?').next().unwrap_or_default();
     let mut others: Vec<_> = gateway
         .routes
         .iter()
@@ -46,7 +46,7 @@ pub(super) fn explain(
         .collect();
     others.sort_by_key(|route| Arc::clone(&route.name));
     for route in others {
-        let why = match route.mismatch(&host, path, &asked.method) {
+        let why = match route.mismatch(&host, path, &question.method) {
             Some(Mismatch::Host) => {
                 format!(
                     "is for host {:?}",
@@ -66,7 +66,7 @@ pub(super) fn explain(
     chosen
 }
 
-fn described(route: &Route) -> String {
+fn describe(route: &Route) -> String {
     let host = match &route.host {
         Some(host) => format!("host {host:?}"),
         None => "any host".to_owned(),

@@ -1,4 +1,4 @@
-//! Explains each rule.
+//! Explains the result of each rule.
 
 use super::report::{Report, Stage, Status};
 use crate::gateway::rule::{Effect, RequestAttributes, Rule, Rules, Verdict};
@@ -15,36 +15,36 @@ pub(super) fn explain(
         report.note(Stage::Rules, "none", "no rule applies here");
         return;
     };
-    let mut asked = Vec::new();
-    let ruling = rules.evaluate(caller, request, |rule, held| {
-        asked.push((rule.name.clone(), held.clone()));
+    let mut evaluated = Vec::new();
+    let ruling = rules.evaluate(caller, request, |rule, result| {
+        evaluated.push((rule.name.clone(), result.clone()));
     });
     for rule in rules.iter() {
-        let held = asked.iter().find(|(name, _)| *name == rule.name);
-        let (status, said) = match (held.map(|(_, held)| held), rule.effect) {
+        let result = evaluated.iter().find(|(name, _)| *name == rule.name);
+        let (status, detail) = match (result.map(|(_, result)| result), rule.effect) {
             (None, _) => (Status::Skipped, "not reached".to_owned()),
             (Some(Ok(false)), _) => (Status::Skipped, "does not match".to_owned()),
             (Some(Ok(true)), Effect::Allow) => (Status::Ok, allows(rule)),
             (Some(Ok(true)), Effect::Deny) => (Status::Failed, "matches: denied".to_owned()),
-            (Some(Err(fault)), Effect::Allow) => (
+            (Some(Err(error)), Effect::Allow) => (
                 Status::Skipped,
-                format!("fails, so it does not match: {fault}"),
+                format!("fails, so it does not match: {error}"),
             ),
-            (Some(Err(fault)), Effect::Deny) => (
+            (Some(Err(error)), Effect::Deny) => (
                 Status::Failed,
-                format!("fails, and a deny rule that fails denies: {fault}"),
+                format!("fails, and a deny rule that fails denies: {error}"),
             ),
         };
-        report.step(Stage::Rules, &*rule.name, status, Some(said));
+        report.step(Stage::Rules, &*rule.name, status, Some(detail));
     }
     match &ruling.verdict {
         Verdict::Deny { cause, .. } => report.failed(Stage::Rules, "decision", cause),
         Verdict::Allow { scopes, .. } => {
-            let kept = match scopes {
+            let granted = match scopes {
                 Some(scopes) => format!("at most {scopes:?}"),
                 None => "everything that the source grants".to_owned(),
             };
-            report.note(Stage::Rules, "scopes", kept);
+            report.note(Stage::Rules, "scopes", granted);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Explanations of a configuration whose keys are in a file: nobody is asked.
+//! Explanations with a configuration whose keys are in a file, so no network is needed.
 
 use std::path::Path;
 
@@ -90,7 +90,7 @@ impl Fixture {
             testing::jwks(&[ED25519.jwk()]),
         )
         .unwrap();
-        std::fs::write(dir.path().join("access-token"), "an-access-token-of-nobody").unwrap();
+        std::fs::write(dir.path().join("access-token"), "an-access-token-for-tests").unwrap();
         let config = parsed(dir.path());
         let clock: SharedClock = ManualClock::at(UnixMillis::from_secs(testing::NOW));
         Self { dir, config, clock }
@@ -140,7 +140,7 @@ fn failed(explanation: &Explanation) -> Vec<(Stage, &str)> {
     steps.map(|step| (step.stage, step.what.as_str())).collect()
 }
 
-/// How to break a token so that this check fails.
+/// Changes to the header and the claims of a token that make this check fail.
 fn broken(check: Check) -> (Value, Value) {
     let header = |changes: Value| (changes, json!({}));
     let claim = |changes: Value| (json!({}), changes);
@@ -155,7 +155,7 @@ fn broken(check: Check) -> (Value, Value) {
         Check::OneClient => claim(json!({"client_id": "one", "azp": "two"})),
         Check::Audience => claim(json!({"aud": "other"})),
         Check::NoIdToken => claim(json!({"nonce": "n"})),
-        Check::Subject => claim(json!({"sub": "somebody"})),
+        Check::Subject => claim(json!({"sub": "other"})),
         Check::Client => claim(json!({"azp": "other"})),
         Check::Unbound => claim(json!({"cnf": {"jkt": "x"}})),
         Check::Scopes => claim(json!({"scope": 5})),
@@ -243,11 +243,11 @@ async fn a_request_that_passes_is_explained_from_end_to_end() {
 #[tokio::test]
 async fn explained_refusals_equal_those_of_the_proxy() {
     let fixture = Fixture::new();
-    let nobody = ED25519.token(
+    let without_groups = ED25519.token(
         &json!({"typ": "JWT"}),
         &with(&claims(), &json!({"groups": []})),
     );
-    let scopeless = ED25519.token(
+    let without_scopes = ED25519.token(
         &json!({"typ": "JWT"}),
         &with(&claims(), &json!({"scope": ""})),
     );
@@ -282,11 +282,11 @@ async fn explained_refusals_equal_those_of_the_proxy() {
         ),
         (
             "/api/x",
-            Some(scopeless),
+            Some(without_scopes),
             "insufficient_scope",
             "the required scopes",
         ),
-        ("/api/x", Some(nobody), "rule_denied", "decision"),
+        ("/api/x", Some(without_groups), "rule_denied", "decision"),
         ("/api/secrets/x", Some(good()), "rule_denied", "no-secrets"),
     ] {
         let explanation = fixture.explain(&question(target, token)).await;
@@ -302,15 +302,15 @@ async fn explained_refusals_equal_those_of_the_proxy() {
 }
 
 #[tokio::test]
-async fn offline_uses_no_network_and_says_so() {
+async fn offline_mode_uses_no_network_and_reports_what_is_unknown() {
     let fixture = Fixture::new();
     let token = ED25519.token(
         &json!({"typ": "at+jwt"}),
         &with(&claims(), &json!({"iss": "https://far.example.com/"})),
     );
-    let mut asked = question("/far/x", Some(token));
-    asked.offline = true;
-    let explanation = fixture.explain(&asked).await;
+    let mut request = question("/far/x", Some(token));
+    request.offline = true;
+    let explanation = fixture.explain(&request).await;
     assert!(!explanation.passes());
     assert!(
         matches!(explanation.verdict, Verdict::Unknown { .. }),
@@ -322,10 +322,10 @@ async fn offline_uses_no_network_and_says_so() {
         "{text}"
     );
     assert!(!text.contains("  ok      the signature"), "{text}");
-    // Keys in a file are no reason to ask anybody.
-    let mut asked = question("/api/x", Some(good()));
-    asked.offline = true;
-    assert!(fixture.explain(&asked).await.passes());
+    // Keys in a file need no network.
+    let mut request = question("/api/x", Some(good()));
+    request.offline = true;
+    assert!(fixture.explain(&request).await.passes());
 }
 
 #[tokio::test]
@@ -341,9 +341,9 @@ async fn an_anonymous_route_needs_no_token_but_rules_apply() {
 #[tokio::test]
 async fn an_exchange_happens_only_on_request_and_shows_no_secret() {
     let fixture = Fixture::new();
-    let mut asked = question("/api/x", Some(good()));
-    asked.exchange = true;
-    let explanation = fixture.explain(&asked).await;
+    let mut request = question("/api/x", Some(good()));
+    request.exchange = true;
+    let explanation = fixture.explain(&request).await;
     let text = explanation.to_string();
     assert!(
         text.contains("clientId: sso/dev!7C1\n") || text.contains("clientId: sso/dev|1\n"),
@@ -352,23 +352,23 @@ async fn an_exchange_happens_only_on_request_and_shows_no_secret() {
     assert!(text.contains("scopes: [\"a:x\"]\n"), "{text}");
     assert!(text.contains("used until: 2027-01-15T08:"), "{text}");
     std::fs::remove_file(fixture.dir.path().join("access-token")).unwrap();
-    let explanation = fixture.explain(&asked).await;
+    let explanation = fixture.explain(&request).await;
     let steps = failed(&explanation);
     assert_eq!(
         steps,
-        [(Stage::Source, "gives a credential")],
+        [(Stage::Source, "a credential is issued")],
         "{explanation}"
     );
-    asked.exchange = false;
-    assert!(fixture.explain(&asked).await.passes());
+    request.exchange = false;
+    assert!(fixture.explain(&request).await.passes());
 }
 
 const LOGIN: &str = "/api/login/v1/oidc-credentials/idp";
 
 #[tokio::test]
-async fn the_login_endpoint_is_explained_as_it_answers() {
+async fn explained_verdicts_of_the_login_endpoint_equal_its_responses() {
     let fixture = Fixture::new();
-    // "devs" is for the route alone; what concerns the endpoint lets nobody with a token pass.
+    // "devs" applies only to the route; no rule of the endpoint allows a request with a token.
     let explanation = fixture.explain(&question(LOGIN, Some(good()))).await;
     assert_eq!(failed(&explanation), [(Stage::Rules, "decision")]);
     let Verdict::Refused { reason, .. } = &explanation.verdict else {
@@ -377,24 +377,24 @@ async fn the_login_endpoint_is_explained_as_it_answers() {
     assert_eq!(*reason, "login_refused");
     let mut config = fixture.config.clone();
     config.rules.clear();
-    let asked = question(LOGIN, Some(good()));
-    let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+    let request = question(LOGIN, Some(good()));
+    let explanation = explain(&config, &request, &fixture.clock).await.unwrap();
     assert!(explanation.passes(), "{explanation}");
     assert!(
         explanation
             .to_string()
             .contains("hawkgate answers this itself")
     );
-    let real = Question {
+    let minting = Question {
         exchange: true,
         ..question(LOGIN, Some(good()))
     };
-    let explanation = explain(&config, &real, &fixture.clock).await.unwrap();
+    let explanation = explain(&config, &minting, &fixture.clock).await.unwrap();
     assert!(
         explanation.passes() && !explanation.to_string().contains("an-access-token"),
         "{explanation}"
     );
-    for (asked, part, what) in [
+    for (request, stage, what) in [
         (question(LOGIN, None), Stage::Token, "sent"),
         (
             question(LOGIN, Some("x".into())),
@@ -415,9 +415,9 @@ async fn the_login_endpoint_is_explained_as_it_answers() {
             "method",
         ),
     ] {
-        let explanation = explain(&config, &asked, &fixture.clock).await.unwrap();
+        let explanation = explain(&config, &request, &fixture.clock).await.unwrap();
         assert!(!explanation.passes());
-        assert_eq!(failed(&explanation)[0], (part, what), "{explanation}");
+        assert_eq!(failed(&explanation)[0], (stage, what), "{explanation}");
     }
 }
 
@@ -445,12 +445,12 @@ async fn passwords_are_required_and_never_shown() {
     };
     let (config, _) = config::parse(PASSWORDS, "t.toml", &options).unwrap();
     let explanation = |user: Option<&str>| {
-        let asked = Question {
+        let request = Question {
             user: user.map(Into::into),
             ..question("/reports", None)
         };
         let (config, clock) = (config.clone(), fixture.clock.clone());
-        async move { explain(&config, &asked, &clock).await.unwrap() }
+        async move { explain(&config, &request, &clock).await.unwrap() }
     };
     let without = explanation(None).await;
     assert_eq!(failed(&without), [(Stage::Token, "sent")]);

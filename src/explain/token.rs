@@ -135,7 +135,7 @@ pub(super) async fn explain(
                             issuers,
                             bearer,
                             Some(&**issuer),
-                            &Outcome::Good,
+                            &Outcome::Verified,
                             now,
                         );
                         report.ok(Stage::Token, format!("verified by issuer {issuer}"));
@@ -145,7 +145,7 @@ pub(super) async fn explain(
             Some(authenticated.caller)
         }
         Err(refused) => {
-            let outcome = Outcome::Bad(&refused.error);
+            let outcome = Outcome::Rejected(&refused.error);
             let issuer = refused.issuer.as_deref();
             explain_checks(report, config, issuers, bearer, issuer, &outcome, now);
             if Check::of(&refused.error).is_none() || !is_signed(config, issuer) {
@@ -199,8 +199,8 @@ pub(super) fn explain_scopes(report: &mut Report, required: &[String], caller: &
 }
 
 enum Outcome<'a> {
-    Good,
-    Bad(&'a TokenError),
+    Verified,
+    Rejected(&'a TokenError),
     Unknown,
 }
 
@@ -239,7 +239,7 @@ fn explain_checks(
         return;
     }
     let failed = match outcome {
-        Outcome::Bad(error) => match Check::of(error) {
+        Outcome::Rejected(error) => match Check::of(error) {
             Some(check) => Some(check),
             None => return,
         },
@@ -254,7 +254,7 @@ fn explain_checks(
             _ => Status::Ok,
         };
         let detail = match (outcome, status) {
-            (Outcome::Bad(error), Status::Failed) => Some(error.to_string()),
+            (Outcome::Rejected(error), Status::Failed) => Some(error.to_string()),
             (_, Status::Skipped) => Some("not reached".into()),
             _ => None,
         };
@@ -297,7 +297,9 @@ fn expected(
             Profile::Workload => "any (profile workload)".into(),
         },
         Check::Key => match &oidc.keys {
-            KeyLocation::Discovery => "a key that the issuer's discovery document leads to".into(),
+            KeyLocation::Discovery => {
+                "a key in the key set that the issuer's discovery document names".into()
+            }
             KeyLocation::Url(url) => format!("a key at {url}"),
             KeyLocation::File(path) => format!("a key in {}", path.display()),
         },
@@ -343,8 +345,8 @@ fn member(members: &Map<String, Value>, name: &str) -> String {
 
 /// Which of `names` are present, without their values.
 fn presence(members: &Map<String, Value>, names: &[&str]) -> String {
-    let there = names.iter().filter(|name| members.contains_key(**name));
-    or_none(there.copied().collect::<Vec<_>>().join(", "))
+    let present = names.iter().filter(|name| members.contains_key(**name));
+    or_none(present.copied().collect::<Vec<_>>().join(", "))
 }
 
 fn or_none(text: String) -> String {
@@ -381,7 +383,7 @@ fn shown(value: &Value) -> String {
             let texts: Vec<_> = list.iter().filter_map(Value::as_str).collect();
             format!("{texts:?}")
         }
-        Value::Array(_) => "a list that contains other values than strings".into(),
+        Value::Array(_) => "a list with values other than strings".into(),
         Value::Object(_) => "an object".into(),
         Value::Null => "null".into(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

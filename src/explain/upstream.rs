@@ -1,4 +1,4 @@
-//! Explains what would follow the decision: the credential and the forwarded request.
+//! Explains what happens after the decision: the credential and the forwarded request.
 
 use super::Question;
 use super::report::{Report, Stage};

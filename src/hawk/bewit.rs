@@ -83,7 +83,7 @@ impl Signer {
 }
 
 /// Whether the service would find a bewit in `target`. Such a request must not be signed as
-/// well: two authentication schemes are a 401.
+/// well: the service answers 401 to two authentication schemes.
 ///
 /// The service looks for a bewit in two ways, and so does this function. Without an
 /// `Authorization` header it searches the raw target for `?bewit=` or `&bewit=`, with or
@@ -149,7 +149,7 @@ mod tests {
         Signer::with_ext("123456", &key, SecretString::from(ext)).unwrap()
     }
 
-    fn rainbow(port: u16) -> BewitRequest<'static> {
+    fn published(port: u16) -> BewitRequest<'static> {
         BewitRequest {
             target: "/somewhere/over/the/rainbow",
             host: "example.com",
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn makes_the_published_bewits() {
+    fn bewits_match_the_published_vectors() {
         let table = [
             (
                 "xandyandz",
@@ -179,14 +179,14 @@ mod tests {
         ];
         for (ext, port, bewit) in table {
             assert_eq!(
-                signer(ext).with_bewit(&rainbow(port)).unwrap(),
+                signer(ext).with_bewit(&published(port)).unwrap(),
                 format!("/somewhere/over/the/rainbow?bewit={bewit}")
             );
         }
     }
 
     #[test]
-    fn appends_a_bewit_to_any_query() {
+    fn a_bewit_is_appended_to_any_query() {
         for (target, start) in [
             ("/a", "/a?bewit="),
             ("/a?", "/a?&bewit="),
@@ -194,7 +194,7 @@ mod tests {
         ] {
             let request = BewitRequest {
                 target,
-                ..rainbow(443)
+                ..published(443)
             };
             let made = signer("").with_bewit(&request).unwrap();
             assert!(made.starts_with(start), "{made}");
@@ -208,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_to_the_limit_exactly() {
-        let plain = signer("").with_bewit(&rainbow(443)).unwrap().len();
+    fn targets_up_to_exactly_the_length_limit_are_accepted() {
+        let plain = signer("").with_bewit(&published(443)).unwrap().len();
         let fill = MAX_TARGET_CHARS - plain;
         for (extra, fits) in [(fill, true), (fill + 1, false)] {
             let target = format!("/somewhere/over/the/rainbow{}", "x".repeat(extra));
             let request = BewitRequest {
                 target: &target,
-                ..rainbow(443)
+                ..published(443)
             };
             let made = signer("").with_bewit(&request);
             assert_eq!(made.is_ok(), fits, "{made:?}");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn detects_every_bewit_that_the_service_would() {
+    fn bewits_are_detected_exactly_as_by_the_service() {
         let yes = [
             "/a?bewit=x",
             "/a?bewit=",

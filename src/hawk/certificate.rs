@@ -80,7 +80,7 @@ impl Certificate {
 }
 
 /// Removes the white space between tokens. This cannot turn invalid JSON into valid JSON
-/// unnoticed: quoted text is left alone, and the caller validates the original.
+/// unnoticed: quoted text is not changed, and the caller validates the original.
 fn compact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);
@@ -149,7 +149,7 @@ impl<'de> Visitor<'de> for DistinctMembersVisitor {
     }
 }
 
-/// Why a certificate is rejected or cannot be minted. No message quotes it.
+/// Why a certificate is rejected or cannot be minted. No message quotes the certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// Not a JSON object, or one with a duplicate member.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_an_object_or_a_string_that_contains_one() {
+    fn an_object_or_a_string_that_contains_one_is_accepted() {
         let object = serde_json::json!({"version": 1, "expiry": 5});
         let text = Value::String(object.to_string());
         let from_object = Certificate::from_value(&object).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_everything_else() {
+    fn anything_but_an_object_with_distinct_members_is_rejected() {
         let nested = "[".repeat(5000);
         let table = [
             "",
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_its_size() {
+    fn the_size_of_a_certificate_is_bounded() {
         let text = |fill: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(fill));
         let frame = text(0).len();
         assert!(Certificate::parse(&text(MAX_CERTIFICATE_BYTES - frame)).is_ok());

@@ -1,5 +1,5 @@
-//! The scopes that credentials themselves state. Scopes are not secret: Taskcluster quotes
-//! them in its error messages.
+//! The scopes stated in credentials. Scopes are not secret: Taskcluster quotes them in its
+//! error messages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

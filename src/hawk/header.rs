@@ -49,7 +49,7 @@ pub struct SignedRequest<'a> {
 pub struct Signer {
     pub(super) id: Box<str>,
     pub(super) key: hmac::Key,
-    /// Empty if the header has no `ext` attribute; an empty attribute would be a 401.
+    /// Empty if the header has no `ext` attribute; the service answers 401 to an empty one.
     pub(super) ext: SecretString,
 }
 
@@ -205,8 +205,8 @@ fn ext(
 
 /// A fresh nonce in base64url. It only has to be unique, since the MAC is what authenticates
 /// the request; so each thread draws 64 random bits once and then counts. Drawing random bits
-/// for every nonce would cost as much as the MAC. Empty if no random bits can be had;
-/// [`Signer::authorization`] rejects that.
+/// for every nonce would cost as much as the MAC. Empty if the random number generator fails;
+/// [`Signer::authorization`] rejects an empty nonce.
 pub fn nonce() -> String {
     thread_local! {
         static LAST: Cell<Option<([u8; 8], u32)>> = const { Cell::new(None) };

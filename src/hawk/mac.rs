@@ -57,8 +57,8 @@ impl MacInput<'_> {
 /// Large enough for the parts of most requests.
 const BUFFER_BYTES: usize = 512;
 
-/// Buffers the input of a MAC: updating the HMAC with each of some twenty parts would cost as
-/// much again as the MAC itself.
+/// Buffers the input of a MAC: updating the HMAC separately with each of about twenty parts
+/// would double the cost of the MAC.
 struct MacBuffer {
     context: hmac::Context,
     parts: [u8; BUFFER_BYTES],
@@ -114,8 +114,8 @@ impl MacBuffer {
     }
 
     fn flush(&mut self) {
-        let gathered = self.parts.get(..self.filled).unwrap_or_default();
-        self.context.update(gathered);
+        let buffered = self.parts.get(..self.filled).unwrap_or_default();
+        self.context.update(buffered);
         self.filled = 0;
     }
 

@@ -1,4 +1,4 @@
-//! Taskcluster scopes and sets of them. A scope that ends in `*` stands for every scope with
+//! Taskcluster scopes and sets of them. A scope that ends in `*` matches every scope with
 //! that prefix. Roles (`assume:…`) are treated like any other scope, because only the auth
 //! service can expand them; the results are therefore never wider than the service's.
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn intersects() {
+    fn an_intersection_keeps_the_narrower_scopes() {
         let table: [(&[&str], &[&str], &[&str]); 12] = [
             (&["a", "b"], &["b", "c"], &["b"]),
             (&["a*"], &["ab", "ac*", "b"], &["ab", "ac*"]),
@@ -126,9 +126,9 @@ mod tests {
         }
     }
 
-    /// Over every pair of small sets: the result grants a scope exactly when both do.
+    /// Over pairs of small sets, the result grants a scope exactly when both sets do.
     #[test]
-    fn never_widens_and_never_loses() {
+    fn an_intersection_grants_exactly_the_common_scopes() {
         let scopes = ["*", "a*", "a", "ab*", "ab", "b*", "b", ""];
         let probes = ["", "a", "ab", "abc", "ac", "b", "bc", "c"];
         let subsets: Vec<Vec<&str>> = (0..1_u32 << scopes.len())

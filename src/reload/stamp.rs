@@ -21,7 +21,8 @@ pub struct Stamps(BTreeMap<PathBuf, Stamp>);
 struct Stamp {
     content: Content,
     status: Option<Status>,
-    /// The status was already the same at the previous check, so a later write would show.
+    /// Whether the status was already the same at the previous check, so that any later write
+    /// changes it.
     settled: bool,
 }
 
@@ -30,18 +31,18 @@ enum Content {
     /// Missing or not readable.
     Absent,
     /// Not a regular file (a pipe or device). Never counts as changed.
-    Endless,
+    NotRegular,
     /// Too large to read.
     Large(Status),
     Digest([u8; 32]),
 }
 
-/// Omits the digest: that of a secret reveals something about it.
+/// Omits the digest, because that of a secret would reveal something about it.
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Absent => "Absent",
-            Self::Endless => "Endless",
+            Self::NotRegular => "NotRegular",
             Self::Large(_) => "Large",
             Self::Digest(_) => "Digest",
         })
@@ -51,7 +52,7 @@ impl fmt::Debug for Content {
 /// A file's metadata, available without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
-    place: (u64, u64),
+    inode: (u64, u64),
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -60,7 +61,7 @@ struct Status {
 impl From<&Metadata> for Status {
     fn from(metadata: &Metadata) -> Self {
         Self {
-            place: (metadata.dev(), metadata.ino()),
+            inode: (metadata.dev(), metadata.ino()),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -148,7 +149,7 @@ impl Stamp {
 
 fn content(path: &Path, metadata: &Metadata, status: Status) -> Content {
     if !metadata.is_file() {
-        return Content::Endless;
+        return Content::NotRegular;
     }
     match digest(path) {
         Ok(Some(digest)) => Content::Digest(digest),

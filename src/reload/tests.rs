@@ -1,4 +1,4 @@
-//! Stamps, and reloads of a target that only notes what it is given.
+//! Tests of stamps, and of reloads with a target that only records its calls.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,7 +16,7 @@ fn folder() -> TempDir {
 }
 
 #[test]
-fn only_the_content_of_a_file_counts() {
+fn stamps_compare_only_the_content_of_files() {
     let folder = folder();
     let path = folder.path().join("file");
     let absent = Stamps::of([path.as_path()]);
@@ -28,12 +28,12 @@ fn only_the_content_of_a_file_counts() {
         one.changed_since(&absent).collect::<Vec<_>>(),
         [path.as_path()]
     );
-    // The same again, in a file of its own.
+    // The same content in another file.
     let other = folder.path().join("other");
     fs::write(&other, "one").unwrap();
     fs::rename(&other, &path).unwrap();
     assert_eq!(one, one.again());
-    // Of the same length, at once, again and again.
+    // Content of the same length, written in quick succession.
     let mut before = one;
     for content in ["two", "six", "ten"] {
         fs::write(&path, content).unwrap();
@@ -60,8 +60,8 @@ fn links_are_followed_and_special_files_are_not_read() {
     symlink("v2", at("data_new")).unwrap();
     fs::rename(at("data_new"), at("data")).unwrap();
     assert_ne!(first, first.again());
-    let endless = Stamps::of([Path::new("/dev/zero"), folder.path()]);
-    assert_eq!(endless, endless.again());
+    let special = Stamps::of([Path::new("/dev/zero"), folder.path()]);
+    assert_eq!(special, special.again());
 }
 
 #[test]
@@ -92,21 +92,21 @@ fn a_file_without_a_stamp_counts_as_absent() {
     assert_eq!(none.and(known.clone()), known);
 }
 
-/// All at once, so that no look finds half of it.
-fn put(path: &Path, content: impl AsRef<[u8]>) {
+/// Replaces the file atomically, so that no check finds a partial write.
+fn replace(path: &Path, content: impl AsRef<[u8]>) {
     let next = path.with_extension("next");
     fs::write(&next, content).unwrap();
     fs::rename(next, path).unwrap();
 }
 
-/// What a target was given.
-struct Noting {
+/// Records the configurations that it is given.
+struct RecordingTarget {
     server: Server,
     routes: Mutex<Vec<String>>,
     ended: channel::Sender<(u32, u32)>,
 }
 
-impl Noting {
+impl RecordingTarget {
     fn new(server: Server) -> Arc<Self> {
         Arc::new(Self {
             server,
@@ -115,7 +115,7 @@ impl Noting {
         })
     }
 
-    /// Waits for so many reloads that went well, and so many that did not.
+    /// Waits until `ended` reloads have succeeded and failed, respectively.
     async fn until(&self, ended: (u32, u32)) {
         let mut seen = self.ended.subscribe();
         let reached = seen.wait_for(|seen| *seen == ended);
@@ -125,7 +125,7 @@ impl Noting {
 }
 
 #[async_trait]
-impl Target for Noting {
+impl Target for RecordingTarget {
     fn server(&self) -> &Server {
         &self.server
     }
@@ -137,16 +137,16 @@ impl Target for Noting {
     async fn apply(&self, config: Config, _: &Stamps) -> Result<Applied, String> {
         let name = config.routes[0].name.to_string();
         if name == "unusable" {
-            return Err("no good".into());
+            return Err("unusable".into());
         }
         self.routes.lock().unwrap().push(name);
         Ok(Applied::default())
     }
 
     fn ended(&self, result: ReloadResult) {
-        self.ended.send_modify(|(well, badly)| match result {
-            ReloadResult::Success => *well += 1,
-            ReloadResult::Invalid => *badly += 1,
+        self.ended.send_modify(|(succeeded, failed)| match result {
+            ReloadResult::Success => *succeeded += 1,
+            ReloadResult::Invalid => *failed += 1,
         });
     }
 }
@@ -155,65 +155,65 @@ impl Target for Noting {
 async fn each_state_of_the_files_is_loaded_once() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
-    put(&path, TEXT);
+    replace(&path, TEXT);
     let Loaded { config, stamps, .. } = load(&path, None).unwrap();
-    let target = Noting::new(config.server);
+    let target = RecordingTarget::new(config.server);
     let shared = Arc::clone(&target) as Arc<dyn Target>;
     let every = Some(Duration::from_millis(5));
     let reloads = start(path.clone(), stamps, every, shared);
 
-    put(&path, TEXT.replace("\"r\"", "\"two\""));
+    replace(&path, TEXT.replace("\"r\"", "\"two\""));
     target.until((1, 0)).await;
-    put(&path, "no TOML at all");
+    replace(&path, "not TOML");
     target.until((1, 1)).await;
-    put(&path, TEXT.replace("\"r\"", "\"unusable\""));
+    replace(&path, TEXT.replace("\"r\"", "\"unusable\""));
     target.until((1, 2)).await;
     // On request even without a change.
     reloads.request();
     target.until((1, 3)).await;
     fs::remove_file(&path).unwrap();
     target.until((1, 4)).await;
-    put(&path, TEXT.replace("\"r\"", "\"three\""));
+    replace(&path, TEXT.replace("\"r\"", "\"three\""));
     target.until((2, 4)).await;
     assert_eq!(*target.routes.lock().unwrap(), ["two", "three"]);
 }
 
 #[tokio::test]
-async fn a_file_named_only_by_an_invalid_configuration_is_watched_too() {
+async fn files_that_an_invalid_configuration_refers_to_are_watched() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
-    put(&path, TEXT);
+    replace(&path, TEXT);
     let Loaded { config, stamps, .. } = load(&path, None).unwrap();
-    let target = Noting::new(config.server);
+    let target = RecordingTarget::new(config.server);
     let shared = Arc::clone(&target) as Arc<dyn Target>;
     let _reloads = start(path.clone(), stamps, Some(Duration::from_millis(5)), shared);
     let with_secret = format!(
         "{TEXT}issuers = []\n[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\n\
          access_token = {{ file = \"token\" }}\n"
     );
-    put(&path, with_secret);
+    replace(&path, with_secret);
     target.until((0, 1)).await;
-    put(&folder.path().join("token"), "an-access-token");
+    replace(&folder.path().join("token"), "an-access-token");
     target.until((1, 1)).await;
 }
 
 #[test]
-fn keys_that_need_a_restart_are_named() {
+fn keys_that_need_a_restart_are_listed() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
-    put(&path, TEXT);
+    replace(&path, TEXT);
     let running = load(&path, None).unwrap().config;
     assert_eq!(restart_needed(&running, &running), Vec::<&str>::new());
     let all = "[server]\nlisten = [\"127.0.0.1:1\"]\nadmin = \"127.0.0.1:2\"\ndrain = \"1s\"\ndrain_delay = \"1s\"\n\
                startup_grace = \"1s\"\nthreads = 3\n[limits]\nheader_bytes = \"16KiB\"\nurl_bytes = \"1KiB\"\n\
                header_timeout = \"3s\"\nbody_timeout = \"3s\"\nkeepalive_timeout = \"3s\"\nconnections = 7\n\
                body = \"1KiB\"\nreplay_body = \"1KiB\"\nreplay_memory = \"1MiB\"\n[log]\nformat = \"text\"\nlevel = \"debug\"\n";
-    put(&path, format!("{TEXT}{all}"));
+    replace(&path, format!("{TEXT}{all}"));
     let new = load(&path, None).unwrap().config;
     let keys = restart_needed(&running, &new);
     assert_eq!(keys.len(), 15, "{keys:?}");
-    for at_once in ["limits.body", "limits.replay_body"] {
-        assert!(!keys.contains(&at_once));
+    for live in ["limits.body", "limits.replay_body"] {
+        assert!(!keys.contains(&live));
     }
     let limits = applicable(&running.limits, &new.limits);
     assert_eq!((limits.body, limits.replay_body), (Some(1024), 1024));

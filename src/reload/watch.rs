@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{ReloadResult, Stamps};
 
-/// Files that keep changing between checks are accepted as they are after this many.
+/// Files that keep changing are accepted as they are after this many checks.
 const MAX_CHECKS: u32 = 10;
 
 /// Polls files for changes.

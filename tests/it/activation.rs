@@ -81,9 +81,9 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 fn read_all(mut stream: impl Read) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 #[test]

@@ -89,8 +89,8 @@ anonymous = true
     }
 }
 
-fn status(answer: &str) -> u16 {
-    let code = answer.split(' ').nth(1).unwrap_or_default();
+fn status(response: &str) -> u16 {
+    let code = response.split(' ').nth(1).unwrap_or_default();
     code.parse().unwrap_or(0)
 }
 
@@ -108,7 +108,7 @@ async fn ambiguous_requests_are_refused_before_anything_else() {
             format!("GET / HTTP/1.1\r\n{host}{host}{auth}{end}"),
         ),
         (
-            "another Host beside",
+            "a second, different Host",
             400,
             format!("GET / HTTP/1.1\r\n{host}Host: evil\r\n{auth}{end}"),
         ),
@@ -320,13 +320,13 @@ async fn ambiguous_requests_are_refused_before_anything_else() {
     ];
     let mut wrong = Vec::new();
     for (what, expected, bytes) in cases {
-        let answer = fixture.raw(&bytes).await;
+        let response = fixture.raw(&bytes).await;
         // One response and the end of the connection: the rest was not parsed as a request.
-        let answers = answer.matches("HTTP/1.1 ").count();
-        let own = answer.to_ascii_lowercase().contains("x-hawkgate-error:");
-        if status(&answer) != expected || answers != 1 || !own {
+        let count = response.matches("HTTP/1.1 ").count();
+        let own = response.to_ascii_lowercase().contains("x-hawkgate-error:");
+        if status(&response) != expected || count != 1 || !own {
             wrong.push(format!(
-                "{what}: expected {expected}, got {answers} responses: {answer:.300}"
+                "{what}: expected {expected}, got {count} responses: {response:.300}"
             ));
         }
     }
@@ -473,14 +473,14 @@ async fn a_request_head_that_trickles_in_hits_the_header_timeout() {
     let fixture = Fixture::set_up("header_timeout = \"300ms\"").await;
     let mut client = Client::connect(fixture.gateway.address()).await;
     client.send(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
-    // Never idle for long, yet never complete.
-    let answer = until_some("the header timeout", async || {
+    // Bytes keep arriving, but the head is never complete.
+    let received = until_some("the header timeout", async || {
         client.send(b"X-A: b\r\n").await.unwrap();
         client.raw().now_or_never()
     })
     .await;
-    let answer = answer.unwrap().unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{answer:?}");
+    let received = received.unwrap().unwrap();
+    assert!(received.starts_with(b"HTTP/1.1 408 "), "{received:?}");
     assert!(fixture.forwarded_requests().is_empty());
 }
 
@@ -498,7 +498,7 @@ async fn a_request_body_over_the_limit_is_refused() {
         .await;
     assert_eq!(chunked.status_and_reason(), (413, Some("body_too_large")));
     for attempt in fixture.upstream.attempts().iter().skip(1) {
-        assert_eq!(attempt.sha256, None, "never taken for a complete body");
+        assert_eq!(attempt.sha256, None, "never treated as a complete body");
     }
 }
 
@@ -521,7 +521,7 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
         .header("X-Kept", "yes");
     assert_eq!(fixture.send(&request).await.status, 200);
     let received = fixture.forwarded_requests().remove(0);
-    for gone in [
+    for removed in [
         "x-nominated",
         "keep-alive",
         "proxy-authorization",
@@ -530,7 +530,7 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_requests() {
         "forwarded",
         "x-hawkgate-error",
     ] {
-        assert_eq!(received.header(gone), None, "{gone}");
+        assert_eq!(received.header(removed), None, "{removed}");
     }
     let raw = String::from_utf8_lossy(&received.raw).to_ascii_lowercase();
     for word in ["evil", "gopher", "unknown", "bearer"] {
@@ -571,7 +571,7 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_responses() {
     .await;
     let response = fixture.send(&Request::get("/x")).await;
     assert_eq!(response.status, 200);
-    for gone in [
+    for removed in [
         "x-hawkgate-error",
         "authorization",
         "keep-alive",
@@ -580,7 +580,7 @@ async fn hop_by_hop_and_reserved_headers_are_stripped_from_responses() {
         "proxy-connection",
         "upgrade",
     ] {
-        assert_eq!(response.header(gone), None, "{gone}");
+        assert_eq!(response.header(removed), None, "{removed}");
     }
     assert_eq!(response.header("x-kept"), Some("yes"));
     let cookies: Vec<_> = response.fields.all("set-cookie").collect();
@@ -619,8 +619,11 @@ async fn a_truncated_upstream_response_is_not_passed_on_as_complete() {
     for path in ["/sized", "/chunked"] {
         let mut client = fixture.gateway.client().await;
         let request = Request::get(path).bearer(&fixture.token);
-        let answer = client.request(&request).await;
-        assert!(answer.is_err() || answer.unwrap().status == 502, "{path}");
+        let response = client.request(&request).await;
+        assert!(
+            response.is_err() || response.unwrap().status == 502,
+            "{path}"
+        );
     }
 }
 
@@ -630,8 +633,8 @@ async fn pipelined_requests_are_answered_in_order() {
     let one =
         |n: usize, more: &str| format!("GET /open/{n} HTTP/1.1\r\nHost: api.test\r\n{more}\r\n");
     let all = [one(1, ""), one(2, ""), one(3, "Connection: close\r\n")].concat();
-    let answer = fixture.raw(&all).await;
-    assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
+    let response = fixture.raw(&all).await;
+    assert_eq!(response.matches("HTTP/1.1 200").count(), 3, "{response}");
     let paths: Vec<_> = fixture
         .forwarded_requests()
         .into_iter()
@@ -648,10 +651,10 @@ async fn the_body_of_a_refused_request_is_not_parsed_as_the_next_request() {
         "POST /needs-a-token HTTP/1.1\r\nHost: api.test\r\nContent-Length: {}\r\n\r\n{inner}",
         inner.len()
     );
-    let answer = fixture.raw(&format!("{refused}{LAST}")).await;
-    assert_eq!(status(&answer), 401);
-    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{answer}");
+    let response = fixture.raw(&format!("{refused}{LAST}")).await;
+    assert_eq!(status(&response), 401);
+    assert_eq!(response.matches("HTTP/1.1 200").count(), 1, "{response}");
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 2, "{response}");
     let paths: Vec<_> = fixture
         .forwarded_requests()
         .into_iter()
@@ -672,11 +675,11 @@ async fn connections_over_the_limit_are_refused() {
     }
     let mut fourth = fixture.gateway.client().await;
     let refused = fourth.request(&Request::get("/open/x")).await;
-    let turned_away = match &refused {
+    let was_refused = match &refused {
         Err(_) => true,
         Ok(response) => response.error_reason() == Some("overloaded"),
     };
-    assert!(turned_away, "{refused:?}");
+    assert!(was_refused, "{refused:?}");
     // Open connections keep working, and a closed one makes room for another.
     assert_eq!(
         held[0]

@@ -1,4 +1,4 @@
-//! The audit log: who was granted which credential on which route, and who was refused.
+//! The audit log: which caller was granted which credential on which route, and which was refused.
 
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ when = 'claims.sub == "mallory"'
 effect = "deny"
 routes = ["api"]
 [[rule]]
-name = "everybody"
+name = "everyone"
 when = 'true'
 scopes = ["test:a", "test:b"]
 routes = ["api"]
@@ -154,7 +154,7 @@ fn assert_audit_lines(log: &str) {
         ("route", json!("api")),
         ("issuer", json!("idp")),
         ("subject", json!("alice")),
-        ("rule", json!("everybody")),
+        ("rule", json!("everyone")),
         ("source", json!("mint")),
         ("credential", json!("sso/alice")),
         ("scopes", json!("test:a test:b")),

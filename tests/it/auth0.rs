@@ -52,7 +52,7 @@ impl Fixture {
             "[[issuer]]\nname = \"idp\"\nurl = \"{}\"\naudiences = [\"{AUDIENCE}\"]\n",
             provider.issuer()
         );
-        for (name, way) in [
+        for (name, keys) in [
             ("identities", "provider = \"google-oauth2\""),
             ("vault", "via = \"vault\""),
         ] {
@@ -66,7 +66,7 @@ client_id = "{id}"
 client_secret = {{ file = "client-secret" }}
 connection = "google-oauth2"
 custom_domain = "{domain}"
-{way}
+{keys}
 [[route]]
 name = "{name}"
 host = "{name}.test"
@@ -118,7 +118,7 @@ source = "{name}"
     fn sent(&self) -> Vec<String> {
         let attempts = self.upstream.attempts();
         let sent = attempts.iter().map(|a| a.request.header("authorization"));
-        sent.map(|a| a.unwrap_or("nothing").to_owned()).collect()
+        sent.map(|a| a.unwrap_or("none").to_owned()).collect()
     }
 }
 
@@ -173,7 +173,7 @@ async fn a_token_that_the_upstream_refuses_is_looked_up_once_more_before_sign_in
         .unwrap()
         .push("Bearer ya29.first-token".into());
     assert_eq!(fixture.get("identities", USER).await.status, 200);
-    // The user has not signed in again, and is asked to.
+    // The user has not signed in again, and the response says to do so.
     fixture
         .refused
         .lock()
@@ -246,8 +246,8 @@ async fn token_vault_exchanges_the_callers_token() {
 async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
     let fixture = Fixture::start().await;
     fixture.set_identity("ya29.some-token").await;
-    let fail = async |endpoint: &str, answer: Value| {
-        let failure = json!({ "endpoint": endpoint, "answers": [answer] });
+    let fail = async |endpoint: &str, response: Value| {
+        let failure = json!({ "endpoint": endpoint, "responses": [response] });
         fixture.tenant.control("fail", failure).await;
     };
     fail(
@@ -269,7 +269,7 @@ async fn rate_limits_and_outages_of_the_tenant_are_503_not_401() {
     // A new fixture for each case: after a rate limit the source is in backoff.
     let fixture = Fixture::start().await;
     let limit = json!({ "status": 429, "headers": { "retry-after": "17" } });
-    let failure = json!({ "endpoint": "/api/v2/users", "answers": [limit] });
+    let failure = json!({ "endpoint": "/api/v2/users", "responses": [limit] });
     fixture.tenant.control("fail", failure).await;
     let response = fixture.get("identities", USER).await;
     assert_eq!(

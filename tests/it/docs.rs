@@ -1,5 +1,5 @@
 //! The documentation matches the program: configurations and commands in the pages are valid,
-//! tables of reasons and metrics are complete, links and paths lead somewhere.
+//! tables of reasons and metrics are complete, and links and paths resolve.
 
 mod links;
 mod metrics;
@@ -25,12 +25,12 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
         .map(|row| row.split('|').map(|cell| cell.trim().to_owned()).collect())
 }
 
-/// The one code span that `cell` consists of.
+/// The content of `cell`, if it is a single code span.
 fn code_span(cell: &str) -> Option<&str> {
     cell.strip_prefix('`')?.strip_suffix('`')
 }
 
-/// What stands in code spans in `cell`.
+/// The contents of the code spans in `cell`.
 fn code_spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
@@ -39,7 +39,7 @@ fn code_spans(cell: &str) -> impl Iterator<Item = &str> {
 fn markdown_files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root().to_path_buf()];
-    // Built, fetched or copied, as .gitignore says.
+    // Built, fetched or copied; also in .gitignore.
     let ignored = ["target", "node_modules", "charts", "book"];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
@@ -83,7 +83,7 @@ fn blocks(text: &str, language: &str) -> Vec<(usize, String)> {
             }
         };
     }
-    assert!(open.is_none(), "a block is never closed");
+    assert!(open.is_none(), "an unclosed block");
     blocks
 }
 
@@ -152,16 +152,16 @@ fn every_hawkgate_command_in_the_docs_is_accepted() {
                 if command.first().is_none_or(|program| program != "hawkgate") {
                     continue;
                 }
-                // clap judges the arguments before `--help` first.
-                let ended = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
+                // clap checks the arguments that precede `--help`.
+                let output = Command::new(env!("CARGO_BIN_EXE_hawkgate"))
                     .args(&command[1..])
                     .arg("--help")
                     .output()
                     .unwrap();
                 assert!(
-                    ended.status.success(),
+                    output.status.success(),
                     "{page}, the block on line {line}: {command:?}\n{}",
-                    String::from_utf8_lossy(&ended.stderr)
+                    String::from_utf8_lossy(&output.stderr)
                 );
                 seen += 1;
             }

@@ -1,4 +1,4 @@
-//! `hawkgate explain` as a program, against a certified provider.
+//! The `hawkgate explain` command, against a certified provider.
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
-//! Rules that the test code itself keeps.
+//! Rules that the test code itself must follow.
 
 use std::path::{Path, PathBuf};
 
 /// A sleep in a test is either too short on a loaded machine or too long on any other: tests wait
-/// for the event, or poll through `support/wait.rs`. Where time is virtual, sleeping costs none,
-/// so a test with `start_paused = true` may do it.
+/// for the event, or poll through `support/wait.rs`. Where time is virtual, sleeping takes none,
+/// so a test with `start_paused = true` may sleep.
 #[test]
 fn tests_do_not_sleep() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -41,7 +41,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The lines of `text` on which test code sleeps in real time. Test code is all of it, or the
-/// module after `#[cfg(test)]`. A timer that is only asked for its deadline does not sleep.
+/// module after `#[cfg(test)]`. A timer that is only queried for its deadline does not sleep.
 fn sleeps(text: &str, tests_only: bool) -> Vec<usize> {
     let (mut in_tests, mut paused, mut before) = (tests_only, false, "");
     let mut lines = Vec::new();

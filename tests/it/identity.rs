@@ -249,11 +249,11 @@ async fn many_tokens_with_unknown_kids_trigger_one_key_refresh() {
     let tokens: Vec<String> = (0..40)
         .map(|n| stranger.sign(&header(n), &claims))
         .collect();
-    let answers = futures::future::join_all(tokens.iter().map(|token| {
+    let responses = futures::future::join_all(tokens.iter().map(|token| {
         let (gateway, request) = (&gateway, api(token));
         async move { gateway.send(&request).await }
     }));
-    for response in answers.await {
+    for response in responses.await {
         assert_eq!(response.error_reason(), Some("token_key"));
     }
     assert_eq!(issuer.fetches(), 2);
@@ -274,13 +274,13 @@ async fn concurrent_first_tokens_share_one_key_fetch() {
         .map(|n| tokens::with(&claims, &json!({ "sub": format!("user|{n}") })))
         .map(|claims| api(&SHARED[0].token("RS256", &claims)))
         .collect();
-    let answers = futures::future::join_all(requests.iter().map(|request| gateway.send(request)));
+    let responses = futures::future::join_all(requests.iter().map(|request| gateway.send(request)));
     let release = async {
         issuer.server.until("a fetch", |all| !all.is_empty()).await;
         held.open();
     };
-    let (answers, ()) = tokio::join!(answers, release);
-    assert!(answers.iter().all(|response| response.status == 200));
+    let (responses, ()) = tokio::join!(responses, release);
+    assert!(responses.iter().all(|response| response.status == 200));
     assert_eq!(issuer.fetches(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! The layers of the crate: which module may use which, which crates stay behind which wall,
+//! The layers of the crate: which module may use which, which modules may name certain crates,
 //! and how long a file may be. Reads `src/` as text; see [`graph`] for what counts as a use.
 
 mod cases;
@@ -44,7 +44,7 @@ const LAYERS: Layers<'_> = &[
 ];
 
 /// Crates that only these modules may name.
-const WALLS: &[(&str, &[&str])] = &[
+const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("pingora", &["proxy"]),
     ("reqwest", &["remote"]),
     // The demo serves HTTP itself; its only client is hawkgate.
@@ -53,23 +53,23 @@ const WALLS: &[(&str, &[&str])] = &[
     ("prometheus", &["metrics"]),
 ];
 
-/// Files longer than this, unit tests at their end left out, have two subjects.
+/// The maximum length of a file, in lines, not counting unit tests at its end.
 const MAX_LINES: usize = 600;
 
-/// What is wrong with these sources; empty if nothing is.
+/// The rules that these sources violate.
 fn violations(sources: &Sources, layers: Layers<'_>) -> Vec<String> {
     let files = graph::of_files(sources);
     let modules = graph::of_top_level(&files);
-    let mut found = wrong_uses(&modules, layers);
+    let mut found = forbidden_uses(&modules, layers);
     found.extend(graph::cycles(&modules));
     found.extend(graph::cycles(&graph::without_ancestors(files)));
-    found.extend(crossed_walls(sources));
+    found.extend(forbidden_crates(sources));
     found.extend(long_files(sources));
     found
 }
 
 /// Uses that `layers` does not allow.
-fn wrong_uses(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
+fn forbidden_uses(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for (module, edges) in modules {
         let allowed = layers.iter().find(|(name, _)| name == module);
@@ -86,8 +86,8 @@ fn wrong_uses(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
     found
 }
 
-/// Rows that allow what is below them, or what is not used.
-fn wrong_rows(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
+/// Rows that allow a module below them, or one that is not used.
+fn invalid_rows(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
     let mut found = Vec::new();
     for (at, (module, allowed)) in layers.iter().enumerate() {
         for other in allowed.split_whitespace() {
@@ -105,23 +105,23 @@ fn wrong_rows(modules: &Graph, layers: Layers<'_>) -> Vec<String> {
     found
 }
 
-/// Crates that are named outside of their walls, by unit tests too.
-fn crossed_walls(sources: &Sources) -> Vec<String> {
+/// Restricted crates that are named by other modules, including unit tests.
+fn forbidden_crates(sources: &Sources) -> Vec<String> {
     let mut found = Vec::new();
     for (file, text) in sources {
         let tokens = parse::tokens(text);
-        for (name, homes) in WALLS {
-            // A unit test may have its own upstream.
-            let may =
-                homes.contains(&top_level(file)) || (name.starts_with("hyper") && is_test(file));
+        for (name, modules) in RESTRICTED_CRATES {
+            // Unit tests may run their own upstream.
+            let allowed =
+                modules.contains(&top_level(file)) || (name.starts_with("hyper") && is_test(file));
             let part = format!("{name}_");
             let names = |token: &Token| match token {
                 Token::Name(word) if *name == "pingora" && word.starts_with(&part) => true,
                 Token::Name(word) => word == name,
                 _ => false,
             };
-            if !may && tokens.iter().any(names) {
-                found.push(format!("{file} names {name}; only {homes:?} may"));
+            if !allowed && tokens.iter().any(names) {
+                found.push(format!("{file} names {name}; only {modules:?} may"));
             }
         }
     }
@@ -167,7 +167,7 @@ fn sources() -> Sources {
 }
 
 #[test]
-fn the_sources_keep_to_the_layers() {
+fn modules_use_only_what_their_layer_allows() {
     let sources = sources();
     assert!(sources.len() > 100, "only {} files in src/", sources.len());
     let found = violations(&sources, LAYERS);
@@ -175,8 +175,8 @@ fn the_sources_keep_to_the_layers() {
 }
 
 #[test]
-fn the_table_of_layers_is_in_order_and_has_nothing_unused() {
+fn the_table_of_layers_is_ordered_and_has_no_unused_entries() {
     let modules = graph::of_top_level(&graph::of_files(&sources()));
-    let found = wrong_rows(&modules, LAYERS);
+    let found = invalid_rows(&modules, LAYERS);
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }

@@ -36,7 +36,7 @@ async fn no_secret_reaches_logs_metrics_or_responses() {
     secrets.add("a password", "dXNlcjpwYXNzd29yZA==");
 
     let mut responses = Vec::new();
-    let ask = async |host: &str, request: Request| {
+    let send = async |host: &str, request: Request| {
         let mut request = request;
         request.authority = format!("{host}.test");
         let mut client = Client::connect(gateway.address()).await;
@@ -56,7 +56,7 @@ async fn no_secret_reaches_logs_metrics_or_responses() {
             ("oauth", &opaque),
             ("login", &wrong),
         ] {
-            responses.push(ask(host, post(&target).bearer(token)).await);
+            responses.push(send(host, post(&target).bearer(token)).await);
         }
         for request in [
             post(&target),
@@ -69,7 +69,7 @@ async fn no_secret_reaches_logs_metrics_or_responses() {
             post(&target).bearer(&user).header("Bad Header", query),
         ] {
             for host in ["login", "oauth", "nowhere"] {
-                responses.push(ask(host, request.clone()).await);
+                responses.push(send(host, request.clone()).await);
             }
         }
         if round == 0 {
@@ -82,8 +82,8 @@ async fn no_secret_reaches_logs_metrics_or_responses() {
             taskcluster.control("fail", failure).await;
         }
         taskcluster.revoke().await;
-        responses.push(ask("login", post(&target).bearer(&user)).await);
-        responses.push(ask("oauth", post(&target).bearer(&opaque)).await);
+        responses.push(send("login", post(&target).bearer(&user)).await);
+        responses.push(send("oauth", post(&target).bearer(&opaque)).await);
     }
     let forwarded = responses
         .iter()

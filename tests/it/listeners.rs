@@ -117,7 +117,7 @@ async fn x_forwarded_for_of_a_trusted_proxy_sets_the_client_address() {
 }
 
 #[tokio::test]
-async fn x_forwarded_for_of_anyone_else_is_ignored() {
+async fn x_forwarded_for_of_untrusted_peers_is_ignored() {
     let elsewhere = r#"{ address = "127.0.0.1:0", trusted_proxies = ["10.0.0.0/8"] }"#;
     for listen in [elsewhere, r#""127.0.0.1:0""#] {
         let (gateway, upstream) = start_gateway(listen, BY_ADDRESS).await;
@@ -193,9 +193,13 @@ routes = ["ruled"]
         }
     }
 
-    async fn send(&self, who: Option<&Identity>, request: &Request) -> std::io::Result<Response> {
+    async fn send(
+        &self,
+        identity: Option<&Identity>,
+        request: &Request,
+    ) -> std::io::Result<Response> {
         let address = self.gateway.address();
-        let mut client = Client::connect_tls(address, &self.ca, "localhost", who).await?;
+        let mut client = Client::connect_tls(address, &self.ca, "localhost", identity).await?;
         client.request(request).await
     }
 }
@@ -218,8 +222,8 @@ async fn rules_can_match_a_client_certificate() {
         received.header("x-auth-worker"),
         Some("builder.example.org")
     );
-    for (who, id) in [(Some(&other), "mtls-2"), (None, "mtls-3")] {
-        let refused = mutual.send(who, &request(id)).await.unwrap();
+    for (identity, id) in [(Some(&other), "mtls-2"), (None, "mtls-3")] {
+        let refused = mutual.send(identity, &request(id)).await.unwrap();
         assert_eq!(refused.error_reason(), Some("rule_denied"), "{id}");
     }
     let open = Request::get("/open/x").header("X-Auth-Worker", "builder.example.org");
@@ -241,15 +245,15 @@ async fn rules_can_match_a_client_certificate() {
 }
 
 #[tokio::test]
-async fn a_listener_that_requires_a_client_certificate_refuses_everyone_else() {
+async fn a_listener_that_requires_client_certificates_refuses_clients_without_one() {
     let mutual = Mutual::start("required").await;
     let builder = mutual.ca.issue(&["builder.example.org"]);
     let stranger = TestCa::new().issue(&["builder.example.org"]);
     let request = Request::get("/open/x");
     let passes = mutual.send(Some(&builder), &request).await.unwrap();
     assert_eq!(passes.status, 200);
-    for who in [None, Some(&stranger)] {
-        assert!(mutual.send(who, &request).await.is_err());
+    for identity in [None, Some(&stranger)] {
+        assert!(mutual.send(identity, &request).await.is_err());
     }
     // The same over HTTP/2.
     let stream = connect(mutual.gateway.address()).await.unwrap();
@@ -287,7 +291,7 @@ rate = {{ requests = 1, per = "1h", burst = 3 }}
         issuer.issuer()
     );
     let (gateway, upstream) = start_gateway(r#""127.0.0.1:0""#, &sections).await;
-    let request = |who: &str| Request::get("/limited/x").bearer(&token_of(&issuer, who));
+    let request = |sub: &str| Request::get("/limited/x").bearer(&token_of(&issuer, sub));
     for status in [200, 200, 200, 429, 429] {
         assert_eq!(gateway.send(&request("alice")).await.status, status);
     }

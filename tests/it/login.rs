@@ -13,7 +13,7 @@ const ENDPOINT: &str = "/api/login/v1/oidc-credentials/idp";
 const OLD_ENDPOINT: &str = "/v1/oidc-credentials/idp";
 const TOOLS: &str = "https://tools.example.com";
 
-/// A provider, a Taskcluster that verifies, a gateway that serves credentials, and a second one that
+/// A provider, a Taskcluster that verifies Hawk, a gateway that serves credentials, and a second one that
 /// obtains credentials there and signs with them.
 struct Fixture {
     provider: OidcProvider,
@@ -131,7 +131,7 @@ async fn one_hawkgate_can_be_the_login_service_of_another() {
 }
 
 #[tokio::test]
-async fn the_login_endpoint_answers_like_the_original_service() {
+async fn the_login_endpoint_responds_like_the_original_service() {
     let fixture = Fixture::start().await;
     let token = fixture.token("user|1").await;
     for endpoint in [ENDPOINT, OLD_ENDPOINT] {
@@ -165,7 +165,7 @@ async fn the_login_endpoint_answers_like_the_original_service() {
 }
 
 #[tokio::test]
-async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
+async fn the_login_endpoint_responds_to_every_bad_token_with_the_same_400() {
     let fixture = Fixture::start().await;
     let provider = &fixture.provider;
     let token = |changes: Value| async move { provider.token(changes).await };
@@ -198,7 +198,7 @@ async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
     assert_eq!(errors[0]["code"], "InputError");
     let two = get(ENDPOINT, &good).bearer(&good);
     assert_eq!(fixture.server.send(&two).await.status, 400);
-    // Only the log tells them apart.
+    // Only the log distinguishes them.
     let refused = [("route", "login"), ("code", "400"), ("outcome", "rejected")];
     fixture
         .server
@@ -211,7 +211,7 @@ async fn the_login_endpoint_answers_every_bad_token_with_the_same_400() {
 }
 
 #[tokio::test]
-async fn the_login_endpoint_answers_400_while_the_identity_provider_is_down() {
+async fn the_login_endpoint_responds_with_400_while_the_identity_provider_is_down() {
     let provider = OidcProvider::start(json!({})).await;
     let token = provider.user_token("RS256", "user|1", AUDIENCE).await;
     provider.down().await;
@@ -240,8 +240,8 @@ async fn cors_is_allowed_for_listed_origins() {
             Some("Authorization")
         );
         assert_eq!(response.header("vary"), Some("Origin"));
-        let asked = get(ENDPOINT, &token).header("Origin", TOOLS);
-        let response = client.request(&asked).await.unwrap();
+        let request = get(ENDPOINT, &token).header("Origin", TOOLS);
+        let response = client.request(&request).await.unwrap();
         assert_eq!(response.status, 200);
         assert_eq!(response.header("access-control-allow-origin"), Some(TOOLS));
         let bad = get(ENDPOINT, "opaque").header("Origin", TOOLS);

@@ -2,8 +2,8 @@
 //! shared secrets from callers. The provider is the certified one; its token exchange is an imitation
 //! (a custom grant that verifies and issues tokens through the provider).
 
-mod answers;
 mod callers;
+mod responses;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -191,15 +191,15 @@ async fn a_client_credentials_token_is_shared_until_the_upstream_refuses_it() {
     };
     assert_ok(&fixture.gateway.send(&body).await);
     let attempts = fixture.api.attempts();
-    let [.., refused, healed] = &attempts[..] else {
+    let [.., refused, replayed] = &attempts[..] else {
         panic!()
     };
-    assert_eq!((refused.status, healed.status), (401, 200));
+    assert_eq!((refused.status, replayed.status), (401, 200));
     assert_eq!(
-        refused.sha256, healed.sha256,
+        refused.sha256, replayed.sha256,
         "the same body was sent twice"
     );
-    assert_ne!(token_of(&healed.request), first);
+    assert_ne!(token_of(&replayed.request), first);
     assert_eq!(fixture.provider.request_count("token").await, 2);
     assert_ok(&fixture.gateway.send(&to("basic", &alice)).await);
     assert_eq!(
@@ -225,7 +225,7 @@ async fn a_client_credentials_token_is_shared_until_the_upstream_refuses_it() {
 
 /// A 401 to a bearer token is never attributed to clock skew.
 #[tokio::test]
-async fn a_401_from_an_upstream_with_clock_skew_is_healed_by_one_replay() {
+async fn a_401_from_an_upstream_with_clock_skew_is_recovered_by_one_replay() {
     let fixture = Fixture::start().await;
     let caller = fixture.token("alice").await;
     let revoked = Arc::clone(&fixture.revoked);
@@ -290,7 +290,7 @@ async fn token_exchange_yields_a_token_for_each_caller() {
     assert_eq!(
         fixture.provider.request_count("token").await,
         6,
-        "refused upstream: exchanged anew, replayed"
+        "refused upstream: exchanged again and replayed"
     );
     assert_eq!(claims(&last(&fixture.api))["sub"], "alice");
 }
@@ -361,7 +361,7 @@ async fn the_token_is_injected_into_the_configured_header_and_never_echoed() {
     }
     let head = String::from_utf8_lossy(&response.raw_head).into_owned();
     assert!(!head.contains(&token_of(received)));
-    // A 401 is healed through the configured header as well.
+    // Recovery from a 401 uses the configured header as well.
     fixture.revoked.lock().unwrap().insert(token_of(received));
     assert_ok(&fixture.gateway.send(&to("injected", &caller)).await);
     assert_eq!(fixture.provider.request_count("token").await, 2);

@@ -108,7 +108,7 @@ fn basic(name: &str, password: &str) -> Request {
     Request::get("/reports?x=1").header("Authorization", &format!("Basic {pair}"))
 }
 
-/// Everything of a response that does not differ between requests.
+/// The parts of a response that do not vary between requests.
 fn comparable(response: &Response) -> (u16, Vec<String>, serde_json::Value) {
     let head = String::from_utf8_lossy(&response.raw_head).to_lowercase();
     let varies = |line: &str| line.starts_with("x-request-id:") || line.starts_with("date:");
@@ -284,7 +284,7 @@ async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
     }
     assert_eq!(fixture.count("password-realm 403").await, 5);
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
-    // Other names from the same address have fifteen failures left between them.
+    // Other names at the same address share the fifteen remaining failures.
     for guess in 0..15 {
         let response = fixture.get(&format!("user-{guess}"), "guess").await;
         assert_eq!(
@@ -305,7 +305,7 @@ async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
 }
 
 #[tokio::test]
-async fn an_upstream_401_is_healed_with_the_same_password() {
+async fn an_upstream_401_is_recovered_by_signing_in_with_the_same_password() {
     let fixture = Fixture::start().await;
     fixture.user("anna", json!({})).await;
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
@@ -411,7 +411,7 @@ async fn a_push_confirmation_is_awaited_across_requests() {
         assert_eq!(response.status_and_reason(), (401, Some("mfa_pending")));
         assert_eq!(response.header("retry-after"), Some("5"));
     }
-    // A wrong password is refused all the same.
+    // A wrong password is still refused.
     assert_eq!(
         fixture.get("anna", "guess").await.status_and_reason(),
         (401, Some("password_refused"))

@@ -36,7 +36,7 @@ fn state(home: &HomeDir) -> Value {
     serde_json::from_str(&home.read("client.json")).unwrap()
 }
 
-/// How the registration endpoint behaves: ok, error, stall, or lost (it acts, but does not respond).
+/// Sets how the registration endpoint behaves: ok, error, stall, or lost (it acts but does not respond).
 async fn set_registration_mode(provider: &Peer, mode: &str) {
     let arguments = json!({ "mode": mode });
     provider.control("registration", arguments).await;
@@ -67,7 +67,7 @@ async fn register_creates_updates_and_deletes_a_client() {
         "a plan changes nothing"
     );
 
-    let made = home
+    let created = home
         .run(&confidential_client(issuer, "one"))
         .await
         .success();
@@ -76,16 +76,19 @@ async fn register_creates_updates_and_deletes_a_client() {
     let secret = registration["client_secret"].as_str().unwrap();
     let token = registration["registration_access_token"].as_str().unwrap();
     assert!(first.get("intent").is_none());
-    let made = made.assert_secrets_absent(&[secret, token]);
+    let created = created.assert_secrets_absent(&[secret, token]);
     let id = registration["client_id"].as_str().unwrap();
     assert!(
-        made.stdout.contains(&format!("registered: client_id {id}")),
-        "{made:?}"
+        created
+            .stdout
+            .contains(&format!("registered: client_id {id}")),
+        "{created:?}"
     );
     assert_eq!(home.read("client.json.secret"), secret);
     assert_eq!(mode(&home.path("client.json")), 0o600);
     assert_eq!(mode(&home.path("client.json.secret")), 0o600);
-    let snippet: toml::Value = toml::from_str(made.stdout.split_once("\n\n").unwrap().1).unwrap();
+    let snippet: toml::Value =
+        toml::from_str(created.stdout.split_once("\n\n").unwrap().1).unwrap();
     let file = snippet["source"][0]["client_secret"]["file"]
         .as_str()
         .unwrap();
@@ -106,7 +109,7 @@ async fn register_creates_updates_and_deletes_a_client() {
     assert_eq!(
         home.read("client.json.secret"),
         secret,
-        "it comes back from the state"
+        "it is restored from the state file"
     );
 
     let changed = home
@@ -124,26 +127,26 @@ async fn register_creates_updates_and_deletes_a_client() {
     );
     let changed = changed.assert_secrets_absent(&[secret, rotated]);
     drop(changed);
-    let there = provider.control("client", json!({ "id": id })).await;
-    assert_eq!(there["client"]["client_name"], "two");
+    let registered = provider.control("client", json!({ "id": id })).await;
+    assert_eq!(registered["client"]["client_name"], "two");
     // The rotated token works.
     home.run(&confidential_client(issuer, "three"))
         .await
         .success();
 
-    let gone = home
+    let deleted = home
         .run(&["register", "--state", "client.json", "--delete"])
         .await
         .success();
-    assert!(gone.stdout.contains("deleted the client"), "{gone:?}");
+    assert!(deleted.stdout.contains("deleted the client"), "{deleted:?}");
     assert!(!home.path("client.json").exists() && !home.path("client.json.secret").exists());
-    let there = provider.control("client", json!({ "id": id })).await;
-    assert_eq!(there["client"], Value::Null);
-    let nothing = home
+    let registered = provider.control("client", json!({ "id": id })).await;
+    assert_eq!(registered["client"], Value::Null);
+    let repeated = home
         .run(&["register", "--state", "client.json", "--delete"])
         .await
         .success();
-    assert!(nothing.stdout.contains("nothing to do"), "{nothing:?}");
+    assert!(repeated.stdout.contains("nothing to do"), "{repeated:?}");
 }
 
 #[tokio::test]
@@ -216,17 +219,17 @@ async fn a_registration_whose_response_was_lost_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_crash_during_registration_is_explained_by_the_next_run() {
+async fn a_crash_during_registration_is_reported_by_the_next_run() {
     let provider = provider(json!({})).await;
     let issuer = provider.fact("issuer");
     let home = HomeDir::new();
     set_registration_mode(&provider, "stall").await;
-    let cut_off = home.start(&confidential_client(issuer, "cut off"));
+    let interrupted = home.start(&confidential_client(issuer, "cut off"));
     provider
         .control("untilWaiting", json!({ "count": 1 }))
         .await;
     assert_eq!(state(&home)["intent"]["action"], "register");
-    cut_off.kill_now().await;
+    interrupted.kill_now().await;
     set_registration_mode(&provider, "ok").await;
     home.run(&confidential_client(issuer, "cut off"))
         .await
@@ -278,11 +281,11 @@ async fn an_update_whose_response_was_lost_is_retried() {
     assert_eq!(state(&home)["intent"]["action"], "update");
     set_registration_mode(&provider, "ok").await;
     // After an unfinished update even the previous metadata is sent again.
-    let back = home
+    let resent = home
         .run(&confidential_client(issuer, "one"))
         .await
         .success();
-    assert!(back.stdout.contains("updated:"), "{back:?}");
+    assert!(resent.stdout.contains("updated:"), "{resent:?}");
 
     // Now the provider makes the update and rotates the token, but the response is lost.
     set_registration_mode(&provider, "lost").await;
@@ -315,8 +318,8 @@ async fn a_delete_whose_response_was_lost_can_be_repeated() {
     home.run(&confidential_client(issuer, "n"))
         .await
         .fails_with(1, "--delete");
-    let gone = home.run(&delete).await.success();
-    assert!(gone.stdout.contains("already deleted"), "{gone:?}");
+    let deleted = home.run(&delete).await.success();
+    assert!(deleted.stdout.contains("already deleted"), "{deleted:?}");
     assert!(!home.path("client.json").exists());
 }
 

@@ -57,7 +57,7 @@ const PREPARED: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn an_auth0_tenant_is_prepared_by_difference_and_closed_again() {
+async fn only_the_differing_settings_of_an_auth0_tenant_are_changed_and_it_is_closed_again() {
     let tenant = Tenant::start(json!({ "limit": 2 })).await;
     let planned = tenant
         .register(&[&PREPARED[..], &["--plan"]].concat())

@@ -65,7 +65,7 @@ impl Fixture {
     }
 
     /// Replaces a file atomically, so that it is never read half-written.
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+    fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
         let next = self.gateway.files.write("next", content);
         std::fs::rename(next, self.gateway.files.path(name)).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Rules over the claims of a certified provider, against a Taskcluster that verifies: who is allowed,
-//! with which scopes, and which headers the upstream receives.
+//! Rules over the claims of a certified provider, against a Taskcluster that verifies Hawk: which
+//! callers are allowed, with which scopes, and which headers the upstream receives.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! `hawkgate schema`, `conf/schema.json` and `docs/configuration.md`: fresh, and true about
-//! which files are valid, by the judgement of the npm package `ajv`.
+//! `hawkgate schema`, `conf/schema.json` and `docs/configuration.md` are up to date, and the schema
+//! agrees with hawkgate about which files are valid, according to the npm package `ajv`.
 //!
 //! `HAWKGATE_UPDATE=1 cargo test --test it schema` regenerates both files.
 
@@ -22,9 +22,9 @@ fn assert_up_to_date(file: &str, generated: &str) {
     if std::env::var_os("HAWKGATE_UPDATE").is_some() {
         std::fs::write(&path, generated).unwrap();
     }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    let existing = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        there == generated,
+        existing == generated,
         "{file} is stale: run HAWKGATE_UPDATE=1 cargo test --test it schema, and look at the difference"
     );
 }

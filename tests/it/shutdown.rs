@@ -18,11 +18,11 @@ path = "/"
 anonymous = true
 "#;
 
-/// A gateway in front of an upstream that holds its replies back.
+/// A gateway in front of an upstream that replies only once the latch is open.
 async fn gateway_with_held_upstream(server: &str) -> (TestGateway, FakeUpstream, Latch) {
     let latch = Latch::closed();
-    let script = latch.clone();
-    let upstream = FakeUpstream::http1(move |_| Reply::ok().after(&script)).await;
+    let shared = latch.clone();
+    let upstream = FakeUpstream::http1(move |_| Reply::ok().after(&shared)).await;
     let text = format!("{server}{OPEN}upstream = \"{}\"\n", upstream.url());
     let gateway = TestGateway::start_with(&text, ConfigDir::new(), SystemClock::shared()).await;
     (gateway, upstream, latch)
@@ -199,7 +199,7 @@ async fn a_request_that_outlasts_the_drain_deadline_is_aborted() {
 }
 
 #[tokio::test]
-async fn it_starts_with_every_dependency_down_and_recovers() {
+async fn hawkgate_starts_with_every_dependency_down_and_recovers() {
     let issuer = IssuerServer::start(&[&SHARED[1]]).await;
     let exchange = FakeUpstream::http1(|_| Reply::new(503, "")).await;
     let upstream = FakeUpstream::http1(|_| Reply::ok()).await;
@@ -217,14 +217,14 @@ async fn it_starts_with_every_dependency_down_and_recovers() {
     .await;
     let now = SystemClock::shared().now().as_secs();
     let token = SHARED[1].token("ES256", &claims(&issuer.issuer(), "api", now));
-    let ask = async || gateway.send(&Request::get("/x").bearer(&token)).await;
+    let send = async || gateway.send(&Request::get("/x").bearer(&token)).await;
     assert_eq!(gateway.admin("/healthz").await.status, 200);
     for page in ["/readyz", "/startupz"] {
         let unready = gateway.admin(page).await;
         assert_eq!(unready.status, 503, "{page}");
         assert!(unready.text().contains("issuer idp"), "{}", unready.text());
     }
-    let refused = ask().await;
+    let refused = send().await;
     assert_eq!(refused.status_and_reason(), (503, Some("keys_unavailable")));
     assert!(refused.header("retry-after").is_some());
 
@@ -234,7 +234,7 @@ async fn it_starts_with_every_dependency_down_and_recovers() {
     })
     .await;
     assert_eq!(gateway.admin("/startupz").await.status, 200);
-    let refused = ask().await;
+    let refused = send().await;
     assert_eq!(
         refused.status_and_reason(),
         (503, Some("exchange_unavailable"))
@@ -249,5 +249,5 @@ async fn it_starts_with_every_dependency_down_and_recovers() {
     });
     exchange.up().await;
     upstream.up().await;
-    until("a request to succeed", async || ask().await.status == 200).await;
+    until("a request to succeed", async || send().await.status == 200).await;
 }

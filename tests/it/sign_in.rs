@@ -66,10 +66,10 @@ impl Fixture {
     /// The callback URL to which the provider redirects the browser.
     async fn browse(&self, pending: &Pending) -> Url {
         let arguments = json!({ "url": pending.url.as_str() });
-        let answer = self.control("browse", arguments).await;
-        let location = answer["location"].as_str();
+        let response = self.control("browse", arguments).await;
+        let location = response["location"].as_str();
         location
-            .unwrap_or_else(|| panic!("{answer}"))
+            .unwrap_or_else(|| panic!("{response}"))
             .parse()
             .unwrap()
     }
@@ -102,13 +102,13 @@ fn target(url: &Url) -> String {
     format!("{}?{}", url.path(), url.query().unwrap_or_default())
 }
 
-trait At {
-    fn at(self, host: &str) -> Self;
+trait WithHost {
+    fn with_host(self, host: &str) -> Self;
 }
 
-impl At for Request {
-    /// With this `Host`.
-    fn at(mut self, host: &str) -> Self {
+impl WithHost for Request {
+    /// Sets `Host`.
+    fn with_host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.authority);
         self
     }
@@ -124,7 +124,7 @@ fn host(url: &Url) -> String {
 }
 
 async fn visit(url: &Url) -> Response {
-    send(url, &Request::get(&target(url)).at(&host(url))).await
+    send(url, &Request::get(&target(url)).with_host(&host(url))).await
 }
 
 /// The URL with other query parameters; an empty value removes one.
@@ -266,7 +266,7 @@ async fn login_uses_the_registered_client_from_its_state_file() {
     renewed.assert_secrets_absent(&[&secret]);
 }
 
-/// docs/signing-in.md, word for word where it matters.
+/// Runs the commands of docs/signing-in.md as the page shows them.
 #[tokio::test]
 async fn the_shell_session_of_the_signing_in_page_works() {
     let fixture = Fixture::start().await;
@@ -333,8 +333,13 @@ require_scopes = ["read"]
         .stdout;
     let (name, value) = header.trim().split_once(": ").unwrap();
     let request = Request::get("/api/queue/v1/ping").header(name, value);
-    let answer = gateway.send(&request).await;
-    assert_eq!(answer.status_and_reason(), (200, None), "{}", answer.text());
+    let response = gateway.send(&request).await;
+    assert_eq!(
+        response.status_and_reason(),
+        (200, None),
+        "{}",
+        response.text()
+    );
     let without = gateway.send(&Request::get("/api/queue/v1/ping")).await;
     assert_eq!(without.status, 401);
 }
@@ -347,20 +352,23 @@ async fn the_callback_accepts_only_the_expected_request() {
     let evil = changed(&callback, &[("state", "guessed"), ("code", "evil")]);
     let get = |url: &Url| Request::get(&target(url));
     for (request, status) in [
-        (get(&evil).at(&host(&evil)), 400),
-        (get(&callback).at("evil.example"), 421),
-        (get(&callback).at("localhost"), 421),
+        (get(&evil).with_host(&host(&evil)), 400),
+        (get(&callback).with_host("evil.example"), 421),
+        (get(&callback).with_host("localhost"), 421),
         (
-            Request::post(&target(&callback), "").at(&host(&callback)),
+            Request::post(&target(&callback), "").with_host(&host(&callback)),
             405,
         ),
-        (Request::get("/favicon.ico").at(&host(&callback)), 404),
         (
-            get(&changed(&callback, &[("state", "")])).at(&host(&callback)),
+            Request::get("/favicon.ico").with_host(&host(&callback)),
+            404,
+        ),
+        (
+            get(&changed(&callback, &[("state", "")])).with_host(&host(&callback)),
             400,
         ),
         (
-            Request::get("/callback?error=access_denied").at(&host(&callback)),
+            Request::get("/callback?error=access_denied").with_host(&host(&callback)),
             400,
         ),
     ] {
@@ -426,7 +434,7 @@ async fn an_authorization_code_cannot_be_reused() {
     let mixed = changed(&own, &[("code", &code)]);
     visit(&mixed).await;
     pending.running.wait().await.fails_with(1, "used up");
-    assert_eq!(fixture.session(), first, "the earlier sign-in stays");
+    assert_eq!(fixture.session(), first, "the earlier session is kept");
 }
 
 #[tokio::test]
@@ -481,14 +489,18 @@ async fn an_issuer_without_the_required_features_is_refused_before_login() {
             .await
             .fails_with(1, expected);
     }
-    let off = [
+    let plain_http = [
         "login",
         "--issuer",
         "http://issuer.example/",
         "--client-id",
         "c",
     ];
-    fixture.home.run(&off).await.fails_with(1, "must be https");
+    fixture
+        .home
+        .run(&plain_http)
+        .await
+        .fails_with(1, "must be https");
     let neither = fixture.home.run(&["login"]).await;
     neither.fails_with(2, "--state, or --issuer and --client-id");
     let elsewhere = fixture.login(&["--redirect-uri", "http://192.0.2.1/cb"]);
@@ -554,7 +566,9 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
     fixture.signed_in(&[]).await.success();
     let before = fixture.session();
     let access = before["tokens"]["access_token"].as_str().unwrap();
-    fixture.control("answer", json!({ "mode": "error" })).await;
+    fixture
+        .control("tokenEndpoint", json!({ "mode": "error" }))
+        .await;
     // The old token is still valid for a while.
     let old = fixture
         .home
@@ -572,7 +586,9 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .run(&["token"])
         .await
         .fails_with(1, "could not be renewed");
-    fixture.control("answer", json!({ "mode": "ok" })).await;
+    fixture
+        .control("tokenEndpoint", json!({ "mode": "ok" }))
+        .await;
     // The ID token names another user: the rotated token is saved, and nothing is printed.
     fixture
         .control("tamper", json!({ "claims": { "sub": "another-user" } }))

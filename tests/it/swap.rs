@@ -1,5 +1,5 @@
-//! Token for credential, against a Taskcluster that verifies: every kind of source, and recovery from
-//! a 401.
+//! Swapping tokens for credentials, against a Taskcluster that verifies Hawk: every kind of source, and
+//! recovery from a 401.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -210,15 +210,15 @@ async fn opaque_tokens_are_verified_by_the_exchange() {
     );
     assert_eq!(fixture.peers.taskcluster.count("GET", OAUTH, 200).await, 2);
 
-    // Taskcluster's web-server responds with 500 to a bad token; it is a client error all the same.
+    // Taskcluster's web-server responds with 500 to a bad token; it is still a client error.
     let bad = to("oauth", Request::get("/api/x"), "no-such-token-anywhere");
     for _ in 0..3 {
         let response = fixture.gateway.send(&bad).await;
         assert_eq!(response.status, 401, "{}", response.text());
         assert_eq!(response.error_reason(), Some("token_refused"));
     }
-    let asked = fixture.peers.taskcluster.count("GET", OAUTH, 500).await;
-    assert_eq!(asked, 1, "a refusal is cached briefly");
+    let exchanges = fixture.peers.taskcluster.count("GET", OAUTH, 500).await;
+    assert_eq!(exchanges, 1, "a refusal is cached briefly");
 }
 
 #[tokio::test]

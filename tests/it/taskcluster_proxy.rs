@@ -1,4 +1,4 @@
-//! Compatibility with taskcluster-proxy, against a Taskcluster that verifies.
+//! Compatibility with taskcluster-proxy, against a Taskcluster that verifies Hawk.
 
 mod command;
 
@@ -100,7 +100,7 @@ async fn short_and_full_paths_are_signed_as_forwarded() {
 }
 
 #[tokio::test]
-async fn a_401_on_a_short_path_is_healed_and_replayed() {
+async fn a_401_on_a_short_path_is_recovered_by_a_replay() {
     let taskcluster = taskcluster().await;
     let gateway = TestGateway::start(&sections(taskcluster.url(), "")).await;
     let request = Request::post("/queue/v1/task", "{\"a\":1}");
@@ -124,8 +124,8 @@ async fn a_bewit_authorizes_its_url_for_anyone() {
     let secrets = Secrets::default();
     for path in ["/api/test/v1/x", "/api/queue/v1/artifact/a%2Fb?c=d"] {
         let url = format!("{}{path}", taskcluster.url());
-        let asked = Request::post("/bewit", format!("{url}\n"));
-        let response = gateway.send(&asked).await;
+        let request = Request::post("/bewit", format!("{url}\n"));
+        let response = gateway.send(&request).await;
         assert_eq!(response.status, 303, "{}", response.text());
         assert_eq!(response.header("cache-control"), Some("no-store"));
         let signed = response.header("location").unwrap().to_owned();
@@ -245,11 +245,11 @@ bewit = true
         provider.issuer()
     ))
     .await;
-    let asked = Request::post("/bewit", format!("{root_url}/api/x"));
-    let response = gateway.send(&asked).await;
+    let request = Request::post("/bewit", format!("{root_url}/api/x"));
+    let response = gateway.send(&request).await;
     assert_eq!(response.error_reason(), Some("missing_token"));
     let token = provider.user_token("ES256", "user|1", "api").await;
-    let response = gateway.send(&asked.clone().bearer(&token)).await;
+    let response = gateway.send(&request.clone().bearer(&token)).await;
     assert_eq!(response.status, 303, "{}", response.text());
     let signed = response.text();
     let target = signed.strip_prefix(root_url).unwrap();
@@ -277,13 +277,14 @@ async fn credentials_can_be_replaced_at_run_time() {
     assert_eq!((response.status, response.text().as_str()), (200, ""));
     assert_eq!(gateway.send(&request).await.json()["clientId"], "task");
     taskcluster.control("release", json!({})).await;
-    let answer = poller.response("GET").await.unwrap();
-    assert_eq!(answer.json()["clientId"], "root");
+    let response = poller.response("GET").await.unwrap();
+    assert_eq!(response.json()["clientId"], "root");
 
     let response = put(&gateway, "/credentials/task", credentials("root", ROOT_KEY)).await;
     assert_eq!(response.status, 200);
     assert_eq!(gateway.send(&request).await.json()["clientId"], "root");
-    // The new credentials heal a 401 to the old ones, although both are of one generation.
+    // A 401 to the old credentials is recovered with the new ones, although both have the same
+    // generation number.
     taskcluster
         .control("removeClient", json!({ "clientId": "root" }))
         .await;
@@ -382,9 +383,9 @@ async fn bad_credentials_change_nothing() {
         "root"
     );
     // Only the admin listener has this page: elsewhere the request is forwarded.
-    let asked = Request::new("PUT", "/credentials")
+    let request = Request::new("PUT", "/credentials")
         .body(Body::Sized(credentials("task", OTHER_KEY).into()));
-    assert_eq!(gateway.send(&asked).await.status, 404);
+    assert_eq!(gateway.send(&request).await.status, 404);
     let closed = sections(taskcluster.url(), "").replace("credentials_update = true", "");
     let closed = TestGateway::start(&closed).await;
     let response = put(&closed, "/credentials", credentials("task", OTHER_KEY)).await;

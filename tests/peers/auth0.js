@@ -1,10 +1,10 @@
 // Auth0's extensions to OpenID Connect: password-realm and MFA grants, the MFA API, users in the
 // Management API, Token Vault.
 //
-// By the certified oidc-provider: client authentication, client credentials, access tokens and
-// their lookup, refresh tokens with rotation. Imitated after Auth0's documentation: user
-// directories, Auth0's own grant types, `/mfa/…`, `/api/v2/users/…`. Token Vault decodes the
-// subject token without verifying it.
+// The certified oidc-provider implements client authentication, client credentials, access tokens
+// and their lookup, and refresh tokens with rotation. User directories, Auth0's own grant types,
+// `/mfa/…` and `/api/v2/users/…` are imitated, following Auth0's documentation. Token Vault decodes
+// the subject token without verifying it.
 //
 // Control: user, identities, confirm, decline, fail, revoke, counts, secrets, down, up.
 
@@ -178,7 +178,7 @@ export async function start(options, instance) {
   }
 
   /** Records the secrets in a response of oidc-provider. */
-  function note(body) {
+  function recordSecrets(body) {
     for (const name of ['access_token', 'refresh_token', 'id_token', 'mfa_token']) {
       if (body[name]) secrets.add(body[name]);
     }
@@ -195,7 +195,7 @@ export async function start(options, instance) {
     const end = res.end.bind(res);
     res.end = (chunk, ...rest) => {
       counts.add(`${grant} ${res.statusCode}${from ? ` for ${from}` : ''}`);
-      if (chunk) note(JSON.parse(chunk.toString()));
+      if (chunk) recordSecrets(JSON.parse(chunk.toString()));
       return end(chunk, ...rest);
     };
     handle(req, res);
@@ -284,8 +284,8 @@ export async function start(options, instance) {
       users.get(name).push = 'declined';
     },
     /** Sets the next responses of an endpoint. */
-    fail({ endpoint, answers }) {
-      failures.set(endpoint, answers);
+    fail({ endpoint, responses }) {
+      failures.set(endpoint, responses);
     },
     /** Revokes all tokens for the Management API. */
     revoke() {

@@ -58,22 +58,22 @@ const refuse = (message) => {
   throw new Refusal(message);
 };
 
-/** An invalid header to which the real services respond with 500. */
-export class Breakdown extends Error {}
+/** An invalid request to which the real services respond with 500. */
+export class InternalError extends Error {}
 
 /** The host and port with which the service computes the MAC. */
 export function publicAddress(headers) {
   const { host } = headers;
-  if (!host || host.startsWith('[')) throw new Breakdown('Host');
+  if (!host || host.startsWith('[')) throw new InternalError('Host');
   const forwardedFor = headers['x-forwarded-for'];
   if (forwardedFor !== undefined && !forwardedFor.split(',').every((a) => net.isIP(a.trim()))) {
-    throw new Breakdown('X-Forwarded-For');
+    throw new InternalError('X-Forwarded-For');
   }
   const [name, ownPort] = host.split(':');
   const forwardedPort = headers['x-forwarded-port'];
   if (forwardedPort !== undefined) {
     const port = Number.parseInt(forwardedPort, 10);
-    if (Number.isNaN(port)) throw new Breakdown('X-Forwarded-Port');
+    if (Number.isNaN(port)) throw new InternalError('X-Forwarded-Port');
     return { host: name, port };
   }
   if (headers['x-forwarded-proto'] === 'https') return { host: name, port: 443 };
@@ -107,7 +107,7 @@ export class Clients {
     this.#seenSeeds.add(seed);
   }
 
-  #known(clientId) {
+  #find(clientId) {
     const client = this.#clients.get(clientId);
     if (!client) refuse(`Client with clientId '${clientId}' not found`);
     if (client.disabled) refuse(`Client with clientId '${clientId}' is disabled`);
@@ -137,7 +137,7 @@ export class Clients {
     if (start > this.now() + CERTIFICATE_SKEW) refuse('ext.certificate.start > now');
     if (expiry < this.now() - CERTIFICATE_SKEW) refuse('ext.certificate.expiry < now');
     if (expiry - start > 31 * DAY) refuse('ext.certificate cannot last longer than 31 days');
-    const authority = this.#known(issuer ?? clientId);
+    const authority = this.#find(issuer ?? clientId);
     if (issuer && !satisfies(authority.scopes, [`auth:create-client:${clientId}`])) {
       refuse(`ext.certificate issuer ${issuer} doesn't have \`auth:create-client:${clientId}\``);
     }
@@ -157,7 +157,7 @@ export class Clients {
   #resolve(clientId, ext) {
     const resolved = ext?.certificate !== undefined
       ? this.#checkCertificate(clientId, ext.certificate)
-      : (({ accessToken, scopes }) => ({ key: accessToken, scopes }))(this.#known(clientId));
+      : (({ accessToken, scopes }) => ({ key: accessToken, scopes }))(this.#find(clientId));
     if (ext?.authorizedScopes === undefined) return resolved;
     if (!isScopes(ext.authorizedScopes)) refuse('ext.authorizedScopes must be an array of valid scopes');
     if (!satisfies(resolved.scopes, ext.authorizedScopes)) {
@@ -199,7 +199,7 @@ export class Clients {
       checkPayload(req, body, artifacts, credentials);
       return credentials;
     } catch (error) {
-      if (error instanceof Breakdown) throw error;
+      if (error instanceof InternalError) throw error;
       if (error instanceof Refusal || !error.isBoom) throw new Refusal(error.message);
       throw new Refusal(`${error.output.payload.error}: ${error.message}`);
     }
@@ -228,6 +228,6 @@ function checkPayload(req, body, artifacts, credentials) {
   const type = req.headers['content-type'] ?? '';
   const payload = type.startsWith('application/json') ? (body ?? Buffer.alloc(0)).toString() : '';
   const expected = Hawk.crypto.calculatePayloadHash(payload, credentials.algorithm, type);
-  if (expected.length !== artifacts.hash.length) throw new Breakdown('hash');
+  if (expected.length !== artifacts.hash.length) throw new InternalError('hash');
   if (expected !== artifacts.hash) refuse('Unauthorized: Bad payload hash');
 }

@@ -100,21 +100,21 @@ export class Outages {
   }
 }
 
-/** Holds requests back until `release`. */
+/** Delays requests until `release`. */
 export class Latch {
   #waiting = new Set();
   #watchers = new Set();
   get waiting() {
     return this.#waiting.size;
   }
-  wait(gone) {
+  wait(connection) {
     return new Promise((resolve) => {
       const go = () => {
         this.#waiting.delete(go);
         resolve();
       };
       this.#waiting.add(go);
-      gone?.once('close', go);
+      connection?.once('close', go);
       for (const watcher of [...this.#watchers]) watcher();
     });
   }

@@ -30,7 +30,7 @@ const KEY_CLIENT = { id: 'hawkgate-key', pem: await exportPKCS8(keyPair.privateK
 const KEY_CLIENT_JWK = { ...(await exportJWK(keyPair.publicKey)), kid: 'client-1', use: 'sig' };
 const SCOPES = ['read', 'write', 'admin', 'taskcluster-credentials'];
 
-/** A key of each kind; `generation` tells the keys of one rotation from those of the next. */
+/** A key of each kind; `generation` distinguishes the keys of successive rotations. */
 async function newKeys(generation) {
   const make = async (kind, alg, extra) => {
     const { privateKey } = await generateKeyPair(alg, { extractable: true, ...extra });
@@ -216,7 +216,7 @@ export async function start(options, instance) {
   const isKeys = (url) => url.startsWith('/jwks');
   const isDiscovery = (url) => url.includes('/.well-known/');
 
-  /** Misbehaves as `mode` says; true if it responded. */
+  /** Misbehaves according to `mode`; true if it has responded. */
   async function misbehave(req, res) {
     if (!isKeys(req.url) && !(mode.startsWith('all-') && isDiscovery(req.url))) return false;
     switch (mode.replace('all-', '')) {
@@ -265,13 +265,13 @@ export async function start(options, instance) {
     else Object.assign(params, { grant_type: USER_GRANT, sub });
     if (params.claims) params.claims = JSON.stringify(params.claims);
     // A separate listener, so that tokens can be issued while the provider is down.
-    const back = http.createServer((req, res) => {
+    const internal = http.createServer((req, res) => {
       req.headers.host = `127.0.0.1:${port}`;
       handle(req, res);
     });
-    const backPort = await listen(back);
+    const internalPort = await listen(internal);
     try {
-      const answer = await fetch(`http://127.0.0.1:${backPort}/token`, {
+      const response = await fetch(`http://127.0.0.1:${internalPort}/token`, {
         method: 'POST',
         headers: {
           authorization: `Basic ${Buffer.from(`${CLIENT.id}:${CLIENT.secret}`).toString('base64')}`,
@@ -279,12 +279,12 @@ export async function start(options, instance) {
         },
         body: new URLSearchParams(params),
       });
-      const body = await answer.json();
-      if (!answer.ok) throw new Error(`token endpoint: ${answer.status} ${JSON.stringify(body)}`);
+      const body = await response.json();
+      if (!response.ok) throw new Error(`token endpoint: ${response.status} ${JSON.stringify(body)}`);
       return body;
     } finally {
-      back.closeAllConnections();
-      back.close();
+      internal.closeAllConnections();
+      internal.close();
     }
   }
 

@@ -1,12 +1,12 @@
-// The OpenID-certified oidc-provider with what registering and signing in need: dynamic
+// The OpenID-certified oidc-provider with the features that registration and sign-in need: dynamic
 // registration and its management (RFC 7591, RFC 7592), authorization code with PKCE, device flow,
 // rotating refresh tokens, revocation.
 //
 // Options: {"initialAccessToken": "…", "ttl": seconds}
 // Control: browse (a browser with cookies, which follows redirects until they leave the provider),
 // approve (a device code), tamper (claims of the next ID tokens), metadata (members of the
-// discovery document), registration (how that endpoint behaves), answer (how the token endpoint
-// behaves), untilWaiting, counts, client.
+// discovery document), registration and tokenEndpoint (how those endpoints behave), untilWaiting,
+// counts, client.
 
 import http from 'node:http';
 import { exportJWK, generateKeyPair, SignJWT, decodeJwt, decodeProtectedHeader, importJWK } from 'jose';
@@ -61,7 +61,7 @@ export async function start(options, instance) {
   let tampered;
   let metadata = {};
   let registration = 'ok';
-  let answer = 'ok';
+  let tokenEndpoint = 'ok';
   const counts = new Counter();
   const latch = new Latch();
 
@@ -76,7 +76,7 @@ export async function start(options, instance) {
   provider.use(async (ctx, next) => {
     await next();
     if (ctx.oidc?.route === 'discovery') Object.assign(ctx.body, metadata);
-    // To poll fast; the default of RFC 8628 is five seconds.
+    // Lets tests poll quickly; the default of RFC 8628 is five seconds.
     if (ctx.oidc?.route === 'device_authorization' && ctx.body.device_code) ctx.body.interval = 1;
     if (tampered && ctx.body?.id_token) ctx.body.id_token = await forged(ctx.body.id_token);
   });
@@ -104,7 +104,7 @@ export async function start(options, instance) {
       if (registration === 'lost') res.end = () => res.socket.destroy();
       if (registration === 'error') return json(res, 500, { error: 'server_error' });
     }
-    if (path === '/token' && answer === 'error') return json(res, 500, {});
+    if (path === '/token' && tokenEndpoint === 'error') return json(res, 500, {});
     return callback(req, res);
   });
 
@@ -135,7 +135,7 @@ export async function start(options, instance) {
     }
   }
 
-  const hidden = (html, name) => new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1];
+  const hiddenField = (html, name) => new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1];
 
   const controlPort = await instance.control({
     browse: ({ url, sub }) => {
@@ -145,13 +145,13 @@ export async function start(options, instance) {
     async approve({ userCode, abort }) {
       const browser = new Browser();
       const form = await (await browser.fetch(`${issuer}/device`)).text();
-      const fields = { xsrf: hidden(form, 'xsrf'), user_code: userCode };
+      const fields = { xsrf: hiddenField(form, 'xsrf'), user_code: userCode };
       fields[abort ? 'abort' : 'confirm'] = 'yes';
-      const answered = await browser.follow(`${issuer}/device`, {
+      const response = await browser.follow(`${issuer}/device`, {
         method: 'POST',
         body: new URLSearchParams(fields),
       });
-      return { status: answered.status };
+      return { status: response.status };
     },
     tamper: ({ claims }) => {
       tampered = claims;
@@ -163,8 +163,8 @@ export async function start(options, instance) {
       registration = mode;
       return { released: latch.release() };
     },
-    answer: ({ mode }) => {
-      answer = mode;
+    tokenEndpoint: ({ mode }) => {
+      tokenEndpoint = mode;
     },
     untilWaiting: ({ count }) => latch.until(count),
     counts: () => counts.counts,

@@ -15,7 +15,7 @@ import http from 'node:http';
 import https from 'node:https';
 import zlib from 'node:zlib';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
-import { Breakdown, Clients, isRefusal, mint, satisfies } from './hawk-check.js';
+import { InternalError, Clients, isRefusal, mint, satisfies } from './hawk-check.js';
 import { json, Latch, readBody } from './lib.js';
 
 const MINUTE = 60_000;
@@ -83,7 +83,7 @@ export async function start(options, instance) {
     }
     const body = early ?? (await readBody(req));
     if (body.length > MAX_BODY) return apiError(req, res, 500, 'InternalServerError', 'too large', {});
-    return answer(req, res, path, echo(req, body, caller));
+    return respond(req, res, path, echo(req, body, caller));
   }
 
   /** The request as received, without its secrets. */
@@ -101,7 +101,7 @@ export async function start(options, instance) {
     };
   }
 
-  async function answer(req, res, path, facts) {
+  async function respond(req, res, path, facts) {
     const what = path.startsWith('/api/test/v1/') ? path.slice('/api/test/v1/'.length).split('/')[0] : '';
     switch (what) {
       case 'redirect': {
@@ -262,7 +262,7 @@ export async function start(options, instance) {
       Object.assign(entry, { status: res.statusCode, note: res.peerNote, clientId: res.peerClient, finished: res.writableFinished });
     });
     handle(req, res).catch((error) => {
-      if (!(error instanceof Breakdown)) console.error(error);
+      if (!(error instanceof InternalError)) console.error(error);
       if (!res.headersSent) json(res, 500, { code: 'InternalServerError', message: 'Internal Server Error' });
       else res.destroy();
     });

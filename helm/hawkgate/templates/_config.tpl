@@ -12,7 +12,7 @@ is not known here.
 {{- end -}}
 {{- end -}}
 
-{{/* Keys that follow from the chart's values. */}}
+{{/* The configuration with defaults that depend on the chart's values. */}}
 {{- define "hawkgate.config.withDefaults" -}}
 {{- $address := printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.mode "sidecar")) (int .Values.ports.http) -}}
 {{- $listen := $address -}}
@@ -42,8 +42,8 @@ is not known here.
 {{- end -}}
 
 {{/*
-A map as TOML, in hawkgate's manner: [table], [[table]], and everything below in line.
-Helm's toToml would write 2.0 for 2: numbers of values are floats.
+A map as TOML, in the form that hawkgate's documentation uses: [table], [[table]], and everything
+below inline. Helm's toToml would write 2.0 for 2, because numbers in values are floats.
 */}}
 {{- define "hawkgate.toml" -}}
 {{- range $name, $value := . -}}
@@ -63,7 +63,7 @@ Helm's toToml would write 2.0 for 2: numbers of values are floats.
 
 {{- define "hawkgate.toml.pairs" -}}
 {{- if not (kindIs "map" .) -}}
-{{- fail (printf "config: %s stands where a table is expected" (toJson .)) -}}
+{{- fail (printf "config: expected a table instead of %s" (toJson .)) -}}
 {{- end -}}
 {{- range $key, $value := . -}}
 {{- if not (kindIs "invalid" $value) -}}

@@ -1,4 +1,4 @@
-{{/* Refuses values that make no sense before anything is installed, and says what to do instead. */}}
+{{/* Rejects values that cannot work before anything is installed; the errors say what to do instead. */}}
 {{- define "hawkgate.refuse" -}}
 {{- include "hawkgate.refuse.source" . -}}
 {{- include "hawkgate.refuse.mode" . -}}
@@ -24,7 +24,7 @@
 {{- fail "config and existingConfig are both set: keep one" -}}
 {{- end -}}
 {{- if not (or .Values.config .Values.existingConfig) -}}
-{{- fail "no configuration: without one hawkgate serves no one. Set config to its TOML (or the same as a map), or existingConfig to a ConfigMap with the key hawkgate.toml; the chart's README has an example" -}}
+{{- fail "no configuration: hawkgate cannot serve requests without one. Set config to its TOML (or the same as a map), or existingConfig to a ConfigMap with the key hawkgate.toml; the chart's README has an example" -}}
 {{- end -}}
 {{- $config := include "hawkgate.config" . | fromJson -}}
 {{- if and (kindIs "string" .Values.config) (hasKey $config "Error") -}}
@@ -118,7 +118,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* hawkgate refuses them too, but by then they would be in a ConfigMap for everyone to read. */}}
+{{/* hawkgate rejects them too, but by then they would be in a ConfigMap that many can read. */}}
 {{- define "hawkgate.refuse.literals" -}}
 {{- $config := include "hawkgate.config" . | fromJson -}}
 {{- range $table := list "issuer" "source" "route" -}}
@@ -126,7 +126,7 @@
     {{- $entry := . -}}
     {{- range $key := list "access_token" "client_secret" "private_key" "certificate" "secret" "password" "token" "workload_token" -}}
       {{- if kindIs "string" (get $entry $key | default dict) -}}
-        {{- fail (printf "%s %q: %s is in the configuration itself, which is no place for a secret. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
+        {{- fail (printf "%s %q: %s is in the configuration itself, where secrets do not belong. Put it into a Secret, set existingSecret to its name, and write { file = \"/run/secrets/hawkgate/<its key>\" }" $table (toString $entry.name) $key) -}}
       {{- end -}}
     {{- end -}}
   {{- end -}}
@@ -155,7 +155,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Where the Service, the probes and the other containers of the pod expect it. */}}
+{{/* The listeners must be where the Service, the probes and the pod's other containers expect them. */}}
 {{- define "hawkgate.refuse.addresses" -}}
 {{- $server := (include "hawkgate.config" . | fromJson).server | default dict -}}
 {{- $admin := $server.admin | default "127.0.0.1:9090" | toString -}}

@@ -1,4 +1,4 @@
-//! What a reload keeps and what it makes anew, over whole configurations.
+//! Which parts a reload keeps and which it rebuilds, for complete configurations.
 
 use crate::app::build::Builder;
 use crate::clock::{ManualClock, SharedClock, UnixMillis};
@@ -53,13 +53,13 @@ rate = { requests = 5, per = "1s" }
 max_entries = 100
 "#;
 
-struct House {
+struct Fixture {
     folder: tempfile::TempDir,
     clock: SharedClock,
     metrics: Metrics,
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["keys.json", "root-token", "my-token", "workload-token"] {
@@ -92,19 +92,19 @@ impl House {
     }
 }
 
-/// What is made anew when `change` is made to the text.
-fn made(change: impl Fn(&str) -> String) -> Vec<String> {
-    let house = House::new();
-    let before = house.build(TEXT, &Parts::default());
-    house.build(&change(TEXT), &before).made()
+/// The parts that are rebuilt after `change` is applied to the configuration.
+fn rebuilt_after(change: impl Fn(&str) -> String) -> Vec<String> {
+    let fixture = Fixture::new();
+    let before = fixture.build(TEXT, &Parts::default());
+    fixture.build(&change(TEXT), &before).built()
 }
 
 #[test]
 fn the_same_configuration_keeps_every_part() {
-    let house = House::new();
-    let first = house.build(TEXT, &Parts::default());
+    let fixture = Fixture::new();
+    let first = fixture.build(TEXT, &Parts::default());
     assert_eq!(
-        first.made(),
+        first.built(),
         [
             "issuer idp",
             "issuer opaque",
@@ -114,13 +114,13 @@ fn the_same_configuration_keeps_every_part() {
             "upstream two.example.com"
         ]
     );
-    let second = house.build(TEXT, &first);
-    assert!(second.made().is_empty());
+    let second = fixture.build(TEXT, &first);
+    assert!(second.built().is_empty());
     for (one, other) in first.sources().zip(second.sources()) {
         assert!(Arc::ptr_eq(one, other));
     }
     assert!(Arc::ptr_eq(&first.updatable[0].1, &second.updatable[0].1));
-    assert!(Arc::ptr_eq(&first.rates[0].made, &second.rates[0].made));
+    assert!(Arc::ptr_eq(&first.rates[0].value, &second.rates[0].value));
     assert!(Arc::ptr_eq(
         &first.workload_tokens[0],
         &second.workload_tokens[0]
@@ -131,7 +131,7 @@ fn the_same_configuration_keeps_every_part() {
 fn a_change_rebuilds_only_what_it_changes() {
     let none: [&str; 0] = [];
     let replaced = |from: &'static str, to: &'static str| {
-        made(move |text| {
+        rebuilt_after(move |text| {
             assert!(text.contains(from), "{from}");
             text.replacen(from, to, 1)
         })
@@ -151,13 +151,13 @@ fn a_change_rebuilds_only_what_it_changes() {
     assert_eq!(slower, ["upstream one.example.com"]);
     let shorter = replaced("max_entries = 100", "max_entries = 100\nmax_age = \"5m\"");
     assert_eq!(shorter, ["source mint", "source fixed"]);
-    // How many tokens issuers remember goes by it too.
+    // It also bounds the token caches of the issuers.
     assert_eq!(replaced("max_entries = 100", "max_entries = 99").len(), 4);
 }
 
 #[test]
 fn the_order_in_the_file_is_irrelevant() {
-    let moved = made(|text| {
+    let moved = rebuilt_after(|text| {
         let at = text.find("[[source]]\nname = \"fixed\"").unwrap();
         let end = text.find("[[route]]").unwrap();
         format!("{}{}{}", &text[at..end], &text[..at], &text[end..])
@@ -172,12 +172,12 @@ fn a_changed_file_rebuilds_only_the_parts_that_use_it() {
         ("keys.json", &["issuer idp"][..]),
         ("root-token", &["source mint"]),
         ("my-token", &["source fixed"]),
-        // Read again all the time.
+        // Read again periodically, without a reload.
         ("workload-token", &none),
     ] {
-        let house = House::new();
-        let before = house.build(TEXT, &Parts::default());
-        std::fs::write(house.folder.path().join(file), "second").unwrap();
-        assert_eq!(house.build(TEXT, &before).made(), expected, "{file}");
+        let fixture = Fixture::new();
+        let before = fixture.build(TEXT, &Parts::default());
+        std::fs::write(fixture.folder.path().join(file), "second").unwrap();
+        assert_eq!(fixture.build(TEXT, &before).built(), expected, "{file}");
     }
 }

@@ -119,7 +119,7 @@ impl FetchCoordinator {
         Some(Leased::from_cache(generation))
     }
 
-    /// The slow path: returns the current generation if there is one after all and it is not
+    /// The slow path: returns the current generation if there is a usable one by now other than
     /// `rejected`; else a cached error; else the result of an exchange, joined or started now.
     pub(super) async fn obtain(
         self: &Arc<Self>,
@@ -165,7 +165,7 @@ impl FetchCoordinator {
 
     /// Drops generation `number` if it is still the current one.
     pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
-        let _traffic = self.in_flight();
+        let _guard = self.in_flight();
         if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
             self.forget(identity, &current);
         }
@@ -200,7 +200,7 @@ impl FetchCoordinator {
         }
     }
 
-    /// Fails if the source must not be asked for `identity` now.
+    /// Fails if the source must not be contacted for `identity` now.
     fn check_backoff(
         &self,
         in_flight: &InFlight,

@@ -28,7 +28,7 @@ pub(super) struct Generation {
 const CLAIMED: u64 = u64::MAX;
 
 impl Generation {
-    /// `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
+    /// The generation for `issued`, received at `now`. `jitter` (0 to 1) spreads renewals over the last quarter
     /// of `refresh_ahead`.
     pub(super) fn new(
         issued: Issued,
@@ -59,8 +59,8 @@ impl Generation {
             && now.monotonic < self.monotonic_end
     }
 
-    /// Makes the credential unusable for everyone who still holds it: the upstream rejected
-    /// it, or the source would no longer issue it.
+    /// Makes the credential unusable for every holder of a lease, because the upstream
+    /// rejected it or the source would no longer issue it.
     pub(super) fn retire(&self) {
         self.dropped.store(true, Ordering::Release);
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn is_used_until_shortly_before_it_expires() {
+    fn a_credential_is_used_until_shortly_before_it_expires() {
         for (life, last) in [(Some(900), 895.0), (Some(10), 9.0), (None, 3600.0)] {
             let generation = generation(life, 0, 0.0);
             assert!(generation.is_usable(after(last - 0.001)), "{life:?}");
@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn no_expiry_outlives_max_age() {
+    fn max_age_caps_the_lifetime() {
         let generation = generation(Some(1_000_000), 0, 0.0);
         assert!(generation.is_usable(after(3599.9)));
         assert!(!generation.is_usable(after(3600.0)));
     }
 
     #[test]
-    fn a_credential_issued_expired_is_never_usable() {
+    fn a_credential_already_expired_when_issued_is_never_usable() {
         assert!(!generation(Some(0), 60, 0.0).is_usable(after(0.0)));
     }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn is_renewed_ahead_of_expiry_and_jitter_only_delays_it() {
+    fn renewal_is_due_ahead_of_expiry_and_jitter_only_delays_it() {
         for (jitter, due) in [
             (0.0, 895.0 - 60.0),
             (1.0, 895.0 - 45.0),

@@ -9,9 +9,9 @@ use crate::credential::identity::Identity;
 
 /// The delay after the first failure in a row. It doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay of our own choosing.
+/// The longest delay when the source sends no `Retry-After`.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` that is honoured. A mistake there must not take the service down.
+/// The longest `Retry-After` that is honoured. A mistake in it must not take the service down.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// How long an unusable answer is cached. Short, because it may come from a deployment that is
 /// still in progress.
@@ -34,7 +34,7 @@ impl Jitter {
             Self::Fixed(share) => share.clamp(0.0, 1.0),
             Self::Random => {
                 let mut bytes = [0x80, 0];
-                // If no random bytes can be had, one half will do: no secret depends on it.
+                // On failure this stays one half, which is good enough: no secret depends on it.
                 let _ = aws_lc_rs::rand::fill(&mut bytes);
                 f64::from(u16::from_be_bytes(bytes)) / f64::from(u16::MAX)
             }
@@ -48,7 +48,7 @@ pub(super) struct NegativeEntry {
     pub(super) error: FetchError,
     /// Monotonic time.
     pub(super) until: Duration,
-    /// How often in a row the source was unavailable.
+    /// The number of consecutive failures.
     failures: u32,
 }
 
@@ -73,7 +73,7 @@ impl NegativeEntry {
             FetchError::SignIn { .. } => Duration::ZERO,
             FetchError::BadAnswer(_) => limits.refusals.min(BAD_ANSWER_AGE),
             FetchError::Unavailable { retry_after, .. } => {
-                delay(failures, jitter).max(believed(*retry_after))
+                delay(failures, jitter).max(capped(*retry_after))
             }
         };
         Self {
@@ -87,10 +87,10 @@ impl NegativeEntry {
     pub(super) fn cached_error(&self, now: Duration) -> FetchError {
         match &self.error {
             FetchError::Unavailable { cause, .. } => FetchError::Unavailable {
-                cause: format!("waiting before asking again after: {cause}"),
+                cause: format!("backing off after: {cause}"),
                 retry_after: Some(self.until.saturating_sub(now)),
             },
-            definite => definite.clone(),
+            other => other.clone(),
         }
     }
 
@@ -118,17 +118,17 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// How much longer the source must not be asked; `None` when it may be.
+    /// The time left before the source may be contacted again; `None` if it may be already.
     pub(super) fn remaining(&self, now: Duration) -> Option<Duration> {
         self.until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// Records that the source answered, whatever the answer.
-    pub(super) fn answered(&mut self) {
+    /// Records that the source responded, whatever the response was.
+    pub(super) fn responded(&mut self) {
         *self = Self::default();
     }
 
-    /// Records that the source was unavailable when asked for `identity`.
+    /// Records that the source was unavailable for `identity`.
     pub(super) fn unavailable(
         &mut self,
         identity: Identity,
@@ -142,11 +142,11 @@ impl Backoff {
             self.failures = self.failures.saturating_add(1);
             self.until = now.saturating_add(delay(self.failures, jitter));
         }
-        self.until = self.until.max(now.saturating_add(believed(retry_after)));
+        self.until = self.until.max(now.saturating_add(capped(retry_after)));
     }
 }
 
-fn believed(retry_after: Option<Duration>) -> Duration {
+fn capped(retry_after: Option<Duration>) -> Duration {
     retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
 }
 
@@ -246,18 +246,18 @@ mod tests {
     }
 
     #[test]
-    fn two_identities_failing_in_a_row_start_the_backoff_and_an_answer_ends_it() {
+    fn two_identities_failing_in_a_row_start_the_backoff_and_a_response_ends_it() {
         let mut backoff = Backoff::default();
         backoff.unavailable(A, None, secs(1), 0.0);
         backoff.unavailable(B, None, secs(1), 0.0);
         assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
-        // Failures of the same moment count once.
+        // Simultaneous failures count once.
         backoff.unavailable(A, None, secs(1), 0.0);
         assert_eq!(backoff.remaining(secs(1)), Some(Duration::from_millis(500)));
         // The next one after the wait counts.
         backoff.unavailable(B, None, secs(2), 0.0);
         assert_eq!(backoff.remaining(secs(2)), Some(secs(1)));
-        backoff.answered();
+        backoff.responded();
         assert_eq!(backoff.remaining(secs(2)), None);
         backoff.unavailable(A, None, secs(2), 0.0);
         assert_eq!(backoff.remaining(secs(2)), None);

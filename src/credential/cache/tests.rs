@@ -16,17 +16,19 @@ const START: UnixMillis = UnixMillis::from_secs(1_000_000);
 const LIFE: u64 = 900;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-type Answer = Result<Issued, FetchError>;
+type FetchResult = Result<Issued, FetchError>;
 
-/// One exchange as the source sees it, standing still until the test answers.
+/// A fetch that waits until the test supplies its result.
 struct Call {
     request: SwapRequest,
-    answer: oneshot::Sender<Answer>,
+    result: oneshot::Sender<FetchResult>,
 }
 
 impl Call {
-    fn answer(self, answer: Answer) {
-        self.answer.send(answer).expect("the exchange still waits");
+    fn respond(self, result: FetchResult) {
+        self.result
+            .send(result)
+            .expect("the exchange is still waiting");
     }
     fn subject(&self) -> String {
         match &self.request.caller {
@@ -60,14 +62,14 @@ impl CredentialSource for ScriptedSource {
         Some(self.epoch.load(Ordering::SeqCst))
     }
 
-    async fn fetch(&self, request: &SwapRequest) -> Answer {
-        let (answer, answered) = oneshot::channel();
+    async fn fetch(&self, request: &SwapRequest) -> FetchResult {
+        let (result, response) = oneshot::channel();
         let call = Call {
             request: request.clone(),
-            answer,
+            result,
         };
-        self.calls.send(call).expect("the test listens");
-        answered.await.expect("the test answers")
+        self.calls.send(call).expect("the fixture is alive");
+        response.await.expect("the test sends a result")
     }
 }
 
@@ -141,39 +143,39 @@ impl Fixture {
     }
 
     async fn call(&mut self) -> Call {
-        // So that a failing test ends; a passing one never waits.
+        // Only a failing test waits this long.
         let call = tokio::time::timeout(TIMEOUT * 10, self.calls.recv());
         call.await
             .expect("an exchange starts")
-            .expect("the source lives")
+            .expect("the source is alive")
     }
 
-    /// No exchange is started, however long one waits.
-    async fn assert_quiet(&mut self) {
-        let_tasks_run().await;
-        assert!(self.calls.try_recv().is_err(), "an exchange too many");
+    /// Asserts that no exchange has been started.
+    async fn assert_no_exchange(&mut self) {
+        run_pending_tasks().await;
+        assert!(self.calls.try_recv().is_err(), "unexpected exchange");
     }
 
-    /// A lease that needs an exchange, which ends with `answer`.
+    /// Requests a lease that needs an exchange, which ends with `result`.
     async fn fetched(
         &mut self,
         request: &SwapRequest,
-        answer: Answer,
+        result: FetchResult,
     ) -> Result<Leased, LeaseError> {
         let waiting = self.lease(request);
-        self.call().await.answer(answer);
+        self.call().await.respond(result);
         waiting.await.unwrap()
     }
 
-    /// A lease that needs none.
-    async fn at_once(&mut self, request: &SwapRequest) -> Result<Leased, LeaseError> {
+    /// Requests a lease that is served from the cache, positive or negative.
+    async fn cached(&mut self, request: &SwapRequest) -> Result<Leased, LeaseError> {
         let leased = self.lease(request).await.unwrap();
-        self.assert_quiet().await;
+        self.assert_no_exchange().await;
         leased
     }
 
     #[allow(clippy::unnecessary_wraps)]
-    fn credential(&self, text: &str, life: u64) -> Answer {
+    fn credential(&self, text: &str, life: u64) -> FetchResult {
         Ok(Issued {
             credential: Credential::Bearer(SecretString::from(text)),
             expires_at: Some(self.clock.now().plus(Duration::from_secs(life))),
@@ -181,8 +183,8 @@ impl Fixture {
     }
 }
 
-/// Lets every task run until it waits for something.
-async fn let_tasks_run() {
+/// Runs every task until it is blocked.
+async fn run_pending_tasks() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -200,18 +202,18 @@ fn user(subject: &str) -> SwapRequest {
 fn text(leased: &Leased) -> &str {
     match leased.lease.credential() {
         Credential::Bearer(secret) => secret.expose(),
-        Credential::Taskcluster { .. } => panic!("not from this source"),
+        Credential::Taskcluster { .. } => panic!("a bearer credential"),
     }
 }
 
-fn unavailable(retry_after: Option<u64>) -> Answer {
+fn unavailable(retry_after: Option<u64>) -> FetchResult {
     Err(FetchError::Unavailable {
         cause: "down".into(),
         retry_after: retry_after.map(Duration::from_secs),
     })
 }
 
-fn refused() -> Answer {
+fn refused() -> FetchResult {
     Err(FetchError::Refused("no such token".into()))
 }
 
@@ -225,12 +227,12 @@ fn retry_after(error: &LeaseError) -> Option<Duration> {
 // Hits and identities
 
 #[tokio::test]
-async fn the_second_request_is_a_hit() {
+async fn the_second_request_is_a_cache_hit() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    let first = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    let first = fixture.fetched(&user("ann"), result).await.unwrap();
     assert_eq!((first.lookup, text(&first)), (Lookup::Fetched, "one"));
-    let second = fixture.at_once(&user("ann")).await.unwrap();
+    let second = fixture.cached(&user("ann")).await.unwrap();
     assert_eq!((second.lookup, text(&second)), (Lookup::Hit, "one"));
     assert_eq!(second.lease.generation(), first.lease.generation());
     assert_eq!(fixture.source.entries(), 1);
@@ -264,7 +266,7 @@ async fn callers_that_differ_in_any_way_never_share_a_credential() {
         caller("idp", "ann", None),
         caller("idp", "bob", None),
         caller("other", "ann", None),
-        // Bytes moved from one part to the next.
+        // The same bytes, divided differently among the parts.
         caller("idpa", "nn", None),
         caller("id", "pann", None),
         caller("idp", "an", Some("n")),
@@ -292,15 +294,15 @@ async fn callers_that_differ_in_any_way_never_share_a_credential() {
     ];
     let mut fixture = Fixture::new();
     for (n, request) in requests.iter().enumerate() {
-        let answer = fixture.credential(&n.to_string(), LIFE);
-        let leased = fixture.fetched(request, answer).await.unwrap();
+        let result = fixture.credential(&n.to_string(), LIFE);
+        let leased = fixture.fetched(request, result).await.unwrap();
         assert_eq!(
             (leased.lookup, text(&leased)),
             (Lookup::Fetched, &*n.to_string())
         );
     }
     for (n, request) in requests.iter().enumerate() {
-        let leased = fixture.at_once(request).await.unwrap();
+        let leased = fixture.cached(request).await.unwrap();
         assert_eq!(
             (leased.lookup, text(&leased)),
             (Lookup::Hit, &*n.to_string())
@@ -314,8 +316,8 @@ async fn concurrent_misses_of_different_users_are_separate_exchanges() {
     let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
     for _ in 0..2 {
         let call = fixture.call().await;
-        let answer = fixture.credential(&call.subject(), LIFE);
-        call.answer(answer);
+        let result = fixture.credential(&call.subject(), LIFE);
+        call.respond(result);
     }
     assert_eq!(text(&ann.await.unwrap().unwrap()), "ann");
     assert_eq!(text(&bob.await.unwrap().unwrap()), "bob");
@@ -329,11 +331,11 @@ async fn the_source_can_extend_the_identity_and_its_error_is_returned() {
         ..user("ann")
     };
     for token in ["first", "second"] {
-        let answer = fixture.credential(token, LIFE);
-        let leased = fixture.fetched(&with(token), answer).await.unwrap();
+        let result = fixture.credential(token, LIFE);
+        let leased = fixture.fetched(&with(token), result).await.unwrap();
         assert_eq!(text(&leased), token);
     }
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert!(matches!(error.cause, FetchError::NotEntitled(_)));
 }
 
@@ -358,11 +360,11 @@ async fn two_sources_and_two_processes_have_different_identities() {
 #[tokio::test]
 async fn an_expired_credential_is_fetched_again() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE);
-    let answer = fixture.credential("two", LIFE);
-    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Fetched, "two"));
 }
 
@@ -375,40 +377,40 @@ async fn a_permanent_credential_is_fetched_again_after_max_age() {
     });
     fixture.fetched(&user("ann"), permanent).await.unwrap();
     fixture.advance(3600);
-    let answer = fixture.credential("two", LIFE);
-    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
     assert_eq!(text(&leased), "two");
 }
 
 #[tokio::test]
-async fn a_credential_issued_expired_serves_only_those_who_waited_for_it() {
+async fn a_credential_already_expired_when_issued_serves_only_waiting_callers() {
     let mut fixture = Fixture::new();
     let waiting: Vec<_> = (0..3).map(|_| fixture.lease(&user("ann"))).collect();
-    let_tasks_run().await;
-    let answer = fixture.credential("brief", 0);
-    fixture.call().await.answer(answer);
+    run_pending_tasks().await;
+    let result = fixture.credential("brief", 0);
+    fixture.call().await.respond(result);
     for leased in waiting {
         assert_eq!(text(&leased.await.unwrap().unwrap()), "brief");
     }
-    fixture.assert_quiet().await;
+    fixture.assert_no_exchange().await;
     assert_eq!(fixture.source.entries(), 0);
-    let answer = fixture.credential("next", LIFE);
-    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("next", LIFE);
+    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
     assert_eq!(text(&leased), "next");
 }
 
 #[tokio::test]
-async fn a_renewal_issued_expired_neither_replaces_the_credential_nor_loops() {
+async fn a_renewal_already_expired_when_issued_neither_replaces_the_credential_nor_loops() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 60);
     fixture.source.lease(&user("ann")).await.unwrap();
-    let answer = fixture.credential("brief", 0);
-    fixture.call().await.answer(answer);
-    let_tasks_run().await;
+    let result = fixture.credential("brief", 0);
+    fixture.call().await.respond(result);
+    run_pending_tasks().await;
     for _ in 0..5 {
-        let leased = fixture.at_once(&user("ann")).await.unwrap();
+        let leased = fixture.cached(&user("ann")).await.unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     }
 }
@@ -420,9 +422,9 @@ async fn fifty_concurrent_misses_are_one_exchange() {
     let mut fixture = Fixture::new();
     let waiting: Vec<_> = (0..50).map(|_| fixture.lease(&user("ann"))).collect();
     let call = fixture.call().await;
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("one", LIFE);
-    call.answer(answer);
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("one", LIFE);
+    call.respond(result);
     let mut fetched = 0;
     for leased in waiting {
         let leased = leased.await.unwrap().unwrap();
@@ -430,7 +432,7 @@ async fn fifty_concurrent_misses_are_one_exchange() {
         fetched += usize::from(leased.lookup == Lookup::Fetched);
     }
     assert_eq!(fetched, 1, "the others joined");
-    fixture.assert_quiet().await;
+    fixture.assert_no_exchange().await;
 }
 
 #[tokio::test]
@@ -439,27 +441,27 @@ async fn an_exchange_outlives_the_caller_that_started_it() {
     let first = fixture.lease(&user("ann"));
     let call = fixture.call().await;
     let second = fixture.lease(&user("ann"));
-    let_tasks_run().await;
+    run_pending_tasks().await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let answer = fixture.credential("one", LIFE);
-    call.answer(answer);
+    let result = fixture.credential("one", LIFE);
+    call.respond(result);
     let leased = second.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "one"));
 }
 
 #[tokio::test]
-async fn an_exchange_fills_the_cache_although_every_caller_has_gone() {
+async fn an_exchange_fills_the_cache_after_every_caller_has_disconnected() {
     let mut fixture = Fixture::new();
     let only = fixture.lease(&user("ann"));
     let call = fixture.call().await;
     only.abort();
     assert!(only.await.is_err());
-    let answer = fixture.credential("one", LIFE);
-    call.answer(answer);
-    let_tasks_run().await;
+    let result = fixture.credential("one", LIFE);
+    call.respond(result);
+    run_pending_tasks().await;
     assert_eq!(
-        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        fixture.cached(&user("ann")).await.unwrap().lookup,
         Lookup::Hit
     );
 }
@@ -472,30 +474,30 @@ async fn an_eviction_during_an_exchange_does_not_affect_waiting_callers() {
     let ann = fixture.lease(&user("ann"));
     let call = fixture.call().await;
     for other in ["bob", "cid", "dan"] {
-        let answer = fixture.credential(other, LIFE);
-        fixture.fetched(&user(other), answer).await.unwrap();
+        let result = fixture.credential(other, LIFE);
+        fixture.fetched(&user(other), result).await.unwrap();
         assert!(fixture.source.entries() <= 1);
     }
-    let answer = fixture.credential("ann", LIFE);
-    call.answer(answer);
+    let result = fixture.credential("ann", LIFE);
+    call.respond(result);
     assert_eq!(text(&ann.await.unwrap().unwrap()), "ann");
     assert_eq!(fixture.source.entries(), 1);
 }
 
 #[tokio::test]
-async fn a_panicking_source_is_an_error_and_the_next_exchange_works() {
+async fn a_panicking_source_yields_an_error_and_the_next_exchange_succeeds() {
     let mut fixture = Fixture::new();
     let waiting = fixture.lease(&user("ann"));
-    // Unanswered, the scripted source panics.
+    // Without a result the scripted source panics.
     drop(fixture.call().await);
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(error.cause, FetchError::BadAnswer(_)));
     fixture.advance(6);
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
 }
 
-/// A runtime that is shutting down drops what is spawned on it at once, and so ends the
+/// A runtime that is shutting down drops newly spawned tasks immediately, which ends the
 /// exchange while it is being started.
 #[test]
 fn an_exchange_started_while_the_runtime_shuts_down_fails_without_deadlock() {
@@ -511,14 +513,14 @@ fn an_exchange_started_while_the_runtime_shuts_down_fails_without_deadlock() {
 }
 
 #[tokio::test]
-async fn entries_are_bounded() {
+async fn cache_entries_are_bounded() {
     let mut options = options();
     options.limits.max_entries = 10;
     let mut fixture = Fixture::with(options, false);
     for n in 0..40 {
-        let answer = fixture.credential("x", LIFE);
+        let result = fixture.credential("x", LIFE);
         fixture
-            .fetched(&user(&n.to_string()), answer)
+            .fetched(&user(&n.to_string()), result)
             .await
             .unwrap();
     }
@@ -530,27 +532,27 @@ async fn entries_are_bounded() {
 #[tokio::test]
 async fn fifty_rejections_of_one_generation_are_one_exchange() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), result).await.unwrap();
     let mut replacing: Vec<_> = (0..25)
         .map(|_| fixture.replace(&user("ann"), &old.lease))
         .collect();
     let call = fixture.call().await;
     let arriving: Vec<_> = (0..10).map(|_| fixture.lease(&user("ann"))).collect();
     replacing.extend((0..25).map(|_| fixture.replace(&user("ann"), &old.lease)));
-    let_tasks_run().await;
-    // Some callers go away during the exchange, among them the one that started it.
-    for gone in replacing.drain(..5) {
-        gone.abort();
+    run_pending_tasks().await;
+    // Some callers disconnect during the exchange, including the one that started it.
+    for disconnected in replacing.drain(..5) {
+        disconnected.abort();
     }
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("two", LIFE);
-    call.answer(answer);
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("two", LIFE);
+    call.respond(result);
     for leased in replacing.into_iter().chain(arriving) {
         let leased = leased.await.unwrap().unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
     }
-    // Also for callers whose 401 arrives late.
+    // The same holds for callers whose 401 arrives late.
     for _ in 0..10 {
         let leased = fixture
             .replace(&user("ann"), &old.lease)
@@ -559,38 +561,38 @@ async fn fifty_rejections_of_one_generation_are_one_exchange() {
             .unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
     }
-    fixture.assert_quiet().await;
+    fixture.assert_no_exchange().await;
 }
 
 #[tokio::test]
-async fn a_rejected_generation_is_not_served_again_even_when_the_exchange_is_down() {
+async fn a_rejected_generation_is_not_served_again_even_if_its_replacement_fails() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), result).await.unwrap();
     let replacing = fixture.replace(&user("ann"), &old.lease);
-    fixture.call().await.answer(unavailable(None));
+    fixture.call().await.respond(unavailable(None));
     let error = replacing.await.unwrap().unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
     fixture.advance(1);
-    let answer = fixture.credential("two", LIFE);
-    let leased = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("two", LIFE);
+    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
     assert_eq!(text(&leased), "two");
 }
 
 #[tokio::test]
 async fn a_rejection_joins_a_renewal_in_progress() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 60);
     let old = fixture.source.lease(&user("ann")).await.unwrap();
     let call = fixture.call().await;
     let replacing = fixture.replace(&user("ann"), &old.lease);
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("two", LIFE);
-    call.answer(answer);
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("two", LIFE);
+    call.respond(result);
     let leased = replacing.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
 }
@@ -598,43 +600,43 @@ async fn a_rejection_joins_a_renewal_in_progress() {
 #[tokio::test]
 async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 60);
     let old = fixture.source.lease(&user("ann")).await.unwrap();
     let call = fixture.call().await;
     fixture.source.invalidate(&user("ann"), &old.lease);
-    call.answer(unavailable(None));
-    let_tasks_run().await;
-    assert!(fixture.at_once(&user("ann")).await.is_err());
+    call.respond(unavailable(None));
+    run_pending_tasks().await;
+    assert!(fixture.cached(&user("ann")).await.is_err());
 }
 
 #[tokio::test]
 async fn invalidating_drops_only_that_generation_and_fetches_nothing() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    let old = fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
-    fixture.assert_quiet().await;
+    fixture.assert_no_exchange().await;
     assert_eq!(fixture.source.entries(), 0);
-    let answer = fixture.credential("two", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("two", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
-    let leased = fixture.at_once(&user("ann")).await.unwrap();
+    let leased = fixture.cached(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
 }
 
 #[tokio::test]
 async fn one_users_rejection_does_not_affect_others() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("a", LIFE);
-    let ann = fixture.fetched(&user("ann"), answer).await.unwrap();
-    let answer = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), answer).await.unwrap();
-    // Not even with a lease of someone else.
+    let result = fixture.credential("a", LIFE);
+    let ann = fixture.fetched(&user("ann"), result).await.unwrap();
+    let result = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), result).await.unwrap();
+    // Not even with another caller's lease.
     fixture.source.invalidate(&user("bob"), &ann.lease);
     assert_eq!(
-        fixture.at_once(&user("bob")).await.unwrap().lookup,
+        fixture.cached(&user("bob")).await.unwrap().lookup,
         Lookup::Hit
     );
 }
@@ -642,60 +644,60 @@ async fn one_users_rejection_does_not_affect_others() {
 // Renewal ahead of expiry
 
 #[tokio::test]
-async fn renews_once_in_the_background_while_the_old_one_serves() {
+async fn a_renewal_runs_once_in_the_background_while_the_old_credential_is_served() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 5 - 60 - 1);
-    fixture.at_once(&user("ann")).await.unwrap();
+    fixture.cached(&user("ann")).await.unwrap();
     fixture.advance(1);
     for _ in 0..20 {
         let leased = fixture.source.lease(&user("ann")).await.unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "one"));
     }
     let call = fixture.call().await;
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("two", LIFE);
-    call.answer(answer);
-    let_tasks_run().await;
-    let leased = fixture.at_once(&user("ann")).await.unwrap();
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("two", LIFE);
+    call.respond(result);
+    run_pending_tasks().await;
+    let leased = fixture.cached(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "two"));
 }
 
 #[tokio::test]
 async fn credentials_stay_in_use_through_an_outage_while_valid() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 65);
     fixture.source.lease(&user("ann")).await.unwrap();
-    fixture.call().await.answer(unavailable(None));
-    let_tasks_run().await;
-    let leased = fixture.at_once(&user("ann")).await.unwrap();
+    fixture.call().await.respond(unavailable(None));
+    run_pending_tasks().await;
+    let leased = fixture.cached(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
-    // Retried after the delay, which grows.
+    // The renewal is retried after a delay that grows.
     fixture.advance(1);
     fixture.source.lease(&user("ann")).await.unwrap();
-    fixture.call().await.answer(unavailable(Some(30)));
-    let_tasks_run().await;
+    fixture.call().await.respond(unavailable(Some(30)));
+    run_pending_tasks().await;
     fixture.advance(29);
-    fixture.at_once(&user("ann")).await.unwrap();
+    fixture.cached(&user("ann")).await.unwrap();
     fixture.advance(1);
     let leased = fixture.source.lease(&user("ann")).await.unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     let call = fixture.call().await;
-    // Valid to the last moment and no longer.
+    // The old credential is used until it expires and no longer.
     fixture.advance(28);
-    assert_eq!(text(&fixture.at_once(&user("ann")).await.unwrap()), "one");
+    assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "one");
     fixture.advance(1);
     let waiting = fixture.lease(&user("ann"));
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("two", LIFE);
-    call.answer(answer);
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("two", LIFE);
+    call.respond(result);
     let leased = waiting.await.unwrap().unwrap();
     assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
     assert_eq!(
-        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        fixture.cached(&user("ann")).await.unwrap().lookup,
         Lookup::Hit
     );
 }
@@ -703,13 +705,13 @@ async fn credentials_stay_in_use_through_an_outage_while_valid() {
 #[tokio::test]
 async fn a_refused_renewal_retires_the_old_credential() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 65);
     fixture.source.lease(&user("ann")).await.unwrap();
-    fixture.call().await.answer(refused());
-    let_tasks_run().await;
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    fixture.call().await.respond(refused());
+    run_pending_tasks().await;
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert!(matches!(error.cause, FetchError::Refused(_)));
     assert_eq!(error.lookup, Lookup::Refused);
     assert_eq!(fixture.source.entries(), 0);
@@ -718,26 +720,26 @@ async fn a_refused_renewal_retires_the_old_credential() {
 #[tokio::test]
 async fn a_renewal_blocked_by_the_sources_backoff_is_postponed() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 65);
     fixture
         .fetched(&user("bob"), unavailable(Some(10)))
         .await
         .unwrap_err();
-    let leased = fixture.at_once(&user("ann")).await.unwrap();
+    let leased = fixture.cached(&user("ann")).await.unwrap();
     assert_eq!(text(&leased), "one");
     fixture.advance(9);
     assert_eq!(
-        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        fixture.cached(&user("ann")).await.unwrap().lookup,
         Lookup::Stale
     );
     fixture.advance(1);
     fixture.source.lease(&user("ann")).await.unwrap();
-    let answer = fixture.credential("two", LIFE);
-    fixture.call().await.answer(answer);
-    let_tasks_run().await;
-    assert_eq!(text(&fixture.at_once(&user("ann")).await.unwrap()), "two");
+    let result = fixture.credential("two", LIFE);
+    fixture.call().await.respond(result);
+    run_pending_tasks().await;
+    assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "two");
 }
 
 // Failures
@@ -747,14 +749,14 @@ async fn a_refusal_is_cached_for_its_ttl_and_affects_no_other_identity() {
     let mut fixture = Fixture::new();
     let error = fixture.fetched(&user("ann"), refused()).await.unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(error.lookup, Lookup::Refused);
     assert!(matches!(error.cause, FetchError::Refused(_)));
-    let answer = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), answer).await.unwrap();
+    let result = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), result).await.unwrap();
     fixture.advance(20);
-    let answer = fixture.credential("a", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("a", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
 }
 
 #[tokio::test]
@@ -762,8 +764,8 @@ async fn many_refused_identities_evict_no_credential() {
     let mut options = options();
     options.limits.max_entries = 10;
     let mut fixture = Fixture::with(options, false);
-    let answer = fixture.credential("one", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("one", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     for n in 0..100 {
         fixture
             .fetched(&user(&n.to_string()), refused())
@@ -771,23 +773,23 @@ async fn many_refused_identities_evict_no_credential() {
             .unwrap_err();
     }
     assert_eq!(
-        fixture.at_once(&user("ann")).await.unwrap().lookup,
+        fixture.cached(&user("ann")).await.unwrap().lookup,
         Lookup::Hit
     );
 }
 
 #[tokio::test]
-async fn one_failing_identity_backs_off_alone() {
+async fn a_failing_identity_does_not_back_off_others() {
     let mut fixture = Fixture::new();
     let error = fixture
         .fetched(&user("ann"), unavailable(None))
         .await
         .unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
-    let answer = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), answer).await.unwrap();
+    let result = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), result).await.unwrap();
 }
 
 #[tokio::test]
@@ -800,16 +802,16 @@ async fn a_success_resets_the_backoff() {
             .unwrap_err();
         fixture.advance(secs);
     }
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(2)));
     fixture.advance(2);
-    let answer = fixture.credential("brief", 0);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("brief", 0);
+    fixture.fetched(&user("ann"), result).await.unwrap();
     fixture
         .fetched(&user("ann"), unavailable(None))
         .await
         .unwrap_err();
-    let error = fixture.at_once(&user("ann")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
 }
 
@@ -822,16 +824,16 @@ async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
         .into_iter()
         .map(|name| fixture.lease(&user(name)))
         .collect();
-    fixture.call().await.answer(unavailable(Some(5)));
+    fixture.call().await.respond(unavailable(Some(5)));
     for leased in waiting {
         let error = leased.await.unwrap().unwrap_err();
         assert_eq!(retry_after(&error), Some(Duration::from_secs(5)));
     }
-    fixture.assert_quiet().await;
+    fixture.assert_no_exchange().await;
 }
 
 #[tokio::test]
-async fn callers_learn_from_retry_after_how_long_the_source_backs_off() {
+async fn errors_state_how_long_the_source_backs_off() {
     let mut fixture = Fixture::new();
     for name in ["ann", "bob"] {
         fixture
@@ -839,26 +841,26 @@ async fn callers_learn_from_retry_after_how_long_the_source_backs_off() {
             .await
             .unwrap_err();
     }
-    let error = fixture.at_once(&user("cid")).await.unwrap_err();
+    let error = fixture.cached(&user("cid")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
     fixture.advance(1);
-    let answer = fixture.credential("c", LIFE);
-    fixture.fetched(&user("cid"), answer).await.unwrap();
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
 }
 
 #[tokio::test]
 async fn retry_after_is_honoured_for_every_caller_without_a_credential() {
     let mut fixture = Fixture::new();
-    let answer = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), answer).await.unwrap();
+    let result = fixture.credential("b", LIFE);
+    fixture.fetched(&user("bob"), result).await.unwrap();
     fixture
         .fetched(&user("ann"), unavailable(Some(42)))
         .await
         .unwrap_err();
-    let error = fixture.at_once(&user("cid")).await.unwrap_err();
+    let error = fixture.cached(&user("cid")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(42)));
     assert_eq!(
-        fixture.at_once(&user("bob")).await.unwrap().lookup,
+        fixture.cached(&user("bob")).await.unwrap().lookup,
         Lookup::Hit
     );
 }
@@ -872,12 +874,12 @@ async fn refusals_never_start_a_backoff() {
             .await
             .unwrap_err();
     }
-    let answer = fixture.credential("a", LIFE);
-    fixture.fetched(&user("ann"), answer).await.unwrap();
+    let result = fixture.credential("a", LIFE);
+    fixture.fetched(&user("ann"), result).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_source_times_out() {
+async fn an_unresponsive_source_times_out() {
     let mut fixture = Fixture::new();
     let waiting = fixture.lease(&user("ann"));
     let _unanswered = fixture.call().await;
@@ -896,13 +898,13 @@ async fn concurrent_exchanges_are_bounded_and_so_is_the_wait_for_a_permit() {
         .map(|name| fixture.lease(&user(name)))
         .collect();
     let (first, second) = (fixture.call().await, fixture.call().await);
-    fixture.assert_quiet().await;
-    let answer = fixture.credential("x", LIFE);
-    first.answer(answer);
-    // The third has its permit now and gets no answer.
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("x", LIFE);
+    first.respond(result);
+    // The third exchange has a permit now, but never completes.
     let _third = fixture.call().await;
-    let answer = fixture.credential("y", LIFE);
-    second.answer(answer);
+    let result = fixture.credential("y", LIFE);
+    second.respond(result);
     let ends: Vec<_> = futures::future::join_all(waiting).await;
     let good = ends
         .iter()
@@ -921,7 +923,7 @@ async fn a_caller_without_a_permit_times_out_without_backoff_for_the_source() {
     // Bob gets a permit when Ann's exchange times out; Cid stops waiting before Bob's exchange ends.
     tokio::time::advance(TIMEOUT / 3).await;
     let bob = fixture.lease(&user("bob"));
-    let_tasks_run().await;
+    run_pending_tasks().await;
     tokio::time::advance(TIMEOUT / 3).await;
     let cid = fixture.lease(&user("cid"));
     let call = fixture.call().await;
@@ -932,15 +934,15 @@ async fn a_caller_without_a_permit_times_out_without_backoff_for_the_source() {
         "{error}"
     );
     assert!(ann.await.unwrap().is_err());
-    let answer = fixture.credential("b", LIFE);
-    call.answer(answer);
+    let result = fixture.credential("b", LIFE);
+    call.respond(result);
     bob.await.unwrap().unwrap();
-    let answer = fixture.credential("c", LIFE);
-    fixture.fetched(&user("cid"), answer).await.unwrap();
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
 }
 
 #[tokio::test]
-async fn waiting_exchanges_are_bounded() {
+async fn the_number_of_waiting_exchanges_is_bounded() {
     let mut options = options();
     options.concurrency = 1;
     let mut fixture = Fixture::with(options, false);
@@ -948,24 +950,24 @@ async fn waiting_exchanges_are_bounded() {
         .map(|n| fixture.lease(&user(&n.to_string())))
         .collect();
     let _held = fixture.call().await;
-    let_tasks_run().await;
-    let error = fixture.at_once(&user("one too many")).await.unwrap_err();
+    run_pending_tasks().await;
+    let error = fixture.cached(&user("one too many")).await.unwrap_err();
     assert!(error.to_string().contains("too many"), "{error}");
     for task in waiting {
         task.abort();
     }
 }
 
-/// Answers at once and counts.
+/// Issues a credential immediately and counts the fetches.
 #[derive(Debug, Default)]
-struct Counting(AtomicU64);
+struct CountingSource(AtomicU64);
 
 #[async_trait::async_trait]
-impl CredentialSource for Counting {
+impl CredentialSource for CountingSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         Ok(())
     }
-    async fn fetch(&self, _: &SwapRequest) -> Answer {
+    async fn fetch(&self, _: &SwapRequest) -> FetchResult {
         self.0.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         Ok(Issued {
@@ -978,7 +980,7 @@ impl CredentialSource for Counting {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_revocation_is_one_exchange_across_threads() {
     const ROUNDS: u64 = 100;
-    let inner = Arc::new(Counting::default());
+    let inner = Arc::new(CountingSource::default());
     let clock = ManualClock::at(START);
     let source = CachedSource::new("login".into(), inner.clone(), options(), clock).unwrap();
     let source = Arc::new(source);
@@ -1010,8 +1012,8 @@ async fn debug_output_shows_no_part_of_a_credential() {
         bearer: Some(BearerToken::new("hunter2.bearer").unwrap()),
         ..user("ann")
     };
-    let answer = fixture.credential("hunter2.secret", LIFE);
-    let leased = fixture.fetched(&request, answer).await.unwrap();
+    let result = fixture.credential("hunter2.secret", LIFE);
+    let leased = fixture.fetched(&request, result).await.unwrap();
     let shown = format!("{leased:?} {:?} {request:?}", fixture.source);
     assert!(!shown.contains("hunter2"), "{shown}");
 }

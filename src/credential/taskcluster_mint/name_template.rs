@@ -137,7 +137,7 @@ impl NameTemplate {
     }
 }
 
-/// Refuses fractions and numbers beyond 64 bits: they have no canonical notation.
+/// Rejects fractions and integers beyond 64 bits, which have no canonical notation.
 fn push_value(name: &mut String, claim: &str, value: Option<&Value>) -> Result<(), FetchError> {
     let refuse = |what: &str| Err(FetchError::NotEntitled(format!("claim {claim:?} {what}")));
     match value {
@@ -184,7 +184,7 @@ type Problem = (usize, TemplateProblem);
 struct Parser {
     parts: Vec<Part>,
     literal_chars: usize,
-    /// Whether there was a claim, and no `/` since.
+    /// Whether there has been a claim and no `/` since.
     open_claim: bool,
 }
 
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn renders() {
+    fn templates_render_claims() {
         let table = [
             ("sso/{sub}", json!({"sub": "me"}), "sso/me"),
             (
@@ -285,8 +285,7 @@ mod tests {
         }
     }
 
-    /// What an attacker may put into a claim comes out encoded, in its own segment, as a
-    /// valid clientId.
+    /// Hostile claim values are encoded, stay within their segment and yield a valid clientId.
     #[test]
     fn no_claim_value_leaves_its_segment() {
         let table = [
@@ -318,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Over every pair of short texts of the characters that matter: one name, one pair.
+    /// Checks that all pairs of short strings over the relevant characters yield distinct names.
     #[test]
     fn different_values_never_share_a_name() {
         let alphabet = ['a', '2', 'F', '!', '/', '|', 'é', '\u{0}'];
@@ -365,10 +364,10 @@ mod tests {
             (json!({"sub": "/".repeat(170)}), "more than 512 characters"),
         ];
         for (claims, expected) in table {
-            let said = render("sso/{sub}", claims).unwrap_err();
-            assert!(said.starts_with("not entitled: "), "{said}");
-            assert!(said.contains(expected), "{said}");
-            assert!(!said.contains("s3cr3t"), "{said}");
+            let error = render("sso/{sub}", claims).unwrap_err();
+            assert!(error.starts_with("not entitled: "), "{error}");
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
         }
         // 512 characters are the limit, encoding included.
         let fits = render("sso/{sub}", json!({"sub": "x".repeat(508)})).unwrap();
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_state_the_position() {
+    fn template_errors_state_the_offset() {
         use TemplateProblem as P;
         let long = "x".repeat(MAX_NAME_CHARS + 1);
         let table = [

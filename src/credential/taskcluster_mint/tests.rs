@@ -38,7 +38,7 @@ fn swap(caller: Caller) -> SwapRequest {
     }
 }
 
-fn by(sub: &str) -> SwapRequest {
+fn request_by(sub: &str) -> SwapRequest {
     let token = VerifiedToken::for_test("auth0", json!({ "sub": sub }));
     swap(Caller::Verified(token))
 }
@@ -47,8 +47,8 @@ fn source(settings: MintSettings) -> MintSource {
     MintSource::new(settings, ManualClock::at(NOW)).unwrap()
 }
 
-/// What a header made with `issued` carries, and the name.
-fn opened(issued: &Issued) -> (String, Value) {
+/// The clientId and the certificate in a header signed with `issued`.
+fn decoded(issued: &Issued) -> (String, Value) {
     let Credential::Taskcluster { client_id, signer } = &issued.credential else {
         panic!("a Taskcluster credential");
     };
@@ -67,11 +67,7 @@ fn opened(issued: &Issued) -> (String, Value) {
     let ext = header.split("ext=\"").nth(1).unwrap();
     let ext = STANDARD.decode(ext.split('"').next().unwrap()).unwrap();
     let mut ext: Value = serde_json::from_slice(&ext).unwrap();
-    assert_eq!(
-        ext.as_object().unwrap().len(),
-        1,
-        "nothing but a certificate"
-    );
+    assert_eq!(ext.as_object().unwrap().len(), 1, "only a certificate");
     (client_id.clone(), ext["certificate"].take())
 }
 
@@ -79,10 +75,10 @@ fn opened(issued: &Issued) -> (String, Value) {
 async fn mints_a_certificate_for_the_caller() {
     let secret = secret();
     let issued = source(settings(&secret))
-        .fetch(&by("ad|me/you"))
+        .fetch(&request_by("ad|me/you"))
         .await
         .unwrap();
-    let (name, certificate) = opened(&issued);
+    let (name, certificate) = decoded(&issued);
     assert_eq!(name, "sso/ad|me!2Fyou");
     assert_eq!(certificate["issuer"], "project/issuer");
     assert_eq!(certificate["scopes"], json!(["queue:*", "assume:dev"]));
@@ -91,17 +87,17 @@ async fn mints_a_certificate_for_the_caller() {
     assert_eq!(issued.expires_at, Some(NOW.plus(DAY)));
 }
 
-/// The certificate is in the service's time, what the cache goes by in ours.
+/// The certificate states the service's time; `expires_at`, for the cache, states ours.
 #[tokio::test]
-async fn the_clock_offset_goes_into_the_certificate_only() {
+async fn the_clock_offset_applies_only_to_the_certificate() {
     let secret = secret();
     for clock_offset in [3_600_000, -3_600_000] {
         let request = SwapRequest {
             clock_offset,
-            ..by("me")
+            ..request_by("me")
         };
         let issued = source(settings(&secret)).fetch(&request).await.unwrap();
-        let (_, certificate) = opened(&issued);
+        let (_, certificate) = decoded(&issued);
         let theirs = NOW.offset_by(clock_offset);
         assert_eq!(certificate["start"], theirs.minus(BACKDATED).0);
         assert_eq!(certificate["expiry"], theirs.plus(DAY).0);
@@ -110,7 +106,7 @@ async fn the_clock_offset_goes_into_the_certificate_only() {
 }
 
 #[tokio::test]
-async fn validity_never_exceeds_31_days() {
+async fn the_validity_of_a_certificate_never_exceeds_31_days() {
     let secret = secret();
     let minute = Duration::from_mins(1);
     let table = [
@@ -124,15 +120,15 @@ async fn validity_never_exceeds_31_days() {
             lifetime,
             ..settings(&secret)
         };
-        let issued = source(settings).fetch(&by("me")).await.unwrap();
-        let (_, certificate) = opened(&issued);
+        let issued = source(settings).fetch(&request_by("me")).await.unwrap();
+        let (_, certificate) = decoded(&issued);
         assert_eq!(certificate["start"], NOW.minus(backdated).0, "{lifetime:?}");
         assert_eq!(certificate["expiry"], NOW.plus(lifetime).0, "{lifetime:?}");
     }
 }
 
 #[tokio::test]
-async fn rules_narrow_and_never_widen() {
+async fn rules_narrow_scopes_and_never_widen_them() {
     let secret = secret();
     let table: [(&[&str], &[&str]); 5] = [
         (&["queue:create:*", "hooks:x"], &["queue:create:*"]),
@@ -144,10 +140,10 @@ async fn rules_narrow_and_never_widen() {
     for (wanted, granted) in table {
         let request = SwapRequest {
             scopes: Some(wanted.iter().map(ToString::to_string).collect()),
-            ..by("me")
+            ..request_by("me")
         };
         let issued = source(settings(&secret)).fetch(&request).await.unwrap();
-        assert_eq!(opened(&issued).1["scopes"], json!(granted), "{wanted:?}");
+        assert_eq!(decoded(&issued).1["scopes"], json!(granted), "{wanted:?}");
     }
 }
 
@@ -174,38 +170,38 @@ async fn callers_without_the_claims_are_not_entitled() {
         ..settings(&secret)
     });
     let issued = fixed.fetch(&swap(Caller::Anonymous)).await.unwrap();
-    assert_eq!(opened(&issued).0, "sidecar/jobs");
+    assert_eq!(decoded(&issued).0, "sidecar/jobs");
 }
 
 #[tokio::test]
-async fn no_caller_gets_the_issuers_own_name() {
+async fn a_name_equal_to_the_issuing_clients_is_rejected() {
     let secret = secret();
     let minting = source(MintSettings {
         client_name: NameTemplate::parse("project/{sub}").unwrap(),
         ..settings(&secret)
     });
-    let error = minting.fetch(&by("issuer")).await.unwrap_err();
+    let error = minting.fetch(&request_by("issuer")).await.unwrap_err();
     assert!(matches!(error, FetchError::NotEntitled(_)), "{error}");
-    assert!(minting.fetch(&by("issuer2")).await.is_ok());
+    assert!(minting.fetch(&request_by("issuer2")).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_used_at_the_next_fetch_and_a_missing_one_is_no_refusal() {
+async fn a_rotated_key_is_used_at_the_next_fetch_and_a_missing_one_is_unavailable() {
     let secret = secret();
     let minting = source(settings(&secret));
     let signature = async || {
-        let issued = minting.fetch(&by("me")).await.unwrap();
-        let certificate = opened(&issued).1;
+        let issued = minting.fetch(&request_by("me")).await.unwrap();
+        let certificate = decoded(&issued).1;
         let (seed, signature) = (
             certificate["seed"].clone(),
             certificate["signature"].clone(),
         );
         (seed.as_str().unwrap().to_owned(), signature)
     };
-    // Compared by what the key signs: the seed differs each time, so compute both.
+    // The seed is random, so the expected signature is computed from it.
     for key in ["issuing key", "rotated key"] {
         std::fs::write(secret.path(), key).unwrap();
-        let (seed, made) = signature().await;
+        let (seed, actual) = signature().await;
         let text = format!(
             "version:1\nclientId:sso/me\nissuer:project/issuer\nseed:{seed}\nstart:{}\nexpiry:{}\nscopes:\nqueue:*\nassume:dev",
             NOW.minus(BACKDATED).0,
@@ -213,10 +209,10 @@ async fn a_rotated_key_is_used_at_the_next_fetch_and_a_missing_one_is_no_refusal
         );
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.as_bytes());
         let expected = STANDARD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes()));
-        assert_eq!(made, json!(expected));
+        assert_eq!(actual, json!(expected));
     }
     std::fs::remove_file(secret.path()).unwrap();
-    let error = minting.fetch(&by("me")).await.unwrap_err();
+    let error = minting.fetch(&request_by("me")).await.unwrap_err();
     assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
 }
 
@@ -228,9 +224,12 @@ async fn too_many_scopes_are_reported_as_too_large() {
         scopes: scopes(count),
         ..settings(&secret)
     };
-    assert!(source(with(40)).fetch(&by("me")).await.is_ok());
+    assert!(source(with(40)).fetch(&request_by("me")).await.is_ok());
     for count in [60, 2000] {
-        let error = source(with(count)).fetch(&by("me")).await.unwrap_err();
+        let error = source(with(count))
+            .fetch(&request_by("me"))
+            .await
+            .unwrap_err();
         assert!(matches!(error, FetchError::TooLarge(_)), "{error}");
         assert!(error.to_string().contains("4096"), "{error}");
     }
@@ -270,11 +269,11 @@ fn unusable_settings_are_rejected() {
 }
 
 #[tokio::test]
-async fn debug_and_error_output_hold_no_secret() {
+async fn debug_output_contains_no_secret() {
     let secret = secret();
     let minting = source(settings(&secret));
-    let issued = minting.fetch(&by("me")).await.unwrap();
-    let (_, certificate) = opened(&issued);
+    let issued = minting.fetch(&request_by("me")).await.unwrap();
+    let (_, certificate) = decoded(&issued);
     let printed = format!("{minting:?} {issued:?}");
     for hidden in [
         "issuing key",
@@ -286,10 +285,10 @@ async fn debug_and_error_output_hold_no_secret() {
 }
 
 #[tokio::test]
-async fn issues_credentials_that_can_be_read() {
+async fn issue_returns_readable_credentials() {
     let secret = secret();
     let source = source(settings(&secret));
-    let caller = by("alice").caller;
+    let caller = request_by("alice").caller;
     let (start, expiry) = (
         NOW.minus(Duration::from_mins(15)),
         NOW.plus(Duration::from_mins(1)),

@@ -59,9 +59,9 @@ async fn ext(settings: StaticSettings, request: &SwapRequest) -> Option<Value> {
     Some(serde_json::from_slice(&ext).unwrap())
 }
 
-/// `None` beside a list is the list; two lists are what they share; nothing shared is `[]`.
+/// `None` and a list yield the list; two lists yield their intersection, which may be `[]`.
 #[tokio::test]
-async fn narrows_by_both_lists() {
+async fn scopes_are_narrowed_by_the_settings_and_by_the_rules() {
     type List = Option<&'static [&'static str]>;
     let dir = tempfile::tempdir().unwrap();
     let table: [(List, List, List); 8] = [
@@ -86,7 +86,7 @@ async fn narrows_by_both_lists() {
 }
 
 #[tokio::test]
-async fn carries_a_certificate_and_its_expiry() {
+async fn a_certificate_is_sent_in_ext_and_sets_the_expiry() {
     let dir = tempfile::tempdir().unwrap();
     let certificate = "{\n  \"version\": 1,\n  \"expiry\": 5000\n}\n";
     let settings = || StaticSettings {
@@ -156,7 +156,7 @@ fn unusable_settings_are_rejected() {
 }
 
 #[tokio::test]
-async fn debug_and_error_output_hold_no_secret() {
+async fn debug_output_contains_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     let source = StaticSource::new(settings(&dir)).unwrap();
     let issued = source.fetch(&swap(None)).await.unwrap();
@@ -201,8 +201,12 @@ async fn an_update_replaces_the_configured_credentials() {
     let issued = source.fetch(&swap(None)).await.unwrap();
     assert_eq!(client_of(&issued), "task/1");
     assert_eq!(issued.expires_at, Some(UnixMillis(5000)));
-    assert_ne!(identity(), before, "the cache has nothing of before");
-    // Permanent ones, as Go clients write them.
+    assert_ne!(
+        identity(),
+        before,
+        "the old cache entries are no longer found"
+    );
+    // Permanent credentials, as Go clients encode them.
     for permanent in [
         json!({"certificate": ""}),
         json!({"certificate": null}),
@@ -287,7 +291,7 @@ async fn invalid_updates_are_rejected_and_change_nothing() {
 }
 
 #[test]
-fn no_error_quotes_the_update() {
+fn update_errors_do_not_quote_the_body() {
     let dir = tempfile::tempdir().unwrap();
     let source = StaticSource::new(settings(&dir)).unwrap();
     for text in [
@@ -296,7 +300,7 @@ fn no_error_quotes_the_update() {
         body(&json!({"clientId": "hunter2 "})),
         body(&json!({"certificate": "hunter2"})),
     ] {
-        let said = source.update(&text).unwrap_err();
-        assert!(!format!("{said} {said:?}").contains("hunter2"));
+        let error = source.update(&text).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

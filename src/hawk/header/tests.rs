@@ -2,7 +2,7 @@ use super::*;
 
 const KEY: &str = "werxhqb98rpaxn39848xrunpaw3489ruxnpa98w4rxn";
 
-/// The example that Hawk's documentation computes.
+/// The worked example in Hawk's documentation.
 fn published() -> (Signer, SignedRequest<'static>) {
     let ext = SecretString::from("some-app-ext-data");
     let signer = Signer::with_ext("dh37fgj492je", &SecretString::from(KEY), ext).unwrap();
@@ -28,7 +28,7 @@ fn plain(certificate: Option<&str>, scopes: Option<&[&str]>) -> Credentials {
 }
 
 #[test]
-fn makes_the_published_headers() {
+fn headers_match_the_published_vectors() {
     let (signer, request) = published();
     assert_eq!(
         signer.authorization(&request).unwrap(),
@@ -45,7 +45,7 @@ fn makes_the_published_headers() {
     );
 }
 
-/// Streaming gives the MAC of the published normalized strings.
+/// The MAC computed piecewise equals that of the published normalized string.
 #[test]
 fn the_mac_is_over_the_published_normalized_string() {
     let (signer, request) = published();
@@ -57,14 +57,14 @@ fn the_mac_is_over_the_published_normalized_string() {
 #[test]
 fn the_case_of_method_and_host_is_ignored() {
     let (signer, request) = published();
-    let shouted = SignedRequest {
+    let mixed_case = SignedRequest {
         method: "gEt",
         host: "EXAMPLE.Com",
         ..request
     };
     assert_eq!(
         signer.authorization(&request),
-        signer.authorization(&shouted)
+        signer.authorization(&mixed_case)
     );
     let (bare, bracketed) = ("2001:DB8::1", "[2001:db8::1]");
     let [bare, bracketed] = [bare, bracketed].map(|host| SignedRequest { host, ..request });
@@ -74,7 +74,7 @@ fn the_case_of_method_and_host_is_ignored() {
     );
 }
 
-/// Against a MAC computed over a plain concatenation, for targets that a normaliser would
+/// Compares with a MAC over a plain concatenation, for targets that a URL normalizer would
 /// change.
 #[test]
 fn unusual_targets_are_signed_unchanged() {
@@ -210,9 +210,9 @@ fn ext_contains_only_the_members_that_are_set() {
     }
 }
 
-/// 4096 characters pass, 4097 do not; the two limits agree with each other.
+/// 4096 characters are accepted and 4097 are not, both in `new` and in `authorization`.
 #[test]
-fn keeps_to_the_limit_exactly() {
+fn headers_up_to_exactly_the_length_limit_are_accepted() {
     let (_, request) = published();
     let nonce = nonce();
     let request = SignedRequest {
@@ -250,7 +250,7 @@ fn keeps_to_the_limit_exactly() {
     );
 }
 
-/// The capacity asked for is the length had: one allocation.
+/// The reserved capacity equals the final length, so the string never grows.
 #[test]
 fn a_header_is_allocated_once() {
     let (signer, request) = published();
@@ -265,7 +265,7 @@ fn a_header_is_allocated_once() {
 }
 
 #[test]
-fn nonces_are_fresh_and_header_safe() {
+fn nonces_are_unique_and_header_safe() {
     let threads: Vec<_> = (0..4)
         .map(|_| std::thread::spawn(|| (0..500).map(|_| nonce()).collect::<Vec<_>>()))
         .collect();

@@ -1,5 +1,5 @@
-//! Links between documents resolve, headings included; paths of this repository that documents
-//! name exist; the book has every page.
+//! Links between documents resolve, including those to headings; paths in this repository that
+//! documents name exist; the book has every page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -31,9 +31,9 @@ fn links(text: &str) -> Vec<String> {
     links
 }
 
-/// A heading's anchor, as GitHub and mdBook make it.
+/// A heading's anchor, as GitHub and mdBook generate it.
 fn anchor(heading: &str) -> String {
-    // Of a link only its text counts.
+    // Only the text of a link counts.
     let mut text = String::new();
     let mut target = false;
     for part in heading.split_inclusive(&['[', ']', '(', ')']) {
@@ -170,7 +170,7 @@ fn described_sources() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_architecture_page_says_what_each_source_file_is_for() {
+fn the_architecture_page_lists_every_source_file() {
     let described = described_sources();
     let sources = rust_files("src").into_iter().map(|file| {
         let file = file.strip_prefix(root().join("src")).unwrap();
@@ -191,7 +191,7 @@ fn every_path_of_this_repository_that_a_document_names_exists() {
     const FOLDERS: &[&str] = &[
         "src/", "tests/", "benches/", "conf/", "helm/", "docs/", ".ci/",
     ];
-    // Where the code is described, a path may leave `src/` out.
+    // In pages about the code, paths may omit `src/`.
     const CODE: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md"];
     let mut missing = Vec::new();
     for page in markdown_files() {

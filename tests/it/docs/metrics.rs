@@ -71,7 +71,7 @@ fn labels_of(sample: &str) -> Vec<(String, String)> {
 
 type Families = BTreeMap<String, Family>;
 
-/// By metric and label.
+/// The values by metric and label.
 type LabelValues = BTreeMap<(String, String), BTreeSet<String>>;
 
 /// Exported families, and the values of each of their labels.
@@ -142,7 +142,7 @@ fn every_label_value_is_documented_and_no_other_is() {
         let reasons = name == "hawkgate_rejections_total";
         !OPEN.contains(&&**label) && !reasons
     });
-    // Rare combinations are exported when they occur first.
+    // Some combinations are exported only once they have occurred.
     let mut rare = |name: &str, label: &str, all: Vec<&str>| {
         let values = all.into_iter().map(str::to_owned).collect();
         let key = (name.to_owned(), label.to_owned());

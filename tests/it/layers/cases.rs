@@ -1,4 +1,4 @@
-//! That the checks fail when they should: small crates, each with one thing wrong.
+//! Tests of the checks themselves, with small crates that each violate one rule.
 
 use super::graph::Sources;
 use super::{Layers, MAX_LINES, violations};
@@ -197,7 +197,7 @@ fn parents_and_children_may_use_each_other() {
 }
 
 #[test]
-fn what_is_for_tests_alone_may_use_anything() {
+fn test_code_may_use_anything() {
     assert_clean(&[
         ("high.rs", "pub struct High;"),
         (
@@ -211,7 +211,7 @@ fn what_is_for_tests_alone_may_use_anything() {
         ("low/tests/deep.rs", "use crate::high::High;"),
         ("low/testing.rs", "use crate::high::High;"),
     ]);
-    // And what follows is looked at again.
+    // Code after such an item is checked again.
     assert_found(
         &[
             ("high.rs", "pub struct High;"),
@@ -239,7 +239,7 @@ fn comments_literals_and_other_crates_are_not_uses() {
 }
 
 #[test]
-fn a_crate_outside_of_its_wall_is_reported() {
+fn a_restricted_crate_in_another_module_is_reported() {
     for (file, text, name) in [
         ("low.rs", "use pingora::http::RequestHeader;", "pingora"),
         ("low.rs", "fn f(_: pingora_core::Error) {}", "pingora"),
@@ -279,7 +279,7 @@ fn a_crate_outside_of_its_wall_is_reported() {
 }
 
 #[test]
-fn a_long_file_is_reported_but_not_for_its_tests() {
+fn a_long_file_is_reported_not_counting_its_tests() {
     let long = "fn f() {}\n".repeat(MAX_LINES + 1);
     let length = MAX_LINES + 1;
     assert_found(

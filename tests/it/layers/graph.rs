@@ -1,5 +1,5 @@
-//! Which file names an item of which other file. A path is followed through every re-export
-//! to the file that defines the item, so that no dependency hides behind a parent's `pub use`.
+//! Determines which files name items of which other files. A path is followed through every
+//! re-export to the file that defines the item, so that a parent's `pub use` hides no dependency.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,7 +8,7 @@ use super::parse::{self, Module};
 /// The sources of the crate: each file by its path below `src/`.
 pub(super) type Sources = BTreeMap<String, String>;
 
-/// For each node the nodes that it depends on, each with the path that says so.
+/// For each node, the nodes that it depends on, each with the path that causes the dependency.
 pub(super) type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A module with the file that it is in.
@@ -20,7 +20,7 @@ struct Placed {
 /// The modules of a crate by path.
 struct Crate(BTreeMap<Vec<String>, Placed>);
 
-/// Which files name items of which others, tests left out.
+/// The graph of the files, without tests.
 pub(super) fn of_files(sources: &Sources) -> Graph {
     let modules = Crate::read(sources);
     let mut graph = Graph::new();
@@ -57,7 +57,7 @@ pub(super) fn of_top_level(files: &Graph) -> Graph {
     graph
 }
 
-/// Without the edges from a file up to the files that it is a part of.
+/// Removes the edges from a file to the files that it is a part of.
 pub(super) fn without_ancestors(mut files: Graph) -> Graph {
     for (from, edges) in &mut files {
         edges.retain(|to, _| !is_ancestor(to, from));
@@ -90,24 +90,24 @@ pub(super) fn cycles(graph: &Graph) -> Vec<String> {
     cycles
 }
 
-/// The nodes on one shortest way from `start` back to it.
+/// The nodes on a shortest path from `start` back to it.
 fn shortest_cycle(graph: &Graph, start: &String) -> Option<Vec<String>> {
     let mut came_from: BTreeMap<&String, &String> = BTreeMap::new();
     let mut queue = VecDeque::from([start]);
     while let Some(node) = queue.pop_front() {
         for next in graph.get(node).into_iter().flat_map(BTreeMap::keys) {
             if next == start {
-                let mut way = vec![start.clone(), node.clone()];
+                let mut cycle = vec![start.clone(), node.clone()];
                 let mut at = node;
                 while let Some(before) = came_from.get(at).copied() {
                     at = before;
-                    way.push(at.clone());
+                    cycle.push(at.clone());
                 }
                 if node == start {
-                    way.pop();
+                    cycle.pop();
                 }
-                way.reverse();
-                return Some(way);
+                cycle.reverse();
+                return Some(cycle);
             }
             if !came_from.contains_key(next) {
                 came_from.insert(next, node);
@@ -144,7 +144,7 @@ impl Crate {
         self.0.contains_key(&path).then_some(path)
     }
 
-    /// Every module except those for tests alone.
+    /// Reads every module except those only for tests.
     fn read(sources: &Sources) -> Self {
         let mut modules = BTreeMap::new();
         let mut test_modules = Vec::new();
@@ -196,12 +196,12 @@ fn module_path(file: &str) -> Vec<String> {
     }
 }
 
-/// One path on its way to the item.
+/// The resolution of one path.
 struct Search<'c> {
     modules: &'c Crate,
     /// Files that re-export the item, and at the end the one that defines it.
     files: Vec<String>,
-    /// Imports that were followed already: a name can lead back to itself.
+    /// Imports that were already followed, because a name can lead back to itself.
     followed: BTreeSet<(Vec<String>, Vec<String>)>,
 }
 
@@ -236,7 +236,7 @@ impl<'c> Search<'c> {
         }
     }
 
-    /// Notes the file that defines the item `rest` of the module `at`.
+    /// Records the file that defines the item `rest` of the module `at`.
     fn walk(&mut self, at: &[String], rest: &[String]) -> bool {
         let Some(placed) = self.modules.0.get(at) else {
             return false;
@@ -258,7 +258,7 @@ impl<'c> Search<'c> {
         true
     }
 
-    /// From the module `at` on by one name: a child, an import, or what a glob brings in.
+    /// Resolves one name in the module `at`: a child, an import, or an item from a glob.
     fn step(&mut self, at: &[String], name: &String, rest: &[String]) -> bool {
         if let Some(child) = self.modules.child(at, name) {
             return self.walk(&child, rest);

@@ -1,5 +1,5 @@
-//! What a source file declares and names, read from its tokens: enough of Rust's grammar for
-//! modules, `use` trees and paths, and no more.
+//! Extracts what a source file declares and names from its tokens, with just enough of Rust's
+//! grammar for modules, `use` trees and paths.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ pub(super) struct Module {
     pub(super) uses: Vec<Use>,
     /// Paths in its code outside of `use`, as written.
     pub(super) paths: BTreeSet<Vec<String>>,
-    /// Modules that it declares for tests alone.
+    /// Modules that it declares only for tests.
     pub(super) test_modules: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Module {
 pub(super) struct Use {
     /// As written, `crate`, `self` and `super` included.
     pub(super) path: Vec<String>,
-    /// What it is called here; `None` for a glob.
+    /// Its name in this module; `None` for a glob.
     pub(super) name: Option<String>,
 }
 
@@ -96,7 +96,7 @@ fn comment_or_literal(rest: &str) -> Option<usize> {
     Some(1 + after.find(|c| !is_name(c)).unwrap_or(after.len()))
 }
 
-/// How many `#` the raw string has that `rest` begins with.
+/// The number of `#` in the delimiter of the raw string that `rest` begins with.
 fn raw_string(rest: &str) -> Option<usize> {
     let after = rest.strip_prefix('r')?;
     let hashes = after.len() - after.trim_start_matches('#').len();
@@ -186,7 +186,7 @@ impl<'t> Parser<'t> {
         self.done.push(module);
     }
 
-    /// Reads an attribute's brackets and gives them back without spaces.
+    /// Reads an attribute and returns it, brackets included, without spaces.
     fn attribute(&mut self) -> String {
         let mut text = String::new();
         let mut depth = 0;

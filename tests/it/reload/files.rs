@@ -1,4 +1,4 @@
-//! What each kind of change to the files does.
+//! The effect of each kind of change to the configuration files.
 
 use hawkgate::clock::ManualClock;
 
@@ -66,7 +66,7 @@ async fn an_invalid_configuration_changes_nothing_and_every_error_is_logged() {
         .text("/broken/")
         .replace("audiences", "audience_of_the_invalid_file")
         .replace("source = \"mint\"", "source = \"missing-mint\"");
-    fixture.put("hawkgate.toml", broken);
+    fixture.replace("hawkgate.toml", broken);
     fixture.wait_for_reload("invalid", 1).await;
     assert_eq!(fixture.get("/api/x").await.status, 200);
     assert_eq!(fixture.get("/broken/x").await.status, 404);
@@ -79,13 +79,13 @@ async fn an_invalid_configuration_changes_nothing_and_every_error_is_logged() {
     .await;
 
     // A missing secret does not stop the gateway either; the next reload that finds it succeeds.
-    fixture.put("hawkgate.toml", fixture.text("/fixed-again/"));
+    fixture.replace("hawkgate.toml", fixture.text("/fixed-again/"));
     wait_for_status(&fixture, "/fixed-again/x", 200).await;
     let secret = fixture.gateway.files.path("fixed-token");
     std::fs::remove_file(&secret).unwrap();
     fixture.wait_for_reload("invalid", 2).await;
     assert_eq!(fixture.get("/fixed-again/x").await.status, 200);
-    fixture.put("fixed-token", "another-token-of-the-fixed-client");
+    fixture.replace("fixed-token", "another-token-of-the-fixed-client");
     fixture.wait_for_reload("success", 2).await;
 }
 
@@ -96,7 +96,7 @@ async fn a_rotated_secret_rebuilds_its_source_and_no_other() {
         assert_eq!(fixture.get(path).await.status, 200);
     }
     let before = signature(&fixture, "/fixed/same").await;
-    fixture.put("fixed-token", "the-second-token-of-the-fixed-client");
+    fixture.replace("fixed-token", "the-second-token-of-the-fixed-client");
     fixture.wait_for_reload("success", 1).await;
     for path in ["/api/x", "/fixed/x"] {
         assert_eq!(fixture.get(path).await.status, 200);
@@ -132,7 +132,7 @@ async fn an_in_flight_request_finishes_with_the_configuration_it_started_with() 
             .upstream
             .until("the request", |a| !a.is_empty())
             .await;
-        fixture.put("hawkgate.toml", fixture.text("/gone/"));
+        fixture.replace("hawkgate.toml", fixture.text("/gone/"));
         fixture.wait_for_reload("success", 1).await;
         latch.open();
     });
@@ -146,12 +146,12 @@ async fn an_in_flight_request_finishes_with_the_configuration_it_started_with() 
 async fn a_renewed_certificate_is_used_for_new_connections_only() {
     let (old, new) = (TestCa::new(), TestCa::new());
     let folder = files();
-    let put = |ca: &TestCa, files: &ConfigDir| {
+    let publish = |ca: &TestCa, files: &ConfigDir| {
         let identity = ca.issue(&["gate.test"]);
         files.write("key.pem", identity.key_pem);
         files.write("cert.pem", identity.cert_pem)
     };
-    put(&old, &folder);
+    publish(&old, &folder);
     let server = SERVER_CONFIG.replace(
         r#"["127.0.0.1:0"]"#,
         r#"[{ address = "127.0.0.1:0", tls = { cert = "cert.pem", key = "key.pem" } }]"#,
@@ -164,14 +164,14 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
     // Between the two writes key and certificate do not match; that must be tolerated.
-    put(&new, &fixture.gateway.files);
+    publish(&new, &fixture.gateway.files);
     until("the new certificate", async || connect(&new).await.is_ok()).await;
     assert!(connect(&old).await.is_err());
     let mut renewed = connect(&new).await.unwrap();
     assert_eq!(renewed.request(&request).await.unwrap().status, 200);
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
-    fixture.put("cert.pem", "not a certificate");
+    fixture.replace("cert.pem", "not a certificate");
     wait_for_log(&fixture.gateway, "cert.pem is not a PEM certificate").await;
     assert!(connect(&new).await.is_ok());
 }
@@ -186,7 +186,7 @@ async fn changes_that_need_a_restart_are_logged_and_the_rest_applies() {
             "listen = [\"127.0.0.1:0\"]",
             "listen = [\"127.0.0.1:0\", \"unix:new.sock\"]",
         );
-    fixture.put(
+    fixture.replace(
         "hawkgate.toml",
         format!("{text}\n[limits]\nbody = \"3B\"\nurl_bytes = \"1KiB\"\n"),
     );
@@ -217,7 +217,7 @@ async fn a_reload_is_checked_against_the_listeners_that_are_bound() {
         "source = \"fixed\"",
         1,
     );
-    fixture.put("hawkgate.toml", &open);
+    fixture.replace("hawkgate.toml", &open);
     assert!(hawkgate::config::load(&fixture.gateway.files.path("hawkgate.toml")).is_ok());
     fixture.wait_for_reload("invalid", 1).await;
     let anonymous = Request::get("/fixed/x");
@@ -277,17 +277,17 @@ async fn replaced_credentials_survive_reloads_until_their_source_changes() {
             "client_id = \"me\"\ncredentials_update = true",
         )
     };
-    fixture.put("hawkgate.toml", updating(fixture.text("/api/")));
+    fixture.replace("hawkgate.toml", updating(fixture.text("/api/")));
     fixture.wait_for_reload("success", 1).await;
     let body = r#"{"clientId": "put", "accessToken": "an-access-token-that-was-put"}"#;
     let mut operator = Client::connect(&fixture.gateway.running.admin).await;
-    let put = Request::new("PUT", "/credentials").body(Body::Sized(body.into()));
-    assert_eq!(operator.request(&put).await.unwrap().status, 200);
+    let update = Request::new("PUT", "/credentials").body(Body::Sized(body.into()));
+    assert_eq!(operator.request(&update).await.unwrap().status, 200);
     assert!(signature(&fixture, "/fixed/x").await.contains("id=\"put\""));
-    fixture.put("hawkgate.toml", updating(fixture.text("/other/")));
+    fixture.replace("hawkgate.toml", updating(fixture.text("/other/")));
     fixture.wait_for_reload("success", 2).await;
     assert!(signature(&fixture, "/fixed/x").await.contains("id=\"put\""));
-    fixture.put("fixed-token", "the-second-token-of-the-fixed-client");
+    fixture.replace("fixed-token", "the-second-token-of-the-fixed-client");
     fixture.wait_for_reload("success", 3).await;
     assert!(signature(&fixture, "/fixed/x").await.contains("id=\"me\""));
 }

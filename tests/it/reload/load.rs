@@ -25,7 +25,7 @@ async fn call(mut client: Client, token: String, stop: Arc<AtomicBool>, sent: Ar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
+async fn two_hundred_reloads_lose_no_request_and_drop_old_gateways_and_metrics() {
     let fixture = Fixture::start_in(files(), SERVER_CONFIG, None).await;
     let (stop, sent) = (Arc::default(), Arc::new(AtomicUsize::default()));
     let mut callers = Vec::new();
@@ -39,14 +39,14 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
         );
         callers.push(tokio::spawn(calling));
     }
-    let mut gone = Vec::new();
+    let mut gateways = Vec::new();
     let mut before = 0;
-    for turn in 1..=RELOADS {
-        gone.push(Arc::downgrade(&fixture.gateway.running.gateway()));
-        let text = format!("{}{}", fixture.text("/api/"), extra(turn, &fixture));
-        fixture.put("hawkgate.toml", text);
+    for round in 1..=RELOADS {
+        gateways.push(Arc::downgrade(&fixture.gateway.running.gateway()));
+        let text = format!("{}{}", fixture.text("/api/"), extra(round, &fixture));
+        fixture.replace("hawkgate.toml", text);
         fixture.reloads.request();
-        fixture.wait_for_reload("success", turn).await;
+        fixture.wait_for_reload("success", round).await;
         // Requests are served during every reload.
         until("a request", async || sent.load(Ordering::Relaxed) != before).await;
         before = sent.load(Ordering::Relaxed);
@@ -69,7 +69,7 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
 
     // Dropped: every gateway except the last, and the metrics of removed routes.
     until("old configurations to be dropped", async || {
-        gone.iter().all(|gateway| gateway.upgrade().is_none())
+        gateways.iter().all(|gateway| gateway.upgrade().is_none())
     })
     .await;
     let extras = metrics.0.matches("hawkgate_requests_total{").count();
@@ -78,25 +78,25 @@ async fn two_hundred_reloads_lose_no_request_and_leave_nothing_behind() {
     assert!(!metrics.0.contains("extra-1\""));
 }
 
-/// A source, an upstream and a route that differ with every turn.
-fn extra(turn: u32, fixture: &Fixture) -> String {
+/// A source, an upstream and a route that are different in each round.
+fn extra(round: u32, fixture: &Fixture) -> String {
     format!(
         r#"
 [[source]]
-name = "extra-{turn}"
+name = "extra-{round}"
 kind = "taskcluster-static"
 client_id = "extra"
 access_token = {{ file = "fixed-token" }}
 
 [[route]]
-name = "extra-{turn}"
-path = "/extra-{turn}/"
+name = "extra-{round}"
+path = "/extra-{round}/"
 upstream = "http://127.0.0.1:{}"
 signed_port = {}
 issuers = ["idp"]
-source = "extra-{turn}"
+source = "extra-{round}"
 "#,
         fixture.upstream.port(),
-        1000 + turn,
+        1000 + round,
     )
 }

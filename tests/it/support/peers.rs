@@ -84,7 +84,7 @@ fn port(facts: &Value, name: &str) -> u16 {
     number.unwrap_or_else(|| panic!("no port {name} in {facts}"))
 }
 
-/// An instance of a peer, with state and ports that no other has; stopped when dropped.
+/// An instance of a peer, with its own state and ports; stopped when dropped.
 pub(crate) struct Peer {
     facts: Value,
 }
@@ -92,7 +92,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts an instance of `tests/peers/<program>.js`.
     pub(crate) async fn start(program: &str, options: &Value) -> Self {
-        // Spawning the process blocks, for the first of all peers.
+        // The first peer spawns the process, which blocks.
         let host = tokio::task::spawn_blocking(|| &*HOST).await.unwrap();
         let arguments = json!({ "program": program, "options": options });
         let facts = host.post(&host.control, "start", &arguments).await;
@@ -111,7 +111,7 @@ impl Peer {
         value.unwrap_or_else(|| panic!("no fact {name}.{part} in {}", self.facts))
     }
 
-    /// Where it serves.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> Address {
         loopback(port(&self.facts, "port"))
     }
@@ -246,17 +246,17 @@ impl Taskcluster {
             .unwrap_or(0)
     }
 
-    /// An opaque access token, and the client id that it stands for.
+    /// An opaque access token, and its clientId.
     pub(crate) async fn oauth_token(&self, arguments: Value) -> (String, String) {
-        let answer = self.control("oauthToken", arguments).await;
-        let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+        let response = self.control("oauthToken", arguments).await;
+        let text = |name: &str| response[name].as_str().unwrap().to_owned();
         (text("token"), text("clientId"))
     }
 
     /// Adds every credential issued so far to `secrets`.
     pub(crate) async fn collect_secrets(&self, secrets: &Secrets) {
-        let answer = self.control("minted", json!({})).await;
-        for credentials in answer["minted"].as_array().unwrap() {
+        let response = self.control("minted", json!({})).await;
+        for credentials in response["minted"].as_array().unwrap() {
             secrets.credentials(credentials);
         }
     }

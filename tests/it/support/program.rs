@@ -36,8 +36,8 @@ impl From<std::process::Output> for Exited {
     }
 }
 
-/// The lines that a child process writes to stderr, read with a deadline. Reading goes on in the
-/// background, so that the pipe does not fill up.
+/// The lines that a child process writes to stderr, read with a deadline. A thread reads them
+/// continuously, so that the pipe does not fill up.
 pub(crate) struct StderrLines {
     lines: mpsc::Receiver<String>,
     output: Vec<String>,
@@ -50,7 +50,7 @@ impl StderrLines {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             use std::io::BufRead as _;
-            // The test may have ended, with nobody to receive.
+            // The test may have ended and dropped the receiver.
             for line in stderr.lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
@@ -134,7 +134,7 @@ impl HomeDir {
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
             .env("XDG_STATE_HOME", self.path("state-home"))
-            // So that no browser of this machine is found.
+            // Hides any browser installed on this machine.
             .env("PATH", self.dir.path())
             .kill_on_drop(true)
             .stdin(Stdio::null())

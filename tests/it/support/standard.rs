@@ -1,5 +1,5 @@
-//! The standard set-up: the certified OpenID provider, a Taskcluster that verifies what it is
-//! sent, and a gateway with one route, named by its host, for each kind of Taskcluster source.
+//! The standard set-up: the certified OpenID provider, a Taskcluster that verifies its
+//! requests, and a gateway with one route, named by its host, for each kind of Taskcluster source.
 
 use serde_json::json;
 
@@ -32,7 +32,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// The client `root` may create clients `sso/…`; it and those who log in have the scopes
+    /// The client `root` may create clients `sso/…`; it and the users who log in have the scopes
     /// `test:*` and `other:*`.
     pub(crate) async fn start() -> Self {
         let provider = OidcProvider::start(json!({ "ttl": 3600 })).await;
@@ -122,8 +122,8 @@ fn source(name: &str, root_url: &str) -> String {
 /// The audience of [`api_route`].
 pub(crate) const API_AUDIENCE: &str = "https://api.example.com";
 
-/// The issuer `idp`, the source `static` and the route `api`, which signs what it forwards to
-/// `upstream`, with further keys of issuer and route.
+/// The issuer `idp`, the source `static` and the route `api`, which signs requests to
+/// `upstream`, with additional keys for the issuer and the route.
 pub(crate) fn api_route(
     issuer: &IssuerServer,
     issuer_keys: &str,

@@ -86,7 +86,7 @@ impl Key {
         jwk
     }
 
-    /// The public key in PEM: what an attacker would use as an HMAC secret.
+    /// The public key in PEM, which an attacker would try as an HMAC secret.
     pub(crate) fn public_pem(&self) -> String {
         let der = match &self.pair {
             Pair::Rsa(pair) => {
@@ -268,7 +268,7 @@ impl IssuerServer {
         let scripted = Arc::clone(&state);
         let server = FakeUpstream::http1(move |received| {
             let own = format!("http://{}", received.authority);
-            scripted.lock().unwrap().answer(received.path(), &own)
+            scripted.lock().unwrap().reply(received.path(), &own)
         })
         .await;
         Self { server, state }
@@ -311,7 +311,7 @@ impl IssuerServer {
 }
 
 impl State {
-    fn answer(&self, path: &str, own: &str) -> Reply {
+    fn reply(&self, path: &str, own: &str) -> Reply {
         let document = match path {
             "/jwks" => json!({ "keys": self.keys }),
             "/.well-known/openid-configuration" => {

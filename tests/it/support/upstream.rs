@@ -23,11 +23,11 @@ use super::wire::{Fields, Stream};
 /// The head of a request that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedRequest {
-    /// Among all attempts, from 0.
+    /// The index among all attempts, from 0.
     pub(crate) index: usize,
-    /// Among the attempts with this method and target, from 0.
+    /// The index among the attempts with this method and target, from 0.
     pub(crate) repeat: usize,
-    /// Which connection, from 0.
+    /// The index of the connection, from 0.
     pub(crate) connection: usize,
     /// `HTTP/1.1` or `HTTP/2`.
     pub(crate) protocol: &'static str,
@@ -60,7 +60,7 @@ pub(crate) struct Attempt {
     pub(crate) body_bytes: u64,
     /// SHA-256 of the body in hex, once it is complete.
     pub(crate) sha256: Option<String>,
-    /// The body was truncated, or not read to its end.
+    /// Whether the body was truncated or not read to its end.
     pub(crate) broken: bool,
     /// Status of the reply; 0 before it is sent.
     pub(crate) status: u16,
@@ -72,7 +72,7 @@ pub(crate) enum ReplyAt {
     /// Before any of the body is read.
     BeforeBody,
     /// After this many bytes of the body, or at its end.
-    Amid(u64),
+    AfterBytes(u64),
     /// After the whole body.
     AfterBody,
 }
@@ -109,7 +109,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) payload: ReplyBody,
-    /// The reply waits until it opens.
+    /// The reply waits until the latch opens.
     pub(crate) latch: Option<Latch>,
 }
 
@@ -186,7 +186,7 @@ impl Latch {
         self.0.send_replace(true);
     }
 
-    async fn pass(&self) {
+    async fn wait(&self) {
         let mut state = self.0.subscribe();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|open| *open).await;
@@ -222,7 +222,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Records a new attempt and gets the reply to it.
+    /// Records a new attempt and returns the reply to it.
     fn arrived(&self, mut received: ReceivedRequest) -> (usize, Reply) {
         let key = (received.method.clone(), received.target.clone());
         let mut repeats = self.repeats.lock().unwrap();

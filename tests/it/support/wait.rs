@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-/// A test that waits longer than this fails; none comes near it even on a loaded machine.
+/// A test that waits longer than this fails. Passing tests come nowhere near it, even on a
+/// loaded machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Between two polls: short beside anything polled, long beside the cost of a poll.
+/// The pause between two polls: short compared with the events that tests wait for, long compared
+/// with the cost of a poll.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Fails the test when `future` does not complete before the deadline. `what` completes the

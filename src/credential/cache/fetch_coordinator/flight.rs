@@ -23,13 +23,13 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 /// The result of an exchange.
 enum Exchange {
     Ended(Result<Issued, FetchError>),
-    /// The source was not asked, so this says nothing about its health.
+    /// The source was not contacted, so this says nothing about its health.
     NotAttempted(FetchError),
 }
 
 impl FetchCoordinator {
-    /// Registers an exchange and starts it as its own task, so that no caller going away
-    /// cancels it. Releases the lock before it spawns, as [`Flight::new`] asks.
+    /// Registers an exchange and starts it as its own task, so that it is not cancelled when a
+    /// caller disconnects. Releases the lock before spawning, as [`Flight::new`] requires.
     pub(super) fn start(
         self: &Arc<Self>,
         mut in_flight: MutexGuard<'_, InFlight>,
@@ -48,7 +48,7 @@ impl FetchCoordinator {
         flight
     }
 
-    /// Runs an exchange within the span that is active now, where the new task would not
+    /// Runs an exchange within the span that is active now, because a spawned task does not
     /// inherit it.
     fn exchange_within_span(
         self: &Arc<Self>,
@@ -118,7 +118,7 @@ impl FetchCoordinator {
         in_flight.flights.remove(&identity);
         match exchange {
             Exchange::Ended(Ok(issued)) => {
-                in_flight.backoff.answered();
+                in_flight.backoff.responded();
                 Ok(self.install(identity, issued, now))
             }
             Exchange::Ended(Err(error)) => {
@@ -128,7 +128,7 @@ impl FetchCoordinator {
                         let backoff = &mut in_flight.backoff;
                         backoff.unavailable(identity, *retry_after, now.monotonic, jitter);
                     }
-                    _ => in_flight.backoff.answered(),
+                    _ => in_flight.backoff.responded(),
                 }
                 self.record_failure(identity, &error, now, jitter);
                 Err(error)

@@ -21,10 +21,9 @@ fn with<R>(change: impl FnOnce(&mut Mint<'_>), then: impl FnOnce(Mint<'_>) -> R)
     then(mint)
 }
 
-/// The four cases of Taskcluster's client-go; those with authorized scopes differ from
-/// those without only in what goes beside the certificate.
+/// The four cases in Taskcluster's client-go. Authorized scopes do not change the certificate.
 #[test]
-fn makes_the_published_credentials() {
+fn minted_credentials_match_the_published_vectors() {
     let start = concat!(
         r#"{"version":1,"scopes":["scope/asd:fhjdf/X","scope/asd:fhjdf/XYZ*"],"#,
         r#""start":1438964811744,"expiry":1439051211744,"#,
@@ -70,13 +69,13 @@ fn seeds_are_two_fresh_slugids() {
 }
 
 #[test]
-fn rejects_what_the_service_would_reject() {
+fn credentials_that_the_service_would_reject_are_not_minted() {
     let month = 31 * 24 * 3600 * 1000;
     let empty = SecretString::from("");
     let broken = ["a\nissuer:root".to_owned()];
-    let starry = ["a**".to_owned()];
+    let double_star = ["a**".to_owned()];
     let refused = |change: &dyn Fn(&mut Mint<'_>)| {
-        // The changed parts live as long as this test; with() cannot know.
+        // Only for static values: others would not live long enough.
         with(|mint| change(mint), |mint| mint.sign().map(|_| ()))
     };
     let name = CertificateError::InvalidClientId("new name");
@@ -117,12 +116,12 @@ fn rejects_what_the_service_would_reject() {
     with(
         |_| (),
         |mint| {
-            let keyless = Mint {
+            let without_key = Mint {
                 issuer_token: &empty,
                 ..mint
             };
-            assert_eq!(keyless.sign().map(|_| ()), Err(CertificateError::NoKey));
-            for scopes in [&broken, &starry] {
+            assert_eq!(without_key.sign().map(|_| ()), Err(CertificateError::NoKey));
+            for scopes in [&broken, &double_star] {
                 let bad = Mint { scopes, ..mint };
                 assert_eq!(bad.sign().map(|_| ()), Err(CertificateError::InvalidScope));
             }

@@ -48,16 +48,16 @@ impl Connection {
         }
         let whole = match reply.when {
             ReplyAt::BeforeBody => false,
-            ReplyAt::Amid(bytes) => self.read(&mut body, &mut sum, bytes).await?,
+            ReplyAt::AfterBytes(bytes) => self.read(&mut body, &mut sum, bytes).await?,
             ReplyAt::AfterBody => self.read(&mut body, &mut sum, u64::MAX).await?,
         };
         if let Some(latch) = &reply.latch {
-            latch.pass().await;
+            latch.wait().await;
         }
         let rest = reply.rest;
         // Without a 100 the body may never arrive, so the connection cannot be reused.
         let ends = closes || (!whole && (rest == AfterReply::Close || expects));
-        let ends = self.answer(index, reply, no_body, ends).await? || ends;
+        let ends = self.respond(index, reply, no_body, ends).await? || ends;
         if !whole && rest == AfterReply::Drain {
             self.read(&mut body, &mut sum, u64::MAX).await?;
         }
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     /// Sends the reply; true if the connection ends with it.
-    async fn answer(
+    async fn respond(
         &mut self,
         index: usize,
         reply: Reply,

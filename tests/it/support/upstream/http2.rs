@@ -18,12 +18,12 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, number: usize) {
     while let Some(Ok((request, respond))) = connection.accept().await {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let _ = answer(request, respond, shared, number).await;
+            let _ = handle(request, respond, shared, number).await;
         });
     }
 }
 
-async fn answer(
+async fn handle(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     shared: Arc<Shared>,
@@ -34,11 +34,11 @@ async fn answer(
     let mut sum = BodySum::new(&shared, index);
     let whole = match reply.when {
         ReplyAt::BeforeBody => false,
-        ReplyAt::Amid(bytes) => read(&mut body, &mut sum, bytes).await?,
+        ReplyAt::AfterBytes(bytes) => read(&mut body, &mut sum, bytes).await?,
         ReplyAt::AfterBody => read(&mut body, &mut sum, u64::MAX).await?,
     };
     if let Some(latch) = &reply.latch {
-        latch.pass().await;
+        latch.wait().await;
     }
     shared.update(index, |a| a.status = reply.status);
     let rest = reply.rest;

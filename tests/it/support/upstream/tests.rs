@@ -27,7 +27,11 @@ fn once(when: ReplyAt, rest: AfterReply) -> impl Fn(&ReceivedRequest) -> Reply {
 
 #[tokio::test]
 async fn http1_replies_before_during_and_after_the_body() {
-    let moments = [ReplyAt::BeforeBody, ReplyAt::Amid(1000), ReplyAt::AfterBody];
+    let moments = [
+        ReplyAt::BeforeBody,
+        ReplyAt::AfterBytes(1000),
+        ReplyAt::AfterBody,
+    ];
     for when in moments {
         let upstream = FakeUpstream::http1(once(when, AfterReply::Drain)).await;
         let mut client = Client::connect(&upstream.address()).await;
@@ -74,7 +78,11 @@ async fn http1_sends_100_continue() {
 
 #[tokio::test]
 async fn http2_replies_before_during_and_after_the_body() {
-    let moments = [ReplyAt::BeforeBody, ReplyAt::Amid(1000), ReplyAt::AfterBody];
+    let moments = [
+        ReplyAt::BeforeBody,
+        ReplyAt::AfterBytes(1000),
+        ReplyAt::AfterBody,
+    ];
     for when in moments {
         for rest in [AfterReply::Drain, AfterReply::Close] {
             let upstream = FakeUpstream::start(Protocol::Http2, once(when, rest)).await;

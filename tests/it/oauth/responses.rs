@@ -34,17 +34,17 @@ fn error(status: u16, code: &str) -> Reply {
 
 /// A valid token response with changes.
 fn token(changes: &Value) -> Reply {
-    let mut answer = json!({
+    let mut response = json!({
         "access_token": QUOTED, "token_type": "Bearer", "expires_in": 600,
         "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
     });
     for (name, value) in changes.as_object().unwrap() {
-        answer[name] = value.clone();
+        response[name] = value.clone();
     }
-    as_json(200, &answer)
+    as_json(200, &response)
 }
 
-/// What is the same for every source that calls a token endpoint.
+/// Cases common to every source that calls a token endpoint.
 const TOKEN_ENDPOINT: &[Row] = &[
     (
         "garbage",
@@ -209,7 +209,7 @@ const TOKEN_ENDPOINT: &[Row] = &[
     ),
 ];
 
-/// Error codes that mean something else if the request contains the caller's token.
+/// Error codes with a different meaning if the request contains the caller's token.
 const OWN_CLIENT: &[Row] = &[
     (
         "grant",
@@ -293,7 +293,7 @@ const EXCHANGE: &[Row] = &[
     ),
 ];
 
-/// Only a valid introspection response lets a caller in, or refuses one with a 4xx.
+/// Only a valid introspection response admits a caller, or refuses one with a 4xx.
 const INTROSPECTION: &[Row] = &[
     (
         "garbage",
@@ -475,7 +475,7 @@ fn check(kind: &str, row: &Row, response: &Response, logged: &str) {
     );
 }
 
-async fn nothing_was_leaked(gateway: &TestGateway, more: &[(&str, &str)]) {
+async fn assert_nothing_leaked(gateway: &TestGateway, more: &[(&str, &str)]) {
     let secrets = Secrets::default();
     secrets.add("what the server quoted", QUOTED);
     for (name, value) in more {
@@ -530,7 +530,7 @@ async fn sources(kind: &str, more: &[Row]) {
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
     latch.open();
-    nothing_was_leaked(
+    assert_nothing_leaked(
         &gateway,
         &[
             ("the secret", "tests-only-table-secret-55aa"),
@@ -586,7 +586,7 @@ async fn every_response_of_an_introspection_endpoint_maps_to_its_error() {
     }
     assert_eq!(api.attempts().len(), 0, "nothing went upstream");
     latch.open();
-    nothing_was_leaked(
+    assert_nothing_leaked(
         &gateway,
         &[
             ("the secret", "tests-only-table-secret-66bb"),
@@ -603,10 +603,10 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
     let api = api(&Revoked::default()).await;
     let ca = TestCa::new();
     let identity = ca.issue(&["127.0.0.1"]);
-    let answer =
+    let response =
         |_: &ReceivedRequest| token(&json!({})).header("date", "Mon, 06 Nov 2023 10:00:00 GMT");
-    let secure = FakeUpstream::start(Protocol::tls(&identity, &["http/1.1"]), answer).await;
-    let dead = FakeUpstream::http1(answer).await;
+    let secure = FakeUpstream::start(Protocol::tls(&identity, &["http/1.1"]), response).await;
+    let dead = FakeUpstream::http1(response).await;
     dead.down().await;
     let other_ca = TestCa::new();
     let files = ConfigDir::new();
@@ -667,7 +667,7 @@ async fn an_unreachable_or_untrusted_token_endpoint_is_503() {
         2,
         "one for each source, then from the cache"
     );
-    nothing_was_leaked(
+    assert_nothing_leaked(
         &gateway,
         &[
             ("the secret", "tests-only-table-secret-77cc"),

@@ -7,9 +7,9 @@
 //      | { status: "none" }: no credentials | { status: "broken", message }: the service's 500
 
 import readline from 'node:readline';
-import { Breakdown, Clients } from './hawk-check.js';
+import { InternalError, Clients } from './hawk-check.js';
 
-async function answer({ now, clients, ...request }) {
+async function verify({ now, clients, ...request }) {
   const known = new Clients(() => now);
   for (const [clientId, client] of Object.entries(clients)) known.set(clientId, client);
   try {
@@ -17,10 +17,10 @@ async function answer({ now, clients, ...request }) {
     if (!caller) return { status: 'none' };
     return { status: 'success', clientId: caller.clientId, scopes: caller.scopes };
   } catch (error) {
-    return { status: error instanceof Breakdown ? 'broken' : 'failed', message: error.message };
+    return { status: error instanceof InternalError ? 'broken' : 'failed', message: error.message };
   }
 }
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
-  console.log(JSON.stringify(await answer(JSON.parse(line))));
+  console.log(JSON.stringify(await verify(JSON.parse(line))));
 }
