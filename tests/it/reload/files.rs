@@ -210,7 +210,7 @@ async fn a_changed_rate_limit_over_all_routes_applies() {
     for (reloads, burst) in [(1, 2), (2, 3)] {
         let text = fixture.text("/api/");
         let limit = format!("[limits.rate]\nrequests = 1\nper = \"1h\"\nburst = {burst}\n");
-        fixture.put("hawkgate.toml", format!("{text}\n{limit}"));
+        fixture.replace("hawkgate.toml", format!("{text}\n{limit}"));
         fixture.wait_for_reload("success", reloads).await;
         for _ in 0..burst {
             assert_eq!(fixture.get("/api/x").await.status, 200);
