@@ -433,6 +433,33 @@ fn requests_in_flight_are_read_at_scrape_time() {
 }
 
 #[test]
+fn a_reload_removes_the_series_of_names_that_are_no_longer_configured() {
+    let metrics = all_series();
+    let configured = |text: &str| -> Vec<String> {
+        let named = [
+            r#"route="taskcluster""#,
+            r#"issuer="auth0""#,
+            r#"source="login""#,
+        ];
+        let series = samples(text).into_keys();
+        series
+            .filter(|series| named.iter().any(|label| series.contains(label)))
+            .collect()
+    };
+    assert!(!configured(&metrics.render().unwrap()).is_empty());
+    metrics.configure(
+        &LabelValues::default(),
+        ScrapeCallbacks::default(),
+        UnixMillis(0),
+    );
+    assert_eq!(
+        configured(&metrics.render().unwrap()),
+        Vec::<String>::new(),
+        "series that outlived their configuration"
+    );
+}
+
+#[test]
 fn label_cardinality_is_bounded_by_the_configuration() {
     const RESULTS: [&str; 4] = ["ok", "cached", "token_expired", "made up"];
     let metrics = metrics();
