@@ -79,8 +79,8 @@ impl Gateway {
         }
         if skewed {
             admission.corrected_clock = true;
-            // Credentials minted locally carry our time in their certificate, so they are minted
-            // again, which needs no exchange.
+            // The certificate of locally minted credentials contains the local time, so they are
+            // minted again, which needs no exchange.
             if !source.is_local() {
                 return Recovery::Replay(Reason::ClockSkew);
             }

@@ -18,7 +18,7 @@ pub const RECOVERY_CODE: &str = "x-hawkgate-recovery-code";
 /// `Bearer` challenge.
 const BASIC: &str = "Basic realm=\"hawkgate\", charset=\"UTF-8\"";
 
-/// A refusal, which is the only kind of error that callers see.
+/// The refusal of a request. Callers see no other kind of error.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// The reason.

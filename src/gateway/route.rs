@@ -37,12 +37,12 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// The resolved addresses, refreshed in the background; empty until the first resolution.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Milliseconds to add to our clock to get the upstream's, learnt from `Date`.
+    /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
 }
 
 impl Upstream {
-    /// Milliseconds to add to our clock to get the upstream's.
+    /// Milliseconds to add to the local clock to get the upstream's.
     pub fn clock_offset(&self) -> i64 {
         self.clock_offset.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Authorization rules over verified claims and the request: which requests are allowed, with
-//! which scopes, and which headers tell the upstream about the caller (`docs/rules.md`).
+//! Authorization rules over verified claims and the request: which requests are allowed, with which
+//! scopes, and which headers describe the caller to the upstream (`docs/rules.md`).
 //!
 //! The first matching rule of a route decides; if none matches, the request is denied. An
 //! `allow` rule whose evaluation fails does not match. A `deny` rule whose evaluation fails

@@ -110,9 +110,9 @@ impl Fixture {
         let clock = ManualClock::at(UnixMillis::from_secs(NOW));
         let script = Scripted::new(blocked);
         let results: Arc<Mutex<Vec<IntrospectionResult>>> = Arc::default();
-        let observed = Arc::clone(&results);
+        let recorded = Arc::clone(&results);
         let observer =
-            IntrospectionObserver::new(move |result| observed.lock().unwrap().push(result));
+            IntrospectionObserver::new(move |result| recorded.lock().unwrap().push(result));
         let issuer = Issuer::introspection(
             "as".into(),
             &config(URL, None),

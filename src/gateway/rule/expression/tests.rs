@@ -562,7 +562,7 @@ fn expressions_can_read_the_client_certificate() {
         let compiled = compiled(source);
         assert_eq!(compiled.is_true(&known), Ok(true), "{source}");
         assert!(compiled.reads_request(), "{source}");
-        // Without a certificate none of these is true, except those that hold for any list.
+        // Without a certificate, none of these is true except those that are true of any list.
         let without = attributes(&claims, &[]);
         let matched = compiled.is_true(&without);
         let vacuous = source.contains(".all(") || source.starts_with("type(");
