@@ -1,6 +1,6 @@
-//! The policy of the proxy: which route a request takes, who the caller is, which credential it
-//! gets, and how to recover from an upstream 401. Independent of sockets and of pingora;
-//! [`crate::proxy`] calls it.
+//! The proxy's policy: which route matches a request, who the caller is, which credential the
+//! request is sent with, and how to recover from an upstream 401. Independent of sockets and of
+//! pingora; called by [`crate::proxy`].
 
 mod admission;
 pub mod bewit;
@@ -53,7 +53,7 @@ pub struct Gateway {
     /// Every header that any rule sets. The caller's copies are removed on every route, because
     /// upstreams trust these headers.
     pub rule_headers: Vec<HeaderName>,
-    /// What is recorded about requests besides metrics and access lines.
+    /// The audit log and tracing.
     pub observability: Observability,
 }
 
@@ -253,7 +253,8 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         // Taskcluster answers 401 to a request with both a bewit and an Authorization header
         // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
-        // credential. Passwords are verified by acquiring one, though.
+        // credential. On a password route one is acquired anyway, because that is what verifies the
+        // password.
         if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
             return Ok(());
         }
@@ -317,7 +318,7 @@ pub struct CredentialHeader {
     pub value: HeaderValue,
 }
 
-/// The reason given to the caller if signing fails.
+/// The reason for the rejection if signing fails.
 fn signing_failure(error: &HawkError) -> Reason {
     match error {
         HawkError::Unsignable(_) => Reason::BadRequest,

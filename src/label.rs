@@ -1,4 +1,4 @@
-//! Closed sets whose members are labels of metrics and values in logs.
+//! Closed sets whose members are metric labels and log values.
 
 /// A closed set whose members are metric labels.
 pub trait Label: Copy {

@@ -1,8 +1,9 @@
 //! Logging to stderr: one line per event and one access line per request, never a secret.
 //!
 //! Lines pass through a bounded buffer to a dedicated writer thread (`sink`), so a slow stderr
-//! loses lines but never delays requests. Other crates may log at `warn` and above only, and
-//! pingora's messages are withheld because they quote request heads and bodies (`facade`).
+//! loses lines but never delays requests. Other crates' records are logged only at `warn` and
+//! above, and pingora's messages are withheld because they quote request heads and bodies
+//! (`facade`).
 
 mod access;
 mod audit;
@@ -83,18 +84,18 @@ impl Logging {
         Ok(Self { sink, access })
     }
 
-    /// The log of finished requests. Access lines are on unless the level turns them off
-    /// (`access=off`); audit lines are off unless it has `audit=info`.
+    /// The log of finished requests. Access lines are on unless the level has `access=off`; audit
+    /// lines are off unless it has `audit=info`.
     pub fn access(&self) -> AccessLog {
         self.access.clone()
     }
 
-    /// How many lines have been dropped because stderr was too slow.
+    /// The number of lines dropped because stderr was too slow.
     pub fn dropped(&self) -> u64 {
         self.sink.dropped()
     }
 
-    /// Waits until everything logged so far has been written, for at most `limit`.
+    /// Waits, for at most `limit`, until everything logged so far has been written.
     pub fn flush(&self, limit: Duration) {
         self.sink.flush(limit);
     }

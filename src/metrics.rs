@@ -1,5 +1,5 @@
-//! The metrics served at `/metrics`. This is the only module that uses `prometheus`: others
-//! pass an [`Outcome`], wrap a credential source, or register a callback for scrape time.
+//! The metrics served at `/metrics`. This is the only module that uses `prometheus`: others pass an
+//! [`Outcome`], wrap a credential source, or register a callback that runs at scrape time.
 //!
 //! Label values are names from the configuration or members of closed sets, so the
 //! configuration bounds the number of series.
@@ -27,7 +27,7 @@ use prometheus::{Registry, TextEncoder};
 use crate::clock::{SharedClock, UnixMillis};
 use crate::credential::CredentialSource;
 use crate::gateway::outcome::Outcome;
-use crate::token::{Introspected, IntrospectionObserver, KeyRefresh, RefreshObserver};
+use crate::token::{IntrospectionObserver, IntrospectionResult, KeyRefresh, RefreshObserver};
 use crate::trace::{ExportResult, SpanObserver};
 pub use families::FAMILIES;
 use families::{Families, REQUEST_DURATION};
@@ -50,15 +50,15 @@ impl From<prometheus::Error> for MetricsError {
     }
 }
 
-type Read<T> = Box<dyn Fn() -> T + Send + Sync>;
+type Callback<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 /// Callbacks that supply values when metrics are scraped. Replaced as a whole on reload.
 #[derive(Default)]
 pub struct ScrapeCallbacks {
-    cache_entries: Vec<(Arc<str>, Read<u64>)>,
-    jwks_age: Vec<(Arc<str>, Read<Option<Duration>>)>,
-    log_lines_dropped: Option<Read<u64>>,
-    requests_in_flight: Option<Read<u64>>,
+    cache_entries: Vec<(Arc<str>, Callback<u64>)>,
+    jwks_age: Vec<(Arc<str>, Callback<Option<Duration>>)>,
+    log_lines_dropped: Option<Callback<u64>>,
+    requests_in_flight: Option<Callback<u64>>,
 }
 
 impl ScrapeCallbacks {
@@ -100,7 +100,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every family. Families without configured names are exported at once.
+    /// Registers every family. Families without configured names are exported immediately.
     ///
     /// # Errors
     /// If a family cannot be registered, which would be a bug.
@@ -133,11 +133,11 @@ impl Metrics {
         self.families.config_loaded_at.set(now.as_secs());
     }
 
-    /// Counts a reload, which fails if the configuration is invalid. On success,
-    /// [`Metrics::configure`] is called as well.
+    /// Counts a reload. `success` is false if the configuration was invalid; if true, the caller
+    /// also calls [`Metrics::configure`].
     pub fn reloaded(&self, success: bool) {
-        let [good, invalid] = RELOADS;
-        let result = if success { good } else { invalid };
+        let [succeeded, invalid] = RELOADS;
+        let result = if success { succeeded } else { invalid };
         self.families.config_reloads.child([result]).inc();
     }
 
@@ -157,8 +157,9 @@ impl Metrics {
         if let Some(upstream) = outcome.upstream {
             route.upstream.observe(upstream.as_secs_f64());
         }
-        for answer in &outcome.unauthorized {
-            let child = route.unauthorized(&families.unauthorized, answer.action, answer.reason);
+        for response in &outcome.unauthorized {
+            let child =
+                route.unauthorized(&families.unauthorized, response.action, response.reason);
             if let Some(count) = child {
                 count.inc();
             }
@@ -189,7 +190,7 @@ impl Metrics {
     pub fn key_observer(&self, issuer: &str) -> RefreshObserver {
         let child = |result| self.families.jwks_refreshes.child([issuer, result]);
         let (changed, unchanged, failed) = (child("changed"), child("unchanged"), child("failed"));
-        RefreshObserver::new(move |how| match how {
+        RefreshObserver::new(move |result| match result {
             KeyRefresh::Changed => changed.inc(),
             KeyRefresh::Unchanged => unchanged.inc(),
             KeyRefresh::Failed => failed.inc(),
@@ -200,10 +201,10 @@ impl Metrics {
     pub fn introspection_observer(&self, issuer: &str) -> IntrospectionObserver {
         let child = |result| self.families.introspections.child([issuer, result]);
         let (accepted, refused, failed) = (child("accepted"), child("refused"), child("failed"));
-        IntrospectionObserver::new(move |how| match how {
-            Introspected::Accepted => accepted.inc(),
-            Introspected::Refused => refused.inc(),
-            Introspected::Failed => failed.inc(),
+        IntrospectionObserver::new(move |result| match result {
+            IntrospectionResult::Accepted => accepted.inc(),
+            IntrospectionResult::Refused => refused.inc(),
+            IntrospectionResult::Failed => failed.inc(),
         })
     }
 
@@ -226,17 +227,18 @@ impl Metrics {
         self.render_as(Format::Text)
     }
 
-    /// As [`Metrics::render`], in `format`. Only OpenMetrics has exemplars.
+    /// Encodes all metrics in `format`, calling the callbacks. Only OpenMetrics includes exemplars.
     ///
     /// # Errors
     /// As [`Metrics::render`].
     pub fn render_as(&self, format: Format) -> Result<String, MetricsError> {
-        // Locked to the end, so that concurrent scrapes do not clear each other's gauges.
+        // Locked until this function returns, so that concurrent scrapes do not clear each other's
+        // gauges.
         let callbacks = self
             .callbacks
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.call(&callbacks);
+        self.run_callbacks(&callbacks);
         let families = self.registry.gather();
         match format {
             Format::Text => Ok(TextEncoder::new().encode_to_string(&families)?),
@@ -251,7 +253,7 @@ impl Metrics {
         }
     }
 
-    fn call(&self, callbacks: &ScrapeCallbacks) {
+    fn run_callbacks(&self, callbacks: &ScrapeCallbacks) {
         let families = &self.families;
         families.cache_entries.clear();
         for (source, read) in &callbacks.cache_entries {

@@ -1,7 +1,7 @@
-//! Single flight: concurrent callers that need the same thing share one fetch.
+//! Single flight: concurrent callers that need the same value share one fetch.
 //!
-//! A fetch runs as its own task. A caller that goes away therefore cancels it for no one
-//! else, and its result is recorded even if every caller has gone.
+//! A fetch runs in a separate task. It is therefore not cancelled if one of the callers goes away,
+//! and its result is recorded even if all of them do.
 
 use std::future::Future;
 
@@ -9,22 +9,22 @@ use tokio::sync::watch;
 
 /// A fetch, in progress or just finished. Every clone can wait for the same result.
 ///
-/// Keep flights in a map under the lock that also guards the fetched values: looking a value
-/// up, joining a flight and registering one must be a single step, or two callers could start
+/// Keep flights in a map under the lock that also guards the fetched values: looking up a value,
+/// joining a flight and registering one must be a single atomic step, or two callers could start
 /// the same fetch.
 #[derive(Clone, Debug)]
 pub struct Flight<V>(watch::Receiver<Option<V>>);
 
 impl<V: Clone + Send + Sync + 'static> Flight<V> {
-    /// A flight and the task that carries it out, which the caller spawns.
+    /// Returns a flight and the task that runs it, which the caller must spawn.
     ///
-    /// `complete` records what `fetch` returned and produces the result that all callers
-    /// share. It runs exactly once, before any of them wakes up, and receives `None` if
-    /// `fetch` panicked or its task was dropped, as happens when the runtime shuts down. It
-    /// should also remove the flight from its owner's map.
+    /// `complete` records what `fetch` returned and produces the result that all callers share. It
+    /// runs exactly once, before any of them wakes up, and receives `None` if `fetch` panicked or
+    /// its task was dropped, for example because the runtime shut down. It should also remove the
+    /// flight from its owner's map.
     ///
     /// Spawn the task only after releasing any lock that `complete` takes: a runtime that is
-    /// shutting down drops the task, and so completes the flight, inside `spawn`.
+    /// shutting down drops the task, which completes the flight, inside `spawn`.
     pub fn new<T: Send + 'static>(
         fetch: impl Future<Output = T> + Send + 'static,
         complete: impl FnOnce(Option<T>) -> V + Send + 'static,
@@ -36,7 +36,8 @@ impl<V: Clone + Send + Sync + 'static> Flight<V> {
             output: None,
         };
         let task = async move {
-            // Moves the whole of it into the task, polled or not.
+            // Captures the whole struct, so that dropping the task drops it even if it was never
+            // polled.
             let completion = &mut completion;
             completion.output = Some(fetch.await);
         };
@@ -48,8 +49,8 @@ impl<V: Clone + Send + Sync + 'static> Flight<V> {
         Self(watch::channel(Some(result)).1)
     }
 
-    /// Whether the fetch has yet to finish. Already false when the callers wake up, so none
-    /// of them joins the flight that has just ended.
+    /// Whether the fetch is still in progress. Already false when the callers wake up, so that none
+    /// of them joins the flight that has just finished.
     pub fn is_in_progress(&self) -> bool {
         self.0.borrow().is_none() && self.0.has_changed().is_ok()
     }
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fetch_completes_although_every_caller_has_gone() {
+    async fn a_fetch_completes_even_if_every_caller_has_gone() {
         let (completed, complete) = oneshot::channel();
         drop(start(async { "result" }, |output| {
             completed.send(output).unwrap();
@@ -177,13 +178,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_finished_flight_has_its_result_at_once() {
+    async fn a_finished_flight_has_its_result_immediately() {
         let flight = Flight::finished("cached");
         assert!(!flight.is_in_progress());
         assert_eq!(flight.wait().await, Some("cached"));
     }
 
-    /// Looks at the flight at the moment when a caller is woken.
+    /// Records whether the flight is in progress when a caller is woken.
     struct Caller {
         flight: Flight<&'static str>,
         in_progress: Mutex<Option<bool>>,
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_is_over_when_its_callers_wake_up() {
+    fn a_flight_is_no_longer_in_progress_when_its_callers_wake_up() {
         let (flight, task) = Flight::new(async {}, abandoned);
         let caller = Arc::new(Caller {
             flight: flight.clone(),

@@ -1,9 +1,10 @@
-//! The name that was probably meant.
+//! Suggestions for misspelt names.
 
-/// The candidate nearest to `name`: equal but for case and `-`/`_`, or with at most a third
-/// of its letters wrong. The first of equally near ones.
+/// The candidate with the smallest edit distance to `name`, ignoring case and treating `-` as `_`;
+/// the first one if several are equally close. `None` if more than a third of the characters
+/// differ.
 pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    // Quadratic in its length, and nobody means a key of this length.
+    // The distance takes quadratic time, and no candidate is this long.
     if name.len() > 100 {
         return None;
     }
@@ -32,7 +33,7 @@ mod tests {
     const KEYS: [&str; 5] = ["upstream", "path", "taskcluster-login", "issuers", "a"];
 
     #[test]
-    fn finds_what_was_meant() {
+    fn a_misspelt_name_gets_the_nearest_suggestion() {
         for (typed, meant) in [
             ("upstrem", "upstream"),
             ("UPSTREAM", "upstream"),
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn suggests_nothing_far_fetched() {
+    fn a_dissimilar_or_overlong_name_gets_no_suggestion() {
         let long = "upstream".repeat(20);
         for typed in ["", "b", "xyz", "methods", long.as_str()] {
             assert_eq!(nearest(typed, KEYS), None, "{typed}");

@@ -1,9 +1,9 @@
-//! Authentication of callers: bearer tokens, their issuers, and their verification by the
-//! rules of `docs/design/tokens.md`. There is no network client here; keys arrive through
+//! Authentication of callers: bearer tokens, their issuers, and verification according to
+//! `docs/design/tokens.md`. There is no network client here; keys are fetched through
 //! [`KeyFetcher`].
 //!
-//! A token passes through [`PresentedToken`] (one header field of limited length),
-//! [`authenticate`] (cached, or choose the issuer), `jws` (strict parsing), `rules` (header),
+//! A token passes through [`PresentedToken`] (one header field of limited length), [`authenticate`]
+//! (look it up in the cache, or choose its issuer), `jws` (strict parsing), `rules` (header),
 //! `keys` and `jwk` (find the key, fetching it if necessary), `signature`, and `rules` again
 //! (claims). The result is a [`VerifiedToken`].
 
@@ -35,10 +35,12 @@ pub use bearer::{BearerToken, MAX_TOKEN_BYTES, PresentedToken, TokenDigest};
 pub use error::{TokenError, Unauthenticated};
 pub use extensions::{ExtensionKey, Extensions};
 pub use id_token::{Expected, IdTokenError, IdTokenVerifier, MAX_ID_TOKEN_BYTES};
-pub use introspection::{Introspected, IntrospectionError, IntrospectionObserver, Introspector};
+pub use introspection::{
+    IntrospectionError, IntrospectionObserver, IntrospectionResult, Introspector,
+};
 pub use issuer::{Authenticated, Issuer, IssuerStatus, WarmUp, authenticate, cached};
 pub use jwk::MAX_DOCUMENT_BYTES as MAX_JWKS_BYTES;
-pub use jws::{Inspected, inspect};
+pub use jws::{UnverifiedToken, inspect};
 pub use keys::{FetchedKeys, KeyFetchError, KeyFetcher, KeyRefresh, RefreshObserver};
 pub use shared_secret::{SharedSecretError, decode_shared_secret};
 pub use signing_key::{SigningKey, SigningKeyError};

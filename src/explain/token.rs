@@ -12,7 +12,7 @@ use super::report::{Report, Stage, Status, Step};
 use crate::clock::UnixMillis;
 use crate::config::{Config, IssuerKind};
 use crate::token::settings::{KeyLocation, OidcIssuer, Profile};
-use crate::token::{self, BearerToken, Caller, Inspected, Issuer, TokenError, inspect};
+use crate::token::{self, BearerToken, Caller, Issuer, TokenError, UnverifiedToken, inspect};
 
 /// The checks of a signed token, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -312,8 +312,8 @@ fn expected(
 }
 
 /// The value in the token: only those that identify the issuer, key, times and parties.
-fn found(check: Check, token: &Inspected, now: UnixMillis) -> Option<String> {
-    let Inspected { header, claims } = token;
+fn found(check: Check, token: &UnverifiedToken, now: UnixMillis) -> Option<String> {
+    let UnverifiedToken { header, claims } = token;
     match check {
         Check::Issuer => Some(member(claims, "iss")),
         Check::Algorithm => Some(member(header, "alg")),

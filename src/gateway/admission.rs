@@ -25,15 +25,15 @@ pub struct Admission {
     pub route: Arc<Route>,
     /// The caller.
     pub caller: Caller,
-    /// The result of token verification, `ok` or `cached`; `None` if none took place.
+    /// The result of token verification, `ok` or `cached`; `None` if no token was verified.
     pub verification: Option<&'static str>,
     /// The result of the credential lookup, if one took place.
     pub lookup: Option<Lookup>,
     /// The token, if the source exchanges it.
     pub(super) bearer: Option<BearerToken>,
-    /// When the token was found in the cache, if it was.
+    /// When the token was found in the cache; `None` if it was not cached.
     pub(super) cached_at: Option<Now>,
-    /// The issuer that the token claims but that did not verify it.
+    /// The issuer that the token names, if it refused the token.
     pub(super) rejecting_issuer: Option<Arc<str>>,
     pub(super) decision: Option<Arc<Decision>>,
     pub(super) lease: Option<Lease>,
@@ -44,16 +44,16 @@ pub struct Admission {
     pub(super) replaced_credential: bool,
 }
 
-/// A refused request, with what was known about it, for metrics and logs.
+/// A refused request and what is known about it, for metrics and logs.
 #[derive(Debug)]
 pub struct AdmissionError {
     /// The refusal.
     pub rejection: Rejection,
-    /// The route, if one had matched.
+    /// The route, if one matched.
     pub route: Option<Arc<Route>>,
     /// The caller, if authenticated.
     pub caller: Caller,
-    /// The issuer, if it was known.
+    /// The issuer, if known.
     pub issuer: Option<Arc<str>>,
     /// The result of verification, if one took place.
     pub verification: Option<&'static str>,
@@ -90,7 +90,7 @@ impl Caller {
         }
     }
 
-    /// The username sent with a password. It is unproven until a credential has been acquired:
+    /// The username sent with a password. It is unverified until a credential has been acquired, so
     /// it may be anything, even a password typed into the wrong field.
     pub fn username(&self) -> Option<&str> {
         match self {
@@ -190,7 +190,7 @@ impl Admission {
         self.target.as_deref()
     }
 
-    /// The Taskcluster `clientId` that signs. Not a secret.
+    /// The Taskcluster `clientId` that requests are signed with. Not a secret.
     pub fn client_id(&self) -> Option<&str> {
         match self.lease.as_ref()?.credential() {
             Credential::Taskcluster { client_id, .. } => Some(client_id),
@@ -198,7 +198,7 @@ impl Admission {
         }
     }
 
-    /// The bearer token sent upstream, which no response may reveal.
+    /// The bearer token sent upstream, which must not appear in any response.
     pub fn injected(&self) -> Option<&SecretString> {
         match self.lease.as_ref()?.credential() {
             Credential::Bearer(token) => Some(token),
@@ -206,7 +206,7 @@ impl Admission {
         }
     }
 
-    /// The leased credential, for describing it; it does not reveal secrets.
+    /// The leased credential, if any. `Debug` reveals no secrets.
     pub fn credential(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
@@ -226,7 +226,7 @@ impl Admission {
         };
         match authenticated {
             Ok(authenticated) => {
-                self.verification = authenticated.how;
+                self.verification = authenticated.verification;
                 self.caller = authenticated.caller;
             }
             Err(unauthenticated) => {
@@ -376,7 +376,7 @@ impl From<FetchError> for Rejection {
     }
 }
 
-/// The reason given to the caller for a failed sign-in.
+/// The reason for the rejection if a sign-in fails.
 fn sign_in_reason(problem: SignInProblem) -> Reason {
     match problem {
         SignInProblem::Password => Reason::PasswordRefused,

@@ -23,11 +23,11 @@ use crate::hawk::bewit::{BewitRequest, has_bewit};
 /// The path of the endpoint, on every host.
 pub const PATH: &str = "/bewit";
 
-/// Longest URL accepted, in bytes. Services limit path and query including the bewit to 4096
+/// Maximum length of a URL, in bytes. Services limit path and query, including the bewit, to 4096
 /// characters.
 pub const MAX_URL_BYTES: usize = 8 * 1024;
 
-/// How long a bewit is valid, provided that its credentials are.
+/// Lifetime of a bewit. It becomes invalid earlier if its credentials expire.
 const LIFETIME: Duration = Duration::from_hours(1);
 
 /// A signed URL. Anyone who has it can use it, so `Debug` redacts it.
@@ -57,11 +57,12 @@ impl Gateway {
         self.routes.has_bewit_route() && is_endpoint(target)
     }
 
-    /// Signs `url`. A GET of the same path through this gateway must reach it, by a route with
-    /// `bewit = true` that admits the caller. `head` is that of the request to the endpoint.
+    /// Signs `url`, provided that a GET of the same path through this gateway would reach it by a
+    /// route with `bewit = true` that admits the caller. `head` is the head of the request to the
+    /// endpoint.
     ///
     /// # Errors
-    /// If the URL is not one of an upstream, or the route refuses the caller.
+    /// If the URL does not belong to the upstream of such a route, or the route refuses the caller.
     pub async fn bewit(
         &self,
         head: Head<'_>,
@@ -119,7 +120,7 @@ impl Gateway {
     }
 }
 
-/// A parsed URL; the target is kept byte for byte.
+/// A parsed URL whose target is preserved byte for byte.
 struct TargetUrl<'a> {
     /// Scheme and authority, as sent.
     origin: &'a str,
@@ -132,7 +133,7 @@ impl<'a> TargetUrl<'a> {
         if text.is_empty() {
             return Err(bad_url("the body contains no URL"));
         }
-        // As for request targets. A fragment is never sent to a server.
+        // As for request targets. `#` is excluded because a fragment is never sent to a server.
         let plain = |b: u8| b.is_ascii_graphic() && !b"#\"<>\\`".contains(&b);
         if !text.bytes().all(plain) {
             return Err(bad_url(
@@ -162,7 +163,7 @@ impl<'a> TargetUrl<'a> {
         })
     }
 
-    /// Whether this is a URL of `upstream`.
+    /// Whether the URL belongs to `upstream`.
     fn is_for(&self, upstream: &Upstream) -> bool {
         let scheme = if upstream.tls { "https" } else { "http" };
         let host = self.parsed.host_str().unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// The verified certificate of a client that has proved possession of its key. Names are as in
-/// the certificate: at most 64, each not empty, at most 1 KiB and free of control characters.
+/// The verified certificate of a client that has proved possession of its key. Names are as in the
+/// certificate: at most 64, each non-empty, at most 1 KiB long and free of control characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The subject's common name; the last if there are several, which is the most specific;
@@ -11,17 +11,17 @@ pub struct ClientCertificate {
     pub common_name: String,
     /// DNS names among the subject alternative names.
     pub dns_names: Vec<String>,
-    /// URIs among them, such as a SPIFFE ID.
+    /// URIs among the subject alternative names, such as a SPIFFE ID.
     pub uris: Vec<String>,
-    /// E-mail addresses among them.
+    /// E-mail addresses among the subject alternative names.
     pub emails: Vec<String>,
     /// SHA-256 of the certificate's DER, in lower-case hexadecimal.
     pub fingerprint: String,
 }
 
 impl ClientCertificate {
-    /// The name used in logs: the first URI, else `CN=…`, else `DNS:…`, else `SHA256:…`. No kind
-    /// of name can be mistaken for another.
+    /// The name used in logs: the first URI, else `CN=…`, else `DNS:…`, else `SHA256:…`. The
+    /// prefixes ensure that one kind of name cannot be mistaken for another.
     pub fn label(&self) -> Arc<str> {
         let uri = self.uris.iter().find(|uri| has_scheme(uri));
         if let Some(uri) = uri {
@@ -67,7 +67,7 @@ mod tests {
         let spiffe = "spiffe://example.org/ns/build/sa/worker";
         let both = ClientCertificate::for_test("worker", &[spiffe]);
         assert_eq!(&*both.label(), spiffe);
-        // A URI entry without a scheme cannot pass for a common name.
+        // A URI entry without a scheme cannot be mistaken for a common name.
         let odd = ClientCertificate::for_test("worker", &["CN=admin", "CN=x://admin"]);
         assert_eq!(&*odd.label(), "CN=worker");
         let mut nameless = ClientCertificate::for_test("", &[]);

@@ -18,13 +18,13 @@ pub struct LocalResponse {
     pub headers: Vec<(&'static str, String)>,
     /// The body, wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,
-    /// The refusal, if it is one.
+    /// The rejection, if the request was refused.
     pub rejection: Option<Rejection>,
-    /// What metrics and logs record about the request.
+    /// Details of the request, for metrics and logs.
     pub details: RequestDetails,
 }
 
-/// What is known about a request to one of these endpoints.
+/// What metrics and logs record about a request to one of these endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct RequestDetails {
     /// The value of the `route` label.
@@ -41,7 +41,7 @@ pub struct RequestDetails {
     pub caller: Option<Caller>,
     /// The `clientId` of the credentials issued.
     pub credential: Option<String>,
-    /// The scopes that a rule limited them to.
+    /// The scopes that a rule limited the credentials to.
     pub scopes: Option<Arc<[String]>>,
 }
 

@@ -34,11 +34,11 @@ pub const LABEL: &str = "login";
 /// one used at `login.taskcluster.net`.
 pub const PREFIXES: &[&str] = &["/api/login/v1/oidc-credentials/", "/v1/oidc-credentials/"];
 
-/// How far a certificate's start lies in the past, as in the original service.
+/// How far a certificate's `start` is backdated, as in the original service.
 const BACKDATE: Duration = Duration::from_mins(15);
 
-/// How much earlier than the certificate's expiry the reported one is, as in the original
-/// service, so that clients renew in time.
+/// How much earlier the reported expiry is than the certificate's, as in the original service, so
+/// that clients renew in time.
 const EXPIRES_EARLY: Duration = Duration::from_secs(30);
 
 /// The `[login]` endpoint.
@@ -56,7 +56,7 @@ pub struct Login {
     pub rules: Option<Rules>,
     /// Origins of the browser applications that may read responses.
     pub allowed_origins: AllowedOrigins,
-    /// Longest validity of the credentials; they never outlive the token's `exp`.
+    /// Maximum lifetime of the credentials, which never outlive the token.
     pub lifetime: Duration,
     /// Time limit for minting.
     pub timeout: Duration,
@@ -75,7 +75,7 @@ pub struct LoginRequest<'a> {
     pub head: Head<'a>,
 }
 
-/// The provider in a request target; `None` unless the target is the endpoint's.
+/// The provider named in a request target; `None` if the target is not the endpoint.
 pub fn provider(target: &str) -> Option<&str> {
     let path = path::without_query(target);
     let name = PREFIXES.iter().find_map(|p| path.strip_prefix(p))?;
@@ -100,8 +100,8 @@ struct BodyCredentials<'a> {
 }
 
 impl Login {
-    /// Handles a request. The caller gets the same 400 for every bad token and for an issuer that
-    /// is unreachable, as from the original service; only the log has the cause.
+    /// Handles a request. As in the original service, the caller gets the same 400 for every bad
+    /// token and for an unreachable issuer; the cause is only logged.
     pub async fn respond(&self, request: LoginRequest<'_>) -> LocalResponse {
         let now = self.clock.now();
         let mut details = RequestDetails {
@@ -132,7 +132,7 @@ impl Login {
         response
     }
 
-    /// Checks whether a GET would be given credentials, without minting any.
+    /// Checks whether a GET would get credentials, without minting any.
     ///
     /// # Errors
     /// If it would be refused.
@@ -236,7 +236,7 @@ async fn verify(
     match token::authenticate(&bearer, std::slice::from_ref(issuer)).await {
         Ok(authenticated) => {
             details.issuer = Some(Arc::clone(issuer.name()));
-            details.verification = authenticated.how;
+            details.verification = authenticated.verification;
             match authenticated.caller {
                 Caller::Verified(token) => Ok(token),
                 // The configuration does not allow such issuers for this endpoint.
@@ -260,7 +260,7 @@ fn login_refused(cause: impl Into<String>) -> Rejection {
     Rejection::from(Reason::LoginRefused).with_cause(cause)
 }
 
-/// If the token does not yield a client name, it is the wrong token; anything else is our fault.
+/// A token that yields no client name is refused; any other failure is an internal error.
 fn minting_failure(error: &FetchError) -> Rejection {
     match error {
         FetchError::NotEntitled(_) | FetchError::Refused(_) => login_refused(error.to_string()),
@@ -281,9 +281,10 @@ fn encode_body(
             certificate,
         },
     };
-    // Large enough even if every character is escaped: growing would leave copies in memory.
-    let room = 1024 + 2 * (credentials.client_id.len() + certificate.map_or(0, str::len));
-    let mut json = Zeroizing::new(Vec::with_capacity(room));
+    // Large enough even if every character is escaped: reallocating would leave copies of the
+    // secret in memory.
+    let capacity = 1024 + 2 * (credentials.client_id.len() + certificate.map_or(0, str::len));
+    let mut json = Zeroizing::new(Vec::with_capacity(capacity));
     serde_json::to_writer(&mut *json, &body).map_err(|_| {
         Rejection::from(Reason::Internal).with_cause("the response cannot be serialised")
     })?;

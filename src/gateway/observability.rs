@@ -1,13 +1,13 @@
-//! What is recorded about requests besides metrics and access lines.
+//! Settings for the audit log and tracing.
 
 use std::sync::Arc;
 
 use crate::trace::Tracer;
 
-/// Everything is off by default.
+/// What is recorded about requests in addition to metrics and access lines; nothing by default.
 #[derive(Clone, Debug, Default)]
 pub struct Observability {
-    /// Whether outcomes carry the data for the audit log.
+    /// Whether outcomes include the data for the audit log.
     pub audit: bool,
     /// The tracer, if `[trace]` is configured.
     pub trace: Option<Arc<Tracer>>,

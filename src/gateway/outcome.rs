@@ -25,7 +25,7 @@ labels! {
 labels! {
     /// The reason for the action.
     UnauthorizedReason {
-        /// Other credentials are available now.
+        /// New credentials are available.
         FreshCredentials = "fresh_credentials",
         /// The clocks differ; signed again with the upstream's time.
         ClockSkew = "clock_skew",
@@ -33,13 +33,14 @@ labels! {
         StillUnauthorized = "still_unauthorized",
         /// The body exceeds `limits.replay_body`.
         BodyTooLarge = "body_too_large",
-        /// Other requests had used up `limits.replay_memory`.
+        /// Other requests had exhausted `limits.replay_memory`.
         ReplayMemory = "replay_memory",
         /// Fetching other credentials failed.
         ExchangeFailed = "exchange_failed",
         /// hawkgate had not signed the request (it has a bewit, or the route has no source).
         NotSigned = "not_signed",
-        /// The request cannot be sent again (the connection was upgraded, or the caller is gone).
+        /// The request cannot be sent again (the connection was upgraded, or the caller
+        /// disconnected).
         NotReplayable = "not_replayable",
     }
 }
@@ -86,8 +87,8 @@ labels! {
     }
 }
 
-/// What the audit log records in addition to the rest of an [`Outcome`]. Contains names, never
-/// secrets or anything derived from one.
+/// Data that only the audit log records about a request. Contains names, never secrets or anything
+/// derived from one.
 #[derive(Clone, Debug)]
 pub struct Audit {
     /// The kind of event.
@@ -98,7 +99,7 @@ pub struct Audit {
     pub subject: Option<String>,
     /// `client_id` or `azp` of the verified token.
     pub client: Option<String>,
-    /// The `clientId` that signed; `None` if a bearer token was sent upstream.
+    /// The `clientId` that the request was signed with; `None` if a bearer token was sent upstream.
     pub credential: Option<String>,
     /// The scopes that a rule limited the credential to.
     pub scopes: Option<Arc<[String]>>,
@@ -126,7 +127,7 @@ pub struct Unauthorized {
 /// path of the target.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Our request id, or the caller's if it is well-formed.
+    /// The request id: the caller's if it is well-formed, otherwise a generated one.
     pub request_id: String,
     /// The request method.
     pub method: http::Method,
@@ -134,9 +135,10 @@ pub struct Outcome {
     pub path: String,
     /// The HTTP version of the caller's connection.
     pub version: http::Version,
-    /// The connected peer, or the source in a PROXY header; `None` on Unix sockets.
+    /// The connected peer, or the source address in a PROXY protocol header; `None` on Unix
+    /// sockets.
     pub peer: Option<IpAddr>,
-    /// The client, if a trusted proxy forwarded for another address.
+    /// The client's address, if a trusted proxy forwarded the request for another client.
     pub client: Option<IpAddr>,
     /// The label of the client's verified certificate, if it presented one.
     pub client_cert: Option<Arc<str>>,
@@ -174,13 +176,13 @@ pub struct Outcome {
     pub sent: u64,
     /// The trace, if `[trace]` is configured.
     pub trace: Option<Traced>,
-    /// For the audit log, if it is on and this request belongs in it.
+    /// Data for the audit log, if it is enabled and records this request.
     pub audit: Option<Box<Audit>>,
 }
 
 impl Outcome {
-    /// The outcome of a request of which only the head and how it ended are known. Durations
-    /// and sizes are zero, everything else is absent.
+    /// The outcome of a request about which only the head and the ending are known. Durations and
+    /// sizes are zero; everything else is absent.
     pub fn new(
         request_id: String,
         method: http::Method,

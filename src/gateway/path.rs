@@ -1,5 +1,5 @@
 //! Paths as a lenient upstream may interpret them. Requests are forwarded byte for byte; the
-//! normalized form only serves to detect paths that hawkgate and the upstream could interpret
+//! normalized form is used only to detect paths that hawkgate and the upstream could interpret
 //! differently.
 
 /// The path of a request target.
@@ -15,7 +15,7 @@ pub(super) fn normalized(path: &str) -> Option<String> {
         return None;
     }
     let bytes = path.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
+    let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         let escaped = (bytes[at] == b'%')
@@ -26,12 +26,12 @@ pub(super) fn normalized(path: &str) -> Option<String> {
             other => other,
         };
         at += if escaped.is_some() { 3 } else { 1 };
-        if !(byte == b'/' && plain.last() == Some(&b'/')) {
-            plain.push(byte);
+        if !(byte == b'/' && decoded.last() == Some(&b'/')) {
+            decoded.push(byte);
         }
     }
-    let plain = String::from_utf8_lossy(&plain).into_owned();
-    (plain != path).then_some(plain)
+    let decoded = String::from_utf8_lossy(&decoded).into_owned();
+    (decoded != path).then_some(decoded)
 }
 
 /// Whether a segment is `.` or `..` (RFC 3986 §3.3).

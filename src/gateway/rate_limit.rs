@@ -22,7 +22,7 @@ use crate::clock::SharedClock;
 use crate::gateway::reason::Reason;
 use crate::token::Caller;
 
-/// `limits.rate` and `route.rate`
+/// A rate limit, as configured by `limits.rate` or a route's `rate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Requests per `per` at the sustained rate; at least 1.
@@ -31,13 +31,13 @@ pub struct Rate {
     pub per: Duration,
     /// Capacity of the bucket; at least 1.
     pub burst: u64,
-    /// What identifies a client.
+    /// How clients are distinguished.
     pub by: RateBy,
-    /// Most clients tracked at once.
+    /// Maximum number of clients tracked at once.
     pub clients: u64,
 }
 
-/// `rate.by`
+/// How clients are distinguished: `rate.by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateBy {
     /// The verified identity.
@@ -46,7 +46,7 @@ pub enum RateBy {
     Address,
 }
 
-/// What is known about a client without its token.
+/// Properties of a client that are known before its token is verified.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Client<'a> {
     /// Its address; `None` on Unix sockets.
@@ -61,7 +61,7 @@ pub struct RateLimiter {
     by: RateBy,
     /// Nanoseconds between two requests at the sustained rate.
     interval: u64,
-    /// How far a bucket's time may lie ahead, in nanoseconds: `burst - 1` intervals.
+    /// How far a bucket's time may be ahead of the clock, in nanoseconds: `burst - 1` intervals.
     tolerance: u64,
     buckets: Cache<Key, Arc<AtomicU64>>,
     clock: SharedClock,
@@ -72,7 +72,8 @@ pub struct RateLimiter {
 enum Key {
     /// All callers on Unix sockets.
     NoAddress,
-    /// An IPv4 address, or the /64 prefix of an IPv6 address, since one client has a whole /64.
+    /// An IPv4 address, or the /64 prefix of an IPv6 address, since a single client usually has a
+    /// whole /64.
     Address(IpAddr),
     /// A hash of the identity.
     Identity([u8; 32]),
@@ -162,8 +163,8 @@ impl RateLimiters {
             .try_for_each(|limit| limit.take(key))
     }
 
-    /// When verification has failed: as [`RateLimiters::check_identity`] for an unknown caller, so
-    /// that guessing tokens is limited too.
+    /// Counts a request whose verification failed as [`RateLimiters::check_identity`] counts one
+    /// from an anonymous caller, so that guessing tokens is limited too.
     ///
     /// # Errors
     /// As [`RateLimiters::check_address`].

@@ -29,7 +29,7 @@ labels! {
         MissingToken = "missing_token",
         /// `Authorization` is malformed or was sent more than once.
         InvalidAuthorization = "invalid_authorization",
-        /// The token is not a JWT, too large, not strict JSON, or has unknown `crit` headers.
+        /// The token is not a JWT, is too large, is not strict JSON or has `crit` headers.
         TokenMalformed = "token_malformed",
         /// `alg` is not one of the issuer's algorithms.
         TokenAlgorithm = "token_algorithm",
@@ -49,7 +49,7 @@ labels! {
         TokenNotYetValid = "token_not_yet_valid",
         /// A required claim is missing or of the wrong type.
         TokenClaims = "token_claims",
-        /// The client or subject is not one the issuer's settings allow.
+        /// The issuer's settings do not allow the client or subject.
         TokenNotAllowed = "token_not_allowed",
         /// The token is bound to a key (DPoP, mTLS) but was sent as a plain bearer token.
         TokenBound = "token_bound",
@@ -120,7 +120,7 @@ pub(super) enum Challenge {
     Error(&'static str),
 }
 
-/// What callers see of a reason.
+/// The parts of a response that depend on the reason.
 pub(super) struct ResponseRow {
     pub(super) status: u16,
     pub(super) code: &'static str,

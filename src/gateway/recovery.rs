@@ -16,7 +16,7 @@ use crate::clock::UnixMillis;
 /// as a long poll, so the limit is a little below the smaller of the two.
 const MIN_SKEW: Duration = Duration::from_mins(4);
 
-/// Larger skews are not believed.
+/// Largest clock skew that is corrected; a larger one is ignored.
 const MAX_SKEW: Duration = Duration::from_hours(24);
 
 /// The upstream's 401 response.
@@ -31,7 +31,7 @@ pub struct UnauthorizedResponse {
 pub enum Replayable {
     /// The whole body is buffered, or there is none.
     Yes,
-    /// It cannot, for this reason.
+    /// The request cannot be sent again, for this reason.
     No(Reason),
 }
 
@@ -43,7 +43,7 @@ pub enum Recovery {
     /// Forward the 401 to the caller.
     PassThrough(Reason),
     /// Refuse the request: the credentials were rejected and others cannot be fetched. hawkgate
-    /// responds itself, so that an exchange that is down does not look like a bad token.
+    /// responds itself, so that an unavailable exchange does not look like a bad token.
     Refuse(Reason, Box<Rejection>),
 }
 
@@ -53,7 +53,7 @@ impl Gateway {
     pub async fn recover(
         &self,
         admission: &mut Admission,
-        answer: UnauthorizedResponse,
+        response: UnauthorizedResponse,
         replayable: Replayable,
     ) -> Recovery {
         let (Some(source), Some(rejected)) =
@@ -61,7 +61,7 @@ impl Gateway {
         else {
             return Recovery::PassThrough(Reason::NotSigned);
         };
-        let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, answer);
+        let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, response);
         if !skewed && admission.replaced_credential {
             source.invalidate(&admission.swap_request(), &rejected);
             if source.needs_sign_in() {
@@ -79,8 +79,8 @@ impl Gateway {
         }
         if skewed {
             admission.corrected_clock = true;
-            // Credentials minted locally carry our time in their certificate, so they are
-            // minted again, which takes no exchange.
+            // The certificate of locally minted credentials contains the local time, so they are
+            // minted again, which needs no exchange.
             if !source.is_local() {
                 return Recovery::Replay(Reason::ClockSkew);
             }
@@ -99,28 +99,28 @@ impl Gateway {
     /// Adopts the upstream's time if the skew is large enough to have caused the 401.
     ///
     /// Only signatures carry a time; clock skew does not affect bearer tokens.
-    fn learn_clock_offset(&self, admission: &Admission, answer: UnauthorizedResponse) -> bool {
+    fn learn_clock_offset(&self, admission: &Admission, response: UnauthorizedResponse) -> bool {
         if admission.injected().is_some() {
             return false;
         }
-        let Some(theirs) = answer.date else {
+        let Some(upstream_time) = response.date else {
             return false;
         };
         let upstream = &admission.route.upstream;
-        let ours = self.clock.now();
-        let offset = theirs.0.saturating_sub(ours.0);
-        let residue = offset
+        let local_time = self.clock.now();
+        let offset = upstream_time.0.saturating_sub(local_time.0);
+        let remaining = offset
             .saturating_sub(upstream.clock_offset())
             .unsigned_abs();
         let limit = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        if residue < limit(MIN_SKEW) || offset.unsigned_abs() > limit(MAX_SKEW) {
+        if remaining < limit(MIN_SKEW) || offset.unsigned_abs() > limit(MAX_SKEW) {
             return false;
         }
         upstream.clock_offset.store(offset, Ordering::Relaxed);
         tracing::warn!(
             route = %admission.route.name,
             offset_seconds = offset / 1000,
-            "the upstream's clock differs from ours; signing with the upstream's time"
+            "the upstream's clock differs from the local clock; signing with the upstream's time"
         );
         true
     }

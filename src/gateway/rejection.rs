@@ -15,10 +15,10 @@ use crate::token::TokenError;
 pub const RECOVERY_CODE: &str = "x-hawkgate-recovery-code";
 
 /// The challenge of a route that takes a username and password (RFC 7617 §2.1). Sent before the
-/// one of RFC 6750.
+/// `Bearer` challenge.
 const BASIC: &str = "Basic realm=\"hawkgate\", charset=\"UTF-8\"";
 
-/// A refusal, which is the only kind of error that callers see.
+/// The refusal of a request. Callers see no other kind of error.
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// The reason.
@@ -27,9 +27,9 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// The scopes that the route requires, for `insufficient_scope`.
     pub required_scopes: Option<String>,
-    /// Whether a 401 asks for a username and password.
+    /// Whether a 401 has a `Basic` challenge.
     pub basic_challenge: bool,
-    /// The MFA recovery code that replaces the one used, which must not be lost.
+    /// The MFA recovery code that replaces the one used; it must reach the caller.
     pub recovery_code: Option<SecretString>,
     /// The cause, for the operator's log only.
     pub cause: Option<String>,

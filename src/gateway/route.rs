@@ -27,22 +27,22 @@ pub struct Upstream {
     pub port: u16,
     /// The `Host` header: host, and port unless it is the scheme's default.
     pub authority: HeaderValue,
-    /// The port that enters the Hawk MAC; the upstream's unless overridden.
+    /// The port included in the Hawk MAC: the upstream's, unless overridden.
     pub signed_port: u16,
-    /// PEM of the only CAs trusted; `None` trusts the platform's.
+    /// The only CAs to trust, in PEM; `None` trusts the platform's.
     pub ca: Option<Arc<[u8]>>,
     /// Whether to offer HTTP/2 (ALPN, with TLS) or to use it (prior knowledge, without).
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
-    /// Its addresses, refreshed in the background; empty until first resolved.
+    /// The resolved addresses, refreshed in the background; empty until the first resolution.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Milliseconds to add to our clock to get the upstream's, learnt from `Date`.
+    /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
 }
 
 impl Upstream {
-    /// Milliseconds to add to our clock to get the upstream's.
+    /// Milliseconds to add to the local clock to get the upstream's.
     pub fn clock_offset(&self) -> i64 {
         self.clock_offset.load(Ordering::Relaxed)
     }
@@ -62,21 +62,22 @@ pub struct UpstreamTimeouts {
     pub idle: Duration,
 }
 
-/// Which parts of taskcluster-proxy's behaviour a route has.
+/// The parts of taskcluster-proxy's behaviour that a route emulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compat {
-    /// Accepts `/<service>/<version>/<path>` as short for `/api/<service>/<version>/<path>`.
+    /// Whether `/<service>/<version>/<path>` is accepted as short for
+    /// `/api/<service>/<version>/<path>`.
     pub shortcut: bool,
     /// Whether `POST /bewit` signs this route's URLs.
     pub bewit: bool,
-    /// Adds taskcluster-proxy's `X-Taskcluster-…` headers to responses.
+    /// Whether taskcluster-proxy's `X-Taskcluster-…` headers are added to responses.
     pub headers: bool,
 }
 
 /// A route.
 #[derive(Debug)]
 pub struct Route {
-    /// Its configured name.
+    /// The configured name.
     pub name: Arc<str>,
     /// Matches only this host (in lower case, without port); `None` matches any.
     pub host: Option<String>,
@@ -113,10 +114,14 @@ impl Route {
         })
     }
 
-    /// Why the route does not match a request; `None` if it does. `host` is [`host_name`], `path`
-    /// has no query.
+    /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
+    /// `path` has no query.
     pub fn mismatch(&self, host: &str, path: &str, method: &Method) -> Option<Mismatch> {
-        if self.host.as_deref().is_some_and(|own| own != host) {
+        if self
+            .host
+            .as_deref()
+            .is_some_and(|expected| expected != host)
+        {
             Some(Mismatch::Host)
         } else if !self.covers(path) {
             Some(Mismatch::Path)
@@ -140,7 +145,7 @@ impl Route {
 }
 
 impl Rejection {
-    /// As `route` has to say it.
+    /// Adapts the challenges to `route`.
     #[must_use]
     pub fn for_route(mut self, route: &Route) -> Self {
         self.basic_challenge = route.takes_password();
@@ -236,7 +241,7 @@ impl RouteTable {
     }
 }
 
-/// The name in a `Host` header: without port and final dot, in lower case. Allocates only if the
+/// The name in a `Host` header: without port and trailing dot, in lower case. Allocates only if the
 /// name has capitals.
 pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
     let name = if let Some(rest) = host.strip_prefix('[') {
@@ -279,7 +284,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A cached source of what `inner` fetches.
+    /// A source that caches the credentials that `inner` fetches.
     pub(in crate::gateway) fn source(
         inner: Arc<dyn CredentialSource>,
         clock: SharedClock,
@@ -370,7 +375,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn routes_for_a_host_take_precedence_whatever_its_spelling() {
+    fn routes_for_a_host_take_precedence_and_match_any_case_port_and_trailing_dot() {
         for host in ["tc.example.com", "TC.example.COM:8080", "tc.example.com."] {
             assert_eq!(
                 found(host, "/api/secrets/x", &Method::GET).unwrap(),

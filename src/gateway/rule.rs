@@ -1,5 +1,5 @@
-//! Authorization rules over verified claims and the request: which requests are allowed, with
-//! which scopes, and which headers tell the upstream about the caller (`docs/rules.md`).
+//! Authorization rules over verified claims and the request: which requests are allowed, with which
+//! scopes, and which headers describe the caller to the upstream (`docs/rules.md`).
 //!
 //! The first matching rule of a route decides; if none matches, the request is denied. An
 //! `allow` rule whose evaluation fails does not match. A `deny` rule whose evaluation fails
@@ -40,7 +40,7 @@ pub enum Effect {
 /// A compiled rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its configured name.
+    /// The configured name.
     pub name: Arc<str>,
     /// The condition.
     pub when: Expression,
@@ -92,7 +92,7 @@ impl Rule {
 pub struct Decision {
     /// The rule that decided; `None` if none matched.
     pub rule: Option<Arc<str>>,
-    /// What was decided.
+    /// Whether the request is allowed.
     pub verdict: Verdict,
 }
 
@@ -153,13 +153,13 @@ impl Decision {
     }
 }
 
-/// Whether a rule matched, as reported to the observer of [`Rules::evaluate`].
+/// Whether a rule matched, as passed to the observer of [`Rules::evaluate`].
 pub type MatchResult = Result<bool, EvaluationError>;
 
 /// The rules of a route, in order; at least one.
 #[derive(Debug)]
 pub struct Rules {
-    /// Keys the decisions cached with tokens, so that none outlives these rules.
+    /// The key of the decisions that are cached with tokens; unique to these rules.
     extension_key: ExtensionKey,
     ordered: Vec<Arc<Rule>>,
     claims: ClaimsRead,
@@ -192,7 +192,8 @@ impl Rules {
         self.ordered.iter()
     }
 
-    /// Whether two requests with the same token can get different decisions.
+    /// Whether any rule reads the request, so that two requests with the same token can get
+    /// different decisions.
     pub fn reads_request(&self) -> bool {
         self.reads_request
     }
@@ -216,7 +217,7 @@ impl Rules {
         decision
     }
 
-    /// Evaluates the rules and passes each evaluated one to `observe`.
+    /// Evaluates the rules in order and calls `observe` with each rule evaluated and its result.
     ///
     /// Requests are forwarded byte for byte, but upstreams decode paths. If a rule reads the
     /// path and the decoded path leads to another decision, the request is refused, so that no
@@ -273,7 +274,7 @@ impl Rules {
                 (Ok(false), _) => {}
                 (Ok(true), Effect::Allow) => return rule.allow(attributes),
                 (Ok(true), Effect::Deny) => {
-                    let cause = format!("rule {} denies it", rule.name);
+                    let cause = format!("rule {} denies the request", rule.name);
                     return Decision::deny(Some(rule), Reason::RuleDenied, cause);
                 }
                 (Err(error @ EvaluationError::Panicked), _) | (Err(error), Effect::Deny) => {

@@ -12,7 +12,7 @@ use super::request_fields::{client, present, replays, request_ids, request_line,
 use super::sampler::Sampler;
 use super::sink::Sink;
 
-/// Longest cause, in bytes; the rest is cut.
+/// Maximum length of a cause, in bytes; the rest is cut off.
 const MAX_CAUSE: usize = 1024;
 
 /// Writes access and audit lines for finished requests. Cheap to clone.
@@ -26,7 +26,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Writes nothing.
+    /// A log that writes nothing.
     pub fn off() -> Self {
         Self {
             sink: None,
@@ -56,7 +56,7 @@ impl AccessLog {
         }
     }
 
-    /// How many log lines of any kind have been dropped because stderr was too slow.
+    /// The number of log lines, of any kind, dropped because stderr was too slow.
     pub fn dropped(&self) -> u64 {
         self.sink.as_ref().map_or(0, Sink::dropped)
     }
@@ -82,7 +82,7 @@ impl AccessLog {
     }
 }
 
-/// Whether the request went as it should, so that its line may be sampled away.
+/// Whether the request succeeded without recovery. Only such requests are subject to sampling.
 fn succeeded(outcome: &Outcome) -> bool {
     matches!(outcome.ending, Ending::Forwarded | Ending::Served)
         && outcome.code < 400
@@ -283,7 +283,7 @@ pub(super) mod tests {
         let cert = line["client_cert"].as_str().unwrap();
         assert!(cert.starts_with("CN=a \"b\" c=d") && cert.ends_with("x…"));
         assert_eq!(cert.len(), MAX_CERT + '…'.len_utf8());
-        // Nor can a name forge a field in the text format.
+        // A name cannot forge a field in the text format either.
         let text = recorded(&outcome, LogFormat::Text);
         assert!(text.contains(r#"client_cert="CN=a \"b\" c=d"#), "{text}");
     }
@@ -314,13 +314,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn access_off_writes_no_lines() {
+    fn access_lines_can_be_turned_off() {
         assert!(recorded_all([&outcome()], LogFormat::Json, "info,access=off", 1.0).is_empty());
         assert!(recorded_all([&outcome()], LogFormat::Json, "off", 1.0).is_empty());
         let on = recorded_all([&outcome()], LogFormat::Json, "off,access=info", 1.0);
         assert_eq!(on.lines().count(), 1, "{on}");
         let off = AccessLog::off();
-        assert!(off.sink.is_none(), "there is nowhere to write to");
+        assert!(off.sink.is_none(), "no sink");
         assert_eq!(off.dropped(), 0);
     }
 }

@@ -6,9 +6,9 @@ use crate::label::Label;
 use super::line::Line;
 use super::request_fields::{client, present, replays, request_ids, request_line, truncate};
 
-/// Longest name of a caller or credential, in bytes; the rest is cut.
+/// Maximum length of the name of a caller or credential, in bytes; the rest is cut off.
 const MAX_NAME: usize = 512;
-/// Longest list of scopes, in bytes; the rest is cut.
+/// Maximum length of a list of scopes, in bytes; the rest is cut off.
 const MAX_SCOPES: usize = 2048;
 
 pub(super) fn fill(line: &mut Line<'_>, outcome: &Outcome, audit: &Audit) {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_line_says_who_got_which_credential_on_which_route() {
+    fn an_audit_line_records_the_caller_the_credential_and_the_route() {
         let level = "off,access=off,audit=info";
         let text = recorded_all([&audited("alice")], LogFormat::Json, level, 1.0);
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn audit_lines_need_an_explicit_level_and_are_never_sampled() {
+    fn audit_lines_require_an_explicit_level_and_are_never_sampled() {
         let outcomes = [audited("a"), audited("b"), audited("c")];
         let text = recorded_all(&outcomes, LogFormat::Json, "trace", 1.0);
         assert!(!text.contains("\"target\":\"audit\""), "{text}");

@@ -1,8 +1,8 @@
 //! Receives records of other crates through the `log` facade.
 //!
-//! pingora's messages are withheld: its errors quote the buffer that could not be parsed
-//! (`buf: …` in its HTTP/1 reader and body parser), its summaries the path and query. Only
-//! the source location is logged, as `module:line`, which pingora's source explains.
+//! pingora's messages are withheld, because its errors quote the buffer that could not be parsed
+//! (`buf: …` in its HTTP/1 reader and body parser) and its summaries quote the path and query. Only
+//! the source location is logged, as `module:line`; look it up in pingora's source.
 
 use log::{LevelFilter, Log, Metadata, Record};
 use tracing::Level;
@@ -39,7 +39,7 @@ impl FacadeLogger {
     }
 }
 
-/// The level of a record that may be logged: only `warn` and `error`; see [`Levels`].
+/// Converts the level of a record that may be logged: only `warn` and `error`; see [`Levels`].
 fn level(level: log::Level) -> Option<(Level, &'static str)> {
     match level {
         log::Level::Error => Some((Level::ERROR, "error")),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn other_crates_are_logged_from_warn_up() {
+    fn other_crates_are_logged_at_warn_and_above() {
         assert!(
             logged_via_facade(log::Level::Warn, "rustls", "rustls", "no roots")
                 .contains("no roots")

@@ -12,12 +12,12 @@ pub(super) const ACCESS: &str = "access";
 pub(super) const AUDIT: &str = "audit";
 const CRATE: &str = "hawkgate";
 
-/// Log levels such as `info` or `info,hawkgate=debug,access=off`: a general level (`info`
-/// unless given) and levels for individual targets.
+/// Log levels such as `info` or `info,hawkgate=debug,access=off`: a general level (by default
+/// `info`) and levels for individual targets.
 ///
-/// Other crates never log below `warn`, whatever is configured, because their debug messages
-/// quote the data they carry. The audit log is off unless named (`audit=info`); the general
-/// level does not affect it.
+/// Other crates never log below `warn`, whatever is configured, because their debug messages quote
+/// the data they process. The audit log is off unless named (`audit=info`); the general level does
+/// not affect it.
 #[derive(Clone, Debug)]
 pub struct Levels(Targets);
 
@@ -47,7 +47,7 @@ impl Levels {
 impl FromStr for Levels {
     type Err = LevelError;
 
-    /// Stricter than `RUST_LOG`, which takes a misspelt level for the name of a target.
+    /// Stricter than `RUST_LOG`, in which a misspelt level is the name of a target.
     fn from_str(text: &str) -> Result<Self, LevelError> {
         let bad = |part: &str| LevelError(part.trim().to_owned());
         let mut general = LevelFilter::INFO;
@@ -71,9 +71,9 @@ impl FromStr for Levels {
             (AUDIT.to_owned(), LevelFilter::OFF),
         ];
         let named = named.into_iter().map(|(target, level)| {
-            let ours =
+            let is_ours =
                 [ACCESS, AUDIT, CRATE].contains(&&*target) || target.starts_with("hawkgate::");
-            let level = if ours {
+            let level = if is_ours {
                 level
             } else {
                 level.min(LevelFilter::WARN)
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_general_level_applies_to_every_target_of_ours() {
+    fn the_general_level_applies_to_every_hawkgate_target() {
         assert!(enabled("debug", "hawkgate::proxy", Level::DEBUG));
         assert!(!enabled("info", "hawkgate::proxy", Level::DEBUG));
         assert!(enabled("", "hawkgate", Level::INFO));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_can_have_a_level_of_its_own() {
+    fn a_target_can_have_its_own_level() {
         let level = "warn, hawkgate::token=trace,access=info";
         assert!(enabled(level, "hawkgate::token::keys", Level::TRACE));
         assert!(!enabled(level, "hawkgate::proxy", Level::INFO));

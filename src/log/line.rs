@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::clock::UnixMillis;
 use crate::log::settings::LogFormat;
 
-/// Longest line, in bytes; a longer one is replaced by a short notice.
+/// Maximum length of a line, in bytes; a longer one is replaced by a short notice.
 pub(super) const MAX_LINE: usize = 16 * 1024;
 
 /// A line under construction.
@@ -21,8 +21,8 @@ pub(super) enum Line<'a> {
 }
 
 impl Line<'_> {
-    /// Adds a field; `name` must be an identifier. A value that cannot be serialised, which
-    /// those of events never are, becomes null.
+    /// Adds a field; `name` must be an identifier. A value that cannot be serialised becomes null;
+    /// the values of events always can be.
     pub(super) fn field<T: Serialize + fmt::Display + ?Sized>(&mut self, name: &str, value: &T) {
         match self {
             Self::Json(out) => {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specialised_writers_agree_with_the_general_one() {
+    fn the_specialised_writers_produce_the_same_output_as_the_general_one() {
         let texts = [
             "", "plain", "a b", "\"", "\\", "\n", "\u{1f}", "\u{7f}", "é…", "</x>",
         ];

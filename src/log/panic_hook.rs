@@ -15,7 +15,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn install(sink: Sink, format: LogFormat, clock: SharedClock) {
     std::panic::set_hook(Box::new(move |info| {
         sink.push(&describe(info, format, &clock));
-        // Its end would end the process before the line is written.
+        // The process would otherwise exit before the line is written.
         if std::thread::current().name() == Some("main") {
             sink.flush(FLUSH_TIMEOUT);
         }
@@ -58,10 +58,10 @@ mod tests {
         assert!(formatted.is_err() && unwrapped.is_err() && literal.is_err());
         sink.flush(Duration::from_secs(20));
         let text = out.text();
-        let ours = text
+        let panics = text
             .lines()
             .filter(|l| l.contains("src/log/panic_hook.rs:"));
-        assert_eq!(ours.count(), 3, "{text}");
+        assert_eq!(panics.count(), 3, "{text}");
         assert!(text.contains("\"text\":\"a literal text\""), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }

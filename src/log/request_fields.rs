@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use super::line::Line;
 use crate::gateway::outcome::{Outcome, UnauthorizedAction};
 
-/// Longest path, in bytes; [`truncate`] cuts the rest.
+/// Maximum length of a path, in bytes; [`truncate`] cuts off the rest.
 const MAX_PATH: usize = 2048;
-/// Longest request id and method, in bytes.
+/// Maximum length of a request id or method, in bytes.
 const MAX_ID: usize = 128;
-/// Longest certificate name, in bytes.
+/// Maximum length of a certificate name, in bytes.
 pub(super) const MAX_CERT: usize = 256;
 
-/// The ids under which other log lines and other systems know this request.
+/// The ids that identify this request in other log lines and other systems.
 pub(super) fn request_ids(line: &mut Line<'_>, outcome: &Outcome) {
     line.text("request_id", truncate(&outcome.request_id, MAX_ID).as_ref());
     if let Some(trace) = outcome.trace {
@@ -20,7 +20,7 @@ pub(super) fn request_ids(line: &mut Line<'_>, outcome: &Outcome) {
     }
 }
 
-/// Where the request came from.
+/// The origin of the request.
 pub(super) fn client(line: &mut Line<'_>, outcome: &Outcome) {
     if let Some(peer) = outcome.peer {
         line.field("peer", &peer);
@@ -33,15 +33,15 @@ pub(super) fn client(line: &mut Line<'_>, outcome: &Outcome) {
     }
 }
 
-/// Method and path. The path arrives without a query, but a query may hold a bewit, so it is
-/// cut off here once more.
+/// Method and path. The path should have no query, but because a query may contain a bewit, it is
+/// cut off here again.
 pub(super) fn request_line(line: &mut Line<'_>, outcome: &Outcome) {
     line.text("method", truncate(outcome.method.as_str(), MAX_ID).as_ref());
     let path = outcome.path.split('?').next().unwrap_or_default();
     line.text("path", truncate(path, MAX_PATH).as_ref());
 }
 
-/// Those of `fields` that have a value.
+/// Adds those of `fields` that have a value.
 pub(super) fn present<'a>(
     line: &mut Line<'_>,
     fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
@@ -61,8 +61,8 @@ pub(super) fn replays(outcome: &Outcome) -> u64 {
         .sum()
 }
 
-/// The first `max` bytes of `text` at most, cut at a character boundary and followed by `…`
-/// if anything is missing.
+/// At most the first `max` bytes of `text`, cut at a character boundary and followed by `…` if
+/// anything was cut off.
 pub(super) fn truncate(text: &str, max: usize) -> Cow<'_, str> {
     if text.len() <= max {
         return text.into();

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The counter's range: fractions are resolved to 2⁻³².
 const WHOLE: f64 = 4_294_967_296.0;
 
-/// Takes an evenly spaced fraction of the items it sees. Clones share one counter.
+/// Takes an evenly spaced fraction of the items. Clones share one counter.
 #[derive(Clone, Debug)]
 pub(super) struct Sampler {
     fraction: f64,
-    /// The increment per item and its running sum; `None` takes everything.
+    /// The increment per item and the running sum; `None` takes everything.
     counter: Option<(u32, Arc<AtomicU32>)>,
 }
 
 impl Sampler {
-    /// Takes `fraction`, from 0 to 1, of the items.
+    /// A sampler that takes `fraction`, from 0 to 1, of the items.
     pub(super) fn new(fraction: f64) -> Self {
         // In range, as `fraction` is less than 1 here. NaN takes nothing.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -27,12 +27,12 @@ impl Sampler {
         }
     }
 
-    /// The fraction, unless everything is taken.
+    /// The fraction; `None` if everything is taken.
     pub(super) fn fraction(&self) -> Option<f64> {
         self.counter.as_ref().map(|_| self.fraction)
     }
 
-    /// Whether to take this item: when the running sum overflows.
+    /// Whether to take this item, which is the case if the running sum overflows.
     pub(super) fn take(&self) -> bool {
         let Some((step, counter)) = &self.counter else {
             return true;

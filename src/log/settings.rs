@@ -3,7 +3,7 @@
 /// Appended to [`Log::level`] when the audit log is on.
 pub const AUDIT_LEVEL: &str = ",audit=info";
 
-/// `[log]`
+/// The settings in `[log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// JSON or text.
@@ -17,7 +17,7 @@ pub struct Log {
     pub audit: bool,
 }
 
-/// `log.format`
+/// The format of log lines: `log.format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object per line.

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Most bytes waiting to be written; a line that would exceed it is dropped and counted. The
-/// batch being written may hold as many again.
+/// Maximum number of bytes waiting to be written; a line that would exceed it is dropped and
+/// counted. The batch being written may be as large again.
 pub(super) const MAX_PENDING: usize = 1024 * 1024;
 
 /// How long lines are collected into one write: at 20,000 lines per second, one write per
 /// line would cost more than the requests themselves.
 const BATCH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The sending half. Cheap to clone; the writer thread ends when the last clone is dropped.
+/// The sending half. Cheap to clone; the writer thread exits when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Sink(Arc<Handle>);
 
@@ -96,7 +96,7 @@ impl Shared {
     fn write_to(&self, mut out: Box<dyn Write + Send>) {
         let mut batch = Vec::new();
         while let Some(dropped_since_write) = self.next(&mut batch) {
-            // There is nowhere left to report that the log cannot be written.
+            // A failure to write the log cannot be reported anywhere.
             let _ = out.write_all(&batch);
             if dropped_since_write > 0 {
                 let _ = writeln!(
@@ -114,8 +114,8 @@ impl Shared {
         }
     }
 
-    /// Waits for lines, collects them for [`BATCH_INTERVAL`] and moves them into `batch`.
-    /// Returns how many were dropped since the last batch; `None` once closed and empty.
+    /// Waits for lines, collects them for [`BATCH_INTERVAL`] and moves them into `batch`. Returns
+    /// the number of lines dropped since the last batch; `None` once closed and empty.
     fn next(&self, batch: &mut Vec<u8>) -> Option<u64> {
         let idle = |s: &mut State| s.pending.is_empty() && !s.closed;
         let state = self.wake.wait_while(self.lock(), idle);
@@ -180,7 +180,7 @@ pub(super) mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn lines_arrive_whole_and_in_order() {
+    fn lines_are_written_whole_and_in_order() {
         let out = Captured::default();
         let sink = Sink::start(Box::new(out.clone())).unwrap();
         for i in 0..1000 {
@@ -218,7 +218,10 @@ pub(super) mod tests {
         sink.flush(LONG);
         let text = out.text();
         assert!(text.starts_with("first\nxxx"));
-        assert!(text.contains("\"lines_dropped\":2"), "the loss is reported");
+        assert!(
+            text.contains("\"lines_dropped\":2"),
+            "the number of dropped lines is logged"
+        );
         sink.push(b"again\n");
         sink.flush(LONG);
         assert!(out.text().ends_with("again\n"));

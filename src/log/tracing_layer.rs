@@ -53,8 +53,7 @@ fn level(level: Level) -> &'static str {
 
 struct Fields<'a, 'b>(&'a mut Line<'b>);
 
-/// The field's name if it is an identifier, which needs no escaping. All names in this
-/// program are.
+/// The field's name if it needs no escaping, as is the case for all names in this program.
 fn name(field: &Field) -> &'static str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if field.name().bytes().all(plain) {
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_field_name_cannot_break_the_json() {
+    fn a_field_name_that_needs_escaping_is_replaced() {
         let text = logged(LogFormat::Json, "info", || {
             tracing::info!("a\"b\n" = 1, "said");
         });
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn text_lines_cannot_be_forged() {
+    fn control_characters_cannot_forge_a_text_line() {
         let text = logged(LogFormat::Text, "info", || {
             tracing::warn!(path = "/a b\nfake", "one\ntwo\u{1b}[31m");
         });

@@ -1,5 +1,5 @@
-//! Exemplars: for each histogram bucket the trace id of the latest observation, so that an
-//! outlier in a graph leads to its trace.
+//! Exemplars: the trace id of the latest observation in each histogram bucket, which links an
+//! outlier in a graph to its trace.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ pub(super) struct Exemplar {
     value: f64,
 }
 
-/// Formats as in OpenMetrics, after the `#`.
+/// Formats the exemplar as OpenMetrics does after the `#`.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { trace, value } = self;
@@ -36,8 +36,8 @@ impl Exemplars {
         )
     }
 
-    /// Records an observation. Never waits: if the bucket is being read or written, the
-    /// exemplar is dropped.
+    /// Records an observation. Never blocks: if the bucket is being read or written, the exemplar
+    /// is dropped.
     pub(super) fn record(&self, trace: TraceId, value: f64) {
         let index = DURATION_BUCKETS.partition_point(|bound| *bound < value);
         if let Some(Ok(mut slot)) = self.0.get(index).map(Mutex::try_lock) {

@@ -79,6 +79,7 @@ impl Families {
         self.unauthorized.retain("route", routes);
         self.verifications.retain("issuer", issuers);
         self.jwks_refreshes.retain("issuer", issuers);
+        self.introspections.retain("issuer", issuers);
         self.lookups.retain("source", sources);
         self.exchanges.retain("source", sources);
         self.exchange_duration.retain("source", sources);

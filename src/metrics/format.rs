@@ -10,8 +10,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Chooses by the `Accept` header (RFC 9110 §12.5.1): OpenMetrics if it is listed and
-    /// nothing is preferred to it, otherwise the Prometheus text format.
+    /// Chooses by the `Accept` header (RFC 9110 §12.5.1): OpenMetrics if the client accepts it and
+    /// does not prefer plain text, otherwise the Prometheus text format.
     pub fn negotiate(accept: &str) -> Self {
         let (mut open, mut text) = (0.0, 0.0);
         for item in accept.split(',') {

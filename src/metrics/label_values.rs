@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::label::Label;
 
-/// Label value for anything without a configured name: a request that matched no route, a
-/// token from no known issuer.
+/// Label value for anything without a configured name: a request that matched no route, a token of
+/// an unknown issuer.
 pub(super) const UNKNOWN: &str = "-";
 
 /// The configured names, which are the only ones that become label values.

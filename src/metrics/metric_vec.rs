@@ -1,5 +1,5 @@
-//! Wrappers of prometheus' metric vectors whose number of labels is part of the type, so that
-//! getting a child cannot fail.
+//! Wrappers around the metric vectors of `prometheus`. The number of labels is part of the type, so
+//! that getting a child cannot fail.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,14 +57,14 @@ fn retain<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, names: &[Arc<
                 .map(|pair| (pair.name(), pair.value()))
                 .collect();
             if !labels.get(label).is_some_and(|name| retained(name)) {
-                // An error means that it has been removed already.
+                // An error means that it has already been removed.
                 let _ = family.remove(&labels);
             }
         }
     }
 }
 
-/// CounterVec with `N` labels.
+/// A vector of counters with `N` labels.
 #[derive(Clone)]
 pub(super) struct CounterVec<const N: usize>(IntCounterVec);
 
@@ -82,7 +82,7 @@ impl<const N: usize> Register<N> for CounterVec<N> {
 }
 
 impl<const N: usize> CounterVec<N> {
-    /// The child with these label values. A new child is exported at 0 from now on.
+    /// The child with these label values. If it is new, it is exported at 0 from now on.
     pub(super) fn child(&self, values: [&str; N]) -> IntCounter {
         self.0.with_label_values(&values)
     }
@@ -93,7 +93,7 @@ impl<const N: usize> CounterVec<N> {
     }
 }
 
-/// GaugeVec with `N` labels.
+/// A vector of gauges with `N` labels.
 #[derive(Clone)]
 pub(super) struct GaugeVec<const N: usize>(IntGaugeVec);
 
@@ -122,7 +122,7 @@ impl<const N: usize> GaugeVec<N> {
     }
 }
 
-/// A histogram of durations in seconds with `N` labels.
+/// A vector of histograms of durations, in seconds, with `N` labels.
 #[derive(Clone)]
 pub(super) struct DurationVec<const N: usize>(HistogramVec);
 

@@ -7,7 +7,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 use super::exemplar::Exemplar;
 
-/// Units that family names end in.
+/// Units with which a family's name can end.
 const UNITS: [&str; 2] = ["seconds", "bytes"];
 
 /// Encodes `families`. `exemplar` looks up the exemplar of a histogram bucket by the family's
@@ -38,7 +38,7 @@ pub(super) fn write(
 }
 
 struct Family<'f> {
-    /// Without the suffix that samples of its type carry.
+    /// The family's name, without the suffix that is added to its samples.
     name: &'f str,
     kind: &'static str,
     help: &'f str,
@@ -109,7 +109,7 @@ impl<'f> Family<'f> {
     }
 }
 
-/// Formats a bound for `le`, which the specification wants with a decimal point.
+/// Formats a bound for `le`, in which the specification requires a decimal point.
 fn bucket_bound(bound: f64) -> String {
     if bound.is_infinite() {
         "+Inf".into()

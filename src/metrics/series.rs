@@ -1,6 +1,6 @@
-//! The children of the families, resolved in advance for every configured name, so that
-//! recording a request takes no lock and formats no label. Names that are not configured are
-//! counted under [`UNKNOWN`], which bounds cardinality.
+//! The children of the families, resolved in advance for every configured name, so that recording a
+//! request takes no lock and formats no label. Other names are counted under [`UNKNOWN`], which
+//! bounds cardinality.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -174,8 +174,8 @@ const CLASSES: usize = 6;
 /// The 100 codes of a class.
 type CodeClass = Vec<OnceLock<IntCounter>>;
 
-/// One counter per outcome and status code, created on first use: of about 3,000 possible ones
-/// a route sees only a few. Reading takes no lock.
+/// One counter per outcome and status code, created on first use, because a route sees only a few
+/// of about 3,000 possible combinations. Reading takes no lock.
 struct Requests {
     cells: Vec<OnceLock<CodeClass>>,
 }
@@ -188,7 +188,8 @@ impl Requests {
         }
     }
 
-    /// A `code` outside 100–599 counts as 0, that is, as no status sent.
+    /// Returns the counter, or creates it with `resolve`. A `code` outside 100–599 counts as 0, "no
+    /// status".
     fn get(
         &self,
         ending: Ending,

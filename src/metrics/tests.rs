@@ -31,7 +31,7 @@ struct OpenFamily {
     samples: Vec<(String, String, f64, Option<String>)>,
 }
 
-/// Parses OpenMetrics as strictly as the specification allows. Families by name.
+/// Parses OpenMetrics strictly, as the specification requires. Returns the families by name.
 fn open_families(text: &str) -> BTreeMap<String, OpenFamily> {
     let body = text.strip_suffix("# EOF\n").expect("an # EOF line");
     let mut families: BTreeMap<String, OpenFamily> = BTreeMap::new();
@@ -189,7 +189,7 @@ fn metrics() -> Metrics {
     metrics
 }
 
-/// Parses the text format: series (name and sorted labels) → value.
+/// Parses the text format into a map from series (name and sorted labels) to value.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text
         .lines()
@@ -209,7 +209,8 @@ fn value(metrics: &Metrics, series: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {series} among {:#?}", samples.keys()))
 }
 
-/// Family → label names, as found in the samples. Histograms appear under the family's name.
+/// Maps each family to the label names found in its samples. Histograms appear under the family's
+/// name.
 fn label_names(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut families = BTreeMap::<_, BTreeSet<String>>::new();
     for series in samples(text).keys() {
@@ -231,7 +232,7 @@ fn label_names(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn all_series() -> Metrics {
     let metrics = metrics();
     metrics.record(&outcome());
-    let source = Arc::new(Fixed(None));
+    let source = Arc::new(FixedSource(None));
     metrics.meter("login", source, ManualClock::at(UnixMillis(0)));
     let _ = metrics.key_observer("auth0");
     let _ = metrics.introspection_observer("auth0");
@@ -319,11 +320,11 @@ fn an_outcome_is_counted_once_in_each_family() {
         &metrics,
         r#"hawkgate_requests_total{code="200",outcome="forwarded",route="taskcluster"}"#,
     );
-    assert!(zero.abs() < 1e-9, "exported before it first happens");
+    assert!(zero.abs() < 1e-9, "exported before the first request");
 }
 
 #[test]
-fn a_rejection_without_a_route_is_counted_under_the_unknown_label() {
+fn a_rejection_without_a_route_has_the_route_and_issuer_label_dash() {
     let metrics = metrics();
     metrics.record(&Outcome {
         route: None,
@@ -433,6 +434,33 @@ fn requests_in_flight_are_read_at_scrape_time() {
 }
 
 #[test]
+fn a_reload_removes_the_series_of_names_that_are_no_longer_configured() {
+    let metrics = all_series();
+    let configured = |text: &str| -> Vec<String> {
+        let named = [
+            r#"route="taskcluster""#,
+            r#"issuer="auth0""#,
+            r#"source="login""#,
+        ];
+        let series = samples(text).into_keys();
+        series
+            .filter(|series| named.iter().any(|label| series.contains(label)))
+            .collect()
+    };
+    assert!(!configured(&metrics.render().unwrap()).is_empty());
+    metrics.configure(
+        &LabelValues::default(),
+        ScrapeCallbacks::default(),
+        UnixMillis(0),
+    );
+    assert_eq!(
+        configured(&metrics.render().unwrap()),
+        Vec::<String>::new(),
+        "series that outlived their configuration"
+    );
+}
+
+#[test]
 fn label_cardinality_is_bounded_by_the_configuration() {
     const RESULTS: [&str; 4] = ["ok", "cached", "token_expired", "made up"];
     let metrics = metrics();
@@ -507,10 +535,10 @@ fn label_cardinality_is_bounded_by_the_configuration() {
 }
 
 #[derive(Debug)]
-struct Fixed(Option<FetchError>);
+struct FixedSource(Option<FetchError>);
 
 #[async_trait::async_trait]
-impl CredentialSource for Fixed {
+impl CredentialSource for FixedSource {
     fn identity(&self, _: &SwapRequest, _: &mut IdentityHasher) -> Result<(), FetchError> {
         self.0.clone().map_or(Ok(()), Err)
     }
@@ -550,7 +578,7 @@ async fn exchanges_are_counted_and_timed_by_result() {
         (Some(FetchError::TooLarge("x".into())), "too_large"),
     ];
     for (error, label) in results {
-        let source = metrics.meter("login", Arc::new(Fixed(error.clone())), clock.clone());
+        let source = metrics.meter("login", Arc::new(FixedSource(error.clone())), clock.clone());
         assert_eq!(source.fetch(&request).await.is_ok(), error.is_none());
         let count = format!(r#"hawkgate_exchanges_total{{result="{label}",source="login"}}"#);
         assert!((value(&metrics, &count) - 1.0).abs() < 1e-9, "{label}");

@@ -1,5 +1,5 @@
-//! A caller's username and password, sent by HTTP Basic (RFC 7617), with an optional
-//! second-factor code. Read only on routes whose credential source verifies them.
+//! A caller's username and password, sent as HTTP Basic credentials (RFC 7617), with an optional
+//! second-factor code. They are read only on routes whose credential source verifies them.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use super::bearer::scheme_and_rest;
 use crate::header_fields::{HeaderFields, only, text};
 use crate::secret::SecretString;
 
-/// The longest username accepted, in bytes.
+/// Maximum length of a username, in bytes.
 const MAX_USERNAME_BYTES: usize = 256;
-/// The longest password accepted, in bytes.
+/// Maximum length of a password, in bytes.
 const MAX_PASSWORD_BYTES: usize = 1024;
-/// The longest second-factor code accepted, in bytes.
+/// Maximum length of a second-factor code, in bytes.
 const MAX_CODE_BYTES: usize = 64;
 /// `X-OTP`, the header field that carries a second-factor code.
 pub const OTP: HeaderName = HeaderName::from_static("x-otp");
 
-/// The longest `user-id:password` in base64.
+/// Maximum length of `user-id:password` in base64, in bytes.
 const MAX_ENCODED_BYTES: usize = (MAX_USERNAME_BYTES + 1 + MAX_PASSWORD_BYTES).div_ceil(3) * 4;
 
 /// A username and password that have not been verified yet. `Debug` shows neither, and both
@@ -52,7 +52,7 @@ impl BasicCredentials {
         let code = code(headers)?;
         let pair = decoded(encoded).ok_or(TokenError::InvalidAuthorization)?;
         let text = std::str::from_utf8(&pair).map_err(|_| TokenError::InvalidAuthorization)?;
-        // A username cannot hold a colon, a password can.
+        // A username cannot contain a colon, but a password can.
         let (username, password) = text
             .split_once(':')
             .ok_or(TokenError::InvalidAuthorization)?;
@@ -105,7 +105,7 @@ fn decoded(encoded: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(pair)
 }
 
-/// The value of a single `X-OTP` field: letters, digits and dashes.
+/// The value of the only `X-OTP` field, which may contain letters, digits and hyphens.
 fn code(headers: &dyn HeaderFields) -> Result<Option<SecretString>, TokenError> {
     let several = |_| TokenError::InvalidAuthorization;
     let Some(value) = only(headers, &OTP).map_err(several)? else {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_one_username_and_password() {
+    fn one_username_and_password_are_parsed() {
         assert_eq!(read(&[], &[]), Ok(None));
         for (pair, username, password) in [
             ("Aladdin:open sesame", "Aladdin", "open sesame"),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_second_factor_code() {
+    fn the_second_factor_code_is_parsed() {
         for code in ["123456", "ABCD-EFGH-JKLM", "QSVBD3RLYHLB2R6LSM3BCLEV"] {
             let (_, _, read) = read(&[&basic("a:b")], &[code.as_bytes()]).unwrap().unwrap();
             assert_eq!(read.as_deref(), Some(code));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_repeated_or_malformed_authorization() {
+    fn repeated_or_malformed_authorization_is_refused() {
         let good = basic("a:b");
         let encoded = STANDARD.encode("a:b");
         let two: &[&[u8]] = &[&good, &good];
@@ -222,11 +222,11 @@ mod tests {
             b"Basic YTpi ",
             b"Basic YTpi YTpi",
             b"Basic YTpi,Bearer x",
-            // Not canonical: padding missing or superfluous, or trailing bits set.
+            // Not canonical: missing or excess padding, or non-zero trailing bits.
             b"Basic YWE6Yg",
             b"Basic YTpi====",
             b"Basic YWE6Yh==",
-            // base64url, and no base64 at all.
+            // base64url, and text that is not base64.
             b"Basic -_-_",
             b"Basic a:b",
         ] {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn enforces_the_length_limits() {
+    fn length_limits_are_enforced() {
         let pair = |u: usize, p: usize| format!("{}:{}", "u".repeat(u), "p".repeat(p));
         let [user, password] = [MAX_USERNAME_BYTES, MAX_PASSWORD_BYTES];
         assert!(

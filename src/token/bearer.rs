@@ -1,4 +1,4 @@
-//! Bearer tokens as sent by the caller (RFC 6750 §2.1).
+//! Bearer tokens, as sent by callers (RFC 6750 §2.1).
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 use super::TokenError;
 use crate::header_fields::{HeaderFields, only};
 
-/// The longest token accepted, in bytes (`docs/design/tokens.md`, "Verification").
+/// Maximum length of a token, in bytes (`docs/design/tokens.md`, "Verification").
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Random per process, so that digests are meaningless elsewhere.
+/// Random per process, so that digests are meaningless outside this process.
 static DIGEST_KEY: LazyLock<Option<hmac::Key>> =
     LazyLock::new(|| hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok());
 
-/// A keyed hash of a token: HMAC-SHA256 under a random per-process key. Caches are keyed by
-/// it rather than by the token.
+/// A keyed hash of a token: HMAC-SHA256 with a random per-process key. Caches use it as their key
+/// instead of the token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest(pub(crate) [u8; 32]);
 
@@ -81,7 +81,7 @@ impl<'h> PresentedToken<'h> {
 
     /// The token in plain text. Review every use of this.
     pub fn expose(&self) -> &'h str {
-        // As costly as the digest, and not needed for a cached token; so not done in `new`.
+        // Not done in `new`: it costs as much as the digest, and a cached token does not need it.
         std::str::from_utf8(self.text).unwrap_or_default()
     }
 
@@ -132,10 +132,10 @@ impl BearerToken {
         Ok(presented.map(PresentedToken::to_bearer))
     }
 
-    /// A token that was not read from a header field, such as a workload's file.
+    /// A token that was not read from a header field but, for example, from a workload's file.
     ///
     /// # Errors
-    /// As [`Self::from_headers`]: the text must be one `b64token` within the length limit.
+    /// As [`Self::from_headers`], if the text is not a `b64token` or exceeds the length limit.
     pub fn new(text: &str) -> Result<Self, TokenError> {
         PresentedToken::new(text.as_bytes()).map(PresentedToken::to_bearer)
     }
@@ -174,11 +174,11 @@ pub(super) fn scheme_and_rest(
     if scheme.is_empty() || rest.first().is_some_and(|b| *b != b' ') {
         return Err(TokenError::InvalidAuthorization);
     }
-    let blanks = rest.iter().take_while(|b| **b == b' ').count();
-    Ok(Some((scheme, &rest[blanks..])))
+    let spaces = rest.iter().take_while(|b| **b == b' ').count();
+    Ok(Some((scheme, &rest[spaces..])))
 }
 
-/// `tchar` (RFC 9110 §5.6.2), the alphabet of schemes.
+/// `tchar` (RFC 9110 §5.6.2), the characters allowed in a scheme.
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -187,7 +187,7 @@ fn is_tchar(byte: u8) -> bool {
 fn is_b64token(bytes: &[u8]) -> bool {
     let padding = bytes.iter().rev().take_while(|b| **b == b'=').count();
     let body = &bytes[..bytes.len() - padding];
-    // Without an early exit, so that the compiler can vectorize this.
+    // No early exit, so that the compiler can vectorise the loop.
     let all = body.iter().fold(true, |all, byte| all & is_b64(*byte));
     all && !body.is_empty()
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_one_bearer_token() {
+    fn one_bearer_token_is_parsed() {
         assert_eq!(read(&[]), Ok(None));
         for value in [
             "Bearer a.b-c_~+/==",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_exactly_the_b64token_alphabet() {
+    fn a_b64token_has_exactly_the_alphabet_of_rfc_6750() {
         for byte in 0..=u8::MAX {
             let expected = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
             assert_eq!(is_b64(byte), expected, "{byte}");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_repeated_or_malformed_authorization() {
+    fn repeated_or_malformed_authorization_is_refused() {
         let two: &[&[u8]] = &[b"Bearer a", b"Bearer a"];
         assert_eq!(read(two), Err(TokenError::InvalidAuthorization));
         let mixed: &[&[u8]] = &[b"Basic a", b"Bearer a"];
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn distinguishes_other_schemes() {
+    fn other_schemes_are_distinguished() {
         for value in ["Basic dTpw", "Hawk id=\"x\"", "Bearerx y", "Negotiate"] {
             assert_eq!(read(&[value.as_bytes()]), Err(TokenError::OtherScheme));
         }
     }
 
     #[test]
-    fn enforces_the_length_limit() {
+    fn the_length_limit_is_enforced() {
         let longest = "a".repeat(MAX_TOKEN_BYTES);
         assert!(BearerToken::new(&longest).is_ok());
         let over = format!("Bearer {longest}a");

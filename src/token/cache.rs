@@ -1,4 +1,4 @@
-//! A cache of verified tokens, so that a token is not verified anew for every request.
+//! A cache of verified tokens, so that a token is not verified again for every request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,9 @@ pub(super) struct VerifiedTokenCache {
     max_age: Duration,
 }
 
-/// A cached token. It is accepted for exactly as long as verifying it again would succeed,
-/// and for at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not
-/// before `nbf` or `iat` (should the clock be set back), and only while the keys that
-/// verified it are current.
+/// A cached token. It is accepted for exactly as long as verifying it again would succeed, and for
+/// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf` or
+/// `iat` (in case the clock is set back), and only while the keys that verified it are current.
 #[derive(Debug)]
 struct CachedToken {
     token: Arc<VerifiedToken>,
@@ -30,7 +29,7 @@ struct CachedToken {
     expires_at: Duration,
 }
 
-/// When a token is acceptable, in wall-clock time.
+/// The period in which a token is acceptable, in wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) from: Option<UnixMillis>,
@@ -38,9 +37,9 @@ pub(super) struct Window {
 }
 
 impl VerifiedTokenCache {
-    /// Room for `max` tokens, each cached for at most `max_age`.
+    /// A cache of at most `max` tokens, each cached for at most `max_age`.
     pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
-        // moka's time-to-live only frees memory; validity is decided by `self.clock`.
+        // moka's time-to-live only frees memory; `self.clock` determines validity.
         let tokens = Cache::builder()
             .max_capacity(max)
             .time_to_live(max_age)
@@ -69,7 +68,7 @@ impl VerifiedTokenCache {
         acceptable.then(|| Arc::clone(&cached.token))
     }
 
-    /// Caches a token. `epoch` is that of the keys that verified it: if they have been
+    /// Caches a token. `epoch` is the epoch of the keys that verified it: if the keys have been
     /// replaced in the meantime, the entry is never used.
     pub(super) fn insert(&self, token: &Arc<VerifiedToken>, epoch: u64, window: Window) {
         let cached = CachedToken {

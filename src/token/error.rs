@@ -1,9 +1,9 @@
-//! Reasons for refusing a token. Each has a fixed message and a stable metrics label.
+//! The reasons for refusing a token. Each has a fixed message and a stable metric label.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a token was refused. No variant holds any part of the token.
+/// Why a token was refused. No variant contains any part of the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// `Authorization` has a scheme that the route does not use; treated as if it were absent.
@@ -30,8 +30,8 @@ pub enum TokenError {
     /// `alg` is not on the issuer's list.
     #[error("the token's algorithm is not accepted")]
     UnacceptableAlgorithm,
-    /// `typ` does not suit the issuer's profile.
-    #[error("the token's typ is not that of an access token of this issuer")]
+    /// `typ` is wrong for the issuer's profile.
+    #[error("the token's typ is not that of this issuer's access tokens")]
     WrongType,
     /// The token looks like an ID token.
     #[error("the token is an ID token")]
@@ -39,14 +39,14 @@ pub enum TokenError {
     /// `iss` is not an issuer that the route accepts.
     #[error("the token's issuer is not accepted here")]
     UnknownIssuer,
-    /// There is no `kid`, and more than one key suits the algorithm.
-    #[error("the token has no kid, and several keys suit it")]
+    /// There is no `kid`, and more than one key can be used with the algorithm.
+    #[error("the token has no kid, and several of the issuer's keys could have signed it")]
     KeyIdMissing,
     /// The issuer has no such key.
     #[error("the issuer has no such key")]
     UnknownKey,
     /// The key exists but is not meant for this algorithm or use, or is too weak.
-    #[error("the issuer's key does not suit the token's algorithm")]
+    #[error("the issuer's key cannot be used with the token's algorithm")]
     UnsuitableKey,
     /// The signature does not verify.
     #[error("the token's signature is not valid")]
@@ -87,22 +87,23 @@ pub enum TokenError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The issuer reports the token as not active: unknown, revoked or expired (RFC 7662 §2.2).
-    #[error("the token's issuer says that it is not active")]
+    /// The issuer reports that the token is not active: unknown, revoked or expired (RFC 7662
+    /// §2.2).
+    #[error("the issuer reports that the token is not active")]
     Inactive,
     /// The issuer cannot be reached for introspection; not the caller's fault.
-    #[error("the token cannot be introspected at its issuer")]
+    #[error("the token's issuer is unavailable for introspection")]
     IntrospectionUnavailable {
         /// When to try again.
         retry_after: Duration,
     },
     /// The system's random number generator failed.
-    #[error("an internal error")]
+    #[error("an internal error occurred")]
     Internal,
 }
 
 impl TokenError {
-    /// The metrics label, which is the one of the resulting rejection (`gateway::rejection`).
+    /// The metric label, which equals the reason of the resulting rejection (`gateway::rejection`).
     pub const fn label(&self) -> &'static str {
         match self {
             Self::OtherScheme => "missing_token",
@@ -132,7 +133,7 @@ impl TokenError {
     }
 }
 
-/// A refused token, and the issuer whose rule refused it.
+/// A refused token, and the issuer that refused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct Unauthenticated {

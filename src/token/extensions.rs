@@ -1,5 +1,5 @@
-//! Values derived from a verified token and stored with it, so that they are dropped with it:
-//! when it expires, is evicted, or is verified again with other keys.
+//! Values derived from a verified token and stored with it. They are dropped together with the
+//! token, when it expires, is evicted, or is verified again with other keys.
 
 use std::any::Any;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// The most extensions per token. A token is used on few routes; beyond this number the
-/// oldest is evicted, and computed again if it is needed.
+/// Maximum number of extensions per token. A token is used on few routes; beyond this number the
+/// oldest extension is evicted, and computed again if it is needed.
 const MAX_EXTENSIONS: usize = 16;
 
 type Extension = (ExtensionKey, Arc<dyn Any + Send + Sync>);
 
-/// Identifies the owner of an extension. Unique within the process, so that a component built
-/// by a reload never reads what its predecessor stored.
+/// Identifies the owner of an extension. Unique within the process, so that a component created by
+/// a reload never reads a value stored by its predecessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtensionKey(u64);
 
@@ -28,7 +28,7 @@ impl ExtensionKey {
     }
 }
 
-/// A small map from key to value. Reading takes no lock.
+/// A small map from keys to values. Reading takes no lock.
 #[derive(Default)]
 pub struct Extensions(ArcSwapOption<Vec<Extension>>);
 

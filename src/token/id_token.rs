@@ -1,5 +1,5 @@
-//! ID tokens, by which an issuer tells a client who signed in (OpenID Connect Core §2,
-//! §3.1.3.7). Implements the rules that go beyond [`super::rules`].
+//! ID tokens, which identify the user who signed in to a client (OpenID Connect Core §2, §3.1.3.7).
+//! Implements the rules that go beyond [`super::rules`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{KeyFetcher, RefreshObserver, TokenError};
 use crate::clock::SharedClock;
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
-/// The longest ID token accepted, in bytes.
+/// Maximum length of an ID token, in bytes.
 pub const MAX_ID_TOKEN_BYTES: usize = 32 * 1024;
 
 /// The tolerated clock difference.
@@ -31,21 +31,21 @@ pub struct IdTokenVerifier {
     clock: SharedClock,
 }
 
-/// What an ID token must match besides its issuer and client.
+/// The values that an ID token must match, in addition to its issuer and client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expected<'a> {
     /// The `nonce` of the authorization request; `None` if none was sent (RFC 8628).
     pub nonce: Option<&'a str>,
-    /// The access token that was issued with it, for `at_hash`.
+    /// The access token that was issued with the ID token, for `at_hash`.
     pub access_token: Option<&'a str>,
     /// The subject of the earlier sign-in (OpenID Connect Core §12.2).
     pub subject: Option<&'a str>,
 }
 
-/// Why an ID token was refused. Holds no part of it.
+/// Why an ID token was refused. Contains no part of the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdTokenError {
-    /// It violates a rule that holds for any token.
+    /// It violates a rule that applies to every token.
     #[error("the ID token is not valid: {0}")]
     Token(#[from] TokenError),
     /// It is larger than [`MAX_ID_TOKEN_BYTES`].
@@ -61,7 +61,7 @@ pub enum IdTokenError {
     #[error("the ID token does not belong to the access token that came with it (at_hash)")]
     AccessTokenHash,
     /// `sub` is not the subject of the earlier sign-in.
-    #[error("the ID token is about another user than the one who signed in")]
+    #[error("the ID token identifies a user other than the one who signed in before")]
     OtherSubject,
 }
 
@@ -81,7 +81,7 @@ impl IdTokenVerifier {
             ca: None,
             audiences: vec![client_id.to_owned()],
             algorithms: Algorithm::ALL.to_vec(),
-            // Any `typ` or none: there is no registered one for ID tokens.
+            // Accepts any `typ`, or none: no `typ` is registered for ID tokens.
             profile: Profile::Workload,
             leeway: LEEWAY,
             clients: None,
@@ -139,7 +139,7 @@ impl IdTokenVerifier {
     }
 
     /// OpenID Connect Core §3.1.3.7, steps 4 and 5. If there are several audiences, only `azp`
-    /// tells to which of them the token was issued.
+    /// identifies the one that the token was issued to.
     fn authorized_party(&self, claims: &Map<String, Value>) -> Result<(), IdTokenError> {
         let several = claims
             .get("aud")

@@ -1,8 +1,8 @@
 //! Verification of opaque tokens by introspection (RFC 7662).
 //!
-//! A response is cached under the token's keyed hash for as long as the token is valid, and at
-//! most a minute, so that revocation takes effect soon. Concurrent requests with the same token
-//! share one introspection. If the issuer is unreachable, no token is accepted.
+//! A response is cached under the token's keyed hash for as long as the token is valid, but at most
+//! a minute, so that revocation takes effect soon. Concurrent requests with the same token share
+//! one introspection. If the issuer is unreachable, no token is accepted.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,22 +23,22 @@ use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::singleflight::Flight;
 use crate::token::settings::IntrospectionIssuer;
 
-/// How long a refusal is cached. Short, because a token may be used before all of the issuer's
-/// replicas know it.
+/// How long a refusal is cached. Short, because a token may be used before it has reached all of
+/// the issuer's replicas.
 const REFUSAL_AGE: Duration = Duration::from_secs(10);
-/// The most concurrent introspection requests; further ones wait.
+/// Maximum number of concurrent introspection requests; further ones wait.
 const MAX_CONCURRENT: usize = 32;
-/// The most introspections in progress or waiting. More are refused, so that a flood of invalid
-/// tokens cannot exhaust memory.
+/// Maximum number of introspections in progress or waiting. Further ones are refused, so that a
+/// flood of invalid tokens cannot exhaust memory.
 const MAX_IN_FLIGHT: usize = 1024;
 /// The timeout of one introspection, including the wait for a permit.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The backoff after two consecutive failures; doubles with each further failure.
+/// The backoff after two consecutive failures; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest backoff.
+/// The maximum backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Why introspection failed. Meant for operators; contains no secret.
+/// Why introspection failed. For operators; contains no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{cause}")]
 pub struct IntrospectionError {
@@ -51,14 +51,14 @@ pub struct IntrospectionError {
 /// Sends introspection requests to an issuer.
 #[async_trait]
 pub trait Introspector: Send + Sync + fmt::Debug {
-    /// The body of the issuer's response about `token`. The implementation limits its size and
-    /// the time; the caller also applies a timeout.
+    /// Returns the body of the issuer's response for `token`. The implementation limits its size
+    /// and the time taken; the caller also applies a timeout.
     async fn introspect(&self, token: &BearerToken) -> Result<Vec<u8>, IntrospectionError>;
 }
 
 /// The result of an introspection, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Introspected {
+pub enum IntrospectionResult {
     /// The token is active and satisfies the issuer's rules.
     Accepted,
     /// The token is not active, or violates a rule.
@@ -69,11 +69,11 @@ pub enum Introspected {
 
 /// A callback for the result of each introspection, for metrics. Must not block.
 #[derive(Clone, Default)]
-pub struct IntrospectionObserver(Option<Arc<dyn Fn(Introspected) + Send + Sync>>);
+pub struct IntrospectionObserver(Option<Arc<dyn Fn(IntrospectionResult) + Send + Sync>>);
 
 impl IntrospectionObserver {
     /// Calls `observe` after each introspection.
-    pub fn new(observe: impl Fn(Introspected) + Send + Sync + 'static) -> Self {
+    pub fn new(observe: impl Fn(IntrospectionResult) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(observe)))
     }
 }
@@ -149,7 +149,7 @@ impl Introspection {
         &self.0.rules.url
     }
 
-    /// The prefix of its tokens; `None` if any opaque token may be one of them.
+    /// The prefix of the issuer's tokens; `None` if any opaque token may be one of them.
     pub(super) fn prefix(&self) -> Option<&str> {
         self.0.prefix.as_deref()
     }
@@ -183,14 +183,14 @@ impl Introspection {
 
 impl Inner {
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {
-        // Every change under this lock is complete in itself.
+        // A panic cannot leave the state inconsistent: every change under this lock is atomic.
         self.in_flight
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The introspection of this token in progress, or a new one. It continues if the caller
-    /// that started it goes away.
+    /// Joins the introspection of this token in progress, or starts one. It continues even if the
+    /// caller that started it goes away.
     fn join_or_start(
         self: &Arc<Self>,
         token: &BearerToken,
@@ -201,7 +201,7 @@ impl Inner {
         if let Some(flight) = in_flight.flights.get(&digest) {
             return Ok(flight.clone());
         }
-        // It may have completed since the caller looked in the cache.
+        // An introspection may have completed since the caller looked in the cache.
         if let Some(cached) = self.cache.get(digest, None, |_| Some(0)) {
             return Ok(Flight::finished(Ok(cached)));
         }
@@ -301,10 +301,10 @@ impl Inner {
         unavailable(wait.max(FIRST_BACKOFF))
     }
 
-    /// Records the result and removes the flight. The caches hold the result before the
-    /// flight leaves the map, so no caller can start a second introspection in between. The
-    /// observer comes last: if it panicked before, the flight would never leave the map, and
-    /// its token would be refused for good.
+    /// Records the result and removes the flight. The caches hold the result before the flight
+    /// leaves the map, so no caller can start a second introspection in between. The observer is
+    /// called last: if it panicked earlier, the flight would never leave the map, and its token
+    /// would be refused until the process exits.
     fn complete(&self, digest: TokenDigest, result: Option<FetchResult>) -> FetchResult {
         let outcome = result.as_ref().map(|result| self.record(digest, result));
         self.in_flight().flights.remove(&digest);
@@ -314,25 +314,25 @@ impl Inner {
         result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
     }
 
-    fn record(&self, digest: TokenDigest, result: &FetchResult) -> Introspected {
+    fn record(&self, digest: TokenDigest, result: &FetchResult) -> IntrospectionResult {
         let outcome = match result {
-            Ok(_) => Introspected::Accepted,
-            Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
+            Ok(_) => IntrospectionResult::Accepted,
+            Err(TokenError::IntrospectionUnavailable { .. }) => IntrospectionResult::Failed,
             Err(error) => {
                 let until = self.clock.monotonic().saturating_add(REFUSAL_AGE);
                 self.refusals.insert(digest, (error.clone(), until));
-                Introspected::Refused
+                IntrospectionResult::Refused
             }
         };
-        if outcome != Introspected::Failed {
+        if outcome != IntrospectionResult::Failed {
             self.in_flight().failures = 0;
         }
         outcome
     }
 }
 
-/// The claims of an active token; `None` if it is not active. A response in which `active` is
-/// not a boolean is unusable.
+/// The claims of an active token; `None` if it is not active. A response without a boolean `active`
+/// is unusable.
 fn active_claims(document: &[u8]) -> Result<Option<Map<String, Value>>, IntrospectionError> {
     let unusable = |what: &str| IntrospectionError {
         cause: format!("the response {what}"),

@@ -1,4 +1,4 @@
-//! Configured issuers, and the choice of the one that must verify a token.
+//! Configured issuers, and the selection of the issuer that verifies a token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ struct JwtIssuer {
     cache: VerifiedTokenCache,
 }
 
-/// What an issuer's signatures are checked with: public keys or a secret, never both.
+/// The keys that verify an issuer's signatures: public keys or a secret, never both.
 #[derive(Debug)]
 enum VerificationKeys {
     Public(Keys),
@@ -52,20 +52,20 @@ enum VerificationKeys {
 /// Whether an issuer is ready, for readiness checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerStatus {
-    /// There are keys, fresh or stale within the limit, or none are needed.
+    /// The keys are fresh, or stale within the limit, or no keys are needed.
     Usable,
     /// No keys have been fetched yet, or they are too old.
     NoKeys,
 }
 
-/// The caller whom a token identifies, and how it was verified.
+/// The caller that a token identifies, and how the token was verified.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     /// The caller.
     pub caller: Caller,
-    /// "ok" for a token that was verified now, "cached" for a cached one; `None` if the
-    /// credential exchange will verify it.
-    pub how: Option<&'static str>,
+    /// "ok" for a token that was just verified, "cached" for a cached one; `None` if the credential
+    /// exchange will verify it.
+    pub verification: Option<&'static str>,
 }
 
 /// The result of one step of the background refresh.
@@ -73,14 +73,14 @@ pub struct Authenticated {
 pub struct WarmUp {
     /// Whether tokens of this issuer can be verified at present.
     pub status: IssuerStatus,
-    /// When to take the next step; `None` if there is never anything to do.
+    /// When to take the next step; `None` if there is nothing to refresh.
     pub again_in: Option<Duration>,
 }
 
 impl Issuer {
-    /// An `oidc` issuer that caches up to `max_verified` verified tokens. Keys are fetched by
-    /// [`Self::warm_up`] or for the first token, not yet here. `observer` is notified of the
-    /// result of each refresh.
+    /// An `oidc` issuer that caches up to `max_verified` verified tokens. No keys are fetched yet:
+    /// [`Self::warm_up`] or the first token does that. `observer` is notified of the result of each
+    /// refresh.
     pub fn oidc(
         name: Arc<str>,
         config: &OidcIssuer,
@@ -110,8 +110,8 @@ impl Issuer {
         }
     }
 
-    /// A `shared-secret` issuer that caches up to `max_verified` verified tokens. The secret is
-    /// read by [`Self::warm_up`] or for the first token.
+    /// A `shared-secret` issuer that caches up to `max_verified` verified tokens. The secret is not
+    /// read yet: [`Self::warm_up`] or the first token does that.
     pub fn shared_secret(
         name: Arc<str>,
         config: &SharedSecretIssuer,
@@ -180,7 +180,7 @@ impl Issuer {
     }
 
     /// Whether tokens can be verified at present. An `introspection` issuer needs no keys and
-    /// always counts as usable; whether it responds shows only with the next token.
+    /// always counts as usable, even if it turns out not to respond.
     pub fn status(&self) -> IssuerStatus {
         match self.as_jwt() {
             Some(issuer) if !issuer.keys.usable() => IssuerStatus::NoKeys,
@@ -188,7 +188,8 @@ impl Issuer {
         }
     }
 
-    /// The time since the public keys were last fetched; `None` if never, or without such keys.
+    /// The time since the public keys were last fetched; `None` if they have never been, or if the
+    /// issuer has none.
     pub fn keys_age(&self) -> Option<Duration> {
         match &self.as_jwt()?.keys {
             VerificationKeys::Public(keys) => keys.age(),
@@ -196,8 +197,8 @@ impl Issuer {
         }
     }
 
-    /// Takes one step of the background refresh: fetches the keys if due, and waits for the
-    /// result. To be called in a loop that sleeps for [`WarmUp::again_in`] in between.
+    /// Takes one step of the background refresh: fetches the keys if due, and waits for the result.
+    /// Call this in a loop, sleeping for [`WarmUp::again_in`] between calls.
     pub async fn warm_up(&self) -> WarmUp {
         let mut again_in = None;
         if let Some(issuer) = self.as_jwt() {
@@ -240,7 +241,7 @@ impl Issuer {
     }
 }
 
-/// The caller whom `token` identifies, if one of `issuers` has it cached: the hot path of
+/// The caller that `token` identifies, if one of `issuers` has it cached: the hot path of
 /// [`authenticate`].
 pub fn cached(
     token: PresentedToken<'_>,
@@ -259,14 +260,15 @@ fn cached_at(
     let cached = cached.find_map(|cached| cached)?;
     Some(Authenticated {
         caller: Caller::Verified(cached),
-        how: Some("cached"),
+        verification: Some("cached"),
     })
 }
 
-/// Verifies `token` with one of `issuers`. A token whose `iss` is that of one of them is
-/// verified by that issuer only. A token that names no issuer at all is opaque and goes to the
-/// `introspection` issuer with the longest matching prefix. Any other token goes to the
-/// `delegated` issuer, if there is one. No party is therefore ever shown another's token.
+/// Verifies `token` with one of `issuers`. A token whose `iss` is that of one of them is verified
+/// by that issuer only. A token that names no issuer at all is opaque and goes to the
+/// `introspection` issuer with the longest matching prefix. Any other token goes to the `delegated`
+/// issuer, if there is one. No issuer therefore ever receives a token that names another configured
+/// issuer.
 ///
 /// # Errors
 /// With the first rule that the token violates, and the issuer whose rule it is.
@@ -289,14 +291,14 @@ pub async fn authenticate<'t>(
                     issuer: Arc::clone(&issuer.name),
                     digest: token.digest(),
                 },
-                how: None,
+                verification: None,
             });
         }
     };
     match verified {
         Ok(verified) => Ok(Authenticated {
             caller: Caller::Verified(verified),
-            how: Some("ok"),
+            verification: Some("ok"),
         }),
         Err(error) => Err(Unauthenticated {
             issuer: Some(Arc::clone(&issuer.name)),
@@ -305,14 +307,15 @@ pub async fn authenticate<'t>(
     }
 }
 
-/// How a token is to be verified, and by which issuer.
+/// How a token is verified, and by which issuer.
 enum Choice<'a> {
     Verify(&'a Issuer, &'a JwtIssuer, Jws<'a>),
     Introspect(&'a Issuer, &'a Introspection),
     Delegate(&'a Issuer),
 }
 
-/// Chooses the issuer that must verify `token`. `iss` is not trusted here; it only selects.
+/// Chooses the issuer that must verify `token`. `iss` is not trusted here; it only selects the
+/// issuer.
 fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, Unauthenticated> {
     let error = match Jws::parse(token) {
         Ok(jws) => {
@@ -336,8 +339,8 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
     };
     let claimed = claimed_issuers(token);
     if let Some(issuer) = named_issuer(&claimed, issuers) {
-        // Malformed or ambiguous, but names a configured issuer in some reading: refuse it
-        // rather than let a more lenient party read it differently.
+        // Malformed or ambiguous, but a lenient parser would find the name of a configured issuer:
+        // refuse the token rather than let another party interpret it differently.
         return Err(Unauthenticated {
             issuer: Some(Arc::clone(&issuer.name)),
             error,
@@ -356,8 +359,8 @@ fn choose<'a>(token: &'a str, issuers: &'a [Arc<Issuer>]) -> Result<Choice<'a>, 
     })
 }
 
-/// The `introspection` issuer with the longest prefix that `token` starts with, or else the
-/// one without a prefix.
+/// The `introspection` issuer with the longest prefix that `token` starts with, otherwise the one
+/// without a prefix.
 fn introspection_of_opaque<'a>(
     token: &str,
     issuers: &'a [Arc<Issuer>],
@@ -376,7 +379,7 @@ fn introspection_of_opaque<'a>(
         .map(|(_, issuer, introspection)| (issuer, introspection))
 }
 
-/// The issuer that a token, however malformed, names in any way.
+/// The issuer that a possibly malformed token names in any way.
 fn named_issuer<'a>(claimed: &[Value], issuers: &'a [Arc<Issuer>]) -> Option<&'a Arc<Issuer>> {
     fn names(value: &Value, issuer: &Issuer) -> bool {
         match value {
@@ -398,7 +401,7 @@ impl VerificationKeys {
         }
     }
 
-    /// Refreshes the keys if due; returns the time until the next refresh.
+    /// Refreshes the keys if due, and returns the time until the next refresh.
     async fn refresh(&self) -> Duration {
         match self {
             Self::Public(keys) => {
@@ -420,7 +423,7 @@ impl VerificationKeys {
         }
     }
 
-    /// Checks the signature; returns the epoch of the keys that verified it.
+    /// Verifies the signature, and returns the epoch of the keys that did.
     async fn verify(&self, header: &ValidatedHeader<'_>, jws: &Jws<'_>) -> Result<u64, TokenError> {
         match self {
             Self::Public(keys) => {

@@ -1,6 +1,6 @@
-//! JWK Sets (RFC 7517): which of an issuer's keys verify which algorithms. Keys that are of an
-//! unknown kind, meant for another use or too weak verify nothing; only their `kid` is stored,
-//! so that a token that names one is refused with the right error.
+//! JWK Sets (RFC 7517): which of an issuer's keys verify which algorithms. Keys of an unknown kind,
+//! for another use or too weak cannot verify anything; only their `kid` is stored, so that a token
+//! that names one is refused with the right error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,19 +18,21 @@ use super::TokenError;
 use super::settings::Algorithm;
 use super::signature::Verifier;
 
-/// The largest JWK Set accepted, in bytes (`docs/design/tokens.md`, "Keys").
+/// Maximum size of a JWK Set, in bytes (`docs/design/tokens.md`, "Keys").
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 
-/// The most keys that a JWK Set may hold; a larger one is refused as a whole.
+/// Maximum number of keys in a JWK Set; a larger set is refused as a whole.
 const MAX_KEYS: usize = 100;
 
-/// How many keys with the same `kid` are tried; RFC 7517 §4.5 recommends distinct names.
+/// Maximum number of keys with the same `kid` that are tried; RFC 7517 §4.5 recommends distinct
+/// `kid`s.
 const MAX_SAME_KID: usize = 4;
 
-/// The longest `kid`, in bytes.
+/// Maximum length of a `kid`, in bytes.
 pub(super) const MAX_KID_BYTES: usize = 512;
 
-/// Accepted sizes of RSA moduli, in bits (RFC 7518 §3.3; the upper bound limits the work).
+/// Accepted sizes of RSA moduli, in bits (RFC 7518 §3.3; the upper bound limits the cost of
+/// verification).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// An issuer's keys.
@@ -47,9 +49,9 @@ pub(super) struct KeySetError(&'static str);
 /// Why no key was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeySelectionError {
-    /// There is no key with this `kid`, or without a `kid` none that suits the algorithm.
+    /// There is no key with this `kid` or, if there is no `kid`, no key for the algorithm.
     Missing,
-    /// There is no `kid`, and several keys suit the algorithm.
+    /// There is no `kid`, and there are several keys for the algorithm.
     Ambiguous,
     /// The key with this `kid` is not meant for this algorithm or use.
     Unsuitable,
@@ -102,8 +104,8 @@ impl KeySet {
         self.keys.iter().all(|key| key.verifiers.is_empty())
     }
 
-    /// The key named `kid`, or if `kid` is `None`, the only one that suits `algorithm`. Returns
-    /// more than one only if the issuer uses the same `kid` for several keys.
+    /// The key named `kid` or, if `kid` is `None`, the only key for `algorithm`. Returns more than
+    /// one only if the issuer uses the same `kid` for several keys.
     pub(super) fn select(
         &self,
         algorithm: Algorithm,
@@ -146,7 +148,8 @@ struct Key {
     verifiers: Vec<Verifier>,
 }
 
-/// Keys are equal if they verify the same: they have the same name, parameters and algorithms.
+/// Keys are equal if they verify the same signatures: they have the same `kid`, parameters and
+/// algorithms.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let algorithms = |key: &'_ Self| {
@@ -168,7 +171,7 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// `None` for a key that can neither be named nor used.
+    /// `None` for a key that has no `kid` and cannot be used.
     fn parse(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Self> {
         let kid = match jwk.get("kid") {
             None => None,
@@ -200,8 +203,8 @@ impl Key {
     }
 }
 
-/// Whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verification and the key is public:
-/// a published private key proves nothing.
+/// Whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) allow verification and the key is public: a
+/// signature by a published private key proves nothing.
 fn is_for_verifying(jwk: &Map<String, Value>) -> bool {
     let use_allows = jwk.get("use").is_none_or(|v| v == "sig");
     let ops_allow = jwk.get("key_ops").is_none_or(|v| {
@@ -235,7 +238,7 @@ impl Material {
         material.unwrap_or(Self::Unusable)
     }
 
-    /// Whether `kty` and `crv` suit `algorithm` (RFC 7518 §3.1, RFC 8037 §3.1).
+    /// Whether `kty` and `crv` are those of `algorithm` (RFC 7518 §3.1, RFC 8037 §3.1).
     fn suits(&self, algorithm: Algorithm) -> bool {
         use Algorithm::{ES256, ES384, Ed25519, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         match self {
@@ -247,8 +250,8 @@ impl Material {
         }
     }
 
-    /// The key in the form that `jsonwebtoken` expects; `None` if aws-lc refuses it, for example
-    /// because a point is not on its curve. `jsonwebtoken` accepts any bytes and parses them at
+    /// The key in the form that `jsonwebtoken` expects; `None` if aws-lc rejects it, for example
+    /// because a point is not on the curve. `jsonwebtoken` accepts any bytes and parses them at
     /// each verification, so such a key would otherwise appear usable.
     fn decoding_key(&self) -> Option<DecodingKey> {
         let (parsed, key) = match self {
@@ -284,15 +287,15 @@ fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
     (RSA_BITS.contains(&bits) && odd && e.len() <= 4 && e != [1]).then_some(Material::Rsa { n, e })
 }
 
-/// Some issuers encode numbers with a leading sign byte, contrary to RFC 7518 §6.3.1.1.
+/// Some issuers prepend a sign byte to numbers, contrary to RFC 7518 §6.3.1.1.
 fn without_leading_zeros(mut bytes: Vec<u8>) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|b| **b == 0).count();
     bytes.drain(..zeros);
     bytes
 }
 
-/// An uncompressed point (SEC 1 §2.3.3) whose coordinates have exactly the size of the curve
-/// (RFC 7518 §6.2.1.2).
+/// An uncompressed point (SEC 1 §2.3.3) whose coordinates have exactly the curve's field size (RFC
+/// 7518 §6.2.1.2).
 fn point<const N: usize>(x: &[u8], y: &[u8]) -> Option<[u8; N]> {
     let half = N / 2;
     (x.len() == half && y.len() == half)
@@ -300,7 +303,8 @@ fn point<const N: usize>(x: &[u8], y: &[u8]) -> Option<[u8; N]> {
         .flatten()
 }
 
-/// Decodes base64url, with or without padding, which some issuers add. Empty if malformed.
+/// Decodes base64url with or without padding, which some issuers add. Returns an empty vector if
+/// malformed.
 fn decode(text: &str) -> Vec<u8> {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &URL_SAFE,

@@ -1,4 +1,4 @@
-//! Strict parsing of a JWS in compact serialization (RFC 7515 §7.1). Nothing in it is trusted
+//! Strict parsing of a JWS in compact serialization (RFC 7515 §7.1). None of its content is trusted
 //! yet.
 
 use base64::Engine;
@@ -36,18 +36,18 @@ impl<'a> Jws<'a> {
 
 /// The unverified content of a token.
 #[derive(Debug)]
-pub struct Inspected {
+pub struct UnverifiedToken {
     /// The header parameters.
     pub header: Map<String, Value>,
     /// The claims.
     pub claims: Map<String, Value>,
 }
 
-/// Parses a token as strictly as verification does, without verifying it, in order to show its
-/// content to an operator. `None` if it is not a JWT.
-pub fn inspect(token: &BearerToken) -> Option<Inspected> {
+/// Parses a token as strictly as verification does, without verifying it, to show its content to an
+/// operator. `None` if it is not a JWT.
+pub fn inspect(token: &BearerToken) -> Option<UnverifiedToken> {
     let jws = Jws::parse(token.expose()).ok()?;
-    Some(Inspected {
+    Some(UnverifiedToken {
         header: jws.header,
         claims: jws.claims,
     })
@@ -70,8 +70,8 @@ fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
         .map_err(|_| TokenError::Malformed)
 }
 
-/// Every `iss` that a lenient parser might find in a token that [`Jws::parse`] refuses; empty
-/// for an opaque token.
+/// Every `iss` that a lenient parser might find in a token that [`Jws::parse`] rejects; empty for
+/// an opaque token.
 pub(super) fn claimed_issuers(token: &str) -> Vec<Value> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &URL_SAFE,
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_a_well_formed_jws() {
+    fn a_well_formed_jws_is_parsed() {
         let token = format!(
             "{}.{}.AQID",
             encoded("{\"alg\":\"x\"}"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_malformed_and_encrypted_tokens() {
+    fn malformed_and_encrypted_tokens_are_refused() {
         let (h, c) = (encoded("{}"), encoded("{\"a\":1}"));
         for token in [
             String::new(),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_every_issuer_that_a_lenient_parser_would_find() {
+    fn every_issuer_that_a_lenient_parser_would_find_is_found() {
         let payload = r#"{"iss":"a","x":{"iss":"no"},"iss":["b"]} trailing"#;
         let padded = base64::engine::general_purpose::STANDARD.encode(payload);
         let found = claimed_issuers(&format!("junk.{padded}.junk.more"));

@@ -1,8 +1,8 @@
 //! Fetching, caching and refreshing an issuer's keys. The intervals are those of
-//! `docs/design/tokens.md`, "Keys", in monotonic time.
+//! `docs/design/tokens.md`, "Keys", measured on the monotonic clock.
 //!
-//! There is one fetch at a time per issuer. It runs in a separate task, so that a caller that
-//! goes away does not cancel it for others.
+//! There is one fetch at a time per issuer. It runs in a separate task, so that a caller that goes
+//! away does not cancel it for the others.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,18 +24,17 @@ use crate::token::settings::Algorithm;
 const DEFAULT_TTL: Duration = Duration::from_mins(10);
 /// The range to which `max-age` is clamped.
 const TTL_BOUNDS: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
-/// How long stale keys may be used while none can be fetched (as in `stale-if-error`,
-/// RFC 5861 §4).
+/// How long stale keys may be used while fetches fail (as with `stale-if-error`, RFC 5861 §4).
 const STALE_LIMIT: Duration = Duration::from_hours(24);
 /// The minimum interval between refreshes caused by unknown `kid`s.
 const MISS_COOLDOWN: Duration = Duration::from_secs(30);
 /// How long a `kid` that a refresh did not find is cached as unknown.
 const UNKNOWN_TTL: Duration = Duration::from_mins(1);
-/// The most unknown `kid`s cached; beyond that only the cooldown limits refreshes.
+/// Maximum number of unknown `kid`s cached; beyond that, only the cooldown limits refreshes.
 const MAX_UNKNOWN: usize = 64;
-/// The backoff after the first failed fetch; doubles with each further failure.
+/// The backoff after the first failed fetch; it doubles with each further failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest backoff.
+/// The maximum backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// A fetched JWK Set document and its freshness lifetime.
@@ -47,7 +46,7 @@ pub struct FetchedKeys {
     pub max_age: Option<Duration>,
 }
 
-/// Why keys could not be fetched. Messages are meant for operators and contain no secret.
+/// Why keys could not be fetched. Messages are for operators and contain no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyFetchError(pub String);
@@ -64,8 +63,9 @@ pub trait KeyFetcher: Send + Sync + fmt::Debug {
     /// Fetches the document once, within the implementation's time and size limits.
     async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError>;
 
-    /// How long a document is fresh, if the kind of source determines that rather than
-    /// `Cache-Control`: a local file is cheap to read again. Decorators must forward this.
+    /// How long a document is fresh, if that depends on the kind of source and not on
+    /// `Cache-Control`: a local file, for example, is cheap to read again. Decorators must forward
+    /// this call.
     fn fixed_ttl(&self) -> Option<Duration> {
         None
     }
@@ -105,7 +105,7 @@ impl fmt::Debug for RefreshObserver {
     }
 }
 
-/// The keys of one issuer, kept fresh. Cheap to clone.
+/// The keys of one issuer, refreshed in the background. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Keys(Arc<Inner>);
 
@@ -145,7 +145,7 @@ struct RefreshState {
     unknown: HashMap<Box<str>, Duration>,
 }
 
-/// The keys that may have made a signature, and their epoch.
+/// The keys that may have produced a signature, and their epoch.
 #[derive(Debug)]
 pub(super) struct Selection {
     pub(super) verifiers: Vec<Verifier>,
@@ -184,9 +184,9 @@ impl Keys {
         servable.then_some(current.epoch)
     }
 
-    /// The keys that may have made a signature with `algorithm` and `kid`. Fetches keys, or
-    /// joins a fetch in progress, if there are none, if they are stale, or if none has that
-    /// `kid`.
+    /// Selects the keys that may have produced a signature with `algorithm` and `kid`. Fetches
+    /// keys, or joins a fetch in progress, if there are none, if they are stale, or if none has
+    /// that `kid`.
     pub(super) async fn select(
         &self,
         algorithm: Algorithm,
@@ -211,7 +211,8 @@ impl Keys {
         self.missing(algorithm, kid, fetched)
     }
 
-    /// Ends a search. Looks up once more, because another caller's fetch may just have completed.
+    /// The result of a search that found no key. Looks it up once more, because another caller's
+    /// fetch may just have completed.
     fn missing(
         &self,
         algorithm: Algorithm,
@@ -219,7 +220,7 @@ impl Keys {
         fetched: bool,
     ) -> Result<Selection, TokenError> {
         match self.lookup(algorithm, kid)? {
-            // While the issuer is unreachable it is unknown whether the key exists.
+            // While the issuer is unreachable, the key may exist without being known here.
             Err(KeySelectionError::Missing) if self.0.is_failing() => Err(self.0.unavailable()),
             Err(KeySelectionError::Missing) => {
                 if fetched {
@@ -231,8 +232,8 @@ impl Keys {
         }
     }
 
-    /// Makes sure that there are usable keys, if possible: starts a fetch that is due, and waits
-    /// for the result only if there are no usable keys until then.
+    /// Ensures that there are usable keys, if possible: starts a fetch if one is due, and waits for
+    /// it only if there are no usable keys in the meantime.
     async fn ensure_usable(&self) {
         let now = self.0.clock.monotonic();
         if self.current_epoch(now).is_none()
@@ -315,11 +316,11 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, RefreshState> {
-        // Every change under this lock is complete in itself.
+        // A panic cannot leave the state inconsistent: every change under this lock is atomic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The fetch in progress, or else a new one if it is due.
+    /// Joins the fetch in progress, or starts one if it is due.
     fn join_or_start(self: &Arc<Self>, now: Duration) -> Option<Flight<()>> {
         let state = self.state();
         match state.in_progress() {
@@ -335,7 +336,7 @@ impl Inner {
         now: Duration,
     ) -> Option<Flight<()>> {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        // Until the fetch completes, and in case its runtime shuts down before.
+        // The schedule until the fetch completes, and in case the runtime shuts down first.
         self.schedule(now + MAX_BACKOFF);
         let (fetching, this) = (Arc::clone(self), Arc::clone(self));
         let (fetch, task) = Flight::new(
@@ -353,9 +354,8 @@ impl Inner {
         Some(fetch)
     }
 
-    /// The fetch to wait for if `kid` is missing, and whether it was started by this call.
-    /// `None` if `kid` is cached as unknown, during the cooldown, and while the backoff after a
-    /// failure lasts.
+    /// The fetch to wait for if `kid` is missing, and whether this call started it. `None` if `kid`
+    /// is cached as unknown, during the cooldown, and during the backoff after a failure.
     fn join_or_start_for(self: &Arc<Self>, kid: &str) -> Option<(Flight<()>, bool)> {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -404,8 +404,8 @@ impl Inner {
         self.fetcher.fixed_ttl().unwrap_or(stated)
     }
 
-    /// Installs fetched keys, even if the set has none that is usable: then the issuer has
-    /// withdrawn them, and the next refresh is due soon.
+    /// Installs fetched keys, even if none of them is usable: in that case the issuer has withdrawn
+    /// its keys, and the next refresh is due soon.
     fn install(&self, set: KeySet, ttl: Duration, now: Duration) -> KeyRefresh {
         let before = self.current.load();
         let changed = before.set != set || before.fetched_at.is_none();

@@ -3,7 +3,7 @@
 /// A compiled pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    /// The literal pieces between the stars; at least one.
+    /// The literal pieces between the asterisks; at least one.
     pieces: Vec<String>,
 }
 
@@ -14,8 +14,8 @@ impl Pattern {
         }
     }
 
-    /// Whether the whole of `text` matches, byte for byte. Needs no backtracking, because the
-    /// first match of a piece is as good as any later one.
+    /// Whether all of `text` matches, byte for byte. Needs no backtracking: if a piece can match at
+    /// all, its first match leaves the most text for the rest.
     pub(super) fn matches(&self, text: &str) -> bool {
         let [first, middle @ .., last] = &self.pieces[..] else {
             return self.pieces.first().is_some_and(|whole| whole == text);
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_matches_any_text() {
+    fn an_asterisk_matches_any_text() {
         for (pattern, text, expected) in [
             ("abc", "abc", true),
             ("abc", "abcd", false),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn matching_many_stars_takes_linear_time() {
+    fn matching_many_asterisks_takes_linear_time() {
         let pattern = Pattern::new(&"*a".repeat(500));
         assert!(!pattern.matches(&format!("{}b", "a".repeat(1000))));
         assert!(pattern.matches(&"a".repeat(1000)));

@@ -12,10 +12,10 @@ use crate::token::settings::{
     Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer,
 };
 
-/// The longest subject or client identifier, in bytes.
+/// Maximum length of a subject or client identifier, in bytes.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The last second of the year 9999; later times are refused as nonsense.
+/// The last second of the year 9999; later times are refused as invalid.
 const LATEST: u64 = 253_402_300_799;
 
 /// The rules of one issuer.
@@ -31,14 +31,14 @@ pub(super) struct Rules {
     subjects: Option<Vec<Pattern>>,
 }
 
-/// The parameters of an acceptable header that select the key.
+/// The parameters of an accepted header that select the key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ValidatedHeader<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<&'a str>,
 }
 
-/// The claims of an acceptable token, parsed.
+/// The parsed claims of an accepted token.
 #[derive(Debug)]
 pub(super) struct ValidatedClaims {
     pub(super) subject: String,
@@ -65,7 +65,7 @@ impl Rules {
         }
     }
 
-    /// The rules are the same as for public keys.
+    /// The same rules as for an issuer with public keys.
     pub(super) fn for_shared_secret(config: &SharedSecretIssuer) -> Self {
         Self {
             url: config.url.clone(),
@@ -78,7 +78,7 @@ impl Rules {
         }
     }
 
-    /// The rules for claims are the same; an introspected token has no header.
+    /// The same rules for claims; an introspected token has no header.
     pub(super) fn for_introspection(config: &IntrospectionIssuer) -> Self {
         Self {
             url: config.url.clone(),
@@ -92,7 +92,7 @@ impl Rules {
     }
 
     /// Checks `crit`, `alg`, `typ` and the form of `kid`. `jku`, `x5u`, `jwk` and `x5c` are
-    /// ignored whatever they contain: keys come from the issuer's configuration only.
+    /// ignored, whatever they contain: keys come only from the issuer's configuration.
     pub(super) fn validate_header<'a>(
         &self,
         header: &'a Members,
@@ -209,7 +209,7 @@ impl Rules {
         Ok(nbf.max(iat))
     }
 
-    /// The time from which a token with this `exp` is refused.
+    /// The time at and after which a token with this `exp` is refused.
     pub(super) fn accepted_until(&self, expires_at: UnixMillis) -> UnixMillis {
         expires_at.plus(self.leeway)
     }
@@ -280,8 +280,8 @@ fn patterns(list: &[String]) -> Vec<Pattern> {
     list.iter().map(|p| Pattern::new(p)).collect()
 }
 
-/// Some servers also report refresh tokens and ID tokens as active. They say so in `token_type`
-/// (RFC 7662 §2.2) or, in Keycloak's case, in `typ`.
+/// Some servers also report refresh tokens and ID tokens as active. They indicate the type in
+/// `token_type` (RFC 7662 §2.2) or, in Keycloak's case, in `typ`.
 fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
     let is = |name: &str, words: &[&str]| {
         claims
@@ -304,7 +304,7 @@ fn check_introspected_type(claims: &Members) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// `client_id` (RFC 9068 §2.2), or else `azp` (OpenID Connect Core §2). They must be equal if
+/// `client_id` (RFC 9068 §2.2), otherwise `azp` (OpenID Connect Core §2). They must be equal if
 /// both are present.
 fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
     match (identifier(claims, "client_id")?, identifier(claims, "azp")?) {
@@ -313,7 +313,7 @@ fn client(claims: &Members) -> Result<Option<&str>, TokenError> {
     }
 }
 
-/// A claim that identifies a party: neither empty nor overlong, without control characters.
+/// A claim that identifies a party: not empty, not too long, and without control characters.
 fn identifier<'a>(claims: &'a Members, claim: &'static str) -> Result<Option<&'a str>, TokenError> {
     match claims.get(claim) {
         None => Ok(None),

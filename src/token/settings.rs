@@ -1,4 +1,4 @@
-//! Settings of issuers: whose tokens are accepted, and under which rules.
+//! Settings of issuers: which tokens are accepted, and by which rules.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::secret::SecretRef;
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
-    /// Where its keys are found.
+    /// The location of the issuer's keys.
     pub keys: KeyLocation,
-    /// A PEM file with the only CAs trusted for fetching keys; `None` for the platform's.
+    /// A PEM file with the only CAs to trust when fetching keys; `None` trusts the platform's.
     pub ca: Option<PathBuf>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
@@ -28,7 +28,7 @@ pub struct OidcIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`, in which `*` matches any text; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a verified token is cached.
+    /// Maximum time for which a verified token is cached.
     pub verified_max_age: Duration,
 }
 
@@ -43,7 +43,7 @@ pub struct SharedSecretIssuer {
     pub encoding: SecretEncoding,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
-    /// Accepted algorithms, all of [`Algorithm::HMAC`].
+    /// Accepted algorithms; each is in [`Algorithm::HMAC`].
     pub algorithms: Vec<Algorithm>,
     /// The rules that apply to `typ` and claims.
     pub profile: Profile,
@@ -53,16 +53,16 @@ pub struct SharedSecretIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a verified token is cached.
+    /// Maximum time for which a verified token is cached.
     pub verified_max_age: Duration,
 }
 
-/// `issuer.secret_encoding`
+/// The encoding of a shared secret: `issuer.secret_encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretEncoding {
     /// The bytes of the text itself.
     Text,
-    /// base64 in either alphabet, padded or not.
+    /// base64 or base64url, with or without padding.
     Base64,
 }
 
@@ -71,7 +71,7 @@ pub enum SecretEncoding {
 pub struct IntrospectionIssuer {
     /// The exact `iss`, if a response has one.
     pub url: String,
-    /// The prefix of its tokens, if they have one.
+    /// The prefix of the issuer's tokens, if they have one.
     pub token_prefix: Option<String>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
@@ -81,14 +81,14 @@ pub struct IntrospectionIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a response is cached; at most 60 s.
+    /// Maximum time for which a response is cached; at most 60 s.
     pub verified_max_age: Duration,
 }
 
-/// Where an issuer's keys are found.
+/// The location of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
-    /// At the `jwks_uri` of its metadata.
+    /// At the `jwks_uri` in the issuer's metadata.
     Discovery,
     /// At this URL.
     Url(Url),
@@ -110,7 +110,7 @@ pub enum Algorithm {
     ES384,
     EdDSA,
     Ed25519,
-    /// With a shared secret; never among [`Algorithm::ALL`].
+    /// Uses a shared secret; not in [`Algorithm::ALL`].
     HS256,
     HS384,
     HS512,
@@ -165,7 +165,7 @@ impl Algorithm {
     }
 }
 
-/// `issuer.profile`
+/// The rules that apply to an issuer's tokens: `issuer.profile`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// RFC 9068 access tokens: `typ` is `at+jwt`.

@@ -1,7 +1,7 @@
 //! The secret of a `shared-secret` issuer, which signs with HMAC (RFC 7518 §3.2).
 //!
-//! Anyone who holds the secret can create tokens, so it is kept apart from JWK Sets: an issuer
-//! has one or the other, and HMAC algorithms are never looked up among public keys.
+//! Anyone who has the secret can create tokens, so it is kept separate from JWK Sets: an issuer has
+//! one or the other, and public keys are never used with HMAC algorithms.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use crate::clock::SharedClock;
 use crate::secret::SecretRef;
 use crate::token::settings::{Algorithm, SecretEncoding};
 
-/// How often the secret is read again, so that a rotated one takes effect without a reload.
+/// How often the secret is read again, so that rotation takes effect without a reload.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often reading is retried while there is no usable secret.
@@ -33,7 +33,7 @@ pub enum SharedSecretError {
     /// The text is not valid in the configured encoding.
     #[error("is not base64")]
     Encoding,
-    /// The secret is shorter than the hash, which RFC 7518 §3.2 forbids because it could be
+    /// The secret is shorter than the hash, which RFC 7518 §3.2 forbids: a short secret can be
     /// guessed from a single token.
     #[error("is shorter than the {} bytes that {} needs", .0.hmac_bytes(), .0.name())]
     TooShort(Algorithm),
@@ -48,7 +48,7 @@ pub fn decode_shared_secret(
     encoding: SecretEncoding,
     algorithms: &[Algorithm],
 ) -> Result<Zeroizing<Vec<u8>>, SharedSecretError> {
-    /// Either alphabet, padded or not.
+    /// Accepts text with or without padding.
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -80,7 +80,7 @@ pub(super) struct SharedSecret {
     current: ArcSwapOption<CurrentSecret>,
     /// Monotonic milliseconds.
     next_read: AtomicU64,
-    /// Locked while the secret is read. Holds the last problem, so that it is logged only once.
+    /// The last problem, which is logged only once. Locked while the secret is read.
     last_problem: tokio::sync::Mutex<Option<String>>,
 }
 
@@ -89,7 +89,7 @@ struct CurrentSecret {
     /// Incremented when the secret changes.
     epoch: u64,
     bytes: Zeroizing<Vec<u8>>,
-    /// Has its own copy of the bytes and wipes it on drop.
+    /// Contains its own copy of the bytes, which it wipes on drop.
     key: Arc<DecodingKey>,
 }
 
@@ -100,7 +100,7 @@ impl std::fmt::Debug for CurrentSecret {
 }
 
 impl SharedSecret {
-    /// The secret is not read yet.
+    /// A secret that has not been read yet.
     pub(super) fn new(
         issuer: Arc<str>,
         source: SecretRef,
@@ -125,7 +125,7 @@ impl SharedSecret {
         self.current.load().as_ref().map(|current| current.epoch)
     }
 
-    /// Checks a signature in constant time; returns the epoch of the secret that verified it.
+    /// Verifies a signature in constant time, and returns the epoch of the secret that did.
     pub(super) async fn verify(
         &self,
         algorithm: Algorithm,
@@ -149,10 +149,10 @@ impl SharedSecret {
         Ok(current.epoch)
     }
 
-    /// Reads the secret if due. If that fails, the last one stays current, because some writers
-    /// replace files non-atomically.
+    /// Reads the secret if due. If that fails, the last one stays current, because some tools do
+    /// not replace files atomically.
     pub(super) async fn refresh_if_due(&self) {
-        // Concurrent callers wait for the reading in progress.
+        // Concurrent callers wait for the read in progress.
         let mut last_problem = self.last_problem.lock().await;
         let now = millis(self.clock.monotonic());
         if now < self.next_read.load(Ordering::Acquire) {
@@ -163,7 +163,7 @@ impl SharedSecret {
         let problem = match read {
             Ok(Ok(secret)) => self.install(secret.expose()).err().map(|e| e.to_string()),
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("reading it was interrupted".to_owned()),
+            Err(_) => Some("the read was interrupted".to_owned()),
         };
         let wait = if problem.is_none() { INTERVAL } else { RETRY };
         self.next_read
@@ -174,7 +174,7 @@ impl SharedSecret {
         *last_problem = problem;
     }
 
-    /// The time until the next reading.
+    /// The time until the next read.
     pub(super) fn next_refresh_in(&self) -> Duration {
         let next = Duration::from_millis(self.next_read.load(Ordering::Acquire));
         next.saturating_sub(self.clock.monotonic())
@@ -195,7 +195,7 @@ impl SharedSecret {
             bytes,
         };
         self.current.store(Some(Arc::new(secret)));
-        tracing::info!(issuer = &*self.issuer, "the shared secret was read");
+        tracing::info!(issuer = &*self.issuer, "a new shared secret is in use");
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Verification of JWS signatures (RFC 7515 §5.2) by `jsonwebtoken`.
 //!
-//! `jsonwebtoken` does the cryptography only. Headers and claims are validated by
+//! `jsonwebtoken` is used only for the cryptography. Headers and claims are validated by
 //! [`super::rules`], because `jsonwebtoken::decode` is too lenient (ARCHITECTURE.md, "Tokens and
 //! credentials").
 
@@ -19,7 +19,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// `key` must have been validated: `jsonwebtoken` would not detect a malformed key before the
+    /// `key` must have been validated: `jsonwebtoken` does not detect a malformed key until the
     /// first verification.
     pub(super) fn new(algorithm: Algorithm, key: Arc<DecodingKey>) -> Self {
         Self { algorithm, key }
@@ -48,7 +48,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// `jsonwebtoken` knows Ed25519 only by its older name, EdDSA (RFC 9864 §2.2).
+/// `jsonwebtoken` supports Ed25519 only under its older name, EdDSA (RFC 9864 §2.2).
 pub(super) fn jsonwebtoken_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {
         Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,

@@ -21,7 +21,8 @@ use super::signature::jsonwebtoken_algorithm;
 /// A private key and the algorithm that it signs with. `Debug` shows only the algorithm.
 ///
 /// `EncodingKey` wipes the key on drop, as well as the copies that `jsonwebtoken` makes while
-/// signing. The key pairs that aws-lc parses from it are freed by aws-lc, outside our control.
+/// signing. The key pairs that aws-lc parses from it are freed by aws-lc, beyond hawkgate's
+/// control.
 pub struct SigningKey {
     key: EncodingKey,
     algorithm: Algorithm,
@@ -30,16 +31,16 @@ pub struct SigningKey {
 /// Why a key cannot be used. Messages do not quote the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
-    /// The text is not PEM, or holds no private key.
+    /// The text is not PEM, or contains no private key.
     #[error(
-        "holds no PEM private key (PKCS#8, PKCS#1 or SEC 1; keys under a passphrase are not read)"
+        "does not contain a PEM private key (PKCS#8, PKCS#1 or SEC 1; encrypted keys are not supported)"
     )]
     NoKey,
     /// The kind or size of the key is not supported.
-    #[error("is no RSA key of 2048 to 8192 bits, P-256, P-384 or Ed25519 key")]
+    #[error("is not an RSA key of 2048 to 8192 bits or a P-256, P-384 or Ed25519 key")]
     Unsupported,
     /// The key cannot sign with the configured algorithm.
-    #[error("is not of the kind that {} signs with", .0.name())]
+    #[error("cannot be used with {}", .0.name())]
     Mismatch(Algorithm),
     /// The system's random number generator, or the signature itself, failed.
     #[error("could not sign")]
@@ -51,7 +52,7 @@ impl SigningKey {
     /// defaults to RS256, ES256, ES384 or EdDSA, depending on the key.
     ///
     /// # Errors
-    /// If there is no such key, or it does not suit `algorithm`.
+    /// If there is no such key, or it cannot be used with `algorithm`.
     pub fn from_pem(pem: &str, algorithm: Option<Algorithm>) -> Result<Self, SigningKeyError> {
         let der =
             PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| SigningKeyError::NoKey)?;
@@ -64,7 +65,7 @@ impl SigningKey {
         Ok(Self { key, algorithm })
     }
 
-    /// The algorithm that it signs with.
+    /// The algorithm that the key signs with.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -75,7 +76,7 @@ impl SigningKey {
     /// represent `alg: Ed25519` (RFC 9864 §2.2).
     ///
     /// # Errors
-    /// [`SigningKeyError::Failed`] only.
+    /// Only [`SigningKeyError::Failed`].
     pub fn sign(
         &self,
         key_id: Option<&str>,
@@ -106,7 +107,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The key in the encoding that `jsonwebtoken` expects for its kind, and its default algorithm.
+/// The key, in the encoding that `jsonwebtoken` expects for its kind, and its default algorithm.
 ///
 /// `EncodingKey` accepts any bytes and parses them for each signature. Parsing them here with
 /// aws-lc ensures that an invalid key, or one of the wrong size, is refused when it is loaded.
@@ -130,7 +131,7 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(EncodingKey, Algorithm)> {
     Some((EncodingKey::from_ed_der(bytes), Algorithm::EdDSA))
 }
 
-/// An RSA key in PKCS#1; `None` for any other.
+/// An RSA key in PKCS#1; `None` for other keys.
 fn pkcs1(der: &PrivateKeyDer<'_>) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = der.secret_der();
     let pkcs1 = if let PrivateKeyDer::Pkcs1(_) = der {
@@ -152,8 +153,8 @@ fn private_key_of_pkcs8(pkcs8: &[u8]) -> Option<Vec<u8>> {
     Some(key.as_ref().to_vec())
 }
 
-/// Whether a key with this default algorithm can sign with `algorithm`. RSA keys support their
-/// whole family; Ed25519 has two names (RFC 9864 §2.2).
+/// Whether a key with this default algorithm can sign with `algorithm`. RSA keys support all RSA
+/// algorithms; Ed25519 has two names (RFC 9864 §2.2).
 fn suits(algorithm: Algorithm, default: Algorithm) -> bool {
     let family = |algorithm| jsonwebtoken_algorithm(algorithm).family();
     match default {
@@ -176,7 +177,7 @@ mod tests {
         json!({ "sub": "me" }).as_object().unwrap().clone()
     }
 
-    /// Whether `jsonwebtoken` verifies what `key` signs.
+    /// Whether `jsonwebtoken` verifies a signature made by `key`.
     fn verified(key: &SigningKey, alg: Jwa, public: &DecodingKey) -> bool {
         let token = key.sign(Some("k1"), &claims()).unwrap();
         let header = jsonwebtoken::decode_header(&token).unwrap();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_key_makes_verifiable_signatures() {
+    fn each_kind_of_key_produces_verifiable_signatures() {
         for (kind, algorithm, jwa) in [
             (&PKCS_ECDSA_P256_SHA256, Algorithm::ES256, Jwa::ES256),
             (&PKCS_ECDSA_P384_SHA384, Algorithm::ES384, Jwa::ES384),
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn ed25519_is_written_by_the_name_that_was_configured() {
+    fn the_header_has_the_configured_name_of_ed25519() {
         let pair = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let public = DecodingKey::from_ed_pem(pair.public_key_pem().as_bytes()).unwrap();
         let key = SigningKey::from_pem(&pair.serialize_pem(), Some(Algorithm::Ed25519)).unwrap();
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_key_of_an_unsupported_curve_or_with_a_wrong_public_half() {
+    fn a_key_with_an_unsupported_curve_or_the_wrong_public_key_is_refused() {
         let p521 = EcdsaKeyPair::generate(&sig::ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
         let p521 = p521.to_pkcs8v1().unwrap();
         let ed25519 = |pair: &Ed25519KeyPair| pair.to_pkcs8().unwrap().as_ref().to_vec();
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_text_without_a_private_key_and_does_not_quote_it() {
+    fn text_without_a_private_key_is_refused_and_not_quoted() {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let junk = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         for (pem, expected) in [

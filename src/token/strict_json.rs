@@ -1,5 +1,5 @@
-//! A JSON parser that refuses duplicate members at any depth, so that no two parsers can read
-//! different things in one token (RFC 7515 §4, RFC 7519 §4).
+//! A JSON parser that refuses duplicate members at any depth, so that no two parsers can interpret
+//! a token differently (RFC 7515 §4, RFC 7519 §4).
 
 use std::fmt;
 
@@ -96,7 +96,7 @@ impl<'de> Visitor<'de> for Strict {
 pub(super) fn every_iss(bytes: &[u8]) -> Vec<Value> {
     let mut found = Vec::new();
     let text = String::from_utf8_lossy(bytes);
-    // Whatever was found before an error counts.
+    // An error is ignored: what was found before it counts.
     let _ = serde_json::Deserializer::from_str(&text).deserialize_map(EveryIss(&mut found));
     found
 }
@@ -128,7 +128,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn parses_what_serde_json_parses() {
+    fn an_object_is_parsed_as_by_serde_json() {
         let text = r#"{"a":[1,-2,3.5,true,null,"x\u00e9"],"b":{"a":{}},"":0}"#;
         let expected: Value = serde_json::from_str(text).unwrap();
         assert_eq!(Value::Object(object(text.as_bytes()).unwrap()), expected);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_duplicate_members_at_any_depth() {
+    fn duplicate_members_are_refused_at_any_depth() {
         for text in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"b":2,"\u0061":3}"#,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_anything_but_a_single_object() {
+    fn anything_other_than_a_single_object_is_refused() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(4000), "]".repeat(4000));
         for text in [
             &b""[..],

@@ -93,7 +93,8 @@ impl TestKey {
         with(&self.jwk(), changes)
     }
 
-    /// A signature with `alg`, or with the key's default algorithm if `alg` does not suit it.
+    /// A signature with `alg`, or with the key's default algorithm if the key does not support
+    /// `alg`.
     pub(crate) fn sign(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
@@ -118,7 +119,7 @@ impl TestKey {
         }
     }
 
-    /// A compact JWS of arbitrary header and claims texts.
+    /// A compact JWS with arbitrary text as header and claims.
     pub(crate) fn token_of(&self, alg: &str, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", b64(header), b64(claims));
         let signature = b64(self.sign(alg, signed.as_bytes()));
@@ -238,7 +239,7 @@ impl KeyFetcher for ScriptedKeys {
 
 pub(crate) const AUDIENCE: &str = "https://api.example.com/";
 
-/// The settings of an issuer, with default values.
+/// An issuer's settings, with default values.
 pub(crate) fn configured(url: &str, profile: Profile) -> OidcIssuer {
     OidcIssuer {
         url: url.into(),

@@ -53,7 +53,7 @@ impl VerifiedToken {
     pub fn subject(&self) -> &str {
         &self.subject
     }
-    /// `client_id`, or else `azp`.
+    /// `client_id`, otherwise `azp`.
     pub fn client(&self) -> Option<&str> {
         self.client.as_deref()
     }
@@ -107,7 +107,7 @@ impl VerifiedToken {
     }
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// A caller with a verified token.

@@ -1,5 +1,5 @@
-//! A workload's own token, in a file that another process (such as a kubelet) replaces from
-//! time to time.
+//! A workload's own token, in a file that another process, such as a kubelet, replaces from time to
+//! time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use arc_swap::ArcSwapOption;
 use super::{BearerToken, TokenError};
 use crate::secret::{SecretError, SecretRef};
 
-/// The token used when the caller sends none. The file is read in the background; requests use
-/// the token that was read last.
+/// The token used for callers that send none. The file is read in the background; requests use the
+/// token that was read last.
 #[derive(Debug)]
 pub struct WorkloadToken {
     file: PathBuf,
@@ -23,8 +23,8 @@ pub enum WorkloadTokenError {
     /// The file cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The file does not hold a bearer token.
-    #[error("{file} does not hold a bearer token: {cause}")]
+    /// The file does not contain a bearer token.
+    #[error("{file} does not contain a bearer token: {cause}")]
     Token {
         /// The file as configured.
         file: PathBuf,
@@ -34,7 +34,7 @@ pub enum WorkloadTokenError {
 }
 
 impl WorkloadToken {
-    /// A token in `file`, which is not read yet.
+    /// A token in `file`, which has not been read yet.
     pub fn new(file: PathBuf) -> Self {
         Self {
             file,
@@ -42,22 +42,22 @@ impl WorkloadToken {
         }
     }
 
-    /// The file that holds the token.
+    /// The file that contains the token.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The token that was read last. If it has expired since, its issuer's rules refuse it like
-    /// any other.
+    /// The token that was read last. If it has expired in the meantime, it is refused like any
+    /// other expired token.
     pub fn current(&self) -> Option<BearerToken> {
         self.current.load().as_deref().cloned()
     }
 
-    /// Reads the file; blocks. On failure the last token stays current: some writers replace
-    /// a file non-atomically, and an old token expires anyway.
+    /// Reads the file; blocks. If this fails, the last token stays current: some tools do not
+    /// replace files atomically, and an old token expires anyway.
     ///
     /// # Errors
-    /// If the file cannot be read or does not hold a token.
+    /// If the file cannot be read or does not contain a token.
     pub fn refresh(&self) -> Result<(), WorkloadTokenError> {
         let secret = SecretRef::File(self.file.clone()).read()?;
         let token =
@@ -98,7 +98,7 @@ mod tests {
         let file = dir.path().join("token");
         std::fs::write(&file, "not a token").unwrap();
         let error = WorkloadToken::new(file).refresh().unwrap_err().to_string();
-        assert!(error.contains("does not hold a bearer token"), "{error}");
+        assert!(error.contains("does not contain a bearer token"), "{error}");
         assert!(!error.contains("not a token"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use crate::trace::settings::IncomingTrace;
 /// Taskcluster's own trace header (`docs/design/taskcluster.md`).
 pub const TASKCLUSTER_TRACE_ID: HeaderName = HeaderName::from_static("x-taskcluster-trace-id");
 
-/// Most upstream attempts recorded per request; pingora makes no more than this.
+/// Maximum number of upstream attempts recorded per request; pingora makes no more than this.
 const MAX_ATTEMPTS: usize = 16;
 
 /// What to do with the caller's value of a trace header.
@@ -31,10 +31,10 @@ pub enum HeaderAction {
     Remove,
 }
 
-/// Longest `X-Taskcluster-Trace-Id` value that is forwarded, in bytes.
+/// Maximum length of an `X-Taskcluster-Trace-Id` value that is forwarded, in bytes.
 const MAX_TASKCLUSTER_ID: usize = 128;
 
-/// What [`RequestTrace::finish`] records about the request as a request. Times are monotonic.
+/// What [`RequestTrace::finish`] records about the request as a whole. Times are monotonic.
 #[derive(Debug)]
 pub struct RequestSummary {
     /// When the request's head was complete.
@@ -65,7 +65,7 @@ pub struct RequestTrace {
     /// Whether its spans are exported.
     pub(super) recorded: bool,
     pub(super) keeps_tracestate: bool,
-    /// The value to send; `None` forwards the caller's.
+    /// The value of `X-Taskcluster-Trace-Id` to send; `None` forwards the caller's.
     pub(super) taskcluster: Option<HeaderValue>,
     pub(super) anchor: TimeAnchor,
     pub(super) attempts: Vec<Attempt>,
@@ -79,15 +79,15 @@ pub struct Attempt {
     ended: Option<Duration>,
     /// Status of the upstream's response.
     pub status: Option<u16>,
-    /// The upstream's address; none for Unix sockets.
+    /// The upstream's address; `None` for Unix sockets.
     pub address: Option<std::net::SocketAddr>,
     /// The error type, if the attempt failed.
     pub error: Option<&'static str>,
 }
 
 impl Tracer {
-    /// Starts the trace of a request with these headers. `None` if the random number
-    /// generator fails; the request then goes untraced.
+    /// Starts the trace of a request with these headers. `None` if the random number generator
+    /// fails, in which case the request is not traced.
     pub fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Option<Box<RequestTrace>> {
         let trusted = self.incoming == IncomingTrace::Continue;
         let parent = RemoteParent::from_headers(headers).filter(|_| trusted);
@@ -154,7 +154,7 @@ impl RequestTrace {
         }
     }
 
-    /// Starts an attempt at the monotonic time `now`, ending the previous one if need be.
+    /// Starts an attempt at the monotonic time `now`, ending the previous one if it has not ended.
     pub fn begin_attempt(&mut self, now: Duration, address: Option<std::net::SocketAddr>) {
         self.end_attempt(now, None);
         if self.recorded
@@ -190,7 +190,7 @@ impl RequestTrace {
     /// The trace headers of the current attempt.
     pub fn headers(&self) -> [(HeaderName, HeaderAction); 3] {
         let span = self.attempts.last().map_or(self.span, |a| a.span);
-        let own = traceparent(self.trace, span, self.sampled);
+        let traceparent_value = traceparent(self.trace, span, self.sampled);
         let state = if self.keeps_tracestate {
             HeaderAction::Keep
         } else {
@@ -203,14 +203,14 @@ impl RequestTrace {
         [
             (
                 TRACEPARENT,
-                own.map_or(HeaderAction::Remove, HeaderAction::Set),
+                traceparent_value.map_or(HeaderAction::Remove, HeaderAction::Set),
             ),
             (TRACESTATE, state),
             (TASKCLUSTER_TRACE_ID, taskcluster),
         ]
     }
 
-    /// Records the request's spans. `attempt_attributes` supplies those of each attempt.
+    /// Records the request's spans. `attempt_attributes` supplies the attributes of each attempt.
     pub fn finish(
         &mut self,
         request: RequestSummary,
@@ -265,8 +265,8 @@ impl RequestTrace {
     }
 }
 
-/// The value of `X-Taskcluster-Trace-Id`, if there is exactly one and it is short and free of
-/// unusual characters.
+/// The value of `X-Taskcluster-Trace-Id`, if there is exactly one and it is short and consists of
+/// ordinary characters.
 fn taskcluster_id(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(TASKCLUSTER_TRACE_ID).iter();
     let id = values.next()?.to_str().ok()?;

@@ -8,12 +8,12 @@ use url::Url;
 
 use crate::secret::SecretRef;
 
-/// `[trace]`
+/// The settings in `[trace]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
-    /// Whether callers' trace context is trusted.
+    /// What to do with a caller's trace context.
     pub incoming: IncomingTrace,
-    /// Fraction (0 to 1) of the traces started here that is sampled.
+    /// Fraction (0 to 1) of the traces started by hawkgate that are sampled.
     pub sample: f64,
     /// The collector, if spans are exported.
     pub export: Option<TraceExport>,
@@ -32,13 +32,13 @@ pub struct TraceExport {
     pub attributes: Vec<(String, String)>,
     /// Time limit for one export.
     pub timeout: Duration,
-    /// PEM file with the only CAs trusted; `None` trusts the platform's.
+    /// PEM file with the only CAs to trust; `None` trusts the platform's.
     pub ca: Option<PathBuf>,
     /// Whether plain HTTP to another machine is allowed.
     pub allow_plaintext: bool,
 }
 
-/// `trace.incoming`
+/// What to do with a caller's trace context: `trace.incoming`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IncomingTrace {
     /// Continue the trace that the caller propagates.

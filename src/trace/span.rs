@@ -1,4 +1,4 @@
-//! Spans, in OpenTelemetry's terms.
+//! Spans, as OpenTelemetry defines them.
 
 use std::borrow::Cow;
 
@@ -45,18 +45,18 @@ impl From<i64> for AttributeValue {
 /// A name (from OpenTelemetry's semantic conventions, or under `hawkgate.`) and its value.
 pub type Attribute = (&'static str, AttributeValue);
 
-/// A finished span. Holds no secrets: only names, numbers and a path without its query.
+/// A finished span. Contains no secrets: only names, numbers and a path without its query.
 #[derive(Clone, Debug)]
 pub struct Span {
     /// The trace it belongs to.
     pub trace: TraceId,
-    /// Its own id.
+    /// The span's id.
     pub id: SpanId,
     /// The parent span, if any.
     pub parent: Option<SpanId>,
     /// The operation; must be of low cardinality.
     pub name: Cow<'static, str>,
-    /// Its kind.
+    /// The kind of span.
     pub kind: SpanKind,
     /// Nanoseconds since the anchor.
     pub started: u64,

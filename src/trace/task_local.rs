@@ -1,6 +1,5 @@
-//! The active span of the current task. It is propagated in a task-local rather than as an
-//! argument because the work passes through caches, queues and sources that do not deal with
-//! tracing.
+//! The active span of the current task. It is a task-local rather than an argument because the work
+//! passes through caches, queues and sources that do not deal with tracing.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ tokio::task_local! {
     static ACTIVE: SpanContext;
 }
 
-/// An active span, as needed to create children of it and to propagate it.
+/// An active span, with what is needed to create children and to propagate it.
 #[derive(Clone, Debug)]
 pub struct SpanContext {
     pub(super) tracer: Arc<Tracer>,
@@ -27,8 +26,8 @@ pub struct SpanContext {
     pub(super) anchor: TimeAnchor,
 }
 
-/// Runs `future` with `span` as the active span. Where tracing may be off, await the result
-/// boxed in a separate branch, so that untraced requests pay only for the branch.
+/// Runs `future` with `span` as the active span. Where tracing may be off, box the returned future
+/// in a separate branch, so that untraced requests pay only for the branch.
 pub async fn in_span<F: Future>(span: SpanContext, future: F) -> F::Output {
     ACTIVE.scope(span, future).await
 }
@@ -46,8 +45,8 @@ pub fn outgoing_traceparent() -> Option<HeaderValue> {
         .flatten()
 }
 
-/// Runs `future` in a new child of the active span, if there is one. `describe` derives the
-/// span's attributes and error from the output.
+/// Runs `future` in a new child of the active span, if there is one. `describe` returns the span's
+/// attributes and error for an output.
 pub async fn with_span<F: Future>(
     name: &'static str,
     kind: SpanKind,

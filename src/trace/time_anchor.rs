@@ -1,11 +1,10 @@
-//! Wall-clock times for what was measured on the monotonic clock.
+//! Conversion of monotonic times to wall-clock times.
 
 use std::time::Duration;
 
 use crate::clock::UnixMillis;
 
-/// One instant on both the wall clock and the monotonic clock, for converting monotonic times
-/// to wall-clock ones.
+/// One instant on both the wall clock and the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeAnchor {
     pub(super) wall: UnixMillis,

@@ -14,7 +14,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const LENGTH: usize = 55;
 /// The `sampled` flag (§3.2.2.5.1).
 const SAMPLED: u8 = 1;
-/// Most list members in a `tracestate` (§3.3.1.1).
+/// Maximum number of list members in a `tracestate` (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
 /// A trace id: 16 bytes, not all zero. Displayed as 32 lower-case hexadecimal digits.
@@ -42,8 +42,8 @@ impl TraceId {
         hex(text.as_bytes()).map(Self)
     }
 
-    /// The last 8 bytes as a number. Ratio samplers decide by these alone, so that samplers
-    /// with the same ratio make the same decision.
+    /// The last 8 bytes as a number. Ratio samplers use only these bytes, so that samplers with the
+    /// same ratio make the same decision.
     pub(super) fn low_bits(self) -> u64 {
         let mut low_bits = [0; 8];
         low_bits.copy_from_slice(&self.0[8..]);
@@ -150,7 +150,7 @@ pub(super) fn tracestate_is_valid(headers: &HeaderMap) -> bool {
     true
 }
 
-/// Whether this is a `key` or `tenant@vendor` (§3.3.1.3.1).
+/// Whether `key` has the form `key` or `tenant@vendor` (§3.3.1.3.1).
 fn is_key(key: &[u8]) -> bool {
     let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-*/".contains(b);
     let first = |part: &[u8], digit: bool| {
@@ -168,7 +168,7 @@ fn is_key(key: &[u8]) -> bool {
     }
 }
 
-/// Whether this is a member's value (§3.3.1.3.2), already trimmed.
+/// Whether `value` is valid as a member's value (§3.3.1.3.2); it has already been trimmed.
 fn is_member_value(value: &[u8]) -> bool {
     let printable = |b: &u8| (0x20..=0x7e).contains(b) && *b != b'=';
     (1..=256).contains(&value.len()) && value.iter().all(printable)

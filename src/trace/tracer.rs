@@ -11,12 +11,12 @@ use super::trace_context::TraceId;
 use crate::clock::SharedClock;
 use crate::trace::settings::IncomingTrace;
 
-/// Most spans waiting to be exported; further ones are dropped and counted.
+/// Maximum number of spans waiting to be exported; further ones are dropped and counted.
 pub const MAX_QUEUED: usize = 4096;
-/// How long [`Tracer::flush`] waits at most.
+/// How long [`Tracer::flush`] waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What happened to a span.
+/// The result of exporting a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportResult {
     /// The collector accepted it.
@@ -27,12 +27,12 @@ pub enum ExportResult {
     Failed,
 }
 
-/// Is notified of how many spans were exported, dropped or lost.
+/// A callback that is notified of how many spans were exported, dropped or lost.
 #[derive(Clone)]
 pub struct SpanObserver(Arc<dyn Fn(ExportResult, u64) + Send + Sync>);
 
 impl SpanObserver {
-    /// Notifies by calling `observe`, which must not block.
+    /// An observer that calls `observe`, which must not block.
     pub fn new(observe: impl Fn(ExportResult, u64) + Send + Sync + 'static) -> Self {
         Self(Arc::new(observe))
     }
@@ -69,7 +69,7 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Spans are sent to `spans`; `None` without a collector.
+    /// A tracer that sends finished spans to `spans`; `None` if there is no collector.
     pub fn new(
         incoming: IncomingTrace,
         sample: f64,
@@ -92,14 +92,13 @@ impl Tracer {
 
     /// Decides by the trace id alone, like OpenTelemetry's `TraceIdRatioBased` sampler.
     pub(super) fn samples(&self, trace: TraceId) -> bool {
-        // Precise enough for a ratio, and in range.
+        // The loss of precision does not matter for a ratio.
         #[allow(clippy::cast_precision_loss)]
         let position = (trace.low_bits() >> 1) as f64 / (1_u64 << 63) as f64;
         position < self.sample
     }
 
-    /// Queues a finished span. Never waits: if the queue is full, the span is dropped and
-    /// counted.
+    /// Queues a finished span. Never blocks: if the queue is full, the span is dropped and counted.
     pub fn record(&self, span: Span) {
         if let Some(spans) = &self.spans
             && spans
@@ -110,13 +109,13 @@ impl Tracer {
         }
     }
 
-    /// Waits until everything recorded so far is exported, for at most 5 seconds.
+    /// Waits, for at most 5 seconds, until everything recorded so far has been exported.
     pub async fn flush(&self) {
         let Some(spans) = &self.spans else { return };
         let (done, flushed) = oneshot::channel();
         let flushing = async {
             if spans.send(ExporterMessage::Flush(done)).await.is_ok() {
-                // An error means that the exporter has ended: nothing is left to send.
+                // An error means that the exporter has stopped and nothing is left to send.
                 let _ = flushed.await;
             }
         };

@@ -156,7 +156,7 @@ async fn an_invalid_url_is_refused() {
 }
 
 #[test]
-fn the_bewit_endpoint_is_one_path() {
+fn only_the_exact_bewit_path_is_the_endpoint() {
     let gateway = gateway();
     assert!(gateway.is_bewit_endpoint("/bewit") && gateway.is_bewit_endpoint("/bewit?x"));
     for target in ["/bewit/", "/bewits", "/api/bewit", "/", "*"] {

@@ -13,7 +13,7 @@ const TEMPORARY_CLIENT: &str = "x-taskcluster-proxy-temp-clientid";
 const TEMPORARY_SCOPES: &str = "x-taskcluster-proxy-temp-scopes";
 const AUTHORIZED_SCOPES: &str = "x-taskcluster-authorized-scopes";
 
-/// All of them. Where hawkgate adds its own, the upstream's are removed.
+/// All of these headers. On routes where hawkgate adds them, the upstream's are removed.
 pub const NAMES: &[&str] = &[
     ENDPOINT,
     VERSION,

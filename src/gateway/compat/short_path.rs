@@ -3,7 +3,7 @@
 /// Expands `/<service>/<version>/<path>` to the same target under `/api/`; `None` for any other
 /// target. The version must be `v` and digits, so that the deployment's other paths
 /// (`/login/oauth/credentials`, `/schemas/queue/v1/…`) keep their meaning. The rest of the target
-/// is kept byte for byte.
+/// is preserved byte for byte.
 pub(in crate::gateway) fn expand(target: &str) -> Option<String> {
     let mut parts = target.strip_prefix('/')?.splitn(3, '/');
     let (service, version, _) = (parts.next()?, parts.next()?, parts.next()?);

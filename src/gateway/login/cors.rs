@@ -14,14 +14,14 @@ pub enum AllowedOrigins {
     /// None: browsers withhold responses from scripts of other origins.
     #[default]
     None,
-    /// These, compared byte for byte.
+    /// These origins, compared byte for byte.
     Listed(Vec<String>),
     /// Every origin.
     Any,
 }
 
 impl AllowedOrigins {
-    /// From the configured list, which may contain [`ANY_ORIGIN`].
+    /// Converts the configured list, which may contain [`ANY_ORIGIN`].
     pub fn new(list: Vec<String>) -> Self {
         if list.is_empty() {
             Self::None

@@ -62,7 +62,7 @@ fn a_burst_is_admitted_and_then_the_sustained_rate() {
 }
 
 #[test]
-fn retry_after_is_as_long_as_the_wait() {
+fn retry_after_is_the_time_until_the_next_token() {
     let Fixture { limits, clock } = fixture(&rate(1, Duration::from_secs(10), 1, RateBy::Address));
     let one = || limits.check_address(at("192.0.2.1"));
     one().unwrap();
@@ -70,9 +70,9 @@ fn retry_after_is_as_long_as_the_wait() {
     let refused = one().unwrap_err();
     assert_eq!(refused.reason, Reason::RateLimited);
     assert_eq!(refused.retry_after, Some(Duration::from_secs(10)));
-    let answer = refused.to_response(&http::Method::GET, UnixMillis(0));
-    assert_eq!(answer.status, 429);
-    assert!(answer.headers.contains(&("retry-after", "10".into())));
+    let response = refused.to_response(&http::Method::GET, UnixMillis(0));
+    assert_eq!(response.status, 429);
+    assert!(response.headers.contains(&("retry-after", "10".into())));
     assert_eq!(refused.reason.label(), "rate_limited");
     // A refused request takes no token.
     clock.advance(Duration::from_millis(9_499));
@@ -118,7 +118,7 @@ fn unverified_callers_are_counted_by_certificate_or_address() {
     let Fixture { limits, .. } = fixture(&rate(1, SECOND, 2, RateBy::Client));
     let here = at("192.0.2.1");
     assert!(limits.check_identity(&Caller::Anonymous, here).is_ok());
-    // Failed verifications count for the address, whatever the token.
+    // Failed verifications count against the address, whatever the token.
     assert!(limits.check_unverified(here).is_ok());
     assert!(limits.check_unverified(here).is_err());
     let certificate = ClientCertificate::for_test("worker", &[]);
@@ -133,7 +133,7 @@ fn unverified_callers_are_counted_by_certificate_or_address() {
 }
 
 #[test]
-fn the_number_of_buckets_is_bounded_and_the_most_recent_is_kept() {
+fn the_number_of_buckets_is_bounded_by_evicting_the_least_recently_used() {
     let limited = Rate {
         clients: 100,
         ..rate(1, Duration::from_hours(1), 1, RateBy::Address)

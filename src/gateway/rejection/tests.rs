@@ -2,8 +2,8 @@ use http::Method;
 
 use super::*;
 
-fn header<'a>(answer: &'a ErrorResponse, name: &str) -> Option<&'a str> {
-    let mut values = answer.headers.iter().filter(|(n, _)| *n == name);
+fn header<'a>(response: &'a ErrorResponse, name: &str) -> Option<&'a str> {
+    let mut values = response.headers.iter().filter(|(n, _)| *n == name);
     let value = values.next().map(|(_, v)| v.as_str());
     assert!(values.next().is_none(), "{name} twice");
     value
@@ -12,27 +12,31 @@ fn header<'a>(answer: &'a ErrorResponse, name: &str) -> Option<&'a str> {
 #[test]
 fn every_reason_has_a_complete_and_valid_response() {
     for reason in Reason::ALL {
-        let answer = Rejection::from(*reason).to_response(&Method::POST, UnixMillis::from_secs(0));
-        assert!(answer.status.is_client_error() || answer.status.is_server_error());
-        assert_eq!(header(&answer, "x-hawkgate-error"), Some(reason.label()));
-        assert_eq!(header(&answer, "cache-control"), Some("no-store"));
-        assert_eq!(header(&answer, "content-type"), Some("application/json"));
-        let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let response =
+            Rejection::from(*reason).to_response(&Method::POST, UnixMillis::from_secs(0));
+        assert!(response.status.is_client_error() || response.status.is_server_error());
+        assert_eq!(header(&response, "x-hawkgate-error"), Some(reason.label()));
+        assert_eq!(header(&response, "cache-control"), Some("no-store"));
+        assert_eq!(header(&response, "content-type"), Some("application/json"));
+        let body: serde_json::Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(body["message"], reason.message());
         assert!(body["code"].is_string());
         assert_eq!(
             body["requestInfo"],
             json!({"method": "POST", "params": {}, "payload": null, "time": "1970-01-01T00:00:00.000Z"})
         );
-        for (_, value) in &answer.headers {
+        for (_, value) in &response.headers {
             assert!(http::HeaderValue::from_str(value).is_ok(), "{value}");
         }
         // A 401 must have a challenge (RFC 9110 §15.5.2).
-        if answer.status == 401 {
-            assert!(header(&answer, "www-authenticate").is_some(), "{reason:?}");
+        if response.status == 401 {
+            assert!(
+                header(&response, "www-authenticate").is_some(),
+                "{reason:?}"
+            );
         }
-        if matches!(answer.status.as_u16(), 502 | 503) {
-            assert!(header(&answer, "retry-after").is_some(), "{reason:?}");
+        if matches!(response.status.as_u16(), 502 | 503) {
+            assert!(header(&response, "retry-after").is_some(), "{reason:?}");
         }
     }
 }
@@ -40,10 +44,10 @@ fn every_reason_has_a_complete_and_valid_response() {
 #[test]
 fn challenges_follow_rfc_6750() {
     let challenge = |rejection: Rejection| {
-        let answer = rejection.to_response(&Method::GET, UnixMillis(0));
+        let response = rejection.to_response(&Method::GET, UnixMillis(0));
         (
-            answer.status.as_u16(),
-            header(&answer, "www-authenticate").unwrap().to_owned(),
+            response.status.as_u16(),
+            header(&response, "www-authenticate").unwrap().to_owned(),
         )
     };
     assert_eq!(
@@ -73,8 +77,8 @@ fn retry_after_is_at_least_a_second() {
         retry_after: Some(Duration::from_millis(20)),
         ..Reason::ExchangeUnavailable.into()
     };
-    let answer = rejection.to_response(&Method::GET, UnixMillis(0));
-    assert_eq!(header(&answer, "retry-after"), Some("1"));
+    let response = rejection.to_response(&Method::GET, UnixMillis(0));
+    assert_eq!(header(&response, "retry-after"), Some("1"));
 }
 
 const AFTER: Duration = Duration::from_secs(7);
@@ -122,10 +126,10 @@ fn every_token_error_has_its_status_and_challenge() {
         let rejection = Rejection::from(error.clone());
         assert_eq!(rejection.reason.label(), error.label());
         assert_eq!(rejection.cause, Some(error.to_string()));
-        let answer = rejection.to_response(&Method::GET, UnixMillis(0));
-        assert_eq!(answer.status, status, "{error}");
+        let response = rejection.to_response(&Method::GET, UnixMillis(0));
+        assert_eq!(response.status, status, "{error}");
         let header = |name| {
-            answer
+            response
                 .headers
                 .iter()
                 .find(|(n, _)| *n == name)
@@ -149,6 +153,6 @@ fn every_token_error_has_its_status_and_challenge() {
 #[test]
 fn unavailable_keys_set_retry_after() {
     let error = TokenError::KeysUnavailable { retry_after: AFTER };
-    let answer = Rejection::from(error).to_response(&Method::GET, UnixMillis(0));
-    assert!(answer.headers.contains(&("retry-after", "7".to_owned())));
+    let response = Rejection::from(error).to_response(&Method::GET, UnixMillis(0));
+    assert!(response.headers.contains(&("retry-after", "7".to_owned())));
 }

@@ -40,7 +40,7 @@ pub(super) fn check_sizes<'a>(
     }
 }
 
-/// Recurses as deep as the JSON nests, which its parser limits to 128.
+/// Recurses as deep as the JSON is nested, which the parser limits to 128.
 fn is_small(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.len() <= MAX_MEMBERS && items.iter().all(is_small),

@@ -1,5 +1,5 @@
-//! Static analysis of expressions at load. The interpreter has no cost limit, so anything that
-//! could take long to evaluate is rejected here, as is anything that could never succeed
+//! Static analysis of expressions at load time. The interpreter has no cost limit, so anything that
+//! could be slow to evaluate is rejected here, as is anything that could never succeed
 //! (`docs/rules.md`).
 
 use std::collections::BTreeSet;
@@ -28,20 +28,20 @@ const TYPES: [&str; 10] = [
     "uint",
 ];
 
-/// Greatest depth of the syntax tree. The interpreter recurses on a worker thread's stack.
+/// Maximum depth of the syntax tree. The interpreter recurses on a worker thread's stack.
 const MAX_DEPTH: usize = 32;
 
-/// Most members of an array or object in the claims that a rule reads.
+/// Maximum number of members of an array or object in the claims that a rule reads.
 pub const MAX_MEMBERS: usize = 256;
 
-/// Most steps that one evaluation may take: nodes of the tree, where those inside a
-/// comprehension count [`MAX_MEMBERS`] times.
+/// Maximum number of steps of one evaluation. Each node of the tree counts once, or [`MAX_MEMBERS`]
+/// times if it is inside a comprehension.
 pub const MAX_STEPS: usize = 16 * 1024;
 
-/// Which claims an expression reads.
+/// The claims that an expression reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ClaimsRead {
-    /// Only these.
+    /// Only the claims with these names.
     Named(BTreeSet<String>),
     /// The claims object as a whole.
     All,
@@ -54,7 +54,7 @@ impl ClaimsRead {
         }
     }
 
-    /// Extends this to the union of both.
+    /// Extends this set to the union of both.
     pub(super) fn join(&mut self, other: &Self) {
         match (&mut *self, other) {
             (Self::Named(names), Self::Named(others)) => names.extend(others.iter().cloned()),
@@ -75,16 +75,16 @@ pub(super) struct Analysis {
     variables: Vec<String>,
 }
 
-/// The position of the walk in the tree.
+/// The position of the traversal in the tree.
 #[derive(Clone, Copy)]
 struct Position {
     depth: usize,
-    /// How often the node may be evaluated.
+    /// How many times the node may be evaluated.
     times: usize,
 }
 
 impl Position {
-    fn below(self) -> Self {
+    fn child(self) -> Self {
         Self {
             depth: self.depth + 1,
             ..self
@@ -96,14 +96,14 @@ impl Position {
     }
 }
 
-/// The name of the function that replaces the call of `matches` with this index, so that its
-/// pattern is compiled once at load. No source can contain the name.
+/// The name of the function that replaces the call to `matches` with this index, so that its
+/// pattern is compiled once at load time. No source can contain this name.
 pub(super) fn matcher(index: usize) -> String {
     format!("@matches{index}")
 }
 
-/// Analyses the tree below `root` and replaces calls of `matches` by functions with compiled
-/// patterns.
+/// Analyses the tree below `root` and replaces calls to `matches` with functions that have a
+/// compiled pattern.
 ///
 /// # Errors
 /// With the first construct that is not allowed.
@@ -135,23 +135,23 @@ impl Analysis {
             );
             return error(id, problem, "split it into several rules");
         }
-        let below = position.below();
+        let child = position.child();
         match &mut node.expr {
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.variable(id, name),
-            Expr::Select(select) => self.select(id, select, below),
-            Expr::Call(call) => self.call(id, call, below),
-            Expr::List(list) => self.nodes(&mut list.elements, below),
+            Expr::Select(select) => self.select(id, select, child),
+            Expr::Call(call) => self.call(id, call, child),
+            Expr::List(list) => self.nodes(&mut list.elements, child),
             Expr::Map(map) => {
                 for entry in &mut map.entries {
                     if let EntryExpr::MapEntry(entry) = &mut entry.expr {
-                        self.node(&mut entry.key, below)?;
-                        self.node(&mut entry.value, below)?;
+                        self.node(&mut entry.key, child)?;
+                        self.node(&mut entry.value, child)?;
                     }
                 }
                 Ok(())
             }
-            Expr::Comprehension(comprehension) => self.comprehension(id, comprehension, below),
+            Expr::Comprehension(comprehension) => self.comprehension(id, comprehension, child),
             Expr::Struct(message) => {
                 let problem = format!(
                     "constructs a message {:?}; message types are not supported",
@@ -170,7 +170,7 @@ impl Analysis {
     }
 
     fn is_bound(&self, name: &str) -> bool {
-        // Names of the parser's own accumulators, which no source can contain.
+        // The parser names its accumulators like this; no source can contain such a name.
         name.starts_with('@') || self.variables.iter().any(|v| v == name)
     }
 
@@ -224,7 +224,10 @@ impl Analysis {
             let known = || fields_of(&root);
             let remedy = match nearest(&name, known()) {
                 Some(meant) => format!("did you mean {meant}?"),
-                None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+                None => format!(
+                    "the attributes are {}",
+                    known().collect::<Vec<_>>().join(", ")
+                ),
             };
             return error(id, format!("there is no {name}"), remedy);
         }
@@ -263,7 +266,7 @@ impl Analysis {
         if call.func_name == "matches" {
             return self.matches(id, call, position);
         }
-        // Reads this claim only, whatever characters its name has.
+        // Only this claim is read, whatever characters its name contains.
         if let Some(claim) = literal_claim(call)
             && !self.is_bound("claims")
         {
@@ -276,8 +279,8 @@ impl Analysis {
         self.nodes(&mut call.args, position)
     }
 
-    /// Requires a literal pattern, which is compiled at load. The subject may be anything: the
-    /// `regex` crate matches in linear time.
+    /// Requires a literal pattern, which is compiled at load time. The text to match may be any
+    /// expression: the `regex` crate matches in linear time.
     fn matches(
         &mut self,
         id: u64,
@@ -317,7 +320,7 @@ impl Analysis {
             .flatten()
         {
             if ROOTS.contains(&name.as_str()) || TYPES.contains(&name.as_str()) {
-                let problem = format!("{name} is already the name of something else");
+                let problem = format!("{name} is already defined");
                 return error(id, problem, "choose another name for the variable");
             }
         }
@@ -328,8 +331,8 @@ impl Analysis {
             times: MAX_MEMBERS,
             ..position
         };
-        // The range must not be the result of a comprehension either: a chain of them could
-        // double a list repeatedly.
+        // The range must not be the result of a comprehension either: a chain of them could double
+        // a list again and again.
         self.node(&mut all.iter_range, inside)?;
         self.node(&mut all.accu_init, inside)?;
         let before = self.variables.len();

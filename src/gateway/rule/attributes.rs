@@ -14,7 +14,7 @@ use crate::token::Caller;
 pub struct Attributes<'a> {
     /// The verified claims; `None` for opaque tokens and anonymous routes.
     pub claims: Option<&'a Map<String, Value>>,
-    /// The issuer's configured name; empty on anonymous routes.
+    /// The configured name of the issuer; empty on anonymous routes.
     pub issuer: &'a str,
     /// `sub`; empty without claims.
     pub subject: &'a str,
@@ -29,11 +29,11 @@ pub struct Attributes<'a> {
 /// The attributes of a request's head.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestAttributes<'a> {
-    /// As sent.
+    /// The method, as sent.
     pub method: &'a str,
-    /// Lower case, without port.
+    /// The host, in lower case and without port.
     pub host: &'a str,
-    /// Without query.
+    /// The path, without query.
     pub path: &'a str,
     /// `User-Agent`; empty if absent, repeated or not visible ASCII.
     pub user_agent: &'a str,
@@ -45,8 +45,8 @@ pub struct RequestAttributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// The attributes of `caller` and `request`. Opaque tokens and anonymous callers have no
-    /// claims. A username is not an attribute: it is unproven until the exchange, which comes
-    /// later.
+    /// claims. A username is not an attribute: it is unverified until the exchange, which takes
+    /// place after the rules.
     pub(super) fn of(caller: &'a Caller, request: RequestAttributes<'a>) -> Self {
         let unknown = Self {
             claims: None,

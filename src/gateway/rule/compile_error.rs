@@ -1,6 +1,6 @@
-//! What is matched against an expression.
+//! Errors found by static analysis.
 
-/// A construct that is not allowed, and the node it is at.
+/// A construct that is not allowed, the id of its node, and how to fix it.
 #[derive(Debug)]
 pub(super) struct CompileError {
     pub(super) node: u64,

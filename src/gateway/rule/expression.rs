@@ -1,4 +1,5 @@
-//! A CEL expression: compiled and checked at load, so that its evaluation is cheap and safe.
+//! CEL expressions, which are compiled and checked at load time so that evaluation is cheap and
+//! safe.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,10 +16,10 @@ use super::analysis::{self, ClaimsRead};
 use super::attributes::Attributes;
 use super::compile_error::CompileError;
 
-/// Longest source, in bytes.
+/// Maximum length of a source, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 1024;
 
-/// Greatest nesting depth accepted by the parser.
+/// Maximum nesting depth that the parser accepts.
 const MAX_PARSE_DEPTH: u16 = 32;
 
 /// Stack size of the parser's thread, in bytes. The parser's depth limit ignores some
@@ -26,7 +27,8 @@ const MAX_PARSE_DEPTH: u16 = 32;
 /// untouched pages cost nothing.
 const PARSER_STACK_SIZE: usize = 64 << 20;
 
-/// Largest compiled pattern of `matches`, in bytes: bounds the cost of compiling and matching.
+/// Maximum size of a compiled `matches` pattern, in bytes; limits the cost of compiling and
+/// matching.
 const MAX_PATTERN_SIZE: usize = 128 * 1024;
 
 /// The standard library, without optional values and time types.
@@ -37,7 +39,7 @@ static LIBRARY: LazyLock<Arc<Env>> =
 pub struct Expression {
     source: Arc<str>,
     root: IdedExpr,
-    /// The library and one function for each pattern of this expression.
+    /// The standard library, and one function for each pattern of this expression.
     functions: Context<'static, 'static>,
     claims: ClaimsRead,
     reads_request: bool,
@@ -64,10 +66,11 @@ pub struct ExpressionError {
 /// the source, never the value of a claim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
-    /// The interpreter failed; the message is ours.
+    /// The interpreter failed. The message does not come from the interpreter, whose messages quote
+    /// values.
     #[error("{0}")]
     Failed(String),
-    /// The value has a different type than required.
+    /// The value is not of the required type.
     #[error("the result is of type {0}, not {1}")]
     WrongType(String, &'static str),
     /// The interpreter panicked. The panic is caught.
@@ -125,28 +128,28 @@ impl Expression {
         &self.source
     }
 
-    /// Whether it reads attributes of the request or the client, so that its value can differ
-    /// between two requests with the same token.
+    /// Whether the expression reads attributes of the request or the client, so that its value can
+    /// differ between two requests with the same token.
     pub fn reads_request(&self) -> bool {
         self.reads_request
     }
 
-    /// Whether it reads the path.
+    /// Whether the expression reads the path.
     pub fn reads_path(&self) -> bool {
         self.reads_path
     }
 
-    /// Whether it reads any claim.
+    /// Whether the expression reads any claim.
     pub fn reads_claims(&self) -> bool {
         !matches!(&self.claims, ClaimsRead::Named(names) if names.is_empty())
     }
 
-    /// Which claims it reads.
+    /// The claims that the expression reads.
     pub(super) fn claims(&self) -> &ClaimsRead {
         &self.claims
     }
 
-    /// Evaluates it as a condition.
+    /// Evaluates the expression as a condition.
     ///
     /// # Errors
     /// If the evaluation fails or the value is not a boolean.
@@ -159,8 +162,8 @@ impl Expression {
         })
     }
 
-    /// Evaluates it as a string. Booleans and integers are formatted, and lists of such values
-    /// are joined with commas.
+    /// Evaluates the expression as a string. Booleans and integers are formatted; the members of a
+    /// list are joined with commas.
     ///
     /// # Errors
     /// If the evaluation fails, the value is of another type, or a member of the list contains a
@@ -201,7 +204,7 @@ impl Expression {
         evaluated.unwrap_or(Err(EvaluationError::Panicked))
     }
 
-    /// Replaces the interpreter's messages, which quote values.
+    /// Converts the interpreter's error, whose message is dropped because it may quote values.
     fn evaluation_error(&self, error: &ExecutionError) -> EvaluationError {
         use ExecutionError as E;
         EvaluationError::Failed(match error {
@@ -260,8 +263,8 @@ struct ParsedAnalysis {
     reads_path: bool,
 }
 
-/// Parses and analyses `source`. Runs on the parser's thread, because both recurse; the result
-/// is known to be shallow.
+/// Parses and analyses `source`. Runs on the parser's thread because both recurse deeply. The depth
+/// of the result is limited.
 fn parse(source: &str) -> Result<(IdedExpr, ParsedAnalysis), ExpressionError> {
     let parser = Parser::new().max_recursion_depth(MAX_PARSE_DEPTH);
     let (mut root, offsets) = parser
@@ -291,8 +294,8 @@ fn parse(source: &str) -> Result<(IdedExpr, ParsedAnalysis), ExpressionError> {
 
 fn at(offset: Option<u32>) -> String {
     match offset {
-        // The offset of a call is that of its opening parenthesis, of an operation that of its
-        // operator.
+        // The offset of a call is that of its opening parenthesis; that of an operation is its
+        // operator's.
         Some(offset) => format!("near character {}", u64::from(offset) + 1),
         None => "at an unknown position".into(),
     }

@@ -19,7 +19,7 @@ const FUNCTIONS: [(&str, usize); 10] = [
     ("uint", 1),
 ];
 
-/// Functions called as `x.f(y)`, and their number of arguments besides `x`.
+/// Functions called as `x.f(y)`, and their number of arguments excluding `x`.
 const METHODS: [(&str, usize); 5] = [
     ("contains", 1),
     ("endsWith", 1),
@@ -65,7 +65,7 @@ pub(super) fn check_function(id: u64, call: &CallExpr) -> Result<(), CompileErro
         Some(meant) => format!("did you mean {meant}, with the right arguments?"),
         None => {
             let names: Vec<_> = known.iter().map(|(name, _)| *name).chain(MACROS).collect();
-            format!("there are {}", names.join(", "))
+            format!("the functions are {}", names.join(", "))
         }
     };
     error(

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use super::EvaluationError;
 use crate::gateway::reserved_headers;
 
-/// Longest value, in bytes.
+/// Maximum length of a value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4096;
 
 /// Why a rule may not set a header.
@@ -17,13 +17,13 @@ pub enum HeaderNameError {
     /// Some servers treat `_` as `-`.
     #[error("has an underscore, which some servers treat as a hyphen")]
     Underscore,
-    /// hawkgate strips or sets it itself.
+    /// A header that hawkgate strips or sets itself.
     #[error("is reserved for hawkgate")]
     Reserved,
     /// A hop-by-hop header (RFC 9110 §7.6.1).
     #[error("is a hop-by-hop header")]
     HopByHop,
-    /// Framing, routing or the interpretation of the body depends on it.
+    /// A header that determines framing, routing or the interpretation of the body.
     #[error("determines the request's framing, routing or body")]
     Structural,
 }
@@ -49,9 +49,9 @@ pub fn header_name(written: &str) -> Result<HeaderName, HeaderNameError> {
     Ok(name)
 }
 
-/// `text` as a header value that every recipient parses alike: printable ASCII without leading
-/// or trailing blanks. Other values are rejected rather than repaired; the error does not quote
-/// them.
+/// `text` as a header value that every recipient parses the same way: printable ASCII without
+/// leading or trailing spaces. Other values are rejected rather than repaired; the error does not
+/// quote them.
 pub(super) fn value(text: String) -> Result<HeaderValue, EvaluationError> {
     let error = |problem: &str| Err(EvaluationError::Failed(problem.to_owned()));
     if text.len() > MAX_VALUE_BYTES {

@@ -73,9 +73,13 @@ fn the_first_matching_rule_decides() {
         (
             "mallory",
             "dev",
-            ("banned", "rule_denied: rule banned denies it"),
+            ("banned", "rule_denied: rule banned denies the request"),
         ),
-        ("dev", "ops", ("ops", "rule_denied: rule ops denies it")),
+        (
+            "dev",
+            "ops",
+            ("ops", "rule_denied: rule ops denies the request"),
+        ),
         ("dev", "qa", ("", "rule_denied: no rule matches")),
     ] {
         let caller = caller(json!({"sub": sub, "groups": [group]}));
@@ -116,10 +120,10 @@ fn opaque_and_anonymous_callers_have_no_claims() {
     let rules = rules([
         allow("claims", "claims.sub != ''"),
         allow("issuer", "token.issuer == 'tc' && !has(claims.sub)"),
-        allow("nobody", "token.issuer == '' && token.client == ''"),
+        allow("anonymous", "token.issuer == '' && token.client == ''"),
     ]);
     assert_eq!(decided(&rules, &opaque, REQUEST).0, "issuer");
-    assert_eq!(decided(&rules, &Caller::Anonymous, REQUEST).0, "nobody");
+    assert_eq!(decided(&rules, &Caller::Anonymous, REQUEST).0, "anonymous");
     assert_eq!(decided(&rules, &dev(), REQUEST).0, "claims");
 }
 
@@ -262,7 +266,7 @@ fn a_panicking_interpreter_denies_the_request() {
 }
 
 #[test]
-fn the_observer_sees_every_rule_that_was_evaluated() {
+fn the_observer_is_called_for_each_rule_evaluated() {
     let rules = rules([
         allow("a", "false"),
         allow("b", "claims.x == 1"),

@@ -1,4 +1,5 @@
-//! Routes whose source takes a password, and sources whose credentials only a sign-in renews.
+//! Routes whose source takes a password, and sources whose credentials can be renewed only by
+//! signing in.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +9,7 @@ use http::HeaderMap;
 use super::*;
 use crate::credential::SignInProblem;
 
-/// A source of numbered tokens that fails with `problem` while that is set.
+/// A source of numbered tokens that fails with `problem` while it is set.
 #[derive(Debug, Default)]
 struct SignInSource {
     fetched: AtomicUsize,
@@ -118,11 +119,11 @@ async fn a_password_route_refuses_requests_without_a_password() {
         .unwrap();
     assert_eq!(admission.lookup, Some(Lookup::Fetched));
     assert!(admission.caller.issuer().is_none());
-    let proof = gateway
+    let header = gateway
         .sign(&admission, &Method::GET, "/x")
         .unwrap()
         .unwrap();
-    assert_eq!(proof.value, "Bearer token-1");
+    assert_eq!(header.value, "Bearer token-1");
 }
 
 #[tokio::test]
@@ -157,10 +158,10 @@ async fn each_sign_in_failure_has_its_reason_and_is_not_cached() {
         *source.problem.lock().unwrap() = Some(problem);
         let refused = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap_err();
         assert_eq!(refused.rejection.reason, reason);
-        let answer = refused.rejection.to_response(&Method::GET, NOW);
-        assert_eq!(answer.status, status);
+        let response = refused.rejection.to_response(&Method::GET, NOW);
+        assert_eq!(response.status, status);
         let values = |name: &str| -> Vec<_> {
-            let all = answer.headers.iter().filter(|(n, _)| *n == name);
+            let all = response.headers.iter().filter(|(n, _)| *n == name);
             all.map(|(_, value)| value.as_str()).collect()
         };
         assert_eq!(values("retry-after"), ["7"]);
@@ -186,7 +187,7 @@ async fn a_recovery_code_is_returned_with_one_admission_only() {
     let code = admission.take_recovery_code().unwrap();
     assert_eq!(code.expose(), "NEWCODE");
     assert!(admission.take_recovery_code().is_none());
-    // A cache hit brings no recovery code.
+    // A cache hit yields no recovery code.
     let mut admission = admit(&gateway, "/x", Some(&basic("p"))).await.unwrap();
     assert!(admission.take_recovery_code().is_none());
     let shown = format!("{admission:?}");
@@ -204,16 +205,24 @@ async fn sign_in_again_is_returned_after_one_replay() {
             ..SignInSource::default()
         });
         let mut admission = admit(&gateway, "/x", None).await.unwrap();
-        let answer = UnauthorizedResponse { date: None };
-        let first = gateway.recover(&mut admission, answer, REPLAYABLE).await;
+        let unauthorized = UnauthorizedResponse { date: None };
+        let first = gateway
+            .recover(&mut admission, unauthorized, REPLAYABLE)
+            .await;
         assert_eq!(replayed(&first), UnauthorizedReason::FreshCredentials);
-        match gateway.recover(&mut admission, answer, REPLAYABLE).await {
+        match gateway
+            .recover(&mut admission, unauthorized, REPLAYABLE)
+            .await
+        {
             Recovery::Refuse(UnauthorizedReason::StillUnauthorized, rejection) if needs_sign_in => {
                 assert_eq!(rejection.reason, Reason::SignInAgain);
             }
             other => {
                 assert!(!needs_sign_in, "{other:?}");
-                assert_eq!(passed(&other), UnauthorizedReason::StillUnauthorized);
+                assert_eq!(
+                    passed_through(&other),
+                    UnauthorizedReason::StillUnauthorized
+                );
             }
         }
         assert_eq!(source.fetched.load(Ordering::SeqCst), 2);

@@ -1,4 +1,4 @@
-//! Every rule for ID tokens, violated one at a time.
+//! Each rule for ID tokens, violated one at a time.
 
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn a_valid_id_token_yields_the_subject() {
 }
 
 #[tokio::test]
-async fn each_violated_rule_refuses_the_id_token() {
+async fn an_id_token_that_violates_any_rule_is_refused() {
     use TokenError as T;
     let token = |error| IdTokenError::Token(error);
     for (changes, wanted) in [

@@ -10,52 +10,52 @@ use crate::token::{Authenticated, Caller, Issuer, IssuerStatus, Unauthenticated,
 
 const URL: &str = "https://as.example.com";
 
-type Answer = Result<Vec<u8>, IntrospectionError>;
+type Response = Result<Vec<u8>, IntrospectionError>;
 
 /// Returns the response that was set last. If blocked, each introspection waits for a permit.
 #[derive(Debug)]
 struct Scripted {
-    answer: Mutex<Answer>,
-    asked: AtomicUsize,
-    begun: Semaphore,
-    held: Option<Semaphore>,
+    response: Mutex<Response>,
+    calls: AtomicUsize,
+    started: Semaphore,
+    permits: Option<Semaphore>,
 }
 
 #[async_trait]
 impl Introspector for Scripted {
-    async fn introspect(&self, _: &BearerToken) -> Answer {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        self.begun.add_permits(1);
-        if let Some(held) = &self.held {
-            held.acquire().await.unwrap().forget();
+    async fn introspect(&self, _: &BearerToken) -> Response {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.started.add_permits(1);
+        if let Some(permits) = &self.permits {
+            permits.acquire().await.unwrap().forget();
         }
-        self.answer.lock().unwrap().clone()
+        self.response.lock().unwrap().clone()
     }
 }
 
 impl Scripted {
-    fn new(held: bool) -> Arc<Self> {
+    fn new(blocked: bool) -> Arc<Self> {
         Arc::new(Self {
-            answer: Mutex::new(Ok(active(&json!({})))),
-            asked: AtomicUsize::new(0),
-            begun: Semaphore::new(0),
-            held: held.then(|| Semaphore::new(0)),
+            response: Mutex::new(Ok(active(&json!({})))),
+            calls: AtomicUsize::new(0),
+            started: Semaphore::new(0),
+            permits: blocked.then(|| Semaphore::new(0)),
         })
     }
 
-    fn respond(&self, answer: impl Into<Vec<u8>>) {
-        *self.answer.lock().unwrap() = Ok(answer.into());
+    fn respond(&self, response: impl Into<Vec<u8>>) {
+        *self.response.lock().unwrap() = Ok(response.into());
     }
 
     fn go_down(&self, retry_after: Option<u64>) {
-        *self.answer.lock().unwrap() = Err(IntrospectionError {
+        *self.response.lock().unwrap() = Err(IntrospectionError {
             cause: "down".into(),
             retry_after: retry_after.map(Duration::from_secs),
         });
     }
 
     fn calls(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+        self.calls.load(Ordering::SeqCst)
     }
 }
 
@@ -84,7 +84,7 @@ struct Fixture {
     clock: Arc<ManualClock>,
     script: Arc<Scripted>,
     issuers: Vec<Arc<Issuer>>,
-    ends: Arc<Mutex<Vec<Introspected>>>,
+    results: Arc<Mutex<Vec<IntrospectionResult>>>,
 }
 
 fn introspecting(
@@ -106,12 +106,13 @@ fn introspecting(
 }
 
 impl Fixture {
-    fn new(held: bool) -> Self {
+    fn new(blocked: bool) -> Self {
         let clock = ManualClock::at(UnixMillis::from_secs(NOW));
-        let script = Scripted::new(held);
-        let ends: Arc<Mutex<Vec<Introspected>>> = Arc::default();
-        let seen = Arc::clone(&ends);
-        let observer = IntrospectionObserver::new(move |how| seen.lock().unwrap().push(how));
+        let script = Scripted::new(blocked);
+        let results: Arc<Mutex<Vec<IntrospectionResult>>> = Arc::default();
+        let recorded = Arc::clone(&results);
+        let observer =
+            IntrospectionObserver::new(move |result| recorded.lock().unwrap().push(result));
         let issuer = Issuer::introspection(
             "as".into(),
             &config(URL, None),
@@ -124,7 +125,7 @@ impl Fixture {
             clock,
             script,
             issuers: vec![Arc::new(issuer)],
-            ends,
+            results,
         }
     }
 
@@ -133,7 +134,11 @@ impl Fixture {
     }
 
     async fn verify(&self, token: &str) -> &'static str {
-        self.authenticate(token).await.unwrap().how.unwrap()
+        self.authenticate(token)
+            .await
+            .unwrap()
+            .verification
+            .unwrap()
     }
 
     async fn error(&self, token: &str) -> TokenError {
@@ -145,7 +150,7 @@ impl Fixture {
 async fn an_active_token_identifies_the_caller() {
     let fixture = Fixture::new(false);
     let found = fixture.authenticate("opaque").await.unwrap();
-    assert_eq!(found.how, Some("ok"));
+    assert_eq!(found.verification, Some("ok"));
     let Caller::Verified(token) = found.caller else {
         panic!("{:?}", found.caller)
     };
@@ -157,7 +162,10 @@ async fn an_active_token_identifies_the_caller() {
     assert_eq!(token.expires_at(), UnixMillis::from_secs(NOW + 600));
     assert_eq!(fixture.verify("opaque").await, "cached");
     assert_eq!(fixture.script.calls(), 1);
-    assert_eq!(*fixture.ends.lock().unwrap(), [Introspected::Accepted]);
+    assert_eq!(
+        *fixture.results.lock().unwrap(),
+        [IntrospectionResult::Accepted]
+    );
     assert_eq!(fixture.issuers[0].status(), IssuerStatus::Usable);
 }
 
@@ -176,21 +184,17 @@ async fn a_response_is_cached_for_a_minute_and_not_past_the_tokens_expiry() {
     assert_eq!(
         fixture.verify("b").await,
         "ok",
-        "within the leeway, but asked again"
+        "within the leeway, but introspected again"
     );
     fixture.script.respond(active(&json!({ "exp": null })));
-    assert_eq!(
-        fixture.verify("c").await,
-        "ok",
-        "without exp the issuer's word is enough"
-    );
+    assert_eq!(fixture.verify("c").await, "ok", "exp is optional");
     assert_eq!(fixture.verify("c").await, "cached");
     fixture.clock.advance(Duration::from_mins(1));
     assert_eq!(fixture.verify("c").await, "ok");
 }
 
 #[tokio::test]
-async fn not_active_is_cached_briefly() {
+async fn an_inactive_token_is_cached_briefly_as_refused() {
     let fixture = Fixture::new(false);
     fixture
         .script
@@ -259,9 +263,9 @@ async fn an_active_token_must_also_satisfy_the_rules() {
 }
 
 #[tokio::test]
-async fn an_unusable_response_is_not_a_refusal() {
+async fn an_unusable_response_is_a_failure_and_not_a_refusal() {
     let fixture = Fixture::new(false);
-    for (n, answer) in [
+    for (n, response) in [
         "",
         "<html>",
         "[]",
@@ -277,11 +281,11 @@ async fn an_unusable_response_is_not_a_refusal() {
     .into_iter()
     .enumerate()
     {
-        fixture.script.respond(answer);
+        fixture.script.respond(response);
         let error = fixture.error(&format!("t{n}")).await;
         assert!(
             matches!(error, TokenError::IntrospectionUnavailable { .. }),
-            "{answer}: {error}"
+            "{response}: {error}"
         );
         assert_eq!(error.label(), "keys_unavailable");
         fixture.clock.advance(MAX_BACKOFF);
@@ -289,16 +293,16 @@ async fn an_unusable_response_is_not_a_refusal() {
     assert_eq!(fixture.script.calls(), 11);
     assert!(
         fixture
-            .ends
+            .results
             .lock()
             .unwrap()
             .iter()
-            .all(|how| *how == Introspected::Failed)
+            .all(|result| *result == IntrospectionResult::Failed)
     );
 }
 
 #[tokio::test]
-async fn an_unreachable_issuer_is_backed_off_from_and_recovers() {
+async fn introspection_backs_off_from_an_unreachable_issuer_and_recovers() {
     let fixture = Fixture::new(false);
     assert_eq!(fixture.verify("known").await, "ok");
     fixture.script.go_down(None);
@@ -308,19 +312,19 @@ async fn an_unreachable_issuer_is_backed_off_from_and_recovers() {
     assert_eq!(fixture.error("a").await, wait(1));
     // A single failure may concern one token, so the next one is tried.
     assert_eq!(fixture.error("b").await, wait(1));
-    assert_eq!(fixture.error("c").await, wait(1), "not asked");
+    assert_eq!(fixture.error("c").await, wait(1), "no request is sent");
     assert_eq!(fixture.script.calls(), 3);
     fixture.clock.advance(Duration::from_secs(1));
     assert_eq!(fixture.error("c").await, wait(2));
     fixture.clock.advance(Duration::from_secs(2));
     fixture.script.go_down(Some(9));
-    assert_eq!(fixture.error("c").await, wait(9), "it says so itself");
+    assert_eq!(fixture.error("c").await, wait(9), "its Retry-After");
     assert_eq!(fixture.verify("known").await, "cached");
     fixture.clock.advance(Duration::from_secs(9));
     fixture.script.respond(active(&json!({})));
     assert_eq!(fixture.verify("c").await, "ok");
     fixture.script.go_down(None);
-    assert_eq!(fixture.error("d").await, wait(1), "begins anew");
+    assert_eq!(fixture.error("d").await, wait(1), "the backoff was reset");
     fixture.clock.advance(Duration::from_mins(1));
     assert!(matches!(
         fixture.error("known").await,
@@ -337,18 +341,18 @@ async fn concurrent_requests_with_one_token_share_an_introspection() {
             tokio::spawn(async move { fixture.authenticate("same").await.is_ok() })
         })
         .collect();
-    fixture.script.begun.acquire().await.unwrap().forget();
-    // The caller that started it goes away; the others still get the result.
+    fixture.script.started.acquire().await.unwrap().forget();
+    // The caller that started the introspection goes away; the others still get the result.
     callers[0].abort();
     tokio::task::yield_now().await;
-    fixture.script.held.as_ref().unwrap().add_permits(50);
+    fixture.script.permits.as_ref().unwrap().add_permits(50);
     for caller in callers.into_iter().skip(1) {
         assert!(caller.await.unwrap());
     }
     assert_eq!(fixture.script.calls(), 1);
 }
 
-/// Which issuer introspects which token: none is ever sent another's.
+/// Each token is introspected by its own issuer and never sent to another.
 #[tokio::test]
 async fn a_token_is_sent_only_to_its_own_issuer() {
     let clock = ManualClock::at(UnixMillis::from_secs(NOW));
@@ -374,7 +378,7 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         P256.token(&json!({ "typ": "at+jwt" }), &claims)
     };
     let broken = format!("{}.x", jwt(main));
-    let asked = || (plain.calls(), prefixed.calls(), longer.calls());
+    let calls = || (plain.calls(), prefixed.calls(), longer.calls());
     for (token, by, counts) in [
         ("opaque", Some("as"), (1, 0, 0)),
         ("x_opaque", Some("other"), (1, 1, 0)),
@@ -385,11 +389,11 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         (&jwt("https://foreign.example"), None, (2, 2, 1)),
         (&broken, None, (2, 2, 1)),
     ] {
-        let end = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
-        let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
-        assert_eq!((issuer.as_deref(), asked()), (by, counts), "{token}");
+        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let issuer = result.ok().and_then(|found| found.caller.issuer().cloned());
+        assert_eq!((issuer.as_deref(), calls()), (by, counts), "{token}");
     }
-    // Next to issuers with a prefix, a delegated one takes all other tokens.
+    // A delegated issuer takes all tokens that no other issuer's prefix matches.
     issuers.remove(1);
     issuers.push(Arc::new(Issuer::delegated("opaque".into())));
     for (token, by) in [
@@ -399,8 +403,8 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         (&jwt(main), Some("main")),
         (&broken, None),
     ] {
-        let end = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
-        let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
+        let result = authenticate(&BearerToken::new(token).unwrap(), &issuers).await;
+        let issuer = result.ok().and_then(|found| found.caller.issuer().cloned());
         assert_eq!(issuer.as_deref(), by, "{token}");
     }
 }
@@ -412,7 +416,7 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
     let first = AtomicBool::new(true);
     let observer = IntrospectionObserver::new(move |_| {
         let panics = first.swap(false, Ordering::SeqCst);
-        assert!(!panics, "a panic that a test causes");
+        assert!(!panics, "raised by the test");
     });
     let config = config(URL, None);
     let issuer = Issuer::introspection(
@@ -430,9 +434,9 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
         let error = authenticate(&token, &issuers).await.unwrap_err().error;
         assert_eq!(error, unavailable(FIRST_BACKOFF));
     }
-    assert_eq!(script.calls(), 2, "asked again");
+    assert_eq!(script.calls(), 2, "introspected again");
     clock.advance(MAX_BACKOFF);
     script.respond(active(&json!({})));
     let found = authenticate(&token, &issuers).await.unwrap();
-    assert_eq!(found.how, Some("ok"));
+    assert_eq!(found.verification, Some("ok"));
 }

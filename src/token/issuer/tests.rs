@@ -104,7 +104,11 @@ impl Fixture {
     }
 
     async fn verify(&self, token: &str) -> &'static str {
-        self.authenticate(token).await.unwrap().how.unwrap()
+        self.authenticate(token)
+            .await
+            .unwrap()
+            .verification
+            .unwrap()
     }
 
     async fn error(&self, token: &str) -> TokenError {
@@ -202,14 +206,14 @@ async fn each_profile_accepts_its_tokens() {
         let token = RSA.token(&at_jwt(), &claims_with(&changes));
         assert_eq!(fixture.verify(&token).await, "ok", "{changes}");
     }
-    // Header parameters that are ignored whatever they contain.
+    // Header parameters that are ignored, whatever they contain.
     let untrusted = json!({"typ": "at+jwt", "jku": "https://evil.example/", "x5u": 1,
         "jwk": OTHER_RSA.jwk(), "x5c": ["AA"], "x5t": "AA"});
     assert_eq!(
         fixture.verify(&RSA.token(&untrusted, &claims())).await,
         "ok"
     );
-    // Workload tokens: any typ or none, no client, no kid where one key fits.
+    // Workload tokens: any typ or none, no client, and no kid if only one key is suitable.
     for typ in [json!(null), json!("JWT"), json!("at+jwt")] {
         let token = P256.token_of(
             "ES256",
@@ -221,7 +225,7 @@ async fn each_profile_accepts_its_tokens() {
 }
 
 #[tokio::test]
-async fn a_cached_token_is_accepted_as_long_as_a_fresh_one() {
+async fn a_cached_token_is_accepted_as_long_as_verifying_it_would_succeed() {
     let fixture = Fixture::new();
     let token = RSA.token(&at_jwt(), &claims_with(&json!({"exp": NOW + 100})));
     assert_eq!(fixture.verify(&token).await, "ok");
@@ -237,7 +241,7 @@ async fn a_cached_token_is_accepted_as_long_as_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn a_cached_token_is_verified_again_after_a_while() {
+async fn a_cached_token_is_verified_again_after_the_maximum_age() {
     let fixture = Fixture::new();
     let token = RSA.token(&at_jwt(), &claims());
     assert_eq!(fixture.verify(&token).await, "ok");
@@ -259,7 +263,7 @@ async fn a_withdrawn_key_invalidates_cached_tokens() {
     let unknown = RSA.token(&json!({"typ": "at+jwt", "kid": "new"}), &claims());
     assert_eq!(fixture.error(&unknown).await, TokenError::UnknownKey);
     assert_eq!(fixture.error(&rsa).await, TokenError::UnknownKey);
-    assert_eq!(fixture.verify(&ec).await, "ok", "flushed, but good");
+    assert_eq!(fixture.verify(&ec).await, "ok", "evicted, but still valid");
     assert_eq!(fixture.verify(&ec).await, "cached");
 }
 
@@ -275,7 +279,7 @@ async fn a_refresh_without_changes_keeps_the_cache() {
 }
 
 #[tokio::test]
-async fn a_verification_overtaken_by_a_key_change_is_not_cached() {
+async fn a_verification_that_finishes_after_a_key_change_is_not_cached() {
     let fixture = Fixture::new();
     let main = fixture.issuers[0].as_jwt().unwrap();
     let token = RSA.token(&at_jwt(), &claims());
@@ -295,7 +299,7 @@ async fn a_verification_overtaken_by_a_key_change_is_not_cached() {
 }
 
 #[tokio::test]
-async fn cached_tokens_outlive_a_short_outage_but_not_the_keys() {
+async fn cached_tokens_are_accepted_during_an_outage_until_the_keys_expire() {
     let fixture = Fixture::with_main(|main| main.verified_max_age = Duration::from_hours(48));
     let token = RSA.token(&at_jwt(), &claims_with(&json!({"exp": NOW + 1_000_000})));
     assert_eq!(fixture.verify(&token).await, "ok");
@@ -304,7 +308,7 @@ async fn cached_tokens_outlive_a_short_outage_but_not_the_keys() {
     assert_eq!(
         fixture.verify(&token).await,
         "ok",
-        "stale: one fetch, which fails"
+        "the keys are stale, and one fetch fails"
     );
     assert_eq!(fixture.verify(&token).await, "cached");
     fixture.clock.advance(Duration::from_hours(24));
@@ -321,7 +325,7 @@ async fn a_token_is_verified_only_by_the_given_issuers() {
     let fixture = Fixture::new();
     let token = RSA.token(&at_jwt(), &claims());
     assert_eq!(fixture.verify(&token).await, "ok");
-    // A token cached by one issuer means nothing to a route that names another.
+    // A token cached by one issuer is not accepted on a route that names another.
     let bearer = BearerToken::new(&token).unwrap();
     let elsewhere = authenticate(&bearer, &fixture.issuers[1..])
         .await
@@ -333,7 +337,7 @@ async fn a_token_is_verified_only_by_the_given_issuers() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_issuer_whose_rule_it_was() {
+async fn a_refusal_names_the_issuer_that_refused_the_token() {
     let fixture = Fixture::new();
     let expired = RSA.token(&at_jwt(), &claims_with(&json!({"exp": 1})));
     let refusal = fixture.authenticate(&expired).await.unwrap_err();
@@ -364,7 +368,7 @@ async fn a_delegated_issuer_takes_tokens_that_name_no_other() {
             matches!(&found.caller, Caller::Delegated { issuer, .. } if &**issuer == "tc"),
             "{token}"
         );
-        assert_eq!(found.how, None);
+        assert_eq!(found.verification, None);
     }
     let found = fixture
         .authenticate(&RSA.token(&at_jwt(), &claims()))

@@ -15,7 +15,7 @@ fn selected(
 }
 
 #[test]
-fn kty_and_crv_must_suit_the_algorithm() {
+fn kty_and_crv_must_match_the_algorithm() {
     use Algorithm::*;
     let set = parse(&[RSA.jwk(), P256.jwk(), P384.jwk(), ED25519.jwk()]);
     let suiting: &[(&str, &[Algorithm])] = &[
@@ -81,7 +81,7 @@ fn use_key_ops_and_alg_are_honoured() {
 }
 
 #[test]
-fn weak_and_malformed_keys_verify_nothing() {
+fn weak_and_malformed_keys_are_never_selected() {
     let modulus = |bytes: usize, first: u8| {
         let mut n = vec![0xff; bytes];
         n[0] = first;
@@ -143,7 +143,7 @@ fn unknown_keys_in_a_jwk_set_are_tolerated() {
 }
 
 #[test]
-fn without_a_kid_exactly_one_key_must_suit() {
+fn a_token_without_a_kid_requires_exactly_one_key_for_its_algorithm() {
     let set = parse(&[RSA.jwk(), P256.jwk()]);
     assert_eq!(selected(&set, Algorithm::RS256, None), Ok(1));
     assert_eq!(selected(&set, Algorithm::ES256, None), Ok(1));
@@ -219,7 +219,7 @@ fn jwk_set_size_key_count_and_kid_length_are_limited() {
 }
 
 #[test]
-fn jwk_sets_are_equal_if_they_verify_the_same() {
+fn jwk_sets_are_equal_if_they_verify_the_same_signatures() {
     let set = parse(&[RSA.jwk(), P256.jwk()]);
     assert_eq!(
         set,

@@ -72,7 +72,7 @@ fn unobserved(fetcher: Arc<dyn KeyFetcher>, clock: SharedClock) -> Keys {
     Keys::new("i".into(), fetcher, clock, algorithms, observer)
 }
 
-/// Lets every other task run until it blocks.
+/// Lets all other tasks run until they block.
 async fn run_other_tasks() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -99,7 +99,7 @@ async fn keys_are_fetched_once_and_cached() {
 }
 
 #[tokio::test]
-async fn a_background_refresh_precedes_the_end_of_freshness() {
+async fn keys_are_refreshed_in_the_background_before_they_become_stale() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     fixture.advance(449);
@@ -108,7 +108,11 @@ async fn a_background_refresh_precedes_the_end_of_freshness() {
     assert_eq!(fixture.source.calls(), 1);
     fixture.advance(1);
     fixture.source.publish(&[P256.jwk(), ED25519.jwk()]);
-    assert_eq!(fixture.select("p256").await, Ok(1), "does not wait");
+    assert_eq!(
+        fixture.select("p256").await,
+        Ok(1),
+        "the caller does not wait"
+    );
     fixture.fetch_completed().await;
     assert_eq!(fixture.source.calls(), 2);
     assert_eq!(fixture.select("p256").await, Ok(2));
@@ -116,7 +120,7 @@ async fn a_background_refresh_precedes_the_end_of_freshness() {
 }
 
 #[tokio::test]
-async fn cached_use_refreshes_too() {
+async fn using_cached_tokens_also_starts_a_refresh() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     fixture.advance(450);
@@ -133,7 +137,7 @@ async fn cached_use_refreshes_too() {
 }
 
 #[tokio::test]
-async fn stale_keys_are_not_used_before_a_fetch() {
+async fn stale_keys_are_not_used_before_a_new_fetch() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     fixture.advance(600);
@@ -190,14 +194,14 @@ async fn stale_keys_are_used_for_a_day_while_fetches_fail() {
     fixture.advance(1);
     assert_eq!(fixture.select("p256").await, unavailable(15));
     assert!(!fixture.keys.usable());
-    // The issuer is back.
+    // The issuer is reachable again.
     fixture.source.publish(&[P256.jwk()]);
     fixture.advance(15);
     assert_eq!(fixture.select("p256").await, Ok(1));
 }
 
 #[tokio::test]
-async fn no_caller_waits_for_an_issuer_that_is_down() {
+async fn callers_do_not_wait_for_an_unreachable_issuer() {
     let fixture = Fixture::new(ScriptedKeys::blocked(&[P256.jwk()]));
     fixture.source.release();
     fixture.select("p256").await.unwrap();
@@ -207,7 +211,7 @@ async fn no_caller_waits_for_an_issuer_that_is_down() {
     assert_eq!(
         fixture.select("p256").await,
         Ok(1),
-        "waited for the one failure"
+        "one caller waits for the failing fetch"
     );
     fixture.advance(30);
     // The next fetch hangs in the background.
@@ -229,7 +233,7 @@ async fn failed_fetches_back_off() {
         assert_eq!(fixture.source.calls(), n + 1);
         fixture.advance(wait - 1);
         assert_eq!(fixture.select("p256").await, unavailable(1));
-        assert_eq!(fixture.source.calls(), n + 1, "not before its time");
+        assert_eq!(fixture.source.calls(), n + 1, "no fetch during the backoff");
         fixture.advance(1);
     }
     fixture.source.publish(&[P256.jwk()]);
@@ -240,12 +244,12 @@ async fn failed_fetches_back_off() {
     assert_eq!(
         fixture.keys.next_refresh_in(),
         FIRST_BACKOFF,
-        "from the start"
+        "the backoff was reset"
     );
 }
 
 #[tokio::test]
-async fn many_first_requests_make_one_fetch() {
+async fn concurrent_first_requests_share_one_fetch() {
     let fixture = Fixture::new(ScriptedKeys::blocked(&[P256.jwk()]));
     let requests: Vec<_> = (0..50).map(|_| fixture.spawn_select("p256")).collect();
     run_other_tasks().await;
@@ -257,7 +261,7 @@ async fn many_first_requests_make_one_fetch() {
 }
 
 #[tokio::test]
-async fn many_unknown_kids_make_one_fetch() {
+async fn concurrent_requests_with_an_unknown_kid_share_one_fetch() {
     let fixture = Fixture::new(ScriptedKeys::blocked(&[P256.jwk()]));
     fixture.source.release();
     fixture.select("p256").await.unwrap();
@@ -271,7 +275,7 @@ async fn many_unknown_kids_make_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_fetch_outlives_the_caller_that_started_it() {
+async fn a_fetch_continues_after_the_caller_that_started_it_is_gone() {
     let fixture = Fixture::new(ScriptedKeys::blocked(&[P256.jwk()]));
     let first = fixture.spawn_select("p256");
     fixture.source.started.acquire().await.unwrap().forget();
@@ -285,7 +289,7 @@ async fn a_fetch_outlives_the_caller_that_started_it() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_found_at_once() {
+async fn a_rotated_key_is_fetched_for_the_first_token_that_names_it() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     fixture.source.publish(&[ED25519.jwk()]);
@@ -295,7 +299,7 @@ async fn a_rotated_key_is_found_at_once() {
 }
 
 #[tokio::test]
-async fn a_fetch_started_before_the_rotation_is_not_conclusive() {
+async fn a_fetch_started_before_a_rotation_is_followed_by_another() {
     let fixture = Fixture::new(ScriptedKeys::blocked(&[P256.jwk()]));
     fixture.source.release();
     fixture.select("p256").await.unwrap();
@@ -318,13 +322,13 @@ async fn a_fetch_started_before_the_rotation_is_not_conclusive() {
 }
 
 #[tokio::test]
-async fn unknown_kids_cause_few_fetches() {
+async fn the_cooldown_limits_fetches_for_unknown_kids() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     let unknown = Err(TokenError::UnknownKey);
     assert_eq!(fixture.select("a").await, unknown);
     assert_eq!(fixture.source.calls(), 2);
-    // The cooldown applies to every other kid.
+    // The cooldown applies to all other kids.
     for kid in ["a", "b", "c"] {
         assert_eq!(fixture.select(kid).await, unknown);
     }
@@ -332,7 +336,7 @@ async fn unknown_kids_cause_few_fetches() {
     assert_eq!(fixture.select("b").await, unknown);
     assert_eq!(fixture.source.calls(), 2);
     fixture.advance(1);
-    // A kid cached as unknown stays so for a minute.
+    // A kid stays cached as unknown for a minute.
     assert_eq!(fixture.select("a").await, unknown);
     assert_eq!(fixture.source.calls(), 2);
     assert_eq!(fixture.select("b").await, unknown);
@@ -366,13 +370,17 @@ async fn the_cache_of_unknown_kids_is_bounded() {
 }
 
 #[tokio::test]
-async fn an_unknown_kid_is_inconclusive_while_the_issuer_is_down() {
+async fn an_unknown_kid_is_unavailable_and_not_refused_while_the_issuer_is_unreachable() {
     let fixture = Fixture::publishing(&[P256.jwk()]);
     fixture.select("p256").await.unwrap();
     fixture.source.go_down();
     assert_eq!(fixture.select("new").await, unavailable(1));
     assert_eq!(fixture.select("new").await, unavailable(1));
-    assert_eq!(fixture.select("p256").await, Ok(1), "what is known goes on");
+    assert_eq!(
+        fixture.select("p256").await,
+        Ok(1),
+        "known keys remain usable"
+    );
     assert_eq!(fixture.source.calls(), 2);
     fixture.source.publish(&[P256.jwk()]);
     fixture.advance(30);
@@ -394,13 +402,13 @@ async fn an_issuer_may_withdraw_all_keys() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_fetch_blocks_no_caller() {
+async fn a_panic_in_a_fetch_does_not_block_callers() {
     #[derive(Debug)]
     struct Panics;
     #[async_trait]
     impl KeyFetcher for Panics {
         async fn fetch(&self) -> Result<FetchedKeys, KeyFetchError> {
-            panic!("a test's own");
+            panic!("raised by the test");
         }
     }
     let clock: SharedClock = clock();
@@ -419,7 +427,7 @@ fn without_a_runtime_no_fetch_is_started() {
 }
 
 #[tokio::test]
-async fn a_fetcher_may_fix_the_ttl() {
+async fn a_fetcher_can_override_the_ttl() {
     #[derive(Debug)]
     struct Local(Arc<ScriptedKeys>);
     #[async_trait]

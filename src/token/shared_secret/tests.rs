@@ -15,10 +15,10 @@ struct Fixture {
     issuer: Arc<Issuer>,
 }
 
-fn config(place: SecretRef, algorithms: &[Algorithm]) -> SharedSecretIssuer {
+fn config(secret: SecretRef, algorithms: &[Algorithm]) -> SharedSecretIssuer {
     SharedSecretIssuer {
         url: URL.into(),
-        secret: place,
+        secret,
         encoding: SecretEncoding::Text,
         audiences: vec![AUDIENCE.into()],
         algorithms: algorithms.to_vec(),
@@ -62,8 +62,10 @@ impl Fixture {
     async fn authenticate(&self, token: &str) -> Result<&'static str, TokenError> {
         let token = BearerToken::new(token).unwrap();
         let issuers = [Arc::clone(&self.issuer)];
-        let end = authenticate(&token, &issuers).await;
-        end.map(|found| found.how.unwrap()).map_err(|e| e.error)
+        let result = authenticate(&token, &issuers).await;
+        result
+            .map(|found| found.verification.unwrap())
+            .map_err(|e| e.error)
     }
 
     fn write(&self, secret: &str) {
@@ -72,7 +74,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn each_hmac_algorithm_verifies_and_a_wrong_secret_does_not() {
+async fn each_hmac_algorithm_verifies_with_the_right_secret_only() {
     let fixture = fixture(Algorithm::HMAC);
     for alg in ["HS256", "HS384", "HS512"] {
         let good = token(alg, SECRET.as_bytes(), &claims(&json!({})));
@@ -184,7 +186,7 @@ async fn a_rotated_secret_takes_effect_and_invalidates_cached_tokens() {
 }
 
 #[tokio::test]
-async fn without_a_secret_tokens_are_unverifiable_rather_than_refused() {
+async fn without_a_secret_keys_are_unavailable_and_tokens_are_not_refused() {
     let fixture = fixture(&[Algorithm::HS256]);
     fixture.write("short");
     let token = token("HS256", b"short", &claims(&json!({})));
@@ -195,7 +197,7 @@ async fn without_a_secret_tokens_are_unverifiable_rather_than_refused() {
     assert_eq!(
         fixture.authenticate(&token).await,
         unavailable,
-        "not read again at once"
+        "not read again immediately"
     );
     fixture.clock.advance(RETRY);
     assert_eq!(

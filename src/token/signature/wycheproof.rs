@@ -1,5 +1,5 @@
-//! The Wycheproof vectors of the primitives behind every algorithm, checked by the code that
-//! checks tokens: keys are read as JWKs ([`KeySet`]), signatures verified by [`Verifier`].
+//! The Wycheproof vectors for the primitives behind every algorithm, run through the code that
+//! verifies tokens: keys are parsed as JWKs ([`KeySet`]) and signatures verified by [`Verifier`].
 
 use std::ops::AddAssign;
 
@@ -13,27 +13,27 @@ use serde_json::{Value, json};
 use super::*;
 use crate::token::jwk::KeySet;
 
-/// What became of the vectors of one set.
+/// The results for the vectors of one set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     accepted: usize,
     refused: usize,
-    /// Vectors that tell nothing: "acceptable" ones, and those that are invalid in a signature
-    /// scheme which is not that of the algorithm.
-    open: usize,
+    /// Inconclusive vectors: "acceptable" ones, and invalid ones of a signature scheme other than
+    /// the algorithm's.
+    inconclusive: usize,
 }
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.refused += other.refused;
-        self.open += other.open;
+        self.inconclusive += other.inconclusive;
     }
 }
 
 impl Counts {
-    /// Checks one vector. `conforms` says whether the signature scheme is that of the JWS
-    /// algorithm at all: a valid signature in another scheme must be refused.
+    /// Checks one vector. `conforms` is whether the signature scheme is that of the JWS algorithm:
+    /// a valid signature in another scheme must be refused.
     fn check(&mut self, verified: bool, result: TestResult, conforms: bool, vector: &str) {
         match (result, conforms) {
             (TestResult::Valid, true) => {
@@ -44,14 +44,14 @@ impl Counts {
                 assert!(!verified, "{vector} was accepted");
                 self.refused += 1;
             }
-            (TestResult::Acceptable, _) | (TestResult::Invalid, false) => self.open += 1,
+            (TestResult::Acceptable, _) | (TestResult::Invalid, false) => self.inconclusive += 1,
         }
     }
 
     fn print(self, what: &str) {
         println!(
-            "wycheproof {what}: {} accepted, {} refused, {} left open",
-            self.accepted, self.refused, self.open
+            "wycheproof {what}: {} accepted, {} refused, {} inconclusive",
+            self.accepted, self.refused, self.inconclusive
         );
     }
 }
@@ -88,7 +88,7 @@ fn rsa_pkcs1_vectors() {
         (Set::Rsa8192Sha256, Algorithm::RS256),
         (Set::Rsa8192Sha384, Algorithm::RS384),
         (Set::Rsa8192Sha512, Algorithm::RS512),
-        // A valid signature over another hash is none of RS256.
+        // A valid signature with another hash is not an RS256 signature.
         (Set::Rsa2048Sha3_256, Algorithm::RS256),
         (Set::Rsa2048Sha512_256, Algorithm::RS256),
     ] {
@@ -129,7 +129,7 @@ fn rsa_pss_vectors() {
         (Set::RsaPssmisc, Algorithm::PS256),
         (Set::RsaPssmisc, Algorithm::PS384),
         (Set::RsaPssmisc, Algorithm::PS512),
-        // Valid signatures with other parameters are none of these algorithms.
+        // Valid signatures with other parameters do not conform to these algorithms.
         (Set::RsaPss2048Sha256Mgf1SaltLen0, Algorithm::PS256),
         (Set::RsaPss2048Sha256Mgf1Sha1_20, Algorithm::PS256),
         (Set::RsaPss4096Sha512Mgf1SaltLen32, Algorithm::PS512),
@@ -167,7 +167,7 @@ fn ecdsa_p1363_vectors() {
     for (set, algorithm) in [
         (Set::EcdsaSecp256r1Sha256P1363, Algorithm::ES256),
         (Set::EcdsaSecp384r1Sha384P1363, Algorithm::ES384),
-        // DER-encoded signatures and other hashes are none of these algorithms.
+        // DER-encoded signatures and other hashes do not conform to these algorithms.
         (Set::EcdsaSecp256r1Sha256, Algorithm::ES256),
         (Set::EcdsaSecp384r1Sha384, Algorithm::ES384),
         (Set::EcdsaSecp256r1Sha512P1363, Algorithm::ES256),
@@ -222,7 +222,7 @@ fn ed25519_vectors() {
     assert_eq!((counts.accepted, counts.refused), (176, 126));
 }
 
-/// RFC 7518 §3.2: the MAC is never shortened.
+/// RFC 7518 §3.2: a truncated MAC is not valid.
 #[test]
 fn hmac_vectors() {
     use mac::TestName as Set;
@@ -231,7 +231,7 @@ fn hmac_vectors() {
         (Set::HmacSha256, Algorithm::HS256),
         (Set::HmacSha384, Algorithm::HS384),
         (Set::HmacSha512, Algorithm::HS512),
-        // Another hash of the same length is none of HS256.
+        // A MAC with another hash of the same length is not an HS256 MAC.
         (Set::HmacSha3_256, Algorithm::HS256),
         (Set::HmacSha512_256, Algorithm::HS256),
     ] {

@@ -43,7 +43,10 @@ fn a_callers_trace_is_continued_in_a_child_span() {
     assert_eq!(trace.id().to_string(), TRACE);
     let [parent, state, taskcluster] = sent(&trace);
     assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && parent.ends_with("-01"));
-    assert!(!parent.contains("00f067aa0ba902b7"), "a span id of our own");
+    assert!(
+        !parent.contains("00f067aa0ba902b7"),
+        "hawkgate's own span id"
+    );
     assert_eq!((state.as_str(), taskcluster.as_str()), ("keep", TRACE));
     let bad = [("traceparent", PARENT), ("tracestate", "A=1")];
     let trace = begun(IncomingTrace::Continue, 0.0, &bad);
@@ -106,12 +109,12 @@ fn a_taskcluster_trace_id_is_adopted_if_it_is_a_valid_trace_id() {
         assert_eq!(trace.id().to_string() == TRACE, same, "{id}");
         assert_eq!(sent(&trace)[2], "keep", "{id}");
     }
-    let own = begun(
+    let replaced = begun(
         IncomingTrace::Continue,
         1.0,
         &[("x-taskcluster-trace-id", "a b\t")],
     );
-    assert_eq!(sent(&own)[2], own.id().to_string());
+    assert_eq!(sent(&replaced)[2], replaced.id().to_string());
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn compiled(source: &str) -> Expression {
     Expression::compile(source).unwrap_or_else(|e| panic!("{source}: {e}"))
 }
 
-fn holds(source: &str) -> Result<bool, EvaluationError> {
+fn is_true(source: &str) -> Result<bool, EvaluationError> {
     let scopes = ["openid".to_owned()];
     compiled(source).is_true(&attributes(&claims(), &scopes))
 }
@@ -91,12 +91,12 @@ fn documented_expressions_are_true() {
         "claims.missing || true",
         "// a comment\ntrue",
     ] {
-        assert_eq!(holds(source), Ok(true), "{source}");
+        assert_eq!(is_true(source), Ok(true), "{source}");
     }
 }
 
 #[test]
-fn anything_but_the_boolean_true_is_not_a_match() {
+fn an_expression_matches_only_if_its_value_is_the_boolean_true() {
     for (source, expected) in [
         ("false", Ok(false)),
         ("1", Err("the result is of type int, not bool")),
@@ -147,7 +147,7 @@ fn anything_but_the_boolean_true_is_not_a_match() {
         ("{'a': 1, 'a': 2} == {}", Err("a map has a duplicate key")),
         ("{1.5: 1} == {}", Err("a value cannot be a map's key")),
     ] {
-        let got = holds(source).map_err(|error| error.to_string());
+        let got = is_true(source).map_err(|error| error.to_string());
         match (&got, expected) {
             (Err(error), Err(expected)) => {
                 assert!(error.starts_with(expected), "{source}: {error}");
@@ -223,7 +223,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "request.headers['a'] == 'a'",
-        "near character 8: there is no request.headers; there are request.method, request.host, request.path, request.user_agent",
+        "near character 8: there is no request.headers; the attributes are request.method, request.host, request.path, request.user_agent",
     ),
     (
         "request == 'a'",
@@ -255,7 +255,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "claims.g.exists(claims, claims == 'a')",
-        "near character 16: claims is already the name of something else; choose another name for the variable",
+        "near character 16: claims is already defined; choose another name for the variable",
     ),
     (
         "claims.g.map(x, x + x) == []",
@@ -295,11 +295,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "optional.of(1) == 1",
-        "near character 12: there is no function x.of(…); there are contains, endsWith, matches, size, startsWith, all, exists, exists_one, filter, has",
+        "near character 12: there is no function x.of(…); the functions are contains, endsWith, matches, size, startsWith, all, exists, exists_one, filter, has",
     ),
     (
         "timestamp('x') == 1",
-        "near character 10: there is no function timestamp(…); there are bool, bytes, double, dyn, int, matches, size, string, type, uint, all, exists, exists_one, filter, has",
+        "near character 10: there is no function timestamp(…); the functions are bool, bytes, double, dyn, int, matches, size, string, type, uint, all, exists, exists_one, filter, has",
     ),
     (
         "claims.?sub == 1",
@@ -374,7 +374,7 @@ fn long_sources() -> Vec<String> {
 }
 
 /// Short sources with unusual values that a parser or interpreter could mishandle.
-const ODD: &[&str] = &[
+const UNUSUAL: &[&str] = &[
     "'\\ud800'",
     "'\\U00110000'",
     "'\\'",
@@ -412,10 +412,10 @@ const ODD: &[&str] = &[
 ];
 
 #[test]
-fn hostile_sources_are_refused_or_harmless() {
-    let odd = ODD.iter().map(|source| (*source).to_owned());
+fn hostile_sources_cause_no_panic() {
+    let unusual = UNUSUAL.iter().map(|source| (*source).to_owned());
     let claims = claims();
-    for source in long_sources().into_iter().chain(odd) {
+    for source in long_sources().into_iter().chain(unusual) {
         // A panic would surface as `Panicked` or as this error.
         match Expression::compile(&source) {
             Ok(expression) => {
@@ -459,7 +459,7 @@ fn the_number_of_steps_is_limited_at_compile_time() {
 }
 
 #[test]
-fn the_attributes_that_an_expression_reads_are_known() {
+fn compilation_determines_the_attributes_that_an_expression_reads() {
     for (source, request, path, named) in [
         (
             "claims.sub == 'a' && claims['b c'] == 1 && 'd' in claims",
@@ -505,7 +505,7 @@ fn an_ipv4_mapped_client_address_is_an_ipv4_address() {
     }
 }
 
-/// An expression whose evaluation panics; no real one is known to.
+/// An expression whose evaluation panics. No source is known to cause that.
 pub(in crate::gateway::rule) fn panicking() -> Expression {
     let mut expression = compiled("claims.sub.matches('x')");
     let mut functions = Context::with_env(Arc::clone(&LIBRARY));
@@ -562,7 +562,7 @@ fn expressions_can_read_the_client_certificate() {
         let compiled = compiled(source);
         assert_eq!(compiled.is_true(&known), Ok(true), "{source}");
         assert!(compiled.reads_request(), "{source}");
-        // Without a certificate none of these is true, except those that hold for any list.
+        // Without a certificate, none of these is true except those that are true of any list.
         let without = attributes(&claims, &[]);
         let matched = compiled.is_true(&without);
         let vacuous = source.contains(".all(") || source.starts_with("type(");
@@ -607,8 +607,8 @@ fn an_unknown_certificate_attribute_is_a_compile_error() {
     }
     // A map with the same member names is an ordinary value.
     assert_eq!(
-        holds("[{'certificate': {'uris': ['x']}}].exists(c, c.certificate.uris[0] == 'x')"),
+        is_true("[{'certificate': {'uris': ['x']}}].exists(c, c.certificate.uris[0] == 'x')"),
         Ok(true)
     );
-    assert_eq!(holds("{'uris': 1}.uris == 1"), Ok(true));
+    assert_eq!(is_true("{'uris': 1}.uris == 1"), Ok(true));
 }

@@ -32,7 +32,7 @@ fn shapes() -> Vec<Row> {
         ("trailing dot", format!("{good}.")),
         ("leading dot", format!(".{good}")),
         ("padded signature", format!("{good}==")),
-        ("no base64url", format!("{h}.{c}+/.{s}")),
+        ("not base64url", format!("{h}.{c}+/.{s}")),
         (
             "a length that base64 cannot have",
             format!("{h}.{c}.{}", &s[..s.len() - 1]),
@@ -44,7 +44,7 @@ fn shapes() -> Vec<Row> {
             RSA.token_of("RS256", "[]", &claims().to_string()),
         ),
         (
-            "header is no JSON",
+            "header is not JSON",
             RSA.token_of("RS256", "alg", &claims().to_string()),
         ),
         (
@@ -201,7 +201,7 @@ fn headers() -> Vec<Row> {
     rows
 }
 
-/// The classic confusion: the public key, as text, taken for a shared secret.
+/// Algorithm confusion (RFC 8725 §2.1): the public key, as text, used as an HMAC secret.
 fn confused() -> String {
     let secret = RSA.jwk().to_string();
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
@@ -259,7 +259,7 @@ fn keys() -> Vec<Row> {
             E::Malformed,
         ),
         row(
-            "no kid, two keys fit",
+            "no kid, two suitable keys",
             RSA.token_of("RS512", &without_kid("RS512"), &claims().to_string()),
             E::KeyIdMissing,
         ),
@@ -327,15 +327,15 @@ fn signatures() -> Vec<Row> {
         ("stripped", stripped),
         ("of other claims", swapped),
         (
-            "by another key of this name",
+            "by another key with this kid",
             OTHER_RSA.token(&kid, &claims()),
         ),
         (
-            "RS512 where RS256 is said",
+            "RS512 signature with alg RS256",
             assembled(&rs256, &claims(), &as_rs512),
         ),
         (
-            "PS256 where RS256 is said",
+            "PS256 signature with alg RS256",
             assembled(&rs256, &claims(), &as_pss),
         ),
         ("one byte", assembled(&rs256, &claims(), &[0])),
@@ -552,7 +552,7 @@ fn profiles() -> Vec<Row> {
         .into()
 }
 
-/// Every bad token of this file.
+/// Every bad token in this file.
 pub(super) fn all() -> Vec<Row> {
     let tables = [
         shapes(),
@@ -573,7 +573,7 @@ async fn every_bad_token_is_refused() {
     let rows = all();
     assert!(rows.len() >= 60, "{}", rows.len());
     for (what, token, error) in rows {
-        // Twice, since a refused token must not be cached as valid.
+        // Twice, because a refused token must not be cached as valid.
         for _ in 0..2 {
             match fixture.authenticate(&token).await {
                 Err(refusal) => assert_eq!(refusal.error, error, "{what}"),
@@ -604,7 +604,7 @@ fn text_that_is_not_a_b64token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_workload_issuer_without_subjects_accepts_no_one() {
+async fn a_workload_issuer_without_subjects_accepts_no_token() {
     let clock = clock();
     let keys = ScriptedKeys::of(&[P256.jwk()]);
     let issuers = [issuer(

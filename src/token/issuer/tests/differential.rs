@@ -1,6 +1,6 @@
-//! Whatever hawkgate accepts, `jsonwebtoken::decode` accepts as well: hawkgate's checks only
-//! ever add to it. Tested on the tokens of the other tests and on mutations of good tokens from
-//! a seeded generator.
+//! Every token that hawkgate accepts is also accepted by `jsonwebtoken::decode`: hawkgate is never
+//! more lenient. Tested with the tokens of the other tests and with mutations of good tokens by a
+//! seeded generator.
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{DecodingKey, Validation, crypto};
@@ -14,7 +14,7 @@ use crate::token::testing::b64;
 const SECRET: &str = "tests-only-0123456789-0123456789-0123456789-0123456789-0123456789";
 const SHARED: &str = "https://legacy.example.com/";
 
-/// Mutations of each good token.
+/// Number of mutations of each good token.
 const ROUNDS: usize = 120;
 
 /// SplitMix64: the same mutations in every run.
@@ -107,7 +107,7 @@ fn good_tokens() -> Vec<Good> {
     let jwt = json!({ "typ": "JWT" });
     let auth0 = Signer::Key(&OTHER_RSA);
     good.push(Good::new(auth0, "RS256", &jwt, auth0_claims()));
-    // Without `typ`, and without `kid`, as the only key of its issuer has none.
+    // Without `typ` and without `kid`; the issuer's only key has no `kid`.
     let workload = Signer::Key(&P256);
     good.push(Good::new(workload, "ES256", &json!({}), workload_claims()));
     for alg in ["HS256", "HS384", "HS512"] {
@@ -190,7 +190,7 @@ fn mutated_members(generator: &mut Generator, members: &Value) -> String {
             return text.replacen('{', &format!("{{\"{name}\":{value},"), 1);
         }
         3 => {
-            // The same JSON, written otherwise.
+            // The same JSON, formatted differently.
             return serde_json::to_string_pretty(&members).unwrap();
         }
         _ => {
@@ -214,7 +214,7 @@ fn mutated(generator: &mut Generator, good: &Good, other: &str) -> String {
             return good.signer.token(good.alg, &header, &claims);
         }
         5 => {
-            // One bit, in whatever segment it falls.
+            // One bit, in any segment.
             let mut bytes = token.into_bytes();
             let at = generator.below(bytes.len());
             bytes[at] ^= 1 << generator.below(7);
@@ -247,8 +247,8 @@ fn mutated(generator: &mut Generator, good: &Good, other: &str) -> String {
     token
 }
 
-/// Whether `jsonwebtoken::decode` accepts a token with any of the keys, under its strictest
-/// settings except for time: it reads the system's clock, while the tests have their own.
+/// Whether `jsonwebtoken::decode` accepts a token with any of the keys, with its strictest settings
+/// except for time, because it reads the system's clock and the tests use a manual one.
 fn decodes(token: &str, algorithm: Algorithm, keys: &[DecodingKey]) -> bool {
     let mut validation = Validation::new(jsonwebtoken_algorithm(algorithm));
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
@@ -291,7 +291,7 @@ fn agreement(token: &str, keys: &[DecodingKey]) -> Option<Agreement> {
 }
 
 #[tokio::test]
-async fn whatever_hawkgate_accepts_jsonwebtoken_decodes() {
+async fn every_token_that_hawkgate_accepts_is_decoded_by_jsonwebtoken() {
     let mut fixture = Fixture::new();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");

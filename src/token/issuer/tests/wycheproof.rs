@@ -1,12 +1,10 @@
-//! Wycheproof's vectors for JWS and JWK, where they lie beside the repository; they are not
-//! part of it. No payload in them is a claims set, so that none is a token as it stands. They
-//! are put to three uses:
+//! Wycheproof's vectors for JWS and JWK. They are not part of the repository; the test skips them
+//! if they are not found next to it. No payload is a claims set, so no vector is a token as it is.
+//! Each vector is used in three ways:
 //!
-//! 1. as they stand, under an issuer with their keys: refused;
-//! 2. header and signature around a claims set: refused, since the signature is of something
-//!    else;
-//! 3. a claims set signed anew under their header: accepted exactly where header and key are
-//!    good.
+//! 1. unchanged, with an issuer that has its keys: refused;
+//! 2. with the payload replaced by a claims set: refused, because the signature does not match;
+//! 3. with a claims set and a new signature: accepted if and only if header and key are valid.
 
 use std::path::{Path, PathBuf};
 
@@ -44,29 +42,31 @@ struct Vector {
     tc_id: u32,
     comment: String,
     result: String,
-    /// An object where it is the JSON serialization.
+    /// A string, or an object in the JSON serialization.
     #[serde(alias = "jwe")]
     jws: Value,
 }
 
-/// How often the vectors were put to each use, and what came of the third.
+/// How many vectors were used in each way, and the results of the third.
 #[derive(Debug, Default)]
 struct Counts {
-    as_they_stand: usize,
-    around_claims: usize,
+    unchanged: usize,
+    replaced_payload: usize,
     accepted: usize,
     refused: usize,
-    /// The private key is missing or cannot sign.
-    unsigned: usize,
+    /// The private key is missing or cannot be used to sign.
+    not_signed: usize,
 }
 
-/// Where hawkgate and Wycheproof differ about headers or keys: whether hawkgate accepts.
-fn judged_otherwise(group: &Group, vector: &Vector) -> Option<bool> {
+/// For a vector on which hawkgate and Wycheproof differ, whether hawkgate accepts its header and
+/// keys.
+fn exception(group: &Group, vector: &Vector) -> Option<bool> {
     match (&*group.comment, &*vector.comment) {
-        // Keys weakened by the ROCA flaw are not detected: an issuer chooses its own keys.
+        // Keys weakened by the ROCA vulnerability are not detected; issuers are trusted to choose
+        // good keys.
         ("jws_rsa_roca_key", _) => Some(true),
-        // Not supported: encrypted tokens; a PS384 signature by a key whose `alg` is PS256, and
-        // P-521; lenient base64 (RFC 7515 §2).
+        // Not supported: encrypted tokens; a PS384 signature by a key whose `alg` is PS256; P-521;
+        // lenient base64 (RFC 7515 §2).
         ("jwe_aes" | "jwe_ec", _)
         | ("rfc7520" | "rfc7520WithKeyOps", "Figure20" | "Figure27")
         | ("base64", "InvalidCharacterInsertedInHeader") => Some(false),
@@ -86,7 +86,7 @@ async fn jws_and_jwk_vectors() {
         ("json_web_crypto_test.json", 20),
     ] {
         let Ok(text) = std::fs::read_to_string(folder().join(file)) else {
-            println!("wycheproof {file}: not there, skipped");
+            println!("wycheproof {file}: not found, skipped");
             continue;
         };
         let vectors: Vectors = serde_json::from_str(&text).unwrap();
@@ -95,16 +95,16 @@ async fn jws_and_jwk_vectors() {
             check(group, &mut counts).await;
         }
         let Counts {
-            as_they_stand,
-            around_claims,
+            unchanged,
+            replaced_payload,
             accepted,
             refused,
-            unsigned,
+            not_signed,
         } = counts;
         println!(
-            "wycheproof {file}: {as_they_stand} refused as they stand, {around_claims} refused \
-             around claims; signed anew: {accepted} accepted, {refused} refused, {unsigned} \
-             without a key to sign with"
+            "wycheproof {file}: {unchanged} refused unchanged, {replaced_payload} refused \
+             with another payload; signed again: {accepted} accepted, {refused} refused, \
+             {not_signed} without a signing key"
         );
         assert!(accepted >= least_accepted && refused > 0, "{file}");
     }
@@ -119,25 +119,28 @@ async fn check(group: &Group, counts: &mut Counts) {
         let json_serialization = vector.jws.to_string();
         let jws = vector.jws.as_str().unwrap_or(&json_serialization);
         let what = format!("{} {} {}", group.comment, vector.tc_id, vector.comment);
-        assert!(!accepts(&issuer, jws).await, "{what}, as it stands");
-        counts.as_they_stand += 1;
+        assert!(!accepts(&issuer, jws).await, "{what}, unchanged");
+        counts.unchanged += 1;
         let header = jws.split('.').next().unwrap_or_default();
         let signature = jws.split('.').nth(2).unwrap_or_default();
         let around = format!("{header}.{claims}.{signature}");
-        assert!(!accepts(&issuer, &around).await, "{what}, around claims");
-        counts.around_claims += 1;
+        assert!(
+            !accepts(&issuer, &around).await,
+            "{what}, with another payload"
+        );
+        counts.replaced_payload += 1;
         let signing_input = format!("{header}.{claims}");
         let Some(signature) = sign(private, signing_input.as_bytes()) else {
-            counts.unsigned += 1;
+            counts.not_signed += 1;
             continue;
         };
         let token = format!("{signing_input}.{}", b64(signature));
         let good = header_is_good(header, private) && keys_are_good(group);
-        let expected = judged_otherwise(group, vector).unwrap_or(good);
+        let expected = exception(group, vector).unwrap_or(good);
         let accepted = accepts(&issuer, &token).await;
-        assert_eq!(accepted, expected, "{what}, signed anew");
-        // Wycheproof's own word: what it calls valid must have been expected.
-        if vector.result == "valid" && judged_otherwise(group, vector).is_none() {
+        assert_eq!(accepted, expected, "{what}, signed again");
+        // Cross-check: a vector that Wycheproof calls valid must be accepted.
+        if vector.result == "valid" && exception(group, vector).is_none() {
             let single = keys(&group.private).len() == 1;
             assert!(accepted || !single, "{what}");
         }
@@ -149,7 +152,7 @@ async fn check(group: &Group, counts: &mut Counts) {
     }
 }
 
-/// Refused before an issuer is chosen, or by it.
+/// Whether the token is accepted.
 async fn accepts(issuer: &Arc<Issuer>, token: &str) -> bool {
     let Ok(token) = BearerToken::new(token) else {
         return false;
@@ -159,7 +162,7 @@ async fn accepts(issuer: &Arc<Issuer>, token: &str) -> bool {
         .is_ok()
 }
 
-/// Those of a JWK Set, or the one that is there alone.
+/// The keys of a JWK Set, or a single JWK.
 fn keys(jwks: &Value) -> Vec<&Value> {
     match jwks.get("keys").and_then(Value::as_array) {
         Some(list) => list.iter().collect(),
@@ -167,8 +170,8 @@ fn keys(jwks: &Value) -> Vec<&Value> {
     }
 }
 
-/// A shared-secret issuer for a single symmetric key, where it is long enough; else one that
-/// publishes the keys.
+/// A `shared-secret` issuer for a single symmetric key that is long enough, otherwise an `oidc`
+/// issuer that publishes the keys.
 fn issuer_of(group: &Group, dir: &Path) -> Arc<Issuer> {
     if let [key] = *keys(&group.private)
         && let Some(algorithm) = hmac_algorithm(key)
@@ -201,8 +204,8 @@ fn hmac_algorithm(jwk: &Value) -> Option<Algorithm> {
     known.find(|algorithm| jwk["alg"] == algorithm.name())
 }
 
-/// Strict base64url and JSON, with the algorithm and the name of the key. A shared secret has
-/// no name.
+/// Whether the header is strict base64url and JSON, and `alg` and `kid` are those of the key. A
+/// shared secret has no `kid`.
 fn header_is_good(header: &str, key: &Value) -> bool {
     let Ok(bytes) = URL_SAFE_NO_PAD.decode(header) else {
         return false;
@@ -214,7 +217,7 @@ fn header_is_good(header: &str, key: &Value) -> bool {
     header["alg"] == *signing_algorithm(key) && named
 }
 
-/// The key's `alg`; the vectors with keys for encryption have none and use these.
+/// The key's `alg`; keys for encryption have none, and their vectors use these.
 fn signing_algorithm(key: &Value) -> &str {
     let by_kind = match key["kty"].as_str() {
         Some("EC") => "ES256",
@@ -223,8 +226,8 @@ fn signing_algorithm(key: &Value) -> &str {
     key["alg"].as_str().unwrap_or(by_kind)
 }
 
-/// Whether the group's comment says nothing against the key, and it is of a kind that is
-/// supported where it is.
+/// Whether the group's comment names no flaw of the keys, and their kind is supported by the
+/// issuer.
 fn keys_are_good(group: &Group) -> bool {
     let faulty = [
         "rsa_encryption",
