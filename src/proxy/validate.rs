@@ -1,5 +1,5 @@
-//! Validates the head of a request before anything else looks at it: rejects ambiguous framing,
-//! heads over the limits, and targets that two parsers could read differently.
+//! Validates the head of a request before it is used in any other way: rejects ambiguous
+//! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
 //! HTTP/1 heads are checked as bytes, before they reach pingora's parser, which is lenient
 //! (docs/design/pingora.md). HTTP/2 heads arrive parsed; [`check_head`] applies the same rules
@@ -22,19 +22,19 @@ use fields::FieldChecker;
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
 
-/// Most field lines in one head.
+/// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
-/// Longest method in bytes.
+/// Maximum length of a method, in bytes.
 const MAX_METHOD: usize = 32;
-/// Longest path that is logged for a rejected head, in bytes.
+/// Maximum length of the path logged for a rejected head, in bytes.
 const MAX_LOGGED_PATH: usize = 1024;
 
-/// The limits of a request head.
+/// The limits on a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// The whole head, in bytes.
+    /// Maximum size of the whole head, in bytes.
     pub header_bytes: usize,
-    /// The request target, in bytes.
+    /// Maximum length of the request target, in bytes.
     pub url_bytes: usize,
 }
 
@@ -47,37 +47,38 @@ impl From<&Limits> for HeadLimits {
     }
 }
 
-/// Where the body of an HTTP/1 request ends (RFC 9112 §6.3).
+/// How the end of an HTTP/1 request body is determined (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// After this many bytes; zero if there is no body.
+    /// The body has this length in bytes; zero if there is no body.
     Length(u64),
-    /// After the last chunk and its trailers.
+    /// The body ends with the last chunk and the trailer section.
     Chunked,
-    /// The connection may become a WebSocket: everything that follows belongs to it.
+    /// The connection may become a WebSocket, so all further bytes belong to it.
     Tunnel,
 }
 
-/// What is logged of a rejected head.
+/// What is logged about a rejected head.
 #[derive(Clone, Debug)]
 pub(super) struct RejectedHead {
     pub(super) rejection: Rejection,
-    /// As sent if it is a valid method, otherwise `-`.
+    /// The method as sent, or `-` if it is not valid.
     pub(super) method: Method,
-    /// Printable, without the query; `-` if there is none.
+    /// The path in printable characters, without the query, or `-` if there is none.
     pub(super) path: String,
     pub(super) version: Version,
 }
 
-/// A [`Reason::BadRequest`] with its cause.
+/// Returns a [`Reason::BadRequest`] with its cause.
 fn bad(cause: &'static str) -> Rejection {
     Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
-/// Checks one complete HTTP/1 head as received, from its first byte to its empty line.
+/// Checks a complete HTTP/1 head as received, from its first byte to the empty line. Returns the
+/// framing of the body.
 ///
 /// # Errors
-/// The first fault found; the request must not be processed.
+/// Returns the first fault found. The request must not be processed.
 pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<RejectedHead>> {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
@@ -85,7 +86,7 @@ pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box
         .map_err(|rejection| Box::new(rejected_head(line, rejection)))
 }
 
-/// Describes a rejected head that begins with `line`, which may be anything.
+/// Describes a rejected head that begins with `line`, which may contain arbitrary bytes.
 pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
@@ -106,7 +107,8 @@ pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     }
 }
 
-/// The path of an origin-form target, without query or fragment, fit for a log line.
+/// Returns the path of an origin-form target, without query or fragment, in a form suitable for
+/// a log line.
 fn printable_path(target: &[u8]) -> String {
     if target.first() != Some(&b'/') {
         return "-".to_owned();
@@ -125,7 +127,7 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
-/// The part of [`check_head`] that concerns method and target.
+/// Performs the part of [`check_head`] that concerns method and target.
 ///
 /// # Errors
 /// The first fault found.
@@ -160,7 +162,8 @@ fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing,
     fields.finish_http1(version)
 }
 
-/// `method SP request-target SP HTTP-version` (RFC 9112 §3), and nothing looser.
+/// Checks a request line, which must be exactly `method SP request-target SP HTTP-version` (RFC
+/// 9112 §3).
 fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejection> {
     let mut words = line.split(|b| *b == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -187,7 +190,7 @@ fn check_method(method: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `field-name ":" OWS field-value OWS` (RFC 9112 §5).
+/// Checks a field line, `field-name ":" OWS field-value OWS` (RFC 9112 §5).
 fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result<(), Rejection> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(bad("folded header line"));
@@ -199,14 +202,14 @@ fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result
     }
     let value = value.get(1..).unwrap_or_default();
     let control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
-    // Without an early exit, so that the compiler can vectorize it.
+    // Without an early exit, so that the compiler can vectorize the loop.
     if value.iter().fold(false, |found, b| found | control(*b)) {
         return Err(bad("control character in a header value"));
     }
     fields.check(name, value.trim_ascii())
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// Whether `byte` is a `tchar` (RFC 9110 §5.6.2).
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -228,12 +231,12 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Applies the rules for HTTP/1 heads to a parsed one. For HTTP/2, where the raw bytes are not
-/// available, before anything else is done with the request. The size of the whole head is
-/// limited by HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
+/// Applies the rules for HTTP/1 heads to a parsed head. Used for HTTP/2, where the raw bytes are
+/// not available. The size of the whole head is limited by HTTP/2's own
+/// `SETTINGS_MAX_HEADER_LIST_SIZE`.
 ///
 /// # Errors
-/// The first fault found; the request must be answered with it.
+/// Returns the first fault found, as the response to the request.
 pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
     target::check(

@@ -7,7 +7,7 @@ use crate::gateway::rejection::Rejection;
 
 use super::{Framing, MAX_FIELDS, bad};
 
-/// What the fields checked so far say.
+/// The state of the fields checked so far.
 #[derive(Debug, Default)]
 pub(super) struct FieldChecker<'a> {
     count: usize,
@@ -15,9 +15,9 @@ pub(super) struct FieldChecker<'a> {
     authorization: bool,
     content_length: Option<u64>,
     chunked: bool,
-    /// `Upgrade` lists `websocket`.
+    /// Whether `Upgrade` lists `websocket`.
     websocket: bool,
-    /// There are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
+    /// Whether there are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
     connection_specific: bool,
 }
 
@@ -104,8 +104,8 @@ impl<'a> FieldChecker<'a> {
         Ok(())
     }
 
-    /// Checks an HTTP/1 head as a whole. HTTP/1.0 requests need a Host as well: without one
-    /// they can neither be routed by host nor signed.
+    /// Checks an HTTP/1 head as a whole and returns the framing of the body. HTTP/1.0 requests
+    /// need a Host as well, because otherwise they can neither be routed by host nor signed.
     pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
         if self.host.is_none() {
             return Err(bad("missing Host"));
@@ -146,13 +146,13 @@ impl<'a> FieldChecker<'a> {
     }
 }
 
-/// The members of a comma-separated list (RFC 9110 §5.6.1).
+/// Returns the members of a comma-separated list (RFC 9110 §5.6.1).
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Rejects end-to-end fields in `Connection`. The next hop would remove them, so that what it
-/// forwards is not what was checked.
+/// Rejects end-to-end fields in `Connection`. The next hop would remove them, and so forward a
+/// request that differs from the one checked here.
 fn connection(value: &[u8]) -> Result<(), Rejection> {
     const END_TO_END: [&[u8]; 5] = [
         b"host",
@@ -171,7 +171,7 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// RFC 9110 §10.1.1 defines one expectation.
+/// Accepts only `100-continue`, the one expectation that RFC 9110 §10.1.1 defines.
 fn expect(value: &[u8]) -> Result<(), Rejection> {
     if value.eq_ignore_ascii_case(b"100-continue") {
         Ok(())
@@ -180,7 +180,8 @@ fn expect(value: &[u8]) -> Result<(), Rejection> {
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or userinfo.
+/// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or
+/// userinfo.
 fn is_authority(value: &[u8]) -> bool {
     let port_follows = |rest: &[u8]| match rest.split_first() {
         None => true,
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valid_and_invalid_authorities() {
+    fn authorities_are_validated() {
         for good in [
             "a",
             "tc.example.com",
