@@ -7,7 +7,7 @@ use crate::gateway::outcome::{Audit, AuditDecision, AuditEvent};
 
 impl Context {
     /// Returns the audit event, or `None` if there is no audit log or the request involves no
-    /// credential: it matched no route, or a route without a source.
+    /// credential: it matched no route, or was passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
         if !self.gateway.observability.audit {
             return None;

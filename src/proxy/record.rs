@@ -181,7 +181,7 @@ pub(super) enum Delivery<'a> {
 }
 
 /// Builds the outcome of a rejected head or connection, which never became a request.
-pub(super) fn rejected(
+pub(super) fn rejected_outcome(
     rejected: &RejectedHead,
     delivery: Delivery<'_>,
     peer: Option<IpAddr>,

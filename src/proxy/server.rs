@@ -412,7 +412,7 @@ async fn tls_handshake(
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None
 }

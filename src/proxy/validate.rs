@@ -70,7 +70,7 @@ pub(super) struct RejectedHead {
 }
 
 /// Returns a [`Reason::BadRequest`] with its cause.
-fn bad(cause: &'static str) -> Rejection {
+fn bad_request(cause: &'static str) -> Rejection {
     Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
@@ -130,7 +130,7 @@ fn printable_path(target: &[u8]) -> String {
 /// Performs the part of [`check_head`] that concerns method and target.
 ///
 /// # Errors
-/// The first fault found.
+/// Returns the first fault found.
 pub(super) fn check_target(
     method: &Method,
     target: &[u8],
@@ -145,19 +145,19 @@ fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing,
     let mut fields = FieldChecker::default();
     let mut rest = rest;
     loop {
-        let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad("head without an end"))?;
+        let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad_request("the head has no end"))?;
         let (field, after) = rest.split_at(end);
         // A CR that is not followed by LF (RFC 9112 §2.2).
         rest = after
             .strip_prefix(b"\r\n")
-            .ok_or_else(|| bad("bare CR in the head"))?;
+            .ok_or_else(|| bad_request("bare CR in the head"))?;
         if field.is_empty() {
             break;
         }
         check_field_line(field, &mut fields)?;
     }
     if !rest.is_empty() {
-        return Err(bad("head continues after its end"));
+        return Err(bad_request("data after the end of the head"));
     }
     fields.finish_http1(version)
 }
@@ -169,20 +169,20 @@ fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejec
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(bad("malformed request line"));
+        return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
     target::check(target, method == b"OPTIONS", limits.url_bytes)?;
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
-        _ => Err(bad("HTTP version other than 1.0 and 1.1")),
+        _ => Err(bad_request("HTTP version is neither 1.0 nor 1.1")),
     }
 }
 
 fn check_method(method: &[u8]) -> Result<(), Rejection> {
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|b| is_token(*b)) {
-        return Err(bad("malformed method"));
+        return Err(bad_request("malformed method"));
     }
     if method.eq_ignore_ascii_case(b"TRACE") || method.eq_ignore_ascii_case(b"CONNECT") {
         return Err(Reason::MethodRefused.into());
@@ -193,18 +193,19 @@ fn check_method(method: &[u8]) -> Result<(), Rejection> {
 /// Checks a field line, `field-name ":" OWS field-value OWS` (RFC 9112 §5).
 fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result<(), Rejection> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(bad("folded header line"));
+        return Err(bad_request("folded field line"));
     }
-    let colon = memchr::memchr(b':', line).ok_or_else(|| bad("header line without colon"))?;
+    let colon =
+        memchr::memchr(b':', line).ok_or_else(|| bad_request("field line without a colon"))?;
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-        return Err(bad("malformed header name"));
+        return Err(bad_request("malformed field name"));
     }
     let value = value.get(1..).unwrap_or_default();
     let control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
     // Without an early exit, so that the compiler can vectorize the loop.
     if value.iter().fold(false, |found, b| found | control(*b)) {
-        return Err(bad("control character in a header value"));
+        return Err(bad_request("control character in a field value"));
     }
     fields.check(name, value.trim_ascii())
 }

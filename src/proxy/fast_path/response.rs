@@ -71,11 +71,13 @@ impl ResponseHead {
         let end = match status {
             Ok(httparse::Status::Complete(end)) => end,
             Ok(httparse::Status::Partial) if received.len() < MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(InvalidResponse("head too large")),
-            Err(_) => return Err(InvalidResponse("malformed head")),
+            Ok(httparse::Status::Partial) => {
+                return Err(InvalidResponse("response head too large"));
+            }
+            Err(_) => return Err(InvalidResponse("malformed response head")),
         };
         let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let status = code.ok_or(InvalidResponse("malformed status"))?;
+        let status = code.ok_or(InvalidResponse("malformed status code"))?;
         let http11 = parsed.version == Some(1);
         let reason = parsed.reason.unwrap_or_default();
         let custom = status.canonical_reason() != Some(reason);
@@ -108,7 +110,7 @@ impl ResponseHead {
                 return Ok(());
             }
             Ok(Some(_)) | Err(Repeated) => {
-                return Err(InvalidResponse("transfer coding other than chunked"));
+                return Err(InvalidResponse("Transfer-Encoding other than chunked"));
             }
         }
         self.length = content_length(&self.fields)?;
@@ -172,9 +174,9 @@ fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
                 .ok()
                 .filter(|_| digits)
                 .and_then(|part| part.parse().ok())
-                .ok_or(InvalidResponse("Content-Length is not a number"))?;
+                .ok_or(InvalidResponse("malformed Content-Length"))?;
             if found.replace(length).is_some_and(|other| other != length) {
-                return Err(InvalidResponse("two different Content-Lengths"));
+                return Err(InvalidResponse("conflicting Content-Length values"));
             }
         }
     }
@@ -251,7 +253,9 @@ impl ResponseBody {
     /// Returns an error unless the body is delimited by the end of the connection.
     pub(super) fn on_eof(&mut self) -> Result<(), InvalidResponse> {
         if *self != Self::CloseDelimited {
-            return Err(InvalidResponse("closed before the end"));
+            return Err(InvalidResponse(
+                "connection closed before the end of the body",
+            ));
         }
         *self = Self::Eof;
         Ok(())

@@ -57,7 +57,7 @@ impl InheritedSockets {
         Some(self.unix.swap_remove(index).1)
     }
 
-    /// Returns the addresses of sockets that no configured listener uses. A caller that
+    /// Returns the addresses of the sockets that no configured listener uses. A caller that
     /// connected to one would wait indefinitely.
     pub fn unused(&self, configured: &[&Address]) -> Vec<String> {
         let tcp = self.tcp.iter().map(|(address, _)| Address::Tcp(*address));

@@ -101,7 +101,7 @@ impl Tls {
         let stream = acceptor.tls_handshake(stream).await?;
         let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der());
         let certificate = leaf.map(read_certificate).transpose().map_err(|error| {
-            let cause = format!("the client's certificate is rejected: {error}");
+            let cause = format!("client certificate rejected: {error}");
             Error::explain(ErrorType::TLSHandshakeFailure, cause)
         })?;
         Ok((stream, certificate))

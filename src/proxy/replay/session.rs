@@ -56,7 +56,7 @@ impl ReplaySession {
             Played::Live => Ok(None),
             Played::Incomplete => Error::e_explain(
                 ErrorType::InternalError,
-                "replaying a body that was not recorded",
+                "replay of a body that was not recorded",
             ),
         }
     }
@@ -79,7 +79,10 @@ impl ReplaySession {
     fn count(&mut self, piece: &Bytes) -> Result<()> {
         self.received += piece.len() as u64;
         if self.limits.body.is_some_and(|limit| self.received > limit) {
-            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is over the limit");
+            return Error::e_explain(
+                ErrorType::HTTPStatus(413),
+                "the body is larger than the limit",
+            );
         }
         Ok(())
     }

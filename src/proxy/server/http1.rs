@@ -59,7 +59,7 @@ where
     let mut settings = None;
     loop {
         deadline.set(idle_timeout);
-        match next(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
+        match next_request(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
             NextRequest::Request(head) => {
                 match try_fast_path(shared, &mut connection, &info, &mut deadline, head).await {
                     ServeResult::Declined(head) => {
@@ -163,7 +163,7 @@ fn session(
 }
 
 /// Waits until the deadline for the next request to begin, and then reads its head.
-async fn next(
+async fn next_request(
     limits: &ConnLimits,
     connection: &mut Connection,
     deadline: &mut Deadline,
@@ -187,7 +187,7 @@ async fn next(
     match deadline.within(limits.header_timeout, head).await {
         Some(next) => next,
         None if connection.received() == b"\r\n" => NextRequest::Closed,
-        None => rejected(connection, Reason::HeaderTimeout.into()),
+        None => reject_head(connection, Reason::HeaderTimeout.into()),
     }
 }
 
@@ -196,10 +196,10 @@ async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequ
     loop {
         match finder.advance(connection.received(), &limits.head) {
             Ok(HeadStatus::Complete { start, end }) => {
-                return checked(limits, connection, start, end);
+                return validate_head(limits, connection, start, end);
             }
             Ok(HeadStatus::Partial) => {}
-            Err(rejection) => return rejected(connection, rejection),
+            Err(rejection) => return reject_head(connection, rejection),
         }
         if !matches!(connection.receive().await, Ok(read) if read > 0) {
             return NextRequest::Closed;
@@ -207,7 +207,7 @@ async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequ
     }
 }
 
-fn checked(
+fn validate_head(
     limits: &ConnLimits,
     connection: &mut Connection,
     start: usize,
@@ -223,7 +223,7 @@ fn checked(
     }
 }
 
-fn rejected(connection: &Connection, rejection: Rejection) -> NextRequest {
+fn reject_head(connection: &Connection, rejection: Rejection) -> NextRequest {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
     NextRequest::Rejected(Box::new(validate::rejected_head(line, rejection)))

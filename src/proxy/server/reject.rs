@@ -40,7 +40,9 @@ pub(super) async fn respond_and_close<A>(
     } else {
         Delivery::Failed
     };
-    (shared.recorder)(&record::rejected(rejected, delivery, peer, metadata));
+    (shared.recorder)(&record::rejected_outcome(
+        rejected, delivery, peer, metadata,
+    ));
 }
 
 /// Responds to a connection over the connection limit, without reading from it.
@@ -65,7 +67,12 @@ pub(super) async fn reject_peer<A>(
         Ok(stream) if plain => write_rejection(shared, stream, peer, rejection).await,
         _ => {
             let rejected = validate::rejected_head(b"", rejection);
-            (shared.recorder)(&record::rejected(&rejected, Delivery::None, peer, None));
+            (shared.recorder)(&record::rejected_outcome(
+                &rejected,
+                Delivery::None,
+                peer,
+                None,
+            ));
         }
     }
 }
@@ -84,7 +91,7 @@ async fn write_rejection<A>(
             Ok(()) => Delivery::Sent(&response),
             Err(_) => Delivery::Failed,
         };
-        (shared.recorder)(&record::rejected(&rejected, delivery, peer, None));
+        (shared.recorder)(&record::rejected_outcome(&rejected, delivery, peer, None));
         let _ = stream.shutdown().await;
         discard(&mut stream).await;
     };

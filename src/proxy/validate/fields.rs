@@ -5,7 +5,7 @@ use http::Version;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-use super::{Framing, MAX_FIELDS, bad};
+use super::{Framing, MAX_FIELDS, bad_request};
 
 /// The state of the fields checked so far.
 #[derive(Debug, Default)]
@@ -61,19 +61,20 @@ impl<'a> FieldChecker<'a> {
 
     fn host(&mut self, value: &'a [u8]) -> Result<(), Rejection> {
         if self.host.replace(value).is_some() {
-            return Err(bad("second Host"));
+            return Err(bad_request("repeated Host"));
         }
         if is_authority(value) {
             Ok(())
         } else {
-            Err(bad("malformed Host"))
+            Err(bad_request("malformed Host"))
         }
     }
 
     fn authorization(&mut self) -> Result<(), Rejection> {
         if std::mem::replace(&mut self.authorization, true) {
-            return Err(Rejection::from(Reason::InvalidAuthorization)
-                .with_cause("second Authorization header"));
+            return Err(
+                Rejection::from(Reason::InvalidAuthorization).with_cause("repeated Authorization")
+            );
         }
         Ok(())
     }
@@ -86,9 +87,9 @@ impl<'a> FieldChecker<'a> {
             .and_then(|value| value.parse::<u64>().ok())
             // pingora counts in signed 64-bit integers.
             .filter(|length| *length <= i64::MAX.unsigned_abs())
-            .ok_or_else(|| bad("Content-Length is not one number"))?;
+            .ok_or_else(|| bad_request("malformed Content-Length"))?;
         if self.content_length.replace(length).is_some() {
-            return Err(bad("second Content-Length"));
+            return Err(bad_request("repeated Content-Length"));
         }
         Ok(())
     }
@@ -96,10 +97,10 @@ impl<'a> FieldChecker<'a> {
     fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Rejection> {
         self.connection_specific = true;
         if std::mem::replace(&mut self.chunked, true) {
-            return Err(bad("second Transfer-Encoding"));
+            return Err(bad_request("repeated Transfer-Encoding"));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(bad("Transfer-Encoding other than chunked"));
+            return Err(bad_request("Transfer-Encoding other than chunked"));
         }
         Ok(())
     }
@@ -108,18 +109,18 @@ impl<'a> FieldChecker<'a> {
     /// need a Host as well, because otherwise they can neither be routed by host nor signed.
     pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
         if self.host.is_none() {
-            return Err(bad("missing Host"));
+            return Err(bad_request("missing Host"));
         }
         if self.chunked && self.content_length.is_some() {
-            return Err(bad("both Transfer-Encoding and Content-Length"));
+            return Err(bad_request("both Transfer-Encoding and Content-Length"));
         }
         if self.chunked && version != Version::HTTP_11 {
-            return Err(bad("Transfer-Encoding in HTTP/1.0"));
+            return Err(bad_request("Transfer-Encoding in HTTP/1.0"));
         }
         let length = self.content_length.unwrap_or(0);
         if self.websocket && version == Version::HTTP_11 {
             if self.chunked || length > 0 {
-                return Err(bad("WebSocket upgrade with a body"));
+                return Err(bad_request("WebSocket handshake with a body"));
             }
             return Ok(Framing::Tunnel);
         }
@@ -133,13 +134,15 @@ impl<'a> FieldChecker<'a> {
     /// Checks an HTTP/2 head as a whole.
     pub(super) fn finish_http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
         if self.connection_specific {
-            return Err(bad("connection-specific field in HTTP/2"));
+            return Err(bad_request("connection-specific field in HTTP/2"));
         }
         match (authority, self.host) {
-            (None, None) => Err(bad("neither :authority nor Host")),
-            (Some(authority), _) if !is_authority(authority) => Err(bad("malformed :authority")),
+            (None, None) => Err(bad_request("missing :authority and Host")),
+            (Some(authority), _) if !is_authority(authority) => {
+                Err(bad_request("malformed :authority"))
+            }
             (Some(authority), Some(host)) if authority != host => {
-                Err(bad("Host differs from :authority"))
+                Err(bad_request("Host differs from :authority"))
             }
             _ => Ok(()),
         }
@@ -166,7 +169,7 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
             .iter()
             .any(|field| token.eq_ignore_ascii_case(field))
     }) {
-        return Err(bad("Connection names an end-to-end field"));
+        return Err(bad_request("Connection lists an end-to-end field"));
     }
     Ok(())
 }
@@ -176,7 +179,7 @@ fn expect(value: &[u8]) -> Result<(), Rejection> {
     if value.eq_ignore_ascii_case(b"100-continue") {
         Ok(())
     } else {
-        Err(bad("Expect other than 100-continue"))
+        Err(bad_request("Expect other than 100-continue"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Finds the end of an HTTP/1 head while it is still arriving, and rejects bytes early that
 //! cannot become a valid head.
 
-use super::{HeadLimits, bad};
+use super::{HeadLimits, bad_request};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
@@ -53,12 +53,12 @@ impl HeadEndFinder {
             self.searched = newline + 1;
             let line = bytes.get(self.line..newline).unwrap_or_default();
             let Some(line) = line.strip_suffix(b"\r") else {
-                return Err(bad("bare LF in the head"));
+                return Err(bad_request("bare LF in the head"));
             };
             self.line = newline + 1;
             match (line.is_empty(), self.lines) {
                 (true, 0) if self.start == 0 => self.start = newline + 1,
-                (true, 0) => return Err(bad("empty lines before the request line")),
+                (true, 0) => return Err(bad_request("empty lines before the request line")),
                 (true, _) => return self.complete(limits),
                 (false, lines) => self.lines = lines + 1,
             }

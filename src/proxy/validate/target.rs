@@ -3,7 +3,7 @@
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-use super::bad;
+use super::bad_request;
 
 /// The visible ASCII characters that a target must not contain.
 const FORBIDDEN: &[u8] = b"#\"<>\\`";
@@ -37,17 +37,19 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     // A target that begins with two slashes is a network-path reference (RFC 3986 §4.2) for
     // software that resolves it as a URL reference.
     if target.first() != Some(&b'/') || target.get(1) == Some(&b'/') {
-        return Err(bad("target is not in origin-form"));
+        return Err(bad_request("the target is not in origin-form"));
     }
     // pingora would percent-encode angle brackets and quotes, so that the signed target would
     // differ from the one received, and responds to a backtick with an empty response. RFC 3986
     // allows none of these characters.
     if !target.iter().all(|b| ALLOWED[usize::from(*b)]) {
-        return Err(bad("character in the target that is not allowed in a URL"));
+        return Err(bad_request(
+            "the target contains a character that is not allowed in a URL",
+        ));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if has_dot_segment(path) {
-        return Err(bad("dot segment in the path"));
+        return Err(bad_request("the path contains a dot segment"));
     }
     Ok(())
 }
