@@ -24,10 +24,10 @@ pub(in crate::proxy) struct AccessControl {
 
 impl AccessControl {
     /// Returns `None` if every peer may connect.
-    pub(super) fn new(access: &ListenerAccess) -> io::Result<Option<Self>> {
+    pub(super) fn new(settings: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
-        } = access;
+        } = settings;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
