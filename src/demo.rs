@@ -1,8 +1,8 @@
-//! `hawkgate demo`: an identity provider, a Taskcluster-style API and hawkgate between
-//! them, in one process on loopback, and a tour that shows what each of them sees.
+//! `hawkgate demo`: runs an identity provider, a Taskcluster-style API and hawkgate in one
+//! process on loopback, and gives a tour that shows what each of them sends and receives.
 //!
-//! The two peers are small but verify everything they receive, and share no code with
-//! hawkgate's own verifier and signer. Only the `demo` command refers to this module.
+//! The two peers are small, but verify everything they receive, and share no code with
+//! hawkgate's own verifier and signer. Only the `demo` command uses this module.
 
 mod api;
 mod hawk;
@@ -25,11 +25,11 @@ use crate::remote::http_client::{HttpClient, HttpClientOptions, TransportError};
 pub use style::Style;
 pub use tour::{next_steps, tour, wait_for_ctrl_c};
 
-/// The configuration that the demo runs: a file to start one's own from. The demo replaces its
-/// [`ADDRESSES`] by free ports.
+/// The demo's configuration, which is also a template for users. The demo replaces its
+/// [`ADDRESSES`] with free ports.
 pub const CONFIG: &str = include_str!("demo/hawkgate.toml");
 
-/// The addresses that [`CONFIG`] names.
+/// The addresses in [`CONFIG`].
 const ADDRESSES: Addresses<'static> = Addresses {
     listen: "127.0.0.1:8080",
     admin: "127.0.0.1:9090",
@@ -41,7 +41,7 @@ const AUDIENCE: &str = "hawkgate-demo";
 /// The scope that [`CONFIG`] requires of a token.
 const SCOPE: &str = "taskcluster-credentials";
 
-/// The addresses in a configuration of the demo.
+/// The addresses in a demo configuration.
 struct Addresses<'a> {
     listen: &'a str,
     admin: &'a str,
@@ -52,13 +52,13 @@ struct Addresses<'a> {
 /// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// A step of the tour had another result than it should have.
+    /// A step of the tour had an unexpected result.
     #[error("the tour failed: {0}")]
     Tour(String),
-    /// A party could not be started.
+    /// One of the three servers could not be started.
     #[error("cannot start: {0}")]
     Start(String),
-    /// A party did not answer.
+    /// One of the three servers did not respond.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// Standard output cannot be written, or signals cannot be received.
@@ -72,7 +72,7 @@ impl From<StartError> for DemoError {
     }
 }
 
-/// The three parties, running.
+/// The three running servers.
 pub struct Demo {
     identity_provider: identity_provider::IdentityProvider,
     api: api::Api,
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Demo {
 /// Starts the two peers, and hawkgate in front of the API, on free loopback ports.
 ///
 /// # Errors
-/// When one of them cannot be started.
+/// Returns an error if one of them cannot be started.
 pub async fn start() -> Result<Demo, DemoError> {
     let clock = SystemClock::shared();
     let identity_provider = identity_provider::IdentityProvider::start(clock.clone()).await?;
@@ -131,7 +131,7 @@ impl Demo {
     }
 }
 
-/// [`CONFIG`] names no secrets and no other files.
+/// Returns the options for parsing [`CONFIG`], which refers to no secrets and no other files.
 fn options() -> ParseOptions {
     ParseOptions {
         read_secrets: false,
@@ -139,7 +139,7 @@ fn options() -> ParseOptions {
     }
 }
 
-/// [`CONFIG`] with other addresses.
+/// Returns [`CONFIG`] with other addresses.
 fn config_with(addresses: &Addresses<'_>) -> String {
     CONFIG
         .replace(ADDRESSES.listen, addresses.listen)
@@ -148,7 +148,8 @@ fn config_with(addresses: &Addresses<'_>) -> String {
         .replace(ADDRESSES.api, addresses.api)
 }
 
-/// A URL without the slash that `Url` appends: an issuer is compared byte by byte.
+/// Returns a URL without the trailing slash that `Url` appends, because issuers are compared
+/// byte by byte.
 fn origin(url: &Url) -> &str {
     url.as_str().trim_end_matches('/')
 }

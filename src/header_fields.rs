@@ -1,4 +1,4 @@
-//! Read access to the header fields of a request, whatever data structure holds them.
+//! Read access to the header fields of a request, independent of the type that stores them.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName};
 
 /// Header fields, looked up by name.
 pub trait HeaderFields: Sync {
-    /// The value of the field line called `name` with this index, counting from 0.
+    /// Returns the value of the `index`th field line named `name`, counting from 0.
     fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]>;
 
-    /// The value of the first field line called `name`.
+    /// Returns the value of the first field line named `name`.
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.nth(name, 0)
     }
@@ -22,14 +22,14 @@ impl HeaderFields for HeaderMap {
     }
 }
 
-/// Prints no fields: they hold tokens.
+/// Omits the fields, which can contain tokens.
 impl fmt::Debug for dyn HeaderFields + '_ {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeaderFields(..)")
     }
 }
 
-/// The values of all field lines called `name`, in order.
+/// Returns the values of all field lines named `name`, in order.
 pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &'n HeaderName,
@@ -37,10 +37,10 @@ pub fn all<'a, 'n, F: HeaderFields + ?Sized>(
     (0..).map_while(|index| fields.nth(name, index))
 }
 
-/// The value of the only field line called `name`, if there is one.
+/// Returns the value of the only field line named `name`, if there is one.
 ///
 /// # Errors
-/// [`Repeated`], if there is more than one.
+/// Returns [`Repeated`] if there is more than one.
 pub fn only<'a, F: HeaderFields + ?Sized>(
     fields: &'a F,
     name: &HeaderName,
@@ -51,11 +51,11 @@ pub fn only<'a, F: HeaderFields + ?Sized>(
     }
 }
 
-/// A field occurs more than once where at most one is allowed.
+/// The error for a field that may occur at most once but is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeated;
 
-/// A value as text, if it consists of visible ASCII, spaces and tabs only.
+/// Returns a value as text if it consists only of visible ASCII characters, spaces and tabs.
 pub fn text(value: &[u8]) -> Option<&str> {
     let plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
     let plain = value.iter().all(plain);

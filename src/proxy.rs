@@ -1,12 +1,12 @@
-//! The only module that uses pingora: it accepts connections, has [`crate::gateway`] decide
-//! about each request, forwards it and returns the response.
+//! The only module that uses pingora: it accepts connections, asks [`crate::gateway`] whether to
+//! admit each request, forwards it upstream and returns the response.
 //!
-//! From the outside in: [`listener`] (sockets, TLS) → [`server`] (connections, limits,
-//! shutdown) → [`validate`] (raw request heads) → `fast_path` (HTTP/1 requests without a body)
-//! or [`hooks`] (everything else, through pingora, with `replay`) → `headers`. [`admin`] serves
-//! probes and metrics.
+//! A request passes through these modules: [`listener`] (sockets, TLS) → [`server`]
+//! (connections, limits, shutdown) → [`validate`] (raw request heads) → `fast_path` (HTTP/1
+//! requests without a body) or [`hooks`] (everything else, through pingora, with `replay`) →
+//! `headers`. [`admin`] serves probes and metrics.
 
-// pingora passes its errors boxed.
+// pingora's errors are boxed.
 #![allow(clippy::unnecessary_box_returns)]
 
 pub mod admin;
@@ -44,13 +44,13 @@ pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
 pub use record::Recorder;
 pub use replay::Budget;
 
-/// Most pools of upstream connections. Each holds its own copy of the platform's CA
-/// certificates (about 5 ms to load, 0.3 MiB).
+/// Maximum number of upstream connection pools. Each pool holds its own copy of the platform's
+/// CA certificates (about 5 ms to load, 0.3 MiB).
 const MAX_POOLS: usize = 8;
 
-/// The applications for [`server::BoundServer::serve`] and a number of pinned `workers`. Each
-/// worker has its own pool of upstream connections, so that no response has to wake another
-/// thread; beyond [`MAX_POOLS`], workers share pools.
+/// Creates the applications that [`server::BoundServer::serve`] distributes over `workers`
+/// pinned workers. Each worker has its own pool of upstream connections, so that no response has
+/// to wake another thread; with more than [`MAX_POOLS`] workers, pools are shared.
 pub fn applications(hooks: &Hooks, limits: &Limits, workers: usize) -> Vec<Arc<HttpProxy<Hooks>>> {
     let pools = workers.clamp(1, MAX_POOLS);
     let threads = workers.div_ceil(pools);

@@ -1,5 +1,5 @@
-//! A load generator over raw sockets: keep-alive connections with one request in flight on
-//! each, and the latency of every request.
+//! A load generator on raw sockets. It uses keep-alive connections with one request in flight on
+//! each, and measures the latency of every request.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What to send, and where to.
+/// A request, and the address to which it is sent.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// The address of the proxy.
     pub(crate) address: SocketAddr,
-    /// A whole request: keep-alive, without a body.
+    /// A complete keep-alive request without a body.
     pub(crate) request: Vec<u8>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Run {
 }
 
 /// Sends requests on `connections` connections for `length`. Panics on any status other than
-/// 200: figures for failing requests would be worthless.
+/// 200, because figures for failing requests would be meaningless.
 pub(crate) async fn run(target: Target, connections: usize, length: Duration) -> Run {
     let end = Instant::now() + length;
     let tasks: Vec<_> = (0..connections)
@@ -72,7 +72,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
         let read = stream.read_buf(buffer).await.expect("receiving a response");
         assert!(
             read > 0,
-            "the proxy closed: {}",
+            "the proxy closed the connection: {}",
             String::from_utf8_lossy(buffer)
         );
         if let Some(length) = response_length(buffer)
@@ -83,7 +83,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
     }
 }
 
-/// The length of head and body together, once the head is complete.
+/// Returns the total length of head and body, once the head is complete.
 fn response_length(bytes: &[u8]) -> Option<usize> {
     let head_end = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_end]).expect("an ASCII head");

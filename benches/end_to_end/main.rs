@@ -1,11 +1,11 @@
-//! hawkgate end to end, compared with other proxies in interleaved rounds: CPU time per request
-//! (user and system, from `/proc`), throughput, latency and memory. Everything runs on
-//! loopback, for a bounded time. Each proxy has two workers and, except for bare pingora, an
-//! access log that goes to `/dev/null`.
+//! Measures hawkgate end to end, and compares it with other proxies in interleaved rounds: CPU
+//! time per request (user and system, from `/proc`), throughput, latency and memory. Everything
+//! runs on loopback, for a bounded time. Each proxy has two workers and, except for bare
+//! pingora, an access log written to `/dev/null`.
 //!
-//! `cargo bench --bench end_to_end` builds the release binaries that it measures. The
-//! reference is nginx (Debian package `nginx-light` or `nginx`); without it the upstream is a
-//! small Rust server, and the ratios to nginx are left out.
+//! `cargo bench --bench end_to_end` builds the release binaries that it measures. nginx (Debian
+//! package `nginx-light` or `nginx`) serves as the upstream and as the reference; without it,
+//! the upstream is a small Rust server, and the ratios to nginx are omitted.
 //!
 //! `cargo bench --bench end_to_end -- --rounds 7 --seconds 3 --connections 32`
 
@@ -32,7 +32,7 @@ use std::time::Duration;
 use proxies::Proxies;
 use report::{Figures, Report};
 
-/// How much to measure.
+/// The extent of the measurement.
 struct Options {
     rounds: usize,
     seconds: u64,
@@ -70,7 +70,7 @@ async fn measure(options: &Options) {
     let mut report = Report::new(&proxies);
     for round in 0..=options.rounds {
         for variant in &mut proxies.variants {
-            // Round 0 warms caches and connection pools, and is not counted.
+            // Round 0 warms up caches and connection pools, and is not counted.
             let length = if round == 0 {
                 Duration::from_millis(500)
             } else {

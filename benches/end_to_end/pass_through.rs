@@ -1,6 +1,6 @@
-//! The smallest possible pingora proxy, without an access log: the reference for what
-//! hawkgate adds. It is built as an example so that it shares the release profile. Its
-//! arguments are two ports: its own and the upstream's.
+//! A minimal pingora proxy without an access log: the baseline for the overhead of hawkgate. It
+//! is built as an example so that it shares the release profile. Its arguments are two ports:
+//! its own and the upstream's.
 
 #![allow(clippy::expect_used, reason = "started by the benchmark only")]
 

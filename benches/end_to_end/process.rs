@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The unit of CPU time in `/proc` (`USER_HZ`): 100 per second on every Linux platform of
-/// Rust's tier 1.
+/// The unit of CPU time in `/proc` (`USER_HZ`): 100 per second on every Linux platform in Rust's
+/// tier 1.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A process that is terminated on drop.
@@ -26,7 +26,7 @@ impl Process {
         Self(child)
     }
 
-    /// User and system time so far, including children.
+    /// Returns the user and system time used so far, including children.
     pub(crate) fn cpu(&self) -> Duration {
         self.pids()
             .iter()
@@ -45,7 +45,7 @@ impl Process {
             .sum()
     }
 
-    /// Resident memory in KiB, including children.
+    /// Returns the resident memory in KiB, including children.
     pub(crate) fn rss(&self) -> u64 {
         self.pids()
             .iter()

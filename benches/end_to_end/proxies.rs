@@ -13,17 +13,18 @@ use tokio::net::TcpStream;
 use crate::load::Target;
 use crate::process::Process;
 
-/// Token verification and credentials cached, Hawk signature, access log.
+/// hawkgate with token verification and Hawk signatures; verified tokens and credentials are
+/// cached.
 pub(crate) const FULL: &str = "hawkgate, token + Hawk";
 /// hawkgate with a route that needs no credentials.
 pub(crate) const ANONYMOUS: &str = "hawkgate, anonymous route";
 /// pingora without hawkgate.
 pub(crate) const PASS_THROUGH: &str = "pingora pass-through";
-/// nginx with as many workers and an access log.
+/// nginx with the same number of workers and an access log.
 pub(crate) const NGINX: &str = "nginx proxy_pass";
 
-/// Worker threads or processes of every proxy. The number must be equal: fewer workers spend less
-/// on each request, because each handles more events per wake-up.
+/// Number of worker threads or processes of every proxy. It must be equal, because fewer workers
+/// spend less CPU time per request: each handles more events per wake-up.
 const WORKERS: usize = 2;
 
 /// A running proxy.
@@ -38,7 +39,7 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
-    /// What load is sent to it, and where.
+    /// Returns the request to send, and the address.
     pub(crate) fn target(&self) -> Target {
         self.target.clone()
     }
@@ -46,7 +47,7 @@ impl Variant {
 
 /// The running proxies and their upstream.
 pub(crate) struct Proxies {
-    /// In the order in which they are measured.
+    /// The proxies, in the order in which they are measured.
     pub(crate) variants: Vec<Variant>,
     hawkgate: PathBuf,
     dir: TempDir,
@@ -128,7 +129,8 @@ impl Proxies {
         });
     }
 
-    /// Starts hawkgate five times with a JWKS file, and measures from spawn until `/readyz` is 200.
+    /// Starts hawkgate five times with a JWKS file, and measures the time from spawn until
+    /// `/readyz` returns 200.
     pub(crate) async fn time_to_ready(&self) -> Vec<Duration> {
         let mut times = Vec::new();
         for _ in 0..5 {
@@ -154,8 +156,9 @@ impl Proxies {
 
 fn build() {
     let mut cargo = Command::new(env!("CARGO"));
-    // The variables that cargo sets for this benchmark would count as a changed environment for
-    // some build scripts (ring's reads `CARGO_PKG_*`), and rebuild half the tree each time.
+    // Some build scripts (such as ring's, which reads `CARGO_PKG_*`) would consider the
+    // variables that cargo sets for this benchmark a changed environment, and half of the
+    // dependencies would be rebuilt each time.
     let prefixes = [
         "CARGO_MANIFEST_",
         "CARGO_PKG_",
@@ -213,9 +216,9 @@ async fn wait_until_ready(admin: u16) {
             let _ = stream
                 .write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 .await;
-            let mut answer = String::new();
-            let _ = stream.read_to_string(&mut answer).await;
-            if answer.starts_with("HTTP/1.1 200") {
+            let mut response = String::new();
+            let _ = stream.read_to_string(&mut response).await;
+            if response.starts_with("HTTP/1.1 200") {
                 return;
             }
         }
@@ -273,12 +276,12 @@ fn proxy_server(port: u16, upstream: u16) -> String {
     )
 }
 
-/// The upstream where nginx is not installed.
+/// The upstream that is used if nginx is not installed.
 async fn rust_upstream(port: u16) {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
         .await
         .expect("the upstream's port");
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n{}",
         "x".repeat(BODY_BYTES)
     );
@@ -286,7 +289,7 @@ async fn rust_upstream(port: u16) {
         let Ok((mut stream, _)) = listener.accept().await else {
             return;
         };
-        let answer = answer.clone();
+        let response = response.clone();
         tokio::spawn(async move {
             let mut buffer = [0; 16 * 1024];
             let mut filled = 0;
@@ -294,7 +297,7 @@ async fn rust_upstream(port: u16) {
                 filled += read;
                 if buffer[..filled].ends_with(b"\r\n\r\n") {
                     filled = 0;
-                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                    if stream.write_all(response.as_bytes()).await.is_err() {
                         return;
                     }
                 }

@@ -1,4 +1,4 @@
-//! Medians and ratios of what was measured.
+//! Reports medians and ratios of the measurements.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// The figures of a run on which the proxy spent `cpu`.
+    /// Computes the figures of a run for which the proxy used `cpu`.
     pub(crate) fn of(run: &Run, cpu: Duration, length: Duration) -> Self {
         let mut sorted = run.latencies.clone();
         sorted.sort_unstable();
@@ -31,7 +31,7 @@ impl Figures {
     }
 }
 
-/// Everything that was measured.
+/// All measurements.
 pub(crate) struct Report {
     order: Vec<&'static str>,
     rounds: BTreeMap<&'static str, Vec<Figures>>,
@@ -60,7 +60,7 @@ impl Report {
         self.memory.insert(variant, (idle, connected));
     }
 
-    /// Adds the times from start to readiness.
+    /// Sets the times from start to readiness.
     pub(crate) fn start_up(&mut self, times: Vec<Duration>) {
         self.start_up = times;
     }
@@ -70,7 +70,8 @@ impl Report {
         median(rounds.iter().map(of).collect())
     }
 
-    /// The median of the ratios within each round, which cancels drift of the machine.
+    /// Returns the median of the ratios of CPU time within each round, which cancels out drift
+    /// of the machine's speed.
     fn ratio(&self, a: &str, b: &str) -> Option<f64> {
         let (a, b) = (self.rounds.get(a)?, self.rounds.get(b)?);
         Some(median(
@@ -78,7 +79,7 @@ impl Report {
         ))
     }
 
-    /// Prints the figures, and the measured values beside their targets.
+    /// Prints the figures, and compares the measured values with their targets.
     pub(crate) fn print(&self) {
         println!(
             "\n{:<28} {:>10} {:>10} {:>9} {:>9} {:>11} {:>12}",

@@ -1,4 +1,4 @@
-//! Keys, tokens, routes and cached callers to measure with.
+//! Keys, tokens, routes and cached callers for the benchmarks.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -40,7 +40,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// A JWKS document, and a token that is valid for an hour.
+/// Returns a JWKS document, and a token that is valid for an hour.
 pub(crate) fn token(algorithm: &str) -> (Vec<u8>, String) {
     token_with(algorithm, &json!({}))
 }
@@ -128,7 +128,7 @@ impl KeyFetcher for StaticKeys {
     }
 }
 
-/// An issuer whose keys have been fetched.
+/// Returns an issuer whose keys have been fetched.
 pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
     let config = OidcIssuer {
         url: "https://bench.example.com/".into(),
@@ -210,8 +210,8 @@ fn source(entries: u64) -> Arc<CachedSource> {
     )
 }
 
-/// Rules as an operator writes them: two that do not match, and one that does if `last`
-/// holds.
+/// Returns rules as an operator might write them: two that do not match, and one that matches if
+/// `last` is true.
 pub(crate) fn rules(last: &str) -> Rules {
     let rule = |(at, when): (usize, &str)| {
         Arc::new(Rule {
@@ -230,7 +230,7 @@ pub(crate) fn rules(last: &str) -> Rules {
     Rules::new(all.into_iter().enumerate().map(rule).collect()).expect("some")
 }
 
-/// A gateway with `count` routes, one of which matches [`TARGET`].
+/// Returns a gateway with `count` routes, one of which matches [`TARGET`].
 pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
     let issuers: Vec<_> = issuer.into_iter().collect();
     let source = source(1000);
@@ -304,7 +304,7 @@ impl CachedCallers {
         callers
     }
 
-    /// The headers that caller number `at` sends.
+    /// Returns the headers that caller number `at` sends.
     pub(crate) fn headers(at: usize) -> HeaderMap {
         bearer_headers(&format!("opaque-token-{at:032}"))
     }

@@ -1,5 +1,5 @@
-//! The cost of each step of the hot path, and of a cache hit among a million cached
-//! identities: `cargo bench --bench micro`.
+//! Measures each step of the hot path, and a cache hit among a million cached identities:
+//! `cargo bench --bench micro`.
 
 #![allow(
     clippy::expect_used,
@@ -119,7 +119,7 @@ fn admission(c: &mut Criterion) {
     c.bench_function("route, verify, lease, sign: all cached", |b| b.iter(admit));
 }
 
-/// Three rules of which the last matches, and the most expensive rule that the limits allow.
+/// Three rules, of which the last matches, and the most expensive rule that the limits allow.
 fn rules(c: &mut Criterion) {
     const GROUPS: &str = "claims['https://claims.example.com/groups'].exists(g, g == 'dev')";
     let runtime = runtime();
@@ -162,7 +162,7 @@ fn rules(c: &mut Criterion) {
     c.bench_function("rules, per request, with a pattern", |b| {
         b.iter(|| pattern.decide(black_box(&caller), request));
     });
-    // Compares lists of 256 elements as often as the limit on steps allows.
+    // Compares lists of 256 elements as often as the step limit allows.
     let comparisons = ["claims.list != claims.list"; 11].join(" || ");
     let most_expensive = fixture::rules(&format!("claims.list.exists(x, {comparisons}) || true"));
     c.bench_function("rules, most expensive", |b| {
@@ -174,14 +174,14 @@ fn rules(c: &mut Criterion) {
 fn cache_hits(c: &mut Criterion) {
     let runtime = runtime();
     let mut group = c.benchmark_group("hit among cached identities");
-    // How many identities are cached, and how many of them send requests.
+    // The number of cached identities, and the number of those that send requests.
     for (cached, active) in [(100, 100), (1_000_000, 100), (1_000_000, 1_000_000)] {
         let callers = runtime.block_on(CachedCallers::new(cached));
         let mut order = 0usize;
         group.bench_function(format!("{cached} cached, {active} active"), |b| {
             b.iter_batched(
                 || {
-                    // A stride that visits every identity in an order that the CPU cannot prefetch.
+                    // The stride visits every identity in an order that the CPU cannot prefetch.
                     order = (order + 611_953) % active;
                     CachedCallers::headers(order)
                 },
@@ -191,7 +191,7 @@ fn cache_hits(c: &mut Criterion) {
         });
     }
     group.finish();
-    println!("target: the second takes at most 1.2 times as long as the first");
+    println!("target: the second benchmark takes at most 1.2 times as long as the first");
     println!("(in the third, each hit also misses the CPU's caches)");
 }
 

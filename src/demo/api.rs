@@ -11,16 +11,17 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::identity_provider::TokenVerifier;
-use super::server::{self, Reply, Request, Server};
+use super::server::{self, Request, Response, Server};
 use super::{DemoError, hawk};
 use crate::clock::{SharedClock, UnixMillis};
 
-/// The exchange (`docs/design/taskcluster.md`, "Login endpoint: oidcCredentials").
+/// The path of the token exchange (`docs/design/taskcluster.md`, "Login endpoint:
+/// oidcCredentials").
 pub(super) const EXCHANGE: &str = "/api/login/v1/oidc-credentials/demo";
-/// Revokes every credential issued so far, for trying the demo by hand.
+/// The path of an endpoint that revokes every credential issued so far, for trying the demo by
+/// hand.
 pub(super) const REVOKE: &str = "/demo/revoke";
-/// How many requests are recorded between two calls of [`Api::take_requests`]; later ones
-/// are not.
+/// Maximum number of requests recorded between two calls of [`Api::take_requests`].
 const MAX_RECORDED: usize = 1000;
 /// Lifetime of credentials, in milliseconds.
 const LIFETIME: i64 = 15 * 60 * 1000;
@@ -30,11 +31,11 @@ const LIFETIME: i64 = 15 * 60 * 1000;
 pub(super) struct ReceivedRequest {
     /// Method and target.
     pub(super) line: String,
-    /// The scheme of its `Authorization` header, without the credentials.
+    /// The scheme of the `Authorization` header, without the credentials.
     pub(super) scheme: String,
     /// Whether any header contained a bearer token.
     pub(super) bearer: bool,
-    /// The clientId that signed it, or why it was refused.
+    /// The clientId that signed the request, or the reason why it was refused.
     pub(super) client: Result<String, String>,
     /// SHA-256 of the body, in hexadecimal.
     pub(super) sha256: String,
@@ -74,7 +75,7 @@ impl Api {
             }),
         });
         let handler = service.clone();
-        let server = server::serve(|_| move |request: &Request| handler.answer(request)).await?;
+        let server = server::serve(|_| move |request: &Request| handler.handle(request)).await?;
         Ok(Self {
             url: server.url.clone(),
             service,
@@ -82,12 +83,12 @@ impl Api {
         })
     }
 
-    /// Revokes all credentials issued so far, by replacing the key that they derive from.
+    /// Revokes all credentials issued so far by replacing the key from which they are derived.
     pub(super) fn revoke(&self) -> Result<(), DemoError> {
         self.service.revoke()
     }
 
-    /// How many exchanges succeeded.
+    /// Returns the number of successful exchanges.
     pub(super) fn exchanges(&self) -> usize {
         self.service.state().exchanges
     }
@@ -98,7 +99,7 @@ impl Api {
     }
 }
 
-/// 16 random bytes as 22 characters, like a Taskcluster slugid.
+/// Returns 16 random bytes as 22 characters, like a Taskcluster slugid.
 fn random_slug() -> Result<String, DemoError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes)
@@ -106,7 +107,7 @@ fn random_slug() -> Result<String, DemoError> {
     Ok(BASE64URL.encode(bytes))
 }
 
-/// The SHA-256 of a body, in hexadecimal.
+/// Returns the SHA-256 of a body, in hexadecimal.
 pub(super) fn sha256(body: &[u8]) -> String {
     let bytes = digest(&SHA256, body);
     let hex: Vec<String> = bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect();
@@ -118,7 +119,7 @@ impl Service {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, request: &Request) -> Reply {
+    fn handle(&self, request: &Request) -> Response {
         match (&request.method, request.path()) {
             (&Method::GET, EXCHANGE) => self.exchange(request),
             (&Method::POST, REVOKE) => match self.revoke() {
@@ -138,9 +139,9 @@ impl Service {
         Ok(())
     }
 
-    /// Exchanges a valid bearer token for credentials that live 15 minutes, or as long as the
-    /// token if that is less.
-    fn exchange(&self, request: &Request) -> Reply {
+    /// Exchanges a valid bearer token for credentials that are valid for 15 minutes, but no
+    /// longer than the token.
+    fn exchange(&self, request: &Request) -> Response {
         let token = request.header("authorization").strip_prefix("Bearer ");
         let Some((subject, token_expiry)) = token.and_then(|t| self.verifier.verify(t)) else {
             let text = "Could not generate credentials for this access token";
@@ -165,7 +166,7 @@ impl Service {
         server::json(StatusCode::OK, &body)
     }
 
-    fn require_hawk(&self, request: &Request) -> Reply {
+    fn require_hawk(&self, request: &Request) -> Response {
         let mut state = self.state();
         let client = hawk::verify(request, &state.issuer_key, self.clock.now().0);
         if state.received.len() < MAX_RECORDED {
@@ -175,10 +176,12 @@ impl Service {
         let client = match client {
             Ok(client) => client,
             Err(text) => {
-                let mut reply = self.error(request, StatusCode::UNAUTHORIZED, &text);
+                let mut response = self.error(request, StatusCode::UNAUTHORIZED, &text);
                 let hawk = header::HeaderValue::from_static("hawk");
-                reply.headers_mut().insert(header::WWW_AUTHENTICATE, hawk);
-                return reply;
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, hawk);
+                return response;
             }
         };
         match (&request.method, request.path()) {
@@ -194,8 +197,8 @@ impl Service {
         }
     }
 
-    /// An error in Taskcluster's format, without the payload that Taskcluster echoes.
-    fn error(&self, request: &Request, status: StatusCode, message: &str) -> Reply {
+    /// Returns an error in Taskcluster's format, but without echoing the payload.
+    fn error(&self, request: &Request, status: StatusCode, message: &str) -> Response {
         let code = match status {
             StatusCode::UNAUTHORIZED => "AuthenticationFailed",
             StatusCode::BAD_REQUEST => "InputError",

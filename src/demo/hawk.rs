@@ -32,7 +32,7 @@ pub(super) fn issue(issuer_key: &str, client_id: &str, seed: &str, from: i64, to
     })
 }
 
-/// The clientId that signed `request`, or the auth service's error message.
+/// Returns the clientId that signed `request`, or the auth service's error message.
 pub(super) fn verify(request: &Request, issuer_key: &str, now: i64) -> Result<String, String> {
     let refused = |text: &str| Err(format!("Unauthorized: {text}"));
     let Some(fields) = request.header("authorization").strip_prefix("Hawk ") else {
@@ -60,8 +60,8 @@ pub(super) fn verify(request: &Request, issuer_key: &str, now: i64) -> Result<St
     Ok(id.to_owned())
 }
 
-/// The access token that belongs to the certificate in `ext`, if the issuer signed that
-/// certificate and it is valid now.
+/// Returns the access token for the certificate in `ext`, if the certificate was signed by the
+/// issuer and is valid at `now`.
 fn certified_key(id: &str, ext: &str, issuer_key: &str, now: i64) -> Result<String, &'static str> {
     let malformed = "ext is malformed";
     let ext = BASE64.decode(ext).map_err(|_| malformed)?;
@@ -112,7 +112,7 @@ fn request_text(request: &Request, ts: &str, nonce: &str, hash: &str, ext: &str)
     format!("hawk.1.header\n{ts}\n{nonce}\n{method}\n{target}\n{name}\n{port}\n{hash}\n{ext}\n")
 }
 
-/// The value of `name="…"` in a Hawk header; empty if it is missing.
+/// Returns the value of `name="…"` in a Hawk header; empty if it is missing.
 fn attribute<'a>(fields: &'a str, name: &str) -> &'a str {
     let mut parts = fields.split('"');
     while let (Some(key), Some(value)) = (parts.next(), parts.next()) {

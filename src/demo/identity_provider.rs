@@ -1,5 +1,6 @@
-//! A small identity provider: one ES256 key generated at start, OpenID Connect discovery, a
-//! JWKS, and access tokens as in RFC 9068. There is no sign-in: every token is Alice's.
+//! A small identity provider with one ES256 key generated at startup, OpenID Connect discovery,
+//! a JWKS, and access tokens according to RFC 9068. It has no sign-in: the subject of every
+//! token is Alice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::server::{self, Reply, Request, Server};
+use super::server::{self, Request, Response, Server};
 use super::{AUDIENCE, DemoError, SCOPE};
 use crate::clock::SharedClock;
 
@@ -36,7 +37,7 @@ impl IdentityProvider {
         let keys = json!({ "keys": [jwk(key.public_key().as_ref())] });
         let server = server::serve(|url| {
             let issuer = issuer(url);
-            move |request: &Request| answer(request, &issuer, &keys)
+            move |request: &Request| handle(request, &issuer, &keys)
         })
         .await?;
         Ok(Self {
@@ -70,7 +71,7 @@ impl IdentityProvider {
         Ok(format!("{signed}.{}", BASE64URL.encode(signature)))
     }
 
-    /// What the API verifies tokens with.
+    /// Returns the verifier that the API uses for tokens.
     pub(super) fn verifier(&self) -> Arc<TokenVerifier> {
         Arc::new(TokenVerifier {
             public_key: self.key.public_key().as_ref().to_vec(),
@@ -93,7 +94,8 @@ fn issuer(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// The JWK of an uncompressed point: one byte, then 32 for each coordinate (SEC 1 §2.3.3).
+/// Returns the JWK of an uncompressed point: one byte, then 32 bytes for each coordinate (SEC 1
+/// §2.3.3).
 fn jwk(point: &[u8]) -> Value {
     let coordinate = |at: usize| BASE64URL.encode(point.get(at..at + 32).unwrap_or_default());
     json!({
@@ -102,7 +104,7 @@ fn jwk(point: &[u8]) -> Value {
     })
 }
 
-fn answer(request: &Request, issuer: &str, keys: &Value) -> Reply {
+fn handle(request: &Request, issuer: &str, keys: &Value) -> Response {
     match request.path() {
         "/.well-known/openid-configuration" => {
             let metadata = json!({
@@ -124,7 +126,7 @@ pub(super) struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// The subject and expiry (milliseconds since the Unix epoch) of a valid token.
+    /// Returns the subject and expiry (in milliseconds since the Unix epoch) of a valid token.
     pub(super) fn verify(&self, token: &str) -> Option<(String, i64)> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = BASE64URL.decode(signature).ok()?;

@@ -1,11 +1,11 @@
-//! The HTTP server that both of the demo's peers run on.
+//! The HTTP server that both of the demo's peers use.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -17,7 +17,7 @@ use url::Url;
 
 use super::DemoError;
 
-/// The largest request body accepted, in bytes.
+/// Maximum size of a request body, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
 
 /// A request with its whole body.
@@ -30,7 +30,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The value of a header; empty if it is missing or not ASCII.
+    /// Returns the value of a header; empty if it is missing or not ASCII.
     pub(super) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).and_then(|v| v.to_str().ok());
         value.unwrap_or_default()
@@ -41,15 +41,15 @@ impl Request {
     }
 }
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(super) type Response = http::Response<Full<Bytes>>;
 
-/// A response with a JSON body.
-pub(super) fn json(status: StatusCode, body: &Value) -> Reply {
-    let mut reply = Response::new(Full::from(body.to_string()));
-    *reply.status_mut() = status;
+/// Returns a response with a JSON body.
+pub(super) fn json(status: StatusCode, body: &Value) -> Response {
+    let mut response = http::Response::new(Full::from(body.to_string()));
+    *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");
-    reply.headers_mut().insert(header::CONTENT_TYPE, json);
-    reply
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// A listening server, which stops when dropped.
@@ -64,16 +64,16 @@ impl Drop for Server {
     }
 }
 
-/// Serves the handler on a free loopback port; `make_handler` gets the server's URL.
+/// Starts a server on a free loopback port. `make_handler` receives the server's URL.
 pub(super) async fn serve<F>(make_handler: impl FnOnce(&Url) -> F) -> Result<Server, DemoError>
 where
-    F: Fn(&Request) -> Reply + Send + Sync + 'static,
+    F: Fn(&Request) -> Response + Send + Sync + 'static,
 {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
     let url = url(listener.local_addr()?)?;
     let handler = Arc::new(make_handler(&url));
     let task = tokio::spawn(async move {
-        // An error of accept(2) concerns one connection, not the listener.
+        // An error of accept(2) affects a single connection, not the listener.
         loop {
             if let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve_connection(stream, handler.clone()));
@@ -89,7 +89,7 @@ pub(super) fn url(address: SocketAddr) -> Result<Url, DemoError> {
 
 async fn serve_connection<F>(stream: TcpStream, handler: Arc<F>)
 where
-    F: Fn(&Request) -> Reply + Send + Sync + 'static,
+    F: Fn(&Request) -> Response + Send + Sync + 'static,
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let handler = handler.clone();
@@ -109,7 +109,7 @@ where
             Ok::<_, Infallible>(handler(&request))
         }
     });
-    // A broken connection shows in the tour, as a request that failed.
+    // If the connection fails, the tour reports that its request failed.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -1,13 +1,14 @@
 //! Terminal output: emphasis with ANSI escapes, on a terminal only.
 
-/// Whether and how text is emphasised.
+/// How text is emphasised.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     ansi: bool,
 }
 
 impl Style {
-    /// Emphasises with ANSI escapes if `ansi` is set, and not at all otherwise.
+    /// Creates a style that emphasises with ANSI escapes if `ansi` is set, and not at all
+    /// otherwise.
     pub fn new(ansi: bool) -> Self {
         Self { ansi }
     }
@@ -30,7 +31,7 @@ impl Style {
         self.wrap("32", text)
     }
 
-    /// Cyan and padded to a column, for the party that acts.
+    /// Cyan, padded to the width of a column, for the sender and receiver of a message.
     pub(super) fn party(self, text: &str) -> String {
         self.wrap("36", &format!("{text:<21}"))
     }

@@ -1,4 +1,5 @@
-//! The tour: real requests over real sockets, each checked at every hop and explained.
+//! The tour: sends real requests over real sockets, checks each one at every hop, and explains
+//! it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::remote::http_client::HttpResponse;
 const READ: &str = "/api/auth/v1/scopes/current";
 const WRITE: &str = "/api/hooks/v1/hooks/demo/greet/trigger";
 const HOUR: Duration = Duration::from_hours(1);
-/// How often, [`POLL_INTERVAL`] apart, the tour looks whether something has happened.
+/// How often the tour polls for an event, at intervals of [`POLL_INTERVAL`].
 const MAX_POLLS: u32 = 100;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -27,7 +28,7 @@ const FROM_API: &str = "API -> hawkgate";
 /// Performs the tour and explains it on `out`.
 ///
 /// # Errors
-/// When a step has another result than it should have, or `out` cannot be written.
+/// Returns an error if a step has an unexpected result, or if `out` cannot be written.
 pub async fn tour(demo: &Demo, style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
     let mut tour = Tour { demo, style, out };
     tour.introduce()?;
@@ -41,26 +42,26 @@ pub async fn tour(demo: &Demo, style: Style, out: &mut dyn Write) -> Result<(), 
     tour.try_it(&token)
 }
 
-/// Says how to get from the demo to a configuration of one's own; `program` is how hawkgate
-/// was called.
+/// Prints how to get from the demo to the user's own configuration. `program` is the name with
+/// which hawkgate was called.
 ///
 /// # Errors
-/// When `out` cannot be written.
+/// Returns an error if `out` cannot be written.
 pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
     let title = style.title("Next: your own configuration");
     writeln!(out, "{title}")?;
     let steps = [
         (
             format!("{program} demo --print-config > hawkgate.toml"),
-            "what ran here, every part explained",
+            "the configuration of this demo, with explanations",
         ),
         (
             "$EDITOR hawkgate.toml".into(),
-            "your issuer, source and route: the lines marked with <--",
+            "set your issuer, source and route on the lines marked with <--",
         ),
         (
             format!("{program} check --config hawkgate.toml"),
-            "every error, with its line and remedy",
+            "reports every error, with its line and remedy",
         ),
         (
             format!("{program} run --config hawkgate.toml"),
@@ -79,9 +80,9 @@ pub fn next_steps(program: &str, style: Style, out: &mut dyn Write) -> Result<()
 /// Waits for Ctrl-C.
 ///
 /// # Errors
-/// When signals cannot be received, or `out` cannot be written.
+/// Returns an error if signals cannot be received, or if `out` cannot be written.
 pub async fn wait_for_ctrl_c(style: Style, out: &mut dyn Write) -> Result<(), DemoError> {
-    let text = style.title("All three parties keep running. Press Ctrl-C to stop them.");
+    let text = style.title("All three servers keep running. Press Ctrl-C to stop them.");
     writeln!(out, "{text}")?;
     out.flush()?;
     tokio::signal::ctrl_c().await?;
@@ -108,7 +109,7 @@ impl Tour<'_> {
         let title = self.style.title("hawkgate demo");
         writeln!(
             self.out,
-            "{title}: three parties on loopback, all in this process\n"
+            "{title}: three servers on loopback, all in this process\n"
         )?;
         let demo = self.demo;
         self.party(
@@ -119,12 +120,12 @@ impl Tour<'_> {
         self.party(
             "API",
             &demo.api.url,
-            "does not know bearer tokens: every request must be signed with Hawk",
+            "does not accept bearer tokens: every request must be signed with Hawk",
         )?;
         self.party(
             "hawkgate",
             &demo.hawkgate,
-            "stands in front of the API and swaps one for the other",
+            "sits between you and the API, and swaps the token for a signature",
         )
     }
 
@@ -151,21 +152,21 @@ impl Tour<'_> {
     async fn wait_until_ready(&self) -> Result<(), DemoError> {
         let ready = join(&self.demo.admin, "/readyz")?;
         for _ in 0..MAX_POLLS {
-            let answer = self.demo.client.get(&ready, HeaderMap::new()).await;
-            if answer.is_ok_and(|a| a.status == StatusCode::OK) {
+            let response = self.demo.client.get(&ready, HeaderMap::new()).await;
+            if response.is_ok_and(|a| a.status == StatusCode::OK) {
                 return Ok(());
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-        Err(DemoError::Start("hawkgate does not become ready".into()))
+        Err(DemoError::Start("hawkgate did not become ready".into()))
     }
 
     async fn swap(&mut self, token: &str) -> Result<(), DemoError> {
         self.title("1. Swap: you send a bearer token, the API gets a signed request")?;
         let fetched = self.lookups("fetched").await?;
-        let answer = self.get(token).await?;
+        let response = self.get(token).await?;
         let request = &self.received(1)?[0];
-        expect_status(&answer, StatusCode::OK)?;
+        expect_status(&response, StatusCode::OK)?;
         self.wait_for_lookups("fetched", fetched + 1).await?;
         let exchanges = self.demo.api.exchanges();
         ensure(exchanges == 1, || {
@@ -187,14 +188,14 @@ impl Tour<'_> {
         )?;
         self.step(
             "",
-            "exchanges it for credentials that live 15 minutes (cache lookup: fetched)",
+            "exchanges it for credentials valid for 15 minutes (cache lookup: fetched)",
         )?;
         self.step(TO_API, &request.line)?;
         self.step(
             "",
-            &format!("Authorization: Hawk id=\"{client}\", ... and the bearer token nowhere"),
+            &format!("Authorization: Hawk id=\"{client}\", ..., and no bearer token"),
         )?;
-        self.step(TO_YOU, &summary(&answer))?;
+        self.step(TO_YOU, &summary(&response))?;
         let hits = self.lookups("hit").await?;
         expect_status(&self.get(token).await?, StatusCode::OK)?;
         signed_by(&self.received(1)?[0])?;
@@ -214,8 +215,8 @@ impl Tour<'_> {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json);
         let url = join(&self.demo.hawkgate, WRITE)?;
-        let answer = self.demo.client.post(&url, headers, body.clone()).await?;
-        expect_status(&answer, StatusCode::OK)?;
+        let response = self.demo.client.post(&url, headers, body.clone()).await?;
+        expect_status(&response, StatusCode::OK)?;
         let requests = self.received(2)?;
         let Err(refusal) = &requests[0].client else {
             return Err(DemoError::Tour("revoked credentials were accepted".into()));
@@ -223,7 +224,7 @@ impl Tour<'_> {
         let client = signed_by(&requests[1])?;
         let hash = api::sha256(&body);
         ensure(requests.iter().all(|r| r.sha256 == hash), || {
-            "the API received another body than was sent".into()
+            "the API received a different body from the one sent".into()
         })?;
         let exchanges = self.demo.api.exchanges() - before;
         ensure(exchanges == 1, || {
@@ -241,13 +242,13 @@ impl Tour<'_> {
         self.step(FROM_API, &format!("401 {refusal}"))?;
         self.step(
             "hawkgate",
-            "drops them, exchanges the token again, signs the request again",
+            "drops the credentials, exchanges the token again and signs the request again",
         )?;
         self.step(
             TO_API,
             &format!("the same POST as {client}, body SHA-256 {}...", &hash[..12]),
         )?;
-        self.step(TO_YOU, &summary(&answer))?;
+        self.step(TO_YOU, &summary(&response))?;
         self.success("one exchange, the same body sent twice, and you saw only the 200")
     }
 
@@ -262,9 +263,9 @@ impl Tour<'_> {
         ];
         let exchanges = self.demo.api.exchanges();
         for (what, token, reason) in cases {
-            let answer = self.get(&token).await?;
-            expect_status(&answer, StatusCode::UNAUTHORIZED)?;
-            let sent = answer.header(&HeaderName::from_static("x-hawkgate-error"));
+            let response = self.get(&token).await?;
+            expect_status(&response, StatusCode::UNAUTHORIZED)?;
+            let sent = response.header(&HeaderName::from_static("x-hawkgate-error"));
             ensure(sent == Some(reason), || {
                 format!("{what}: X-Hawkgate-Error is {sent:?}")
             })?;
@@ -289,13 +290,10 @@ impl Tour<'_> {
         )?;
         writeln!(
             self.out,
-            "  curl -X POST {api}{}   # revokes the credentials; then repeat the first",
+            "  curl -X POST {api}{}   # revokes the credentials; then repeat the first command",
             api::REVOKE
         )?;
-        writeln!(
-            self.out,
-            "  curl {admin}/metrics   # what hawkgate has counted\n"
-        )?;
+        writeln!(self.out, "  curl {admin}/metrics   # hawkgate's metrics\n")?;
         Ok(self.out.flush()?)
     }
 
@@ -304,7 +302,8 @@ impl Tour<'_> {
         Ok(self.demo.client.get(&url, bearer(token)?).await?)
     }
 
-    /// The requests that the API received since the last call, of which there must be `count`.
+    /// Returns the requests that the API received since the last call, and checks that there are
+    /// `count`.
     fn received(&self, count: usize) -> Result<Vec<ReceivedRequest>, DemoError> {
         let requests = self.demo.api.take_requests();
         let actual = requests.len();
@@ -314,8 +313,8 @@ impl Tour<'_> {
         Ok(requests)
     }
 
-    /// Waits until `expected` lookups with `result` have been counted: hawkgate records a
-    /// request shortly after its answer has been sent.
+    /// Waits until `expected` lookups with `result` have been counted, because hawkgate records
+    /// a request shortly after sending its response.
     async fn wait_for_lookups(&self, result: &str, expected: u64) -> Result<(), DemoError> {
         let mut count = self.lookups(result).await?;
         for _ in 0..MAX_POLLS {
@@ -330,11 +329,12 @@ impl Tour<'_> {
         })
     }
 
-    /// How many credential lookups had this result, according to hawkgate's metrics.
+    /// Returns the number of credential lookups with this result, according to hawkgate's
+    /// metrics.
     async fn lookups(&self, result: &str) -> Result<u64, DemoError> {
         let url = join(&self.demo.admin, "/metrics")?;
-        let answer = self.demo.client.get(&url, HeaderMap::new()).await?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let response = self.demo.client.get(&url, HeaderMap::new()).await?;
+        let text = String::from_utf8_lossy(&response.body).into_owned();
         let label = format!("result=\"{result}\"");
         let line = text.lines().find(|line| {
             line.starts_with("hawkgate_credential_cache_lookups_total{")
@@ -357,13 +357,14 @@ fn bearer(token: &str) -> Result<HeaderMap, DemoError> {
     Ok(HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
 }
 
-fn expect_status(answer: &HttpResponse, status: StatusCode) -> Result<(), DemoError> {
-    ensure(answer.status == status, || {
-        format!("expected {status}, received {}", summary(answer))
+fn expect_status(response: &HttpResponse, status: StatusCode) -> Result<(), DemoError> {
+    ensure(response.status == status, || {
+        format!("expected {status}, received {}", summary(response))
     })
 }
 
-/// The clientId that signed a request, which must not contain a bearer token.
+/// Returns the clientId that signed a request, and checks that the request does not contain a
+/// bearer token.
 fn signed_by(request: &ReceivedRequest) -> Result<String, DemoError> {
     ensure(request.scheme == "Hawk", || {
         format!("{} is not signed", request.line)
@@ -374,16 +375,16 @@ fn signed_by(request: &ReceivedRequest) -> Result<String, DemoError> {
     request.client.clone().map_err(DemoError::Tour)
 }
 
-/// The status and the beginning of the body.
-fn summary(answer: &HttpResponse) -> String {
-    let body: String = String::from_utf8_lossy(&answer.body)
+/// Returns the status and the beginning of the body.
+fn summary(response: &HttpResponse) -> String {
+    let body: String = String::from_utf8_lossy(&response.body)
         .chars()
         .take(120)
         .collect();
-    format!("{} {body}", answer.status.as_u16())
+    format!("{} {body}", response.status.as_u16())
 }
 
-/// Enough of a token to recognise it by.
+/// Returns enough of a token to recognise it.
 fn prefix_of(token: &str) -> String {
     format!("{}...", token.chars().take(16).collect::<String>())
 }
@@ -424,12 +425,12 @@ mod tests {
 
     #[test]
     fn an_unexpected_status_fails_the_tour() {
-        let answer = HttpResponse {
+        let response = HttpResponse {
             status: StatusCode::BAD_GATEWAY,
             headers: HeaderMap::new(),
             body: Bytes::from_static(b"{}"),
         };
-        let error = expect_status(&answer, StatusCode::OK).unwrap_err();
+        let error = expect_status(&response, StatusCode::OK).unwrap_err();
         assert!(error.to_string().contains("502 {}"), "{error}");
     }
 }

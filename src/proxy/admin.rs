@@ -1,8 +1,8 @@
 //! The admin listener: liveness, startup and readiness probes, metrics, and, if configured,
 //! `PUT /credentials`.
 //!
-//! Served like other connections, with head validation and timeouts, but with a connection
-//! limit of its own, so that probes get through when callers use up all other connections.
+//! Its connections are subject to the same head validation and timeouts as others, but have a
+//! separate connection limit, so that probes still succeed when callers have exhausted theirs.
 
 mod put_credentials;
 
@@ -21,28 +21,31 @@ use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
 
-/// Most open connections.
+/// Maximum number of open connections.
 const CONNECTIONS: usize = 64;
-/// Longest request head, in bytes.
+/// Maximum size of a request head, in bytes.
 const HEADER_BYTES: usize = 8 * 1024;
-/// Longest request target, in bytes.
+/// Maximum length of a request target, in bytes.
 const URL_BYTES: usize = 2 * 1024;
-/// For reading the whole head, and for a write that makes no progress.
+/// Timeout for reading a whole head, and for a write that makes no progress.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Probes come every few seconds, scrapes about every minute.
+/// Idle timeout. Probes arrive every few seconds, scrapes about once a minute.
 const KEEPALIVE: Duration = Duration::from_secs(75);
 
-/// The content of the pages. They are rendered for each request and must be quick.
+/// The content of the admin pages. It is generated for each request, so the methods must return
+/// quickly.
 pub trait AdminPages: Send + Sync + 'static {
-    /// Content type and text of `/metrics`, in the format that the `Accept` header asks for.
+    /// Returns the content type and text of `/metrics`, in the format that the `Accept` header
+    /// requests.
     fn metrics(&self, accept: &str) -> (String, String);
-    /// Whether traffic should be sent here; otherwise the reasons why not, one per line. No
-    /// secrets.
+    /// Returns `Ok` if traffic should be sent to this instance, and otherwise the reasons why
+    /// not, one per line. They contain no secrets.
     fn ready(&self) -> Result<(), String>;
-    /// Whether startup is complete; otherwise what is missing, one per line. No secrets.
+    /// Returns `Ok` if startup is complete, and otherwise what is missing, one item per line.
+    /// The text contains no secrets.
     fn started(&self) -> Result<(), String>;
-    /// Sets new credentials for the source called `source`, or for the only one that accepts
-    /// any. By default no source does.
+    /// Sets new credentials for the source named `source`, or, without a name, for the only
+    /// source that accepts any. By default no source does.
     fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> PutCredentials {
         PutCredentials::NoSource
     }
@@ -51,15 +54,16 @@ pub trait AdminPages: Send + Sync + 'static {
 /// The result of setting credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutCredentials {
-    /// They are in use.
+    /// The new credentials are in use.
     Accepted,
-    /// They are invalid; the text says why, without quoting them.
+    /// The credentials are invalid. The text says why, without quoting them.
     Rejected(String),
-    /// No source of this name accepts credentials, or none was named and several do.
+    /// No source of this name accepts credentials, or no name was given and several sources
+    /// accept them.
     NoSource,
 }
 
-/// The application behind the admin listener.
+/// The application that serves the admin listener.
 pub struct Admin<P> {
     pages: Arc<P>,
 }
@@ -67,7 +71,7 @@ pub struct Admin<P> {
 /// Binds the admin listener; serve it with [`Admin`].
 ///
 /// # Errors
-/// When it cannot be bound.
+/// Returns an error if it cannot be bound.
 pub async fn bind(
     address: &Address,
     inherited: &mut InheritedSockets,

@@ -6,13 +6,13 @@ use crate::gateway::login;
 use crate::gateway::outcome::{Audit, AuditDecision, AuditEvent};
 
 impl Context {
-    /// `None` when there is no audit log, and for requests that involve no credential: those
-    /// without a route, and those passed through by a route without a source.
+    /// Returns the audit event, or `None` if there is no audit log or the request involves no
+    /// credential: it matched no route, or was passed through by a route without a source.
     pub(super) fn audit(&self, path: &str) -> Option<Box<Audit>> {
         if !self.gateway.observability.audit {
             return None;
         }
-        let (admission, refused) = (self.admission.as_ref(), self.refused.as_ref());
+        let (admission, refused) = (self.admission.as_ref(), self.admission_error.as_ref());
         let endpoint = self.own_endpoint.as_ref();
         let event =
             if endpoint.is_some_and(|endpoint| endpoint.route.as_deref() == Some(login::LABEL)) {
@@ -36,7 +36,7 @@ impl Context {
         let decision = match (granted, rejected) {
             (true, _) => AuditDecision::Granted,
             (false, true) => AuditDecision::Refused,
-            // A CORS preflight, which asks for nothing yet.
+            // A CORS preflight, which requests no credential.
             (false, false) if event == AuditEvent::Login => return None,
             (false, false) => AuditDecision::Unsigned,
         };

@@ -1,5 +1,5 @@
-//! Who a request comes from, according to the socket, the PROXY header, the client certificate
-//! and, from trusted proxies only, `X-Forwarded-For`.
+//! Identifies the client of a request, from the socket, the PROXY header, the client certificate
+//! and, for trusted proxies only, `X-Forwarded-For`.
 
 mod certificate;
 mod x_forwarded_for;
@@ -18,37 +18,38 @@ use crate::gateway::client_certificate::ClientCertificate;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
-/// The connected peer, and the client it speaks for.
+/// The connected peer, and the client on whose behalf it sends requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PeerInfo {
     /// The connected peer's address, or the one in a trusted proxy's PROXY header; `None` on
     /// Unix sockets. IPv4-mapped IPv6 addresses are converted to IPv4.
     pub(super) ip: Option<IpAddr>,
-    /// The client's address: the same, unless a trusted proxy names another in
+    /// The client's address: the peer's, unless a trusted proxy gives another in
     /// `X-Forwarded-For`.
     pub(super) client: Option<IpAddr>,
-    /// Whether the connection is TLS.
+    /// Whether the connection uses TLS.
     pub(super) tls: bool,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// What a listener knows of a connection, apart from its socket.
+/// What a listener knows about a connection, apart from its socket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnMetadata {
-    /// The networks whose `X-Forwarded-For` is believed.
+    /// The networks whose `X-Forwarded-For` is trusted.
     pub(super) trusted_proxies: Option<Arc<[IpNet]>>,
     /// The verified certificate that the peer presented, if any.
     pub(super) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl ConnMetadata {
-    /// Wraps the metadata for pingora, which carries it from the connection to each request in
-    /// the place meant for an upstream proxy's CONNECT response. `None` if there is none.
+    /// Wraps the metadata for pingora, which carries it from the connection to each request in a
+    /// field meant for an upstream proxy's CONNECT response. Returns `None` if there is no
+    /// metadata.
     ///
     /// # Errors
-    /// pingora's, which do not occur in practice. A connection whose metadata is lost must not
-    /// be served.
+    /// Returns pingora's errors, which do not occur in practice. A connection without its
+    /// metadata must not be served.
     pub(super) fn into_digest(self) -> pingora::Result<Option<Arc<ProxyDigest>>> {
         if self.trusted_proxies.is_none() && self.certificate.is_none() {
             return Ok(None);
@@ -58,14 +59,14 @@ impl ConnMetadata {
         Ok(Some(Arc::new(digest)))
     }
 
-    /// The metadata that [`ConnMetadata::into_digest`] stored.
+    /// Returns the metadata that [`ConnMetadata::into_digest`] stored.
     pub(super) fn from_digest(digest: Option<&Arc<ProxyDigest>>) -> Option<&Self> {
         digest?.user_data.as_ref()?.downcast_ref()
     }
 }
 
 impl PeerInfo {
-    /// For the caller of `session`.
+    /// Creates the information about the peer of `session`.
     pub(super) fn from_session(session: &Session) -> Self {
         let ip = session
             .client_addr()
@@ -78,8 +79,8 @@ impl PeerInfo {
         Self::new(ip, tls, metadata, &session.req_header().headers)
     }
 
-    /// For a peer connected from `ip`, given the listener's metadata and the fields of the
-    /// request.
+    /// Creates the information about a peer connected from `ip`, given the listener's metadata
+    /// and the fields of the request.
     pub(super) fn new(
         ip: Option<IpAddr>,
         tls: bool,
@@ -99,7 +100,7 @@ impl PeerInfo {
         }
     }
 
-    /// The head of this peer's request, as the gateway examines it.
+    /// Assembles the head of this peer's request for the gateway.
     pub(super) fn head<'a>(
         &'a self,
         method: &'a Method,

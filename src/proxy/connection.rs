@@ -1,6 +1,6 @@
-//! A downstream connection as pingora sees it. It never delivers a byte past the current
-//! request, coalesces small writes, fails writes that make no progress, and hands the socket
-//! back when it is dropped.
+//! The stream that pingora uses as a downstream connection. It never delivers a byte past the
+//! current request, coalesces small writes, fails a write that makes no progress, and hands its
+//! socket back when it is dropped.
 
 pub(super) mod decode;
 #[cfg(test)]
@@ -30,26 +30,27 @@ use super::validate::Framing;
 use decode::BodyDecoder;
 use write_buffer::WriteBuffer;
 
-/// Most bytes read from the socket at once for a head, or beyond the current request.
+/// Maximum number of bytes read from the socket at once for a head, or beyond the current
+/// request.
 const READ_AHEAD: usize = 8 * 1024;
 /// Length of the client connection preface (RFC 9113 §3.4) and of the header of the SETTINGS
 /// frame that follows it.
 const PREFACE_BYTES: usize = 24 + 9;
 
-/// What remains of a connection once pingora is done with it.
+/// What remains of a connection once pingora has finished with it.
 pub(super) struct ClosedConn {
     pub(super) stream: Stream,
-    /// Accepted for writing but not yet written.
+    /// Bytes accepted for writing but not yet written.
     pub(super) unsent: BytesMut,
-    /// The last response is complete, so the connection may be closed cleanly. Otherwise the
-    /// caller must be able to tell that the response was truncated.
+    /// Whether the last response is complete, so that the connection may be closed cleanly.
+    /// Otherwise the caller must be able to tell that the response was truncated.
     pub(super) response_complete: bool,
-    /// The caller is still sending, or has sent bytes that will not be read. Closing the socket
-    /// now would make the kernel send a reset, and the response could be lost.
+    /// Whether the caller is still sending, or has sent bytes that will not be read. Closing the
+    /// socket now would make the kernel send a reset, and the response could be lost.
     pub(super) unread_input: bool,
 }
 
-/// Where a [`Connection`] leaves its [`ClosedConn`] when it is dropped.
+/// The slot in which a dropped [`Connection`] leaves its [`ClosedConn`].
 #[derive(Clone, Default)]
 pub(super) struct Handoff(Arc<Mutex<Option<ClosedConn>>>);
 
@@ -67,28 +68,29 @@ impl Handoff {
 pub(super) struct Connection {
     /// `None` only while the connection is being dropped.
     inner: Option<Stream>,
-    /// Read from the socket and not yet delivered.
+    /// Bytes read from the socket and not yet delivered.
     received: BytesMut,
-    /// How many bytes of `received` belong to the current request's body.
+    /// The number of bytes of `received` that belong to the current request's body.
     deliverable: usize,
     body: BodyDecoder,
-    /// The caller has closed its side.
+    /// Whether the caller has closed its write side.
     read_closed: bool,
-    /// The caller may send more, although nothing will be read any more.
+    /// Whether the caller may send more, although nothing more will be read.
     may_send_more: bool,
     response_complete: bool,
     out: WriteBuffer,
-    /// HTTP/2 without TLS: chosen by the listener's configuration, not negotiated.
+    /// Whether this is HTTP/2 without TLS, as configured for the listener rather than
+    /// negotiated.
     prior_knowledge: bool,
-    /// Bytes of the preface that are still missing, and the deadline for them.
+    /// The number of bytes missing from the preface, and the deadline for them.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
-    /// What the listener knows of the connection, as [`super::client::ConnMetadata`].
+    /// What the listener knows about the connection: a [`super::client::ConnMetadata`].
     proxy_digest: Option<Arc<ProxyDigest>>,
     handoff: Handoff,
 }
 
 impl Connection {
-    /// An HTTP/1 connection. A write that makes no progress for `write_stall` fails.
+    /// Creates an HTTP/1 connection. A write that makes no progress for `write_stall` fails.
     pub(super) fn http1(stream: Stream, write_stall: Duration, handoff: Handoff) -> Self {
         Self {
             inner: Some(stream),
@@ -106,8 +108,8 @@ impl Connection {
         }
     }
 
-    /// An HTTP/2 connection, by ALPN or by prior knowledge. The preface must arrive within
-    /// `preface`.
+    /// Creates an HTTP/2 connection, negotiated by ALPN or used with prior knowledge. The
+    /// preface must arrive within `preface`.
     pub(super) fn http2(stream: Stream, write_stall: Duration, preface: Duration) -> Self {
         let prior_knowledge = stream.get_ssl_digest().is_none();
         let mut this = Self::http1(stream, write_stall, Handoff::default());
@@ -118,23 +120,23 @@ impl Connection {
         this
     }
 
-    /// Attaches what the listener knows of the connection.
+    /// Attaches what the listener knows about the connection.
     pub(super) fn with_proxy_digest(mut self, proxy_digest: Option<Arc<ProxyDigest>>) -> Self {
         self.proxy_digest = proxy_digest;
         self
     }
 
-    /// The part of the next request that has been read so far.
+    /// Returns the part of the next request that has been read so far.
     pub(super) fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// Reads more of the next request; 0 means that the caller has closed its side.
+    /// Reads more of the next request. Returns 0 if the caller has closed its write side.
     pub(super) async fn receive(&mut self) -> io::Result<usize> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    /// Ready once the caller has closed its side or the connection has failed. Bytes that
+    /// Ready once the caller has closed its write side or the connection has failed. Bytes that
     /// arrive in the meantime are buffered for the next request.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.read_closed {
@@ -148,7 +150,8 @@ impl Connection {
         Poll::Ready(())
     }
 
-    /// Whether several slices can be written in one system call, without being copied together.
+    /// Whether several slices can be written in one system call, without copying them into one
+    /// buffer.
     pub(super) fn supports_vectored_write(&self) -> bool {
         self.inner.as_ref().is_some_and(Stream::is_write_vectored)
     }
@@ -163,8 +166,8 @@ impl Connection {
         .await
     }
 
-    /// Removes a validated head from the buffer and starts the body that follows it. The first
-    /// `start` bytes, an empty line, are dropped.
+    /// Removes a validated head from the buffer and starts decoding the body that follows it.
+    /// The first `start` bytes, an empty line, are dropped.
     pub(super) fn split_head(&mut self, start: usize, end: usize, framing: Framing) -> BytesMut {
         let mut head = self.received.split_to(end.min(self.received.len()));
         head.advance(start.min(head.len()));
@@ -173,8 +176,8 @@ impl Connection {
         head
     }
 
-    /// Whether the current request has been read to its end, so that what follows is another
-    /// one.
+    /// Whether the current request has been read to its end, so that any further bytes belong to
+    /// the next one.
     pub(super) fn is_between_requests(&self) -> bool {
         self.deliverable == 0 && (self.body.is_done() || self.body == BodyDecoder::Tunnel)
     }
@@ -186,19 +189,20 @@ impl Connection {
             .is_some_and(|inner| inner.get_ssl_digest().is_some())
     }
 
-    /// Notes that the last response is complete.
+    /// Marks the last response as complete.
     pub(super) fn mark_response_complete(&mut self) {
         self.response_complete = true;
     }
 
-    /// Notes that the caller may still be sending bytes that will not be read.
+    /// Records that the caller may still be sending bytes that will not be read.
     pub(super) fn mark_unread_input(&mut self) {
         self.may_send_more = true;
     }
 
-    /// Polls for more of the next request; 0 means that the caller has closed its side.
+    /// Polls for more of the next request. The result is 0 if the caller has closed its write
+    /// side.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // On the stack for the duration of this call: an idle connection holds no buffer.
+        // On the stack, so that an idle connection holds no buffer.
         let mut scratch = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
         let mut buf = ReadBuf::uninit(&mut scratch);
         ready!(poll_inner_read(&mut self.inner, cx, &mut buf))?;
@@ -208,7 +212,7 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
-    /// Reads straight into the caller's buffer those bytes that need no decoding.
+    /// Reads bytes that need no decoding directly into `buf`.
     fn poll_read_direct(
         &mut self,
         cx: &mut Context<'_>,
@@ -252,7 +256,7 @@ impl Connection {
                 return self.poll_read_direct(cx, buf);
             }
             if self.body.is_done() && self.received.len() >= READ_AHEAD {
-                // The next request has to wait. The task is woken by the writing side.
+                // The next request has to wait. The write side wakes the task.
                 return Poll::Pending;
             }
             ready!(self.poll_receive(cx))?;
@@ -283,7 +287,7 @@ impl AsyncRead for Connection {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        // pingora turns to reading once it has nothing more to write for now.
+        // pingora reads once it has nothing more to write for now.
         let inner = this.inner.as_mut().ok_or_else(not_connected)?;
         this.out.flush_before_read(inner, cx)?;
         let read = this.poll_body(cx, buf);
@@ -329,7 +333,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let inner = this.inner.as_mut().ok_or_else(not_connected)?;
-        // pingora calls this after complete responses only.
+        // pingora calls this only after a complete response.
         this.response_complete = true;
         this.out.poll_shutdown(inner, cx)
     }
@@ -363,7 +367,7 @@ impl std::fmt::Debug for Connection {
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // The caller may be gone already; nothing can be done about it then.
+        // Fails only if the caller has already disconnected.
         let _ = AsyncWriteExt::shutdown(self).await;
     }
 }

@@ -14,23 +14,23 @@ use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
-/// The state of one request. Dropping it releases everything that the request holds.
+/// The state of one request. Dropping it releases all resources of the request.
 pub struct Context {
-    /// Pinned for the life of the request: a reload does not change requests in progress.
+    /// Fixed for the lifetime of the request: a reload does not affect requests in progress.
     pub(super) gateway: Arc<Gateway>,
     pub(super) request_id: String,
-    /// The connected peer and its client; set first.
+    /// The connected peer and the client behind it. Set before anything else.
     pub(super) peer: Option<PeerInfo>,
     pub(super) admission: Option<Admission>,
-    /// How far a rejected request got.
-    pub(super) refused: Option<Box<AdmissionError>>,
-    /// Set when hawkgate answers a request to one of its own endpoints.
+    /// Why admission failed, and how far the request got.
+    pub(super) admission_error: Option<Box<AdmissionError>>,
+    /// Set if the request was for one of hawkgate's own endpoints.
     pub(super) own_endpoint: Option<Box<RequestDetails>>,
-    /// The rejection that hawkgate responds with, or has responded with.
+    /// The rejection that hawkgate sends, or has sent, as the response.
     pub(super) rejection: Option<Rejection>,
     /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
-    /// Set if `[trace]` is on.
+    /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
@@ -38,16 +38,16 @@ pub struct Context {
     _in_flight: InFlightGuard,
 }
 
-/// The attempts to reach the upstream.
+/// The state of the attempts to reach the upstream.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
-    /// The index in the list of addresses at which this request started.
+    /// The index of the first address that this request tried.
     pub(super) start_index: Option<usize>,
     /// The addresses that could not be connected to.
     pub(super) unreachable: Vec<SocketAddr>,
-    /// How many pooled connections turned out to be dead.
+    /// The number of pooled connections that turned out to be dead.
     pub(super) stale: usize,
-    /// Set when a 401 is to be replayed, until the replay begins.
+    /// Set from a 401 that causes a replay until the replay begins.
     pub(super) replaying: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Times {
     pub(super) started: Duration,
     pub(super) admitted: Option<Duration>,
     pub(super) upstream: Option<Duration>,
-    /// Set if it is known before the request is recorded.
+    /// Set if the end is known before the request is recorded.
     pub(super) ended: Option<Duration>,
 }
 
@@ -85,7 +85,7 @@ impl Context {
             request_id: String::new(),
             peer: None,
             admission: None,
-            refused: None,
+            admission_error: None,
             own_endpoint: None,
             rejection: None,
             replay: None,
@@ -102,8 +102,8 @@ impl Context {
         }
     }
 
-    /// The recovery code that the caller must receive with its response, whatever that is.
-    /// Returned once.
+    /// Takes the recovery code that the caller must receive with its response, whatever the
+    /// status.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
     }
@@ -112,10 +112,10 @@ impl Context {
         self.unauthorized.push(Unauthorized { action, reason });
     }
 
-    /// Keeps what is known of a rejected request, and returns its rejection.
-    pub(super) fn reject(&mut self, mut refused: Box<AdmissionError>) -> Rejection {
-        let rejection = std::mem::replace(&mut refused.rejection, Reason::Internal.into());
-        self.refused = Some(refused);
+    /// Stores what is known about a rejected request, and returns its rejection.
+    pub(super) fn reject(&mut self, mut error: Box<AdmissionError>) -> Rejection {
+        let rejection = std::mem::replace(&mut error.rejection, Reason::Internal.into());
+        self.admission_error = Some(error);
         rejection
     }
 }

@@ -1,4 +1,4 @@
-//! A deadline that is moved with every step and rarely reached.
+//! A deadline that is moved often and rarely reached.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The deadline of one connection, for whatever it currently waits for. Moving it costs one
-/// reading of the clock: the underlying timer stays as it is while it is early enough, and is
-/// reset when it fires. Creating and dropping a timer for every wait would cost a lock and an
-/// allocation each time.
+/// The deadline for whatever a connection is currently waiting for. Moving it costs one read of
+/// the clock: the underlying timer is left alone if it fires early enough, and is reset when it
+/// fires. Creating and dropping a timer for every wait would cost a lock and an allocation each
+/// time.
 pub(super) struct Deadline {
     at: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Deadline {
-    /// Expires `after` from now. Needs a Tokio runtime.
+    /// Creates a deadline that expires `after` from now. Must be called in a Tokio runtime.
     pub(super) fn new(after: Duration) -> Self {
         let timer = Box::pin(sleep(after));
         Self {
@@ -36,8 +36,8 @@ impl Deadline {
         }
     }
 
-    /// The output of `future`, or `None` if it takes longer than `limit`. The clock is only
-    /// read if the future is not ready at once.
+    /// Returns the output of `future`, or `None` if it takes longer than `limit`. The clock is
+    /// read only if the future is not ready immediately.
     pub(super) async fn within<F: Future>(
         &mut self,
         limit: Duration,
@@ -79,25 +79,25 @@ fn now() -> Instant {
 mod tests {
     use super::*;
 
-    async fn met(deadline: &mut Deadline) -> Duration {
+    async fn expires_after(deadline: &mut Deadline) -> Duration {
         let begin = sleep(Duration::ZERO).deadline();
         poll_fn(|cx| deadline.poll(cx)).await;
         sleep(Duration::ZERO).deadline() - begin
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_expires_on_time_wherever_the_timer_was() {
+    async fn a_moved_deadline_expires_on_time() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
-        assert_eq!(met(&mut deadline).await, ms(100));
+        assert_eq!(expires_after(&mut deadline).await, ms(100));
         for after in [500, 20, 20, 3000, 1] {
             deadline.set(ms(after));
-            assert_eq!(met(&mut deadline).await, ms(after));
+            assert_eq!(expires_after(&mut deadline).await, ms(after));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_futures_limit_starts_when_it_is_first_pending() {
+    async fn a_timeout_starts_when_the_future_is_first_pending() {
         let ms = Duration::from_millis;
         let mut deadline = Deadline::new(ms(100));
         for _ in 0..2 {
@@ -122,11 +122,11 @@ mod tests {
             deadline.set(ms(100));
             tokio::select! {
                 biased;
-                () = poll_fn(|cx| deadline.poll(cx)) => panic!("met too early"),
+                () = poll_fn(|cx| deadline.poll(cx)) => panic!("expired too early"),
                 () = sleep(ms(60)) => {}
             }
         }
-        assert_eq!(met(&mut deadline).await, ms(40));
+        assert_eq!(expires_after(&mut deadline).await, ms(40));
         deadline.set(Duration::MAX);
         let mut once = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(deadline.poll(&mut once).is_pending());

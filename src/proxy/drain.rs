@@ -1,4 +1,4 @@
-//! Graceful shutdown: the state of a drain, and the registry of tasks that have to end.
+//! Graceful shutdown: the state of a drain, and the registry of running tasks.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,26 +10,26 @@ use futures::task::AtomicWaker;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Shared by everything that one server runs.
+/// The drain state shared by all tasks of one server.
 #[derive(Clone)]
 pub(super) struct Controller(Arc<State>);
 
 struct State {
-    /// First step: everything is still served, but each HTTP/1 response closes its connection,
-    /// so that callers open the next one elsewhere.
+    /// First step: requests are still served, but each HTTP/1 response closes its connection, so
+    /// that callers open the next one elsewhere.
     draining: watch::Sender<bool>,
     /// Second step: no new connections, and the existing ones close after their current
     /// request.
     closing: watch::Sender<bool>,
     /// Last step: all tasks are aborted.
     aborted: watch::Sender<bool>,
-    /// How many accept loops and connections are running.
+    /// The number of running accept loops and connections.
     running: watch::Sender<usize>,
     registry: Mutex<Registry>,
 }
 
-/// The tasks to signal and, in the end, to abort. If each task checked the state itself, it
-/// would have to do so at every step of every request.
+/// The tasks to signal and finally to abort. Otherwise each task would have to check the state
+/// at every step of every request.
 #[derive(Default)]
 struct Registry {
     next: u64,
@@ -42,8 +42,8 @@ struct Entry {
     handle: Option<AbortHandle>,
 }
 
-/// Tells one connection to close. Each connection has its own: waiting on a shared channel
-/// would take a shared lock twice per request.
+/// Tells one connection to close. Each connection has its own signal, because waiting on a
+/// shared channel would take a shared lock twice per request.
 #[derive(Clone, Default)]
 pub(super) struct Signal(Arc<SignalState>);
 
@@ -87,7 +87,7 @@ impl Signal {
     }
 }
 
-/// Counts as a running task until dropped.
+/// Counts a task as running until dropped.
 pub(super) struct TaskGuard {
     controller: Controller,
     id: u64,
@@ -103,12 +103,12 @@ impl Drop for TaskGuard {
 }
 
 impl TaskGuard {
-    /// The id that [`Controller::set_abort_handle`] takes.
+    /// Returns the id for [`Controller::set_abort_handle`].
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// The signal that tells this task to close.
+    /// Returns the signal that tells this task to close.
     pub(super) fn signal(&self) -> Signal {
         self.signal.clone()
     }
@@ -125,7 +125,7 @@ impl Controller {
         }))
     }
 
-    /// Registers a task that runs until the guard is dropped.
+    /// Registers a task, which counts as running until the guard is dropped.
     pub(super) fn register(&self) -> TaskGuard {
         self.0.running.send_modify(|n| *n += 1);
         let mut registry = self.registry();
@@ -149,7 +149,7 @@ impl Controller {
         }
     }
 
-    /// Sets what aborts the task registered as `id`. The task may have ended already.
+    /// Sets the abort handle of the task registered as `id`. The task may have ended already.
     pub(super) fn set_abort_handle(&self, id: u64, task: AbortHandle) {
         let mut registry = self.registry();
         if *self.0.aborted.borrow() {
@@ -159,17 +159,18 @@ impl Controller {
         }
     }
 
-    /// For pingora: true once closing.
+    /// Returns a channel for pingora that becomes true when the second step begins.
     pub(super) fn closing_watch(&self) -> watch::Receiver<bool> {
         self.0.closing.subscribe()
     }
 
-    /// For pingora, per request: true once each response closes its connection.
+    /// Returns a channel for pingora, checked for each request, that becomes true when the first
+    /// step begins.
     pub(super) fn draining_watch(&self) -> watch::Receiver<bool> {
         self.0.draining.subscribe()
     }
 
-    /// Waits until the second step is reached.
+    /// Waits until the second step begins.
     pub(super) async fn closing(&self) {
         wait_until_set(&self.0.closing).await;
     }
@@ -178,12 +179,12 @@ impl Controller {
         wait_until_set(&self.0.aborted).await;
     }
 
-    /// Waits until nothing is running.
+    /// Waits until no task is running.
     async fn all_finished(&self) {
         let _ = self.0.running.subscribe().wait_for(|n| *n == 0).await;
     }
 
-    /// From now on every response closes its connection, for existing and for new connections.
+    /// Begins the first step, for existing and for new connections.
     fn begin_drain(&self) {
         let registry = self.registry();
         self.0.draining.send_replace(true);
@@ -192,7 +193,7 @@ impl Controller {
         }
     }
 
-    /// Tells all connections to close, existing ones and new ones.
+    /// Begins the second step, for existing and for new connections.
     fn begin_close(&self) {
         let registry = self.registry();
         self.0.draining.send_replace(true);
@@ -242,14 +243,14 @@ impl ServerHandle {
 
     /// Shuts the server down gracefully.
     ///
-    /// For `delay`, during which load balancers notice that readiness has turned false,
-    /// requests are still served, but HTTP/1 responses say `Connection: close`: a caller then
-    /// opens its next connection elsewhere instead of having this one closed while it sends a
-    /// request. After that no connections are accepted, idle ones are closed, and busy ones
-    /// finish their current request. Whatever is left after another `deadline` is aborted.
+    /// For `delay`, while load balancers notice that readiness has become false, requests are
+    /// still served, but HTTP/1 responses carry `Connection: close`: callers then open their
+    /// next connection elsewhere, and none is closed while a request is being sent. After that,
+    /// no connections are accepted, idle ones are closed, and busy ones finish their current
+    /// request. Any tasks still running after a further `deadline` are aborted.
     ///
-    /// Returns once nothing is running and every listener is closed. A second call, or
-    /// [`ServerHandle::abort`] in the meantime, can only shorten it.
+    /// Returns once no task is running and every listener is closed. A concurrent second call,
+    /// or [`ServerHandle::abort`], can only shorten the drain.
     pub async fn drain(&self, delay: Duration, deadline: Duration) {
         self.controller.begin_drain();
         tokio::select! {
@@ -267,7 +268,7 @@ impl ServerHandle {
         self.controller.all_finished().await;
     }
 
-    /// Aborts everything.
+    /// Aborts all tasks.
     pub fn abort(&self) {
         self.controller.abort();
     }

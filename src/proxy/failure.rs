@@ -1,4 +1,4 @@
-//! What pingora's errors mean for the caller.
+//! Maps pingora's errors to rejections.
 
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -9,13 +9,13 @@ use crate::gateway::rejection::Rejection;
 /// What to do about an error.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// The caller has left, so there is nobody to respond to.
+    /// The caller has disconnected, so no response can be sent.
     CallerGone,
     /// Respond with this rejection.
     Reject(Rejection),
 }
 
-/// Classifies the error with which pingora gave up a request.
+/// Classifies an error with which a request failed in pingora.
 pub(super) fn classify(error: &Error) -> Failure {
     let reason = match error.esource() {
         ErrorSource::Upstream => upstream(error.etype()),
@@ -28,16 +28,16 @@ pub(super) fn classify(error: &Error) -> Failure {
     Failure::Reject(Rejection::from(reason).with_cause(cause(error)))
 }
 
-/// Why a request ended early.
+/// The error with which a request ended early.
 #[derive(Debug)]
-pub(super) struct Failed {
-    /// The caller left.
+pub(super) struct RequestError {
+    /// Whether the caller caused it by disconnecting.
     pub(super) by_caller: bool,
-    /// For operators; holds no secret.
+    /// The cause, for operators. It contains no secret.
     pub(super) cause: String,
 }
 
-impl From<&Error> for Failed {
+impl From<&Error> for RequestError {
     fn from(error: &Error) -> Self {
         Self {
             by_caller: matches!(classify(error), Failure::CallerGone),
@@ -46,9 +46,9 @@ impl From<&Error> for Failed {
     }
 }
 
-/// The rejection to send for a request that ended with `error`: the one that was decided
-/// already, or the one that the error means. `None` if the caller has left. It carries the
-/// recovery code that the caller must receive.
+/// Returns the rejection to send for a request that ended with `error`: the one already decided
+/// on, or the one that corresponds to the error. `None` if the caller has disconnected. It
+/// includes the recovery code that the caller must receive.
 pub(super) fn rejection(error: &Error, context: &mut Context) -> Option<Rejection> {
     let rejection = match (context.rejection.take(), classify(error)) {
         (Some(rejection), _) | (None, Failure::Reject(rejection)) => rejection,
@@ -93,8 +93,8 @@ fn downstream(kind: &ErrorType) -> Option<Reason> {
     }
 }
 
-/// For the operator's log. pingora quotes what it could not parse, which may be anything a peer
-/// has sent, so of such errors only the kind is reported.
+/// Describes an error for the operator's log. pingora quotes input that it could not parse,
+/// which may contain anything a peer has sent, so only the kind of such an error is reported.
 pub(super) fn cause(error: &Error) -> String {
     let kind = error.etype().as_str();
     let quotes = matches!(

@@ -1,12 +1,12 @@
-//! The fast path: requests without a body, HTTP/1.1 on both sides, are relayed from socket to
-//! socket. Most requests are of this kind, and pingora's general machinery costs several times
-//! as much for them.
+//! The fast path relays requests without a body, with HTTP/1.1 on both sides, from socket to
+//! socket. Most requests are of this kind, and serving them through pingora costs several times
+//! as much.
 //!
-//! Nothing is decided here. Whether a request may pass, with which credential, which header
-//! fields are forwarded and how a 401 is handled is decided by the gateway, `headers` and
-//! functions shared with the hooks, for both paths. Everything else (bodies, upgrades, HTTP/2,
-//! traced requests, hawkgate's own endpoints, rejections before routing) is declined before
-//! anything was done for it, and served through [`super::hooks`].
+//! This module makes no policy decisions. The gateway, `headers` and functions shared with the
+//! hooks decide for both paths whether a request is admitted, with which credential, which
+//! header fields are forwarded and how a 401 is handled. All other requests (those with bodies,
+//! upgrades, HTTP/2, tracing, hawkgate's own endpoints, and those rejected before routing) are
+//! declined before they have had any effect, and are served through [`super::hooks`].
 
 mod attempt;
 mod fields;
@@ -27,7 +27,7 @@ use super::connection::Connection;
 use super::context::{Context, InFlightGuard};
 use super::deadline::Deadline;
 use super::drain::Signal;
-use super::failure::{self, Failed};
+use super::failure::{self, RequestError};
 use super::hooks::{self, Hooks};
 use super::local_response;
 use super::record::{Exchange, path_of};
@@ -38,7 +38,7 @@ use crate::header_fields::{HeaderFields, text};
 use pool::Pool;
 use request::RequestHead;
 
-/// Serves requests on the fast path. Clones share everything.
+/// Serves requests on the fast path. Clones share all state.
 #[derive(Clone)]
 pub struct FastPath {
     hooks: Hooks,
@@ -51,9 +51,9 @@ pub(super) struct Caller<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) peer: Option<IpAddr>,
     pub(super) metadata: Option<&'a ConnMetadata>,
-    /// Draining: the connection closes after its current request.
+    /// Signals a drain, during which the connection closes after its current request.
     pub(super) signal: &'a Signal,
-    /// For everything the request waits for.
+    /// The deadline for whatever the request is currently waiting for.
     pub(super) deadline: &'a mut Deadline,
     /// The index of the worker that serves the connection.
     pub(super) worker: usize,
@@ -61,33 +61,33 @@ pub(super) struct Caller<'a> {
 
 /// The result of serving a request.
 pub(super) enum ServeResult {
-    /// The request is not for the fast path. Holds its head, unchanged.
+    /// The fast path does not support the request. Contains its head, unchanged.
     Declined(BytesMut),
-    /// A response was sent, and another request may follow.
+    /// A response was sent, and the connection can serve another request.
     KeepAlive,
-    /// A response was sent, which closes the connection.
+    /// A response was sent, and the connection must be closed.
     Close,
-    /// The caller has left, or its response was truncated: nothing more may be sent.
+    /// The caller has disconnected, or its response was truncated. Nothing more may be sent.
     Aborted,
 }
 
-/// What has been sent to the caller.
+/// What has been sent to the caller so far.
 #[derive(Default)]
 struct SentResponse {
-    /// The last status sent.
+    /// The last status code sent.
     code: u16,
-    /// A final head was sent.
-    answered: bool,
-    /// The response is a complete rejection.
+    /// Whether a final response head was sent.
+    head_sent: bool,
+    /// Whether the response is a complete rejection.
     rejected: bool,
-    /// The connection closes after the response.
+    /// Whether the connection closes after the response.
     last: bool,
-    /// Body bytes sent.
+    /// The number of body bytes sent.
     body: u64,
 }
 
 impl FastPath {
-    /// For connections that are distributed over this many `workers`.
+    /// Creates a fast path for connections that are distributed over this number of `workers`.
     pub fn new(hooks: Hooks, workers: usize) -> Self {
         let pool = |_| Pool::new(hooks.clock.clone());
         Self {
@@ -109,7 +109,7 @@ impl FastPath {
         let head = head.freeze();
         let gateway = self.hooks.gateway.load_full();
         match RequestHead::parse(&head).filter(|request| is_eligible(&gateway, request)) {
-            // Boxed, so that the task of a waiting connection stays small.
+            // Boxed, so that the task of an idle connection stays small.
             Some(request) => Box::pin(self.relay(&mut caller, gateway, request))
                 .await
                 .unwrap_or_else(|| ServeResult::Declined(BytesMut::from(head))),
@@ -117,7 +117,7 @@ impl FastPath {
         }
     }
 
-    /// `None` if the route cannot be served here.
+    /// Relays the request, or returns `None` if the fast path does not support the route.
     async fn relay(
         &self,
         caller: &mut Caller<'_>,
@@ -169,22 +169,22 @@ impl FastPath {
         sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
         let now = self.hooks.clock.now();
-        let answer = rejection.to_response(&request.method, now);
+        let response = rejection.to_response(&request.method, now);
         let id = Some(context.request_id.as_str());
-        let wire = local_response::encode_http1(&answer, &request.method, now, id, sent.last);
+        let wire = local_response::encode_http1(&response, &request.method, now, id, sent.last);
         context.rejection = Some(rejection);
         send(caller.connection, [&wire, &[]]).await?;
-        sent.answered = true;
+        sent.head_sent = true;
         sent.rejected = true;
-        sent.code = answer.status.as_u16();
+        sent.code = response.status.as_u16();
         if request.method != http::Method::HEAD {
-            sent.body = answer.body.len() as u64;
+            sent.body = response.body.len() as u64;
         }
         Ok(())
     }
 
-    /// Ends a request that got no response from its upstream, as [`super::hooks`] does: with a
-    /// rejection, unless a response was started or the caller has left.
+    /// Ends a request that received no response from its upstream, as [`super::hooks`] does:
+    /// with a rejection, unless a response was started or the caller has disconnected.
     async fn fail(
         &self,
         caller: &mut Caller<'_>,
@@ -193,16 +193,17 @@ impl FastPath {
         error: Box<Error>,
         sent: &mut SentResponse,
     ) -> Result<(), Box<Error>> {
-        let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.answered) else {
+        let Some(rejection) = failure::rejection(&error, context).filter(|_| !sent.head_sent)
+        else {
             return Err(error);
         };
         sent.last = true;
-        // A caller that cannot be written to has left; there is nothing else to do.
+        // Fails only if the caller has disconnected.
         let _ = self.reject(caller, context, request, rejection, sent).await;
         Err(error)
     }
 
-    /// Records how the request ended, and what happens to the caller's connection.
+    /// Records how the request ended, and returns what happens to the caller's connection.
     fn finish(
         &self,
         context: &mut Context,
@@ -213,11 +214,11 @@ impl FastPath {
         let result = match &served {
             Ok(()) if sent.last => ServeResult::Close,
             Ok(()) => ServeResult::KeepAlive,
-            // The rejection took the place of the upstream's response.
+            // The caller received a rejection instead of the upstream's response.
             Err(_) if sent.rejected => ServeResult::Close,
             Err(_) => ServeResult::Aborted,
         };
-        let failed = served.err().map(|error| Failed::from(&*error));
+        let failed = served.err().map(|error| RequestError::from(&*error));
         let exchange = Exchange {
             path: path_of(request.target()),
             method: request.method,
@@ -235,12 +236,12 @@ impl FastPath {
     }
 }
 
-/// Whether the request can be served here, as far as that is known before routing.
+/// Whether the fast path supports the request, as far as that is known before routing.
 fn is_eligible(gateway: &Gateway, request: &RequestHead) -> bool {
     gateway.observability.trace.is_none() && !hooks::is_own(request.target(), gateway)
 }
 
-/// Whether the route can be served here.
+/// Whether the fast path supports the route.
 fn is_supported(found: &RouteMatch<'_>) -> bool {
     !found.route.upstream.http2 && !found.route.takes_password()
 }

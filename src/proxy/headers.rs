@@ -1,10 +1,10 @@
-//! Which header fields are forwarded: those of a request to the upstream, those of a response
-//! to the caller.
+//! Prepares header fields for forwarding: those of a request to the upstream, and those of a
+//! response to the caller.
 //!
-//! hawkgate itself sets every field that names a party, a hop or a credential, because the
-//! upstream's signature check and its trust depend on them (docs/design/taskcluster.md, "Hawk
-//! as Taskcluster checks it"). All other fields pass unchanged. No `Via` is added: upstreams
-//! switch off compression when they see one.
+//! hawkgate itself sets every field that identifies a client, a hop or a credential, because the
+//! upstream's signature check and access decisions depend on them (docs/design/taskcluster.md,
+//! "Hawk as Taskcluster checks it"). All other fields are forwarded unchanged. No `Via` is
+//! added, because some upstreams disable compression when they receive one.
 
 mod policy;
 #[cfg(test)]
@@ -29,34 +29,36 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id accepted from a caller.
+/// Maximum length of a request id accepted from a caller.
 const MAX_REQUEST_ID: usize = 64;
 
-/// The fields of a head, whatever holds them, so that one set of rules serves all types.
+/// Write access to the header fields of a message, so that the same rules apply to all types
+/// that store them.
 pub(super) trait HeaderFieldsMut: HeaderFields {
-    /// Removes all field lines for which `keep`, called with the lower-case name and the value,
-    /// returns false.
+    /// Keeps only the field lines for which `keep`, called with the lower-case name and the
+    /// value, returns true.
     fn retain(&mut self, keep: impl Fn(&str, &[u8]) -> bool) -> Result<()>;
-    /// Sets a field, replacing all field lines of that name.
+    /// Sets a field, replacing all field lines of the same name.
     fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    /// The same with a value that has to be validated first.
+    /// Like [`HeaderFieldsMut::insert`], but validates the value first.
     fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
         self.insert(name, value(bytes)?)
     }
 }
 
-/// The names of which `keep` rejects some value, each with the values to keep.
+/// Returns the names of fields for which `keep` rejects at least one value, each with the values
+/// to keep.
 fn to_remove(
     fields: &HeaderMap,
     keep: impl Fn(&str, &[u8]) -> bool,
 ) -> Vec<(HeaderName, Vec<HeaderValue>)> {
-    let stays = |name: &HeaderName, value: &HeaderValue| keep(name.as_str(), value.as_bytes());
+    let keeps = |name: &HeaderName, value: &HeaderValue| keep(name.as_str(), value.as_bytes());
     let mut to_remove: Vec<(HeaderName, Vec<HeaderValue>)> = Vec::new();
     for (name, value) in fields {
-        let known = to_remove.last().is_some_and(|(last, _)| last == name);
-        if !known && !stays(name, value) {
+        let listed = to_remove.last().is_some_and(|(last, _)| last == name);
+        if !listed && !keeps(name, value) {
             let values = fields.get_all(name).iter();
-            let kept = values.filter(|value| stays(name, value)).cloned();
+            let kept = values.filter(|value| keeps(name, value)).cloned();
             to_remove.push((name.clone(), kept.collect()));
         }
     }
@@ -107,14 +109,14 @@ impl HeaderFieldsMut for HeaderMap {
     }
 }
 
-/// Whether a request asks to switch protocols. pingora leaves `Upgrade` on WebSocket handshakes
-/// only.
+/// Whether a request asks to switch protocols. pingora keeps `Upgrade` only on WebSocket
+/// handshakes.
 pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
     head.headers.contains_key(header::UPGRADE) && head.version == Version::HTTP_11
 }
 
-/// Turns the caller's head into hawkgate's own, all but the credential. Applying it again, for
-/// another attempt, changes nothing. `upgrade` is the result of [`is_upgrade`].
+/// Turns the caller's head into the one sent upstream, except for the credential. Idempotent,
+/// because it is applied once per attempt. `upgrade` is the result of [`is_upgrade`].
 pub(super) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
@@ -131,22 +133,22 @@ pub(super) fn prepare_request(
     let port = port.format(upstream.signed_port);
     head.insert_bytes(X_FORWARDED_PORT, port.as_bytes())?;
     if let Some(client) = client {
-        // A single plain address, which every Taskcluster service accepts.
+        // A single address without a port, which every Taskcluster service accepts.
         let mut text = [0; MAX_IP_TEXT];
         head.insert_bytes(X_FORWARDED_FOR, format_ip(client, &mut text))?;
     }
     head.insert_bytes(X_REQUEST_ID, request_id.as_bytes())
 }
 
-/// Length of the longest IP address as text.
+/// Length of the longest textual IP address, in bytes.
 const MAX_IP_TEXT: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
 
-/// `ip` as text.
+/// Formats `ip` into `text`.
 fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
     let mut left = &mut text[..];
-    // The buffer fits any address.
+    // The buffer is large enough for any address.
     let _ = match ip {
-        // Without the formatting machinery, because this runs for every request.
+        // Avoids `std::fmt`, because this runs for every request.
         IpAddr::V4(ip) => ip.octets().iter().enumerate().try_for_each(|(at, octet)| {
             left.write_all(if at > 0 { b"." } else { b"" })?;
             left.write_all(itoa::Buffer::new().format(*octet).as_bytes())
@@ -157,7 +159,7 @@ fn format_ip(ip: IpAddr, text: &mut [u8; MAX_IP_TEXT]) -> &[u8] {
     text.get(..end).unwrap_or_default()
 }
 
-/// `text` as a field value.
+/// Converts `text` to a field value.
 pub(super) fn value(text: impl AsRef<[u8]>) -> Result<HeaderValue> {
     HeaderValue::from_bytes(text.as_ref())
         .explain_err(ErrorType::InvalidHTTPHeader, |_| "invalid header value")
@@ -178,11 +180,11 @@ pub(super) fn set_trace_headers(
     Ok(())
 }
 
-/// Removes the caller's own fields called `name`, which will hold hawkgate's credential,
+/// Removes the caller's fields named `name`, the field in which hawkgate sends its credential,
 /// including variants spelled with `_`, which some servers treat as `-`.
 pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName) -> Result<()> {
     if policy::request_action(name.as_str(), false) == HeaderAction::Remove {
-        // Removed with the other fields already.
+        // Already removed by [`prepare_request`].
         return Ok(());
     }
     let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
@@ -194,8 +196,8 @@ pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName
     head.retain(|field, _| !is_variant(field.as_bytes()))
 }
 
-/// Removes every field of an upstream's response whose value contains `token`. The fields that
-/// frame the message stay: a token is never a length.
+/// Removes every field of an upstream's response whose value contains `token`, except those that
+/// frame the message.
 pub(super) fn redact_token(
     head: &mut impl HeaderFieldsMut,
     status: StatusCode,
@@ -209,8 +211,8 @@ pub(super) fn redact_token(
     })
 }
 
-/// Removes the caller's copies of fields that only rules may set, including variants spelled
-/// with `_`, and sets those of the ruling.
+/// Removes the caller's fields with names in `reserved`, which only rules may set, including
+/// variants spelled with `_`. Then sets the fields of `ruling`.
 pub(super) fn set_rule_headers(
     head: &mut impl HeaderFieldsMut,
     reserved: &[HeaderName],
@@ -231,7 +233,7 @@ pub(super) fn set_rule_headers(
     Ok(())
 }
 
-/// The same for trailers, none of which frames the message.
+/// Like [`redact_token`], for trailers, none of which frames the message.
 pub(super) fn redact_token_in_trailers(
     trailers: &mut HeaderMap,
     token: &SecretString,
@@ -240,24 +242,24 @@ pub(super) fn redact_token_in_trailers(
     trailers.retain(|_, value| finder.find(value).is_none())
 }
 
-/// Removes from an upstream's response what is not meant for the caller.
+/// Removes the fields of an upstream's response that are not forwarded to the caller.
 pub(super) fn sanitize_response(head: &mut impl HeaderFieldsMut, status: StatusCode) -> Result<()> {
     let upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
     strip(head, |name| policy::response_action(name, upgrade))
 }
 
-/// The same for trailers.
+/// Like [`sanitize_response`], for trailers.
 pub(super) fn sanitize_trailers(trailers: &mut HeaderMap) -> Result<()> {
     strip(trailers, |name| policy::response_action(name, false))
 }
 
-/// Removes fields that are not forwarded: by name, or because `Connection` lists them (RFC 9110
-/// §7.6.1).
+/// Removes fields that are not forwarded because of their name, or because `Connection` lists
+/// them (RFC 9110 §7.6.1).
 fn strip(head: &mut impl HeaderFieldsMut, action: impl Fn(&str) -> HeaderAction) -> Result<()> {
     let mut nominated = Vec::new();
     for options in all(head, &header::CONNECTION) {
         for option in options.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-            // The usual options, which name no field that would otherwise pass.
+            // The usual options, which do not name a field that would be forwarded.
             if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
@@ -287,7 +289,7 @@ fn join_cookies(head: &mut impl HeaderFieldsMut) -> Result<()> {
     head.insert(header::COOKIE, joined)
 }
 
-/// The caller's own request id, if it is short and safe to log.
+/// Returns the caller's request id, if it is short and safe to log.
 pub(super) fn request_id(headers: &dyn HeaderFields) -> Option<&str> {
     let id = only(headers, &X_REQUEST_ID).ok()??;
     let id = std::str::from_utf8(id).ok()?;

@@ -1,5 +1,5 @@
-//! pingora's hooks: admit a request, choose a peer, prepare and sign each attempt, recover from
-//! a 401, respond, and record.
+//! Implements pingora's [`ProxyHttp`] hooks: admits a request, chooses a peer, prepares and
+//! signs each attempt, recovers from a 401, and records the outcome.
 
 mod admit;
 mod forward;
@@ -26,7 +26,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, InFlightGuard};
-use super::failure::{self, Failed};
+use super::failure::{self, RequestError};
 use super::headers::{self, HeaderFieldsMut};
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
@@ -42,12 +42,12 @@ pub(super) use forward::{after_failed_attempt, credential_header, prepare_reques
 pub(super) use serve::is_own;
 pub(super) use unauthorized::date;
 
-/// More than the failed connections, stale pool entries and replays that one request may use up
-/// ([`forward`], [`crate::gateway`]). pingora counts them all together, and must not be what
-/// ends a request.
+/// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
+/// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
+/// this limit of pingora's is never the one that ends a request.
 pub(super) const ATTEMPTS: usize = 16;
 
-/// pingora's configuration for [`super::server::http_proxy`] around these hooks. `threads`
+/// Returns pingora's configuration for [`super::server::http_proxy`] with these hooks. `threads`
 /// sizes its connection pools.
 pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     Arc::new(ServerConf {
@@ -57,7 +57,7 @@ pub fn server_conf(threads: usize) -> Arc<ServerConf> {
     })
 }
 
-/// What pingora calls in each phase of a request. Clones share everything.
+/// The hooks that pingora calls in each phase of a request. Clones share all state.
 #[derive(Clone)]
 pub struct Hooks {
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -73,7 +73,7 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Each request uses what `gateway` and `limits` hold when it begins.
+    /// Each request uses the `gateway` and `limits` that are current when it begins.
     pub fn new(
         gateway: Arc<ArcSwap<Gateway>>,
         limits: Arc<ArcSwap<Limits>>,
@@ -81,7 +81,8 @@ impl Hooks {
         clock: SharedClock,
         recorder: Recorder,
     ) -> Self {
-        // Ids of successive runs should differ in a log; nothing depends on it.
+        // Makes the request ids of successive runs differ in the logs. Nothing else depends on
+        // it.
         let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
         Self {
             gateway,
@@ -96,13 +97,13 @@ impl Hooks {
         }
     }
 
-    /// The number of requests in flight.
+    /// Returns the counter of requests in flight.
     pub fn in_flight(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.in_flight)
     }
 
-    /// Rejects a request before anything was sent upstream. The caller's connection stays open
-    /// if possible.
+    /// Rejects a request before anything has been sent upstream. The caller's connection is kept
+    /// alive if possible.
     async fn reject(
         &self,
         session: &mut Session,
@@ -142,12 +143,12 @@ impl ProxyHttp for Hooks {
         )
     }
 
-    /// None: pingora's default adds response compression, disabled.
+    /// Adds no modules. pingora's default adds response compression, disabled.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let on_behalf = context.begin_trace(&session.req_header().headers);
-        let admitted = match on_behalf {
+        let span = context.begin_trace(&session.req_header().headers);
+        let admitted = match span {
             None => self.admit(session, context).await,
             Some(active) => Box::pin(trace::in_span(active, self.admit(session, context))).await,
         };
@@ -159,8 +160,8 @@ impl ProxyHttp for Hooks {
         }
     }
 
-    /// A body may end with an empty piece (an HTTP/2 caller's empty DATA frame). pingora would
-    /// write it as a chunk of length 0, followed by the last chunk: two ends, the second of
+    /// Drops an empty piece at the end of a body, such as an empty DATA frame from an HTTP/2
+    /// caller. pingora would write it as a chunk of length 0 followed by another last chunk,
     /// which the upstream would read as the beginning of the next request.
     async fn request_body_filter(
         &self,
@@ -212,10 +213,10 @@ impl ProxyHttp for Hooks {
             trace.record_status(head.status.as_u16());
         }
         if head.status == StatusCode::UNAUTHORIZED {
-            let on_behalf = context.trace.as_ref().map(|trace| trace.request_span());
+            let span = context.trace.as_ref().map(|trace| trace.request_span());
             let date = date(&head.headers);
             let recovering = self.recover(date, context);
-            match on_behalf {
+            match span {
                 None => recovering.await?,
                 Some(active) => Box::pin(trace::in_span(active, recovering)).await?,
             }
@@ -226,7 +227,8 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
         }
-        // pingora checks for a shutdown when a request begins; this one may have begun before.
+        // pingora checks for a shutdown only when a request begins, and the shutdown may have
+        // begun since.
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
             context.replay.iter().for_each(Replay::close_after);
@@ -272,9 +274,9 @@ impl ProxyHttp for Hooks {
         reused: bool,
     ) -> Box<Error> {
         context.attempt_failed(&error, self.clock.monotonic());
-        let answered = local_response::is_answered(session);
+        let head_sent = local_response::response_started(session);
         let method = &session.req_header().method;
-        after_failed_attempt(method, answered, context, error, reused)
+        after_failed_attempt(method, head_sent, context, error, reused)
     }
 
     async fn fail_to_proxy(
@@ -288,10 +290,10 @@ impl ProxyHttp for Hooks {
         }
         let rejection = failure::rejection(error, context);
         let error_code = rejection.as_ref().map_or(0, |r| r.reason.status().as_u16());
-        if let Some(rejection) = rejection.filter(|_| !local_response::is_answered(session)) {
+        if let Some(rejection) = rejection.filter(|_| !local_response::response_started(session)) {
             let now = self.clock.now();
             let id = &context.request_id;
-            // A caller that cannot be written to has left; there is nothing else to do.
+            // Fails only if the caller has disconnected.
             let _ = local_response::send_rejection(session, &rejection, now, id, false).await;
             context.rejection = Some(rejection);
         }
@@ -305,7 +307,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = context.replay.take() {
             replay.restore(session);
         }
-        let failed = error.map(Failed::from);
+        let failed = error.map(RequestError::from);
         let now = self.clock.monotonic();
         let exchange = Exchange::from_session(session, context);
         let outcome = context.outcome(exchange, now, failed);
@@ -313,7 +315,7 @@ impl ProxyHttp for Hooks {
         (self.recorder)(&outcome);
     }
 
-    /// The access log has everything, without what pingora would quote.
+    /// The access log contains the same information, without the input that pingora would quote.
     fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
         true
     }
@@ -328,13 +330,14 @@ impl ProxyHttp for Hooks {
         true
     }
 
-    /// pingora's default contains path and query, and a query can hold a bewit.
+    /// pingora's default includes path and query, and a query can contain a bewit.
     fn request_summary(&self, session: &Session, context: &Context) -> String {
         format!("{} {}", session.req_header().method, context.request_id)
     }
 }
 
-/// Prepares the fields of an upstream's response to the request for `target` for the caller.
+/// Prepares the fields of an upstream's response for the caller. `target` is the target of the
+/// request.
 pub(super) fn sanitize_response(
     head: &mut impl HeaderFieldsMut,
     status: StatusCode,
@@ -358,12 +361,12 @@ pub(super) fn sanitize_response(
     Ok(())
 }
 
-/// Whether the caller can be sent a 100 Continue.
+/// Whether hawkgate can send the caller a 100 Continue.
 fn takes_continue(session: &ServerSession) -> bool {
     session.req_header().version == Version::HTTP_11
 }
 
-/// An error that ends the request with `rejection`.
+/// Returns an error that ends the request with `rejection`.
 fn decided(context: &mut Context, rejection: Rejection) -> Box<Error> {
     context.rejection = Some(rejection);
     let mut error = Error::new_in(ErrorType::InternalError);

@@ -1,4 +1,4 @@
-//! Listening sockets, bound once before anything is served.
+//! Listening sockets, which are bound once, before any connection is served.
 
 mod access_control;
 mod proxy_header;
@@ -26,16 +26,16 @@ pub use socket_activation::InheritedSockets;
 pub use tls::Tls;
 use unix::SocketFile;
 
-/// Connections that the kernel queues until they are accepted.
+/// Maximum number of connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 1024;
 
 /// Why a listener cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address cannot be bound.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
-        /// As configured.
+        /// The address as configured.
         address: String,
         /// The system's error.
         cause: io::Error,
@@ -47,7 +47,7 @@ pub enum BindError {
         what: &'static str,
         /// Its path.
         file: PathBuf,
-        /// What is wrong with it; never its content.
+        /// What is wrong with it. Never quotes its content.
         cause: String,
     },
 }
@@ -68,9 +68,9 @@ pub(super) struct BoundListener {
 pub(super) enum Protocol {
     /// HTTP/1.
     Plain,
-    /// TLS, then what ALPN selects.
+    /// TLS, with the protocol that ALPN selects.
     Tls(Arc<Tls>),
-    /// HTTP/2 without TLS, by prior knowledge.
+    /// HTTP/2 without TLS, with prior knowledge.
     H2c,
 }
 
@@ -83,15 +83,15 @@ enum Socket {
     },
 }
 
-/// A connection just accepted.
+/// An accepted connection.
 pub(super) enum Incoming {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
 impl BoundListener {
-    /// Binds as configured, unless the socket was inherited. The permissions of a Unix socket
-    /// are never wider than its mode.
+    /// Binds the listener as configured, unless its socket was inherited. The permissions of a
+    /// Unix socket are never wider than its mode.
     pub(super) async fn bind(
         listener: &Listener,
         inherited: &mut InheritedSockets,
@@ -136,7 +136,7 @@ impl BoundListener {
                 .access
                 .proxies
                 .as_ref()
-                .map(|written| Arc::new(ProxyTrust::new(written))),
+                .map(|settings| Arc::new(ProxyTrust::new(settings))),
         })
     }
 
@@ -168,7 +168,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Socket, Address)> {
 }
 
 impl Incoming {
-    /// The peer's address, or the one in a trusted proxy's PROXY header; `None` on Unix
+    /// Returns the peer's address, or the one in a trusted proxy's PROXY header; `None` on Unix
     /// sockets.
     pub(super) fn peer(&self) -> Option<IpAddr> {
         match self {
@@ -197,7 +197,7 @@ impl Incoming {
         })
     }
 
-    /// Both addresses. Determined now, because a closed socket no longer has them.
+    /// Records both addresses now, because they cannot be determined once the socket is closed.
     fn digest(&self) -> io::Result<SocketDigest> {
         Ok(match self {
             Self::Tcp(stream, peer) => {

@@ -14,14 +14,14 @@ use super::headers::X_REQUEST_ID;
 use crate::clock::UnixMillis;
 use crate::gateway::rejection::{ErrorResponse, Rejection};
 
-/// Request bodies up to this many bytes are read to their end after a rejection, so that the
-/// connection can be reused.
+/// Request bodies of at most this number of bytes are read to their end after a rejection, so
+/// that the connection can be reused.
 const MAX_DRAINED_BODY: u64 = 64 * 1024;
 
-/// Encodes an error response as HTTP/1.1, for connections without a pingora session. With
-/// `close` it is the last one on its connection.
+/// Encodes an error response as HTTP/1.1, for connections without a pingora session. `close`
+/// adds `Connection: close`.
 pub(super) fn encode_http1(
-    answer: &ErrorResponse,
+    response: &ErrorResponse,
     method: &Method,
     now: UnixMillis,
     request_id: Option<&str>,
@@ -29,17 +29,17 @@ pub(super) fn encode_http1(
 ) -> Vec<u8> {
     let mut head = format!(
         "HTTP/1.1 {} {}\r\n",
-        answer.status.as_str(),
-        answer.status.canonical_reason().unwrap_or_default()
+        response.status.as_str(),
+        response.status.canonical_reason().unwrap_or_default()
     );
     // Writing to a String cannot fail.
-    for (name, value) in &answer.headers {
+    for (name, value) in &response.headers {
         let _ = write!(head, "{name}: {value}\r\n");
     }
     if let Some(id) = request_id {
         let _ = write!(head, "{X_REQUEST_ID}: {id}\r\n");
     }
-    let length = answer.body.len();
+    let length = response.body.len();
     let _ = write!(head, "date: {}\r\ncontent-length: {length}\r\n", date(now));
     head.push_str(if close {
         "connection: close\r\n\r\n"
@@ -47,26 +47,26 @@ pub(super) fn encode_http1(
         "\r\n"
     });
     if *method != Method::HEAD {
-        head.push_str(&answer.body);
+        head.push_str(&response.body);
     }
     head.into_bytes()
 }
 
-/// `now` as an HTTP-date (RFC 9110 §5.6.7).
+/// Formats `now` as an HTTP-date (RFC 9110 §5.6.7).
 pub(super) fn date(now: UnixMillis) -> String {
     let since = Duration::from_millis(u64::try_from(now.0).unwrap_or(0));
     httpdate::fmt_http_date(UNIX_EPOCH + since)
 }
 
 /// Whether a final response has been started.
-pub(super) fn is_answered(session: &Session) -> bool {
+pub(super) fn response_started(session: &Session) -> bool {
     session.response_written().is_some_and(|head| {
         !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
     })
 }
 
-/// Whether what is left of the request body is so short that reading it costs less than a new
-/// connection. With an unanswered `Expect: 100-continue` the caller may not send a body at all.
+/// Whether the rest of the request body is so short that reading it costs less than a new
+/// connection. After `Expect: 100-continue` the caller may not send a body at all.
 pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     if session.is_body_done() {
         return true;
@@ -76,7 +76,7 @@ pub(super) fn is_body_drainable(session: &mut Session) -> bool {
     announced && !headers.contains_key(header::EXPECT)
 }
 
-/// The value of `Content-Length`, if the field is present and a number.
+/// Returns the value of `Content-Length`, if the field is present and a number.
 pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers
         .get(header::CONTENT_LENGTH)?
@@ -87,9 +87,9 @@ pub(super) fn content_length(headers: &http::HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// Sends `rejection`. With `keep` the connection stays open if that is safe; otherwise, and
-/// after a long unread body, it is closed. (The listener then lingers, so that the response is
-/// not lost in a reset.)
+/// Sends `rejection`. With `keep`, the connection is kept alive unless much of the body is
+/// unread; otherwise it is closed. (The listener then lingers, so that the response is not lost
+/// in a reset.)
 pub(super) async fn send_rejection(
     session: &mut Session,
     rejection: &Rejection,
@@ -97,7 +97,7 @@ pub(super) async fn send_rejection(
     request_id: &str,
     keep: bool,
 ) -> Result<()> {
-    if is_answered(session) {
+    if response_started(session) {
         return Ok(());
     }
     let method = session.req_header().method.clone();
@@ -115,7 +115,7 @@ pub(super) async fn send_rejection(
     write(session, status, headers, Bytes::from(body), request_id).await
 }
 
-/// Sends the response of one of hawkgate's own endpoints. The body is wiped from memory once it
+/// Sends the response of one of hawkgate's own endpoints. The body is wiped from memory after it
 /// has been sent.
 pub(super) async fn send(
     session: &mut Session,
@@ -151,15 +151,15 @@ async fn write(
     }
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
     for (name, value) in headers {
-        // Appended: a 401 can have two challenges.
+        // Appended rather than set, because a 401 can have two challenges.
         head.append_header(name, value)?;
     }
     head.insert_header(X_REQUEST_ID, request_id)?;
-    let nothing = status == StatusCode::NO_CONTENT;
-    if !nothing {
+    let no_content = status == StatusCode::NO_CONTENT;
+    if !no_content {
         head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
     }
-    let bodiless = nothing || session.req_header().method == Method::HEAD;
+    let bodiless = no_content || session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(head), bodiless)
         .await?;

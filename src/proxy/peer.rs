@@ -1,4 +1,4 @@
-//! Turns a route's upstream into the peer that pingora connects to.
+//! Converts a route's upstream into the peer that pingora connects to.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,15 +20,15 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::gateway::route::Upstream;
 
-/// Concurrent streams on one HTTP/2 connection to an upstream, as servers commonly allow.
-/// pingora's default is one.
+/// Maximum number of concurrent streams on an HTTP/2 connection to an upstream, a common limit
+/// of servers. pingora's default is one.
 const MAX_H2_STREAMS: usize = 100;
 
 /// How long an upgraded connection may be idle. WebSockets stay open for hours, and the read
-/// timeout cannot be changed once the connection has been made.
+/// timeout cannot be changed after the connection has been established.
 pub(super) const UPGRADED_IDLE: Duration = Duration::from_hours(6);
 
-/// Detects dead connections under long polls before the read timeout does.
+/// Detects dead connections during long polls before the read timeout expires.
 pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_mins(1),
     interval: Duration::from_secs(15),
@@ -45,18 +45,18 @@ pub struct CaError {
     cause: String,
 }
 
-/// Why the platform's CAs cannot be used.
+/// Why the platform's CA certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the system's CA certificates cannot be loaded ({0}): install the package ca-certificates, or set SSL_CERT_FILE to a file with CA certificates"
 )]
-/// Why the platform's CA certificates cannot be used.
 pub struct PlatformCaError(String);
 
-/// Loads the platform's CA certificates once, because pingora panics if it cannot.
+/// Checks that the platform's CA certificates can be loaded, because pingora panics if they
+/// cannot.
 ///
 /// # Errors
-/// When there are none, or one is malformed.
+/// Returns an error if there are none, or if one is malformed.
 pub fn check_platform_cas() -> Result<(), PlatformCaError> {
     let mut store = RootCertStore::empty();
     load_platform_certs_incl_env_into_store(&mut store).map_err(|error| {
@@ -65,10 +65,10 @@ pub fn check_platform_cas() -> Result<(), PlatformCaError> {
     })
 }
 
-/// Reads a file of CA certificates that an upstream is to be verified with.
+/// Reads a file of CA certificates for verifying an upstream.
 ///
 /// # Errors
-/// When the file cannot be read, or holds no certificates or malformed ones.
+/// Returns an error if the file cannot be read, or contains no certificates or malformed ones.
 pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
     let unusable = |cause: String| CaError {
         path: path.to_owned(),
@@ -85,22 +85,23 @@ pub fn read_ca(path: &Path) -> Result<Arc<[u8]>, CaError> {
     Ok(pem.into())
 }
 
-/// Largest CA file accepted, in bytes.
+/// Maximum size of a CA file, in bytes.
 const MAX_CA_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How long an address that refused a connection is tried only after the others.
+/// How long an address is tried only after the others when a connection to it has failed.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(10);
 
-/// At most this many unreachable addresses are remembered.
+/// Maximum number of unreachable addresses remembered.
 const MAX_UNREACHABLE: usize = 64;
 
 /// Selects upstream addresses and caches CA certificates.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     next_index: AtomicUsize,
-    /// Unreachable addresses, and until when (monotonic time) they are tried last.
+    /// Unreachable addresses, with the monotonic time until which they are tried last.
     down: ArcSwap<Vec<(SocketAddr, Duration)>>,
-    /// Parsed for pingora. Entries of upstreams that no longer exist are dropped.
+    /// CA certificates parsed for pingora. Entries of upstreams that no longer exist are
+    /// dropped.
     cas: Mutex<Vec<(Weak<Upstream>, Ca)>>,
 }
 
@@ -108,8 +109,8 @@ pub(super) struct Peers {
 #[derive(Clone)]
 struct Ca {
     certificates: Arc<CaType>,
-    /// Keeps pooled connections that were verified by different CAs apart; the pool's own key
-    /// does not include the CA.
+    /// Separates pooled connections that were verified by different CAs, because the pool's own
+    /// key does not include the CA.
     group: u64,
 }
 
@@ -120,13 +121,13 @@ impl std::fmt::Debug for Ca {
 }
 
 impl Peers {
-    /// The index in a list of addresses at which the next request starts (round robin).
+    /// Returns the index in a list of addresses at which the next request starts (round robin).
     pub(super) fn next_start(&self) -> usize {
         self.next_index.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The next address for a request that started at index `start` and could not connect to
-    /// those in `tried`. Addresses that were unreachable a moment ago come last.
+    /// Chooses the next address for a request that started at index `start` and could not
+    /// connect to those in `tried`. Recently unreachable addresses come last.
     pub(super) fn choose(
         &self,
         addresses: &[SocketAddr],
@@ -147,7 +148,7 @@ impl Peers {
             .copied()
     }
 
-    /// Notes that a connection to `address` failed.
+    /// Records that a connection to `address` failed.
     pub(super) fn mark_unreachable(&self, address: SocketAddr, now: Duration) {
         self.down.rcu(|down| {
             let mut down: Vec<_> = down
@@ -161,19 +162,20 @@ impl Peers {
         });
     }
 
-    /// The peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and a long read timeout.
+    /// Returns the peer at `address`. An `upgrade` (WebSocket) needs HTTP/1.1 and a long read
+    /// timeout.
     pub(super) fn peer(
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
         upgrade: bool,
     ) -> Result<HttpPeer, String> {
-        // The SNI must never be empty: pingora then verifies nothing at all.
+        // The SNI must never be empty, because pingora then skips all verification.
         let mut peer = HttpPeer::new(address, upstream.tls, upstream.host.clone());
         let timeouts = &upstream.timeouts;
         let options = &mut peer.options;
         options.connection_timeout = Some(timeouts.connect);
-        // TCP, then TLS.
+        // For both the TCP and the TLS handshake.
         options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
         options.read_timeout = Some(if upgrade {
             UPGRADED_IDLE
@@ -219,23 +221,24 @@ impl Peers {
     }
 }
 
-/// Parses the certificates in `pem`, or says what is wrong with them.
+/// Parses the certificates in `pem`. The error says what is wrong with them.
 fn certificates(pem: &[u8]) -> Result<Arc<CaType>, String> {
     let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|e| e.to_string())?;
     if certificates.is_empty() {
-        return Err("it holds no PEM certificate".into());
+        return Err("it contains no PEM certificate".into());
     }
     let mut wrapped = Vec::with_capacity(certificates.len());
     for certificate in certificates {
-        // pingora parses the certificates with both libraries and panics if either fails.
+        // pingora parses the certificates with both rustls and x509-parser, and panics if either
+        // fails.
         RootCertStore::empty()
             .add(certificate.clone())
             .map_err(|e| e.to_string())?;
         let raw = certificate.to_vec();
         if x509_parser::parse_x509_certificate(&raw).is_err() {
-            return Err("it holds a malformed certificate".into());
+            return Err("it contains a malformed certificate".into());
         }
         wrapped.push(WrappedX509::new(raw, parse_x509));
     }
@@ -254,7 +257,7 @@ mod tests {
             .collect()
     }
 
-    /// The order in which a request would try the addresses.
+    /// Returns the order in which a request would try the addresses.
     fn order(peers: &Peers, list: &[SocketAddr], start: usize, now: Duration) -> Vec<u8> {
         let mut tried = Vec::new();
         while let Some(address) = peers.choose(list, start, &tried, now) {

@@ -1,4 +1,4 @@
-//! What would be sent upstream, computed without sending it.
+//! Previews for `hawkgate explain`: what would be sent upstream, without sending it.
 
 use std::net::IpAddr;
 
@@ -12,20 +12,20 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::route::Upstream;
 use crate::proxy::settings::Limits;
 
-/// Checks a request target as the server does.
+/// Checks a request target as the server would.
 ///
 /// # Errors
-/// With the rejection that a caller would receive.
+/// Returns the rejection that a caller would receive.
 pub fn check_target(method: &Method, target: &str, limits: &Limits) -> Result<(), Rejection> {
     let limits = HeadLimits::from(limits);
     validate::check_target(method, target.as_bytes(), &limits)
 }
 
-/// The header fields that hawkgate sets on a request, apart from credentials. `own` are those
-/// that the ruling adds.
+/// Returns the header fields that hawkgate sets on a request, apart from credentials. `ruling`
+/// contains the fields that rules add.
 ///
 /// # Errors
-/// When a value is not valid in a header field.
+/// Returns a rejection if a value is not valid in a header field.
 pub fn headers(
     upstream: &Upstream,
     peer: Option<IpAddr>,

@@ -1,5 +1,4 @@
-//! What is recorded of a request for metrics and logs: the only place that builds an
-//! [`Outcome`].
+//! Records a request for metrics and logs. [`Outcome`]s are built only here.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -11,32 +10,32 @@ use pingora::proxy::Session;
 
 use super::client::{ConnMetadata, PeerInfo};
 use super::context::Context;
-use super::failure::Failed;
+use super::failure::RequestError;
 use super::validate::RejectedHead;
 use crate::gateway::outcome::{Ending, Outcome, Traced, Unauthorized, UnauthorizedAction};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::ErrorResponse;
 
-/// Called with the outcome of each request.
+/// A callback that receives the outcome of each request.
 pub type Recorder = Arc<dyn Fn(&Outcome) + Send + Sync>;
 
 /// The request and response as exchanged with the caller.
 pub(super) struct Exchange {
     pub(super) method: Method,
-    /// Without the query.
+    /// The path, without the query.
     pub(super) path: String,
     pub(super) version: Version,
     pub(super) peer: PeerInfo,
-    /// The last status sent; 0 if none was.
+    /// The last status code sent; 0 if none was.
     pub(super) code: u16,
-    /// Body bytes received.
+    /// The number of body bytes received.
     pub(super) received: u64,
-    /// Body bytes sent.
+    /// The number of body bytes sent.
     pub(super) sent: u64,
 }
 
 impl Exchange {
-    /// As recorded by pingora.
+    /// Describes the exchange as recorded by pingora.
     pub(super) fn from_session(session: &Session, context: &mut Context) -> Self {
         let head = session.req_header();
         let sent = session.response_written();
@@ -55,19 +54,19 @@ impl Exchange {
     }
 }
 
-/// A target without its query.
+/// Returns a target without its query.
 pub(super) fn path_of(target: &str) -> String {
     target.split('?').next().unwrap_or_default().to_owned()
 }
 
 impl Context {
-    /// The outcome of the request; call once, at the end. `failed` says why it ended early, if
-    /// it did.
+    /// Builds the outcome of the request. Must be called once, at the end. `failed` is the error
+    /// if the request ended early.
     pub(super) fn outcome(
         &mut self,
         exchange: Exchange,
         now: Duration,
-        failed: Option<Failed>,
+        failed: Option<RequestError>,
     ) -> Outcome {
         let Exchange {
             method,
@@ -82,7 +81,7 @@ impl Context {
         let ending = self.ending(failed.as_ref().map(|failed| failed.by_caller));
         let rejection = self.rejection.take();
         let admission = self.admission.as_ref();
-        let refused = self.refused.as_ref();
+        let refused = self.admission_error.as_ref();
         let endpoint = self.own_endpoint.as_ref();
         let route = admission
             .map(|a| &a.route)
@@ -171,18 +170,18 @@ impl Context {
     }
 }
 
-/// What became of the response to a rejected head or connection.
+/// Whether a response to a rejected head or connection was sent.
 #[derive(Clone, Copy)]
 pub(super) enum Delivery<'a> {
     Sent(&'a ErrorResponse),
-    /// It could not be written.
+    /// The response could not be written.
     Failed,
-    /// There was none to send.
+    /// There was no response to send.
     None,
 }
 
-/// The outcome of a rejected head or connection, which never became a request.
-pub(super) fn rejected(
+/// Builds the outcome of a rejected head or connection, which never became a request.
+pub(super) fn rejected_outcome(
     rejected: &RejectedHead,
     delivery: Delivery<'_>,
     peer: Option<IpAddr>,
@@ -190,9 +189,9 @@ pub(super) fn rejected(
 ) -> Outcome {
     let certificate = metadata.and_then(|metadata| metadata.certificate.as_ref());
     let (code, ending, sent) = match delivery {
-        Delivery::Sent(answer) => {
-            let sent = answer.body.len() as u64;
-            (answer.status.as_u16(), Ending::Rejected, sent)
+        Delivery::Sent(response) => {
+            let sent = response.body.len() as u64;
+            (response.status.as_u16(), Ending::Rejected, sent)
         }
         Delivery::Failed => (0, Ending::CallerGone, 0),
         Delivery::None => (0, Ending::Rejected, 0),
@@ -220,7 +219,7 @@ pub(super) fn rejected(
     }
 }
 
-/// 128 random bits, enough to tell log lines apart.
+/// Returns an id of 128 random bits, to tell log lines apart.
 fn random_id() -> String {
     let mut bytes = [0_u8; 16];
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {

@@ -1,10 +1,11 @@
-//! Request bodies recorded so that a request can be sent again after a 401.
+//! Records request bodies, so that a request can be sent again after a 401.
 //!
-//! pingora's own buffer ends at 64 KiB, and a retry forced past it truncates the upload. So
-//! every request with a body is read through a [`ReplaySession`]. It records what it reads, up
-//! to a limit per request and a budget for all of them, and plays it back on a replay before it
-//! continues reading from the caller. Beyond the limit or the budget nothing is recorded any
-//! more, the body streams on, and the request cannot be replayed.
+//! pingora's own retry buffer is limited to 64 KiB, and a retry forced beyond it truncates the
+//! upload. Therefore every request body is read through a [`ReplaySession`]. It records what it
+//! reads, up to a limit per request and a budget shared by all requests. A replay first plays
+//! back the recording and then continues reading from the caller. Once the limit or the budget
+//! is exceeded, the recording is discarded; the body is still streamed, but the request cannot
+//! be replayed.
 
 mod budget;
 mod buffer;
@@ -26,14 +27,14 @@ use crate::proxy::settings::Limits;
 use buffer::ReplayBuffer;
 use session::ReplaySession;
 
-/// The limits for one request's body.
+/// The limits on one request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyLimits {
-    /// Most bytes that a caller may send; no limit if `None`.
+    /// Maximum size of a body, in bytes; no limit if `None`.
     pub(super) body: Option<u64>,
-    /// Between two reads of a body, and for one write to a caller.
+    /// Timeout for each read of a body, and for each write to a caller.
     pub(super) timeout: Duration,
-    /// Most bytes of a body that can be replayed.
+    /// Maximum size of a body that can be replayed, in bytes.
     pub(super) replay: usize,
 }
 
@@ -47,18 +48,18 @@ impl From<&Limits> for BodyLimits {
     }
 }
 
-/// The request's handle to its recorded body. Everything is released when it and the session
-/// are dropped.
+/// The request's handle to its recorded body. The recording is released when both the handle and
+/// the session have been dropped.
 pub(super) struct Replay {
     shared: Arc<Shared>,
 }
 
-/// Shared by session and handle.
+/// The state shared by the session and the handle.
 struct Shared {
     buffer: Mutex<ReplayBuffer>,
-    /// The caller's connection closes after this request.
+    /// Whether the caller's connection closes after this request.
     last: AtomicBool,
-    /// Where a dropped replay session leaves the caller's session.
+    /// The slot in which a dropped replay session leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
 
@@ -73,8 +74,8 @@ impl Shared {
 }
 
 impl Replay {
-    /// Records the body of `session` from here on. `announced` is its `Content-Length`, if it
-    /// has one.
+    /// Begins recording the body of `session`. `announced` is the value of `Content-Length`, if
+    /// there is one.
     pub(super) fn begin(
         session: &mut Session,
         limits: BodyLimits,
@@ -92,41 +93,41 @@ impl Replay {
         Self { shared }
     }
 
-    /// The caller's connection closes after this request, and its response says so.
+    /// Closes the caller's connection after this request, and announces this in the response.
     pub(super) fn close_after(&self) {
         self.shared.last.store(true, Ordering::Relaxed);
     }
 
-    /// Whether everything read of the body can be sent again.
+    /// Whether everything that has been read of the body can be sent again.
     pub(super) fn replayable(&self) -> Replayable {
         self.shared.buffer().replayable()
     }
 
-    /// The next attempt reads the body from its beginning.
+    /// Rewinds the body, so that the next attempt reads it from the beginning.
     pub(super) fn rewind(&self) {
         self.shared.buffer().rewind();
     }
 
-    /// There will be no further attempt: releases the memory.
+    /// Ends recording and releases the memory, because there will be no further attempt.
     pub(super) fn finish_recording(&self) {
         self.shared.buffer().finish_recording();
     }
 
-    /// Whether the caller is sending its body already, or was told to.
+    /// Whether the caller has begun to send its body, or was sent a 100 Continue.
     pub(super) fn body_started(&self) -> bool {
         let buffer = self.shared.buffer();
         buffer.continued || buffer.has_started()
     }
 
-    /// Puts the caller's own session back, so that its connection can be kept alive. Calling it
-    /// again has no effect.
+    /// Restores the caller's own session, so that its connection can be kept alive. Further
+    /// calls have no effect.
     pub(super) fn restore(&self, session: &mut Session) {
         self.shared.buffer().close();
         if !session.downstream_session.is_custom() {
             return;
         }
-        // pingora's session types cannot be taken apart, so the replay session hands the real
-        // one over when it is dropped.
+        // pingora's types do not let the inner session be moved out, so the replay session hands
+        // it over when it is dropped.
         drop(std::mem::replace(&mut session.downstream_session, absent()));
         if let Some(real) = self.shared.returned().take() {
             session.downstream_session = real;
@@ -134,7 +135,7 @@ impl Replay {
     }
 }
 
-/// A placeholder for a session that was moved out; never used.
+/// Returns a placeholder for a session that was moved out. It is never used.
 fn absent() -> Box<ServerSession> {
     Box::new(ServerSession::Custom(Box::new(())))
 }

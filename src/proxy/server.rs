@@ -1,8 +1,9 @@
-//! Accepts connections, serves them, and shuts them down gracefully.
+//! The server: accepts connections, serves them, and shuts them down gracefully.
 //!
-//! pingora's own `Server` is not used: it closes its listeners at once on a signal, always
-//! sleeps for its whole grace period, limits neither heads nor connections, and cannot bind to
-//! a port chosen by the system. Its `HttpProxy` is driven from here, request by request.
+//! pingora's own `Server` is not used, because it closes its listeners immediately on a signal,
+//! always sleeps for its whole grace period, limits neither the size of heads nor the number of
+//! connections, and cannot bind to a port chosen by the system. This module calls pingora's
+//! `HttpProxy` for each request instead.
 
 mod http1;
 mod lingering_close;
@@ -42,14 +43,16 @@ use crate::gateway::rejection::Rejection;
 use crate::proxy::settings::{Address, Limits, Listener};
 pub use workers::Workers;
 
-/// Concurrent HTTP/2 streams per connection.
+/// Maximum number of concurrent HTTP/2 streams per connection.
 const H2_STREAMS: u32 = 100;
-/// Streams reset by the caller before they were accepted, per connection (CVE-2023-44487).
+/// Maximum number of streams per connection that the caller has reset before they were accepted
+/// (CVE-2023-44487).
 const H2_PENDING_RESETS: usize = 20;
-/// Connections over the limit that are answered with 503 at the same time. Further ones are
+/// Maximum number of connections over the limit that receive a 503 at the same time. Others are
 /// closed without a response.
 const MAX_REJECTING: usize = 64;
-/// Pause after accepting failed because the system has no descriptors or memory left.
+/// Pause after accept(2) has failed, usually because the system has run out of descriptors or
+/// memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The limits and timeouts of downstream connections.
@@ -58,13 +61,13 @@ struct ConnLimits {
     head: HeadLimits,
     header_timeout: Duration,
     keepalive_timeout: Duration,
-    /// Between two reads of a body, and for a write that makes no progress.
+    /// Timeout for each read of a body, and for a write that makes no progress.
     stall: Duration,
-    /// For closing a connection whose caller is still sending.
+    /// Maximum time for closing a connection whose caller is still sending.
     linger: Duration,
 }
 
-/// Bound listeners that are not served yet: callers can connect already, and wait.
+/// Bound listeners that are not served yet. Callers can already connect, but have to wait.
 pub struct BoundServer {
     listeners: Vec<BoundListener>,
     limits: ConnLimits,
@@ -72,7 +75,7 @@ pub struct BoundServer {
     fast_path: Option<FastPath>,
 }
 
-/// What the connections of one listener have in common.
+/// The settings shared by all connections of one listener.
 #[derive(Clone)]
 struct ListenerSettings {
     protocol: Protocol,
@@ -80,27 +83,27 @@ struct ListenerSettings {
     proxies: Option<Arc<ProxyTrust>>,
 }
 
-/// Which worker serves a connection, and the signal that closes it.
+/// The worker that serves a connection, and the signal that closes it.
 struct ConnInfo {
     worker: usize,
     signal: Signal,
 }
 
-/// What the connections of one [`BoundServer`] share.
+/// The state shared by all connections of one [`BoundServer`].
 struct Shared<A> {
     apps: Vec<Arc<A>>,
     limits: ConnLimits,
     clock: SharedClock,
     recorder: Recorder,
     workers: Workers,
-    /// Offered every HTTP/1 request without a body first.
+    /// Tried first for HTTP/1 requests without a body.
     fast_path: Option<FastPath>,
     connections: Arc<Semaphore>,
     rejecting: Arc<Semaphore>,
     drain: drain::Controller,
 }
 
-/// pingora's proxy around `hooks`, with the HTTP/2 limits that follow from `limits`.
+/// Creates pingora's proxy with `hooks`, and with the HTTP/2 limits that follow from `limits`.
 pub fn http_proxy<P>(hooks: P, limits: &Limits, conf: Arc<ServerConf>) -> Arc<HttpProxy<P>>
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -120,18 +123,18 @@ where
 }
 
 impl BoundServer {
-    /// Binds all listeners, or none.
+    /// Binds all listeners.
     ///
     /// # Errors
-    /// For the first that cannot be bound, with its address or file.
+    /// Returns an error for the first listener that cannot be bound, with its address or file.
     pub async fn bind(listeners: &[Listener], limits: &Limits) -> Result<Self, BindError> {
         Self::bind_with_inherited(listeners, limits, &mut InheritedSockets::default()).await
     }
 
-    /// Like [`BoundServer::bind`], but takes those sockets that this process has inherited.
+    /// Like [`BoundServer::bind`], but uses the sockets that this process has inherited.
     ///
     /// # Errors
-    /// As [`BoundServer::bind`].
+    /// The same as for [`BoundServer::bind`].
     pub async fn bind_with_inherited(
         listeners: &[Listener],
         limits: &Limits,
@@ -157,7 +160,7 @@ impl BoundServer {
         })
     }
 
-    /// Serves the requests that `fast_path` accepts through it.
+    /// Serves requests through `fast_path`, if it supports them.
     #[must_use]
     pub fn with_fast_path(self, fast_path: FastPath) -> Self {
         Self {
@@ -166,7 +169,7 @@ impl BoundServer {
         }
     }
 
-    /// The addresses callers connect to, in configured order, with ports as bound.
+    /// Returns the listeners' addresses in configured order, with the ports actually bound.
     pub fn addresses(&self) -> Vec<Address> {
         self.listeners
             .iter()
@@ -174,7 +177,7 @@ impl BoundServer {
             .collect()
     }
 
-    /// The TLS of those listeners that use it, for reloading.
+    /// Returns the TLS configurations of the listeners that use TLS, for reloading.
     pub fn tls(&self) -> Vec<Arc<Tls>> {
         let tls = |listener: &BoundListener| match &listener.protocol {
             Protocol::Tls(tls) => Some(tls.clone()),
@@ -183,9 +186,9 @@ impl BoundServer {
         self.listeners.iter().filter_map(tls).collect()
     }
 
-    /// Serves every listener with `apps`, which are distributed over the workers; a connection
-    /// stays with its worker. Must be called in a runtime, which keeps accepting even if
-    /// `workers` serve elsewhere.
+    /// Serves all listeners with `apps`, which are distributed over the workers; a connection
+    /// stays on its worker. Must be called in a runtime. That runtime accepts all connections,
+    /// even if `workers` serve them in others.
     pub fn serve<A>(
         self,
         apps: Vec<Arc<A>>,
@@ -228,7 +231,7 @@ impl BoundServer {
     }
 }
 
-/// The accept loop of one listener, until the server closes.
+/// The accept loop of one listener, which ends when the server closes.
 async fn accept<A>(shared: Arc<Shared<A>>, listener: BoundListener)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -244,14 +247,15 @@ where
             Err(e) => pause_accepting(&e).await,
         }
     }
-    // Connections in the backlog have completed their handshake already: serve them too.
+    // Connections in the backlog have already completed their TCP handshake, so they are served
+    // too.
     while let Some(Ok(incoming)) = listener.accept().now_or_never() {
         spawn_connection(&shared, &listener, incoming);
     }
 }
 
-/// Waits before accepting again: without descriptors or memory the loop would only spin. A
-/// connection that was aborted while it waited is no reason to pause.
+/// Pauses after a failed accept(2), so that the loop does not spin while the system is out of
+/// descriptors or memory. Does not pause if a connection was merely aborted while it was queued.
 async fn pause_accepting(error: &io::Error) {
     if error.kind() == io::ErrorKind::ConnectionAborted {
         return;
@@ -319,7 +323,7 @@ async fn admit_and_serve<A>(
     let has_rules = settings.access.is_some() || settings.proxies.is_some();
     // Boxed, so that the task of a plain connection stays small.
     if has_rules && let Err(rejection) = Box::pin(admit(shared, settings, &mut incoming)).await {
-        // After a partial PROXY header an HTTP response could be misread by the proxy.
+        // After an incomplete PROXY header, the proxy could misinterpret an HTTP response.
         let plain = matches!(settings.protocol, Protocol::Plain)
             && rejection.reason == Reason::PeerNotAllowed;
         return Box::pin(reject::reject_peer(shared, incoming, rejection, plain)).await;
@@ -345,7 +349,7 @@ async fn admit<A>(
     admitted.map_err(|cause| Rejection::from(Reason::PeerNotAllowed).with_cause(cause))
 }
 
-/// Serves a connection until it is closed.
+/// Serves a connection until it closes.
 async fn serve_connection<A>(
     shared: &Shared<A>,
     app: &Arc<A>,
@@ -378,12 +382,12 @@ async fn serve_connection<A>(
         Protocol::H2c => true,
         Protocol::Tls(_) => stream.selected_alpn_proto() == Some(ALPN::H2),
     };
-    // Without it, requests could no longer be attributed to the peer.
+    // Without its metadata, a request could not be attributed to its client.
     let Ok(proxy_digest) = metadata.into_digest() else {
         return;
     };
-    // The less common futures are large: boxed, so that the task of a plain connection stays
-    // small.
+    // The less common futures are large, and are boxed so that the task of a plain connection
+    // stays small.
     if http2_agreed {
         Box::pin(serve_http2(shared, app, stream, proxy_digest)).await;
     } else {
@@ -398,7 +402,7 @@ async fn serve_connection<A>(
     }
 }
 
-/// The TLS handshake, within `limit`.
+/// Performs the TLS handshake within `limit`.
 async fn tls_handshake(
     tls: &Tls,
     incoming: Incoming,
@@ -408,12 +412,13 @@ async fn tls_handshake(
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => tracing::debug!("TLS handshake took too long"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None
 }
 
-/// pingora drives HTTP/2, with one task per stream and the limits of [`http_proxy`].
+/// Serves an HTTP/2 connection through pingora, with one task per stream and the limits set by
+/// [`http_proxy`].
 async fn serve_http2<A>(
     shared: &Shared<A>,
     app: &Arc<A>,

@@ -1,4 +1,4 @@
-//! Settings of listeners, and limits on what callers may use.
+//! Settings of listeners, and the limits on callers.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,41 +20,42 @@ pub enum Address {
 pub struct Listener {
     /// The address to listen on.
     pub address: Address,
-    /// The mode of a Unix socket; 0600 by default.
+    /// The file mode of a Unix socket; 0600 by default.
     pub mode: u32,
-    /// TLS with ALPN h2 and http/1.1, if set.
+    /// TLS, which offers h2 and http/1.1 by ALPN, if set.
     pub tls: Option<ListenerTls>,
-    /// Only HTTP/2 without TLS, by prior knowledge.
+    /// Whether the listener speaks only HTTP/2 without TLS, with prior knowledge.
     pub h2c: bool,
     /// Which peers may connect.
     pub access: ListenerAccess,
 }
 
 impl Listener {
-    /// Whether only this machine (or pod) can send requests here: the address is local, and no
+    /// Whether requests can come only from this machine (or pod): the address is local, and no
     /// proxy forwards requests from elsewhere.
     pub fn is_local(&self) -> bool {
         self.address.is_local() && self.access.proxies.is_none()
     }
 }
 
-/// Which peers may connect to a listener, and which of them may name the client they forward
-/// for. A peer must be in every list that is set.
+/// Which peers may connect to a listener, and which of them are trusted to identify their
+/// clients. A peer must be in both `networks` and `users`, where set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
-    /// Only peers with an address in one of these. For TCP only, which `config` checks.
+    /// If set, the peer's address must be in one of these networks. For TCP only, which `config`
+    /// checks.
     pub networks: Option<Vec<IpNet>>,
-    /// Only processes of these users, by name or number. For loopback addresses and Unix
-    /// sockets only, which `config` checks.
+    /// If set, the peer must be a process of one of these users, given by name or number. For
+    /// loopback addresses and Unix sockets only, which `config` checks.
     pub users: Option<Vec<String>>,
     /// Trusted proxies. For TCP only, which `config` checks.
     pub proxies: Option<TrustedProxies>,
 }
 
-/// Proxies that are trusted to name their clients.
+/// Proxies that are trusted to identify their clients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
-    /// The networks that they connect from; at least one.
+    /// The networks from which they connect; at least one.
     pub networks: Vec<IpNet>,
     /// Whether each connection begins with a PROXY header. If so, other peers are rejected.
     pub proxy_protocol: bool,
@@ -63,55 +64,56 @@ pub struct TrustedProxies {
 /// The TLS files of a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
-    /// The certificate chain, in PEM form.
+    /// The file with the certificate chain, in PEM format.
     pub cert: PathBuf,
-    /// The private key, in PEM form.
+    /// The file with the private key, in PEM format.
     pub key: PathBuf,
-    /// CA certificates in PEM form. If set, callers are asked for a certificate issued by one
-    /// of them.
+    /// The file with CA certificates, in PEM format. If set, callers are asked for a certificate
+    /// issued by one of these CAs.
     pub client_ca: Option<PathBuf>,
     /// Whether a client certificate is required.
     pub client_auth: ClientAuth,
 }
 
-/// `tls.client_auth`
+/// The setting `tls.client_auth`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Clients without a certificate cannot connect.
     #[default]
     Required,
-    /// Clients without a certificate can connect; one that is presented must be valid.
+    /// Clients without a certificate can connect, but a certificate that is presented must be
+    /// valid.
     Optional,
 }
 
-/// `[limits]`
+/// The settings in `[limits]`, and limits derived from them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Largest request head, in bytes.
+    /// Maximum size of a request head, in bytes.
     pub header_bytes: usize,
-    /// Longest request target, in bytes.
+    /// Maximum length of a request target, in bytes.
     pub url_bytes: usize,
-    /// For receiving a whole head.
+    /// Timeout for receiving a whole request head.
     pub header_timeout: Duration,
-    /// Between two reads of a request body, and for one write to a caller.
+    /// Timeout for each read of a request body, and for each write to a caller.
     pub body_timeout: Duration,
-    /// After which an idle connection is closed.
+    /// How long an idle connection is kept open.
     pub keepalive_timeout: Duration,
-    /// Longest time spent on reading what a caller still sends after its last response, so
-    /// that it sees that response (RFC 9112 §9.6). Not configurable; tests shorten it.
+    /// Maximum time for reading what a caller still sends after the last response, so that it
+    /// receives that response (RFC 9112 §9.6). Not configurable; tests shorten it.
     pub linger: Duration,
-    /// Most open connections.
+    /// Maximum number of open connections.
     pub connections: usize,
-    /// Largest request body, in bytes; no limit if `None`.
+    /// Maximum size of a request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
-    /// Largest request body that can be replayed, in bytes.
+    /// Maximum size of a request body that can be replayed, in bytes.
     pub replay_body: usize,
-    /// Bytes recorded for replays, all requests together.
+    /// Maximum memory for bodies recorded for replays, for all requests together, in bytes.
     pub replay_memory: usize,
 }
 
 impl Limits {
-    /// The usual [`Limits::linger`].
+    /// The default for [`Limits::linger`].
     pub const LINGER: Duration = Duration::from_secs(10);
 }
 
@@ -128,8 +130,8 @@ impl Address {
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(a), Self::Tcp(b)) => {
-                let every = a.ip().is_unspecified() || b.ip().is_unspecified();
-                let same = a.ip() == b.ip() || (every && a.is_ipv4() == b.is_ipv4());
+                let wildcard = a.ip().is_unspecified() || b.ip().is_unspecified();
+                let same = a.ip() == b.ip() || (wildcard && a.is_ipv4() == b.is_ipv4());
                 a.port() == b.port() && a.port() != 0 && same
             }
             _ => self == other,
@@ -137,7 +139,7 @@ impl Address {
     }
 }
 
-/// As written in the configuration.
+/// Formats the address as written in the configuration.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

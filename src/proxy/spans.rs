@@ -1,5 +1,5 @@
-//! The attributes of a request's spans, following OpenTelemetry's HTTP conventions where they
-//! apply. Of the target only the path is recorded, and never a header value.
+//! The attributes of a request's spans, following OpenTelemetry's semantic conventions for HTTP
+//! where they apply. Only the path of the target is recorded, and no header values.
 
 use std::time::Duration;
 
@@ -15,19 +15,18 @@ use crate::gateway::reason::Reason;
 use crate::label::Label;
 use crate::trace::{Attempt, Attribute, RequestSummary, SpanContext};
 
-/// Longest path recorded, in bytes.
+/// Maximum length of a recorded path, in bytes.
 const MAX_PATH: usize = 1024;
 
 impl Context {
-    /// Starts the request's trace if `[trace]` is on, and returns the span that admission runs
-    /// in.
+    /// Starts the request's trace if `[trace]` is enabled, and returns the span for admission.
     pub(super) fn begin_trace(&mut self, headers: &HeaderMap) -> Option<SpanContext> {
         let tracer = self.gateway.observability.trace.as_ref()?;
         self.trace = tracer.begin(headers);
         self.trace.as_ref().map(|trace| trace.admission_span())
     }
 
-    /// An attempt to reach `peer` begins.
+    /// Records the beginning of an attempt to reach `peer`.
     pub(super) fn begin_attempt(&mut self, peer: &HttpPeer, now: Duration) {
         if let Some(trace) = &mut self.trace {
             let address = match peer._address {
@@ -38,7 +37,8 @@ impl Context {
         }
     }
 
-    /// The current attempt failed, or got a response that will not be forwarded.
+    /// Records that the current attempt failed, or received a response that will not be
+    /// forwarded.
     pub(super) fn attempt_failed(&mut self, error: &Error, now: Duration) {
         if let Some(trace) = &mut self.trace {
             let why = match (error.etype(), failure::classify(error)) {
@@ -70,17 +70,17 @@ impl Context {
         let host = upstream.map(|upstream| (upstream.host.as_str(), upstream.port));
         trace.finish(summary, |index, attempt| {
             let mut attributes = attempt_attributes(index, attempt, method, host);
-            if let Some(answer) = outcome.unauthorized.get(index)
+            if let Some(unauthorized) = outcome.unauthorized.get(index)
                 && attempt.status == Some(401)
             {
-                attributes.push(("hawkgate.unauthorized", answer.reason.label().into()));
+                attributes.push(("hawkgate.unauthorized", unauthorized.reason.label().into()));
             }
             attributes
         });
     }
 }
 
-/// The method as the conventions want it: one of a closed set.
+/// Returns the method as one of the closed set that the conventions define.
 fn method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -156,7 +156,8 @@ fn attempt_attributes(
     attributes
 }
 
-/// Only what the caller did not cause counts as an error of this span.
+/// Returns the `error.type` attribute. Errors caused by the caller do not count as errors of
+/// this span.
 fn error_type(outcome: &Outcome) -> Option<&'static str> {
     if let Some(reason) = outcome.rejection {
         return reason

@@ -1,6 +1,6 @@
-//! Plain sockets without buffering. pingora's own transport buffers in both directions and
-//! reads the clock on each read, which HTTP/2 and its statistics need; an HTTP/1 request and
-//! response do not.
+//! Unbuffered plain sockets. pingora's own transport buffers in both directions and reads the
+//! clock on each read, which is useful for HTTP/2 and pingora's statistics, but unnecessary for
+//! HTTP/1.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub(super) struct Transport<S> {
 }
 
 impl<S> Transport<S> {
-    /// `digest` holds the addresses of both ends.
+    /// Wraps `socket`. `digest` contains the addresses of both ends.
     pub(super) fn new(socket: S, digest: SocketDigest) -> Self {
         Self {
             socket,
@@ -44,7 +44,7 @@ impl Transport<TcpStream> {
     /// Connects to `address` within `limit`.
     ///
     /// # Errors
-    /// Of the same types as pingora's own connector.
+    /// Returns errors of the same types as pingora's own connector.
     pub(super) async fn connect(address: SocketAddr, limit: Duration) -> Result<Self> {
         let connecting = tokio::time::timeout(limit, TcpStream::connect(address));
         let timed_out = |_| Error::explain(ErrorType::ConnectTimedout, "connecting");
@@ -59,10 +59,10 @@ impl Transport<TcpStream> {
             };
             Error::because(kind, "connecting", error)
         })?;
-        let unset = || "setting socket options";
+        let context = || "setting socket options";
         socket
             .set_nodelay(true)
-            .or_err_with(ErrorType::ConnectError, unset)?;
+            .or_err_with(ErrorType::ConnectError, context)?;
         set_tcp_keepalive(&socket, &TCP_KEEPALIVE)?;
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         Ok(Self::new(socket, digest))
@@ -112,7 +112,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Transport<S> {
 #[async_trait]
 impl<S: AsyncWrite + Unpin + Send> Shutdown for Transport<S> {
     async fn shutdown(&mut self) {
-        // The other side may be gone already; nothing can be done about it then.
+        // Fails only if the peer has already disconnected.
         let _ = AsyncWriteExt::shutdown(&mut self.socket).await;
     }
 }

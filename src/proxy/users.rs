@@ -2,14 +2,15 @@
 
 use std::io;
 
-/// Maps user names to numbers. Users of other directories (LDAP) have to be given as numbers.
+/// The file that maps user names to user ids. Users of other directories (LDAP) have to be given
+/// by number.
 pub(crate) const PASSWD: &str = "/etc/passwd";
 
-/// The number of the user called `user`, or `user` itself if it is a number. `None` if there is
-/// no such user.
+/// Returns the id of the user named `user`, or `user` itself if it is a number. `None` if there
+/// is no such user.
 ///
 /// # Errors
-/// When `/etc/passwd` cannot be read.
+/// Returns an error if `/etc/passwd` cannot be read.
 pub fn uid_of(user: &str) -> io::Result<Option<u32>> {
     if user.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(user.parse().ok());
@@ -17,7 +18,7 @@ pub fn uid_of(user: &str) -> io::Result<Option<u32>> {
     Ok(find_uid(&std::fs::read_to_string(PASSWD)?, user))
 }
 
-/// Looks up `user` in the text of a passwd(5) file.
+/// Looks up `user` in the contents of a passwd(5) file.
 fn find_uid(passwd: &str, user: &str) -> Option<u32> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -34,8 +35,8 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbad\nworker:x:1001:100::/:\nodd:x:-1:0::/:\n";
         assert_eq!(find_uid(passwd, "root"), Some(0));
         assert_eq!(find_uid(passwd, "worker"), Some(1001));
-        for nobody in ["bad", "odd", "work", "x", ""] {
-            assert_eq!(find_uid(passwd, nobody), None, "{nobody}");
+        for unknown in ["bad", "odd", "work", "x", ""] {
+            assert_eq!(find_uid(passwd, unknown), None, "{unknown}");
         }
         assert_eq!(uid_of("1001").unwrap(), Some(1001));
         assert_eq!(uid_of("99999999999").unwrap(), None);

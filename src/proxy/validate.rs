@@ -1,5 +1,5 @@
-//! Validates the head of a request before anything else looks at it: rejects ambiguous framing,
-//! heads over the limits, and targets that two parsers could read differently.
+//! Validates the head of a request before it is used in any other way: rejects ambiguous
+//! framing, heads over the limits, and targets that two parsers could interpret differently.
 //!
 //! HTTP/1 heads are checked as bytes, before they reach pingora's parser, which is lenient
 //! (docs/design/pingora.md). HTTP/2 heads arrive parsed; [`check_head`] applies the same rules
@@ -22,19 +22,19 @@ use fields::FieldChecker;
 pub(super) use head_end::{HeadEndFinder, HeadStatus};
 pub(super) use target::hex;
 
-/// Most field lines in one head.
+/// Maximum number of field lines in a head.
 pub(super) const MAX_FIELDS: usize = 128;
-/// Longest method in bytes.
+/// Maximum length of a method, in bytes.
 const MAX_METHOD: usize = 32;
-/// Longest path that is logged for a rejected head, in bytes.
+/// Maximum length of the path logged for a rejected head, in bytes.
 const MAX_LOGGED_PATH: usize = 1024;
 
-/// The limits of a request head.
+/// The limits on a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
-    /// The whole head, in bytes.
+    /// Maximum size of the whole head, in bytes.
     pub header_bytes: usize,
-    /// The request target, in bytes.
+    /// Maximum length of the request target, in bytes.
     pub url_bytes: usize,
 }
 
@@ -47,37 +47,38 @@ impl From<&Limits> for HeadLimits {
     }
 }
 
-/// Where the body of an HTTP/1 request ends (RFC 9112 §6.3).
+/// How the end of an HTTP/1 request body is determined (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// After this many bytes; zero if there is no body.
+    /// The body has this length in bytes; zero if there is no body.
     Length(u64),
-    /// After the last chunk and its trailers.
+    /// The body ends with the last chunk and the trailer section.
     Chunked,
-    /// The connection may become a WebSocket: everything that follows belongs to it.
+    /// The connection may become a WebSocket, so all further bytes belong to it.
     Tunnel,
 }
 
-/// What is logged of a rejected head.
+/// What is logged about a rejected head.
 #[derive(Clone, Debug)]
 pub(super) struct RejectedHead {
     pub(super) rejection: Rejection,
-    /// As sent if it is a valid method, otherwise `-`.
+    /// The method as sent, or `-` if it is not valid.
     pub(super) method: Method,
-    /// Printable, without the query; `-` if there is none.
+    /// The path in printable characters, without the query, or `-` if there is none.
     pub(super) path: String,
     pub(super) version: Version,
 }
 
-/// A [`Reason::BadRequest`] with its cause.
-fn bad(cause: &'static str) -> Rejection {
+/// Returns a [`Reason::BadRequest`] with its cause.
+fn bad_request(cause: &'static str) -> Rejection {
     Rejection::from(Reason::BadRequest).with_cause(cause)
 }
 
-/// Checks one complete HTTP/1 head as received, from its first byte to its empty line.
+/// Checks a complete HTTP/1 head as received, from its first byte to the empty line. Returns the
+/// framing of the body.
 ///
 /// # Errors
-/// The first fault found; the request must not be processed.
+/// Returns the first fault found. The request must not be processed.
 pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box<RejectedHead>> {
     let end = memchr::memmem::find(head, b"\r\n").unwrap_or(head.len());
     let (line, rest) = head.split_at(end);
@@ -85,7 +86,7 @@ pub(super) fn check_raw(head: &[u8], limits: &HeadLimits) -> Result<Framing, Box
         .map_err(|rejection| Box::new(rejected_head(line, rejection)))
 }
 
-/// Describes a rejected head that begins with `line`, which may be anything.
+/// Describes a rejected head that begins with `line`, which may contain arbitrary bytes.
 pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     let line = line.split(|b| *b == b'\r' || *b == b'\n').next();
     let mut words = line.unwrap_or_default().split(|b| *b == b' ');
@@ -106,7 +107,8 @@ pub(super) fn rejected_head(line: &[u8], rejection: Rejection) -> RejectedHead {
     }
 }
 
-/// The path of an origin-form target, without query or fragment, fit for a log line.
+/// Returns the path of an origin-form target, without query or fragment, in a form suitable for
+/// a log line.
 fn printable_path(target: &[u8]) -> String {
     if target.first() != Some(&b'/') {
         return "-".to_owned();
@@ -125,10 +127,10 @@ fn printable_path(target: &[u8]) -> String {
         .collect()
 }
 
-/// The part of [`check_head`] that concerns method and target.
+/// Performs the part of [`check_head`] that concerns method and target.
 ///
 /// # Errors
-/// The first fault found.
+/// Returns the first fault found.
 pub(super) fn check_target(
     method: &Method,
     target: &[u8],
@@ -143,43 +145,44 @@ fn check_lines(line: &[u8], rest: &[u8], limits: &HeadLimits) -> Result<Framing,
     let mut fields = FieldChecker::default();
     let mut rest = rest;
     loop {
-        let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad("head without an end"))?;
+        let end = memchr::memchr(b'\r', rest).ok_or_else(|| bad_request("the head has no end"))?;
         let (field, after) = rest.split_at(end);
         // A CR that is not followed by LF (RFC 9112 §2.2).
         rest = after
             .strip_prefix(b"\r\n")
-            .ok_or_else(|| bad("bare CR in the head"))?;
+            .ok_or_else(|| bad_request("bare CR in the head"))?;
         if field.is_empty() {
             break;
         }
         check_field_line(field, &mut fields)?;
     }
     if !rest.is_empty() {
-        return Err(bad("head continues after its end"));
+        return Err(bad_request("data after the end of the head"));
     }
     fields.finish_http1(version)
 }
 
-/// `method SP request-target SP HTTP-version` (RFC 9112 §3), and nothing looser.
+/// Checks a request line, which must be exactly `method SP request-target SP HTTP-version` (RFC
+/// 9112 §3).
 fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<Version, Rejection> {
     let mut words = line.split(|b| *b == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(bad("malformed request line"));
+        return Err(bad_request("malformed request line"));
     };
     check_method(method)?;
     target::check(target, method == b"OPTIONS", limits.url_bytes)?;
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
-        _ => Err(bad("HTTP version other than 1.0 and 1.1")),
+        _ => Err(bad_request("HTTP version is neither 1.0 nor 1.1")),
     }
 }
 
 fn check_method(method: &[u8]) -> Result<(), Rejection> {
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|b| is_token(*b)) {
-        return Err(bad("malformed method"));
+        return Err(bad_request("malformed method"));
     }
     if method.eq_ignore_ascii_case(b"TRACE") || method.eq_ignore_ascii_case(b"CONNECT") {
         return Err(Reason::MethodRefused.into());
@@ -187,26 +190,27 @@ fn check_method(method: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `field-name ":" OWS field-value OWS` (RFC 9112 §5).
+/// Checks a field line, `field-name ":" OWS field-value OWS` (RFC 9112 §5).
 fn check_field_line<'a>(line: &'a [u8], fields: &mut FieldChecker<'a>) -> Result<(), Rejection> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(bad("folded header line"));
+        return Err(bad_request("folded field line"));
     }
-    let colon = memchr::memchr(b':', line).ok_or_else(|| bad("header line without colon"))?;
+    let colon =
+        memchr::memchr(b':', line).ok_or_else(|| bad_request("field line without a colon"))?;
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-        return Err(bad("malformed header name"));
+        return Err(bad_request("malformed field name"));
     }
     let value = value.get(1..).unwrap_or_default();
     let control = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
-    // Without an early exit, so that the compiler can vectorize it.
+    // Without an early exit, so that the compiler can vectorize the loop.
     if value.iter().fold(false, |found, b| found | control(*b)) {
-        return Err(bad("control character in a header value"));
+        return Err(bad_request("control character in a field value"));
     }
     fields.check(name, value.trim_ascii())
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// Whether `byte` is a `tchar` (RFC 9110 §5.6.2).
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
@@ -228,12 +232,12 @@ const fn is_token(byte: u8) -> bool {
         )
 }
 
-/// Applies the rules for HTTP/1 heads to a parsed one. For HTTP/2, where the raw bytes are not
-/// available, before anything else is done with the request. The size of the whole head is
-/// limited by HTTP/2's own `SETTINGS_MAX_HEADER_LIST_SIZE`.
+/// Applies the rules for HTTP/1 heads to a parsed head. Used for HTTP/2, where the raw bytes are
+/// not available. The size of the whole head is limited by HTTP/2's own
+/// `SETTINGS_MAX_HEADER_LIST_SIZE`.
 ///
 /// # Errors
-/// The first fault found; the request must be answered with it.
+/// Returns the first fault found, as the response to the request.
 pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Rejection> {
     check_method(head.method.as_str().as_bytes())?;
     target::check(

@@ -53,11 +53,11 @@ impl Peers {
     }
 
     async fn credentials(&self) -> Signer {
-        let answer = self
+        let response = self
             .get(EXCHANGE, &format!("Bearer {}", self.token()))
             .await;
-        assert_eq!(answer.status, StatusCode::OK);
-        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(response.status, StatusCode::OK);
+        let body: Value = serde_json::from_slice(&response.body).unwrap();
         let credentials = &body["credentials"];
         let text = |name: &str| credentials[name].as_str().unwrap();
         Signer::new(&Credentials {
@@ -89,24 +89,24 @@ const CURRENT: &str = "/api/auth/v1/scopes/current";
 async fn credentials_from_the_exchange_work_until_they_are_revoked() {
     let peers = Peers::start().await;
     let signer = peers.credentials().await;
-    let answer = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
+    assert_eq!(response.status, StatusCode::OK);
     let elsewhere = peers.sign(&signer, "/api/auth/v1/other");
     assert_eq!(
         peers.get(CURRENT, &elsewhere).await.status,
         StatusCode::UNAUTHORIZED
     );
     peers.api.revoke().unwrap();
-    let answer = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let response = peers.get(CURRENT, &peers.sign(&signer, CURRENT)).await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
-        answer.header(&header::WWW_AUTHENTICATE),
+        response.header(&header::WWW_AUTHENTICATE),
         Some("hawk"),
         "the challenge that Taskcluster sends"
     );
     let fresh = peers.credentials().await;
-    let answer = peers.get(CURRENT, &peers.sign(&fresh, CURRENT)).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = peers.get(CURRENT, &peers.sign(&fresh, CURRENT)).await;
+    assert_eq!(response.status, StatusCode::OK);
     let clients: Vec<bool> = peers
         .api
         .take_requests()
@@ -125,8 +125,8 @@ async fn a_bearer_token_is_refused_by_an_endpoint_that_requires_hawk() {
         "Hawk id=\"demo/alice\"",
         "",
     ] {
-        let answer = peers.get(CURRENT, authorization).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{authorization}");
+        let response = peers.get(CURRENT, authorization).await;
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{authorization}");
     }
     assert!(
         peers.api.take_requests()[0].bearer,
@@ -159,8 +159,8 @@ async fn the_exchange_refuses_invalid_tokens() {
         String::new(),
     ];
     for token in invalid {
-        let answer = peers.get(EXCHANGE, &format!("Bearer {token}")).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{token}");
+        let response = peers.get(EXCHANGE, &format!("Bearer {token}")).await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST, "{token}");
     }
     assert_eq!(peers.api.exchanges(), 0);
 }
@@ -170,8 +170,9 @@ async fn a_body_over_the_limit_is_refused() {
     let peers = Peers::start().await;
     let body = bytes::Bytes::from(vec![b'x'; server::MAX_BODY + 1]);
     let url = peers.api.url.join("/api/queue/v1/x").unwrap();
-    let answer = peers.client.post(&url, HeaderMap::new(), body).await;
-    // Refused before all of it has arrived: the client sees the answer or a closed connection.
-    assert!(answer.is_err() || answer.is_ok_and(|a| a.status == StatusCode::PAYLOAD_TOO_LARGE));
+    let response = peers.client.post(&url, HeaderMap::new(), body).await;
+    // Refused before the whole body has arrived, so the client sees either the response or a
+    // closed connection.
+    assert!(response.is_err() || response.is_ok_and(|a| a.status == StatusCode::PAYLOAD_TOO_LARGE));
     assert!(peers.api.take_requests().is_empty());
 }

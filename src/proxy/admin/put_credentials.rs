@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use super::{Admin, AdminPages, Page, PutCredentials};
 
-/// Largest body accepted, in bytes.
+/// Maximum size of the request body, in bytes.
 pub(super) const MAX_BODY: usize = 64 * 1024;
-/// For reading the whole body.
+/// Timeout for reading the whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The path for credentials; the source's name can follow as another segment.
+/// The path of the endpoint. The name of a source can follow as another segment.
 const CREDENTIALS: &str = "/credentials";
 
 impl<P: AdminPages> Admin<P> {
@@ -23,7 +23,7 @@ impl<P: AdminPages> Admin<P> {
         method: &Method,
         source: Option<&str>,
     ) -> Page {
-        // Probed with an empty body, so that the page is hidden if no source accepts
+        // An empty body probes for a source, so that the endpoint is hidden if no source accepts
         // credentials.
         let unknown = || self.pages.put_credentials(source, b"") == PutCredentials::NoSource;
         if unknown() {
@@ -36,8 +36,9 @@ impl<P: AdminPages> Admin<P> {
                 ..Page::plain(StatusCode::METHOD_NOT_ALLOWED, "PUT only\n")
             };
         }
-        // Browsers send `Origin` with every PUT, other clients never do. No web page may get
-        // through, not even one whose host name resolves to this machine (DNS rebinding).
+        // Browsers send `Origin` with every PUT, and other clients do not. Requests from web
+        // pages must be rejected, even if the page's host name resolves to this machine (DNS
+        // rebinding).
         if session.req_header().headers.contains_key("origin") {
             return Page::plain(StatusCode::FORBIDDEN, "not for browsers\n");
         }
@@ -56,7 +57,7 @@ impl<P: AdminPages> Admin<P> {
     }
 }
 
-/// The source that a path at or below `/credentials` names; `None` for other paths.
+/// Returns the source named by a path at or below `/credentials`, or `None` for other paths.
 #[allow(clippy::option_option)]
 pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
     match path.strip_prefix(CREDENTIALS)? {
@@ -65,13 +66,13 @@ pub(super) fn source_from_path(path: &str) -> Option<Option<&str>> {
     }
 }
 
-/// Reads the whole body, which is wiped from memory when dropped.
+/// Reads the whole body. It is wiped from memory when dropped.
 async fn read_body(session: &mut ServerSession) -> Result<Zeroizing<Vec<u8>>, Page> {
     let broken = |_| Page::plain(StatusCode::BAD_REQUEST, "the body was incomplete\n");
     if session.req_header().headers.contains_key("expect") {
         session.write_continue_response().await.map_err(broken)?;
     }
-    // Allocated at full size, because growing would leave copies behind.
+    // Allocated at full size, because reallocation would leave copies in memory.
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     while let Some(piece) = session.read_request_body().await.map_err(broken)? {
         if body.len() + piece.len() > MAX_BODY {

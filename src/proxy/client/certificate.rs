@@ -1,5 +1,5 @@
-//! The identity in a client certificate. The TLS handshake has verified the chain and that the
-//! client holds the key; here the certificate is only read.
+//! Reads the identity in a client certificate. The TLS handshake has already verified the chain
+//! and that the client holds the private key.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fmt::Write as _;
@@ -9,21 +9,22 @@ use x509_parser::extensions::GeneralName;
 
 use crate::gateway::client_certificate::ClientCertificate;
 
-/// Most names in a certificate, and the longest name in bytes. Rules iterate over all of them.
+/// Maximum number of names in a certificate, because rules iterate over all of them.
 const MAX_NAMES: usize = 64;
+/// Maximum length of a name, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// Why a certificate is rejected. A rule that denies by name must not be bypassed with a name
-/// that cannot be read, so such a connection is refused.
+/// The reason why a certificate is rejected. A rule that denies by name must not be bypassed by
+/// a name that cannot be read, so such a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::proxy) enum CertificateError {
-    /// Not X.509, or with an extension that cannot be parsed.
+    /// The certificate is not X.509, or has an extension that cannot be parsed.
     #[error("it cannot be read")]
     Unreadable,
-    /// More names than are examined.
+    /// The certificate has more names than are examined.
     #[error("it has more than {MAX_NAMES} names")]
     TooManyNames,
-    /// A name that is not text, or too long.
+    /// A name is empty, too long or not text.
     #[error("one of its names is empty, too long or not plain text")]
     BadName,
 }
@@ -31,7 +32,7 @@ pub(in crate::proxy) enum CertificateError {
 /// Reads the names of the leaf certificate.
 ///
 /// # Errors
-/// When any of them cannot be read exactly.
+/// Returns an error if any of them cannot be read exactly.
 pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, CertificateError> {
     let (rest, parsed) =
         x509_parser::parse_x509_certificate(der).map_err(|_| CertificateError::Unreadable)?;
@@ -57,15 +58,15 @@ pub(in crate::proxy) fn read(der: &[u8]) -> Result<ClientCertificate, Certificat
             GeneralName::DNSName(text) => certificate.dns_names.push(plain(text)?),
             GeneralName::URI(text) => certificate.uris.push(plain(text)?),
             GeneralName::RFC822Name(text) => certificate.emails.push(plain(text)?),
-            // Addresses, directory names and others: of no use to a rule.
+            // Rules do not use addresses, directory names and the other kinds.
             _ => {}
         }
     }
     Ok(certificate)
 }
 
-/// The last common name, which is the most specific: in directory names, `CN=Users` comes
-/// before the user's own.
+/// Returns the last common name, which is the most specific: in Active Directory names,
+/// `CN=Users` comes before the common name of the user.
 fn common_name(parsed: &X509Certificate<'_>) -> Result<String, CertificateError> {
     match parsed.subject().iter_common_name().last() {
         None => Ok(String::new()),
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_name_is_read() {
+    fn common_name_and_subject_alternative_names_are_read() {
         let der = certificate_with(|params| {
             params
                 .distinguished_name
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_without_names_has_none() {
+    fn a_certificate_without_names_is_accepted() {
         let read = read(&certificate_with(|_| {})).unwrap();
         assert_eq!(read.common_name, "");
         assert!(read.dns_names.is_empty() && read.uris.is_empty() && read.emails.is_empty());
@@ -192,7 +193,7 @@ mod tests {
             for flip in [0x01, 0x80, 0xff] {
                 let mut corrupted = whole.clone();
                 corrupted[at] ^= flip;
-                // Whatever is left must not panic, nor hold a name with control characters.
+                // Parsing must not panic, and a parsed name must not contain control characters.
                 if let Ok(read) = read(&corrupted) {
                     assert!(
                         read.uris

@@ -1,9 +1,9 @@
-//! The client's address behind trusted proxies.
+//! Determines the client's address behind trusted proxies.
 //!
-//! Each proxy appends the address it was called from, so the list is only as reliable as the
-//! proxies that wrote its end. It is read from the right, past the trusted proxies, and the
-//! first address that is not trusted is the client's. Anything further left could have been
-//! sent by anyone.
+//! Each proxy appends the address that it was called from, so an entry is only as reliable as
+//! the proxies to its right. The list is read from the right, past the trusted proxies, and the
+//! first address that is not trusted is the client's. Entries further left could have been
+//! forged by the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,13 +14,13 @@ use crate::header_fields::{HeaderFields, all};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Most entries examined; a longer chain of trusted proxies counts as malformed.
+/// Maximum number of entries examined. A longer chain of trusted proxies counts as malformed.
 const MAX_HOPS: usize = 32;
 
-/// The client's address when the connection comes from `peer`: if `peer` is in one of
-/// `trusted`, the right-most entry of `X-Forwarded-For` that is not, or the left-most entry if
-/// all are. It is `peer` itself if `peer` is not trusted, if there is no entry, or if an entry
-/// met on the way is not an address.
+/// Returns the client's address for a connection from `peer`. If `peer` is in one of the
+/// `trusted` networks, this is the right-most entry of `X-Forwarded-For` that is not, or the
+/// left-most entry if all of them are. It is `peer` itself if `peer` is not trusted, if there is
+/// no entry, or if an examined entry is not an address.
 pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let trusts = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !trusts(&peer) {
@@ -42,7 +42,7 @@ pub(super) fn client(headers: &dyn HeaderFields, peer: IpAddr, trusted: &[IpNet]
     leftmost
 }
 
-/// An address as proxies write it: alone or with a port, IPv6 with or without brackets.
+/// Parses an address as proxies write it: with or without a port, IPv6 with or without brackets.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let plain = text.parse::<IpAddr>().ok();
@@ -87,7 +87,7 @@ mod tests {
             (&["[2001:db8::1]:8443"], "2001:db8::1"),
             (&["203.0.113.7:51234"], "203.0.113.7"),
             (&["::ffff:203.0.113.7, ::ffff:10.0.0.2"], "203.0.113.7"),
-            // All of them are proxies: the leftmost.
+            // All entries are trusted proxies: the leftmost is the client.
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         ] {
             assert_eq!(found(PROXY, fields), expected, "{fields:?}");
@@ -125,7 +125,8 @@ mod tests {
         ] {
             assert_eq!(found(PROXY, fields), PROXY, "{fields:?}");
         }
-        // Entries to the left of the client's are its own, and not examined.
+        // Entries to the left of the client's address were sent by the client, and are not
+        // examined.
         assert_eq!(found(PROXY, &["junk, 203.0.113.7"]), "203.0.113.7");
     }
 

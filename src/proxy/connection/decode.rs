@@ -1,29 +1,29 @@
-//! Finds where the body of an HTTP/1 message ends while it arrives, so that no byte behind it
-//! is ever taken for a part of it.
+//! Finds the end of an HTTP/1 message body while it is arriving, so that no byte after it is
+//! mistaken for a part of it.
 
 use crate::proxy::validate::{Framing, hex};
 
-/// Longest chunk extension in bytes. No extension is understood; RFC 9112 §7.1.1 asks for a
-/// limit.
+/// Maximum length of a chunk extension, in bytes. Extensions are ignored; RFC 9112 §7.1.1
+/// recommends a limit.
 const MAX_EXTENSION: usize = 256;
-/// Longest trailer section in bytes. Trailers are dropped.
+/// Maximum length of the trailer section, in bytes. Trailers are dropped.
 const MAX_TRAILERS: usize = 8 * 1024;
-/// Most hexadecimal digits in a chunk size.
+/// Maximum number of hexadecimal digits in a chunk size.
 const MAX_SIZE_DIGITS: usize = 15;
 
-/// The chunked coding is broken, and nothing that follows can be trusted.
+/// The error for a malformed chunked body. Nothing after it can be trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed chunked body")]
 pub(in crate::proxy) struct MalformedChunk;
 
-/// What is still to come of the current request's body.
+/// What remains to be received of the current request's body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BodyDecoder {
-    /// This many more bytes.
+    /// This number of bytes.
     Length(u64),
     /// Chunks, up to the last one and its trailers.
     Chunked(ChunkedState),
-    /// Everything that follows (an upgraded connection).
+    /// All bytes until the connection closes: it has been upgraded.
     Tunnel,
 }
 
@@ -62,7 +62,8 @@ impl BodyDecoder {
         matches!(self, Self::Length(0) | Self::Chunked(ChunkedState::End))
     }
 
-    /// How many bytes can be passed on without being decoded; 0 when each has to be examined.
+    /// The number of bytes that can be passed on without decoding; 0 if each byte has to be
+    /// examined.
     pub(super) fn unframed_len(&self) -> u64 {
         match self {
             Self::Length(remaining) => *remaining,
@@ -91,7 +92,7 @@ fn at_most(remaining: u64, length: usize) -> usize {
 }
 
 impl ChunkedState {
-    /// The state before the first byte of a chunked body.
+    /// Returns the state before the first byte of a chunked body.
     pub(in crate::proxy) const fn start() -> Self {
         SIZE
     }
@@ -100,8 +101,8 @@ impl ChunkedState {
         self.decode_data(bytes, |_| {})
     }
 
-    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many
-    /// they are. `data` is called with the content of the chunks.
+    /// Consumes those leading bytes of `bytes` that belong to the body and returns how many they
+    /// are. Calls `data` with the content of the chunks.
     pub(in crate::proxy) fn decode_data(
         &mut self,
         bytes: &[u8],
@@ -129,7 +130,7 @@ impl ChunkedState {
         Ok(consumed)
     }
 
-    /// The state after one byte that is not chunk data.
+    /// Returns the state after one byte that is not chunk data.
     fn step(&self, byte: u8) -> Result<Self, MalformedChunk> {
         match *self {
             Self::Size { value, digits } => step_size(value, digits, byte),
@@ -200,7 +201,7 @@ fn step_trailer(line: usize, total: usize, byte: u8) -> Result<ChunkedState, Mal
     }
 }
 
-/// Anything but control characters, except tab.
+/// Whether a byte is a tab or not a control character.
 const fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -209,8 +210,8 @@ const fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// Decodes a chunked body at once and byte by byte, which must agree. Returns how many
-    /// bytes belong to it and whether it is complete.
+    /// Decodes a chunked body both at once and byte by byte, asserting equal results. Returns
+    /// its length in bytes and whether it is complete.
     fn chunked(bytes: &[u8]) -> Result<(usize, bool), MalformedChunk> {
         let mut whole = BodyDecoder::from(Framing::Chunked);
         let at_once = whole
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_with_content_length_is_counted() {
+    fn a_body_with_content_length_ends_after_that_length() {
         let mut body = BodyDecoder::from(Framing::Length(3));
         assert_eq!(body.decode(b"abcd"), Ok(3));
         assert!(body.is_done());

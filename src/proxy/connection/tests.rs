@@ -25,7 +25,7 @@ async fn bytes_of_the_next_request_are_not_delivered() {
     assert_eq!(connection.read(&mut body).await.unwrap(), 4);
     assert_eq!(&body[..4], b"body");
     assert!(connection.is_between_requests());
-    // A reader that waits for the caller to disconnect sees nothing of the next request.
+    // A reader that waits for the caller to disconnect receives no bytes of the next request.
     caller.write_all(b"MORE").await.unwrap();
     assert!(connection.read(&mut body).now_or_never().is_none());
     assert_eq!(connection.received(), b"NEXTMORE");
@@ -100,8 +100,8 @@ async fn a_response_head_is_coalesced_with_its_body_or_sent_alone() {
     connection.flush().await.unwrap();
 
     connection.write_all(b"HEAD").await.unwrap();
-    let mut nothing = [0; 8];
-    let waiting = connection.read(&mut nothing);
+    let mut unused = [0; 8];
+    let waiting = connection.read(&mut unused);
     let mut waiting = pin!(waiting);
     tokio::select! {
         biased;
@@ -128,10 +128,10 @@ async fn a_dropped_connection_hands_off_socket_and_unsent_bytes() {
     caller.write_all(b"HEADpart of").await.unwrap();
     connection.receive().await.unwrap();
     connection.split_head(0, 4, Framing::Length(100));
-    connection.write_all(b"answer").await.unwrap();
+    connection.write_all(b"response").await.unwrap();
     drop(connection);
     let closed = handoff.take().unwrap();
-    assert_eq!(closed.unsent, "answer");
+    assert_eq!(closed.unsent, "response");
     assert!(closed.unread_input);
     assert!(handoff.take().is_none());
 }

@@ -1,5 +1,5 @@
-//! The write side of a connection. The head of a response is sent together with the beginning
-//! of its body, and a write that makes no progress for too long fails.
+//! The write side of a connection. Sends the head of a response together with the beginning of
+//! its body, and fails a write that makes no progress for too long.
 
 use std::future::Future;
 use std::io;
@@ -12,27 +12,27 @@ use pingora::protocols::Stream;
 use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
-/// Most bytes buffered.
+/// Maximum number of buffered bytes.
 const MAX_BUFFERED: usize = 16 * 1024;
-/// A buffered head is sent alone when its body has not arrived after this many polls. pingora
-/// reads the upstream in the same task, so a body that is already there comes sooner.
+/// A buffered head is sent alone if its body has not arrived after this many polls. pingora
+/// reads from the upstream in the same task, so a body that is already available arrives sooner.
 const MAX_POLLS: u8 = 3;
 
 /// Buffers the beginning of a response; see the module documentation.
 pub(super) struct WriteBuffer {
-    /// Whether the first write after a flush waits for the next one.
+    /// Whether the first write after a flush is held back until the next one.
     coalesce: bool,
     buffered: BytesMut,
-    /// Something has been written since the last flush.
+    /// Whether anything has been written since the last flush.
     unflushed: bool,
-    /// How often the connection has been polled for reading since the last write.
+    /// The number of times that the connection has been polled for reading since the last write.
     read_polls: u8,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl WriteBuffer {
-    /// Joins small writes.
+    /// Creates a buffer that coalesces small writes.
     pub(super) fn coalescing(stall: Duration) -> Self {
         Self {
             coalesce: true,
@@ -44,7 +44,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Passes every write through.
+    /// Creates a buffer that passes every write through.
     pub(super) fn unbuffered(stall: Duration) -> Self {
         Self {
             coalesce: false,
@@ -52,7 +52,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Takes what was accepted for writing but not written.
+    /// Takes the bytes that were accepted for writing but not written.
     pub(super) fn take_unsent(&mut self) -> BytesMut {
         std::mem::take(&mut self.buffered)
     }
@@ -81,7 +81,7 @@ impl WriteBuffer {
         Poll::Ready(Ok(accepted))
     }
 
-    /// Copies as much as fits and returns how much that is.
+    /// Copies as many bytes as fit and returns their number.
     fn append(&mut self, data: &[io::IoSlice<'_>]) -> usize {
         let before = self.buffered.len();
         for part in data {
@@ -106,8 +106,8 @@ impl WriteBuffer {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes all of `parts` after what is buffered, and flushes. What has been written is
-    /// removed from `parts`.
+    /// Writes all of `parts` after the buffered bytes, and flushes. Removes the written bytes
+    /// from `parts`.
     pub(super) fn poll_send(
         &mut self,
         inner: &mut Stream,
@@ -154,9 +154,9 @@ impl WriteBuffer {
         self.check_stall(cx, shut)
     }
 
-    /// Sends what is buffered when the task begins to wait for the caller, so that a head whose
-    /// body is slow to arrive is not held back. Never pending: the task is woken when more can
-    /// be written.
+    /// Sends the buffered bytes when the task begins to wait for the caller, so that a head
+    /// whose body is slow to arrive is not held back. Does not wait: the task is woken when more
+    /// can be written.
     pub(super) fn flush_before_read(
         &mut self,
         inner: &mut Stream,
@@ -173,8 +173,7 @@ impl WriteBuffer {
         ready_or_ok(self.poll_flush_buffered(inner, cx))
     }
 
-    /// Flushes without ending the first write of the response: what follows is written
-    /// directly.
+    /// Flushes without resetting `unflushed`, so that further writes are not held back.
     fn poll_flush_buffered(
         &mut self,
         inner: &mut Stream,
@@ -185,7 +184,7 @@ impl WriteBuffer {
         self.check_stall(cx, flushed)
     }
 
-    /// Turns a write that has made no progress for `stall` into an error.
+    /// Returns an error if a write has made no progress for `stall`.
     fn check_stall<T>(
         &mut self,
         cx: &mut Context<'_>,

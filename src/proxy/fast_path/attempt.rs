@@ -1,5 +1,4 @@
-//! Attempts: sends the request upstream and forwards the response, repeating until one attempt
-//! is final.
+//! Sends the request upstream and forwards the response, in as many attempts as necessary.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,27 +25,27 @@ use crate::proxy::hooks::{self, ATTEMPTS};
 use crate::proxy::local_response;
 use crate::proxy::transport::Transport;
 
-/// Capacity for the first read of a response: most heads, and many bodies with them.
+/// Capacity for the first read of a response, into which most heads and many bodies fit.
 const HEAD_READ_CAPACITY: usize = 4 * 1024;
-/// Capacity that most response heads fit into.
+/// Capacity into which most response heads fit.
 const HEAD_CAPACITY: usize = 1024;
 /// Capacity for each further read.
 const READ_CAPACITY: usize = 32 * 1024;
 
-/// A connection to an upstream, with what has been read and not yet forwarded.
+/// A connection to an upstream, with the bytes that have been read and not yet forwarded.
 struct UpstreamConn {
     stream: Stream,
     received: BytesMut,
-    /// The buffer has grown too large to keep in the pool.
+    /// Whether the buffer has grown too large to be kept in the pool.
     oversized: bool,
     upstream: Arc<Upstream>,
     address: SocketAddr,
-    /// The connection has served another request before.
+    /// Whether the connection was taken from the pool.
     reused: bool,
 }
 
 impl FastPath {
-    /// Sends the request upstream, as often as necessary, and forwards the response.
+    /// Sends the request upstream, retrying if necessary, and forwards the response.
     pub(super) async fn forward(
         &self,
         caller: &mut Caller<'_>,
@@ -96,7 +95,7 @@ impl FastPath {
             }
             Err(error) => Err(hooks::after_failed_attempt(
                 &request.method,
-                sent.answered,
+                sent.head_sent,
                 context,
                 error,
                 conn.reused,
@@ -162,8 +161,8 @@ impl FastPath {
         }
     }
 
-    /// Sends one request and forwards its response. Returns whether the connection can take
-    /// another request.
+    /// Sends one request and forwards its response. Returns whether the connection can be
+    /// reused.
     async fn exchange(
         &self,
         caller: &mut Caller<'_>,
@@ -225,7 +224,7 @@ impl FastPath {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
         }
         if !head.fields.contains(&header::DATE) {
-            // RFC 9110 §6.6.1: a recipient that forwards a response without a Date adds one.
+            // A recipient that forwards a response without a Date adds one (RFC 9110 §6.6.1).
             let date = local_response::date(self.hooks.clock.now());
             head.fields.set(&header::DATE, date.as_bytes());
         }
@@ -243,8 +242,10 @@ fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<Byt
     let rewritten = context.admission.as_ref().and_then(Admission::target);
     let rewritten = rewritten.map(str::to_owned);
     let target = rewritten.as_deref().unwrap_or(request.target());
-    if let Some(proof) = hooks::credential_header(&request.method, target, context)? {
-        request.fields.set(&proof.name, proof.value.as_bytes());
+    if let Some(credential) = hooks::credential_header(&request.method, target, context)? {
+        request
+            .fields
+            .set(&credential.name, credential.value.as_bytes());
     }
     let target = rewritten.as_deref().unwrap_or(request.target());
     Ok(request.encode(target))
@@ -287,7 +288,8 @@ impl UpstreamConn {
                 }
                 Ok(_) => {}
                 Err(mut error) => {
-                    // An upstream that has sent part of a response has seen the request.
+                    // An upstream that has sent part of a response may have processed the
+                    // request.
                     if !untouched {
                         error.set_retry(false);
                     }
@@ -297,8 +299,9 @@ impl UpstreamConn {
         }
     }
 
-    /// Reads what is available; 0 once the upstream has closed. Fails on the upstream's read
-    /// timeout, and when the caller leaves in the meantime.
+    /// Reads the available bytes and returns their number, which is 0 once the upstream has
+    /// closed the connection. Fails on the upstream's read timeout, or if the caller disconnects
+    /// in the meantime.
     async fn read(&mut self, caller: &mut Caller<'_>, capacity: usize) -> Result<usize> {
         self.received.reserve(capacity);
         caller.deadline.set(self.upstream.timeouts.read);
@@ -315,16 +318,18 @@ impl UpstreamConn {
         match first.await {
             ReadEvent::Read(Ok(read)) => Ok(read),
             ReadEvent::Read(Err(error)) => Err(connection_error(ErrorType::ReadError, error, true)),
-            ReadEvent::CallerGone => {
-                Err(Error::explain(ErrorType::ConnectionClosed, "the caller left").into_down())
-            }
+            ReadEvent::CallerGone => Err(Error::explain(
+                ErrorType::ConnectionClosed,
+                "the caller disconnected",
+            )
+            .into_down()),
             ReadEvent::Deadline => {
                 Err(Error::explain(ErrorType::ReadTimedout, "reading a response").into_up())
             }
         }
     }
 
-    /// Forwards the response: `out`, which holds its head, and the body as it arrives.
+    /// Sends `out`, which contains the response head, and forwards the body as it arrives.
     async fn forward_body(
         &mut self,
         caller: &mut Caller<'_>,
@@ -340,19 +345,19 @@ impl UpstreamConn {
             };
             let plain = usize::try_from(plain).unwrap_or(usize::MAX);
             let plain = plain.min(self.received.len());
-            let passed = if plain > 0 {
+            let forwarded = if plain > 0 {
                 body.advance(plain)
             } else {
                 body.forward(&mut self.received, &mut out)
                     .map_err(invalid_response)?
             };
-            // From here on no other response can be sent.
-            sent.answered = true;
-            sent.body += passed.data;
+            // From here on, no other response can be sent.
+            sent.head_sent = true;
+            sent.body += forwarded.data;
             let part = self.received.get(..plain).unwrap_or_default();
             send(caller.connection, [&out, part]).await?;
             self.received.advance(plain);
-            if passed.done {
+            if forwarded.done {
                 return Ok(());
             }
             out.clear();
@@ -366,15 +371,15 @@ impl UpstreamConn {
     }
 }
 
-/// What happened first while reading.
+/// The event that ended a read.
 enum ReadEvent {
     Read(io::Result<usize>),
     CallerGone,
     Deadline,
 }
 
-/// An error of the connection. With `stale` the connection may have been dead all along, if it
-/// was reused: then nothing was processed.
+/// Creates a connection error. `stale` means that a reused connection may have been closed
+/// before the request was sent, in which case the request was not processed.
 fn connection_error(kind: ErrorType, error: io::Error, stale: bool) -> Box<Error> {
     let mut error = Error::because(kind, "connection to the upstream", error).into_up();
     if stale {

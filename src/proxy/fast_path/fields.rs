@@ -1,5 +1,5 @@
-//! The field lines of a head in one allocation: as received and in order, changed where
-//! necessary. Heads have few fields, so a linear search is faster than a map.
+//! The field lines of a head in one buffer, in their original order and spelling. Heads have few
+//! fields, so a linear search is faster than a map.
 
 use std::ops::Range;
 
@@ -10,27 +10,28 @@ use pingora::{Error, ErrorType, Result};
 use crate::header_fields::HeaderFields;
 use crate::proxy::headers::HeaderFieldsMut;
 
-/// Capacity for fields that are added, in bytes.
+/// Extra capacity for added fields, in bytes.
 const EXTRA_BYTES: usize = 64;
 
-/// Longest name that is lower-cased without a heap allocation.
+/// Maximum length of a name that is converted to lower case without a heap allocation.
 const MAX_STACK_NAME: usize = 64;
 
-/// The field lines of a head. No `Debug`: there may be cookies and tokens in it.
+/// The field lines of a head. Not `Debug`, because they can contain cookies and tokens.
 #[derive(Default)]
 pub(super) struct FieldList {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// The offsets of a field line in the text.
+/// The offsets of a field line in [`FieldList::text`].
 struct Field {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 impl FieldList {
-    /// Collects `fields`, names and values in order, which take about `bytes` bytes.
+    /// Collects `fields`, pairs of names and values in order, whose total length is about
+    /// `bytes` bytes.
     pub(super) fn of<'f>(
         fields: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
         bytes: usize,
@@ -46,13 +47,13 @@ impl FieldList {
         this
     }
 
-    /// Whether there is a field called `name`.
+    /// Whether there is a field named `name`.
     pub(super) fn contains(&self, name: &HeaderName) -> bool {
         self.first(name).is_some()
     }
 
-    /// Replaces all field lines called `name` with one. The first of them determines its
-    /// position and spelling.
+    /// Replaces all field lines named `name` with one, which keeps the position and spelling of
+    /// the first. Appends one if there are none.
     pub(super) fn set(&mut self, name: &HeaderName, value: &[u8]) {
         let span = self.append(value);
         let text = &self.text;
@@ -72,23 +73,23 @@ impl FieldList {
         }
     }
 
-    /// Removes all field lines called `name`.
+    /// Removes all field lines named `name`.
     pub(super) fn remove(&mut self, name: &HeaderName) {
         let text = &self.text;
         self.fields
             .retain(|field| !name_matches(text, &field.name, name));
     }
 
-    /// Writes all field lines.
+    /// Encodes all field lines.
     pub(super) fn encode(&self, wire: &mut BytesMut) {
         for field in &self.fields {
-            for slice in [
+            for part in [
                 slice(&self.text, &field.name),
                 b": ",
                 slice(&self.text, &field.value),
                 b"\r\n",
             ] {
-                wire.extend_from_slice(slice);
+                wire.extend_from_slice(part);
             }
         }
     }
@@ -102,8 +103,8 @@ impl FieldList {
 
 impl HeaderFields for FieldList {
     fn nth(&self, name: &HeaderName, index: usize) -> Option<&[u8]> {
-        let of_that_name = |field: &&Field| name_matches(&self.text, &field.name, name);
-        let field = self.fields.iter().filter(of_that_name).nth(index)?;
+        let matches = |field: &&Field| name_matches(&self.text, &field.name, name);
+        let field = self.fields.iter().filter(matches).nth(index)?;
         Some(slice(&self.text, &field.value))
     }
 }
@@ -124,8 +125,8 @@ impl HeaderFieldsMut for FieldList {
     }
 
     fn insert_bytes(&mut self, name: HeaderName, bytes: &[u8]) -> Result<()> {
-        // The rule of the `http` crate, without an early exit, so that the compiler can
-        // vectorize it.
+        // The same rule as in the `http` crate, but without an early exit, so that the compiler
+        // can vectorize the loop.
         let fits = |b: u8| (b >= b' ' && b != 0x7f) || b == b'\t';
         if !bytes.iter().fold(true, |all, b| all & fits(*b)) {
             return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid header value");
@@ -135,7 +136,7 @@ impl HeaderFieldsMut for FieldList {
     }
 }
 
-/// The usual spelling, such as `X-Request-Id`.
+/// Returns the name in its usual spelling, such as `X-Request-Id`.
 fn title_case(name: &HeaderName) -> impl Iterator<Item = u8> {
     let mut begins = true;
     name.as_str().bytes().map(move |byte| {
@@ -157,7 +158,7 @@ fn name_matches(text: &[u8], span: &Range<usize>, name: &HeaderName) -> bool {
     span.len() == name.len() && slice(text, span).eq_ignore_ascii_case(name)
 }
 
-/// Calls `f` with the name in lower case. The parser accepts ASCII names only.
+/// Calls `f` with the name in lower case. The parser accepts only ASCII names.
 fn with_lower_case<T>(name: &[u8], f: impl FnOnce(&str) -> T) -> T {
     let mut short = [0; MAX_STACK_NAME];
     match short.get_mut(..name.len()) {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn setting_a_field_replaces_all_lines_or_appends() {
+    fn set_replaces_all_lines_of_a_field_or_appends_one() {
         let mut list = list(&[("x-A", "1"), ("B", "2"), ("X-a", "3")]);
         list.set(&HeaderName::from_static("x-a"), b"new");
         assert_eq!(encoded(&list), "x-A: new\r\nB: 2\r\n");
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn retain_sees_each_line_with_its_lower_case_name() {
+    fn retain_passes_lower_case_names_and_values() {
         let long = "L".repeat(MAX_STACK_NAME + 1);
         let mut list = list(&[("A", "x"), ("a", "y"), (&long, "x"), (&long[1..], "x")]);
         list.retain(|name, value| {

@@ -13,10 +13,10 @@ use tokio::io::AsyncReadExt;
 use crate::clock::SharedClock;
 use crate::gateway::route::Upstream;
 
-/// Most idle connections per worker; beyond it the oldest is closed.
+/// Maximum number of idle connections per worker. When it is exceeded, the oldest is closed.
 const MAX_IDLE: usize = 128;
 
-/// How often unusable connections are removed.
+/// The interval at which unusable connections are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool of idle connections; see the module documentation.
@@ -27,21 +27,21 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The most recently used is last.
+    /// The most recently used connection is last.
     idle: Vec<IdleConn>,
-    /// A task sweeps the pool.
+    /// Whether a task is sweeping the pool.
     sweeping: bool,
 }
 
 struct IdleConn {
     stream: Stream,
-    /// Empty; the next response is read into it.
+    /// The empty buffer into which the next response is read.
     buffer: BytesMut,
-    /// Weak, but keeps the allocation from being reused: equal pointers mean the same upstream,
-    /// and so the same host name, CA certificates and protocol.
+    /// The weak pointer keeps the allocation from being reused, so equal pointers mean the same
+    /// upstream, and thus the same host name, CA certificates and protocol.
     upstream: Weak<Upstream>,
     address: SocketAddr,
-    /// Monotonic time.
+    /// When the idle timeout expires, in monotonic time.
     expires: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Pool {
         })
     }
 
-    /// Takes the most recently used open connection to `address`, if there is one. `now` is
+    /// Takes the most recently used open connection to `address`, if there is one. `now` is a
     /// monotonic time.
     pub(super) fn take(
         &self,
@@ -62,7 +62,7 @@ impl Pool {
         now: Duration,
     ) -> Option<(Stream, BytesMut)> {
         loop {
-            // Dead connections are closed without holding the lock.
+            // The lock is released before a dead connection is closed.
             let mut idle = {
                 let mut state = self.state();
                 let matches = |idle: &IdleConn| {
@@ -78,8 +78,8 @@ impl Pool {
         }
     }
 
-    /// Returns a connection whose exchange was completed at `now` to the pool, for the
-    /// upstream's idle timeout, together with its read buffer.
+    /// Returns a connection and its read buffer to the pool, where it stays until the upstream's
+    /// idle timeout has passed since `now`.
     pub(super) fn put(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
@@ -106,7 +106,7 @@ impl Pool {
         }
     }
 
-    /// Closes unusable connections. Returns whether any are left.
+    /// Closes unusable connections. Returns whether any connections are left.
     fn remove_unusable(&self) -> bool {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -139,11 +139,11 @@ async fn sweep(pool: Weak<Pool>) {
     }
 }
 
-/// Whether the upstream has neither closed the connection nor sent anything unsolicited.
+/// Whether the upstream has neither closed the connection nor sent unsolicited data.
 fn is_idle_and_open(stream: &mut Stream) -> bool {
     let mut byte = [0];
-    // Unconstrained: with its cooperative budget used up, the task would see a pending read
-    // even if there is data.
+    // Unconstrained, because a task that has used up its cooperative budget would find the read
+    // pending even if there is data.
     let reading = tokio::task::unconstrained(stream.read(&mut byte));
     reading.now_or_never().is_none()
 }
@@ -180,23 +180,23 @@ mod tests {
     async fn pooled_connections_are_keyed_by_upstream_and_address() {
         let (clock, pool) = pool();
         let (one, other) = (upstream(), upstream());
-        let (stream, _theirs) = connection();
+        let (stream, _peer) = connection();
         pool.put(&one, ADDRESS, (stream, BytesMut::new()), clock.monotonic());
         let elsewhere = SocketAddr::new(ADDRESS.ip(), 2);
         assert!(
             pool.take(&other, ADDRESS, clock.monotonic()).is_none(),
-            "equal, but not the same"
+            "equal but different upstream"
         );
         assert!(pool.take(&one, elsewhere, clock.monotonic()).is_none());
         assert!(pool.take(&one, ADDRESS, clock.monotonic()).is_some());
         assert!(
             pool.take(&one, ADDRESS, clock.monotonic()).is_none(),
-            "it is lent once"
+            "a connection is taken only once"
         );
     }
 
     #[tokio::test]
-    async fn closed_expired_and_unsolicited_data_connections_are_not_reused() {
+    async fn connections_closed_expired_or_with_unsolicited_data_are_not_reused() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let (stream, peer) = connection();
@@ -217,7 +217,7 @@ mod tests {
             clock.monotonic(),
         );
         assert!(pool.take(&upstream, ADDRESS, clock.monotonic()).is_none());
-        let (stream, _theirs) = connection();
+        let (stream, _peer) = connection();
         pool.put(
             &upstream,
             ADDRESS,
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_pool_is_bounded_and_drops_removed_upstreams() {
+    async fn the_pool_size_is_bounded_and_connections_of_removed_upstreams_are_closed() {
         let (clock, pool) = pool();
         let upstream = upstream();
         let mut ends = Vec::new();
@@ -269,7 +269,11 @@ mod tests {
             ends.push(peer);
         }
         assert_eq!(pool.state().idle.len(), MAX_IDLE);
-        assert_eq!(ends[0].read(&mut [0]).await.unwrap(), 0, "the oldest went");
+        assert_eq!(
+            ends[0].read(&mut [0]).await.unwrap(),
+            0,
+            "the oldest connection is closed"
+        );
         drop(upstream);
         assert!(!pool.remove_unusable());
     }

@@ -1,4 +1,4 @@
-//! Decodes the caller's request head and encodes the one that is sent upstream.
+//! Parses the caller's request head and encodes the one that is sent upstream.
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
@@ -6,8 +6,8 @@ use http::Method;
 use super::fields::FieldList;
 use crate::proxy::validate::MAX_FIELDS;
 
-/// The head of a request without a body and without fields that concern the connection. No
-/// `Debug`: it may hold cookies and tokens.
+/// The head of a request without a body and without connection-specific fields. Not `Debug`,
+/// because it can contain cookies and tokens.
 pub(super) struct RequestHead {
     pub(super) method: Method,
     target: Bytes,
@@ -15,21 +15,21 @@ pub(super) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Whether the first bytes allow for such a request, so that the heads of others are not
-    /// parsed for nothing.
+    /// Whether the first bytes can begin such a request. Avoids parsing heads that will be
+    /// declined.
     pub(super) fn is_candidate(head: &[u8]) -> bool {
         [&b"GET /"[..], b"HEAD /", b"DELETE /"]
             .iter()
             .any(|begin| head.starts_with(begin))
     }
 
-    /// Parses a head that has passed [`crate::proxy::validate::check_raw`]. `None` if it has a
-    /// body or asks for an upgrade, a 100 Continue or the connection to be closed, or is
-    /// HTTP/1.0.
+    /// Parses a head that has passed [`crate::proxy::validate::check_raw`]. Returns `None` if
+    /// the request has a body, requests an upgrade, a 100 Continue or closing the connection, or
+    /// is HTTP/1.0.
     pub(super) fn parse(head: &Bytes) -> Option<Self> {
-        let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut headers = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Request::new(&mut []);
-        let complete = parsed.parse_with_uninit_headers(head, &mut room).ok()?;
+        let complete = parsed.parse_with_uninit_headers(head, &mut headers).ok()?;
         if complete != httparse::Status::Complete(head.len()) || parsed.version != Some(1) {
             return None;
         }
@@ -50,7 +50,7 @@ impl RequestHead {
         })
     }
 
-    /// Path and query as received. A validated target is ASCII.
+    /// Returns path and query as received. A validated target is ASCII.
     pub(super) fn target(&self) -> &str {
         std::str::from_utf8(&self.target).unwrap_or_default()
     }
@@ -67,10 +67,11 @@ impl RequestHead {
     }
 }
 
-/// Capacity that most heads fit into.
+/// Capacity into which most heads fit.
 const HEAD_CAPACITY: usize = 1024;
 
-/// Whether a field concerns neither the body nor the connection.
+/// Whether the fast path supports requests with this field: it concerns neither the body nor the
+/// connection.
 fn is_supported(name: &[u8], value: &[u8]) -> bool {
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     // By length first: most fields are none of these.

@@ -1,4 +1,4 @@
-//! Decodes the upstream's response and re-encodes it for the caller (RFC 9112 §6.3).
+//! Parses the upstream's response and encodes it for the caller (RFC 9112 §6.3).
 
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, header};
@@ -7,12 +7,12 @@ use super::fields::FieldList;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
 
-/// Longest response head accepted, in bytes.
+/// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
-/// Most field lines in one response head.
+/// Maximum number of field lines in a response head.
 const MAX_FIELDS: usize = 256;
 
-/// The upstream's response is not unambiguous HTTP/1.1.
+/// The error for a response that is not valid, unambiguous HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct InvalidResponse(pub(super) &'static str);
@@ -23,62 +23,65 @@ impl From<MalformedChunk> for InvalidResponse {
     }
 }
 
-/// The head of an upstream's response. No `Debug`: it may hold cookies and tokens.
+/// The head of an upstream's response. Not `Debug`, because it can contain cookies and tokens.
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    /// The reason phrase, if it is not the canonical one.
+    /// The reason phrase, unless it is the canonical one.
     reason: Option<Box<[u8]>>,
     pub(super) fields: FieldList,
     /// The value of `Content-Length`, if it determines the length of the body.
     length: Option<u64>,
-    /// Whether the upstream accepts another request on this connection.
+    /// Whether the connection can be reused.
     pub(super) persistent: bool,
 }
 
-/// Where the body ends, and how much of it is left.
+/// How the end of the body is determined, and how much of it is left.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResponseBody {
-    /// After this many more bytes.
+    /// The body ends after this number of bytes.
     Length(u64),
-    /// After the last chunk.
+    /// The body ends with the last chunk.
     Chunked(ChunkedState),
-    /// When the connection closes.
+    /// The body ends when the connection closes.
     CloseDelimited,
-    /// The connection has closed, which ended the body.
+    /// The connection has been closed, which ended the body.
     Eof,
 }
 
 /// The result of [`ResponseBody::forward`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarded {
-    /// Bytes of content.
+    /// The number of content bytes.
     pub(super) data: u64,
-    /// The body is complete.
+    /// Whether the body is complete.
     pub(super) done: bool,
 }
 
 impl ResponseHead {
-    /// Removes a head from the beginning of `received`; `None` while it is incomplete.
+    /// Parses a head at the beginning of `received` and removes it. Returns `None` while it is
+    /// incomplete.
     pub(super) fn parse(received: &mut BytesMut) -> Result<Option<Self>, InvalidResponse> {
-        let mut room = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
+        let mut headers = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut parsed,
             received,
-            &mut room,
+            &mut headers,
         );
         let end = match status {
             Ok(httparse::Status::Complete(end)) => end,
             Ok(httparse::Status::Partial) if received.len() < MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => return Err(InvalidResponse("head too large")),
-            Err(_) => return Err(InvalidResponse("malformed head")),
+            Ok(httparse::Status::Partial) => {
+                return Err(InvalidResponse("response head too large"));
+            }
+            Err(_) => return Err(InvalidResponse("malformed response head")),
         };
         let code = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-        let status = code.ok_or(InvalidResponse("malformed status"))?;
+        let status = code.ok_or(InvalidResponse("malformed status code"))?;
         let http11 = parsed.version == Some(1);
         let reason = parsed.reason.unwrap_or_default();
-        let unusual = status.canonical_reason() != Some(reason);
-        let reason = unusual.then(|| reason.as_bytes().into());
+        let custom = status.canonical_reason() != Some(reason);
+        let reason = custom.then(|| reason.as_bytes().into());
         let fields = parsed.headers.iter();
         let fields = FieldList::of(fields.map(|f| (f.name.as_bytes(), f.value)), end);
         received.advance(end);
@@ -93,21 +96,21 @@ impl ResponseHead {
         Ok(Some(this))
     }
 
-    /// The framing must be unambiguous before anything is forwarded (RFC 9112 §6.3).
+    /// Rejects ambiguous framing before anything is forwarded (RFC 9112 §6.3).
     fn check_framing(&mut self, http11: bool) -> Result<(), InvalidResponse> {
         match only(&self.fields, &header::TRANSFER_ENCODING) {
             Ok(None) => {}
             Ok(Some(coding)) if http11 && coding.eq_ignore_ascii_case(b"chunked") => {
                 if self.fields.contains(&header::CONTENT_LENGTH) {
                     self.fields.remove(&header::CONTENT_LENGTH);
-                    // Another recipient could frame this response differently, so no second
-                    // response is read from this connection (RFC 9112 §6.1).
+                    // Other recipients may frame this response differently, so the connection is
+                    // not reused (RFC 9112 §6.1).
                     self.persistent = false;
                 }
                 return Ok(());
             }
             Ok(Some(_)) | Err(Repeated) => {
-                return Err(InvalidResponse("transfer coding other than chunked"));
+                return Err(InvalidResponse("Transfer-Encoding other than chunked"));
             }
         }
         self.length = content_length(&self.fields)?;
@@ -115,14 +118,14 @@ impl ResponseHead {
             let mut digits = itoa::Buffer::new();
             let digits = digits.format(length).as_bytes();
             if only(&self.fields, &header::CONTENT_LENGTH) != Ok(Some(digits)) {
-                // Repeated or as a list it means the same, and is forwarded once.
+                // The same value repeated, or in a list, is forwarded as a single value.
                 self.fields.set(&header::CONTENT_LENGTH, digits);
             }
         }
         Ok(())
     }
 
-    /// The body that follows this head in response to `method`.
+    /// Returns the body that follows this head in a response to `method`.
     pub(super) fn body(&mut self, method: &Method) -> ResponseBody {
         let bodiless = matches!(
             self.status,
@@ -147,20 +150,20 @@ impl ResponseHead {
         wire.extend_from_slice(b"HTTP/1.1 ");
         wire.extend_from_slice(self.status.as_str().as_bytes());
         wire.extend_from_slice(b" ");
-        let usual = || {
+        let canonical = || {
             self.status
                 .canonical_reason()
                 .unwrap_or_default()
                 .as_bytes()
         };
-        wire.extend_from_slice(self.reason.as_deref().unwrap_or_else(usual));
+        wire.extend_from_slice(self.reason.as_deref().unwrap_or_else(canonical));
         wire.extend_from_slice(b"\r\n");
         self.fields.encode(wire);
         wire.extend_from_slice(b"\r\n");
     }
 }
 
-/// The one length that `Content-Length` states, if the field is present.
+/// Returns the value of `Content-Length`, if the field is present.
 fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
     let mut found = None;
     for value in all(fields, &header::CONTENT_LENGTH) {
@@ -171,16 +174,16 @@ fn content_length(fields: &FieldList) -> Result<Option<u64>, InvalidResponse> {
                 .ok()
                 .filter(|_| digits)
                 .and_then(|part| part.parse().ok())
-                .ok_or(InvalidResponse("Content-Length is not a number"))?;
+                .ok_or(InvalidResponse("malformed Content-Length"))?;
             if found.replace(length).is_some_and(|other| other != length) {
-                return Err(InvalidResponse("two different Content-Lengths"));
+                return Err(InvalidResponse("conflicting Content-Length values"));
             }
         }
     }
     Ok(found)
 }
 
-/// RFC 9112 §9.3.
+/// Whether the connection persists after this response (RFC 9112 §9.3).
 fn persistent(fields: &FieldList, http11: bool) -> bool {
     let contains = |option: &[u8]| {
         all(fields, &header::CONNECTION)
@@ -191,7 +194,8 @@ fn persistent(fields: &FieldList, http11: bool) -> bool {
 }
 
 impl ResponseBody {
-    /// Moves the part of the body that is in `received` to `wire`, framed for the caller.
+    /// Moves the part of the body that is in `received` to `wire`, with the framing for the
+    /// caller.
     pub(super) fn forward(
         &mut self,
         received: &mut BytesMut,
@@ -229,8 +233,8 @@ impl ResponseBody {
         Ok(Forwarded { data, done })
     }
 
-    /// Accounts for this many leading bytes of a body with a known length, which are forwarded
-    /// by other means.
+    /// Accounts for this number of leading bytes of a body of known length, which the caller of
+    /// this method forwards itself.
     pub(super) fn advance(&mut self, bytes: usize) -> Forwarded {
         let data = bytes as u64;
         let done = match self {
@@ -243,13 +247,15 @@ impl ResponseBody {
         Forwarded { data, done }
     }
 
-    /// The upstream has closed the connection.
+    /// Handles the end of the connection.
     ///
     /// # Errors
-    /// Unless that is how the body ends.
+    /// Returns an error unless the body is delimited by the end of the connection.
     pub(super) fn on_eof(&mut self) -> Result<(), InvalidResponse> {
         if *self != Self::CloseDelimited {
-            return Err(InvalidResponse("closed before the end"));
+            return Err(InvalidResponse(
+                "connection closed before the end of the body",
+            ));
         }
         *self = Self::Eof;
         Ok(())
@@ -263,7 +269,7 @@ impl ResponseBody {
 
 fn write_chunk(data: &[u8], wire: &mut BytesMut) {
     if data.is_empty() {
-        // An empty chunk would be the last one.
+        // An empty chunk would end the body.
         return;
     }
     wire.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
@@ -349,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_head_is_parsed_exactly_to_its_end() {
+    fn parsing_a_response_head_leaves_the_body_in_the_buffer() {
         let mut received =
             BytesMut::from("HTTP/1.1 200 Fine, Thanks\r\nX-Odd_Name:  v \r\n\r\nrest");
         let head = ResponseHead::parse(&mut received).unwrap().unwrap();
@@ -362,7 +368,7 @@ mod tests {
         );
         let mut partial = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
         assert!(ResponseHead::parse(&mut partial).unwrap().is_none());
-        assert_eq!(partial.len(), 20, "nothing is taken off an incomplete head");
+        assert_eq!(partial.len(), 20, "an incomplete head stays in the buffer");
         for bad in [
             "HTTP/2.0 200 OK\r\n\r\n",
             "ICY 200 OK\r\n\r\n",
@@ -379,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn response_heads_are_limited() {
+    fn response_head_size_and_field_count_are_limited() {
         let mut long = BytesMut::from("HTTP/1.1 200 OK\r\nX: ");
         long.resize(MAX_HEAD - 1, b'x');
         assert!(matches!(ResponseHead::parse(&mut long), Ok(None)));
@@ -392,7 +398,7 @@ mod tests {
         assert!(head(&many).is_err());
     }
 
-    fn passed(
+    fn forward_all(
         mut body: ResponseBody,
         pieces: &[&str],
     ) -> Result<(String, bool, usize), InvalidResponse> {
@@ -410,27 +416,27 @@ mod tests {
     fn response_bodies_are_reframed() {
         let chunked = || ResponseBody::Chunked(ChunkedState::start());
         assert_eq!(
-            passed(ResponseBody::Length(5), &["he", "lloX"]),
+            forward_all(ResponseBody::Length(5), &["he", "lloX"]),
             Ok(("hello".into(), true, 1))
         );
         assert_eq!(
-            passed(ResponseBody::Length(0), &["X"]),
+            forward_all(ResponseBody::Length(0), &["X"]),
             Ok((String::new(), true, 1))
         );
         // Extensions and trailers are dropped.
         assert_eq!(
-            passed(chunked(), &["3;a=b\r\nab", "c\r\n0\r\nX: y\r", "\n\r\nZ"]),
+            forward_all(chunked(), &["3;a=b\r\nab", "c\r\n0\r\nX: y\r", "\n\r\nZ"]),
             Ok(("2\r\nab\r\n1\r\nc\r\n0\r\n\r\n".into(), true, 1))
         );
         assert_eq!(
-            passed(chunked(), &["5\r\nhel"]),
+            forward_all(chunked(), &["5\r\nhel"]),
             Ok(("3\r\nhel\r\n".into(), false, 0))
         );
         assert_eq!(
-            passed(ResponseBody::CloseDelimited, &["", "hello"]),
+            forward_all(ResponseBody::CloseDelimited, &["", "hello"]),
             Ok(("5\r\nhello\r\n".into(), false, 0))
         );
-        assert!(passed(chunked(), &["5\nhello"]).is_err());
+        assert!(forward_all(chunked(), &["5\nhello"]).is_err());
     }
 
     #[test]
@@ -443,12 +449,12 @@ mod tests {
         assert!(ResponseBody::Length(1).on_eof().is_err());
         let mut body = ResponseBody::CloseDelimited;
         let mut wire = BytesMut::new();
-        let passed = body.forward(&mut BytesMut::from("hello"), &mut wire);
-        assert_eq!(passed.unwrap().data, 5);
+        let forwarded = body.forward(&mut BytesMut::from("hello"), &mut wire);
+        assert_eq!(forwarded.unwrap().data, 5);
         body.on_eof().unwrap();
-        let passed = body.forward(&mut BytesMut::new(), &mut wire);
+        let forwarded = body.forward(&mut BytesMut::new(), &mut wire);
         assert_eq!(
-            passed,
+            forwarded,
             Ok(Forwarded {
                 data: 0,
                 done: true

@@ -1,25 +1,25 @@
-//! Which header fields are forwarded.
+//! The header fields that are forwarded, by name.
 
-use crate::gateway::reserved_headers::{is_hop_by_hop as hop_by_hop, is_reserved as owned};
+use crate::gateway::reserved_headers::{is_hop_by_hop, is_reserved};
 
-/// What happens to a field.
+/// What is done with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeaderAction {
-    /// Removed.
+    /// It is removed.
     Remove,
-    /// Forwarded, unless `Connection` lists it.
+    /// It is forwarded, unless `Connection` lists it.
     Keep,
-    /// Forwarded even then, because framing depends on it.
+    /// It is always forwarded, because the framing or an upgrade depends on it.
     Require,
 }
 
-/// For a field of a request. `name` is in lower case, as in the `http` crate.
+/// Returns the action for a field of a request. `name` is in lower case, as in the `http` crate.
 pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
-    // Some servers treat `_` as `-`, so fields that could be mistaken for hawkgate's are
-    // removed as well.
+    // Some servers treat `_` as `-`, so fields that could be mistaken for those set by hawkgate
+    // are removed as well.
     if name.as_bytes().contains(&b'_') {
         let dashed = name.replace('_', "-");
-        return if hop_by_hop(&dashed) || owned(&dashed) || dashed == "host" {
+        return if is_hop_by_hop(&dashed) || is_reserved(&dashed) || dashed == "host" {
             HeaderAction::Remove
         } else {
             HeaderAction::Keep
@@ -30,20 +30,20 @@ pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
         "content-length" | "host" => HeaderAction::Require,
         // pingora frames the request itself afterwards.
         "transfer-encoding" => HeaderAction::Remove,
-        _ if hop_by_hop(name) || owned(name) => HeaderAction::Remove,
+        _ if is_hop_by_hop(name) || is_reserved(name) => HeaderAction::Remove,
         _ => HeaderAction::Keep,
     }
 }
 
-/// For a field of an upstream's response.
+/// Returns the action for a field of an upstream's response. `name` is in lower case.
 pub(super) fn response_action(name: &str, upgrade: bool) -> HeaderAction {
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
-        // pingora reads the framing of the response from these.
+        // pingora frames the response by these.
         "content-length" | "transfer-encoding" => HeaderAction::Require,
-        // Credentials, and invitations to bypass hawkgate.
+        // Credentials, and `Alt-Svc`, which could make clients bypass hawkgate.
         "authorization" | "server-authorization" | "alt-svc" => HeaderAction::Remove,
-        _ if hop_by_hop(name) || name.starts_with("x-hawkgate-") => HeaderAction::Remove,
+        _ if is_hop_by_hop(name) || name.starts_with("x-hawkgate-") => HeaderAction::Remove,
         _ => HeaderAction::Keep,
     }
 }

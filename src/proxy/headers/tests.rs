@@ -112,7 +112,7 @@ fn an_upgrade_request_keeps_its_upgrade_header() {
 }
 
 #[test]
-fn split_cookies_are_joined() {
+fn cookie_field_lines_are_joined() {
     let head = prepared(
         &[("Cookie", "a=1"), ("Cookie", "b=2"), ("Cookie", "c=3")],
         None,
@@ -131,7 +131,7 @@ fn sanitized(status: StatusCode, headers: &[(&'static str, &'static str)]) -> Re
 }
 
 #[test]
-fn headers_listed_in_connection_are_removed_but_framing_stays() {
+fn headers_listed_in_connection_are_removed_except_framing_headers() {
     let head = sanitized(
         StatusCode::OK,
         &[
@@ -190,7 +190,7 @@ fn only_plain_request_ids_are_accepted() {
 }
 
 #[test]
-fn the_callers_copies_of_an_injected_header_are_removed() {
+fn request_headers_named_like_an_injected_header_are_removed() {
     let mut head = prepared(
         &[
             ("X-Api-Token", "a"),
@@ -210,7 +210,7 @@ fn the_callers_copies_of_an_injected_header_are_removed() {
 }
 
 #[test]
-fn fields_echoing_the_token_are_removed_but_framing_stays() {
+fn headers_containing_the_token_are_removed_except_framing_headers() {
     let token = SecretString::from("11");
     let mut head = ResponseHeader::build(StatusCode::OK, None).unwrap();
     for (name, value) in [

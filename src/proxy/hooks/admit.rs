@@ -1,5 +1,5 @@
-//! Before anything is sent upstream: validates the head, routes and admits the request, and
-//! limits its body.
+//! Admission, before anything is sent upstream: validates the head, routes and admits the
+//! request, and limits its body.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
 
-/// How long to wait for the rest of a body after an early response before the connection is
+/// Maximum time to wait for the rest of a body after an early response, before the connection is
 /// closed.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// What to do with a request that is not rejected.
+/// How a request that is not rejected is served.
 pub(super) enum Admitted {
-    /// Send it upstream.
+    /// It is sent upstream.
     Forward,
-    /// Send this response.
+    /// hawkgate sends this response.
     Answer(Box<LocalResponse>),
 }
 
@@ -54,7 +54,7 @@ impl Hooks {
             Ok(admission) => context.admission = Some(admission),
             Err(refused) => return Err(context.reject(refused)),
         }
-        // Not needed any more, and each attempt begins with a copy of this head.
+        // No longer needed, and each attempt begins with a copy of this head.
         session
             .req_header_mut()
             .remove_header(&header::AUTHORIZATION);
@@ -89,7 +89,7 @@ impl Hooks {
         let mut id = String::with_capacity(self.serial_start.len() + 16);
         id.push_str(&self.serial_start);
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        // Without the machinery of formatting, as this is done for every request.
+        // Avoids `std::fmt`, because this runs for every request.
         let digits = (serial | 1).ilog2() / 4;
         let digit = |place: u32| {
             let digit = u32::try_from((serial >> (place * 4)) & 0xf).ok()?;
@@ -108,7 +108,7 @@ async fn admit_head(
     Ok(context.gateway.admit(gateway_head(&peer, head)?).await)
 }
 
-/// The head of `peer`'s request, as the gateway examines it.
+/// Assembles the head of `peer`'s request for the gateway.
 pub(super) fn gateway_head<'a>(
     peer: &'a PeerInfo,
     head: &'a RequestHeader,
@@ -119,7 +119,8 @@ pub(super) fn gateway_head<'a>(
     Ok(peer.head(&head.method, host, target, &head.headers))
 }
 
-/// A one-time password is for the source alone, however an upstream would spell the field.
+/// Removes the one-time password, which only the source may see. Some upstreams would also read
+/// the field when spelled with `_`.
 fn forget_code(session: &mut Session, context: &Context) {
     let admission = context.admission.as_ref();
     if admission.is_some_and(|a| a.route.takes_password()) {
@@ -135,8 +136,8 @@ fn prepare(session: &mut Session, limits: &BodyLimits) {
     session.set_total_drain_timeout(Some(DRAIN.min(limits.timeout)));
 }
 
-/// The listener has already checked the raw bytes of an HTTP/1 head; HTTP/2 heads are checked
-/// here. The target is signed and routed as it stands, so it must be a valid one.
+/// Validates an HTTP/2 head. The raw bytes of an HTTP/1 head have already been checked. The
+/// target is routed and signed as received, so it must be valid.
 fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if head.version == Version::HTTP_2 {
         validate::check_head(head, &limits.into())?;
@@ -150,7 +151,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// `Host`, or `:authority` on HTTP/2.
+/// Returns the authority of the request target (`:authority` in HTTP/2), or else `Host`.
 pub(super) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),

@@ -1,4 +1,5 @@
-//! One attempt: to which address, with which head, and whether another attempt follows.
+//! A single attempt: chooses the address, prepares the head, and decides whether another attempt
+//! follows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 use crate::proxy::{failure, headers};
 
-/// Most addresses tried for a request.
+/// Maximum number of addresses tried for a request.
 const MAX_CONNECTS: usize = 3;
 
-/// Most dead pooled connections tolerated for a request.
+/// Maximum number of dead pooled connections tolerated for a request.
 const MAX_STALE: usize = 3;
 
 impl Hooks {
@@ -39,7 +40,7 @@ impl Hooks {
             .map(Box::new)
     }
 
-    /// What pingora connects to.
+    /// Returns the peer for pingora to connect to.
     pub(in crate::proxy) fn peer(
         &self,
         upstream: &Arc<Upstream>,
@@ -51,7 +52,7 @@ impl Hooks {
         peer.map_err(|unusable| unreachable(context, unusable))
     }
 
-    /// The address for the next attempt, which begins at `now`, monotonic time.
+    /// Chooses the address for the next attempt, which begins at `now`, a monotonic time.
     pub(in crate::proxy) fn choose_address(
         &self,
         context: &mut Context,
@@ -80,7 +81,7 @@ impl Hooks {
         Ok((Arc::clone(upstream), address))
     }
 
-    /// Makes `head` hawkgate's own, and signs it in its final form.
+    /// Prepares `head` for the upstream, and signs it in its final form.
     pub(super) fn headers(head: &mut RequestHeader, context: &mut Context) -> Result<()> {
         let upgrade = headers::is_upgrade(head);
         prepare_request(head, upgrade, context)?;
@@ -96,9 +97,9 @@ impl Hooks {
         Ok(())
     }
 
-    /// A caller that waits for a 100 Continue must get one: from the upstream, or from here if
-    /// the upstream's cannot be forwarded (pingora's HTTP/2 client drops it). Once the body has
-    /// started there is nothing left to expect.
+    /// Ensures that a caller waiting for a 100 Continue receives one: from the upstream, or from
+    /// hawkgate if the upstream's cannot be forwarded (pingora's HTTP/2 client drops it). Once
+    /// the body has started, none is needed.
     pub(super) async fn expect(
         session: &mut Session,
         head: &mut RequestHeader,
@@ -113,13 +114,14 @@ impl Hooks {
             return Ok(());
         }
         head.remove_header(&header::EXPECT);
-        if takes_continue(session) && !under_way && !local_response::is_answered(session) {
+        if takes_continue(session) && !under_way && !local_response::response_started(session) {
             session.write_continue_response().await?;
         }
         Ok(())
     }
 
-    /// Nothing has been sent yet, so any request may try the next address.
+    /// Handles a failure to connect. Nothing has been sent yet, so any request may be retried
+    /// with the next address.
     pub(in crate::proxy) fn after_failed_connect(
         &self,
         address: Option<std::net::SocketAddr>,
@@ -141,8 +143,8 @@ impl Hooks {
     }
 }
 
-/// Makes the fields of a request hawkgate's own, all but the credential. Applying it again for
-/// another attempt changes nothing.
+/// Prepares the fields of a request for the upstream, except for the credential. Idempotent,
+/// because it is applied once per attempt.
 pub(in crate::proxy) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
@@ -165,7 +167,8 @@ pub(in crate::proxy) fn prepare_request(
     Ok(())
 }
 
-/// The field that authenticates this attempt upstream, for method and target as sent.
+/// Returns the field that authenticates this attempt. `method` and `target` are those sent
+/// upstream.
 pub(in crate::proxy) fn credential_header(
     method: &Method,
     target: &str,
@@ -192,8 +195,8 @@ fn upgrades(head: &RequestHeader) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Decides for every failed attempt whether another one follows. pingora panics on an undecided
-/// error. `answered`: a final response head was sent to the caller.
+/// Decides whether another attempt follows a failed one, because pingora panics on an undecided
+/// error. `answered` says whether a final response head was sent to the caller.
 pub(in crate::proxy) fn after_failed_attempt(
     method: &Method,
     answered: bool,
@@ -226,9 +229,9 @@ pub(in crate::proxy) fn after_failed_attempt(
     error
 }
 
-/// Whether the upstream said that it did not process the request (RFC 9113 §8.7), which makes
-/// it safe to retry whatever the method. pingora marks such errors as decided; the only other
-/// error it marks so is an invalid response.
+/// Whether the upstream reported that it did not process the request (RFC 9113 §8.7), which
+/// makes any method safe to retry. pingora marks the retry of such errors as decided; the only
+/// other error that it marks this way is an invalid response.
 fn unprocessed(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true))
         && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)

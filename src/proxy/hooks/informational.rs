@@ -1,4 +1,4 @@
-//! The response headers in which taskcluster-proxy reports which client it signed as.
+//! The response headers in which taskcluster-proxy reports the client that signed the request.
 
 use http::{HeaderName, HeaderValue};
 use pingora::Result;
@@ -7,8 +7,8 @@ use crate::gateway::compat::NAMES;
 use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 
-/// Adds what taskcluster-proxy reports about a request for `target`, replacing what the
-/// upstream sent under the same names.
+/// Adds the headers that taskcluster-proxy would send for a request for `target`, replacing
+/// those that the upstream sent with the same names.
 pub(super) fn add(target: &[u8], head: &mut impl HeaderFieldsMut, context: &Context) -> Result<()> {
     let Some(admission) = context
         .admission
@@ -24,8 +24,8 @@ pub(super) fn add(target: &[u8], head: &mut impl HeaderFieldsMut, context: &Cont
     };
     head.retain(|name, _| !NAMES.contains(&name))?;
     for (name, value) in headers {
-        // A certificate from elsewhere may hold anything; what is not valid in a header field
-        // is left out.
+        // Certificates are not issued by hawkgate and may contain any text. Values that are not
+        // valid in a header field are omitted.
         if let Ok(value) = HeaderValue::from_str(&value) {
             head.insert(HeaderName::from_static(name), value)?;
         }

@@ -1,5 +1,4 @@
-//! Requests that hawkgate answers itself: for credentials (`[login]`) and for signed URLs
-//! (`POST /bewit`).
+//! hawkgate's own endpoints: for credentials (`[login]`) and for signed URLs (`POST /bewit`).
 
 use http::{Method, Version, header};
 use pingora::proxy::Session;
@@ -20,8 +19,8 @@ enum OwnEndpoint {
 }
 
 impl Hooks {
-    /// The response, if the request is for one of hawkgate's own endpoints, which take
-    /// precedence over every route. `Ok(None)` otherwise.
+    /// Returns the response if the request is for one of hawkgate's own endpoints, which take
+    /// precedence over all routes, and `Ok(None)` otherwise.
     pub(super) async fn serve_own(
         &self,
         session: &mut Session,
@@ -62,7 +61,7 @@ impl Hooks {
     }
 }
 
-/// Whether hawkgate answers requests for `target` itself.
+/// Whether `target` belongs to one of hawkgate's own endpoints.
 pub(in crate::proxy) fn is_own(target: &str, gateway: &Gateway) -> bool {
     own_endpoint(target, gateway).is_some()
 }
@@ -88,7 +87,7 @@ async fn login(session: &Session, context: &Context) -> Option<LocalResponse> {
     Some(login.respond(request).await)
 }
 
-/// The body, which must be UTF-8 of at most [`MAX_URL_BYTES`].
+/// Reads the body, which must be UTF-8 and at most [`MAX_URL_BYTES`] long.
 async fn read_url(session: &mut Session) -> Result<String, Rejection> {
     let too_large =
         || Rejection::from(Reason::BodyTooLarge).with_cause("the URL is larger than 8 KiB");

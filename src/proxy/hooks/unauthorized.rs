@@ -12,13 +12,14 @@ use crate::proxy::context::Context;
 use crate::proxy::headers::HeaderFieldsMut;
 use crate::proxy::replay::Replay;
 
-/// Most replays of a request: one with the corrected time, one with other credentials. The
-/// gateway counts as well; this is a safeguard.
+/// Maximum number of replays of a request: one with a corrected timestamp, and one with other
+/// credentials. A safeguard in addition to the gateway's own count.
 const MAX_REPLAYS: usize = 2;
 
 impl Hooks {
-    /// `date` is the response's. `Ok` lets the 401 pass. An error ends this attempt: another
-    /// one follows, or hawkgate responds itself.
+    /// Decides what to do about a 401 whose `Date` is `date`. `Ok` means that the 401 is
+    /// forwarded. An error ends this attempt: either another one follows, or hawkgate sends its
+    /// own response.
     pub(in crate::proxy) async fn recover(
         &self,
         date: Option<UnixMillis>,
@@ -57,7 +58,7 @@ impl Hooks {
     }
 }
 
-/// The response's `Date` (RFC 9110 §6.6.1).
+/// Returns the value of the response's `Date` (RFC 9110 §6.6.1).
 pub(in crate::proxy) fn date(head: &impl HeaderFieldsMut) -> Option<UnixMillis> {
     let date = head.first(&header::DATE)?;
     UnixMillis::from_http_date(std::str::from_utf8(date).ok()?)

@@ -1,5 +1,5 @@
-//! Which peers may connect: by network, and by the local user that owns the peer's socket. A
-//! peer whose user cannot be determined is rejected.
+//! Restricts which peers may connect, by network and by the local user that owns the peer's
+//! socket. A peer whose user cannot be determined is rejected.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,10 +12,10 @@ use super::Incoming;
 use crate::proxy::settings::ListenerAccess;
 use crate::proxy::users::uid_of;
 
-/// Where the kernel lists TCP sockets with their owners, for IPv4 and IPv6 (proc(5)).
+/// The kernel's tables of TCP sockets and their owners, for IPv4 and IPv6 (proc(5)).
 const PROC_NET_TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/// The access rule of one listener.
+/// The access restrictions of one listener.
 #[derive(Debug)]
 pub(in crate::proxy) struct AccessControl {
     networks: Option<Vec<IpNet>>,
@@ -23,7 +23,7 @@ pub(in crate::proxy) struct AccessControl {
 }
 
 impl AccessControl {
-    /// `None` if every peer may connect.
+    /// Returns `None` if every peer may connect.
     pub(super) fn new(settings: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
@@ -50,7 +50,7 @@ impl AccessControl {
     /// Checks whether the peer may connect.
     ///
     /// # Errors
-    /// With the cause for the log, if it may not.
+    /// Returns the cause, for the log, if it may not.
     pub(in crate::proxy) async fn admit(&self, incoming: &Incoming) -> Result<(), String> {
         if let Some(networks) = &self.networks {
             let peer = incoming.peer();
@@ -70,7 +70,7 @@ impl AccessControl {
     }
 }
 
-/// The user that owns the peer's end of a connection.
+/// Returns the user that owns the peer's end of a connection.
 async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     match incoming {
         Incoming::Unix(stream) => Ok(stream.peer_cred()?.uid()),
@@ -84,7 +84,7 @@ async fn peer_uid(incoming: &Incoming) -> io::Result<u32> {
     }
 }
 
-/// The owner of the socket at `peer` that is connected to `local`, both on this machine.
+/// Returns the owner of the socket at `peer` that is connected to `local`, both on this machine.
 fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
     for table in PROC_NET_TCP {
         let wide = table.ends_with('6');
@@ -95,7 +95,7 @@ fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
         };
         let lines = match fs::File::open(table) {
             Ok(file) => BufReader::new(file).lines(),
-            // A kernel without IPv6 has no second table.
+            // A kernel without IPv6 lacks the second table.
             Err(e) if wide && e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
@@ -111,9 +111,10 @@ fn socket_uid(peer: SocketAddr, local: SocketAddr) -> io::Result<u32> {
     ))
 }
 
-/// The owner in one line of the table: `sl local remote st queues timer retrnsmt uid timeout
-/// inode …`. A socket that its process has closed is listed with user 0 and inode 0, because
-/// the kernel keeps no more of it; it has no owner, and must not be taken for root's.
+/// Returns the owner in one line of the table:
+/// `sl local remote st queues timer retrnsmt uid timeout inode …`. A socket that its process has
+/// closed is listed with user 0 and inode 0. It no longer has an owner, and must not be mistaken
+/// for root's.
 fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     if fields.next()? != local || fields.next()? != remote {
@@ -124,7 +125,7 @@ fn uid_in_line(line: &str, local: &str, remote: &str) -> Option<u32> {
     (inode != 0).then_some(uid)
 }
 
-/// An address in the kernel's notation: each 32-bit word in native byte order, in hexadecimal,
+/// Formats an address as the kernel does: each 32-bit word in native byte order, in hexadecimal,
 /// then the port.
 fn proc_net_address(address: SocketAddr, wide: bool) -> Option<String> {
     let octets = match (address.ip(), wide) {
@@ -209,7 +210,7 @@ mod tests {
         AccessControl::new(&settings).unwrap().unwrap()
     }
 
-    /// The user that runs this test.
+    /// The user id of this test's process.
     fn own_uid() -> String {
         rustix::process::getuid().as_raw().to_string()
     }
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_closed_is_not_taken_for_root() {
+    async fn the_uid_of_a_peer_that_closed_is_not_root() {
         let (caller, incoming) = tcp("127.0.0.1:0").await;
         drop(caller);
         let allow_root = access(None, Some(&["0", &own_uid()]));

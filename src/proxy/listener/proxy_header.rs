@@ -1,10 +1,10 @@
 //! The PROXY protocol header, versions 1 and 2
-//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Exactly the header is read;
-//! what follows stays in the socket.
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Nothing beyond the header is
+//! read from the socket.
 //!
-//! There are crates for this. Those examined (`proxy-header`, `ppp`) accept lines longer than
-//! the specification allows, signed port numbers and datagram families, any of which could make
-//! two proxies disagree about the client.
+//! Existing crates (`proxy-header`, `ppp`) accept lines longer than the specification allows,
+//! signed port numbers and datagram families, any of which could make two proxies disagree about
+//! the client.
 
 #[cfg(test)]
 mod tests;
@@ -16,22 +16,22 @@ use std::str::FromStr;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// What a version 2 header begins with.
+/// The signature at the beginning of a version 2 header.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Longest version 1 line in bytes, including CR LF.
+/// Maximum length of a version 1 line in bytes, including CRLF.
 const MAX_V1_LINE: usize = 107;
 
-/// Most bytes after the fixed part of a version 2 header: addresses and TLVs. The specification
-/// allows 64 KiB; load balancers send a few hundred.
+/// Maximum length of the variable part of a version 2 header (addresses and TLVs), in bytes. The
+/// specification allows 64 KiB; load balancers send a few hundred bytes.
 const MAX_V2_LENGTH: usize = 4096;
 
-/// What is wrong with a header. Nothing of it is quoted.
+/// Why a header is rejected. The header is not quoted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyHeaderError {
     #[error("the connection does not begin with one")]
     Missing,
-    #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CR LF")]
+    #[error("the line is longer than {MAX_V1_LINE} bytes or does not end in CRLF")]
     Line,
     #[error("the line is not a valid version 1 header")]
     Malformed,
@@ -50,12 +50,13 @@ pub(super) enum ProxyHeaderError {
     Io(#[from] io::Error),
 }
 
-/// Reads exactly one header and returns the client's address, or `None` if the header names
-/// none (`UNKNOWN`, `LOCAL`, or the client of a Unix socket): then the connection is the
-/// proxy's own.
+/// Reads exactly one header and returns the client's address, or `None` if the header contains
+/// no address (`UNKNOWN`, `LOCAL`, or the client of a Unix socket), in which case the proxy
+/// itself counts as the client.
 ///
 /// # Errors
-/// When the connection does not begin with one well-formed header. There is no deadline.
+/// Returns an error if the connection does not begin with one well-formed header. The caller has
+/// to enforce a deadline.
 pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     // No header is shorter than this.
     let mut start = [0; SIGNATURE.len()];
@@ -69,7 +70,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
     }
 }
 
-/// Reads the rest of the line. Peeks first, so that nothing behind the line is consumed.
+/// Reads the rest of the line. Peeks first, so that nothing after the line is consumed.
 async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut line = start.to_vec();
     let mut ahead = [0; MAX_V1_LINE];
@@ -95,8 +96,9 @@ async fn read_v1_line(stream: &mut TcpStream, start: &[u8]) -> Result<Vec<u8>, P
     Ok(line)
 }
 
-/// The client's address in a version 1 line, which is `PROXY TCP4 <source> <destination> <port>
-/// <port>` with single spaces, or begins with `PROXY UNKNOWN`.
+/// Parses the client's address in a version 1 line, which is
+/// `PROXY TCP4 <source> <destination> <port> <port>` with single spaces, or begins with
+/// `PROXY UNKNOWN`.
 fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let text = line.strip_suffix(b"\r\n").ok_or(ProxyHeaderError::Line)?;
     let text = std::str::from_utf8(text).map_err(|_| ProxyHeaderError::Malformed)?;
@@ -127,13 +129,13 @@ fn address<'l, A: FromStr + Into<IpAddr>>(
     Ok(SocketAddr::new(source.into(), port))
 }
 
-/// Digits only: no sign, no leading zeros.
+/// Parses a port. Accepts only digits, without a sign or leading zeros.
 fn port(word: &str) -> Option<u16> {
     let plain = word.bytes().all(|b| b.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     plain.then(|| word.parse().ok()).flatten()
 }
 
-/// Version 2, after its signature.
+/// Reads a version 2 header after its signature.
 async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let version_and_command = stream.read_u8().await?;
     let family = stream.read_u8().await?;
@@ -146,7 +148,8 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyHead
         return Err(ProxyHeaderError::Length { length, problem });
     }
     let block = match version_and_command & 0x0f {
-        // LOCAL: the proxy's own connection, such as a health check. The family is ignored.
+        // LOCAL: a connection by the proxy itself, such as a health check. The family is
+        // ignored.
         0 => AddressBlock::None,
         1 => AddressBlock::from_family(family)?,
         command => return Err(ProxyHeaderError::Command(command)),
@@ -179,7 +182,7 @@ impl AddressBlock {
         }
     }
 
-    /// Its length in bytes: two addresses and two ports.
+    /// Returns its length in bytes: two addresses and two ports.
     fn len(self) -> usize {
         match self {
             Self::None => 0,
@@ -208,7 +211,7 @@ impl AddressBlock {
     }
 }
 
-/// Skips the TLVs, none of which is used.
+/// Skips the TLVs, which are not used.
 async fn discard(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     let mut scratch = [0; 256];
     while left > 0 {

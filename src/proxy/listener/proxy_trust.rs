@@ -1,4 +1,4 @@
-//! Proxies in front of a listener: which ones are trusted, and the PROXY header they send.
+//! The trusted proxies in front of a listener, and the PROXY header they send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,14 +21,14 @@ pub(in crate::proxy) struct ProxyTrust {
 }
 
 impl ProxyTrust {
-    pub(super) fn new(written: &TrustedProxies) -> Self {
+    pub(super) fn new(settings: &TrustedProxies) -> Self {
         Self {
-            networks: written.networks.clone().into(),
-            header: written.proxy_protocol,
+            networks: settings.networks.clone().into(),
+            header: settings.proxy_protocol,
         }
     }
 
-    /// The networks whose `X-Forwarded-For` is believed.
+    /// Returns the networks whose `X-Forwarded-For` is trusted.
     pub(in crate::proxy) fn networks(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.networks)
     }
@@ -37,12 +37,12 @@ impl ProxyTrust {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Reads the PROXY header within `limit`, if the listener expects one. From then on the
-    /// connection counts as coming from the client it names. Nothing behind the header is read.
+    /// Reads the PROXY header within `limit`, if the listener expects one. `incoming` then has
+    /// the address of the client given in the header. Nothing after the header is read.
     ///
     /// # Errors
-    /// With the rejection of a peer that is not a trusted proxy (before anything is read), and
-    /// of a header that is late or malformed.
+    /// Returns a rejection if the peer is not a trusted proxy (before anything is read), or if
+    /// the header is late or malformed.
     pub(in crate::proxy) async fn read_proxy_header(
         &self,
         incoming: &mut Incoming,
@@ -55,7 +55,8 @@ impl ProxyTrust {
             let cause = "proxy_protocol is on, and the peer is not in trusted_proxies";
             return Err(Rejection::from(Reason::PeerNotAllowed).with_cause(cause));
         }
-        // Unix sockets have no address that could be trusted, so they were rejected above.
+        // Unix sockets have no address that could be trusted, so they have already been
+        // rejected.
         let Incoming::Tcp(stream, peer) = incoming else {
             return Ok(());
         };

@@ -1,5 +1,5 @@
 //! Listening sockets inherited through systemd's socket activation (sd_listen_fds(3)). The
-//! service manager keeps them open across restarts, so callers wait for a moment instead of
+//! service manager keeps them open across restarts, so that callers briefly wait instead of
 //! being refused.
 
 use std::io;
@@ -11,7 +11,7 @@ use listenfd::ListenFd;
 
 use crate::proxy::settings::Address;
 
-/// The sockets that this process was started with, by address.
+/// The sockets that this process has inherited, by address.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
     tcp: Vec<(SocketAddr, TcpListener)>,
@@ -19,12 +19,13 @@ pub struct InheritedSockets {
 }
 
 impl InheritedSockets {
-    /// The sockets described by `LISTEN_FDS` and `LISTEN_PID`; none if these are not set or
-    /// meant for another process. Removes the variables from the environment, so call it once,
-    /// before other threads exist.
+    /// Takes the sockets described by `LISTEN_FDS` and `LISTEN_PID`, or none if these are not
+    /// set or are meant for another process. Removes the variables from the environment, so it
+    /// must be called once, before other threads exist.
     ///
     /// # Errors
-    /// When one of them is not a listening stream socket with an address or a path.
+    /// Returns an error if a descriptor is not a listening stream socket with an address or a
+    /// path.
     pub fn from_env() -> io::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut inherited = Self::default();
@@ -56,8 +57,8 @@ impl InheritedSockets {
         Some(self.unix.swap_remove(index).1)
     }
 
-    /// The addresses of sockets that no configured listener uses. A caller that connected there
-    /// would wait indefinitely.
+    /// Returns the addresses of the sockets that no configured listener uses. A caller that
+    /// connected to one would wait indefinitely.
     pub fn unused(&self, configured: &[&Address]) -> Vec<String> {
         let tcp = self.tcp.iter().map(|(address, _)| Address::Tcp(*address));
         let unix = self.unix.iter();

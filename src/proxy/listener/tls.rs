@@ -25,7 +25,7 @@ use crate::gateway::client_certificate::ClientCertificate;
 use crate::proxy::client::read_certificate;
 use crate::proxy::settings::{ClientAuth, ListenerTls};
 
-/// Largest PEM file accepted, in bytes.
+/// Maximum size of a PEM file, in bytes.
 const MAX_PEM: u64 = 1024 * 1024;
 
 /// The TLS configuration of a listener, which can be reloaded.
@@ -34,7 +34,7 @@ pub struct Tls {
     acceptor: ArcSwap<Acceptor>,
 }
 
-/// A listener's files, read again and validated, for [`Tls::commit_reload`].
+/// A listener's reloaded and validated files, for [`Tls::commit_reload`].
 pub struct PreparedTls(Arc<Acceptor>);
 
 impl std::fmt::Debug for PreparedTls {
@@ -55,7 +55,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// For the first file that cannot be used.
+    /// Returns an error for the first file that cannot be used.
     pub fn load(files: ListenerTls) -> Result<Self, BindError> {
         let acceptor = acceptor(&files)?;
         Ok(Self {
@@ -64,34 +64,34 @@ impl Tls {
         })
     }
 
-    /// Reads the files again and uses them for new connections. TLS sessions made with the old
-    /// ones are not resumed.
+    /// Reloads the files and uses them for new connections. TLS sessions established before are
+    /// not resumed.
     ///
     /// # Errors
-    /// As [`Tls::load`]; the old certificate then stays in use.
+    /// The same as for [`Tls::load`]; the old certificate then stays in use.
     pub fn reload(&self) -> Result<(), BindError> {
         self.prepare_reload()
             .map(|prepared| self.commit_reload(prepared))
     }
 
-    /// Reads the files again, for [`Tls::commit_reload`].
+    /// Reloads the files, for [`Tls::commit_reload`].
     ///
     /// # Errors
-    /// As [`Tls::load`].
+    /// The same as for [`Tls::load`].
     pub fn prepare_reload(&self) -> Result<PreparedTls, BindError> {
         acceptor(&self.files).map(|acceptor| PreparedTls(Arc::new(acceptor)))
     }
 
-    /// Uses `prepared` for new connections. TLS sessions made before are not resumed.
+    /// Uses `prepared` for new connections. TLS sessions established before are not resumed.
     pub fn commit_reload(&self, prepared: PreparedTls) {
         self.acceptor.store(prepared.0);
     }
 
-    /// The server side of a handshake, and the identity in the client's certificate, if it
-    /// presented one. There is no deadline.
+    /// Performs the server side of a handshake. Also returns the identity in the client's
+    /// certificate, if the client presented one. The caller has to enforce a deadline.
     ///
     /// # Errors
-    /// When the handshake fails, or a name in the client's certificate cannot be read
+    /// Returns an error if the handshake fails, or a name in the client's certificate cannot be read
     /// unambiguously.
     pub(in crate::proxy) async fn handshake(
         &self,
@@ -101,7 +101,7 @@ impl Tls {
         let stream = acceptor.tls_handshake(stream).await?;
         let leaf = stream.get_ssl().and_then(|tls| tls.peer_certificate_der());
         let certificate = leaf.map(read_certificate).transpose().map_err(|error| {
-            let cause = format!("the client's certificate is rejected: {error}");
+            let cause = format!("client certificate rejected: {error}");
             Error::explain(ErrorType::TLSHandshakeFailure, cause)
         })?;
         Ok((stream, certificate))
@@ -130,8 +130,8 @@ fn acceptor(files: &ListenerTls) -> Result<Acceptor, BindError> {
             )
         })?;
     if files.client_ca.is_some() {
-        // Resuming a session would accept the certificate it was made with, although that may
-        // have expired since.
+        // A resumed session would accept the certificate with which it was established, although
+        // that may have expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -167,7 +167,7 @@ fn certificates(
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| unusable(what, file, e))?;
     if chain.is_empty() {
-        return Err(unusable(what, file, "it holds no PEM certificate"));
+        return Err(unusable(what, file, "it contains no PEM certificate"));
     }
     Ok(chain)
 }
@@ -175,7 +175,7 @@ fn certificates(
 fn key(file: &Path) -> Result<PrivateKeyDer<'static>, BindError> {
     let pem = read("key", file)?;
     PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| unusable("key", file, "it holds no PEM private key"))
+        .map_err(|_| unusable("key", file, "it contains no PEM private key"))
 }
 
 fn read(what: &'static str, file: &Path) -> Result<Zeroizing<Vec<u8>>, BindError> {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// How long to wait for the owner of an existing socket to accept before it counts as alive.
+/// How long to wait for an existing socket to accept a connection. After that, it counts as in
+/// use.
 const PROBE: Duration = Duration::from_secs(1);
-/// How many names are tried for the private directory.
+/// The number of names tried for the private directory.
 const ATTEMPTS: u32 = 16;
 
 /// The file of a socket. Removed on drop if it is still the one that was bound here.
@@ -31,13 +32,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. The file has exactly `mode` from the moment it appears there: it is
-/// created in a directory that only this user can enter, and renamed once its mode is set.
+/// Listens at `path`. The file has exactly `mode` from the moment it appears there, because it
+/// is created in a directory that only this user can enter, and renamed once its mode is set.
 /// (Changing the umask would affect the whole process.)
 ///
 /// # Errors
-/// When another process listens there, when the path is not a socket, or when the system
-/// refuses. A socket file without a listener is replaced.
+/// Returns an error if another process is listening at the path, if the path exists and is not a
+/// socket, or if a system call fails. A socket file without a listener is replaced.
 pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     ensure_free(path).await?;
     let parent = match path.parent() {
@@ -58,7 +59,7 @@ pub(super) async fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, So
     Ok((listener, file))
 }
 
-/// Checks that nothing is at `path`, or a socket without a listener.
+/// Checks that `path` does not exist, or is a socket without a listener.
 async fn ensure_free(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -76,7 +77,7 @@ async fn ensure_free(path: &Path) -> io::Result<()> {
         Ok(Err(e)) if e.kind() == io::ErrorKind::PermissionDenied => Err(e),
         _ => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
-            "another process listens there",
+            "another process is listening there",
         )),
     }
 }
@@ -101,7 +102,7 @@ impl PrivateDir {
 
 impl Drop for PrivateDir {
     fn drop(&mut self) {
-        // Something is left only after a failure: an unnamed socket at most.
+        // The socket file still exists only after a failure.
         let _ = fs::remove_file(self.0.join("s"));
         let _ = fs::remove_dir(&self.0);
     }
@@ -145,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn a_regular_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("precious");
+        let path = dir.path().join("file");
         fs::write(&path, "data").unwrap();
         let refused = bind(&path, 0o600).await.map(drop).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_a_listener_keeps_the_socket_of_its_successor() {
+    async fn dropping_a_listener_does_not_remove_a_newer_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("h.sock");
         let (listener, file) = bind(&path, 0o600).await.unwrap();

@@ -1,9 +1,9 @@
-//! The memory that all recorded bodies share (`limits.replay_memory`).
+//! The memory budget shared by all recorded bodies (`limits.replay_memory`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that recorded bodies may use, all requests together.
+/// The memory that the recorded bodies of all requests may use together, in bytes.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -11,7 +11,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// At most `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit: AtomicUsize::new(limit),
@@ -24,7 +24,7 @@ impl Budget {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes in use.
+    /// Returns the number of bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-/// One request's share of the budget; released when dropped.
+/// One request's share of the budget, which is released when dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     budget: Arc<Budget>,
@@ -54,7 +54,8 @@ impl Reservation {
         }
     }
 
-    /// Returns `false` and changes nothing if the budget does not have `bytes` left.
+    /// Reserves `bytes` more bytes. Returns `false`, without reserving any, if that would exceed
+    /// the budget.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let granted = self.budget.take(bytes);

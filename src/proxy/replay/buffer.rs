@@ -1,4 +1,4 @@
-//! The recorded part of one body, and how much of it has been played back.
+//! The buffer with the recorded part of one body, and the playback position.
 
 use std::sync::Arc;
 
@@ -9,25 +9,26 @@ use crate::gateway::Replayable;
 use crate::gateway::outcome::UnauthorizedReason;
 
 /// Pieces of at least this size are shared with the reader instead of copied. (A piece of an
-/// HTTP/2 body can keep the frame buffer it lies in alive, which is about four times this at
-/// most.)
+/// HTTP/2 body can keep its whole frame buffer alive, which is at most about four times this
+/// size.)
 const MIN_SHARED_PIECE: usize = 4 * 1024;
 
-/// Smaller pieces are copied together into segments of this size: a body sent byte by byte must
-/// not cost a hundred bytes of bookkeeping for each.
+/// Smaller pieces are copied into segments of this size, so that a body sent byte by byte does
+/// not cost a hundred bytes of bookkeeping per byte.
 const SEGMENT: usize = 16 * 1024;
 
 /// Approximate bookkeeping per segment, in bytes.
 const OVERHEAD: usize = 64;
 
-/// How much of the body is recorded.
+/// The state of the recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecordState {
-    /// Everything that was read.
+    /// All bytes read so far are recorded.
     Complete,
-    /// Nothing any more, for this reason.
+    /// The recording was discarded, for this reason.
     Discarded(UnauthorizedReason),
-    /// There will be no further attempt; only what is still to be played back is left.
+    /// Recording has ended because there will be no further attempt. Only the bytes still to be
+    /// played back are kept.
     Finished,
 }
 
@@ -40,11 +41,12 @@ pub(super) struct ReplayBuffer {
     recorded_len: usize,
     limit: usize,
     reservation: Reservation,
-    /// The segment to play back next; `None` once reading live.
+    /// The segment to play back next; `None` when reading from the caller.
     playing: Option<usize>,
-    /// Whether anything was read from the caller.
+    /// Whether anything has been read from the caller.
     read: bool,
-    /// Rewound although something is missing: reading on would truncate the body.
+    /// Whether it was rewound although part of the recording is missing. Continuing would
+    /// truncate the body.
     incomplete: bool,
     /// Whether the caller was sent a 100 Continue.
     pub(super) continued: bool,
@@ -53,11 +55,11 @@ pub(super) struct ReplayBuffer {
 /// The next thing to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Played {
-    /// Recorded before.
+    /// A recorded piece.
     Piece(Bytes),
     /// Continue reading from the caller.
     Live,
-    /// What comes next was not recorded.
+    /// The next bytes were not recorded.
     Incomplete,
 }
 
@@ -82,7 +84,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Records one piece just read from the caller.
+    /// Records a piece that was read from the caller.
     pub(super) fn record(&mut self, piece: &Bytes) {
         if piece.is_empty() {
             return;
@@ -160,7 +162,8 @@ impl ReplayBuffer {
         piece.map_or(Played::Live, Played::Piece)
     }
 
-    /// Whether everything recorded was played back: what comes next is live.
+    /// Whether everything recorded has been played back, so that reading continues from the
+    /// caller.
     pub(super) fn is_playback_done(&self) -> bool {
         self.playing.is_none() && !self.incomplete
     }
@@ -185,7 +188,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Nothing will be played back any more.
+    /// Ends both recording and playback.
     pub(super) fn close(&mut self) {
         self.state = RecordState::Finished;
         self.clear();
@@ -200,7 +203,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Whether any of the body has come from the caller.
+    /// Whether any of the body has been read from the caller.
     pub(super) fn has_started(&self) -> bool {
         self.read
     }

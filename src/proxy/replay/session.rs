@@ -1,5 +1,5 @@
-//! The session that pingora sees in place of a caller's own while its body can be replayed:
-//! reads go through the buffer, writes go to the caller.
+//! The session that replaces the caller's own for pingora while the body can be replayed. Reads
+//! go through the buffer, writes go to the caller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,8 +36,8 @@ impl ReplaySession {
         shared: Arc<Shared>,
         limits: BodyLimits,
     ) -> Self {
-        // pingora would close the connection after any response before the body's end, even a
-        // 100 Continue. `before_head` does so where it is necessary.
+        // pingora would close the connection after any response sent before the end of the body,
+        // even a 100 Continue. `before_head` closes it where necessary.
         real.set_close_on_response_before_downstream_finish(false);
         let expects_continue = real.req_header().headers.contains_key(http::header::EXPECT);
         Self {
@@ -49,22 +49,22 @@ impl ReplaySession {
         }
     }
 
-    /// The piece to play back next; `None` to continue reading from the caller.
+    /// Returns the piece to play back next, or `None` to continue reading from the caller.
     fn play(&self) -> Result<Option<Bytes>> {
         match self.shared.buffer().play() {
             Played::Piece(piece) => Ok(Some(piece)),
             Played::Live => Ok(None),
             Played::Incomplete => Error::e_explain(
                 ErrorType::InternalError,
-                "replaying a body that was not recorded",
+                "replay of a body that was not recorded",
             ),
         }
     }
 
-    /// Reads from the caller what was not read before, and records it.
+    /// Reads the next piece from the caller, and records it.
     async fn read_live(&mut self) -> Result<Option<Bytes>> {
         let read = self.real.read_request_body();
-        // pingora has a timeout for HTTP/1 reads, but none for HTTP/2.
+        // pingora has a read timeout for HTTP/1, but none for HTTP/2.
         let piece = match tokio::time::timeout(self.limits.timeout, read).await {
             Ok(piece) => piece?,
             Err(_) => return Error::e_explain(ErrorType::HTTPStatus(408), "the body stalled"),
@@ -79,14 +79,17 @@ impl ReplaySession {
     fn count(&mut self, piece: &Bytes) -> Result<()> {
         self.received += piece.len() as u64;
         if self.limits.body.is_some_and(|limit| self.received > limit) {
-            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is over the limit");
+            return Error::e_explain(
+                ErrorType::HTTPStatus(413),
+                "the body is larger than the limit",
+            );
         }
         Ok(())
     }
 
-    /// The upstream wants no more of the body, because it responded early. Reads the rest, so
-    /// that the caller sees the response instead of a reset; still recorded, because the
-    /// response can be a 401.
+    /// Reads the rest of the body after the upstream responded early and no longer needs it, so
+    /// that the caller receives the response instead of a reset. The rest is recorded as well,
+    /// because the response can be a 401.
     async fn read_rest(&mut self) -> Result<()> {
         while !self.real.is_http2() && !self.real.is_body_done() {
             match self.read_live().await {
@@ -103,11 +106,11 @@ impl ReplaySession {
         Ok(())
     }
 
-    /// Called before each response head. `false`: leave it out.
+    /// Called before each response head. Returns `false` if the head must not be sent.
     fn before_head(&mut self, head: &ResponseHeader) -> bool {
         let mut buffer = self.shared.buffer();
         if head.status == StatusCode::CONTINUE {
-            // Each attempt may bring one, but the caller expects only one.
+            // The upstream may send one per attempt, but the caller expects only one.
             return !std::mem::replace(&mut buffer.continued, true);
         }
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -116,8 +119,9 @@ impl ReplaySession {
         if self.shared.last.load(Ordering::Relaxed) {
             self.real.set_keepalive(None);
         }
-        // A caller that waits for a 100 and gets a final response may or may not send the body
-        // now: what comes next on this connection could be either (RFC 9110 §10.1.1).
+        // A caller that waits for a 100 Continue and receives a final response may or may not
+        // still send the body, so the next bytes on this connection would be ambiguous (RFC 9110
+        // §10.1.1).
         if self.expects_continue && !buffer.continued && !buffer.has_started() {
             drop(buffer);
             if !self.real.is_body_done() {
@@ -155,7 +159,7 @@ impl CustomSession for ReplaySession {
         }
     }
 
-    /// Cancel-safe: there is no await between taking a piece and returning it.
+    /// Cancel-safe, because there is no await between taking a piece and returning it.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.real.was_upgraded() {
             return self.real.read_body_or_idle(no_body_expected).await;
@@ -238,7 +242,7 @@ impl CustomSession for ReplaySession {
     }
 
     fn request_summary(&self) -> String {
-        // This is logged, so it contains neither path nor query.
+        // This is logged, so it must not contain the path or the query.
         self.real.req_header().method.to_string()
     }
 

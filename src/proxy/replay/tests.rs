@@ -1,4 +1,4 @@
-//! Tests of the buffer alone. The hooks' tests replay between real connections.
+//! Tests of the buffer alone. The tests of the hooks replay over real connections.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ fn an_empty_recording_plays_back_nothing() {
 }
 
 #[test]
-fn over_the_limit_the_recording_is_discarded() {
+fn a_recording_over_the_limit_is_discarded() {
     let (budget, mut buffer) = buffer();
     record(&mut buffer, &[&vec![1; LIMIT - 1], b"x"]);
     assert_eq!(buffer.replayable(), Replayable::Yes);
@@ -89,7 +89,7 @@ fn over_the_limit_the_recording_is_discarded() {
 }
 
 #[test]
-fn a_content_length_over_the_limit_is_not_recorded_but_replayable_until_read() {
+fn a_body_with_content_length_over_the_limit_is_replayable_until_it_is_read() {
     let budget = Budget::new(10 * LIMIT);
     let mut buffer = ReplayBuffer::new(&budget, LIMIT, Some(LIMIT as u64 + 1));
     assert_eq!(buffer.replayable(), Replayable::Yes);
@@ -120,7 +120,7 @@ fn a_recording_over_the_shared_budget_is_discarded() {
 }
 
 #[test]
-fn a_body_sent_byte_by_byte_uses_about_its_length() {
+fn a_body_sent_byte_by_byte_uses_little_more_memory_than_its_length() {
     let (budget, mut buffer) = buffer();
     for _ in 0..LIMIT {
         buffer.record(&Bytes::from_static(b"x"));
@@ -132,25 +132,25 @@ fn a_body_sent_byte_by_byte_uses_about_its_length() {
 }
 
 #[test]
-fn discarded_recordings_never_play_back_as_complete() {
-    // Discarded, then rewound against the rules.
-    let (_budget, mut lost) = buffer();
-    record(&mut lost, &[&vec![1; LIMIT + 1]]);
-    lost.rewind();
-    assert_eq!(lost.play(), Played::Incomplete);
-    assert!(!lost.is_playback_done());
+fn playback_of_a_discarded_or_finished_recording_is_incomplete() {
+    // Discarded, then rewound, which callers should not do.
+    let (_budget, mut discarded) = buffer();
+    record(&mut discarded, &[&vec![1; LIMIT + 1]]);
+    discarded.rewind();
+    assert_eq!(discarded.play(), Played::Incomplete);
+    assert!(!discarded.is_playback_done());
     // Discarded while the beginning was being played back.
-    let (_budget, mut overtaken) = buffer();
-    record(&mut overtaken, &[b"a", &vec![1; 5000]]);
-    overtaken.rewind();
-    record(&mut overtaken, &[&vec![1; LIMIT]]);
-    assert_eq!(overtaken.play(), Played::Incomplete);
+    let (_budget, mut during_playback) = buffer();
+    record(&mut during_playback, &[b"a", &vec![1; 5000]]);
+    during_playback.rewind();
+    record(&mut during_playback, &[&vec![1; LIMIT]]);
+    assert_eq!(during_playback.play(), Played::Incomplete);
     // Finished, then rewound.
-    let (_budget, mut spent) = buffer();
-    record(&mut spent, &[b"a"]);
-    spent.finish_recording();
-    spent.rewind();
-    assert_eq!(spent.play(), Played::Incomplete);
+    let (_budget, mut finished) = buffer();
+    record(&mut finished, &[b"a"]);
+    finished.finish_recording();
+    finished.rewind();
+    assert_eq!(finished.play(), Played::Incomplete);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! HTTP/1 connections: each request's head is read and validated here, then handed to pingora,
-//! which parses it again and serves the request.
+//! HTTP/1 connections: reads and validates the head of each request, then hands it to the fast
+//! path, or to pingora, which parses the head again.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -25,18 +25,19 @@ use crate::proxy::drain::Signal;
 use crate::proxy::fast_path::{Caller, ServeResult};
 use crate::proxy::validate::{self, Framing, HeadEndFinder, HeadStatus, RejectedHead};
 
-/// Longest time spent on reading the rest of a request body after its response.
+/// Maximum time for reading the rest of a request body after the response.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What comes next on a connection.
+/// The next event on a connection.
 enum NextRequest {
     Request(BytesMut),
     Rejected(Box<RejectedHead>),
-    /// No request: the caller has left or was idle for too long, or the server is closing.
+    /// There is no further request: the caller has disconnected or was idle for too long, or the
+    /// server is closing.
     Closed,
 }
 
-/// Where a connection comes from, and which worker serves it.
+/// The peer of a connection, and the worker that serves it.
 pub(super) struct ConnInfo {
     pub(super) worker: usize,
     pub(super) signal: Signal,
@@ -44,7 +45,7 @@ pub(super) struct ConnInfo {
     pub(super) proxy_digest: Option<Arc<ProxyDigest>>,
 }
 
-/// Serves one request after the other until either side closes.
+/// Serves requests one after another until either side closes the connection.
 pub(super) async fn serve<A>(shared: &Shared<A>, app: &Arc<A>, stream: Stream, info: ConnInfo)
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -58,7 +59,7 @@ where
     let mut settings = None;
     loop {
         deadline.set(idle_timeout);
-        match next(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
+        match next_request(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
             NextRequest::Request(head) => {
                 match try_fast_path(shared, &mut connection, &info, &mut deadline, head).await {
                     ServeResult::Declined(head) => {
@@ -104,7 +105,7 @@ async fn try_fast_path<A>(
     head: BytesMut,
 ) -> ServeResult {
     match &shared.fast_path {
-        // Only requests without a body, or whose body has been read.
+        // Only requests without a body.
         Some(fast_path) if connection.is_between_requests() => {
             let caller = Caller {
                 connection,
@@ -120,7 +121,7 @@ async fn try_fast_path<A>(
     }
 }
 
-/// Has pingora serve one request. Returns the connection if it can take another one.
+/// Serves one request through pingora. Returns the connection if it can be reused.
 async fn process<A>(
     app: &Arc<A>,
     session: ServerSession,
@@ -130,8 +131,8 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     if *draining.borrow() {
-        // During shutdown pingora drops a request if its task has to yield between reading and
-        // serving it, so it must start with a full cooperative budget.
+        // During shutdown, pingora drops a request if its task has to yield between reading and
+        // serving it, so the task must start with a full cooperative budget.
         tokio::task::yield_now().await;
     }
     let reused = app.process_new_http(session, draining).await?;
@@ -152,7 +153,7 @@ fn session(
     if let Some(settings) = settings {
         settings.apply_to_session(&mut session);
     }
-    // Bytes of the next request never reach pingora, so it has nothing to carry over.
+    // pingora never receives bytes of the next request, so it does not need to carry any over.
     session.set_pipelining_enabled(false);
     session.set_pipelined_prefix(head);
     session.set_read_timeout(Some(limits.stall));
@@ -161,8 +162,8 @@ fn session(
     session
 }
 
-/// Waits until the deadline for the next request, and then for its head to be complete.
-async fn next(
+/// Waits until the deadline for the next request to begin, and then reads its head.
+async fn next_request(
     limits: &ConnLimits,
     connection: &mut Connection,
     deadline: &mut Deadline,
@@ -186,7 +187,7 @@ async fn next(
     match deadline.within(limits.header_timeout, head).await {
         Some(next) => next,
         None if connection.received() == b"\r\n" => NextRequest::Closed,
-        None => rejected(connection, Reason::HeaderTimeout.into()),
+        None => reject_head(connection, Reason::HeaderTimeout.into()),
     }
 }
 
@@ -195,10 +196,10 @@ async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequ
     loop {
         match finder.advance(connection.received(), &limits.head) {
             Ok(HeadStatus::Complete { start, end }) => {
-                return checked(limits, connection, start, end);
+                return validate_head(limits, connection, start, end);
             }
             Ok(HeadStatus::Partial) => {}
-            Err(rejection) => return rejected(connection, rejection),
+            Err(rejection) => return reject_head(connection, rejection),
         }
         if !matches!(connection.receive().await, Ok(read) if read > 0) {
             return NextRequest::Closed;
@@ -206,7 +207,7 @@ async fn read_head(limits: &ConnLimits, connection: &mut Connection) -> NextRequ
     }
 }
 
-fn checked(
+fn validate_head(
     limits: &ConnLimits,
     connection: &mut Connection,
     start: usize,
@@ -222,7 +223,7 @@ fn checked(
     }
 }
 
-fn rejected(connection: &Connection, rejection: Rejection) -> NextRequest {
+fn reject_head(connection: &Connection, rejection: Rejection) -> NextRequest {
     let received = connection.received();
     let line = received.strip_prefix(b"\r\n").unwrap_or(received);
     NextRequest::Rejected(Box::new(validate::rejected_head(line, rejection)))

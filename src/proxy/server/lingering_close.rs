@@ -1,4 +1,5 @@
-//! Closes a connection so that the last response reaches a caller that is still sending.
+//! Lingering close: closes a connection so that the last response reaches a caller that is still
+//! sending.
 
 use std::time::Duration;
 
@@ -7,15 +8,15 @@ use tokio::time::timeout;
 
 use crate::proxy::connection::ClosedConn;
 
-/// Longest pause between two reads.
+/// Maximum time to wait for each read.
 const MAX_IDLE: Duration = Duration::from_secs(2);
-/// Most bytes read and discarded.
+/// Maximum number of bytes read and discarded.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Sends what is buffered and closes the write side, cleanly if the response is complete. As
-/// long as the caller may still be sending, keeps reading: data that arrives at a closed socket
-/// makes the kernel reset the connection, and the caller might never see the response (RFC 9112
-/// §9.6). After `limit` the connection is closed in any case.
+/// Sends the unsent bytes and closes the write side, cleanly if the response is complete. Keeps
+/// reading while the caller may still be sending, because data that arrives at a closed socket
+/// makes the kernel reset the connection, and the caller might never receive the response (RFC
+/// 9112 §9.6). Closes the connection after `limit` in any case.
 pub(super) async fn lingering_close(closed: ClosedConn, limit: Duration) {
     let ClosedConn {
         mut stream,
@@ -30,7 +31,7 @@ pub(super) async fn lingering_close(closed: ClosedConn, limit: Duration) {
         if stream.flush().await.is_err() {
             return;
         }
-        // Without TLS a clean close and a truncation look the same.
+        // Without TLS, a clean close and a truncation look the same.
         if response_complete || stream.get_ssl_digest().is_none() {
             let _ = AsyncWriteExt::shutdown(&mut stream).await;
         }
@@ -42,7 +43,8 @@ pub(super) async fn lingering_close(closed: ClosedConn, limit: Duration) {
     let _ = timeout(limit, closing).await;
 }
 
-/// Reads and discards until the caller closes its side, pauses for too long or has sent too much.
+/// Reads and discards data until the caller closes its write side, pauses for too long or has
+/// sent too much.
 pub(super) async fn discard(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
     let mut scratch = vec![0_u8; 8 * 1024];
     let mut left = MAX_BYTES;

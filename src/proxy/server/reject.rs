@@ -1,4 +1,4 @@
-//! Error responses on connections that pingora does not serve.
+//! Sends error responses on connections that are closed before pingora serves them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,31 +19,33 @@ use crate::proxy::local_response::encode_http1;
 use crate::proxy::record::{self, Delivery};
 use crate::proxy::validate::{self, RejectedHead};
 
-/// Longest time spent on rejecting a connection.
+/// Maximum time for rejecting a connection.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Responds to a rejected head and records it. Nothing else is served on the connection.
+/// Responds to a rejected head, records it, and closes the connection.
 pub(super) async fn respond_and_close<A>(
     shared: &Shared<A>,
     mut connection: Connection,
     rejected: &RejectedHead,
     peer: Option<IpAddr>,
 ) {
-    let (answer, wire) = response(shared, rejected);
+    let (response, wire) = build_response(shared, rejected);
     let sent = connection.write_all(&wire).await.is_ok() && connection.flush().await.is_ok();
     connection.mark_response_complete();
     connection.mark_unread_input();
     let digest = connection.get_proxy_digest();
     let metadata = ConnMetadata::from_digest(digest.as_ref());
     let delivery = if sent {
-        Delivery::Sent(&answer)
+        Delivery::Sent(&response)
     } else {
         Delivery::Failed
     };
-    (shared.recorder)(&record::rejected(rejected, delivery, peer, metadata));
+    (shared.recorder)(&record::rejected_outcome(
+        rejected, delivery, peer, metadata,
+    ));
 }
 
-/// Responds to a connection over the limit, without reading anything.
+/// Responds to a connection over the connection limit, without reading from it.
 pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
     let peer = incoming.peer();
     let Ok(stream) = incoming.into_stream() else {
@@ -52,8 +54,8 @@ pub(super) async fn reject_overload<A>(shared: &Shared<A>, incoming: Incoming) {
     write_rejection(shared, stream, peer, Reason::Overloaded.into()).await;
 }
 
-/// Rejects a peer that may not connect, and records it. A response is sent only if the listener
-/// speaks `plain` HTTP/1; nothing is read.
+/// Rejects a peer that may not connect, and records it, without reading from the connection. A
+/// response is sent only with `plain`, that is, if the listener speaks HTTP/1 without TLS.
 pub(super) async fn reject_peer<A>(
     shared: &Shared<A>,
     incoming: Incoming,
@@ -65,7 +67,12 @@ pub(super) async fn reject_peer<A>(
         Ok(stream) if plain => write_rejection(shared, stream, peer, rejection).await,
         _ => {
             let rejected = validate::rejected_head(b"", rejection);
-            (shared.recorder)(&record::rejected(&rejected, Delivery::None, peer, None));
+            (shared.recorder)(&record::rejected_outcome(
+                &rejected,
+                Delivery::None,
+                peer,
+                None,
+            ));
         }
     }
 }
@@ -78,24 +85,24 @@ async fn write_rejection<A>(
     rejection: Rejection,
 ) {
     let rejected = validate::rejected_head(b"", rejection);
-    let (answer, wire) = response(shared, &rejected);
+    let (response, wire) = build_response(shared, &rejected);
     let closing = async {
         let delivery = match stream.write_all(&wire).await {
-            Ok(()) => Delivery::Sent(&answer),
+            Ok(()) => Delivery::Sent(&response),
             Err(_) => Delivery::Failed,
         };
-        (shared.recorder)(&record::rejected(&rejected, delivery, peer, None));
+        (shared.recorder)(&record::rejected_outcome(&rejected, delivery, peer, None));
         let _ = stream.shutdown().await;
         discard(&mut stream).await;
     };
-    // The response fits into the empty socket buffer, so only the closing can be slow.
+    // The response fits into the empty socket buffer, so only closing can be slow.
     let _ = timeout(REJECT_TIMEOUT, closing).await;
 }
 
-/// The response to a rejected head, also encoded. It closes the connection.
-fn response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
+/// Builds and encodes the response to a rejected head. It contains `Connection: close`.
+fn build_response<A>(shared: &Shared<A>, rejected: &RejectedHead) -> (ErrorResponse, Vec<u8>) {
     let now = shared.clock.now();
-    let answer = rejected.rejection.to_response(&rejected.method, now);
-    let wire = encode_http1(&answer, &rejected.method, now, None, true);
-    (answer, wire)
+    let response = rejected.rejection.to_response(&rejected.method, now);
+    let wire = encode_http1(&response, &rejected.method, now, None, true);
+    (response, wire)
 }

@@ -28,7 +28,7 @@ use crate::gateway::outcome::Outcome;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
-/// How long a test waits for anything before it fails.
+/// How long a test waits for any event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Responds with method, target, body length and peer.
@@ -36,7 +36,7 @@ struct Echo {
     served: Arc<AtomicUsize>,
     /// A request for `/wait` has arrived.
     entered: Arc<Notify>,
-    /// The request for `/wait` may be answered.
+    /// The request for `/wait` may receive its response.
     release: Arc<Notify>,
     /// Whether each request ended with an error.
     ended: mpsc::UnboundedSender<bool>,
@@ -131,7 +131,7 @@ fn tls(files: ListenerTls) -> Listener {
     }
 }
 
-/// A running server and what tests observe of it.
+/// A running server, and the state that tests observe.
 struct TestServer {
     addresses: Vec<Address>,
     handle: ServerHandle,

@@ -1,4 +1,4 @@
-//! Which threads serve connections.
+//! The threads that serve connections.
 
 use std::future::Future;
 use std::io;
@@ -10,17 +10,17 @@ use tokio::task::AbortHandle;
 
 use crate::proxy::listener::Incoming;
 
-/// Where the tasks of connections run.
+/// Determines where the tasks of connections run.
 #[derive(Debug, Default)]
 pub enum Workers {
-    /// In the runtime that accepts them.
+    /// They run in the runtime that accepts the connections.
     #[default]
     CurrentRuntime,
-    /// Each on one of several threads for its whole life; no work is stolen between them.
+    /// Each runs on one of several threads for its whole lifetime, without work stealing.
     Pinned(Pinned),
 }
 
-/// Threads with one runtime each. They end when this is dropped.
+/// Threads with one runtime each. They end when this value is dropped.
 #[derive(Debug)]
 pub struct Pinned {
     runtimes: Vec<Handle>,
@@ -32,7 +32,7 @@ impl Workers {
     /// Starts `threads` threads, at least one.
     ///
     /// # Errors
-    /// When the system cannot start a thread.
+    /// Returns an error if the system cannot start a thread.
     pub fn pinned(threads: usize) -> io::Result<Self> {
         let (running, stopped) = watch::channel(());
         let runtimes = (0..threads.max(1))
@@ -45,7 +45,7 @@ impl Workers {
         }))
     }
 
-    /// Runs `serve` on the connection and passes it the index of the worker. `None` if the
+    /// Spawns `serve` with the connection and the index of its worker. Returns `None` if the
     /// connection cannot be moved to that worker.
     pub(super) fn spawn<F, T>(&self, incoming: Incoming, serve: F) -> Option<AbortHandle>
     where
@@ -84,7 +84,7 @@ fn start_thread(index: usize, mut stopped: watch::Receiver<()>) -> io::Result<Ha
     std::thread::Builder::new()
         .name(format!("hawkgate-{index}"))
         .spawn(move || {
-            // Fails when the sender is dropped: that is the signal to stop.
+            // Returns when the sender is dropped, which is the signal to stop.
             let _ = runtime.block_on(stopped.changed());
         })?;
     Ok(handle)

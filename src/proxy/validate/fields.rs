@@ -5,9 +5,9 @@ use http::Version;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-use super::{Framing, MAX_FIELDS, bad};
+use super::{Framing, MAX_FIELDS, bad_request};
 
-/// What the fields checked so far say.
+/// The state of the fields checked so far.
 #[derive(Debug, Default)]
 pub(super) struct FieldChecker<'a> {
     count: usize,
@@ -15,9 +15,9 @@ pub(super) struct FieldChecker<'a> {
     authorization: bool,
     content_length: Option<u64>,
     chunked: bool,
-    /// `Upgrade` lists `websocket`.
+    /// Whether `Upgrade` lists `websocket`.
     websocket: bool,
-    /// There are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
+    /// Whether there are fields that HTTP/2 forbids (RFC 9113 §8.2.2).
     connection_specific: bool,
 }
 
@@ -61,19 +61,20 @@ impl<'a> FieldChecker<'a> {
 
     fn host(&mut self, value: &'a [u8]) -> Result<(), Rejection> {
         if self.host.replace(value).is_some() {
-            return Err(bad("second Host"));
+            return Err(bad_request("repeated Host"));
         }
         if is_authority(value) {
             Ok(())
         } else {
-            Err(bad("malformed Host"))
+            Err(bad_request("malformed Host"))
         }
     }
 
     fn authorization(&mut self) -> Result<(), Rejection> {
         if std::mem::replace(&mut self.authorization, true) {
-            return Err(Rejection::from(Reason::InvalidAuthorization)
-                .with_cause("second Authorization header"));
+            return Err(
+                Rejection::from(Reason::InvalidAuthorization).with_cause("repeated Authorization")
+            );
         }
         Ok(())
     }
@@ -86,9 +87,9 @@ impl<'a> FieldChecker<'a> {
             .and_then(|value| value.parse::<u64>().ok())
             // pingora counts in signed 64-bit integers.
             .filter(|length| *length <= i64::MAX.unsigned_abs())
-            .ok_or_else(|| bad("Content-Length is not one number"))?;
+            .ok_or_else(|| bad_request("malformed Content-Length"))?;
         if self.content_length.replace(length).is_some() {
-            return Err(bad("second Content-Length"));
+            return Err(bad_request("repeated Content-Length"));
         }
         Ok(())
     }
@@ -96,30 +97,30 @@ impl<'a> FieldChecker<'a> {
     fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Rejection> {
         self.connection_specific = true;
         if std::mem::replace(&mut self.chunked, true) {
-            return Err(bad("second Transfer-Encoding"));
+            return Err(bad_request("repeated Transfer-Encoding"));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(bad("Transfer-Encoding other than chunked"));
+            return Err(bad_request("Transfer-Encoding other than chunked"));
         }
         Ok(())
     }
 
-    /// Checks an HTTP/1 head as a whole. HTTP/1.0 requests need a Host as well: without one
-    /// they can neither be routed by host nor signed.
+    /// Checks an HTTP/1 head as a whole and returns the framing of the body. HTTP/1.0 requests
+    /// need a Host as well, because otherwise they can neither be routed by host nor signed.
     pub(super) fn finish_http1(&self, version: Version) -> Result<Framing, Rejection> {
         if self.host.is_none() {
-            return Err(bad("missing Host"));
+            return Err(bad_request("missing Host"));
         }
         if self.chunked && self.content_length.is_some() {
-            return Err(bad("both Transfer-Encoding and Content-Length"));
+            return Err(bad_request("both Transfer-Encoding and Content-Length"));
         }
         if self.chunked && version != Version::HTTP_11 {
-            return Err(bad("Transfer-Encoding in HTTP/1.0"));
+            return Err(bad_request("Transfer-Encoding in HTTP/1.0"));
         }
         let length = self.content_length.unwrap_or(0);
         if self.websocket && version == Version::HTTP_11 {
             if self.chunked || length > 0 {
-                return Err(bad("WebSocket upgrade with a body"));
+                return Err(bad_request("WebSocket handshake with a body"));
             }
             return Ok(Framing::Tunnel);
         }
@@ -133,26 +134,28 @@ impl<'a> FieldChecker<'a> {
     /// Checks an HTTP/2 head as a whole.
     pub(super) fn finish_http2(&self, authority: Option<&[u8]>) -> Result<(), Rejection> {
         if self.connection_specific {
-            return Err(bad("connection-specific field in HTTP/2"));
+            return Err(bad_request("connection-specific field in HTTP/2"));
         }
         match (authority, self.host) {
-            (None, None) => Err(bad("neither :authority nor Host")),
-            (Some(authority), _) if !is_authority(authority) => Err(bad("malformed :authority")),
+            (None, None) => Err(bad_request("missing :authority and Host")),
+            (Some(authority), _) if !is_authority(authority) => {
+                Err(bad_request("malformed :authority"))
+            }
             (Some(authority), Some(host)) if authority != host => {
-                Err(bad("Host differs from :authority"))
+                Err(bad_request("Host differs from :authority"))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The members of a comma-separated list (RFC 9110 §5.6.1).
+/// Returns the members of a comma-separated list (RFC 9110 §5.6.1).
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Rejects end-to-end fields in `Connection`. The next hop would remove them, so that what it
-/// forwards is not what was checked.
+/// Rejects end-to-end fields in `Connection`. The next hop would remove them, and so forward a
+/// request that differs from the one checked here.
 fn connection(value: &[u8]) -> Result<(), Rejection> {
     const END_TO_END: [&[u8]; 5] = [
         b"host",
@@ -166,21 +169,22 @@ fn connection(value: &[u8]) -> Result<(), Rejection> {
             .iter()
             .any(|field| token.eq_ignore_ascii_case(field))
     }) {
-        return Err(bad("Connection names an end-to-end field"));
+        return Err(bad_request("Connection lists an end-to-end field"));
     }
     Ok(())
 }
 
-/// RFC 9110 §10.1.1 defines one expectation.
+/// Accepts only `100-continue`, the one expectation that RFC 9110 §10.1.1 defines.
 fn expect(value: &[u8]) -> Result<(), Rejection> {
     if value.eq_ignore_ascii_case(b"100-continue") {
         Ok(())
     } else {
-        Err(bad("Expect other than 100-continue"))
+        Err(bad_request("Expect other than 100-continue"))
     }
 }
 
-/// `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or userinfo.
+/// Whether `value` is `uri-host [ ":" port ]` (RFC 9110 §7.2) without percent-encoding or
+/// userinfo.
 fn is_authority(value: &[u8]) -> bool {
     let port_follows = |rest: &[u8]| match rest.split_first() {
         None => true,
@@ -207,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valid_and_invalid_authorities() {
+    fn authorities_are_validated() {
         for good in [
             "a",
             "tc.example.com",

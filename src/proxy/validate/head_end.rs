@@ -1,11 +1,11 @@
-//! Finds the end of an HTTP/1 head while it is still arriving, and rejects early what cannot
-//! become one.
+//! Finds the end of an HTTP/1 head while it is still arriving, and rejects bytes early that
+//! cannot become a valid head.
 
-use super::{HeadLimits, bad};
+use super::{HeadLimits, bad_request};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-/// Longest request line apart from the target: method, two spaces and version.
+/// Maximum length of a request line without its target: method, two spaces and version.
 const MAX_REQUEST_LINE_OVERHEAD: usize = super::MAX_METHOD + " HTTP/1.1".len() + 1;
 
 /// How much of a head has arrived.
@@ -15,30 +15,31 @@ pub(in crate::proxy) enum HeadStatus {
     Complete {
         /// Offset of the request line: 0 or 2.
         start: usize,
-        /// Offset behind the empty line that ends the head.
+        /// Offset after the empty line that ends the head.
         end: usize,
     },
     /// More bytes are needed.
     Partial,
 }
 
-/// An incremental search that looks at each byte once.
+/// An incremental search that examines each byte once.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct HeadEndFinder {
     start: usize,
     /// Everything before this offset has been searched.
     searched: usize,
-    /// Where the current line begins.
+    /// The offset of the current line.
     line: usize,
-    /// Lines read, not counting an empty one in front.
+    /// The number of lines read, not counting an empty line before the request line.
     lines: usize,
 }
 
 impl HeadEndFinder {
-    /// Searches what has arrived since the last call; `bytes` is everything from the beginning.
+    /// Searches the bytes that have arrived since the last call. `bytes` contains all bytes from
+    /// the beginning.
     ///
     /// # Errors
-    /// When no continuation could make it an acceptable head.
+    /// Returns a rejection if no continuation could make `bytes` a valid head.
     pub(in crate::proxy) fn advance(
         &mut self,
         bytes: &[u8],
@@ -52,12 +53,12 @@ impl HeadEndFinder {
             self.searched = newline + 1;
             let line = bytes.get(self.line..newline).unwrap_or_default();
             let Some(line) = line.strip_suffix(b"\r") else {
-                return Err(bad("bare LF in the head"));
+                return Err(bad_request("bare LF in the head"));
             };
             self.line = newline + 1;
             match (line.is_empty(), self.lines) {
                 (true, 0) if self.start == 0 => self.start = newline + 1,
-                (true, 0) => return Err(bad("empty lines before the request line")),
+                (true, 0) => return Err(bad_request("empty lines before the request line")),
                 (true, _) => return self.complete(limits),
                 (false, lines) => self.lines = lines + 1,
             }
@@ -101,7 +102,7 @@ mod tests {
         url_bytes: 50,
     };
 
-    /// Searches at once and byte by byte, which must agree.
+    /// Searches both at once and byte by byte, asserting equal results.
     fn find(bytes: &[u8]) -> Result<HeadStatus, Reason> {
         let at_once = HeadEndFinder::default()
             .advance(bytes, &LIMITS)

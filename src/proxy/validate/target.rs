@@ -3,12 +3,13 @@
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 
-use super::bad;
+use super::bad_request;
 
-/// Visible ASCII characters that a target must not contain.
+/// The visible ASCII characters that a target must not contain.
 const FORBIDDEN: &[u8] = b"#\"<>\\`";
 
-/// All others, as a table, because every byte of every target is looked up.
+/// All other visible ASCII characters, as a table, because every byte of every target is looked
+/// up.
 static ALLOWED: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b'!';
@@ -24,8 +25,8 @@ static ALLOWED: [bool; 256] = {
     table
 };
 
-/// Accepts only what every parser on the way reads alike, so that the path that was routed and
-/// signed is the path that is served. `limit` is in bytes.
+/// Accepts only targets that all parsers on the way interpret in the same way, so that the path
+/// that was routed and signed is the path that is served. `limit` is in bytes.
 pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Rejection> {
     if target.len() > limit {
         return Err(Reason::UrlTooLong.into());
@@ -33,31 +34,33 @@ pub(super) fn check(target: &[u8], options: bool, limit: usize) -> Result<(), Re
     if options && target == b"*" {
         return Ok(());
     }
-    // With two slashes it would be a network-path reference (RFC 3986 §4.2) to anything that
-    // resolves the target as a URL.
+    // A target that begins with two slashes is a network-path reference (RFC 3986 §4.2) for
+    // software that resolves it as a URL reference.
     if target.first() != Some(&b'/') || target.get(1) == Some(&b'/') {
-        return Err(bad("target is not in origin-form"));
+        return Err(bad_request("the target is not in origin-form"));
     }
-    // pingora would percent-encode angle brackets and quotes, so that what is signed is not
-    // what was sent, and answers a backtick with an empty response. RFC 3986 allows none of
-    // these characters.
+    // pingora would percent-encode angle brackets and quotes, so that the signed target would
+    // differ from the one received, and responds to a backtick with an empty response. RFC 3986
+    // allows none of these characters.
     if !target.iter().all(|b| ALLOWED[usize::from(*b)]) {
-        return Err(bad("character in the target that is not allowed in a URL"));
+        return Err(bad_request(
+            "the target contains a character that is not allowed in a URL",
+        ));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     if has_dot_segment(path) {
-        return Err(bad("dot segment in the path"));
+        return Err(bad_request("the path contains a dot segment"));
     }
     Ok(())
 }
 
-/// Whether any parser might read a segment as `.` or `..`: also percent-encoded, between
-/// encoded slashes or backslashes, or followed by `;parameters`.
+/// Whether any parser might interpret a segment as `.` or `..`, including percent-encoded dots,
+/// encoded slashes or backslashes as separators, and segments followed by `;parameters`.
 fn has_dot_segment(path: &[u8]) -> bool {
     if memchr::memchr2(b'.', b'%', path).is_none() {
         return false;
     }
-    // The number of dots at the beginning of the segment, while it consists of dots only.
+    // The number of dots in the current segment, as long as it consists only of dots.
     let mut dots = Some(0_u32);
     let mut rest = path;
     while let Some((byte, after)) = next_decoded(rest) {
@@ -72,7 +75,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
     matches!(dots, Some(1 | 2))
 }
 
-/// The next byte, percent-decoded if it is a valid escape.
+/// Returns the next byte, percent-decoded if it is a valid escape, and the rest.
 fn next_decoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
     if let [b'%', high, low, rest @ ..] = bytes
         && let (Some(high), Some(low)) = (hex(*high), hex(*low))
@@ -82,7 +85,7 @@ fn next_decoded(bytes: &[u8]) -> Option<(u8, &[u8])> {
     bytes.split_first().map(|(byte, rest)| (*byte, rest))
 }
 
-/// The value of a hexadecimal digit.
+/// Returns the value of a hexadecimal digit.
 pub(in crate::proxy) const fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn ignores_other_dots() {
+    fn dots_in_other_segments_are_not_dot_segments() {
         for path in [
             "/",
             "/...",

@@ -1,5 +1,5 @@
-//! The rules for parsed heads, which are HTTP/2's. The table of malformed HTTP/1 heads is with
-//! the server's tests, and runs over real sockets.
+//! Tests of the rules for parsed heads, which are those of HTTP/2. The table of malformed HTTP/1
+//! heads is in the server's tests, which send them over real sockets.
 
 use super::*;
 

@@ -48,7 +48,7 @@ pub(super) struct TestResponse {
     pub(super) status: u16,
     pub(super) headers: http::HeaderMap,
     pub(super) body: String,
-    /// How many 100 Continue responses preceded it.
+    /// The number of 100 Continue responses before it.
     pub(super) continues: usize,
 }
 
@@ -115,7 +115,7 @@ fn head(send: &TestRequest) -> String {
 async fn transmit(write: &mut OwnedWriteHalf, send: &TestRequest, mut go: watch::Receiver<bool>) {
     write.write_all(head(send).as_bytes()).await.unwrap();
     let Some(body) = &send.body else { return };
-    // Dropped without a value: the final response came, and the body is not wanted.
+    // Dropped without a value: the final response has arrived, and the body is not needed.
     if go.wait_for(|go| *go).await.is_err() {
         return;
     }

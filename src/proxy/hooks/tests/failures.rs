@@ -15,7 +15,7 @@ use super::support::TestProxy;
 use crate::gateway::outcome::Ending;
 use crate::gateway::reason::Reason;
 
-/// An upstream that speaks raw bytes: `serve` is called with each connection.
+/// Starts a raw TCP upstream, which calls `serve` with each connection.
 pub(super) async fn raw_upstream<F, T>(serve: F) -> SocketAddr
 where
     F: Fn(usize, TcpStream) -> T + std::marker::Send + 'static,
@@ -165,7 +165,7 @@ async fn a_truncated_response_is_not_completed() {
             .await
             .unwrap();
         let mut all = String::new();
-        // A reset shows the truncation just as well.
+        // A reset indicates the truncation as well.
         let _ = read.read_to_string(&mut all).await;
         assert!(all.starts_with("HTTP/1.1 200"), "{all}");
         assert!(!all.ends_with("0\r\n\r\n"), "{all}");
@@ -278,7 +278,7 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
         }
     };
     let in_time = tokio::time::timeout(Duration::from_mins(1), waiting).await;
-    in_time.expect("never came about");
+    in_time.expect("the condition was not met in time");
 }
 
 #[tokio::test]

@@ -265,7 +265,11 @@ async fn a_caller_leaving_a_long_poll_closes_the_upstream_connection() {
     started.recv().await.unwrap();
     drop(tcp);
     assert_eq!(proxy.outcome().await.ending, Ending::CallerGone);
-    assert_eq!(ended.recv().await, Some(0), "the upstream is let go");
+    assert_eq!(
+        ended.recv().await,
+        Some(0),
+        "the upstream connection is closed"
+    );
     // A request is recorded shortly before its guard is dropped.
     until(|| proxy.in_flight.load(Ordering::SeqCst) == 0).await;
 }

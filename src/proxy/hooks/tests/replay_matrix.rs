@@ -1,5 +1,5 @@
-//! The replay matrix: for every size, framing, moment of the 401 and pair of protocols, the
-//! upstream receives the same bytes again and the client notices nothing.
+//! The replay matrix: for every combination of body size, framing, time of the 401 and
+//! protocols, the upstream receives the same bytes again and the client does not notice the 401.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ const SIZES: [usize; 7] = [
     10 * KIB * KIB,
 ];
 
-/// Bytes in which a lost, repeated or misplaced piece would show.
+/// Returns bytes that would reveal a lost, repeated or misplaced piece.
 pub(super) fn body(size: usize) -> Bytes {
     (0u64..)
         .flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes())
@@ -57,8 +57,8 @@ async fn assert_replayed(
         outcome.unauthorized[0].reason,
         UnauthorizedReason::FreshCredentials
     );
-    assert_eq!(proxy.budget.used(), 0, "{what}: memory kept");
-    // The connection serves another request.
+    assert_eq!(proxy.budget.used(), 0, "{what}: replay memory not released");
+    // The connection can be reused.
     let response = client.send(&TestRequest::get("/api/after")).await;
     assert_eq!(response.status, 200, "{what}: connection lost");
     proxy.outcome().await;
@@ -83,7 +83,7 @@ async fn matrix(caller_http2: bool, upstream_http2: bool) {
                 let replayed = assert_replayed(&mut proxy, &mut client, &send, &what);
                 let limit = std::time::Duration::from_mins(1);
                 let in_time = tokio::time::timeout(limit, replayed).await;
-                assert!(in_time.is_ok(), "{what}: hangs");
+                assert!(in_time.is_ok(), "{what}: timed out");
             }
         }
     }

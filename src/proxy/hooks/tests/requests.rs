@@ -1,4 +1,4 @@
-//! Requests and responses without failures, and after a replay.
+//! Successful requests and responses, and replays.
 
 use std::sync::atomic::Ordering;
 
@@ -90,7 +90,7 @@ async fn forwarding_and_credential_headers_of_the_caller_are_replaced() {
         for gone in [
             "6.6.6.6", "junk", "gopher", "evil", "/admin", "DELETE", "spoofed",
         ] {
-            assert!(!all.contains(gone), "{gone} went through: {all}");
+            assert!(!all.contains(gone), "{gone} was forwarded: {all}");
         }
         assert!(!all.contains("callers-own-token") && !all.contains("Zm9v"));
         let value = |name: &str| {
@@ -178,7 +178,7 @@ async fn responses_are_sanitized_and_otherwise_unchanged() {
             "alt-svc",
             "x-hawkgate-error",
         ] {
-            assert!(!response.headers.contains_key(gone), "{gone} came through");
+            assert!(!response.headers.contains_key(gone), "{gone} was forwarded");
         }
     }
 }

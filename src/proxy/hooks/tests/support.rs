@@ -202,7 +202,7 @@ impl TestProxy {
     /// Waits for the next outcome.
     pub(super) async fn outcome(&mut self) -> Outcome {
         let waited = tokio::time::timeout(Duration::from_mins(1), self.outcomes.recv());
-        waited.await.expect("a request never ended").unwrap()
+        waited.await.expect("no request ended in time").unwrap()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::clock::UnixMillis;
 use crate::hawk::{SignedRequest, Signer};
 use crate::proxy::hooks::tests::support::credentials;
 
-/// When, in relation to the request body, a 401 is sent.
+/// At which point of the request body a 401 is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RejectAt {
     Start,
@@ -27,7 +27,7 @@ pub(super) enum RejectAt {
     End,
 }
 
-/// One request as received.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub(super) struct ReceivedRequest {
     pub(super) method: String,

@@ -5,7 +5,8 @@ use super::*;
 
 const NEXT: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The result for `bytes`, written in pieces of `piece` bytes, and what is left in the socket.
+/// Returns the result for `bytes`, written in pieces of `piece` bytes, and the bytes left in the
+/// socket.
 async fn outcome(
     bytes: &[u8],
     piece: usize,
@@ -40,10 +41,10 @@ async fn outcome(
 
 fn v2(version_and_command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap();
-    announcing(version_and_command, family, length, rest)
+    v2_with_length(version_and_command, family, length, rest)
 }
 
-fn announcing(version_and_command: u8, family: u8, length: u16, rest: &[u8]) -> Vec<u8> {
+fn v2_with_length(version_and_command: u8, family: u8, length: u16, rest: &[u8]) -> Vec<u8> {
     let mut header = SIGNATURE.to_vec();
     header.extend([version_and_command, family]);
     header.extend(length.to_be_bytes());
@@ -175,8 +176,11 @@ async fn malformed_v2_headers_are_rejected() {
         (v2(0x21, 0x11, &[]), "nothing"),
         (v2(0x21, 0x11, &huge), "too large"),
         (v2(0x20, 0x00, &huge), "too much, locally"),
-        (announcing(0x21, 0x11, u16::MAX, &v4()), "far too much"),
-        (announcing(0x21, 0x11, 200, &v4()), "less than announced"),
+        (v2_with_length(0x21, 0x11, u16::MAX, &v4()), "far too much"),
+        (
+            v2_with_length(0x21, 0x11, 200, &v4()),
+            "less than announced",
+        ),
     ] {
         for piece in [1, usize::MAX] {
             let (found, _) = outcome(&header, piece).await;
@@ -192,7 +196,7 @@ async fn malformed_v2_headers_are_rejected() {
 }
 
 #[tokio::test]
-async fn bytes_behind_the_proxy_header_are_not_read() {
+async fn bytes_after_the_proxy_header_are_not_read() {
     // A second header, sent by a client behind the proxy to spoof its address.
     let second_header = line("PROXY TCP4 198.51.100.9 10.0.0.1 1 2");
     for header in [
@@ -206,7 +210,7 @@ async fn bytes_behind_the_proxy_header_are_not_read() {
 }
 
 #[test]
-fn proxy_header_errors_quote_nothing() {
+fn proxy_header_errors_do_not_quote_the_header() {
     let error = parse_v1(b"PROXY TCP4 secret secret 1 2\r\n").unwrap_err();
     assert!(!error.to_string().contains("secret"), "{error}");
 }

@@ -28,7 +28,7 @@ where
     within_timeout(client.ready()).await.unwrap()
 }
 
-/// Status and body of one request.
+/// Returns the status and body of one response.
 async fn get(client: &mut Client, request: http::Request<()>) -> Result<(u16, String), h2::Error> {
     let (response, _) = client.send_request(request, true)?;
     let (head, mut body) = within_timeout(response).await?.into_parts();
@@ -113,7 +113,7 @@ async fn an_http2_head_over_the_size_limit_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_drain_lets_http2_streams_finish() {
+async fn active_http2_streams_finish_during_a_drain() {
     let server = TestServer::start(&[h2c()], &limits()).await;
     let mut client = client(server.connect().await).await;
     let streamed = get(&mut client, request("http://a/wait"));
@@ -349,7 +349,7 @@ async fn tls_sessions_with_client_certificates_are_not_resumed() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_read_behind_a_proxy_header() {
+async fn a_client_certificate_is_read_after_a_proxy_header() {
     let pki = Pki::new();
     let mut listener = tls(pki.mutual(ClientAuth::Required));
     listener.access.proxies = Some(crate::proxy::settings::TrustedProxies {
@@ -400,7 +400,7 @@ async fn client_cas_are_reloaded() {
 }
 
 #[tokio::test]
-async fn a_missing_tls_handshake_times_out_and_blocks_nobody_else() {
+async fn a_missing_tls_handshake_times_out_without_blocking_other_connections() {
     let pki = Pki::new();
     let limits = Limits {
         header_timeout: Duration::from_millis(300),

@@ -4,7 +4,7 @@ use super::*;
 use crate::gateway::reason::Reason;
 use Reason::{BadRequest, HeaderTooLarge, InvalidAuthorization, MethodRefused, UrlTooLong};
 
-/// Follows every malformed head, and must never be served.
+/// A request that follows every malformed head and must never be served.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Request lines and fields, each followed by an empty line and [`SMUGGLED`].
@@ -447,7 +447,7 @@ const HEADS: &[(&str, &str, Reason)] = &[
     ),
 ];
 
-async fn assert_refused(server: &TestServer, name: &str, bytes: &[u8], reason: Reason) {
+async fn assert_rejected(server: &TestServer, name: &str, bytes: &[u8], reason: Reason) {
     let before = server.outcomes().len();
     let responses = server.exchange(bytes).await;
     assert_eq!(responses.len(), 1, "{name}: {responses:?}");
@@ -480,7 +480,7 @@ async fn every_malformed_or_ambiguous_head_is_rejected_and_closes_the_connection
     let server = TestServer::start_plain().await;
     assert!(HEADS.len() >= 50);
     for (name, head, reason) in HEADS {
-        assert_refused(
+        assert_rejected(
             &server,
             name,
             format!("{head}\r\n\r\n{SMUGGLED}").as_bytes(),
@@ -519,7 +519,7 @@ async fn heads_over_a_size_limit_are_rejected() {
             HeaderTooLarge,
         ),
     ] {
-        assert_refused(
+        assert_rejected(
             &server,
             name,
             format!("{head}\r\n\r\n{SMUGGLED}").as_bytes(),
@@ -561,7 +561,7 @@ async fn a_trickled_head_gets_a_408_at_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn a_caller_that_keeps_sending_after_its_rejection_is_cut_off() {
+async fn the_connection_of_a_caller_that_keeps_sending_after_a_rejection_is_closed() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         linger: Duration::from_millis(100),
@@ -576,7 +576,7 @@ async fn a_caller_that_keeps_sending_after_its_rejection_is_cut_off() {
             tokio::task::yield_now().await;
         }
     };
-    // Well before the usual linger has passed.
+    // Well before the default linger time has passed.
     let cut_off = tokio::time::timeout(Limits::LINGER / 2, sending).await;
     cut_off.expect("the connection is still open");
 }
@@ -597,7 +597,7 @@ async fn silent_and_idle_connections_are_closed_without_a_response() {
 }
 
 #[tokio::test]
-async fn a_rejected_head_request_gets_no_body() {
+async fn the_rejection_of_a_request_with_method_head_has_no_body() {
     let server = TestServer::start_plain().await;
     let responses = server
         .exchange(b"HEAD /../x HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -608,7 +608,7 @@ async fn a_rejected_head_request_gets_no_body() {
 }
 
 #[tokio::test]
-async fn nothing_behind_a_malformed_chunked_body_is_served() {
+async fn requests_after_a_malformed_chunked_body_are_not_served() {
     let server = TestServer::start_plain().await;
     for body in [
         "5\nhello\r\n0\r\n\r\n",
@@ -628,7 +628,7 @@ async fn nothing_behind_a_malformed_chunked_body_is_served() {
             responses.iter().all(|response| response.status >= 400),
             "{body:?}: {responses:?}"
         );
-        // The request itself was started; the one behind it was not.
+        // The request itself was started, but the one after it was not.
         assert_eq!(server.served(), before + 1, "{body:?}");
     }
 }

@@ -41,7 +41,7 @@ async fn valid_targets_reach_the_application_byte_for_byte() {
     assert!(server.outcomes().is_empty());
 }
 
-/// What passes validation must be neither rejected nor changed by pingora's parser.
+/// pingora's parser must neither reject nor change what passes validation.
 #[tokio::test]
 async fn every_allowed_byte_passes_pingoras_parser_unchanged() {
     let server = TestServer::start_plain().await;
@@ -263,7 +263,7 @@ async fn connections_over_the_limit_get_a_503() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_served_and_removed() {
+async fn a_unix_socket_is_served_and_removed_on_shutdown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("h.sock");
     let listener = Listener {

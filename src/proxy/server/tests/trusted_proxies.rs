@@ -40,7 +40,7 @@ async fn body(server: &TestServer, bytes: &[u8]) -> String {
 }
 
 /// Sends `bytes` and returns everything received until the server closes.
-async fn closed(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
+async fn read_until_closed(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
     let mut stream = server.connect().await;
     stream.write_all(bytes).await.unwrap();
     let mut back = Vec::new();
@@ -49,7 +49,7 @@ async fn closed(server: &TestServer, bytes: &[u8]) -> Vec<u8> {
     back
 }
 
-async fn ended(server: TestServer) -> Vec<Outcome> {
+async fn drain_and_take_outcomes(server: TestServer) -> Vec<Outcome> {
     within_timeout(server.handle.drain(Duration::ZERO, TEST_TIMEOUT)).await;
     server.outcomes()
 }
@@ -86,12 +86,12 @@ async fn a_rejected_head_is_logged_with_the_address_of_the_proxy_header() {
         .exchange(&[V1, b"GET / HTTP/1.1\r\n\r\n"].concat())
         .await;
     assert_eq!(responses[0].status, 400);
-    let outcomes = ended(server).await;
+    let outcomes = drain_and_take_outcomes(server).await;
     assert_eq!(outcomes[0].peer, Some([203, 0, 113, 7].into()));
 }
 
 #[tokio::test]
-async fn peers_other_than_trusted_proxies_get_a_403_unread() {
+async fn peers_other_than_trusted_proxies_get_a_403_before_anything_is_read() {
     let server = TestServer::start(&[trusting("10.0.0.0/8", true)], &limits()).await;
     for bytes in [&[V1, GET_IDENTITY].concat()[..], GET_IDENTITY, b""] {
         let responses = server.exchange(bytes).await;
@@ -102,7 +102,7 @@ async fn peers_other_than_trusted_proxies_get_a_403_unread() {
         );
     }
     assert_eq!(server.served(), 0);
-    for outcome in ended(server).await {
+    for outcome in drain_and_take_outcomes(server).await {
         assert_eq!(outcome.rejection, Some(Reason::PeerNotAllowed));
         assert_eq!(outcome.peer, Some([127, 0, 0, 1].into()));
         assert!(outcome.cause.unwrap().contains("trusted_proxies"));
@@ -110,7 +110,7 @@ async fn peers_other_than_trusted_proxies_get_a_403_unread() {
 }
 
 #[tokio::test]
-async fn without_a_valid_proxy_header_the_connection_is_closed() {
+async fn connections_without_a_valid_proxy_header_are_closed() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
     let oversized = [b"PROXY UNKNOWN ", &[b'x'; 200][..], b"\r\n", GET_IDENTITY].concat();
     let mut bad_length = v2();
@@ -123,10 +123,10 @@ async fn without_a_valid_proxy_header_the_connection_is_closed() {
         [b"\r\n", V1, GET_IDENTITY].concat(),
     ];
     for bytes in &cases {
-        assert_eq!(closed(&server, bytes).await, b"", "{bytes:?}");
+        assert_eq!(read_until_closed(&server, bytes).await, b"", "{bytes:?}");
     }
     assert_eq!(server.served(), 0);
-    let outcomes = ended(server).await;
+    let outcomes = drain_and_take_outcomes(server).await;
     assert_eq!(outcomes.len(), cases.len());
     for outcome in outcomes {
         assert_eq!(outcome.rejection, Some(Reason::BadRequest));
@@ -143,9 +143,9 @@ async fn a_trickled_proxy_header_hits_the_header_timeout() {
     };
     let server = TestServer::start(&[proxy_protocol()], &limits).await;
     for part in [&b""[..], b"PROXY", b"PROXY TCP4 203.0.113.7 ", &v2()[..20]] {
-        assert_eq!(closed(&server, part).await, b"", "{part:?}");
+        assert_eq!(read_until_closed(&server, part).await, b"", "{part:?}");
     }
-    for outcome in ended(server).await {
+    for outcome in drain_and_take_outcomes(server).await {
         assert_eq!(outcome.rejection, Some(Reason::HeaderTimeout));
     }
 }
@@ -153,7 +153,7 @@ async fn a_trickled_proxy_header_hits_the_header_timeout() {
 #[tokio::test]
 async fn a_second_proxy_header_is_not_accepted() {
     let server = TestServer::start(&[proxy_protocol()], &limits()).await;
-    // The client behind the proxy sends a header of its own.
+    // The client behind the proxy sends another header.
     let second_header = b"PROXY TCP4 198.51.100.9 10.0.0.1 1 2\r\n";
     let responses = server
         .exchange(&[V1, second_header, GET_IDENTITY].concat())
@@ -189,7 +189,7 @@ async fn allowed_networks_apply_to_the_address_of_the_proxy_header() {
 }
 
 #[tokio::test]
-async fn proxy_headers_precede_http2_as_well() {
+async fn proxy_headers_are_supported_with_http2() {
     let listener = Listener {
         h2c: true,
         ..proxy_protocol()
@@ -214,7 +214,7 @@ fn forwarded(value: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn x_forwarded_for_is_believed_from_trusted_proxies_only() {
+async fn x_forwarded_for_is_trusted_only_from_trusted_proxies() {
     let spoofed = forwarded("198.51.100.9, 203.0.113.7");
     let cases = [
         (tcp(), "Some(127.0.0.1)"),

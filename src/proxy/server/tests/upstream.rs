@@ -1,4 +1,4 @@
-//! Through pingora to an upstream: how it works with our connections.
+//! Tests of our connections with pingora and an upstream.
 
 use tokio::net::TcpListener;
 
@@ -74,7 +74,7 @@ impl ForwardingServer {
 }
 
 /// Reads up to and including `end`.
-async fn until(stream: &mut TcpStream, end: &[u8]) -> String {
+async fn read_until(stream: &mut TcpStream, end: &[u8]) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end) {
         bytes.push(within_timeout(stream.read_u8()).await.unwrap());
@@ -90,15 +90,15 @@ async fn response_heads_and_body_parts_are_forwarded_at_once() {
     for framing in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
         let mut caller = proxy.caller(GET).await;
         let mut upstream = proxy.accept().await;
-        until(&mut upstream, b"\r\n\r\n").await;
+        read_until(&mut upstream, b"\r\n\r\n").await;
         let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{framing}\r\n\r\n");
         upstream.write_all(head.as_bytes()).await.unwrap();
-        until(&mut caller, b"\r\n\r\n").await;
+        read_until(&mut caller, b"\r\n\r\n").await;
         let chunked = framing.contains("chunked");
         for (plain, chunk) in [("abc", "3\r\nabc\r\n"), ("def", "3\r\ndef\r\n0\r\n\r\n")] {
             let part = if chunked { chunk } else { plain };
             upstream.write_all(part.as_bytes()).await.unwrap();
-            until(&mut caller, plain.as_bytes()).await;
+            read_until(&mut caller, plain.as_bytes()).await;
         }
     }
 }
@@ -108,18 +108,18 @@ async fn a_pipelined_request_waits_for_the_previous_response() {
     let proxy = ForwardingServer::start().await;
     let mut caller = proxy.caller(GET).await;
     let mut upstream = proxy.accept().await;
-    until(&mut upstream, b"\r\n\r\n").await;
+    read_until(&mut upstream, b"\r\n\r\n").await;
     caller
         .write_all(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
     for n in [1, 2] {
         if n == 2 {
-            let head = until(&mut upstream, b"\r\n\r\n").await;
+            let head = read_until(&mut upstream, b"\r\n\r\n").await;
             assert!(head.starts_with("GET /2 "), "{head}");
         }
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{n}");
-        upstream.write_all(answer.as_bytes()).await.unwrap();
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{n}");
+        upstream.write_all(response.as_bytes()).await.unwrap();
         assert_eq!(read_response(&mut caller).await.body, n.to_string());
     }
 }
@@ -129,7 +129,7 @@ async fn a_disconnecting_caller_ends_the_upstream_request() {
     let mut proxy = ForwardingServer::start().await;
     let caller = proxy.caller(GET).await;
     let mut upstream = proxy.accept().await;
-    until(&mut upstream, b"\r\n\r\n").await;
+    read_until(&mut upstream, b"\r\n\r\n").await;
     drop(caller);
     assert_eq!(within_timeout(proxy.ended.recv()).await, Some(true));
     assert!(within_timeout(upstream.read_u8()).await.is_err());
@@ -142,16 +142,16 @@ async fn websocket_bytes_are_tunnelled() {
         .caller(b"GET /w HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         .await;
     let mut upstream = proxy.accept().await;
-    until(&mut upstream, b"\r\n\r\n").await;
+    read_until(&mut upstream, b"\r\n\r\n").await;
     upstream
         .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nserver first")
         .await
         .unwrap();
-    until(&mut caller, b"server first").await;
+    read_until(&mut caller, b"server first").await;
     caller.write_all(b"GET / not HTTP").await.unwrap();
-    until(&mut upstream, b"GET / not HTTP").await;
+    read_until(&mut upstream, b"GET / not HTTP").await;
     upstream.write_all(b"more").await.unwrap();
-    until(&mut caller, b"more").await;
+    read_until(&mut caller, b"more").await;
     drop(upstream);
     assert!(within_timeout(caller.read_u8()).await.is_err());
 }
@@ -187,7 +187,7 @@ async fn large_bodies_pass_both_ways_on_one_connection() {
         };
         let answering = async {
             let mut upstream = proxy.accept().await;
-            until(&mut upstream, b"\r\n\r\n").await;
+            read_until(&mut upstream, b"\r\n\r\n").await;
             let end: &[u8] = if sent.len() == LENGTH {
                 &body[LENGTH - 9..]
             } else {
