@@ -77,10 +77,10 @@ impl Builder<'_> {
         let issuers: Vec<_> = parts.issuers().cloned().collect();
         let sources: Vec<_> = parts.sources().cloned().collect();
         let rules = each(&config.rules, rule)?;
-        let concerned = |concerns: &dyn Fn(&config::Rule) -> bool| {
+        let applicable = |applies_to: &dyn Fn(&config::Rule) -> bool| {
             let pairs = config.rules.iter().zip(&rules);
-            let concerned = pairs.filter(|(written, _)| concerns(written));
-            Rules::new(concerned.map(|(_, rule)| Arc::clone(rule)).collect())
+            let pairs = pairs.filter(|(written, _)| applies_to(written));
+            Rules::new(pairs.map(|(_, rule)| Arc::clone(rule)).collect())
         };
         // Shared by all routes.
         let common = match &config.rate {
@@ -89,7 +89,7 @@ impl Builder<'_> {
         };
         let login = match &config.login {
             Some(login) => {
-                let rules = concerned(&|rule| rule.login);
+                let rules = applicable(&|rule| rule.login);
                 let mut login = self.login(login, config, &issuers, rules)?;
                 login.rates = RateLimiters::new(common.iter().cloned().collect());
                 Some(login)
@@ -104,7 +104,7 @@ impl Builder<'_> {
                 None => None,
             };
             let mut route = connect(route, upstream, &issuers, &sources);
-            route.rules = concerned(&|rule| rule.concerns(index));
+            route.rules = applicable(&|rule| rule.applies_to(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);

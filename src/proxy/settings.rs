@@ -24,7 +24,7 @@ pub struct Listener {
     pub mode: u32,
     /// TLS with ALPN h2 and http/1.1, if set.
     pub tls: Option<ListenerTls>,
-    /// Only HTTP/2 without TLS, by prior knowledge.
+    /// Whether to serve only HTTP/2 without TLS, by prior knowledge.
     pub h2c: bool,
     /// Which peers may connect.
     pub access: ListenerAccess,
@@ -38,20 +38,20 @@ impl Listener {
     }
 }
 
-/// Which peers may connect to a listener, and which of them may name the client they forward
-/// for. A peer must be in every list that is set.
+/// The peers that may connect to a listener, and the proxies that are trusted to report their
+/// clients' addresses. A peer must match both `networks` and `users`, where set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
-    /// Only peers with an address in one of these. For TCP only, which `config` checks.
+    /// Only peers with an address in one of these. TCP only; `config` enforces this.
     pub networks: Option<Vec<IpNet>>,
-    /// Only processes of these users, by name or number. For loopback addresses and Unix
-    /// sockets only, which `config` checks.
+    /// Only processes of these users, by name or numeric ID. Loopback addresses and Unix sockets only;
+    /// `config` enforces this.
     pub users: Option<Vec<String>>,
-    /// Trusted proxies. For TCP only, which `config` checks.
+    /// Trusted proxies. TCP only; `config` enforces this.
     pub proxies: Option<TrustedProxies>,
 }
 
-/// Proxies that are trusted to name their clients.
+/// Proxies that are trusted to report their clients' addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
     /// The networks that they connect from; at least one.
@@ -67,8 +67,8 @@ pub struct ListenerTls {
     pub cert: PathBuf,
     /// The private key, in PEM form.
     pub key: PathBuf,
-    /// CA certificates in PEM form. If set, callers are asked for a certificate issued by one
-    /// of them.
+    /// CA certificates in PEM form. If set, the TLS handshake requests a client certificate issued by
+    /// one of them.
     pub client_ca: Option<PathBuf>,
     /// Whether a client certificate is required.
     pub client_auth: ClientAuth,
@@ -91,27 +91,27 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Longest request target, in bytes.
     pub url_bytes: usize,
-    /// For receiving a whole head.
+    /// Time limit for receiving a whole request head.
     pub header_timeout: Duration,
-    /// Between two reads of a request body, and for one write to a caller.
+    /// Timeout between two reads of a request body, and for each write to a caller.
     pub body_timeout: Duration,
-    /// After which an idle connection is closed.
+    /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
-    /// Longest time spent on reading what a caller still sends after its last response, so
-    /// that it sees that response (RFC 9112 §9.6). Not configurable; tests shorten it.
+    /// How long to keep reading after the last response on a connection, so that the caller receives
+    /// that response (RFC 9112 §9.6). Not configurable; tests shorten it.
     pub linger: Duration,
-    /// Most open connections.
+    /// Limit of open connections.
     pub connections: usize,
     /// Largest request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
     /// Largest request body that can be replayed, in bytes.
     pub replay_body: usize,
-    /// Bytes recorded for replays, all requests together.
+    /// Limit of memory for replayable bodies, over all requests together, in bytes.
     pub replay_memory: usize,
 }
 
 impl Limits {
-    /// The usual [`Limits::linger`].
+    /// The value of [`Limits::linger`] outside tests.
     pub const LINGER: Duration = Duration::from_secs(10);
 }
 
@@ -137,7 +137,7 @@ impl Address {
     }
 }
 
-/// As written in the configuration.
+/// Formats the address as in the configuration.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

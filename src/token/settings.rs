@@ -1,4 +1,4 @@
-//! Settings of issuers: whose tokens are accepted, and under which rules.
+//! Settings of issuers: how their tokens are verified.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::secret::SecretRef;
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
-    /// Where its keys are found.
+    /// The location of its keys.
     pub keys: KeyLocation,
     /// A PEM file with the only CAs trusted for fetching keys; `None` for the platform's.
     pub ca: Option<PathBuf>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
-    /// Accepted algorithms; never HS* or `none`.
+    /// Accepted signature algorithms; asymmetric only, and never `none`.
     pub algorithms: Vec<Algorithm>,
-    /// The rules that apply to `typ` and claims.
+    /// The rules for `typ` and the claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
@@ -28,7 +28,7 @@ pub struct OidcIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`, in which `*` matches any text; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a verified token is cached.
+    /// How long a verified token is cached, at most.
     pub verified_max_age: Duration,
 }
 
@@ -45,7 +45,7 @@ pub struct SharedSecretIssuer {
     pub audiences: Vec<String>,
     /// Accepted algorithms, all of [`Algorithm::HMAC`].
     pub algorithms: Vec<Algorithm>,
-    /// The rules that apply to `typ` and claims.
+    /// The rules for `typ` and the claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
@@ -53,23 +53,23 @@ pub struct SharedSecretIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a verified token is cached.
+    /// How long a verified token is cached, at most.
     pub verified_max_age: Duration,
 }
 
 /// `issuer.secret_encoding`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretEncoding {
-    /// The bytes of the text itself.
+    /// The key is the secret's own bytes.
     Text,
-    /// base64 in either alphabet, padded or not.
+    /// The key is base64-encoded, in either alphabet, padded or not.
     Base64,
 }
 
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionIssuer {
-    /// The exact `iss`, if a response has one.
+    /// The exact `iss`, compared if a response has one.
     pub url: String,
     /// The prefix of its tokens, if they have one.
     pub token_prefix: Option<String>,
@@ -81,11 +81,11 @@ pub struct IntrospectionIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// The longest that a response is cached; at most 60 s.
+    /// How long a response is cached, at most; never more than 60 s.
     pub verified_max_age: Duration,
 }
 
-/// Where an issuer's keys are found.
+/// The location of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyLocation {
     /// At the `jwks_uri` of its metadata.
@@ -131,7 +131,7 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
-    /// The algorithms that use a secret shared with the issuer; only for `shared-secret` issuers.
+    /// The algorithms that use a shared secret; only for `shared-secret` issuers.
     pub const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
 
     /// The output size of an HMAC's hash in bytes, which is the minimum size of the secret
