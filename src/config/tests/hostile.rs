@@ -244,7 +244,7 @@ fn the_numbers_of_errors_and_of_list_elements_are_limited() {
     parse_text(&text(1000)).unwrap();
     assert_eq!(
         parse_text(&text(1001)).unwrap_err().to_string(),
-        "t.toml:4: issuer \"i\": key \"audiences\": has more than 1000 elements; write fewer"
+        "t.toml:4: issuer \"i\": key \"audiences\": has more than 1000 elements; remove some"
     );
 }
 
