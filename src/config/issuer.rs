@@ -61,7 +61,7 @@ section! {
         /// Accepted values of `sub`, in which each `*` matches any text; any when left out, which profile
         /// `workload` does not allow.
         subjects: List<String> = [optional],
-        /// How long a verified token is cached, at most; at most 24h.
+        /// Maximum time for which a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }

@@ -28,7 +28,7 @@ pub struct OidcIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`, in which `*` matches any text; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// How long a verified token is cached, at most.
+    /// Maximum time for which a verified token is cached.
     pub verified_max_age: Duration,
 }
 
@@ -53,7 +53,7 @@ pub struct SharedSecretIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// How long a verified token is cached, at most.
+    /// Maximum time for which a verified token is cached.
     pub verified_max_age: Duration,
 }
 
@@ -81,7 +81,7 @@ pub struct IntrospectionIssuer {
     pub clients: Option<Vec<String>>,
     /// Accepted patterns of `sub`; `None` for any.
     pub subjects: Option<Vec<String>>,
-    /// How long a response is cached, at most; never more than 60 s.
+    /// Maximum time for which a response is cached; at most 60 s.
     pub verified_max_age: Duration,
 }
 

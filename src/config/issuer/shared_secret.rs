@@ -35,7 +35,7 @@ section! {
         clients: List<String> = [optional],
         /// Accepted values of `sub`, in which each `*` matches any text; any when left out.
         subjects: List<String> = [optional],
-        /// How long a verified token is cached, at most; at most 24h.
+        /// Maximum time for which a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }
