@@ -1,8 +1,8 @@
-//! Reads the configuration file: each section as written (`reader::Section`) becomes the settings of
-//! the module that owns them, and together they make a [`Config`]. Every error is reported, not
-//! only the first.
+//! Reads the configuration file. Each table is read key by key (`reader::Section`), then resolved into
+//! the settings types of the module that uses them; together these make up a [`Config`]. All errors
+//! are reported, not only the first.
 //!
-//! Relative paths in the file are relative to the file's own folder.
+//! Relative paths in the file are resolved against the file's folder.
 
 mod access;
 mod auth0_source;
@@ -49,50 +49,51 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use diagnostic::Lines;
-use reader::{MAX_FINDINGS, Reader};
+use reader::{MAX_DIAGNOSTICS, Reader};
 use toml::de::DeTable;
 
 /// The largest configuration file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// What parsing takes into account besides the text.
+/// How to parse a configuration.
 #[derive(Clone, Debug)]
 pub struct ParseOptions {
-    /// Whether the secrets, certificates and keys that the file names must exist and be readable.
+    /// Whether to check that the referenced secrets, certificates and keys exist and are valid.
     pub read_secrets: bool,
-    /// What relative paths are relative to.
+    /// The folder that relative paths are resolved against.
     pub base_dir: PathBuf,
 }
 
-/// Reads the file at `path` and every file that it names; warnings are dropped.
+/// Reads and validates the file at `path` and every file that it references, and discards warnings.
 ///
 /// # Errors
-/// All errors of the file at once.
+/// Returns every error in the file.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     check(path).map(|(config, _)| config)
 }
 
-/// Like [`load`], with the warnings.
+/// Like [`load`], but also returns the warnings.
 ///
 /// # Errors
-/// All errors of the file at once.
+/// Returns every error in the file.
 pub fn check(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, true, None)
 }
 
-/// Like [`check`], for a hawkgate that is already running with the listeners in `running`:
-/// what must not be reachable from other machines is checked against these listeners too.
+/// Like [`check`], for reloading: listeners change only at a restart, so features that must not be
+/// reachable from other machines are checked against the listeners in `running` as well.
 ///
 /// # Errors
-/// All errors of the file at once.
-pub fn check_again(path: &Path, running: &Server) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+/// Returns every error in the file.
+pub fn check_reload(path: &Path, running: &Server) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, true, Some(running))
 }
 
-/// Like [`check`], on a machine that lacks the files and variables that the file names.
+/// Like [`check`], without reading the referenced files and environment variables, which may not
+/// exist on this machine.
 ///
 /// # Errors
-/// All errors of the file at once.
+/// Returns every error in the file.
 pub fn check_without_secrets(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     read(path, false, None)
 }
@@ -130,10 +131,10 @@ fn read_text(path: &Path) -> Result<String, ConfigErrors> {
     })
 }
 
-/// Parses `text`; `origin` is what errors and warnings call the file.
+/// Parses `text`. Errors and warnings use `origin` as the file's name.
 ///
 /// # Errors
-/// All errors of the text at once, by line.
+/// Returns every error in the text, sorted by line.
 pub fn parse(
     text: &str,
     origin: &str,
@@ -148,7 +149,7 @@ fn parse_as(
     options: &ParseOptions,
     running: Option<&Server>,
 ) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let refused = |mut errors: Vec<Diagnostic>, files: Vec<NamedFile>| {
+    let failure = |mut errors: Vec<Diagnostic>, files: Vec<NamedFile>| {
         errors.sort_by_key(|error| (error.line, error.column));
         ConfigErrors {
             origin: origin.to_owned(),
@@ -158,7 +159,7 @@ fn parse_as(
     };
     let (document, faults) = DeTable::parse_recoverable(text);
     if !faults.is_empty() {
-        return Err(refused(syntax_errors(text, &faults), Vec::new()));
+        return Err(failure(syntax_errors(text, &faults), Vec::new()));
     }
     let mut reader = Reader::new(text, options, keys::owner);
     reader.running = running;
@@ -181,10 +182,10 @@ fn parse_as(
         }
         config => {
             if errors.is_empty() {
-                errors.push(unexplained());
+                errors.push(internal_error());
             }
             files.extend(config.into_iter().flat_map(|config| config.files));
-            Err(refused(errors, files))
+            Err(failure(errors, files))
         }
     }
 }
@@ -202,13 +203,13 @@ fn read_file(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".into())
 }
 
-/// The syntax errors. How the parser recovers from them is a guess, so nothing else is checked,
-/// and the last error says so.
+/// Converts the parser's syntax errors. After one, the parser only guesses at the rest of the
+/// document, so nothing else is checked, and the last error says so.
 fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
     let lines = Lines::of(text);
     let mut diagnostics: Vec<Diagnostic> = faults
         .iter()
-        .take(MAX_FINDINGS)
+        .take(MAX_DIAGNOSTICS)
         .map(|fault| {
             let (line, column) = lines.position(fault.span().map_or(0, |span| span.start));
             Diagnostic {
@@ -228,15 +229,15 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
     diagnostics
 }
 
-/// Refuses the file although no error was noted: a bug in hawkgate, and no reason to run with
-/// half a configuration.
-fn unexplained() -> Diagnostic {
+/// The error when resolving failed without recording one. That is a bug in hawkgate, and it must
+/// not run with part of a configuration.
+fn internal_error() -> Diagnostic {
     Diagnostic {
         line: 0,
         column: 0,
         place: String::new(),
         key: String::new(),
-        problem: "cannot be resolved, for an unknown reason".into(),
-        remedy: "please report this".into(),
+        problem: "could not be processed, for an unknown reason".into(),
+        remedy: "this is a bug in hawkgate: please report it".into(),
     }
 }

@@ -97,7 +97,7 @@ pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loade
     let own = Stamps::of([path]);
     let checked = match running {
         None => config::check(path),
-        Some((server, _)) => config::check_again(path, server),
+        Some((server, _)) => config::check_reload(path, server),
     };
     let in_use = running.map(|(_, files)| files).unwrap_or_default();
     match checked {

@@ -104,7 +104,7 @@ impl Builder<'_> {
                 None => None,
             };
             let mut route = build_route(route, upstream, &issuers, &sources);
-            route.rules = rules_where(&|rule| rule.concerns(index));
+            route.rules = rules_where(&|rule| rule.applies_to(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);

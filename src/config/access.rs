@@ -1,4 +1,4 @@
-//! Who may connect to a listener: networks and users of this machine.
+//! Access control of a listener: allowed networks, allowed local users and trusted proxies.
 
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -13,10 +13,10 @@ impl Value for IpNet {
     const SHAPE: Shape = Shape::Text;
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
-        let written = text(reader, at, value, "\"10.0.0.0/8\"")?;
-        let Ok(network) = written.parse::<Self>() else {
-            let problem = format!("{} is not a network", quoted(written));
-            let remedy = match written.parse::<std::net::IpAddr>() {
+        let text = text(reader, at, value, "\"10.0.0.0/8\"")?;
+        let Ok(network) = text.parse::<Self>() else {
+            let problem = format!("{} is not a network", quoted(text));
+            let remedy = match text.parse::<std::net::IpAddr>() {
                 Ok(ip) => format!("write {}", quoted(&Self::from(ip).to_string())),
                 Err(_) => "write it like \"10.0.0.0/8\" or \"fd00::/8\"".into(),
             };
@@ -26,8 +26,8 @@ impl Value for IpNet {
         if network.prefix_len() == 0 {
             reader.error(
                 at,
-                "is every address",
-                "leave the key out, or write a narrower one",
+                "covers every address",
+                "leave the key out, or write a narrower network",
             );
             return None;
         }
@@ -44,7 +44,7 @@ impl Value for IpNet {
     }
 }
 
-/// A user's name, or number.
+/// A user's name or numeric ID.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct User(String);
 
@@ -55,7 +55,7 @@ impl Value for User {
         let name = text(reader, at, value, "\"builder\"")?;
         if name.is_empty() || name.bytes().any(|b| b.is_ascii_control() || b == b':') {
             let problem = format!("{} is not a user", quoted(name));
-            reader.error(at, problem, "write a user's name or number");
+            reader.error(at, problem, "write a user's name or numeric ID");
             return None;
         }
         if reader.reads_files() {
@@ -66,12 +66,12 @@ impl Value for User {
                     reader.error(
                         at,
                         problem,
-                        "write a user of this machine, or a user's number",
+                        "write the name of a user of this machine, or a numeric ID",
                     );
                 }
                 Err(cause) => {
                     let problem = format!("{PASSWD} cannot be read: {cause}");
-                    reader.error(at, problem, "write the user's number");
+                    reader.error(at, problem, "write the user's numeric ID");
                 }
             }
         }
@@ -79,49 +79,50 @@ impl Value for User {
     }
 }
 
-/// The keys of a listener's table about who may connect, and on whose behalf.
-pub(super) struct Written {
+/// The keys of a listener's table that restrict its peers.
+pub(super) struct AccessKeys {
     pub(super) networks: Field<List<IpNet>>,
     pub(super) users: Field<List<User>>,
     pub(super) proxies: Field<List<IpNet>>,
     pub(super) proxy_protocol: Field<bool>,
 }
 
-/// Checks these keys of the listener at `address`.
+/// Checks the keys of the listener at `address`.
 pub(super) fn resolve(
     reader: &mut Reader<'_>,
     address: &Address,
-    written: Written,
+    keys: AccessKeys,
 ) -> Option<ListenerAccess> {
-    let Written {
+    let AccessKeys {
         networks,
         users,
         proxies,
         proxy_protocol,
-    } = written;
-    let announced = proxy_protocol.value == Some(true);
-    let empty = "is empty: nobody could connect";
+    } = keys;
+    let uses_proxy_protocol = proxy_protocol.value == Some(true);
+    let empty = "is empty: no caller could connect";
     if networks.value.as_ref().is_some_and(List::is_empty) {
-        reader.error(&networks.at, empty, "name networks, or leave the key out");
+        reader.error(&networks.at, empty, "list networks, or leave the key out");
     }
     if users.value.as_ref().is_some_and(List::is_empty) {
-        reader.error(&users.at, empty, "name users, or leave the key out");
+        reader.error(&users.at, empty, "list users, or leave the key out");
     }
     if networks.given && matches!(address, Address::Unix(_)) {
-        let problem = "a Unix socket's callers have no address";
-        reader.error(&networks.at, problem, "write allowed_users, or remove it");
+        let problem = "callers on a Unix socket have no IP address";
+        reader.error(&networks.at, problem, "use allowed_users, or remove it");
     }
     if users.given && !address.is_local() {
-        let problem = "users of other machines cannot be identified";
+        let problem = "the users of other machines cannot be identified";
         reader.error(
             &users.at,
             problem,
             "listen on loopback or a Unix socket, or remove it",
         );
     }
-    if users.given && announced {
-        let problem = "with proxy_protocol every connection comes from the proxy";
-        reader.error(&users.at, problem, "remove it, or proxy_protocol");
+    if users.given && uses_proxy_protocol {
+        let problem =
+            "cannot be combined with proxy_protocol: every connection comes from the proxy";
+        reader.error(&users.at, problem, "remove one of the two");
     }
     let proxies = resolve_proxies(reader, address, proxies, &proxy_protocol);
     Some(ListenerAccess {
@@ -146,17 +147,17 @@ fn resolve_proxies(
         (proxy_protocol.value? && unix, &proxy_protocol.at),
     ] {
         if given && unix {
-            let problem = "a Unix socket's callers have no address to trust";
+            let problem = "callers on a Unix socket have no IP address";
             reader.error(at, problem, "remove it, or listen on TCP");
         }
     }
     if proxies.value.as_ref().is_some_and(List::is_empty) {
-        let remedy = "name the proxies' networks, or leave the key out";
+        let remedy = "list the proxies' networks, or leave the key out";
         reader.error(&proxies.at, "is empty: no proxy is trusted", remedy);
     }
     if proxy_protocol.value? && !proxies.given && !unix {
-        let problem = "any peer could claim any client address";
-        let remedy = "name the proxies: trusted_proxies = [\"10.0.0.0/8\"]";
+        let problem = "without trusted_proxies, any peer could claim any client address";
+        let remedy = "add trusted_proxies = [\"10.0.0.0/8\"]";
         reader.error(&proxy_protocol.at, problem, remedy);
     }
     let proxy_protocol = proxy_protocol.value?;

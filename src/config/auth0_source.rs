@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::http_url::{require_bare, require_private};
+use super::http_url::{require_https, require_origin_only};
 use super::oauth_client::ClientKeys;
 use super::oauth_source::{check_endpoint, check_scopes};
 use super::reader::{Field, Reader, Section, Table, section};
@@ -15,19 +15,19 @@ section! {
     /// Kind `auth0-identity`: the access token that an identity provider behind Auth0 issued for this user.
     /// The route's issuers must be the tenant itself.
     pub(super) struct Auth0Identity {
-        /// The tenant, such as "https://example.auth0.com", without path.
+        /// The tenant, such as "https://example.auth0.com", without a path.
         tenant: Url = [required],
-        /// hawkgate's client there. With `via = "identities"` it needs the scopes read:users and
+        /// hawkgate's client at the tenant. With `via = "identities"` it needs the scopes read:users and
         /// read:user_idp_tokens of the Management API.
         client_id: String = [required],
-        /// Its secret, sent as `client_secret_post`.
+        /// The client's secret, sent as `client_secret_post`.
         client_secret: SecretRef = [required],
-        /// Which identity of the user, by its `provider`; for `via = "identities"`, where it is required.
+        /// The `provider` of the user's identity; required with `via = "identities"`, unused otherwise.
         provider: String = [optional],
-        /// Which identity of the user, by its connection.
+        /// The connection of the user's identity.
         connection: String = [required],
-        /// `identities`: from the user's profile in the Management API; `vault`: by exchanging the caller's
-        /// token at Token Vault.
+        /// How the token is obtained. `identities`: from the user's profile in the Management API. `vault`:
+        /// by exchanging the caller's token at Token Vault.
         via: Via = [default "'identities'"],
         /// The tenant's custom domain, if the issuers' url uses it: "https://login.example.com".
         custom_domain: Url = [optional],
@@ -45,10 +45,10 @@ section! {
         realm: String = [optional],
         /// The API that the token is for.
         audience: String = [optional],
-        /// The scopes to request; never empty, because then everything would be granted. With
+        /// The scopes to request. Must not be empty: the server would grant every scope. With
         /// offline_access, a refresh token replaces the password for up to an hour.
         scopes: List<String> = [default "['openid']"],
-        /// The base URL of Auth0's MFA API; `/mfa/` beside the token endpoint when left out.
+        /// The base URL of Auth0's MFA API; `/mfa/` on the token endpoint's host when left out.
         mfa_url: Url = [optional],
         /// Sends the client's address to the provider, as auth0-forwarded-for.
         forward_client_ip: bool = [default "false"],
@@ -65,7 +65,7 @@ pub(super) enum Via {
 impl Choice for Via {
     const NAMES: &'static [&'static str] = &["identities", "vault"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "identities" => Some(Self::Identities),
             "vault" => Some(Self::Vault),
@@ -79,11 +79,11 @@ impl Auth0Identity {
         for url in [&self.tenant, &self.custom_domain] {
             check_endpoint(reader, url);
             if let Some(location) = &url.value {
-                require_bare(
+                require_origin_only(
                     reader,
                     &url.at,
                     location,
-                    "a tenant URL has only scheme and host",
+                    "a tenant URL consists of scheme and host only",
                 );
             }
         }
@@ -117,7 +117,7 @@ impl Auth0Identity {
             (Via::Identities, None) => {
                 if self.provider.is_absent() {
                     let problem = "missing: an identity is selected by its provider and connection";
-                    let remedy = "add provider = \"…\", as the user's identities name it";
+                    let remedy = "add provider = \"…\", as given in the user's identities";
                     reader.error(&self.provider.at, problem, remedy);
                 }
                 None
@@ -132,11 +132,11 @@ impl Password {
         check_endpoint(reader, &self.token_url);
         check_scopes(reader, &self.scopes);
         if self.scopes.value.as_ref().is_some_and(List::is_empty) {
-            let problem = "is empty: without a scope, everything would be granted";
+            let problem = "is empty: without scopes, the server would grant every scope";
             reader.error(
                 &self.scopes.at,
                 problem,
-                "name the scopes that the token needs, or leave it out for [\"openid\"]",
+                "list the scopes that the token needs, or leave the key out for [\"openid\"]",
             );
         }
         let mfa_url = check_mfa_url(reader, self.mfa_url, self.token_url.value.as_ref());
@@ -152,13 +152,13 @@ impl Password {
     }
 }
 
-/// With a trailing slash; by default beside the token endpoint.
+/// The MFA API's base URL, with a trailing slash; by default `/mfa/` on the token endpoint's host.
 fn check_mfa_url(
     reader: &mut Reader<'_>,
     field: Field<Url>,
     token_url: Option<&Url>,
 ) -> Option<Url> {
-    const IN_CLEAR: &str = "second-factor codes would be sent in cleartext";
+    const CLEARTEXT_CODES: &str = "second-factor codes would be sent in cleartext";
     let at = field.at.clone();
     let Some(mut url) = field.optional()? else {
         let mut url = token_url?.clone();
@@ -166,7 +166,7 @@ fn check_mfa_url(
         url.set_path("/mfa/");
         return Some(url);
     };
-    require_private(reader, &at, &url, IN_CLEAR);
+    require_https(reader, &at, &url, CLEARTEXT_CODES);
     if url.query().is_some() {
         reader.error(
             &at,

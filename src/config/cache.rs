@@ -7,12 +7,12 @@ use super::units::show_duration;
 use crate::credential::CacheLimits;
 
 section! {
-    /// How long upstream credentials are cached, for each source.
+    /// How long each source's upstream credentials are cached.
     pub(super) struct Cache {
         /// Callers cached per source; 1 to 10000000.
         max_entries: u64 = [default "10000"],
-        /// Longest use of a credential whose lifetime the caller's token does not limit: one for a
-        /// `delegated` token, or one without an expiry. A delegated token that is revoked or expires
+        /// How long a credential is used when the caller's token does not limit its lifetime: one obtained
+        /// for a `delegated` token, or one without an expiry. A delegated token that is revoked or expires
         /// keeps working for at most this long; a shorter time means more exchanges. 1s to 31d.
         max_age: Duration = [default "'15m'"],
         /// How long before its expiry a credential in use is refreshed in the background; less than
@@ -27,9 +27,9 @@ impl Cache {
     pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<CacheLimits> {
         const SECOND: Duration = Duration::from_secs(1);
         let month = Duration::from_hours(31 * 24);
-        reader.within(&self.max_entries, 1, 10_000_000, |n| n.to_string());
-        reader.within(&self.max_age, SECOND, month, show_duration);
-        reader.within(
+        reader.check_range(&self.max_entries, 1, 10_000_000, |n| n.to_string());
+        reader.check_range(&self.max_age, SECOND, month, show_duration);
+        reader.check_range(
             &self.refusals,
             Duration::ZERO,
             Duration::from_mins(5),
@@ -38,21 +38,17 @@ impl Cache {
         if let (Some(ahead), Some(age)) = (self.refresh_ahead.value, self.max_age.value)
             && ahead >= age
         {
-            let blamed = if self.refresh_ahead.given {
+            let field = if self.refresh_ahead.given {
                 &self.refresh_ahead
             } else {
                 &self.max_age
             };
             let problem = format!(
-                "refresh_ahead ({}) is not less than max_age ({})",
+                "refresh_ahead ({}) must be less than max_age ({}), or credentials would be refreshed constantly",
                 show_duration(ahead),
                 show_duration(age)
             );
-            reader.error(
-                &blamed.at,
-                problem,
-                "credentials would be fetched again all the time: make it smaller",
-            );
+            reader.error(&field.at, problem, "lower refresh_ahead or raise max_age");
         }
         Some(CacheLimits {
             max_entries: self.max_entries.value?,

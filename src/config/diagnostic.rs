@@ -1,4 +1,4 @@
-//! Errors and warnings: what is wrong, where, and what to write instead.
+//! Errors and warnings: the location, the problem and the remedy.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::config::named_file::NamedFile;
 
-/// An error or warning at one place of the file. Never contains the value of a secret key.
+/// An error or warning at one location in the file. Never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// From 1; 0 when it is about the file as a whole.
+    /// Line number from 1; 0 when the diagnostic concerns the file as a whole.
     pub line: usize,
-    /// In characters, from 1; 0 when it is about the file as a whole.
+    /// Column in characters from 1; 0 when the diagnostic concerns the file as a whole.
     pub column: usize,
-    /// The table: `[server]`, `route "taskcluster"`, `route #2`; empty outside of any.
+    /// The table: `[server]`, `route "taskcluster"`, `route #2`; empty outside tables.
     pub place: String,
     /// The key's path inside the table: `tls.cert`, `issuers[1]`; empty for the table itself.
     pub key: String,
@@ -39,16 +39,15 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Every error of a file, by line. Displayed as one line each:
+/// Every error in a file, sorted by line. `Display` writes one line for each:
 /// `conf/hawkgate.toml:12: route "taskcluster": key "upstrem": unknown key; did you mean "upstream"?`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// The file's name as it was given.
+    /// The file's name as passed by the caller.
     pub origin: String,
     /// At least one.
     pub errors: Vec<Diagnostic>,
-    /// Every file that the text names, as far as it could be read: a change to one may fix an
-    /// error.
+    /// Every referenced file that is known despite the errors: a change to one may fix an error.
     pub files: Vec<PathBuf>,
 }
 
@@ -77,12 +76,12 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Something valid that is probably not intended. Displayed as one line.
+/// Something valid but probably unintended. `Display` writes one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The file's name as it was given.
+    /// The file's name as passed by the caller.
     pub origin: String,
-    /// What and where.
+    /// The problem and its location.
     pub diagnostic: Diagnostic,
 }
 
@@ -100,7 +99,7 @@ fn write_at(f: &mut fmt::Formatter<'_>, origin: &str, line: usize) -> fmt::Resul
     }
 }
 
-/// A place in the file that diagnostics can be attached to.
+/// A location in the file that diagnostics refer to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Location {
     place: String,
@@ -109,7 +108,7 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// A whole table.
+    /// The location of a table as a whole.
     pub(super) fn table(place: impl Into<String>, span: Range<usize>) -> Self {
         Self {
             place: place.into(),
@@ -118,12 +117,12 @@ impl Location {
         }
     }
 
-    /// `name` inside this.
+    /// The location of key `name` inside this table.
     pub(super) fn key(&self, name: &str, span: Range<usize>) -> Self {
         let dot = if self.key.is_empty() { "" } else { "." };
         Self {
             place: self.place.clone(),
-            key: format!("{}{dot}{}", self.key, shortened(name)),
+            key: format!("{}{dot}{}", self.key, truncated(name)),
             span,
         }
     }
@@ -137,13 +136,13 @@ impl Location {
         }
     }
 
-    /// Where the table begins, for keys that are missing from it.
+    /// The byte range in the text. For a missing key, that of its table's header.
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// `path`, named here.
-    pub(super) fn named(&self, path: &Path) -> NamedFile {
+    /// A record that `path` is referenced here.
+    pub(super) fn file_reference(&self, path: &Path) -> NamedFile {
         NamedFile {
             table: self.place.clone(),
             key: self.key.clone(),
@@ -151,7 +150,7 @@ impl Location {
         }
     }
 
-    /// A diagnostic here.
+    /// Creates a diagnostic for this location.
     pub(super) fn diagnostic(
         &self,
         lines: &Lines<'_>,
@@ -170,7 +169,7 @@ impl Location {
     }
 }
 
-/// Maps byte offsets of a text to lines.
+/// Maps byte offsets in a text to lines and columns.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     text: &'a str,
@@ -200,12 +199,12 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// `text` in quotes, escaped, cut after 60 characters: for messages.
+/// `text` for messages: escaped, in quotes, and truncated after 60 characters.
 pub(super) fn quoted(text: &str) -> String {
-    format!("{:?}", shortened(text))
+    format!("{:?}", truncated(text))
 }
 
-fn shortened(text: &str) -> String {
+fn truncated(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

@@ -1,4 +1,4 @@
-//! The whole file: its tables, and checks across several of them.
+//! The document as a whole: its tables, and checks that involve several of them.
 
 use std::collections::HashSet;
 
@@ -7,12 +7,12 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Location, quoted};
 use super::keys::{self, TABLES};
 use super::reader::{Reader, Section, Table};
-use super::references::{Declared, refuse_duplicates};
+use super::references::{Declaration, refuse_duplicates};
 use super::resolved::{Config, Issuer, IssuerKind, Route, Source, SourceKind};
 use super::{cache, issuer, limits, log, login, route, rule, server, source, trace, units};
 use crate::suggest::nearest;
 
-/// Reads everything. `None` only with errors in `reader`.
+/// Reads and resolves every table. Returns `None` only if `reader` has recorded an error.
 pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Config> {
     refuse_unknown_tables(reader, document);
     let server = single(reader, document, "server", server::Server::resolve);
@@ -29,18 +29,18 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     let sources = repeated(reader, document, "source", source::read);
     let listen = server
         .as_ref()
-        .map(|server| reader.listening(&server.listen));
-    let known = route::Known {
+        .map(|server| reader.all_listeners(&server.listen));
+    let context = route::Context {
         issuers: &issuers,
         sources: &sources,
         listen: listen.as_deref(),
     };
     let routes = repeated(reader, document, "route", |reader, table| {
-        route::read(reader, table, known)
+        route::read(reader, table, context)
     });
 
     let login = if document.contains_key("login") {
-        let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, known);
+        let resolve = |login: login::Login, reader: &mut Reader<'_>| login.resolve(reader, context);
         let login = single(reader, document, "login", resolve);
         login::refuse_collisions(reader, &routes);
         login.map(Some)
@@ -51,17 +51,17 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
     refuse_duplicates(reader, "issuer", &issuers);
     refuse_duplicates(reader, "source", &sources);
     refuse_duplicates(reader, "route", &routes);
-    route::refuse_equal(reader, &routes);
-    let known = rule::Known {
+    route::refuse_overlapping(reader, &routes);
+    let context = rule::Context {
         routes: &routes,
         issuers: &issuers,
         login: document.contains_key("login"),
     };
     let rules = repeated(reader, document, "rule", |reader, table| {
-        rule::read(reader, table, known)
+        rule::read(reader, table, context)
     });
     refuse_duplicates(reader, "rule", &rules);
-    route::refuse_hidden_by_bewit(reader, &routes);
+    route::refuse_shadowed_by_bewit(reader, &routes);
     if !document.contains_key("route") && !document.contains_key("login") {
         let problem = "no [[route]]: every request would be answered with 404";
         reader.error(
@@ -77,15 +77,15 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         issuers: issuers.iter().map(named_issuer).collect::<Option<_>>()?,
         sources: sources
             .iter()
-            .map(|s| s.meaning.clone())
+            .map(|s| s.value.clone())
             .collect::<Option<_>>()?,
         routes: routes
             .iter()
-            .map(|r| r.meaning.clone())
+            .map(|r| r.value.clone())
             .collect::<Option<_>>()?,
         rules: rules
             .iter()
-            .map(|r| r.meaning.clone())
+            .map(|r| r.value.clone())
             .collect::<Option<_>>()?,
         login: login?,
         limits,
@@ -95,29 +95,29 @@ pub(super) fn read(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<Co
         trace: trace?,
         files: std::mem::take(&mut reader.files),
     };
-    warn_of_unused(reader, &issuers, |index| {
+    warn_about_unused(reader, &issuers, |index| {
         let login = config.login.as_ref();
         config.routes.iter().any(|r| r.issuers.contains(&index))
             || login.is_some_and(|l| l.issuers.contains(&index))
     });
-    warn_of_unused(reader, &sources, |index| {
+    warn_about_unused(reader, &sources, |index| {
         let login = config.login.as_ref();
         config.routes.iter().any(|r| r.source == Some(index))
             || login.is_some_and(|l| l.source == index)
     });
-    warn_of_minting(reader, &config, &sources);
-    rule::warn_of_closed_routes(reader, &routes, &config.rules);
-    source::refuse_open_updates(reader, &config.server.admin, &sources);
+    warn_about_minting(reader, &config, &sources);
+    rule::warn_about_deny_only_routes(reader, &routes, &config.rules);
+    source::refuse_remote_credential_updates(reader, &config.server.admin, &sources);
     if let Some(running) = reader.running.filter(|r| r.admin != config.server.admin) {
-        source::refuse_open_updates(reader, &running.admin, &sources);
+        source::refuse_remote_credential_updates(reader, &running.admin, &sources);
     }
     Some(config)
 }
 
-fn named_issuer(declared: &Declared<IssuerKind>) -> Option<Issuer> {
+fn named_issuer(declaration: &Declaration<IssuerKind>) -> Option<Issuer> {
     Some(Issuer {
-        name: declared.name.clone()?,
-        kind: declared.meaning.clone()?,
+        name: declaration.name.clone()?,
+        kind: declaration.value.clone()?,
     })
 }
 
@@ -128,14 +128,14 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
         if names().any(|known| known == name) {
             continue;
         }
-        let written = match value.get_ref() {
+        let what = match value.get_ref() {
             DeValue::Table(_) => "table",
             DeValue::Array(_) => "array",
             _ => "key",
         };
         let at = Location::table("", key.span());
         let remedy = match nearest(name, names()) {
-            Some(meant) => format!("did you mean {meant:?}?"),
+            Some(suggestion) => format!("did you mean {suggestion:?}?"),
             None if keys::owner(name).is_some() => {
                 format!("write it in {}", keys::owner(name).unwrap_or_default())
             }
@@ -146,11 +146,11 @@ fn refuse_unknown_tables(reader: &mut Reader<'_>, document: &DeTable<'_>) {
                 format!("the tables are {} and {last}", all.join(", "))
             }
         };
-        reader.error(&at, format!("unknown {written} {}", quoted(name)), remedy);
+        reader.error(&at, format!("unknown {what} {}", quoted(name)), remedy);
     }
 }
 
-/// Reads `[name]`, which may be left out.
+/// Reads `[name]`, which may be absent.
 fn single<S: Section, T>(
     reader: &mut Reader<'_>,
     document: &DeTable<'_>,
@@ -194,7 +194,7 @@ fn repeated<T>(
         return Vec::new();
     };
     let mut refuse = |span| {
-        let problem = format!("{name} is a list of tables");
+        let problem = format!("{name} must be an array of tables");
         reader.error(
             &Location::table("", span),
             problem,
@@ -204,7 +204,7 @@ fn repeated<T>(
     let mut tables = Vec::new();
     match value.get_ref() {
         DeValue::Array(elements) => tables.extend(elements.iter()),
-        // Read as if it were one of several, for the errors in it.
+        // Read it anyway, to report the errors in it.
         DeValue::Table(_) => {
             refuse(key.span());
             tables.push(value);
@@ -214,7 +214,7 @@ fn repeated<T>(
     let mut all = Vec::new();
     for (index, element) in tables.into_iter().enumerate() {
         let DeValue::Table(entries) = element.get_ref() else {
-            let problem = format!("{name} is a list of tables");
+            let problem = format!("{name} must be an array of tables");
             reader.error(
                 &Location::table("", element.span()),
                 problem,
@@ -235,22 +235,26 @@ fn repeated<T>(
     all
 }
 
-fn warn_of_unused<T>(reader: &mut Reader<'_>, all: &[Declared<T>], used: impl Fn(usize) -> bool) {
-    for (index, declared) in all.iter().enumerate() {
+fn warn_about_unused<T>(
+    reader: &mut Reader<'_>,
+    all: &[Declaration<T>],
+    used: impl Fn(usize) -> bool,
+) {
+    for (index, declaration) in all.iter().enumerate() {
         if !used(index) {
             reader.warn(
-                &declared.table,
-                "no route uses it",
-                "name it in a route, or remove it",
+                &declaration.table,
+                "is not used by any route",
+                "use it in a route, or remove it",
             );
         }
     }
 }
 
-/// Warns of minted names that could confuse callers, and of credentials that would be minted again
-/// and again.
-fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared<Source>]) {
-    for (index, declared) in sources.iter().enumerate() {
+/// Warns about client names shared by different callers, and about credentials so short-lived that
+/// they would be minted constantly.
+fn warn_about_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declaration<Source>]) {
+    for (index, declaration) in sources.iter().enumerate() {
         let Some(Source {
             kind:
                 SourceKind::TaskclusterMint {
@@ -259,7 +263,7 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
                     ..
                 },
             ..
-        }) = &declared.meaning
+        }) = &declaration.value
         else {
             continue;
         };
@@ -277,17 +281,17 @@ fn warn_of_minting(reader: &mut Reader<'_>, config: &Config, sources: &[Declared
             let problem = "client_name does not distinguish its issuers: a caller with the same claims at another issuer \
                            gets the same name";
             reader.warn(
-                &declared.table,
+                &declaration.table,
                 problem,
-                "add {iss} to it, or make a source for each issuer",
+                "add {iss} to it, or use a separate source for each issuer",
             );
         }
         if *lifetime <= config.cache.refresh_ahead {
             let ahead = units::show_duration(config.cache.refresh_ahead);
             let problem = format!(
-                "lifetime is not longer than cache.refresh_ahead ({ahead}): credentials would be minted again all the time"
+                "lifetime is not longer than cache.refresh_ahead ({ahead}): credentials would be minted constantly"
             );
-            reader.warn(&declared.table, problem, "make lifetime longer");
+            reader.warn(&declaration.table, problem, "increase lifetime");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The http and https URLs that the file may contain.
+//! The http and https URLs in the file.
 
 use toml::de::DeValue;
 use url::{Host, Url};
@@ -10,8 +10,8 @@ use super::value::text;
 impl Value for Url {
     const SHAPE: Shape = Shape::Url;
 
-    /// Refuses what the parser would silently repair, and userinfo. Messages never repeat the whole
-    /// URL, which may contain a password.
+    /// Refuses userinfo and anything that the `url` crate would silently correct. Messages never
+    /// repeat the whole URL, which may contain a password.
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "\"https://…\"")?;
         match parse(text) {
@@ -33,7 +33,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
     if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
         return refused(
             "is not a URL: it contains spaces, backslashes or non-ASCII characters",
-            "escape them with %",
+            "percent-encode them",
         );
     }
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str) -> Result<Url, Refusal> {
         return refused("has no host", "write \"https://host\"");
     }
     if rest.contains('#') {
-        return refused("has a fragment", "remove everything from the #");
+        return refused("has a fragment", "remove the # and everything after it");
     }
     match Url::parse(text) {
         Ok(url) if url.port() == Some(0) => refused("has port 0", "write a port from 1 to 65535"),
@@ -79,7 +79,7 @@ fn without_scheme(text: &str) -> Refusal {
     ("is not an http or https URL".into(), remedy)
 }
 
-/// Whether the host is this machine, by name or address.
+/// Whether the host is a loopback name or address.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -89,11 +89,11 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Refuses plain http to other machines, with `danger` as the reason.
-pub(super) fn require_private(reader: &mut Reader<'_>, at: &Location, url: &Url, danger: &str) {
+/// Refuses plain http to other machines; `risk` tells the user why.
+pub(super) fn require_https(reader: &mut Reader<'_>, at: &Location, url: &Url, risk: &str) {
     if url.scheme() == "http" && !is_loopback(url) {
         let host = url.host_str().unwrap_or_default();
-        let problem = format!("plain http to {host}: {danger}");
+        let problem = format!("plain http to {host}: {risk}");
         reader.error(
             at,
             problem,
@@ -102,8 +102,9 @@ pub(super) fn require_private(reader: &mut Reader<'_>, at: &Location, url: &Url,
     }
 }
 
-/// Refuses a path (other than `/`) or query, in URLs that name only a host.
-pub(super) fn require_bare(reader: &mut Reader<'_>, at: &Location, url: &Url, why: &str) {
+/// Refuses a path (other than `/`) or query in a URL that must be an origin. `reason` completes
+/// the message "has a path, but …".
+pub(super) fn require_origin_only(reader: &mut Reader<'_>, at: &Location, url: &Url, reason: &str) {
     if url.path() == "/" && url.query().is_none() {
         return;
     }
@@ -115,7 +116,7 @@ pub(super) fn require_bare(reader: &mut Reader<'_>, at: &Location, url: &Url, wh
     let origin = url.origin().ascii_serialization();
     reader.error(
         at,
-        format!("has {what}; {why}"),
+        format!("has {what}, but {reason}"),
         format!("write {}", quoted(&origin)),
     );
 }

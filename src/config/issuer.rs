@@ -13,39 +13,40 @@ use std::time::Duration;
 use url::Url;
 
 use super::diagnostic::quoted;
-use super::http_url::{self, require_private};
+use super::http_url::{self, require_https};
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Key, Reader, Section, Table, section};
-use super::references::Declared;
+use super::references::Declaration;
 use super::resolved::IssuerKind;
 use super::units::show_duration;
 use super::value::{Choice, List};
 use crate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
 
 section! {
-    /// Whose bearer tokens are accepted; a route names those that it trusts.
+    /// An issuer of bearer tokens. Each route lists the issuers that it trusts.
     pub(super) struct Issuer {
         /// Unique among issuers; a metric label.
         name: Arc<str> = [required],
-        /// `oidc`: signed JWTs, verified here. `shared-secret`: JWTs signed with a secret that hawkgate
-        /// shares. `introspection`: opaque tokens that are introspected at the issuer. `delegated`: opaque
-        /// tokens that only the route's source checks, at the exchange; takes no other keys.
+        /// `oidc`: JWTs that hawkgate verifies with the issuer's public keys. `shared-secret`: JWTs signed
+        /// with a secret that hawkgate knows. `introspection`: opaque tokens that hawkgate introspects at
+        /// the issuer. `delegated`: opaque tokens that only the route's source checks, when it exchanges
+        /// them; has no other keys.
         kind: Kind = [default "'oidc'"],
     }
 }
 
 section! {
-    /// Kind `oidc`.
+    /// Kind `oidc`: JWTs verified with the issuer's public keys.
     pub(super) struct Oidc {
         /// The exact `iss` of its tokens, byte by byte (Auth0's ends with `/`), and the base of discovery.
         url: String = [required],
-        /// The URL of its JWK Set, instead of discovery.
+        /// The URL of its JWK Set, instead of using discovery.
         jwks_url: Url = [optional],
-        /// A file with its JWK Set, instead of discovery; read again when it changes.
+        /// A file with its JWK Set, instead of using discovery; reread when it changes.
         jwks_file: PathBuf = [optional],
         /// PEM file with the only CAs trusted for fetching keys; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Accepted `aud`; a token must have one of them.
+        /// Accepted values of `aud`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms; asymmetric ones only.
         algorithms: List<Algorithm> = [default
@@ -53,19 +54,19 @@ section! {
         /// `rfc9068`: access tokens with `typ` `at+jwt`. `auth0`: `typ` `JWT`, ID tokens refused.
         /// `workload`: workload identities with any `typ`; `subjects` is required.
         profile: Profile = [default "'rfc9068'"],
-        /// Tolerated difference between its clock and ours; at most 5m.
+        /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted `client_id` or `azp`; any when left out.
+        /// Accepted values of `client_id` or `azp`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for any text at any place; any when left out, which the profile
+        /// Accepted values of `sub`, in which each `*` matches any text; any when left out, which profile
         /// `workload` does not allow.
         subjects: List<String> = [optional],
-        /// Longest time that a verified token is cached; at most 24h.
+        /// Maximum time for which a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }
 
-const FORGERY: &str = "an attacker on the network could replace the issuer's keys";
+const KEY_SUBSTITUTION: &str = "an attacker on the network could replace the issuer's keys";
 
 /// `issuer.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +80,7 @@ pub(super) enum Kind {
 impl Choice for Kind {
     const NAMES: &'static [&'static str] = &["oidc", "shared-secret", "introspection", "delegated"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "oidc" => Some(Self::Oidc),
             "shared-secret" => Some(Self::SharedSecret),
@@ -91,7 +92,7 @@ impl Choice for Kind {
 }
 
 impl Kind {
-    /// The keys that this kind adds, in one or two lists.
+    /// The keys specific to this kind, in one or two lists.
     const fn keys(self) -> &'static [&'static [Key]] {
         match self {
             Self::Oidc => &[Oidc::KEYS],
@@ -101,8 +102,8 @@ impl Kind {
         }
     }
 
-    /// The kinds that have a key called `name`, as written.
-    fn with_key(name: &str) -> Vec<&'static str> {
+    /// The names of the kinds that have a key called `name`.
+    fn names_with_key(name: &str) -> Vec<&'static str> {
         let has = |kind: &Self| {
             kind.keys()
                 .iter()
@@ -110,7 +111,7 @@ impl Kind {
         };
         let names = Self::NAMES.iter().copied();
         names
-            .filter(|n| Self::named(n).as_ref().is_some_and(has))
+            .filter(|n| Self::from_name(n).as_ref().is_some_and(has))
             .collect()
     }
 }
@@ -118,7 +119,7 @@ impl Kind {
 impl Choice for Profile {
     const NAMES: &'static [&'static str] = &["rfc9068", "auth0", "workload"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "rfc9068" => Some(Self::Rfc9068),
             "auth0" => Some(Self::Auth0),
@@ -139,13 +140,13 @@ impl Choice for Algorithm {
         names
     };
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|a| a.name() == name)
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
         let upper = name.to_ascii_uppercase();
-        let remedy = "write asymmetric ones, such as \"RS256\" or \"ES256\"".to_owned();
+        let remedy = "use an asymmetric algorithm, such as \"RS256\" or \"ES256\"".to_owned();
         if upper == "NONE" {
             return Some((
                 format!("{} would accept unsigned tokens", quoted(name)),
@@ -159,7 +160,7 @@ impl Choice for Algorithm {
             );
             return Some((problem, remedy));
         }
-        // Real ones, for which the nearest name would be another key type.
+        // Existing algorithms for which the nearest supported name would need another type of key.
         ["ES512", "ES256K", "Ed448"]
             .contains(&name)
             .then(|| (format!("{name} is not supported"), remedy))
@@ -167,7 +168,7 @@ impl Choice for Algorithm {
 }
 
 /// Reads one `[[issuer]]`.
-pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<IssuerKind> {
+pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declaration<IssuerKind> {
     let issuer = Issuer::read(reader, table);
     let kind = issuer.kind.value.and_then(|kind| {
         refuse_unknown(reader, table, kind);
@@ -181,28 +182,30 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<Issue
                 Some(IssuerKind::SharedSecret(Box::new(secret)))
             }
             Kind::Introspection => {
-                let asked = IntrospectionKeys::read(reader, table).resolve(reader, table)?;
-                Some(IssuerKind::Introspection(Box::new(asked)))
+                let introspection =
+                    IntrospectionKeys::read(reader, table).resolve(reader, table)?;
+                Some(IssuerKind::Introspection(Box::new(introspection)))
             }
             Kind::Delegated => Some(IssuerKind::Delegated),
         }
     });
-    Declared::new(&table.at, &issuer.name, kind)
+    Declaration::new(&table.at, &issuer.name, kind)
 }
 
 fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
     let mut listings = vec![Issuer::KEYS];
     listings.extend(kind.keys());
     reader.refuse_unknown(table, &listings, |name| {
-        let owners = Kind::with_key(name);
+        let owners = Kind::names_with_key(name);
         if owners.is_empty() {
             return None;
         }
-        let meant = owners.join(" or ");
+        let kinds = owners.join(" or ");
         let key_of_oidc = Oidc::KEYS.iter().any(|key| key.name == name);
         Some(match kind {
             Kind::Delegated if key_of_oidc => {
-                let problem = "a delegated issuer's tokens are opaque and not checked here";
+                let problem =
+                    "does not apply to a delegated issuer, whose tokens hawkgate does not verify";
                 (problem.into(), "remove it, or write kind = \"oidc\"".into())
             }
             Kind::SharedSecret if name.starts_with("jwks_") => {
@@ -218,7 +221,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
                 (problem.into(), remedy.into())
             }
             _ => (
-                format!("belongs to kind {meant}"),
+                format!("belongs to kind {kinds}"),
                 "remove it, or change kind".into(),
             ),
         })
@@ -239,16 +242,16 @@ impl Oidc {
         refuse_empty(
             reader,
             &self.clients,
-            "name clients, or leave the key out to accept any",
+            "list clients, or leave the key out to accept any",
         );
         refuse_empty(
             reader,
             &self.algorithms,
-            "leave the key out for every asymmetric algorithm",
+            "list algorithms, or leave the key out for every asymmetric algorithm",
         );
         let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
-        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
-        reader.within(&self.verified_max_age, zero, day, show_duration);
+        reader.check_range(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.check_range(&self.verified_max_age, zero, day, show_duration);
         if let Some(ca) = &self.ca.value {
             reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
             if self.jwks_file.given {
@@ -271,19 +274,19 @@ impl Oidc {
         })
     }
 
-    /// With keys given explicitly, `iss` is only a name, and for some issuers it is not a URL.
+    /// Without discovery, `iss` is only compared, and need not be a URL.
     fn check_url(&self, reader: &mut Reader<'_>) {
         let Some(text) = &self.url.value else { return };
-        let only_a_name = self.jwks_url.given || self.jwks_file.given;
+        let without_discovery = self.jwks_url.given || self.jwks_file.given;
         let at = &self.url.at;
         match http_url::parse(text) {
             Ok(url) => {
-                require_private(reader, at, &url, FORGERY);
+                require_https(reader, at, &url, KEY_SUBSTITUTION);
                 if url.query().is_some() {
                     reader.error(
                         at,
-                        "has a query",
-                        "write it exactly as in `iss`: an issuer has no query",
+                        "has a query, which an issuer's URL cannot have",
+                        "write it exactly as in the tokens' `iss`",
                     );
                 }
                 if self.profile.value == Some(Profile::Auth0) && !text.ends_with('/') {
@@ -295,7 +298,7 @@ impl Oidc {
                     );
                 }
             }
-            Err(_) if only_a_name && !text.contains("://") => {}
+            Err(_) if without_discovery && !text.contains("://") => {}
             Err((problem, remedy)) => reader.error(at, problem, remedy),
         }
     }
@@ -306,21 +309,21 @@ fn check_audiences(reader: &mut Reader<'_>, field: &Field<List<String>>) {
         return;
     };
     if audiences.is_empty() {
-        let problem = "is empty: tokens for any service would have to be accepted";
-        reader.error(&field.at, problem, "name the audience of callers' tokens");
+        let problem = "is empty: hawkgate could not tell which tokens are meant for it";
+        reader.error(&field.at, problem, "list the audiences of callers' tokens");
     }
     for audience in &audiences.items {
         if audience.value.contains('*') {
             reader.error(
                 &audience.at,
-                "audiences have no wildcards",
+                "contains a wildcard, which audiences do not support",
                 "write the audience in full",
             );
         }
     }
 }
 
-/// `profile` is `None` for an issuer whose answers have none.
+/// `profile` is `None` for an `introspection` issuer, which has none.
 fn check_subjects(
     reader: &mut Reader<'_>,
     url: &Field<String>,
@@ -330,17 +333,17 @@ fn check_subjects(
     let Some(subjects) = &field.value else {
         if field.is_absent() && profile == Some(Profile::Workload) {
             let problem = "missing: every workload of this issuer would be accepted";
-            reader.error(
-                &field.at,
-                problem,
-                "name them: subjects = [\"repo:org/app:*\"]",
-            );
+            reader.error(&field.at, problem, "add subjects = [\"repo:org/app:*\"]");
         }
         return;
     };
     if subjects.is_empty() {
         let problem = "is empty: no token would be accepted";
-        reader.error(&field.at, problem, "name subjects, with * for any text");
+        reader.error(
+            &field.at,
+            problem,
+            "list subjects, in which * matches any text",
+        );
     }
     for subject in &subjects.items {
         let pattern = subject.value.as_str();
@@ -349,12 +352,12 @@ fn check_subjects(
             reader.error(
                 &subject.at,
                 problem,
-                "name subjects, with * for the part that may differ",
+                "list subjects, with * only for the part that varies",
             );
         } else if let Some(owner) = url
             .value
             .as_deref()
-            .and_then(|url| open_owner(url, pattern))
+            .and_then(|url| owner_pattern(url, pattern))
         {
             let problem = format!(
                 "{} accepts tokens of other owners at this public issuer",
@@ -363,27 +366,28 @@ fn check_subjects(
             reader.error(
                 &subject.at,
                 problem,
-                format!("write the owner up to its slash: \"{owner}\""),
+                format!("include the owner and the slash after it, as in \"{owner}\""),
             );
         }
     }
 }
 
-/// Issuers where anyone can get a subject, and how a subject names its owner.
+/// Issuers at which anyone can obtain tokens, and the prefix that a subject's owner follows.
 const PUBLIC_ISSUERS: [(&str, &str); 2] = [
     ("https://token.actions.githubusercontent.com", "repo:"),
     ("https://gitlab.com", "project_path:"),
 ];
 
-/// For a pattern at a public issuer that leaves the owner open: an example that does not.
-fn open_owner(issuer: &str, pattern: &str) -> Option<String> {
+/// If `pattern` matches subjects of any owner at a public issuer, returns an example of one that
+/// does not.
+fn owner_pattern(issuer: &str, pattern: &str) -> Option<String> {
     let (_, prefix) = PUBLIC_ISSUERS
         .iter()
         .find(|(url, _)| issuer.trim_end_matches('/') == *url)?;
     let (fixed, _) = pattern.split_once('*')?;
     let open = match fixed.strip_prefix(prefix) {
         Some(owner) => !owner.contains('/'),
-        // Shorter than the prefix, so that the * covers it; other shapes are custom subjects.
+        // The * begins inside the prefix. A subject without the prefix has a custom format.
         None => prefix.starts_with(fixed),
     };
     open.then(|| format!("{prefix}org/app:*"))
@@ -399,7 +403,7 @@ fn resolve_keys(
         reader.error(&file.at, problem, "remove one of the two");
     }
     if let Some(location) = &url.value {
-        require_private(reader, &url.at, location, FORGERY);
+        require_https(reader, &url.at, location, KEY_SUBSTITUTION);
     }
     if let Some(path) = &file.value {
         reader.check_file(&file.at, path, "JWKS", "\"keys\"");

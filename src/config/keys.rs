@@ -1,4 +1,4 @@
-//! Every table of the file with its keys: for suggestions, the schema and the tests.
+//! The list of every table and its keys, for suggestions, the schema and the tests.
 
 use super::reader::{Key, Section};
 use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server, source, trace};
@@ -8,9 +8,9 @@ use super::{cache, issuer, limits, log, login, oauth_client, route, rule, server
 pub struct KeyTable {
     /// `server`, `issuer`, …
     pub name: &'static str,
-    /// Whether it is written `[[…]]`.
+    /// Whether it is an array of tables, written `[[…]]`.
     pub repeated: bool,
-    /// For tables whose further keys depend on `kind`: which kind, and these are its own.
+    /// `Some` if these keys are allowed only in tables of this `kind`.
     pub kind: Option<&'static str>,
     /// Its documentation.
     pub about: &'static str,
@@ -18,7 +18,7 @@ pub struct KeyTable {
     pub keys: &'static [Key],
 }
 
-/// Every table; those of one kind follow the table that they add keys to.
+/// Every table. The entries for kinds follow the entry of the table that they add keys to.
 pub const TABLES: &[KeyTable] = &[
     table::<server::Server>("server", false, None),
     table::<issuer::Issuer>("issuer", true, None),
@@ -61,7 +61,7 @@ const fn table<S: Section>(
     }
 }
 
-/// One of the lists of keys of one kind of source.
+/// A list of the keys specific to one kind of source.
 const fn of_source(index: usize, list: usize) -> KeyTable {
     let (kind, _, about, lists) = source::KINDS[index];
     KeyTable {
@@ -73,7 +73,7 @@ const fn of_source(index: usize, list: usize) -> KeyTable {
     }
 }
 
-/// The table that has a key called `name`, as written: `[server]`, `[[route]]`.
+/// The header of the table that has a key called `name`: `[server]`, `[[route]]`.
 pub(super) fn owner(name: &str) -> Option<String> {
     let table = TABLES
         .iter()

@@ -10,7 +10,7 @@ use crate::gateway;
 use crate::proxy::settings;
 
 section! {
-    /// Limits on what callers may use.
+    /// Limits on callers' use of resources.
     pub(super) struct Limits {
         /// Largest request head (request line and headers); 1KiB to 1MiB.
         header_bytes: Size = [default "'32KiB'"],
@@ -18,20 +18,21 @@ section! {
         url_bytes: Size = [default "'16KiB'"],
         /// Time within which the whole request head must arrive; 10ms to 5m.
         header_timeout: Duration = [default "'10s'"],
-        /// Longest pause between two reads of a request body, and for one write to a caller; 10ms to 1h.
+        /// Timeout between two reads of a request body, and for each write to a caller; 10ms to 1h.
         body_timeout: Duration = [default "'60s'"],
         /// Time after which a caller's idle connection is closed; 10ms to 1h.
         keepalive_timeout: Duration = [default "'60s'"],
-        /// Open connections from callers, all listeners together; 1 to 1000000.
+        /// Open connections from callers, over all listeners together; 1 to 1000000.
         connections: u64 = [default "10000"],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
-        /// Request bodies up to this size are buffered until the upstream has answered, so that they can be
-        /// replayed after a 401; larger ones are streamed and their 401 is passed on. At most 1GiB; with
-        /// "0B", only requests without a body are replayed. The default is Taskcluster's own limit.
+        /// Request bodies up to this size are buffered until the upstream has responded, so that they can
+        /// be replayed after a 401; larger ones are streamed, and a 401 is passed on to the caller. At
+        /// most 1GiB; with "0B", only requests without a body are replayed. The default is Taskcluster's
+        /// own limit.
         replay_body: Size = [default "'10MiB'"],
-        /// Memory for all buffered bodies together; at least replay_body. When it is used up, bodies are
-        /// streamed as if they were too large. Keep it below the memory that the process may use.
+        /// Memory for all buffered bodies together; at least replay_body. When it is exhausted, bodies are
+        /// streamed as if they were too large. Keep it below the process's memory limit.
         replay_memory: Size = [default "'256MiB'"],
         /// Rate limit of each client, over all routes and `[login]` together; unlimited when left out.
         rate: Nested<Rate> = [optional],
@@ -60,19 +61,19 @@ impl Limits {
     }
 
     fn check(&self, reader: &mut Reader<'_>) {
-        const MOMENT: Duration = Duration::from_millis(10);
+        const SHORTEST: Duration = Duration::from_millis(10);
         const HOUR: Duration = Duration::from_hours(1);
         let show = |size: Size| show_size(size.0);
-        reader.within(&self.header_bytes, Size(1 << 10), Size(1 << 20), show);
+        reader.check_range(&self.header_bytes, Size(1 << 10), Size(1 << 20), show);
         let url_max = self.header_bytes.value.unwrap_or(Size(1 << 20));
-        reader.within(&self.url_bytes, Size(256), url_max, show);
+        reader.check_range(&self.url_bytes, Size(256), url_max, show);
         let five_minutes = Duration::from_mins(5);
-        reader.within(&self.header_timeout, MOMENT, five_minutes, show_duration);
-        reader.within(&self.body_timeout, MOMENT, HOUR, show_duration);
-        reader.within(&self.keepalive_timeout, MOMENT, HOUR, show_duration);
-        reader.within(&self.connections, 1, 1_000_000, |n| n.to_string());
-        reader.within(&self.body, Size(1), Size(u64::MAX), show);
-        reader.within(&self.replay_body, Size(0), Size(1 << 30), show);
+        reader.check_range(&self.header_timeout, SHORTEST, five_minutes, show_duration);
+        reader.check_range(&self.body_timeout, SHORTEST, HOUR, show_duration);
+        reader.check_range(&self.keepalive_timeout, SHORTEST, HOUR, show_duration);
+        reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
+        reader.check_range(&self.body, Size(1), Size(u64::MAX), show);
+        reader.check_range(&self.replay_body, Size(0), Size(1 << 30), show);
         self.check_replay(reader);
     }
 
@@ -83,20 +84,20 @@ impl Limits {
         if body <= memory {
             return;
         }
-        let blamed = if self.replay_memory.given {
+        let field = if self.replay_memory.given {
             &self.replay_memory
         } else {
             &self.replay_body
         };
         let problem = format!(
-            "a body of replay_body ({}) does not fit into replay_memory ({})",
+            "replay_body ({}) is larger than replay_memory ({})",
             show_size(body.0),
             show_size(memory.0)
         );
         reader.error(
-            &blamed.at,
+            &field.at,
             problem,
-            "make replay_memory at least as large as replay_body",
+            "lower replay_body or raise replay_memory",
         );
     }
 }

@@ -2,26 +2,26 @@
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, section};
-use super::value::{Choice, Share};
+use super::value::{Choice, Fraction};
 use crate::log::settings::{AUDIT_LEVEL, LogFormat};
 use crate::suggest::nearest;
 
-/// The target of the audit log, which has its own key.
+/// The target of the audit log, which has a key instead of a level.
 const AUDIT: &str = "audit";
 
 section! {
-    /// What is logged, to stderr.
+    /// Logging, to stderr.
     pub(super) struct Log {
-        /// `json`, one object per line, or `text`, for people.
+        /// `json`, one object per line, or `text`, for human readers.
         format: LogFormat = [default "'json'"],
-        /// `off`, `error`, `warn`, `info`, `debug` or `trace`, and by module after commas:
-        /// `info,hawkgate=debug`. The target of access lines is `access`: `info,access=off`.
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`, optionally followed by levels for single
+        /// modules: `info,hawkgate=debug`. Access lines have the target `access`: `info,access=off`.
         level: String = [default "'info'"],
         /// The fraction of successful requests that get an access line; refusals, errors and replayed
         /// requests are always logged.
-        access_sample: Share = [default "1.0"],
-        /// Writes a line with target `audit` for each request that got a credential or was refused one: who,
-        /// which credential, which route. It contains names of people.
+        access_sample: Fraction = [default "1.0"],
+        /// Writes a line with target `audit` for each request that was granted or refused a credential: the
+        /// caller, the credential and the route. These lines contain personal data.
         audit: bool = [default "false"],
     }
 }
@@ -29,7 +29,7 @@ section! {
 impl Choice for LogFormat {
     const NAMES: &'static [&'static str] = &["json", "text"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "json" => Some(Self::Json),
             "text" => Some(Self::Text),
@@ -56,8 +56,8 @@ impl Log {
     }
 }
 
-/// A level, or `module=level`. Stricter than `RUST_LOG`, which takes a mistyped level for the
-/// name of a module and logs everything from it.
+/// Checks a level, or `module=level`. Stricter than `RUST_LOG`, which treats a mistyped level as the
+/// name of a module and enables every level for it.
 fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
     let (module, level) = match directive.rsplit_once('=') {
         Some((module, level)) => (Some(module), level),
@@ -67,20 +67,20 @@ fn check_directive(reader: &mut Reader<'_>, at: &Location, directive: &str) {
     if let Some(module) = module
         && (module.is_empty() || !module.bytes().all(fits))
     {
-        let problem = format!("{} is not a module", quoted(module));
+        let problem = format!("{} is not a module path", quoted(module));
         reader.error(at, problem, "write it like \"info,hawkgate=debug\"");
     }
     if module == Some(AUDIT) {
-        let problem = "the audit log has no level";
-        reader.error(at, problem, "write audit = true, or remove it");
+        let problem = "cannot set a level for the audit log";
+        reader.error(at, problem, "use the key audit instead");
         return;
     }
     if !LEVELS.contains(&level) {
         let remedy = match nearest(level, LEVELS) {
-            Some(meant) => format!("did you mean {meant:?}?"),
+            Some(suggestion) => format!("did you mean {suggestion:?}?"),
             None => format!("write one of {}", LEVELS.join(", ")),
         };
-        reader.error(at, format!("{} is not a level", quoted(level)), remedy);
+        reader.error(at, format!("{} is not a log level", quoted(level)), remedy);
     }
     let ours = module.is_some_and(|m| m == "hawkgate" || m.starts_with("hawkgate::"));
     if !ours && ["debug", "trace"].contains(&level) {

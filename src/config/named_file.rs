@@ -1,14 +1,14 @@
-//! Files that a configuration names.
+//! Files that a configuration references.
 
 use std::path::PathBuf;
 
-/// A file that a configuration names: a secret, keys, a certificate.
+/// A file that a configuration references: a secret, a key set or a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedFile {
-    /// The table that names it: `[server]`, `source "login"`.
+    /// The table that references it: `[server]`, `source "login"`.
     pub table: String,
     /// The key's path inside the table: `access_token.file`.
     pub key: String,
-    /// As the process can open it.
+    /// The path that the process opens.
     pub path: PathBuf,
 }

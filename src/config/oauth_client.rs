@@ -1,4 +1,4 @@
-//! The keys of tables in which hawkgate is an OAuth2 client.
+//! The keys shared by tables in which hawkgate acts as an OAuth2 client.
 
 use url::Url;
 
@@ -13,20 +13,21 @@ use crate::token::settings::Algorithm;
 section! {
     /// hawkgate's own client at an OAuth2 endpoint.
     pub(super) struct ClientKeys {
-        /// The client's identifier there.
+        /// The client's identifier at this server.
         client_id: String = [required],
         /// The client's secret.
         client_secret: SecretRef = [optional],
-        /// The client's private key in PEM, instead of a secret: RSA, P-256, P-384 or Ed25519.
+        /// The client's private key in PEM form, instead of a secret: RSA, P-256, P-384 or Ed25519.
         private_key: SecretRef = [optional],
         /// How the client authenticates: `client_secret_basic` (default with a secret),
         /// `client_secret_post`, `private_key_jwt` (default with a private key).
         auth_method: AuthMethod = [optional],
-        /// `kid` of the assertions that `private_key_jwt` signs; none when left out.
+        /// The `kid` of `private_key_jwt` assertions; none when left out.
         key_id: String = [optional],
-        /// The algorithm of `private_key_jwt`; depends on the key when left out (RS256, ES256, ES384, EdDSA).
+        /// The algorithm of `private_key_jwt`; derived from the key when left out (RS256, ES256, ES384,
+        /// EdDSA).
         assertion_algorithm: AssertionAlgorithm = [optional],
-        /// `aud` of the assertions: the server's issuer; the endpoint's own URL when left out.
+        /// The `aud` of the assertions, usually the server's issuer; the endpoint's URL when left out.
         assertion_audience: String = [optional],
     }
 }
@@ -46,7 +47,7 @@ impl Choice for AuthMethod {
         "private_key_jwt",
     ];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "client_secret_basic" => Some(Self::Basic),
             "client_secret_post" => Some(Self::Post),
@@ -55,14 +56,14 @@ impl Choice for AuthMethod {
         }
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
-        let real = [
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
+        let unsupported = [
             "client_secret_jwt",
             "tls_client_auth",
             "self_signed_tls_client_auth",
             "none",
         ];
-        real.contains(&name).then(|| {
+        unsupported.contains(&name).then(|| {
             let problem = format!("{name} is not supported");
             (problem, format!("write one of {}", Self::NAMES.join(", ")))
         })
@@ -76,24 +77,24 @@ pub(super) struct AssertionAlgorithm(Algorithm);
 impl Choice for AssertionAlgorithm {
     const NAMES: &'static [&'static str] = Algorithm::NAMES;
 
-    fn named(name: &str) -> Option<Self> {
-        Algorithm::named(name).map(Self)
+    fn from_name(name: &str) -> Option<Self> {
+        Algorithm::from_name(name).map(Self)
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
-        Algorithm::refusal(name)
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
+        Algorithm::explain_refusal(name)
     }
 }
 
 impl ClientKeys {
-    /// The client at `endpoint`. `None` only with errors in `reader`.
+    /// The client for `endpoint`. Returns `None` only if `reader` has recorded an error.
     pub(super) fn resolve(
         self,
         reader: &mut Reader<'_>,
         endpoint: Option<&Url>,
     ) -> Option<OauthClient> {
         let method = self.method(reader)?;
-        self.refuse_idle(reader, method);
+        self.refuse_unused_keys(reader, method);
         if method == AuthMethod::PrivateKeyJwt {
             self.check_key(reader);
         }
@@ -117,7 +118,7 @@ impl ClientKeys {
         })
     }
 
-    /// The method, if exactly the secret or key that it needs is there.
+    /// The authentication method, if the credential that it needs is given, and no other.
     fn method(&self, reader: &mut Reader<'_>) -> Option<AuthMethod> {
         let (secret, key) = (self.client_secret.given, self.private_key.given);
         if secret && key {
@@ -139,11 +140,11 @@ impl ClientKeys {
             reader.error(&self.client_secret.at, problem, remedy);
             return None;
         };
-        let (needs, there) = match method {
+        let (needs, present) = match method {
             AuthMethod::Basic | AuthMethod::Post => ("client_secret", secret),
             AuthMethod::PrivateKeyJwt => ("private_key", key),
         };
-        if !there {
+        if !present {
             let problem = format!("needs {needs}, which is missing");
             let remedy = format!("add {needs} = {{ file = \"…\" }}, or leave auth_method out");
             reader.error(&self.auth_method.at, problem, remedy);
@@ -152,7 +153,7 @@ impl ClientKeys {
         Some(method)
     }
 
-    fn refuse_idle(&self, reader: &mut Reader<'_>, method: AuthMethod) {
+    fn refuse_unused_keys(&self, reader: &mut Reader<'_>, method: AuthMethod) {
         if method == AuthMethod::PrivateKeyJwt {
             return;
         }
@@ -166,7 +167,7 @@ impl ClientKeys {
             reader.error(
                 at,
                 problem,
-                "remove it, or give private_key instead of client_secret",
+                "remove it, or use private_key instead of client_secret",
             );
         }
     }
@@ -180,11 +181,11 @@ impl ClientKeys {
         else {
             return;
         };
-        // Whether it can be read was already checked.
+        // An unreadable key has already been reported.
         let Ok(pem) = secret.read() else { return };
         let algorithm = self.assertion_algorithm.value.map(|a| a.0);
         if let Err(problem) = SigningKey::from_pem(pem.expose(), algorithm) {
-            let remedy = "put a PEM private key there, for example from `openssl genpkey`";
+            let remedy = "use a PEM private key, for example from `openssl genpkey`";
             reader.error(&self.private_key.at, problem.to_string(), remedy);
         }
     }

@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::diagnostic::quoted;
-use super::http_url::require_private;
+use super::http_url::require_https;
 use super::oauth_client::ClientKeys;
 use super::reader::{Field, Reader, Section, Table, section};
 use super::resolved::SourceKind;
@@ -11,7 +11,8 @@ use super::value::{List, Nested};
 use crate::credential::Inject;
 
 section! {
-    /// Kind `client-credentials`: a token for hawkgate's own OAuth2 client, the same for every caller.
+    /// Kind `client-credentials`: a token issued to hawkgate's own OAuth2 client, the same for every
+    /// caller.
     pub(super) struct ClientCredentials {
         /// The token endpoint.
         token_url: Url = [required],
@@ -21,31 +22,31 @@ section! {
         resource: String = [optional],
         /// The scopes to request; the server's default when empty. Rules may narrow them.
         scopes: List<String> = [default "[]"],
-        /// Auth0's organization.
+        /// The `organization` parameter, for Auth0.
         organization: String = [optional],
     }
 }
 
 section! {
-    /// Kind `token-exchange`: another token for the caller (RFC 8693).
+    /// Kind `token-exchange`: exchanges the caller's token for another (RFC 8693).
     pub(super) struct TokenExchange {
         /// The token endpoint.
         token_url: Url = [required],
-        /// The `audience` of the new token: a name that the server knows.
+        /// The `audience` parameter: the new token's audience, by a name known to the server.
         audience: String = [optional],
-        /// The `resource` of the new token (RFC 8707): an absolute URI.
+        /// The `resource` parameter (RFC 8707): the new token's audience, as an absolute URI.
         resource: String = [optional],
         /// The scopes to request; the server's default when empty. Rules may narrow them.
         scopes: List<String> = [default "[]"],
-        /// A URI; the server's default when left out.
+        /// The type of the new token, a URI; the server's default when left out.
         requested_token_type: String = [optional],
-        /// A URI: the type of callers' tokens.
+        /// The type of callers' tokens, a URI.
         subject_token_type: String = [default "'urn:ietf:params:oauth:token-type:access_token'"],
     }
 }
 
 section! {
-    /// The header that carries a bearer credential upstream. The caller's own copies of it are removed.
+    /// The header that carries a bearer credential upstream. Copies sent by the caller are removed.
     pub(super) struct InjectKeys {
         /// The header's name.
         header: String = [default "'Authorization'"],
@@ -54,7 +55,7 @@ section! {
     }
 }
 
-const SECRETS_IN_CLEAR: &str = "tokens and hawkgate's own secret would be sent in cleartext";
+const CLEARTEXT_SECRETS: &str = "tokens and hawkgate's own secret would be sent in cleartext";
 
 impl ClientCredentials {
     pub(super) fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<SourceKind> {
@@ -97,37 +98,38 @@ impl TokenExchange {
     }
 }
 
-/// Refuses plain http to other machines: secrets would be sent in cleartext.
+/// Refuses plain http to other machines, because it would expose secrets.
 pub(super) fn check_endpoint(reader: &mut Reader<'_>, url: &Field<Url>) {
     if let Some(location) = &url.value {
-        require_private(reader, &url.at, location, SECRETS_IN_CLEAR);
+        require_https(reader, &url.at, location, CLEARTEXT_SECRETS);
     }
 }
 
-/// An absolute URI without fragment (RFC 8707 §2, RFC 8693 §3).
+/// Requires an absolute URI without a fragment (RFC 8707 §2, RFC 8693 §3).
 fn check_uri(reader: &mut Reader<'_>, field: &Field<String>) {
     let Some(text) = &field.value else { return };
     let absolute = Url::parse(text).is_ok_and(|uri| uri.fragment().is_none());
     if !absolute {
-        let problem = format!("{} is not an absolute URI without fragment", quoted(text));
+        let problem = format!("{} is not an absolute URI without a fragment", quoted(text));
         let remedy = "write it with its scheme: \"https://…\" or \"urn:…\"";
         reader.error(&field.at, problem, remedy);
     }
 }
 
-/// One scope-token each (RFC 6749 §3.3).
+/// Requires each element to be one scope-token (RFC 6749 §3.3).
 pub(super) fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
     let fits = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !scope.value.bytes().all(fits) {
             let problem = format!("{} is not an OAuth2 scope", quoted(&scope.value));
-            let remedy = "write each scope as a separate string of visible ASCII without \" and \\";
+            let remedy =
+                "write each scope as a separate string of printable ASCII without spaces, \" or \\";
             reader.error(&scope.at, problem, remedy);
         }
     }
 }
 
-/// `inject`, for sources that give bearer tokens.
+/// Resolves `inject`, for sources of bearer tokens. Returns `Some(None)` if it is absent.
 #[allow(clippy::option_option)]
 pub(super) fn resolve_inject(
     reader: &mut Reader<'_>,
@@ -138,19 +140,19 @@ pub(super) fn resolve_inject(
     };
     let header = keys.header.value?;
     if let Err(problem) = Inject::header_named(&header) {
-        let remedy = "write another header, such as \"Authorization\" or \"X-Api-Token\"";
+        let remedy = "use another header, such as \"Authorization\" or \"X-Api-Token\"";
         let problem = format!("{} {problem}", quoted(&header));
         reader.error(&keys.header.at, problem, remedy);
         return None;
     }
-    let usual = if header.eq_ignore_ascii_case("authorization") {
+    let default_format = if header.eq_ignore_ascii_case("authorization") {
         "Bearer {token}"
     } else {
         "{token}"
     };
     let at = keys.format.at.clone();
     let format = keys.format.optional()?;
-    let format = format.as_deref().unwrap_or(usual);
+    let format = format.as_deref().unwrap_or(default_format);
     if let Err(problem) = Inject::check_format(format) {
         let remedy = "write it like \"Bearer {token}\"";
         reader.error(&at, problem.to_string(), remedy);

@@ -1,5 +1,5 @@
-//! Prints a configuration with every default filled in. Secrets stay references: a valid file
-//! contains nothing else.
+//! Prints a configuration with every default filled in. Secrets are printed as the references
+//! that the file contains, never as values.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use super::keys::{KeyTable, TABLES};
 use super::reader::{Key, Presence, Shape};
 use super::{ConfigErrors, ParseOptions};
 
-/// The valid file at `path` with every default filled in and absolute paths, so that it means the
-/// same in any folder. Keys without a default stay out if they were left out.
+/// Formats the valid file at `path` with every default filled in and with absolute paths, so that
+/// the output can be used from any folder. Omitted keys without a default stay omitted.
 ///
 /// # Errors
 /// All errors of the file at once.
@@ -21,58 +21,57 @@ pub fn print(path: &Path) -> Result<String, ConfigErrors> {
     let text = super::read_text(path)?;
     let options = super::options_for(path, true);
     super::parse(&text, &path.display().to_string(), &options)?;
-    Ok(whole(&text.parse().unwrap_or_default(), &options))
+    Ok(render(&text.parse().unwrap_or_default(), &options))
 }
 
-/// Most attempts to find defaults that must not be written.
-const ROUNDS: usize = 100;
+/// Limits the attempts to find the defaults that must be left out.
+const MAX_ATTEMPTS: usize = 100;
 
-/// `written`, which is valid, as [`print`] says.
-fn whole(written: &Table, options: &ParseOptions) -> String {
+/// Formats a valid document as described at [`print`].
+fn render(document: &Table, options: &ParseOptions) -> String {
     let here = ParseOptions {
         read_secrets: false,
         base_dir: options.base_dir.clone(),
     };
     let mut printer = Printer {
         options,
-        left_out: HashSet::new(),
+        omitted: HashSet::new(),
         defaults: true,
     };
-    for _ in 0..ROUNDS {
-        let text = printer.print(written);
+    for _ in 0..MAX_ATTEMPTS {
+        let text = printer.print(document);
         let Err(refused) = super::parse(&text, "", &here) else {
             return text;
         };
-        // Some keys may be left out and yet not be written with their default: a TCP
-        // listener's `mode`.
+        // Some defaults are valid only if implicit, such as the `mode` of a TCP listener.
         let places = refused.errors.into_iter().map(|e| (e.place, e.key));
-        let before = printer.left_out.len();
-        printer.left_out.extend(places);
-        if printer.left_out.len() == before {
+        let before = printer.omitted.len();
+        printer.omitted.extend(places);
+        if printer.omitted.len() == before {
             break;
         }
     }
-    // Then print no more than the file says.
+    // No valid set of defaults was found: print only what the file contains.
     printer.defaults = false;
-    printer.print(written)
+    printer.print(document)
 }
 
 struct Printer<'o> {
     options: &'o ParseOptions,
-    /// Table and key of defaults that must not be written.
-    left_out: HashSet<(String, String)>,
-    /// Whether any default is written.
+    /// Table and key of each default that must not be written.
+    omitted: HashSet<(String, String)>,
+    /// Whether defaults are written at all.
     defaults: bool,
 }
 
-/// The location of a value: table and key, as in errors.
+/// The table and key of a value, as in error messages.
 #[derive(Clone)]
-struct Spot {
+struct KeyPath {
     table: String,
     key: String,
 }
 
-impl Spot {
+impl KeyPath {
     fn key(&self, name: &str) -> Self {
         let dot = if self.key.is_empty() { "" } else { "." };
         Self {
@@ -90,14 +89,14 @@ impl Spot {
 }
 
 impl Printer<'_> {
-    fn print(&self, written: &Table) -> String {
+    fn print(&self, document: &Table) -> String {
         let mut text = String::new();
         for (index, table) in TABLES.iter().enumerate() {
-            // Those of a kind add keys to the one that they follow.
+            // A kind's entry adds keys to the table that it follows.
             if table.kind.is_some() {
                 continue;
             }
-            match written.get(table.name) {
+            match document.get(table.name) {
                 Some(Value::Array(all)) if table.repeated => {
                     for entries in all.iter().filter_map(Value::as_table) {
                         let kind = kind_of(table, entries);
@@ -108,8 +107,8 @@ impl Printer<'_> {
                     }
                 }
                 Some(Value::Table(entries)) => self.table(&mut text, table, [], entries),
-                // Sections that are switched on by being present are not added.
-                None if self.defaults && !table.repeated && !is_switch(table) => {
+                // Tables that enable a feature by being present are not added.
+                None if self.defaults && !table.repeated && !is_opt_in(table) => {
                     self.table(&mut text, table, [], &Table::new());
                 }
                 _ => {}
@@ -130,7 +129,7 @@ impl Printer<'_> {
         }
         let plain = format!("[{}]", table.name);
         let name = entries.get("name").and_then(Value::as_str);
-        let spot = Spot {
+        let at = KeyPath {
             table: match name.filter(|_| table.repeated) {
                 Some(name) => format!("{} {}", table.name, quoted(name)),
                 None => plain.clone(),
@@ -144,7 +143,7 @@ impl Printer<'_> {
         };
         let _ = writeln!(text, "{heading}");
         for key in table.keys.iter().chain(of_kind) {
-            if let Some(mut value) = self.value(key, entries, &spot) {
+            if let Some(mut value) = self.value(key, entries, &at) {
                 if table.name == "server" {
                     value = with_absolute_sockets(value, self.options);
                 }
@@ -153,20 +152,20 @@ impl Printer<'_> {
         }
     }
 
-    /// What is written, or else the default.
-    fn value(&self, key: &Key, entries: &Table, table: &Spot) -> Option<Value> {
-        let spot = table.key(key.name);
+    /// The value in the file, or else the default.
+    fn value(&self, key: &Key, entries: &Table, table: &KeyPath) -> Option<Value> {
+        let at = table.key(key.name);
         let default = || {
-            let place = (spot.table.clone(), spot.key.clone());
-            let written = self.defaults && !self.left_out.contains(&place);
-            default_of(key).filter(|_| written)
+            let place = (at.table.clone(), at.key.clone());
+            let allowed = self.defaults && !self.omitted.contains(&place);
+            default_of(key).filter(|_| allowed)
         };
         let value = entries.get(key.name).cloned().or_else(default)?;
-        Some(self.complete(&key.shape, value, &spot))
+        Some(self.complete(&key.shape, value, &at))
     }
 
-    /// `value`, which fits `shape`, with the defaults of the tables in it and absolute paths.
-    fn complete(&self, shape: &Shape, value: Value, spot: &Spot) -> Value {
+    /// Fills in the defaults of nested tables and makes paths absolute. `value` has `shape`.
+    fn complete(&self, shape: &Shape, value: Value, at: &KeyPath) -> Value {
         match (shape, value) {
             (Shape::File, Value::String(path)) => absolute_path(&path, self.options).into(),
             (Shape::Secret, Value::Table(mut secret)) => {
@@ -178,19 +177,19 @@ impl Printer<'_> {
             }
             (Shape::List(item), Value::Array(items)) => {
                 let items = items.into_iter().enumerate();
-                let items = items.map(|(index, v)| self.complete(item, v, &spot.item(index)));
+                let items = items.map(|(index, v)| self.complete(item, v, &at.item(index)));
                 items.collect::<Vec<_>>().into()
             }
             (Shape::Table(keys), Value::Table(entries)) => {
                 let known = keys.iter().filter_map(|key| {
-                    let value = self.value(key, &entries, spot)?;
+                    let value = self.value(key, &entries, at)?;
                     Some((key.name.to_owned(), value))
                 });
                 known.collect::<Table>().into()
             }
             (Shape::Map(item), Value::Table(entries)) => {
                 let completed = entries.into_iter().map(|(key, value)| {
-                    let value = self.complete(item, value, &spot.key(&key));
+                    let value = self.complete(item, value, &at.key(&key));
                     (key, value)
                 });
                 completed.collect::<Table>().into()
@@ -200,21 +199,21 @@ impl Printer<'_> {
                 let fits = |shape: &Shape| {
                     matches!(shape, Shape::Table(_) | Shape::Secret | Shape::List(_)) == nested
                 };
-                self.complete(if fits(one) { one } else { other }, value, spot)
+                self.complete(if fits(one) { one } else { other }, value, at)
             }
             (_, value) => value,
         }
     }
 }
 
-/// Whether the table cannot be added by default, because it has required keys.
-fn is_switch(table: &KeyTable) -> bool {
+/// Whether the table takes effect only if the file contains it.
+fn is_opt_in(table: &KeyTable) -> bool {
     let required = |key: &Key| matches!(key.presence, Presence::Required);
     // `[trace]` has no required keys, but its presence switches tracing on.
     table.name == "trace" || table.keys.iter().any(required)
 }
 
-/// The kind that `entries` is of, if the table knows kinds.
+/// The kind of `entries`, if the table has a key `kind`.
 fn kind_of(table: &KeyTable, entries: &Table) -> Option<String> {
     let default = table.keys.iter().find(|key| key.name == "kind");
     let default = default.and_then(default_of);
@@ -230,14 +229,14 @@ fn default_of(key: &Key) -> Option<Value> {
     document.get("value").cloned()
 }
 
-/// As an absolute path.
+/// Resolves a path from the file against its folder.
 fn absolute_path(written: &str, options: &ParseOptions) -> String {
     let path = options.base_dir.join(written);
     let path = absolute(&path).unwrap_or(path);
     path.to_string_lossy().into_owned()
 }
 
-/// Listeners' addresses are texts; those of Unix sockets contain a path.
+/// Makes the paths in addresses of Unix sockets absolute; the schema treats them as plain text.
 fn with_absolute_sockets(value: Value, options: &ParseOptions) -> Value {
     match value {
         Value::String(text) => match text.strip_prefix("unix:") {
@@ -270,45 +269,45 @@ mod tests {
         }
     }
 
-    fn meaning(text: &str, options: &ParseOptions) -> Config {
-        let parsed = parse(text, "test", options);
-        parsed.unwrap_or_else(|errors| panic!("{errors}\n{text}")).0
+    fn parsed(text: &str, options: &ParseOptions) -> Config {
+        let result = parse(text, "test", options);
+        result.unwrap_or_else(|errors| panic!("{errors}\n{text}")).0
     }
 
-    /// What is printed from `text`, which must mean the same wherever it lies.
+    /// Prints `text`, and asserts that the output parses to the same configuration in any folder.
     fn printed(text: &str) -> String {
-        let written: Table = text.parse().unwrap();
-        let printed = whole(&written, &options());
+        let document: Table = text.parse().unwrap();
+        let printed = render(&document, &options());
         let elsewhere = ParseOptions {
             base_dir: "/elsewhere".into(),
             ..options()
         };
         assert_eq!(
-            meaning(&printed, &elsewhere),
-            meaning(text, &options()),
+            parsed(&printed, &elsewhere),
+            parsed(text, &options()),
             "{printed}"
         );
-        let again = whole(&printed.parse().unwrap(), &elsewhere);
+        let again = render(&printed.parse().unwrap(), &elsewhere);
         assert_eq!(again, printed);
         printed
     }
 
     #[test]
-    fn every_example_means_the_same_when_printed() {
+    fn every_printed_example_parses_to_the_same_configuration() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
-        let mut seen = 0;
+        let mut examples = 0;
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "toml") {
                 printed(&std::fs::read_to_string(path).unwrap());
-                seen += 1;
+                examples += 1;
             }
         }
-        assert!(seen >= 8, "{seen}");
+        assert!(examples >= 8, "{examples}");
     }
 
     #[test]
-    fn defaults_are_filled_in_also_in_tables_within_tables() {
+    fn defaults_are_filled_in_at_every_level_of_nesting() {
         let text = printed(
             r#"
 [server]

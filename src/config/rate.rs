@@ -8,16 +8,16 @@ use super::value::{Choice, Nested};
 use crate::gateway::rate_limit::RateBy;
 
 section! {
-    /// A rate limit for each client; requests beyond it are answered with 429.
+    /// A rate limit for each client; requests that exceed it are answered with 429.
     pub(super) struct Rate {
         /// Number of requests in each `per`; 1 to 1000000.
         requests: u64 = [required],
-        /// 100ms to 1h.
+        /// The period that `requests` refers to; 100ms to 1h.
         per: Duration = [default "'1s'"],
-        /// Number of requests at once after a pause; 1 to 1000000. Equal to requests when left out.
+        /// Number of requests allowed at once after a pause; 1 to 1000000. Equal to requests when left out.
         burst: u64 = [optional],
-        /// "client": by verified identity; without one, by client certificate, else by address. "address":
-        /// by address, before anything is verified; IPv6 by /64.
+        /// "client": by verified identity, or else by client certificate, or else by address. "address": by
+        /// address, before anything is verified. IPv6 addresses are grouped by /64.
         by: RateBy = [default "'client'"],
         /// Clients tracked, at about 200 bytes each; the least recently used is evicted first. 1 to
         /// 10000000.
@@ -28,7 +28,7 @@ section! {
 impl Choice for RateBy {
     const NAMES: &'static [&'static str] = &["client", "address"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "client" => Some(Self::Client),
             "address" => Some(Self::Address),
@@ -39,7 +39,7 @@ impl Choice for RateBy {
 
 const MILLION: u64 = 1_000_000;
 
-/// Checks the key `rate`; `Some(None)` if it is absent.
+/// Resolves the key `rate`. Returns `Some(None)` if it is absent.
 #[allow(clippy::option_option)]
 pub(super) fn resolve(
     reader: &mut Reader<'_>,
@@ -49,11 +49,11 @@ pub(super) fn resolve(
         return Some(None);
     };
     let show = |n: u64| n.to_string();
-    reader.within(&rate.requests, 1, MILLION, show);
-    reader.within(&rate.burst, 1, MILLION, show);
-    reader.within(&rate.clients, 1, 10 * MILLION, show);
+    reader.check_range(&rate.requests, 1, MILLION, show);
+    reader.check_range(&rate.burst, 1, MILLION, show);
+    reader.check_range(&rate.clients, 1, 10 * MILLION, show);
     let (least, most) = (Duration::from_millis(100), Duration::from_hours(1));
-    reader.within(&rate.per, least, most, show_duration);
+    reader.check_range(&rate.per, least, most, show_duration);
     let requests = rate.requests.value?;
     Some(Some(crate::gateway::rate_limit::Rate {
         requests,

@@ -1,7 +1,7 @@
 //! Reads tables key by key and collects every error; serde would stop at the first.
 //!
-//! [`section!`] declares a table once: its keys with documentation, type and default. From
-//! that come the reading, the unknown-key suggestions and [`Key`]s for the schema.
+//! [`section!`] declares a table once: its keys with documentation, type and default. It generates
+//! the code that reads the table, and the [`Key`]s for the schema and for suggestions.
 
 use std::path::{Path, PathBuf};
 
@@ -14,35 +14,35 @@ use crate::config::named_file::NamedFile;
 use crate::proxy::settings::Listener;
 use crate::suggest::nearest;
 
-/// The most errors, and the most warnings, that are collected.
-pub(super) const MAX_FINDINGS: usize = 1000;
+/// Limits the number of errors collected, and that of warnings.
+pub(super) const MAX_DIAGNOSTICS: usize = 1000;
 
-/// One key of a table, as documented.
+/// A key of a table, with its documentation.
 #[derive(Debug)]
 pub struct Key {
-    /// As written in the file.
+    /// The key itself.
     pub name: &'static str,
     /// What it means, with units and limits.
     pub doc: &'static str,
-    /// What may be written.
+    /// Which values are allowed.
     pub shape: Shape,
-    /// Whether it must be there.
+    /// Whether it is required.
     pub presence: Presence,
 }
 
-/// What may be written as a value.
+/// The values that a key allows.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// A non-empty string.
     Text,
-    /// A string of `A-Z a-z 0-9 . _ -`, at most 64.
+    /// A string of 1 to 64 characters from `A-Z a-z 0-9 . _ -`.
     Name,
     /// `true` or `false`.
     Flag,
     /// A whole number, not negative.
     Count,
     /// A number from 0 to 1.
-    Share,
+    Fraction,
     /// "30s", "1h30m", "250ms".
     Duration,
     /// "8MiB", "64KiB", "512B".
@@ -59,20 +59,20 @@ pub enum Shape {
     List(&'static Shape),
     /// A table with these keys.
     Table(&'static [Key]),
-    /// A table with keys of any name, each with such a value.
+    /// A table with arbitrary keys, each with a value of this shape.
     Map(&'static Shape),
     /// Either of the two.
     Either(&'static Shape, &'static Shape),
 }
 
-/// Whether a key must be there, and what it means when it is not.
+/// Whether a key is required, and what leaving it out means.
 #[derive(Clone, Copy, Debug)]
 pub enum Presence {
-    /// Must be written.
+    /// The key is required.
     Required,
-    /// Its documentation says what leaving it out means.
+    /// The key's documentation says what leaving it out means.
     Optional,
-    /// Means this TOML value when left out.
+    /// Leaving the key out means this TOML value.
     Default(&'static str),
 }
 
@@ -82,36 +82,36 @@ pub(super) trait Section: Sized {
     const ABOUT: &'static str;
     /// Its keys.
     const KEYS: &'static [Key];
-    /// Reads every key of the listing.
+    /// Reads every key in [`Self::KEYS`].
     fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Self;
 }
 
-/// A type that can be read from the right side of `=`.
+/// A type that can be read from a TOML value.
 pub(super) trait Value: Sized {
-    /// For the schema.
+    /// The values that are allowed, for the schema.
     const SHAPE: Shape;
-    /// `None` when it was refused, with the error in `reader`.
+    /// Reads `value`. Returns `None` if it is invalid, with the error recorded in `reader`.
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self>;
 }
 
-/// A key's value with its place.
+/// A key's value with its location.
 #[derive(Debug)]
 pub(super) struct Field<T> {
-    /// The value in the file, or the table when it is not there.
+    /// The location of the value, or of the table if the key is absent.
     pub(super) at: Location,
-    /// None when absent without default, and when refused.
+    /// `None` if the value is invalid, or absent without a default.
     pub(super) value: Option<T>,
     /// Whether the file has the key.
     pub(super) given: bool,
 }
 
 impl<T> Field<T> {
-    /// Not in the file, which is not an error.
+    /// Whether the key is absent and has no default.
     pub(super) fn is_absent(&self) -> bool {
         self.value.is_none() && !self.given
     }
 
-    /// Absent (`Some(None)`), present (`Some(Some(_))`), or refused (`None`).
+    /// Absent (`Some(None)`), present (`Some(Some(_))`), or invalid (`None`).
     #[allow(clippy::option_option)]
     pub(super) fn optional(self) -> Option<Option<T>> {
         match (self.value, self.given) {
@@ -121,7 +121,7 @@ impl<T> Field<T> {
     }
 }
 
-/// A table with its place.
+/// A table with its location.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
     pub(super) at: Location,
@@ -133,13 +133,13 @@ pub(super) struct Table<'t> {
 pub(super) struct Reader<'a> {
     lines: Lines<'a>,
     options: &'a ParseOptions,
-    /// The table that has a key of this name, as written in the file.
+    /// Returns the header of the table that has a key of the given name, if any.
     owner: fn(&str) -> Option<String>,
-    /// The listeners of the running hawkgate, if it is rereading its file.
+    /// The running hawkgate's listeners, during a reload.
     pub(super) running: Option<&'a Server>,
     pub(super) errors: Vec<Diagnostic>,
     pub(super) warnings: Vec<Diagnostic>,
-    /// Every file that the text names.
+    /// Every file that the configuration references.
     pub(super) files: Vec<NamedFile>,
 }
 
@@ -160,7 +160,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes an error; the file is refused at the end.
+    /// Records an error, which makes the whole file invalid.
     pub(super) fn error(
         &mut self,
         at: &Location,
@@ -173,58 +173,59 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a warning.
+    /// Records a warning.
     pub(super) fn warn(
         &mut self,
         at: &Location,
         problem: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        if self.warnings.len() < MAX_FINDINGS {
+        if self.warnings.len() < MAX_DIAGNOSTICS {
             let diagnostic = at.diagnostic(&self.lines, problem.into(), remedy.into());
             self.warnings.push(diagnostic);
         }
     }
 
-    /// Whether there are so many errors that no more are noted.
+    /// Whether the limit of errors is reached.
     fn is_full(&self) -> bool {
-        self.errors.len() >= MAX_FINDINGS
+        self.errors.len() >= MAX_DIAGNOSTICS
     }
 
-    /// The line of a location, for messages about another one.
+    /// The line of a location, for messages that refer to it.
     pub(super) fn line(&self, at: &Location) -> usize {
         self.lines.position(at.span().start).0
     }
 
-    /// Whether to check the files and variables that the file names.
+    /// Whether to check referenced files and environment variables.
     pub(super) fn reads_files(&self) -> bool {
         self.options.read_secrets
     }
 
-    /// A path as the process can use it.
+    /// Resolves a path in the file against the file's folder.
     pub(super) fn resolve_path(&self, written: &str) -> PathBuf {
         self.options.base_dir.join(written)
     }
 
-    /// Notes that the text names `path` at this place.
-    pub(super) fn names_file(&mut self, at: &Location, path: &Path) {
-        self.files.push(at.named(path));
+    /// Records that `path` is referenced at this location.
+    pub(super) fn record_file(&mut self, at: &Location, path: &Path) {
+        self.files.push(at.file_reference(path));
     }
 
-    /// The file named at this location is reread whenever it is needed: a change to it does not
-    /// need a reload.
-    pub(super) fn needs_no_watching(&mut self, at: &Location) {
-        self.files.retain(|file| *file != at.named(&file.path));
+    /// Removes the file referenced at this location from the files that trigger a reload, because it is
+    /// reread whenever it is used.
+    pub(super) fn exclude_from_watching(&mut self, at: &Location) {
+        self.files
+            .retain(|file| *file != at.file_reference(&file.path));
     }
 
-    /// The listeners now and those after a restart: what must not be reachable from other
-    /// machines must hold for both.
-    pub(super) fn listening(&self, written: &[Listener]) -> Vec<Listener> {
+    /// The current listeners, and those after the next restart. Restrictions to this machine apply
+    /// to both.
+    pub(super) fn all_listeners(&self, written: &[Listener]) -> Vec<Listener> {
         let running = self.running.iter().flat_map(|server| &server.listen);
         running.chain(written).cloned().collect()
     }
 
-    /// Reads one key, with its default if the file leaves it out.
+    /// Reads one key, or its default if the key is absent.
     pub(super) fn field<T: Value>(
         &mut self,
         table: &Table<'_>,
@@ -275,13 +276,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses keys of `table` that are in none of `listings`. `elsewhere` may give a better reason
-    /// than the nearest name.
+    /// Refuses keys of `table` that are in none of `listings`. `explain` may return a problem and a
+    /// remedy more helpful than a suggestion of the nearest name.
     pub(super) fn refuse_unknown(
         &mut self,
         table: &Table<'_>,
         listings: &[&'static [Key]],
-        elsewhere: impl Fn(&str) -> Option<(String, String)>,
+        explain: impl Fn(&str) -> Option<(String, String)>,
     ) {
         let known = || {
             listings
@@ -298,10 +299,10 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let at = table.at.key(name, key.span());
-            if let Some((problem, remedy)) = elsewhere(name) {
+            if let Some((problem, remedy)) = explain(name) {
                 self.error(&at, problem, remedy);
-            } else if let Some(meant) = nearest(name, known()) {
-                self.error(&at, "unknown key", format!("did you mean {meant:?}?"));
+            } else if let Some(suggestion) = nearest(name, known()) {
+                self.error(&at, "unknown key", format!("did you mean {suggestion:?}?"));
             } else if let Some(owner) = (self.owner)(name) {
                 self.error(&at, "unknown key", format!("it is a key of {owner}"));
             } else {
@@ -312,8 +313,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Refuses a value outside of `min..=max`; `show` formats it.
-    pub(super) fn within<T: PartialOrd + Copy>(
+    /// Refuses a value outside `min..=max`; `show` formats values for the message.
+    pub(super) fn check_range<T: PartialOrd + Copy>(
         &mut self,
         field: &Field<T>,
         min: T,
@@ -330,7 +331,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// If files are checked: refuses one that cannot be read or lacks `marker`.
+    /// Refuses a file that cannot be read or does not contain `marker`, if files are checked at all.
     pub(super) fn check_file(&mut self, at: &Location, path: &Path, what: &str, marker: &str) {
         if !self.reads_files() {
             return;
@@ -338,7 +339,7 @@ impl<'a> Reader<'a> {
         match std::fs::read(path) {
             Err(cause) => {
                 let problem = format!("{what} {} cannot be read: {cause}", path.display());
-                self.error(at, problem, "name a file that hawkgate can read");
+                self.error(at, problem, "use a file that hawkgate can read");
             }
             Ok(content) => {
                 if !content
@@ -350,24 +351,24 @@ impl<'a> Reader<'a> {
                         path.display(),
                         quoted(marker)
                     );
-                    self.error(at, problem, "name a file in the right format");
+                    self.error(at, problem, "use a file in the right format");
                 }
             }
         }
     }
 }
 
-/// What a value of this shape looks like, for "missing" errors.
+/// An example value, for "missing" errors.
 fn example(shape: &Shape) -> String {
     match shape {
         Shape::Text | Shape::Name => "\"…\"".into(),
         Shape::Flag => "true".into(),
         Shape::Count => "1".into(),
-        Shape::Share => "0.1".into(),
+        Shape::Fraction => "0.1".into(),
         Shape::Duration => "\"30s\"".into(),
         Shape::Size => "\"8MiB\"".into(),
         Shape::Url => "\"https://…\"".into(),
-        Shape::File => "\"path/of/a/file\"".into(),
+        Shape::File => "\"path/to/file\"".into(),
         Shape::Secret => "{ file = \"…\" } or { env = \"…\" }".into(),
         Shape::Choice(names) => names.first().map_or_else(String::new, |n| format!("{n:?}")),
         Shape::List(item) => format!("[{}]", example(item)),
@@ -385,7 +386,7 @@ fn example(shape: &Shape) -> String {
     }
 }
 
-/// Declares a table: documentation, keys, types, presence.
+/// Declares a table: its documentation, and each key's documentation, type and presence.
 macro_rules! section {
     ($(#[doc = $about:literal])+ $vis:vis struct $name:ident {
         $($(#[doc = $doc:literal])+ $key:ident: $type:ty = [$($presence:tt)+]),+ $(,)?

@@ -1,4 +1,4 @@
-//! Names that one part of the file declares and another refers to.
+//! Names that one table declares and others refer to.
 
 use std::sync::Arc;
 
@@ -7,63 +7,68 @@ use super::reader::{Field, Reader};
 use super::value::Item;
 use crate::suggest::nearest;
 
-/// A named table as far as it could be read.
+/// A named table, as far as it is valid.
 #[derive(Debug)]
-pub(super) struct Declared<T> {
+pub(super) struct Declaration<T> {
     /// The table.
     pub(super) table: Location,
     /// The location of its name.
     pub(super) at: Location,
-    /// `None` when it is missing or refused.
+    /// `None` if it is missing or invalid.
     pub(super) name: Option<Arc<str>>,
-    /// `None` when something in it is wrong.
-    pub(super) meaning: Option<T>,
+    /// The resolved table; `None` if anything in it is invalid.
+    pub(super) value: Option<T>,
 }
 
-impl<T> Declared<T> {
-    pub(super) fn new(table: &Location, name: &Field<Arc<str>>, meaning: Option<T>) -> Self {
+impl<T> Declaration<T> {
+    pub(super) fn new(table: &Location, name: &Field<Arc<str>>, value: Option<T>) -> Self {
         Self {
             table: table.clone(),
             at: name.at.clone(),
             name: name.value.clone(),
-            meaning,
+            value,
         }
     }
 }
 
-/// Refuses two of `what` with the same name.
-pub(super) fn refuse_duplicates<T>(reader: &mut Reader<'_>, what: &str, all: &[Declared<T>]) {
+/// Refuses tables with the same name; `what` is their kind for messages.
+pub(super) fn refuse_duplicates<T>(reader: &mut Reader<'_>, what: &str, all: &[Declaration<T>]) {
     let mut seen = std::collections::HashMap::new();
-    for declared in all {
-        let Some(name) = &declared.name else { continue };
-        if let Some(first) = seen.insert(name, &declared.at) {
+    for declaration in all {
+        let Some(name) = &declaration.name else {
+            continue;
+        };
+        if let Some(first) = seen.insert(name, &declaration.at) {
             let line = reader.line(first);
             let problem = format!(
                 "{} is already the name of another {what}, on line {line}",
                 quoted(name)
             );
-            reader.error(&declared.at, problem, "give each a different name");
+            reader.error(&declaration.at, problem, "give each a different name");
         }
     }
 }
 
-/// The index of the table that `reference` names. An unknown name is an error, unless it may be
-/// that of a table that could not be read.
+/// Returns the index of the table that `reference` names. An unknown name is an error, unless the
+/// name of some table is itself invalid and might be the one meant.
 pub(super) fn find<T>(
     reader: &mut Reader<'_>,
     what: &str,
-    all: &[Declared<T>],
+    all: &[Declaration<T>],
     reference: &Item<String>,
 ) -> Option<usize> {
     let name = reference.value.as_str();
     let found = all
         .iter()
-        .position(|declared| declared.name.as_deref() == Some(name));
-    if found.is_none() && all.iter().all(|declared| declared.name.is_some()) {
-        let names = || all.iter().filter_map(|declared| declared.name.as_deref());
+        .position(|declaration| declaration.name.as_deref() == Some(name));
+    if found.is_none() && all.iter().all(|declaration| declaration.name.is_some()) {
+        let names = || {
+            all.iter()
+                .filter_map(|declaration| declaration.name.as_deref())
+        };
         let remedy = match nearest(name, names()) {
-            Some(meant) => format!("did you mean {meant:?}?"),
-            None if all.is_empty() => format!("add a [[{what}]] of this name"),
+            Some(suggestion) => format!("did you mean {suggestion:?}?"),
+            None if all.is_empty() => format!("add a [[{what}]] with this name"),
             None => format!("the {what}s are {}", names().collect::<Vec<_>>().join(", ")),
         };
         reader.error(

@@ -1,4 +1,4 @@
-//! A valid configuration: every default filled in, every reference checked.
+//! A valid configuration: every default is filled in, and every reference is resolved.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
-/// A whole valid configuration.
+/// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
@@ -35,24 +35,24 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[rule]]`, in file order.
     pub rules: Vec<Rule>,
-    /// `[login]`, if it is there.
+    /// `[login]`, if present.
     pub login: Option<Login>,
     /// `[limits]`
     pub limits: Limits,
-    /// `limits.rate`: for one client on all routes together; unlimited when `None`.
+    /// `limits.rate`, for each client over all routes together; `None` for no limit.
     pub rate: Option<Rate>,
     /// `[cache]`
     pub cache: CacheLimits,
     /// `[log]`
     pub log: Log,
-    /// `[trace]`, if it is there.
+    /// `[trace]`, if present.
     pub trace: Option<Trace>,
-    /// Every file that it names, except those that are reread whenever they are needed.
+    /// Every referenced file, except those that are reread whenever they are used.
     pub files: Vec<NamedFile>,
 }
 
 impl Config {
-    /// The files that the `[[kind]]` called `name` names.
+    /// The files that the table `[[kind]]` with this name references.
     pub fn files_of<'a>(
         &'a self,
         kind: &str,
@@ -69,13 +69,13 @@ impl Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Where callers connect; at least one.
+    /// The listeners for callers; at least one.
     pub listen: Vec<Listener>,
-    /// Where operators connect.
+    /// The address of the admin listener.
     pub admin: Address,
-    /// How long in-flight requests may take to finish after a signal.
+    /// How long in-flight requests may take to finish after SIGTERM.
     pub drain: Duration,
-    /// How long readiness is false before listeners close.
+    /// How long `/readyz` is false before the listeners close.
     pub drain_delay: Duration,
     /// After this time `/startupz` is true even if an issuer's keys could not be fetched.
     pub startup_grace: Duration,
@@ -88,7 +88,7 @@ pub struct Server {
 pub struct Issuer {
     /// Unique among issuers.
     pub name: Arc<str>,
-    /// Its kind with the kind's keys.
+    /// The kind with its keys.
     pub kind: IssuerKind,
 }
 
@@ -108,9 +108,9 @@ pub enum IssuerKind {
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Introspection {
-    /// How its answers are checked.
+    /// How its responses are checked.
     pub issuer: IntrospectionIssuer,
-    /// Where they come from, and hawkgate's client there.
+    /// The endpoint, and hawkgate's client there.
     pub endpoint: IntrospectionEndpoint,
 }
 
@@ -119,17 +119,17 @@ pub struct Introspection {
 pub struct Source {
     /// Unique among sources.
     pub name: Arc<str>,
-    /// Its kind as written: `taskcluster-login`, ….
+    /// The kind's name in the file: `taskcluster-login`, ….
     pub kind_name: &'static str,
-    /// Its kind with the kind's keys.
+    /// The kind with its keys.
     pub kind: SourceKind,
-    /// For one exchange, all attempts.
+    /// The time limit for one exchange, all attempts together.
     pub timeout: Duration,
-    /// Most concurrent exchanges.
+    /// The limit of concurrent exchanges.
     pub concurrency: usize,
     /// PEM file with the only CAs trusted for the exchange; the platform's when `None`.
     pub ca: Option<PathBuf>,
-    /// Where bearer credentials go upstream.
+    /// The header that carries bearer credentials upstream.
     pub inject: Inject,
 }
 
@@ -143,18 +143,18 @@ pub enum SourceKind {
     },
     /// web-server's `/login/oauth/credentials`.
     TaskclusterOauth {
-        /// The deployment's root URL, without path.
+        /// The deployment's root URL, without a path.
         root_url: Url,
     },
-    /// Named temporary credentials made here.
+    /// Named temporary credentials that hawkgate creates.
     TaskclusterMint {
         /// The issuing client.
         client_id: String,
-        /// Its key.
+        /// Its access token.
         access_token: SecretRef,
-        /// The name's template over claims, checked: `"sso/{sub}"`.
+        /// A valid template over claims for the client's name: `"sso/{sub}"`.
         client_name: String,
-        /// What each certificate grants.
+        /// The scopes that each certificate grants.
         scopes: Vec<String>,
         /// How long each certificate is valid; at most 31 days.
         lifetime: Duration,
@@ -163,14 +163,14 @@ pub enum SourceKind {
     TaskclusterStatic {
         /// The client.
         client_id: String,
-        /// Its key.
+        /// Its access token.
         access_token: SecretRef,
-        /// For temporary credentials.
+        /// The certificate, for temporary credentials.
         certificate: Option<SecretRef>,
-        /// Restricts every request to these scopes; `Some([])` is none.
+        /// Restricts every request to these scopes; `Some([])` means none.
         authorized_scopes: Option<Vec<String>>,
-        /// Whether `PUT /credentials` on the admin listener replaces them. That listener is
-        /// loopback or a Unix socket then: checked.
+        /// Whether `PUT /credentials` on the admin listener replaces them. If so, that listener is
+        /// loopback or a Unix socket.
         credentials_update: bool,
     },
     /// A token for hawkgate's own OAuth2 client.
@@ -183,12 +183,12 @@ pub enum SourceKind {
         audience: Option<String>,
         /// The `resource` parameter (RFC 8707).
         resource: Option<String>,
-        /// The server's default when empty.
+        /// The scopes to request; the server's default when empty.
         scopes: Vec<String>,
-        /// Auth0's organization.
+        /// The `organization` parameter (Auth0).
         organization: Option<String>,
     },
-    /// Another token for the caller (RFC 8693).
+    /// Another token in exchange for the caller's (RFC 8693).
     TokenExchange {
         /// The token endpoint.
         token_url: Url,
@@ -198,14 +198,14 @@ pub enum SourceKind {
         audience: Option<String>,
         /// The `resource` parameter (RFC 8707).
         resource: Option<String>,
-        /// The server's default when empty.
+        /// The scopes to request; the server's default when empty.
         scopes: Vec<String>,
-        /// The server's default when `None`.
+        /// The type of the new token; the server's default when `None`.
         requested_token_type: Option<String>,
         /// The type of callers' tokens.
         subject_token_type: String,
     },
-    /// The identity provider's own access token of the user.
+    /// The user's access token at an identity provider behind Auth0.
     Auth0Identity(Box<Auth0Identity>),
     /// A token obtained with the caller's username and password.
     Password(Box<PasswordGrant>),
@@ -216,11 +216,11 @@ pub enum SourceKind {
 pub struct Route {
     /// Unique among routes.
     pub name: Arc<str>,
-    /// Lower case, no port; any host when `None`.
+    /// In lower case, without a port; any host when `None`.
     pub host: Option<String>,
-    /// Prefix, beginning with `/`.
+    /// The path prefix, which begins with `/`.
     pub path: String,
-    /// Any when `None`.
+    /// Any method except TRACE and CONNECT when `None`.
     pub methods: Option<Vec<Method>>,
     /// Where requests go.
     pub upstream: Upstream,
@@ -228,16 +228,17 @@ pub struct Route {
     pub issuers: Vec<usize>,
     /// Index into [`Config::sources`].
     pub source: Option<usize>,
-    /// Scopes that the bearer must have.
+    /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
-    /// No token needed. With a source, every listener is loopback or a Unix socket: checked.
+    /// Whether requests need no token. If so and there is a source, every listener is loopback or a
+    /// Unix socket.
     pub anonymous: bool,
-    /// The file whose token stands in when the caller sends none. Every listener is loopback
-    /// or a Unix socket then: checked.
+    /// The file with the token to use for requests without one. If set, every listener is loopback or
+    /// a Unix socket.
     pub workload_token: Option<PathBuf>,
-    /// Rate limit of each client on this route; unlimited when `None`.
+    /// Rate limit of each client on this route; `None` for no limit.
     pub rate: Option<Rate>,
-    /// Features of taskcluster-proxy that the route has.
+    /// The features of taskcluster-proxy that are enabled.
     pub compat: Compat,
 }
 
@@ -246,13 +247,13 @@ pub struct Route {
 pub struct Rule {
     /// Unique among rules.
     pub name: Arc<str>,
-    /// A CEL expression that compiles.
+    /// A valid CEL expression.
     pub when: String,
-    /// What happens when it matches.
+    /// The effect when it matches.
     pub effect: Effect,
-    /// Restricts the source's credentials to these scopes; `Some([])` is none.
+    /// Restricts the source's credentials to these scopes; `Some([])` means none.
     pub scopes: Option<Vec<String>>,
-    /// Headers that a rule may set, each with an expression that compiles.
+    /// The headers to set, each with a valid CEL expression for its value.
     pub headers: Vec<(String, String)>,
     /// Indices into [`Config::routes`]; every route when `None`.
     pub routes: Option<Vec<usize>>,
@@ -261,8 +262,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether it applies to the route with this index.
-    pub fn concerns(&self, route: usize) -> bool {
+    /// Whether the rule applies to the route with this index.
+    pub fn applies_to(&self, route: usize) -> bool {
         self.routes
             .as_ref()
             .is_none_or(|routes| routes.contains(&route))
@@ -272,17 +273,17 @@ impl Rule {
 /// The upstream of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// https.
+    /// Whether to use https.
     pub tls: bool,
-    /// Lower case, no brackets.
+    /// In lower case, without brackets.
     pub host: String,
-    /// TCP port.
+    /// The TCP port.
     pub port: u16,
-    /// The port that the service puts into the MAC; `port` unless overridden.
+    /// The port that the service computes the Hawk MAC with; `port` unless overridden.
     pub signed_port: u16,
-    /// PEM file with the only CAs trusted.
+    /// PEM file with the only CAs trusted for this upstream; the platform's when `None`.
     pub ca: Option<PathBuf>,
-    /// Whether HTTP/2 may be spoken upstream.
+    /// Whether to offer HTTP/2.
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
@@ -291,14 +292,14 @@ pub struct Upstream {
 /// `[login]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
-    /// Index into [`Config::sources`] of one of kind `taskcluster-mint`: checked.
+    /// Index into [`Config::sources`]; of kind `taskcluster-mint`.
     pub source: usize,
-    /// Indices into [`Config::issuers`]; at least one, none of them delegated: checked.
+    /// Indices into [`Config::issuers`]; at least one, none of them delegated.
     pub issuers: Vec<usize>,
-    /// Scopes that the bearer must have.
+    /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
-    /// Origins of browser applications, as browsers write them; `*` alone is any.
+    /// Origins of browser applications, as browsers send them; `*` alone allows any.
     pub allowed_origins: Vec<String>,
-    /// How long the credentials are valid, at most; 1 minute to 30 days.
+    /// The longest validity of the credentials; 1 minute to 30 days.
     pub lifetime: Duration,
 }

@@ -15,74 +15,76 @@ use url::Url;
 use super::diagnostic::quoted;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
-use super::references::Declared;
+use super::references::Declaration;
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
 use crate::gateway::route::Compat;
 use crate::proxy::settings::Listener;
 
 section! {
-    /// Which requests go where, and what they need. A route with a host takes precedence over one without,
-    /// then the longest path, then a route with methods.
+    /// Which requests go to which upstream, and what they must present. A route with a host takes
+    /// precedence over one without, then the longer path, then a route with methods.
     pub(super) struct Route {
         /// Unique among routes; a metric label.
         name: Arc<str> = [required],
-        /// Only requests to this host (lower case, without port); any when left out.
+        /// Only requests to this host (lower case, without a port); any when left out.
         host: String = [optional],
-        /// Only paths that start with this, by whole segments; compared as sent.
+        /// Only paths with this prefix, by whole segments; compared without decoding.
         path: String = [default "'/'"],
         /// Only these methods; any except TRACE and CONNECT when left out.
         methods: List<Method> = [optional],
-        /// Scheme, host and port of the upstream. The request's own path is kept.
+        /// Scheme, host and port of the upstream. The request's path is kept.
         upstream: Url = [required],
         /// Names of the issuers whose tokens are accepted.
         issuers: List<String> = [default "[]"],
-        /// Name of the source of upstream credentials; requests are forwarded without when left out.
+        /// Name of the source of upstream credentials; requests are forwarded without credentials when left
+        /// out.
         source: String = [optional],
         /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "[]"],
-        /// Needs no token. With a source, every listener must be loopback or a Unix socket, because
-        /// anyone who can connect can use the source's credentials.
+        /// Accepts requests without a token. With a source, every listener must be loopback or a Unix
+        /// socket, because anyone who can connect can use the source's credentials.
         anonymous: bool = [default "false"],
-        /// A file whose token is used when the caller sends no Authorization; it is verified like any
-        /// other. Every listener must be loopback or a Unix socket.
+        /// A file with the token to use when the caller sends no Authorization; it is verified like any
+        /// other token. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
         /// Rewrites `/<service>/<version>/<path>` to `/api/<service>/<version>/<path>`, like
-        /// taskcluster-proxy; the version is `v` with digits.
+        /// taskcluster-proxy; a version is `v` followed by digits.
         shortcut: bool = [default "false"],
-        /// Answers `POST /bewit` with the URL in its body, signed for an hour; the URL must be of this
-        /// upstream and below this path. Needs a source of Taskcluster credentials.
+        /// Answers `POST /bewit` with the URL in its body, signed for an hour; the URL must be at this
+        /// upstream and below this route's path. Requires a source of Taskcluster credentials.
         bewit: bool = [default "false"],
-        /// Adds taskcluster-proxy's informational headers to responses: endpoint, version, client and scopes.
+        /// Adds taskcluster-proxy's informational headers to responses: endpoint, version, client and
+        /// scopes.
         taskcluster_headers: bool = [default "false"],
         /// Rate limit of each client on this route, in addition to `limits.rate`; unlimited when left out.
         rate: Nested<Rate> = [optional],
-        /// Allows an http upstream on another machine, with requests and responses in cleartext.
+        /// Allows an http upstream on another machine, which exposes requests and responses in cleartext.
         allow_plaintext: bool = [default "false"],
         /// PEM file with the only CAs trusted for this upstream; the platform's when left out.
         ca: PathBuf = [optional],
         /// Uses HTTP/2 if the upstream supports it; Taskcluster uses HTTP/1.1.
         http2: bool = [default "false"],
-        /// The port in the Hawk MAC, if the service computes it with another than the upstream's; 1 to
-        /// 65535.
+        /// The port in the Hawk MAC, if the service computes the MAC with a port other than the upstream's;
+        /// 1 to 65535.
         signed_port: u64 = [optional],
-        /// To connect, and again for TLS; 10ms to 5m.
+        /// Time to connect, and again for the TLS handshake; 10ms to 5m.
         connect_timeout: Duration = [default "'5s'"],
-        /// Longest pause between two reads of the response; longer than any long poll (Taskcluster: 20s).
+        /// Timeout between two reads of the response; must be longer than any long poll (Taskcluster: 20s).
         /// 10ms to 24h.
         read_timeout: Duration = [default "'120s'"],
-        /// For one write; 10ms to 1h.
+        /// Timeout for each write of the request; 10ms to 1h.
         write_timeout: Duration = [default "'60s'"],
-        /// How long an idle connection is kept; less than the upstream's own timeout (web-server: 6s). At most
-        /// 1h.
+        /// How long an idle connection is kept; must be less than the upstream's own timeout (web-server:
+        /// 6s). At most 1h.
         idle_timeout: Duration = [default "'4s'"],
     }
 }
 
 section! {
-    /// A token that is kept fresh outside of hawkgate, such as a projected service account token.
+    /// A token that is renewed outside hawkgate, such as a projected service account token.
     pub(super) struct WorkloadToken {
-        /// The file; read again when it changes.
+        /// The file; reread when it changes.
         file: PathBuf = [required],
     }
 }
@@ -91,35 +93,36 @@ impl Choice for Method {
     const NAMES: &'static [&'static str] =
         &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         let known = Self::NAMES.contains(&name);
         known
             .then(|| Self::from_bytes(name.as_bytes()).ok())
             .flatten()
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
         ["TRACE", "CONNECT"].contains(&name).then(|| {
             let problem = format!("{name} is rejected on every route");
-            (problem, format!("write some of {}", Self::NAMES.join(", ")))
+            (problem, format!("choose from {}", Self::NAMES.join(", ")))
         })
     }
 }
 
-pub(super) use bewit::refuse_hidden as refuse_hidden_by_bewit;
+pub(super) use bewit::refuse_shadowed as refuse_shadowed_by_bewit;
 
-/// What a route refers to.
+/// What the checks of a route depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
-    pub(super) issuers: &'a [Declared<IssuerKind>],
-    pub(super) sources: &'a [Declared<resolved::Source>],
-    /// `None` when they could not be read.
+pub(super) struct Context<'a> {
+    pub(super) issuers: &'a [Declaration<IssuerKind>],
+    pub(super) sources: &'a [Declaration<resolved::Source>],
+    /// The listeners; `None` if they are invalid.
     pub(super) listen: Option<&'a [Listener]>,
 }
 
-impl Known<'_> {
-    /// Whether only this machine can connect; assumed where the listeners could not be read.
-    fn only_local(&self) -> bool {
+impl Context<'_> {
+    /// Whether only this machine can connect; true if the listeners are invalid, which has its own
+    /// error.
+    fn is_local_only(&self) -> bool {
         self.listen
             .is_none_or(|listen| listen.iter().all(Listener::is_local))
     }
@@ -129,17 +132,17 @@ impl Known<'_> {
 pub(super) fn read(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
-    known: Known<'_>,
-) -> Declared<resolved::Route> {
+    context: Context<'_>,
+) -> Declaration<resolved::Route> {
     let route = Route::read(reader, table);
     reader.refuse_unknown(table, &[Route::KEYS], |_| None);
-    let mut declared = Declared::new(&table.at, &route.name, None);
-    declared.meaning = route.resolve(reader, known);
-    declared
+    let mut declaration = Declaration::new(&table.at, &route.name, None);
+    declaration.value = route.resolve(reader, context);
+    declaration
 }
 
 impl Route {
-    fn resolve(self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<resolved::Route> {
+    fn resolve(self, reader: &mut Reader<'_>, context: Context<'_>) -> Option<resolved::Route> {
         self.check_host(reader);
         self.check_path(reader);
         if let Some(methods) = &self.methods.value
@@ -149,13 +152,13 @@ impl Route {
             reader.error(
                 &self.methods.at,
                 problem,
-                "leave the key out for every method",
+                "list methods, or leave the key out for every method",
             );
         }
         self.check_scopes(reader);
-        self.check_bewit(reader, known);
-        let access = self.resolve_access(reader, known);
-        let upstream = self.resolve_upstream(reader, known);
+        self.check_bewit(reader, context);
+        let access = self.resolve_access(reader, context);
+        let upstream = self.resolve_upstream(reader, context);
         let (issuers, source) = access?;
         Some(resolved::Route {
             name: self.name.value?,
@@ -169,7 +172,7 @@ impl Route {
             anonymous: self.anonymous.value?,
             workload_token: match self.workload_token.optional()? {
                 Some(Nested(token)) => {
-                    reader.needs_no_watching(&token.file.at);
+                    reader.exclude_from_watching(&token.file.at);
                     Some(token.file.value?)
                 }
                 None => None,
@@ -191,7 +194,7 @@ impl Route {
             } else if host.contains("://") || host.contains('/') {
                 (
                     "is a URL",
-                    "write the host alone, without scheme and path".to_owned(),
+                    "write the host alone, without scheme or path".to_owned(),
                 )
             } else if host.contains('*') {
                 (
@@ -207,11 +210,11 @@ impl Route {
                 ("has a port", format!("write {}", quoted(name)))
             } else if host.bytes().any(|b| b.is_ascii_uppercase()) {
                 (
-                    "has capitals",
+                    "has upper-case letters",
                     format!("write {}", quoted(&host.to_ascii_lowercase())),
                 )
             } else if let Some(name) = host.strip_suffix('.') {
-                ("has a final dot", format!("write {}", quoted(name)))
+                ("ends with a dot", format!("write {}", quoted(name)))
             } else if !is_host_name(host) {
                 (
                     "is not a host name",
@@ -223,8 +226,8 @@ impl Route {
         reader.error(&self.host.at, problem, remedy);
     }
 
-    /// Requests are matched by their raw path, and refused if the decoded path belongs to another
-    /// route, so a prefix with escapes, dots or a query would never match.
+    /// Requests are matched by their raw path, and refused if the decoded path would match another
+    /// route. A prefix with percent-escapes, dot segments or a query would therefore never match.
     fn check_path(&self, reader: &mut Reader<'_>) {
         let Some(path) = &self.path.value else { return };
         let (problem, remedy) = if !path.starts_with('/') {
@@ -236,7 +239,7 @@ impl Route {
             ("has a query or fragment", "write the path alone".to_owned())
         } else if path.contains('%') {
             (
-                "has escapes, which never match",
+                "has percent-escapes, which never match",
                 "write a shorter prefix without them".to_owned(),
             )
         } else if path
@@ -250,11 +253,11 @@ impl Route {
         } else if path.contains('*') {
             (
                 "has a wildcard",
-                "write the prefix alone: it covers everything below it".to_owned(),
+                "write the prefix alone: it matches everything below it".to_owned(),
             )
         } else if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
             (
-                "has characters that cannot occur in a request's path",
+                "has characters that cannot occur in a request path",
                 "write a prefix without them".to_owned(),
             )
         } else {
@@ -271,7 +274,10 @@ impl Route {
             .flat_map(|list| &list.items)
         {
             if scope.value.contains(' ') {
-                let problem = format!("{} is more than one scope", quoted(&scope.value));
+                let problem = format!(
+                    "{} contains a space, which separates scopes",
+                    quoted(&scope.value)
+                );
                 reader.error(&scope.at, problem, "write each scope as a separate string");
             }
         }
@@ -286,15 +292,15 @@ fn is_host_name(host: &str) -> bool {
             .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(fits))
 }
 
-/// Refuses two routes that match the same requests.
-pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved::Route>]) {
-    for (index, declared) in routes.iter().enumerate() {
-        let Some(route) = &declared.meaning else {
+/// Refuses routes between which the choice would be ambiguous.
+pub(super) fn refuse_overlapping(reader: &mut Reader<'_>, routes: &[Declaration<resolved::Route>]) {
+    for (index, declaration) in routes.iter().enumerate() {
+        let Some(route) = &declaration.value else {
             continue;
         };
         let before = routes[..index]
             .iter()
-            .find(|other| other.meaning.as_ref().is_some_and(|r| equal(r, route)));
+            .find(|other| other.value.as_ref().is_some_and(|r| overlap(r, route)));
         if let Some(other) = before {
             let name = other.name.as_deref().unwrap_or_default();
             let line = reader.line(&other.table);
@@ -303,7 +309,7 @@ pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved:
                 quoted(name)
             );
             reader.error(
-                &declared.table,
+                &declaration.table,
                 problem,
                 "change its host, path or methods, or remove it",
             );
@@ -311,8 +317,8 @@ pub(super) fn refuse_equal(reader: &mut Reader<'_>, routes: &[Declared<resolved:
     }
 }
 
-/// Whether some request matches both equally well. A route with methods precedes one without.
-fn equal(a: &resolved::Route, b: &resolved::Route) -> bool {
+/// Whether a request can match both routes with equal precedence.
+fn overlap(a: &resolved::Route, b: &resolved::Route) -> bool {
     let methods = match (&a.methods, &b.methods) {
         (None, None) => true,
         (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),

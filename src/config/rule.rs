@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::diagnostic::{Location, quoted};
 use super::reader::{Reader, Section, Shape, Table, Value, section};
-use super::references::{self, Declared};
+use super::references::{self, Declaration};
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, Item, List, text};
 use crate::gateway::login::LABEL;
@@ -14,24 +14,24 @@ use crate::gateway::rule::{Effect, Expression, header_name};
 use crate::hawk::scope::is_valid as is_scope;
 
 section! {
-    /// Which requests are allowed, with what scopes, and which headers are set for the upstream. The first
+    /// Which requests are allowed, with which scopes, and which headers are set for the upstream. The first
     /// matching rule in file order decides; if a route has rules and none matches, the request is refused.
     pub(super) struct Rule {
         /// Unique among rules; appears in logs.
         name: Arc<str> = [required],
-        /// A CEL expression over claims, token, request and client; matches if its value is true.
-        /// At most 1 KiB.
+        /// A CEL expression over claims, token, request and client; the rule matches if it evaluates to
+        /// true. At most 1 KiB.
         when: Source = [required],
-        /// What happens if it matches. A deny rule that fails to evaluate refuses the request; an allow
-        /// rule that fails does not match.
+        /// Whether a matching request is allowed or refused. A deny rule whose expression fails refuses the
+        /// request; an allow rule whose expression fails does not match.
         effect: Effect = [default "'allow'"],
-        /// Restricts the source's credentials to these scopes; `[]` is none; unrestricted when left out.
+        /// Restricts the source's credentials to these scopes; `[]` means none; unrestricted when left out.
         scopes: List<String> = [optional],
-        /// Headers to set for the upstream, each with a CEL expression for its value; the caller's own
-        /// copies are removed on every route.
+        /// Headers to set for the upstream, each with a CEL expression for its value; copies sent by the
+        /// caller are removed on every route.
         headers: Headers = [optional],
-        /// Names of the routes that it applies to, "login" for `[login]`; every route and `[login]` when
-        /// left out.
+        /// Names of the routes that the rule applies to, and "login" for `[login]`; every route and
+        /// `[login]` when left out.
         routes: List<String> = [optional],
     }
 }
@@ -39,7 +39,7 @@ section! {
 impl Choice for Effect {
     const NAMES: &'static [&'static str] = &["allow", "deny"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "allow" => Some(Self::Allow),
             "deny" => Some(Self::Deny),
@@ -48,7 +48,7 @@ impl Choice for Effect {
     }
 }
 
-/// An expression that compiles. May span several lines.
+/// The source of a valid CEL expression, which may span several lines.
 #[derive(Debug)]
 pub(super) struct Source {
     text: String,
@@ -61,7 +61,7 @@ impl Value for Source {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let text = text(reader, at, value, "a CEL expression in quotes")?;
         if text.trim().is_empty() {
-            reader.error(at, "is empty", "write true to match always");
+            reader.error(at, "is empty", "write \"true\" to match every request");
             return None;
         }
         match Expression::compile(text) {
@@ -77,7 +77,7 @@ impl Value for Source {
     }
 }
 
-/// Names with expressions, in the order of their names.
+/// Header names with expressions, sorted by name.
 #[derive(Debug)]
 pub(super) struct Headers(Vec<(String, Source)>);
 
@@ -86,7 +86,7 @@ impl Value for Headers {
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let DeValue::Table(entries) = value else {
-            let problem = "must be a table of names with expressions";
+            let problem = "must be a table of header names with expressions";
             reader.error(at, problem, "write { \"x-auth-subject\" = \"claims.sub\" }");
             return None;
         };
@@ -107,7 +107,7 @@ impl Value for Headers {
             if headers.iter().any(|(other, _)| *other == name) {
                 reader.error(
                     &at,
-                    "is there twice, differing only in case",
+                    "is listed twice, in different case",
                     "remove one of the two",
                 );
                 complete = false;
@@ -121,12 +121,12 @@ impl Value for Headers {
     }
 }
 
-/// What a rule refers to.
+/// What the checks of a rule depend on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
-    pub(super) routes: &'a [Declared<resolved::Route>],
-    pub(super) issuers: &'a [Declared<IssuerKind>],
-    /// Whether there is a `[login]`.
+pub(super) struct Context<'a> {
+    pub(super) routes: &'a [Declaration<resolved::Route>],
+    pub(super) issuers: &'a [Declaration<IssuerKind>],
+    /// Whether the file has `[login]`.
     pub(super) login: bool,
 }
 
@@ -134,21 +134,21 @@ pub(super) struct Known<'a> {
 pub(super) fn read(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
-    known: Known<'_>,
-) -> Declared<resolved::Rule> {
+    context: Context<'_>,
+) -> Declaration<resolved::Rule> {
     let rule = Rule::read(reader, table);
     reader.refuse_unknown(table, &[Rule::KEYS], |_| None);
-    let mut declared = Declared::new(&table.at, &rule.name, None);
-    declared.meaning = rule.resolve(reader, known);
-    declared
+    let mut declaration = Declaration::new(&table.at, &rule.name, None);
+    declaration.value = rule.resolve(reader, context);
+    declaration
 }
 
 impl Rule {
-    fn resolve(self, reader: &mut Reader<'_>, known: Known<'_>) -> Option<resolved::Rule> {
+    fn resolve(self, reader: &mut Reader<'_>, context: Context<'_>) -> Option<resolved::Rule> {
         self.check_effect(reader);
         self.check_scopes(reader);
-        let (routes, login) = self.find_routes(reader, known)?;
-        self.warn_of_what_is_missing(reader, known, routes.as_deref(), login);
+        let (routes, login) = self.find_routes(reader, context)?;
+        self.warn_about_ineffective_keys(reader, context, routes.as_deref(), login);
         let headers = self.headers.optional()?;
         Some(resolved::Rule {
             name: self.name.value?,
@@ -168,11 +168,11 @@ impl Rule {
         if self.effect.value != Some(Effect::Deny) {
             return;
         }
-        let pointless = [
+        let ineffective = [
             (self.scopes.given, &self.scopes.at),
             (self.headers.given, &self.headers.at),
         ];
-        for (_, at) in pointless.into_iter().filter(|(given, _)| *given) {
+        for (_, at) in ineffective.into_iter().filter(|(given, _)| *given) {
             let problem = "has no effect in a deny rule";
             reader.error(at, problem, "remove it, or write effect = \"allow\"");
         }
@@ -182,59 +182,59 @@ impl Rule {
         for scope in self.scopes.value.iter().flat_map(|list| &list.items) {
             if !is_scope(&scope.value) {
                 let problem = format!("{} is not a scope", quoted(&scope.value));
-                let remedy = "write printable ASCII with at most one * at its end";
+                let remedy = "use printable ASCII, with no * except one at the end";
                 reader.error(&scope.at, problem, remedy);
             }
         }
     }
 
-    /// The routes, `None` for all, and whether it applies to `[login]`; nothing if a name is
-    /// wrong.
+    /// Returns the routes (`None` for all) and whether the rule applies to `[login]`; `None` altogether
+    /// if a name is invalid.
     fn find_routes(
         &self,
         reader: &mut Reader<'_>,
-        known: Known<'_>,
+        context: Context<'_>,
     ) -> Option<(Option<Vec<usize>>, bool)> {
         let Some(named) = &self.routes.value else {
-            return self.routes.is_absent().then_some((None, known.login));
+            return self.routes.is_absent().then_some((None, context.login));
         };
         if named.is_empty() {
             let problem = "is empty: the rule would apply to no request";
             reader.error(
                 &self.routes.at,
                 problem,
-                "leave the key out for every route",
+                "list routes, or leave the key out for every route",
             );
             return None;
         }
-        // No route can have this name beside a `[login]`.
-        let login = |item: &&Item<String>| known.login && item.value == LABEL;
+        // With `[login]`, no route can have this name.
+        let login = |item: &&Item<String>| context.login && item.value == LABEL;
         let found: Vec<_> = named
             .items
             .iter()
             .filter(|item| !login(item))
-            .map(|item| references::find(reader, "route", known.routes, item))
+            .map(|item| references::find(reader, "route", context.routes, item))
             .collect();
         let routes = found.into_iter().collect::<Option<_>>()?;
         Some((Some(routes), named.items.iter().any(|item| login(&item))))
     }
 
-    /// Warns of claims that no request has, and of scopes for credentials that are never issued.
-    fn warn_of_what_is_missing(
+    /// Warns about claims that requests lack, and about scopes for credentials that are never issued.
+    fn warn_about_ineffective_keys(
         &self,
         reader: &mut Reader<'_>,
-        known: Known<'_>,
+        context: Context<'_>,
         routes: Option<&[usize]>,
         login: bool,
     ) {
-        let concerned = || {
+        let applicable = || {
             let chosen = move |(index, _): &(usize, _)| routes.is_none_or(|r| r.contains(index));
-            known
+            context
                 .routes
                 .iter()
                 .enumerate()
                 .filter(chosen)
-                .filter_map(|(_, r)| r.meaning.as_ref())
+                .filter_map(|(_, r)| r.value.as_ref())
         };
         let headers = self
             .headers
@@ -247,41 +247,42 @@ impl Rule {
             .iter()
             .chain(headers.map(|(_, source)| source));
         if sources.into_iter().any(|source| source.reads_claims)
-            && let Some(route) = concerned().find(|route| without_claims(route, known.issuers))
+            && let Some(route) = applicable().find(|route| may_lack_claims(route, context.issuers))
         {
             let problem = format!(
-                "reads claims, and requests on route {} may have none: its tokens are opaque or absent",
+                "reads claims, but requests on route {} may have none: its tokens are opaque or absent",
                 quoted(&route.name)
             );
-            let remedy = "list in routes only those whose issuers issue JWTs";
+            let remedy = "limit routes to those whose issuers issue JWTs";
             reader.warn(&self.when.at, problem, remedy);
         }
-        if self.scopes.given && !login && concerned().all(|route| route.source.is_none()) {
+        if self.scopes.given && !login && applicable().all(|route| route.source.is_none()) {
             let problem = "has no effect: no route that the rule applies to has a source";
             reader.warn(&self.scopes.at, problem, "remove it");
         }
     }
 }
 
-fn without_claims(route: &resolved::Route, issuers: &[Declared<IssuerKind>]) -> bool {
+fn may_lack_claims(route: &resolved::Route, issuers: &[Declaration<IssuerKind>]) -> bool {
     let opaque = |index: &usize| {
-        let kind = issuers
-            .get(*index)
-            .and_then(|issuer| issuer.meaning.as_ref());
+        let kind = issuers.get(*index).and_then(|issuer| issuer.value.as_ref());
         matches!(kind, Some(IssuerKind::Delegated))
     };
     route.anonymous || route.issuers.iter().any(opaque)
 }
 
-/// Warns of routes that refuse every request.
-pub(super) fn warn_of_closed_routes(
+/// Warns about routes that refuse every request.
+pub(super) fn warn_about_deny_only_routes(
     reader: &mut Reader<'_>,
-    routes: &[Declared<resolved::Route>],
+    routes: &[Declaration<resolved::Route>],
     rules: &[resolved::Rule],
 ) {
     for (index, route) in routes.iter().enumerate() {
-        let mut concerned = rules.iter().filter(|rule| rule.concerns(index)).peekable();
-        if concerned.peek().is_some() && concerned.all(|rule| rule.effect == Effect::Deny) {
+        let mut applicable = rules
+            .iter()
+            .filter(|rule| rule.applies_to(index))
+            .peekable();
+        if applicable.peek().is_some() && applicable.all(|rule| rule.effect == Effect::Deny) {
             let problem = "has rules but no allow rule: every request is refused";
             reader.warn(
                 &route.table,

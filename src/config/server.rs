@@ -15,19 +15,19 @@ use super::units::show_duration;
 use super::value::{Choice, Item, List, Nested, text};
 use crate::proxy::settings::{Address, ClientAuth, Listener, ListenerAccess, ListenerTls};
 
-/// Default mode of a Unix socket.
+/// The default mode of a Unix socket.
 const SOCKET_MODE: u32 = 0o600;
 
-/// Longest path of a Unix socket on Linux, in bytes.
+/// The longest path of a Unix socket on Linux, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
 section! {
-    /// Where hawkgate listens. Changes here need a restart.
+    /// Where hawkgate listens. Changes to this table need a restart.
     pub(super) struct Server {
-        /// Where callers connect: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
-        /// not resolved; with port 0 the system chooses.
+        /// Listeners for callers: "127.0.0.1:8080", "unix:/run/hawkgate.sock" or a table. Host names are
+        /// not resolved. With port 0, the system chooses a port.
         listen: List<Listen> = [default "['127.0.0.1:8080']"],
-        /// Address of /metrics, /healthz, /startupz and /readyz. It gives out no credentials.
+        /// Address of /metrics, /healthz, /startupz and /readyz. It serves no credentials.
         admin: Address = [default "'127.0.0.1:9090'"],
         /// How long in-flight requests may take to finish after SIGTERM; at most 1h.
         drain: Duration = [default "'30s'"],
@@ -48,33 +48,33 @@ section! {
         address: Address = [required],
         /// Serves HTTPS, with HTTP/2 by ALPN. Not for Unix sockets.
         tls: Nested<Tls> = [optional],
-        /// Mode of the Unix socket, octal.
+        /// Permissions of the Unix socket, in octal.
         mode: Mode = [default "'0600'"],
         /// Serves HTTP/2 without TLS by prior knowledge, and nothing else.
         h2c: bool = [default "false"],
         /// Only callers with an address in one of these networks; any when left out. TCP only.
         allowed_networks: List<IpNet> = [optional],
-        /// Only callers of these users of this machine, by name or number; any when left out. Loopback and
-        /// Unix sockets only.
+        /// Only processes of these local users, by name or numeric ID; any when left out. Loopback and Unix
+        /// sockets only.
         allowed_users: List<User> = [optional],
-        /// Networks of trusted proxies in front. For connections from them, the client is the right-most
-        /// address in X-Forwarded-For that is in none of these networks. A listener with proxies does not
-        /// count as loopback. TCP only.
+        /// Networks of trusted proxies in front of hawkgate. For connections from them, the client is the
+        /// right-most address in X-Forwarded-For that is in none of these networks. A listener with
+        /// proxies does not count as loopback. TCP only.
         trusted_proxies: List<IpNet> = [optional],
-        /// Each connection starts with a PROXY header, version 1 or 2, before TLS; others, and connections
-        /// from outside of trusted_proxies, are refused.
+        /// Expects each connection to start with a PROXY header, version 1 or 2, before TLS. Connections
+        /// without one, and those from outside trusted_proxies, are refused.
         proxy_protocol: bool = [default "false"],
     }
 }
 
 section! {
-    /// TLS of a listener; its files are read again when they change.
+    /// TLS of a listener; its files are reread when they change.
     pub(super) struct Tls {
         /// PEM certificate chain.
         cert: PathBuf = [required],
         /// PEM private key.
         key: PathBuf = [required],
-        /// PEM CAs; when set, callers are asked for a certificate from one of them.
+        /// PEM file with CAs; when set, hawkgate requests a client certificate issued by one of them.
         client_ca: PathBuf = [optional],
         /// "required": callers without a certificate cannot connect. "optional": they can.
         client_auth: ClientAuth = [default "'required'"],
@@ -88,7 +88,7 @@ pub(super) enum Listen {
     Table(Box<ListenTable>),
 }
 
-/// Never equal as a whole: overlapping addresses are compared in [`Server::resolve`].
+/// Never equal, so that [`List`] accepts every element: [`Server::resolve`] compares the addresses.
 impl PartialEq for Listen {
     fn eq(&self, _: &Self) -> bool {
         false
@@ -120,7 +120,7 @@ impl Value for Address {
             }
             let problem = format!("{} is not a socket path", quoted(text));
             let remedy =
-                format!("write \"unix:/path\" with at most {MAX_SOCKET_PATH} bytes of path");
+                format!("write \"unix:/path\", with a path of at most {MAX_SOCKET_PATH} bytes");
             reader.error(at, problem, remedy);
             return None;
         }
@@ -147,7 +147,7 @@ fn address_remedy(text: &str) -> String {
     }
 }
 
-/// Permission bits.
+/// Permissions of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Mode(u32);
 
@@ -161,7 +161,7 @@ impl Value for Mode {
             .ok()
             .filter(|m| octal && *m <= 0o777);
         let Some(mode) = mode else {
-            let problem = format!("{} is not a mode", quoted(text));
+            let problem = format!("{} is not a file mode", quoted(text));
             reader.error(at, problem, "write four octal digits: \"0600\"");
             return None;
         };
@@ -185,27 +185,31 @@ impl Server {
     pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<resolved::Server> {
         const HOUR: Duration = Duration::from_hours(1);
         let five_minutes = Duration::from_mins(5);
-        reader.within(&self.drain, Duration::ZERO, HOUR, show_duration);
-        reader.within(
+        reader.check_range(&self.drain, Duration::ZERO, HOUR, show_duration);
+        reader.check_range(
             &self.drain_delay,
             Duration::ZERO,
             five_minutes,
             show_duration,
         );
-        reader.within(&self.startup_grace, Duration::ZERO, HOUR, show_duration);
-        reader.within(&self.threads, 0, 1024, |n| n.to_string());
+        reader.check_range(&self.startup_grace, Duration::ZERO, HOUR, show_duration);
+        reader.check_range(&self.threads, 0, 1024, |n| n.to_string());
         let listen = self.listen.value.and_then(|list| {
             if list.is_empty() {
-                reader.error(&self.listen.at, "no listener", "write [\"127.0.0.1:8080\"]");
+                reader.error(
+                    &self.listen.at,
+                    "is empty: there would be no listener",
+                    "write [\"127.0.0.1:8080\"]",
+                );
             }
             resolve_listeners(reader, list.items)
         });
         if let (Some(listen), Some(admin)) = (&listen, &self.admin.value)
-            && let Some(taken) = listen.iter().find(|l| l.address.overlaps(admin))
+            && let Some(conflict) = listen.iter().find(|l| l.address.overlaps(admin))
         {
             let problem = format!(
                 "{admin} is already used by the listener at {}",
-                taken.address
+                conflict.address
             );
             reader.error(
                 &self.admin.at,
@@ -226,25 +230,21 @@ impl Server {
 
 fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Option<Vec<Listener>> {
     let mut listeners: Vec<Listener> = Vec::new();
-    let mut whole = true;
+    let mut complete = true;
     for Item { at, value } in items {
         let Some(listener) = resolve_listener(reader, &at, value) else {
-            whole = false;
+            complete = false;
             continue;
         };
-        if let Some(taken) = listeners
+        if let Some(conflict) = listeners
             .iter()
             .find(|l| l.address.overlaps(&listener.address))
         {
             let problem = format!(
                 "{} is already used by the listener at {}",
-                listener.address, taken.address
+                listener.address, conflict.address
             );
-            reader.error(
-                &at,
-                problem,
-                "remove one of the two, or give it another port",
-            );
+            reader.error(&at, problem, "remove one of the two, or change its port");
         }
         if listener.tls.is_none() && !listener.address.is_local() {
             let problem = format!(
@@ -255,7 +255,7 @@ fn resolve_listeners(reader: &mut Reader<'_>, items: Vec<Item<Listen>>) -> Optio
         }
         listeners.push(listener);
     }
-    whole.then_some(listeners)
+    complete.then_some(listeners)
 }
 
 fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> Option<Listener> {
@@ -290,7 +290,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
     let access = access::resolve(
         reader,
         &address,
-        access::Written {
+        access::AccessKeys {
             networks: table.allowed_networks,
             users: table.allowed_users,
             proxies: table.trusted_proxies,
@@ -313,7 +313,7 @@ fn resolve_listener(reader: &mut Reader<'_>, at: &Location, listen: Listen) -> O
 impl Choice for ClientAuth {
     const NAMES: &'static [&'static str] = &["required", "optional"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "required" => Some(Self::Required),
             "optional" => Some(Self::Optional),

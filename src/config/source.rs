@@ -8,11 +8,11 @@ use url::Url;
 
 use super::auth0_source::{Auth0Identity, Password};
 use super::diagnostic::quoted;
-use super::http_url::{require_bare, require_private};
+use super::http_url::{require_https, require_origin_only};
 use super::oauth_client::ClientKeys;
 use super::oauth_source::{ClientCredentials, InjectKeys, TokenExchange, resolve_inject};
 use super::reader::{Field, Key, Reader, Section, Table, section};
-use super::references::Declared;
+use super::references::Declaration;
 use super::resolved::{self, SourceKind};
 use super::units::show_duration;
 use super::value::{Choice, List, Nested};
@@ -23,15 +23,15 @@ use crate::proxy::settings::Address;
 use crate::secret::SecretRef;
 
 section! {
-    /// Where upstream credentials come from.
+    /// A source of upstream credentials.
     pub(super) struct Source {
         /// Unique among sources; a metric label.
         name: Arc<str> = [required],
-        /// What the bearer token is exchanged for.
+        /// How upstream credentials are obtained.
         kind: Kind = [required],
-        /// For one exchange, all attempts together; 100ms to 5m.
+        /// Time limit for one exchange, all attempts together; 100ms to 5m.
         timeout: Duration = [default "'10s'"],
-        /// Most concurrent exchanges; 1 to 10000.
+        /// Limit of concurrent exchanges; 1 to 10000.
         concurrency: u64 = [default "32"],
         /// PEM file with the only CAs trusted for the exchange; the platform's when left out.
         ca: PathBuf = [optional],
@@ -42,7 +42,8 @@ section! {
 }
 
 section! {
-    /// Kind `taskcluster-login`: what the oidcCredentials endpoint returns.
+    /// Kind `taskcluster-login`: the credentials that an oidcCredentials endpoint returns for the caller's
+    /// token.
     pub(super) struct Login {
         /// The endpoint itself: "https://login.example.com/v1/oidc-credentials/mozilla-auth0".
         url: Url = [required],
@@ -50,10 +51,10 @@ section! {
 }
 
 section! {
-    /// Kind `taskcluster-oauth`: what `/login/oauth/credentials` of a deployment returns. Its tokens are
-    /// opaque, so the route's issuer must be `delegated`.
+    /// Kind `taskcluster-oauth`: the credentials that a deployment's `/login/oauth/credentials` returns for
+    /// the caller's token. These tokens are opaque, so the route's issuer must be of kind `delegated`.
     pub(super) struct Oauth {
-        /// The deployment's root URL, without path.
+        /// The deployment's root URL, without a path.
         root_url: Url = [required],
     }
 }
@@ -61,13 +62,13 @@ section! {
 section! {
     /// Kind `taskcluster-mint`: named temporary credentials, created by hawkgate with an issuing client.
     pub(super) struct Mint {
-        /// The issuing client; it needs `auth:create-client:<name>` and the scopes below.
+        /// The issuing client; it must have `auth:create-client:<name>` and the scopes below.
         client_id: String = [required],
         /// Its access token.
         access_token: SecretRef = [required],
-        /// The name of callers upstream: a template over claims, such as "sso/{sub}".
+        /// The callers' client name upstream: a template over claims, such as "sso/{sub}".
         client_name: String = [required],
-        /// The scopes that each caller is granted.
+        /// The scopes to grant to each caller.
         scopes: List<String> = [required],
         /// How long the credentials are valid; 1m to 31d.
         lifetime: Duration = [default "'1h'"],
@@ -83,15 +84,17 @@ section! {
         access_token: SecretRef = [required],
         /// Its certificate, if the credentials are temporary.
         certificate: SecretRef = [optional],
-        /// Restricts every request to these scopes; `[]` is none; all scopes of the client when left out.
+        /// Restricts every request to these scopes; `[]` means none; all scopes of the client when left
+        /// out.
         authorized_scopes: List<String> = [optional],
-        /// Lets `PUT /credentials` on the admin listener replace these credentials until the next start or
-        /// a reload that changes this source. The admin listener must be loopback or a Unix socket.
+        /// Lets `PUT /credentials` on the admin listener replace these credentials, until hawkgate
+        /// restarts or reloads a file that changes this source. The admin listener must be loopback or a
+        /// Unix socket.
         credentials_update: bool = [default "false"],
     }
 }
 
-const TOKENS_IN_CLEAR: &str = "callers' tokens would be sent in cleartext";
+const CLEARTEXT_TOKENS: &str = "callers' tokens would be sent in cleartext";
 
 /// `source.kind`
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,11 +109,11 @@ pub(super) enum Kind {
     Password,
 }
 
-/// A kind as written, its documentation, and its own keys in one or two lists.
-type Listed = (&'static str, Kind, &'static str, &'static [&'static [Key]]);
+/// A kind's name, the kind, its documentation, and its keys in one or two lists.
+type KindEntry = (&'static str, Kind, &'static str, &'static [&'static [Key]]);
 
-/// Every kind with its own keys.
-pub(super) const KINDS: &[Listed] = &[
+/// Every kind with its keys.
+pub(super) const KINDS: &[KindEntry] = &[
     (
         "taskcluster-login",
         Kind::Login,
@@ -167,24 +170,24 @@ impl Choice for Kind {
         names
     };
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         KINDS.iter().find(|kind| kind.0 == name).map(|kind| kind.1)
     }
 }
 
 /// Reads one `[[source]]`.
-pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declared<resolved::Source> {
+pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> Declaration<resolved::Source> {
     let source = Source::read(reader, table);
-    let mut declared = Declared::new(&table.at, &source.name, None);
-    declared.meaning = source.resolve(reader, table);
-    declared
+    let mut declaration = Declaration::new(&table.at, &source.name, None);
+    declaration.value = source.resolve(reader, table);
+    declaration
 }
 
 impl Source {
     fn resolve(self, reader: &mut Reader<'_>, table: &Table<'_>) -> Option<resolved::Source> {
         let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(5));
-        reader.within(&self.timeout, shortest, longest, show_duration);
-        reader.within(&self.concurrency, 1, 10_000, |n| n.to_string());
+        reader.check_range(&self.timeout, shortest, longest, show_duration);
+        reader.check_range(&self.concurrency, 1, 10_000, |n| n.to_string());
         if let Some(ca) = &self.ca.value {
             reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
         }
@@ -193,7 +196,7 @@ impl Source {
         if self.ca.given && matches!(kind, Kind::Mint | Kind::Static) {
             reader.warn(
                 &self.ca.at,
-                "has no effect: this kind makes no exchange",
+                "has no effect: sources of this kind make no requests",
                 "remove it",
             );
         }
@@ -202,7 +205,7 @@ impl Source {
             Kind::ClientCredentials | Kind::TokenExchange | Kind::Auth0Identity | Kind::Password
         );
         if self.inject.given && !bearer {
-            let problem = "has no effect: Hawk always goes in Authorization";
+            let problem = "has no effect: Hawk always uses the header Authorization";
             reader.error(&self.inject.at, problem, "remove it");
         }
         let inject = resolve_inject(reader, self.inject);
@@ -255,7 +258,7 @@ fn refuse_unknown(reader: &mut Reader<'_>, table: &Table<'_>, kind: Kind) {
 impl Login {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let url = self.url.value?;
-        require_private(reader, &self.url.at, &url, TOKENS_IN_CLEAR);
+        require_https(reader, &self.url.at, &url, CLEARTEXT_TOKENS);
         Some(SourceKind::TaskclusterLogin { url })
     }
 }
@@ -263,12 +266,12 @@ impl Login {
 impl Oauth {
     fn resolve(self, reader: &mut Reader<'_>) -> Option<SourceKind> {
         let root_url = self.root_url.value?;
-        require_private(reader, &self.root_url.at, &root_url, TOKENS_IN_CLEAR);
-        require_bare(
+        require_https(reader, &self.root_url.at, &root_url, CLEARTEXT_TOKENS);
+        require_origin_only(
             reader,
             &self.root_url.at,
             &root_url,
-            "a root URL has only scheme and host",
+            "a root URL consists of scheme and host only",
         );
         Some(SourceKind::TaskclusterOauth { root_url })
     }
@@ -283,10 +286,14 @@ impl Mint {
             && scopes.is_empty()
         {
             let problem = "is empty: the credentials would grant nothing";
-            reader.error(&self.scopes.at, problem, "name the scopes that callers get");
+            reader.error(
+                &self.scopes.at,
+                problem,
+                "list the scopes to grant to callers",
+            );
         }
         let shortest = Duration::from_mins(1);
-        reader.within(&self.lifetime, shortest, MAX_LIFETIME, show_duration);
+        reader.check_range(&self.lifetime, shortest, MAX_LIFETIME, show_duration);
         Some(SourceKind::TaskclusterMint {
             client_id: self.client_id.value?,
             access_token: self.access_token.value?,
@@ -316,13 +323,13 @@ impl Mint {
             let problem = "is the issuing client itself, which Taskcluster rejects";
             reader.error(at, problem, "use a claim in the name, as in \"sso/{sub}\"");
         } else if claims.is_empty() {
-            let problem = "contains no claim: every caller gets the same name upstream";
+            let problem = "contains no claim: every caller would have the same name upstream";
             reader.warn(at, problem, "write it like \"sso/{sub}\"");
         }
     }
 }
 
-/// The claims that a name's template uses, in order: `{sub}`, `{https://example.com/nick}`.
+/// The claims that a client name's template uses, in order: `{sub}`, `{https://example.com/nick}`.
 ///
 /// # Errors
 /// If the template is invalid.
@@ -345,14 +352,14 @@ impl Static {
     }
 }
 
-/// Refuses configurations in which other machines could replace credentials.
-pub(super) fn refuse_open_updates(
+/// Refuses `credentials_update` if other machines can reach the admin listener.
+pub(super) fn refuse_remote_credential_updates(
     reader: &mut Reader<'_>,
     admin: &Address,
-    sources: &[Declared<resolved::Source>],
+    sources: &[Declaration<resolved::Source>],
 ) {
-    for declared in sources {
-        let updates = declared.meaning.as_ref().is_some_and(|source| {
+    for declaration in sources {
+        let updates = declaration.value.as_ref().is_some_and(|source| {
             matches!(
                 source.kind,
                 SourceKind::TaskclusterStatic {
@@ -367,7 +374,7 @@ pub(super) fn refuse_open_updates(
             );
             let remedy =
                 "make server.admin loopback or a Unix socket, or remove credentials_update";
-            reader.error(&declared.table, problem, remedy);
+            reader.error(&declaration.table, problem, remedy);
         }
     }
 }
@@ -376,11 +383,11 @@ fn check_client_id(reader: &mut Reader<'_>, client_id: &Field<String>) {
     if let Some(id) = &client_id.value
         && !is_client_id(id)
     {
-        let problem = "has characters that are not allowed in a Taskcluster client's name";
+        let problem = "has characters that a Taskcluster client ID cannot contain";
         reader.error(
             &client_id.at,
             problem,
-            "write letters, digits and ! @ / : . + | _ -",
+            "use letters, digits and ! @ / : . + | _ -",
         );
     }
 }
@@ -389,7 +396,7 @@ fn check_scopes(reader: &mut Reader<'_>, scopes: &Field<List<String>>) {
     for scope in scopes.value.iter().flat_map(|list| &list.items) {
         if !is_scope(&scope.value) {
             let problem = format!("{} is not a Taskcluster scope", quoted(&scope.value));
-            let remedy = "write printable ASCII with at most one * at its end";
+            let remedy = "use printable ASCII, with no * except one at the end";
             reader.error(&scope.at, problem, remedy);
         }
     }

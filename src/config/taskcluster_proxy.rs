@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use toml::Value;
 
-/// The variable with taskcluster-proxy's access token.
+/// The environment variable with taskcluster-proxy's access token.
 pub const ACCESS_TOKEN_VARIABLE: &str = "TASKCLUSTER_ACCESS_TOKEN";
-/// The variable with its certificate, if its credentials are temporary.
+/// The environment variable with its certificate, if its credentials are temporary.
 pub const CERTIFICATE_VARIABLE: &str = "TASKCLUSTER_CERTIFICATE";
 
-/// Those of taskcluster-proxy's arguments that hawkgate supports.
+/// The arguments of taskcluster-proxy that hawkgate supports.
 #[derive(Clone, Debug)]
 pub struct TaskclusterProxy {
     /// `--root-url`
@@ -18,20 +18,20 @@ pub struct TaskclusterProxy {
     pub client_id: String,
     /// Whether [`CERTIFICATE_VARIABLE`] is set.
     pub certificate: bool,
-    /// `--ip-address`; must be loopback, as the configuration requires.
+    /// `--ip-address`; must be loopback, because the route is anonymous.
     pub ip_address: IpAddr,
     /// `--port`
     pub port: u16,
-    /// For metrics, health and `PUT /credentials`.
+    /// The address for metrics, health checks and `PUT /credentials`.
     pub admin: String,
-    /// `--allowed-user`; root is allowed as well.
+    /// `--allowed-user`; root is always allowed as well.
     pub allowed_user: Option<String>,
-    /// `<scope>…` and those of `--task-id`; `None` leaves the client all its scopes.
+    /// `<scope>…` and the scopes of `--task-id`; `None` for all scopes of the client.
     pub authorized_scopes: Option<Vec<String>>,
 }
 
 impl TaskclusterProxy {
-    /// The equivalent configuration file. It names secrets and does not contain them.
+    /// Writes the equivalent configuration file, which references secrets and does not contain them.
     pub fn to_toml(&self) -> String {
         let address = std::net::SocketAddr::new(self.ip_address, self.port);
         let mut lines = vec!["[server]".to_owned()];
@@ -90,12 +90,12 @@ impl TaskclusterProxy {
     }
 }
 
-/// A TOML string.
+/// Formats a TOML string.
 fn text(value: &str) -> String {
     Value::from(value).to_string()
 }
 
-/// A TOML array of strings.
+/// Formats a TOML array of strings.
 fn list(values: &[impl AsRef<str>]) -> String {
     let values: Vec<_> = values.iter().map(|v| text(v.as_ref())).collect();
     format!("[{}]", values.join(", "))
@@ -131,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_case_is_the_example() {
+    fn default_arguments_produce_the_example_configuration() {
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/taskcluster-proxy.toml");
         let example: toml::Table = std::fs::read_to_string(example).unwrap().parse().unwrap();
-        let made: toml::Table = arguments().to_toml().parse().unwrap();
-        assert_eq!(made["route"], example["route"]);
-        assert_eq!(made["server"], example["server"]);
+        let generated: toml::Table = arguments().to_toml().parse().unwrap();
+        assert_eq!(generated["route"], example["route"]);
+        assert_eq!(generated["server"], example["server"]);
         let config = parsed(&arguments()).unwrap();
         assert!(config.routes[0].anonymous && config.routes[0].compat.shortcut);
         let SourceKind::TaskclusterStatic {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_argument_has_its_effect() {
+    fn every_argument_is_translated_to_its_key() {
         let config = parsed(&TaskclusterProxy {
             certificate: true,
             ip_address: "::1".parse().unwrap(),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dangerous_is_refused_as_in_a_file() {
+    fn unsafe_arguments_are_refused_like_an_unsafe_file() {
         for arguments in [
             TaskclusterProxy {
                 ip_address: [0, 0, 0, 0].into(),

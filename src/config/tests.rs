@@ -6,7 +6,7 @@ mod examples;
 mod hostile;
 mod refused;
 
-/// Parses without looking at files.
+/// Parses `text` without checking the files that it references.
 fn parse_text(text: &str) -> Result<(Config, Vec<Warning>), ConfigErrors> {
     let options = ParseOptions {
         read_secrets: false,

@@ -11,33 +11,34 @@ use super::diagnostic::{Location, quoted};
 use super::http_url::is_loopback;
 use super::reader::{Field, Reader, Shape, Value, section};
 use super::units::show_duration;
-use super::value::{Choice, Share};
+use super::value::{Choice, Fraction};
 use crate::secret::SecretRef;
 use crate::trace::settings::{IncomingTrace, TraceExport};
 
 section! {
-    /// Distributed tracing (W3C Trace Context), with spans sent to a collector if there is one. Without this
-    /// table, callers' trace headers are forwarded like any others.
+    /// Distributed tracing (W3C Trace Context), with spans exported to a collector if `endpoint` is set.
+    /// Without this table, callers' trace headers are forwarded like any others.
     pub(super) struct Trace {
-        /// `continue`: a request belongs to the trace in its headers. `restart`: every request starts a new
-        /// trace; for callers that are not trusted.
+        /// `continue`: a request continues the trace in its headers. `restart`: every request starts a new
+        /// trace, for untrusted callers.
         incoming: IncomingTrace = [default "'continue'"],
-        /// The fraction of traces started here that is sampled; other traces keep their sampling decision.
-        sample: Share = [default "1.0"],
-        /// The collector, by OTLP over HTTP with JSON: "http://127.0.0.1:4318/v1/traces". Without it trace ids
-        /// are only passed on and logged.
+        /// The fraction of traces started by hawkgate that is sampled; continued traces keep the caller's
+        /// sampling decision.
+        sample: Fraction = [default "1.0"],
+        /// The collector's endpoint for OTLP over HTTP with JSON: "http://127.0.0.1:4318/v1/traces".
+        /// Without it, trace IDs are only propagated and logged.
         endpoint: Url = [optional],
-        /// Headers for the collector, such as its key.
+        /// Headers to send to the collector, such as an API key.
         headers: Headers = [optional],
-        /// The `service.name` that the collector sees.
+        /// The resource attribute `service.name`.
         service_name: String = [default "'hawkgate'"],
-        /// More attributes of the resource, such as `deployment.environment.name`.
+        /// Additional resource attributes, such as `deployment.environment.name`.
         attributes: Attributes = [optional],
-        /// For one export; 100ms to 1m.
+        /// Time limit for one export; 100ms to 1m.
         timeout: Duration = [default "'10s'"],
         /// PEM file with the only CAs trusted for the collector; the platform's when left out.
         ca: PathBuf = [optional],
-        /// Allows an http collector on another machine, with spans in cleartext.
+        /// Allows an http collector on another machine, which exposes spans in cleartext.
         allow_plaintext: bool = [default "false"],
     }
 }
@@ -45,7 +46,7 @@ section! {
 impl Choice for IncomingTrace {
     const NAMES: &'static [&'static str] = &["continue", "restart"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "continue" => Some(Self::Continue),
             "restart" => Some(Self::Restart),
@@ -54,7 +55,7 @@ impl Choice for IncomingTrace {
     }
 }
 
-/// Headers with secret values, in the order of their names.
+/// Headers with secret values, sorted by name.
 #[derive(Debug)]
 pub(super) struct Headers(Vec<(HeaderName, SecretRef)>);
 
@@ -64,12 +65,16 @@ impl Value for Headers {
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let example = "write { authorization = { file = \"…\" } }";
         each(reader, at, value, example, |reader, at, name, value| {
-            let taken = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST];
+            let reserved = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::HOST];
             let Some(name) = HeaderName::from_bytes(name.as_bytes())
                 .ok()
-                .filter(|name| !taken.contains(name))
+                .filter(|name| !reserved.contains(name))
             else {
-                reader.error(at, "is not a header that can be set", "choose another name");
+                reader.error(
+                    at,
+                    "is not a valid header name, or is reserved",
+                    "use another name",
+                );
                 return None;
             };
             Some((name, <SecretRef as Value>::read(reader, at, value)?))
@@ -78,7 +83,7 @@ impl Value for Headers {
     }
 }
 
-/// Texts by name.
+/// Attributes and their values, sorted by name.
 #[derive(Debug)]
 pub(super) struct Attributes(Vec<(String, String)>);
 
@@ -91,7 +96,7 @@ impl Value for Attributes {
             if name.trim().is_empty() || name == "service.name" {
                 reader.error(
                     at,
-                    "is not an attribute that can be set here",
+                    "is not an attribute that can be set in this table",
                     "use the key service_name",
                 );
                 return None;
@@ -102,7 +107,7 @@ impl Value for Attributes {
     }
 }
 
-/// Every entry of a table with arbitrary keys; `None` if one was refused.
+/// Reads every entry of a table with arbitrary keys. Returns `None` if one is invalid.
 fn each<T>(
     reader: &mut Reader<'_>,
     at: &Location,
@@ -128,7 +133,7 @@ fn each<T>(
 impl Trace {
     pub(super) fn resolve(self, reader: &mut Reader<'_>) -> Option<crate::trace::settings::Trace> {
         let (shortest, longest) = (Duration::from_millis(100), Duration::from_mins(1));
-        reader.within(&self.timeout, shortest, longest, show_duration);
+        reader.check_range(&self.timeout, shortest, longest, show_duration);
         if let Some(ca) = &self.ca.value {
             reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
         }
@@ -175,8 +180,8 @@ impl Trace {
         for (at, _) in given.iter().filter(|(_, given)| *given) {
             reader.error(
                 at,
-                "is for a collector, but there is no endpoint",
-                "add endpoint",
+                "has no effect without endpoint",
+                "add endpoint, or remove it",
             );
         }
     }
@@ -193,10 +198,10 @@ fn check_endpoint(reader: &mut Reader<'_>, field: &Field<Url>, url: &Url, plaint
         );
     }
     if url.path() == "/" {
-        let problem = "has no path: collectors receive traces at a specific path";
-        let meant = url
+        let problem = "has no path, but collectors receive traces at a specific path";
+        let suggestion = url
             .join("/v1/traces")
             .map_or_else(|_| String::new(), String::from);
-        reader.error(&field.at, problem, format!("write {}", quoted(&meant)));
+        reader.error(&field.at, problem, format!("write {}", quoted(&suggestion)));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Largest first: a duration has its parts in this order, each at most once.
+/// Units of time in milliseconds. A duration has them in this order, each at most once.
 const TIME: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
@@ -12,6 +12,7 @@ const TIME: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
+/// Units of size in bytes.
 const BYTES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -22,7 +23,7 @@ const BYTES: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// "30s", "5m", "1h30m", "250ms", "7d": whole numbers with units, largest first.
+/// Parses a duration, whole numbers with units, largest first: "30s", "5m", "1h30m", "250ms", "7d".
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut units = TIME.as_slice();
@@ -41,14 +42,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(millis))
 }
 
-/// "512B", "64KiB", "10MB", "1GiB": bytes.
+/// Parses a size into bytes: "512B", "64KiB", "10MB", "1GiB".
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = leading_number(text)?;
     let (_, factor) = BYTES.iter().find(|(name, _)| *name == unit)?;
     number.checked_mul(*factor)
 }
 
-/// A duration as it would be written in the file.
+/// Formats a duration as in the file.
 pub(super) fn show_duration(duration: Duration) -> String {
     let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
@@ -61,7 +62,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
-/// A size as it would be written in the file.
+/// Formats a size as in the file.
 pub(super) fn show_size(bytes: u64) -> String {
     BYTES
         .iter()
@@ -72,13 +73,14 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
-/// A regular expression (ECMA 262) for what [`duration`] accepts, given at least two characters.
+/// A regular expression (ECMA 262) for strings that [`duration`] accepts, except that it also matches
+/// the empty string.
 pub(super) fn duration_pattern() -> String {
     let parts = TIME.map(|(unit, _)| format!("([0-9]+{unit})?"));
     format!("^{}$", parts.concat())
 }
 
-/// A regular expression (ECMA 262) for what [`size`] accepts.
+/// A regular expression (ECMA 262) for strings that [`size`] accepts.
 pub(super) fn size_pattern() -> String {
     format!("^[0-9]+({})$", BYTES.map(|(unit, _)| unit).join("|"))
 }
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written() {
+    fn durations_are_parsed_and_formatted() {
         for (text, millis) in [
             ("30s", 30_000),
             ("5m", 300_000),
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn invalid_durations_are_refused() {
         for text in [
             "",
             "30",
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_formatted() {
         for (text, bytes) in [
             ("512B", 512),
             ("64KiB", 65_536),

@@ -1,4 +1,4 @@
-//! The kinds of values: texts, numbers, durations, sizes, lists, files, secrets.
+//! Types of values: strings, numbers, durations, sizes, lists, paths and secrets.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::units;
 use crate::secret::SecretRef;
 use crate::suggest::nearest;
 
-/// A string's text; any other type is refused with `instead` as the remedy.
+/// Returns the content of a string, and refuses any other type; `example` completes the remedy.
 pub(super) fn text<'v>(
     reader: &mut Reader<'_>,
     at: &Location,
     value: &'v DeValue<'_>,
-    instead: &str,
+    example: &str,
 ) -> Option<&'v str> {
     let DeValue::String(text) = value else {
         let problem = format!("must be a string, not {}", type_name(value));
-        reader.error(at, problem, format!("write {instead}"));
+        reader.error(at, problem, format!("write {example}"));
         return None;
     };
     Some(text)
 }
 
-/// The name of a value's type, with its article.
+/// The name of a value's type, with an article.
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -40,7 +40,7 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// An integer as written, with `unit` appended, else `example`; quoted.
+/// For the remedy: an integer with `unit` appended, or else `example`, in quotes.
 fn with_unit(value: &DeValue<'_>, unit: &str, example: &str) -> String {
     match value {
         DeValue::Integer(i)
@@ -52,7 +52,7 @@ fn with_unit(value: &DeValue<'_>, unit: &str, example: &str) -> String {
     }
 }
 
-/// The remedy for an invalid duration or size: `unit` if only that is missing.
+/// The remedy for an invalid duration or size: adds `unit` if only that is missing.
 fn unit_remedy(text: &str, unit: &str, otherwise: &str) -> String {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         format!("write it with its unit: \"{text}{unit}\"")
@@ -70,7 +70,7 @@ impl Value for String {
             reader.error(
                 at,
                 "is empty",
-                "write a text, or leave the key out if it is optional",
+                "write a value, or leave the key out if it is optional",
             );
             return None;
         }
@@ -90,8 +90,8 @@ impl Value for Arc<str> {
         let text = text(reader, at, value, "\"…\"")?;
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         if text.is_empty() || text.len() > 64 || !text.bytes().all(fits) {
-            let problem = format!("{} is not a name", quoted(text));
-            reader.error(at, problem, "write 1 to 64 of A-Z a-z 0-9 . _ -");
+            let problem = format!("{} is not a valid name", quoted(text));
+            reader.error(at, problem, "use 1 to 64 characters from A-Z a-z 0-9 . _ -");
             return None;
         }
         Some(text.into())
@@ -134,10 +134,10 @@ impl Value for u64 {
 
 /// A fraction from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(super) struct Share(pub(super) f64);
+pub(super) struct Fraction(pub(super) f64);
 
-impl Value for Share {
-    const SHAPE: Shape = Shape::Share;
+impl Value for Fraction {
+    const SHAPE: Shape = Shape::Fraction;
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
         let number = match value {
@@ -145,19 +145,23 @@ impl Value for Share {
             DeValue::Integer(integer) => integer.as_str().parse().ok(),
             _ => {
                 let problem = format!("must be a number, not {}", type_name(value));
-                reader.error(at, problem, "write one from 0.0 to 1.0, without quotes");
+                reader.error(
+                    at,
+                    problem,
+                    "write a number from 0.0 to 1.0, without quotes",
+                );
                 return None;
             }
         };
-        let share = number.filter(|share: &f64| (0.0..=1.0).contains(share));
-        if share.is_none() {
+        let fraction = number.filter(|fraction: &f64| (0.0..=1.0).contains(fraction));
+        if fraction.is_none() {
             reader.error(
                 at,
-                "is not from 0 to 1",
+                "is not between 0 and 1",
                 "write 0.1 for a tenth, 1.0 for all",
             );
         }
-        share.map(Self)
+        fraction.map(Self)
     }
 }
 
@@ -184,7 +188,7 @@ impl Value for Duration {
 pub(super) struct Size(pub(super) u64);
 
 impl Size {
-    /// As a length in memory; sizes that do not fit are refused by the limits anyway.
+    /// The size as a `usize`; saturates, because the limits refuse larger sizes anyway.
     pub(super) fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -212,25 +216,25 @@ impl Value for PathBuf {
     const SHAPE: Shape = Shape::File;
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
-        let path = text(reader, at, value, "\"path/of/a/file\"")?;
+        let path = text(reader, at, value, "\"path/to/file\"")?;
         if path.is_empty() || path.contains('\0') {
-            reader.error(at, "is not a path", "write \"path/of/a/file\"");
+            reader.error(at, "is not a path", "write \"path/to/file\"");
             return None;
         }
         let path = reader.resolve_path(path);
-        reader.names_file(at, &path);
+        reader.record_file(at, &path);
         Some(path)
     }
 }
 
 /// One of a closed set of strings.
 pub(super) trait Choice: Sized {
-    /// As written.
+    /// The strings, as written in the file.
     const NAMES: &'static [&'static str];
-    /// The member written `name`.
-    fn named(name: &str) -> Option<Self>;
-    /// A better error than the nearest name: problem and remedy.
-    fn refusal(_name: &str) -> Option<(String, String)> {
+    /// Returns the member written as `name`.
+    fn from_name(name: &str) -> Option<Self>;
+    /// Returns a problem and a remedy more helpful than a suggestion of the nearest name.
+    fn explain_refusal(_name: &str) -> Option<(String, String)> {
         None
     }
 }
@@ -247,47 +251,48 @@ impl<T: Choice> Value for T {
                 .join(", ")
         };
         let name = text(reader, at, value, &format!("one of {}", all()))?;
-        if let Some(member) = T::named(name) {
+        if let Some(member) = T::from_name(name) {
             return Some(member);
         }
-        if let Some((problem, remedy)) = T::refusal(name) {
+        if let Some((problem, remedy)) = T::explain_refusal(name) {
             reader.error(at, problem, remedy);
             return None;
         }
         let remedy = match nearest(name, T::NAMES.iter().copied()) {
-            Some(meant) => format!("did you mean {meant:?}?"),
+            Some(suggestion) => format!("did you mean {suggestion:?}?"),
             None => format!("write one of {}", all()),
         };
-        reader.error(at, format!("{} is not known here", quoted(name)), remedy);
+        reader.error(at, format!("{} is not a valid value", quoted(name)), remedy);
         None
     }
 }
 
-/// One element of a list with its place.
+/// One element of a list with its location.
 #[derive(Debug)]
 pub(super) struct Item<T> {
     pub(super) at: Location,
     pub(super) value: T,
 }
 
-/// Most elements of a list. Each is compared with every other.
+/// Limits the elements of a list, because each is compared with every other.
 pub(super) const MAX_ITEMS: usize = 1000;
 
-/// An array of at most [`MAX_ITEMS`] elements, no two equal. Refused elements are left out: their
-/// errors refuse the file anyway, and the others can still be checked.
+/// An array of at most [`MAX_ITEMS`] elements, no two of which are equal. Invalid elements are left
+/// out, so that the others can still be checked.
 #[derive(Debug)]
 pub(super) struct List<T> {
     pub(super) items: Vec<Item<T>>,
-    written: usize,
+    /// The number of elements in the file, including invalid ones.
+    len: usize,
 }
 
 impl<T> List<T> {
-    /// Nothing stands between its brackets.
+    /// Whether the array in the file is empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.written == 0
+        self.len == 0
     }
 
-    /// The elements without their places.
+    /// The elements without their locations.
     pub(super) fn into_values(self) -> Vec<T> {
         self.items.into_iter().map(|item| item.value).collect()
     }
@@ -308,7 +313,7 @@ impl<T: Value + PartialEq> Value for List<T> {
         };
         if array.len() > MAX_ITEMS {
             let problem = format!("has more than {MAX_ITEMS} elements");
-            reader.error(at, problem, "write fewer");
+            reader.error(at, problem, "remove some");
             return None;
         }
         let mut items: Vec<Item<T>> = Vec::new();
@@ -325,12 +330,12 @@ impl<T: Value + PartialEq> Value for List<T> {
         }
         Some(Self {
             items,
-            written: array.len(),
+            len: array.len(),
         })
     }
 }
 
-/// A table inside a table.
+/// A table as a value.
 #[derive(Debug)]
 pub(super) struct Nested<S>(pub(super) S);
 
@@ -358,11 +363,11 @@ impl<S: Section> Value for Nested<S> {
 }
 
 section! {
-    /// Where a secret is read from; exactly one of the two.
+    /// Where a secret is read from: exactly one of the two keys.
     struct SecretTable {
-        /// A file whose content, without trailing newlines, is the secret; read again when it changes.
+        /// A file whose content, without trailing newlines, is the secret; reread when it changes.
         file: PathBuf = [optional],
-        /// An environment variable of hawkgate.
+        /// An environment variable of the hawkgate process.
         env: String = [optional],
     }
 }
@@ -371,21 +376,22 @@ impl Value for SecretRef {
     const SHAPE: Shape = Shape::Secret;
 
     fn read(reader: &mut Reader<'_>, at: &Location, value: &DeValue<'_>) -> Option<Self> {
-        const INSTEAD: &str = "write { file = \"…\" } or { env = \"…\" }";
+        const REMEDY: &str = "write { file = \"…\" } or { env = \"…\" }";
         let DeValue::Table(entries) = value else {
-            let problem = "is a secret and must not be in the configuration itself";
-            reader.error(at, problem, INSTEAD);
+            let problem = "is a secret, which must not be in the configuration itself";
+            reader.error(at, problem, REMEDY);
             return None;
         };
-        let secret = read_secret_table(reader, at, entries, INSTEAD)?;
+        let secret = read_secret_table(reader, at, entries, REMEDY)?;
         if reader.reads_files()
             && let Err(cause) = secret.read()
         {
-            // A variable's name is not repeated: it may be the secret, put in the wrong place.
+            // The message does not repeat the variable's name, which may be the secret itself, entered
+            // in the wrong place.
             let problem = match &secret {
                 SecretRef::File(_) => cause.to_string(),
                 SecretRef::Env(_) => {
-                    "names a variable that is not set, is empty or is not UTF-8".into()
+                    "names an environment variable that is not set, is empty or is not UTF-8".into()
                 }
             };
             reader.error(at, problem, "put the secret there");
@@ -399,19 +405,19 @@ fn read_secret_table(
     reader: &mut Reader<'_>,
     at: &Location,
     entries: &DeTable<'_>,
-    instead: &str,
+    remedy: &str,
 ) -> Option<SecretRef> {
     let table = Table {
         at: at.clone(),
         entries,
     };
     let section = SecretTable::read(reader, &table);
-    // Other keys are not repeated either.
+    // The message does not repeat the other keys either.
     if entries
         .keys()
         .any(|key| !["file", "env"].contains(&key.get_ref().as_ref()))
     {
-        reader.error(at, "has a key besides file and env", instead);
+        reader.error(at, "has a key other than file and env", remedy);
         return None;
     }
     let given = (section.file.given, section.env.given);
@@ -422,20 +428,20 @@ fn read_secret_table(
             if env.bytes().all(fits) {
                 return Some(SecretRef::Env(env));
             }
-            // It may be the secret itself: not repeated.
+            // The message does not repeat the value, which may be the secret itself.
             reader.error(
                 &section.env.at,
-                "is not the name of a variable",
-                "write the name, not the value",
+                "is not the name of an environment variable",
+                "write the variable's name, not its value",
             );
             None
         }
         _ if given == (true, true) => {
-            reader.error(at, "names both a file and a variable", instead);
+            reader.error(at, "has both file and env", remedy);
             None
         }
         _ if given == (false, false) => {
-            reader.error(at, "does not say where to read the secret from", instead);
+            reader.error(at, "has neither file nor env", remedy);
             None
         }
         _ => None,

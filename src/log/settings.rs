@@ -1,4 +1,4 @@
-//! Settings for logging.
+//! Settings of the logs.
 
 /// Appended to [`Log::level`] when the audit log is on.
 pub const AUDIT_LEVEL: &str = ",audit=info";
@@ -6,10 +6,10 @@ pub const AUDIT_LEVEL: &str = ",audit=info";
 /// The settings in `[log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
-    /// JSON or text.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// As in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in `audit=info` if `audit` is
-    /// on.
+    /// Directives as in `RUST_LOG`: `info`, or `info,hawkgate=debug`. Ends in [`AUDIT_LEVEL`] if the
+    /// audit log is on.
     pub level: String,
     /// Fraction (0 to 1) of successful requests that get an access line.
     pub access_sample: f64,

@@ -24,7 +24,7 @@ pub struct Listener {
     pub mode: u32,
     /// TLS, which offers h2 and http/1.1 by ALPN, if set.
     pub tls: Option<ListenerTls>,
-    /// Whether the listener speaks only HTTP/2 without TLS, with prior knowledge.
+    /// Whether to serve only HTTP/2 without TLS, by prior knowledge.
     pub h2c: bool,
     /// Which peers may connect.
     pub access: ListenerAccess,
@@ -38,21 +38,20 @@ impl Listener {
     }
 }
 
-/// Which peers may connect to a listener, and which of them are trusted to identify their
-/// clients. A peer must be in both `networks` and `users`, where set.
+/// The peers that may connect to a listener, and the proxies that are trusted to report their
+/// clients' addresses. A peer must match both `networks` and `users`, where set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerAccess {
-    /// If set, the peer's address must be in one of these networks. For TCP only, which `config`
-    /// checks.
+    /// Only peers with an address in one of these. TCP only; `config` enforces this.
     pub networks: Option<Vec<IpNet>>,
-    /// If set, the peer must be a process of one of these users, given by name or number. For
-    /// loopback addresses and Unix sockets only, which `config` checks.
+    /// Only processes of these users, by name or numeric ID. Loopback addresses and Unix sockets only;
+    /// `config` enforces this.
     pub users: Option<Vec<String>>,
-    /// Trusted proxies. For TCP only, which `config` checks.
+    /// Trusted proxies. TCP only; `config` enforces this.
     pub proxies: Option<TrustedProxies>,
 }
 
-/// Proxies that are trusted to identify their clients.
+/// Proxies that are trusted to report their clients' addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrustedProxies {
     /// The networks from which they connect; at least one.
@@ -68,8 +67,8 @@ pub struct ListenerTls {
     pub cert: PathBuf,
     /// The file with the private key, in PEM format.
     pub key: PathBuf,
-    /// The file with CA certificates, in PEM format. If set, callers are asked for a certificate
-    /// issued by one of these CAs.
+    /// CA certificates in PEM form. If set, the TLS handshake requests a client certificate issued by
+    /// one of them.
     pub client_ca: Option<PathBuf>,
     /// Whether a client certificate is required.
     pub client_auth: ClientAuth,
@@ -93,27 +92,27 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Maximum length of a request target, in bytes.
     pub url_bytes: usize,
-    /// Timeout for receiving a whole request head.
+    /// Time limit for receiving a whole request head.
     pub header_timeout: Duration,
-    /// Timeout for each read of a request body, and for each write to a caller.
+    /// Timeout between two reads of a request body, and for each write to a caller.
     pub body_timeout: Duration,
-    /// How long an idle connection is kept open.
+    /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
-    /// Maximum time for reading what a caller still sends after the last response, so that it
-    /// receives that response (RFC 9112 §9.6). Not configurable; tests shorten it.
+    /// How long to keep reading after the last response on a connection, so that the caller receives
+    /// that response (RFC 9112 §9.6). Not configurable; tests shorten it.
     pub linger: Duration,
-    /// Maximum number of open connections.
+    /// Limit of open connections.
     pub connections: usize,
     /// Maximum size of a request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
     /// Maximum size of a request body that can be replayed, in bytes.
     pub replay_body: usize,
-    /// Maximum memory for bodies recorded for replays, for all requests together, in bytes.
+    /// Limit of memory for replayable bodies, over all requests together, in bytes.
     pub replay_memory: usize,
 }
 
 impl Limits {
-    /// The default for [`Limits::linger`].
+    /// The value of [`Limits::linger`] outside tests.
     pub const LINGER: Duration = Duration::from_secs(10);
 }
 
@@ -139,7 +138,7 @@ impl Address {
     }
 }
 
-/// Formats the address as written in the configuration.
+/// Formats the address as in the configuration.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

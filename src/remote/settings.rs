@@ -21,7 +21,7 @@ pub struct OauthClient {
 pub enum ClientProof {
     /// `client_secret_basic`: in an Authorization header (RFC 6749 §2.3.1).
     SecretBasic(SecretRef),
-    /// `client_secret_post`: in the form.
+    /// `client_secret_post`: in the form-encoded body (RFC 6749 §2.3.1).
     SecretPost(SecretRef),
     /// `private_key_jwt` (RFC 7523 §2.2, OpenID Connect Core §9).
     PrivateKeyJwt(AssertionKey),
@@ -32,32 +32,32 @@ pub enum ClientProof {
 /// The key and audience of `private_key_jwt` assertions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssertionKey {
-    /// A private key in PEM.
+    /// The private key, in PEM form.
     pub key: SecretRef,
-    /// `kid` of the assertion's header.
+    /// The `kid` in the assertion's header.
     pub key_id: Option<String>,
     /// The algorithm; derived from the key if `None`.
     pub algorithm: Option<Algorithm>,
-    /// `aud` of the assertion: the authorization server's issuer, else its token endpoint.
+    /// The `aud` of the assertion: the authorization server's issuer, or else the endpoint's URL.
     pub audience: String,
 }
 
 /// Source `auth0-identity`: the user's access token from an upstream identity provider.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Auth0Identity {
-    /// The tenant: scheme and host, no path.
+    /// The tenant's URL: scheme and host, without a path.
     pub tenant: Url,
-    /// hawkgate's client there.
+    /// hawkgate's client at the tenant.
     pub client: OauthClient,
     /// The connection whose identity is used.
     pub connection: String,
-    /// Where the token comes from.
+    /// How the token is obtained.
     pub via: Via,
-    /// The issuer of this tenant's tokens, if it is not `tenant`.
+    /// The tenant's custom domain, if its tokens have that as their issuer instead of `tenant`.
     pub custom_domain: Option<Url>,
 }
 
-/// `via`
+/// `source.via`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
     /// From `identities[]` of the Management API.
@@ -65,7 +65,7 @@ pub enum Via {
         /// The provider whose identity is used.
         provider: String,
     },
-    /// From Token Vault, in exchange for the caller's token.
+    /// From Token Vault, by exchanging the caller's token.
     Vault,
 }
 
@@ -74,9 +74,9 @@ pub enum Via {
 pub struct PasswordGrant {
     /// The token endpoint.
     pub token_url: Url,
-    /// hawkgate's client there; never a public one.
+    /// hawkgate's client at the token endpoint; never a public client.
     pub client: OauthClient,
-    /// The directory that the password is looked up in; the tenant's default when `None`.
+    /// The user directory that the password is looked up in; the tenant's default when `None`.
     pub realm: Option<String>,
     /// The API that the token is for.
     pub audience: Option<String>,
@@ -91,9 +91,9 @@ pub struct PasswordGrant {
 /// The introspection endpoint of an `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionEndpoint {
-    /// The URL.
+    /// The endpoint's URL.
     pub url: Url,
-    /// hawkgate's client there.
+    /// hawkgate's client at the endpoint.
     pub client: OauthClient,
     /// PEM file with the only CAs trusted for the endpoint; the system's when `None`.
     pub ca: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Settings of issuers: which tokens are accepted, and by which rules.
+//! Settings of issuers: how their tokens are verified.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::secret::SecretRef;
 pub struct OidcIssuer {
     /// The exact `iss`.
     pub url: String,
-    /// The location of the issuer's keys.
+    /// The location of its keys.
     pub keys: KeyLocation,
     /// A PEM file with the only CAs to trust when fetching keys; `None` trusts the platform's.
     pub ca: Option<PathBuf>,
     /// Accepted audiences; at least one.
     pub audiences: Vec<String>,
-    /// Accepted algorithms; never HS* or `none`.
+    /// Accepted signature algorithms; asymmetric only, and never `none`.
     pub algorithms: Vec<Algorithm>,
-    /// The rules that apply to `typ` and claims.
+    /// The rules for `typ` and the claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
@@ -45,7 +45,7 @@ pub struct SharedSecretIssuer {
     pub audiences: Vec<String>,
     /// Accepted algorithms; each is in [`Algorithm::HMAC`].
     pub algorithms: Vec<Algorithm>,
-    /// The rules that apply to `typ` and claims.
+    /// The rules for `typ` and the claims.
     pub profile: Profile,
     /// Tolerated clock difference.
     pub leeway: Duration,
@@ -60,16 +60,16 @@ pub struct SharedSecretIssuer {
 /// The encoding of a shared secret: `issuer.secret_encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretEncoding {
-    /// The bytes of the text itself.
+    /// The key is the secret's own bytes.
     Text,
-    /// base64 or base64url, with or without padding.
+    /// The key is base64-encoded, in either alphabet, padded or not.
     Base64,
 }
 
 /// An `introspection` issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrospectionIssuer {
-    /// The exact `iss`, if a response has one.
+    /// The exact `iss`, compared if a response has one.
     pub url: String,
     /// The prefix of the issuer's tokens, if they have one.
     pub token_prefix: Option<String>,
@@ -131,7 +131,7 @@ impl Algorithm {
         Self::Ed25519,
     ];
 
-    /// The algorithms that use a secret shared with the issuer; only for `shared-secret` issuers.
+    /// The algorithms that use a shared secret; only for `shared-secret` issuers.
     pub const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
 
     /// The output size of an HMAC's hash in bytes, which is the minimum size of the secret

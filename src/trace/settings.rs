@@ -1,4 +1,4 @@
-//! Settings for distributed tracing.
+//! Settings of distributed tracing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::secret::SecretRef;
 pub struct Trace {
     /// What to do with a caller's trace context.
     pub incoming: IncomingTrace,
-    /// Fraction (0 to 1) of the traces started by hawkgate that are sampled.
+    /// Fraction (0 to 1) of the traces started by hawkgate that is sampled.
     pub sample: f64,
     /// The collector, if spans are exported.
     pub export: Option<TraceExport>,
@@ -22,13 +22,13 @@ pub struct Trace {
 /// `trace.export`: the collector that spans are sent to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TraceExport {
-    /// OTLP/HTTP endpoint, including the path.
+    /// The OTLP/HTTP endpoint, including the path.
     pub endpoint: Url,
     /// Headers sent with every export.
     pub headers: Vec<(HeaderName, SecretRef)>,
     /// The resource attribute `service.name`.
     pub service_name: String,
-    /// The resource's other attributes.
+    /// The other resource attributes.
     pub attributes: Vec<(String, String)>,
     /// Time limit for one export.
     pub timeout: Duration,

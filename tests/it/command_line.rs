@@ -134,12 +134,12 @@ fn check_lists_every_error_and_prints_no_secret() {
         "{stdout}"
     );
     assert!(
-        stdout.contains("names a variable that is not set"),
+        stdout.contains("names an environment variable that is not set"),
         "{stdout}"
     );
     let (_, stdout, _) = run(&["check", "--skip-secrets", "--config", path]);
     assert!(
-        !stdout.contains("names a variable that is not set"),
+        !stdout.contains("names an environment variable that is not set"),
         "{stdout}"
     );
     let (code, _, stderr) = run(&["run", "--config", path]);

@@ -18,7 +18,8 @@ use crate::token::BearerToken;
 use crate::token::settings::IntrospectionIssuer;
 
 section! {
-    /// Kind `introspection`: each token is introspected at the issuer (RFC 7662), with hawkgate's own client.
+    /// Kind `introspection`: hawkgate introspects each token at the issuer (RFC 7662), with a client of its
+    /// own.
     pub(in crate::config) struct IntrospectionKeys {
         /// The exact `iss` of its tokens, byte by byte; checked if a response has one.
         url: String = [required],
@@ -26,23 +27,23 @@ section! {
         introspection_url: Url = [required],
         /// PEM file with the only CAs trusted for the endpoint; the platform's when left out.
         ca: PathBuf = [optional],
-        /// What its tokens start with ("gho_"); needed if a route names several issuers of opaque tokens.
+        /// The prefix of its tokens ("gho_"); needed if a route lists several issuers of opaque tokens.
         token_prefix: String = [optional],
-        /// Accepted `aud`; a token must have one of them.
+        /// Accepted values of `aud`; a token must have at least one of them.
         audiences: List<String> = [required],
-        /// Tolerated difference between its clock and ours; at most 5m.
+        /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted `client_id`; any when left out.
+        /// Accepted values of `client_id`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for any text at any place; any when left out.
+        /// Accepted values of `sub`, in which each `*` matches any text; any when left out.
         subjects: List<String> = [optional],
-        /// Longest time that a response is cached and a revoked token keeps working; at most 60s.
+        /// How long a response is cached, and so how long a revoked token keeps working; at most 60s.
         verified_max_age: Duration = [default "'60s'"],
     }
 }
 
-/// Longest time that an introspection response is cached (`docs/design/tokens.md`).
-const LONGEST_ANSWER: Duration = Duration::from_mins(1);
+/// The upper limit of `verified_max_age` (`docs/design/tokens.md`).
+const MAX_RESPONSE_AGE: Duration = Duration::from_mins(1);
 
 impl IntrospectionKeys {
     pub(super) fn resolve(
@@ -58,11 +59,16 @@ impl IntrospectionKeys {
         refuse_empty(
             reader,
             &self.clients,
-            "name clients, or leave the key out to accept any",
+            "list clients, or leave the key out to accept any",
         );
         let zero = Duration::ZERO;
-        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
-        reader.within(&self.verified_max_age, zero, LONGEST_ANSWER, show_duration);
+        reader.check_range(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.check_range(
+            &self.verified_max_age,
+            zero,
+            MAX_RESPONSE_AGE,
+            show_duration,
+        );
         if let Some(ca) = &self.ca.value {
             reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
         }
@@ -76,7 +82,7 @@ impl IntrospectionKeys {
             reader.error(
                 &self.token_prefix.at,
                 problem,
-                "write the text that its tokens start with",
+                "write the prefix that the issuer's tokens start with",
             );
         }
         let endpoint = IntrospectionEndpoint {

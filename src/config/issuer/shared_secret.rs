@@ -12,29 +12,30 @@ use crate::token::decode_shared_secret;
 use crate::token::settings::{Algorithm, Profile, SecretEncoding, SharedSecretIssuer};
 
 section! {
-    /// Kind `shared-secret`: anyone who knows the secret can issue tokens, so use it only for issuers that
-    /// offer nothing else. It cannot be combined with public keys.
+    /// Kind `shared-secret`: anyone who knows the secret can issue tokens, so use this kind only for
+    /// issuers that offer no other. It cannot be combined with public keys.
     pub(in crate::config) struct SharedSecret {
         /// The exact `iss` of its tokens, byte by byte.
         url: String = [required],
-        /// The secret, at least as long as the longest hash among `algorithms` (32, 48, 64 bytes); read
-        /// again every 10s.
+        /// The secret, at least as long as the longest hash among `algorithms` (32, 48, 64 bytes);
+        /// reread every 10s.
         secret: SecretRef = [required],
-        /// `text`: the secret's own bytes. `base64`: what they decode to, in either alphabet.
+        /// `text`: the key is the secret's bytes. `base64`: the key is base64-decoded from them, in either
+        /// alphabet.
         secret_encoding: SecretEncoding = [default "'text'"],
-        /// Accepted `aud`; a token must have one of them.
+        /// Accepted values of `aud`; a token must have at least one of them.
         audiences: List<String> = [required],
         /// Accepted signature algorithms: HS256, HS384, HS512.
         algorithms: List<HmacAlgorithm> = [default "['HS256']"],
         /// As for kind `oidc`.
         profile: Profile = [default "'rfc9068'"],
-        /// Tolerated difference between its clock and ours; at most 5m.
+        /// Tolerated clock skew; at most 5m.
         leeway: Duration = [default "'30s'"],
-        /// Accepted `client_id` or `azp`; any when left out.
+        /// Accepted values of `client_id` or `azp`; any when left out.
         clients: List<String> = [optional],
-        /// Accepted `sub`, with `*` for any text at any place; any when left out.
+        /// Accepted values of `sub`, in which each `*` matches any text; any when left out.
         subjects: List<String> = [optional],
-        /// Longest time that a verified token is cached; at most 24h.
+        /// Maximum time for which a verified token is cached; at most 24h.
         verified_max_age: Duration = [default "'5m'"],
     }
 }
@@ -42,7 +43,7 @@ section! {
 impl Choice for SecretEncoding {
     const NAMES: &'static [&'static str] = &["text", "base64"];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         match name {
             "text" => Some(Self::Text),
             "base64" => Some(Self::Base64),
@@ -50,18 +51,18 @@ impl Choice for SecretEncoding {
         }
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
         (name == "base64url").then(|| {
-            let problem = "\"base64url\" is not known here".to_owned();
+            let problem = "\"base64url\" is not a valid value".to_owned();
             (
                 problem,
-                "write \"base64\": either alphabet is read".to_owned(),
+                "write \"base64\", which accepts both alphabets".to_owned(),
             )
         })
     }
 }
 
-/// An algorithm that needs a secret.
+/// An HMAC algorithm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::config) struct HmacAlgorithm(Algorithm);
 
@@ -72,20 +73,20 @@ impl Choice for HmacAlgorithm {
         Algorithm::HMAC[2].name(),
     ];
 
-    fn named(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         let found = Algorithm::HMAC.iter().find(|a| a.name() == name);
         found.copied().map(Self)
     }
 
-    fn refusal(name: &str) -> Option<(String, String)> {
+    fn explain_refusal(name: &str) -> Option<(String, String)> {
         let problem = if name.eq_ignore_ascii_case("none") {
             "would accept unsigned tokens"
-        } else if Algorithm::named(name).is_some() {
+        } else if Algorithm::from_name(name).is_some() {
             "needs public keys, which cannot be combined with a secret"
         } else {
             return None;
         };
-        let remedy = "write \"HS256\", or make the issuer one of kind oidc".to_owned();
+        let remedy = "write \"HS256\", or use kind = \"oidc\"".to_owned();
         Some((format!("{} {problem}", quoted(name)), remedy))
     }
 }
@@ -97,12 +98,16 @@ impl SharedSecret {
         refuse_empty(
             reader,
             &self.clients,
-            "name clients, or leave the key out to accept any",
+            "list clients, or leave the key out to accept any",
         );
-        refuse_empty(reader, &self.algorithms, "leave the key out for HS256");
+        refuse_empty(
+            reader,
+            &self.algorithms,
+            "list algorithms, or leave the key out for HS256",
+        );
         let (zero, day) = (Duration::ZERO, Duration::from_hours(24));
-        reader.within(&self.leeway, zero, Duration::from_mins(5), show_duration);
-        reader.within(&self.verified_max_age, zero, day, show_duration);
+        reader.check_range(&self.leeway, zero, Duration::from_mins(5), show_duration);
+        reader.check_range(&self.verified_max_age, zero, day, show_duration);
         self.check_secret(reader);
         Some(SharedSecretIssuer {
             url: self.url.value?,
@@ -125,7 +130,7 @@ impl SharedSecret {
     }
 
     fn check_secret(&self, reader: &mut Reader<'_>) {
-        let (Some(place), Some(encoding), Some(list)) = (
+        let (Some(reference), Some(encoding), Some(list)) = (
             &self.secret.value,
             self.secret_encoding.value,
             &self.algorithms.value,
@@ -135,11 +140,11 @@ impl SharedSecret {
         if !reader.reads_files() {
             return;
         }
-        // Whether it can be read was already checked.
-        let Ok(secret) = place.read() else { return };
+        // An unreadable secret has already been reported.
+        let Ok(secret) = reference.read() else { return };
         let algorithms: Vec<_> = list.items.iter().map(|item| item.value.0).collect();
         if let Err(problem) = decode_shared_secret(secret.expose(), encoding, &algorithms) {
-            let remedy = "put a longer one there, for example from `openssl rand -hex 64`";
+            let remedy = "use a longer secret, for example from `openssl rand -hex 64`";
             reader.error(&self.secret.at, problem.to_string(), remedy);
         }
     }

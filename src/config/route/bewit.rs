@@ -1,29 +1,33 @@
-//! Routes whose URLs are signed on demand.
+//! Checks of `bewit`: routes that sign URLs on request.
 
 use http::Method;
 
-use super::{Known, Route};
+use super::{Context, Route};
 use crate::config::diagnostic::quoted;
 use crate::config::reader::Reader;
-use crate::config::references::Declared;
+use crate::config::references::Declaration;
 use crate::config::resolved::{self, SourceKind};
 use crate::gateway::bewit::PATH;
 
 impl Route {
-    /// A bewit is a Taskcluster signature for GET.
-    pub(super) fn check_bewit(&self, reader: &mut Reader<'_>, known: Known<'_>) {
+    /// Requires what a bewit needs: Taskcluster credentials, and a route that accepts GET.
+    pub(super) fn check_bewit(&self, reader: &mut Reader<'_>, context: Context<'_>) {
         if self.bewit.value != Some(true) {
             return;
         }
         let at = &self.bewit.at;
         if self.source.is_absent() {
-            reader.error(at, "signs with a source's credentials", "name a source");
+            reader.error(
+                at,
+                "requires a source to sign with",
+                "set source, or remove it",
+            );
         }
         let source = self.source.value.as_deref().and_then(|name| {
-            let mut named = known.sources.iter();
+            let mut named = context.sources.iter();
             named
                 .find(|s| s.name.as_deref() == Some(name))?
-                .meaning
+                .value
                 .as_ref()
         });
         let signs = |kind: &SourceKind| {
@@ -36,11 +40,12 @@ impl Route {
             )
         };
         if source.is_some_and(|source| !signs(&source.kind)) {
-            let problem = "signs with Taskcluster credentials, which this source does not provide";
+            let problem =
+                "signs with Taskcluster credentials, which the route's source does not provide";
             reader.error(
                 at,
                 problem,
-                "name a source of a taskcluster kind, or remove it",
+                "use a source of a taskcluster kind, or remove it",
             );
         }
         let methods = self.methods.value.as_ref();
@@ -52,19 +57,22 @@ impl Route {
 }
 
 /// Refuses routes that `POST /bewit` would shadow.
-pub(in crate::config) fn refuse_hidden(
+pub(in crate::config) fn refuse_shadowed(
     reader: &mut Reader<'_>,
-    routes: &[Declared<resolved::Route>],
+    routes: &[Declaration<resolved::Route>],
 ) {
-    let resolved = || routes.iter().filter_map(|r| Some((r, r.meaning.as_ref()?)));
+    let resolved = || routes.iter().filter_map(|r| Some((r, r.value.as_ref()?)));
     if !resolved().any(|(_, route)| route.compat.bewit) {
         return;
     }
-    for (declared, route) in resolved() {
+    for (declaration, route) in resolved() {
         if route.path == PATH {
-            let problem = format!("{} is the path where bewits are signed", quoted(PATH));
+            let problem = format!(
+                "{} is the path that signs URLs on a route with bewit = true",
+                quoted(PATH)
+            );
             reader.error(
-                &declared.table,
+                &declaration.table,
                 problem,
                 "change its path, or remove bewit from the other routes",
             );

@@ -1,12 +1,12 @@
-//! Where a route sends its requests.
+//! The upstream of a route.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::{Known, Route};
-use crate::config::http_url::{is_loopback, require_bare};
+use super::{Context, Route};
+use crate::config::http_url::{is_loopback, require_origin_only};
 use crate::config::reader::Reader;
 use crate::config::resolved::Upstream;
 use crate::config::units::show_duration;
@@ -17,15 +17,15 @@ impl Route {
     pub(super) fn resolve_upstream(
         &self,
         reader: &mut Reader<'_>,
-        known: Known<'_>,
+        context: Context<'_>,
     ) -> Option<Upstream> {
         let timeouts = self.resolve_timeouts(reader);
-        reader.within(&self.signed_port, 1, 65_535, |n| n.to_string());
+        reader.check_range(&self.signed_port, 1, 65_535, |n| n.to_string());
         if let Some(ca) = &self.ca.value {
             reader.check_file(&self.ca.at, ca, "PEM certificate", "BEGIN CERTIFICATE");
         }
         let url = self.upstream.value.as_ref()?;
-        self.check_upstream(reader, url, known);
+        self.check_upstream(reader, url, context);
         let port = url.port_or_known_default()?;
         Some(Upstream {
             tls: url.scheme() == "https",
@@ -42,13 +42,13 @@ impl Route {
     }
 
     fn resolve_timeouts(&self, reader: &mut Reader<'_>) -> Option<UpstreamTimeouts> {
-        const MOMENT: Duration = Duration::from_millis(10);
+        const SHORTEST: Duration = Duration::from_millis(10);
         const HOUR: Duration = Duration::from_hours(1);
         let (five_minutes, day) = (Duration::from_mins(5), Duration::from_hours(24));
-        reader.within(&self.connect_timeout, MOMENT, five_minutes, show_duration);
-        reader.within(&self.read_timeout, MOMENT, day, show_duration);
-        reader.within(&self.write_timeout, MOMENT, HOUR, show_duration);
-        reader.within(&self.idle_timeout, Duration::ZERO, HOUR, show_duration);
+        reader.check_range(&self.connect_timeout, SHORTEST, five_minutes, show_duration);
+        reader.check_range(&self.read_timeout, SHORTEST, day, show_duration);
+        reader.check_range(&self.write_timeout, SHORTEST, HOUR, show_duration);
+        reader.check_range(&self.idle_timeout, Duration::ZERO, HOUR, show_duration);
         Some(UpstreamTimeouts {
             connect: self.connect_timeout.value?,
             read: self.read_timeout.value?,
@@ -57,9 +57,9 @@ impl Route {
         })
     }
 
-    fn check_upstream(&self, reader: &mut Reader<'_>, url: &Url, known: Known<'_>) {
+    fn check_upstream(&self, reader: &mut Reader<'_>, url: &Url, context: Context<'_>) {
         let at = &self.upstream.at;
-        require_bare(reader, at, url, "the request's own path is kept");
+        require_origin_only(reader, at, url, "the request's own path is forwarded");
         let plain = url.scheme() == "http";
         if plain && !is_loopback(url) && self.allow_plaintext.value == Some(false) {
             let host = url.host_str().unwrap_or_default();
@@ -73,14 +73,14 @@ impl Route {
                 "write https://, or remove ca",
             );
         }
-        if let Some(listener) = own_listener(url, known) {
+        if let Some(listener) = own_listener(url, context) {
             let problem = format!("is hawkgate's own listener at {listener}: requests would loop");
             reader.error(at, problem, "write the upstream's address");
         }
     }
 }
 
-/// Lower case, no brackets.
+/// The host in lower case, without brackets.
 fn host(url: &Url) -> Option<String> {
     Some(match url.host()? {
         Host::Domain(name) => name.trim_end_matches('.').to_ascii_lowercase(),
@@ -89,15 +89,15 @@ fn host(url: &Url) -> Option<String> {
     })
 }
 
-/// The listener that `url` leads back to, as far as is known without DNS.
-fn own_listener<'a>(url: &Url, known: Known<'a>) -> Option<&'a Address> {
+/// The listener that `url` refers to, as far as this can be determined without DNS.
+fn own_listener<'a>(url: &Url, context: Context<'a>) -> Option<&'a Address> {
     let port = url.port_or_known_default()?;
     let ip = match url.host()? {
         Host::Ipv4(ip) => Some(IpAddr::V4(ip)),
         Host::Ipv6(ip) => Some(IpAddr::V6(ip)),
         Host::Domain(_) => None,
     };
-    known.listen?.iter().map(|l| &l.address).find(|address| {
+    context.listen?.iter().map(|l| &l.address).find(|address| {
         let Address::Tcp(own) = address else {
             return false;
         };

@@ -1,4 +1,4 @@
-//! The reference page, in Markdown.
+//! The configuration reference, in Markdown.
 
 use std::fmt::Write as _;
 
@@ -6,21 +6,25 @@ use super::{Group, Kind, prose};
 use crate::config::reader::{Key, Presence, Shape};
 
 const HEAD: &str = "\
-# Every key of the configuration
+# Configuration reference
 
-Generated from the program's own tables, from which `hawkgate schema` makes the JSON Schema too
-([conf/schema.json](../conf/schema.json)); a test fails when either is stale. Each key with an
-example: [conf/reference.toml](../conf/reference.toml).
+This page lists every key of the configuration file. Like the JSON Schema
+([conf/schema.json](../conf/schema.json), printed by `hawkgate schema`), it is generated from the
+definitions in hawkgate's source, and a test fails when it is out of date.
+[conf/reference.toml](../conf/reference.toml) has an example of each key.
 
-| written as | is |
+The tables below use these types:
+
+| type | value |
 |---|---|
-| duration | a string of whole numbers with units, the largest first: `\"250ms\"`, `\"30s\"`, `\"1h30m\"`, `\"7d\"` |
-| size | a string of a whole number with its unit: `\"512B\"`, `\"64KiB\"`, `\"8MiB\"`, `\"10MB\"` |
-| name | 1 to 64 of `A-Z a-z 0-9 . _ -` |
-| file | a path, relative to the configuration file's own folder |
+| duration | a string of whole numbers with units, largest unit first: `\"250ms\"`, `\"30s\"`, `\"1h30m\"`, `\"7d\"` |
+| size | a string of a whole number and a unit: `\"512B\"`, `\"64KiB\"`, `\"8MiB\"`, `\"10MB\"` |
+| name | a string of 1 to 64 characters from `A-Z a-z 0-9 . _ -` |
+| file | a path, relative to the configuration file's folder |
 | secret | `{ file = \"…\" }` or `{ env = \"…\" }`, never the secret itself |
 
-An unknown key is an error, and so is a value out of its bounds: `hawkgate check` names line, key and remedy of each.
+Unknown keys and values out of range are errors. `hawkgate check` reports all of them, each with its
+line, its key and what to write instead.
 ";
 
 /// The page, with a newline at its end.
@@ -28,12 +32,7 @@ pub fn page() -> String {
     let mut page = HEAD.to_owned();
     for group in Group::all() {
         // Writing to a String cannot fail.
-        let _ = write!(
-            page,
-            "\n## `{}`\n\n{}\n",
-            group.written(),
-            text(group.about)
-        );
+        let _ = write!(page, "\n## `{}`\n\n{}\n", group.header(), text(group.about));
         rows(&mut page, group.keys);
         for kind in group.kinds.iter().filter(|kind| !kind.keys.is_empty()) {
             of_kind(&mut page, &group, kind);
@@ -46,7 +45,7 @@ fn of_kind(page: &mut String, group: &Group, kind: &Kind) {
     let _ = write!(
         page,
         "\n### `{}` of kind `{}`\n\n{}\n",
-        group.written(),
+        group.header(),
         kind.name,
         text(kind.about)
     );
@@ -61,18 +60,18 @@ fn rows<'k>(page: &mut String, keys: impl IntoIterator<Item = &'k Key>) {
     }
 }
 
-/// The key's row, and below it those of the tables in it.
+/// Appends the key's row, followed by those of the keys in its table.
 pub(super) fn row(page: &mut String, above: &str, key: &Key) {
     let name = format!("{above}{}", key.name);
     let default = match key.presence {
         Presence::Required => "required".to_owned(),
         Presence::Optional => String::new(),
-        Presence::Default(written) => format!("`{}`", written.replace('\'', "\"")),
+        Presence::Default(toml) => format!("`{}`", toml.replace('\'', "\"")),
     };
     let _ = writeln!(
         page,
         "| `{name}` | {} | {default} | {} |",
-        kind_of_value(&key.shape),
+        type_name(&key.shape),
         text(key.doc)
     );
     inner(page, &name, &key.shape);
@@ -94,13 +93,13 @@ fn inner(page: &mut String, name: &str, shape: &Shape) {
     }
 }
 
-fn kind_of_value(shape: &Shape) -> String {
+fn type_name(shape: &Shape) -> String {
     match shape {
         Shape::Text => "text".into(),
         Shape::Name => "name".into(),
         Shape::Flag => "`true` or `false`".into(),
         Shape::Count => "whole number".into(),
-        Shape::Share => "number from 0 to 1".into(),
+        Shape::Fraction => "number from 0 to 1".into(),
         Shape::Duration => "duration".into(),
         Shape::Size => "size".into(),
         Shape::Url => "URL".into(),
@@ -110,15 +109,15 @@ fn kind_of_value(shape: &Shape) -> String {
             let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
             names.join(", ")
         }
-        Shape::List(item) => format!("list: {}", kind_of_value(item)),
+        Shape::List(item) => format!("list: {}", type_name(item)),
         Shape::Table(_) => "table".into(),
-        Shape::Map(value) => format!("table of any keys: {}", kind_of_value(value)),
-        Shape::Either(one, other) => format!("{} or {}", kind_of_value(one), kind_of_value(other)),
+        Shape::Map(value) => format!("table of any keys: {}", type_name(value)),
+        Shape::Either(one, other) => format!("{} or {}", type_name(one), type_name(other)),
     }
 }
 
-/// Documentation as a table cell: no bar ends the cell, and no word in angle brackets outside of
-/// code is taken for a tag.
+/// Documentation as a table cell: escapes `|`, which would end the cell, and `<` outside code, which
+/// would begin a tag.
 fn text(doc: &str) -> String {
     let mut out = String::new();
     let mut code = false;

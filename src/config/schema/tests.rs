@@ -5,7 +5,7 @@ fn parsed() -> Value {
 }
 
 #[test]
-fn every_table_key_and_kind_is_there() {
+fn schema_and_page_contain_every_table_kind_and_key() {
     let schema = parsed();
     let page = page();
     for table in TABLES {
@@ -34,15 +34,15 @@ fn every_table_key_and_kind_is_there() {
 }
 
 #[test]
-fn every_default_can_be_said_in_json() {
+fn every_default_converts_to_json() {
     for key in TABLES.iter().flat_map(|table| table.keys) {
-        let written = matches!(key.presence, Presence::Default(_));
-        assert_eq!(default_of(key).is_some(), written, "{}", key.name);
+        let has_default = matches!(key.presence, Presence::Default(_));
+        assert_eq!(default_of(key).is_some(), has_default, "{}", key.name);
     }
 }
 
 #[test]
-fn a_kind_without_keys_of_its_own_is_a_kind_all_the_same() {
+fn schema_has_a_definition_for_a_kind_without_keys() {
     let schema = parsed();
     let delegated = &schema["$defs"]["issuer-delegated"];
     assert_eq!(delegated["additionalProperties"], false);
@@ -53,7 +53,7 @@ fn a_kind_without_keys_of_its_own_is_a_kind_all_the_same() {
 }
 
 #[test]
-fn text_of_a_cell_stays_in_its_cell() {
+fn documentation_is_escaped_for_a_markdown_table_cell() {
     let mut page = String::new();
     let key = Key {
         name: "k",

@@ -1,4 +1,4 @@
-//! What valid files mean.
+//! Valid files, and the configurations that they parse to.
 
 use super::*;
 use crate::credential::Inject;
@@ -105,7 +105,7 @@ fn a_minimal_file_has_every_default() {
 }
 
 #[test]
-fn listeners_come_in_three_shapes() {
+fn listeners_may_be_tcp_addresses_unix_sockets_or_tables() {
     let text = format!(
         "{MINIMAL}[server]\nlisten = [\"[::1]:0\", \"unix:run/h.sock\", \
          {{ address = \"unix:/run/g.sock\", mode = \"0660\" }}, {{ address = \"127.0.0.1:0\", h2c = true }}, \
@@ -129,14 +129,14 @@ fn listeners_come_in_three_shapes() {
 }
 
 #[test]
-fn the_plain_listener_has_the_documented_mode() {
+fn a_unix_socket_has_the_same_default_mode_as_string_and_as_table() {
     let text = format!("{MINIMAL}[server]\nlisten = [\"unix:/a\", {{ address = \"unix:/b\" }}]");
     let (config, _) = accepted(&text);
     assert_eq!(config.server.listen[0].mode, config.server.listen[1].mode);
 }
 
 #[test]
-fn one_path_may_be_split_by_methods_and_hosts() {
+fn routes_with_the_same_path_may_differ_by_method_or_host() {
     let route = |name: &str, more: &str| {
         format!(
             "[[route]]\nname = \"{name}\"\nupstream = \"http://[::1]:81/\"\nissuers = [\"idp\"]\n{more}\n"
@@ -159,7 +159,7 @@ fn one_path_may_be_split_by_methods_and_hosts() {
 }
 
 #[test]
-fn sources_say_what_they_were_told() {
+fn a_taskcluster_static_source_is_parsed() {
     let text = format!(
         "{MINIMAL}source = \"static\"\n[[source]]\nname = \"static\"\nkind = \"taskcluster-static\"\n\
          client_id = \"project/x\"\naccess_token = {{ file = \"token\" }}\nauthorized_scopes = []\ntimeout = \"1m30s\""
@@ -183,7 +183,7 @@ fn sources_say_what_they_were_told() {
 }
 
 #[test]
-fn an_issuer_with_its_keys_at_hand_may_have_any_name() {
+fn an_issuer_without_discovery_need_not_be_a_url() {
     let text = MINIMAL.replace(
         "https://idp.example.com\"",
         "kubernetes/serviceaccount\"\njwks_file = \"jwks.json\"",
@@ -200,7 +200,7 @@ fn an_issuer_with_its_keys_at_hand_may_have_any_name() {
 }
 
 #[test]
-fn doubtful_but_valid_things_are_warned_of() {
+fn valid_but_questionable_settings_cause_warnings() {
     let mint = "[[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\nclient_id = \"i\"\naccess_token = { env = \"T\" }\n\
                 scopes = [\"a\"]\n";
     for (text, warning) in [
@@ -226,22 +226,22 @@ fn doubtful_but_valid_things_are_warned_of() {
         ),
         (
             format!("{MINIMAL}[[issuer]]\nname = \"spare\"\nkind = \"delegated\""),
-            "t.toml:10: warning: issuer \"spare\": no route uses it; name it in a route, or remove it",
+            "t.toml:10: warning: issuer \"spare\": is not used by any route; use it in a route, or remove it",
         ),
         (
             format!("{MINIMAL}source = \"o\"\n[[source]]\nname = \"o\"\nkind = \"taskcluster-oauth\"\nroot_url = \"https://t.example\""),
-            "t.toml:9: warning: route \"all\": key \"issuers\": Taskcluster's OAuth2 tokens are opaque: no issuer of \
-             kind oidc can verify one; name an issuer of kind delegated",
+            "t.toml:9: warning: route \"all\": key \"issuers\": Taskcluster's OAuth2 tokens are opaque: an issuer of \
+             kind oidc cannot verify them; use an issuer of kind delegated",
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"everybody\""),
-            "t.toml:17: warning: source \"m\": key \"client_name\": contains no claim: every caller gets the same name \
+            "t.toml:17: warning: source \"m\": key \"client_name\": contains no claim: every caller would have the same name \
              upstream; write it like \"sso/{sub}\"",
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nlifetime = \"1m\""),
             "t.toml:11: warning: source \"m\": lifetime is not longer than cache.refresh_ahead (1m): credentials would be minted \
-             again all the time; make lifetime longer",
+             constantly; increase lifetime",
         ),
         (
             format!(
@@ -250,18 +250,18 @@ fn doubtful_but_valid_things_are_warned_of() {
                 MINIMAL.replace("[\"idp\"]", "[\"idp\", \"idp2\"]")
             ),
             "t.toml:11: warning: source \"m\": client_name does not distinguish its issuers: a caller with the same claims \
-             at another issuer gets the same name; add {iss} to it, or make a source for each issuer",
+             at another issuer gets the same name; add {iss} to it, or use a separate source for each issuer",
         ),
         (
             format!("{MINIMAL}source = \"m\"\n{mint}client_name = \"x/{{sub}}\"\nca = \"ca.pem\""),
-            "t.toml:18: warning: source \"m\": key \"ca\": has no effect: this kind makes no exchange; remove it",
+            "t.toml:18: warning: source \"m\": key \"ca\": has no effect: sources of this kind make no requests; remove it",
         ),
         (
             "[server]\nlisten = [{ address = \"0.0.0.0:1\", tls = { cert = \"c\", key = \"k\" } }]\n[[route]]\n\
              name = \"r\"\nupstream = \"https://u.example\"\nanonymous = true"
                 .to_owned(),
             "t.toml:6: warning: route \"r\": key \"anonymous\": lets other machines reach the upstream without a \
-             token; name issuers if this is not intended",
+             token; set issuers if this is not intended",
         ),
     ] {
         let warnings: Vec<_> = accepted(&text).1.iter().map(ToString::to_string).collect();
@@ -270,7 +270,7 @@ fn doubtful_but_valid_things_are_warned_of() {
 }
 
 #[test]
-fn patterns_that_name_the_owner_are_accepted_at_public_issuers() {
+fn subject_patterns_with_an_owner_are_accepted_at_public_issuers() {
     for (issuer, subject) in [
         ("https://token.actions.githubusercontent.com", "repo:org/*"),
         (
@@ -309,7 +309,7 @@ routes = ["all"]
 "#;
 
 #[test]
-fn rules_keep_their_order_and_say_what_they_concern() {
+fn rules_keep_their_order_and_apply_to_their_routes() {
     let (config, _) = accepted(&format!("{MINIMAL}{RULES}"));
     let [devs, rest] = config.rules.as_slice() else {
         panic!("{:?}", config.rules)
@@ -321,11 +321,11 @@ fn rules_keep_their_order_and_say_what_they_concern() {
     assert_eq!(devs.headers, headers);
     assert_eq!((&devs.routes, rest.effect), (&None, Effect::Deny));
     assert_eq!((&rest.routes, &rest.scopes), (&Some(vec![0]), &None));
-    assert!(devs.concerns(7) && rest.concerns(0) && !rest.concerns(1));
+    assert!(devs.applies_to(7) && rest.applies_to(0) && !rest.applies_to(1));
 }
 
 #[test]
-fn rules_that_cannot_do_what_they_seem_to_are_warned_of() {
+fn ineffective_rules_cause_warnings() {
     let opaque = r#"
 [[issuer]]
 name = "tc"
@@ -345,7 +345,7 @@ source = "oauth"
     for (more, expected) in [
         (
             "when = 'claims.sub == \"a\"'",
-            "rule \"a\": key \"when\": reads claims, and requests on route \"opaque\" may have none",
+            "rule \"a\": key \"when\": reads claims, but requests on route \"opaque\" may have none",
         ),
         ("when = 'claims.sub == \"a\"'\nroutes = [\"all\"]", ""),
         ("when = 'request.method == \"GET\"'", ""),
@@ -364,19 +364,19 @@ source = "oauth"
         ),
     ] {
         let (_, warnings) = accepted(&rule(more));
-        let said: Vec<_> = warnings.iter().map(|w| w.diagnostic.to_string()).collect();
+        let messages: Vec<_> = warnings.iter().map(|w| w.diagnostic.to_string()).collect();
         match expected {
-            "" => assert!(said.is_empty(), "{more}: {said:?}"),
+            "" => assert!(messages.is_empty(), "{more}: {messages:?}"),
             _ => assert!(
-                said.len() == 1 && said[0].starts_with(expected),
-                "{more}: {said:?}"
+                messages.len() == 1 && messages[0].starts_with(expected),
+                "{more}: {messages:?}"
             ),
         }
     }
 }
 
 #[test]
-fn an_oauth_client_proves_itself_by_what_it_is_given() {
+fn the_oauth_client_authentication_method_defaults_by_credential() {
     let source = |keys: &str| {
         let text = format!(
             "{MINIMAL}source = \"s\"\n[[source]]\nname = \"s\"\nkind = \"client-credentials\"\n\
@@ -415,9 +415,8 @@ fn an_oauth_client_proves_itself_by_what_it_is_given() {
     );
 }
 
-/// What the file names is looked at when it may be: a key that is none, a secret too short.
 #[test]
-fn keys_and_secrets_in_files_are_looked_at() {
+fn invalid_private_keys_and_short_secrets_in_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("short"), "hunter2").unwrap();
     let options = ParseOptions {
@@ -449,7 +448,7 @@ fn keys_and_secrets_in_files_are_looked_at() {
 }
 
 #[test]
-fn login_alone_is_a_whole_configuration() {
+fn login_is_valid_without_routes() {
     let text = "[[issuer]]\nname = \"idp\"\nurl = \"https://idp.example.com\"\naudiences = [\"a\"]\n\
                 [[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\nclient_id = \"i\"\n\
                 access_token = { env = \"T\" }\nclient_name = \"sso/{sub}\"\nscopes = [\"a\"]\n\
@@ -465,7 +464,7 @@ fn login_alone_is_a_whole_configuration() {
 }
 
 #[test]
-fn listeners_may_name_who_may_connect() {
+fn listeners_may_restrict_networks_and_users() {
     let text = format!(
         "{MINIMAL}[server]\nlisten = [{{ address = \"127.0.0.1:1\", allowed_users = [\"builder\", \"0\"], \
          allowed_networks = [\"127.0.0.0/8\", \"fd00::/8\"] }}]"
@@ -480,7 +479,7 @@ fn listeners_may_name_who_may_connect() {
 }
 
 #[test]
-fn logs_and_traces_are_as_told() {
+fn log_and_trace_settings_are_parsed() {
     let (config, _) = accepted(MINIMAL);
     assert!(config.trace.is_none() && !config.log.audit);
     assert!((config.log.access_sample - 1.0).abs() < f64::EPSILON);
@@ -519,7 +518,7 @@ fn logs_and_traces_are_as_told() {
 }
 
 #[test]
-fn proxies_certificates_and_rates_mean_what_they_say() {
+fn trusted_proxies_client_certificates_and_rate_limits_are_parsed() {
     let text = format!(
         "[server]\nlisten = [\n\
          {{ address = \"127.0.0.1:1\", trusted_proxies = [\"10.0.0.0/8\", \"fd00::/8\"] }},\n\
@@ -561,7 +560,7 @@ fn proxies_certificates_and_rates_mean_what_they_say() {
 }
 
 #[test]
-fn what_proxies_bring_is_not_of_this_machine() {
+fn a_loopback_listener_with_trusted_proxies_is_not_local() {
     let text = "[server]\nlisten = [{ address = \"127.0.0.1:1\", trusted_proxies = [\"127.0.0.1/32\"] }]\n\
                 [[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\naccess_token = { file = \"t\" }\n\
                 [[route]]\nname = \"r\"\nupstream = \"https://u.example\"\nsource = \"s\"\nanonymous = true\n";
@@ -571,7 +570,7 @@ fn what_proxies_bring_is_not_of_this_machine() {
 }
 
 #[test]
-fn rules_concern_the_login_endpoint_by_its_name_or_by_none() {
+fn rules_apply_to_login_by_its_name_or_by_default() {
     let file = |routes: &str, login: &str| {
         format!(
             r#"
@@ -594,23 +593,23 @@ fn rules_concern_the_login_endpoint_by_its_name_or_by_none() {
             source = "mint"
             {login}
             [[rule]]
-            name = "everybody"
+            name = "all"
             when = "true"
             {routes}
             "#
         )
     };
     let login = "[login]\nsource = \"mint\"\nissuers = [\"sso\"]";
-    let concerned = |routes: &str, login: &str| {
+    let applies_to = |routes: &str, login: &str| {
         let rule = accepted(&file(routes, login)).0.rules.remove(0);
-        (rule.concerns(0), rule.login)
+        (rule.applies_to(0), rule.login)
     };
-    assert_eq!(concerned("", login), (true, true));
-    assert_eq!(concerned("", ""), (true, false));
-    assert_eq!(concerned("routes = [\"login\"]", login), (false, true));
-    assert_eq!(concerned("routes = [\"queue\"]", login), (true, false));
+    assert_eq!(applies_to("", login), (true, true));
+    assert_eq!(applies_to("", ""), (true, false));
+    assert_eq!(applies_to("routes = [\"login\"]", login), (false, true));
+    assert_eq!(applies_to("routes = [\"queue\"]", login), (true, false));
     assert_eq!(
-        concerned("routes = [\"login\", \"queue\"]", login),
+        applies_to("routes = [\"login\", \"queue\"]", login),
         (true, true)
     );
 }

@@ -1,5 +1,4 @@
-//! Sources `auth0-identity` and `password`: what valid files mean, and every combination
-//! that is refused.
+//! Sources `auth0-identity` and `password`: valid files, and every combination that is refused.
 
 use super::*;
 use crate::remote::settings::{ClientProof, Via};
@@ -29,7 +28,7 @@ client_id = "c"
 client_secret = { file = "s" }
 "#;
 
-/// A route to `source` with further lines.
+/// A route that uses `source`, with the additional lines `more`.
 fn route(source: &str, more: &str) -> String {
     format!(
         "[[route]]\nname = \"r\"\nupstream = \"https://u.example\"\nsource = \"{source}\"\n{more}\n"
@@ -61,7 +60,7 @@ fn password(more: &str, route_more: &str) -> String {
 const OWN_ISSUER: &str = "issuers = [\"tenant\"]";
 
 #[test]
-fn an_identity_source_is_read() {
+fn an_identity_source_is_parsed() {
     let text = identity("provider = \"google-oauth2\"", OWN_ISSUER);
     let (config, warnings) = accepted(&text);
     assert_eq!(warnings, []);
@@ -92,7 +91,7 @@ fn an_identity_source_is_read() {
 }
 
 #[test]
-fn an_issuer_may_go_by_the_tenants_custom_domain() {
+fn an_issuer_may_use_the_tenants_custom_domain() {
     let issuer = ISSUER.replace("example.auth0.com", "login.example.com");
     let source =
         format!("{IDENTITY}provider = \"p\"\ncustom_domain = \"https://login.example.com\"\n");
@@ -101,7 +100,7 @@ fn an_issuer_may_go_by_the_tenants_custom_domain() {
 }
 
 #[test]
-fn a_password_source_is_read() {
+fn a_password_source_is_parsed() {
     let (config, warnings) = accepted(&password("", ""));
     assert_eq!(warnings, []);
     let SourceKind::Password(source) = &config.sources[0].kind else {
@@ -136,18 +135,18 @@ fn a_password_source_is_read() {
 }
 
 #[test]
-fn identities_that_could_be_somebody_elses_are_refused() {
+fn identity_sources_are_refused_if_the_subject_could_be_another_user() {
     let provider = "provider = \"p\"";
     refused(
         &identity("", OWN_ISSUER),
         &[
-            "6: source \"google\": key \"provider\": missing: an identity is selected by its provider and connection; add provider = \"…\", as the user's identities name it",
+            "6: source \"google\": key \"provider\": missing: an identity is selected by its provider and connection; add provider = \"…\", as given in the user's identities",
         ],
     );
     refused(
         &identity("via = \"vualt\"", OWN_ISSUER),
         &[
-            "13: source \"google\": key \"via\": \"vualt\" is not known here; did you mean \"vault\"?",
+            "13: source \"google\": key \"via\": \"vualt\" is not a valid value; did you mean \"vault\"?",
         ],
     );
     let elsewhere = IDENTITY.replace(
@@ -161,8 +160,8 @@ fn identities_that_could_be_somebody_elses_are_refused() {
         ),
         &[
             "9: source \"google\": key \"tenant\": plain http to example.auth0.com: tokens and hawkgate's own secret would be sent in cleartext; write https:// (http is allowed only to this machine)",
-            "9: source \"google\": key \"tenant\": has a path; a tenant URL has only scheme and host; write \"http://example.auth0.com\"",
-            "18: route \"r\": key \"issuers[0]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"http://example.auth0.com/api/v2/\", or write its url as the source's custom_domain",
+            "9: source \"google\": key \"tenant\": has a path, but a tenant URL consists of scheme and host only; write \"http://example.auth0.com\"",
+            "18: route \"r\": key \"issuers[0]\": is not the source's tenant, where the same `sub` may be another user; use an issuer of kind oidc whose url is \"http://example.auth0.com/api/v2/\", or set the source's custom_domain to its url",
         ],
     );
     for url in [
@@ -177,7 +176,7 @@ fn identities_that_could_be_somebody_elses_are_refused() {
                 route("google", OWN_ISSUER)
             ),
             &[
-                "18: route \"r\": key \"issuers[0]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
+                "18: route \"r\": key \"issuers[0]\": is not the source's tenant, where the same `sub` may be another user; use an issuer of kind oidc whose url is \"https://example.auth0.com/\", or set the source's custom_domain to its url",
             ],
         );
     }
@@ -188,26 +187,26 @@ fn identities_that_could_be_somebody_elses_are_refused() {
             identity(provider, "issuers = [\"tenant\", \"opaque\"]")
         ),
         &[
-            "21: route \"r\": key \"issuers[1]\": is not the source's tenant: its `sub` may be another user there; name an issuer of kind oidc whose url is \"https://example.auth0.com/\", or write its url as the source's custom_domain",
+            "21: route \"r\": key \"issuers[1]\": is not the source's tenant, where the same `sub` may be another user; use an issuer of kind oidc whose url is \"https://example.auth0.com/\", or set the source's custom_domain to its url",
         ],
     );
     refused(
         &identity(provider, "anonymous = true"),
         &[
-            "17: route \"r\": key \"source\": needs the user of a verified token, and an anonymous route has none; name issuers, or a source of kind taskcluster-static",
+            "17: route \"r\": key \"source\": needs the user of a verified token, but an anonymous route has none; set issuers, or use a source of kind taskcluster-static",
         ],
     );
     refused(
         &identity(provider, ""),
         &[
-            "14: route \"r\": key \"issuers\": missing: the credentials of source \"google\" would be available to anyone who can connect; name issuers, or write anonymous = true while every listener is loopback or a Unix socket",
+            "14: route \"r\": key \"issuers\": missing: the credentials of source \"google\" would be available to anyone who can connect; set issuers, or set anonymous = true if every listener is loopback or a Unix socket",
         ],
     );
 }
 
 #[test]
-fn passwords_that_others_could_send_are_refused() {
-    const OPEN: &str = "accepts passwords, but other machines can connect to it; make every listener loopback or a Unix socket, without trusted_proxies, or name another source";
+fn password_sources_are_refused_on_listeners_that_are_not_local() {
+    const OPEN: &str = "accepts passwords, but other machines can connect; make every listener loopback or a Unix socket, without trusted_proxies, or use another source";
     for listen in [
         "[\"0.0.0.0:8080\"]",
         "[\"127.0.0.1:1\", \"192.0.2.1:8080\"]",
@@ -218,7 +217,7 @@ fn passwords_that_others_could_send_are_refused() {
             &[&format!("11: route \"r\": key \"source\": {OPEN}")],
         );
     }
-    let contradicts = "contradicts the source, which asks callers for a username and password; remove it, or name another source";
+    let contradicts = "conflicts with the source, which asks callers for a username and password; remove it, or use another source";
     for (more, key) in [
         ("anonymous = true", "anonymous"),
         ("require_scopes = [\"openid\"]", "require_scopes"),
@@ -236,17 +235,17 @@ fn passwords_that_others_could_send_are_refused() {
 }
 
 #[test]
-fn password_sources_that_would_ask_for_too_much_are_refused() {
+fn invalid_keys_of_password_sources_are_refused() {
     refused(
         &password("scopes = []", ""),
         &[
-            "7: source \"basic\": key \"scopes\": is empty: without a scope, everything would be granted; name the scopes that the token needs, or leave it out for [\"openid\"]",
+            "7: source \"basic\": key \"scopes\": is empty: without scopes, the server would grant every scope; list the scopes that the token needs, or leave the key out for [\"openid\"]",
         ],
     );
     refused(
         &password("scopes = [\"openid read\"]", ""),
         &[
-            "7: source \"basic\": key \"scopes[0]\": \"openid read\" is not an OAuth2 scope; write each scope as a separate string of visible ASCII without \" and \\",
+            "7: source \"basic\": key \"scopes[0]\": \"openid read\" is not an OAuth2 scope; write each scope as a separate string of printable ASCII without spaces, \" or \\",
         ],
     );
     refused(
@@ -275,9 +274,9 @@ fn password_sources_that_would_ask_for_too_much_are_refused() {
             "4: source \"basic\": key \"token_url\": plain http to example.auth0.com: tokens and hawkgate's own secret would be sent in cleartext; write https:// (http is allowed only to this machine)",
         ],
     );
-    let nobody = PASSWORD.replace("client_secret = { file = \"s\" }\n", "");
+    let without_secret = PASSWORD.replace("client_secret = { file = \"s\" }\n", "");
     refused(
-        &format!("{nobody}{}", route("basic", "")),
+        &format!("{without_secret}{}", route("basic", "")),
         &[
             "1: source \"basic\": key \"client_secret\": missing, and so is private_key: the client could not authenticate; add client_secret = { file = \"…\" } or private_key = { file = \"…\" }",
         ],

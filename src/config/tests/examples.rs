@@ -1,4 +1,4 @@
-//! The files of `conf/`: valid, complete, and true about the defaults.
+//! The example files in `conf/` are valid, cover every key, and state the actual defaults.
 
 use super::*;
 use toml::Value;
@@ -25,9 +25,9 @@ fn tables_of<'v>(document: &'v toml::Table, listing: &KeyTable) -> Vec<&'v toml:
 }
 
 #[test]
-fn every_example_is_valid_and_means_no_warning() {
+fn every_example_is_valid_without_warnings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let mut seen = 0;
+    let mut examples = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if Path::new(&name).extension().is_none_or(|e| e != "toml") {
@@ -42,13 +42,13 @@ fn every_example_is_valid_and_means_no_warning() {
             Ok((_, warnings)) => assert_eq!(warnings, [], "{name}"),
             Err(errors) => panic!("{errors}"),
         }
-        seen += 1;
+        examples += 1;
     }
-    assert!(seen >= 10);
+    assert!(examples >= 10);
 }
 
 #[test]
-fn the_default_file_needs_nothing_else_and_is_local() {
+fn the_default_file_needs_no_other_files_and_listens_on_loopback() {
     let (path, _) = conf("hawkgate.toml");
     let (config, warnings) = check(&path).unwrap();
     assert_eq!(warnings, []);
@@ -62,11 +62,11 @@ fn the_default_file_needs_nothing_else_and_is_local() {
 }
 
 #[test]
-fn the_reference_names_every_key() {
+fn the_reference_has_every_key() {
     let (_, text) = conf("reference.toml");
     let document: toml::Table = text.parse().unwrap();
     for listing in TABLES {
-        // Keys that several kinds share need one example.
+        // One example is enough for keys that several kinds share.
         let same = |other: &&KeyTable| std::ptr::eq(other.keys, listing.keys);
         let tables: Vec<_> = TABLES
             .iter()
@@ -108,7 +108,7 @@ fn the_reference_names_every_key() {
 }
 
 #[test]
-fn the_reference_states_every_default_truly() {
+fn the_reference_states_every_actual_default() {
     let (_, text) = conf("reference.toml");
     let document: toml::Table = text.parse().unwrap();
     for listing in TABLES {
@@ -127,7 +127,7 @@ fn the_reference_states_every_default_truly() {
             );
         }
     }
-    // What is marked as a default is one, and every default is marked.
+    // Every default is marked as one.
     let marked = text.lines().filter(|l| l.contains("# default")).count();
     let defaults = TABLES
         .iter()
@@ -141,7 +141,7 @@ fn the_reference_states_every_default_truly() {
 }
 
 #[test]
-fn every_key_is_documented() {
+fn every_table_and_key_is_documented_in_sentences() {
     for listing in TABLES {
         assert!(listing.about.trim().ends_with('.'), "{}", listing.name);
         for key in listing.keys {

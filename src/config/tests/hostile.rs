@@ -1,4 +1,4 @@
-//! Hostile files: no input makes the parser panic, take unbounded memory or repeat a secret.
+//! Hostile input: no file makes the parser panic, use unbounded memory or disclose a secret.
 
 use super::*;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 const REFERENCE: &str = include_str!("../../../conf/reference.toml");
 
-/// Stands for a secret; no message may contain it.
+/// A placeholder for a secret; no output may contain it.
 const CANARY: &str = "hunter2";
 
 fn options(base_dir: &Path, read_secrets: bool) -> ParseOptions {
@@ -21,7 +21,7 @@ fn unknown_keys(number: usize) -> String {
     keys.join("\n")
 }
 
-/// Everything that parsing reports about `text`, through `Display` and `Debug`.
+/// All output of parsing `text`, through `Display` and `Debug`.
 fn all_output(text: &str) -> String {
     let mut output = String::new();
     for read_secrets in [false, true] {
@@ -37,8 +37,8 @@ fn all_output(text: &str) -> String {
     output
 }
 
-/// Numbers that differ, but are the same in every run (Knuth's MMIX linear congruential generator):
-/// a failure can be repeated.
+/// A pseudorandom generator with a fixed seed (Knuth's MMIX linear congruential generator), so that
+/// failures are reproducible.
 struct Sampler(u64);
 
 impl Sampler {
@@ -51,9 +51,9 @@ impl Sampler {
     }
 }
 
-/// Cut after each line and at one sampled place within it.
+/// Truncates after each line, and at one pseudorandom position within it.
 #[test]
-fn a_truncated_file_is_parsed_or_refused() {
+fn truncated_files_never_panic() {
     let mut sampler = Sampler(1);
     let (mut start, mut accepted, mut refused) = (0, 0, 0);
     for line in REFERENCE.split_inclusive('\n') {
@@ -63,7 +63,7 @@ fn a_truncated_file_is_parsed_or_refused() {
             match parse_text(&REFERENCE[..end]) {
                 Ok(_) => accepted += 1,
                 Err(errors) => {
-                    assert!(!errors.errors.is_empty(), "cut at byte {end}");
+                    assert!(!errors.errors.is_empty(), "truncated at byte {end}");
                     refused += 1;
                 }
             }
@@ -71,11 +71,11 @@ fn a_truncated_file_is_parsed_or_refused() {
         start += line.len();
     }
     assert_eq!(start, REFERENCE.len());
-    // A file may end after any complete route; most places are elsewhere.
+    // The file is valid if truncated after a complete route, which most positions are not.
     assert!(accepted > 0 && accepted < refused, "{accepted}, {refused}");
 }
 
-/// Whether `line` sets a key or opens a table, and so must not stand there twice.
+/// Whether `line` sets a key or opens a table, so that repeating it is an error.
 fn defines(line: &str) -> bool {
     let key = line.split_once('=').map_or("", |(key, _)| key.trim());
     let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -83,8 +83,8 @@ fn defines(line: &str) -> bool {
 }
 
 #[test]
-fn a_line_that_is_missing_or_doubled_is_reported_or_harmless() {
-    let whole = format!("{:?}", parse_text(REFERENCE).unwrap());
+fn duplicated_definitions_are_reported_near_their_line() {
+    let original = format!("{:?}", parse_text(REFERENCE).unwrap());
     let lines: Vec<_> = REFERENCE.lines().collect();
     let mut doubled_definitions = 0;
     for index in 0..lines.len() {
@@ -97,8 +97,8 @@ fn a_line_that_is_missing_or_doubled_is_reported_or_harmless() {
         let doubled = parse_text(&changed.join("\n"));
         if line.is_empty() || line.starts_with('#') {
             for harmless in [without, doubled] {
-                let read = harmless.unwrap_or_else(|e| panic!("line {}: {e}", index + 1));
-                assert_eq!(format!("{read:?}"), whole, "line {}", index + 1);
+                let parsed = harmless.unwrap_or_else(|e| panic!("line {}: {e}", index + 1));
+                assert_eq!(format!("{parsed:?}"), original, "line {}", index + 1);
             }
         } else if defines(line) {
             let errors = doubled.expect_err(line);
@@ -114,7 +114,7 @@ fn a_line_that_is_missing_or_doubled_is_reported_or_harmless() {
     assert!(doubled_definitions > 80, "{doubled_definitions}");
 }
 
-/// The byte ranges of all values in `table`, nested ones too.
+/// Collects the byte ranges of all values in `table`, including nested ones.
 fn values(table: &DeTable<'_>, found: &mut Vec<std::ops::Range<usize>>) {
     for value in table.values() {
         match value.get_ref() {
@@ -134,10 +134,10 @@ fn values(table: &DeTable<'_>, found: &mut Vec<std::ops::Range<usize>>) {
     }
 }
 
-/// Each value is replaced in turn by three of the odd ones, so that every odd value meets every
-/// part of the file without trying all pairs.
+/// Replaces each value in turn by three of the junk values. That spreads every junk value over the
+/// file without trying all pairs.
 #[test]
-fn any_value_may_be_replaced_by_any_other() {
+fn junk_values_never_panic_and_errors_stay_short() {
     let mut spans = Vec::new();
     values(DeTable::parse(REFERENCE).unwrap().get_ref(), &mut spans);
     assert!(spans.len() > 80, "{}", spans.len());
@@ -201,7 +201,7 @@ fn any_value_may_be_replaced_by_any_other() {
 }
 
 #[test]
-fn deeply_nested_and_very_wide_files_are_refused() {
+fn deeply_nested_and_very_large_files_are_refused() {
     let wide_list = format!("[[issuer]]\naudiences = [{}]", "'a',".repeat(100_000));
     let wide = format!("[server]\n{}", unknown_keys(20_000));
     for text in [
@@ -221,7 +221,7 @@ fn deeply_nested_and_very_wide_files_are_refused() {
 }
 
 #[test]
-fn the_number_of_errors_and_of_list_elements_is_limited() {
+fn the_numbers_of_errors_and_of_list_elements_are_limited() {
     let many = unknown_keys(5000);
     let errors = parse_text(&format!("[server]\n{many}")).unwrap_err();
     assert_eq!(errors.errors.len(), 1000);
@@ -244,12 +244,12 @@ fn the_number_of_errors_and_of_list_elements_is_limited() {
     parse_text(&text(1000)).unwrap();
     assert_eq!(
         parse_text(&text(1001)).unwrap_err().to_string(),
-        "t.toml:4: issuer \"i\": key \"audiences\": has more than 1000 elements; write fewer"
+        "t.toml:4: issuer \"i\": key \"audiences\": has more than 1000 elements; remove some"
     );
 }
 
 #[test]
-fn errors_never_repeat_a_secret() {
+fn errors_never_disclose_a_secret() {
     let shapes = [
         format!("\"{CANARY}\""),
         format!("'''\n{CANARY}'''"),
@@ -276,7 +276,7 @@ fn errors_never_repeat_a_secret() {
             let file = format!(
                 "[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\n{key} = {shape}\n"
             );
-            // Whole, and truncated anywhere.
+            // The complete file, and every truncation of it.
             for end in (0..=file.len()).filter(|end| file.is_char_boundary(*end)) {
                 let output = all_output(&file[..end]);
                 assert!(!output.contains(CANARY), "{shape}: {output}");
@@ -286,7 +286,7 @@ fn errors_never_repeat_a_secret() {
 }
 
 #[test]
-fn errors_never_repeat_a_password_in_a_url() {
+fn errors_never_disclose_a_password_in_a_url() {
     for url in [
         "https://u:hunter2@h/",
         "https://hunter2@h",
@@ -330,7 +330,7 @@ workload_token = { file = "later" }
 "#;
 
 #[test]
-fn referenced_files_are_checked_when_the_configuration_is_loaded() {
+fn referenced_files_are_validated_when_the_configuration_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hawkgate.toml");
     std::fs::write(&path, WITH_FILES).unwrap();
@@ -374,29 +374,29 @@ fn referenced_files_are_checked_when_the_configuration_is_loaded() {
 }
 
 #[test]
-fn a_missing_environment_variable_is_an_error_without_its_name() {
+fn the_error_for_a_missing_environment_variable_omits_its_name() {
     let text = WITH_FILES.replace("file = \"token\"", "env = \"HAWKGATE_NO_SUCH_VARIABLE\"");
     let errors = parse(&text, "t.toml", &options(Path::new("/nowhere"), true)).unwrap_err();
     let error = errors.errors.iter().find(|e| e.line == 15).unwrap();
     assert_eq!(
         error.to_string(),
-        "source \"m\": key \"access_token\": names a variable that is not set, is empty or is not UTF-8; \
+        "source \"m\": key \"access_token\": names an environment variable that is not set, is empty or is not UTF-8; \
          put the secret there"
     );
 }
 
 #[test]
-fn files_that_are_not_a_configuration_are_refused() {
+fn unreadable_non_utf8_and_oversized_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hawkgate.toml");
-    let said = |path: &Path| load(path).unwrap_err().to_string();
-    assert!(said(&path).contains("hawkgate.toml: cannot be read: "));
-    assert!(said(dir.path()).contains("cannot be read: "));
+    let error = |path: &Path| load(path).unwrap_err().to_string();
+    assert!(error(&path).contains("hawkgate.toml: cannot be read: "));
+    assert!(error(dir.path()).contains("cannot be read: "));
     std::fs::write(&path, [b'#', 0xff]).unwrap();
-    assert!(said(&path).ends_with("hawkgate.toml: is not UTF-8"));
+    assert!(error(&path).ends_with("hawkgate.toml: is not UTF-8"));
     let limit = usize::try_from(MAX_FILE_BYTES).unwrap();
     std::fs::write(&path, vec![b'#'; limit + 1]).unwrap();
-    assert!(said(&path).ends_with("hawkgate.toml: is larger than 1 MiB"));
+    assert!(error(&path).ends_with("hawkgate.toml: is larger than 1 MiB"));
     std::fs::write(&path, vec![b'#'; limit]).unwrap();
-    assert!(said(&path).contains("no [[route]]"));
+    assert!(error(&path).contains("no [[route]]"));
 }

@@ -1,4 +1,4 @@
-//! Files that are refused, with exactly what is printed about them.
+//! Invalid files, with the exact error messages.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const CASES: &str = concat!(
     include_str!("refused_oauth.txt")
 );
 
-/// Title, file and errors of each case.
+/// The title, file and errors of each case.
 fn cases() -> Vec<(&'static str, String, String)> {
     let mut cases = Vec::new();
     for case in CASES.split("\n##").skip(1) {
@@ -22,7 +22,7 @@ fn cases() -> Vec<(&'static str, String, String)> {
     cases
 }
 
-/// Replaces lines that begin with @ by the tables that they stand for.
+/// Replaces each line that begins with @ by the table that it abbreviates.
 fn expand(file: &str) -> String {
     let mut expanded = String::new();
     for line in file.lines() {
@@ -39,11 +39,11 @@ fn expand(file: &str) -> String {
             ("@mint", _) => "[[source]]\nname = \"m\"\nkind = \"taskcluster-mint\"\n\
                              client_id = \"issuing\"\naccess_token = { file = \"t\" }\nscopes = [\"a\"]"
                 .into(),
-            ("@own", kind) => format!(
+            ("@oauth-source", kind) => format!(
                 "[[source]]\nname = \"s\"\nkind = \"{kind}\"\ntoken_url = \"https://as.example\"\n\
                  client_id = \"c\""
             ),
-            ("@asked", name) => format!(
+            ("@introspection", name) => format!(
                 "[[issuer]]\nname = \"{name}\"\nkind = \"introspection\"\nurl = \"https://{name}.example\"\n\
                  introspection_url = \"https://{name}.example/i\"\naudiences = [\"a\"]\nclient_id = \"c\"\n\
                  client_secret = {{ file = \"t\" }}"
@@ -60,7 +60,7 @@ fn expand(file: &str) -> String {
 }
 
 #[test]
-fn every_error_is_printed_with_its_line_and_remedy() {
+fn every_error_is_reported_with_its_line_problem_and_remedy() {
     let cases = cases();
     assert!(cases.len() >= 100, "{}", cases.len());
     for (title, file, expected) in cases {
@@ -72,9 +72,9 @@ fn every_error_is_printed_with_its_line_and_remedy() {
 }
 
 #[test]
-fn columns_count_characters() {
+fn columns_are_counted_in_characters_not_bytes() {
     let errors =
         parse_text("[server]\nadmin = \"127.0.0.1:1\" # ü\nlisten = [\"ü\", 5]\n").unwrap_err();
-    let places: Vec<_> = errors.errors.iter().map(|e| (e.line, e.column)).collect();
-    assert_eq!(places, [(1, 1), (3, 11), (3, 16)]);
+    let positions: Vec<_> = errors.errors.iter().map(|e| (e.line, e.column)).collect();
+    assert_eq!(positions, [(1, 1), (3, 11), (3, 16)]);
 }
