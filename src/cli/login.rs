@@ -17,7 +17,7 @@ use hawkgate::private_file::state::PersistentState as _;
 use hawkgate::remote::discovery::DiscoveryFetcher;
 use hawkgate::remote::jwks::JwksUriFetcher;
 use hawkgate::remote::provider_metadata::{ProviderMetadata, issuer_url};
-use hawkgate::remote::signin::{SignInClient, TokenResponse};
+use hawkgate::remote::signin::{IssuedTokens, SignInClient};
 use hawkgate::signin::{AuthorizationRequest, Session};
 use hawkgate::token::{Expected, IdTokenVerifier, KeyFetcher};
 
@@ -146,10 +146,10 @@ impl LoginContext<'_> {
     async fn verified_session(
         &self,
         verifier: &IdTokenVerifier,
-        response: TokenResponse,
+        response: IssuedTokens,
         nonce: Option<&str>,
     ) -> Result<Session, CommandError> {
-        let TokenResponse { tokens, id_token } = response;
+        let IssuedTokens { tokens, id_token } = response;
         let subject = match id_token {
             Some(id_token) => {
                 let expected = Expected {

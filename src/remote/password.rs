@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::http_client::HttpClient;
-use super::oauth::{Endpoint, Granted, Scopes};
+use super::oauth::{Endpoint, RequestedScopes, TokenResponse};
 use super::settings::{ClientProof, PasswordGrant};
 use crate::clock::SharedClock;
 use crate::credential::{
@@ -52,7 +52,7 @@ pub struct PasswordSource {
 }
 
 impl PasswordSource {
-    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`].
+    /// `client` must allow responses of [`super::oauth::MAX_RESPONSE_BYTES`].
     ///
     /// # Errors
     /// When the system's random number generator fails.
@@ -107,11 +107,11 @@ impl PasswordSource {
         hasher.finish()
     }
 
-    fn issued(&self, granted: Granted) -> Issued {
+    fn issued(&self, response: TokenResponse) -> Issued {
         let latest = self.clock.now().plus(MAX_TOKEN_LIFETIME);
         Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: Some(granted.expires_at.map_or(latest, |at| at.min(latest))),
+            credential: Credential::Bearer(response.access_token),
+            expires_at: Some(response.expires_at.map_or(latest, |at| at.min(latest))),
         }
     }
 }
@@ -137,11 +137,11 @@ impl CredentialSource for PasswordSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let (credentials, peer) = caller(request)?;
-        let scopes = Scopes::new(&self.scopes, request)?;
+        let scopes = RequestedScopes::new(&self.scopes, request)?;
         let login = self.login_key(credentials, request);
-        if let Some(granted) = self.refresh(login).await? {
-            scopes.check(&granted)?;
-            return Ok(self.issued(granted));
+        if let Some(response) = self.refresh(login).await? {
+            scopes.check(&response)?;
+            return Ok(self.issued(response));
         }
         let attempt = self
             .attempts
@@ -158,16 +158,16 @@ impl CredentialSource for PasswordSource {
             headers: self.headers(peer),
         };
         match self.sign_in(&sign_in).await {
-            Ok(mut granted) => {
+            Ok(mut response) => {
                 attempt.succeeded();
-                if let Some(token) = granted.refresh_token.take() {
+                if let Some(token) = response.refresh_token.take() {
                     self.logins.insert_refresh_token(login, token);
                 }
-                if let Some(code) = granted.recovery_code.take() {
+                if let Some(code) = response.recovery_code.take() {
                     self.logins.insert_recovery_code(login, code);
                 }
-                scopes.check(&granted)?;
-                Ok(self.issued(granted))
+                scopes.check(&response)?;
+                Ok(self.issued(response))
             }
             Err(SignInError::WrongCredentials(error)) => {
                 attempt.failed();

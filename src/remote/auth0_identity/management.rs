@@ -19,7 +19,7 @@ use crate::credential::{
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{About, Endpoint, limit_reset};
+use crate::remote::oauth::{Endpoint, OnBehalfOf, limit_reset};
 use crate::token::Caller;
 
 /// The scopes of the API token. No more than needed, because the token cannot be revoked.
@@ -248,9 +248,9 @@ impl CredentialSource for TokenGrant {
             ("audience", &self.audience),
             ("scope", &scope),
         ];
-        let granted = self.tokens.grant(&parameters).await;
-        let granted = granted.map_err(|f| f.into_fetch_error(About::Ourselves))?;
-        let all = granted.scope.as_deref();
+        let response = self.tokens.grant(&parameters).await;
+        let response = response.map_err(|f| f.into_fetch_error(OnBehalfOf::Client))?;
+        let all = response.scope.as_deref();
         let missing =
             |required: &&&str| all.is_some_and(|all| !all.iter().any(|s| s == **required));
         if let Some(scope) = SCOPES.iter().find(missing) {
@@ -259,8 +259,8 @@ impl CredentialSource for TokenGrant {
             )));
         }
         Ok(Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: granted.expires_at,
+            credential: Credential::Bearer(response.access_token),
+            expires_at: response.expires_at,
         })
     }
 }

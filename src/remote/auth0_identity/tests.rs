@@ -50,7 +50,7 @@ fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfil
     let (settings, secret) = settings(tenant, via);
     let client = HttpClient::new(&HttpClientOptions {
         timeout,
-        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();

@@ -6,7 +6,7 @@ use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::credential::{CacheLimits, CachedSource, SourceOptions};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
-use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::oauth::MAX_RESPONSE_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{Caller, VerifiedToken};
@@ -26,7 +26,7 @@ fn settings() -> ClientCredentialsSettings {
 fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentialsSource {
     let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     };
     let own = OauthClient {

@@ -52,7 +52,7 @@ fn source(
     change(&mut settings);
     let client = HttpClient::new(&HttpClientOptions {
         timeout,
-        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();

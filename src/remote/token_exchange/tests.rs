@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::IdentityKey;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
-use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::oauth::MAX_RESPONSE_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{BearerToken, VerifiedToken};
@@ -27,7 +27,7 @@ fn settings() -> TokenExchangeSettings {
 fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
     let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     };
     let own = OauthClient {
