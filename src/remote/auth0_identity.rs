@@ -113,13 +113,13 @@ impl IdentitySource {
     }
 }
 
-/// Whether a 401 from Token Vault says that the user has no such identity, or that its refresh
-/// token is used up, rather than that hawkgate's own client was rejected.
+/// Whether a 401 from Token Vault means that the user has no such identity or that its refresh
+/// token has been used up, rather than that hawkgate's own client was rejected.
 fn lacks_identity(error: &ErrorResponse) -> bool {
-    let about_client = ["invalid_client", "unauthorized_client", "access_denied"];
+    let client_errors = ["invalid_client", "unauthorized_client", "access_denied"];
     error.status == http::StatusCode::UNAUTHORIZED
         && error.code.is_some()
-        && !about_client.iter().any(|code| error.is(code))
+        && !client_errors.iter().any(|code| error.is(code))
 }
 
 /// The caller's verified token. The configuration ensures that there is one; no other caller may
@@ -139,7 +139,7 @@ fn not_verified() -> FetchError {
 impl CredentialSource for IdentitySource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         let token = verified(request)?;
-        // Token Vault exchanges this very token; a user's identities do not depend on the token.
+        // Token Vault exchanges the token itself; a user's identities do not depend on it.
         if matches!(self.backend, Backend::Vault(_)) {
             key.part(&token.digest().0);
         }

@@ -10,7 +10,7 @@ use super::oauth::{Endpoint, Failure, MAX_RESPONSE_BYTES, OnBehalfOf};
 use crate::credential::FetchError;
 use crate::token::{BearerToken, IntrospectionError, Introspector};
 
-/// For one request, connection included.
+/// The timeout of one request, including connecting.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An HTTP client with the limits for introspection: 3 s and 64 KiB. `ca` is a PEM file with
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_is_sent_in_the_form_and_the_response_returned_as_it_is() {
+    async fn the_token_is_sent_in_the_form_and_the_response_returned_verbatim() {
         let mut peer = peer(Reply::json(200, "{\"active\":false}")).await;
         let token = BearerToken::new("hunter2==").unwrap();
         let response = introspector(&peer.url).introspect(&token).await.unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kind_of_token_that_the_endpoint_does_not_know_is_not_active() {
+    async fn the_error_unsupported_token_type_means_not_active() {
         let peer = peer(Reply::json(400, "{\"error\":\"unsupported_token_type\"}")).await;
         let token = BearerToken::new("hunter2").unwrap();
         let response = introspector(&peer.url).introspect(&token).await.unwrap();

@@ -89,7 +89,7 @@ impl PasswordSource {
     }
 
     /// The key of this login: a keyed hash over length-prefixed parts. It includes the scopes,
-    /// because a refresh token granted for some is of no use for others.
+    /// because a refresh token granted for one set of scopes is not valid for another.
     fn login_key(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
@@ -146,10 +146,10 @@ impl CredentialSource for PasswordSource {
         let attempt = self
             .attempts
             .acquire(self.user_key(credentials), peer.into());
-        let attempt = attempt.await.map_err(|left| FetchError::SignIn {
+        let attempt = attempt.await.map_err(|retry_after| FetchError::SignIn {
             problem: SignInProblem::TooManyAttempts,
-            cause: "too many failed sign-ins of this user or from this address".into(),
-            retry_after: Some(left),
+            cause: "too many failed sign-ins for this user or from this address".into(),
+            retry_after: Some(retry_after),
         })?;
         let sign_in = PasswordSignIn {
             login,

@@ -29,7 +29,7 @@ pub struct SignInClient {
     oauth_client: OauthClient,
 }
 
-/// A successful token response. The ID token has not been verified yet.
+/// The tokens of a successful response. The ID token has not been verified yet.
 #[derive(Debug)]
 pub struct IssuedTokens {
     /// The tokens.
@@ -41,7 +41,7 @@ pub struct IssuedTokens {
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Debug)]
 pub struct DeviceAuthorization {
-    /// What the token endpoint is polled with.
+    /// The code that the token endpoint is polled with.
     pub device_code: SecretString,
     /// The code that the user enters: printable ASCII.
     pub user_code: String,
@@ -84,7 +84,7 @@ struct DeviceAuthorizationResponse {
 }
 
 impl SignInClient {
-    /// Authenticates as `oauth_client`.
+    /// Creates a client that authenticates as `oauth_client`.
     pub fn new(client: HttpClient, clock: SharedClock, oauth_client: OauthClient) -> Self {
         Self {
             client,
@@ -177,7 +177,7 @@ impl SignInClient {
     ///
     /// # Errors
     /// Until the user has signed in; [`DevicePolling`](crate::signin::DevicePolling) decides
-    /// whether to go on.
+    /// whether to continue.
     pub async fn poll(
         &self,
         endpoint: &Url,

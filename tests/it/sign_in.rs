@@ -562,7 +562,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .await
         .success();
     assert_eq!(old.stdout.trim(), access);
-    assert!(old.stderr.contains("not renewed"), "{old:?}");
+    assert!(old.stderr.contains("not refreshed"), "{old:?}");
     assert_eq!(fixture.session(), before);
     let mut ended = before.clone();
     ended["tokens"]["expires_at"] = json!(1000);
@@ -571,7 +571,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .home
         .run(&["token"])
         .await
-        .fails_with(1, "could not be renewed");
+        .fails_with(1, "could not be refreshed");
     fixture.control("answer", json!({ "mode": "ok" })).await;
     // The ID token names another user: the rotated token is saved, and nothing is printed.
     fixture

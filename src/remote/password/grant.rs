@@ -1,5 +1,5 @@
-//! The grants that sign a user in: refresh token, password, and Auth0's MFA grants, with the
-//! meaning of their errors.
+//! The grants that sign a user in: refresh token, password, and Auth0's MFA grants. Classifies
+//! their errors.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) struct PasswordSignIn<'a> {
     pub(super) headers: HeaderMap,
 }
 
-/// Which of the user's credentials an error is about.
+/// The factor that an error concerns.
 #[derive(Clone, Copy)]
 enum Factor {
     Password,
@@ -203,7 +203,7 @@ impl PasswordSource {
             if error.is("slow_down") {
                 return Err(unconfirmed("polled too often", POLL_INTERVAL * 2));
             }
-            // A mistyped code may be corrected; a declined or expired challenge is over.
+            // A mistyped code can be corrected; a declined or expired challenge is over.
             let mistyped = code.is_some() && error.is("invalid_grant");
             if error.status.is_client_error() && !mistyped {
                 self.logins.remove_challenge(sign_in.login);
@@ -212,7 +212,7 @@ impl PasswordSource {
         Err(sign_in_error(failure, Factor::Second))
     }
 
-    /// Polls for the confirmation, or sends the code that the user was sent.
+    /// Polls for the confirmation, or submits the code that was sent to the user.
     async fn out_of_band(
         &self,
         sign_in: &PasswordSignIn<'_>,
@@ -267,17 +267,17 @@ fn unconfirmed(cause: &str, wait: Duration) -> SignInError {
     SignInError::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
 }
 
-fn sign_in_error(failure: Failure, step: Factor) -> SignInError {
+fn sign_in_error(failure: Failure, factor: Factor) -> SignInError {
     match failure {
-        Failure::ErrorResponse(error) => classify(error, step),
+        Failure::ErrorResponse(error) => classify(error, factor),
         other => SignInError::Other(other.into_fetch_error(OnBehalfOf::Client)),
     }
 }
 
 /// Classifies an error response by its code, because Auth0's statuses vary. Callers cannot tell
 /// an unknown user from a wrong or leaked password or a blocked account; operators can.
-fn classify(error: ErrorResponse, step: Factor) -> SignInError {
-    let wrong = match step {
+fn classify(error: ErrorResponse, factor: Factor) -> SignInError {
+    let wrong = match factor {
         Factor::Password => SignInProblem::Password,
         Factor::Second => SignInProblem::CodeRefused,
     };

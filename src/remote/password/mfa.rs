@@ -69,7 +69,7 @@ impl MfaApi {
             url.set_path(&format!("{}{name}", base.path()));
             url
         };
-        // This API accepts a client secret in the body only.
+        // This API accepts a client secret only in the body.
         let proof = match &oauth_client.proof {
             ClientProof::SecretBasic(secret) => ClientProof::SecretPost(secret.clone()),
             other => other.clone(),
