@@ -206,7 +206,7 @@ fn read_file(path: &Path) -> Result<String, String> {
 /// and the last error says so.
 fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
     let lines = Lines::of(text);
-    let mut diagnostic: Vec<Diagnostic> = faults
+    let mut diagnostics: Vec<Diagnostic> = faults
         .iter()
         .take(MAX_FINDINGS)
         .map(|fault| {
@@ -221,11 +221,11 @@ fn syntax_errors(text: &str, faults: &[toml::de::Error]) -> Vec<Diagnostic> {
             }
         })
         .collect();
-    diagnostic.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-    if let Some(last) = diagnostic.last_mut() {
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    if let Some(last) = diagnostics.last_mut() {
         last.remedy = "the rest of the file is checked once its syntax is valid".into();
     }
-    diagnostic
+    diagnostics
 }
 
 /// Refuses the file although no error was noted: a bug in hawkgate, and no reason to run with

@@ -48,9 +48,10 @@ impl<V: Clone + Send + Sync + 'static> Flight<V> {
         Self(watch::channel(Some(result)).1)
     }
 
-    /// Whether the fetch has yet to finish.
+    /// Whether the fetch has yet to finish. Already false when the callers wake up, so none
+    /// of them joins the flight that has just ended.
     pub fn is_in_progress(&self) -> bool {
-        self.0.has_changed().is_ok()
+        self.0.borrow().is_none() && self.0.has_changed().is_ok()
     }
 
     /// Waits for the result. `None` only if `complete` itself panicked.
@@ -80,8 +81,10 @@ impl<T, V, F: FnOnce(Option<T>) -> V> Drop for Completion<T, V, F> {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::sync::Arc;
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Wake, Waker};
 
     use futures::executor::block_on;
     use tokio::runtime::{Builder, Runtime};
@@ -178,5 +181,32 @@ mod tests {
         let flight = Flight::finished("cached");
         assert!(!flight.is_in_progress());
         assert_eq!(flight.wait().await, Some("cached"));
+    }
+
+    /// Looks at the flight at the moment when a caller is woken.
+    struct Caller {
+        flight: Flight<&'static str>,
+        in_progress: Mutex<Option<bool>>,
+    }
+
+    impl Wake for Caller {
+        fn wake(self: Arc<Self>) {
+            *self.in_progress.lock().unwrap() = Some(self.flight.is_in_progress());
+        }
+    }
+
+    #[test]
+    fn a_flight_is_over_when_its_callers_wake_up() {
+        let (flight, task) = Flight::new(async {}, abandoned);
+        let caller = Arc::new(Caller {
+            flight: flight.clone(),
+            in_progress: Mutex::default(),
+        });
+        let waker = Waker::from(Arc::clone(&caller));
+        let mut waiting = pin!(flight.wait());
+        let polled = waiting.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        block_on(task);
+        assert_eq!(*caller.in_progress.lock().unwrap(), Some(false));
     }
 }

@@ -455,7 +455,7 @@ async fn passwords_are_required_and_never_shown() {
     let without = explanation(None).await;
     assert_eq!(failed(&without), [(Stage::Token, "sent")]);
     assert!(without.to_string().contains("--user-file"), "{without}");
-    let with = explanation(Some("anna:hunter2-not-explanation")).await;
+    let with = explanation(Some("anna:hunter2-not-shown")).await;
     assert!(matches!(with.verdict, Verdict::Unknown { .. }), "{with}");
     assert!(!with.to_string().contains("hunter2"), "{with}");
     let broken = explanation(Some("anna:tab\tin it")).await;

@@ -302,16 +302,19 @@ impl Inner {
     }
 
     /// Records the result and removes the flight. The caches hold the result before the
-    /// flight leaves the map, so no caller can start a second introspection in between.
+    /// flight leaves the map, so no caller can start a second introspection in between. The
+    /// observer comes last: if it panicked before, the flight would never leave the map, and
+    /// its token would be refused for good.
     fn complete(&self, digest: TokenDigest, result: Option<FetchResult>) -> FetchResult {
-        if let Some(result) = &result {
-            self.record(digest, result);
-        }
+        let outcome = result.as_ref().map(|result| self.record(digest, result));
         self.in_flight().flights.remove(&digest);
+        if let (Some(outcome), Some(observe)) = (outcome, &self.observer.0) {
+            observe(outcome);
+        }
         result.unwrap_or_else(|| Err(unavailable(FIRST_BACKOFF)))
     }
 
-    fn record(&self, digest: TokenDigest, result: &FetchResult) {
+    fn record(&self, digest: TokenDigest, result: &FetchResult) -> Introspected {
         let outcome = match result {
             Ok(_) => Introspected::Accepted,
             Err(TokenError::IntrospectionUnavailable { .. }) => Introspected::Failed,
@@ -324,9 +327,7 @@ impl Inner {
         if outcome != Introspected::Failed {
             self.in_flight().failures = 0;
         }
-        if let Some(observe) = &self.observer.0 {
-            observe(outcome);
-        }
+        outcome
     }
 }
 

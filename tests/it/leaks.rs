@@ -15,7 +15,10 @@ async fn no_secret_reaches_logs_metrics_or_responses() {
         provider,
         taskcluster,
     } = &peers;
-    let config = peers.config(&["login", "oauth", "mint"]);
+    // So that a verified token reaches the exchange for opaque tokens as well.
+    let (one, both) = (r#"issuers = ["opaque"]"#, r#"issuers = ["idp", "opaque"]"#);
+    let config = peers.config(&["login", "oauth", "mint"]).replace(one, both);
+    assert!(config.contains(both));
     let gateway = TestGateway::start(&format!("{config}[log]\naudit = true\n[trace]\n")).await;
     let user = provider.user_token("RS256", "user|1", AUDIENCE).await;
     let wrong = provider

@@ -234,10 +234,11 @@ async fn minted_credentials_carry_the_callers_name_and_only_the_configured_scope
         .send(&get("/api/test/v1/scoped/test:a"))
         .await;
     assert_eq!(inside.status, 200);
-    let outside = fixture
-        .gateway
-        .send(&get("/api/test/v1/scoped/missing:scope"))
-        .await;
+    // The client that mints has this scope too, but does not pass it on.
+    let target = "/api/test/v1/scoped/auth:create-client:sso/x";
+    let minting = fixture.send("static", Request::get(target), &token).await;
+    assert_eq!(minting.status, 200);
+    let outside = fixture.gateway.send(&get(target)).await;
     assert_eq!(outside.status, 403);
     fixture.peers.taskcluster.revoke().await;
     assert_eq!(fixture.gateway.send(&get("/api/x")).await.status, 200);
@@ -308,8 +309,7 @@ async fn an_exchange_that_is_down_is_502_or_503_never_401() {
         let response = fixture.send("login", request, &token).await;
         let expected = (status, Some(reason));
         assert_eq!(response.status_and_reason(), expected, "{mode}");
-        let retry_after = response.header("retry-after");
-        assert!(status != 503 || retry_after.is_some(), "{mode}");
+        assert!(response.header("retry-after").is_some(), "{mode}");
         let forwarded = fixture.peers.taskcluster.count("GET", "/api/x", 200);
         assert_eq!(forwarded.await, 0, "{mode}");
     }

@@ -24,10 +24,10 @@ pub(in crate::proxy) struct AccessControl {
 
 impl AccessControl {
     /// `None` if every peer may connect.
-    pub(super) fn new(proc_net_address: &ListenerAccess) -> io::Result<Option<Self>> {
+    pub(super) fn new(settings: &ListenerAccess) -> io::Result<Option<Self>> {
         let ListenerAccess {
             networks, users, ..
-        } = proc_net_address;
+        } = settings;
         if networks.is_none() && users.is_none() {
             return Ok(None);
         }
@@ -201,12 +201,12 @@ mod tests {
     fn access(networks: Option<&[&str]>, users: Option<&[&str]>) -> AccessControl {
         let networks = networks.map(|list| list.iter().map(|n| n.parse().unwrap()).collect());
         let users = users.map(|list| list.iter().map(ToString::to_string).collect());
-        let proc_net_address = ListenerAccess {
+        let settings = ListenerAccess {
             networks,
             users,
             proxies: None,
         };
-        AccessControl::new(&proc_net_address).unwrap().unwrap()
+        AccessControl::new(&settings).unwrap().unwrap()
     }
 
     /// The user that runs this test.

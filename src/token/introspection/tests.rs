@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -403,4 +403,36 @@ async fn a_token_is_sent_only_to_its_own_issuer() {
         let issuer = end.ok().and_then(|found| found.caller.issuer().cloned());
         assert_eq!(issuer.as_deref(), by, "{token}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
+    let clock = ManualClock::at(UnixMillis::from_secs(NOW));
+    let script = Scripted::new(false);
+    let first = AtomicBool::new(true);
+    let observer = IntrospectionObserver::new(move |_| {
+        let panics = first.swap(false, Ordering::SeqCst);
+        assert!(!panics, "a panic that a test causes");
+    });
+    let config = config(URL, None);
+    let issuer = Issuer::introspection(
+        "as".into(),
+        &config,
+        script.clone(),
+        clock.clone(),
+        100,
+        observer,
+    );
+    let issuers = [Arc::new(issuer)];
+    let token = BearerToken::new("a").unwrap();
+    script.go_down(None);
+    for _ in 0..2 {
+        let error = authenticate(&token, &issuers).await.unwrap_err().error;
+        assert_eq!(error, unavailable(FIRST_BACKOFF));
+    }
+    assert_eq!(script.calls(), 2, "asked again");
+    clock.advance(MAX_BACKOFF);
+    script.respond(active(&json!({})));
+    let found = authenticate(&token, &issuers).await.unwrap();
+    assert_eq!(found.how, Some("ok"));
 }

@@ -204,6 +204,21 @@ async fn changes_that_need_a_restart_are_logged_and_the_rest_applies() {
     );
 }
 
+#[tokio::test]
+async fn a_changed_rate_limit_over_all_routes_applies() {
+    let fixture = Fixture::start().await;
+    for (reloads, burst) in [(1, 2), (2, 3)] {
+        let text = fixture.text("/api/");
+        let limit = format!("[limits.rate]\nrequests = 1\nper = \"1h\"\nburst = {burst}\n");
+        fixture.put("hawkgate.toml", format!("{text}\n{limit}"));
+        fixture.wait_for_reload("success", reloads).await;
+        for _ in 0..burst {
+            assert_eq!(fixture.get("/api/x").await.status, 200);
+        }
+        assert_eq!(fixture.get("/api/x").await.status, 429);
+    }
+}
+
 /// A file that is valid for the listeners that it names can be insecure on those that are bound.
 #[tokio::test]
 async fn a_reload_is_checked_against_the_listeners_that_are_bound() {

@@ -304,7 +304,7 @@ async fn a_bind_error_names_the_address_in_use() {
     };
     let Err(BindError::Listen { address, .. }) = BoundServer::bind(&[listener], &limits()).await
     else {
-        panic!("listeners twice");
+        panic!("bound twice");
     };
     assert!(address.starts_with("127.0.0.1:"));
 }
