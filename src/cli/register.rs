@@ -37,6 +37,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     --domain-connection Username-Password-Authentication \\\n      \
     --third-party-grant 'https://api.example.com/=read:items' \\\n      \
     --client-name 'my shell' --redirect-uri http://127.0.0.1:8085/callback\n  \
+    # delete the client and the local files:\n  \
     hawkgate register --state client.json --delete\n\n\
     Running the same command again changes nothing. Running it with other metadata updates the \
     client (RFC 7592), if the issuer supports that. Secrets are read from files and written to \

@@ -60,7 +60,7 @@ fn a_redirect_with_the_right_state_is_accepted_once() {
 }
 
 #[test]
-fn a_redirect_with_another_state_does_not_use_the_flow_up() {
+fn a_redirect_with_another_state_does_not_consume_the_flow() {
     let (mut flow, sent) = started(false);
     for query in [
         "",
