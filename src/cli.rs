@@ -1,5 +1,5 @@
 //! Command-line arguments and dispatch. Exit codes: 0 success, 1 failure or invalid
-//! configuration, 2 wrong usage.
+//! configuration, 2 usage error.
 
 mod check;
 mod demo;
@@ -26,19 +26,23 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hawkgate::log::settings::LogFormat;
 
-/// A reverse proxy that swaps OIDC bearer tokens for the upstream API's own credentials.
-///
-/// Callers send a bearer token from your identity provider. hawkgate verifies it, obtains
-/// credentials for Taskcluster (or any other API), signs the request and forwards it. When the
-/// API rejects the credentials as stale, hawkgate fetches fresh ones and retries the request
-/// before the caller notices.
+/// The same text for `-h` and `--help`. As a doc comment it would become a separate long help, and
+/// clap would then lay out the options of `--help` differently from those of the subcommands.
+const ABOUT: &str = "A reverse proxy that swaps OIDC bearer tokens for the upstream API's own credentials.\n\n\
+    Callers send a bearer token from your identity provider. hawkgate verifies it, obtains \
+    credentials for Taskcluster (or any other API), signs the request and forwards it. When the \
+    API rejects the credentials as stale, hawkgate fetches fresh ones and replays the request, \
+    without the caller noticing.";
+
 #[derive(Parser, Debug)]
 #[command(
     name = "hawkgate",
+    about = ABOUT,
     version = version(),
     arg_required_else_help = true,
-    after_help = "New here? Run `hawkgate demo` for a guided tour that needs no set-up.\n\n\
-        Exit codes: 0 success, 1 failure or invalid configuration, 2 wrong usage."
+    after_help = "Run `hawkgate <COMMAND> --help` for a command's options and examples, or \
+        `hawkgate demo` for a guided tour that needs no setup.\n\n\
+        Exit codes: 0 success, 1 failure or invalid configuration, 2 usage error."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,9 +61,11 @@ enum Command {
     #[command(after_help = "Examples:\n  \
         hawkgate run --config /etc/hawkgate/hawkgate.toml\n  \
         HAWKGATE_CONFIG=my.toml hawkgate run --log-format text\n\n\
-        Signals: SIGTERM and SIGINT stop hawkgate gracefully, giving requests in progress up to \
-        server.drain to finish; a second signal stops it immediately. SIGHUP reloads the \
-        configuration, as does a change to the configuration file or a file that it refers to.\n\n\
+        Signals:\n  \
+        SIGTERM, SIGINT  Stop gracefully: requests in progress get up to server.drain to finish.\n                   \
+        A second signal stops immediately.\n  \
+        SIGHUP           Reload the configuration. Changes to the configuration file, and to files\n                   \
+        that it refers to, are also picked up automatically.\n\n\
         Logs go to stderr. Metrics and health checks are served on the admin address \
         (server.admin).")]
     Run(Run),
@@ -68,51 +74,52 @@ enum Command {
         hawkgate check --config conf/hawkgate.toml\n  \
         hawkgate check --config conf/hawkgate.toml --skip-secrets   # on a machine without the secrets\n\n\
         Each error is printed with its line, key and remedy.\n\n\
-        Exit codes: 0 valid, 1 invalid, 2 wrong usage.")]
+        Exit codes: 0 valid, 1 invalid, 2 usage error.")]
     Check(Check),
-    /// Explain step by step whether a request would be let through, and why
+    /// Explain step by step why a request would be allowed or refused
     #[command(after_help = "Examples:\n  \
         hawkgate explain --config my.toml --url /api/queue/v1/ping --token-file token.txt\n  \
-        get-token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
+        hawkgate token | hawkgate explain --url https://tc.example.com/api/x --token-file -\n  \
         hawkgate explain --url /api/x --token-file token.txt --exchange --format json\n\n\
         Nothing is sent upstream. The issuer's keys are fetched, unless --offline is given; \
         credentials are obtained only with --exchange. Secrets are never printed.\n\n\
-        Exit codes: 0 the request would pass, 1 it would not or that cannot be determined, 2 wrong \
-        usage.")]
+        Exit codes: 0 allowed, 1 refused or undetermined, 2 usage error.")]
     Explain(Explain),
     /// Print the JSON Schema of the configuration file
     #[command(after_help = "Example:\n  \
         hawkgate schema > hawkgate.schema.json\n\n\
-        For editors and other validators (draft 2020-12). `hawkgate check` reports more: value \
-        ranges, and rules that involve several keys.")]
+        The schema (draft 2020-12) is for editors and validators. `hawkgate check` reports more: \
+        values out of range, and conflicts between keys.")]
     Schema,
-    /// Take a guided tour: an identity provider, an API and hawkgate in one process
+    /// Take a guided tour of hawkgate with a built-in identity provider and API
     #[command(after_help = "Examples:\n  \
-        hawkgate demo                  # runs the tour, then keeps running for you to try\n  \
-        hawkgate demo --once           # exits after the tour, with code 1 if any step failed\n  \
+        hawkgate demo                                  # take the tour, then try it yourself\n  \
+        hawkgate demo --once                           # exit after the tour; 1 if a step failed\n  \
         hawkgate demo --print-config > hawkgate.toml   # a configuration to start from\n\n\
-        Everything listens on free loopback ports, with keys generated for this run.")]
+        Everything runs in one process and listens on free loopback ports, with keys generated for \
+        this run.")]
     Demo(Demo),
     /// Register, update or delete an OAuth client at an issuer (RFC 7591, RFC 7592)
-    #[command(after_help = register::EXAMPLES)]
+    #[command(after_help = register::EXAMPLES, next_line_help = true)]
     Register(Box<register::Register>),
-    /// Sign in from the terminal
+    /// Sign in from the terminal and store the tokens
     #[command(after_help = login::EXAMPLES)]
     Login(Box<login::Login>),
-    /// Print an access token from the last login, refreshed if necessary
+    /// Print the stored access token, refreshing it first if necessary
     #[command(after_help = token::EXAMPLES)]
     Token(token::Token),
-    /// Sign out: revoke the tokens from the last login
+    /// Sign out: revoke the stored tokens and delete them
     #[command(after_help = logout::EXAMPLES)]
     Logout(logout::Logout),
-    /// Run as a drop-in replacement for taskcluster-proxy, without a configuration file
+    /// Run as a drop-in replacement for taskcluster-proxy
     #[command(after_help = "Examples:\n  \
         TASKCLUSTER_ROOT_URL=https://tc.example.com TASKCLUSTER_CLIENT_ID=… \\\n      \
         TASKCLUSTER_ACCESS_TOKEN=… hawkgate taskcluster-proxy\n  \
         hawkgate taskcluster-proxy --task-id KTBKfEgxR5GdfIIREQIvFQ 'queue:get-artifact:public/*'\n  \
-        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # as a starting point\n\n\
-        Secrets are read only from TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE. Listens \
-        on loopback only. docs/migrating-from-taskcluster-proxy.md lists the differences.")]
+        hawkgate taskcluster-proxy --print-config > hawkgate.toml   # a configuration to start from\n\n\
+        Needs no configuration file. The secrets are read from the environment variables \
+        TASKCLUSTER_ACCESS_TOKEN and TASKCLUSTER_CERTIFICATE, and the proxy listens on loopback \
+        only. docs/migrating-from-taskcluster-proxy.md lists all differences.")]
     TaskclusterProxy(Box<taskcluster_proxy::TaskclusterProxy>),
 }
 
@@ -123,6 +130,7 @@ struct ConfigFile {
         long = "config",
         value_name = "FILE",
         env = "HAWKGATE_CONFIG",
+        hide_env_values = true,
         default_value = "conf/hawkgate.toml"
     )]
     path: PathBuf,
@@ -135,10 +143,10 @@ struct Run {
     /// Log format [default: as in the configuration file, else json]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
-    /// Reload only on SIGHUP, not when files change
+    /// Do not watch files for changes; reload only on SIGHUP
     #[arg(long)]
     no_watch: bool,
-    /// Print the complete configuration with all defaults, without secrets, and exit
+    /// Print the configuration with all defaults filled in and without secrets, and exit
     #[arg(long)]
     print_config: bool,
 }
@@ -154,10 +162,10 @@ struct Check {
 
 #[derive(Args, Debug)]
 struct Demo {
-    /// Exit after the tour instead of staying up
+    /// Exit after the tour instead of keeping everything running
     #[arg(long)]
     once: bool,
-    /// Print the configuration that the demo runs, with comments, and exit
+    /// Print the demo's configuration, with comments, and exit
     #[arg(long, conflicts_with = "once")]
     print_config: bool,
 }
@@ -178,7 +186,7 @@ struct Explain {
     /// File with username:password, or - for standard input, for routes that use passwords
     #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
     user_file: Option<PathBuf>,
-    /// Client address of the request
+    /// IP address that the request comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
     /// User-Agent of the request
@@ -187,7 +195,7 @@ struct Explain {
     /// Make no network requests, not even for the issuer's keys
     #[arg(long, conflicts_with = "exchange")]
     offline: bool,
-    /// Obtain the credential and show its name, scopes and expiry
+    /// Obtain the credentials, and show their name, scopes and expiry
     #[arg(long)]
     exchange: bool,
     /// Output format
@@ -197,17 +205,13 @@ struct Explain {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ExplainFormat {
-    /// Human-readable text
     Text,
-    /// A JSON object
     Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// One JSON object per line
     Json,
-    /// Human-readable text
     Text,
 }
 
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn no_subcommand_is_wrong_usage() {
+    fn a_missing_subcommand_or_unknown_option_is_a_usage_error() {
         let error = Cli::try_parse_from(["hawkgate"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let error = Cli::try_parse_from(["hawkgate", "run", "--confg", "x"]).unwrap_err();
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_file_is_an_option() {
+    fn run_takes_config_and_log_format_options() {
         let parse = |args: &[&str]| match Cli::try_parse_from(args).unwrap().command {
             Command::Run(run) => run,
             other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! Owner-only files for the secrets of `register`, `login` and `token`: mode 0600, replaced
 //! atomically, fsynced before success is reported, and locked while one process changes them.
 //!
-//! [`PrivateFile`] checks permissions and reads; [`PrivateFile::lock`] gives a [`LockedFile`],
+//! [`PrivateFile`] checks permissions and reads; [`PrivateFile::lock`] returns a [`LockedFile`],
 //! the only way to write. [`state`] stores versioned JSON in such a file.
 
 pub mod serde_secret;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// The largest file that is read, in bytes.
+/// The largest file accepted, in bytes.
 pub const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Permission bits of group and others.
@@ -288,7 +288,7 @@ impl LockedFile {
 }
 
 impl SidecarFile<'_> {
-    /// Replaces the contents, unless the file already holds `content`.
+    /// Replaces the contents, unless they are already `content`.
     ///
     /// # Errors
     /// As [`LockedFile::replace`].

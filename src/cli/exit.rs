@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub(super) enum CommandError {
     /// Exit code 1.
     Failed(String),
-    /// Exit code 2: a combination of arguments that makes no sense.
+    /// Exit code 2: an invalid argument or combination of arguments.
     Usage(String),
 }
 
@@ -36,7 +36,7 @@ pub(super) fn exit_code(command: &str, result: Result<(), CommandError>) -> Exit
         }
         Err(CommandError::Usage(text)) => {
             status(&format!(
-                "hawkgate {command}: {text}\nSee hawkgate {command} --help"
+                "hawkgate {command}: {text}\nFor more information, try 'hawkgate {command} --help'."
             ));
             ExitCode::from(2)
         }

@@ -1,4 +1,4 @@
-//! `hawkgate explain`: shows step by step whether a request would be let through.
+//! `hawkgate explain`: explains step by step why a request would be allowed or refused.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{Explain, ExplainFormat, process};
 
-/// The most that is read of a token file, in bytes; no token is that large.
+/// The most that is read from a token file, in bytes; tokens are much smaller.
 const MAX_TOKEN_FILE: u64 = 64 * 1024;
 
 /// Invalid arguments.
@@ -92,7 +92,7 @@ fn question(args: &Explain) -> Result<Question, Usage> {
     })
 }
 
-/// Splits a URL or a path into host and request target. The target is kept byte for byte.
+/// Splits a URL or a path into host and request target. The target is preserved byte for byte.
 fn split_url(text: &str) -> Result<(String, String), Usage> {
     if text.starts_with('/') {
         return Ok(("localhost".into(), text.into()));
@@ -108,7 +108,7 @@ fn split_url(text: &str) -> Result<(String, String), Usage> {
     {
         return Err(invalid());
     }
-    // Not `Url`'s path, which is normalised; a caller would send it unchanged.
+    // Not `Url::path`, which is normalised; a caller would send the path unchanged.
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (host, target) = rest.split_at(end);
     let target = target.split('#').next().unwrap_or_default();
@@ -120,7 +120,7 @@ fn split_url(text: &str) -> Result<(String, String), Usage> {
     Ok((host.to_owned(), target))
 }
 
-/// Reads a token from a file, or from standard input for `-`. An initial `Bearer` is dropped.
+/// Reads a token from a file, or from standard input for `-`. A leading `Bearer` is stripped.
 fn token(path: &Path) -> Result<String, Usage> {
     let text = read("--token-file", path)?;
     let text = text.trim();
@@ -154,7 +154,7 @@ fn read(option: &str, path: &Path) -> Result<Zeroizing<String>, Usage> {
     } else {
         File::open(path).and_then(|file| file.take(MAX_TOKEN_FILE).read_to_string(&mut text))
     };
-    // Only the kind of error: nothing of the contents is repeated.
+    // Only the kind of error, so that the contents are never quoted.
     read.map_err(|error| Usage(format!("cannot read {option}: {}", error.kind())))?;
     Ok(text)
 }

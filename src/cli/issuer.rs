@@ -1,5 +1,5 @@
-//! What the commands that talk to an issuer share: `--ca`, the HTTP client, client
-//! authentication, and the runtime that they run on.
+//! Shared by the commands that talk to an issuer: `--ca`, the HTTP client, client authentication
+//! and the runtime.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use hawkgate::signin::SessionClient;
 use super::exit::{CommandError, failed, status};
 use super::process;
 
-/// The largest response that is read from an issuer, in bytes.
+/// The largest response accepted from an issuer, in bytes.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
-/// For one exchange, connection included.
+/// The timeout of one request, including connecting.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Args, Debug)]
@@ -56,7 +56,7 @@ pub(super) fn oauth_client(
         }),
         (method, None) => {
             return failed(format!(
-                "authentication method {} needs a secret or key file, and none is known",
+                "authentication method {} needs a secret or key file, but none is known",
                 method.name()
             ));
         }
@@ -82,7 +82,7 @@ where
     result
 }
 
-/// Explains the delay while another process holds the lock on a private file.
+/// Tells the user that another process holds the lock on a private file.
 pub(super) fn on_lock_wait() {
     status("waiting for another hawkgate process to finish changing the same file");
 }

@@ -17,7 +17,7 @@ use hawkgate::private_file::state::PersistentState as _;
 use hawkgate::remote::discovery::DiscoveryFetcher;
 use hawkgate::remote::jwks::JwksUriFetcher;
 use hawkgate::remote::provider_metadata::{ProviderMetadata, issuer_url};
-use hawkgate::remote::signin::{SignInClient, TokenResponse};
+use hawkgate::remote::signin::{IssuedTokens, SignInClient};
 use hawkgate::signin::{AuthorizationRequest, Session};
 use hawkgate::token::{Expected, IdTokenVerifier, KeyFetcher};
 
@@ -29,12 +29,12 @@ use super::token_file::TokenFile;
 pub(super) const EXAMPLES: &str = "Examples:\n  \
     hawkgate login --state client.json               # a client from `hawkgate register`\n  \
     hawkgate login --issuer https://example.auth0.com/ --client-id abc --port 8085 \\\n      \
-    --audience https://api.example.com/             # a client registered by hand\n  \
+    --audience https://api.example.com/          # a client registered by hand\n  \
     hawkgate login --state client.json --device      # no browser on this machine\n  \
     hawkgate token --header | curl -H @- http://127.0.0.1:8080/api/auth/v1/scopes/current\n\n\
     The tokens are stored in a file with mode 0600 in a private directory. `hawkgate token` prints \
     them, `hawkgate logout` revokes them.\n\n\
-    Exit codes: 0 signed in, 1 failure, 2 wrong usage.";
+    Exit codes: 0 signed in, 1 failure, 2 usage error.";
 
 #[derive(Args, Debug)]
 pub(super) struct Login {
@@ -69,7 +69,7 @@ pub(super) struct Login {
     client: ClientArgs,
 }
 
-/// What the browser and device flows share.
+/// The context that the browser and device flows share.
 struct LoginContext<'a> {
     args: &'a Login,
     client: &'a LoginClient,
@@ -146,10 +146,10 @@ impl LoginContext<'_> {
     async fn verified_session(
         &self,
         verifier: &IdTokenVerifier,
-        response: TokenResponse,
+        response: IssuedTokens,
         nonce: Option<&str>,
     ) -> Result<Session, CommandError> {
-        let TokenResponse { tokens, id_token } = response;
+        let IssuedTokens { tokens, id_token } = response;
         let subject = match id_token {
             Some(id_token) => {
                 let expected = Expected {
@@ -210,7 +210,7 @@ fn report(session: &Session, file: &PrivateFile) -> Result<(), CommandError> {
     }
     lines.push(match session.tokens.refresh_token {
         Some(_) => "`hawkgate token` refreshes it when needed".to_owned(),
-        None => "there is no refresh token: sign in again after that".to_owned(),
+        None => "there is no refresh token: sign in again when the access token expires".to_owned(),
     });
     let path = file.path().display();
     lines.push(format!("tokens saved to {path} (mode 0600)"));

@@ -17,7 +17,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     hawkgate logout --local      # the issuer is gone: only delete the token file\n\n\
     If the issuer supports revocation (RFC 7009), the tokens are revoked first. If that fails, the \
     token file is kept so that you can try again.\n\n\
-    Exit codes: 0 signed out, 1 failure, 2 wrong usage.";
+    Exit codes: 0 signed out, 1 failure, 2 usage error.";
 
 #[derive(Args, Debug)]
 pub(super) struct Logout {
@@ -37,7 +37,7 @@ async fn logout(args: &Logout, clock: SharedClock) -> Result<(), CommandError> {
     let locked = file.lock(on_lock_wait)?;
     if args.local {
         locked.remove()?;
-        return print("deleted the token file; the tokens live on at the issuer until they expire");
+        return print("deleted the token file; the tokens remain valid until they expire");
     }
     let session = match Session::read(&file) {
         Err(SessionError::NotSignedIn(_)) => return print("not signed in; nothing to do"),
@@ -48,7 +48,7 @@ async fn logout(args: &Logout, clock: SharedClock) -> Result<(), CommandError> {
     print(if revoked {
         "signed out: the tokens were revoked and the token file deleted"
     } else {
-        "deleted the token file; the issuer does not support revocation, so the tokens live on until they expire"
+        "deleted the token file; the issuer does not support revocation, so the tokens remain valid until they expire"
     })
 }
 

@@ -1,4 +1,4 @@
-//! Process set-up: no core dumps, the TLS crypto provider, the main runtime.
+//! Process setup: no core dumps, the TLS crypto provider, the main runtime.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 

@@ -37,11 +37,12 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     --domain-connection Username-Password-Authentication \\\n      \
     --third-party-grant 'https://api.example.com/=read:items' \\\n      \
     --client-name 'my shell' --redirect-uri http://127.0.0.1:8085/callback\n  \
+    # delete the client and the local files:\n  \
     hawkgate register --state client.json --delete\n\n\
     Running the same command again changes nothing. Running it with other metadata updates the \
     client (RFC 7592), if the issuer supports that. Secrets are read from files and written to \
     files (mode 0600), never to the terminal.\n\n\
-    Exit codes: 0 success, 1 failure, 2 wrong usage.";
+    Exit codes: 0 success, 1 failure, 2 usage error.";
 
 #[derive(Args, Debug)]
 pub(super) struct Register {
@@ -58,13 +59,13 @@ pub(super) struct Register {
     /// File with an initial access token, for issuers that require one (RFC 7591 §3)
     #[arg(long, value_name = "FILE")]
     initial_access_token_file: Option<PathBuf>,
-    /// Print what would be done and change nothing
+    /// Print what would be done, without changing anything
     #[arg(long)]
     plan: bool,
     /// If the client in the state file cannot be updated, abandon it and register a new one
     #[arg(long, conflicts_with = "delete")]
     replace: bool,
-    /// Disregard an earlier operation whose outcome is unknown; with --delete, remove only the
+    /// Ignore an earlier operation whose outcome is unknown; with --delete, remove only the
     /// local files
     #[arg(long)]
     forget: bool,
@@ -107,11 +108,11 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandErro
     let client = issuer::client(args.network.ca.clone())?;
     let tenant = args.tenant.prepare(&url, &client, &clock).await?;
     let Some(locked) = locked else {
-        let step = decision?;
+        let plan = decision?;
         let tenant = tenant
             .as_ref()
-            .map_or_else(|| Ok(vec![]), |t| t.plan(&step))?;
-        return plan(&tenant, &apply::describe(&step, &issuer));
+            .map_or_else(|| Ok(vec![]), |t| t.planned_changes(&plan))?;
+        return print_plan(&tenant, &apply::describe(&plan, &issuer));
     };
     let run = RegistrationRun {
         locked: &locked,
@@ -124,11 +125,11 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandErro
         forget: args.forget,
     };
     let work = async {
-        let step = decision?;
+        let plan = decision?;
         if let Some(tenant) = &tenant {
-            tenant.apply(&step).await?;
+            tenant.apply(&plan).await?;
         }
-        match step {
+        match plan {
             RegistrationPlan::Unchanged(registration) => run.keep(&registration),
             RegistrationPlan::Register { replaces } => {
                 run.register(&metadata, initial_access_token.as_ref(), replaces)
@@ -137,13 +138,13 @@ async fn register(args: &Register, clock: SharedClock) -> Result<(), CommandErro
             RegistrationPlan::Update(registration) => run.update(&registration, &metadata).await,
         }
     };
-    let end = tokio::select! {
-        end = work => end,
+    let result = tokio::select! {
+        result = work => result,
         () = interrupted() => Err(CommandError::Failed("interrupted; run the same command again to see the current state".into())),
     };
     match &tenant {
-        Some(tenant) => tenant.close_after(end).await,
-        None => end,
+        Some(tenant) => tenant.close_after(result).await,
+        None => result,
     }
 }
 
@@ -160,7 +161,7 @@ async fn delete(args: &Register, clock: SharedClock) -> Result<(), CommandError>
     }
     let deletion = hawkgate::registration::plan_deletion(state.as_ref(), args.overrides())?;
     let Some(locked) = locked else {
-        return plan(&[], &apply::describe_deletion(&deletion));
+        return print_plan(&[], &apply::describe_deletion(&deletion));
     };
     let issuer = state
         .as_ref()
@@ -178,9 +179,9 @@ async fn delete(args: &Register, clock: SharedClock) -> Result<(), CommandError>
     run.delete(&deletion).await
 }
 
-fn plan(tenant: &[String], step: &str) -> Result<(), CommandError> {
+fn print_plan(tenant_changes: &[String], change: &str) -> Result<(), CommandError> {
     let mut text = String::from("would do, in this order (nothing has been changed):");
-    for line in tenant.iter().map(String::as_str).chain([step]) {
+    for line in tenant_changes.iter().map(String::as_str).chain([change]) {
         text.push_str("\n- ");
         text.push_str(line);
     }

@@ -1,4 +1,4 @@
-//! `hawkgate run`: runs the proxy until a signal, then drains.
+//! `hawkgate run`: runs the proxy until it receives a signal, then drains.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use super::{Run, notify, process};
 /// How long to wait at exit for buffered log lines to reach a slow stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Failure = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 /// The file that the configuration was read from, for reloading.
 pub(super) struct Origin {
@@ -66,7 +66,7 @@ fn print_config(path: &Path) -> ExitCode {
     }
 }
 
-/// Serves a valid configuration until a signal.
+/// Serves a valid configuration until a signal arrives.
 pub(super) fn serve_config(
     (config, warnings): (Config, Vec<Warning>),
     origin: Option<Origin>,
@@ -102,7 +102,7 @@ fn logging(
     warnings: &[Warning],
     format: Option<LogFormat>,
     clock: &SharedClock,
-) -> Result<Logging, Failure> {
+) -> Result<Logging, BoxError> {
     let format = format.unwrap_or(config.log.format);
     let logging = Logging::install(&config.log.level, format, clock.clone())?;
     for warning in warnings {
@@ -116,7 +116,7 @@ fn serve(
     origin: Option<Origin>,
     logging: &Logging,
     clock: SharedClock,
-) -> Result<(), Failure> {
+) -> Result<(), BoxError> {
     if let Err(error) = process::forbid_core_dumps() {
         tracing::warn!(%error, "cannot disable core dumps");
     }
@@ -136,7 +136,7 @@ async fn run_until_signal(
     (config, inherited): (Config, InheritedSockets),
     origin: Option<Origin>,
     deps: Deps,
-) -> Result<(), Failure> {
+) -> Result<(), BoxError> {
     let mut signals = Signals::new()?;
     let running = app::start_on(config, deps, inherited).await?;
     log_addresses(&running);
@@ -183,7 +183,7 @@ fn format_address(address: &Address) -> String {
     }
 }
 
-/// The signals that are handled. Registered before anything starts, so that an early signal does
+/// The handled signals. They are registered before anything starts, so that an early signal does
 /// not kill the process.
 struct Signals {
     terminate: Signal,
@@ -200,7 +200,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop, and passes on requests to reload.
+    /// Waits for a signal to stop. Meanwhile, SIGHUP requests a reload.
     async fn stop(&mut self, reloads: Option<&Reloads>) -> &'static str {
         loop {
             tokio::select! {

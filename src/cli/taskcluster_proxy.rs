@@ -19,7 +19,7 @@ use hawkgate::remote::taskcluster_queue::{MAX_TASK_BYTES, task_scopes};
 
 use super::{Format, process, run};
 
-/// For reading the task from the queue.
+/// The timeout for reading the task from the queue.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
@@ -31,13 +31,23 @@ pub(super) struct TaskclusterProxy {
     #[arg(short, long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     ip_address: IpAddr,
     /// Restrict requests to this task's scopes and the SCOPE arguments
-    #[arg(short, long, value_name = "TASKID")]
+    #[arg(short, long, value_name = "ID")]
     task_id: Option<String>,
     /// Root URL of the Taskcluster deployment
-    #[arg(long, value_name = "URL", env = "TASKCLUSTER_ROOT_URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TASKCLUSTER_ROOT_URL",
+        hide_env_values = true
+    )]
     root_url: String,
-    /// Taskcluster client to sign requests as
-    #[arg(long, value_name = "CLIENTID", env = "TASKCLUSTER_CLIENT_ID")]
+    /// Taskcluster client that signs the requests
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "TASKCLUSTER_CLIENT_ID",
+        hide_env_values = true
+    )]
     client_id: String,
     /// Serve only processes of this user and of root
     #[arg(long, value_name = "USER")]

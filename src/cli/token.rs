@@ -32,7 +32,7 @@ pub(super) const EXAMPLES: &str = "Examples:\n  \
     curl -s --unix-socket \"$XDG_RUNTIME_DIR/hawkgate/token.sock\" http://localhost/token\n\n\
     A token that is about to expire is refreshed first, and the new tokens are saved before \
     anything is printed. Printing to a terminal needs --show.\n\n\
-    Exit codes: 0 success, 1 not signed in or refresh failed, 2 wrong usage.";
+    Exit codes: 0 success, 1 not signed in or refresh failed, 2 usage error.";
 
 #[derive(Args, Debug)]
 pub(super) struct Token {
@@ -60,7 +60,7 @@ pub(super) fn main(args: &Token) -> ExitCode {
 async fn token(args: &Token, clock: SharedClock) -> Result<(), CommandError> {
     if args.serve.is_none() && !args.show && io::stdout().is_terminal() {
         return usage(
-            "a token printed to a terminal stays in its scrollback: pipe it, or give --show",
+            "a token printed to a terminal stays in its scrollback; pipe it, or use --show",
         );
     }
     let refresher = Arc::new(TokenRefresher {
@@ -155,12 +155,12 @@ impl TokenRefresher {
             Err(RefreshError::Rejected(text)) => failed(format!("{text}; {remedy}")),
             Err(RefreshError::Transient(text)) if usable => {
                 status(&format!(
-                    "warning: not renewed: {text}; this token expires soon"
+                    "warning: not refreshed: {text}; this token expires soon"
                 ));
                 Ok(old)
             }
             Err(RefreshError::Transient(text)) => failed(format!(
-                "the token has expired and could not be renewed: {text}"
+                "the token has expired and could not be refreshed: {text}"
             )),
         }
     }
@@ -184,17 +184,17 @@ impl TokenRefresher {
             }
             _ => RefreshError::Transient(e.to_string()),
         })?;
-        let renewed = session.refreshed(response.tokens);
-        if let (Some(id_token), Some(subject)) = (response.id_token, &renewed.subject) {
+        let refreshed = session.refreshed(response.tokens);
+        if let (Some(id_token), Some(subject)) = (response.id_token, &refreshed.subject) {
             // Saved before the ID token is verified, because rotation may have invalidated the
             // old refresh token. The access token is not used unless verification succeeds.
-            let unverified = renewed.clone().requiring_refresh();
+            let unverified = refreshed.clone().requiring_refresh();
             unverified.save(locked).map_err(CommandError::from)?;
-            self.verify_id_token(&renewed, id_token.expose(), subject, client)
+            self.verify_id_token(&refreshed, id_token.expose(), subject, client)
                 .await?;
         }
-        renewed.save(locked).map_err(CommandError::from)?;
-        Ok(renewed.tokens.access_token)
+        refreshed.save(locked).map_err(CommandError::from)?;
+        Ok(refreshed.tokens.access_token)
     }
 
     /// A refreshed ID token must be about the same user (OpenID Connect Core §12.2).

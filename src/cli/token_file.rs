@@ -26,7 +26,7 @@ impl TokenFile {
     }
 }
 
-/// `$XDG_STATE_HOME`. The XDG Base Directory Specification has relative paths ignored.
+/// `$XDG_STATE_HOME`. The XDG Base Directory Specification says to ignore relative paths.
 fn state_home() -> Result<PathBuf, CommandError> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let absolute = |path: &PathBuf| path.is_absolute();

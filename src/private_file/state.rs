@@ -1,5 +1,5 @@
 //! A versioned JSON document in a private file: read strictly, written atomically. Errors
-//! point to a line and column and never quote the contents, which may hold secrets.
+//! point to a line and column and never quote the contents, which may contain secrets.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{LockedFile, PrivateFile, PrivateFileError};
 
-/// A JSON object with a `version` member, kept in a private file. Implementations should
+/// A JSON object with a `version` member, stored in a private file. Implementations should
 /// deny unknown fields.
 pub trait PersistentState: Serialize + DeserializeOwned {
     /// The only version that this build reads and writes.
@@ -37,7 +37,7 @@ pub trait PersistentState: Serialize + DeserializeOwned {
         struct Versioned {
             version: u64,
         }
-        // First, because another version may have other members.
+        // Checked first, because another version may have other members.
         if let Ok(Versioned { version }) = serde_json::from_slice(content)
             && version != u64::from(Self::VERSION)
         {
@@ -75,21 +75,21 @@ pub enum StateError {
     /// The file could not be read or written.
     #[error(transparent)]
     File(#[from] PrivateFileError),
-    /// Not JSON, or not the expected document.
+    /// The contents are not JSON, or not the expected document.
     #[error("{path}: not a {description} (line {line}, column {column}); {remedy}")]
     Malformed {
         /// The file.
         path: String,
         /// [`PersistentState::DESCRIPTION`].
         description: &'static str,
-        /// Where parsing stopped, counted from 1.
+        /// The line where parsing stopped, counted from 1.
         line: usize,
-        /// Where parsing stopped, counted from 1.
+        /// The column where parsing stopped, counted from 1.
         column: usize,
         /// [`PersistentState::REMEDY`].
         remedy: &'static str,
     },
-    /// Another version, presumably a later one.
+    /// The file has another version, presumably a later one.
     #[error(
         "{path}: written by a newer hawkgate (version {version}; this one supports {supported}); \
          use the newer one"

@@ -1,6 +1,6 @@
 //! What an Auth0 tenant needs for dynamic client registration: the tenant setting, domain
 //! connections, and client grants for third-party clients (`docs/design/tokens.md`, "Auth0
-//! Management API"). Computes only additions; nothing is taken away, except that the setting
+//! Management API"). Computes only additions: nothing is removed, except that the setting
 //! can be disabled again afterwards.
 
 use std::collections::BTreeSet;
@@ -76,7 +76,8 @@ pub enum TenantChange {
 pub struct UnknownConnection(pub String);
 
 impl TenantRequirements {
-    /// The changes that `state` is missing, apart from enabling registration.
+    /// The changes that turn `state` into one that meets the requirements, apart from enabling
+    /// registration.
     ///
     /// # Errors
     /// When a required connection does not exist.
@@ -154,7 +155,7 @@ impl fmt::Display for TenantChange {
             ),
             Self::WidenGrant(known) => write!(
                 f,
-                "extend what third-party clients may request of {} on behalf of users to {}",
+                "extend the scopes of {} that third-party clients may request on behalf of users to {}",
                 known.grant.audience,
                 known.grant.scopes()
             ),
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_missing_settings_are_changed() {
-        let request = TenantRequirements {
+        let requirements = TenantRequirements {
             connections: vec!["users".into(), "github".into()],
             grants: vec![
                 grant("https://api/=read write"),
@@ -201,7 +202,7 @@ mod tests {
                 known("g2", "https://same/=a b"),
             ],
         };
-        let changes = request.missing_changes(&state).unwrap();
+        let changes = requirements.missing_changes(&state).unwrap();
         assert_eq!(
             changes,
             [

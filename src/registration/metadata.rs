@@ -18,7 +18,7 @@ const SERVER_ASSIGNED: [&str; 6] = [
 /// Members that are arrays of strings.
 const STRING_ARRAYS: [&str; 4] = ["redirect_uris", "grant_types", "response_types", "contacts"];
 
-/// Members that only a private or symmetric JWK has (RFC 7518 §6).
+/// Members that only private and symmetric JWKs have (RFC 7518 §6).
 const PRIVATE_JWK_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Validated client metadata.
@@ -26,18 +26,18 @@ const PRIVATE_JWK_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", 
 #[serde(transparent)]
 pub struct ClientMetadata(Map<String, Value>);
 
-/// How a client authenticates at the token endpoint (RFC 7591 §2, OpenID Connect Core §9):
-/// the methods that hawkgate supports.
+/// The methods of client authentication at the token endpoint that hawkgate supports (RFC 7591 §2,
+/// OpenID Connect Core §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMethod {
-    /// None: a public client.
+    /// A public client, which does not authenticate.
     None,
     /// `Authorization: Basic`.
     ClientSecretBasic,
     /// `client_secret` in the form.
     ClientSecretPost,
-    /// A JWT signed with its own key (RFC 7523).
+    /// A JWT signed with the client's own key (RFC 7523).
     PrivateKeyJwt,
 }
 
@@ -77,7 +77,7 @@ pub struct MetadataError {
 }
 
 impl ClientMetadata {
-    /// Validates `members` and fills in what follows from them: `application_type` `native` if
+    /// Validates `members` and fills in implied ones: `application_type` `native` if
     /// a redirect URI is on loopback or has a private-use scheme (OpenID Connect Dynamic Client
     /// Registration §2), and empty `redirect_uris` and `response_types` for a client without
     /// the authorization code grant.
@@ -162,8 +162,9 @@ fn check_shapes(members: &Map<String, Value>, errors: &mut Vec<MetadataError>) {
         }
     }
     for name in STRING_ARRAYS {
-        let fine = |v: &Value| v.as_array().is_some_and(|l| l.iter().all(Value::is_string));
-        if members.get(name).is_some_and(|v| !fine(v)) {
+        let is_string_array =
+            |v: &Value| v.as_array().is_some_and(|l| l.iter().all(Value::is_string));
+        if members.get(name).is_some_and(|v| !is_string_array(v)) {
             errors.push(error(name, "must be an array of strings"));
         }
     }

@@ -43,7 +43,7 @@ pub enum DeletionPlan {
     NotRegistered,
 }
 
-/// Why only the operator can decide what to do.
+/// Why the operator has to decide what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The state file belongs to another issuer's client.
@@ -90,7 +90,7 @@ pub enum PlanError {
         /// Its identifier.
         client: String,
     },
-    /// The client cannot be deleted with what the issuer gave.
+    /// The issuer gave no registration access token to delete the client with.
     #[error(
         "cannot delete client {client}: its issuer gave no registration access token. Delete it in \
          the issuer's console, then give --forget to remove the local files"
@@ -104,7 +104,7 @@ pub enum PlanError {
 /// Decides how to get a client with the `desired` metadata at `issuer`.
 ///
 /// # Errors
-/// When only the operator can decide.
+/// When the operator has to decide.
 pub fn plan_registration(
     state: Option<&RegistrationState>,
     issuer: &str,
@@ -134,11 +134,11 @@ pub fn plan_registration(
     };
     if state.issuer != issuer {
         let issuer = state.issuer.clone();
-        let refusal = PlanError::OtherIssuer { issuer, client };
+        let error = PlanError::OtherIssuer { issuer, client };
         return if overrides.replace {
             Ok(abandon)
         } else {
-            Err(refusal)
+            Err(error)
         };
     }
     let up_to_date =
@@ -166,7 +166,7 @@ fn unresolved(intent: &Intent) -> PlanError {
 /// Decides how to delete the client.
 ///
 /// # Errors
-/// When only the operator can decide.
+/// When the operator has to decide.
 pub fn plan_deletion(
     state: Option<&RegistrationState>,
     overrides: Overrides,
@@ -223,7 +223,7 @@ mod tests {
         RegistrationState::new(ISSUER).with_registration(ISSUER, registration)
     }
 
-    fn step(
+    fn planned(
         state: &RegistrationState,
         name: &str,
         overrides: Overrides,
@@ -242,21 +242,21 @@ mod tests {
         let create = plan_registration(None, ISSUER, &metadata("n"), NONE, NOW).unwrap();
         assert_eq!(create, RegistrationPlan::Register { replaces: None });
         let nothing = RegistrationPlan::Unchanged(registration("n"));
-        assert_eq!(step(&registered(), "n", NONE), Ok(nothing.clone()));
-        assert_eq!(step(&registered(), "n", REPLACE), Ok(nothing.clone()));
-        assert!(step(&unmanaged(), "n", NONE).is_ok());
+        assert_eq!(planned(&registered(), "n", NONE), Ok(nothing.clone()));
+        assert_eq!(planned(&registered(), "n", REPLACE), Ok(nothing.clone()));
+        assert!(planned(&unmanaged(), "n", NONE).is_ok());
     }
 
     #[test]
     fn changed_metadata_is_updated_if_the_client_can_be_managed() {
         assert_eq!(
-            step(&registered(), "m", NONE),
+            planned(&registered(), "m", NONE),
             Ok(RegistrationPlan::Update(registration("n")))
         );
-        assert_eq!(step(&registered(), "m", REPLACE), Ok(replacement()));
-        let refused = step(&unmanaged(), "m", NONE).unwrap_err();
+        assert_eq!(planned(&registered(), "m", REPLACE), Ok(replacement()));
+        let refused = planned(&unmanaged(), "m", NONE).unwrap_err();
         assert!(refused.to_string().contains("--replace"));
-        assert_eq!(step(&unmanaged(), "m", REPLACE), Ok(replacement()));
+        assert_eq!(planned(&unmanaged(), "m", REPLACE), Ok(replacement()));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         expired.client_secret_expires_at = 1;
         let state = RegistrationState::new(ISSUER).with_registration(ISSUER, expired.clone());
         assert_eq!(
-            step(&state, "n", NONE),
+            planned(&state, "n", NONE),
             Ok(RegistrationPlan::Update(expired))
         );
     }
@@ -292,23 +292,23 @@ mod tests {
         };
         let lost = begun(RegistrationState::new(ISSUER), Action::Register);
         for overrides in [NONE, REPLACE] {
-            let error = step(&lost, "n", overrides).unwrap_err().to_string();
+            let error = planned(&lost, "n", overrides).unwrap_err().to_string();
             assert!(
                 error.contains("\"n\"") && error.contains("--forget"),
                 "{error}"
             );
         }
         assert_eq!(
-            step(&lost, "n", FORGET),
+            planned(&lost, "n", FORGET),
             Ok(RegistrationPlan::Register { replaces: None })
         );
-        let again = step(&begun(registered(), Action::Update), "n", NONE);
+        let again = planned(&begun(registered(), Action::Update), "n", NONE);
         assert_eq!(again, Ok(RegistrationPlan::Update(registration("n"))));
         let deleting = begun(registered(), Action::Delete);
-        let error = step(&deleting, "n", NONE).unwrap_err().to_string();
+        let error = planned(&deleting, "n", NONE).unwrap_err().to_string();
         assert!(error.contains("--delete"), "{error}");
         assert_eq!(
-            step(&deleting, "n", FORGET),
+            planned(&deleting, "n", FORGET),
             Ok(RegistrationPlan::Unchanged(registration("n")))
         );
     }

@@ -1,5 +1,5 @@
-//! What to do with a registered client: a configuration snippet and commands, which name the
-//! secret's file rather than the secret.
+//! The configuration snippet and the commands for using a registered client. They name the file
+//! with the secret and never contain the secret itself.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,11 +14,11 @@ pub fn snippet(registration: &Registration, state_file: &Path) -> String {
     if registration.metadata.has_grant("client_credentials") {
         let _ = write!(text, "\n{}", source(registration));
     }
-    let signs_in = [
+    let sign_in_grants = [
         "authorization_code",
         "urn:ietf:params:oauth:grant-type:device_code",
     ];
-    if signs_in
+    if sign_in_grants
         .iter()
         .any(|grant| registration.metadata.has_grant(grant))
     {

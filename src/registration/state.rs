@@ -137,7 +137,7 @@ impl RegistrationState {
         self
     }
 
-    /// Records the outcome: `registration` is now our client at `issuer`.
+    /// Records the outcome: `registration` is now the client at `issuer`.
     #[must_use]
     pub fn with_registration(mut self, issuer: &str, registration: Registration) -> Self {
         self.intent = None;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::http_client::HttpClient;
-use super::oauth::{About, Denied, Endpoint, Failure};
+use super::oauth::{Endpoint, ErrorResponse, Failure, OnBehalfOf};
 use super::settings::{Auth0Identity, Via};
 use crate::clock::SharedClock;
 use crate::credential::{
@@ -49,7 +49,7 @@ enum Backend {
 }
 
 impl IdentitySource {
-    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`]; `timeout` bounds one
+    /// `client` must allow responses of [`super::oauth::MAX_RESPONSE_BYTES`]; `timeout` bounds one
     /// exchange.
     ///
     /// # Errors
@@ -95,31 +95,31 @@ impl IdentitySource {
             ("requested_token_type", VAULT_TOKEN),
             ("connection", self.connection.as_str()),
         ];
-        let granted = tokens.grant(&parameters).await;
-        let granted = granted.map_err(|failure| match failure {
-            Failure::Denied(denied) if lacks_identity(&denied) => {
+        let response = tokens.grant(&parameters).await;
+        let response = response.map_err(|failure| match failure {
+            Failure::ErrorResponse(error) if lacks_identity(&error) => {
                 FetchError::NotEntitled(format!(
                     "{}: Token Vault has no token of this user for connection {:?}; the user must connect the account",
-                    denied.cause(),
+                    error.cause(),
                     self.connection
                 ))
             }
-            other => other.into_fetch_error(About::Caller),
+            other => other.into_fetch_error(OnBehalfOf::Caller),
         })?;
         Ok(Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: granted.expires_at,
+            credential: Credential::Bearer(response.access_token),
+            expires_at: response.expires_at,
         })
     }
 }
 
-/// Whether a 401 from Token Vault says that the user has no such identity, or that its refresh
-/// token is used up, rather than that hawkgate's own client was rejected.
-fn lacks_identity(denied: &Denied) -> bool {
-    let about_client = ["invalid_client", "unauthorized_client", "access_denied"];
-    denied.status == http::StatusCode::UNAUTHORIZED
-        && denied.code.is_some()
-        && !about_client.iter().any(|code| denied.is(code))
+/// Whether a 401 from Token Vault means that the user has no such identity or that its refresh
+/// token has been used up, rather than that hawkgate's own client was rejected.
+fn lacks_identity(error: &ErrorResponse) -> bool {
+    let client_errors = ["invalid_client", "unauthorized_client", "access_denied"];
+    error.status == http::StatusCode::UNAUTHORIZED
+        && error.code.is_some()
+        && !client_errors.iter().any(|code| error.is(code))
 }
 
 /// The caller's verified token. The configuration ensures that there is one; no other caller may
@@ -139,7 +139,7 @@ fn not_verified() -> FetchError {
 impl CredentialSource for IdentitySource {
     fn identity(&self, request: &SwapRequest, key: &mut IdentityHasher) -> Result<(), FetchError> {
         let token = verified(request)?;
-        // Token Vault exchanges this very token; a user's identities do not depend on the token.
+        // Token Vault exchanges the token itself; a user's identities do not depend on it.
         if matches!(self.backend, Backend::Vault(_)) {
             key.part(&token.digest().0);
         }

@@ -57,7 +57,8 @@ struct GrantBody {
 }
 
 impl Auth0Tenant {
-    /// For the tenant at `url` (`https://TENANT.auth0.com/`), with a Management API token.
+    /// Creates a client of the tenant at `url` (`https://TENANT.auth0.com/`) with a Management API
+    /// token.
     pub fn new(url: Url, token: SecretString, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
@@ -294,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn errors_come_with_a_remedy_and_quote_nothing_from_the_response() {
-        for (reply, said) in [
+        for (reply, expected) in [
             (
                 Reply::json(403, "{\"message\":\"a-secret\"}"),
                 "lacks the scope read:tenant_settings",
@@ -311,7 +312,7 @@ mod tests {
                 .state(&TenantRequirements::default())
                 .await;
             let error = error.unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
             assert!(!error.contains("a-secret") && !error.contains("a-management-token"));
         }
     }

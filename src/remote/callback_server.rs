@@ -23,9 +23,9 @@ use crate::signin::LoopbackRedirect;
 const MAX_CONNECTIONS: usize = 16;
 /// The largest request head, in bytes; authorization codes are short.
 const MAX_HEAD: usize = 16 * 1024;
-/// For receiving a request head.
+/// The timeout for receiving a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For writing the last response during shutdown.
+/// The timeout for writing the last response during shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A listening callback server.
@@ -88,7 +88,7 @@ impl CallbackServer {
     /// Stops accepting, and waits briefly for responses in progress.
     pub async fn shutdown(mut self) {
         drop(self.shutdown.take());
-        // Bounded, because idle connections would hold it up.
+        // Bounded, because idle connections would delay it.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut self.task).await;
         self.task.abort();
     }
@@ -190,8 +190,8 @@ fn has_host(headers: &HeaderMap, host: &str) -> bool {
 fn refused(status: StatusCode) -> Response<Full<Bytes>> {
     page(
         status,
-        "Nothing here",
-        "This is not the address that hawkgate expects a sign-in response at.",
+        "Not found",
+        "hawkgate expects sign-in responses at another address.",
     )
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::oauth::{About, Endpoint, Scopes};
+use super::oauth::{Endpoint, OnBehalfOf, RequestedScopes};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest,
 };
@@ -49,7 +49,7 @@ impl CredentialSource for ClientCredentialsSource {
     }
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
-        let scopes = Scopes::new(&self.settings.scopes, request)?;
+        let scopes = RequestedScopes::new(&self.settings.scopes, request)?;
         let scope = scopes.parameter();
         let optional = [
             ("audience", &self.settings.audience),
@@ -63,12 +63,12 @@ impl CredentialSource for ClientCredentialsSource {
                 .iter()
                 .filter_map(|(n, v)| Some((*n, v.as_deref()?))),
         );
-        let granted = self.endpoint.grant(&form).await;
-        let granted = granted.map_err(|failure| failure.into_fetch_error(About::Ourselves))?;
-        scopes.check(&granted)?;
+        let response = self.endpoint.grant(&form).await;
+        let response = response.map_err(|failure| failure.into_fetch_error(OnBehalfOf::Client))?;
+        scopes.check(&response)?;
         Ok(Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: granted.expires_at,
+            credential: Credential::Bearer(response.access_token),
+            expires_at: response.expires_at,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What the credential sources share: access to the caller's token, and error classification.
+//! Shared by the credential sources: access to the caller's token, and error classification.
 
 use super::http_client::TransportError;
 use crate::credential::{FetchError, IdentityHasher, SwapRequest};
@@ -25,8 +25,8 @@ pub(super) fn bind_to_token(
     Ok(())
 }
 
-/// Classifies a request without a usable response: a transient failure of the network, or a
-/// response or configuration that retrying will not improve.
+/// Classifies a request that got no usable response: either the network failed, or retrying will
+/// not help because the response or the configuration is at fault.
 pub(super) fn unreachable(error: TransportError) -> FetchError {
     match error {
         TransportError::Connection { .. } | TransportError::Timeout { .. } => {

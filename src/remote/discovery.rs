@@ -32,7 +32,7 @@ struct CachedUri {
     uses_left: u32,
 }
 
-/// The members used of the metadata. serde rejects repeated members.
+/// The metadata members that are used. serde rejects repeated ones.
 #[derive(Deserialize)]
 struct Metadata {
     issuer: String,
@@ -40,7 +40,7 @@ struct Metadata {
 }
 
 impl DiscoveryFetcher {
-    /// For the issuer with exactly this identifier, using `client` (see
+    /// Creates a fetcher for the issuer with exactly this identifier. It uses `client` (see
     /// [`super::jwks::key_client`]).
     pub fn new(issuer: &str, client: HttpClient) -> Self {
         Self {

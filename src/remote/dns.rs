@@ -14,10 +14,10 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// The delay after a first failure; it doubles up to [`REFRESH_INTERVAL`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// For one lookup.
+/// The timeout of one lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most addresses that are kept per name.
+/// The most addresses kept per name.
 const MAX_ADDRESSES: usize = 64;
 
 /// A DNS resolver.
@@ -113,8 +113,8 @@ mod tests {
     struct FakeResolver(Mutex<VecDeque<io::Result<Vec<SocketAddr>>>>);
 
     impl FakeResolver {
-        fn new(answers: impl IntoIterator<Item = io::Result<Vec<SocketAddr>>>) -> Self {
-            Self(Mutex::new(answers.into_iter().collect()))
+        fn new(results: impl IntoIterator<Item = io::Result<Vec<SocketAddr>>>) -> Self {
+            Self(Mutex::new(results.into_iter().collect()))
         }
     }
 

@@ -20,19 +20,19 @@ pub struct HttpClient {
     allow_plaintext: bool,
 }
 
-/// Limits and trust of an [`HttpClient`].
+/// Limits and trusted CAs of an [`HttpClient`].
 #[derive(Clone, Debug)]
 pub struct HttpClientOptions {
-    /// For one whole exchange, connection included.
+    /// The timeout of one request, from connecting to the end of the response.
     pub timeout: Duration,
-    /// The largest response body that is read, in bytes.
+    /// The largest response body accepted, in bytes.
     pub max_bytes: usize,
     /// PEM file with the only CAs trusted; the system's when `None`.
     pub ca: Option<PathBuf>,
 }
 
 /// A response whose body has been read completely. `Debug` shows neither headers nor body,
-/// because both may hold secrets.
+/// because both may contain secrets.
 #[derive(Clone)]
 pub struct HttpResponse {
     /// The status.
@@ -79,7 +79,8 @@ pub enum TransportError {
     },
 }
 
-/// A request without a response, for callers that must not repeat what may have been done.
+/// A request that got no response, for callers that must not repeat a request that may have been
+/// processed.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct RequestError {
@@ -103,7 +104,7 @@ impl HttpClient {
     /// Builds a client.
     ///
     /// # Errors
-    /// When the CA file cannot be read or holds no certificate.
+    /// When the CA file cannot be read or contains no certificate.
     pub fn new(options: &HttpClientOptions) -> Result<Self, TransportError> {
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -299,7 +300,7 @@ impl HttpResponse {
     }
 }
 
-/// Whether the host of `url` is `localhost`, a name below it, or a loopback address.
+/// Whether the host of `url` is `localhost`, a subdomain of it, or a loopback address.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::http_client::{HttpClient, HttpClientOptions, TransportError};
-use super::oauth::{About, Endpoint, Failure, MAX_ANSWER_BYTES};
+use super::oauth::{Endpoint, Failure, MAX_RESPONSE_BYTES, OnBehalfOf};
 use crate::credential::FetchError;
 use crate::token::{BearerToken, IntrospectionError, Introspector};
 
-/// For one request, connection included.
+/// The timeout of one request, including connecting.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An HTTP client with the limits for introspection: 3 s and 64 KiB. `ca` is a PEM file with
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub fn introspection_client(ca: Option<PathBuf>) -> Result<HttpClient, TransportError> {
     HttpClient::new(&HttpClientOptions {
         timeout: TIMEOUT,
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca,
     })
 }
@@ -50,11 +50,11 @@ impl Introspector for HttpIntrospector {
         match self.endpoint.post(&form).await {
             Ok(response) => Ok(response.body.to_vec()),
             // Some servers refuse to introspect their own JWTs with this RFC 7009 §2.2.1 code.
-            Err(Failure::Denied(denied)) if denied.is("unsupported_token_type") => {
+            Err(Failure::ErrorResponse(error)) if error.is("unsupported_token_type") => {
                 Ok(b"{\"active\":false}".to_vec())
             }
             // An invalid token gets a 200 response; any other status concerns hawkgate itself.
-            Err(failure) => Err(match failure.into_fetch_error(About::Ourselves) {
+            Err(failure) => Err(match failure.into_fetch_error(OnBehalfOf::Client) {
                 FetchError::Unavailable { cause, retry_after } => {
                     IntrospectionError { cause, retry_after }
                 }
@@ -77,7 +77,7 @@ mod tests {
     fn introspector(url: &url::Url) -> HttpIntrospector {
         let options = HttpClientOptions {
             timeout: Duration::from_millis(500),
-            max_bytes: MAX_ANSWER_BYTES,
+            max_bytes: MAX_RESPONSE_BYTES,
             ca: None,
         };
         let oauth_client = OauthClient {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_is_sent_in_the_form_and_the_response_returned_as_it_is() {
+    async fn the_token_is_sent_in_the_form_and_the_response_returned_verbatim() {
         let mut peer = peer(Reply::json(200, "{\"active\":false}")).await;
         let token = BearerToken::new("hunter2==").unwrap();
         let response = introspector(&peer.url).introspect(&token).await.unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kind_of_token_that_the_endpoint_does_not_know_is_not_active() {
+    async fn the_error_unsupported_token_type_means_not_active() {
         let peer = peer(Reply::json(400, "{\"error\":\"unsupported_token_type\"}")).await;
         let token = BearerToken::new("hunter2").unwrap();
         let response = introspector(&peer.url).introspect(&token).await.unwrap();
@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn unusable_responses_are_explained_without_the_token() {
         let token = BearerToken::new("hunter2").unwrap();
-        let huge = "x".repeat(MAX_ANSWER_BYTES + 1);
+        let huge = "x".repeat(MAX_RESPONSE_BYTES + 1);
         let html = [("Content-Type", "text/html")];
         for (reply, cause, retry_after) in [
             (

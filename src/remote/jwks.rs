@@ -13,7 +13,7 @@ use super::http_client::{HttpClient, HttpClientOptions, HttpResponse, TransportE
 use super::well_known::get_json;
 use crate::token::{FetchedKeys, KeyFetchError, KeyFetcher, MAX_JWKS_BYTES};
 
-/// For one request, connection included (`docs/design/tokens.md`, "Keys").
+/// The timeout of one request, including connecting (`docs/design/tokens.md`, "Keys").
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the contents of a file are cached.
@@ -93,7 +93,7 @@ impl JwksFileFetcher {
     async fn read(&self) -> std::io::Result<Vec<u8>> {
         let file = tokio::fs::File::open(&self.path).await?;
         let mut document = Vec::new();
-        // One byte over the limit, so that a file that is too large can be told apart.
+        // One byte over the limit, so that an oversized file can be detected.
         let limit = MAX_JWKS_BYTES as u64 + 1;
         file.take(limit).read_to_end(&mut document).await?;
         Ok(document)

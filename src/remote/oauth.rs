@@ -1,27 +1,26 @@
-//! What all OAuth2 endpoints have in common (RFC 6749 §2.3, §4, §5): hawkgate, as a client,
-//! sends a form and receives a token or an error code.
+//! OAuth2 endpoints from the client's side (RFC 6749 §2.3, §4, §5): hawkgate sends a form with
+//! client authentication and receives a token or an error code.
 //!
-//! [`Endpoint::grant`] sends a token request; [`Endpoint::post`] is for other endpoints that take
-//! a form and client authentication, such as introspection. Of a server's error response only
-//! a plain error code is ever logged, because descriptions may quote a token or a password.
+//! [`Endpoint::grant`] sends a token request; [`Endpoint::post`] is for other endpoints, such as
+//! introspection. The error code is the only part of an error response that is ever logged, because
+//! the description may quote a token or a password.
 
-mod answer;
 mod authentication;
 mod endpoint;
 mod failure;
 mod scopes;
 #[cfg(test)]
 mod tests;
+mod token_response;
 
-pub use answer::Granted;
 pub use endpoint::Endpoint;
-pub use failure::{About, Denied, Failure, limit_reset};
-pub use scopes::Scopes;
+pub use failure::{ErrorResponse, Failure, OnBehalfOf, limit_reset};
+pub use scopes::RequestedScopes;
+pub use token_response::TokenResponse;
 
-/// The largest response of a token endpoint that is read, in bytes: enough for two tokens of
-/// 16 KiB and more.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The largest response accepted from a token endpoint, in bytes: two tokens of 16 KiB and room to
+/// spare.
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// The longest access token accepted, in bytes: upstreams do not accept a header field with a
-/// longer one.
+/// The longest access token accepted, in bytes: servers commonly reject longer header fields.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;

@@ -30,10 +30,10 @@ const MAX_ATTEMPTS: u32 = 4;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is honoured.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// The largest response that is read, in bytes; it only holds a count.
+/// The largest response accepted, in bytes; it contains only a count.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Why an export failed. The messages name no secret and quote no response.
+/// Why an export failed. The messages contain no secret and quote no response.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error(transparent)]
@@ -45,7 +45,7 @@ enum ExportError {
     },
     #[error("header {0}: its secret contains characters that are not allowed in a header")]
     Header(HeaderName),
-    #[error("the collector answered {status}")]
+    #[error("the collector returned {status}")]
     Status {
         status: StatusCode,
         retry_after: Option<Duration>,
@@ -63,7 +63,8 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// For the collector in `export`; the outcome for each span is reported to `observer`.
+    /// Creates an exporter to the collector in `export`. The outcome for each span is reported to
+    /// `observer`.
     ///
     /// # Errors
     /// When the CA file is unusable.
@@ -173,8 +174,8 @@ impl Exporter {
     }
 }
 
-/// Whether the OTLP specification has this error retried, with the collector's `Retry-After` if
-/// it gave one.
+/// Whether the OTLP specification says to retry after this error, with the collector's `Retry-After`
+/// if it gave one.
 #[allow(clippy::option_option)]
 fn retryable(error: &ExportError) -> Option<Option<Duration>> {
     match error {
@@ -189,7 +190,7 @@ fn retryable(error: &ExportError) -> Option<Option<Duration>> {
     }
 }
 
-/// The next batch, whom to notify once it has been sent, and whether more can follow.
+/// The next batch, the sender to notify once it has been sent, and whether more can follow.
 async fn next_batch(
     items: &mut mpsc::Receiver<ExporterMessage>,
 ) -> (Vec<Span>, Option<oneshot::Sender<()>>, bool) {

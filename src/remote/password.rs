@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::http_client::HttpClient;
-use super::oauth::{Endpoint, Granted, Scopes};
+use super::oauth::{Endpoint, RequestedScopes, TokenResponse};
 use super::settings::{ClientProof, PasswordGrant};
 use crate::clock::SharedClock;
 use crate::credential::{
@@ -52,7 +52,7 @@ pub struct PasswordSource {
 }
 
 impl PasswordSource {
-    /// `client` must allow responses of [`super::oauth::MAX_ANSWER_BYTES`].
+    /// `client` must allow responses of [`super::oauth::MAX_RESPONSE_BYTES`].
     ///
     /// # Errors
     /// When the system's random number generator fails.
@@ -89,7 +89,7 @@ impl PasswordSource {
     }
 
     /// The key of this login: a keyed hash over length-prefixed parts. It includes the scopes,
-    /// because a refresh token granted for some is of no use for others.
+    /// because a refresh token granted for one set of scopes is not valid for another.
     fn login_key(&self, credentials: &BasicCredentials, request: &SwapRequest) -> LoginKey {
         let mut hasher = self.key.hasher();
         hasher.part(b"login");
@@ -107,11 +107,11 @@ impl PasswordSource {
         hasher.finish()
     }
 
-    fn issued(&self, granted: Granted) -> Issued {
+    fn issued(&self, response: TokenResponse) -> Issued {
         let latest = self.clock.now().plus(MAX_TOKEN_LIFETIME);
         Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: Some(granted.expires_at.map_or(latest, |at| at.min(latest))),
+            credential: Credential::Bearer(response.access_token),
+            expires_at: Some(response.expires_at.map_or(latest, |at| at.min(latest))),
         }
     }
 }
@@ -137,19 +137,19 @@ impl CredentialSource for PasswordSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let (credentials, peer) = caller(request)?;
-        let scopes = Scopes::new(&self.scopes, request)?;
+        let scopes = RequestedScopes::new(&self.scopes, request)?;
         let login = self.login_key(credentials, request);
-        if let Some(granted) = self.refresh(login).await? {
-            scopes.check(&granted)?;
-            return Ok(self.issued(granted));
+        if let Some(response) = self.refresh(login).await? {
+            scopes.check(&response)?;
+            return Ok(self.issued(response));
         }
         let attempt = self
             .attempts
             .acquire(self.user_key(credentials), peer.into());
-        let attempt = attempt.await.map_err(|left| FetchError::SignIn {
+        let attempt = attempt.await.map_err(|retry_after| FetchError::SignIn {
             problem: SignInProblem::TooManyAttempts,
-            cause: "too many failed sign-ins of this user or from this address".into(),
-            retry_after: Some(left),
+            cause: "too many failed sign-ins for this user or from this address".into(),
+            retry_after: Some(retry_after),
         })?;
         let sign_in = PasswordSignIn {
             login,
@@ -158,16 +158,16 @@ impl CredentialSource for PasswordSource {
             headers: self.headers(peer),
         };
         match self.sign_in(&sign_in).await {
-            Ok(mut granted) => {
+            Ok(mut response) => {
                 attempt.succeeded();
-                if let Some(token) = granted.refresh_token.take() {
+                if let Some(token) = response.refresh_token.take() {
                     self.logins.insert_refresh_token(login, token);
                 }
-                if let Some(code) = granted.recovery_code.take() {
+                if let Some(code) = response.recovery_code.take() {
                     self.logins.insert_recovery_code(login, code);
                 }
-                scopes.check(&granted)?;
-                Ok(self.issued(granted))
+                scopes.check(&response)?;
+                Ok(self.issued(response))
             }
             Err(SignInError::WrongCredentials(error)) => {
                 attempt.failed();

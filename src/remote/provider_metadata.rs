@@ -15,7 +15,7 @@ use crate::serde_url;
 /// [`is_acceptable_url`](super::well_known::is_acceptable_url).
 #[derive(Clone, Debug, Deserialize)]
 pub struct ProviderMetadata {
-    /// The issuer identifier, byte for byte the one asked for.
+    /// The issuer identifier, byte for byte the one requested.
     pub issuer: String,
     /// Where users sign in.
     #[serde(default, deserialize_with = "serde_url::option::deserialize")]
@@ -50,7 +50,7 @@ pub enum MetadataDiscoveryError {
     /// The identifier is not a usable URL.
     #[error("--issuer {0}: {1}")]
     Issuer(String, &'static str),
-    /// Neither well-known location has it.
+    /// It is at neither well-known location.
     #[error("cannot fetch the issuer's metadata: {0}; {1}")]
     Unavailable(String, String),
     /// The document is invalid or lacks a required endpoint.
@@ -62,7 +62,7 @@ pub enum MetadataDiscoveryError {
 /// loopback only).
 ///
 /// # Errors
-/// With what to write instead.
+/// When it is not; the message says what to write instead.
 pub fn issuer_url(issuer: &str) -> Result<Url, MetadataDiscoveryError> {
     let wrong = |why| MetadataDiscoveryError::Issuer(issuer.to_owned(), why);
     let url = Url::parse(issuer)
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unusable_and_missing_responses_are_distinguished() {
+    async fn invalid_and_unavailable_metadata_are_distinguished() {
         let client = key_client(None).unwrap();
         for (reply, expected) in [
             (Reply::json(200, "[]"), "not a JSON object"),

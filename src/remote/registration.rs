@@ -17,7 +17,8 @@ use crate::registration::{AuthMethod, ClientMetadata, Registration};
 use crate::secret::SecretString;
 use crate::serde_url;
 
-/// Metadata members that are repeated from an error description; nothing else of it is.
+/// Metadata members that hawkgate's error message names if the issuer's error description mentions
+/// them. Nothing else of the description is quoted.
 const REPORTABLE_MEMBERS: [&str; 11] = [
     "redirect_uris",
     "grant_types",
@@ -70,7 +71,7 @@ struct ClientInformation {
 }
 
 impl RegistrationEndpoint {
-    /// For `issuer`, using `client`.
+    /// Creates a client of the registration endpoint of `issuer`.
     pub fn new(client: HttpClient, clock: SharedClock, issuer: Url) -> Self {
         Self {
             client,
@@ -174,7 +175,7 @@ impl RegistrationEndpoint {
         let information: ClientInformation = serde_json::from_slice(&response.body)
             .map_err(|_| unusable("is not a JSON object with a client_id and URLs"))?;
         let old_id = old.map(|old| old.client_id.as_str());
-        // RFC 6749 appendix A.1. It is printed to terminals.
+        // RFC 6749 appendix A.1. The client_id is printed to terminals.
         let printable = |id: &str| !id.is_empty() && id.bytes().all(|b| (b' '..=b'~').contains(&b));
         if !printable(&information.client_id)
             || old_id.is_some_and(|id| id != information.client_id)
@@ -225,7 +226,7 @@ impl RegistrationEndpoint {
             Some("invalid_client_metadata") => "it does not accept the client metadata",
             Some("invalid_software_statement") => "the software statement is invalid",
             Some("unapproved_software_statement") => "the software statement is not approved",
-            Some("invalid_token") => "it does not accept the access token, or no longer",
+            Some("invalid_token") => "it does not accept the access token, or no longer does",
             Some("access_denied" | "insufficient_scope") => "the access token does not allow this",
             _ => match status {
                 StatusCode::UNAUTHORIZED => {
@@ -233,10 +234,10 @@ impl RegistrationEndpoint {
                 }
                 StatusCode::FORBIDDEN => "it does not allow this; registration may be disabled",
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                    "there is no registration at this URL, or it is disabled"
+                    "there is no registration endpoint at this URL, or it is disabled"
                 }
                 StatusCode::TOO_MANY_REQUESTS => "too many requests",
-                _ if status.is_redirection() => "it redirects elsewhere, which is not followed",
+                _ if status.is_redirection() => "it sent a redirect, which is not followed",
                 _ if status.is_server_error() => "it had an internal error",
                 _ => "it rejected the request",
             },
@@ -303,7 +304,7 @@ fn code(response: &HttpResponse) -> Option<String> {
 }
 
 /// The metadata members that the error description mentions. The description itself is never
-/// repeated, because it may quote what was sent, including a token.
+/// quoted, because it may quote what was sent, including a token.
 fn reported_members(response: &HttpResponse) -> String {
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     let description = body.get("error_description").and_then(Value::as_str);

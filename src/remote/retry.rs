@@ -10,7 +10,7 @@ use crate::clock::{SharedClock, UnixMillis};
 
 /// The most times that a request is sent.
 const ATTEMPTS: u32 = 5;
-/// The longest delay that is waited out; for a longer one, the 429 is returned.
+/// The longest delay before a retry; if the peer asks for a longer one, the 429 is returned.
 const MAX_DELAY: Duration = Duration::from_mins(1);
 /// The delay if the peer does not give one.
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
@@ -102,12 +102,12 @@ mod tests {
         }
     }
 
-    async fn sent(answers: &[(u16, &str)]) -> (u32, u16) {
+    async fn sent(responses: &[(u16, &str)]) -> (u32, u16) {
         let clock: SharedClock = ManualClock::at(UnixMillis(0));
         let count = AtomicU32::new(0);
         let last = with_retry_after(&clock, || {
             let nth = count.fetch_add(1, Ordering::SeqCst) as usize;
-            let (status, after) = answers[nth.min(answers.len() - 1)];
+            let (status, after) = responses[nth.min(responses.len() - 1)];
             let response = response(status, &[("retry-after", after)]);
             async { Ok(response) }
         });

@@ -51,13 +51,13 @@ pub struct Auth0Identity {
     pub client: OauthClient,
     /// The connection whose identity is used.
     pub connection: String,
-    /// How the token is obtained.
+    /// Where the user's token comes from.
     pub via: Via,
     /// The tenant's custom domain, if its tokens have that as their issuer instead of `tenant`.
     pub custom_domain: Option<Url>,
 }
 
-/// `source.via`
+/// Where the user's token comes from (`via`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
     /// From `identities[]` of the Management API.
@@ -80,7 +80,7 @@ pub struct PasswordGrant {
     pub realm: Option<String>,
     /// The API that the token is for.
     pub audience: Option<String>,
-    /// The scopes requested; never empty, because Auth0 would then grant every scope.
+    /// The scopes requested. Never empty, because Auth0 would then grant every scope.
     pub scopes: Vec<String>,
     /// The base URL of the MFA API; ends in `/`.
     pub mfa_url: Url,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::http_client::HttpClient;
-use super::oauth::{Endpoint, Failure, Granted};
+use super::oauth::{Endpoint, Failure, TokenResponse};
 use super::well_known::is_acceptable_url;
 use crate::clock::SharedClock;
 use crate::remote::settings::OauthClient;
@@ -29,9 +29,9 @@ pub struct SignInClient {
     oauth_client: OauthClient,
 }
 
-/// A successful token response. The ID token has not been verified yet.
+/// The tokens of a successful response. The ID token has not been verified yet.
 #[derive(Debug)]
-pub struct TokenResponse {
+pub struct IssuedTokens {
     /// The tokens.
     pub tokens: Tokens,
     /// The ID token, if the response has one.
@@ -41,7 +41,7 @@ pub struct TokenResponse {
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Debug)]
 pub struct DeviceAuthorization {
-    /// What the token endpoint is polled with.
+    /// The code that the token endpoint is polled with.
     pub device_code: SecretString,
     /// The code that the user enters: printable ASCII.
     pub user_code: String,
@@ -84,7 +84,7 @@ struct DeviceAuthorizationResponse {
 }
 
 impl SignInClient {
-    /// Authenticates as `oauth_client`.
+    /// Creates a client that authenticates as `oauth_client`.
     pub fn new(client: HttpClient, clock: SharedClock, oauth_client: OauthClient) -> Self {
         Self {
             client,
@@ -102,7 +102,7 @@ impl SignInClient {
         endpoint: &Url,
         code: &AuthorizationCode,
         request: &AuthorizationRequest,
-    ) -> Result<TokenResponse, SignInError> {
+    ) -> Result<IssuedTokens, SignInError> {
         let mut parameters = vec![
             ("grant_type", "authorization_code"),
             ("code", code.code.expose()),
@@ -123,7 +123,7 @@ impl SignInClient {
         endpoint: &Url,
         refresh_token: &SecretString,
         resource_indicators: &[String],
-    ) -> Result<TokenResponse, SignInError> {
+    ) -> Result<IssuedTokens, SignInError> {
         let mut parameters = vec![
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
@@ -177,13 +177,13 @@ impl SignInClient {
     ///
     /// # Errors
     /// Until the user has signed in; [`DevicePolling`](crate::signin::DevicePolling) decides
-    /// whether to go on.
+    /// whether to continue.
     pub async fn poll(
         &self,
         endpoint: &Url,
         authorization: &DeviceAuthorization,
         request: &AuthorizationRequest,
-    ) -> Result<TokenResponse, SignInError> {
+    ) -> Result<IssuedTokens, SignInError> {
         let mut parameters = vec![
             ("grant_type", DEVICE_GRANT),
             ("device_code", authorization.device_code.expose()),
@@ -235,9 +235,9 @@ impl SignInClient {
         &self,
         endpoint: &Url,
         parameters: &[(&str, &str)],
-    ) -> Result<TokenResponse, SignInError> {
-        let granted = self.endpoint(endpoint).grant(parameters).await;
-        granted.map(token_response).map_err(failed)
+    ) -> Result<IssuedTokens, SignInError> {
+        let response = self.endpoint(endpoint).grant(parameters).await;
+        response.map(issued_tokens).map_err(failed)
     }
 
     fn endpoint(&self, url: &Url) -> Endpoint {
@@ -250,15 +250,15 @@ fn resources(resources: &[String]) -> impl Iterator<Item = (&str, &str)> {
     resources.iter().map(|r| ("resource", r.as_str()))
 }
 
-fn token_response(granted: Granted) -> TokenResponse {
-    TokenResponse {
+fn issued_tokens(response: TokenResponse) -> IssuedTokens {
+    IssuedTokens {
         tokens: Tokens {
-            access_token: granted.access_token,
-            expires_at: granted.expires_at.map(|at| at.0),
-            refresh_token: granted.refresh_token,
-            scope: granted.scope.map(|scopes| scopes.join(" ")),
+            access_token: response.access_token,
+            expires_at: response.expires_at.map(|at| at.0),
+            refresh_token: response.refresh_token,
+            scope: response.scope.map(|scopes| scopes.join(" ")),
         },
-        id_token: granted.id_token,
+        id_token: response.id_token,
     }
 }
 
@@ -282,15 +282,15 @@ fn failed(failure: Failure) -> SignInError {
             code: None,
             transient: false,
         },
-        Failure::Denied(denied) => SignInError {
+        Failure::ErrorResponse(error) => SignInError {
             text: format!(
                 "the issuer refused: {}{}",
-                denied.cause(),
-                remedy(&denied.code)
+                error.cause(),
+                remedy(&error.code)
             ),
-            transient: denied.status.is_server_error()
-                || denied.status == StatusCode::TOO_MANY_REQUESTS,
-            code: denied.code,
+            transient: error.status.is_server_error()
+                || error.status == StatusCode::TOO_MANY_REQUESTS,
+            code: error.code,
         },
         Failure::Unusable(error) => SignInError {
             text: error.to_string(),

@@ -1,6 +1,6 @@
-//! What the sources `taskcluster-login` and `taskcluster-oauth` share: present the bearer token,
-//! receive credentials or classify the error (`docs/design/taskcluster.md`, "Login endpoint:
-//! oidcCredentials" and "OAuth2 login").
+//! Shared by the sources `taskcluster-login` and `taskcluster-oauth`: presents the bearer token,
+//! and parses the credentials or classifies the error (`docs/design/taskcluster.md`, "Login
+//! endpoint: oidcCredentials" and "OAuth2 login").
 
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -18,7 +18,7 @@ use crate::hawk::{Credentials, HawkError, Signer, scope};
 use crate::secret::SecretString;
 use crate::token::BearerToken;
 
-/// The largest response that is read, in bytes; a certificate with a hundred scopes takes
+/// The largest response accepted, in bytes; a certificate with a hundred scopes takes
 /// 10 KiB.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
@@ -73,7 +73,7 @@ fn unavailable(cause: String, response: &HttpResponse) -> FetchError {
 }
 
 /// The error's `code` (API services) or `name` (web-server). Nothing else of an error body is
-/// repeated, because `message` and `payload` may quote the request.
+/// quoted, because `message` and `payload` may quote the request.
 fn kind(response: &HttpResponse) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -102,14 +102,14 @@ fn parenthesised(kind: &str) -> String {
 }
 
 #[derive(Deserialize)]
-struct Granted {
+struct ExchangeResponse {
     expires: String,
-    credentials: GrantedCredentials,
+    credentials: ResponseCredentials,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct GrantedCredentials {
+struct ResponseCredentials {
     client_id: String,
     access_token: String,
     #[serde(default)]
@@ -127,15 +127,15 @@ fn issued(
         return Err(bad("the response is not JSON"));
     }
     // serde's own message may quote the body.
-    let granted: Granted = serde_json::from_slice(&response.body)
+    let body: ExchangeResponse = serde_json::from_slice(&response.body)
         .map_err(|_| bad("the response does not have the shape {expires, credentials}"))?;
-    let expires: jiff::Timestamp = granted
+    let expires: jiff::Timestamp = body
         .expires
         .parse()
         .map_err(|_| bad("`expires` is not an ISO 8601 time"))?;
     let expires = UnixMillis(expires.as_millisecond());
     Ok(Issued {
-        credential: credential(granted.credentials, authorized_scopes)?,
+        credential: credential(body.credentials, authorized_scopes)?,
         expires_at: Some(in_local_time(expires, response.date(), now)),
     })
 }
@@ -150,10 +150,10 @@ fn in_local_time(expires: UnixMillis, date: Option<UnixMillis>, now: UnixMillis)
 }
 
 fn credential(
-    granted: GrantedCredentials,
+    response: ResponseCredentials,
     authorized_scopes: Option<&[String]>,
 ) -> Result<Credential, FetchError> {
-    let certificate = match &granted.certificate {
+    let certificate = match &response.certificate {
         None | Some(Value::Null) => None,
         // Go programs encode a missing certificate like this.
         Some(Value::String(text)) if text.is_empty() => None,
@@ -162,11 +162,12 @@ fn credential(
             _ => FetchError::BadAnswer(e.to_string()),
         })?),
     };
-    let held = certificate.as_ref().and_then(Certificate::scopes);
+    let certified = certificate.as_ref().and_then(Certificate::scopes);
     let credentials = Credentials {
-        authorized_scopes: authorized_scopes.map(|scopes| scope::narrow(held.as_deref(), scopes)),
-        client_id: granted.client_id,
-        access_token: SecretString::new(granted.access_token),
+        authorized_scopes: authorized_scopes
+            .map(|scopes| scope::narrow(certified.as_deref(), scopes)),
+        client_id: response.client_id,
+        access_token: SecretString::new(response.access_token),
         certificate,
     };
     let signer = Signer::new(&credentials).map_err(|e| match e {

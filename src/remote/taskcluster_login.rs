@@ -11,9 +11,9 @@ use super::taskcluster_exchange;
 use crate::clock::SharedClock;
 use crate::credential::{CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest};
 
-/// Presents the caller's token to the endpoint. It answers every bad token with a 400
-/// `InputError`, and likewise an unknown provider or an identity provider that is down. These
-/// cannot be distinguished, so all are [`FetchError::Refused`].
+/// Presents the caller's token to the endpoint. It responds to every bad token with a 400
+/// `InputError`, and likewise if the provider is unknown or the identity provider is down. These
+/// cases cannot be distinguished, so all are [`FetchError::Refused`].
 #[derive(Debug)]
 pub struct LoginSource {
     url: Url,

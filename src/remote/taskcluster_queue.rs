@@ -7,7 +7,7 @@ use url::Url;
 
 use super::http_client::{HttpClient, TransportError};
 
-/// The largest task definition that is read, in bytes: the queue's own limit.
+/// The largest task definition accepted, in bytes: the queue's own limit.
 pub const MAX_TASK_BYTES: usize = 10 * 1024 * 1024;
 
 /// Why a task's scopes could not be read.
@@ -20,7 +20,7 @@ pub enum TaskError {
     #[error("cannot read the task from the queue: {0}")]
     Transport(#[from] TransportError),
     /// The queue returned an error.
-    #[error("the queue answered {0} for the task")]
+    #[error("the queue returned {0} for the task")]
     Status(StatusCode),
     /// The response is not a task definition.
     #[error("the queue's response is not a task definition with scopes")]
@@ -78,7 +78,7 @@ mod tests {
         .unwrap()
     }
 
-    async fn ask(reply: Reply) -> Result<Vec<String>, TaskError> {
+    async fn scopes_from(reply: Reply) -> Result<Vec<String>, TaskError> {
         let peer = peer(reply).await;
         task_scopes(&client(), &peer.url, TASK).await
     }
@@ -108,15 +108,15 @@ mod tests {
             "{\"scopes\":[1]}",
             "<html>",
         ] {
-            let result = ask(Reply::json(200, body)).await;
+            let result = scopes_from(Reply::json(200, body)).await;
             assert!(matches!(result, Err(TaskError::InvalidTask)), "{body}");
         }
         for status in [204, 303, 401, 404, 500] {
-            let result = ask(Reply::json(status, "{\"scopes\":[\"a\"]}")).await;
+            let result = scopes_from(Reply::json(status, "{\"scopes\":[\"a\"]}")).await;
             assert!(matches!(result, Err(TaskError::Status(_))), "{status}");
         }
         let huge = format!("{{\"scopes\":[\"{}\"]}}", "x".repeat(5000));
-        let result = ask(Reply::json(200, &huge)).await;
+        let result = scopes_from(Reply::json(200, &huge)).await;
         assert!(matches!(result, Err(TaskError::Transport(_))));
         let closed = closed_port().await;
         let result = task_scopes(&client(), &closed, TASK).await;

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 
 use super::credential_source::{bearer, bind_to_token};
-use super::oauth::{About, Endpoint, Failure, Granted, Scopes};
+use super::oauth::{Endpoint, Failure, OnBehalfOf, RequestedScopes, TokenResponse};
 use crate::credential::{
     Credential, CredentialSource, FetchError, IdentityHasher, Issued, SwapRequest,
 };
@@ -48,10 +48,10 @@ impl TokenExchangeSource {
     }
 
     /// The issued token must have the requested type, or be an access token.
-    fn check_type(&self, granted: &Granted) -> Result<(), FetchError> {
+    fn check_type(&self, response: &TokenResponse) -> Result<(), FetchError> {
         let problem = match (
             &self.settings.requested_token_type,
-            &granted.issued_token_type,
+            &response.issued_token_type,
         ) {
             (_, None) => "the response has no issued_token_type",
             (Some(requested), Some(issued)) if issued == requested => return Ok(()),
@@ -78,7 +78,7 @@ impl CredentialSource for TokenExchangeSource {
 
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError> {
         let settings = &self.settings;
-        let scopes = Scopes::new(&settings.scopes, request)?;
+        let scopes = RequestedScopes::new(&settings.scopes, request)?;
         let scope = scopes.parameter();
         let optional = [
             ("audience", &settings.audience),
@@ -96,10 +96,10 @@ impl CredentialSource for TokenExchangeSource {
                 .iter()
                 .filter_map(|(n, v)| Some((*n, v.as_deref()?))),
         );
-        let granted = self.endpoint.grant(&form).await.map_err(fetch_error)?;
-        self.check_type(&granted)?;
-        scopes.check(&granted)?;
-        let expires_at = match (granted.expires_at, &request.caller) {
+        let response = self.endpoint.grant(&form).await.map_err(fetch_error)?;
+        self.check_type(&response)?;
+        scopes.check(&response)?;
+        let expires_at = match (response.expires_at, &request.caller) {
             (Some(expiry), Caller::Verified(token)) => Some(expiry.min(token.expires_at())),
             (None, Caller::Verified(token)) => Some(token.expires_at()),
             (expiry, Caller::Delegated { .. } | Caller::Password { .. } | Caller::Anonymous) => {
@@ -107,7 +107,7 @@ impl CredentialSource for TokenExchangeSource {
             }
         };
         Ok(Issued {
-            credential: Credential::Bearer(granted.access_token),
+            credential: Credential::Bearer(response.access_token),
             expires_at,
         })
     }
@@ -117,13 +117,13 @@ impl CredentialSource for TokenExchangeSource {
 /// §2.2.2), and so do wrong parameters in the configuration. They cannot be distinguished.
 fn fetch_error(failure: Failure) -> FetchError {
     match failure {
-        Failure::Denied(denied) if denied.status == 400 && denied.is("invalid_request") => {
-            let cause = denied.cause();
+        Failure::ErrorResponse(error) if error.status == 400 && error.is("invalid_request") => {
+            let cause = error.cause();
             FetchError::Refused(format!(
                 "{cause}: the token was rejected, or this source's parameters are wrong"
             ))
         }
-        other => other.into_fetch_error(About::Caller),
+        other => other.into_fetch_error(OnBehalfOf::Caller),
     }
 }
 

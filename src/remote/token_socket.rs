@@ -24,7 +24,7 @@ use crate::secret::SecretString;
 const MAX_CONNECTIONS: usize = 32;
 /// Permission bits of group and others.
 const GROUP_AND_OTHERS: u32 = 0o077;
-/// For receiving a request head.
+/// The timeout for receiving a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A bound socket. Dropping it removes the socket file.
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_token_the_reason_is_served() {
+    async fn without_a_token_the_response_is_503_with_the_reason() {
         let dir = directory();
         let path = dir.path().join("t.sock");
         // Left behind by a crash.

@@ -42,7 +42,7 @@ pub(super) async fn get_json(
     let host = url.host_str().unwrap_or_default();
     let (status, path) = (response.status, url.path());
     Err(KeyFetchError(format!(
-        "{host} answered {status} for {path}"
+        "{host} returned {status} for {path}"
     )))
 }
 

@@ -1,5 +1,5 @@
 //! The authorization code flow: builds the authorization request with PKCE, and validates the
-//! one redirect that may answer it (RFC 6749 §4.1, RFC 7636, RFC 9207, OpenID Connect Core
+//! redirect that answers it (RFC 6749 §4.1, RFC 7636, RFC 9207, OpenID Connect Core
 //! §3.1.2).
 
 use std::time::Duration;
@@ -68,7 +68,7 @@ const ERROR_DESCRIPTIONS: [(&str, &str); 13] = [
     ),
 ];
 
-/// What the client requests on behalf of the user.
+/// The scopes and APIs that the client requests access to on behalf of the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthorizationRequest {
     /// Scopes, separated by spaces.
@@ -117,7 +117,7 @@ pub struct AuthorizationFlow {
 #[error("the system's random number generator failed")]
 pub struct RandomnessError;
 
-/// An authorization code, with what is needed to exchange it for tokens.
+/// An authorization code and the values needed to exchange it for tokens.
 #[derive(Debug)]
 pub struct AuthorizationCode {
     /// The code.
@@ -133,13 +133,13 @@ pub struct AuthorizationCode {
 /// Why a redirect was not accepted. The messages quote none of its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallbackError {
-    /// It belongs to another request; keep waiting.
+    /// The redirect belongs to another request; keep waiting.
     #[error("this response does not belong to the sign-in started here (state mismatch)")]
     StateMismatch,
-    /// A response was accepted before.
-    #[error("this sign-in has already been answered; start a new one")]
+    /// The flow has already accepted a redirect.
+    #[error("this sign-in has already received a response; start a new one")]
     AlreadyUsed,
-    /// It came after [`LIFETIME`].
+    /// The redirect came after [`LIFETIME`].
     #[error("the sign-in took longer than 10 minutes; start a new one")]
     Expired,
     /// `iss` is missing or names another issuer (RFC 9207 §2.4).
@@ -185,8 +185,8 @@ impl AuthorizationFlow {
         })
     }
 
-    /// The URL that the user signs in at. With the scope `offline_access`, it asks for consent,
-    /// without which the issuer gives no refresh token (OpenID Connect Core §11).
+    /// The URL where the user signs in. With the scope `offline_access`, it asks for consent,
+    /// because the issuer would otherwise give no refresh token (OpenID Connect Core §11).
     pub fn url(
         &self,
         authorization_endpoint: &Url,
@@ -214,12 +214,12 @@ impl AuthorizationFlow {
         url
     }
 
-    /// Validates the query of a redirect. Only one with the right `state` uses the flow up, so
-    /// no other page can end it.
+    /// Validates the query of a redirect. Only a redirect with the right `state` consumes the flow,
+    /// so that no other page can end it.
     ///
     /// # Errors
-    /// [`CallbackError::StateMismatch`] and [`CallbackError::AlreadyUsed`] leave the flow as it
-    /// was; every other error ends it.
+    /// [`CallbackError::StateMismatch`] and [`CallbackError::AlreadyUsed`] leave the flow
+    /// unchanged; every other error ends it.
     pub fn accept_redirect(
         &mut self,
         query: &str,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// If the issuer does not say (RFC 8628 §3.2).
+/// The interval if the issuer gives none (RFC 8628 §3.2).
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// Bounds on the interval that the issuer asks for.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_mins(1);
 /// What `slow_down` adds to the interval, permanently.
 const SLOW_DOWN: Duration = Duration::from_secs(5);
-/// The longest lifetime of a device code that is honoured.
+/// The longest device code lifetime that is honoured.
 const MAX_LIFETIME: Duration = Duration::from_mins(30);
 
 /// The polling schedule of one device authorization, in monotonic time.

@@ -19,10 +19,10 @@ pub struct LoopbackRedirect {
 pub struct LoopbackRedirectError(String);
 
 impl LoopbackRedirect {
-    /// Parses a redirect URI. One without a port stands for any free port.
+    /// Parses a redirect URI. Without a port, any free port is used.
     ///
     /// # Errors
-    /// When it is not http on loopback, or has other parts than host, port and path.
+    /// When it is not http on loopback, or has parts other than host, port and path.
     pub fn parse(text: &str) -> Result<Self, LoopbackRedirectError> {
         let invalid = || LoopbackRedirectError(text.to_owned());
         let uri = Url::parse(text).map_err(|_| invalid())?;

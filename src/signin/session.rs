@@ -68,7 +68,7 @@ pub struct Tokens {
     pub scope: Option<String>,
 }
 
-/// Why there is no session. The messages never quote the contents of the token file.
+/// Why the session could not be read. The messages never quote the contents of the token file.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The token file could not be used.
@@ -126,8 +126,8 @@ impl Session {
         self
     }
 
-    /// The same session with the tokens of a refresh response. A response without a refresh
-    /// token leaves the old one in force (RFC 6749 §6).
+    /// The same session with the tokens of a refresh response. After a response without a
+    /// refresh token, the old one stays valid (RFC 6749 §6).
     #[must_use]
     pub fn refreshed(mut self, new: Tokens) -> Self {
         let old = std::mem::replace(&mut self.tokens, new);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_stays_in_force_unless_it_is_rotated() {
+    fn a_refresh_token_is_kept_unless_the_response_rotates_it() {
         let unrotated = session().refreshed(tokens("access-token-2", None));
         assert_eq!(
             unrotated.tokens.refresh_token.unwrap().expose(),

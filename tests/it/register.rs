@@ -368,7 +368,7 @@ async fn provider_errors_are_reported_in_plain_words() {
         .await;
     home.run(&confidential_client(issuer, "n"))
         .await
-        .fails_with(1, "does not allow clients to register");
+        .fails_with(1, "does not support dynamic client registration");
     assert_eq!(count(&provider, "POST /reg").await, 1);
 }
 

@@ -576,7 +576,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .await
         .success();
     assert_eq!(old.stdout.trim(), access);
-    assert!(old.stderr.contains("not renewed"), "{old:?}");
+    assert!(old.stderr.contains("not refreshed"), "{old:?}");
     assert_eq!(fixture.session(), before);
     let mut ended = before.clone();
     ended["tokens"]["expires_at"] = json!(1000);
@@ -585,10 +585,8 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .home
         .run(&["token"])
         .await
-        .fails_with(1, "could not be renewed");
-    fixture
-        .control("tokenEndpoint", json!({ "mode": "ok" }))
-        .await;
+        .fails_with(1, "could not be refreshed");
+    fixture.control("tokenEndpoint", json!({ "mode": "ok" })).await;
     // The ID token names another user: the rotated token is saved, and nothing is printed.
     fixture
         .control("tamper", json!({ "claims": { "sub": "another-user" } }))
@@ -689,6 +687,6 @@ async fn logout_keeps_the_tokens_while_they_cannot_be_revoked() {
     fixture.home.run(&["logout"]).await.fails_with(1, "--local");
     assert!(fixture.home.path(TOKENS).exists());
     let local = fixture.home.run(&["logout", "--local"]).await.success();
-    assert!(local.stdout.contains("live on"), "{local:?}");
+    assert!(local.stdout.contains("remain valid"), "{local:?}");
     assert!(!fixture.home.path(TOKENS).exists());
 }

@@ -14,7 +14,7 @@ use hawkgate::token::IdTokenVerifier;
 use super::LoginContext;
 use crate::cli::exit::{CommandError, failed, status};
 
-/// For clients registered without a loopback redirect URI.
+/// The redirect URI of clients that were registered without a loopback one.
 const DEFAULT_REDIRECT_URI: &str = "http://127.0.0.1/callback";
 
 impl LoginContext<'_> {
@@ -94,8 +94,8 @@ impl LoginContext<'_> {
         self.verified_session(verifier, response, nonce).await
     }
 
-    /// If the provider lists its PKCE methods, S256 must be among them. One without a list gets
-    /// a challenge all the same; it ignores parameters it does not know (RFC 6749 §3.1).
+    /// If the provider lists its PKCE methods, S256 must be among them. A provider without a list
+    /// is sent a challenge anyway; it must ignore unknown parameters (RFC 6749 §3.1).
     fn require_pkce(&self) -> Result<(), CommandError> {
         let methods = self.provider.code_challenge_methods_supported.as_ref();
         match methods {
@@ -125,8 +125,8 @@ impl LoginContext<'_> {
         })
     }
 
-    /// Printing the URL is safe: it holds no user's secret, and any sign-in started with it ends
-    /// at this process.
+    /// Printing the URL is safe: it contains no secret of the user's, and the redirect of any
+    /// sign-in started with it goes to this process.
     fn open_browser(&self, url: &Url) {
         if !self.args.no_browser && launch_browser(url) {
             status("opened your browser to sign in. If nothing happens, open this URL:");
@@ -145,8 +145,8 @@ async fn reject_callbacks(server: &mut CallbackServer) -> Result<Session, Comman
     std::future::pending().await
 }
 
-/// Asks the desktop to open `url`, whose scheme was checked (http or https) along with the
-/// issuer's metadata. Does not wait for the program, which may be the browser itself.
+/// Asks the desktop to open `url`, whose scheme (http or https) was validated with the issuer's
+/// metadata. Does not wait for the program, which may be the browser itself.
 fn launch_browser(url: &Url) -> bool {
     let program = if cfg!(target_os = "macos") {
         "open"

@@ -1,7 +1,7 @@
 //! The device authorization flow (RFC 8628): show the user a code to enter on another device,
 //! and poll the token endpoint until they have.
 
-use hawkgate::remote::signin::{DeviceAuthorization, TokenResponse};
+use hawkgate::remote::signin::{DeviceAuthorization, IssuedTokens};
 use hawkgate::signin::{DevicePolling, NextPoll, Session};
 use hawkgate::token::IdTokenVerifier;
 
@@ -38,7 +38,7 @@ impl LoginContext<'_> {
         &self,
         authorization: &DeviceAuthorization,
         mut polling: DevicePolling,
-    ) -> Result<TokenResponse, CommandError> {
+    ) -> Result<IssuedTokens, CommandError> {
         let endpoint = self.token_endpoint()?;
         let mut wait = polling.first_delay();
         loop {

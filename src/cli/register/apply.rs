@@ -33,9 +33,9 @@ pub(super) struct RegistrationRun<'a> {
     pub(super) forget: bool,
 }
 
-/// One line that says what `step` would do at `issuer`.
-pub(super) fn describe(step: &RegistrationPlan, issuer: &str) -> String {
-    match step {
+/// One line describing what `plan` would do at `issuer`.
+pub(super) fn describe(plan: &RegistrationPlan, issuer: &str) -> String {
+    match plan {
         RegistrationPlan::Unchanged(registration) => format!(
             "nothing: client {} at {issuer} is up to date",
             registration.client_id
@@ -55,7 +55,7 @@ pub(super) fn describe(step: &RegistrationPlan, issuer: &str) -> String {
     }
 }
 
-/// One line that says what `deletion` would do.
+/// One line describing what `deletion` would do.
 pub(super) fn describe_deletion(deletion: &DeletionPlan) -> String {
     match deletion {
         DeletionPlan::AtIssuer { registration, .. } => format!(
@@ -70,7 +70,7 @@ pub(super) fn describe_deletion(deletion: &DeletionPlan) -> String {
 }
 
 impl RegistrationRun<'_> {
-    /// Leaves the client as it is, and restores a secret file that has gone missing.
+    /// Leaves the client unchanged, and restores a missing secret file.
     pub(super) fn keep(&self, registration: &Registration) -> Result<(), CommandError> {
         let saved = self.save(registration.clone())?;
         self.report(&saved, "nothing to do: the client is up to date")
@@ -86,7 +86,7 @@ impl RegistrationRun<'_> {
         let endpoint = provider.require(
             &provider.registration_endpoint,
             "registration_endpoint",
-            "this issuer does not allow clients to register themselves, or has it switched off",
+            "this issuer does not support dynamic client registration, or has disabled it",
         )?;
         let secret = self.locked.sidecar(self.secret_file.clone())?;
         drop(secret);
@@ -198,11 +198,11 @@ impl RegistrationRun<'_> {
             Ok(value) => Ok(value),
             Err(error @ RegistrationError::OutcomeUnknown(_)) => {
                 let recorded = if self.locked.read()?.is_some() {
-                    " The attempt is recorded in the state file"
+                    ". The attempt is recorded in the state file"
                 } else {
                     ""
                 };
-                failed(format!("{error}.{recorded}: {remedy}"))
+                failed(format!("{error}{recorded}: {remedy}"))
             }
             Err(error) => {
                 self.clear_intent()?;
@@ -211,7 +211,7 @@ impl RegistrationRun<'_> {
         }
     }
 
-    /// Saves a registration: the state file first, since it alone holds everything.
+    /// Saves a registration: the state file first, since only it contains everything.
     fn save(&self, mut registration: Registration) -> Result<Registration, CommandError> {
         let secret = registration.client_secret.clone();
         registration.secret_file = secret.as_ref().map(|_| self.secret_file.clone());

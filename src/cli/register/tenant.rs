@@ -146,22 +146,25 @@ impl TenantArgs {
 }
 
 impl TenantPreparation {
-    /// The changes that [`Self::apply`] and [`Self::close_after`] would make for `step`.
-    pub(super) fn plan(&self, step: &RegistrationPlan) -> Result<Vec<String>, CommandError> {
+    /// The changes that [`Self::apply`] and [`Self::close_after`] would make for `plan`.
+    pub(super) fn planned_changes(
+        &self,
+        plan: &RegistrationPlan,
+    ) -> Result<Vec<String>, CommandError> {
         let mut lines: Vec<_> = self
-            .changes(step)?
+            .changes(plan)?
             .iter()
             .map(ToString::to_string)
             .collect();
-        if self.closes(self.opens(step)) {
+        if self.closes(self.opens(plan)) {
             lines.push(format!("at the end: {}", TenantChange::CloseRegistration));
         }
         Ok(lines)
     }
 
-    /// Makes the changes that `step` needs.
-    pub(super) async fn apply(&self, step: &RegistrationPlan) -> Result<(), CommandError> {
-        for change in self.changes(step)? {
+    /// Makes the changes that `plan` needs.
+    pub(super) async fn apply(&self, plan: &RegistrationPlan) -> Result<(), CommandError> {
+        for change in self.changes(plan)? {
             if change == TenantChange::OpenRegistration {
                 self.tried_to_open.set(true);
             }
@@ -202,9 +205,9 @@ impl TenantPreparation {
         }
     }
 
-    fn changes(&self, step: &RegistrationPlan) -> Result<Vec<TenantChange>, CommandError> {
+    fn changes(&self, plan: &RegistrationPlan) -> Result<Vec<TenantChange>, CommandError> {
         let mut changes = self.changes.clone();
-        if self.opens(step) {
+        if self.opens(plan) {
             if !self.allow_open {
                 return failed(
                     "dynamic client registration is disabled in this tenant. Enabling it lets anyone on \
@@ -217,8 +220,8 @@ impl TenantPreparation {
         Ok(changes)
     }
 
-    fn opens(&self, step: &RegistrationPlan) -> bool {
-        matches!(step, RegistrationPlan::Register { .. }) && !self.state.registration_open
+    fn opens(&self, plan: &RegistrationPlan) -> bool {
+        matches!(plan, RegistrationPlan::Register { .. }) && !self.state.registration_open
     }
 
     fn closes(&self, opened: bool) -> bool {

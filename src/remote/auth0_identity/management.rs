@@ -19,10 +19,10 @@ use crate::credential::{
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{About, Endpoint, limit_reset};
+use crate::remote::oauth::{Endpoint, OnBehalfOf, limit_reset};
 use crate::token::Caller;
 
-/// The scopes of the API token. No more than needed, because the token cannot be revoked.
+/// The scopes of the API token: no more than needed, because the token cannot be revoked.
 const SCOPES: [&str; 2] = ["read:users", "read:user_idp_tokens"];
 
 /// The longest that an API token is used; tenants issue them for a day by default.
@@ -36,7 +36,7 @@ const TOKEN_NEGATIVE_TTL: Duration = Duration::from_secs(10);
 const MAX_USER_ID: usize = 512;
 /// The longest `errorCode` that is logged, in characters.
 const MAX_CODE: usize = 48;
-/// The most that is added to the delay after a 429, so that callers do not all retry at once.
+/// The longest random addition to the delay after a 429, so that callers do not all retry at once.
 const JITTER: Duration = Duration::from_secs(2);
 
 /// A client of one tenant's Management API.
@@ -90,7 +90,7 @@ impl Management {
         })
     }
 
-    /// The successful response for the user `id`. An API token that is rejected is replaced once.
+    /// Fetches the user `id`. If the API token is rejected, it is replaced once.
     pub(super) async fn user(&self, id: &str) -> Result<HttpResponse, FetchError> {
         let url = user_url(&self.tenant, id)?;
         let leased = self.token.lease(&self.own_request).await;
@@ -143,7 +143,7 @@ impl Management {
                 SCOPES.join(" and ")
             )),
             (StatusCode::UNAUTHORIZED, _) => bad(format!(
-                "{status_text}: it rejects the token that the tenant has just issued for it"
+                "{status_text}: the API rejects the token that the tenant has just issued for it"
             )),
             (status, _) if status.is_redirection() => {
                 bad(format!("{status_text}: a redirect, which is not followed"))
@@ -248,19 +248,20 @@ impl CredentialSource for TokenGrant {
             ("audience", &self.audience),
             ("scope", &scope),
         ];
-        let granted = self.tokens.grant(&parameters).await;
-        let granted = granted.map_err(|f| f.into_fetch_error(About::Ourselves))?;
-        let all = granted.scope.as_deref();
-        let missing =
-            |required: &&&str| all.is_some_and(|all| !all.iter().any(|s| s == **required));
+        let response = self.tokens.grant(&parameters).await;
+        let response = response.map_err(|f| f.into_fetch_error(OnBehalfOf::Client))?;
+        let granted = response.scope.as_deref();
+        let missing = |required: &&&str| {
+            granted.is_some_and(|granted| !granted.iter().any(|s| s == **required))
+        };
         if let Some(scope) = SCOPES.iter().find(missing) {
             return Err(bad(format!(
                 "the token lacks the scope {scope}: grant it to the client"
             )));
         }
         Ok(Issued {
-            credential: Credential::Bearer(granted.access_token),
-            expires_at: granted.expires_at,
+            credential: Credential::Bearer(response.access_token),
+            expires_at: response.expires_at,
         })
     }
 }

@@ -50,7 +50,7 @@ fn source(tenant: &Url, via: Via, timeout: Duration) -> (IdentitySource, tempfil
     let (settings, secret) = settings(tenant, via);
     let client = HttpClient::new(&HttpClientOptions {
         timeout,
-        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
@@ -230,10 +230,10 @@ async fn the_configured_identity_is_selected() {
         json!([other, google()]),
         json!([same_provider, other, numbered]),
     ] {
-        let shown = identities.to_string();
+        let debug = identities.to_string();
         let fixture = tenant(move |_| user(&identities)).await;
         let issued = fixture.source.fetch(&of(SUBJECT)).await;
-        assert_eq!(token(&issued.unwrap()), IDP_TOKEN, "{shown}");
+        assert_eq!(token(&issued.unwrap()), IDP_TOKEN, "{debug}");
     }
     let without = |name: &str| {
         let mut identity = google();
@@ -285,10 +285,10 @@ async fn the_configured_identity_is_selected() {
         (json!([5]), "bad answer", "shape"),
         (json!(null), "bad answer", "shape"),
     ] {
-        let shown = identities.to_string();
+        let debug = identities.to_string();
         let fixture = tenant(move |_| user(&identities)).await;
         let (found, text) = refused(&fixture).await;
-        assert_eq!(found, kind, "{text} {shown}");
+        assert_eq!(found, kind, "{text} {debug}");
         assert!(text.contains(cause), "{text}");
     }
 }
@@ -363,11 +363,11 @@ async fn user_lookup_errors_are_classified() {
             "127.0.0.1",
         ),
     ] {
-        let shown = format!("{reply:?}");
+        let debug = format!("{reply:?}");
         let fixture = tenant(move |_| reply.clone()).await;
         let (found, text) = refused(&fixture).await;
         assert_eq!(found, kind, "{text}");
-        assert!(text.contains(cause), "{text} for {shown:.60}");
+        assert!(text.contains(cause), "{text} for {debug:.60}");
     }
 }
 
@@ -409,7 +409,7 @@ async fn a_rate_limit_gives_retry_after() {
 
 #[tokio::test]
 async fn a_rejected_management_token_is_replaced_once() {
-    for (refusals, fine) in [(1, true), (2, false)] {
+    for (refusals, succeeds) in [(1, true), (2, false)] {
         let lookups = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&lookups);
         let mut fixture = tenant(move |_| {
@@ -421,7 +421,7 @@ async fn a_rejected_management_token_is_replaced_once() {
         })
         .await;
         let result = fixture.source.fetch(&of(SUBJECT)).await;
-        assert_eq!(result.is_ok(), fine, "{result:?}");
+        assert_eq!(result.is_ok(), succeeds, "{result:?}");
         if let Err(error) = result {
             let (kind, text) = classify(&error);
             assert_eq!(kind, "bad answer");
@@ -524,10 +524,10 @@ async fn narrowed_scopes_are_rejected() {
 
 #[tokio::test]
 async fn token_vault_exchanges_the_callers_token() {
-    let granted = format!(
+    let body = format!(
         r#"{{"access_token":"{IDP_TOKEN}","issued_token_type":"http://auth0.com/oauth/token-type/federated-connection-access-token","token_type":"Bearer","expires_in":90,"scope":"openid"}}"#
     );
-    let mut fixture = fixture(Via::Vault, move |_| Reply::json(200, &granted)).await;
+    let mut fixture = fixture(Via::Vault, move |_| Reply::json(200, &body)).await;
     let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
     assert_eq!(token(&issued), IDP_TOKEN);
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(90))));
@@ -626,7 +626,7 @@ async fn no_tls() -> Url {
 
 #[tokio::test]
 async fn clock_skew_does_not_matter() {
-    // A day behind, a day ahead: lifetimes are counted from the request.
+    // A day behind and a day ahead: lifetimes are counted from the request.
     for date in [
         "Thu, 19 Nov 2026 19:10:09 GMT",
         "Sat, 21 Nov 2026 19:10:09 GMT",
@@ -645,6 +645,6 @@ async fn clock_skew_does_not_matter() {
 async fn debug_shows_no_secret() {
     let fixture = tenant(|_| user(&json!([google()]))).await;
     let issued = fixture.source.fetch(&of(SUBJECT)).await.unwrap();
-    let shown = format!("{:?} {issued:?}", fixture.source);
-    assert!(!shown.contains("hunter2"), "{shown}");
+    let debug = format!("{:?} {issued:?}", fixture.source);
+    assert!(!debug.contains("hunter2"), "{debug}");
 }

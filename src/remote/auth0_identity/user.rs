@@ -14,8 +14,8 @@ struct User {
     identities: Vec<Identity>,
 }
 
-/// The members used. Others are ignored: `user_id` may be a string or a number, and `expires_in`
-/// is unreliable.
+/// The members that are used. Others are ignored: `user_id` may be a string or a number, and
+/// `expires_in` is unreliable.
 #[derive(Deserialize)]
 struct Identity {
     provider: Value,

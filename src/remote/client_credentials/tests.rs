@@ -6,7 +6,7 @@ use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::Lookup;
 use crate::credential::{CacheLimits, CachedSource, SourceOptions};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
-use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::oauth::MAX_RESPONSE_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{Caller, VerifiedToken};
@@ -26,15 +26,20 @@ fn settings() -> ClientCredentialsSettings {
 fn source(peer: &Peer, settings: ClientCredentialsSettings) -> ClientCredentialsSource {
     let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     };
-    let own = OauthClient {
+    let client_config = OauthClient {
         id: "me".into(),
         proof: ClientProof::Public,
     };
     let client = HttpClient::new(&options).unwrap();
-    let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
+    let endpoint = Endpoint::new(
+        peer.url.clone(),
+        client_config,
+        client,
+        ManualClock::at(NOW),
+    );
     ClientCredentialsSource::new(settings, endpoint)
 }
 
@@ -89,7 +94,7 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
         )
     };
     let (own, none) = (narrow(&["read:a", "read:b", "write"]), narrow(&[]));
-    for (source, wanted, sent) in [
+    for (source, allowed, sent) in [
         (&own, &["read:*", "admin"][..], Some("read%3Aa+read%3Ab")),
         (&own, &["*"], Some("read%3Aa+read%3Ab+write")),
         (&none, &["x"], Some("x")),
@@ -97,14 +102,17 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
         (&own, &[], None),
         (&none, &[], None),
     ] {
-        let end = source.fetch(&request("a", Some(wanted))).await;
+        let result = source.fetch(&request("a", Some(allowed))).await;
         match sent {
             Some(sent) => {
-                end.unwrap();
+                result.unwrap();
                 let sent = format!("grant_type=client_credentials&scope={sent}&client_id=me");
                 assert_eq!(form(&mut peer).await, sent);
             }
-            None => assert!(matches!(end, Err(FetchError::NotEntitled(_))), "{wanted:?}"),
+            None => assert!(
+                matches!(result, Err(FetchError::NotEntitled(_))),
+                "{allowed:?}"
+            ),
         }
     }
     assert!(
@@ -115,8 +123,8 @@ async fn rules_narrow_the_scope_and_never_empty_it() {
 
 #[tokio::test]
 async fn a_token_with_more_scopes_than_the_rules_allow_is_rejected() {
-    let answer = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
-    let peer = peer(Reply::json(200, &answer)).await;
+    let body = TOKEN.replace('}', ",\"scope\":\"read:a admin\"}");
+    let peer = peer(Reply::json(200, &body)).await;
     let source = source(&peer, settings());
     // Without rules the server may grant additional scopes.
     source.fetch(&request("a", None)).await.unwrap();
@@ -145,11 +153,11 @@ async fn errors_are_never_the_callers_fault() {
             .fetch(&request("a", None))
             .await
             .unwrap_err();
-        let ours = matches!(
+        let operator_error = matches!(
             error,
             FetchError::Unavailable { .. } | FetchError::BadAnswer(_)
         );
-        assert!(ours, "{status} {error}");
+        assert!(operator_error, "{status} {error}");
     }
 }
 
@@ -189,9 +197,9 @@ async fn callers_share_one_token_per_set_of_scopes() {
         cached.replace(&b, &rejected).await.unwrap().lookup,
         Lookup::Hit
     );
-    let mut asked = 0;
+    let mut requests = 0;
     while peer.requests.try_recv().is_ok() {
-        asked += 1;
+        requests += 1;
     }
-    assert_eq!((asked, cached.entries()), (4, 3));
+    assert_eq!((requests, cached.entries()), (4, 3));
 }

@@ -32,7 +32,7 @@ fn chunked(body: &[u8]) -> Reply {
 }
 
 #[tokio::test]
-async fn the_response_is_read_completely() {
+async fn the_whole_response_is_read() {
     let answer = get(Reply::new(207, &[("X-Word", "yes")], "body"))
         .await
         .unwrap();
@@ -65,7 +65,7 @@ async fn the_user_agent_and_given_headers_are_sent() {
 }
 
 #[tokio::test]
-async fn posts_a_form() {
+async fn post_form_sends_a_urlencoded_body() {
     let mut peer = peer(Reply::new(200, &[], "")).await;
     let form = [("grant_type", "a b"), ("x&y", "=ä")];
     client()
@@ -214,7 +214,7 @@ async fn plain_http_is_refused_off_loopback() {
 }
 
 #[test]
-fn a_ca_file_must_hold_certificates() {
+fn a_ca_file_without_certificates_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let with = |ca: PathBuf| {
         HttpClient::new(&HttpClientOptions {
@@ -316,7 +316,7 @@ fn response(headers: &[(&str, &str)]) -> HttpResponse {
 }
 
 #[test]
-fn reads_retry_after_in_both_forms() {
+fn retry_after_is_read_as_seconds_or_a_date() {
     let date = ("date", "Fri, 20 Nov 2026 19:10:09 GMT");
     for (headers, secs) in [
         (vec![("retry-after", "120")], Some(120)),
@@ -344,7 +344,7 @@ fn reads_retry_after_in_both_forms() {
 }
 
 #[test]
-fn reads_dates() {
+fn date_headers_are_parsed() {
     let read = |text: &str| response(&[("date", text)]).date();
     let expected = Some(UnixMillis::from_secs(1_795_201_809));
     assert_eq!(read("Fri, 20 Nov 2026 19:10:09 GMT"), expected);

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-/// A loopback server with a fixed, verbatim response per path.
+/// A loopback server that sends a fixed response, byte for byte, for each path.
 pub(in crate::remote) struct Server {
     pub(in crate::remote) url: Url,
-    answers: Arc<Mutex<HashMap<String, String>>>,
+    responses: Arc<Mutex<HashMap<String, String>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -18,10 +18,10 @@ impl Server {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let server = Self {
             url: Url::parse(&url).unwrap(),
-            answers: Arc::default(),
+            responses: Arc::default(),
             asked: Arc::default(),
         };
-        let (answers, asked) = (Arc::clone(&server.answers), Arc::clone(&server.asked));
+        let (responses, asked) = (Arc::clone(&server.responses), Arc::clone(&server.asked));
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
@@ -33,12 +33,12 @@ impl Server {
                 }
                 let head = String::from_utf8(head).unwrap();
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-                let answer = answers.lock().unwrap().get(&path).cloned();
+                let response = responses.lock().unwrap().get(&path).cloned();
                 asked.lock().unwrap().push(path);
                 let missing =
                     "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                let answer = answer.unwrap_or_else(|| missing.into());
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let response = response.unwrap_or_else(|| missing.into());
+                let _ = stream.write_all(response.as_bytes()).await;
             }
         });
         server
@@ -50,21 +50,21 @@ impl Server {
 
     pub(in crate::remote) fn serve(&self, path: &str, headers: &str, body: &str) {
         let length = body.len();
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
         );
-        self.serve_raw(path, &answer);
+        self.serve_raw(path, &response);
     }
 
-    pub(in crate::remote) fn serve_raw(&self, path: &str, answer: &str) {
-        self.answers
+    pub(in crate::remote) fn serve_raw(&self, path: &str, response: &str) {
+        self.responses
             .lock()
             .unwrap()
-            .insert(path.into(), answer.into());
+            .insert(path.into(), response.into());
     }
 
     pub(in crate::remote) fn stop(&self, path: &str) {
-        self.answers.lock().unwrap().remove(path);
+        self.responses.lock().unwrap().remove(path);
     }
 
     /// The paths requested since the last call.
@@ -126,10 +126,10 @@ async fn redirects_and_errors_are_rejected() {
         "404 Not Found",
         "500 Oops",
     ] {
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 {status}\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );
-        server.serve_raw("/keys", &answer);
+        server.serve_raw("/keys", &response);
         let error = fetched(&server).await.unwrap_err().to_string();
         assert!(error.contains(&status[..3]), "{error}");
     }
@@ -154,8 +154,8 @@ async fn documents_over_the_size_limit_are_rejected() {
             .contains("larger than")
     );
     // Also without a Content-Length.
-    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{over}");
-    server.serve_raw("/keys", &answer);
+    let response = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{over}");
+    server.serve_raw("/keys", &response);
     assert!(
         fetched(&server)
             .await

@@ -32,7 +32,8 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(parameters: &[(&str, &str)]) -> Self {
-        // An escaped byte takes three. Reserve everything, so that growing leaves no copies.
+        // An escaped byte takes three. Reserving everything up front means that no reallocation leaves
+        // an unwiped copy behind.
         let escaped_len = |(name, value): &(&str, &str)| name.len() + 3 * value.len() + 2;
         let capacity = parameters.iter().map(escaped_len).sum::<usize>() + 8 * 1024;
         let mut request = Self {
@@ -117,7 +118,7 @@ fn basic(id: &str, secret: &SecretString) -> Result<HeaderValue, Failure> {
 async fn assertion(id: &str, key: &AssertionKey, now: UnixMillis) -> Result<String, Failure> {
     let unusable = |cause: String| Failure::Unauthenticated(format!("private_key {cause}"));
     let pem = read(&key.key).await?;
-    let signing =
+    let signing_key =
         SigningKey::from_pem(pem.expose(), key.algorithm).map_err(|e| unusable(e.to_string()))?;
     let mut jti = [0; 16];
     rand::fill(&mut jti)
@@ -129,7 +130,7 @@ async fn assertion(id: &str, key: &AssertionKey, now: UnixMillis) -> Result<Stri
     claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(jti).into());
     claims.insert("iat".into(), now.as_secs().into());
     claims.insert("exp".into(), now.plus(ASSERTION_LIFE).as_secs().into());
-    signing
+    signing_key
         .sign(key.key_id.as_deref(), &claims)
         .map_err(|e| unusable(e.to_string()))
 }

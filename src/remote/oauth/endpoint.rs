@@ -4,9 +4,9 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-use super::answer::{Granted, granted};
 use super::authentication::{Request, authenticate};
-use super::failure::{Denied, Failure};
+use super::failure::{ErrorResponse, Failure};
+use super::token_response::{self, TokenResponse};
 use crate::clock::SharedClock;
 use crate::credential::FetchError;
 use crate::remote::http_client::{HttpClient, HttpResponse};
@@ -26,8 +26,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `config` is hawkgate's client registration at the server of `url`. `client` must read
-    /// at least [`super::MAX_ANSWER_BYTES`].
+    /// `config` is hawkgate's client registration at the server of `url`. `client` must accept
+    /// responses of [`super::MAX_RESPONSE_BYTES`].
     pub fn new(url: Url, config: OauthClient, client: HttpClient, clock: SharedClock) -> Self {
         Self {
             url,
@@ -42,8 +42,8 @@ impl Endpoint {
     /// (RFC 6749 §3.2).
     ///
     /// # Errors
-    /// With the cause. [`Failure::into_fetch_error`] decides whose fault it is.
-    pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<Granted, Failure> {
+    /// The cause, as a [`Failure`]; [`Failure::into_fetch_error`] decides whose fault it is.
+    pub async fn grant(&self, parameters: &[(&str, &str)]) -> Result<TokenResponse, Failure> {
         self.grant_with(parameters, HeaderMap::new()).await
     }
 
@@ -55,11 +55,11 @@ impl Endpoint {
         &self,
         parameters: &[(&str, &str)],
         headers: HeaderMap,
-    ) -> Result<Granted, Failure> {
+    ) -> Result<TokenResponse, Failure> {
         let sent_at = self.clock.now();
         let request = self.request(parameters).await?;
-        let answer = require_json(self.transmit(request, headers, FORM).await?)?;
-        granted(&answer, sent_at).map_err(Failure::Unusable)
+        let response = require_json(self.transmit(request, headers, FORM).await?)?;
+        token_response::parse(&response, sent_at).map_err(Failure::Unusable)
     }
 
     /// Sends `parameters` with client authentication and returns a 200 response in JSON.
@@ -77,8 +77,8 @@ impl Endpoint {
     /// As [`Self::grant`].
     pub async fn post_json(&self, parameters: &[(&str, &str)]) -> Result<HttpResponse, Failure> {
         let request = self.request(parameters).await?;
-        let answer = self.transmit(request.into_json(), HeaderMap::new(), JSON);
-        require_json(answer.await?)
+        let response = self.transmit(request.into_json(), HeaderMap::new(), JSON);
+        require_json(response.await?)
     }
 
     /// Sends `parameters` with client authentication and returns any 2xx response, even an empty
@@ -109,32 +109,35 @@ impl Endpoint {
             headers.insert(http::header::AUTHORIZATION, authorization);
         }
         let body = request.into_body();
-        let answer = self.client.post(&self.url, headers, body).await?;
-        self.check_status(answer)
+        let response = self.client.post(&self.url, headers, body).await?;
+        self.check_status(response)
     }
 
-    fn check_status(&self, answer: HttpResponse) -> Result<HttpResponse, Failure> {
-        let status = answer.status;
+    fn check_status(&self, response: HttpResponse) -> Result<HttpResponse, Failure> {
+        let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            return Err(Failure::Denied(Denied::read(&answer, self.clock.now())));
+            return Err(Failure::ErrorResponse(ErrorResponse::read(
+                &response,
+                self.clock.now(),
+            )));
         }
         if status.is_redirection() {
             let text = format!("status {}: redirects are not followed", status.as_u16());
             return Err(unusable(text));
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
 /// Requires status 200 and a JSON body.
-fn require_json(answer: HttpResponse) -> Result<HttpResponse, Failure> {
-    if answer.status != http::StatusCode::OK {
-        return Err(unusable(format!("status {}", answer.status.as_u16())));
+fn require_json(response: HttpResponse) -> Result<HttpResponse, Failure> {
+    if response.status != http::StatusCode::OK {
+        return Err(unusable(format!("status {}", response.status.as_u16())));
     }
-    if !answer.is_json() {
-        return Err(unusable("the answer is not JSON".into()));
+    if !response.is_json() {
+        return Err(unusable("the response is not JSON".into()));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn unusable(what: String) -> Failure {

@@ -18,13 +18,14 @@ const MAX_CODE_CHARS: usize = 48;
 /// When an exhausted rate limit is reset, in epoch seconds (Auth0's endpoints).
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Whose credentials a request carried. Error codes alone do not tell: `invalid_grant` concerns
-/// a caller's password in one grant and hawkgate's configuration in another.
+/// On whose behalf a request was sent. The error code alone does not show whose fault an error is:
+/// `invalid_grant` concerns the caller's password in one grant and hawkgate's configuration in
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum About {
-    /// Only those of hawkgate as a client, so that any error is for the operator to fix.
-    Ourselves,
-    /// The caller's token or password as well.
+pub enum OnBehalfOf {
+    /// The client's own: it carried only hawkgate's credentials, so the operator must fix any error.
+    Client,
+    /// The caller's: it also carried their token or password.
     Caller,
 }
 
@@ -36,7 +37,7 @@ pub enum Failure {
     /// hawkgate cannot authenticate as a client: its secret or key is missing or unusable.
     Unauthenticated(String),
     /// The response was 4xx or 5xx.
-    Denied(Denied),
+    ErrorResponse(ErrorResponse),
     /// The response was unusable.
     Unusable(FetchError),
 }
@@ -44,7 +45,7 @@ pub enum Failure {
 /// An error response (RFC 6749 §5.2). `Debug` omits its members, which may be secret
 /// (`mfa_token`).
 #[derive(Clone)]
-pub struct Denied {
+pub struct ErrorResponse {
     /// The status, 400 to 599.
     pub status: StatusCode,
     /// `error`, if it is at most 48 characters of `a-z` and `_`.
@@ -60,15 +61,18 @@ impl From<TransportError> for Failure {
     }
 }
 
-impl Denied {
-    /// Parses a 4xx or 5xx response that was received at `now`.
-    pub fn read(answer: &HttpResponse, now: UnixMillis) -> Self {
-        let members: Map<String, Value> = serde_json::from_slice(&answer.body).unwrap_or_default();
+impl ErrorResponse {
+    /// Parses a 4xx or 5xx response received at `now`.
+    pub fn read(response: &HttpResponse, now: UnixMillis) -> Self {
+        let members: Map<String, Value> =
+            serde_json::from_slice(&response.body).unwrap_or_default();
         let code = members.get("error").and_then(Value::as_str);
         Self {
-            status: answer.status,
+            status: response.status,
             code: code.filter(|code| is_plain(code)).map(str::to_owned),
-            retry_after: answer.retry_after().or_else(|| limit_reset(answer, now)),
+            retry_after: response
+                .retry_after()
+                .or_else(|| limit_reset(response, now)),
             members,
         }
     }
@@ -93,7 +97,7 @@ impl Denied {
         }
     }
 
-    fn into_fetch_error(self, about: About) -> FetchError {
+    fn into_fetch_error(self, on_behalf_of: OnBehalfOf) -> FetchError {
         let mut cause = self.cause();
         let status = self.status;
         if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
@@ -112,12 +116,12 @@ impl Denied {
                 retry_after: self.retry_after,
             };
         }
-        match (about, code) {
-            (About::Caller, "invalid_grant" | "invalid_token" | "expired_token") => {
+        match (on_behalf_of, code) {
+            (OnBehalfOf::Caller, "invalid_grant" | "invalid_token" | "expired_token") => {
                 FetchError::Refused(cause)
             }
             (
-                About::Caller,
+                OnBehalfOf::Caller,
                 "access_denied" | "invalid_scope" | "insufficient_scope" | "invalid_target",
             ) => FetchError::NotEntitled(cause),
             _ => FetchError::BadAnswer(cause),
@@ -125,43 +129,43 @@ impl Denied {
     }
 }
 
-impl fmt::Debug for Denied {
+impl fmt::Debug for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Denied({})", self.cause())
+        write!(f, "ErrorResponse({})", self.cause())
     }
 }
 
 impl Failure {
-    /// The error for the caller of a route. The operator's faults never result in a 401.
-    pub fn into_fetch_error(self, about: About) -> FetchError {
+    /// The error that the request fails with. A fault of the operator's never becomes a 401.
+    pub fn into_fetch_error(self, on_behalf_of: OnBehalfOf) -> FetchError {
         match self {
             Self::Transport(error) => unreachable(error),
             Self::Unauthenticated(cause) => FetchError::Unavailable {
                 cause,
                 retry_after: None,
             },
-            Self::Denied(denied) => denied.into_fetch_error(about),
+            Self::ErrorResponse(error) => error.into_fetch_error(on_behalf_of),
             Self::Unusable(error) => error,
         }
     }
 }
 
-/// Whether `code` looks like the error codes of RFC 6749 and its extensions. A token or password
-/// that a server puts there by mistake hardly does.
+/// Whether `code` looks like an error code of RFC 6749 and its extensions. A token or password that
+/// a server puts in `error` by mistake is unlikely to.
 fn is_plain(code: &str) -> bool {
     let fits = |b: u8| b.is_ascii_lowercase() || b == b'_';
     (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
 }
 
-/// The time until a rate limit is reset, from `x-ratelimit-reset` of a 429 response. Measured by
-/// the server's clock if the response has a `Date`.
-pub fn limit_reset(answer: &HttpResponse, now: UnixMillis) -> Option<Duration> {
-    if answer.status != StatusCode::TOO_MANY_REQUESTS {
+/// The time until a rate limit is reset, from the `x-ratelimit-reset` header of a 429 response, by
+/// the server's clock if the response has a `Date` header.
+pub fn limit_reset(response: &HttpResponse, now: UnixMillis) -> Option<Duration> {
+    if response.status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
-    let seconds = answer.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
+    let seconds = response.header(&X_RATELIMIT_RESET)?.trim().parse().ok()?;
     Some(
-        answer
+        response
             .date()
             .unwrap_or(now)
             .until(UnixMillis::from_secs(seconds)),

@@ -1,4 +1,4 @@
-//! Requests to a peer that responds as oddly as real servers do.
+//! Requests to a peer that deviates from the RFCs in the ways that real servers do.
 
 use std::time::Duration;
 
@@ -25,27 +25,27 @@ fn secret(dir: &tempfile::TempDir, content: &str) -> SecretRef {
 fn endpoint(url: &url::Url, proof: ClientProof) -> Endpoint {
     let options = HttpClientOptions {
         timeout: Duration::from_millis(500),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     };
-    let own = OauthClient {
+    let config = OauthClient {
         id: "cli:ent".into(),
         proof,
     };
     let client = HttpClient::new(&options).unwrap();
     Endpoint::new(
         url.join("token").unwrap(),
-        own,
+        config,
         client,
         ManualClock::at(NOW),
     )
 }
 
-/// The result of a grant at a peer with this reply.
-async fn granted_by(reply: Reply, about: About) -> Result<Granted, FetchError> {
+/// The result of a token request that the peer answers with `reply`.
+async fn grant_result(reply: Reply, on_behalf_of: OnBehalfOf) -> Result<TokenResponse, FetchError> {
     let peer = peer(reply).await;
     let end = endpoint(&peer.url, ClientProof::Public).grant(GRANT).await;
-    end.map_err(|failure| failure.into_fetch_error(about))
+    end.map_err(|failure| failure.into_fetch_error(on_behalf_of))
 }
 
 fn good() -> Value {
@@ -53,12 +53,12 @@ fn good() -> Value {
 }
 
 fn with(member: &str, value: Value) -> Reply {
-    let mut answer = good();
-    answer[member] = value;
-    Reply::json(200, &answer.to_string())
+    let mut response = good();
+    response[member] = value;
+    Reply::json(200, &response.to_string())
 }
 
-/// The head and the decoded form of the request that arrived.
+/// The head and the decoded form of the next request.
 async fn received(peer: &mut Peer) -> (String, Vec<(String, String)>) {
     let request = peer.requests.recv().await.unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
@@ -78,9 +78,9 @@ async fn client_secret_basic_form_encodes_both_parts() {
     let dir = tempfile::tempdir().unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
     let proof = ClientProof::SecretBasic(secret(&dir, SECRET));
-    let granted = endpoint(&peer.url, proof).grant(GRANT).await.unwrap();
-    assert_eq!(granted.access_token.expose(), "t0ken");
-    assert_eq!(granted.expires_at, Some(NOW.plus(Duration::from_mins(1))));
+    let response = endpoint(&peer.url, proof).grant(GRANT).await.unwrap();
+    assert_eq!(response.access_token.expose(), "t0ken");
+    assert_eq!(response.expires_at, Some(NOW.plus(Duration::from_mins(1))));
     let request = peer.requests.recv().await.unwrap();
     // "cli%3Aent:se%3Acr%25t+%2B%C3%BC"
     let expected = "authorization: Basic Y2xpJTNBZW50OnNlJTNBY3IlMjV0KyUyQiVDMyVCQw==";
@@ -142,7 +142,7 @@ async fn a_client_assertion_is_signed_unique_and_short_lived() {
 }
 
 #[tokio::test]
-async fn a_missing_secret_or_key_is_the_operators_fault_and_sends_no_request() {
+async fn a_missing_or_invalid_client_secret_is_unavailable_and_sends_no_request() {
     let dir = tempfile::tempdir().unwrap();
     let mut peer = peer(Reply::json(200, &good().to_string())).await;
     let gone = SecretRef::File(dir.path().join("gone"));
@@ -158,7 +158,7 @@ async fn a_missing_secret_or_key_is_the_operators_fault_and_sends_no_request() {
         ClientProof::PrivateKeyJwt(junk),
     ] {
         let failure = endpoint(&peer.url, proof).grant(GRANT).await.unwrap_err();
-        let error = failure.into_fetch_error(About::Caller);
+        let error = failure.into_fetch_error(OnBehalfOf::Caller);
         assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
@@ -176,8 +176,8 @@ async fn each_form_of_expires_in_is_accepted() {
         (json!(u64::MAX), Some(UnixMillis(i64::MAX))),
         (json!(1e300), Some(UnixMillis(i64::MAX))),
     ] {
-        let granted = granted_by(with("expires_in", value.clone()), About::Caller).await;
-        assert_eq!(granted.unwrap().expires_at, expected, "{value}");
+        let response = grant_result(with("expires_in", value.clone()), OnBehalfOf::Caller).await;
+        assert_eq!(response.unwrap().expires_at, expected, "{value}");
     }
     for value in [
         json!(0),
@@ -189,7 +189,7 @@ async fn each_form_of_expires_in_is_accepted() {
         json!(true),
         json!(""),
     ] {
-        let error = granted_by(with("expires_in", value.clone()), About::Caller)
+        let error = grant_result(with("expires_in", value.clone()), OnBehalfOf::Caller)
             .await
             .unwrap_err();
         assert!(
@@ -201,28 +201,28 @@ async fn each_form_of_expires_in_is_accepted() {
 
 #[tokio::test]
 async fn scopes_and_other_tokens_are_returned() {
-    let answer = json!({
+    let response = json!({
         "access_token": "a", "token_type": "bearer", "scope": "x  y", "refresh_token": "r",
         "id_token": "i", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
     });
-    let granted = granted_by(Reply::json(200, &answer.to_string()), About::Ourselves)
+    let response = grant_result(Reply::json(200, &response.to_string()), OnBehalfOf::Client)
         .await
         .unwrap();
     assert_eq!(
-        granted.scope.as_deref(),
+        response.scope.as_deref(),
         Some(&["x".to_owned(), "y".to_owned()][..])
     );
-    assert_eq!(granted.refresh_token.as_ref().unwrap().expose(), "r");
-    assert_eq!(granted.id_token.as_ref().unwrap().expose(), "i");
-    assert_eq!(granted.expires_at, None);
-    let debug = format!("{granted:?}");
+    assert_eq!(response.refresh_token.as_ref().unwrap().expose(), "r");
+    assert_eq!(response.id_token.as_ref().unwrap().expose(), "i");
+    assert_eq!(response.expires_at, None);
+    let debug = format!("{response:?}");
     assert!(
         debug.contains("[redacted]") && !debug.contains("\"r\""),
         "{debug}"
     );
     let array = with("scope", json!(["x", "y"]));
     assert_eq!(
-        granted_by(array, About::Caller)
+        grant_result(array, OnBehalfOf::Caller)
             .await
             .unwrap()
             .scope
@@ -231,18 +231,21 @@ async fn scopes_and_other_tokens_are_returned() {
         2
     );
     assert!(
-        granted_by(with("scope", json!(7)), About::Caller)
+        grant_result(with("scope", json!(7)), OnBehalfOf::Caller)
             .await
             .is_err()
     );
 }
 
-/// 200 responses that are not bearer tokens. None of their content is quoted.
+/// Error messages quote nothing of the response.
 #[tokio::test]
-async fn a_response_without_a_bearer_token_is_reported_by_cause() {
+async fn a_200_without_a_bearer_token_is_rejected_with_its_cause() {
     let json_type = ("Content-Type", "application/json");
     let long = "x".repeat(MAX_TOKEN_BYTES + 1);
-    let huge = format!("{{\"access_token\":\"{}\"}}", "x".repeat(MAX_ANSWER_BYTES));
+    let huge = format!(
+        "{{\"access_token\":\"{}\"}}",
+        "x".repeat(MAX_RESPONSE_BYTES)
+    );
     for (reply, cause) in [
         (Reply::json(200, "{"), "shape"),
         (Reply::json(200, "[]"), "shape"),
@@ -288,7 +291,9 @@ async fn a_response_without_a_bearer_token_is_reported_by_cause() {
         ),
         (Reply::json(200, &huge), "larger than"),
     ] {
-        let error = granted_by(reply.clone(), About::Caller).await.unwrap_err();
+        let error = grant_result(reply.clone(), OnBehalfOf::Caller)
+            .await
+            .unwrap_err();
         let definite = matches!(error, FetchError::BadAnswer(_) | FetchError::TooLarge(_));
         assert!(definite, "{reply:?}: {error}");
         let text = error.to_string();
@@ -299,10 +304,10 @@ async fn a_response_without_a_bearer_token_is_reported_by_cause() {
     }
 }
 
-/// How error responses are reported, by whose credentials the request carried.
+/// How error codes are classified, by the party on whose behalf the request was sent.
 #[tokio::test]
-async fn error_codes_are_attributed_to_the_right_party() {
-    for (status, code, ours, theirs) in [
+async fn error_codes_are_classified_by_client_or_caller() {
+    for (status, code, for_client, for_caller) in [
         (400, "invalid_grant", "BadAnswer", "Refused"),
         (403, "invalid_grant", "BadAnswer", "Refused"),
         (401, "invalid_token", "BadAnswer", "Refused"),
@@ -322,14 +327,17 @@ async fn error_codes_are_attributed_to_the_right_party() {
         (503, "invalid_grant", "Unavailable", "Unavailable"),
     ] {
         let body = json!({ "error": code, "error_description": "hunter2" }).to_string();
-        for (about, expected) in [(About::Ourselves, ours), (About::Caller, theirs)] {
-            let error = granted_by(Reply::json(status, &body), about)
+        for (on_behalf_of, expected) in [
+            (OnBehalfOf::Client, for_client),
+            (OnBehalfOf::Caller, for_caller),
+        ] {
+            let error = grant_result(Reply::json(status, &body), on_behalf_of)
                 .await
                 .unwrap_err();
             let debug = format!("{error:?}");
             assert!(
                 debug.starts_with(expected),
-                "{status} {code} {about:?}: {debug}"
+                "{status} {code} {on_behalf_of:?}: {debug}"
             );
             assert!(
                 debug.contains(&status.to_string()) && debug.contains(code),
@@ -350,7 +358,7 @@ async fn an_error_that_is_not_a_plain_code_is_not_quoted() {
         "{\"error\":{\"hunter\":2}}",
         &format!("{{\"error\":\"{}\"}}", "h".repeat(49)),
     ] {
-        let error = granted_by(Reply::json(400, body), About::Caller)
+        let error = grant_result(Reply::json(400, body), OnBehalfOf::Caller)
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), "unusable answer: status 400", "{body}");
@@ -369,7 +377,7 @@ async fn retry_after_is_read_from_three_headers() {
         (503, vec![("x-ratelimit-reset", &*reset)], None),
         (500, vec![], None),
     ] {
-        let error = granted_by(Reply::new(status, &headers, ""), About::Caller)
+        let error = grant_result(Reply::new(status, &headers, ""), OnBehalfOf::Caller)
             .await
             .unwrap_err();
         let FetchError::Unavailable { retry_after, .. } = error else {
@@ -381,7 +389,7 @@ async fn retry_after_is_read_from_three_headers() {
 
 #[tokio::test]
 async fn connection_failures_and_timeouts_are_distinguished_from_bad_responses() {
-    let nobody = endpoint(&closed_port().await, ClientProof::Public);
+    let refusing = endpoint(&closed_port().await, ClientProof::Public);
     let stalling = peer(Reply::Stall(
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".to_vec(),
     ))
@@ -391,12 +399,12 @@ async fn connection_failures_and_timeouts_are_distinguished_from_bad_responses()
     ))
     .await;
     for endpoint in [
-        nobody,
+        refusing,
         endpoint(&stalling.url, ClientProof::Public),
         endpoint(&broken.url, ClientProof::Public),
     ] {
         let failure = endpoint.grant(GRANT).await.unwrap_err();
-        let error = failure.into_fetch_error(About::Caller);
+        let error = failure.into_fetch_error(OnBehalfOf::Caller);
         assert!(matches!(error, FetchError::Unavailable { .. }), "{error}");
     }
 }
@@ -410,10 +418,10 @@ async fn members_of_an_error_response_are_readable_and_hidden_from_debug() {
         .await
         .unwrap_err();
     assert!(!format!("{failure:?}").contains("hunter2"));
-    let Failure::Denied(denied) = failure else {
+    let Failure::ErrorResponse(error) = failure else {
         panic!("{failure:?}")
     };
-    assert!(denied.is("mfa_required") && denied.status == 403);
-    assert_eq!(denied.secret("mfa_token").unwrap().expose(), "hunter2");
-    assert!(denied.secret("other").is_none());
+    assert!(error.is("mfa_required") && error.status == 403);
+    assert_eq!(error.secret("mfa_token").unwrap().expose(), "hunter2");
+    assert!(error.secret("other").is_none());
 }

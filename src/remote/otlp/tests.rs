@@ -45,7 +45,7 @@ fn span(name: &'static str) -> Span {
     }
 }
 
-/// Exports the spans through a tracer and returns what the observer was notified of.
+/// Exports the spans through a tracer and returns the notifications of the observer.
 async fn exported(export: &TraceExport, spans: Vec<Span>) -> Vec<(ExportResult, u64)> {
     let (observer, reported) = observer();
     let (sender, items) = mpsc::channel(64);
@@ -67,13 +67,13 @@ fn body(request: &str) -> Value {
     serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-async fn answering(status: u16, headers: &[(&str, &str)], body: &str) -> Peer {
+async fn collector(status: u16, headers: &[(&str, &str)], body: &str) -> Peer {
     peer(Reply::new(status, headers, body)).await
 }
 
 #[tokio::test]
 async fn spans_are_encoded_as_otlp_json() {
-    let mut collector = answering(200, &[], "{}").await;
+    let mut collector = collector(200, &[], "{}").await;
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
     std::fs::write(&key, "Bearer s3cret\n").unwrap();
@@ -103,7 +103,7 @@ async fn spans_are_encoded_as_otlp_json() {
     assert!(head.contains("authorization: bearer s3cret\r\n"), "{head}");
     assert!(
         !head.contains("traceparent"),
-        "an export is part of no trace"
+        "an export is not part of a trace"
     );
     let body = body(&request);
     let resource = &body["resourceSpans"][0];
@@ -138,7 +138,7 @@ async fn spans_are_encoded_as_otlp_json() {
 
 #[tokio::test]
 async fn rejected_spans_are_counted() {
-    for (status, headers, answer, requests, expected) in [
+    for (status, headers, body, requests, expected) in [
         (
             200,
             [("x", "y")],
@@ -183,20 +183,20 @@ async fn rejected_spans_are_counted() {
             vec![(ExportResult::Failed, 2)],
         ),
     ] {
-        let mut collector = answering(status, &headers, answer).await;
+        let mut collector = collector(status, &headers, body).await;
         let reported = exported(&export(&collector.url), vec![span("a"), span("b")]).await;
-        assert_eq!(reported, expected, "{status} {answer}");
-        let mut seen = 0;
+        assert_eq!(reported, expected, "{status} {body}");
+        let mut received = 0;
         while collector.requests.try_recv().is_ok() {
-            seen += 1;
+            received += 1;
         }
-        assert_eq!(seen, requests, "{status}");
+        assert_eq!(received, requests, "{status}");
     }
 }
 
 #[tokio::test]
 async fn nothing_is_sent_if_a_header_secret_cannot_be_read() {
-    let mut collector = answering(200, &[], "{}").await;
+    let mut collector = collector(200, &[], "{}").await;
     let missing = SecretRef::File("/nonexistent/key".into());
     let export = TraceExport {
         headers: vec![(http::header::AUTHORIZATION, missing)],
@@ -221,15 +221,15 @@ async fn spans_beyond_the_queue_limit_are_dropped_and_counted() {
 
 #[test]
 fn transient_errors_are_retried() {
-    let refused = |status: u16| ExportError::Status {
+    let status_error = |status: u16| ExportError::Status {
         status: StatusCode::from_u16(status).unwrap(),
         retry_after: None,
     };
     for status in [429, 502, 503, 504] {
-        assert_eq!(retryable(&refused(status)), Some(None), "{status}");
+        assert_eq!(retryable(&status_error(status)), Some(None), "{status}");
     }
     for status in [301, 400, 401, 404, 413, 500, 501] {
-        assert_eq!(retryable(&refused(status)), None, "{status}");
+        assert_eq!(retryable(&status_error(status)), None, "{status}");
     }
 }
 
@@ -248,12 +248,12 @@ async fn plain_http_is_for_loopback_unless_allowed() {
             client
         }
     };
-    let there = Url::parse("http://192.0.2.1:4318/v1/traces").unwrap();
+    let remote = Url::parse("http://192.0.2.1:4318/v1/traces").unwrap();
     let post = |allowed| {
-        let there = there.clone();
+        let remote = remote.clone();
         async move {
             client(allowed)
-                .post(&there, HeaderMap::new(), bytes::Bytes::new())
+                .post(&remote, HeaderMap::new(), bytes::Bytes::new())
                 .await
         }
     };

@@ -23,16 +23,16 @@ const WINDOW: Duration = Duration::from_mins(15);
 const FIRST_DELAY: Duration = Duration::from_secs(30);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
-/// How long after the last failure a record is reset. Longer than [`LONGEST_DELAY`], or waiting
-/// out a delay would restore the full number of attempts.
+/// How long after the last failure a record is reset. Longer than [`LONGEST_DELAY`], because
+/// otherwise waiting out a delay would restore the full number of attempts.
 const RESET_AFTER: Duration = Duration::from_hours(1);
 /// The most records per table.
 const MAX_RECORDS: usize = 10_000;
 
-/// A keyed hash of the lower-case username, so that other spellings gain no further attempts.
+/// A keyed hash of the lower-case username, so that changing its case gains no further attempts.
 pub(super) type UserKey = [u8; 32];
 
-/// Where attempts come from. All loopback addresses are one, because a local process may use
+/// The origin of an attempt. All loopback addresses count as one, because a local process can use
 /// any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerKey {
@@ -68,7 +68,7 @@ struct AttemptTables {
     peers: AttemptTable<PeerKey>,
 }
 
-/// The records of one kind of key.
+/// The records of all users, or of all origins.
 #[derive(Debug)]
 struct AttemptTable<K> {
     limit: usize,
@@ -92,7 +92,7 @@ enum Decision {
     Allow,
     /// Wait for the attempts in flight to finish.
     Wait,
-    /// For this long.
+    /// Refuse for this long.
     Block(Duration),
 }
 
@@ -249,7 +249,7 @@ impl AttemptLimiter {
                         result: AttemptResult::Undecided,
                     });
                 }
-                Decision::Block(left) => return Err(left),
+                Decision::Block(remaining) => return Err(remaining),
                 Decision::Wait => finished.await,
             }
         }
@@ -263,11 +263,11 @@ impl AttemptLimiter {
             tables.peers.decide(peer, now),
         ];
         let blocked = decisions.iter().filter_map(|decision| match decision {
-            Decision::Block(left) => Some(*left),
+            Decision::Block(remaining) => Some(*remaining),
             _ => None,
         });
-        if let Some(left) = blocked.max() {
-            return Decision::Block(left);
+        if let Some(remaining) = blocked.max() {
+            return Decision::Block(remaining);
         }
         if decisions.contains(&Decision::Wait) {
             return Decision::Wait;
@@ -282,8 +282,8 @@ impl AttemptLimiter {
     }
 }
 
-/// An attempt in flight. If dropped without a result it does not count, because the provider has
-/// not judged it.
+/// An attempt in flight. Dropped without a result, it does not count, because the provider has
+/// neither accepted nor rejected it.
 #[derive(Debug)]
 pub(super) struct AttemptPermit<'a> {
     limiter: &'a AttemptLimiter,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn delays_start_at_the_fifth_failure_of_a_user_and_double() {
+    async fn delays_start_after_the_fifth_failure_of_a_user_and_double() {
         let (limiter, clock) = limiter();
         for _ in 0..5 {
             fail(&limiter, 1).await.unwrap();
@@ -409,8 +409,8 @@ mod tests {
             }
             match limiter.acquire(user(1), LOOPBACK).await {
                 Ok(attempt) => attempt.succeeded(),
-                Err(left) => {
-                    assert_eq!((round, left), (4, FIRST_DELAY));
+                Err(remaining) => {
+                    assert_eq!((round, remaining), (4, FIRST_DELAY));
                     return;
                 }
             }

@@ -13,7 +13,7 @@ pub(super) enum SignInError {
     Other(FetchError),
 }
 
-/// A failure that the user can act on.
+/// An error that the user can act on.
 pub(super) fn problem(
     problem: SignInProblem,
     cause: String,

@@ -1,5 +1,5 @@
-//! The grants that sign a user in: refresh token, password, and Auth0's MFA grants, with the
-//! meaning of their errors.
+//! The grants that sign a user in: refresh token, password, and Auth0's MFA grants. Classifies
+//! their errors.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::error::{SignInError, problem};
 use super::login_store::{LoginKey, PendingChallenge};
 use super::mfa::MfaStep;
 use crate::credential::{FetchError, SignInProblem};
-use crate::remote::oauth::{About, Denied, Failure, Granted};
+use crate::remote::oauth::{ErrorResponse, Failure, OnBehalfOf, TokenResponse};
 use crate::secret::SecretString;
 use crate::token::BasicCredentials;
 
@@ -43,7 +43,7 @@ pub(super) struct PasswordSignIn<'a> {
     pub(super) headers: HeaderMap,
 }
 
-/// Which of the user's credentials an error is about.
+/// The factor that an error concerns.
 #[derive(Clone, Copy)]
 enum Factor {
     Password,
@@ -52,7 +52,10 @@ enum Factor {
 
 impl PasswordSource {
     /// Signs in with the stored refresh token, if there is a valid one.
-    pub(super) async fn refresh(&self, login: LoginKey) -> Result<Option<Granted>, FetchError> {
+    pub(super) async fn refresh(
+        &self,
+        login: LoginKey,
+    ) -> Result<Option<TokenResponse>, FetchError> {
         let Some(token) = self.logins.refresh_token(login) else {
             return Ok(None);
         };
@@ -61,17 +64,17 @@ impl PasswordSource {
             ("refresh_token", token.expose()),
         ];
         match self.tokens.grant(&parameters).await {
-            Ok(mut granted) => {
-                if let Some(next) = granted.refresh_token.take() {
+            Ok(mut response) => {
+                if let Some(next) = response.refresh_token.take() {
                     self.logins.rotate_refresh_token(login, next);
                 }
-                Ok(Some(granted))
+                Ok(Some(response))
             }
-            Err(Failure::Denied(denied)) if denied.is("invalid_grant") => {
+            Err(Failure::ErrorResponse(error)) if error.is("invalid_grant") => {
                 self.logins.remove_refresh_token(login);
                 Ok(None)
             }
-            Err(other) => Err(other.into_fetch_error(About::Ourselves)),
+            Err(other) => Err(other.into_fetch_error(OnBehalfOf::Client)),
         }
     }
 
@@ -79,7 +82,7 @@ impl PasswordSource {
     pub(super) async fn sign_in(
         &self,
         sign_in: &PasswordSignIn<'_>,
-    ) -> Result<Granted, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let code = sign_in.credentials.code();
         if let Some(pending) = self.logins.challenge(sign_in.login) {
             let waited = self.clock.monotonic().saturating_sub(pending.sent_at);
@@ -91,23 +94,27 @@ impl PasswordSource {
             }
             self.logins.remove_challenge(sign_in.login);
         }
-        let denied = match self.password_grant(sign_in).await {
-            Ok(granted) => return Ok(granted),
-            Err(Failure::Denied(denied)) => denied,
-            Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
+        let error = match self.password_grant(sign_in).await {
+            Ok(response) => return Ok(response),
+            Err(Failure::ErrorResponse(error)) => error,
+            Err(other) => {
+                return Err(SignInError::Other(
+                    other.into_fetch_error(OnBehalfOf::Client),
+                ));
+            }
         };
-        if !denied.is("mfa_required") {
-            return Err(classify(denied, Factor::Password));
+        if !error.is("mfa_required") {
+            return Err(classify(error, Factor::Password));
         }
-        let Some(mfa_token) = denied.secret("mfa_token") else {
-            let cause = format!("{}: the response has no mfa_token", denied.cause());
+        let Some(mfa_token) = error.secret("mfa_token") else {
+            let cause = format!("{}: the response has no mfa_token", error.cause());
             return Err(SignInError::Other(FetchError::BadAnswer(cause)));
         };
         match code {
             None => Err(self.start_challenge(sign_in.login, mfa_token).await),
             Some(code) => {
-                let granted = self.with_code(sign_in, &mfa_token, code).await;
-                granted.map_err(|failure| sign_in_error(failure, Factor::Second))
+                let response = self.with_code(sign_in, &mfa_token, code).await;
+                response.map_err(|failure| sign_in_error(failure, Factor::Second))
             }
         }
     }
@@ -124,7 +131,7 @@ impl PasswordSource {
         headers
     }
 
-    async fn password_grant(&self, sign_in: &PasswordSignIn<'_>) -> Result<Granted, Failure> {
+    async fn password_grant(&self, sign_in: &PasswordSignIn<'_>) -> Result<TokenResponse, Failure> {
         let grant_type = match self.realm {
             Some(_) => PASSWORD_REALM,
             None => "password",
@@ -174,7 +181,7 @@ impl PasswordSource {
         &self,
         sign_in: &PasswordSignIn<'_>,
         pending: &PendingChallenge,
-    ) -> Result<Granted, SignInError> {
+    ) -> Result<TokenResponse, SignInError> {
         let code = sign_in.credentials.code();
         let result = match code {
             Some(code) if !(pending.needs_binding_code && is_digits(code)) => {
@@ -183,35 +190,35 @@ impl PasswordSource {
             code => self.out_of_band(sign_in, pending, code).await,
         };
         let failure = match result {
-            Ok(granted) => {
+            Ok(response) => {
                 self.logins.remove_challenge(sign_in.login);
-                return Ok(granted);
+                return Ok(response);
             }
             Err(failure) => failure,
         };
-        if let Failure::Denied(denied) = &failure {
-            if denied.is("authorization_pending") {
+        if let Failure::ErrorResponse(error) = &failure {
+            if error.is("authorization_pending") {
                 return Err(unconfirmed("the user has not confirmed yet", POLL_INTERVAL));
             }
-            if denied.is("slow_down") {
+            if error.is("slow_down") {
                 return Err(unconfirmed("polled too often", POLL_INTERVAL * 2));
             }
-            // A mistyped code may be corrected; a declined or expired challenge is over.
-            let mistyped = code.is_some() && denied.is("invalid_grant");
-            if denied.status.is_client_error() && !mistyped {
+            // A mistyped code can be corrected; a declined or expired challenge is over.
+            let mistyped = code.is_some() && error.is("invalid_grant");
+            if error.status.is_client_error() && !mistyped {
                 self.logins.remove_challenge(sign_in.login);
             }
         }
         Err(sign_in_error(failure, Factor::Second))
     }
 
-    /// Polls for the confirmation, or sends the code that the user was sent.
+    /// Polls for the confirmation, or submits the code that was sent to the user.
     async fn out_of_band(
         &self,
         sign_in: &PasswordSignIn<'_>,
         pending: &PendingChallenge,
         code: Option<&SecretString>,
-    ) -> Result<Granted, Failure> {
+    ) -> Result<TokenResponse, Failure> {
         let mut parameters = vec![
             ("grant_type", MFA_OOB),
             ("mfa_token", pending.mfa_token.expose()),
@@ -229,7 +236,7 @@ impl PasswordSource {
         sign_in: &PasswordSignIn<'_>,
         mfa_token: &SecretString,
         code: &SecretString,
-    ) -> Result<Granted, Failure> {
+    ) -> Result<TokenResponse, Failure> {
         let (grant_type, name) = if is_digits(code) {
             (MFA_OTP, "otp")
         } else {
@@ -260,27 +267,29 @@ fn unconfirmed(cause: &str, wait: Duration) -> SignInError {
     SignInError::Other(problem(SignInProblem::Unconfirmed, cause.to_owned(), wait))
 }
 
-fn sign_in_error(failure: Failure, step: Factor) -> SignInError {
+fn sign_in_error(failure: Failure, factor: Factor) -> SignInError {
     match failure {
-        Failure::Denied(denied) => classify(denied, step),
-        other => SignInError::Other(other.into_fetch_error(About::Ourselves)),
+        Failure::ErrorResponse(error) => classify(error, factor),
+        other => SignInError::Other(other.into_fetch_error(OnBehalfOf::Client)),
     }
 }
 
 /// Classifies an error response by its code, because Auth0's statuses vary. Callers cannot tell
 /// an unknown user from a wrong or leaked password or a blocked account; operators can.
-fn classify(denied: Denied, step: Factor) -> SignInError {
-    let wrong = match step {
+fn classify(error: ErrorResponse, factor: Factor) -> SignInError {
+    let wrong = match factor {
         Factor::Password => SignInProblem::Password,
         Factor::Second => SignInProblem::CodeRefused,
     };
-    let cause = denied.cause();
-    if denied.status.is_server_error() {
-        return SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves));
+    let cause = error.cause();
+    if error.status.is_server_error() {
+        return SignInError::Other(
+            Failure::ErrorResponse(error).into_fetch_error(OnBehalfOf::Client),
+        );
     }
-    match denied.code.as_deref() {
+    match error.code.as_deref() {
         Some("too_many_attempts") => {
-            let wait = denied.retry_after.unwrap_or(DEFAULT_BLOCK);
+            let wait = error.retry_after.unwrap_or(DEFAULT_BLOCK);
             SignInError::WrongCredentials(problem(
                 SignInProblem::TooManyAttempts,
                 cause,
@@ -288,7 +297,7 @@ fn classify(denied: Denied, step: Factor) -> SignInError {
             ))
         }
         // A 401 with this code concerns hawkgate's own client.
-        Some("access_denied" | "unauthorized") if denied.status == StatusCode::UNAUTHORIZED => {
+        Some("access_denied" | "unauthorized") if error.status == StatusCode::UNAUTHORIZED => {
             let cause = format!(
                 "{cause}: hawkgate's own client was rejected; check client_id and its secret or key"
             );
@@ -304,6 +313,6 @@ fn classify(denied: Denied, step: Factor) -> SignInError {
         Some("unsupported_challenge_type" | "association_required") => {
             SignInError::Other(problem(SignInProblem::NoFactor, cause, None))
         }
-        _ => SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves)),
+        _ => SignInError::Other(Failure::ErrorResponse(error).into_fetch_error(OnBehalfOf::Client)),
     }
 }

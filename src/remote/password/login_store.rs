@@ -1,6 +1,6 @@
-//! What is remembered about a user between requests: a refresh token, a pending MFA challenge, a
-//! new recovery code. In memory only, keyed by a keyed hash of username and password, so that
-//! nothing can be looked up without the password.
+//! State kept about a user between requests: a refresh token, a pending MFA challenge, a new
+//! recovery code. It is kept in memory only, under a keyed hash of username and password, so that
+//! it cannot be looked up without the password.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,11 +14,11 @@ const MAX_ENTRIES: usize = 10_000;
 /// How long a refresh token replaces the password. After that the provider checks the password
 /// again, so a changed one takes effect.
 const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_hours(1);
-/// How long an MFA challenge is waited for.
+/// How long an MFA challenge stays pending.
 const CHALLENGE_LIFETIME: Duration = Duration::from_mins(5);
-/// How long a new recovery code waits for the response that carries it to the user.
+/// How long a new recovery code is kept for the response that delivers it to the user.
 const RECOVERY_CODE_LIFETIME: Duration = Duration::from_mins(5);
-/// When an unused entry has expired in every respect.
+/// How long an unused entry is kept: until everything in it has expired.
 const IDLE_TIMEOUT: Duration = REFRESH_TOKEN_LIFETIME;
 
 /// A keyed hash of username, password and requested scopes.
@@ -27,9 +27,9 @@ pub(super) type LoginKey = [u8; 32];
 /// An out-of-band MFA challenge that the provider has sent to the user.
 #[derive(Clone, Debug)]
 pub(super) struct PendingChallenge {
-    /// Continues the sign-in.
+    /// The token that continues the sign-in.
     pub(super) mfa_token: SecretString,
-    /// Identifies the challenge.
+    /// The identifier of the challenge.
     pub(super) oob_code: SecretString,
     /// Whether the user must enter a code that they were sent (as in a text message), rather than
     /// confirm on the device.
@@ -41,7 +41,7 @@ pub(super) struct PendingChallenge {
 #[derive(Debug, Default)]
 struct Entry {
     last_used: Duration,
-    /// With the monotonic time at which the provider last checked the password.
+    /// The token, and the monotonic time at which the provider last checked the password.
     refresh: Option<(SecretString, Duration)>,
     challenge: Option<PendingChallenge>,
     recovery: Option<(SecretString, Duration)>,
@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-/// The remembered logins of one source.
+/// The logins of one source.
 #[derive(Debug)]
 pub(super) struct LoginStore {
     entries: Mutex<HashMap<LoginKey, Entry>>,

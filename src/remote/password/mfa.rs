@@ -13,7 +13,7 @@ use crate::clock::SharedClock;
 use crate::credential::{FetchError, SignInProblem};
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{About, Denied, Endpoint, Failure};
+use crate::remote::oauth::{Endpoint, ErrorResponse, Failure, OnBehalfOf};
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::secret::SecretString;
 
@@ -69,7 +69,7 @@ impl MfaApi {
             url.set_path(&format!("{}{name}", base.path()));
             url
         };
-        // This API accepts a client secret in the body only.
+        // This API accepts a client secret only in the body.
         let proof = match &oauth_client.proof {
             ClientProof::SecretBasic(secret) => ClientProof::SecretPost(secret.clone()),
             other => other.clone(),
@@ -123,8 +123,8 @@ impl MfaApi {
         let response = response.map_err(|e| SignInError::Other(unreachable(e)))?;
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
-            let denied = Denied::read(&response, self.clock.now());
-            return Err(refused(denied, "/mfa/authenticators"));
+            let error = ErrorResponse::read(&response, self.clock.now());
+            return Err(refused(error, "/mfa/authenticators"));
         }
         if status != http::StatusCode::OK {
             let text = format!("/mfa/authenticators: status {}", status.as_u16());
@@ -141,8 +141,12 @@ impl MfaApi {
         ];
         let response = match self.challenges.post_json(&parameters).await {
             Ok(response) => response,
-            Err(Failure::Denied(denied)) => return Err(refused(denied, "/mfa/challenge")),
-            Err(other) => return Err(SignInError::Other(other.into_fetch_error(About::Ourselves))),
+            Err(Failure::ErrorResponse(error)) => return Err(refused(error, "/mfa/challenge")),
+            Err(other) => {
+                return Err(SignInError::Other(
+                    other.into_fetch_error(OnBehalfOf::Client),
+                ));
+            }
         };
         let challenge: ChallengeResponse = read(&response, "/mfa/challenge")?;
         match (challenge.kind.as_str(), challenge.oob_code) {
@@ -171,16 +175,16 @@ fn read<T: serde::de::DeserializeOwned>(
     })
 }
 
-fn refused(denied: Denied, path: &str) -> SignInError {
-    let cause = format!("{path}: {}", denied.cause());
-    if denied.is("unsupported_challenge_type") || denied.is("association_required") {
+fn refused(error: ErrorResponse, path: &str) -> SignInError {
+    let cause = format!("{path}: {}", error.cause());
+    if error.is("unsupported_challenge_type") || error.is("association_required") {
         return no_factor(&cause);
     }
     // The mfa_token was issued moments ago, so if it is rejected now it has expired.
-    if denied.is("expired_token") || denied.is("invalid_grant") {
+    if error.is("expired_token") || error.is("invalid_grant") {
         return SignInError::Other(problem(SignInProblem::CodeRefused, cause, None));
     }
-    SignInError::Other(Failure::Denied(denied).into_fetch_error(About::Ourselves))
+    SignInError::Other(Failure::ErrorResponse(error).into_fetch_error(OnBehalfOf::Client))
 }
 
 fn no_factor(cause: &str) -> SignInError {

@@ -52,7 +52,7 @@ fn source(
     change(&mut settings);
     let client = HttpClient::new(&HttpClientOptions {
         timeout,
-        max_bytes: super::super::oauth::MAX_ANSWER_BYTES,
+        max_bytes: super::super::oauth::MAX_RESPONSE_BYTES,
         ca: None,
     })
     .unwrap();
@@ -139,11 +139,16 @@ fn denied(status: u16, code: &str) -> Reply {
     Reply::json(status, &body)
 }
 
-fn asks(password: &str, code: Option<&str>) -> SwapRequest {
-    asks_from(USER, password, code, Some("127.0.0.1".parse().unwrap()))
+fn swap_request(password: &str, code: Option<&str>) -> SwapRequest {
+    swap_request_from(USER, password, code, Some("127.0.0.1".parse().unwrap()))
 }
 
-fn asks_from(user: &str, password: &str, code: Option<&str>, peer: Option<IpAddr>) -> SwapRequest {
+fn swap_request_from(
+    user: &str,
+    password: &str,
+    code: Option<&str>,
+    peer: Option<IpAddr>,
+) -> SwapRequest {
     SwapRequest {
         caller: Caller::Password {
             credentials: Arc::new(BasicCredentials::for_tests(user, password, code)),
@@ -189,7 +194,7 @@ fn classify(error: &FetchError) -> (&'static str, String) {
 
 impl Fixture {
     async fn fetch(&self, password: &str, code: Option<&str>) -> Result<Issued, FetchError> {
-        self.source.fetch(&asks(password, code)).await
+        self.source.fetch(&swap_request(password, code)).await
     }
 
     /// The error's kind.
@@ -197,7 +202,7 @@ impl Fixture {
         classify(&self.fetch(password, code).await.unwrap_err()).0
     }
 
-    async fn asked(&mut self) -> Received {
+    async fn received(&mut self) -> Received {
         Received::read(&self.peer.requests.recv().await.unwrap())
     }
 
@@ -205,10 +210,10 @@ impl Fixture {
     fn history(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while let Ok(request) = self.peer.requests.try_recv() {
-            let asking = Received::read(&request);
-            all.push(match asking.get("grant_type") {
-                Some(_) => asking.grant().to_owned(),
-                None => asking.target.clone(),
+            let received = Received::read(&request);
+            all.push(match received.get("grant_type") {
+                Some(_) => received.grant().to_owned(),
+                None => received.target.clone(),
             });
         }
         all
@@ -222,10 +227,10 @@ async fn the_password_goes_to_the_provider_with_a_scope() {
     assert_eq!(token(&issued), "the-token");
     // Used for at most five minutes, however long the token lives.
     assert_eq!(issued.expires_at, Some(NOW.plus(MAX_TOKEN_LIFETIME)));
-    let asked = fixture.asked().await;
+    let received = fixture.received().await;
     assert!(
-        asked.head.starts_with("POST /oauth/token HTTP/1.1\r\n"),
-        "{asked:?}"
+        received.head.starts_with("POST /oauth/token HTTP/1.1\r\n"),
+        "{received:?}"
     );
     for (name, value) in [
         ("grant_type", "password"),
@@ -234,11 +239,16 @@ async fn the_password_goes_to_the_provider_with_a_scope() {
         ("scope", "openid read"),
         ("audience", "https://api.example"),
     ] {
-        assert_eq!(asked.get(name), Some(value));
+        assert_eq!(received.get(name), Some(value));
     }
-    assert_eq!(asked.get("realm"), None);
-    assert_eq!(asked.header("auth0-forwarded-for"), None);
-    assert!(asked.header("authorization").unwrap().starts_with("Basic "));
+    assert_eq!(received.get("realm"), None);
+    assert_eq!(received.header("auth0-forwarded-for"), None);
+    assert!(
+        received
+            .header("authorization")
+            .unwrap()
+            .starts_with("Basic ")
+    );
 }
 
 #[tokio::test]
@@ -251,18 +261,18 @@ async fn the_realm_and_the_callers_address_are_sent() {
     let mut fixture = fixture_with(change, |_| granted("t")).await;
     for peer in [Some("10.1.2.3"), Some("2001:db8::7"), None] {
         let address = peer.map(|p| p.parse().unwrap());
-        let request = asks_from(USER, PASSWORD, None, address);
+        let request = swap_request_from(USER, PASSWORD, None, address);
         fixture.source.fetch(&request).await.unwrap();
-        let asked = fixture.asked().await;
+        let received = fixture.received().await;
         assert_eq!(
-            asked.get("grant_type"),
+            received.get("grant_type"),
             Some("http://auth0.com/oauth/grant-type/password-realm")
         );
         assert_eq!(
-            (asked.get("realm"), asked.get("audience")),
+            (received.get("realm"), received.get("audience")),
             (Some("employees"), None)
         );
-        assert_eq!(asked.header("auth0-forwarded-for"), peer);
+        assert_eq!(received.header("auth0-forwarded-for"), peer);
     }
     // A public client is not trusted with the address, so it is not sent.
     let public = |settings: &mut PasswordGrant| {
@@ -271,7 +281,7 @@ async fn the_realm_and_the_callers_address_are_sent() {
     };
     let mut fixture = fixture_with(public, |_| granted("t")).await;
     fixture.fetch(PASSWORD, None).await.unwrap();
-    assert_eq!(fixture.asked().await.header("auth0-forwarded-for"), None);
+    assert_eq!(fixture.received().await.header("auth0-forwarded-for"), None);
 }
 
 #[tokio::test]
@@ -282,14 +292,14 @@ async fn a_short_lived_token_is_used_only_until_it_expires() {
     assert_eq!(issued.expires_at, Some(NOW.plus(Duration::from_secs(30))));
 }
 
-/// Checks the kind and the cause that each reply to the password leads to.
+/// Checks the kind and the cause of the error for each reply to the password.
 async fn assert_classified(cases: impl IntoIterator<Item = (Reply, &'static str, &'static str)>) {
     for (reply, kind, cause) in cases {
-        let shown = format!("{reply:?}");
+        let debug = format!("{reply:?}");
         let fixture = fixture(move |_| reply.clone()).await;
         let (found, text) = classify(&fixture.fetch(PASSWORD, None).await.unwrap_err());
         assert_eq!(found, kind, "{text}");
-        assert!(text.contains(cause), "{text} for {shown:.80}");
+        assert!(text.contains(cause), "{text} for {debug:.80}");
     }
 }
 
@@ -444,8 +454,11 @@ async fn an_unreachable_provider_is_unavailable() {
     ] {
         let (source, _clock, _secret) = source(url, timeout, unchanged);
         for _ in 0..30 {
-            // The password was not judged, so the attempt does not count.
-            let error = source.fetch(&asks(PASSWORD, None)).await.unwrap_err();
+            // The provider did not check the password, so the attempt does not count.
+            let error = source
+                .fetch(&swap_request(PASSWORD, None))
+                .await
+                .unwrap_err();
             assert_eq!(classify(&error).0, "unavailable");
             if timeout < Duration::from_secs(1) {
                 break;
@@ -456,8 +469,8 @@ async fn an_unreachable_provider_is_unavailable() {
 
 #[tokio::test]
 async fn the_attempt_limit_ignores_the_spelling_of_the_username() {
-    let mut fixture = fixture(|asked| {
-        if asked.get("password") == Some("right") {
+    let mut fixture = fixture(|received| {
+        if received.get("password") == Some("right") {
             granted("t")
         } else {
             denied(403, "invalid_grant")
@@ -468,18 +481,22 @@ async fn the_attempt_limit_ignores_the_spelling_of_the_username() {
         .iter()
         .enumerate()
     {
-        let request = asks_from(user, &format!("guess-{guess}"), None, None);
+        let request = swap_request_from(user, &format!("guess-{guess}"), None, None);
         let error = fixture.source.fetch(&request).await.unwrap_err();
         assert_eq!(classify(&error).0, "password");
     }
-    let right = asks_from("anna", "right", None, None);
+    let right = swap_request_from("anna", "right", None, None);
     let error = fixture.source.fetch(&right).await.unwrap_err();
     assert_eq!(classify(&error).0, "too many attempts");
     let FetchError::SignIn { retry_after, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(retry_after, Some(Duration::from_secs(30)));
-    assert_eq!(fixture.history().len(), 5, "the sixth is not asked about");
+    assert_eq!(
+        fixture.history().len(),
+        5,
+        "the sixth attempt is not sent to the provider"
+    );
     fixture.clock.advance(Duration::from_secs(30));
     fixture.source.fetch(&right).await.unwrap();
 }
@@ -492,15 +509,15 @@ async fn the_code_is_sent_with_the_mfa_token() {
         // Longer than any one-time code.
         ("12345678901234567890", "mfa-recovery-code", "recovery_code"),
     ] {
-        let mut fixture = fixture(|asked| match asked.grant() {
+        let mut fixture = fixture(|received| match received.grant() {
             "password" => denied(403, "mfa_required"),
             _ => granted("t"),
         })
         .await;
         let issued = fixture.fetch(PASSWORD, Some(code)).await.unwrap();
         assert_eq!(token(&issued), "t");
-        assert_eq!(fixture.asked().await.grant(), "password");
-        let second = fixture.asked().await;
+        assert_eq!(fixture.received().await.grant(), "password");
+        let second = fixture.received().await;
         assert_eq!(second.grant(), grant);
         assert_eq!(second.get(name), Some(code));
         assert_eq!(second.get("mfa_token"), Some("hunter2-mfa-token"));
@@ -523,7 +540,7 @@ async fn code_errors_are_classified() {
         (denied(500, "x"), "unavailable"),
         (Reply::json(200, "{}"), "bad answer"),
     ] {
-        let fixture = fixture(move |asked| match asked.grant() {
+        let fixture = fixture(move |received| match received.grant() {
             "password" => denied(403, "mfa_required"),
             _ => reply.clone(),
         })
@@ -534,14 +551,16 @@ async fn code_errors_are_classified() {
 
 #[tokio::test]
 async fn wrong_codes_count_as_failures_even_with_the_right_password() {
-    let fixture = fixture(|asked| match (asked.target.as_str(), asked.grant()) {
-        (_, "password") => denied(403, "mfa_required"),
-        ("/mfa/authenticators", _) => Reply::json(
-            200,
-            r#"[{"id":"totp|1","authenticator_type":"otp","active":true}]"#,
-        ),
-        _ => denied(403, "invalid_grant"),
-    })
+    let fixture = fixture(
+        |received| match (received.target.as_str(), received.grant()) {
+            (_, "password") => denied(403, "mfa_required"),
+            ("/mfa/authenticators", _) => Reply::json(
+                200,
+                r#"[{"id":"totp|1","authenticator_type":"otp","active":true}]"#,
+            ),
+            _ => denied(403, "invalid_grant"),
+        },
+    )
     .await;
     for _ in 0..5 {
         assert_eq!(fixture.refused(PASSWORD, None).await, "code required");
@@ -555,15 +574,15 @@ async fn wrong_codes_count_as_failures_even_with_the_right_password() {
 
 #[tokio::test]
 async fn a_new_recovery_code_is_returned_once() {
-    let fixture = fixture(|asked| match asked.grant() {
+    let fixture = fixture(|received| match received.grant() {
         "password" => denied(403, "mfa_required"),
         _ => granted_with("t", r#","recovery_code":"NEWCODE5RLYHLB2R6LSM3BCL""#),
     })
     .await;
-    let request = asks(PASSWORD, Some(RECOVERY_CODE));
+    let request = swap_request(PASSWORD, Some(RECOVERY_CODE));
     assert_eq!(fixture.source.recovery_code(&request), None);
     fixture.source.fetch(&request).await.unwrap();
-    let other = asks("another", None);
+    let other = swap_request("another", None);
     assert_eq!(fixture.source.recovery_code(&other), None);
     let code = fixture.source.recovery_code(&request).unwrap();
     assert_eq!(code.expose(), "NEWCODE5RLYHLB2R6LSM3BCL");
@@ -576,14 +595,16 @@ async fn tenant(
     challenge: &'static str,
     oob: impl Fn(&Received) -> Reply + Send + Sync + 'static,
 ) -> Fixture {
-    fixture(move |asked| match (asked.target.as_str(), asked.grant()) {
-        ("/mfa/authenticators", _) => Reply::json(200, authenticators),
-        ("/mfa/challenge", _) => Reply::json(200, challenge),
-        (_, "password") => denied(403, "mfa_required"),
-        (_, "mfa-oob") => oob(asked),
-        (_, "mfa-otp") if asked.get("otp") == Some("123456") => granted("by-otp"),
-        _ => denied(403, "invalid_grant"),
-    })
+    fixture(
+        move |received| match (received.target.as_str(), received.grant()) {
+            ("/mfa/authenticators", _) => Reply::json(200, authenticators),
+            ("/mfa/challenge", _) => Reply::json(200, challenge),
+            (_, "password") => denied(403, "mfa_required"),
+            (_, "mfa-oob") => oob(received),
+            (_, "mfa-otp") if received.get("otp") == Some("123456") => granted("by-otp"),
+            _ => denied(403, "invalid_grant"),
+        },
+    )
     .await
 }
 
@@ -596,12 +617,12 @@ const PROMPT: &str =
 
 #[tokio::test]
 async fn later_requests_poll_for_the_confirmation() {
-    let answers = Arc::new(Mutex::new(vec![
+    let replies = Arc::new(Mutex::new(vec![
         granted("confirmed"),
         denied(400, "slow_down"),
         denied(400, "authorization_pending"),
     ]));
-    let next = Arc::clone(&answers);
+    let next = Arc::clone(&replies);
     let mut fixture = tenant(PUSH, CHALLENGE, move |_| {
         next.lock().unwrap().pop().unwrap()
     })
@@ -613,8 +634,8 @@ async fn later_requests_poll_for_the_confirmation() {
     };
     assert_eq!(retry_after, Some(Duration::from_secs(5)));
 
-    assert_eq!(fixture.asked().await.grant(), "password");
-    let list = fixture.asked().await;
+    assert_eq!(fixture.received().await.grant(), "password");
+    let list = fixture.received().await;
     assert!(
         list.head.starts_with("GET /mfa/authenticators "),
         "{list:?}"
@@ -623,16 +644,16 @@ async fn later_requests_poll_for_the_confirmation() {
         list.header("authorization"),
         Some("Bearer hunter2-mfa-token")
     );
-    let challenge = fixture.asked().await;
+    let challenge = fixture.received().await;
     assert_eq!(challenge.header("content-type"), Some("application/json"));
-    // This API accepts the client secret in the body only.
+    // This API accepts the client secret only in the body.
     let body: serde_json::Value = serde_json::from_str(&challenge.body).unwrap();
     let expected = serde_json::json!({ "mfa_token": "hunter2-mfa-token", "challenge_type": "oob",
         "authenticator_id": "push|dev_1", "client_id": "hawkgate", "client_secret": CLIENT_SECRET });
     assert_eq!(body, expected);
 
     assert_eq!(fixture.refused(PASSWORD, None).await, "unconfirmed");
-    let poll = fixture.asked().await;
+    let poll = fixture.received().await;
     assert_eq!(
         (poll.grant(), poll.get("oob_code")),
         ("mfa-oob", Some("hunter2-oob"))
@@ -692,8 +713,8 @@ async fn a_pending_challenge_expires_unconfirmed() {
 async fn a_code_sent_to_the_user_is_sent_as_binding_code() {
     let sms =
         r#"[{"id":"sms|dev_1","authenticator_type":"oob","oob_channel":"sms","active":true}]"#;
-    let mut fixture = tenant(sms, PROMPT, |asked| {
-        if asked.get("binding_code") == Some("424242") {
+    let mut fixture = tenant(sms, PROMPT, |received| {
+        if received.get("binding_code") == Some("424242") {
             granted("by-sms")
         } else {
             denied(403, "invalid_grant")
@@ -798,12 +819,15 @@ async fn mfa_api_errors_are_classified() {
     ] {
         for broken in ["/mfa/authenticators", "/mfa/challenge"] {
             let reply = reply.clone();
-            let fixture = fixture(move |asked| match (asked.target.as_str(), asked.grant()) {
-                (target, _) if target == broken => reply.clone(),
-                ("/mfa/authenticators", _) => Reply::json(200, PUSH),
-                _ => denied(403, "mfa_required"),
-            })
-            .await;
+            let fixture =
+                fixture(
+                    move |received| match (received.target.as_str(), received.grant()) {
+                        (target, _) if target == broken => reply.clone(),
+                        ("/mfa/authenticators", _) => Reply::json(200, PUSH),
+                        _ => denied(403, "mfa_required"),
+                    },
+                )
+                .await;
             assert_eq!(fixture.refused(PASSWORD, None).await, kind, "{broken}");
         }
     }
@@ -813,10 +837,10 @@ async fn mfa_api_errors_are_classified() {
 async fn refresh_tokens_replace_the_password_and_rotate() {
     let number = Arc::new(Mutex::new(0));
     let next = Arc::clone(&number);
-    let mut fixture = fixture(move |asked| {
+    let mut fixture = fixture(move |received| {
         let mut number = next.lock().unwrap();
         let fresh = format!("hunter2-refresh-{number}");
-        if asked.grant() == "refresh_token" && asked.get("refresh_token") != Some(&fresh) {
+        if received.grant() == "refresh_token" && received.get("refresh_token") != Some(&fresh) {
             return denied(403, "invalid_grant");
         }
         *number += 1;
@@ -844,8 +868,8 @@ async fn refresh_tokens_replace_the_password_and_rotate() {
     fixture.clock.advance(Duration::from_hours(1));
     fixture.fetch(PASSWORD, None).await.unwrap();
     assert_eq!(fixture.history(), ["password"]);
-    let shown = format!("{:?}", fixture.source);
-    assert!(!shown.contains("hunter2"), "{shown}");
+    let debug = format!("{:?}", fixture.source);
+    assert!(!debug.contains("hunter2"), "{debug}");
 }
 
 #[tokio::test]
@@ -855,7 +879,7 @@ async fn a_refresh_that_fails_otherwise_does_not_fall_back_to_the_password() {
         (denied(401, "invalid_client"), "unavailable"),
         (denied(400, "invalid_request"), "bad answer"),
     ] {
-        let mut fixture = fixture(move |asked| match asked.grant() {
+        let mut fixture = fixture(move |received| match received.grant() {
             "password" => granted_with("t", r#","refresh_token":"hunter2""#),
             _ => reply.clone(),
         })
@@ -871,11 +895,11 @@ async fn rules_narrow_the_requested_scopes() {
     let mut fixture = fixture(|_| granted("t")).await;
     let narrowed = |scopes: &[&str]| SwapRequest {
         scopes: Some(scopes.iter().map(|s| (*s).to_owned()).collect()),
-        ..asks(PASSWORD, None)
+        ..swap_request(PASSWORD, None)
     };
-    let wanted = narrowed(&["read", "write"]);
-    fixture.source.fetch(&wanted).await.unwrap();
-    assert_eq!(fixture.asked().await.get("scope"), Some("read"));
+    let narrowed_request = narrowed(&["read", "write"]);
+    fixture.source.fetch(&narrowed_request).await.unwrap();
+    assert_eq!(fixture.received().await.get("scope"), Some("read"));
     let error = fixture
         .source
         .fetch(&narrowed(&["write"]))
@@ -890,7 +914,7 @@ async fn only_callers_with_a_password_are_served() {
     let mut fixture = fixture(|_| granted("t")).await;
     let request = SwapRequest {
         caller: Caller::Anonymous,
-        ..asks(PASSWORD, None)
+        ..swap_request(PASSWORD, None)
     };
     let error = fixture.source.fetch(&request).await.unwrap_err();
     assert_eq!(classify(&error).0, "not entitled");

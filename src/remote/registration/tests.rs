@@ -49,24 +49,24 @@ fn existing(uri: &Url) -> Registration {
 async fn the_client_information_response_is_read() {
     let mut peer = peer(Reply::json(201, CREATED)).await;
     let token = SecretString::from("initial-token");
-    let made = endpoint(&peer.url)
+    let registration = endpoint(&peer.url)
         .register(&peer.url, &metadata(), Some(&token))
         .await;
-    let made = made.unwrap();
-    assert_eq!(made.client_id, "c1");
+    let registration = registration.unwrap();
+    assert_eq!(registration.client_id, "c1");
     assert_eq!(
-        made.client_secret.as_ref().unwrap().expose(),
+        registration.client_secret.as_ref().unwrap().expose(),
         "s3cr3t-of-client"
     );
-    assert_eq!(made.auth_method, AuthMethod::ClientSecretPost);
-    assert!(made.management().is_some());
+    assert_eq!(registration.auth_method, AuthMethod::ClientSecretPost);
+    assert!(registration.management().is_some());
     let request = peer.requests.recv().await.unwrap().to_lowercase();
     assert!(request.contains("authorization: bearer initial-token"));
     assert!(request.contains(r#""client_name":"n""#));
-    let shown = format!("{made:?}");
+    let debug = format!("{registration:?}");
     assert!(
-        !shown.contains("s3cr3t") && !shown.contains("r3gistration"),
-        "{shown}"
+        !debug.contains("s3cr3t") && !debug.contains("r3gistration"),
+        "{debug}"
     );
 }
 
@@ -114,7 +114,7 @@ async fn rejections_are_explained() {
         (Reply::json(403, "{}"), "may be disabled"),
         (
             Reply::json(404, "top-s3cret"),
-            "no registration at this URL",
+            "no registration endpoint at this URL",
         ),
         (
             Reply::new(302, &[("Location", "https://x/")], ""),
@@ -205,7 +205,7 @@ async fn an_update_sends_all_metadata_and_stores_the_rotated_token() {
 }
 
 #[tokio::test]
-async fn members_missing_from_the_response_stay_as_they_were() {
+async fn members_missing_from_the_response_keep_their_values() {
     let peer = peer(Reply::json(200, r#"{"client_id":"c1"}"#)).await;
     let new = endpoint(&peer.url)
         .update(&existing(&peer.url), &metadata())

@@ -30,10 +30,10 @@ fn source(kind: Kind, url: &Url) -> Arc<dyn CredentialSource> {
         ca: None,
     })
     .unwrap();
-    made(kind, url, client)
+    source_with(kind, url, client)
 }
 
-fn made(kind: Kind, url: &Url, client: HttpClient) -> Arc<dyn CredentialSource> {
+fn source_with(kind: Kind, url: &Url, client: HttpClient) -> Arc<dyn CredentialSource> {
     let clock: SharedClock = ManualClock::at(NOW);
     match kind {
         Kind::Login => Arc::new(LoginSource::new(url.clone(), client, clock)),
@@ -61,7 +61,7 @@ async fn fetch(kind: Kind, reply: Reply) -> Result<Issued, FetchError> {
     result
 }
 
-fn granted(expires: &str, more: &str) -> String {
+fn response_body(expires: &str, more: &str) -> String {
     format!(
         r#"{{"expires":"{expires}","credentials":{{"clientId":"mozilla-auth0/ad|x","accessToken":"hunter2-key"{more}}}}}"#
     )
@@ -69,7 +69,7 @@ fn granted(expires: &str, more: &str) -> String {
 
 fn with_certificate() -> String {
     let text = serde_json::to_string(CERTIFICATE).unwrap();
-    granted(
+    response_body(
         "2026-11-20T19:24:39.000Z",
         &format!(r#","certificate":{text}"#),
     )
@@ -122,14 +122,14 @@ async fn the_bearer_token_is_sent_to_the_right_url() {
 
 #[tokio::test]
 async fn credentials_come_with_and_without_a_certificate() {
-    let object = granted(
+    let object = response_body(
         "2026-11-20T19:24:39.000Z",
         &format!(r#","certificate":{CERTIFICATE}"#),
     );
     let none = [
-        granted("2026-11-20T19:24:39.000Z", ""),
-        granted("2026-11-20T19:24:39.000Z", r#","certificate":null"#),
-        granted("2026-11-20T19:24:39.000Z", r#","certificate":"""#),
+        response_body("2026-11-20T19:24:39.000Z", ""),
+        response_body("2026-11-20T19:24:39.000Z", r#","certificate":null"#),
+        response_body("2026-11-20T19:24:39.000Z", r#","certificate":"""#),
     ];
     for kind in [Kind::Login, Kind::Oauth] {
         for body in [with_certificate(), object.clone()] {
@@ -183,7 +183,7 @@ async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
     ] {
         let mut headers = vec![("Content-Type", "application/json; charset=utf-8")];
         headers.extend(date.map(|date| ("Date", date)));
-        let reply = Reply::new(200, &headers, granted(expires, ""));
+        let reply = Reply::new(200, &headers, response_body(expires, ""));
         let issued = fetch(Kind::Login, reply).await.unwrap();
         assert_eq!(
             issued.expires_at,
@@ -194,21 +194,21 @@ async fn the_remaining_lifetime_is_measured_by_the_exchanges_date() {
 }
 
 #[derive(Debug, PartialEq)]
-enum Is {
+enum ErrorKind {
     Refused,
     Unavailable(Option<u64>),
     BadAnswer,
     TooLarge,
 }
 
-fn is(error: &FetchError) -> Is {
+fn error_kind(error: &FetchError) -> ErrorKind {
     match error {
-        FetchError::Refused(_) => Is::Refused,
+        FetchError::Refused(_) => ErrorKind::Refused,
         FetchError::Unavailable { retry_after, .. } => {
-            Is::Unavailable(retry_after.map(|after| after.as_secs()))
+            ErrorKind::Unavailable(retry_after.map(|after| after.as_secs()))
         }
-        FetchError::BadAnswer(_) => Is::BadAnswer,
-        FetchError::TooLarge(_) => Is::TooLarge,
+        FetchError::BadAnswer(_) => ErrorKind::BadAnswer,
+        FetchError::TooLarge(_) => ErrorKind::TooLarge,
         FetchError::NotEntitled(_) | FetchError::SignIn { .. } => panic!("{error}"),
     }
 }
@@ -228,42 +228,54 @@ async fn each_error_response_is_classified() {
     };
     let moved = || Reply::new(302, &[("Location", "/elsewhere?hunter2")], "");
     for (kind, reply, expected) in [
-        (Login, Reply::json(400, CODE), Is::Refused),
-        (Login, Reply::json(400, NAME), Is::Refused),
-        (Login, Reply::json(400, "{}"), Is::BadAnswer),
-        (Login, Reply::new(400, &[], "InputError"), Is::BadAnswer),
-        (Login, Reply::json(500, CODE), Is::Unavailable(None)),
-        (Login, Reply::json(401, CODE), Is::BadAnswer),
-        (Login, Reply::json(403, "{}"), Is::BadAnswer),
+        (Login, Reply::json(400, CODE), ErrorKind::Refused),
+        (Login, Reply::json(400, NAME), ErrorKind::Refused),
+        (Login, Reply::json(400, "{}"), ErrorKind::BadAnswer),
+        (
+            Login,
+            Reply::new(400, &[], "InputError"),
+            ErrorKind::BadAnswer,
+        ),
+        (Login, Reply::json(500, CODE), ErrorKind::Unavailable(None)),
+        (Login, Reply::json(401, CODE), ErrorKind::BadAnswer),
+        (Login, Reply::json(403, "{}"), ErrorKind::BadAnswer),
         (
             Login,
             Reply::json(404, r#"{"error":"Not found"}"#),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
-        (Login, waits(429), Is::Unavailable(Some(17))),
-        (Login, waits(503), Is::Unavailable(Some(17))),
-        (Login, html(), Is::Unavailable(None)),
-        (Login, moved(), Is::BadAnswer),
-        (Login, Reply::json(204, ""), Is::BadAnswer),
-        (Login, Reply::json(201, &with_certificate()), Is::BadAnswer),
-        (Oauth, Reply::json(500, NAME), Is::Refused),
-        (Oauth, Reply::json(500, TYPE_ERROR), Is::Unavailable(None)),
-        (Oauth, Reply::json(500, "{}"), Is::Unavailable(None)),
+        (Login, waits(429), ErrorKind::Unavailable(Some(17))),
+        (Login, waits(503), ErrorKind::Unavailable(Some(17))),
+        (Login, html(), ErrorKind::Unavailable(None)),
+        (Login, moved(), ErrorKind::BadAnswer),
+        (Login, Reply::json(204, ""), ErrorKind::BadAnswer),
+        (
+            Login,
+            Reply::json(201, &with_certificate()),
+            ErrorKind::BadAnswer,
+        ),
+        (Oauth, Reply::json(500, NAME), ErrorKind::Refused),
+        (
+            Oauth,
+            Reply::json(500, TYPE_ERROR),
+            ErrorKind::Unavailable(None),
+        ),
+        (Oauth, Reply::json(500, "{}"), ErrorKind::Unavailable(None)),
         (
             Oauth,
             Reply::new(500, &[], "InputError"),
-            Is::Unavailable(None),
+            ErrorKind::Unavailable(None),
         ),
-        (Oauth, Reply::json(503, NAME), Is::Unavailable(None)),
-        (Oauth, Reply::json(400, NAME), Is::BadAnswer),
-        (Oauth, Reply::json(404, "{}"), Is::BadAnswer),
-        (Oauth, waits(429), Is::Unavailable(Some(17))),
-        (Oauth, html(), Is::Unavailable(None)),
-        (Oauth, moved(), Is::BadAnswer),
+        (Oauth, Reply::json(503, NAME), ErrorKind::Unavailable(None)),
+        (Oauth, Reply::json(400, NAME), ErrorKind::BadAnswer),
+        (Oauth, Reply::json(404, "{}"), ErrorKind::BadAnswer),
+        (Oauth, waits(429), ErrorKind::Unavailable(Some(17))),
+        (Oauth, html(), ErrorKind::Unavailable(None)),
+        (Oauth, moved(), ErrorKind::BadAnswer),
     ] {
         let case = format!("{kind:?} {}", String::from_utf8_lossy(bytes(&reply)));
         let error = fetch(kind, reply).await.expect_err(&case);
-        assert_eq!(is(&error), expected, "{case}");
+        assert_eq!(error_kind(&error), expected, "{case}");
         let text = format!("{error} {error:?}");
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -281,7 +293,7 @@ async fn a_200_without_credentials_is_a_bad_answer() {
     let huge_certificate = serde_json::json!({ "x": "y".repeat(20_000) }).to_string();
     let certified = |certificate: &str| {
         let text = serde_json::to_string(certificate).unwrap();
-        granted(
+        response_body(
             "2026-11-20T19:24:39.000Z",
             &format!(r#","certificate":{text}"#),
         )
@@ -289,98 +301,113 @@ async fn a_200_without_credentials_is_a_bad_answer() {
     for (reply, expected) in [
         (
             Reply::new(200, &[("Content-Type", "text/html")], &good),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::new(200, &[("Content-Type", "text/html")], "<html>hunter2"),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
-        (Reply::new(200, &json, ""), Is::BadAnswer),
-        (Reply::new(200, &json, "null"), Is::BadAnswer),
-        (Reply::new(200, &json, "[]"), Is::BadAnswer),
+        (Reply::new(200, &json, ""), ErrorKind::BadAnswer),
+        (Reply::new(200, &json, "null"), ErrorKind::BadAnswer),
+        (Reply::new(200, &json, "[]"), ErrorKind::BadAnswer),
         (
             Reply::new(200, &json, &good[..good.len() - 9]),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
-        (Reply::new(200, &json, "[".repeat(60_000)), Is::BadAnswer),
-        (Reply::new(200, &json, b"\"hunter2\xff\""), Is::BadAnswer),
+        (
+            Reply::new(200, &json, "[".repeat(60_000)),
+            ErrorKind::BadAnswer,
+        ),
+        (
+            Reply::new(200, &json, b"\"hunter2\xff\""),
+            ErrorKind::BadAnswer,
+        ),
         (
             Reply::new(200, &json, r#"{"credentials":{"clientId":"hunter2"}}"#),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
         (
-            Reply::new(200, &json, granted("tomorrow hunter2", "")),
-            Is::BadAnswer,
+            Reply::new(200, &json, response_body("tomorrow hunter2", "")),
+            ErrorKind::BadAnswer,
         ),
-        (Reply::new(200, &json, granted("", "")), Is::BadAnswer),
         (
-            Reply::new(
-                200,
-                &json,
-                granted("2026-11-20T19:24:39Z", r#","accessToken":"hunter2""#),
-            ),
-            Is::BadAnswer,
-        ),
-        (Reply::new(200, &json, certified("hunter2")), Is::BadAnswer),
-        (Reply::new(200, &json, certified("[]")), Is::BadAnswer),
-        (
-            Reply::new(
-                200,
-                &json,
-                granted("2026-11-20T19:24:39Z", r#","certificate":7"#),
-            ),
-            Is::BadAnswer,
+            Reply::new(200, &json, response_body("", "")),
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::new(
                 200,
                 &json,
-                granted("2026-11-20T19:24:39Z", "").replace("hunter2-key", ""),
+                response_body("2026-11-20T19:24:39Z", r#","accessToken":"hunter2""#),
             ),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
+        ),
+        (
+            Reply::new(200, &json, certified("hunter2")),
+            ErrorKind::BadAnswer,
+        ),
+        (
+            Reply::new(200, &json, certified("[]")),
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::new(
                 200,
                 &json,
-                granted("2026-11-20T19:24:39Z", "").replace("ad|x", r"a\r\nb"),
+                response_body("2026-11-20T19:24:39Z", r#","certificate":7"#),
             ),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::new(
                 200,
                 &json,
-                granted("2026-11-20T19:24:39Z", "").replace("ad|x", r#"a\"b"#),
+                response_body("2026-11-20T19:24:39Z", "").replace("hunter2-key", ""),
             ),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
+        ),
+        (
+            Reply::new(
+                200,
+                &json,
+                response_body("2026-11-20T19:24:39Z", "").replace("ad|x", r"a\r\nb"),
+            ),
+            ErrorKind::BadAnswer,
+        ),
+        (
+            Reply::new(
+                200,
+                &json,
+                response_body("2026-11-20T19:24:39Z", "").replace("ad|x", r#"a\"b"#),
+            ),
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::new(200, &json, certified(&certificate)),
-            Is::TooLarge,
+            ErrorKind::TooLarge,
         ),
         (
             Reply::new(200, &json, certified(&huge_certificate)),
-            Is::TooLarge,
+            ErrorKind::TooLarge,
         ),
         (
             Reply::new(200, &json, vec![b' '; MAX_RESPONSE_BYTES + 1]),
-            Is::BadAnswer,
+            ErrorKind::BadAnswer,
         ),
         (
             Reply::Bytes(b"SSH-2.0-hunter2\r\n".to_vec()),
-            Is::Unavailable(None),
+            ErrorKind::Unavailable(None),
         ),
         (
             Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
-            Is::Unavailable(None),
+            ErrorKind::Unavailable(None),
         ),
     ] {
         for kind in [Kind::Login, Kind::Oauth] {
             let case = String::from_utf8_lossy(bytes(&reply)).into_owned();
             let case = &case[..case.len().min(300)];
             let error = fetch(kind, reply.clone()).await.expect_err(case);
-            assert_eq!(is(&error), expected, "{case}: {error}");
+            assert_eq!(error_kind(&error), expected, "{case}: {error}");
             let text = format!("{error} {error:?}");
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -405,7 +432,10 @@ async fn no_connection_or_no_response_is_unavailable() {
     let error = source(Kind::Login, &closed_port().await)
         .fetch(&request())
         .await;
-    assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
+    assert_eq!(
+        error_kind(&error.unwrap_err()),
+        ErrorKind::Unavailable(None)
+    );
     let client = HttpClient::new(&HttpClientOptions {
         timeout: Duration::from_millis(50),
         max_bytes: MAX_RESPONSE_BYTES,
@@ -414,10 +444,13 @@ async fn no_connection_or_no_response_is_unavailable() {
     .unwrap();
     let silent = peer(Reply::Stall(Vec::new())).await;
     for kind in [Kind::Login, Kind::Oauth] {
-        let error = made(kind, &silent.url, client.clone())
+        let error = source_with(kind, &silent.url, client.clone())
             .fetch(&request())
             .await;
-        assert_eq!(is(&error.unwrap_err()), Is::Unavailable(None));
+        assert_eq!(
+            error_kind(&error.unwrap_err()),
+            ErrorKind::Unavailable(None)
+        );
     }
 }
 
@@ -428,7 +461,7 @@ async fn the_token_is_not_sent_over_plain_http_to_another_machine() {
         .fetch(&request())
         .await
         .unwrap_err();
-    assert_eq!(is(&error), Is::BadAnswer);
+    assert_eq!(error_kind(&error), ErrorKind::BadAnswer);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixMillis};
 use crate::credential::IdentityKey;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
-use crate::remote::oauth::MAX_ANSWER_BYTES;
+use crate::remote::oauth::MAX_RESPONSE_BYTES;
 use crate::remote::settings::{ClientProof, OauthClient};
 use crate::remote::testing::{Peer, Reply, peer};
 use crate::token::{BearerToken, VerifiedToken};
@@ -27,15 +27,20 @@ fn settings() -> TokenExchangeSettings {
 fn source(peer: &Peer, settings: TokenExchangeSettings) -> TokenExchangeSource {
     let options = HttpClientOptions {
         timeout: Duration::from_secs(5),
-        max_bytes: MAX_ANSWER_BYTES,
+        max_bytes: MAX_RESPONSE_BYTES,
         ca: None,
     };
-    let own = OauthClient {
+    let client_config = OauthClient {
         id: "me".into(),
         proof: ClientProof::Public,
     };
     let client = HttpClient::new(&options).unwrap();
-    let endpoint = Endpoint::new(peer.url.clone(), own, client, ManualClock::at(NOW));
+    let endpoint = Endpoint::new(
+        peer.url.clone(),
+        client_config,
+        client,
+        ManualClock::at(NOW),
+    );
     TokenExchangeSource::new(settings, endpoint)
 }
 
@@ -57,13 +62,13 @@ fn verified(seconds: u64) -> Caller {
 }
 
 fn response(changes: &Value) -> Reply {
-    let mut answer = json!({
+    let mut body = json!({
         "access_token": "t0ken", "token_type": "Bearer", "expires_in": 600, "issued_token_type": ACCESS_TOKEN,
     });
     for (name, value) in changes.as_object().unwrap() {
-        answer[name] = value.clone();
+        body[name] = value.clone();
     }
-    Reply::json(200, &answer.to_string())
+    Reply::json(200, &body.to_string())
 }
 
 #[tokio::test]

@@ -55,12 +55,12 @@ fn a_redirect_with_the_right_state_is_accepted_once() {
     assert_eq!(code.nonce, sent["nonce"]);
     let again = flow.accept_redirect(&query, NOW).unwrap_err();
     assert_eq!(again, CallbackError::AlreadyUsed);
-    let shown = format!("{code:?} {flow:?}");
-    assert!(!shown.contains("c-1-secret") && !shown.contains(&sent["state"]));
+    let debug = format!("{code:?} {flow:?}");
+    assert!(!debug.contains("c-1-secret") && !debug.contains(&sent["state"]));
 }
 
 #[test]
-fn a_redirect_with_another_state_does_not_use_the_flow_up() {
+fn a_redirect_with_another_state_does_not_consume_the_flow() {
     let (mut flow, sent) = started(false);
     for query in [
         "",
@@ -109,7 +109,7 @@ fn an_invalid_redirect_with_the_right_state_ends_the_flow() {
 
 #[test]
 fn authorization_errors_are_described_without_quoting_the_response() {
-    for (error, said) in [
+    for (error, expected) in [
         ("access_denied", "refused, by you"),
         ("invalid_scope", "--scope"),
         ("%3Cscript%3E", "non-standard"),
@@ -119,7 +119,7 @@ fn authorization_errors_are_described_without_quoting_the_response() {
         let query = format!("error={error}&error_description=secret&state={state}");
         let text = flow.accept_redirect(&query, NOW).unwrap_err().to_string();
         let clean = !text.contains("secret") && !text.contains('<');
-        assert!(text.contains(said) && clean, "{text}");
+        assert!(text.contains(expected) && clean, "{text}");
     }
 }
 

@@ -11,9 +11,9 @@ use crate::credential::FetchError;
 use crate::remote::http_client::HttpResponse;
 use crate::secret::SecretString;
 
-/// A granted bearer token and the parameters issued with it.
+/// A bearer token and the parameters issued with it.
 #[derive(Clone, Debug)]
-pub struct Granted {
+pub struct TokenResponse {
     /// The token: 1 to [`MAX_TOKEN_BYTES`] visible ASCII characters.
     pub access_token: SecretString,
     /// By the local clock, counted from when the request was sent; `None` if the server omits it.
@@ -44,14 +44,17 @@ struct RawResponse {
 }
 
 /// Parses a 200 response to a request sent at `sent_at`.
-pub(super) fn granted(answer: &HttpResponse, sent_at: UnixMillis) -> Result<Granted, FetchError> {
+pub(super) fn parse(
+    response: &HttpResponse,
+    sent_at: UnixMillis,
+) -> Result<TokenResponse, FetchError> {
     // serde's error message would quote the body.
-    let raw: RawResponse = serde_json::from_slice(&answer.body)
-        .map_err(|_| bad("the answer does not have the shape {access_token, token_type, …}"))?;
+    let raw: RawResponse = serde_json::from_slice(&response.body)
+        .map_err(|_| bad("the response does not have the shape {access_token, token_type, …}"))?;
     let access_token = SecretString::new(raw.access_token);
     check_type(raw.token_type.as_deref())?;
     check_token(access_token.expose())?;
-    Ok(Granted {
+    Ok(TokenResponse {
         access_token,
         expires_at: expires_in(raw.expires_in.as_ref())?.map(|life| sent_at.plus(life)),
         scope: scope(raw.scope.as_ref())?,
@@ -66,7 +69,7 @@ pub(super) fn granted(answer: &HttpResponse, sent_at: UnixMillis) -> Result<Gran
 /// known type names, never the server's text.
 fn check_type(token_type: Option<&str>) -> Result<(), FetchError> {
     let Some(token_type) = token_type else {
-        return Err(bad("the answer has no token_type"));
+        return Err(bad("the response has no token_type"));
     };
     let problem = match token_type.to_ascii_lowercase().as_str() {
         "bearer" => return Ok(()),
