@@ -26,7 +26,7 @@ pub use style::Style;
 pub use tour::{next_steps, tour, wait_for_ctrl_c};
 
 /// The demo's configuration, which is also a template for users. The demo replaces its
-/// [`ADDRESSES`] with free ports.
+/// `ADDRESSES` with free ports.
 pub const CONFIG: &str = include_str!("demo/hawkgate.toml");
 
 /// The addresses in [`CONFIG`].

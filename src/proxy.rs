@@ -50,7 +50,7 @@ const MAX_POOLS: usize = 8;
 
 /// Creates the applications that [`server::BoundServer::serve`] distributes over `workers`
 /// pinned workers. Each worker has its own pool of upstream connections, so that no response has
-/// to wake another thread; with more than [`MAX_POOLS`] workers, pools are shared.
+/// to wake another thread; with more than `MAX_POOLS` workers, pools are shared.
 pub fn applications(hooks: &Hooks, limits: &Limits, workers: usize) -> Vec<Arc<HttpProxy<Hooks>>> {
     let pools = workers.clamp(1, MAX_POOLS);
     let threads = workers.div_ceil(pools);

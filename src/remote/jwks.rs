@@ -78,7 +78,7 @@ fn max_age(response: &HttpResponse) -> Option<Duration> {
     Some(Duration::from_secs(max_age?).saturating_sub(Duration::from_secs(age.unwrap_or(0))))
 }
 
-/// Reads a JWK Set from a file, again after [`FILE_TTL`].
+/// Reads a JWK Set from a file, again after 5 seconds.
 #[derive(Debug)]
 pub struct JwksFileFetcher {
     path: PathBuf,

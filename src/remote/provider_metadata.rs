@@ -12,7 +12,7 @@ use super::well_known::{
 use crate::serde_url;
 
 /// An issuer's metadata. Every URL in it has been checked with
-/// [`is_acceptable_url`](super::well_known::is_acceptable_url).
+/// `well_known::is_acceptable_url`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ProviderMetadata {
     /// The issuer identifier, byte for byte the one requested.

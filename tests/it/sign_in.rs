@@ -586,7 +586,9 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .run(&["token"])
         .await
         .fails_with(1, "could not be refreshed");
-    fixture.control("tokenEndpoint", json!({ "mode": "ok" })).await;
+    fixture
+        .control("tokenEndpoint", json!({ "mode": "ok" }))
+        .await;
     // The ID token names another user: the rotated token is saved, and nothing is printed.
     fixture
         .control("tamper", json!({ "claims": { "sub": "another-user" } }))
