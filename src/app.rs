@@ -1,12 +1,12 @@
 //! The composition root: builds a running hawkgate from a resolved [`Config`].
 
+mod admin_pages;
 mod background;
 mod build;
+mod components;
 mod live;
-mod local;
+mod local_sources;
 mod observe;
-mod pages;
-mod parts;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::proxy::listener::{BindError, InheritedSockets};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers};
 use crate::proxy::settings::Address;
 use crate::proxy::{self, Budget, FastPath, Hooks};
-use crate::reload::{self, Reloads, Stamps, Target};
+use crate::reload::{self, Fingerprints, Reloads, Target};
+use admin_pages::Pages;
 use build::{Builder, Built};
 use live::Live;
-use pages::Pages;
 
 /// What a run needs in addition to its configuration.
 #[derive(Clone, Debug)]
@@ -112,8 +112,11 @@ pub async fn start_on(
         metrics: &metrics,
     };
     proxy::check_platform_cas().map_err(|e| StartError::Unusable(e.to_string()))?;
-    let Built { gateway, parts } = builder.build(&config)?;
-    let tls = live::tls_stamps(&config.server);
+    let Built {
+        gateway,
+        components,
+    } = builder.build(&config)?;
+    let tls = live::tls_fingerprints(&config.server);
     let (listen, limits) = (&config.server.listen, &config.limits);
     reject_unclaimed(&inherited, &config.server)?;
     let callers = BoundServer::bind_with_inherited(listen, limits, &mut inherited).await?;
@@ -128,7 +131,7 @@ pub async fn start_on(
         clock.clone(),
         Arc::clone(&recorder),
     );
-    let pages = Pages::new(&metrics, &gateway, &parts, &config.server, &clock);
+    let pages = Pages::new(&metrics, &gateway, &components, &config.server, &clock);
     let live = Live {
         clock: clock.clone(),
         metrics,
@@ -141,7 +144,7 @@ pub async fn start_on(
         current: Mutex::default(),
         started: config,
     };
-    live.begin(parts, tls).await;
+    live.begin(components, tls).await;
     let server = &live.started.server;
     let threads = worker_threads(server.threads);
     let applications = proxy::applications(&hooks, &live.started.limits, threads);
@@ -241,7 +244,7 @@ impl Running {
 
     /// Reloads the file at `path` on request and, if `every` is given, whenever one of the
     /// files in `loaded` has changed, checking at that interval.
-    pub fn reloads(&self, path: PathBuf, loaded: Stamps, every: Option<Duration>) -> Reloads {
+    pub fn reloads(&self, path: PathBuf, loaded: Fingerprints, every: Option<Duration>) -> Reloads {
         let target = Arc::clone(&self.live) as Arc<dyn Target>;
         reload::start(path, loaded, every, target)
     }

@@ -4,8 +4,8 @@
 //! [`start`] watches those files and applies a changed configuration to a [`Target`]. A
 //! configuration that cannot be applied changes nothing.
 
+mod fingerprint;
 mod restart;
-mod stamp;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError};
 
 use crate::config::{self, Config, ConfigErrors, Server, Warning};
+pub use fingerprint::Fingerprints;
 pub use restart::{applicable, restart_needed};
-pub use stamp::Stamps;
 use watch::Watch;
 
 /// How often watched files are checked. A change takes effect once two checks in a row find
@@ -34,8 +34,8 @@ pub struct Loaded {
     pub config: Config,
     /// Things that are valid but probably unintended.
     pub warnings: Vec<Warning>,
-    /// The stamps of the file and every file that it refers to.
-    pub stamps: Stamps,
+    /// The fingerprints of the file and every file that it refers to.
+    pub fingerprints: Fingerprints,
 }
 
 /// An invalid configuration, and the state of its files when it was read.
@@ -44,8 +44,8 @@ pub struct Loaded {
 pub struct LoadError {
     /// Every error.
     pub errors: ConfigErrors,
-    /// The stamps of the file and every file that it refers to, as far as it could be read.
-    pub stamps: Stamps,
+    /// The fingerprints of the file and every file that it refers to, as far as it could be read.
+    pub fingerprints: Fingerprints,
 }
 
 /// The effect of a changed configuration.
@@ -76,12 +76,12 @@ pub trait Target: Send + Sync + 'static {
     /// Files that stay in use whatever the new configuration says.
     fn files(&self) -> Vec<PathBuf>;
 
-    /// Applies `config` completely or not at all. `stamps` were taken after the file was read
+    /// Applies `config` completely or not at all. `fingerprints` were taken after the file was read
     /// and before anything that it refers to is used.
     ///
     /// # Errors
     /// The reason, for the operator; it contains no secret.
-    async fn apply(&self, config: Config, stamps: &Stamps) -> Result<Applied, String>;
+    async fn apply(&self, config: Config, fingerprints: &Fingerprints) -> Result<Applied, String>;
 
     /// Called after each reload, for metrics.
     fn ended(&self, result: ReloadResult);
@@ -94,7 +94,7 @@ pub trait Target: Send + Sync + 'static {
 /// Every error in the file.
 pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loaded, LoadError> {
     // Taken before the file is read, so that a change in between is noticed at the next check.
-    let own = Stamps::of([path]);
+    let own = Fingerprints::of([path]);
     let checked = match running {
         None => config::check(path),
         Some((server, _)) => config::check_reload(path, server),
@@ -104,20 +104,20 @@ pub fn load(path: &Path, running: Option<(&Server, &[PathBuf])>) -> Result<Loade
         Ok((config, warnings)) => {
             let named = config.files.iter().map(|file| &file.path);
             Ok(Loaded {
-                stamps: own.and(stamps(named.chain(in_use))),
+                fingerprints: own.and(fingerprints(named.chain(in_use))),
                 config,
                 warnings,
             })
         }
         Err(errors) => Err(LoadError {
-            stamps: own.and(stamps(errors.files.iter().chain(in_use))),
+            fingerprints: own.and(fingerprints(errors.files.iter().chain(in_use))),
             errors,
         }),
     }
 }
 
-fn stamps<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Stamps {
-    Stamps::of(paths.map(PathBuf::as_path))
+fn fingerprints<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Fingerprints {
+    Fingerprints::of(paths.map(PathBuf::as_path))
 }
 
 /// The task that reloads. Aborted on drop.
@@ -146,7 +146,7 @@ impl Drop for Reloads {
 /// of the files in `loaded` has changed. Must be called within a Tokio runtime.
 pub fn start(
     path: PathBuf,
-    loaded: Stamps,
+    loaded: Fingerprints,
     every: Option<Duration>,
     target: Arc<dyn Target>,
 ) -> Reloads {
@@ -157,7 +157,7 @@ pub fn start(
 
 async fn run(
     path: PathBuf,
-    loaded: Stamps,
+    loaded: Fingerprints,
     every: Option<Duration>,
     target: Arc<dyn Target>,
     mut requested: mpsc::Receiver<()>,
@@ -177,14 +177,14 @@ async fn run(
             }
         }
         match reload(&path, &target).await {
-            Ok((result, stamps)) => {
+            Ok((result, fingerprints)) => {
                 target.ended(result);
-                watch.reloaded(result, stamps);
+                watch.reloaded(result, fingerprints);
             }
             Err(error) => {
                 tracing::error!(%error, "the reload failed; the previous configuration stays in effect");
                 target.ended(ReloadResult::Invalid);
-                watch.reloaded(ReloadResult::Invalid, Stamps::default());
+                watch.reloaded(ReloadResult::Invalid, Fingerprints::default());
             }
         }
     }
@@ -194,13 +194,13 @@ async fn run(
 async fn reload(
     path: &Path,
     target: &Arc<dyn Target>,
-) -> Result<(ReloadResult, Stamps), JoinError> {
+) -> Result<(ReloadResult, Fingerprints), JoinError> {
     let (path, running) = (path.to_owned(), Arc::clone(target));
     let loading = move || load(&path, Some((running.server(), &running.files())));
     let Loaded {
         config,
         warnings,
-        stamps,
+        fingerprints,
     } = match tokio::task::spawn_blocking(loading).await? {
         Ok(loaded) => loaded,
         Err(refused) => {
@@ -208,7 +208,7 @@ async fn reload(
                 tracing::error!("{line}");
             }
             tracing::error!("the configuration is invalid; the previous one stays in effect");
-            return Ok((ReloadResult::Invalid, refused.stamps));
+            return Ok((ReloadResult::Invalid, refused.fingerprints));
         }
     };
     for warning in warnings {
@@ -216,7 +216,7 @@ async fn reload(
     }
     // A separate task, so that the configuration is applied completely even if the reload task
     // is aborted meanwhile.
-    let (target, read) = (Arc::clone(target), stamps.clone());
+    let (target, read) = (Arc::clone(target), fingerprints.clone());
     let applying = tokio::spawn(async move { target.apply(config, &read).await });
     let result = match applying.await? {
         Ok(applied) => {
@@ -231,7 +231,7 @@ async fn reload(
             ReloadResult::Invalid
         }
     };
-    Ok((result, stamps))
+    Ok((result, fingerprints))
 }
 
 fn log_applied(applied: &Applied) {

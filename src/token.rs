@@ -18,13 +18,13 @@ mod issuer;
 mod jwk;
 mod jws;
 mod keys;
-mod pattern;
 mod rules;
 pub mod settings;
 mod shared_secret;
 mod signature;
 mod signing_key;
 mod strict_json;
+mod subject_pattern;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verified;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::parts::Parts;
+use super::components::Components;
 use crate::gateway::route::Upstream;
 use crate::remote::dns::{self, SystemResolver};
 use crate::token::{Issuer, WorkloadToken};
@@ -20,10 +20,10 @@ const WORKLOAD_TOKEN_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Background(Vec<Task>);
 
-/// The task that keeps one part up to date. Aborted on drop.
+/// The task that keeps one component up to date. Aborted on drop.
 #[derive(Debug)]
 struct Task {
-    part: Arc<dyn Any + Send + Sync>,
+    component: Arc<dyn Any + Send + Sync>,
     running: AbortHandle,
 }
 
@@ -34,59 +34,62 @@ impl Drop for Task {
 }
 
 /// Prepares what needs no network: literal addresses and files.
-pub(super) async fn prepare(parts: &Parts) {
-    for upstream in parts.new_upstreams() {
+pub(super) async fn prepare(components: &Components) {
+    for upstream in components.new_upstreams() {
         if let Some(address) = dns::ip_literal(&upstream.host, upstream.port) {
             upstream.addresses.store(Arc::new(vec![address]));
         }
     }
-    for token in &parts.workload_tokens {
+    for token in &components.workload_tokens {
         read(token, &mut None).await;
     }
 }
 
-/// Like [`prepare`], and also waits up to `timeout` for the names and keys of new parts, which
+/// Like [`prepare`], and also waits up to `timeout` for the names and keys of new components, which
 /// serve no requests yet.
-pub(super) async fn prepare_within(parts: &Parts, timeout: Duration) {
-    prepare(parts).await;
-    let names = join_all(parts.new_upstreams().map(|upstream| async {
+pub(super) async fn prepare_within(components: &Components, timeout: Duration) {
+    prepare(components).await;
+    let names = join_all(components.new_upstreams().map(|upstream| async {
         let found = dns::resolve(&SystemResolver, &upstream.host, upstream.port).await;
         // The background task of the upstream retries, and logs the error.
         if let Ok(addresses) = found {
             upstream.addresses.store(Arc::new(addresses));
         }
     }));
-    let keys = join_all(parts.new_issuers().map(|issuer| issuer.warm_up()));
+    let keys = join_all(components.new_issuers().map(|issuer| issuer.warm_up()));
     let _ = tokio::time::timeout(timeout, futures::future::join(names, keys)).await;
 }
 
 impl Background {
-    /// Keeps the running tasks of `parts`, starts those that are missing, and ends all others.
-    pub(super) fn update(&mut self, parts: &Parts) {
+    /// Keeps the running tasks of `components`, starts those that are missing, and ends all others.
+    pub(super) fn update(&mut self, components: &Components) {
         let before = std::mem::take(&mut self.0);
         let mut before: Vec<_> = before.into_iter().map(Some).collect();
         let mut keep_or_start =
-            |part: Arc<dyn Any + Send + Sync>, start: &dyn Fn() -> JoinHandle<()>| {
+            |component: Arc<dyn Any + Send + Sync>, start: &dyn Fn() -> JoinHandle<()>| {
                 let running = before
                     .iter_mut()
-                    .find(|task| task.as_ref().is_some_and(|t| is_same(&t.part, &part)))
+                    .find(|task| {
+                        task.as_ref()
+                            .is_some_and(|t| is_same(&t.component, &component))
+                    })
                     .and_then(Option::take);
                 self.0.push(running.unwrap_or_else(|| Task {
                     running: start().abort_handle(),
-                    part,
+                    component,
                 }));
             };
-        for upstream in parts.upstreams() {
+        for upstream in components.upstreams() {
             if dns::ip_literal(&upstream.host, upstream.port).is_none() {
                 keep_or_start(upstream.clone(), &|| {
                     tokio::spawn(resolve(upstream.clone()))
                 });
             }
         }
-        for token in &parts.workload_tokens {
+        for token in &components.workload_tokens {
             keep_or_start(token.clone(), &|| tokio::spawn(reread(token.clone())));
         }
-        for issuer in parts.issuers() {
+        for issuer in components.issuers() {
             keep_or_start(issuer.clone(), &|| {
                 tokio::spawn(refresh_keys(issuer.clone()))
             });
@@ -141,10 +144,10 @@ async fn read(token: &Arc<WorkloadToken>, logged: &mut Option<String>) {
 mod tests {
     use super::*;
 
-    fn parts(tokens: &[&Arc<WorkloadToken>]) -> Parts {
-        Parts {
+    fn components(tokens: &[&Arc<WorkloadToken>]) -> Components {
+        Components {
             workload_tokens: tokens.iter().map(|&token| Arc::clone(token)).collect(),
-            ..Parts::default()
+            ..Components::default()
         }
     }
 
@@ -156,12 +159,12 @@ mod tests {
     async fn background_tasks_continue_and_end_with_their_part() {
         let (one, two, three) = (token("/one"), token("/two"), token("/three"));
         let mut background = Background::default();
-        background.update(&parts(&[&one, &two]));
+        background.update(&components(&[&one, &two]));
         let ids = |background: &Background| -> Vec<_> {
             background.0.iter().map(|task| task.running.id()).collect()
         };
         let before = ids(&background);
-        background.update(&parts(&[&two, &three]));
+        background.update(&components(&[&two, &three]));
         let after = ids(&background);
         assert_eq!(before[1], after[0]);
         assert!(!before.contains(&after[1]));

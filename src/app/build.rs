@@ -9,9 +9,9 @@ use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use super::StartError;
-use super::local::{self, Updatable};
+use super::components::{Component, Components, IssuerBasis, SourceBasis, reuse_or_build, share};
+use super::local_sources::{self, Updatable};
 use super::observe::observe;
-use super::parts::{IssuerBasis, Part, Parts, SourceBasis, reuse_or_build, share};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
@@ -21,7 +21,7 @@ use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
-use crate::reload::Stamps;
+use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
@@ -44,38 +44,38 @@ pub(super) struct Builder<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// A gateway, and its stateful parts, which background tasks keep fresh.
+/// A gateway, and its stateful components, which background tasks keep fresh.
 pub(super) struct Built {
     pub(super) gateway: Gateway,
-    pub(super) parts: Parts,
+    pub(super) components: Components,
 }
 
 impl Builder<'_> {
     /// Builds everything that `config` describes. Opens no connection.
     pub(super) fn build(&self, config: &Config) -> Result<Built, StartError> {
-        let stamps = Stamps::of(config.files.iter().map(|file| file.path.as_path()));
-        self.build_on(config, &stamps, &Parts::default())
+        let fingerprints = Fingerprints::of(config.files.iter().map(|file| file.path.as_path()));
+        self.build_on(config, &fingerprints, &Components::default())
     }
 
-    /// Like [`Self::build`], keeping the parts of `previous` whose settings are unchanged, with
-    /// their keys, caches and addresses. `stamps` cover every file that `config` refers to and
+    /// Like [`Self::build`], keeping the components of `previous` whose settings are unchanged, with
+    /// their keys, caches and addresses. `fingerprints` cover every file that `config` refers to and
     /// were taken before this reads any of them.
     pub(super) fn build_on(
         &self,
         config: &Config,
-        stamps: &Stamps,
-        previous: &Parts,
+        fingerprints: &Fingerprints,
+        previous: &Components,
     ) -> Result<Built, StartError> {
         reject_exposed_password_routes(config)?;
-        let mut parts = Parts {
-            issuers: self.issuers(config, stamps, previous)?,
-            updatable: local::updatable(&config.sources)?,
-            ..Parts::default()
+        let mut components = Components {
+            issuers: self.issuers(config, fingerprints, previous)?,
+            updatable: local_sources::updatable(&config.sources)?,
+            ..Components::default()
         };
-        parts.sources = self.sources(config, stamps, previous, &parts.updatable)?;
-        parts.carry_over_updates(previous);
-        let issuers: Vec<_> = parts.issuers().cloned().collect();
-        let sources: Vec<_> = parts.sources().cloned().collect();
+        components.sources = self.sources(config, fingerprints, previous, &components.updatable)?;
+        components.carry_over_updates(previous);
+        let issuers: Vec<_> = components.issuers().cloned().collect();
+        let sources: Vec<_> = components.sources().cloned().collect();
         let rules = build_all(&config.rules, rule)?;
         let rules_where = |applies: &dyn Fn(&config::Rule) -> bool| {
             let pairs = config.rules.iter().zip(&rules);
@@ -84,7 +84,7 @@ impl Builder<'_> {
         };
         // Shared by all routes.
         let common = match &config.rate {
-            Some(rate) => Some(parts.rate(None, *rate, previous, self.clock)?),
+            Some(rate) => Some(components.rate(None, *rate, previous, self.clock)?),
             None => None,
         };
         let login = match &config.login {
@@ -98,16 +98,23 @@ impl Builder<'_> {
         };
         let mut routes = Vec::new();
         for (index, route) in config.routes.iter().enumerate() {
-            let upstream = parts.upstream(&route.upstream, stamps, previous, upstream)?;
+            let upstream =
+                components.upstream(&route.upstream, fingerprints, previous, upstream)?;
             let own = match &route.rate {
-                Some(rate) => Some(parts.rate(Some(&route.name), *rate, previous, self.clock)?),
+                Some(rate) => {
+                    Some(components.rate(Some(&route.name), *rate, previous, self.clock)?)
+                }
                 None => None,
             };
             let mut route = build_route(route, upstream, &issuers, &sources);
             route.rules = rules_where(&|rule| rule.applies_to(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
-                let token = share(&mut parts.workload_tokens, &previous.workload_tokens, token);
+                let token = share(
+                    &mut components.workload_tokens,
+                    &previous.workload_tokens,
+                    token,
+                );
                 route.workload_token = Some(token);
             }
             routes.push(Arc::new(route));
@@ -120,41 +127,41 @@ impl Builder<'_> {
                 rule_headers: rule_headers(&rules),
                 observability: observe(config, self.clock, self.metrics)?,
             },
-            parts,
+            components,
         })
     }
 
     fn issuers(
         &self,
         config: &Config,
-        stamps: &Stamps,
-        previous: &Parts,
-    ) -> Result<Vec<Part<IssuerBasis, Issuer>>, StartError> {
-        let part = |issuer: &config::Issuer| {
-            let files = stamps.only(config.files_of("issuer", &issuer.name));
+        fingerprints: &Fingerprints,
+        previous: &Components,
+    ) -> Result<Vec<Component<IssuerBasis, Issuer>>, StartError> {
+        let component = |issuer: &config::Issuer| {
+            let files = fingerprints.only(config.files_of("issuer", &issuer.name));
             let basis = (issuer.clone(), config.cache.max_entries);
             reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
         };
-        config.issuers.iter().map(part).collect()
+        config.issuers.iter().map(component).collect()
     }
 
     fn sources(
         &self,
         config: &Config,
-        stamps: &Stamps,
-        previous: &Parts,
+        fingerprints: &Fingerprints,
+        previous: &Components,
         updatable: &[Updatable],
-    ) -> Result<Vec<Part<SourceBasis, CachedSource>>, StartError> {
-        let part = |source: &config::Source| {
-            let files = stamps.only(config.files_of("source", &source.name));
+    ) -> Result<Vec<Component<SourceBasis, CachedSource>>, StartError> {
+        let component = |source: &config::Source| {
+            let files = fingerprints.only(config.files_of("source", &source.name));
             let basis = (source.clone(), config.cache.clone());
             reuse_or_build(&previous.sources, basis, files, || {
                 self.source(source, config, updatable)
             })
         };
-        config.sources.iter().map(part).collect()
+        config.sources.iter().map(component).collect()
     }
 
     fn issuer(&self, issuer: &config::Issuer, config: &Config) -> Result<Issuer, StartError> {
@@ -216,7 +223,7 @@ impl Builder<'_> {
             .sources
             .get(login.source)
             .ok_or_else(|| StartError::Unusable("[login] has no source".into()))?;
-        let minter = local::mint(&source.kind, self.clock)
+        let minter = local_sources::mint(&source.kind, self.clock)
             .map_err(|e| StartError::unusable("source", &source.name, &*e))?;
         Ok(Login {
             issuers: login
@@ -271,8 +278,12 @@ impl Builder<'_> {
             SourceKind::TaskclusterOauth { root_url } => {
                 Arc::new(OauthSource::new(root_url, client(source)?, clock))
             }
-            SourceKind::TaskclusterMint { .. } => Arc::new(local::mint(&source.kind, &clock)?),
-            SourceKind::TaskclusterStatic { .. } => Arc::new(local::static_source(&source.kind)?),
+            SourceKind::TaskclusterMint { .. } => {
+                Arc::new(local_sources::mint(&source.kind, &clock)?)
+            }
+            SourceKind::TaskclusterStatic { .. } => {
+                Arc::new(local_sources::static_source(&source.kind)?)
+            }
             SourceKind::ClientCredentials {
                 token_url,
                 client: own,

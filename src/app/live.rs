@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
+use super::admin_pages::{AdminState, Pages};
 use super::background::{self, Background};
 use super::build::{Builder, Built};
-use super::pages::{AdminState, Pages};
-use super::parts::Parts;
+use super::components::Components;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
@@ -20,7 +20,7 @@ use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
-use crate::reload::{self, Applied, ReloadResult, Stamps, Target};
+use crate::reload::{self, Applied, Fingerprints, ReloadResult, Target};
 
 /// How long a reload waits for the keys and addresses of new issuers and upstreams. After that
 /// it takes effect without them.
@@ -44,10 +44,10 @@ pub(super) struct Live {
 /// Locked during a whole reload, so that reloads run one at a time.
 #[derive(Default)]
 pub(super) struct Current {
-    pub(super) parts: Parts,
+    pub(super) components: Components,
     pub(super) background: Background,
-    /// The stamps of the listeners' TLS files when they were last read.
-    pub(super) tls: Stamps,
+    /// The fingerprints of the listeners' TLS files when they were last read.
+    pub(super) tls: Fingerprints,
 }
 
 #[async_trait]
@@ -62,7 +62,11 @@ impl Target for Live {
             .collect()
     }
 
-    async fn apply(&self, mut config: Config, stamps: &Stamps) -> Result<Applied, String> {
+    async fn apply(
+        &self,
+        mut config: Config,
+        fingerprints: &Fingerprints,
+    ) -> Result<Applied, String> {
         let mut current = self.current.lock().await;
         let restart_needed = reload::restart_needed(&self.started, &config);
         config.server = self.started.server.clone();
@@ -72,10 +76,13 @@ impl Target for Live {
             clock: &self.clock,
             metrics: &self.metrics,
         };
-        let Built { gateway, parts } = builder
-            .build_on(&config, stamps, &current.parts)
+        let Built {
+            gateway,
+            components,
+        } = builder
+            .build_on(&config, fingerprints, &current.components)
             .map_err(|error| error.to_string())?;
-        let tls = stamps.only(tls_files(&self.started.server));
+        let tls = fingerprints.only(tls_files(&self.started.server));
         let mut renewals = Vec::new();
         if tls != current.tls {
             for listener in &self.tls {
@@ -85,7 +92,7 @@ impl Target for Live {
                 renewals.push((listener, prepared));
             }
         }
-        background::prepare_within(&parts, PREPARE_TIMEOUT).await;
+        background::prepare_within(&components, PREPARE_TIMEOUT).await;
 
         // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
@@ -95,16 +102,18 @@ impl Target for Live {
         self.pages.expect_reload();
         self.metrics.configure(
             &names(&config),
-            self.scrape_callbacks(&parts),
+            self.scrape_callbacks(&components),
             self.clock.now(),
         );
         self.gateway.store(Arc::new(gateway));
         self.limits.store(Arc::new(config.limits));
-        self.pages.state.store(Arc::new(AdminState::from(&parts)));
-        current.background.update(&parts);
-        let mut built = parts.built();
+        self.pages
+            .state
+            .store(Arc::new(AdminState::from(&components)));
+        current.background.update(&components);
+        let mut built = components.built();
         built.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
-        (current.parts, current.tls) = (parts, tls);
+        (current.components, current.tls) = (components, tls);
         Ok(Applied {
             built,
             restart_needed,
@@ -120,25 +129,25 @@ impl Target for Live {
 
 impl Live {
     /// Starts the background tasks.
-    pub(super) async fn begin(&self, parts: Parts, tls: Stamps) {
-        background::prepare(&parts).await;
+    pub(super) async fn begin(&self, components: Components, tls: Fingerprints) {
+        background::prepare(&components).await;
         let names = names(&self.started);
         self.metrics
-            .configure(&names, self.scrape_callbacks(&parts), self.clock.now());
+            .configure(&names, self.scrape_callbacks(&components), self.clock.now());
         let mut current = self.current.lock().await;
-        current.background.update(&parts);
-        (current.parts, current.tls) = (parts, tls);
+        current.background.update(&components);
+        (current.components, current.tls) = (components, tls);
         audit_load(true);
     }
 
     /// The values that are read at scrape time.
-    fn scrape_callbacks(&self, parts: &Parts) -> ScrapeCallbacks {
+    fn scrape_callbacks(&self, components: &Components) -> ScrapeCallbacks {
         let mut callbacks = ScrapeCallbacks::default();
-        for source in parts.sources() {
+        for source in components.sources() {
             let read = Arc::clone(source);
             callbacks.cache_entries(source.name(), move || read.entries());
         }
-        for issuer in parts.issuers().filter(|i| !i.is_delegated()) {
+        for issuer in components.issuers().filter(|i| !i.is_delegated()) {
             let read = Arc::clone(issuer);
             callbacks.jwks_age(issuer.name(), move || read.keys_age());
         }
@@ -180,7 +189,7 @@ fn tls_files(server: &Server) -> impl Iterator<Item = &Path> {
         .map(PathBuf::as_path)
 }
 
-/// The stamps of the listeners' TLS files, taken before the files are read.
-pub(super) fn tls_stamps(server: &Server) -> Stamps {
-    Stamps::of(tls_files(server))
+/// The fingerprints of the listeners' TLS files, taken before the files are read.
+pub(super) fn tls_fingerprints(server: &Server) -> Fingerprints {
+    Fingerprints::of(tls_files(server))
 }

@@ -14,7 +14,7 @@ use hawkgate::log::Logging;
 use hawkgate::log::settings::LogFormat;
 use hawkgate::proxy::listener::InheritedSockets;
 use hawkgate::proxy::settings::Address;
-use hawkgate::reload::{self, Loaded, Reloads, Stamps, WATCH_INTERVAL};
+use hawkgate::reload::{self, Fingerprints, Loaded, Reloads, WATCH_INTERVAL};
 
 use super::{Run, notify, process};
 
@@ -26,7 +26,7 @@ type BoxError = Box<dyn std::error::Error>;
 /// The file that the configuration was read from, for reloading.
 pub(super) struct Origin {
     path: PathBuf,
-    stamps: Stamps,
+    fingerprints: Fingerprints,
     watch: bool,
 }
 
@@ -39,12 +39,12 @@ pub(super) fn main(args: &Run) -> ExitCode {
         Ok(Loaded {
             config,
             warnings,
-            stamps,
+            fingerprints,
         }) => serve_config(
             (config, warnings),
             Some(Origin {
                 path: path.clone(),
-                stamps,
+                fingerprints,
                 watch: !args.no_watch,
             }),
             args.log_format.map(Into::into),
@@ -143,7 +143,7 @@ async fn run_until_signal(
     notify::ready();
     let reloads = origin.map(|origin| {
         let interval = origin.watch.then_some(WATCH_INTERVAL);
-        running.reloads(origin.path, origin.stamps, interval)
+        running.reloads(origin.path, origin.fingerprints, interval)
     });
     let first = signals.stop(reloads.as_ref()).await;
     drop(reloads);

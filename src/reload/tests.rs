@@ -1,4 +1,4 @@
-//! Tests of stamps, and of reloads with a target that only records its calls.
+//! Tests of fingerprints, and of reloads with a target that only records its calls.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,7 +19,7 @@ fn folder() -> TempDir {
 fn stamps_compare_only_the_content_of_files() {
     let folder = folder();
     let path = folder.path().join("file");
-    let absent = Stamps::of([path.as_path()]);
+    let absent = Fingerprints::of([path.as_path()]);
     assert_eq!(absent, absent.again());
     fs::write(&path, "one").unwrap();
     let one = absent.again();
@@ -56,11 +56,11 @@ fn links_are_followed_and_special_files_are_not_read() {
     symlink("v1", at("data")).unwrap();
     symlink("data/key", at("key")).unwrap();
     let key = at("key");
-    let first = Stamps::of([key.as_path()]);
+    let first = Fingerprints::of([key.as_path()]);
     symlink("v2", at("data_new")).unwrap();
     fs::rename(at("data_new"), at("data")).unwrap();
     assert_ne!(first, first.again());
-    let special = Stamps::of([Path::new("/dev/zero"), folder.path()]);
+    let special = Fingerprints::of([Path::new("/dev/zero"), folder.path()]);
     assert_eq!(special, special.again());
 }
 
@@ -69,7 +69,7 @@ fn large_files_are_compared_by_size_and_times() {
     let folder = folder();
     let path = folder.path().join("large");
     fs::write(&path, vec![b'x'; 5 * 1024 * 1024]).unwrap();
-    let before = Stamps::of([path.as_path()]);
+    let before = Fingerprints::of([path.as_path()]);
     assert_eq!(before, before.again());
     fs::write(&path, vec![b'x'; 5 * 1024 * 1024 + 1]).unwrap();
     assert_ne!(before, before.again());
@@ -80,14 +80,14 @@ fn debug_output_shows_no_digest() {
     let folder = folder();
     let path = folder.path().join("secret");
     fs::write(&path, "hunter2").unwrap();
-    let shown = format!("{:?}", Stamps::of([path.as_path()]));
+    let shown = format!("{:?}", Fingerprints::of([path.as_path()]));
     assert!(shown.contains("content: Digest,"), "{shown}");
 }
 
 #[test]
 fn a_file_without_a_stamp_counts_as_absent() {
-    let known = Stamps::of([Path::new("/proc/self/nowhere")]);
-    let none = Stamps::default().only([Path::new("/proc/self/nowhere")]);
+    let known = Fingerprints::of([Path::new("/proc/self/nowhere")]);
+    let none = Fingerprints::default().only([Path::new("/proc/self/nowhere")]);
     assert_eq!(known, none);
     assert_eq!(none.and(known.clone()), known);
 }
@@ -134,7 +134,7 @@ impl Target for RecordingTarget {
         Vec::new()
     }
 
-    async fn apply(&self, config: Config, _: &Stamps) -> Result<Applied, String> {
+    async fn apply(&self, config: Config, _: &Fingerprints) -> Result<Applied, String> {
         let name = config.routes[0].name.to_string();
         if name == "unusable" {
             return Err("unusable".into());
@@ -156,11 +156,15 @@ async fn each_state_of_the_files_is_loaded_once() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
     replace(&path, TEXT);
-    let Loaded { config, stamps, .. } = load(&path, None).unwrap();
+    let Loaded {
+        config,
+        fingerprints,
+        ..
+    } = load(&path, None).unwrap();
     let target = RecordingTarget::new(config.server);
     let shared = Arc::clone(&target) as Arc<dyn Target>;
     let every = Some(Duration::from_millis(5));
-    let reloads = start(path.clone(), stamps, every, shared);
+    let reloads = start(path.clone(), fingerprints, every, shared);
 
     replace(&path, TEXT.replace("\"r\"", "\"two\""));
     target.until((1, 0)).await;
@@ -183,10 +187,19 @@ async fn files_that_an_invalid_configuration_refers_to_are_watched() {
     let folder = folder();
     let path = folder.path().join("hawkgate.toml");
     replace(&path, TEXT);
-    let Loaded { config, stamps, .. } = load(&path, None).unwrap();
+    let Loaded {
+        config,
+        fingerprints,
+        ..
+    } = load(&path, None).unwrap();
     let target = RecordingTarget::new(config.server);
     let shared = Arc::clone(&target) as Arc<dyn Target>;
-    let _reloads = start(path.clone(), stamps, Some(Duration::from_millis(5)), shared);
+    let _reloads = start(
+        path.clone(),
+        fingerprints,
+        Some(Duration::from_millis(5)),
+        shared,
+    );
     let with_secret = format!(
         "{TEXT}issuers = []\n[[source]]\nname = \"s\"\nkind = \"taskcluster-static\"\nclient_id = \"c\"\n\
          access_token = {{ file = \"token\" }}\n"

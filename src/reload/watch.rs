@@ -5,7 +5,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use super::{ReloadResult, Stamps};
+use super::{Fingerprints, ReloadResult};
 
 /// Files that keep changing are accepted as they are after this many checks.
 const MAX_CHECKS: u32 = 10;
@@ -14,16 +14,16 @@ const MAX_CHECKS: u32 = 10;
 pub(super) struct Watch {
     every: Option<Duration>,
     /// The state at the last reload, or at start-up.
-    applied: Stamps,
+    applied: Fingerprints,
     /// The state at the last check.
-    checked: Stamps,
+    checked: Fingerprints,
     /// The number of checks since the first that differed from `applied`.
     checks: u32,
 }
 
 impl Watch {
     /// Compares with `applied` at the interval `every`, if any.
-    pub(super) fn new(applied: Stamps, every: Option<Duration>) -> Self {
+    pub(super) fn new(applied: Fingerprints, every: Option<Duration>) -> Self {
         Self {
             every,
             checked: applied.clone(),
@@ -59,12 +59,12 @@ impl Watch {
         }
     }
 
-    /// Records that a reload found `stamps`. After a failed reload the files watched before
+    /// Records that a reload found `fingerprints`. After a failed reload the files watched before
     /// remain watched as well, because a change to one of them may fix the problem.
-    pub(super) fn reloaded(&mut self, result: ReloadResult, stamps: Stamps) {
+    pub(super) fn reloaded(&mut self, result: ReloadResult, fingerprints: Fingerprints) {
         self.applied = match result {
-            ReloadResult::Success => stamps,
-            ReloadResult::Invalid => stamps.and(std::mem::take(&mut self.checked)),
+            ReloadResult::Success => fingerprints,
+            ReloadResult::Invalid => fingerprints.and(std::mem::take(&mut self.checked)),
         };
         self.checked = self.applied.clone();
         self.checks = 0;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::TokenError;
 use super::jwk::MAX_KID_BYTES;
-use super::pattern::Pattern;
+use super::subject_pattern::Pattern;
 use crate::clock::UnixMillis;
 use crate::token::settings::{
     Algorithm, IntrospectionIssuer, OidcIssuer, Profile, SharedSecretIssuer,

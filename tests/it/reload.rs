@@ -41,7 +41,7 @@ impl Fixture {
         let gateway = TestGateway::start_with(&text, files, SystemClock::shared()).await;
         let path = gateway.files.path("hawkgate.toml");
         let loaded = reload::load(&path, None).unwrap();
-        let reloads = gateway.running.reloads(path, loaded.stamps, every);
+        let reloads = gateway.running.reloads(path, loaded.fingerprints, every);
         Self {
             issuer,
             upstream,

@@ -1,7 +1,7 @@
 //! Coordinates the fetches of one source: what is cached, what is being fetched, and what
 //! failed recently.
 
-mod flight;
+mod exchange;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-use flight::{abandoned, renewal_pause};
+use exchange::{abandoned, renewal_pause};
 
 use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};

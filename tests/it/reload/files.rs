@@ -261,7 +261,7 @@ async fn a_new_issuer_that_is_down_affects_readiness_only_after_startup_grace() 
     let gateway = TestGateway::start_with(&text(&issuer), files(), clock.clone()).await;
     let path = gateway.files.path("hawkgate.toml");
     let loaded = reload::load(&path, None).unwrap();
-    let reloads = gateway.running.reloads(path, loaded.stamps, None);
+    let reloads = gateway.running.reloads(path, loaded.fingerprints, None);
     let ready = async |status: u16| {
         until(&format!("/readyz to be {status}"), async || {
             gateway.admin("/readyz").await.status == status

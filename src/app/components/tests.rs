@@ -1,4 +1,4 @@
-//! Which parts a reload keeps and which it rebuilds, for complete configurations.
+//! Which components a reload keeps and which it rebuilds, for complete configurations.
 
 use crate::app::build::Builder;
 use crate::clock::{ManualClock, SharedClock, UnixMillis};
@@ -81,28 +81,31 @@ impl Fixture {
         parsed.unwrap_or_else(|errors| panic!("{errors}")).0
     }
 
-    fn build(&self, text: &str, previous: &Parts) -> Parts {
+    fn build(&self, text: &str, previous: &Components) -> Components {
         let config = self.config(text);
-        let stamps = Stamps::of(config.files.iter().map(|file| file.path.as_path()));
+        let fingerprints = Fingerprints::of(config.files.iter().map(|file| file.path.as_path()));
         let builder = Builder {
             clock: &self.clock,
             metrics: &self.metrics,
         };
-        builder.build_on(&config, &stamps, previous).unwrap().parts
+        builder
+            .build_on(&config, &fingerprints, previous)
+            .unwrap()
+            .components
     }
 }
 
-/// The parts that are rebuilt after `change` is applied to the configuration.
+/// The components that are rebuilt after `change` is applied to the configuration.
 fn rebuilt_after(change: impl Fn(&str) -> String) -> Vec<String> {
     let fixture = Fixture::new();
-    let before = fixture.build(TEXT, &Parts::default());
+    let before = fixture.build(TEXT, &Components::default());
     fixture.build(&change(TEXT), &before).built()
 }
 
 #[test]
 fn the_same_configuration_keeps_every_part() {
     let fixture = Fixture::new();
-    let first = fixture.build(TEXT, &Parts::default());
+    let first = fixture.build(TEXT, &Components::default());
     assert_eq!(
         first.built(),
         [
@@ -176,7 +179,7 @@ fn a_changed_file_rebuilds_only_the_parts_that_use_it() {
         ("workload-token", &none),
     ] {
         let fixture = Fixture::new();
-        let before = fixture.build(TEXT, &Parts::default());
+        let before = fixture.build(TEXT, &Components::default());
         std::fs::write(fixture.folder.path().join(file), "second").unwrap();
         assert_eq!(fixture.build(TEXT, &before).built(), expected, "{file}");
     }

@@ -15,10 +15,10 @@ const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// The content of several files at one moment. Equal if every file had the same content.
 /// Symbolic links are followed, so replacing a link counts if it leads to different content.
 #[derive(Clone, Debug, Default)]
-pub struct Stamps(BTreeMap<PathBuf, Stamp>);
+pub struct Fingerprints(BTreeMap<PathBuf, Fingerprint>);
 
 #[derive(Clone, Debug)]
-struct Stamp {
+struct Fingerprint {
     content: Content,
     status: Option<Status>,
     /// Whether the status was already the same at the previous check, so that any later write
@@ -69,54 +69,55 @@ impl From<&Metadata> for Status {
     }
 }
 
-impl PartialEq for Stamps {
+impl PartialEq for Fingerprints {
     fn eq(&self, other: &Self) -> bool {
-        let same =
-            |((path, stamp), (other_path, other)): ((&PathBuf, &Stamp), (&PathBuf, &Stamp))| {
-                path == other_path && stamp.content == other.content
-            };
+        let same = |((path, fingerprint), (other_path, other)): (
+            (&PathBuf, &Fingerprint),
+            (&PathBuf, &Fingerprint),
+        )| { path == other_path && fingerprint.content == other.content };
         self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
     }
 }
 
-impl Stamps {
-    /// Takes the stamps of these files. Blocks.
+impl Fingerprints {
+    /// Takes the fingerprints of these files. Blocks.
     pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let stamp = |path: &Path| (path.to_owned(), Stamp::of(path, None));
-        Self(paths.into_iter().map(stamp).collect())
+        let fingerprint = |path: &Path| (path.to_owned(), Fingerprint::of(path, None));
+        Self(paths.into_iter().map(fingerprint).collect())
     }
 
-    /// Takes the stamps of the same files again, without reading those whose status has not
+    /// Takes the fingerprints of the same files again, without reading those whose status has not
     /// changed. Blocks.
     #[must_use]
     pub fn again(&self) -> Self {
-        let stamps = self.0.iter();
-        let again = stamps.map(|(path, before)| (path.clone(), Stamp::of(path, Some(before))));
+        let fingerprints = self.0.iter();
+        let again =
+            fingerprints.map(|(path, before)| (path.clone(), Fingerprint::of(path, Some(before))));
         Self(again.collect())
     }
 
-    /// These stamps, extended by those in `others` for other files.
+    /// These fingerprints, extended by those in `others` for other files.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
-        for (path, stamp) in others.0 {
-            self.0.entry(path).or_insert(stamp);
+        for (path, fingerprint) in others.0 {
+            self.0.entry(path).or_insert(fingerprint);
         }
         self
     }
 
-    /// The stamps of these files only. A file without a stamp counts as absent.
+    /// The fingerprints of these files only. A file without a fingerprint counts as absent.
     #[must_use]
     pub fn only<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let absent = || Stamp {
+        let absent = || Fingerprint {
             content: Content::Absent,
             status: None,
             settled: false,
         };
-        let stamp = |path: &Path| {
+        let fingerprint = |path: &Path| {
             let known = self.0.get(path).cloned();
             (path.to_owned(), known.unwrap_or_else(absent))
         };
-        Self(paths.into_iter().map(stamp).collect())
+        Self(paths.into_iter().map(fingerprint).collect())
     }
 
     /// The files whose content differs from `before`.
@@ -128,7 +129,7 @@ impl Stamps {
     }
 }
 
-impl Stamp {
+impl Fingerprint {
     fn of(path: &Path, before: Option<&Self>) -> Self {
         let metadata = fs::metadata(path).ok();
         let status = metadata.as_ref().map(Status::from);

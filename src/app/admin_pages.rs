@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::local::Updatable;
-use super::parts::Parts;
+use super::components::Components;
+use super::local_sources::Updatable;
 use crate::clock::SharedClock;
 use crate::config::Server;
 use crate::gateway::Gateway;
@@ -31,18 +31,18 @@ pub(super) struct Pages {
     pub(super) ready_until: AtomicU64,
 }
 
-/// The parts of the current configuration that the pages use.
+/// The components of the current configuration that the pages use.
 pub(super) struct AdminState {
     issuers: Vec<Arc<Issuer>>,
     /// The sources whose credentials may be replaced at run time.
     updatable: Vec<Updatable>,
 }
 
-impl From<&Parts> for AdminState {
-    fn from(parts: &Parts) -> Self {
+impl From<&Components> for AdminState {
+    fn from(components: &Components) -> Self {
         Self {
-            issuers: parts.issuers().cloned().collect(),
-            updatable: parts.updatable.clone(),
+            issuers: components.issuers().cloned().collect(),
+            updatable: components.updatable.clone(),
         }
     }
 }
@@ -52,14 +52,14 @@ impl Pages {
     pub(super) fn new(
         metrics: &Arc<Metrics>,
         gateway: &Arc<ArcSwap<Gateway>>,
-        parts: &Parts,
+        components: &Components,
         server: &Server,
         clock: &SharedClock,
     ) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             gateway: Arc::clone(gateway),
-            state: ArcSwap::from_pointee(AdminState::from(parts)),
+            state: ArcSwap::from_pointee(AdminState::from(components)),
             grace: server.startup_grace,
             grace_ends: clock.monotonic().saturating_add(server.startup_grace),
             clock: clock.clone(),

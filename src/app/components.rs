@@ -1,4 +1,4 @@
-//! The stateful parts of a configuration: issuers with their keys, sources with their caches,
+//! The stateful components of a configuration: issuers with their keys, sources with their caches,
 //! upstreams with their addresses. A reload keeps those whose settings are unchanged.
 
 #[cfg(test)]
@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::StartError;
-use super::local::Updatable;
+use super::local_sources::Updatable;
 use crate::clock::SharedClock;
 use crate::config;
 use crate::credential::{CacheLimits, CachedSource};
 use crate::gateway::rate_limit::Rate;
 use crate::gateway::rate_limit::RateLimiter;
 use crate::gateway::route::Upstream;
-use crate::reload::Stamps;
+use crate::reload::Fingerprints;
 use crate::token::{Issuer, WorkloadToken};
 
 /// Everything that an issuer is built from, except files; the number is the size of its cache.
@@ -26,40 +26,40 @@ pub(super) type SourceBasis = (config::Source, CacheLimits);
 /// Everything that a rate limit is built from: its route, if any, and the rate.
 pub(super) type RateBasis = (Option<Arc<str>>, Rate);
 
-/// A part, together with everything that it was built from.
-pub(super) struct Part<B, T> {
+/// A component, together with everything that it was built from.
+pub(super) struct Component<B, T> {
     basis: B,
-    files: Stamps,
+    files: Fingerprints,
     value: Arc<T>,
     /// Whether it was built for this configuration rather than kept from the previous one.
     new: bool,
 }
 
-/// Every part of one configuration.
+/// Every component of one configuration.
 #[derive(Default)]
-pub(super) struct Parts {
-    pub(super) issuers: Vec<Part<IssuerBasis, Issuer>>,
-    pub(super) sources: Vec<Part<SourceBasis, CachedSource>>,
+pub(super) struct Components {
+    pub(super) issuers: Vec<Component<IssuerBasis, Issuer>>,
+    pub(super) sources: Vec<Component<SourceBasis, CachedSource>>,
     /// The sources whose credentials may be replaced at run time.
     pub(super) updatable: Vec<Updatable>,
-    pub(super) upstreams: Vec<Part<config::Upstream, Upstream>>,
+    pub(super) upstreams: Vec<Component<config::Upstream, Upstream>>,
     pub(super) workload_tokens: Vec<Arc<WorkloadToken>>,
     /// By route name; the limit that all routes share has no name.
-    pub(super) rates: Vec<Part<RateBasis, RateLimiter>>,
+    pub(super) rates: Vec<Component<RateBasis, RateLimiter>>,
 }
 
-/// Reuses the part of `previous` with the same basis and files, or builds a new one.
+/// Reuses the component of `previous` with the same basis and files, or builds a new one.
 pub(super) fn reuse_or_build<B: PartialEq, T>(
-    previous: &[Part<B, T>],
+    previous: &[Component<B, T>],
     basis: B,
-    files: Stamps,
+    files: Fingerprints,
     build: impl FnOnce() -> Result<T, StartError>,
-) -> Result<Part<B, T>, StartError> {
+) -> Result<Component<B, T>, StartError> {
     let kept = previous
         .iter()
-        .find(|part| part.basis == basis && part.files == files)
-        .map(|part| Arc::clone(&part.value));
-    Ok(Part {
+        .find(|component| component.basis == basis && component.files == files)
+        .map(|component| Arc::clone(&component.value));
+    Ok(Component {
         new: kept.is_none(),
         value: match kept {
             Some(kept) => kept,
@@ -85,34 +85,34 @@ pub(super) fn share(
     shared
 }
 
-impl Parts {
+impl Components {
     pub(super) fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
-        self.issuers.iter().map(|part| &part.value)
+        self.issuers.iter().map(|component| &component.value)
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<CachedSource>> {
-        self.sources.iter().map(|part| &part.value)
+        self.sources.iter().map(|component| &component.value)
     }
 
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.upstreams.iter().map(|part| &part.value)
+        self.upstreams.iter().map(|component| &component.value)
     }
 
     pub(super) fn new_issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
-        let new = self.issuers.iter().filter(|part| part.new);
-        new.map(|part| &part.value)
+        let new = self.issuers.iter().filter(|component| component.new);
+        new.map(|component| &component.value)
     }
 
     pub(super) fn new_upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        let new = self.upstreams.iter().filter(|part| part.new);
-        new.map(|part| &part.value)
+        let new = self.upstreams.iter().filter(|component| component.new);
+        new.map(|component| &component.value)
     }
 
-    /// The parts built for this configuration, for the log.
+    /// The components built for this configuration, for the log.
     pub(super) fn built(&self) -> Vec<String> {
         let issuers = self.new_issuers().map(|i| format!("issuer {}", i.name()));
-        let sources = self.sources.iter().filter(|part| part.new);
-        let sources = sources.map(|part| format!("source {}", part.value.name()));
+        let sources = self.sources.iter().filter(|component| component.new);
+        let sources = sources.map(|component| format!("source {}", component.value.name()));
         let upstreams = self.new_upstreams().map(|u| {
             let authority = u.authority.to_str().unwrap_or_default();
             format!("upstream {authority}")
@@ -124,19 +124,23 @@ impl Parts {
     pub(super) fn upstream(
         &mut self,
         settings: &config::Upstream,
-        stamps: &Stamps,
+        fingerprints: &Fingerprints,
         previous: &Self,
         build: impl FnOnce(&config::Upstream) -> Result<Upstream, StartError>,
     ) -> Result<Arc<Upstream>, StartError> {
-        if let Some(part) = self.upstreams.iter().find(|part| part.basis == *settings) {
-            return Ok(Arc::clone(&part.value));
+        if let Some(component) = self
+            .upstreams
+            .iter()
+            .find(|component| component.basis == *settings)
+        {
+            return Ok(Arc::clone(&component.value));
         }
-        let files = stamps.only(settings.ca.as_deref().into_iter().map(Path::new));
-        let part = reuse_or_build(&previous.upstreams, settings.clone(), files, || {
+        let files = fingerprints.only(settings.ca.as_deref().into_iter().map(Path::new));
+        let component = reuse_or_build(&previous.upstreams, settings.clone(), files, || {
             build(settings)
         })?;
-        let upstream = Arc::clone(&part.value);
-        self.upstreams.push(part);
+        let upstream = Arc::clone(&component.value);
+        self.upstreams.push(component);
         Ok(upstream)
     }
 
@@ -150,11 +154,11 @@ impl Parts {
         clock: &SharedClock,
     ) -> Result<Arc<RateLimiter>, StartError> {
         let basis = (route.cloned(), rate);
-        let part = reuse_or_build(&previous.rates, basis, Stamps::default(), || {
+        let component = reuse_or_build(&previous.rates, basis, Fingerprints::default(), || {
             Ok(RateLimiter::new(&rate, clock.clone()))
         })?;
-        let limit = Arc::clone(&part.value);
-        self.rates.push(part);
+        let limit = Arc::clone(&component.value);
+        self.rates.push(component);
         Ok(limit)
     }
 
