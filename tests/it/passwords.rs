@@ -566,7 +566,7 @@ source = "users"
         let exited = Exited::run(program.current_dir(path.parent().unwrap()));
         assert_eq!(exited.code, 1, "{command}");
         let output = exited.stdout + &exited.stderr;
-        let expected = "hawkgate.toml:14: route \"users\": key \"source\": accepts passwords, but other machines can connect to it";
+        let expected = "hawkgate.toml:14: route \"users\": key \"source\": accepts passwords, but other machines can connect";
         assert!(output.contains(expected), "{output}");
     }
 }

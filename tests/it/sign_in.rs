@@ -594,7 +594,7 @@ async fn a_failed_refresh_is_reported_and_keeps_the_session() {
         .control("tamper", json!({ "claims": { "sub": "another-user" } }))
         .await;
     let foreign = fixture.home.run(&["token"]).await;
-    let foreign = foreign.fails_with(1, "another user");
+    let foreign = foreign.fails_with(1, "a user other than the one who signed in");
     assert_eq!(foreign.stdout, "");
     assert_ne!(
         fixture.session()["tokens"]["refresh_token"],
