@@ -37,6 +37,9 @@ fn main() {
     let (own, upstream) = (port(), port());
     let conf = ServerConf {
         threads: 2,
+        // Otherwise pingora sleeps for five minutes before it exits.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None::<Opt>, conf);
