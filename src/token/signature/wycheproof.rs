@@ -23,6 +23,28 @@ struct Counts {
     inconclusive: usize,
 }
 
+/// One signature or MAC to verify.
+struct Vector<'a> {
+    set: &'a dyn fmt::Debug,
+    id: usize,
+    message: &'a [u8],
+    signature: &'a [u8],
+    result: TestResult,
+}
+
+/// A vector of whichever set `$test` belongs to; the crate has a type of its own for each.
+macro_rules! vector {
+    ($set:expr, $test:ident, $signature:ident) => {
+        Vector {
+            set: &$set,
+            id: $test.tc_id,
+            message: &$test.msg,
+            signature: &$test.$signature,
+            result: $test.result,
+        }
+    };
+}
+
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.accepted += other.accepted;
@@ -32,16 +54,20 @@ impl AddAssign for Counts {
 }
 
 impl Counts {
-    /// Checks one vector. `conforms` is whether the signature scheme is that of the JWS algorithm:
-    /// a valid signature in another scheme must be refused.
-    fn check(&mut self, verified: bool, result: TestResult, conforms: bool, vector: &str) {
-        match (result, conforms) {
+    /// Verifies the signature of one vector and compares the result with the expected one.
+    /// `conforms` is whether the signature scheme is that of the JWS algorithm: a valid signature
+    /// in another scheme must be refused.
+    fn check(&mut self, verifier: Option<&Verifier>, vector: &Vector<'_>, conforms: bool) {
+        let (set, id) = (vector.set, vector.id);
+        let accepted = verifier
+            .is_some_and(|verifier| verifier.verify(vector.message, &b64(vector.signature)));
+        match (vector.result, conforms) {
             (TestResult::Valid, true) => {
-                assert!(verified, "{vector} was refused");
+                assert!(accepted, "{set:?} {id} was refused");
                 self.accepted += 1;
             }
             (TestResult::Valid, false) | (TestResult::Invalid, true) => {
-                assert!(!verified, "{vector} was accepted");
+                assert!(!accepted, "{set:?} {id} was accepted");
                 self.refused += 1;
             }
             (TestResult::Acceptable, _) | (TestResult::Invalid, false) => self.inconclusive += 1,
@@ -65,10 +91,6 @@ fn verifier(jwk: &Value, algorithm: Algorithm) -> Option<Verifier> {
     let document = json!({ "keys": [jwk] }).to_string();
     let set = KeySet::parse(document.as_bytes(), Algorithm::ALL).unwrap();
     Some(set.select(algorithm, None).ok()?.remove(0))
-}
-
-fn is_valid(verifier: Option<&Verifier>, message: &[u8], signature: &[u8]) -> bool {
-    verifier.is_some_and(|verifier| verifier.verify(message, &b64(signature)))
 }
 
 #[test]
@@ -98,13 +120,7 @@ fn rsa_pkcs1_vectors() {
             let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
-                counts.check(
-                    valid,
-                    test.result,
-                    conforms,
-                    &format!("{set:?} {}", test.tc_id),
-                );
+                counts.check(verifier.as_ref(), &vector!(set, test, sig), conforms);
             }
         }
         counts.print(&format!("{set:?} as {}", algorithm.name()));
@@ -144,13 +160,7 @@ fn rsa_pss_vectors() {
             let jwk = json!({ "kty": "RSA", "n": b64(&group.key.n), "e": b64(&group.key.e) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
-                counts.check(
-                    valid,
-                    test.result,
-                    conforms,
-                    &format!("{set:?} {}", test.tc_id),
-                );
+                counts.check(verifier.as_ref(), &vector!(set, test, sig), conforms);
             }
         }
         counts.print(&format!("{set:?} as {}", algorithm.name()));
@@ -186,13 +196,7 @@ fn ecdsa_p1363_vectors() {
             let jwk = json!({ "kty": "EC", "crv": crv, "x": b64(x), "y": b64(y) });
             let verifier = verifier(&jwk, algorithm);
             for test in group.tests {
-                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
-                counts.check(
-                    valid,
-                    test.result,
-                    conforms,
-                    &format!("{set:?} {}", test.tc_id),
-                );
+                counts.check(verifier.as_ref(), &vector!(set, test, sig), conforms);
             }
         }
         counts.print(&format!("{set:?} as {}", algorithm.name()));
@@ -213,8 +217,11 @@ fn ed25519_vectors() {
         for algorithm in [Algorithm::EdDSA, Algorithm::Ed25519] {
             let verifier = verifier(&jwk, algorithm);
             for test in &group.tests {
-                let valid = is_valid(verifier.as_ref(), &test.msg, &test.sig);
-                counts.check(valid, test.result, true, &format!("Ed25519 {}", test.tc_id));
+                counts.check(
+                    verifier.as_ref(),
+                    &vector!(eddsa::TestName::Ed25519, test, sig),
+                    true,
+                );
             }
         }
     }
@@ -242,13 +249,7 @@ fn hmac_vectors() {
             for test in group.tests {
                 let key = Arc::new(DecodingKey::from_secret(&test.key));
                 let verifier = Verifier::new(algorithm, key);
-                let valid = is_valid(Some(&verifier), &test.msg, &test.tag);
-                counts.check(
-                    valid,
-                    test.result,
-                    conforms,
-                    &format!("{set:?} {}", test.tc_id),
-                );
+                counts.check(Some(&verifier), &vector!(set, test, tag), conforms);
             }
         }
         counts.print(&format!("{set:?} as {}", algorithm.name()));
