@@ -15,8 +15,8 @@ use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::resource_isolation::{Isolation, IsolationPolicy};
-use hawkgate::gateway::route::Compat;
+use hawkgate::gateway::resource_isolation::IsolationPolicy;
+use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
 use hawkgate::gateway::{Gateway, Observability};

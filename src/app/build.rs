@@ -18,8 +18,8 @@ use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptio
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
-use crate::gateway::resource_isolation::{Isolation, IsolationPolicy};
-use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
 use crate::proxy::settings::Listener;

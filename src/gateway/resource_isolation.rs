@@ -1,6 +1,6 @@
 //! Keeps web pages away from what hawkgate serves to this machine without a token: a resource
 //! isolation policy (<https://web.dev/articles/fetch-metadata>) and a check of `Host` against DNS
-//! rebinding. `docs/threat-model.md`, "Web pages", explains both.
+//! rebinding (`docs/listeners.md`, "Local routes and web pages").
 //!
 //! A listener on loopback is within reach of every page that a browser on this machine shows. A
 //! page can send requests there from its own origin, which `Origin` and `Sec-Fetch-Site` reveal; or
@@ -14,8 +14,8 @@ use http::{HeaderName, Method, header};
 use super::Head;
 use super::reason::Reason;
 use super::rejection::Rejection;
-use super::route::host_name;
-use crate::header_fields::{HeaderFields, only};
+use super::route::{Isolation, host_name};
+use crate::header_fields::only;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const PRIVATE_NETWORK: HeaderName =
@@ -34,30 +34,6 @@ pub enum Transport {
     Tcp,
     /// Through TCP, with TLS.
     Tls,
-}
-
-/// Which requests to a route are checked: those that are served without credentials that the
-/// sender must know, or with a password that a browser may have stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Isolation {
-    /// None: senders need a token, or the route is open to other machines.
-    #[default]
-    Off,
-    /// Those without `Authorization`, which are sent with the route's workload token.
-    WithoutAuthorization,
-    /// All.
-    Always,
-}
-
-impl Isolation {
-    /// Whether a request with these fields is checked.
-    fn covers(self, headers: &dyn HeaderFields) -> bool {
-        match self {
-            Self::Off => false,
-            Self::WithoutAuthorization => headers.first(&header::AUTHORIZATION).is_none(),
-            Self::Always => true,
-        }
-    }
 }
 
 /// The policy for requests that [`Isolation`] covers, and for the admin listener.

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
 use super::path;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
-use super::resource_isolation::Isolation;
 use super::rule::Rules;
 use crate::credential::CachedSource;
+use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
 
 /// The upstream of a route.
@@ -73,6 +74,31 @@ pub struct Compat {
     pub bewit: bool,
     /// Whether taskcluster-proxy's `X-Taskcluster-…` headers are added to responses.
     pub headers: bool,
+}
+
+/// Which requests to a route are refused if a web page sent them
+/// ([`super::resource_isolation`]): those that are served without credentials that the
+/// sender must know, or with a password that a browser may have stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// None: senders need a token, or the route is open to other machines.
+    #[default]
+    Off,
+    /// Those without `Authorization`, which are sent with the route's workload token.
+    WithoutAuthorization,
+    /// All.
+    Always,
+}
+
+impl Isolation {
+    /// Whether a request with these fields is one of them.
+    pub(super) fn covers(self, headers: &dyn HeaderFields) -> bool {
+        match self {
+            Self::Off => false,
+            Self::WithoutAuthorization => headers.first(&AUTHORIZATION).is_none(),
+            Self::Always => true,
+        }
+    }
 }
 
 /// A route.

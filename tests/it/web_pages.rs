@@ -21,9 +21,12 @@ const LOCAL: [&str; 4] = [
     "/plain/x",
 ];
 
+/// A header field.
+type Field = (&'static str, &'static str);
+
 /// What a page of `http://evil.example` can make a browser send, and why it is refused. The
 /// authority is empty where it is the listener's own.
-const ATTACKS: &[(&str, &[(&str, &str)], &str)] = &[
+const ATTACKS: &[(&str, &[Field], &str)] = &[
     // DNS rebinding: for the browser, the same origin.
     (
         "evil.example:8080",

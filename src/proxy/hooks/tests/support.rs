@@ -19,8 +19,8 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
-use crate::gateway::resource_isolation::{Isolation, IsolationPolicy};
-use crate::gateway::route::Compat;
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
