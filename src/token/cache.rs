@@ -6,6 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock, UnixMillis};
 
 /// The verified tokens of one issuer.
@@ -37,11 +38,15 @@ pub(super) struct Window {
 }
 
 impl VerifiedTokenCache {
-    /// A cache of at most `max` tokens, each cached for at most `max_age`.
-    pub(super) fn new(clock: SharedClock, max: u64, max_age: Duration) -> Self {
+    /// A cache of tokens, each cached for at most `max_age`.
+    pub(super) fn new(clock: SharedClock, bounds: CacheBounds, max_age: Duration) -> Self {
         // moka's time-to-live only frees memory; `self.clock` determines validity.
-        let tokens = Cache::builder()
-            .max_capacity(max)
+        // The default policy (TinyLFU) does not evict tokens in use for those that are used once, so
+        // a caller with many tokens does not displace others.
+        let tokens = bounds
+            .builder(|cached: &Arc<CachedToken>| {
+                size_of::<CachedToken>() + cached.token.heap_size()
+            })
             .time_to_live(max_age)
             .build();
         Self {

@@ -53,6 +53,11 @@ impl Generation {
         }
     }
 
+    /// The memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        size_of::<Self>() + self.credential.heap_size()
+    }
+
     pub(super) fn is_usable(&self, now: Now) -> bool {
         !self.dropped.load(Ordering::Acquire)
             && now.wall < self.wall_end
@@ -127,6 +132,7 @@ mod tests {
     fn generation(life: Option<u64>, refresh_ahead: u64, jitter: f64) -> Generation {
         let limits = CacheLimits {
             max_entries: 1,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_secs(refresh_ahead),
             refusals: Duration::ZERO,
