@@ -14,7 +14,7 @@ use moka::sync::{Cache, CacheBuilder};
 const ENTRY_OVERHEAD: usize = 400;
 
 /// The bounds of one cache. Both hold at any time, except that moka evicts with a delay of up to
-/// a few hundred writes.
+/// 64 insertions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheBounds {
     /// The most entries; at least 1.

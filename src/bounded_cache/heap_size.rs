@@ -1,7 +1,7 @@
 //! Estimates of the heap memory that values take, in bytes.
 //!
 //! They follow the layout of the standard library's collections and round up where that depends
-//! on history. A test with the real allocator holds them to the truth: `tests/it/leaks`.
+//! on history. A test with the real allocator checks them: `tests/it/cache_memory.rs`.
 
 use serde_json::{Map, Value};
 
@@ -10,9 +10,9 @@ const ROUNDING: usize = 16;
 
 /// The members of a leaf of a [`std::collections::BTreeMap`], the map of `serde_json`.
 const LEAF_CAPACITY: usize = 11;
-/// The fewest members of a node that is not the root. Maps that are filled in ascending order
-/// have nodes like that.
-const LEAF_MINIMUM: usize = 6;
+/// The members per node of a map that is filled in ascending order: a full node that is split keeps
+/// six and gives one to its parent. Filled in another order, nodes have more.
+const MEMBERS_PER_NODE: usize = 7;
 const MEMBER: usize = size_of::<String>() + size_of::<Value>();
 /// A leaf: its members, the pointer to its parent and two lengths.
 const LEAF: usize = LEAF_CAPACITY * MEMBER + 16;
@@ -65,8 +65,8 @@ fn nodes(members: usize) -> usize {
         0 => 0,
         1..=LEAF_CAPACITY => allocation(LEAF),
         _ => {
-            let leaves = members.div_ceil(LEAF_MINIMUM);
-            let parents = leaves.div_ceil(LEAF_MINIMUM);
+            let leaves = members.div_ceil(MEMBERS_PER_NODE);
+            let parents = leaves.div_ceil(MEMBERS_PER_NODE);
             leaves * allocation(LEAF) + parents * allocation(LEAF + EDGES)
         }
     }
