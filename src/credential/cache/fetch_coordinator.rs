@@ -18,6 +18,7 @@ use super::generation::Generation;
 use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
 use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
+use crate::bounded_cache::CacheBounds;
 use crate::clock::{Now, SharedClock};
 use crate::credential::Lookup;
 use crate::credential::identity::Identity;
@@ -69,12 +70,14 @@ impl FetchCoordinator {
         clock: SharedClock,
         jitter: Jitter,
     ) -> Self {
-        let entries = options.limits.max_entries;
+        let bounds = options.limits.bounds();
         let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
-            current: bounded(entries, IDLE),
-            negatives: bounded(entries, negative_ttl),
-            replacements: ReplacementLimit::new(entries),
+            current: bounded(bounds, IDLE, |generation: &Arc<Generation>| {
+                generation.heap_size()
+            }),
+            negatives: bounded(bounds, negative_ttl, NegativeEntry::heap_size),
+            replacements: ReplacementLimit::new(options.limits.max_entries),
             permits: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
@@ -314,9 +317,13 @@ impl FetchCoordinator {
     }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
-    Cache::builder()
-        .max_capacity(entries)
+fn bounded<V: Clone + Send + Sync + 'static>(
+    bounds: CacheBounds,
+    idle: Duration,
+    heap_size: impl Fn(&V) -> usize + Send + Sync + 'static,
+) -> Cache<Identity, V> {
+    bounds
+        .builder(heap_size)
         // Admits every new identity; the default policy may reject it for a long time.
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)
