@@ -16,6 +16,7 @@ use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
+use hawkgate::gateway::resource_isolation::{Isolation, IsolationPolicy};
 use hawkgate::gateway::route::Compat;
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
@@ -256,6 +257,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             compat: Compat::default(),
@@ -266,6 +268,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }

@@ -18,9 +18,11 @@ use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptio
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
+use crate::gateway::resource_isolation::{Isolation, IsolationPolicy};
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
 use crate::metrics::Metrics;
+use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
@@ -106,7 +108,8 @@ impl Builder<'_> {
                 }
                 None => None,
             };
-            let mut route = build_route(route, upstream, &issuers, &sources);
+            let isolation = isolation(route, config);
+            let mut route = build_route(route, upstream, isolation, &issuers, &sources);
             route.rules = rules_where(&|rule| rule.applies_to(index));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
@@ -125,6 +128,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
                 observability: observe(config, self.clock, self.metrics)?,
             },
             components,
@@ -431,6 +435,7 @@ fn authority(upstream: &config::Upstream) -> String {
 fn build_route(
     route: &config::Route,
     upstream: Arc<Upstream>,
+    isolation: Isolation,
     issuers: &[Arc<Issuer>],
     sources: &[Arc<CachedSource>],
 ) -> Route {
@@ -449,9 +454,25 @@ fn build_route(
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        isolation,
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),
+    }
+}
+
+/// Which requests to the route are refused if a web page sent them. A route without tokens and
+/// without a source may serve other machines, under names that hawkgate does not know.
+fn isolation(route: &config::Route, config: &Config) -> Isolation {
+    let kind = route.source.and_then(|at| config.sources.get(at));
+    let takes_password = kind.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
+    let public = route.source.is_none() && !config.server.listen.iter().all(Listener::is_local);
+    if takes_password || (route.anonymous && !public) {
+        Isolation::Always
+    } else if route.workload_token.is_some() {
+        Isolation::WithoutAuthorization
+    } else {
+        Isolation::Off
     }
 }
 

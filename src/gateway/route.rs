@@ -12,6 +12,7 @@ use http::{HeaderValue, Method};
 use super::path;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
+use super::resource_isolation::Isolation;
 use super::rule::Rules;
 use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
@@ -97,6 +98,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token used for callers that send none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// Which requests are refused if a web page sent them.
+    pub isolation: Isolation,
     /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
     /// The rate limits.
@@ -169,7 +172,8 @@ pub enum Mismatch {
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
-    has_bewit_route: bool,
+    /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
+    bewit_isolation: Option<Isolation>,
 }
 
 /// Why no route was found.
@@ -187,7 +191,7 @@ impl RouteTable {
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
-            has_bewit_route: routes.iter().any(|route| route.compat.bewit),
+            bewit_isolation: weakest_isolation(&routes),
             ..Self::default()
         };
         for route in routes {
@@ -232,13 +236,28 @@ impl RouteTable {
 
     /// Whether any route has `bewit = true`.
     pub fn has_bewit_route(&self) -> bool {
-        self.has_bewit_route
+        self.bewit_isolation.is_some()
+    }
+
+    /// Which requests to `/bewit` are refused if a web page sent them, whatever they ask for.
+    pub(super) fn bewit_isolation(&self) -> Isolation {
+        self.bewit_isolation.unwrap_or_default()
+    }
+
+    /// Whether any route is for this host, which may have a port.
+    pub(super) fn names_host(&self, host: &str) -> bool {
+        self.by_host.contains_key(&*host_name(host))
     }
 
     /// All routes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_host.values().flatten().chain(&self.any_host)
     }
+}
+
+fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
+    let bewit = routes.iter().filter(|route| route.compat.bewit);
+    bewit.map(|route| route.isolation).min()
 }
 
 /// The name in a `Host` header: without port and trailing dot, in lower case. Allocates only if the
@@ -320,6 +339,7 @@ pub(crate) mod tests {
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: RateLimiters::default(),
             compat: Compat::default(),

@@ -86,6 +86,7 @@ fn fixture(source: ScriptedSource) -> Fixture {
             login: None,
             clock,
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         },
         source,
@@ -356,6 +357,7 @@ fn verifying(workload: Option<&Path>) -> Gateway {
         login: None,
         clock,
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }
@@ -459,6 +461,7 @@ async fn a_short_path_is_routed_by_its_expanded_form() {
         login: None,
         clock,
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     };
     for (target, name, sent) in [

@@ -34,3 +34,4 @@ mod support;
 mod swap;
 mod taskcluster_proxy;
 mod trace;
+mod web_pages;

@@ -19,6 +19,7 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
+use crate::gateway::resource_isolation::{Isolation, IsolationPolicy};
 use crate::gateway::route::Compat;
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observability};
@@ -129,6 +130,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         });
         let limits = options.limits.clone();
@@ -255,6 +257,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
         compat: Compat::default(),
