@@ -271,12 +271,17 @@ impl Gateway {
     ) -> Result<(), Rejection> {
         // Taskcluster answers 401 to a request with both a bewit and an Authorization header
         // (`docs/design/taskcluster.md`), so a request with a bewit is not signed and needs no
-        // credential. On a password route one is acquired anyway, because that is what verifies the
-        // password.
-        if !admission.route.takes_password() && hawk::bewit::has_bewit(head.target) {
+        // credential, unless acquiring one is what proves who the caller is.
+        let unsigned = !admission.route.takes_password() && hawk::bewit::has_bewit(head.target);
+        if unsigned && admission.caller.is_proved() {
             return Ok(());
         }
-        admission.acquire_lease().await
+        admission.require_exchange()?;
+        admission.acquire_lease().await?;
+        if unsigned {
+            admission.lease = None;
+        }
+        Ok(())
     }
 
     /// The header that authenticates this attempt, if the request has a credential. Call once

@@ -10,6 +10,7 @@ use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hawkgate::bounded_cache::CacheBounds;
 use hawkgate::clock::SystemClock;
 use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
@@ -149,7 +150,10 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         &config,
         keys,
         SystemClock::shared(),
-        1000,
+        CacheBounds {
+            entries: 1000,
+            bytes: 1 << 30,
+        },
         RefreshObserver::default(),
     );
     issuer.warm_up().await;
@@ -193,6 +197,7 @@ fn source(entries: u64) -> Arc<CachedSource> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
+            max_bytes: 1 << 30,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(10),

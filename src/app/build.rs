@@ -143,7 +143,7 @@ impl Builder<'_> {
     ) -> Result<Vec<Component<IssuerBasis, Issuer>>, StartError> {
         let component = |issuer: &config::Issuer| {
             let files = fingerprints.only(config.files_of("issuer", &issuer.name));
-            let basis = (issuer.clone(), config.cache.max_entries);
+            let basis = (issuer.clone(), config.cache.bounds());
             reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
@@ -177,7 +177,7 @@ impl Builder<'_> {
                     key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::oidc(
                     name,
                     oidc,
@@ -188,7 +188,7 @@ impl Builder<'_> {
                 ))
             }
             IssuerKind::SharedSecret(secret) => {
-                let (clock, cache_entries) = (self.clock.clone(), config.cache.max_entries);
+                let (clock, cache_entries) = (self.clock.clone(), config.cache.bounds());
                 Ok(Issuer::shared_secret(name, secret, clock, cache_entries))
             }
             IssuerKind::Introspection(settings) => {
@@ -203,7 +203,7 @@ impl Builder<'_> {
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::introspection(
                     name,
                     &settings.issuer,

@@ -41,7 +41,7 @@ use admit::Admitted;
 pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
-pub(super) use unauthorized::date;
+pub(super) use unauthorized::{accepted, date};
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
@@ -225,6 +225,9 @@ impl ProxyHttp for Hooks {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
         let last = switching || !head.status.is_informational();
+        if last && head.status != StatusCode::UNAUTHORIZED {
+            accepted(context);
+        }
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
         }

@@ -212,6 +212,7 @@ fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> 
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::ZERO,
             refusals: Duration::from_secs(10),
