@@ -250,6 +250,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             name: format!("route{at}").into(),
             host: None,
             path,
+            case_insensitive_path: false,
             methods: None,
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),

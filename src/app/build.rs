@@ -110,7 +110,8 @@ impl Builder<'_> {
             };
             let isolation = isolation(route, config);
             let mut route = build_route(route, upstream, isolation, &issuers, &sources);
-            route.rules = rules_where(&|rule| rule.applies_to(index));
+            route.rules = rules_where(&|rule| rule.applies_to(index))
+                .map(|rules| rules.with_case_insensitive_path(route.case_insensitive_path));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(
@@ -444,6 +445,7 @@ fn build_route(
         name: route.name.clone(),
         host: route.host.clone(),
         path: route.path.clone(),
+        case_insensitive_path: route.case_insensitive_path,
         methods: route.methods.clone(),
         upstream,
         issuers: issuers.cloned().collect(),

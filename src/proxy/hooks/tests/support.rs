@@ -231,6 +231,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         name: "tc".into(),
         host: None,
         path: "/".into(),
+        case_insensitive_path: false,
         methods: None,
         upstream: Arc::new(Upstream {
             tls: options.tls.is_some(),
