@@ -18,6 +18,7 @@ pub mod rejection;
 pub mod reserved_headers;
 pub mod route;
 pub mod rule;
+pub mod upstream_addresses;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
