@@ -19,6 +19,7 @@ pub mod reserved_headers;
 pub mod resource_isolation;
 pub mod route;
 pub mod rule;
+pub mod upstream_addresses;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};

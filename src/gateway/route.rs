@@ -1,12 +1,10 @@
 //! Routes and the route table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
@@ -14,6 +12,7 @@ use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
+use super::upstream_addresses::UpstreamAddresses;
 use crate::credential::CachedSource;
 use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
@@ -37,8 +36,8 @@ pub struct Upstream {
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
-    /// The resolved addresses, refreshed in the background; empty until the first resolution.
-    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The resolved addresses, refreshed in the background and when none can be connected to.
+    pub addresses: UpstreamAddresses,
     /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
 }
@@ -328,7 +327,7 @@ pub(crate) mod tests {
                 write: Duration::from_secs(1),
                 idle: Duration::from_secs(1),
             },
-            addresses: ArcSwap::default(),
+            addresses: UpstreamAddresses::fixed(Vec::new()),
             clock_offset: AtomicI64::new(0),
         }
     }

@@ -188,7 +188,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
-        let peer = self.choose_peer(session, context)?;
+        let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
     }

@@ -22,6 +22,7 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -250,7 +251,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 write: Duration::from_secs(30),
                 idle: Duration::from_secs(4),
             },
-            addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
+            addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
             clock_offset: std::sync::atomic::AtomicI64::new(0),
         }),
         issuers: vec![],
