@@ -149,6 +149,7 @@ pub async fn start_on(
         metrics,
         access_log,
         in_flight: hooks.in_flight(),
+        connections: callers.connection_counts(),
         gateway,
         limits,
         pages: Arc::new(pages),

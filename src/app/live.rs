@@ -16,10 +16,12 @@ use super::components::Components;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
+use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
+use crate::proxy::{ConnectionCounts, LimitAction, LimitLabel};
 use crate::reload::{self, Applied, Fingerprints, ReloadResult, Target};
 
 /// How long a reload waits for the keys and addresses of new issuers and upstreams. After that
@@ -33,6 +35,7 @@ pub(super) struct Live {
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
     pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) connections: ConnectionCounts,
     /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -156,6 +159,15 @@ impl Live {
         callbacks.log_lines_dropped(move || log.dropped());
         let in_flight = Arc::clone(&self.in_flight);
         callbacks.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        let connections = self.connections.clone();
+        callbacks.connections_open(move || connections.open());
+        for limit in LimitLabel::ALL.iter().copied() {
+            for action in LimitAction::ALL.iter().copied() {
+                let counts = self.connections.clone();
+                let read = move || counts.limited(limit, action);
+                callbacks.connections_limited(limit.label(), action.label(), read);
+            }
+        }
         callbacks
     }
 }
