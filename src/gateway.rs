@@ -19,11 +19,13 @@ pub mod reserved_headers;
 pub mod resource_isolation;
 pub mod route;
 pub mod rule;
+pub mod upstream_addresses;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
 pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
+pub use path::Ambiguity;
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 
 use std::net::IpAddr;
@@ -181,17 +183,17 @@ impl Gateway {
         head: Head<'_>,
     ) -> Result<(&Arc<Route>, Option<String>), Box<AdmissionError>> {
         self.route(head)
-            .map_err(|reason| Box::new(AdmissionError::before_routing(reason.into())))
+            .map_err(|rejection| Box::new(AdmissionError::before_routing(rejection)))
     }
 
     /// The route, and the expanded target if the request used a short path. Such a request is
     /// routed by its expanded target, so that a short path cannot bypass a route.
-    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Reason> {
+    fn route(&self, head: Head<'_>) -> Result<(&Arc<Route>, Option<String>), Rejection> {
         let find = |target: &str| {
             let found = self.routes.find(head.host, target, head.method);
             found.map_err(|none| match none {
-                NoRoute::Unmatched => Reason::NoRoute,
-                NoRoute::Ambiguous => Reason::BadRequest,
+                NoRoute::Unmatched => Rejection::from(Reason::NoRoute),
+                NoRoute::Ambiguous(ambiguity) => ambiguity.into(),
             })
         };
         let route = find(head.target)?;

@@ -38,7 +38,7 @@ const LAYERS: Layers<'_> = &[
     ("proxy", "clock header_fields label secret trace token gateway"),
     ("config", "secret suggest hawk trace token credential gateway log remote proxy"),
     ("reload", "log proxy config"),
-    ("app", "bounded_cache clock trace token credential gateway log metrics remote proxy config reload"),
+    ("app", "bounded_cache clock label trace token credential gateway log metrics remote proxy config reload"),
     ("explain", "clock label secret hawk token credential gateway proxy config app"),
     ("demo", "clock log remote proxy config app"),
     ("cli", "clock secret private_file token log registration signin remote proxy config reload app explain demo"),
