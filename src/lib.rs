@@ -27,6 +27,7 @@
 //!   module may use.
 
 pub mod app;
+pub mod bounded_file;
 pub mod clock;
 pub mod config;
 pub mod credential;
@@ -38,6 +39,7 @@ pub mod header_fields;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod pem;
 pub mod private_file;
 pub mod proxy;
 pub mod registration;

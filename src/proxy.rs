@@ -40,7 +40,7 @@ use pingora::proxy::HttpProxy;
 use crate::proxy::settings::Limits;
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
-pub use peer::{CaError, PlatformCaError, check_platform_cas, read_ca};
+pub use peer::{PlatformCaError, check_platform_cas};
 pub use record::Recorder;
 pub use replay::Budget;
 

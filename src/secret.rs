@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::bounded_file::{self, FileError};
+
 /// The largest secret file that is accepted, in bytes.
 pub const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
@@ -51,19 +53,19 @@ pub enum SecretRef {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file could not be read.
-    #[error("secret file {path} cannot be read: {source}")]
+    #[error("secret file {path} {source}")]
     File {
         /// The file as configured.
         path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
+        /// What is wrong with it.
+        source: FileError,
     },
     /// The file's content is not a valid secret.
     #[error("secret file {path} {problem}")]
     Content {
         /// The file as configured.
         path: PathBuf,
-        /// "is empty", "is larger than 64 KiB" or "is not UTF-8".
+        /// "is empty", "is not UTF-8" or "contains a NUL character".
         problem: &'static str,
     },
     /// The environment variable is missing, empty or not UTF-8.
@@ -75,7 +77,7 @@ impl SecretRef {
     /// Reads the secret. Trailing `\r` and `\n` are removed.
     ///
     /// # Errors
-    /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`] or not UTF-8.
+    /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`], not a regular file, or not UTF-8 text.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
             Self::File(path) => {
@@ -87,14 +89,14 @@ impl SecretRef {
                     path: path.clone(),
                     problem,
                 };
-                if std::fs::metadata(path).map_err(file)?.len() > MAX_SECRET_BYTES {
-                    return Err(content("is larger than 64 KiB"));
-                }
-                let bytes = Zeroizing::new(std::fs::read(path).map_err(file)?);
+                let bytes = bounded_file::read(path, MAX_SECRET_BYTES).map_err(file)?;
                 let text = std::str::from_utf8(&bytes).map_err(|_| content("is not UTF-8"))?;
                 let text = text.trim_end_matches(['\r', '\n']);
                 if text.is_empty() {
                     return Err(content("is empty"));
+                }
+                if text.contains('\0') {
+                    return Err(content("contains a NUL character"));
                 }
                 Ok(SecretString::from(text))
             }

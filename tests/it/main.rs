@@ -10,6 +10,7 @@ mod attacks;
 mod audit;
 mod auth0;
 mod bad_tokens;
+mod check_and_run;
 mod command_line;
 mod docs;
 mod explain;

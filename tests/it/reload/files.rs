@@ -172,7 +172,7 @@ async fn a_renewed_certificate_is_used_for_new_connections_only() {
     assert_eq!(client.request(&request).await.unwrap().status, 200);
 
     fixture.replace("cert.pem", "not a certificate");
-    wait_for_log(&fixture.gateway, "cert.pem is not a PEM certificate").await;
+    wait_for_log(&fixture.gateway, "cert.pem holds no PEM certificate").await;
     assert!(connect(&new).await.is_ok());
 }
 
