@@ -268,6 +268,12 @@ impl Running {
         self.live.gateway.load_full()
     }
 
+    /// Waits until the names of all upstreams have been resolved, at most a few seconds. Requests
+    /// are served meanwhile.
+    pub async fn first_resolution(&self) {
+        self.live.pages.first_resolution().await;
+    }
+
     /// Reloads the file at `path` on request and, if `every` is given, whenever one of the
     /// files in `loaded` has changed, checking at that interval.
     pub fn reloads(&self, path: PathBuf, loaded: Fingerprints, every: Option<Duration>) -> Reloads {

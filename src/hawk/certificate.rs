@@ -306,6 +306,41 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_the_service_would_never_accept_is_found() {
+        let minted = Mint {
+            issuer: "issuer",
+            issuer_token: &SecretString::from("issuer-token"),
+            client_id: "client",
+            scopes: &["a:*".to_owned()],
+            start: UnixMillis(1_000),
+            expiry: UnixMillis(2_000),
+        };
+        let certificate = minted.sign().unwrap().certificate.unwrap();
+        assert_eq!(certificate.check(), Ok(()));
+        let json: Value = serde_json::from_str(certificate.as_json()).unwrap();
+        for (member, value) in [
+            ("version", Value::from(2)),
+            ("version", Value::from("1")),
+            ("scopes", Value::from("a:*")),
+            ("scopes", serde_json::json!(["a**"])),
+            ("start", Value::from(2_000)),
+            ("start", Value::Null),
+            ("expiry", Value::from(32_u64 * 24 * 3600 * 1000)),
+            ("seed", Value::from("short")),
+            ("signature", Value::from("short")),
+            ("issuer", Value::from("is suer")),
+        ] {
+            let mut changed = json.clone();
+            changed[member] = value;
+            let changed = Certificate::from_value(&changed).unwrap();
+            let error = changed.check().unwrap_err();
+            assert!(error.to_string().contains(member), "{member}: {error}");
+        }
+        let unnamed = Certificate::from_value(&serde_json::json!({})).unwrap();
+        assert!(unnamed.check().is_err());
+    }
+
+    #[test]
     fn the_size_of_a_certificate_is_bounded() {
         let text = |fill: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(fill));
         let frame = text(0).len();
