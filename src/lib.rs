@@ -27,7 +27,9 @@
 //!   module may use.
 
 pub mod app;
+pub mod bounded_cache;
 pub mod bounded_file;
+pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -11,8 +11,9 @@ use super::components::Components;
 use super::local_sources::Updatable;
 use crate::clock::SharedClock;
 use crate::config::Server;
-use crate::gateway::Gateway;
+use crate::gateway::rejection::Rejection;
 use crate::gateway::route::{Route, Upstream};
+use crate::gateway::{Gateway, Head};
 use crate::metrics::{Format, Metrics};
 use crate::proxy::admin::{AdminPages, PutCredentials};
 use crate::token::{Issuer, IssuerStatus};
@@ -166,6 +167,10 @@ impl AdminPages for Pages {
             return Ok(());
         }
         Err(without_keys(&state.issuers).join("\n"))
+    }
+
+    fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection> {
+        self.gateway.load().isolation.check(head)
     }
 
     fn put_credentials(&self, source: Option<&str>, body: &[u8]) -> PutCredentials {

@@ -17,10 +17,12 @@ use super::local_sources;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
+use crate::label::Label as _;
 use crate::log::AccessLog;
 use crate::metrics::{LabelValues, Metrics, ScrapeCallbacks};
 use crate::proxy::listener::Tls;
 use crate::proxy::settings::Limits;
+use crate::proxy::{ConnectionCounts, LimitAction, LimitLabel};
 use crate::reload::{self, Applied, Fingerprints, ReloadResult, Target};
 
 /// How long a reload waits for the keys and addresses of new issuers and upstreams. After that
@@ -34,6 +36,7 @@ pub(super) struct Live {
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
     pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) connections: ConnectionCounts,
     /// The configuration at start-up. Keys that need a restart keep its values.
     pub(super) started: Config,
     pub(super) gateway: Arc<ArcSwap<Gateway>>,
@@ -71,7 +74,7 @@ impl Target for Live {
     ) -> Result<Applied, String> {
         let mut current = self.current.lock().await;
         let restart_needed = reload::restart_needed(&self.started, &config);
-        config.server = self.started.server.clone();
+        config.server = reload::applicable_server(&self.started.server, &config.server);
         config.log = self.started.log.clone();
         config.limits = reload::applicable(&self.started.limits, &config.limits);
         let builder = Builder {
@@ -160,6 +163,15 @@ impl Live {
         callbacks.log_lines_dropped(move || log.dropped());
         let in_flight = Arc::clone(&self.in_flight);
         callbacks.requests_in_flight(move || in_flight.load(Ordering::Relaxed));
+        let connections = self.connections.clone();
+        callbacks.connections_open(move || connections.open());
+        for limit in LimitLabel::ALL.iter().copied() {
+            for action in LimitAction::ALL.iter().copied() {
+                let counts = self.connections.clone();
+                let read = move || counts.limited(limit, action);
+                callbacks.connections_limited(limit.label(), action.label(), read);
+            }
+        }
         callbacks
     }
 }

@@ -198,6 +198,8 @@ impl FastPath {
         if head.status == StatusCode::UNAUTHORIZED {
             let date = hooks::date(&head.fields);
             self.hooks.recover(date, context).await?;
+        } else {
+            hooks::accepted(context);
         }
         let body = head.body(&request.method);
         self.finalize_head(caller, context, request, sent, &mut head, &body)?;
