@@ -38,12 +38,23 @@ pub fn read(path: &Path, max_bytes: u64) -> Result<Zeroizing<Vec<u8>>, FileError
         return Err(FileError::NotRegular);
     }
     let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    if !file.metadata()?.is_file() {
         return Err(FileError::NotRegular);
     }
-    let size = metadata.len().min(max_bytes);
-    // Large enough, because growing would leave a copy behind that is not wiped.
+    read_all(file, max_bytes)
+}
+
+/// As [`read`], but also from pipes, for files that are named on the command line and read once.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_once(path: &Path, max_bytes: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read_all(File::open(path)?, max_bytes)
+}
+
+fn read_all(file: File, max_bytes: u64) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let size = file.metadata()?.len().min(max_bytes);
+    // Large enough for a regular file, because growing would leave a copy behind that is not wiped.
     let mut content = Zeroizing::new(Vec::with_capacity(
         usize::try_from(size).unwrap_or_default() + 1,
     ));

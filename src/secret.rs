@@ -2,7 +2,7 @@
 //! never from the configuration itself.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -80,32 +80,48 @@ impl SecretRef {
     /// If it is missing, empty, larger than [`MAX_SECRET_BYTES`], not a regular file, or not UTF-8 text.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         match self {
-            Self::File(path) => {
-                let file = |source| SecretError::File {
-                    path: path.clone(),
-                    source,
-                };
-                let content = |problem| SecretError::Content {
-                    path: path.clone(),
-                    problem,
-                };
-                let bytes = bounded_file::read(path, MAX_SECRET_BYTES).map_err(file)?;
-                let text = std::str::from_utf8(&bytes).map_err(|_| content("is not UTF-8"))?;
-                let text = text.trim_end_matches(['\r', '\n']);
-                if text.is_empty() {
-                    return Err(content("is empty"));
-                }
-                if text.contains('\0') {
-                    return Err(content("contains a NUL character"));
-                }
-                Ok(SecretString::from(text))
-            }
+            Self::File(path) => secret_in(path, bounded_file::read(path, MAX_SECRET_BYTES)),
             Self::Env(name) => match std::env::var(name) {
                 Ok(text) if !text.is_empty() => Ok(SecretString::new(text)),
                 _ => Err(SecretError::Env(name.clone())),
             },
         }
     }
+}
+
+impl SecretString {
+    /// Reads a secret from a file or pipe that is named on the command line and read once. Trailing
+    /// `\r` and `\n` are removed.
+    ///
+    /// # Errors
+    /// As for [`SecretRef::read`], except that the file need not be a regular one.
+    pub fn read_once(path: &Path) -> Result<Self, SecretError> {
+        secret_in(path, bounded_file::read_once(path, MAX_SECRET_BYTES))
+    }
+}
+
+/// The secret in the content of the file at `path`.
+fn secret_in(
+    path: &Path,
+    content: Result<Zeroizing<Vec<u8>>, FileError>,
+) -> Result<SecretString, SecretError> {
+    let unusable = |problem| SecretError::Content {
+        path: path.to_owned(),
+        problem,
+    };
+    let bytes = content.map_err(|source| SecretError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable("is not UTF-8"))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(unusable("is empty"));
+    }
+    if text.contains('\0') {
+        return Err(unusable("contains a NUL character"));
+    }
+    Ok(SecretString::from(text))
 }
 
 #[cfg(test)]
@@ -146,6 +162,14 @@ mod tests {
                 .to_string()
                 .contains("64 KiB")
         );
+        assert!(SecretRef::File("/dev/null".into()).read().is_err());
+        assert!(matches!(
+            SecretString::read_once(Path::new("/dev/null")),
+            Err(SecretError::Content {
+                problem: "is empty",
+                ..
+            })
+        ));
         assert!(SecretRef::Env("HAWKGATE_NO_SUCH".into()).read().is_err());
     }
 }
