@@ -13,6 +13,7 @@ use super::admin_pages::{AdminState, Pages};
 use super::background::{self, Background, Resolution};
 use super::build::{Builder, Built};
 use super::components::Components;
+use super::local_sources;
 use crate::clock::SharedClock;
 use crate::config::{Config, Server};
 use crate::gateway::{Gateway, login};
@@ -86,6 +87,9 @@ impl Target for Live {
         } = builder
             .build_on(&config, fingerprints, &current.components)
             .map_err(|error| error.to_string())?;
+        for problem in local_sources::expired(&config.sources, self.clock.now()) {
+            tracing::warn!("{problem}");
+        }
         let tls = fingerprints.only(tls_files(&self.started.server));
         let mut renewals = Vec::new();
         if tls != current.tls {
