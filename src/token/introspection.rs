@@ -164,6 +164,11 @@ impl Introspection {
         }))
     }
 
+    /// Whether the circuit to the issuer is open.
+    pub(super) fn is_circuit_open(&self) -> bool {
+        self.0.breaker.is_open()
+    }
+
     /// The exact `iss`.
     pub(super) fn url(&self) -> &str {
         &self.0.rules.url

@@ -182,6 +182,20 @@ async fn a_persistent_401_is_replayed_once_and_passed_on() {
         .count("GET", "/api/persistent", 401)
         .await;
     assert_eq!(tries, 2);
+    // More of them cause neither replays nor exchanges.
+    for _ in 0..99 {
+        let response = fixture
+            .send("login", Request::get("/api/persistent"), &token)
+            .await;
+        assert_eq!(response.status, 401);
+    }
+    let tries = fixture
+        .peers
+        .taskcluster
+        .count("GET", "/api/persistent", 401)
+        .await;
+    assert_eq!(tries, 2 + 99);
+    assert_eq!(fixture.peers.exchanges().await, 2);
 }
 
 #[tokio::test]
