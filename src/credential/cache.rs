@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::identity::{Identity, IdentityKey};
 use super::{Credential, CredentialSource, FetchError, Inject, RandomnessError, SwapRequest};
+use crate::bounded_cache::CacheBounds;
 use crate::circuit_breaker::Jitter;
 use crate::clock::{Now, SharedClock, UnixMillis};
 use crate::credential::Lookup;
@@ -33,6 +34,8 @@ pub use replacement::Replacement;
 pub struct CacheLimits {
     /// Identities per source; the least recently used is evicted first.
     pub max_entries: u64,
+    /// The memory that each source's credentials may take, in bytes, and again its refusals.
+    pub max_bytes: u64,
     /// The longest a credential is used, regardless of its own expiry.
     pub max_age: Duration,
     /// How long before expiry a credential in use is renewed: at most a third of its
@@ -40,6 +43,16 @@ pub struct CacheLimits {
     pub refresh_ahead: Duration,
     /// How long a refusal is cached.
     pub refusals: Duration,
+}
+
+impl CacheLimits {
+    /// The bounds of each cache.
+    pub fn bounds(&self) -> CacheBounds {
+        CacheBounds {
+            entries: self.max_entries,
+            bytes: self.max_bytes,
+        }
+    }
 }
 
 /// The limits of a [`CachedSource`].

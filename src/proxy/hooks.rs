@@ -38,6 +38,7 @@ use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
+pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
 pub(super) use unauthorized::{accepted, date};
@@ -111,7 +112,10 @@ impl Hooks {
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
+        let close =
+            context.admission.is_none() && context.request_refused(rejection.reason.status());
+        let id = &context.request_id;
+        local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
         Ok(true)
     }
@@ -123,10 +127,21 @@ impl Hooks {
         context: &mut Context,
         served: LocalResponse,
     ) -> Result<bool> {
+        let verified = context.admission.is_some() || served.details.issuer.is_some();
         context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
+        let close = match &context.rejection {
+            Some(rejection) => context.request_refused(rejection.reason.status()),
+            None => {
+                if verified {
+                    context.request_admitted();
+                }
+                false
+            }
+        };
         let (status, headers, body) = (served.status, served.headers, served.body);
-        local_response::send(session, status, headers, body, &context.request_id).await?;
+        let id = &context.request_id;
+        local_response::send(session, status, headers, body, id, close).await?;
         Ok(true)
     }
 }
@@ -187,7 +202,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
-        let peer = self.choose_peer(session, context)?;
+        let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
     }

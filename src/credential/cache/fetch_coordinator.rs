@@ -17,6 +17,7 @@ use super::generation::Generation;
 use super::negative::NegativeEntry;
 use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
+use crate::bounded_cache::CacheBounds;
 use crate::circuit_breaker::{
     Attempt, CircuitBreaker, Jitter, LONGEST_RETRY_AFTER, Limits, Rejected,
 };
@@ -71,6 +72,7 @@ impl FetchCoordinator {
         key: IdentityKey,
     ) -> Self {
         let entries = options.limits.max_entries;
+        let bounds = options.limits.bounds();
         let breaker = CircuitBreaker::new(
             "source",
             Arc::clone(&name),
@@ -85,8 +87,10 @@ impl FetchCoordinator {
         );
         let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
-            current: bounded(entries, IDLE),
-            negatives: bounded(entries, negative_ttl),
+            current: bounded(bounds, IDLE, |generation: &Arc<Generation>| {
+                generation.heap_size()
+            }),
+            negatives: bounded(bounds, negative_ttl, NegativeEntry::heap_size),
             replacements: ReplacementLimit::new(entries),
             breaker,
             key,
@@ -322,9 +326,13 @@ impl FetchCoordinator {
     }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
-    Cache::builder()
-        .max_capacity(entries)
+fn bounded<V: Clone + Send + Sync + 'static>(
+    bounds: CacheBounds,
+    idle: Duration,
+    heap_size: impl Fn(&V) -> usize + Send + Sync + 'static,
+) -> Cache<Identity, V> {
+    bounds
+        .builder(heap_size)
         // Admits every new identity; the default policy may reject it for a long time.
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)

@@ -63,6 +63,11 @@ impl Generation {
         }
     }
 
+    /// The memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        size_of::<Self>() + self.credential.heap_size()
+    }
+
     /// Whether the cache may return the credential without asking for another one.
     pub(super) fn is_in_use(&self, now: Now) -> bool {
         self.state.load(Ordering::Acquire) == IN_USE && self.lives(now)
@@ -159,6 +164,7 @@ mod tests {
     fn generation(life: Option<u64>, refresh_ahead: u64, jitter: f64) -> Generation {
         let limits = CacheLimits {
             max_entries: 1,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_secs(refresh_ahead),
             refusals: Duration::ZERO,

@@ -90,6 +90,7 @@ fn options() -> SourceOptions {
     SourceOptions {
         limits: CacheLimits {
             max_entries: 1000,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(20),

@@ -70,6 +70,7 @@ impl Management {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 1,
+                max_bytes: 1 << 20,
                 max_age: TOKEN_MAX_AGE,
                 refresh_ahead: TOKEN_REFRESH_AHEAD,
                 refusals: TOKEN_NEGATIVE_TTL,

@@ -167,6 +167,7 @@ async fn callers_share_one_token_per_set_of_scopes() {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 100,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::ZERO,
             refusals: Duration::from_secs(10),

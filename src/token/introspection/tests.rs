@@ -4,6 +4,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::bounded_cache::CacheBounds;
 use crate::clock::ManualClock;
 use crate::token::settings::Profile;
 use crate::token::testing::{AUDIENCE, NOW, P256, ScriptedKeys, configured, issuer, with};
@@ -106,7 +107,7 @@ fn introspecting(
         config,
         script,
         clock,
-        100,
+        CacheBounds::of_entries(100),
         observer,
     ))
 }
@@ -124,7 +125,7 @@ impl Fixture {
             &config(URL, None),
             script.clone(),
             clock.clone(),
-            100,
+            CacheBounds::of_entries(100),
             observer,
         );
         Self {
@@ -469,7 +470,7 @@ async fn a_panic_in_the_observer_does_not_leave_the_flight_behind() {
         &config,
         script.clone(),
         clock.clone(),
-        100,
+        CacheBounds::of_entries(100),
         observer,
     );
     let issuers = [Arc::new(issuer)];

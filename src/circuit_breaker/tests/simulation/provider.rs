@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
+use crate::bounded_cache::CacheBounds;
 use crate::circuit_breaker::Jitter;
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
@@ -23,6 +24,12 @@ use crate::token::{
 const LATENCY: Duration = Duration::from_millis(20);
 /// How long the HTTP client waits for one that hangs.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Room for everybody.
+const BOUNDS: CacheBounds = CacheBounds {
+    entries: 10_000,
+    bytes: 64 << 20,
+};
 
 /// What a provider does with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +107,8 @@ impl Provider {
     pub(super) fn source(self: &Arc<Self>) -> Arc<CachedSource> {
         let options = SourceOptions {
             limits: CacheLimits {
-                max_entries: 10_000,
+                max_entries: BOUNDS.entries,
+                max_bytes: BOUNDS.bytes,
                 max_age: Duration::from_hours(1),
                 refresh_ahead: Duration::from_mins(1),
                 refusals: Duration::from_secs(20),
@@ -130,7 +138,7 @@ impl Provider {
             &config,
             self.clone(),
             self.clock.clone(),
-            10_000,
+            BOUNDS,
             IntrospectionObserver::default(),
         );
         [Arc::new(issuer)].into()
