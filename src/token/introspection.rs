@@ -324,7 +324,7 @@ impl Inner {
                 tracing::error!(
                     issuer,
                     %error,
-                    "the issuer does not accept hawkgate as a client: no token can be introspected"
+                    "the issuer does not accept hawkgate as a client"
                 );
                 self.remember(digest, &unavailable(REFUSAL_AGE))
             }

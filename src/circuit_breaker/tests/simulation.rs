@@ -36,6 +36,11 @@ impl Clock for PausedClock {
     }
 }
 
+/// Lets virtual time pass.
+async fn pass(time: Duration) {
+    let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+}
+
 /// A deterministic generator of pseudo-random numbers (SplitMix64).
 #[derive(Debug)]
 struct Random(u64);
