@@ -356,7 +356,7 @@ impl Inner {
     }
 
     fn record(&self, digest: TokenDigest, result: &FetchResult) -> IntrospectionResult {
-        let outcome = match result {
+        match result {
             Ok(_) => IntrospectionResult::Accepted,
             // Recorded by `record_failure`.
             Err(TokenError::IntrospectionUnavailable { .. }) => IntrospectionResult::Failed,
@@ -364,8 +364,7 @@ impl Inner {
                 self.remember(digest, error);
                 IntrospectionResult::Refused
             }
-        };
-        outcome
+        }
     }
 }
 
