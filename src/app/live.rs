@@ -154,6 +154,12 @@ impl Live {
         for source in components.sources() {
             let read = Arc::clone(source);
             callbacks.cache_entries(source.name(), move || read.entries());
+            let read = Arc::clone(source);
+            callbacks.circuit_open("source", source.name(), move || read.is_circuit_open());
+        }
+        for issuer in components.issuers().filter(|i| i.introspects()) {
+            let read = Arc::clone(issuer);
+            callbacks.circuit_open("issuer", issuer.name(), move || read.is_circuit_open());
         }
         for issuer in components.issuers().filter(|i| !i.is_delegated()) {
             let read = Arc::clone(issuer);
