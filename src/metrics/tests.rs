@@ -185,6 +185,7 @@ fn metrics() -> Metrics {
     callbacks.jwks_age(&"auth0".into(), || Some(Duration::from_secs(61)));
     callbacks.jwks_age(&"never".into(), || None);
     callbacks.log_lines_dropped(|| 3);
+    callbacks.connections_limited("connections", "refused", || 1);
     metrics.configure(&names(), callbacks, UnixMillis::from_secs(1000));
     metrics
 }

@@ -11,6 +11,7 @@ mod audit;
 mod auth0;
 mod bad_tokens;
 mod command_line;
+mod connections;
 mod docs;
 mod explain;
 mod hawk;
