@@ -12,7 +12,7 @@ use crate::support::gateway::TestGateway;
 use crate::support::standard::{API_AUDIENCE, api_route};
 use crate::support::tokens::{self, IssuerServer, SHARED};
 use crate::support::upstream::{FakeUpstream, ReceivedRequest, Reply};
-use crate::support::wait::{until, until_some};
+use crate::support::wait::until_some;
 
 /// A request that ends its connection, sent after those that may not.
 const LAST: &str = "GET /open/last HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n";

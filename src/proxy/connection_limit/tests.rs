@@ -235,6 +235,24 @@ fn a_request_that_arrives_at_the_moment_of_an_eviction_is_counted() {
 }
 
 #[test]
+fn without_descriptors_idle_connections_are_closed() {
+    let limit = limit(10, 0);
+    let held = [admitted(&limit, address(1)), unadmitted(&limit, address(2))];
+    let busy = admitted(&limit, address(1));
+    let request = busy.0.0.begin_request();
+    for expected in [vec![1], vec![0, 1], vec![0, 1]] {
+        limit.evict_for_descriptors(NOW);
+        assert_eq!(evicted(&held), expected);
+    }
+    assert!(!busy.is_evicted());
+    drop(request);
+    let counts = ConnectionCounts::new(&limit);
+    assert_eq!(counts.open(), 1);
+    let evicted = counts.limited(LimitLabel::Descriptors, LimitAction::Evicted);
+    assert_eq!(evicted, 2);
+}
+
+#[test]
 fn too_many_refusals_in_a_row_close_the_connection() {
     let limit = limit(10, 0);
     let connection = open(&limit, address(1)).unwrap();

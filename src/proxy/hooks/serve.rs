@@ -47,6 +47,8 @@ impl Hooks {
                     .header("allow", "POST"),
             );
         }
+        // Not authenticated yet, and the body may be slow.
+        context.release_request();
         let url = read_url(session).await?;
         let peer = context.peer.clone().unwrap_or_default();
         let head = session.req_header();
