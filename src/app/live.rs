@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use super::admin_pages::{AdminState, Pages};
-use super::background::{self, Background};
+use super::background::{self, Background, Resolution};
 use super::build::{Builder, Built};
 use super::components::Components;
 use crate::clock::SharedClock;
@@ -31,6 +31,7 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The state of a run that a reload can replace.
 pub(super) struct Live {
     pub(super) clock: SharedClock,
+    pub(super) resolution: Resolution,
     pub(super) metrics: Arc<Metrics>,
     pub(super) access_log: AccessLog,
     pub(super) in_flight: Arc<AtomicU64>,
@@ -72,7 +73,7 @@ impl Target for Live {
     ) -> Result<Applied, String> {
         let mut current = self.current.lock().await;
         let restart_needed = reload::restart_needed(&self.started, &config);
-        config.server = self.started.server.clone();
+        config.server = reload::applicable_server(&self.started.server, &config.server);
         config.log = self.started.log.clone();
         config.limits = reload::applicable(&self.started.limits, &config.limits);
         let builder = Builder {
@@ -95,7 +96,7 @@ impl Target for Live {
                 renewals.push((listener, prepared));
             }
         }
-        background::prepare_within(&components, PREPARE_TIMEOUT).await;
+        background::prepare_within(&components, &self.resolution, PREPARE_TIMEOUT).await;
 
         // From here on nothing can fail or wait, so the switch is atomic.
         let renewed = renewals.len();
@@ -113,7 +114,7 @@ impl Target for Live {
         self.pages
             .state
             .store(Arc::new(AdminState::from(&components)));
-        current.background.update(&components);
+        current.background.update(&components, &self.resolution);
         let mut built = components.built();
         built.extend((renewed > 0).then(|| "TLS of the listeners".to_owned()));
         (current.components, current.tls) = (components, tls);
@@ -138,7 +139,7 @@ impl Live {
         self.metrics
             .configure(&names, self.scrape_callbacks(&components), self.clock.now());
         let mut current = self.current.lock().await;
-        current.background.update(&components);
+        current.background.update(&components, &self.resolution);
         (current.components, current.tls) = (components, tls);
         audit_load(true);
     }

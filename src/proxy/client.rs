@@ -16,6 +16,7 @@ use pingora::proxy::Session;
 use super::connection_limit::ConnState;
 use crate::gateway::Head;
 use crate::gateway::client_certificate::ClientCertificate;
+use crate::gateway::resource_isolation::Transport;
 use crate::header_fields::HeaderFields;
 pub(super) use certificate::read as read_certificate;
 
@@ -107,6 +108,14 @@ impl PeerInfo {
         }
     }
 
+    fn transport(&self) -> Transport {
+        match (self.ip, self.tls) {
+            (None, _) => Transport::Unix,
+            (Some(_), false) => Transport::Tcp,
+            (Some(_), true) => Transport::Tls,
+        }
+    }
+
     /// Assembles the head of this peer's request for the gateway.
     pub(super) fn head<'a>(
         &'a self,
@@ -121,6 +130,7 @@ impl PeerInfo {
             target,
             headers,
             peer: self.client,
+            transport: self.transport(),
             certificate: self.certificate.as_deref(),
         }
     }

@@ -50,8 +50,14 @@ pub struct Context {
 pub(super) struct Attempts {
     /// The index of the first address that this request tried.
     pub(super) start_index: Option<usize>,
-    /// The addresses that could not be connected to.
+    /// The addresses that could not be connected to, or are not to be tried any more.
     pub(super) unreachable: Vec<SocketAddr>,
+    /// The number of failures to connect since the upstream's name was last looked up.
+    pub(super) failed_connects: usize,
+    /// The latest of these failures, if another attempt followed.
+    pub(super) connect_failure: Option<Rejection>,
+    /// Whether the upstream's name has been looked up for this request.
+    pub(super) looked_up: bool,
     /// The number of pooled connections that turned out to be dead.
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.

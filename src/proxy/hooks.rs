@@ -38,9 +38,10 @@ use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
+pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
-pub(super) use unauthorized::date;
+pub(super) use unauthorized::{accepted, date};
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
@@ -201,7 +202,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
-        let peer = self.choose_peer(session, context)?;
+        let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
     }
@@ -238,6 +239,9 @@ impl ProxyHttp for Hooks {
             session.set_read_timeout(Some(UPGRADED_IDLE));
         }
         let last = switching || !head.status.is_informational();
+        if last && head.status != StatusCode::UNAUTHORIZED {
+            accepted(context);
+        }
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
         }
