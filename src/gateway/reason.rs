@@ -107,7 +107,7 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The client exceeds `limits.rate` or the route's `rate`.
         RateLimited = "rate_limited",
-        /// `limits.connections` is reached.
+        /// `limits.connections` or `limits.connections_per_address` is reached.
         Overloaded = "overloaded",
         /// A bug in hawkgate.
         Internal = "internal",
@@ -203,7 +203,7 @@ impl Reason {
             Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not respond in time."),
             Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream closed the connection early or sent invalid HTTP."),
             Self::RateLimited => row(429, "TooManyRequests", None, "Too many requests. Try again later."),
-            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its connection limit. Try again later."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached a limit of connections. Try again later."),
             Self::Internal => row(500, "InternalServerError", None, "An internal error occurred in this gateway."),
         }
     }

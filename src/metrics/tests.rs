@@ -187,6 +187,7 @@ fn metrics() -> Metrics {
     callbacks.log_lines_dropped(|| 3);
     callbacks.circuit_open("source", &"login".into(), || true);
     callbacks.circuit_open("issuer", &"opaque".into(), || false);
+    callbacks.connections_limited("connections", "refused", || 1);
     metrics.configure(&names(), callbacks, UnixMillis::from_secs(1000));
     metrics
 }

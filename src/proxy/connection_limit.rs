@@ -11,8 +11,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -25,9 +28,10 @@ pub(super) use origin::Origin;
 pub(super) use table::Limit;
 use table::{Queue, Table, TableLimits};
 
-/// Number of refused requests in a row after which a connection is closed. A caller that sends
-/// wrong tokens then has to pay for a new one, and one that makes a mistake does not notice.
-const MAX_REFUSED: u32 = 8;
+/// Number of refused requests in a row after which a connection is closed, so that none stays
+/// open for ever without an admitted request. Large enough for one connection that carries the
+/// requests of several callers.
+const MAX_REFUSED: u32 = 100;
 /// Maximum number of evicted connections that are still being closed while others are accepted.
 const MAX_CLOSING: usize = 1024;
 /// Minimum time between two log messages about connections at a limit.
@@ -304,20 +308,22 @@ impl ConnState {
     /// Marks the beginning of a request, whose head is complete. It ends when the guard is
     /// dropped.
     pub(super) fn begin_request(&self) -> RequestGuard<'_> {
+        // Only one task changes it, so this need not be one atomic operation.
+        self.active.store(1, Ordering::Relaxed);
         self.begin();
         RequestGuard(self)
     }
 
     /// Like [`ConnState::begin_request`], for requests that run concurrently.
     pub(super) fn begin_stream(self: &Arc<Self>) -> StreamGuard {
+        self.active.fetch_add(1, Ordering::Relaxed);
         self.begin();
         StreamGuard(Arc::clone(self))
     }
 
     fn begin(&self) {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
         if !self.admitted.load(Ordering::Relaxed) {
+            self.begun.fetch_add(1, Ordering::Relaxed);
             self.limit.table().dequeue(self.id);
         }
         if self.signal.is_evicted() {
@@ -327,15 +333,38 @@ impl ConnState {
         }
     }
 
-    fn end(&self) {
-        let others = self.active.fetch_sub(1, Ordering::Relaxed) - 1;
-        if others == 0 && !self.admitted.load(Ordering::Relaxed) {
+    /// Marks the only request as no longer worth protecting, because it is refused or not yet
+    /// authenticated: the connection may be evicted although the request has not ended.
+    pub(super) fn release_request(&self) {
+        self.active.store(0, Ordering::Relaxed);
+        self.ended();
+    }
+
+    /// Puts a connection without an admitted request into its queue.
+    fn ended(&self) {
+        if !self.admitted.load(Ordering::Relaxed) {
             let mut table = self.limit.table();
             // Another request may have begun in the meantime.
             if !self.is_busy() {
                 table.enqueue(self.id, Queue::Unadmitted);
             }
         }
+    }
+
+    /// Returns the output of `serving`, which serves a request, or `None` if the connection has
+    /// to make room for another and the request is not worth protecting.
+    pub(super) async fn serve<F: Future>(&self, serving: F) -> Option<F::Output> {
+        let mut serving = pin!(serving);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = serving.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if self.is_busy() {
+                return Poll::Pending;
+            }
+            self.signal.poll_evicted(cx).map(|()| None)
+        })
+        .await
     }
 
     /// Records that a request was admitted.
@@ -389,7 +418,7 @@ pub(super) struct RequestGuard<'a>(&'a ConnState);
 
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.release_request();
     }
 }
 
@@ -398,7 +427,9 @@ pub(super) struct StreamGuard(Arc<ConnState>);
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.end();
+        if self.0.active.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.ended();
+        }
     }
 }
 

@@ -132,14 +132,26 @@ impl Context {
 
     /// Records on the connection that the request was refused with `status`. Returns whether the
     /// connection has to close after the response.
-    pub(super) fn request_refused(&self, status: StatusCode) -> bool {
+    pub(super) fn request_refused(&mut self, status: StatusCode) -> bool {
+        let http2 = self.stream.is_some();
+        self.release_request();
         let state = self.conn_state.as_ref();
         let close = state.filter(|state| state.request_refused(status));
-        if let Some(state) = close.filter(|_| self.stream.is_some()) {
+        if let Some(state) = close.filter(|_| http2) {
             // HTTP/2 has no `Connection: close`; the connection ends with GOAWAY.
             state.evict();
         }
         close.is_some()
+    }
+
+    /// Marks the request as no longer worth protecting from the closure of its connection:
+    /// because it is refused, or because it is not yet authenticated and its caller is slow.
+    pub(super) fn release_request(&mut self) {
+        if self.stream.take().is_none()
+            && let Some(state) = &self.conn_state
+        {
+            state.release_request();
+        }
     }
 
     pub(super) fn record_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {

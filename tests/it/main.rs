@@ -13,6 +13,7 @@ mod bad_tokens;
 mod cache_memory;
 mod check_and_run;
 mod command_line;
+mod connections;
 mod docs;
 mod explain;
 mod hawk;

@@ -60,6 +60,7 @@ fn a_minimal_file_has_every_default() {
         (limits.keepalive_timeout, limits.connections),
         (secs(60), 10_000)
     );
+    assert_eq!(limits.connections_per_address, None);
     assert_eq!(
         (limits.body, limits.replay_body, limits.replay_memory),
         (None, 10 << 20, 256 << 20)

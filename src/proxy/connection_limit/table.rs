@@ -247,10 +247,15 @@ impl Table {
     }
 
     /// Makes room for one more connection of `origin`. Idle connections with an admitted request
-    /// have to give way only to origins that have fewer connections than theirs.
+    /// have to give way only to their own origin, and to those that have fewer connections.
     fn evict_for(&mut self, origin: Origin) -> bool {
         let held = self.open_of(origin);
-        self.evict_from_largest(Some(held))
+        if self.evict_from_largest(Some(held)) {
+            return true;
+        }
+        let mut skip = MAX_SKIPPED;
+        let own = self.first_idle(origin, Queue::Admitted, &mut skip);
+        own.map(|id| self.evict(id)).is_some()
     }
 
     /// Evicts a connection of the origin that has the most that may be evicted.

@@ -162,16 +162,18 @@ fn idle_connections_give_way_only_to_addresses_with_fewer() {
     let limit = limit(4, 0);
     let few = admitted(&limit, address(1));
     let many: Vec<_> = (0..3).map(|_| admitted(&limit, address(2))).collect();
-    assert_eq!(open(&limit, address(2)).err(), Some(Limit::Total));
     let newcomer = admitted(&limit, address(3));
     assert_eq!(evicted(&many), [0]);
     let busy = many[1].0.0.begin_request();
-    // Nobody has more than one more connection than the newcomer.
+    // Nobody has more than one more connection than the newcomer, so its own has to go.
+    let second = admitted(&limit, address(3));
+    assert!(newcomer.is_evicted());
+    let serving = second.0.0.begin_request();
     assert_eq!(open(&limit, address(3)).err(), Some(Limit::Total));
     let another = admitted(&limit, address(4));
     assert_eq!(evicted(&many), [0, 2], "busy ones are skipped");
-    drop(busy);
-    assert!(!few.is_evicted() && !newcomer.is_evicted() && !another.is_evicted());
+    drop((busy, serving));
+    assert!(!few.is_evicted() && !another.is_evicted());
 }
 
 #[test]
@@ -230,6 +232,24 @@ fn a_request_that_arrives_at_the_moment_of_an_eviction_is_counted() {
     drop(request);
     drop(first);
     assert!(is_empty(&limit));
+}
+
+#[test]
+fn without_descriptors_idle_connections_are_closed() {
+    let limit = limit(10, 0);
+    let held = [admitted(&limit, address(1)), unadmitted(&limit, address(2))];
+    let busy = admitted(&limit, address(1));
+    let request = busy.0.0.begin_request();
+    for expected in [vec![1], vec![0, 1], vec![0, 1]] {
+        limit.evict_for_descriptors(NOW);
+        assert_eq!(evicted(&held), expected);
+    }
+    assert!(!busy.is_evicted());
+    drop(request);
+    let counts = ConnectionCounts::new(&limit);
+    assert_eq!(counts.open(), 1);
+    let evicted = counts.limited(LimitLabel::Descriptors, LimitAction::Evicted);
+    assert_eq!(evicted, 2);
 }
 
 #[test]

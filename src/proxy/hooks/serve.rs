@@ -50,6 +50,8 @@ impl Hooks {
                     .header("allow", "POST"),
             );
         }
+        // Not authenticated yet, and the body may be slow.
+        context.release_request();
         let url = read_url(session).await?;
         let head = super::admit::gateway_head(&peer, session.req_header())?;
         match context.gateway.bewit(head, &url).await {

@@ -64,10 +64,17 @@ where
         match next_request(&shared.limits, &mut connection, &mut deadline, &info.signal).await {
             NextRequest::Request(head) => {
                 let _serving = info.state.begin_request();
-                match try_fast_path(shared, &mut connection, &info, &mut deadline, head).await {
+                let serving = try_fast_path(shared, &mut connection, &info, &mut deadline, head);
+                match info
+                    .state
+                    .serve(serving)
+                    .await
+                    .unwrap_or(ServeResult::Aborted)
+                {
                     ServeResult::Declined(head) => {
                         let session = session(&shared.limits, connection, settings, head);
-                        match process(app, session, &draining).await {
+                        let serving = process(app, session, &draining);
+                        match info.state.serve(serving).await.flatten() {
                             Some((back, persistent)) => (connection, settings) = (back, persistent),
                             None => break,
                         }
@@ -83,8 +90,9 @@ where
                 }
             }
             NextRequest::Rejected(rejected) => {
-                let _serving = info.state.begin_request();
-                reject::respond_and_close(shared, *connection, &rejected, info.peer).await;
+                let rejecting =
+                    reject::respond_and_close(shared, *connection, &rejected, info.peer);
+                info.signal.unless_evicted(rejecting).await;
                 break;
             }
             NextRequest::Closed => {

@@ -64,10 +64,15 @@ impl ProxyHttp for Echo {
         }
         let state = conn_state(session).unwrap();
         let http2 = session.req_header().version == http::Version::HTTP_2;
-        let _stream = http2.then(|| state.begin_stream());
+        let stream = http2.then(|| state.begin_stream());
         let mut status = http::StatusCode::OK;
         if target == "/refused" {
             status = http::StatusCode::UNAUTHORIZED;
+            if http2 {
+                drop(stream);
+            } else {
+                state.release_request();
+            }
             if state.request_refused(status) {
                 session.set_keepalive(None);
                 if http2 {
@@ -78,7 +83,7 @@ impl ProxyHttp for Echo {
             state.request_admitted();
         }
         let mut length = 0;
-        if target != "/early" {
+        if target != "/early" && target != "/refused" {
             while let Some(part) = session.downstream_session.read_request_body().await? {
                 length += part.len();
             }

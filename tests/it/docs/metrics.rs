@@ -10,6 +10,7 @@ use hawkgate::credential::{CredentialSource, FetchError, IdentityHasher, Issued,
 use hawkgate::gateway::outcome::{Ending, UnauthorizedAction, UnauthorizedReason};
 use hawkgate::label::Label;
 use hawkgate::metrics::{self, Metrics, ScrapeCallbacks};
+use hawkgate::proxy::{LimitAction, LimitLabel};
 
 use super::{code_span, code_spans, read, rows};
 
@@ -47,6 +48,11 @@ fn exposition() -> String {
     callbacks.jwks_age(&"i".into(), || Some(Duration::ZERO));
     callbacks.circuit_open("source", &"s".into(), || false);
     callbacks.circuit_open("issuer", &"i".into(), || false);
+    for limit in labels(LimitLabel::ALL) {
+        for action in labels(LimitAction::ALL) {
+            callbacks.connections_limited(limit, action, || 0);
+        }
+    }
     metrics.configure(&names, callbacks, UnixMillis(0));
     let _keys = metrics.key_observer("i");
     let _introspection = metrics.introspection_observer("i");

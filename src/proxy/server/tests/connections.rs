@@ -172,20 +172,20 @@ async fn refused_requests_in_a_row_end_a_connection() {
     let server = TestServer::start(&[tcp(), h2c()], &limits()).await;
     let mut stream = server.connect().await;
     assert_eq!(status(&mut stream, GET).await, 200);
-    for _ in 0..100 {
+    for _ in 0..110 {
         stream.write_all(REFUSED).await.unwrap();
     }
     let responses = read_responses(&mut stream).await;
-    assert_eq!(responses.len(), 8);
-    assert_ne!(responses[6].header("connection"), Some("close"));
-    assert_eq!(responses[7].header("connection"), Some("close"));
+    assert_eq!(responses.len(), 100);
+    assert_ne!(responses[98].header("connection"), Some("close"));
+    assert_eq!(responses[99].header("connection"), Some("close"));
 
     let stream = server.connect_from(ATTACKER, 1).await;
     let (http2, connection) = h2::client::handshake(stream).await.unwrap();
     let ended = tokio::spawn(connection);
     let mut http2 = http2.ready().await.unwrap();
     assert_eq!(get(&mut http2, request("http://a/")).await.unwrap().0, 200);
-    for _ in 0..8 {
+    for _ in 0..100 {
         let refused = get(&mut http2, request("http://a/refused")).await;
         assert_eq!(refused.unwrap().0, 401);
     }
@@ -220,6 +220,15 @@ async fn half_open_tls_and_http2_connections_keep_nobody_out() {
 async fn callers_that_keep_sending_after_a_bad_head_keep_nobody_out() {
     let server = TestServer::start(&[tcp()], &at_most(4, Some(0))).await;
     let attack = open(&server, ATTACKER, 6, b"junk\r\n\r\n").await;
+    expect_service(&server, GOOD, 0, 8).await;
+    drop(attack);
+}
+
+#[tokio::test]
+async fn callers_that_do_not_finish_a_refused_request_keep_nobody_out() {
+    let server = TestServer::start(&[tcp()], &at_most(4, Some(0))).await;
+    let upload = b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
+    let attack = open(&server, ATTACKER, 6, upload).await;
     expect_service(&server, GOOD, 0, 8).await;
     drop(attack);
 }

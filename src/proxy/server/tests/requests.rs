@@ -234,10 +234,10 @@ async fn connections_over_the_limit_get_a_503() {
     let server = TestServer::start(&[tcp()], &limits).await;
     let mut first = server.connect().await;
     first
-        .write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .write_all(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    assert_eq!(read_response(&mut first).await.status, 200);
+    within_timeout(server.entered.notified()).await;
 
     let responses = server.exchange(b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(responses[0].status, 503);
@@ -246,6 +246,7 @@ async fn connections_over_the_limit_get_a_503() {
     assert_eq!(server.served(), 1);
     assert_eq!(server.outcomes().len(), 1);
 
+    server.release.notify_one();
     drop(first);
     // A connection is accepted again once the server has noticed.
     within_timeout(async {
