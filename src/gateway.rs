@@ -15,6 +15,7 @@ pub mod rate_limit;
 pub mod reason;
 mod recovery;
 pub mod rejection;
+pub mod request_headers;
 pub mod reserved_headers;
 pub mod route;
 pub mod rule;

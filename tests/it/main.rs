@@ -22,6 +22,7 @@ mod listeners;
 mod login;
 mod oauth;
 mod passwords;
+mod readings;
 mod register;
 mod register_auth0;
 mod reload;

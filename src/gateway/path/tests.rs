@@ -339,7 +339,7 @@ fn no_spelling_that_any_server_reads_as_protected_passes_a_laxer_route_or_rule()
         );
     }
     // Most of the spellings are attacks, and other paths are not refused wholesale.
-    assert!(attacks > 4_000 && passed > 500, "{attacks} {passed}");
+    assert!(attacks > 4_000 && passed > 300, "{attacks} {passed}");
 }
 
 #[test]
@@ -389,6 +389,7 @@ fn encoded_names_of_taskcluster_pass() {
         ("/api/auth/v1/roles/hook-id%3Aproject%2F*", "api"),
         ("/api/purge-cache/v1/x;a=1/y,z", "api"),
         ("/api/x/%e4%f6/%FF", "api"),
+        ("/api/x/%C0A%c1", "api"),
         ("/api/x/100%/%zz", "api"),
         ("/api/x//a///b/", "api"),
         ("/api/x/...", "api"),

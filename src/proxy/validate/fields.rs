@@ -4,8 +4,12 @@ use http::Version;
 
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::reserved_headers::reads_as;
 
 use super::{Framing, MAX_FIELDS, bad_request};
+
+/// The fields that frame a message.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
 /// The state of the fields checked so far.
 #[derive(Debug, Default)]
@@ -55,6 +59,10 @@ impl<'a> FieldChecker<'a> {
                 Ok(())
             }
             17 if is(b"transfer-encoding") => self.transfer_encoding(value),
+            // `Content_Length`: whoever reads it as the real one frames the message differently.
+            14 | 17 if FRAMING.iter().any(|known| reads_as(name, known)) => Err(bad_request(
+                "a field name that some servers read as framing",
+            )),
             _ => Ok(()),
         }
     }
