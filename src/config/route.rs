@@ -19,6 +19,7 @@ use super::reader::{Reader, Section, Table, section};
 use super::references::Declaration;
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
+use crate::gateway::is_plain;
 use crate::gateway::request_headers::{HeaderPattern, StrippedHeaders};
 use crate::gateway::route::Compat;
 use crate::proxy::settings::Listener;
@@ -244,6 +245,12 @@ impl Route {
             (
                 "has characters that cannot occur in a request path",
                 "write a prefix without them".to_owned(),
+            )
+        } else if !is_plain(path) {
+            (
+                "can be read in more than one way, so it never matches (docs/rules.md, \"Paths\")",
+                "write a shorter prefix, without ; + // and dots at the end of a segment"
+                    .to_owned(),
             )
         } else {
             return;

@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn the_list_is_documented() {
+        let page = include_str!("../../docs/hardening.md");
+        let (_, list) = page.split_once("from callers:\n\n").unwrap();
+        let (list, _) = list.split_once("\n\n").unwrap();
+        let names = list.split([',', '\n']).map(|name| name.trim().trim_matches('`'));
+        let documented: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+        assert_eq!(documented, IDENTITY_HEADERS);
+    }
+
+    #[test]
     fn identity_headers_of_other_proxies_are_listed_and_others_are_not() {
         for name in [
             "remote-user",

@@ -127,7 +127,7 @@ async fn no_spelling_of_a_path_bypasses_a_stricter_route_or_a_rule() {
         "/api/x/.%2e;a/secrets/x",
         "/%61pi/secrets/x",
     ] {
-        for host in ["gateway.test", "rules.test"] {
+        for host in ["api.test", "rules.test"] {
             let responses = fixture.send_each(host, &Request::get(target)).await;
             for response in responses {
                 let refused = matches!(
@@ -179,7 +179,7 @@ async fn names_that_some_servers_read_as_framing_are_refused() {
         "content~length",
     ] {
         let request = Request::get("/api/x").header(name, "0");
-        for response in fixture.send_each("gateway.test", &request).await {
+        for response in fixture.send_each("api.test", &request).await {
             assert_eq!(response.error_reason(), Some("bad_request"), "{name}");
         }
     }
