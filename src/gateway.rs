@@ -268,7 +268,7 @@ impl Gateway {
             admission.caller = password(head)?;
         } else if !admission.route.anonymous {
             let bearer = bearer(&admission.route, head.headers)?;
-            if let Err(rejection) = admission.authenticate(bearer, now).await {
+            if let Err(rejection) = admission.authenticate(bearer, head.peer, now).await {
                 admission.route.rates.check_unverified(client)?;
                 return Err(rejection);
             }

@@ -329,6 +329,7 @@ impl CachedCallers {
             caller: Caller::Delegated {
                 issuer: Arc::clone(&self.issuer),
                 digest: bearer.digest(),
+                peer: None,
             },
             bearer: Some(bearer),
             scopes: None,
