@@ -226,7 +226,9 @@ mod tests {
         let page = include_str!("../../docs/hardening.md");
         let (_, list) = page.split_once("from callers:\n\n").unwrap();
         let (list, _) = list.split_once("\n\n").unwrap();
-        let names = list.split([',', '\n']).map(|name| name.trim().trim_matches('`'));
+        let names = list
+            .split([',', '\n'])
+            .map(|name| name.trim().trim_matches('`'));
         let documented: Vec<_> = names.filter(|name| !name.is_empty()).collect();
         assert_eq!(documented, IDENTITY_HEADERS);
     }

@@ -15,8 +15,10 @@ use crate::token::Caller;
 /// A path as a server reads it; `None` if the server refuses it.
 type Reading = Option<String>;
 
-/// Each with its name.
-const SERVERS: [(&str, fn(&str) -> Reading); 13] = [
+/// A server's name, and how it reads a path.
+type Server = (&'static str, fn(&str) -> Reading);
+
+const SERVERS: [Server; 13] = [
     ("raw", |path| Some(path.to_owned())),
     ("nginx", |path| Some(clean(&utf8(decode(path, false)?)?))),
     ("Go ServeMux", |path| {
@@ -413,7 +415,7 @@ fn ordinary_paths_have_no_other_readings() {
         "/a.b/c:d@e!f'(g)*,h=i&j$k",
         "/.well-known/x",
     ] {
-        assert!(is_plain(&path), "{path}");
+        assert!(is_plain(path), "{path}");
         assert_eq!(readings(path), Ok(vec![]), "{path}");
     }
     assert_eq!(without_query("/a?b?c"), "/a");
