@@ -15,6 +15,7 @@ pub mod rate_limit;
 pub mod reason;
 mod recovery;
 pub mod rejection;
+pub mod request_headers;
 pub mod reserved_headers;
 pub mod resource_isolation;
 pub mod route;
@@ -25,7 +26,7 @@ pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
 pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
-pub use path::Ambiguity;
+pub use path::{Ambiguity, is_plain};
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 
 use std::net::IpAddr;
@@ -87,7 +88,7 @@ impl<'a> Head<'a> {
     /// The attributes for rules; `host` is [`route::host_name`] of `self.host`.
     pub fn attributes(&self, host: &'a str) -> RequestAttributes<'a> {
         RequestAttributes {
-            method: self.method.as_str(),
+            method: standard_method(self.method),
             host,
             path: path::without_query(self.target),
             user_agent: rule::attributes::user_agent(self.headers),
@@ -116,6 +117,18 @@ impl<'a> Head<'a> {
             certificate: self.certificate,
         }
     }
+}
+
+/// The name of `method` as upstreams may read it: standard methods in any case are that method for
+/// some servers, and no rule may be bypassed by that.
+fn standard_method(method: &Method) -> &str {
+    const STANDARD: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let name = method.as_str();
+    let same = |standard: &&&str| name.eq_ignore_ascii_case(standard);
+    STANDARD
+        .iter()
+        .find(same)
+        .map_or(name, |standard| *standard)
 }
 
 /// The route that a request matches.

@@ -255,6 +255,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),
             source: Some(Arc::clone(&source)),
+            stripped_headers: hawkgate::gateway::request_headers::StrippedHeaders::default(),
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,

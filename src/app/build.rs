@@ -456,6 +456,7 @@ fn build_route(
         upstream,
         issuers: issuers.cloned().collect(),
         source: route.source.and_then(|at| sources.get(at)).cloned(),
+        stripped_headers: route.stripped_headers.clone(),
         require_scopes: route.require_scopes.clone(),
         anonymous: route.anonymous,
         workload_token: route

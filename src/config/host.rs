@@ -7,8 +7,10 @@ use super::diagnostic::quoted;
 /// The reason why no `Host` would equal `host`, and the remedy; `None` if one can: a name in lower
 /// case or an address, without a port. `wildcard` is the remedy for a wildcard.
 pub(super) fn problem(host: &str, wildcard: &str) -> Option<(&'static str, String)> {
-    if host.parse::<Ipv6Addr>().is_ok() && !host.contains(char::is_uppercase) {
-        return None;
+    if let Ok(address) = host.parse::<Ipv6Addr>() {
+        let canonical = address.to_string();
+        let remedy = format!("write {}", quoted(&canonical));
+        return (canonical != host).then_some(("is not in canonical form", remedy));
     }
     Some(if host.contains("://") || host.contains('/') {
         (

@@ -17,6 +17,7 @@ use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient,
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
+use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::route::Compat;
 use crate::gateway::route::UpstreamTimeouts;
 use crate::gateway::rule::Effect;
@@ -232,6 +233,8 @@ pub struct Route {
     pub issuers: Vec<usize>,
     /// Index into [`Config::sources`].
     pub source: Option<usize>,
+    /// The caller's headers that are not forwarded.
+    pub stripped_headers: StrippedHeaders,
     /// The scopes that the token must have.
     pub require_scopes: Vec<String>,
     /// Whether requests need no token. If so and there is a source, every listener is loopback or a

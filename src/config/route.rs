@@ -2,6 +2,7 @@
 
 mod access;
 mod bewit;
+mod headers;
 mod upstream;
 
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use super::reader::{Reader, Section, Table, section};
 use super::references::Declaration;
 use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
+use crate::gateway::is_plain;
+use crate::gateway::request_headers::{HeaderPattern, StrippedHeaders};
 use crate::gateway::route::Compat;
 use crate::proxy::settings::Listener;
 
@@ -45,6 +48,12 @@ section! {
         source: String = [optional],
         /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "[]"],
+        /// Headers of callers that are not forwarded, in addition to those that identify callers at other
+        /// proxies, like `Remote-User` (docs/hardening.md has the list); "x-corp-*" stands for all names that
+        /// begin with "x-corp-".
+        strip_headers: List<HeaderPattern> = [default "[]"],
+        /// Headers of that list that are forwarded anyway.
+        keep_headers: List<HeaderPattern> = [default "[]"],
         /// Accepts requests without a token. With a source, every listener must be loopback or a Unix
         /// socket, because anyone who can connect can use the source's credentials.
         anonymous: bool = [default "false"],
@@ -158,6 +167,7 @@ impl Route {
                 "list methods, or leave the key out for every method",
             );
         }
+        self.check_headers(reader);
         self.check_scopes(reader);
         self.check_bewit(reader, context);
         let access = self.resolve_access(reader, context);
@@ -172,6 +182,10 @@ impl Route {
             upstream: upstream?,
             issuers,
             source,
+            stripped_headers: StrippedHeaders {
+                also: self.strip_headers.value?.into_values(),
+                kept: self.keep_headers.value?.into_values(),
+            },
             require_scopes: self.require_scopes.value?.into_values(),
             anonymous: self.anonymous.value?,
             workload_token: match self.workload_token.optional()? {
@@ -231,6 +245,12 @@ impl Route {
             (
                 "has characters that cannot occur in a request path",
                 "write a prefix without them".to_owned(),
+            )
+        } else if !is_plain(path) {
+            (
+                "can be read in more than one way, so it never matches (docs/rules.md, \"Paths\")",
+                "write a shorter prefix, without ; + // and dots at the end of a segment"
+                    .to_owned(),
             )
         } else {
             return;

@@ -49,7 +49,7 @@ pub enum Ambiguity {
 /// If a reading is refused whatever the routes and rules are.
 pub(super) fn readings(path: &str) -> Result<Vec<String>, Ambiguity> {
     let mut found: Vec<String> = Vec::new();
-    if is_plain(path.as_bytes()) {
+    if is_plain(path) {
         return Ok(found);
     }
     check(path)?;
@@ -94,9 +94,9 @@ pub(super) fn lower_case(path: &str) -> Cow<'_, str> {
 
 /// Whether every server reads the path in the same way: none of [`TRANSFORMATIONS`] would change
 /// it.
-fn is_plain(path: &[u8]) -> bool {
+pub fn is_plain(path: &str) -> bool {
     let mut previous = b' ';
-    for byte in path {
+    for byte in path.as_bytes() {
         let plain = match byte {
             b'%' | b';' | b'\\' | b'+' | b' ' | b'#' | b'?' | 0..=0x1f | 0x7f.. => false,
             b'/' => !matches!(previous, b'/' | b'.'),

@@ -1,6 +1,28 @@
 //! Headers that only hawkgate sets. The proxy strips the caller's copies, and rules may not set
 //! them.
 
+use std::borrow::Cow;
+
+/// `name` as recipients may read it, where that differs only in punctuation. CGI and its relatives
+/// (WSGI, Rack, PHP) turn hyphens into underscores, and some servers every other character that is
+/// neither a letter nor a digit, so `x_real.ip` is read as `x-real-ip`. Allocates only for names
+/// with such characters.
+pub fn as_read(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+    }
+}
+
+/// Whether recipients may read `name` as `known`, which must be in lower case; see [`as_read`].
+pub fn reads_as(name: &[u8], known: &[u8]) -> bool {
+    let same = |(byte, known): (&u8, &u8)| {
+        byte.eq_ignore_ascii_case(known) || (*known == b'-' && !byte.is_ascii_alphanumeric())
+    };
+    name.len() == known.len() && name.iter().zip(known).all(same)
+}
+
 /// Whether a header applies to one connection only (RFC 9110 §7.6.1, RFC 9113 §8.2.2). `name`
 /// must be lower case.
 pub fn is_hop_by_hop(name: &str) -> bool {
@@ -21,6 +43,15 @@ pub fn is_reserved(name: &str) -> bool {
             | "x-client-ip"
             | "x-cluster-client-ip"
             | "client-ip"
+            | "cf-connecting-ipv6"
+            | "cf-pseudo-ipv4"
+            | "do-connecting-ip"
+            | "fly-client-ip"
+            // CGI's `HTTP_PROXY` (CVE-2016-5385).
+            | "proxy"
+            | "x-originating-ip"
+            | "x-override-url"
+            | "x-waws-unencoded-url"
             | "true-client-ip"
             | "cf-connecting-ip"
             | "fastly-client-ip"

@@ -1,6 +1,8 @@
 //! Routes and the route table.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use http::{HeaderValue, Method};
 use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
+use super::request_headers::StrippedHeaders;
 use super::rule::Rules;
 use super::upstream_addresses::UpstreamAddresses;
 use crate::credential::CachedSource;
@@ -119,6 +122,8 @@ pub struct Route {
     pub issuers: Vec<Arc<Issuer>>,
     /// The source of upstream credentials; `None` forwards requests without any.
     pub source: Option<Arc<CachedSource>>,
+    /// The caller's headers that are not forwarded.
+    pub stripped_headers: StrippedHeaders,
     /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
     /// Whether callers need no token. Allowed on loopback and Unix sockets only.
@@ -173,10 +178,13 @@ impl Route {
         self.source.as_ref().is_some_and(|s| s.takes_password())
     }
 
+    /// Some servers accept methods in any case (RFC 9110 §9.1 does not), so none gets a request to
+    /// a laxer route.
     fn matches_method(&self, method: &Method) -> bool {
+        let same = |own: &Method| own.as_str().eq_ignore_ascii_case(method.as_str());
         self.methods
             .as_ref()
-            .is_none_or(|methods| methods.contains(method))
+            .is_none_or(|methods| methods.iter().any(same))
     }
 }
 
@@ -289,19 +297,22 @@ fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
     bewit.map(|route| route.isolation).min()
 }
 
-/// The name in a `Host` header: without port and trailing dot, in lower case. Allocates only if the
-/// name has capitals.
-pub fn host_name(host: &str) -> std::borrow::Cow<'_, str> {
-    let name = if let Some(rest) = host.strip_prefix('[') {
-        rest.split_once(']').map_or(rest, |(name, _)| name)
-    } else {
-        host.split_once(':').map_or(host, |(name, _)| name)
-    };
+/// The name in a `Host` header: without port and trailing dot, in lower case, and IPv6 addresses in
+/// their canonical form (RFC 5952). Allocates only if that changes it.
+pub fn host_name(host: &str) -> Cow<'_, str> {
+    if let Some(rest) = host.strip_prefix('[') {
+        let name = rest.split_once(']').map_or(rest, |(name, _)| name);
+        return match name.parse::<Ipv6Addr>().map(|address| address.to_string()) {
+            Ok(canonical) if canonical != name => Cow::Owned(canonical),
+            _ => Cow::Borrowed(name),
+        };
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        name.to_ascii_lowercase().into()
+        Cow::Owned(name.to_ascii_lowercase())
     } else {
-        name.into()
+        Cow::Borrowed(name)
     }
 }
 
@@ -366,6 +377,7 @@ pub(crate) mod tests {
             upstream: Arc::new(upstream()),
             issuers: vec![],
             source: None,
+            stripped_headers: StrippedHeaders::default(),
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
@@ -423,6 +435,11 @@ pub(crate) mod tests {
             found("x", "/api/queue/v1/ping", &Method::POST).unwrap(),
             "api"
         );
+        let lower_case = Method::from_bytes(b"get").unwrap();
+        assert_eq!(
+            found("x", "/api/queue/v1/ping", &lower_case).unwrap(),
+            "read"
+        );
     }
 
     #[test]
@@ -434,6 +451,9 @@ pub(crate) mod tests {
             );
         }
         assert_eq!(found("[::1]:80", "/", &Method::GET).unwrap(), "root");
+        for host in ["[::1]", "[::1]:80", "[0:0:0:0:0:0:0:1]", "[::0001]"] {
+            assert_eq!(host_name(host), "::1");
+        }
     }
 
     #[test]
@@ -447,11 +467,8 @@ pub(crate) mod tests {
             "/api/%2e%2E/x",
             "/api%5csecrets/x",
         ] {
-            assert_eq!(
-                found("x", target, &Method::GET),
-                Err(NoRoute::Ambiguous(Ambiguity::OtherRoute)),
-                "{target}"
-            );
+            let found = found("x", target, &Method::GET);
+            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{target}");
         }
         for target in [
             "/api/queue/v1/task%2Fx",

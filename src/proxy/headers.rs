@@ -18,6 +18,8 @@ use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
+use crate::gateway::request_headers::{StrippedHeaders, is_identity};
+use crate::gateway::reserved_headers::{is_reserved, reads_as};
 use crate::gateway::route::Upstream;
 use crate::header_fields::{HeaderFields, all, only};
 use crate::secret::SecretString;
@@ -120,11 +122,12 @@ pub(super) fn is_upgrade(head: &RequestHeader) -> bool {
 pub(super) fn prepare_request(
     head: &mut impl HeaderFieldsMut,
     upgrade: bool,
+    stripped: &StrippedHeaders,
     upstream: &Upstream,
     client: Option<IpAddr>,
     request_id: &str,
 ) -> Result<()> {
-    strip(head, |name| policy::request_action(name, upgrade))?;
+    strip(head, |name| policy::request_action(name, upgrade, stripped))?;
     join_cookies(head)?;
     head.insert(header::HOST, upstream.authority.clone())?;
     let scheme = if upstream.tls { "https" } else { "http" };
@@ -180,20 +183,15 @@ pub(super) fn set_trace_headers(
     Ok(())
 }
 
-/// Removes the caller's fields named `name`, the field in which hawkgate sends its credential,
-/// including variants spelled with `_`, which some servers treat as `-`.
+/// Removes the caller's fields named `name`, the field in which hawkgate sends its credential, and
+/// those that recipients may read as it.
 pub(super) fn remove_reserved(head: &mut impl HeaderFieldsMut, name: &HeaderName) -> Result<()> {
-    if policy::request_action(name.as_str(), false) == HeaderAction::Remove {
+    if is_reserved(name.as_str()) && !is_identity(name.as_str()) {
         // Already removed by [`prepare_request`].
         return Ok(());
     }
-    let is_dash = |byte: u8| matches!(byte, b'-' | b'_');
     let name = name.as_str().as_bytes();
-    let is_variant = |candidate: &[u8]| {
-        let mut pairs = candidate.iter().zip(name);
-        candidate.len() == name.len() && pairs.all(|(a, b)| a == b || (is_dash(*a) && is_dash(*b)))
-    };
-    head.retain(|field, _| !is_variant(field.as_bytes()))
+    head.retain(|field, _| !reads_as(field.as_bytes(), name))
 }
 
 /// Removes every field of an upstream's response whose value contains `token`, except those that
@@ -211,8 +209,8 @@ pub(super) fn redact_token(
     })
 }
 
-/// Removes the caller's fields with names in `reserved`, which only rules may set, including
-/// variants spelled with `_`. Then sets the fields of `ruling`.
+/// Removes the caller's fields with names in `reserved`, which only rules may set, and those that
+/// recipients may read as one of them. Then sets the fields of `ruling`.
 pub(super) fn set_rule_headers(
     head: &mut impl HeaderFieldsMut,
     reserved: &[HeaderName],
@@ -222,9 +220,8 @@ pub(super) fn set_rule_headers(
         return Ok(());
     }
     let is_reserved = |name: &str| {
-        let dashed = name.contains('_').then(|| name.replace('_', "-"));
-        let name = dashed.as_deref().unwrap_or(name);
-        reserved.iter().any(|r| r.as_str() == name)
+        let same = |reserved: &HeaderName| reads_as(name.as_bytes(), reserved.as_str().as_bytes());
+        reserved.iter().any(same)
     };
     head.retain(|name, _| !is_reserved(name))?;
     for (name, value) in ruling {

@@ -9,6 +9,7 @@ use super::validate::{self, HeadLimits};
 use crate::gateway::Gateway;
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::route::Upstream;
 use crate::proxy::settings::Limits;
 
@@ -34,7 +35,8 @@ pub fn headers(
 ) -> Result<Vec<(String, String)>, Rejection> {
     let unusable = |_| Rejection::from(Reason::BadRequest);
     let mut head = HeaderMap::new();
-    headers::prepare_request(&mut head, false, upstream, peer, "…").map_err(unusable)?;
+    let stripped = StrippedHeaders::default();
+    headers::prepare_request(&mut head, false, &stripped, upstream, peer, "…").map_err(unusable)?;
     headers::set_rule_headers(&mut head, &gateway.rule_headers, ruling).map_err(unusable)?;
     let to_strings = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

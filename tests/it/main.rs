@@ -26,6 +26,7 @@ mod login;
 mod oauth;
 mod passwords;
 mod readiness;
+mod readings;
 mod register;
 mod register_auth0;
 mod reload;

@@ -284,8 +284,8 @@ async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
     }
     assert_eq!(fixture.count("password-realm 403").await, 5);
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
-    // Other names at the same address share the fifteen remaining failures.
-    for guess in 0..15 {
+    // All users of this machine have one address, so failures there lock out nobody else.
+    for guess in 0..60 {
         let response = fixture.get(&format!("user-{guess}"), "guess").await;
         assert_eq!(
             response.status_and_reason(),
@@ -293,13 +293,7 @@ async fn password_guessing_is_limited_without_locking_out_signed_in_users() {
             "{guess}"
         );
     }
-    let response = fixture.get("another", "guess").await;
-    assert_eq!(
-        response.status_and_reason(),
-        (429, Some("too_many_attempts"))
-    );
     assert_eq!(fixture.get("anna", PASSWORD).await.status, 200);
-    fixture.clock.advance(Duration::from_secs(30));
     fixture.user("berta", json!({})).await;
     assert_eq!(fixture.get("berta", PASSWORD).await.status, 200);
 }

@@ -69,31 +69,41 @@ fn interpret(bytes: &[u8], into: &mut Vec<String>) {
 }
 
 /// Decodes UTF-8 without checking it, so that `C0 AF`, `E0 80 AF` and even `C0 2F` are slashes.
+/// Only sequences for ASCII characters matter; the first byte of any other is skipped.
 fn lenient_utf8(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((lead, after)) = rest.split_first() {
-        let (following, bits) = match lead {
-            0x00..=0x7f => (0, u32::from(*lead)),
-            // A continuation byte by itself is skipped.
-            0x80..=0xbf => {
-                rest = after;
-                continue;
-            }
-            0xc0..=0xdf => (1, u32::from(lead & 0x1f)),
-            0xe0..=0xef => (2, u32::from(lead & 0x0f)),
-            0xf0..=0xf7 => (3, u32::from(lead & 0x07)),
-            0xf8..=0xfb => (4, u32::from(lead & 0x03)),
-            0xfc.. => (5, u32::from(lead & 0x01)),
-        };
-        let (sequence, after) = after.split_at(following.min(after.len()));
-        let value = sequence
-            .iter()
-            .fold(bits, |value, byte| (value << 6) | u32::from(byte & 0x3f));
-        text.push(char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER));
         rest = after;
+        if lead.is_ascii() {
+            text.push(char::from(*lead));
+        } else if let Some((decoded, after)) = unchecked_sequence(*lead, after) {
+            text.push(char::from(decoded));
+            rest = after;
+        }
     }
     text
+}
+
+/// The ASCII character that `lead` and the bytes after it encode, and what follows them.
+fn unchecked_sequence(lead: u8, after: &[u8]) -> Option<(u8, &[u8])> {
+    let (following, bits) = match lead {
+        0xc0..=0xdf => (1, lead & 0x1f),
+        0xe0..=0xef => (2, lead & 0x0f),
+        0xf0..=0xf7 => (3, lead & 0x07),
+        0xf8..=0xfb => (4, lead & 0x03),
+        0xfc..=0xfd => (5, lead & 0x01),
+        _ => return None,
+    };
+    let (sequence, rest) = after.split_at_checked(following)?;
+    let value = sequence.iter().fold(u32::from(bits), |value, byte| {
+        (value << 6) | u32::from(byte & 0x3f)
+    });
+    let decoded = u8::try_from(value).ok().filter(u8::is_ascii)?;
+    // A control character only from a well-formed sequence: a capital letter may well follow an
+    // accented one of ISO 8859-1.
+    let well_formed = sequence.iter().all(|byte| byte & 0xc0 == 0x80);
+    (well_formed || !decoded.is_ascii_control()).then_some((decoded, rest))
 }
 
 /// Folds characters to the ASCII ones that they are taken for: compatibility forms such as

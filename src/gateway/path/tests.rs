@@ -15,8 +15,10 @@ use crate::token::Caller;
 /// A path as a server reads it; `None` if the server refuses it.
 type Reading = Option<String>;
 
-/// Each with its name.
-const SERVERS: [(&str, fn(&str) -> Reading); 13] = [
+/// A server's name, and how it reads a path.
+type Server = (&'static str, fn(&str) -> Reading);
+
+const SERVERS: [Server; 13] = [
     ("raw", |path| Some(path.to_owned())),
     ("nginx", |path| Some(clean(&utf8(decode(path, false)?)?))),
     ("Go ServeMux", |path| {
@@ -339,7 +341,7 @@ fn no_spelling_that_any_server_reads_as_protected_passes_a_laxer_route_or_rule()
         );
     }
     // Most of the spellings are attacks, and other paths are not refused wholesale.
-    assert!(attacks > 4_000 && passed > 500, "{attacks} {passed}");
+    assert!(attacks > 4_000 && passed > 300, "{attacks} {passed}");
 }
 
 #[test]
@@ -389,6 +391,7 @@ fn encoded_names_of_taskcluster_pass() {
         ("/api/auth/v1/roles/hook-id%3Aproject%2F*", "api"),
         ("/api/purge-cache/v1/x;a=1/y,z", "api"),
         ("/api/x/%e4%f6/%FF", "api"),
+        ("/api/x/%C0A%c1", "api"),
         ("/api/x/100%/%zz", "api"),
         ("/api/x//a///b/", "api"),
         ("/api/x/...", "api"),
@@ -412,7 +415,7 @@ fn ordinary_paths_have_no_other_readings() {
         "/a.b/c:d@e!f'(g)*,h=i&j$k",
         "/.well-known/x",
     ] {
-        assert!(is_plain(path.as_bytes()), "{path}");
+        assert!(is_plain(path), "{path}");
         assert_eq!(readings(path), Ok(vec![]), "{path}");
     }
     assert_eq!(without_query("/a?b?c"), "/a");
@@ -426,7 +429,7 @@ fn every_path_that_a_transformation_changes_is_examined() {
     for path in spellings() {
         let mut changed = Vec::new();
         expand(&path, &mut changed);
-        assert!(changed.is_empty() || !is_plain(path.as_bytes()), "{path}");
+        assert!(changed.is_empty() || !is_plain(&path), "{path}");
     }
     for byte in 1..=u8::MAX {
         for path in [
@@ -435,7 +438,7 @@ fn every_path_that_a_transformation_changes_is_examined() {
         ] {
             let mut changed = Vec::new();
             expand(&path, &mut changed);
-            assert!(changed.is_empty() || !is_plain(path.as_bytes()), "{path}");
+            assert!(changed.is_empty() || !is_plain(&path), "{path}");
         }
     }
 }

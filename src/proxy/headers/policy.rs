@@ -1,6 +1,9 @@
 //! The header fields that are forwarded, by name.
 
-use crate::gateway::reserved_headers::{is_hop_by_hop, is_reserved};
+use std::borrow::Cow;
+
+use crate::gateway::request_headers::StrippedHeaders;
+use crate::gateway::reserved_headers::{as_read, is_hop_by_hop, is_reserved, is_structural};
 
 /// What is done with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +17,19 @@ pub(super) enum HeaderAction {
 }
 
 /// Returns the action for a field of a request. `name` is in lower case, as in the `http` crate.
-pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
-    // Some servers treat `_` as `-`, so fields that could be mistaken for those set by hawkgate
-    // are removed as well.
-    if name.as_bytes().contains(&b'_') {
-        let dashed = name.replace('_', "-");
-        return if is_hop_by_hop(&dashed) || is_reserved(&dashed) || dashed == "host" {
+pub(super) fn request_action(
+    name: &str,
+    upgrade: bool,
+    stripped: &StrippedHeaders,
+) -> HeaderAction {
+    // A field that recipients could mistake for one that hawkgate checks, sets or removes.
+    if let Cow::Owned(read) = as_read(name) {
+        let reserved = is_hop_by_hop(&read)
+            || is_reserved(&read)
+            || is_structural(&read)
+            || stripped.strips(&read)
+            || stripped.keeps(&read);
+        return if reserved {
             HeaderAction::Remove
         } else {
             HeaderAction::Keep
@@ -30,13 +40,23 @@ pub(super) fn request_action(name: &str, upgrade: bool) -> HeaderAction {
         "content-length" | "host" => HeaderAction::Require,
         // pingora frames the request itself afterwards.
         "transfer-encoding" => HeaderAction::Remove,
-        _ if is_hop_by_hop(name) || is_reserved(name) => HeaderAction::Remove,
+        _ if is_hop_by_hop(name) => HeaderAction::Remove,
+        _ if stripped.keeps(name) => HeaderAction::Keep,
+        _ if is_reserved(name) || stripped.strips(name) => HeaderAction::Remove,
         _ => HeaderAction::Keep,
     }
 }
 
 /// Returns the action for a field of an upstream's response. `name` is in lower case.
 pub(super) fn response_action(name: &str, upgrade: bool) -> HeaderAction {
+    if let Cow::Owned(read) = as_read(name) {
+        let action = response_action(&read, false);
+        return if action == HeaderAction::Keep {
+            HeaderAction::Keep
+        } else {
+            HeaderAction::Remove
+        };
+    }
     match name {
         "connection" | "upgrade" if upgrade => HeaderAction::Require,
         // pingora frames the response by these.

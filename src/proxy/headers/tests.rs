@@ -4,6 +4,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::*;
+use crate::gateway::request_headers::{HeaderPattern, IDENTITY_HEADERS};
 use crate::gateway::route::UpstreamTimeouts;
 
 fn upstream() -> Upstream {
@@ -35,8 +36,113 @@ fn prepared(headers: &[(&'static str, &str)], peer: Option<&str>) -> RequestHead
     head.set_version(Version::HTTP_11);
     let peer = peer.map(|p| p.parse().unwrap());
     let upgrade = is_upgrade(&head);
-    prepare_request(&mut head, upgrade, &upstream(), peer, "id-1").unwrap();
+    let stripped = StrippedHeaders::default();
+    prepare_request(&mut head, upgrade, &stripped, &upstream(), peer, "id-1").unwrap();
     head
+}
+
+#[test]
+fn fields_that_recipients_read_as_reserved_ones_are_removed() {
+    let kept = [
+        "x_custom",
+        "x.custom",
+        "x-custom",
+        "my_host",
+        "transfer_encodings",
+    ];
+    let removed = [
+        "X_Forwarded_For",
+        "X.Real.IP",
+        "x-forwarded_user",
+        "Keep_Alive",
+        "Proxy_Connection",
+        "Proxy_Authorization",
+        "HTTP2_Settings",
+        "X_HTTP_Method_Override",
+        "X_Request_Id",
+        "x~hawkgate~subject",
+        "Content_Type",
+        "Content_Encoding",
+        "If_Match",
+        "Transfer_Encoding",
+        "Content!Length",
+        "Remote_User",
+        "X_Remote_User",
+        "SSL_CLIENT_S_DN",
+        "OIDC_CLAIM_sub",
+        "SM_USER",
+        "Proxy",
+    ];
+    let fields: Vec<_> = kept
+        .iter()
+        .chain(&removed)
+        .map(|name| (*name, "1"))
+        .collect();
+    let head = prepared(&fields, None);
+    let mut expected = [&SET_BY_HAWKGATE[..], &kept].concat();
+    expected.sort_unstable();
+    assert_eq!(names(&head.headers), expected);
+}
+
+#[test]
+fn identity_fields_of_other_proxies_are_removed_unless_the_route_keeps_them() {
+    let mut fields: Vec<_> = IDENTITY_HEADERS
+        .iter()
+        .map(|entry| (entry.trim_end_matches('*'), "admin"))
+        .map(|(name, value)| {
+            (
+                if name.ends_with('-') {
+                    "x-remote-user"
+                } else {
+                    name
+                },
+                value,
+            )
+        })
+        .collect();
+    fields.push(("x-tenant", "1"));
+    fields.push(("x_tenant", "1"));
+    fields.push(("x_webauth_user", "1"));
+    let stripped = |also: &[&str], kept: &[&str]| {
+        let parse = |written: &[&str]| {
+            let parsed = written.iter().map(|p| HeaderPattern::parse(p).unwrap());
+            parsed.collect()
+        };
+        let stripped = StrippedHeaders {
+            also: parse(also),
+            kept: parse(kept),
+        };
+        let mut head = RequestHeader::build("GET", b"/x", None).unwrap();
+        for (name, value) in &fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head.append_header("x-webauth-user", "admin").unwrap();
+        prepare_request(&mut head, false, &stripped, &upstream(), None, "id-1").unwrap();
+        let left = names(&head.headers)
+            .into_iter()
+            .filter(|n| !SET_BY_HAWKGATE.contains(n));
+        left.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(stripped(&[], &[]), ["x-tenant", "x_tenant"]);
+    assert_eq!(stripped(&["X-Tenant"], &[]), [""; 0]);
+    let kept = stripped(&["x-ten*"], &["X-Webauth-User", "x-forwarded-user"]);
+    assert_eq!(kept, ["x-forwarded-user", "x-webauth-user"]);
+}
+
+#[test]
+fn response_fields_that_recipients_read_as_hop_by_hop_are_removed() {
+    let head = sanitized(
+        StatusCode::OK,
+        &[
+            ("Transfer_Encoding", "chunked"),
+            ("Content_Length", "0"),
+            ("X_Hawkgate_Error", "internal"),
+            ("Keep_Alive", "1"),
+            ("Server_Authorization", "1"),
+            ("x_custom", "1"),
+        ],
+    );
+    assert_eq!(names(&head.headers), ["x_custom"]);
 }
 
 fn names(head: &HeaderMap) -> Vec<&str> {

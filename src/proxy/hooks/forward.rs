@@ -203,7 +203,15 @@ pub(in crate::proxy) fn prepare_request(
     };
     let upstream = &admission.route.upstream;
     let client = context.peer.as_ref().and_then(|peer| peer.client);
-    headers::prepare_request(head, upgrade, upstream, client, &context.request_id)?;
+    let stripped = &admission.route.stripped_headers;
+    headers::prepare_request(
+        head,
+        upgrade,
+        stripped,
+        upstream,
+        client,
+        &context.request_id,
+    )?;
     if let Some(trace) = &context.trace {
         headers::set_trace_headers(head, trace)?;
     }

@@ -4,8 +4,12 @@ use http::Version;
 
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::reserved_headers::reads_as;
 
 use super::{Framing, MAX_FIELDS, bad_request};
+
+/// The fields that frame a message.
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
 /// The state of the fields checked so far.
 #[derive(Debug, Default)]
@@ -55,6 +59,10 @@ impl<'a> FieldChecker<'a> {
                 Ok(())
             }
             17 if is(b"transfer-encoding") => self.transfer_encoding(value),
+            // `Content_Length`: whoever reads it as the real one frames the message differently.
+            14 | 17 if FRAMING.iter().any(|known| reads_as(name, known)) => Err(bad_request(
+                "a field name that some servers read as framing",
+            )),
             _ => Ok(()),
         }
     }
@@ -203,7 +211,11 @@ fn is_authority(value: &[u8]) -> bool {
     let end = value.iter().position(|b| *b == b':').unwrap_or(value.len());
     let (name, rest) = value.split_at(end);
     let in_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    !name.is_empty() && name.iter().all(in_name) && port_follows(rest)
+    // One dot at the end is part of the name (RFC 3986 §3.2.2); no label is empty.
+    let labels = name.strip_suffix(b".").unwrap_or(name);
+    labels.split(|b| *b == b'.').all(|label| !label.is_empty())
+        && name.iter().all(in_name)
+        && port_follows(rest)
 }
 
 #[cfg(test)]
@@ -216,6 +228,7 @@ mod tests {
             "a",
             "tc.example.com",
             "a_b.c:8080",
+            "tc.example.com.:8080",
             "127.0.0.1:1",
             "[::1]",
             "[::1]:443",
@@ -224,7 +237,8 @@ mod tests {
         }
         for bad in [
             "", ":80", "a:", "a:b", "a:123456", "a b", "u@a", "a/b", "a,b", "a%2e", "[::1", "[x]",
-            "[::1]x", "[::1]:", "a:1:2", "a\tb", "\u{e9}", "a?b", "a#b",
+            "[::1]x", "[::1]:", ".", "..", "a..", "a..b", ".a", "a:1:2", "a\tb", "\u{e9}", "a?b",
+            "a#b",
         ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }

@@ -111,6 +111,14 @@ fn http2_heads_are_checked_by_the_rules_of_http1() {
             BadRequest,
         ),
         ("GET", "https://a/", &[("expect", "x")], BadRequest),
+        (
+            "POST",
+            "https://a/",
+            &[("transfer_encoding", "chunked")],
+            BadRequest,
+        ),
+        ("POST", "https://a/", &[("content_length", "0")], BadRequest),
+        ("POST", "https://a/", &[("content.length", "0")], BadRequest),
     ] {
         assert_eq!(
             rejection_of(method, uri, fields),

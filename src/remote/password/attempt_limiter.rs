@@ -1,10 +1,12 @@
-//! Limits failed sign-ins: five per user and twenty per address within 15 minutes, then growing
-//! delays (`docs/design/tokens.md`, "Passwords and MFA"). Attempts in flight count as failures,
-//! so that concurrent guessing gains nothing.
+//! Limits failed sign-ins, so that nobody can guess passwords and nobody can lock others out
+//! (`docs/design/tokens.md`, "Passwords and MFA"). Strictly by user and origin together; loosely by
+//! user and by address, both with an exemption for users who have signed in from that origin before
+//! (compare the device cookies of OWASP's "Slow Down Online Guessing Attacks"). After the limit,
+//! delays grow. Attempts in flight count as failures, so that concurrent guessing gains nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,10 +15,12 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 
-/// Failures of one user within [`WINDOW`] before delays start.
-pub(super) const USER_FAILURES: usize = 5;
-/// Failures from one address within [`WINDOW`] before delays start.
-pub(super) const ADDRESS_FAILURES: usize = 20;
+/// Failures of one user from one origin within [`WINDOW`] before delays start.
+pub(super) const PAIR_FAILURES: usize = 5;
+/// Failures of one user from all origins within [`WINDOW`] before delays start.
+const USER_FAILURES: usize = 50;
+/// Failures of all users from one address within [`WINDOW`] before delays start.
+const ADDRESS_FAILURES: usize = 20;
 /// How long a failure counts towards the first delay.
 const WINDOW: Duration = Duration::from_mins(15);
 /// The first delay; each further failure doubles it.
@@ -26,33 +30,51 @@ const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// How long after the last failure a record is reset. Longer than [`LONGEST_DELAY`], because
 /// otherwise waiting out a delay would restore the full number of attempts.
 const RESET_AFTER: Duration = Duration::from_hours(1);
+/// How long a successful sign-in exempts its user and origin from the loose limits.
+const KNOWN_FOR: Duration = Duration::from_hours(24 * 7);
 /// The most records per table.
 const MAX_RECORDS: usize = 10_000;
 
 /// A keyed hash of the lower-case username, so that changing its case gains no further attempts.
 pub(super) type UserKey = [u8; 32];
 
-/// The origin of an attempt. All loopback addresses count as one, because a local process can use
-/// any of them.
+/// The origin of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerKey {
     /// A Unix socket, which has no address.
     UnixSocket,
-    /// This machine over TCP.
+    /// This machine over TCP. All loopback addresses count as one, because a local process can use
+    /// any of them.
     Loopback,
-    /// Another machine.
+    /// Another machine: its IPv4 address, or the /64 prefix of its IPv6 address, since a single
+    /// client usually has a whole /64.
     Ip(IpAddr),
+}
+
+impl PeerKey {
+    /// Whether the origin is this machine, which all of its users share. A limit for it would let
+    /// one process lock out everybody.
+    fn is_shared(self) -> bool {
+        matches!(self, Self::UnixSocket | Self::Loopback)
+    }
 }
 
 impl From<Option<IpAddr>> for PeerKey {
     fn from(peer: Option<IpAddr>) -> Self {
-        match peer {
+        match peer.map(|ip| ip.to_canonical()) {
             None => Self::UnixSocket,
             Some(ip) if ip.is_loopback() => Self::Loopback,
+            Some(IpAddr::V6(ip)) => {
+                let prefix = ip.to_bits() & !u128::from(u64::MAX);
+                Self::Ip(Ipv6Addr::from_bits(prefix).into())
+            }
             Some(ip) => Self::Ip(ip),
         }
     }
 }
+
+/// A user at an origin.
+type Pair = (UserKey, PeerKey);
 
 /// Counts the sign-in attempts of one source, in bounded memory.
 #[derive(Debug)]
@@ -64,11 +86,66 @@ pub(super) struct AttemptLimiter {
 
 #[derive(Debug)]
 struct AttemptTables {
+    pairs: AttemptTable<Pair>,
     users: AttemptTable<UserKey>,
     peers: AttemptTable<PeerKey>,
+    /// The monotonic times of the last successful sign-ins.
+    known: HashMap<Pair, Duration>,
 }
 
-/// The records of all users, or of all origins.
+impl AttemptTables {
+    fn is_known(&self, pair: Pair, now: Duration) -> bool {
+        let last = self.known.get(&pair);
+        last.is_some_and(|last| last.saturating_add(KNOWN_FOR) > now)
+    }
+
+    fn remember(&mut self, pair: Pair, now: Duration) {
+        if !self.known.contains_key(&pair) && self.known.len() >= MAX_RECORDS {
+            self.known
+                .retain(|_, last| last.saturating_add(KNOWN_FOR) > now);
+            let oldest = self.known.iter().min_by_key(|(_, last)| **last);
+            if self.known.len() >= MAX_RECORDS
+                && let Some(oldest) = oldest.map(|(pair, _)| *pair)
+            {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.insert(pair, now);
+    }
+
+    /// The decisions of the limits that apply to `attempt`.
+    fn decide(&mut self, attempt: AttemptKeys, now: Duration) -> Decision {
+        let AttemptKeys { pair, user, peer } = attempt;
+        let decisions = [
+            self.pairs.decide(pair, now),
+            user.map_or(Decision::Allow, |user| self.users.decide(user, now)),
+            peer.map_or(Decision::Allow, |peer| self.peers.decide(peer, now)),
+        ];
+        decisions.into_iter().max().unwrap_or(Decision::Allow)
+    }
+
+    /// The records that an attempt is counted in. One from a known origin counts there only:
+    /// neither its user elsewhere nor other users at its address pay for it.
+    fn keys(&self, pair: Pair, now: Duration) -> AttemptKeys {
+        let (user, peer) = pair;
+        let known = self.is_known(pair, now);
+        AttemptKeys {
+            pair,
+            user: (!known).then_some(user),
+            peer: (!known && !peer.is_shared()).then_some(peer),
+        }
+    }
+}
+
+/// The records that an attempt is counted in.
+#[derive(Clone, Copy, Debug)]
+struct AttemptKeys {
+    pair: Pair,
+    user: Option<UserKey>,
+    peer: Option<PeerKey>,
+}
+
+/// The records of one kind of key.
 #[derive(Debug)]
 struct AttemptTable<K> {
     limit: usize,
@@ -86,8 +163,8 @@ struct Record {
     last_failure: Duration,
 }
 
-/// Whether an attempt may start now.
-#[derive(Debug, PartialEq, Eq)]
+/// Whether an attempt may start now. Ordered: of several limits, the greatest decision applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Decision {
     Allow,
     /// Wait for the attempts in flight to finish.
@@ -216,8 +293,10 @@ enum AttemptResult {
 impl AttemptLimiter {
     pub(super) fn new(clock: SharedClock) -> Self {
         let tables = AttemptTables {
+            pairs: AttemptTable::new(PAIR_FAILURES),
             users: AttemptTable::new(USER_FAILURES),
             peers: AttemptTable::new(ADDRESS_FAILURES),
+            known: HashMap::new(),
         };
         Self {
             tables: Mutex::new(tables),
@@ -240,41 +319,36 @@ impl AttemptLimiter {
             let mut finished = pin!(self.finished.notified());
             // Registered before the check, so that no notification is missed in between.
             finished.as_mut().enable();
-            match self.try_acquire(user, peer) {
-                Decision::Allow => {
+            match self.try_acquire((user, peer)) {
+                Ok(keys) => {
                     return Ok(AttemptPermit {
                         limiter: self,
-                        user,
-                        peer,
+                        keys,
                         result: AttemptResult::Undecided,
                     });
                 }
-                Decision::Block(remaining) => return Err(remaining),
-                Decision::Wait => finished.await,
+                Err(Decision::Block(remaining)) => return Err(remaining),
+                Err(_) => finished.await,
             }
         }
     }
 
-    fn try_acquire(&self, user: UserKey, peer: PeerKey) -> Decision {
+    fn try_acquire(&self, pair: Pair) -> Result<AttemptKeys, Decision> {
         let now = self.clock.monotonic();
         let mut tables = self.tables();
-        let decisions = [
-            tables.users.decide(user, now),
-            tables.peers.decide(peer, now),
-        ];
-        let blocked = decisions.iter().filter_map(|decision| match decision {
-            Decision::Block(remaining) => Some(*remaining),
-            _ => None,
-        });
-        if let Some(remaining) = blocked.max() {
-            return Decision::Block(remaining);
+        let keys = tables.keys(pair, now);
+        match tables.decide(keys, now) {
+            Decision::Allow => {}
+            other => return Err(other),
         }
-        if decisions.contains(&Decision::Wait) {
-            return Decision::Wait;
+        tables.pairs.start(pair, now);
+        if let Some(user) = keys.user {
+            tables.users.start(user, now);
         }
-        tables.users.start(user, now);
-        tables.peers.start(peer, now);
-        Decision::Allow
+        if let Some(peer) = keys.peer {
+            tables.peers.start(peer, now);
+        }
+        Ok(keys)
     }
 
     fn tables(&self) -> MutexGuard<'_, AttemptTables> {
@@ -287,8 +361,7 @@ impl AttemptLimiter {
 #[derive(Debug)]
 pub(super) struct AttemptPermit<'a> {
     limiter: &'a AttemptLimiter,
-    user: UserKey,
-    peer: PeerKey,
+    keys: AttemptKeys,
     result: AttemptResult,
 }
 
@@ -298,7 +371,7 @@ impl AttemptPermit<'_> {
         self.result = AttemptResult::Failed;
     }
 
-    /// The provider accepted the credentials. Resets the user's failures, but not the address's.
+    /// The provider accepted the credentials. Resets the user's failures from this origin only.
     pub(super) fn succeeded(mut self) {
         self.result = AttemptResult::Succeeded;
     }
@@ -308,8 +381,17 @@ impl Drop for AttemptPermit<'_> {
     fn drop(&mut self) {
         let now = self.limiter.clock.monotonic();
         let mut tables = self.limiter.tables();
-        tables.users.finish(self.user, now, self.result, true);
-        tables.peers.finish(self.peer, now, self.result, false);
+        let AttemptKeys { pair, user, peer } = self.keys;
+        tables.pairs.finish(pair, now, self.result, true);
+        if let Some(user) = user {
+            tables.users.finish(user, now, self.result, false);
+        }
+        if let Some(peer) = peer {
+            tables.peers.finish(peer, now, self.result, false);
+        }
+        if self.result == AttemptResult::Succeeded {
+            tables.remember(pair, now);
+        }
         drop(tables);
         self.limiter.finished.notify_waiters();
     }
@@ -330,13 +412,35 @@ mod tests {
         user
     }
 
+    /// An address of another machine.
+    fn address(number: u32) -> PeerKey {
+        PeerKey::from(Some(IpAddr::from((0x0a00_0000 + number).to_be_bytes())))
+    }
+
     fn limiter() -> (Arc<AttemptLimiter>, Arc<ManualClock>) {
         let clock = ManualClock::at(UnixMillis::from_secs(1_700_000_000));
         (Arc::new(AttemptLimiter::new(clock.clone())), clock)
     }
 
     async fn fail(limiter: &AttemptLimiter, number: usize) -> Result<(), Duration> {
-        limiter.acquire(user(number), LOOPBACK).await?.failed();
+        fail_from(limiter, number, LOOPBACK).await
+    }
+
+    async fn fail_from(
+        limiter: &AttemptLimiter,
+        number: usize,
+        peer: PeerKey,
+    ) -> Result<(), Duration> {
+        limiter.acquire(user(number), peer).await?.failed();
+        Ok(())
+    }
+
+    async fn succeed_from(
+        limiter: &AttemptLimiter,
+        number: usize,
+        peer: PeerKey,
+    ) -> Result<(), Duration> {
+        limiter.acquire(user(number), peer).await?.succeeded();
         Ok(())
     }
 
@@ -356,8 +460,6 @@ mod tests {
             assert_eq!(fail(&limiter, 1).await, Err(instant));
             clock.advance(instant);
             fail(&limiter, 1).await.unwrap();
-            // Keep the limit per address out of this test.
-            limiter.tables().peers.records.clear();
         }
     }
 
@@ -388,34 +490,101 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn twenty_failures_from_an_address_block_every_user_there() {
+    async fn twenty_failures_from_an_address_delay_new_users_there() {
         let (limiter, _) = limiter();
-        for number in 0..20 {
-            fail(&limiter, number).await.unwrap();
+        let (office, elsewhere) = (address(1), address(2));
+        succeed_from(&limiter, 1, office).await.unwrap();
+        for number in 10..30 {
+            fail_from(&limiter, number, office).await.unwrap();
         }
-        assert_eq!(fail(&limiter, 77).await, Err(FIRST_DELAY));
-        assert!(limiter.acquire(user(77), PeerKey::UnixSocket).await.is_ok());
-        for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
-            assert_eq!(PeerKey::from(Some(ip.parse().unwrap())), LOOPBACK);
+        assert_eq!(fail_from(&limiter, 77, office).await, Err(FIRST_DELAY));
+        assert!(fail_from(&limiter, 77, elsewhere).await.is_ok());
+        // Who has signed in there before is not locked out by others.
+        succeed_from(&limiter, 1, office).await.unwrap();
+        let from = |text: &str| PeerKey::from(Some(text.parse().unwrap()));
+        for ip in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(from(ip), LOOPBACK);
+        }
+        assert_eq!(from("2001:db8::1"), from("2001:db8::ffff:0:1:2"));
+        assert_ne!(from("2001:db8::1"), from("2001:db8:0:1::1"));
+    }
+
+    #[tokio::test]
+    async fn failures_on_this_machine_lock_out_nobody_else_there() {
+        let (limiter, _) = limiter();
+        for peer in [LOOPBACK, PeerKey::UnixSocket] {
+            for number in 0..1_000 {
+                fail_from(&limiter, number, peer).await.unwrap();
+            }
+            succeed_from(&limiter, 5_000, peer).await.unwrap();
+            // A user's own failures count as before.
+            for _ in 0..4 {
+                fail_from(&limiter, 0, peer).await.unwrap();
+            }
+            assert_eq!(fail_from(&limiter, 0, peer).await, Err(FIRST_DELAY));
         }
     }
 
     #[tokio::test]
-    async fn success_resets_the_user_but_not_the_address() {
-        let (limiter, _) = limiter();
-        for round in 0..5 {
-            for _ in 0..4 {
-                assert!(fail(&limiter, 1).await.is_ok(), "{round}");
+    async fn guessing_from_elsewhere_does_not_lock_a_user_out_and_stays_bounded() {
+        let (limiter, clock) = limiter();
+        let home = address(1);
+        succeed_from(&limiter, 1, home).await.unwrap();
+        let mut guesses = 0;
+        for number in 0..2_000 {
+            let hostile = address(100 + number % 500);
+            guesses += usize::from(fail_from(&limiter, 1, hostile).await.is_ok());
+            if number % 100 == 0 {
+                succeed_from(&limiter, 1, home).await.unwrap();
             }
-            match limiter.acquire(user(1), LOOPBACK).await {
-                Ok(attempt) => attempt.succeeded(),
-                Err(remaining) => {
-                    assert_eq!((round, remaining), (4, FIRST_DELAY));
-                    return;
-                }
-            }
+            clock.advance(Duration::from_secs(2));
         }
-        panic!("the address was never blocked");
+        // In more than an hour: the first 50, then one after each growing delay.
+        assert!(
+            (USER_FAILURES..USER_FAILURES + 15).contains(&guesses),
+            "{guesses}"
+        );
+        // A typo at home does not count elsewhere, and is forgiven.
+        fail_from(&limiter, 1, home).await.unwrap();
+        succeed_from(&limiter, 1, home).await.unwrap();
+        // The exemption ends.
+        clock.advance(KNOWN_FOR);
+        for number in 0..50 {
+            fail_from(&limiter, 1, address(1_000 + number))
+                .await
+                .unwrap();
+        }
+        assert_eq!(fail_from(&limiter, 1, home).await, Err(FIRST_DELAY));
+    }
+
+    #[tokio::test]
+    async fn an_exempt_user_cannot_guess_either() {
+        let (limiter, _) = limiter();
+        let home = address(1);
+        succeed_from(&limiter, 1, home).await.unwrap();
+        for _ in 0..PAIR_FAILURES {
+            fail_from(&limiter, 1, home).await.unwrap();
+        }
+        assert_eq!(fail_from(&limiter, 1, home).await, Err(FIRST_DELAY));
+        // Nor other users' passwords from there.
+        for number in 100..120 {
+            fail_from(&limiter, number, home).await.unwrap();
+        }
+        assert_eq!(fail_from(&limiter, 200, home).await, Err(FIRST_DELAY));
+    }
+
+    #[tokio::test]
+    async fn the_known_origins_are_bounded() {
+        let (limiter, clock) = limiter();
+        for number in 0..MAX_RECORDS + 10 {
+            succeed_from(&limiter, number, LOOPBACK).await.unwrap();
+            clock.advance(Duration::from_millis(1));
+        }
+        let tables = limiter.tables();
+        assert_eq!(tables.known.len(), MAX_RECORDS);
+        assert!(!tables.is_known((user(0), LOOPBACK), clock.monotonic()));
+        assert!(tables.is_known((user(MAX_RECORDS), LOOPBACK), clock.monotonic()));
+        assert!(tables.pairs.records.is_empty() && tables.users.records.is_empty());
     }
 
     #[tokio::test]
@@ -463,27 +632,28 @@ mod tests {
     #[tokio::test]
     async fn the_table_is_bounded_and_blocked_records_are_evicted_last() {
         let (limiter, clock) = limiter();
+        let pair = |number| (user(number), LOOPBACK);
         let mut tables = limiter.tables();
         for number in 0..MAX_RECORDS {
             let now = clock.monotonic();
-            tables.users.start(user(number), now);
+            tables.pairs.start(pair(number), now);
             tables
-                .users
-                .finish(user(number), now, AttemptResult::Failed, true);
+                .pairs
+                .finish(pair(number), now, AttemptResult::Failed, true);
             clock.advance(Duration::from_micros(1));
         }
         let now = clock.monotonic();
         for _ in 0..5 {
-            tables.users.start(user(MAX_RECORDS - 1), now);
+            tables.pairs.start(pair(MAX_RECORDS - 1), now);
             tables
-                .users
-                .finish(user(MAX_RECORDS - 1), now, AttemptResult::Failed, true);
+                .pairs
+                .finish(pair(MAX_RECORDS - 1), now, AttemptResult::Failed, true);
         }
         for number in 0..100 {
-            tables.users.start(user(MAX_RECORDS + number), now);
-            assert_eq!(tables.users.records.len(), MAX_RECORDS);
+            tables.pairs.start(pair(MAX_RECORDS + number), now);
+            assert_eq!(tables.pairs.records.len(), MAX_RECORDS);
         }
-        let decision = tables.users.decide(user(MAX_RECORDS - 1), now);
+        let decision = tables.pairs.decide(pair(MAX_RECORDS - 1), now);
         assert_eq!(decision, Decision::Block(FIRST_DELAY * 2));
     }
 }

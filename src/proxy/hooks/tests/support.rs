@@ -19,6 +19,7 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
+use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
@@ -258,6 +259,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         }),
         issuers: vec![],
         source: Some(Arc::new(source)),
+        stripped_headers: StrippedHeaders::default(),
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
