@@ -18,20 +18,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::sync::Notify;
 
 use super::drain::Signal;
 use super::settings::Limits;
+use crate::gateway::reason::Reason;
 use crate::label::{Label as _, labels};
 pub(super) use origin::Origin;
 pub(super) use table::Limit;
 use table::{Queue, Table, TableLimits};
 
 /// Number of refused requests in a row after which a connection is closed, so that none stays
-/// open for ever without an admitted request. Large enough for one connection that carries the
-/// requests of several callers.
-const MAX_REFUSED: u32 = 100;
+/// open for ever without an admitted request. As large as the default of nginx's
+/// `keepalive_requests`, because one connection may carry the requests of several callers.
+const MAX_REFUSED: u32 = 1000;
 /// Maximum number of evicted connections that are still being closed while others are accepted.
 const MAX_CLOSING: usize = 1024;
 /// Minimum time between two log messages about connections at a limit.
@@ -377,10 +377,15 @@ impl ConnState {
         }
     }
 
-    /// Records that a request was refused with `status`. Returns whether the connection has to
-    /// close after the response, because the caller has sent too many such requests in a row.
-    pub(super) fn request_refused(&self, status: StatusCode) -> bool {
-        if !status.is_client_error() {
+    /// Records that a request was refused. Returns whether the connection has to close after the
+    /// response, because too many requests in a row were refused on it. Neither failures of
+    /// hawkgate and its peers count, nor requests of a verified caller that are not allowed.
+    pub(super) fn request_refused(&self, reason: Reason) -> bool {
+        let verified = matches!(
+            reason,
+            Reason::InsufficientScope | Reason::RuleDenied | Reason::NotEntitled
+        );
+        if verified || !reason.status().is_client_error() {
             return false;
         }
         let before = self.refused.fetch_add(1, Ordering::Relaxed);
@@ -400,16 +405,16 @@ impl ConnState {
     /// Returns once no request has begun for `timeout`, at most for twice as long, and none was
     /// ever admitted.
     pub(super) async fn unadmitted_idle(&self, timeout: Duration) {
-        let mut begun = self.begun.load(Ordering::Relaxed);
+        let mut before = self.begun.load(Ordering::Relaxed);
         while self.closes_early() {
             tokio::time::sleep(timeout).await;
-            let now = self.begun.load(Ordering::Relaxed);
-            if now == begun && !self.is_busy() && self.closes_early() {
+            let after = self.begun.load(Ordering::Relaxed);
+            if after == before && !self.is_busy() && self.closes_early() {
                 return;
             }
-            begun = now;
+            before = after;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::StatusCode;
-
 use super::client::PeerInfo;
 use super::connection_limit::{ConnState, StreamGuard};
 use super::replay::Replay;
@@ -130,13 +128,13 @@ impl Context {
         }
     }
 
-    /// Records on the connection that the request was refused with `status`. Returns whether the
+    /// Records on the connection that the request was refused. Returns whether the
     /// connection has to close after the response.
-    pub(super) fn request_refused(&mut self, status: StatusCode) -> bool {
+    pub(super) fn request_refused(&mut self, reason: Reason) -> bool {
         let http2 = self.stream.is_some();
         self.release_request();
         let state = self.conn_state.as_ref();
-        let close = state.filter(|state| state.request_refused(status));
+        let close = state.filter(|state| state.request_refused(reason));
         if let Some(state) = close.filter(|_| http2) {
             // HTTP/2 has no `Connection: close`; the connection ends with GOAWAY.
             state.evict();

@@ -157,7 +157,7 @@ impl FastPath {
             Err(refused) => {
                 let rejection = context.reject(refused);
                 caller.state.release_request();
-                sent.last |= caller.state.request_refused(rejection.reason.status());
+                sent.last |= caller.state.request_refused(rejection.reason);
                 self.reject(caller, &mut context, &request, rejection, &mut sent)
                     .await
             }

@@ -112,8 +112,7 @@ impl Hooks {
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        let close =
-            context.admission.is_none() && context.request_refused(rejection.reason.status());
+        let close = context.admission.is_none() && context.request_refused(rejection.reason);
         let id = &context.request_id;
         local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
@@ -130,15 +129,11 @@ impl Hooks {
         let verified = context.admission.is_some() || served.details.issuer.is_some();
         context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
-        let close = match &context.rejection {
-            Some(rejection) => context.request_refused(rejection.reason.status()),
-            None => {
-                if verified {
-                    context.request_admitted();
-                }
-                false
-            }
-        };
+        let refused = context.rejection.as_ref().map(|rejection| rejection.reason);
+        if refused.is_none() && verified {
+            context.request_admitted();
+        }
+        let close = refused.is_some_and(|reason| context.request_refused(reason));
         let (status, headers, body) = (served.status, served.headers, served.body);
         let id = &context.request_id;
         local_response::send(session, status, headers, body, id, close).await?;

@@ -8,7 +8,7 @@ pub(in crate::proxy) enum Origin {
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// The /64 network of an IPv6 address, because one host can usually use all of it.
-    V6([u8; 8]),
+    V6(u128),
     /// A Unix socket, whose peers have no address.
     Unix,
     /// A trusted proxy, whose connections carry the requests of many clients.
@@ -21,10 +21,7 @@ impl Origin {
     pub(in crate::proxy) fn of(peer: Option<IpAddr>) -> Self {
         match peer.map(|ip| ip.to_canonical()) {
             Some(IpAddr::V4(ip)) => Self::V4(ip),
-            Some(IpAddr::V6(ip)) => {
-                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
+            Some(IpAddr::V6(ip)) => Self::V6(ip.to_bits() >> 64),
             None => Self::Unix,
         }
     }

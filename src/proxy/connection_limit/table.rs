@@ -371,8 +371,8 @@ impl Table {
         let queued: usize = self.rankings.iter().map(BTreeMap::len).sum();
         let sample = self.origins.iter().take(5);
         let ranked = |(origin, entry): (&Origin, &OriginEntry)| {
-            let queues = entry.queues.iter().zip(&self.rankings);
-            let mut ranks = queues.map(|(queue, ranking)| {
+            let ranked = entry.queues.iter().zip(&self.rankings);
+            let mut ranks = ranked.map(|(queue, ranking)| {
                 rank(queue).is_none_or(|rank| ranking.get(&rank) == Some(origin))
             });
             ranks.all(|ranked| ranked) && entry.open > 0

@@ -32,7 +32,7 @@ impl Open {
     /// Serves a request that is refused.
     fn refuse(&self) -> bool {
         let request = self.0.0.begin_request();
-        let close = self.0.0.request_refused(StatusCode::UNAUTHORIZED);
+        let close = self.0.0.request_refused(Reason::TokenExpired);
         drop(request);
         close
     }
@@ -261,8 +261,9 @@ fn too_many_refusals_in_a_row_close_the_connection() {
         for _ in 1..MAX_REFUSED {
             assert!(!connection.refuse());
         }
-        // Neither an outage of hawkgate nor an admitted request counts.
-        assert!(!state.request_refused(StatusCode::SERVICE_UNAVAILABLE));
+        for reason in [Reason::ExchangeUnavailable, Reason::RuleDenied] {
+            assert!(!state.request_refused(reason));
+        }
         connection.serve();
     }
     assert!(!state.closes_early());

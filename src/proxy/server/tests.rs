@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::gateway::outcome::Outcome;
+use crate::gateway::reason::Reason;
 use crate::proxy::client::{PeerInfo, conn_state};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, ListenerTls};
 
@@ -73,7 +74,7 @@ impl ProxyHttp for Echo {
             } else {
                 state.release_request();
             }
-            if state.request_refused(status) {
+            if state.request_refused(Reason::TokenExpired) {
                 session.set_keepalive(None);
                 if http2 {
                     state.evict();
