@@ -39,6 +39,7 @@ pub mod header_fields;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod peer_text;
 pub mod private_file;
 pub mod proxy;
 pub mod registration;

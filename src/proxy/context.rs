@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::client::PeerInfo;
+use super::headers::SentCredentials;
 use super::replay::Replay;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
@@ -33,6 +34,8 @@ pub struct Context {
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
+    /// The credentials that the request was sent with.
+    pub(super) sent: SentCredentials,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
     _in_flight: InFlightGuard,
@@ -91,6 +94,7 @@ impl Context {
             replay: None,
             trace: None,
             attempts: Attempts::default(),
+            sent: SentCredentials::default(),
             unauthorized: Vec::new(),
             times: Times {
                 started,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use hawkgate::clock::{Clock as _, SystemClock};
+use hawkgate::clock::SystemClock;
 use hawkgate::proxy::settings::Address;
 
 use crate::support::client::{Client, Request};

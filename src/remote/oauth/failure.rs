@@ -8,12 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::clock::UnixMillis;
 use crate::credential::FetchError;
+use crate::peer_text;
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpResponse, TransportError};
 use crate::secret::SecretString;
-
-/// The longest error code that is logged, in characters.
-const MAX_CODE_CHARS: usize = 48;
 
 /// When an exhausted rate limit is reset, in epoch seconds (Auth0's endpoints).
 const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
@@ -48,8 +46,9 @@ pub enum Failure {
 pub struct ErrorResponse {
     /// The status, 400 to 599.
     pub status: StatusCode,
-    /// `error`, if it is at most 48 characters of `a-z` and `_`.
-    pub code: Option<String>,
+    /// `error`: a registered code, or [`peer_text::UNREGISTERED`] for anything else that has the
+    /// shape of one.
+    pub code: Option<&'static str>,
     /// How long to wait before the next request, if the server says so.
     pub retry_after: Option<Duration>,
     members: Map<String, Value>,
@@ -69,7 +68,7 @@ impl ErrorResponse {
         let code = members.get("error").and_then(Value::as_str);
         Self {
             status: response.status,
-            code: code.filter(|code| is_plain(code)).map(str::to_owned),
+            code: code.and_then(peer_text::error_code),
             retry_after: response
                 .retry_after()
                 .or_else(|| limit_reset(response, now)),
@@ -79,7 +78,7 @@ impl ErrorResponse {
 
     /// Whether the error code is `code`.
     pub fn is(&self, code: &str) -> bool {
-        self.code.as_deref() == Some(code)
+        self.code == Some(code)
     }
 
     /// A member of the response, which may be secret.
@@ -91,7 +90,7 @@ impl ErrorResponse {
     /// The status and error code, for operators.
     pub fn cause(&self) -> String {
         let status = self.status.as_u16();
-        match &self.code {
+        match self.code {
             Some(code) => format!("status {status} ({code})"),
             None => format!("status {status}"),
         }
@@ -106,7 +105,7 @@ impl ErrorResponse {
                 retry_after: self.retry_after,
             };
         }
-        let code = self.code.as_deref().unwrap_or_default();
+        let code = self.code.unwrap_or_default();
         let our_client = ["invalid_client", "unauthorized_client"].contains(&code)
             || (code.is_empty() && status == StatusCode::UNAUTHORIZED);
         if our_client {
@@ -148,13 +147,6 @@ impl Failure {
             Self::Unusable(error) => error,
         }
     }
-}
-
-/// Whether `code` looks like an error code of RFC 6749 and its extensions. A token or password that
-/// a server puts in `error` by mistake is unlikely to.
-fn is_plain(code: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b == b'_';
-    (1..=MAX_CODE_CHARS).contains(&code.len()) && code.bytes().all(fits)
 }
 
 /// The time until a rate limit is reset, from the `x-ratelimit-reset` header of a 429 response, by
