@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::KeyPair as _;
@@ -16,9 +15,11 @@ use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::route::Compat;
+use hawkgate::gateway::resource_isolation::IsolationPolicy;
+use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
+use hawkgate::gateway::upstream_addresses::UpstreamAddresses;
 use hawkgate::gateway::{Gateway, Observability};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
@@ -249,6 +250,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             name: format!("route{at}").into(),
             host: None,
             path,
+            case_insensitive_path: false,
             methods: None,
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),
@@ -256,6 +258,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             compat: Compat::default(),
@@ -266,6 +269,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }
@@ -286,7 +290,7 @@ fn upstream() -> Upstream {
             write: second,
             idle: second,
         },
-        addresses: ArcSwap::default(),
+        addresses: UpstreamAddresses::fixed(vec![]),
         clock_offset: AtomicI64::new(0),
     }
 }
@@ -324,6 +328,7 @@ impl CachedCallers {
             caller: Caller::Delegated {
                 issuer: Arc::clone(&self.issuer),
                 digest: bearer.digest(),
+                peer: None,
             },
             bearer: Some(bearer),
             scopes: None,

@@ -34,7 +34,7 @@ pub(super) fn get(
     let generation = memo.generation.upgrade()?;
     let good = now.monotonic < memo.until
         && source.epoch() == Some(memo.epoch)
-        && generation.is_usable(now)
+        && generation.is_in_use(now)
         // Only the cache starts renewals.
         && !generation.is_renewal_due(now);
     good.then(|| Leased::from_cache(generation))

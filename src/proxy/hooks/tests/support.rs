@@ -19,8 +19,10 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::Compat;
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -89,8 +91,10 @@ impl Default for Options {
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
                 keepalive_timeout: Duration::from_mins(1),
+                unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
                 linger: Limits::LINGER,
                 connections: 1000,
+                connections_per_address: None,
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
@@ -129,6 +133,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         });
         let limits = options.limits.clone();
@@ -229,6 +234,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         name: "tc".into(),
         host: None,
         path: "/".into(),
+        case_insensitive_path: false,
         methods: None,
         upstream: Arc::new(Upstream {
             tls: options.tls.is_some(),
@@ -247,7 +253,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 write: Duration::from_secs(30),
                 idle: Duration::from_secs(4),
             },
-            addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
+            addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
             clock_offset: std::sync::atomic::AtomicI64::new(0),
         }),
         issuers: vec![],
@@ -255,6 +261,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
         compat: Compat::default(),
