@@ -151,13 +151,11 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
         match (byte, after) {
-            (b'\\', [b'u' | b'U', b'0', b'0', high, low, after @ ..]) => {
-                if let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low)) {
-                    decoded.push(high << 4 | low);
-                    rest = after;
-                }
-            }
-            (b'\\', [b'x' | b'X', high, low, after @ ..]) => {
+            (
+                b'\\',
+                [b'u' | b'U', b'0', b'0', high, low, after @ ..]
+                | [b'x' | b'X', high, low, after @ ..],
+            ) => {
                 if let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low)) {
                     decoded.push(high << 4 | low);
                     rest = after;
@@ -211,10 +209,16 @@ mod tests {
         is_echoed(text.as_bytes(), || std::iter::once(secret.as_bytes()))
     }
 
+    /// Each byte in hex after `prefix`.
+    fn each(secret: &str, prefix: &str) -> String {
+        let bytes: Vec<_> = secret.bytes().map(|b| format!("{prefix}{b:02x}")).collect();
+        bytes.concat()
+    }
+
     fn forms(secret: &str) -> Vec<String> {
-        let hex: String = secret.bytes().map(|b| format!("{b:02x}")).collect();
-        let all: String = secret.bytes().map(|b| format!("%{b:02x}")).collect();
-        let unicode: String = secret.bytes().map(|b| format!("\\u{b:04x}")).collect();
+        let hex = each(secret, "");
+        let all = each(secret, "%");
+        let unicode = each(secret, "\\u00");
         let some = secret
             .replace('+', "%2B")
             .replace('/', "%2f")

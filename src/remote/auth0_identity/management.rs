@@ -136,7 +136,7 @@ impl Management {
             return Err(self.unavailable(&response));
         }
         let status_text = status_text(&response);
-        Err(match (status, error_code(&response).as_deref()) {
+        Err(match (status, error_code(&response)) {
             (StatusCode::NOT_FOUND, _) => {
                 FetchError::NotEntitled(format!("{status_text}: the tenant has no such user"))
             }

@@ -94,7 +94,7 @@ impl ErrorResponse {
 
     /// Whether the server does not accept hawkgate as a client.
     pub fn concerns_our_client(&self) -> bool {
-        match self.code.as_deref() {
+        match self.code {
             Some(code) => ["invalid_client", "unauthorized_client"].contains(&code),
             None => self.status == StatusCode::UNAUTHORIZED,
         }
