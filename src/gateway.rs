@@ -30,12 +30,13 @@ pub use path::{Ambiguity, is_plain};
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::clock::{Now, SharedClock};
-use crate::credential::Credential;
+use crate::credential::{Credential, Lease};
 use crate::hawk::{self, HawkError, SignedRequest};
 use crate::header_fields::HeaderFields;
 use admission::{bearer, password};
@@ -319,7 +320,7 @@ impl Gateway {
                 .with_cause("the credential has characters that are not valid in a header")
         };
         let upstream = &admission.route.upstream;
-        let (name, value) = match lease.credential() {
+        let (name, value, secret) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
                     at: self.clock.now().offset_by(upstream.clock_offset()),
@@ -335,15 +336,22 @@ impl Gateway {
                     .map_err(|e| Rejection::from(signing_failure(&e)).with_cause(e.to_string()))?;
                 let mut value = HeaderValue::try_from(value).map_err(|_| unusable())?;
                 value.set_sensitive(true);
-                (http::header::AUTHORIZATION, value)
+                let secret = hawk::mac_in(value.as_bytes());
+                (http::header::AUTHORIZATION, value, secret)
             }
             Credential::Bearer(token) => {
                 let inject = source.inject();
                 let value = inject.value(token.expose()).ok_or_else(unusable)?;
-                (inject.header().clone(), value)
+                let secret = inject.token_in(&value);
+                (inject.header().clone(), value, secret)
             }
         };
-        Ok(Some(CredentialHeader { name, value }))
+        Ok(Some(CredentialHeader {
+            name,
+            value,
+            secret,
+            lease: lease.clone(),
+        }))
     }
 }
 
@@ -354,6 +362,38 @@ pub struct CredentialHeader {
     pub name: HeaderName,
     /// A Hawk signature or a bearer token.
     pub value: HeaderValue,
+    /// Where in `value` the secret is that belongs to this attempt: the MAC or the token.
+    secret: Range<usize>,
+    lease: Lease,
+}
+
+impl CredentialHeader {
+    /// What must not appear in an answer. `id`, `ts` and `nonce` of a signature are not secret.
+    pub fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        let own = self.value.as_bytes().get(self.secret.clone());
+        let ext = match self.lease.credential() {
+            Credential::Taskcluster { signer, .. } => signer.ext_secrets(),
+            Credential::Bearer(_) => &[],
+        };
+        let ext = ext.iter().map(|secret| secret.expose().as_bytes());
+        own.into_iter()
+            .chain(ext)
+            .filter(|secret| !secret.is_empty())
+    }
+}
+
+#[cfg(test)]
+impl CredentialHeader {
+    /// A header with this value, of which `secret` is secret.
+    pub(crate) fn for_test(value: &str, secret: Range<usize>) -> Self {
+        let lease = Lease::for_test(Credential::Bearer("unused".into()));
+        Self {
+            name: http::header::AUTHORIZATION,
+            value: value.parse().unwrap(),
+            secret,
+            lease,
+        }
+    }
 }
 
 /// The reason for the rejection if signing fails.

@@ -72,6 +72,24 @@ pub struct SourceOptions {
 pub struct Lease(Arc<Generation>);
 
 impl Lease {
+    /// A lease for `credential` that is not in any cache.
+    #[cfg(test)]
+    pub(crate) fn for_test(credential: Credential) -> Self {
+        let limits = CacheLimits {
+            max_entries: 1,
+            max_bytes: 1 << 20,
+            max_age: Duration::from_hours(1),
+            refresh_ahead: Duration::ZERO,
+            refusals: Duration::ZERO,
+        };
+        let issued = super::Issued {
+            credential,
+            expires_at: None,
+        };
+        let now = Now::read(&*crate::clock::ManualClock::at(UnixMillis::from_secs(0)));
+        Self(Arc::new(Generation::new(issued, 1, now, &limits, 0.0)))
+    }
+
     /// The credential.
     pub fn credential(&self) -> &Credential {
         &self.0.credential

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::client::PeerInfo;
 use super::connection_limit::{ConnState, StreamGuard};
+use super::headers::SentCredentials;
 use super::replay::Replay;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
@@ -36,6 +37,8 @@ pub struct Context {
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
+    /// The credentials that the request was sent with.
+    pub(super) sent: SentCredentials,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
     /// The state of the caller's connection. Set before anything else.
@@ -104,6 +107,7 @@ impl Context {
             replay: None,
             trace: None,
             attempts: Attempts::default(),
+            sent: SentCredentials::default(),
             unauthorized: Vec::new(),
             times: Times {
                 started,

@@ -34,7 +34,7 @@ use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
-use crate::gateway::{Admission, Gateway, LocalResponse};
+use crate::gateway::{Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
@@ -251,6 +251,10 @@ impl ProxyHttp for Hooks {
             session.set_keepalive(None);
             context.replay.iter().for_each(Replay::close_after);
         }
+        let echoed = |reason: &str| context.sent.are_echoed_in(reason.as_bytes());
+        if head.get_reason_phrase().is_some_and(echoed) {
+            head.set_reason_phrase(None)?;
+        }
         let status = head.status;
         sanitize_response(head, status, session.req_header().raw_path(), context)
     }
@@ -262,10 +266,7 @@ impl ProxyHttp for Hooks {
         context: &mut Context,
     ) -> Result<()> {
         headers::sanitize_trailers(trailers)?;
-        if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-            headers::redact_token_in_trailers(trailers, token)?;
-        }
-        Ok(())
+        headers::remove_echoes_from_trailers(trailers, &context.sent)
     }
 
     fn fail_to_connect(
@@ -367,9 +368,7 @@ pub(super) fn sanitize_response(
     if !interim {
         informational::add(target, head, context)?;
     }
-    if let Some(token) = context.admission.as_ref().and_then(Admission::injected) {
-        headers::redact_token(head, status, token)?;
-    }
+    headers::remove_echoes(head, status, &context.sent)?;
     if !interim && let Some(code) = context.take_recovery_code() {
         let mut code = headers::value(code.expose())?;
         code.set_sensitive(true);

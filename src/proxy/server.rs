@@ -35,6 +35,7 @@ use super::connection::Connection;
 use super::connection_limit::{ConnectionCounts, ConnectionLimit, Limit, Origin, Permit};
 pub use super::drain::ServerHandle;
 use super::drain::{self, Signal, TaskGuard};
+use super::failure;
 use super::fast_path::FastPath;
 use super::listener::{
     AccessControl, BindError, BoundListener, Incoming, InheritedSockets, Protocol, ProxyTrust, Tls,
@@ -511,7 +512,7 @@ async fn tls_handshake(
     let stream = incoming.into_stream().ok()?;
     match tokio::time::timeout(limit, tls.handshake(stream)).await {
         Ok(Ok((stream, certificate))) => return Some((Box::new(stream), certificate)),
-        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Ok(Err(error)) => tracing::debug!(cause = failure::cause(&error), "TLS handshake failed"),
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None

@@ -184,6 +184,7 @@ impl FastPath {
                     "101 response without an upgrade request",
                 )));
             }
+            head.remove_echoed_reason(&context.sent);
             hooks::sanitize_response(
                 &mut head.fields,
                 head.status,
@@ -221,6 +222,7 @@ impl FastPath {
         body: &ResponseBody,
     ) -> Result<()> {
         let target = request.target().as_bytes();
+        head.remove_echoed_reason(&context.sent);
         hooks::sanitize_response(&mut head.fields, head.status, target, context)?;
         if body.is_chunked() {
             head.fields.set(&header::TRANSFER_ENCODING, b"chunked");
@@ -248,6 +250,7 @@ fn encode_signed(context: &mut Context, request: &mut RequestHead) -> Result<Byt
         request
             .fields
             .set(&credential.name, credential.value.as_bytes());
+        context.sent.record(credential);
     }
     let target = rewritten.as_deref().unwrap_or(request.target());
     Ok(request.encode(target))

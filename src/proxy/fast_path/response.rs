@@ -6,6 +6,7 @@ use http::{Method, StatusCode, header};
 use super::fields::FieldList;
 use crate::header_fields::{Repeated, all, only};
 use crate::proxy::connection::decode::{ChunkedState, MalformedChunk};
+use crate::proxy::headers::SentCredentials;
 
 /// Maximum size of a response head, in bytes.
 pub(super) const MAX_HEAD: usize = 128 * 1024;
@@ -143,6 +144,11 @@ impl ResponseHead {
         self.persistent &= self.length.is_some();
         self.length
             .map_or(ResponseBody::CloseDelimited, ResponseBody::Length)
+    }
+
+    /// Replaces a reason phrase that contains a secret of `sent` with the canonical one.
+    pub(super) fn remove_echoed_reason(&mut self, sent: &SentCredentials) {
+        self.reason.take_if(|reason| sent.are_echoed_in(reason));
     }
 
     /// Encodes the head.

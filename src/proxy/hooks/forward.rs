@@ -116,7 +116,8 @@ impl Hooks {
             return Err(decided(context, Reason::BadRequest.into()));
         };
         if let Some(proof) = credential_header(&head.method, target, context)? {
-            head.insert_header(proof.name, proof.value)?;
+            head.insert_header(proof.name.clone(), proof.value.clone())?;
+            context.sent.record(proof);
         }
         Ok(())
     }
