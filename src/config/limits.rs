@@ -24,6 +24,12 @@ section! {
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, over all listeners together; 1 to 1000000.
         connections: u64 = [default "10000"],
+        /// Requests in progress, over all listeners together; 1 to 1000000. Each HTTP/2 stream counts, and
+        /// an upgraded connection counts until it closes. Further requests get 503.
+        requests_in_flight: u64 = [default "10000"],
+        /// Requests in progress of each client address; at most requests_in_flight, half of it when left out.
+        /// An IPv6 /64 is one address; trusted proxies are not limited, the clients behind them are.
+        requests_in_flight_per_address: u64 = [optional],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
         /// Request bodies up to this size are buffered until the upstream has responded, so that they can
@@ -53,11 +59,20 @@ impl Limits {
             keepalive_timeout: self.keepalive_timeout.value?,
             linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
+            requests_in_flight: usize::try_from(self.requests_in_flight.value?).ok()?,
+            requests_in_flight_per_address: usize::try_from(self.requests_per_address()?).ok()?,
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
         };
         Some((limits, rate::resolve(reader, self.rate)?))
+    }
+
+    /// The limit of each client address, by default half of the limit of all.
+    fn requests_per_address(&self) -> Option<u64> {
+        let all = self.requests_in_flight.value?;
+        let each = self.requests_in_flight_per_address.value;
+        Some(each.unwrap_or_else(|| all.div_ceil(2)))
     }
 
     fn check(&self, reader: &mut Reader<'_>) {
@@ -72,6 +87,11 @@ impl Limits {
         reader.check_range(&self.body_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.keepalive_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
+        let requests = &self.requests_in_flight;
+        reader.check_range(requests, 1, 1_000_000, |n| n.to_string());
+        let most = requests.value.unwrap_or(1_000_000);
+        let each = &self.requests_in_flight_per_address;
+        reader.check_range(each, 1, most, |n| n.to_string());
         reader.check_range(&self.body, Size(1), Size(u64::MAX), show);
         reader.check_range(&self.replay_body, Size(0), Size(1 << 30), show);
         self.check_replay(reader);

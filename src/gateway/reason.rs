@@ -103,7 +103,7 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The client exceeds `limits.rate` or the route's `rate`.
         RateLimited = "rate_limited",
-        /// `limits.connections` is reached.
+        /// `limits.connections`, or a limit of requests in flight, is reached.
         Overloaded = "overloaded",
         /// A bug in hawkgate.
         Internal = "internal",
@@ -197,7 +197,7 @@ impl Reason {
             Self::UpstreamTimeout => row(504, "GatewayTimeout", None, "The upstream did not respond in time."),
             Self::UpstreamFailed => row(502, "BadGateway", None, "The upstream closed the connection early or sent invalid HTTP."),
             Self::RateLimited => row(429, "TooManyRequests", None, "Too many requests. Try again later."),
-            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its connection limit. Try again later."),
+            Self::Overloaded => row(503, "ServiceUnavailable", None, "This gateway has reached its limit of connections or requests. Try again later."),
             Self::Internal => row(500, "InternalServerError", None, "An internal error occurred in this gateway."),
         }
     }

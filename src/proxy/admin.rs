@@ -91,6 +91,9 @@ pub async fn bind(
         keepalive_timeout: KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,
+        // Not counted here: the application of this listener has no hooks.
+        requests_in_flight: CONNECTIONS,
+        requests_in_flight_per_address: CONNECTIONS,
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,

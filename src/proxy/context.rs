@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::client::PeerInfo;
+use super::in_flight::CountedRequest;
 use super::replay::Replay;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
@@ -35,7 +35,8 @@ pub struct Context {
     pub(super) attempts: Attempts,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
-    _in_flight: InFlightGuard,
+    /// Set on admission, unless the fast path counts the request.
+    pub(super) counted: Option<CountedRequest>,
 }
 
 /// The state of the attempts to reach the upstream.
@@ -61,25 +62,8 @@ pub(super) struct Times {
     pub(super) ended: Option<Duration>,
 }
 
-/// Counts a request as in flight until dropped.
-#[derive(Debug)]
-pub(super) struct InFlightGuard(Arc<AtomicU64>);
-
-impl InFlightGuard {
-    pub(super) fn new(gauge: &Arc<AtomicU64>) -> Self {
-        gauge.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(gauge))
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlightGuard) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration) -> Self {
         Self {
             gateway,
             request_id: String::new(),
@@ -98,7 +82,7 @@ impl Context {
                 upstream: None,
                 ended: None,
             },
-            _in_flight: in_flight,
+            counted: None,
         }
     }
 

@@ -25,9 +25,10 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::context::{Context, InFlightGuard};
+use super::context::Context;
 use super::failure::{self, RequestError};
 use super::headers::{self, HeaderFieldsMut};
+use super::in_flight::InFlight;
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::record::{Exchange, Recorder};
@@ -66,7 +67,7 @@ pub struct Hooks {
     pub(super) clock: SharedClock,
     pub(super) recorder: Recorder,
     peers: Arc<Peers>,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) in_flight: InFlight,
     serial: Arc<AtomicU64>,
     /// The prefix of every request id.
     serial_start: Arc<str>,
@@ -84,6 +85,7 @@ impl Hooks {
         // Makes the request ids of successive runs differ in the logs. Nothing else depends on
         // it.
         let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
+        let in_flight = InFlight::new(&limits.load());
         Self {
             gateway,
             limits,
@@ -91,15 +93,15 @@ impl Hooks {
             clock,
             recorder,
             peers: Arc::default(),
-            in_flight: Arc::default(),
+            in_flight,
             serial: Arc::default(),
             serial_start,
         }
     }
 
-    /// Returns the counter of requests in flight.
-    pub fn in_flight(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.in_flight)
+    /// Returns the counters of requests in flight.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// Rejects a request before anything has been sent upstream. The caller's connection is kept
@@ -136,11 +138,7 @@ impl ProxyHttp for Hooks {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(
-            self.gateway.load_full(),
-            self.clock.monotonic(),
-            InFlightGuard::new(&self.in_flight),
-        )
+        Context::new(self.gateway.load_full(), self.clock.monotonic())
     }
 
     /// Adds no modules. pingora's default adds response compression, disabled.

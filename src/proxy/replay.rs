@@ -23,7 +23,9 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use crate::gateway::Replayable;
+use crate::proxy::in_flight::Address;
 use crate::proxy::settings::Limits;
+use budget::Reservation;
 use buffer::ReplayBuffer;
 use session::ReplaySession;
 
@@ -75,15 +77,17 @@ impl Shared {
 
 impl Replay {
     /// Begins recording the body of `session`. `announced` is the value of `Content-Length`, if
-    /// there is one.
+    /// there is one; `address` is charged for the memory.
     pub(super) fn begin(
         session: &mut Session,
         limits: BodyLimits,
         budget: &Arc<Budget>,
+        address: Option<&Arc<Address>>,
         announced: Option<u64>,
     ) -> Self {
+        let reservation = Reservation::new(budget, address, limits.replay);
         let shared = Arc::new(Shared {
-            buffer: Mutex::new(ReplayBuffer::new(budget, limits.replay, announced)),
+            buffer: Mutex::new(ReplayBuffer::new(reservation, limits.replay, announced)),
             last: AtomicBool::new(false),
             returned: Mutex::new(None),
         });

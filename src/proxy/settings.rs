@@ -103,6 +103,10 @@ pub struct Limits {
     pub linger: Duration,
     /// Limit of open connections.
     pub connections: usize,
+    /// Limit of requests in flight.
+    pub requests_in_flight: usize,
+    /// Limit of requests in flight of each client address.
+    pub requests_in_flight_per_address: usize,
     /// Maximum size of a request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
     /// Maximum size of a request body that can be replayed, in bytes.

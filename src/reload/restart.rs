@@ -32,6 +32,8 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     Limits {
         body: new.body,
         replay_body: new.replay_body,
+        requests_in_flight: new.requests_in_flight,
+        requests_in_flight_per_address: new.requests_in_flight_per_address,
         ..running.clone()
     }
 }
@@ -64,6 +66,8 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         keepalive_timeout,
         linger: _,
         connections,
+        requests_in_flight: _,
+        requests_in_flight_per_address: _,
         body: _,
         replay_body: _,
         replay_memory,

@@ -15,6 +15,7 @@ use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
 use crate::proxy::client::PeerInfo;
 use crate::proxy::context::Context;
+use crate::proxy::in_flight::{Counted, CountedRequest};
 use crate::proxy::replay::{BodyLimits, Replay};
 use crate::proxy::settings::Limits;
 use crate::proxy::{headers, validate};
@@ -39,7 +40,9 @@ impl Hooks {
         context: &mut Context,
     ) -> Result<Admitted, Rejection> {
         context.request_id = self.request_id(&session.req_header().headers);
-        context.peer = Some(PeerInfo::from_session(session));
+        let peer = PeerInfo::from_session(session);
+        let address = peer.accountable.map(|ip| self.in_flight.address(ip));
+        context.peer = Some(peer);
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -47,6 +50,7 @@ impl Hooks {
         };
         prepare(session, &limits);
         checked?;
+        context.counted = Some(Counted::begin(self.in_flight.clone(), address)?);
         if let Some(served) = self.serve_own(session, context).await? {
             return Ok(Admitted::Answer(Box::new(served)));
         }
@@ -78,7 +82,14 @@ impl Hooks {
         {
             return Err(Reason::BodyTooLarge.into());
         }
-        context.replay = Some(Replay::begin(session, limits, &self.budget, announced));
+        let address = context.counted.as_ref().and_then(CountedRequest::address);
+        context.replay = Some(Replay::begin(
+            session,
+            limits,
+            &self.budget,
+            address,
+            announced,
+        ));
         Ok(())
     }
 

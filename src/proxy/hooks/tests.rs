@@ -4,8 +4,10 @@
 mod client;
 mod failures;
 mod fast_path;
+mod in_flight;
 mod replay_matrix;
 mod requests;
+mod stalled_readers;
 mod support;
 mod tls;
 mod upstream;

@@ -108,6 +108,8 @@ fn limits() -> Limits {
         keepalive_timeout: TEST_TIMEOUT,
         linger: Limits::LINGER,
         connections: 100,
+        requests_in_flight: 100,
+        requests_in_flight_per_address: 100,
         body: None,
         replay_body: 0,
         replay_memory: 0,

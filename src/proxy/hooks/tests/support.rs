@@ -26,7 +26,7 @@ use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
-use crate::proxy::{Budget, FastPath, Recorder};
+use crate::proxy::{Budget, FastPath, InFlight, Recorder};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -91,6 +91,8 @@ impl Default for Options {
                 keepalive_timeout: Duration::from_mins(1),
                 linger: Limits::LINGER,
                 connections: 1000,
+                requests_in_flight: 1000,
+                requests_in_flight_per_address: 1000,
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
@@ -110,7 +112,7 @@ pub(super) struct TestProxy {
     pub(super) upstream: Arc<Server>,
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
-    pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
+    pub(super) in_flight: InFlight,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
