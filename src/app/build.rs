@@ -449,6 +449,7 @@ fn build_route(
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        upgrade_expiry: route.upgrade_expiry,
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),

@@ -17,8 +17,8 @@ use crate::remote::settings::{Auth0Identity, IntrospectionEndpoint, OauthClient,
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 use crate::trace::settings::Trace;
 
-use crate::gateway::route::Compat;
 use crate::gateway::route::UpstreamTimeouts;
+use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::gateway::rule::Effect;
 use crate::secret::SecretRef;
 
@@ -238,6 +238,8 @@ pub struct Route {
     pub workload_token: Option<PathBuf>,
     /// Rate limit of each client on this route; `None` for no limit.
     pub rate: Option<Rate>,
+    /// When upgraded connections end.
+    pub upgrade_expiry: UpgradeExpiry,
     /// The features of taskcluster-proxy that are enabled.
     pub compat: Compat,
 }

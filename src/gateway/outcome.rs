@@ -61,6 +61,8 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The caller closed the connection.
         CallerGone = "caller_gone",
+        /// An upgraded connection was closed because the caller's token had expired.
+        UpgradeExpired = "upgrade_expired",
     }
 }
 

@@ -74,6 +74,16 @@ pub struct Compat {
     pub headers: bool,
 }
 
+/// When an upgraded connection (WebSocket) ends, unless one side closes it earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpgradeExpiry {
+    /// When the caller's token expires.
+    #[default]
+    Token,
+    /// It does not end by itself: the token is checked only when the connection is opened.
+    None,
+}
+
 /// A route.
 #[derive(Debug)]
 pub struct Route {
@@ -101,6 +111,8 @@ pub struct Route {
     pub rules: Option<Rules>,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// When upgraded connections end.
+    pub upgrade_expiry: UpgradeExpiry,
     /// Optional behaviour of taskcluster-proxy.
     pub compat: Compat,
 }
@@ -321,6 +333,7 @@ pub(crate) mod tests {
             workload_token: None,
             rules: None,
             rates: RateLimiters::default(),
+            upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }
     }

@@ -30,6 +30,8 @@ pub struct Context {
     pub(super) rejection: Option<Rejection>,
     /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
+    /// Whether the connection was upgraded, and closed because the caller's token had expired.
+    pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
@@ -73,6 +75,7 @@ impl Context {
             own_endpoint: None,
             rejection: None,
             replay: None,
+            upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
             unauthorized: Vec::new(),

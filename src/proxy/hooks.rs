@@ -35,6 +35,7 @@ use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
+use crate::gateway::route::UpgradeExpiry;
 use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
@@ -116,6 +117,20 @@ impl Hooks {
         local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
         context.rejection = Some(rejection);
         Ok(true)
+    }
+
+    /// Sets the end of an upgraded connection, if its route has one.
+    fn limit_upgrade(&self, context: &Context) {
+        let (Some(admission), Some(replay)) = (&context.admission, &context.replay) else {
+            return;
+        };
+        let end = match admission.route.upgrade_expiry {
+            UpgradeExpiry::Token => admission.valid_until(),
+            UpgradeExpiry::None => None,
+        };
+        if let Some(end) = end {
+            replay.end_upgrade_after(self.clock.now().until(end));
+        }
     }
 
     /// Sends the response of one of hawkgate's own endpoints.
@@ -220,6 +235,7 @@ impl ProxyHttp for Hooks {
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
+            self.limit_upgrade(context);
         }
         let last = switching || !head.status.is_informational();
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
@@ -303,6 +319,7 @@ impl ProxyHttp for Hooks {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         if let Some(replay) = context.replay.take() {
+            context.upgrade_expired = replay.upgrade_expired();
             replay.restore(session);
         }
         let failed = error.map(RequestError::from);

@@ -16,11 +16,12 @@ mod tests;
 pub use budget::Budget;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
+use tokio::time::{Instant, sleep};
 
 use crate::gateway::Replayable;
 use crate::proxy::in_flight::Address;
@@ -61,6 +62,10 @@ struct Shared {
     buffer: Mutex<ReplayBuffer>,
     /// Whether the caller's connection closes after this request.
     last: AtomicBool,
+    /// When the connection ends if it is upgraded.
+    upgrade_end: OnceLock<Instant>,
+    /// Whether it has ended then.
+    upgrade_expired: AtomicBool,
     /// The slot in which a dropped replay session leaves the caller's session.
     returned: Mutex<Option<Box<ServerSession>>>,
 }
@@ -89,6 +94,8 @@ impl Replay {
         let shared = Arc::new(Shared {
             buffer: Mutex::new(ReplayBuffer::new(reservation, limits.replay, announced)),
             last: AtomicBool::new(false),
+            upgrade_end: OnceLock::new(),
+            upgrade_expired: AtomicBool::new(false),
             returned: Mutex::new(None),
         });
         let real = std::mem::replace(&mut session.downstream_session, absent());
@@ -100,6 +107,17 @@ impl Replay {
     /// Closes the caller's connection after this request, and announces this in the response.
     pub(super) fn close_after(&self) {
         self.shared.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes the connection `life` from now, if it is upgraded. Must be called in a Tokio runtime.
+    pub(super) fn end_upgrade_after(&self, life: Duration) {
+        // The deadline of a timer that is never polled: the clock is not read directly.
+        let _ = self.shared.upgrade_end.set(sleep(life).deadline());
+    }
+
+    /// Whether the upgraded connection was closed at the end of its life.
+    pub(super) fn upgrade_expired(&self) -> bool {
+        self.shared.upgrade_expired.load(Ordering::Relaxed)
     }
 
     /// Whether everything that has been read of the body can be sent again.

@@ -73,7 +73,8 @@ impl Hooks {
         context: &mut Context,
         limits: BodyLimits,
     ) -> Result<(), Rejection> {
-        if session.is_body_empty() {
+        // An upgraded connection is read through the session as well, which closes it in time.
+        if session.is_body_empty() && !session.is_upgrade_req() {
             return Ok(());
         }
         let announced = local_response::content_length(&session.req_header().headers);

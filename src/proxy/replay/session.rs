@@ -16,6 +16,7 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, Result};
+use tokio::time::sleep_until;
 
 use super::buffer::Played;
 use super::{BodyLimits, Shared, absent};
@@ -74,6 +75,23 @@ impl ReplaySession {
             self.shared.buffer().record(piece);
         }
         Ok(piece)
+    }
+
+    /// Returns the output of `io`, a read or write of this session, unless the connection is
+    /// upgraded and its life ends first.
+    async fn within_life<T>(shared: &Shared, io: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(end) = shared.upgrade_end.get() else {
+            return io.await;
+        };
+        tokio::select! {
+            // The end comes first, even for a caller that never pauses.
+            biased;
+            () = sleep_until(*end) => {
+                shared.upgrade_expired.store(true, Ordering::Relaxed);
+                Error::e_explain(ErrorType::ConnectionClosed, "the caller's token has expired")
+            }
+            output = io => output,
+        }
     }
 
     fn count(&mut self, piece: &Bytes) -> Result<()> {
@@ -151,7 +169,7 @@ impl CustomSession for ReplaySession {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         if self.real.was_upgraded() {
-            return self.real.read_request_body().await;
+            return Self::within_life(&self.shared, self.real.read_request_body()).await;
         }
         match self.play()? {
             Some(piece) => Ok(Some(piece)),
@@ -162,7 +180,8 @@ impl CustomSession for ReplaySession {
     /// Cancel-safe, because there is no await between taking a piece and returning it.
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if self.real.was_upgraded() {
-            return self.real.read_body_or_idle(no_body_expected).await;
+            let read = self.real.read_body_or_idle(no_body_expected);
+            return Self::within_life(&self.shared, read).await;
         }
         if no_body_expected {
             self.read_rest().await?;
@@ -213,6 +232,10 @@ impl CustomSession for ReplaySession {
         });
         if tasks.is_empty() {
             return Ok(false);
+        }
+        if self.real.was_upgraded() {
+            let write = self.real.response_duplex_vec(tasks);
+            return Self::within_life(&self.shared, write).await;
         }
         self.real.response_duplex_vec(tasks).await
     }

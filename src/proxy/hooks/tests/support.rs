@@ -20,7 +20,7 @@ use crate::credential::{
 };
 use crate::gateway::outcome::Outcome;
 use crate::gateway::route::Compat;
-use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -258,6 +258,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         workload_token: None,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
+        upgrade_expiry: UpgradeExpiry::default(),
         compat: Compat::default(),
     }
 }
