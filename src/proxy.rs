@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod audit;
+mod body_rate;
 mod client;
 pub mod connection;
 mod context;

@@ -20,6 +20,10 @@ section! {
         header_timeout: Duration = [default "'10s'"],
         /// Timeout between two reads of a request body, and for each write to a caller; 10ms to 1h.
         body_timeout: Duration = [default "'60s'"],
+        /// Bytes per second that a caller must send of a request body on average, after 5 seconds; with HTTP/2
+        /// after body_timeout. Only time spent waiting for the caller counts, and only until the response
+        /// begins. At most 1MiB; "0B" sets no minimum.
+        min_body_rate: Size = [default "'240B'"],
         /// Time after which a caller's idle connection is closed; 10ms to 1h.
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, over all listeners together; 1 to 1000000.
@@ -56,6 +60,10 @@ impl Limits {
             url_bytes: self.url_bytes.value?.bytes(),
             header_timeout: self.header_timeout.value?,
             body_timeout: self.body_timeout.value?,
+            min_body_rate: settings::MinRate {
+                bytes_per_second: self.min_body_rate.value?.0,
+                grace: settings::Limits::BODY_RATE_GRACE,
+            },
             keepalive_timeout: self.keepalive_timeout.value?,
             linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
@@ -85,6 +93,7 @@ impl Limits {
         let five_minutes = Duration::from_mins(5);
         reader.check_range(&self.header_timeout, SHORTEST, five_minutes, show_duration);
         reader.check_range(&self.body_timeout, SHORTEST, HOUR, show_duration);
+        reader.check_range(&self.min_body_rate, Size(0), Size(1 << 20), show);
         reader.check_range(&self.keepalive_timeout, SHORTEST, HOUR, show_duration);
         reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
         let requests = &self.requests_in_flight;

@@ -21,7 +21,8 @@ labels! {
         UrlTooLong = "url_too_long",
         /// The head did not arrive within `limits.header_timeout`.
         HeaderTimeout = "header_timeout",
-        /// The body stalled for longer than `limits.body_timeout`.
+        /// The body stalled for longer than `limits.body_timeout`, or was slower than
+        /// `limits.min_body_rate`.
         BodyTimeout = "body_timeout",
         /// The body exceeds `limits.body`.
         BodyTooLarge = "body_too_large",
@@ -156,7 +157,7 @@ impl Reason {
             Self::HeaderTooLarge => row(431, "HeaderTooLarge", None, "The request's header is larger than this gateway accepts."),
             Self::UrlTooLong => row(414, "UrlTooLong", None, "The request's URL is longer than this gateway accepts."),
             Self::HeaderTimeout => row(408, "RequestTimeout", None, "The request's header did not arrive in time."),
-            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled for too long."),
+            Self::BodyTimeout => row(408, "RequestTimeout", None, "The request's body stalled, or arrived too slowly."),
             Self::BodyTooLarge => row(413, "BodyTooLarge", None, "The request's body is larger than this gateway accepts."),
             Self::MissingToken => row(401, "AuthenticationFailed", Plain, "A bearer token is required: send `Authorization: Bearer <token>`."),
             Self::InvalidAuthorization => row(400, "InvalidRequest", Error("invalid_request"), "The Authorization header is malformed or was sent more than once."),

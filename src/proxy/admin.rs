@@ -19,7 +19,7 @@ use pingora::server::ShutdownWatch;
 
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
 
 /// Maximum number of open connections.
 const CONNECTIONS: usize = 64;
@@ -88,6 +88,10 @@ pub async fn bind(
         url_bytes: URL_BYTES,
         header_timeout: TIMEOUT,
         body_timeout: TIMEOUT,
+        min_body_rate: MinRate {
+            bytes_per_second: 0,
+            grace: Limits::BODY_RATE_GRACE,
+        },
         keepalive_timeout: KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,

@@ -16,6 +16,7 @@ mod response;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{Version, header};
@@ -58,6 +59,8 @@ pub(super) struct Caller<'a> {
     pub(super) signal: &'a Signal,
     /// The deadline for whatever the request is currently waiting for.
     pub(super) deadline: &'a mut Deadline,
+    /// Timeout for each write of a response.
+    pub(super) write_timeout: Duration,
     /// The index of the worker that serves the connection.
     pub(super) worker: usize,
 }

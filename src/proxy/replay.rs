@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::gateway::Replayable;
 use crate::proxy::in_flight::Address;
-use crate::proxy::settings::Limits;
+use crate::proxy::settings::{Limits, MinRate};
 use budget::Reservation;
 use buffer::ReplayBuffer;
 use session::ReplaySession;
@@ -37,6 +37,8 @@ pub(super) struct BodyLimits {
     pub(super) body: Option<u64>,
     /// Timeout for each read of a body, and for each write to a caller.
     pub(super) timeout: Duration,
+    /// Minimum rate of a body.
+    pub(super) min_rate: MinRate,
     /// Maximum size of a body that can be replayed, in bytes.
     pub(super) replay: usize,
 }
@@ -46,7 +48,25 @@ impl From<&Limits> for BodyLimits {
         Self {
             body: limits.body,
             timeout: limits.body_timeout,
+            min_rate: limits.min_body_rate,
             replay: limits.replay_body,
+        }
+    }
+}
+
+impl BodyLimits {
+    /// The minimum rate of a body over HTTP/2 or HTTP/1. One HTTP/2 stream can hold up the others
+    /// of its connection, whose callers then cannot send (RFC 9113 §5.2.1), so the rate matters
+    /// only after the time that a body may stall anyway.
+    pub(super) fn min_rate(&self, http2: bool) -> MinRate {
+        let grace = self.min_rate.grace;
+        MinRate {
+            grace: if http2 {
+                grace.max(self.timeout)
+            } else {
+                grace
+            },
+            ..self.min_rate
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::body_rate::MinRate;
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -96,6 +98,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Timeout between two reads of a request body, and for each write to a caller.
     pub body_timeout: Duration,
+    /// Minimum rate of a request body.
+    pub min_body_rate: MinRate,
     /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
     /// How long to keep reading after the last response on a connection, so that the caller receives
@@ -118,6 +122,8 @@ pub struct Limits {
 impl Limits {
     /// The value of [`Limits::linger`] outside tests.
     pub const LINGER: Duration = Duration::from_secs(10);
+    /// The grace period of [`Limits::min_body_rate`] outside tests; Kestrel's default.
+    pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 }
 
 impl Address {

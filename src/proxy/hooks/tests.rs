@@ -7,6 +7,7 @@ mod fast_path;
 mod in_flight;
 mod replay_matrix;
 mod requests;
+mod slow_bodies;
 mod stalled_readers;
 mod support;
 mod tls;

@@ -127,6 +127,7 @@ async fn try_fast_path<A>(
                 address,
                 signal: &info.signal,
                 deadline,
+                write_timeout: shared.limits.stall,
                 worker: info.worker,
             };
             fast_path.serve(caller, head).await

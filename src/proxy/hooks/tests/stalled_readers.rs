@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::failures::until;
 use super::support::TestProxy;
+use crate::gateway::outcome::Ending;
 
 type Streams = Vec<h2::client::ResponseFuture>;
 
@@ -38,7 +40,7 @@ async fn proxy_with_large_responses(body_timeout: Duration) -> TestProxy {
     let proxy = TestProxy::with(|o| o.limits.body_timeout = body_timeout).await;
     *proxy.upstream.respond_with.lock().unwrap() = Some(Box::new(|_| {
         Response::builder()
-            .body(Full::from(vec![b'x'; 8 << 20]))
+            .body(Full::from(vec![b'x'; 32 << 20]))
             .ok()
     }));
     proxy
@@ -87,7 +89,20 @@ async fn stalled_streams_end_at_the_body_timeout() {
     }
     for _ in 0..10 {
         let outcome = proxy.outcome().await;
-        assert_eq!(outcome.ending, crate::gateway::outcome::Ending::CallerGone);
+        assert_eq!(outcome.ending, Ending::CallerGone);
     }
     until(|| in_flight(&proxy) == 0).await;
+}
+
+#[tokio::test]
+async fn an_http1_caller_that_does_not_read_ends_at_the_body_timeout() {
+    for method in ["GET", "POST"] {
+        let mut proxy = proxy_with_large_responses(Duration::from_millis(200)).await;
+        let mut tcp = TcpStream::connect(proxy.address).await.unwrap();
+        let head = format!("{method} /api/x HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let outcome = proxy.outcome().await;
+        assert_eq!(outcome.ending, Ending::CallerGone, "{method}");
+        until(|| in_flight(&proxy) == 0).await;
+    }
 }

@@ -25,7 +25,7 @@ use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
 use crate::proxy::{Budget, FastPath, InFlight, Recorder};
 use crate::secret::SecretString;
 
@@ -88,6 +88,10 @@ impl Default for Options {
                 url_bytes: 8 * 1024,
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
+                min_body_rate: MinRate {
+                    bytes_per_second: 0,
+                    grace: Limits::BODY_RATE_GRACE,
+                },
                 keepalive_timeout: Duration::from_mins(1),
                 linger: Limits::LINGER,
                 connections: 1000,
