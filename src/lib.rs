@@ -27,6 +27,8 @@
 //!   module may use.
 
 pub mod app;
+pub mod bounded_cache;
+pub mod circuit_breaker;
 pub mod clock;
 pub mod config;
 pub mod credential;

@@ -14,6 +14,7 @@ mod audit;
 mod body_rate;
 mod client;
 pub mod connection;
+mod connection_limit;
 mod context;
 mod deadline;
 mod drain;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use pingora::proxy::HttpProxy;
 
 use crate::proxy::settings::Limits;
+pub use connection_limit::{ConnectionCounts, LimitAction, LimitLabel};
 pub use fast_path::FastPath;
 pub use hooks::Hooks;
 pub use in_flight::InFlight;

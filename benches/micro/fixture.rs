@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hawkgate::bounded_cache::CacheBounds;
 use hawkgate::clock::SystemClock;
 use hawkgate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
 };
-use hawkgate::gateway::route::Compat;
+use hawkgate::gateway::resource_isolation::IsolationPolicy;
+use hawkgate::gateway::route::{Compat, Isolation};
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
+use hawkgate::gateway::upstream_addresses::UpstreamAddresses;
 use hawkgate::gateway::{Gateway, Observability};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
@@ -148,7 +150,10 @@ pub(crate) async fn issuer(jwks: &[u8]) -> Arc<Issuer> {
         &config,
         keys,
         SystemClock::shared(),
-        1000,
+        CacheBounds {
+            entries: 1000,
+            bytes: 1 << 30,
+        },
         RefreshObserver::default(),
     );
     issuer.warm_up().await;
@@ -192,6 +197,7 @@ fn source(entries: u64) -> Arc<CachedSource> {
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: entries,
+            max_bytes: 1 << 30,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(10),
@@ -244,6 +250,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             name: format!("route{at}").into(),
             host: None,
             path,
+            case_insensitive_path: false,
             methods: None,
             upstream: Arc::new(upstream()),
             issuers: issuers.clone(),
@@ -251,6 +258,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             require_scopes: vec!["openid".into()],
             anonymous: false,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
             upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),
@@ -262,6 +270,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
         login: None,
         clock: SystemClock::shared(),
         rule_headers: vec![],
+        isolation: IsolationPolicy::default(),
         observability: Observability::default(),
     }
 }
@@ -282,7 +291,7 @@ fn upstream() -> Upstream {
             write: second,
             idle: second,
         },
-        addresses: ArcSwap::default(),
+        addresses: UpstreamAddresses::fixed(vec![]),
         clock_offset: AtomicI64::new(0),
     }
 }
@@ -320,6 +329,7 @@ impl CachedCallers {
             caller: Caller::Delegated {
                 issuer: Arc::clone(&self.issuer),
                 digest: bearer.digest(),
+                peer: None,
             },
             bearer: Some(bearer),
             scopes: None,

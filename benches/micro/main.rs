@@ -18,6 +18,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hawkgate::clock::SystemClock;
 use hawkgate::gateway::Head;
+use hawkgate::gateway::resource_isolation::Transport;
 use hawkgate::gateway::rule::{Expression, RequestAttributes};
 use hawkgate::hawk::{SignedRequest, nonce};
 use hawkgate::token::{BearerToken, authenticate};
@@ -55,7 +56,7 @@ fn verification(c: &mut Criterion) {
                         .flatten()
                         .expect("a bearer");
                     runtime
-                        .block_on(authenticate(&bearer, &[issuer]))
+                        .block_on(authenticate(&bearer, &[issuer], None))
                         .expect("a valid token")
                 },
                 BatchSize::SmallInput,
@@ -72,7 +73,7 @@ fn verification(c: &mut Criterion) {
                 .flatten()
                 .expect("a bearer");
             runtime
-                .block_on(authenticate(&bearer, &issuers))
+                .block_on(authenticate(&bearer, &issuers, None))
                 .expect("a valid token")
         });
     });
@@ -108,6 +109,7 @@ fn admission(c: &mut Criterion) {
             target: TARGET,
             headers: &headers,
             peer: None,
+            transport: Transport::Tcp,
             certificate: None,
         };
         let admission = runtime.block_on(gateway.admit(head)).expect("an admission");
@@ -129,7 +131,7 @@ fn rules(c: &mut Criterion) {
     let issuer = runtime.block_on(issuer(&jwks));
     let bearer = BearerToken::new(&token).expect("a bearer");
     let caller = runtime
-        .block_on(authenticate(&bearer, &[issuer]))
+        .block_on(authenticate(&bearer, &[issuer], None))
         .expect("a valid token")
         .caller;
     let request = RequestAttributes {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
@@ -18,12 +17,16 @@ use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptio
 use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
-use crate::gateway::route::{Route, RouteTable, Upstream};
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Isolation, Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::metrics::Metrics;
+use crate::proxy::settings::Listener;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
 use crate::remote::client_credentials::{ClientCredentialsSettings, ClientCredentialsSource};
+use crate::remote::dns;
 use crate::remote::http_client::{HttpClient, HttpClientOptions};
 use crate::remote::introspection::{HttpIntrospector, introspection_client};
 use crate::remote::key_fetcher::key_fetcher;
@@ -106,8 +109,10 @@ impl Builder<'_> {
                 }
                 None => None,
             };
-            let mut route = build_route(route, upstream, &issuers, &sources);
-            route.rules = rules_where(&|rule| rule.applies_to(index));
+            let isolation = isolation(route, config);
+            let mut route = build_route(route, upstream, isolation, &issuers, &sources);
+            route.rules = rules_where(&|rule| rule.applies_to(index))
+                .map(|rules| rules.with_case_insensitive_path(route.case_insensitive_path));
             route.rates = RateLimiters::new(common.iter().cloned().chain(own).collect());
             if let Some(token) = route.workload_token {
                 let token = share(
@@ -125,6 +130,7 @@ impl Builder<'_> {
                 login,
                 clock: self.clock.clone(),
                 rule_headers: rule_headers(&rules),
+                isolation: IsolationPolicy::new(config.server.local_hosts.clone()),
                 observability: observe(config, self.clock, self.metrics)?,
             },
             components,
@@ -139,7 +145,7 @@ impl Builder<'_> {
     ) -> Result<Vec<Component<IssuerBasis, Issuer>>, StartError> {
         let component = |issuer: &config::Issuer| {
             let files = fingerprints.only(config.files_of("issuer", &issuer.name));
-            let basis = (issuer.clone(), config.cache.max_entries);
+            let basis = (issuer.clone(), config.cache.bounds());
             reuse_or_build(&previous.issuers, basis, files, || {
                 self.issuer(issuer, config)
             })
@@ -173,7 +179,7 @@ impl Builder<'_> {
                     key_fetcher(oidc).map_err(|e| StartError::unusable("issuer", &name, &e))?;
                 let clock = self.clock.clone();
                 let observer = self.metrics.key_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::oidc(
                     name,
                     oidc,
@@ -184,7 +190,7 @@ impl Builder<'_> {
                 ))
             }
             IssuerKind::SharedSecret(secret) => {
-                let (clock, cache_entries) = (self.clock.clone(), config.cache.max_entries);
+                let (clock, cache_entries) = (self.clock.clone(), config.cache.bounds());
                 Ok(Issuer::shared_secret(name, secret, clock, cache_entries))
             }
             IssuerKind::Introspection(settings) => {
@@ -199,7 +205,7 @@ impl Builder<'_> {
                 let endpoint = Endpoint::new(url, own, client, clock.clone());
                 let introspector = Arc::new(HttpIntrospector::new(endpoint));
                 let observer = self.metrics.introspection_observer(&name);
-                let cache_entries = config.cache.max_entries;
+                let cache_entries = config.cache.bounds();
                 Ok(Issuer::introspection(
                     name,
                     &settings.issuer,
@@ -410,7 +416,10 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         ca,
         http2: written.http2,
         timeouts: written.timeouts,
-        addresses: ArcSwap::default(),
+        addresses: match dns::ip_literal(&written.host, written.port) {
+            Some(address) => UpstreamAddresses::fixed(vec![address]),
+            None => UpstreamAddresses::unresolved(),
+        },
         clock_offset: AtomicI64::new(0),
     })
 }
@@ -431,6 +440,7 @@ fn authority(upstream: &config::Upstream) -> String {
 fn build_route(
     route: &config::Route,
     upstream: Arc<Upstream>,
+    isolation: Isolation,
     issuers: &[Arc<Issuer>],
     sources: &[Arc<CachedSource>],
 ) -> Route {
@@ -439,6 +449,7 @@ fn build_route(
         name: route.name.clone(),
         host: route.host.clone(),
         path: route.path.clone(),
+        case_insensitive_path: route.case_insensitive_path,
         methods: route.methods.clone(),
         upstream,
         issuers: issuers.cloned().collect(),
@@ -450,9 +461,25 @@ fn build_route(
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
         upgrade_expiry: route.upgrade_expiry,
+        isolation,
         compat: route.compat,
         rules: None,
         rates: RateLimiters::default(),
+    }
+}
+
+/// Which requests to the route are refused if a web page sent them. A route without tokens and
+/// without a source may serve other machines, under names that hawkgate does not know.
+fn isolation(route: &config::Route, config: &Config) -> Isolation {
+    let kind = route.source.and_then(|at| config.sources.get(at));
+    let takes_password = kind.is_some_and(|s| matches!(s.kind, SourceKind::Password(_)));
+    let public = route.source.is_none() && !config.server.listen.iter().all(Listener::is_local);
+    if takes_password || (route.anonymous && !public) {
+        Isolation::Always
+    } else if route.workload_token.is_some() {
+        Isolation::WithoutAuthorization
+    } else {
+        Isolation::Off
     }
 }
 

@@ -28,11 +28,16 @@ section! {
         keepalive_timeout: Duration = [default "'60s'"],
         /// Open connections from callers, over all listeners together; 1 to 1000000.
         connections: u64 = [default "10000"],
+        /// Open connections from one IPv4 address or IPv6 /64 network; 1 to 1000000, or 0 for no limit.
+        /// Half of connections, rounded up, when left out. Trusted proxies and Unix sockets are not
+        /// limited; with proxy_protocol the client's address counts.
+        connections_per_address: u64 = [optional],
         /// Requests in progress, over all listeners together; 1 to 1000000. Each HTTP/2 stream counts, and
         /// an upgraded connection counts until it closes. Further requests get 503.
         requests_in_flight: u64 = [default "10000"],
-        /// Requests in progress of each client address; at most requests_in_flight, half of it when left out.
-        /// An IPv6 /64 is one address; trusted proxies are not limited, the clients behind them are.
+        /// Requests in progress of one client, by IPv4 address or IPv6 /64 network; 1 to 1000000, or 0 for no
+        /// limit. Half of requests_in_flight, rounded up, when left out. Trusted proxies and Unix sockets
+        /// are not limited; behind a trusted proxy the client's address counts.
         requests_in_flight_per_address: u64 = [optional],
         /// Largest request body; unlimited when left out.
         body: Size = [optional],
@@ -55,6 +60,7 @@ impl Limits {
         reader: &mut Reader<'_>,
     ) -> Option<(settings::Limits, Option<gateway::rate_limit::Rate>)> {
         self.check(reader);
+        let requests = usize::try_from(self.requests_in_flight.value?).ok()?;
         let limits = settings::Limits {
             header_bytes: self.header_bytes.value?.bytes(),
             url_bytes: self.url_bytes.value?.bytes(),
@@ -65,22 +71,24 @@ impl Limits {
                 grace: settings::Limits::BODY_RATE_GRACE,
             },
             keepalive_timeout: self.keepalive_timeout.value?,
+            unadmitted_keepalive: settings::Limits::UNADMITTED_KEEPALIVE,
             linger: settings::Limits::LINGER,
             connections: usize::try_from(self.connections.value?).ok()?,
-            requests_in_flight: usize::try_from(self.requests_in_flight.value?).ok()?,
-            requests_in_flight_per_address: usize::try_from(self.requests_per_address()?).ok()?,
+            requests_in_flight: requests,
+            requests_in_flight_per_address: match self.requests_in_flight_per_address.optional()? {
+                Some(0) => usize::MAX,
+                Some(limit) => usize::try_from(limit).ok()?,
+                None => requests.div_ceil(2),
+            },
+            connections_per_address: match self.connections_per_address.optional()? {
+                Some(limit) => Some(usize::try_from(limit).ok()?),
+                None => None,
+            },
             body: self.body.optional()?.map(|size| size.0),
             replay_body: self.replay_body.value?.bytes(),
             replay_memory: self.replay_memory.value?.bytes(),
         };
         Some((limits, rate::resolve(reader, self.rate)?))
-    }
-
-    /// The limit of each client address, by default half of the limit of all.
-    fn requests_per_address(&self) -> Option<u64> {
-        let all = self.requests_in_flight.value?;
-        let each = self.requests_in_flight_per_address.value;
-        Some(each.unwrap_or_else(|| all.div_ceil(2)))
     }
 
     fn check(&self, reader: &mut Reader<'_>) {
@@ -98,9 +106,10 @@ impl Limits {
         reader.check_range(&self.connections, 1, 1_000_000, |n| n.to_string());
         let requests = &self.requests_in_flight;
         reader.check_range(requests, 1, 1_000_000, |n| n.to_string());
-        let most = requests.value.unwrap_or(1_000_000);
         let each = &self.requests_in_flight_per_address;
-        reader.check_range(each, 1, most, |n| n.to_string());
+        reader.check_range(each, 0, 1_000_000, |n| n.to_string());
+        let per_address = &self.connections_per_address;
+        reader.check_range(per_address, 0, 1_000_000, |n| n.to_string());
         reader.check_range(&self.body, Size(1), Size(u64::MAX), show);
         reader.check_range(&self.replay_body, Size(0), Size(1 << 30), show);
         self.check_replay(reader);

@@ -4,7 +4,6 @@ mod access;
 mod bewit;
 mod upstream;
 
-use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use http::Method;
 use url::Url;
 
 use super::diagnostic::quoted;
+use super::host;
 use super::rate::{self, Rate};
 use super::reader::{Reader, Section, Table, section};
 use super::references::Declaration;
@@ -31,6 +31,9 @@ section! {
         host: String = [optional],
         /// Only paths with this prefix, by whole segments; compared without decoding.
         path: String = [default "'/'"],
+        /// Whether the upstream ignores the case of paths. Then the prefix matches in any case, and rules
+        /// see paths in lower case. The same for all routes to one upstream.
+        case_insensitive_path: bool = [default "false"],
         /// Only these methods; any except TRACE and CONNECT when left out.
         methods: List<Method> = [optional],
         /// Scheme, host and port of the upstream. The request's path is kept.
@@ -179,6 +182,7 @@ impl Route {
             name: self.name.value?,
             host: self.host.optional()?,
             path: self.path.value?,
+            case_insensitive_path: self.case_insensitive_path.value?,
             methods: self.methods.optional()?.map(List::into_values),
             upstream: upstream?,
             issuers,
@@ -203,43 +207,11 @@ impl Route {
     }
 
     fn check_host(&self, reader: &mut Reader<'_>) {
+        const WILDCARD: &str = "write one route for each host, or leave the key out for any";
         let Some(host) = &self.host.value else { return };
-        let (problem, remedy) =
-            if host.parse::<Ipv6Addr>().is_ok() && !host.contains(char::is_uppercase) {
-                return;
-            } else if host.contains("://") || host.contains('/') {
-                (
-                    "is a URL",
-                    "write the host alone, without scheme or path".to_owned(),
-                )
-            } else if host.contains('*') {
-                (
-                    "has a wildcard",
-                    "write one route for each host, or leave the key out for any".to_owned(),
-                )
-            } else if host.contains('[') {
-                (
-                    "has brackets",
-                    "write the address alone, like \"::1\"".to_owned(),
-                )
-            } else if let Some((name, _)) = host.split_once(':') {
-                ("has a port", format!("write {}", quoted(name)))
-            } else if host.bytes().any(|b| b.is_ascii_uppercase()) {
-                (
-                    "has upper-case letters",
-                    format!("write {}", quoted(&host.to_ascii_lowercase())),
-                )
-            } else if let Some(name) = host.strip_suffix('.') {
-                ("ends with a dot", format!("write {}", quoted(name)))
-            } else if !is_host_name(host) {
-                (
-                    "is not a host name",
-                    "write it like \"tc.example.com\"".to_owned(),
-                )
-            } else {
-                return;
-            };
-        reader.error(&self.host.at, problem, remedy);
+        if let Some((problem, remedy)) = host::problem(host, WILDCARD) {
+            reader.error(&self.host.at, problem, remedy);
+        }
     }
 
     /// Requests are matched by their raw path, and refused if the decoded path would match another
@@ -300,14 +272,6 @@ impl Route {
     }
 }
 
-fn is_host_name(host: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
-    host.len() <= 253
-        && host
-            .split('.')
-            .all(|label| (1..=63).contains(&label.len()) && label.bytes().all(fits))
-}
-
 /// Refuses routes between which the choice would be ambiguous.
 pub(super) fn refuse_overlapping(reader: &mut Reader<'_>, routes: &[Declaration<resolved::Route>]) {
     for (index, declaration) in routes.iter().enumerate() {
@@ -340,5 +304,42 @@ fn overlap(a: &resolved::Route, b: &resolved::Route) -> bool {
         (Some(a), Some(b)) => a.iter().any(|method| b.contains(method)),
         _ => false,
     };
-    methods && a.host == b.host && a.path == b.path
+    let paths = if a.case_insensitive_path || b.case_insensitive_path {
+        a.path.eq_ignore_ascii_case(&b.path)
+    } else {
+        a.path == b.path
+    };
+    methods && a.host == b.host && paths
+}
+
+/// Refuses routes to one upstream that differ in `case_insensitive_path`: a path in other case
+/// would bypass the stricter one.
+pub(super) fn refuse_mixed_case_sensitivity(
+    reader: &mut Reader<'_>,
+    routes: &[Declaration<resolved::Route>],
+) {
+    for declaration in routes {
+        let Some(route) = &declaration.value else {
+            continue;
+        };
+        let ignores_case = |other: &&Declaration<resolved::Route>| {
+            other.value.as_ref().is_some_and(|other| {
+                other.case_insensitive_path && other.upstream.is_same_server(&route.upstream)
+            })
+        };
+        if !route.case_insensitive_path
+            && let Some(other) = routes.iter().find(ignores_case)
+        {
+            let name = quoted(other.name.as_deref().unwrap_or_default());
+            let line = reader.line(&other.table);
+            let problem = format!(
+                "has the upstream of route {name} on line {line}, which has case_insensitive_path"
+            );
+            reader.error(
+                &declaration.table,
+                problem,
+                "write case_insensitive_path = true here too, or remove it there",
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::identity::Identity;
 use super::{IdentityHasher, IdentityKey, Issued};
+use crate::bounded_cache::heap_size;
 use crate::credential::ExchangeResult;
 use crate::secret::SecretString;
 use crate::token::{BearerToken, Caller};
@@ -65,6 +66,20 @@ pub enum FetchError {
     TooLarge(String),
 }
 
+impl FetchError {
+    /// The heap memory that it takes, in bytes.
+    pub(super) fn heap_size(&self) -> usize {
+        match self {
+            Self::Refused(cause)
+            | Self::NotEntitled(cause)
+            | Self::BadAnswer(cause)
+            | Self::TooLarge(cause)
+            | Self::Unavailable { cause, .. }
+            | Self::SignIn { cause, .. } => heap_size::string(cause),
+        }
+    }
+}
+
 impl ExchangeResult {
     /// The result of an exchange that failed with `error`.
     pub fn of(error: &FetchError) -> Self {
@@ -115,6 +130,12 @@ pub trait CredentialSource: Send + Sync + std::fmt::Debug {
     /// Fetches or mints a credential. The implementation bounds time and size;
     /// [`super::CachedSource`] bounds the time once more.
     async fn fetch(&self, request: &SwapRequest) -> Result<Issued, FetchError>;
+
+    /// Whether an exchange that failed may be repeated at once without the caller noticing. Not
+    /// if each attempt counts somewhere, as with passwords. Decorators must forward it.
+    fn retries_are_safe(&self) -> bool {
+        true
+    }
 
     /// Whether every caller gets the same credential, so that one cache entry serves all.
     ///

@@ -1,5 +1,6 @@
 //! Admitted requests: from the caller's credentials to the leased upstream credential.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Head;
@@ -81,6 +82,15 @@ impl Caller {
     /// `client_id` or `azp` of the verified token, if it has one.
     pub fn client(&self) -> Option<&str> {
         self.token()?.client()
+    }
+
+    /// Whether nothing is left to check about who the caller is. Otherwise a credential must be
+    /// acquired before anything is sent upstream, because the exchange is the check.
+    pub fn is_proved(&self) -> bool {
+        match self {
+            Self::Verified(_) | Self::Anonymous => true,
+            Self::Delegated { .. } | Self::Password { .. } => false,
+        }
     }
 
     fn token(&self) -> Option<&Arc<VerifiedToken>> {
@@ -226,6 +236,7 @@ impl Admission {
     pub(super) async fn authenticate(
         &mut self,
         bearer: IncomingToken<'_>,
+        peer: Option<IpAddr>,
         now: Now,
     ) -> Result<(), Rejection> {
         let (token, issuers) = (bearer.presented(), &self.route.issuers);
@@ -234,7 +245,7 @@ impl Admission {
                 self.cached_at = Some(now);
                 Ok(known)
             }
-            None => token::authenticate(token, issuers).await,
+            None => token::authenticate(token, issuers, peer).await,
         };
         match authenticated {
             Ok(authenticated) => {
@@ -271,6 +282,22 @@ impl Admission {
     /// The decision of the rules, if the route has any.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_deref()
+    }
+
+    /// Refuses a caller that only an exchange can prove, on a route whose source makes none. The
+    /// configuration reader does so too; this also covers routes that were built in another way.
+    pub(super) fn require_exchange(&self) -> Result<(), Rejection> {
+        let source = self.route.source.as_ref();
+        let proves = match &self.caller {
+            Caller::Verified(_) | Caller::Anonymous => true,
+            Caller::Delegated { .. } => source.is_some_and(|source| source.takes_token()),
+            Caller::Password { .. } => source.is_some_and(|source| source.takes_password()),
+        };
+        if proves {
+            return Ok(());
+        }
+        let cause = "the route's source does not check what the caller presented";
+        Err(Rejection::from(Reason::Internal).with_cause(cause))
     }
 
     pub(super) async fn acquire_lease(&mut self) -> Result<(), Rejection> {

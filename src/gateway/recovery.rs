@@ -10,6 +10,7 @@ use super::reason;
 use super::rejection::Rejection;
 use super::{Admission, Gateway};
 use crate::clock::UnixMillis;
+use crate::credential::{CachedSource, Replacement};
 
 /// Smallest clock skew that can have caused a 401. Taskcluster tolerates 15 minutes in `ts` and
 /// 5 in certificates (`docs/design/taskcluster.md`). `Date` has whole seconds and may be as old
@@ -33,6 +34,16 @@ pub enum Replayable {
     Yes,
     /// The request cannot be sent again, for this reason.
     No(Reason),
+}
+
+/// The upstream has rejected fresh credentials too.
+fn still_unauthorized(source: &CachedSource) -> Recovery {
+    let reason = Reason::StillUnauthorized;
+    if source.needs_sign_in() {
+        let rejection = Rejection::from(reason::Reason::SignInAgain);
+        return Recovery::Refuse(reason, Box::new(rejection));
+    }
+    Recovery::PassThrough(reason)
 }
 
 /// What to do about a 401.
@@ -63,12 +74,7 @@ impl Gateway {
         };
         let skewed = !admission.corrected_clock && self.learn_clock_offset(admission, response);
         if !skewed && admission.replaced_credential {
-            source.invalidate(&admission.swap_request(), &rejected);
-            if source.needs_sign_in() {
-                let rejection = Rejection::from(reason::Reason::SignInAgain);
-                return Recovery::Refuse(Reason::StillUnauthorized, Box::new(rejection));
-            }
-            return Recovery::PassThrough(Reason::StillUnauthorized);
+            return still_unauthorized(&source);
         }
         if let Replayable::No(reason) = replayable {
             // If clock skew may be the cause, the credential is not known to be bad.
@@ -85,7 +91,16 @@ impl Gateway {
                 return Recovery::Replay(Reason::ClockSkew);
             }
         }
-        let replaced = source.replace(&admission.swap_request(), &rejected).await;
+        let request = admission.swap_request();
+        let replaced = if skewed {
+            source.reissue(&request, &rejected).await
+        } else {
+            match source.replace(&request, &rejected).await {
+                Ok(Replacement::New(leased)) => Ok(leased),
+                Ok(Replacement::StillRejected) => return still_unauthorized(&source),
+                Err(error) => Err(error),
+            }
+        };
         match admission.record_lease(replaced) {
             Ok(()) if skewed => Recovery::Replay(Reason::ClockSkew),
             Ok(()) => {
@@ -93,6 +108,16 @@ impl Gateway {
                 Recovery::Replay(Reason::FreshCredentials)
             }
             Err(rejection) => Recovery::Refuse(Reason::ExchangeFailed, Box::new(rejection)),
+        }
+    }
+
+    /// Notes that the upstream's final response is not a 401. Call it for every such response:
+    /// if it answers a replay, the replacement of the credential has helped.
+    pub fn accepted(&self, admission: &Admission) {
+        if let Some(source) = admission.route.source.as_ref()
+            && admission.replaced_credential
+        {
+            source.accepted(&admission.swap_request());
         }
     }
 

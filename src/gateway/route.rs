@@ -1,19 +1,20 @@
 //! Routes and the route table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method};
 
-use super::path;
+use super::path::{self, Ambiguity};
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
+use super::upstream_addresses::UpstreamAddresses;
 use crate::credential::CachedSource;
+use crate::header_fields::HeaderFields;
 use crate::token::{Issuer, WorkloadToken};
 
 /// The upstream of a route.
@@ -35,8 +36,8 @@ pub struct Upstream {
     pub http2: bool,
     /// Time limits.
     pub timeouts: UpstreamTimeouts,
-    /// The resolved addresses, refreshed in the background; empty until the first resolution.
-    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The resolved addresses, refreshed in the background and when none can be connected to.
+    pub addresses: UpstreamAddresses,
     /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
     pub clock_offset: AtomicI64,
 }
@@ -84,6 +85,31 @@ pub enum UpgradeExpiry {
     None,
 }
 
+/// Which requests to a route are refused if a web page sent them
+/// ([`super::resource_isolation`]): those that are served without credentials that the
+/// sender must know, or with a password that a browser may have stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isolation {
+    /// None: senders need a token, or the route is open to other machines.
+    #[default]
+    Off,
+    /// Those without `Authorization`, which are sent with the route's workload token.
+    WithoutAuthorization,
+    /// All.
+    Always,
+}
+
+impl Isolation {
+    /// Whether a request with these fields is one of them.
+    pub(super) fn covers(self, headers: &dyn HeaderFields) -> bool {
+        match self {
+            Self::Off => false,
+            Self::WithoutAuthorization => headers.first(&AUTHORIZATION).is_none(),
+            Self::Always => true,
+        }
+    }
+}
+
 /// A route.
 #[derive(Debug)]
 pub struct Route {
@@ -93,6 +119,8 @@ pub struct Route {
     pub host: Option<String>,
     /// Path prefix beginning with `/`; matches whole segments.
     pub path: String,
+    /// Whether the upstream ignores the case of paths, so that the prefix matches in any case.
+    pub case_insensitive_path: bool,
     /// Matches only these methods; `None` matches any.
     pub methods: Option<Vec<Method>>,
     /// The upstream.
@@ -107,6 +135,8 @@ pub struct Route {
     pub anonymous: bool,
     /// The token used for callers that send none.
     pub workload_token: Option<Arc<WorkloadToken>>,
+    /// Which requests are refused if a web page sent them.
+    pub isolation: Isolation,
     /// The rules; `None` if none apply to this route.
     pub rules: Option<Rules>,
     /// The rate limits.
@@ -121,9 +151,15 @@ impl Route {
     /// Whether the prefix covers `path` (without query) at a segment boundary: `/api` covers `/api`
     /// and `/api/x` but not `/apix`.
     fn covers(&self, path: &str) -> bool {
-        path.strip_prefix(self.path.as_str()).is_some_and(|rest| {
-            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
-        })
+        let Some((begin, rest)) = path.as_bytes().split_at_checked(self.path.len()) else {
+            return false;
+        };
+        let matches = if self.case_insensitive_path {
+            begin.eq_ignore_ascii_case(self.path.as_bytes())
+        } else {
+            begin == self.path.as_bytes()
+        };
+        matches && (rest.is_empty() || self.path.ends_with('/') || rest.starts_with(b"/"))
     }
 
     /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
@@ -181,7 +217,8 @@ pub enum Mismatch {
 pub struct RouteTable {
     by_host: HashMap<String, Vec<Arc<Route>>>,
     any_host: Vec<Arc<Route>>,
-    has_bewit_route: bool,
+    /// The weakest isolation of all routes with `bewit = true`; `None` if there are none.
+    bewit_isolation: Option<Isolation>,
 }
 
 /// Why no route was found.
@@ -189,9 +226,9 @@ pub struct RouteTable {
 pub enum NoRoute {
     /// No route matches the host, path and method.
     Unmatched,
-    /// The normalized path, which an upstream may use, matches a different route than the raw
-    /// path, or has dot segments.
-    Ambiguous,
+    /// An upstream could read the path as one that matches another route, or as one that no route
+    /// accepts.
+    Ambiguous(Ambiguity),
 }
 
 impl RouteTable {
@@ -199,7 +236,7 @@ impl RouteTable {
     pub fn new(mut routes: Vec<Arc<Route>>) -> Self {
         routes.sort_by_key(|r| (std::cmp::Reverse(r.path.len()), r.methods.is_none()));
         let mut table = Self {
-            has_bewit_route: routes.iter().any(|route| route.compat.bewit),
+            bewit_isolation: weakest_isolation(&routes),
             ..Self::default()
         };
         for route in routes {
@@ -216,19 +253,15 @@ impl RouteTable {
     ///
     /// # Errors
     /// If no route matches. [`NoRoute::Ambiguous`] prevents callers from reaching a path through
-    /// a more permissive route by encoding it differently (`/api/%73ecrets` for `/api/secrets`).
+    /// a more permissive route by spelling it differently (`/api/%73ecrets` for `/api/secrets`).
     pub fn find(&self, host: &str, target: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
         let host = host_name(host);
         let raw = path::without_query(target);
         let found = self.lookup(&host, raw, method);
-        if let Some(normalized) = path::normalized(raw) {
-            let same = match (found, self.lookup(&host, &normalized, method)) {
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                (None, None) => true,
-                _ => false,
-            };
-            if !same || path::has_dot_segments(&normalized) {
-                return Err(NoRoute::Ambiguous);
+        for reading in path::readings(raw).map_err(NoRoute::Ambiguous)? {
+            let other = self.lookup(&host, &reading, method);
+            if found.map(Arc::as_ptr) != other.map(Arc::as_ptr) {
+                return Err(NoRoute::Ambiguous(Ambiguity::OtherRoute));
             }
         }
         found.ok_or(NoRoute::Unmatched)
@@ -244,13 +277,28 @@ impl RouteTable {
 
     /// Whether any route has `bewit = true`.
     pub fn has_bewit_route(&self) -> bool {
-        self.has_bewit_route
+        self.bewit_isolation.is_some()
+    }
+
+    /// Which requests to `/bewit` are refused if a web page sent them, whatever they ask for.
+    pub(super) fn bewit_isolation(&self) -> Isolation {
+        self.bewit_isolation.unwrap_or_default()
+    }
+
+    /// Whether any route is for this host, which may have a port.
+    pub(super) fn names_host(&self, host: &str) -> bool {
+        self.by_host.contains_key(&*host_name(host))
     }
 
     /// All routes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.by_host.values().flatten().chain(&self.any_host)
     }
+}
+
+fn weakest_isolation(routes: &[Arc<Route>]) -> Option<Isolation> {
+    let bewit = routes.iter().filter(|route| route.compat.bewit);
+    bewit.map(|route| route.isolation).min()
 }
 
 /// The name in a `Host` header: without port and trailing dot, in lower case. Allocates only if the
@@ -291,7 +339,7 @@ pub(crate) mod tests {
                 write: Duration::from_secs(1),
                 idle: Duration::from_secs(1),
             },
-            addresses: ArcSwap::default(),
+            addresses: UpstreamAddresses::fixed(Vec::new()),
             clock_offset: AtomicI64::new(0),
         }
     }
@@ -304,6 +352,7 @@ pub(crate) mod tests {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 10,
+                max_bytes: 1 << 20,
                 max_age: Duration::from_hours(1),
                 refresh_ahead: Duration::ZERO,
                 refusals: Duration::from_secs(10),
@@ -324,6 +373,7 @@ pub(crate) mod tests {
             name: name.into(),
             host: host.map(Into::into),
             path: path.into(),
+            case_insensitive_path: false,
             methods: methods.map(<[_]>::to_vec),
             upstream: Arc::new(upstream()),
             issuers: vec![],
@@ -331,6 +381,7 @@ pub(crate) mod tests {
             require_scopes: vec![],
             anonymous: true,
             workload_token: None,
+            isolation: Isolation::Off,
             rules: None,
             rates: RateLimiters::default(),
             upgrade_expiry: UpgradeExpiry::default(),
@@ -411,7 +462,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(
                 found("x", target, &Method::GET),
-                Err(NoRoute::Ambiguous),
+                Err(NoRoute::Ambiguous(Ambiguity::OtherRoute)),
                 "{target}"
             );
         }

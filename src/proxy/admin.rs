@@ -3,6 +3,9 @@
 //!
 //! Its connections are subject to the same head validation and timeouts as others, but have a
 //! separate connection limit, so that probes still succeed when callers have exhausted theirs.
+//!
+//! On a local listener, requests of web pages are refused. On others, scrapers and probes use
+//! names and addresses that hawkgate does not know, and no page changes anything.
 
 mod put_credentials;
 
@@ -13,22 +16,32 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
+use tokio::time::timeout;
 
+use super::client::ConnMetadata;
+use super::hooks::host;
 use super::listener::{BindError, InheritedSockets};
 use super::server::BoundServer;
+use crate::gateway::Head;
+use crate::gateway::rejection::Rejection;
+use crate::gateway::resource_isolation::Transport;
 use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
 
 /// Maximum number of open connections.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 128;
+/// Maximum number of open connections from one address.
+const CONNECTIONS_PER_ADDRESS: usize = 16;
 /// Maximum size of a request head, in bytes.
 const HEADER_BYTES: usize = 8 * 1024;
 /// Maximum length of a request target, in bytes.
 const URL_BYTES: usize = 2 * 1024;
 /// Timeout for reading a whole head, and for a write that makes no progress.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for a response, with reading the request's body.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle timeout. Probes arrive every few seconds, scrapes about once a minute.
 const KEEPALIVE: Duration = Duration::from_secs(75);
 
@@ -44,6 +57,8 @@ pub trait AdminPages: Send + Sync + 'static {
     /// Returns `Ok` if startup is complete, and otherwise what is missing, one item per line.
     /// The text contains no secrets.
     fn started(&self) -> Result<(), String>;
+    /// Returns `Ok` if a request to a local listener does not come from a web page.
+    fn check_sender(&self, head: Head<'_>) -> Result<(), Rejection>;
     /// Sets new credentials for the source named `source`, or, without a name, for the only
     /// source that accepts any. By default no source does.
     fn put_credentials(&self, _source: Option<&str>, _body: &[u8]) -> PutCredentials {
@@ -66,6 +81,8 @@ pub enum PutCredentials {
 /// The application that serves the admin listener.
 pub struct Admin<P> {
     pages: Arc<P>,
+    /// How requests arrive if the listener is local.
+    local: Option<Transport>,
 }
 
 /// Binds the admin listener; serve it with [`Admin`].
@@ -93,11 +110,13 @@ pub async fn bind(
             grace: Limits::BODY_RATE_GRACE,
         },
         keepalive_timeout: KEEPALIVE,
+        unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
         linger: Limits::LINGER,
         connections: CONNECTIONS,
         // Not counted here: the application of this listener has no hooks.
         requests_in_flight: CONNECTIONS,
         requests_in_flight_per_address: CONNECTIONS,
+        connections_per_address: Some(CONNECTIONS_PER_ADDRESS),
         body: Some(0),
         replay_body: 0,
         replay_memory: 0,
@@ -135,9 +154,34 @@ impl Page {
 }
 
 impl<P: AdminPages> Admin<P> {
-    /// Serves `pages`.
-    pub fn new(pages: Arc<P>) -> Arc<Self> {
-        Arc::new(Self { pages })
+    /// Serves `pages` on the listener at `address`.
+    pub fn new(pages: Arc<P>, address: &Address) -> Arc<Self> {
+        let transport = match address {
+            Address::Unix(_) => Transport::Unix,
+            Address::Tcp(_) => Transport::Tcp,
+        };
+        let local = address.is_local().then_some(transport);
+        Arc::new(Self { pages, local })
+    }
+
+    /// Refuses requests of web pages, on local listeners.
+    fn check_sender(&self, head: &RequestHeader) -> Result<(), Page> {
+        let Some(transport) = self.local else {
+            return Ok(());
+        };
+        let checked = self.pages.check_sender(Head {
+            method: &head.method,
+            host: host(head).unwrap_or_default(),
+            target: head.uri.path(),
+            headers: &head.headers,
+            peer: None,
+            transport,
+            certificate: None,
+        });
+        checked.map_err(|rejection| {
+            let reason = rejection.reason;
+            Page::plain(reason.status(), format!("{}\n", reason.message()))
+        })
     }
 
     fn page(&self, method: &Method, path: &str, accept: &str) -> Page {
@@ -162,18 +206,22 @@ impl<P: AdminPages> Admin<P> {
         }
     }
 
-    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<()> {
+    /// Responds, and returns the status.
+    async fn answer(&self, session: &mut ServerSession) -> pingora::Result<StatusCode> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let accept = head.headers.get_all("accept").iter();
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
-        let page = match put_credentials::source_from_path(&path) {
-            Some(source) => self.put(session, &method, source).await,
-            None => self.page(&method, &path, &accept),
+        let checked = self.check_sender(head);
+        let page = match (checked, put_credentials::source_from_path(&path)) {
+            (Err(refused), _) => refused,
+            (Ok(()), Some(source)) => self.put(session, &method, source).await,
+            (Ok(()), None) => self.page(&method, &path, &accept),
         };
         let with_body = method != Method::HEAD;
-        let mut header = ResponseHeader::build(page.status, Some(5))?;
+        let status = page.status;
+        let mut header = ResponseHeader::build(status, Some(5))?;
         header.insert_header("content-type", page.content_type)?;
         header.insert_header("content-length", page.text.len())?;
         header.insert_header("cache-control", "no-store")?;
@@ -186,7 +234,7 @@ impl<P: AdminPages> Admin<P> {
                 .write_response_body(Bytes::from(page.text), true)
                 .await?;
         }
-        Ok(())
+        Ok(status)
     }
 }
 
@@ -203,7 +251,16 @@ impl<P: AdminPages> HttpServerApp for Admin<P> {
         if *shutdown.borrow() {
             session.set_keepalive(None);
         }
-        self.answer(&mut session).await.ok()?;
+        // The same for all requests, so that slow callers cannot keep probes out.
+        let answer = self.answer(&mut session);
+        let status = timeout(RESPONSE_TIMEOUT, answer).await.ok()?.ok()?;
+        let digest = session.digest();
+        let metadata = digest.and_then(|d| ConnMetadata::from_digest(d.proxy_digest.as_ref()));
+        if let Some(state) = metadata.and_then(|metadata| metadata.state.as_ref())
+            && status.is_success()
+        {
+            state.request_admitted();
+        }
         let settings = HttpPersistentSettings::for_session(&session);
         let reusable = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))

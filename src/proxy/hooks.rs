@@ -40,9 +40,10 @@ use crate::gateway::{Admission, Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
 use admit::Admitted;
+pub(super) use admit::host;
 pub(super) use forward::{after_failed_attempt, credential_header, prepare_request};
 pub(super) use serve::is_own;
-pub(super) use unauthorized::date;
+pub(super) use unauthorized::{accepted, date};
 
 /// Maximum number of attempts per request. It exceeds the sum of the separate limits on failed
 /// connections, stale pooled connections and replays ([`forward`], [`crate::gateway`]), so that
@@ -114,7 +115,10 @@ impl Hooks {
         rejection: Rejection,
     ) -> Result<bool> {
         let now = self.clock.now();
-        local_response::send_rejection(session, &rejection, now, &context.request_id, true).await?;
+        let close =
+            context.admission.is_none() && context.request_refused(rejection.reason.status());
+        let id = &context.request_id;
+        local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
         Ok(true)
     }
@@ -140,10 +144,21 @@ impl Hooks {
         context: &mut Context,
         served: LocalResponse,
     ) -> Result<bool> {
+        let verified = context.admission.is_some() || served.details.issuer.is_some();
         context.own_endpoint = Some(Box::new(served.details));
         context.rejection = served.rejection;
+        let close = match &context.rejection {
+            Some(rejection) => context.request_refused(rejection.reason.status()),
+            None => {
+                if verified {
+                    context.request_admitted();
+                }
+                false
+            }
+        };
         let (status, headers, body) = (served.status, served.headers, served.body);
-        local_response::send(session, status, headers, body, &context.request_id).await?;
+        let id = &context.request_id;
+        local_response::send(session, status, headers, body, id, close).await?;
         Ok(true)
     }
 }
@@ -200,7 +215,7 @@ impl ProxyHttp for Hooks {
         if let Some(replay) = &context.replay {
             replay.rewind();
         }
-        let peer = self.choose_peer(session, context)?;
+        let peer = self.choose_peer(session, context).await?;
         context.begin_attempt(&peer, now);
         Ok(peer)
     }
@@ -238,6 +253,9 @@ impl ProxyHttp for Hooks {
             self.limit_upgrade(context);
         }
         let last = switching || !head.status.is_informational();
+        if last && head.status != StatusCode::UNAUTHORIZED {
+            accepted(context);
+        }
         if let Some(replay) = context.replay.as_ref().filter(|_| last) {
             replay.finish_recording();
         }

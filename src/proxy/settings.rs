@@ -102,6 +102,9 @@ pub struct Limits {
     pub min_body_rate: MinRate,
     /// Time after which an idle connection is closed.
     pub keepalive_timeout: Duration,
+    /// The same for a connection on which no request was admitted yet, if it is shorter. Not
+    /// configurable; tests shorten it.
+    pub unadmitted_keepalive: Duration,
     /// How long to keep reading after the last response on a connection, so that the caller receives
     /// that response (RFC 9112 §9.6). Not configurable; tests shorten it.
     pub linger: Duration,
@@ -109,8 +112,11 @@ pub struct Limits {
     pub connections: usize,
     /// Limit of requests in flight.
     pub requests_in_flight: usize,
-    /// Limit of requests in flight of each client address.
+    /// Limit of requests in flight of each client address; [`usize::MAX`] for no limit.
     pub requests_in_flight_per_address: usize,
+    /// Limit of open connections from one IPv4 address or IPv6 /64 network: half of `connections`
+    /// if `None`, no limit if 0. Does not apply to trusted proxies and Unix sockets.
+    pub connections_per_address: Option<usize>,
     /// Maximum size of a request body, in bytes; no limit if `None`.
     pub body: Option<u64>,
     /// Maximum size of a request body that can be replayed, in bytes.
@@ -124,6 +130,17 @@ impl Limits {
     pub const LINGER: Duration = Duration::from_secs(10);
     /// The grace period of [`Limits::min_body_rate`] outside tests; Kestrel's default.
     pub const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
+    /// The value of [`Limits::unadmitted_keepalive`] outside tests.
+    pub const UNADMITTED_KEEPALIVE: Duration = Duration::from_secs(5);
+
+    /// Returns the limit of open connections from one address; `None` if there is none.
+    pub(super) fn per_address(&self) -> Option<usize> {
+        match self.connections_per_address {
+            None => Some(self.connections.div_ceil(2)),
+            Some(0) => None,
+            limit => limit,
+        }
+    }
 }
 
 impl Address {

@@ -39,6 +39,14 @@ pub fn applicable(running: &Limits, new: &Limits) -> Limits {
     }
 }
 
+/// `running`, with the keys of `new` that need no restart.
+pub fn applicable_server(running: &Server, new: &Server) -> Server {
+    Server {
+        local_hosts: new.local_hosts.clone(),
+        ..running.clone()
+    }
+}
+
 fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
     let Server {
         listen,
@@ -47,6 +55,7 @@ fn of_server(running: &Server, new: &Server) -> Vec<&'static str> {
         drain_delay,
         startup_grace,
         threads,
+        local_hosts: _,
     } = running;
     changed([
         ("server.listen", *listen != new.listen),
@@ -66,10 +75,12 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
         body_timeout,
         min_body_rate: _,
         keepalive_timeout,
+        unadmitted_keepalive: _,
         linger: _,
         connections,
         requests_in_flight: _,
         requests_in_flight_per_address: _,
+        connections_per_address,
         body: _,
         replay_body: _,
         replay_memory,
@@ -87,6 +98,10 @@ fn of_limits(running: &Limits, new: &Limits) -> Vec<&'static str> {
             *keepalive_timeout != new.keepalive_timeout,
         ),
         ("limits.connections", *connections != new.connections),
+        (
+            "limits.connections_per_address",
+            *connections_per_address != new.connections_per_address,
+        ),
         ("limits.replay_memory", *replay_memory != new.replay_memory),
     ])
 }

@@ -1,5 +1,6 @@
 //! Configured issuers, and the selection of the issuer that verifies a token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::{
     Caller, IntrospectionObserver, Introspector, KeyFetcher, PresentedToken, RefreshObserver,
     TokenDigest, TokenError, Unauthenticated, VerifiedToken,
 };
+use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::Origin;
 use crate::clock::{Now, SharedClock};
 use crate::token::settings::{IntrospectionIssuer, OidcIssuer, SharedSecretIssuer};
 
@@ -78,7 +81,7 @@ pub struct WarmUp {
 }
 
 impl Issuer {
-    /// An `oidc` issuer that caches up to `max_verified` verified tokens. No keys are fetched yet:
+    /// An `oidc` issuer that caches verified tokens within `cache`. No keys are fetched yet:
     /// [`Self::warm_up`] or the first token does that. `observer` is notified of the result of each
     /// refresh.
     pub fn oidc(
@@ -86,7 +89,7 @@ impl Issuer {
         config: &OidcIssuer,
         fetcher: Arc<dyn KeyFetcher>,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
         observer: RefreshObserver,
     ) -> Self {
         let rules = Rules::new(config);
@@ -101,7 +104,7 @@ impl Issuer {
         let jwt = JwtIssuer {
             rules,
             keys: VerificationKeys::Public(keys),
-            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), cache, config.verified_max_age),
             clock,
         };
         Self {
@@ -110,13 +113,13 @@ impl Issuer {
         }
     }
 
-    /// A `shared-secret` issuer that caches up to `max_verified` verified tokens. The secret is not
+    /// A `shared-secret` issuer that caches verified tokens within `cache`. The secret is not
     /// read yet: [`Self::warm_up`] or the first token does that.
     pub fn shared_secret(
         name: Arc<str>,
         config: &SharedSecretIssuer,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
     ) -> Self {
         let secret = SharedSecret::new(
             Arc::clone(&name),
@@ -128,7 +131,7 @@ impl Issuer {
         let jwt = JwtIssuer {
             rules: Rules::for_shared_secret(config),
             keys: VerificationKeys::Secret(secret),
-            cache: VerifiedTokenCache::new(clock.clone(), max_verified, config.verified_max_age),
+            cache: VerifiedTokenCache::new(clock.clone(), cache, config.verified_max_age),
             clock,
         };
         Self {
@@ -137,14 +140,14 @@ impl Issuer {
         }
     }
 
-    /// An `introspection` issuer that caches up to `max_verified` responses. `observer` is
+    /// An `introspection` issuer that caches responses within `cache`. `observer` is
     /// notified of the result of each introspection.
     pub fn introspection(
         name: Arc<str>,
         config: &IntrospectionIssuer,
         introspector: Arc<dyn Introspector>,
         clock: SharedClock,
-        max_verified: u64,
+        cache: CacheBounds,
         observer: IntrospectionObserver,
     ) -> Self {
         let introspection = Introspection::new(
@@ -152,7 +155,7 @@ impl Issuer {
             config,
             introspector,
             clock,
-            max_verified,
+            cache,
             observer,
         );
         Self {
@@ -267,7 +270,8 @@ fn cached_at(
 /// Verifies `token` with one of `issuers`. A token whose `iss` is that of one of them is verified
 /// by that issuer only. A token that names no issuer at all is opaque and goes to the
 /// `introspection` issuer with the longest matching prefix. Any other token goes to the `delegated`
-/// issuer, if there is one. No issuer therefore ever receives a token that names another configured
+/// issuer, if there is one. `peer` is the client's address, which failures of tokens that nobody
+/// has verified yet count for. No issuer therefore ever receives a token that names another configured
 /// issuer.
 ///
 /// # Errors
@@ -275,6 +279,7 @@ fn cached_at(
 pub async fn authenticate<'t>(
     token: impl Into<PresentedToken<'t>>,
     issuers: &[Arc<Issuer>],
+    peer: Option<IpAddr>,
 ) -> Result<Authenticated, Unauthenticated> {
     let token = token.into();
     if let Some(cached) = cached_at(token, issuers, None) {
@@ -283,13 +288,18 @@ pub async fn authenticate<'t>(
     let (issuer, verified) = match choose(token.expose(), issuers)? {
         Choice::Verify(issuer, jwt, jws) => (issuer, jwt.verify(issuer, token.digest(), jws).await),
         Choice::Introspect(issuer, introspection) => {
-            (issuer, introspection.verify(&token.to_bearer()).await)
+            let origin = Origin::of_peer(peer);
+            (
+                issuer,
+                introspection.verify(&token.to_bearer(), origin).await,
+            )
         }
         Choice::Delegate(issuer) => {
             return Ok(Authenticated {
                 caller: Caller::Delegated {
                     issuer: Arc::clone(&issuer.name),
                     digest: token.digest(),
+                    peer,
                 },
                 verification: None,
             });

@@ -3,6 +3,7 @@
 use super::*;
 use crate::credential::Inject;
 use crate::gateway::rate_limit::{Rate, RateBy};
+use crate::gateway::route::UpgradeExpiry;
 use crate::gateway::rule::Effect;
 use crate::log::settings::LogFormat;
 use crate::proxy::settings::{Address, ClientAuth, Listener};
@@ -47,6 +48,7 @@ fn a_minimal_file_has_every_default() {
     assert_eq!(server.admin.to_string(), "127.0.0.1:9090");
     assert_eq!((server.drain, server.drain_delay), (secs(30), secs(0)));
     assert_eq!((server.startup_grace, server.threads), (secs(60), 0));
+    assert_eq!(server.local_hosts, [""; 0]);
     assert_eq!(
         (limits.header_bytes, limits.url_bytes),
         (32 << 10, 16 << 10)
@@ -59,6 +61,16 @@ fn a_minimal_file_has_every_default() {
         (limits.keepalive_timeout, limits.connections),
         (secs(60), 10_000)
     );
+    assert_eq!(
+        (
+            limits.requests_in_flight,
+            limits.requests_in_flight_per_address
+        ),
+        (10_000, 5000)
+    );
+    let rate = limits.min_body_rate;
+    assert_eq!((rate.bytes_per_second, rate.grace), (240, secs(5)));
+    assert_eq!(config.routes[0].upgrade_expiry, UpgradeExpiry::Token);
     assert_eq!(
         (limits.body, limits.replay_body, limits.replay_memory),
         (None, 10 << 20, 256 << 20)
@@ -180,6 +192,17 @@ fn a_taskcluster_static_source_is_parsed() {
     assert_eq!(*access_token, expected);
     assert!(certificate.is_none());
     assert_eq!(authorized_scopes.as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn local_hosts_are_names_or_addresses() {
+    let text = format!(
+        "{MINIMAL}[server]\nlocal_hosts = [\"taskcluster\", \"a.b_c\", \"10.0.0.1\", \"::2\"]"
+    );
+    let (config, warnings) = accepted(&text);
+    assert_eq!(warnings, []);
+    let expected = ["taskcluster", "a.b_c", "10.0.0.1", "::2"];
+    assert_eq!(config.server.local_hosts, expected);
 }
 
 #[test]
@@ -612,4 +635,16 @@ fn rules_apply_to_login_by_its_name_or_by_default() {
         applies_to("routes = [\"login\", \"queue\"]", login),
         (true, true)
     );
+}
+
+#[test]
+fn the_limits_of_each_address_can_be_lifted() {
+    for (written, expected) in [
+        ("requests_in_flight = 7", 4),
+        ("requests_in_flight_per_address = 3", 3),
+        ("requests_in_flight_per_address = 0", usize::MAX),
+    ] {
+        let (config, _) = accepted(&format!("{MINIMAL}[limits]\n{written}\n"));
+        assert_eq!(config.limits.requests_in_flight_per_address, expected);
+    }
 }

@@ -10,16 +10,20 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::sync::Semaphore;
 
-use exchange::{abandoned, renewal_pause};
+use exchange::{abandoned, not_attempted};
 
 use super::generation::Generation;
-use super::negative::{Backoff, Jitter, LONGEST_RETRY_AFTER, NegativeEntry};
+use super::negative::NegativeEntry;
+use super::replacement::{Replacement, ReplacementLimit};
 use super::{Lease, LeaseError, Leased, SourceOptions};
+use crate::bounded_cache::CacheBounds;
+use crate::circuit_breaker::{
+    Attempt, CircuitBreaker, Jitter, LONGEST_RETRY_AFTER, Limits, Rejected,
+};
 use crate::clock::{Now, SharedClock};
 use crate::credential::Lookup;
-use crate::credential::identity::Identity;
+use crate::credential::identity::{Identity, IdentityKey};
 use crate::credential::{CredentialSource, FetchError, SwapRequest};
 use crate::singleflight::Flight;
 
@@ -39,19 +43,18 @@ pub(super) struct FetchCoordinator {
     clock: SharedClock,
     jitter: Jitter,
     generations: AtomicU64,
-    permits: Semaphore,
+    breaker: Arc<CircuitBreaker<Identity>>,
+    key: IdentityKey,
     /// Written only with `in_flight` locked; read without it.
     current: Cache<Identity, Arc<Generation>>,
     /// Separate from `current`, so that a flood of bad tokens evicts no valid credential.
     negatives: Cache<Identity, NegativeEntry>,
+    replacements: ReplacementLimit,
     in_flight: Mutex<InFlight>,
 }
 
-#[derive(Debug, Default)]
-struct InFlight {
-    flights: HashMap<Identity, Flight<FetchResult>>,
-    backoff: Backoff,
-}
+/// The exchanges in progress or waiting.
+type InFlight = HashMap<Identity, Flight<FetchResult>>;
 
 /// How a caller without a cache hit gets its lease.
 enum Joined {
@@ -66,13 +69,31 @@ impl FetchCoordinator {
         options: SourceOptions,
         clock: SharedClock,
         jitter: Jitter,
+        key: IdentityKey,
     ) -> Self {
         let entries = options.limits.max_entries;
+        let bounds = options.limits.bounds();
+        let breaker = CircuitBreaker::new(
+            "source",
+            Arc::clone(&name),
+            Limits {
+                concurrency: options.concurrency,
+                max_calls: MAX_FLIGHTS,
+                timeout: options.timeout,
+                keys: usize::try_from(entries).unwrap_or(usize::MAX),
+            },
+            Arc::clone(&clock),
+            jitter,
+        );
         let negative_ttl = options.limits.refusals.clamp(LONGEST_RETRY_AFTER, IDLE) + IDLE;
         Self {
-            current: bounded(entries, IDLE),
-            negatives: bounded(entries, negative_ttl),
-            permits: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            current: bounded(bounds, IDLE, |generation: &Arc<Generation>| {
+                generation.heap_size()
+            }),
+            negatives: bounded(bounds, negative_ttl, NegativeEntry::heap_size),
+            replacements: ReplacementLimit::new(entries),
+            breaker,
+            key,
             generations: AtomicU64::new(1),
             in_flight: Mutex::default(),
             name,
@@ -110,7 +131,7 @@ impl FetchCoordinator {
         now: Now,
     ) -> Option<Leased> {
         let generation = self.current.get(&identity)?;
-        if !generation.is_usable(now) {
+        if !generation.is_in_use(now) {
             return None;
         }
         if generation.claim_renewal(now) {
@@ -134,10 +155,87 @@ impl FetchCoordinator {
         let result = flight.wait().await;
         match result.unwrap_or_else(|| Err(abandoned())) {
             Ok(lease) => Ok(Leased { lease, lookup }),
-            Err(cause) => Err(LeaseError {
-                cause,
-                lookup: Lookup::Failed,
-            }),
+            Err(cause) => match self.kept(identity, rejected) {
+                Some(leased) => Ok(leased),
+                None => Err(LeaseError {
+                    cause,
+                    lookup: Lookup::Failed,
+                }),
+            },
+        }
+    }
+
+    /// The generation that stays in use after an exchange has failed, unless it is the one that
+    /// the caller wants replaced.
+    fn kept(&self, identity: Identity, rejected: Option<u64>) -> Option<Leased> {
+        let generation = self.current.get(&identity)?;
+        let good = Some(generation.number) != rejected && generation.is_usable(self.now());
+        good.then(|| Leased::from_cache(generation))
+    }
+
+    /// [`Self::obtain`] for a caller whose request got a 401 with `rejected`, within the limits
+    /// of [`ReplacementLimit`].
+    pub(super) async fn replace(
+        self: &Arc<Self>,
+        identity: Identity,
+        caller: Identity,
+        request: &SwapRequest,
+        rejected: &Lease,
+    ) -> Result<Replacement, LeaseError> {
+        if self.may_replace(identity, caller, request, rejected.generation()) {
+            let replaced = self.obtain(identity, request, Some(rejected.generation()));
+            replaced.await.map(Replacement::New)
+        } else {
+            Ok(Replacement::StillRejected)
+        }
+    }
+
+    /// Whether `caller` may have generation `rejected` replaced. Charges it for the exchange, if
+    /// one is necessary.
+    fn may_replace(
+        &self,
+        identity: Identity,
+        caller: Identity,
+        request: &SwapRequest,
+        rejected: u64,
+    ) -> bool {
+        let now = self.now();
+        let in_flight = self.in_flight();
+        let replaced = self
+            .current
+            .get(&identity)
+            .is_some_and(|current| current.number != rejected && current.is_usable(now));
+        replaced
+            || in_flight.contains_key(&identity)
+            // The error is reported by `obtain`.
+            || self.check(&self.attempt(identity, request), now).is_err()
+            || self
+                .replacements
+                .charge(caller, identity, rejected, now.monotonic)
+    }
+
+    pub(super) fn accepted(&self, caller: Identity) {
+        self.replacements.refund(caller);
+    }
+
+    /// Makes the next lease replace `rejected`, if that is still the current generation and
+    /// `caller` may have it replaced.
+    pub(super) fn invalidate(&self, identity: Identity, caller: Identity, rejected: &Generation) {
+        let now = self.now();
+        let _guard = self.in_flight();
+        let current = self.current.get(&identity);
+        let replaced = current.is_some_and(|current| current.number != rejected.number);
+        if replaced
+            || !self
+                .replacements
+                .charge(caller, identity, rejected.number, now.monotonic)
+        {
+            return;
+        }
+        if self.inner.is_shared() {
+            rejected.renew_later(now.monotonic);
+        } else {
+            rejected.reject();
         }
     }
 
@@ -149,25 +247,23 @@ impl FetchCoordinator {
     ) -> Result<Joined, LeaseError> {
         let now = self.now();
         let in_flight = self.in_flight();
-        if let Some(generation) = self.current.get(&identity) {
-            if Some(generation.number) != rejected && generation.is_usable(now) {
-                return Ok(Joined::Cached(Leased::from_cache(generation)));
+        let current = self.current.get(&identity);
+        if let Some(generation) = &current {
+            if !generation.is_usable(now) {
+                self.forget(identity, generation);
+            } else if Some(generation.number) != rejected && generation.is_in_use(now) {
+                return Ok(Joined::Cached(Leased::from_cache(Arc::clone(generation))));
             }
-            self.forget(identity, &generation);
         }
-        if let Some(flight) = in_flight.flights.get(&identity) {
+        if let Some(flight) = in_flight.get(&identity) {
             return Ok(Joined::Flight(flight.clone(), Lookup::Joined));
         }
-        self.check_backoff(&in_flight, identity, now)?;
-        let flight = self.start(in_flight, identity, request);
-        Ok(Joined::Flight(flight, Lookup::Fetched))
-    }
-
-    /// Drops generation `number` if it is still the current one.
-    pub(super) fn drop_generation(&self, identity: Identity, number: u64) {
-        let _guard = self.in_flight();
-        if let Some(current) = self.current.get(&identity).filter(|g| g.number == number) {
-            self.forget(identity, &current);
+        match self.start(in_flight, identity, request, now) {
+            Ok(flight) => Ok(Joined::Flight(flight, Lookup::Fetched)),
+            Err(error) => self
+                .kept(identity, rejected)
+                .map(Joined::Cached)
+                .ok_or(error),
         }
     }
 
@@ -188,26 +284,16 @@ impl FetchCoordinator {
         let current = self.current.get(&identity);
         let replaced = current.is_none_or(|g| g.number != generation.number);
         // A flight in progress is a renewal as well, and its completion schedules the next.
-        if replaced || in_flight.flights.contains_key(&identity) {
+        if replaced || in_flight.contains_key(&identity) {
             return;
         }
-        match self.check_backoff(&in_flight, identity, now) {
-            Ok(()) => drop(self.start(in_flight, identity, request)),
-            Err(error) => {
-                generation.mark_stale();
-                generation.renew_later(now.monotonic.saturating_add(renewal_pause(&error.cause)));
-            }
-        }
+        // If it cannot start, it is postponed.
+        drop(self.start(in_flight, identity, request, now));
     }
 
-    /// Fails if the source must not be contacted for `identity` now.
-    fn check_backoff(
-        &self,
-        in_flight: &InFlight,
-        identity: Identity,
-        now: Now,
-    ) -> Result<(), LeaseError> {
-        if let Some(entry) = self.negatives.get(&identity)
+    /// Fails if the source must not be contacted for `attempt` now.
+    fn check(&self, attempt: &Attempt<Identity>, now: Now) -> Result<(), LeaseError> {
+        if let Some(entry) = self.negatives.get(&attempt.key)
             && entry.until > now.monotonic
         {
             return Err(LeaseError {
@@ -215,17 +301,14 @@ impl FetchCoordinator {
                 lookup: entry.lookup(),
             });
         }
-        let cause = if let Some(left) = in_flight.backoff.remaining(now.monotonic) {
-            backing_off(left)
-        } else if in_flight.flights.len() >= MAX_FLIGHTS {
-            overloaded("too many exchanges are waiting".to_owned())
-        } else {
-            return Ok(());
-        };
-        Err(LeaseError {
-            cause,
-            lookup: Lookup::Failed,
-        })
+        self.breaker.check(attempt).map_err(rejected_lease)
+    }
+
+    fn attempt(&self, identity: Identity, request: &SwapRequest) -> Attempt<Identity> {
+        Attempt {
+            key: identity,
+            origin: self.key.origin(&request.caller),
+        }
     }
 
     pub(super) fn now(&self) -> Now {
@@ -239,25 +322,22 @@ impl FetchCoordinator {
     }
 }
 
-fn bounded<V: Clone + Send + Sync + 'static>(entries: u64, idle: Duration) -> Cache<Identity, V> {
-    Cache::builder()
-        .max_capacity(entries)
+fn bounded<V: Clone + Send + Sync + 'static>(
+    bounds: CacheBounds,
+    idle: Duration,
+    heap_size: impl Fn(&V) -> usize + Send + Sync + 'static,
+) -> Cache<Identity, V> {
+    bounds
+        .builder(heap_size)
         // Admits every new identity; the default policy may reject it for a long time.
         .eviction_policy(EvictionPolicy::lru())
         .time_to_idle(idle)
         .build()
 }
 
-fn overloaded(cause: String) -> FetchError {
-    FetchError::Unavailable {
-        cause,
-        retry_after: Some(Duration::from_secs(1)),
-    }
-}
-
-fn backing_off(left: Duration) -> FetchError {
-    FetchError::Unavailable {
-        cause: "backing off after the source failed".to_owned(),
-        retry_after: Some(left),
+fn rejected_lease(rejected: Rejected) -> LeaseError {
+    LeaseError {
+        cause: not_attempted(rejected),
+        lookup: Lookup::Failed,
     }
 }

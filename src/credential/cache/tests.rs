@@ -1,4 +1,5 @@
 mod lease_memo;
+mod replacement;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::fetch_coordinator::MAX_FLIGHTS;
 use super::*;
+use crate::circuit_breaker::Jitter;
 use crate::clock::{Clock as _, ManualClock, UnixMillis};
 use crate::credential::{IdentityHasher, Issued};
 use crate::secret::SecretString;
@@ -62,6 +64,10 @@ impl CredentialSource for ScriptedSource {
         Some(self.epoch.load(Ordering::SeqCst))
     }
 
+    fn retries_are_safe(&self) -> bool {
+        false
+    }
+
     async fn fetch(&self, request: &SwapRequest) -> FetchResult {
         let (result, response) = oneshot::channel();
         let call = Call {
@@ -84,6 +90,7 @@ fn options() -> SourceOptions {
     SourceOptions {
         limits: CacheLimits {
             max_entries: 1000,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::from_mins(1),
             refusals: Duration::from_secs(20),
@@ -139,7 +146,12 @@ impl Fixture {
     ) -> JoinHandle<Result<Leased, LeaseError>> {
         let (source, request, rejected) =
             (Arc::clone(&self.source), request.clone(), rejected.clone());
-        tokio::spawn(async move { source.replace(&request, &rejected).await })
+        tokio::spawn(async move {
+            match source.replace(&request, &rejected).await? {
+                Replacement::New(leased) => Ok(leased),
+                Replacement::StillRejected => panic!("the replacement is limited"),
+            }
+        })
     }
 
     async fn call(&mut self) -> Call {
@@ -172,6 +184,15 @@ impl Fixture {
         let leased = self.lease(request).await.unwrap();
         self.assert_no_exchange().await;
         leased
+    }
+
+    /// Lets the exchanges of three callers fail.
+    async fn open_circuit(&mut self, retry_after: Option<u64>) {
+        for n in 0..3 {
+            self.fetched(&user(&format!("bad{n}")), unavailable(retry_after))
+                .await
+                .unwrap_err();
+        }
     }
 
     #[allow(clippy::unnecessary_wraps)]
@@ -252,6 +273,7 @@ async fn callers_that_differ_in_any_way_never_share_a_credential() {
         caller: Caller::Delegated {
             issuer: issuer.into(),
             digest: TokenDigest([digest; 32]),
+            peer: None,
         },
         ..user("")
     };
@@ -548,9 +570,13 @@ async fn fifty_rejections_of_one_generation_are_one_exchange() {
     fixture.assert_no_exchange().await;
     let result = fixture.credential("two", LIFE);
     call.respond(result);
-    for leased in replacing.into_iter().chain(arriving) {
+    for leased in replacing {
         let leased = leased.await.unwrap().unwrap();
         assert_eq!((leased.lookup, text(&leased)), (Lookup::Joined, "two"));
+    }
+    for leased in arriving {
+        let leased = leased.await.unwrap().unwrap();
+        assert_eq!((leased.lookup, text(&leased)), (Lookup::Hit, "one"));
     }
     // The same holds for callers whose 401 arrives late.
     for _ in 0..10 {
@@ -565,7 +591,7 @@ async fn fifty_rejections_of_one_generation_are_one_exchange() {
 }
 
 #[tokio::test]
-async fn a_rejected_generation_is_not_served_again_even_if_its_replacement_fails() {
+async fn a_rejected_generation_stays_in_use_until_its_replacement_has_arrived() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     let old = fixture.fetched(&user("ann"), result).await.unwrap();
@@ -573,12 +599,34 @@ async fn a_rejected_generation_is_not_served_again_even_if_its_replacement_fails
     fixture.call().await.respond(unavailable(None));
     let error = replacing.await.unwrap().unwrap_err();
     assert_eq!(error.lookup, Lookup::Failed);
-    let error = fixture.cached(&user("ann")).await.unwrap_err();
+    // The exchange backs off, so a second rejection fails immediately.
+    let error = fixture.replace(&user("ann"), &old.lease).await.unwrap();
+    let error = error.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     fixture.advance(1);
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    let call = fixture.call().await;
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
     let result = fixture.credential("two", LIFE);
-    let leased = fixture.fetched(&user("ann"), result).await.unwrap();
-    assert_eq!(text(&leased), "two");
+    call.respond(result);
+    assert_eq!(text(&replacing.await.unwrap().unwrap()), "two");
+    assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "two");
+}
+
+#[tokio::test]
+async fn a_refused_replacement_drops_the_rejected_generation() {
+    let mut fixture = Fixture::new();
+    let result = fixture.credential("one", LIFE);
+    let old = fixture.fetched(&user("ann"), result).await.unwrap();
+    let replacing = fixture.replace(&user("ann"), &old.lease);
+    fixture.call().await.respond(refused());
+    assert!(replacing.await.unwrap().is_err());
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
+    assert!(matches!(error.cause, FetchError::Refused(_)));
+    assert_eq!(fixture.source.entries(), 0);
 }
 
 #[tokio::test]
@@ -598,7 +646,7 @@ async fn a_rejection_joins_a_renewal_in_progress() {
 }
 
 #[tokio::test]
-async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
+async fn an_invalidated_generation_is_used_again_only_if_there_is_no_other() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
@@ -606,19 +654,23 @@ async fn a_failed_renewal_does_not_bring_back_a_rejected_generation() {
     let old = fixture.source.lease(&user("ann")).await.unwrap();
     let call = fixture.call().await;
     fixture.source.invalidate(&user("ann"), &old.lease);
-    call.respond(unavailable(None));
+    let waiting = fixture.lease(&user("ann"));
     run_pending_tasks().await;
-    assert!(fixture.cached(&user("ann")).await.is_err());
+    assert!(!waiting.is_finished(), "it waits for the replacement");
+    call.respond(unavailable(None));
+    let leased = waiting.await.unwrap().unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
+    let leased = fixture.cached(&user("ann")).await.unwrap();
+    assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
 }
 
 #[tokio::test]
-async fn invalidating_drops_only_that_generation_and_fetches_nothing() {
+async fn invalidating_concerns_only_that_generation_and_fetches_nothing() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     let old = fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
     fixture.assert_no_exchange().await;
-    assert_eq!(fixture.source.entries(), 0);
     let result = fixture.credential("two", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.source.invalidate(&user("ann"), &old.lease);
@@ -718,28 +770,28 @@ async fn a_refused_renewal_retires_the_old_credential() {
 }
 
 #[tokio::test]
-async fn a_renewal_blocked_by_the_sources_backoff_is_postponed() {
+async fn a_renewal_blocked_by_an_open_circuit_is_postponed() {
     let mut fixture = Fixture::new();
     let result = fixture.credential("one", LIFE);
     fixture.fetched(&user("ann"), result).await.unwrap();
     fixture.advance(LIFE - 65);
-    fixture
-        .fetched(&user("bob"), unavailable(Some(10)))
-        .await
-        .unwrap_err();
-    let leased = fixture.cached(&user("ann")).await.unwrap();
-    assert_eq!(text(&leased), "one");
-    fixture.advance(9);
-    assert_eq!(
-        fixture.cached(&user("ann")).await.unwrap().lookup,
-        Lookup::Stale
-    );
+    fixture.open_circuit(Some(10)).await;
+    fixture.source.lease(&user("ann")).await.unwrap();
+    fixture.call().await.respond(unavailable(Some(10)));
+    run_pending_tasks().await;
+    for _ in 0..9 {
+        let leased = fixture.cached(&user("ann")).await.unwrap();
+        assert_eq!((leased.lookup, text(&leased)), (Lookup::Stale, "one"));
+        fixture.advance(1);
+    }
     fixture.advance(1);
     fixture.source.lease(&user("ann")).await.unwrap();
     let result = fixture.credential("two", LIFE);
     fixture.call().await.respond(result);
     run_pending_tasks().await;
     assert_eq!(text(&fixture.cached(&user("ann")).await.unwrap()), "two");
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
 }
 
 // Failures
@@ -816,15 +868,18 @@ async fn a_success_resets_the_backoff() {
 }
 
 #[tokio::test]
-async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
+async fn callers_waiting_for_a_permit_fail_once_the_circuit_is_open() {
     let mut options = options();
     options.concurrency = 1;
     let mut fixture = Fixture::with(options, false);
-    let waiting: Vec<_> = ["ann", "bob", "cid"]
+    let waiting: Vec<_> = ["ann", "bob", "cid", "dan", "eve", "fay"]
         .into_iter()
         .map(|name| fixture.lease(&user(name)))
         .collect();
-    fixture.call().await.respond(unavailable(Some(5)));
+    // Three failures open the circuit, and the fourth caller is its probe.
+    for _ in 0..4 {
+        fixture.call().await.respond(unavailable(Some(5)));
+    }
     for leased in waiting {
         let error = leased.await.unwrap().unwrap_err();
         assert_eq!(retry_after(&error), Some(Duration::from_secs(5)));
@@ -833,36 +888,73 @@ async fn a_caller_waiting_for_a_permit_fails_once_the_source_backs_off() {
 }
 
 #[tokio::test]
-async fn errors_state_how_long_the_source_backs_off() {
+async fn callers_that_never_failed_probe_an_open_circuit_and_the_others_wait_for_them() {
     let mut fixture = Fixture::new();
-    for name in ["ann", "bob"] {
-        fixture
-            .fetched(&user(name), unavailable(None))
-            .await
-            .unwrap_err();
-    }
-    let error = fixture.cached(&user("cid")).await.unwrap_err();
-    assert_eq!(retry_after(&error), Some(Duration::from_millis(500)));
+    fixture.open_circuit(None).await;
     fixture.advance(1);
-    let result = fixture.credential("c", LIFE);
-    fixture.fetched(&user("cid"), result).await.unwrap();
+    let error = fixture.cached(&user("bad0")).await.unwrap_err();
+    assert_eq!(error.lookup, Lookup::Failed);
+    let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
+    let probe = fixture.call().await;
+    fixture.assert_no_exchange().await;
+    let result = fixture.credential("x", LIFE);
+    probe.respond(result);
+    let result = fixture.credential("x", LIFE);
+    fixture.call().await.respond(result);
+    ann.await.unwrap().unwrap();
+    bob.await.unwrap().unwrap();
+    let result = fixture.credential("x", LIFE);
+    fixture.fetched(&user("bad0"), result).await.unwrap();
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured_for_every_caller_without_a_credential() {
+async fn a_failed_probe_fails_those_who_wait_for_it_and_errors_state_when_the_next_one_is() {
     let mut fixture = Fixture::new();
-    let result = fixture.credential("b", LIFE);
-    fixture.fetched(&user("bob"), result).await.unwrap();
+    fixture.open_circuit(None).await;
+    let (ann, bob) = (fixture.lease(&user("ann")), fixture.lease(&user("bob")));
+    let probe = fixture.call().await;
+    run_pending_tasks().await;
+    probe.respond(unavailable(None));
+    let mut waits = Vec::new();
+    for leased in [ann, bob] {
+        waits.push(retry_after(&leased.await.unwrap().unwrap_err()));
+    }
+    waits.sort();
+    // The probe's own error has no wait; the source sent none.
+    assert_eq!(waits, [None, Some(Duration::from_secs(1))]);
+    fixture.assert_no_exchange().await;
+}
+
+#[tokio::test]
+async fn retry_after_concerns_the_identity_that_got_it() {
+    let mut fixture = Fixture::new();
     fixture
         .fetched(&user("ann"), unavailable(Some(42)))
         .await
         .unwrap_err();
-    let error = fixture.cached(&user("cid")).await.unwrap_err();
+    let error = fixture.cached(&user("ann")).await.unwrap_err();
     assert_eq!(retry_after(&error), Some(Duration::from_secs(42)));
-    assert_eq!(
-        fixture.cached(&user("bob")).await.unwrap().lookup,
-        Lookup::Hit
-    );
+    let result = fixture.credential("c", LIFE);
+    fixture.fetched(&user("cid"), result).await.unwrap();
+}
+
+/// A disabled Taskcluster client, for example, gets 500 at each exchange.
+#[tokio::test]
+async fn identities_that_always_fail_shut_out_no_other() {
+    let mut fixture = Fixture::new();
+    for n in 0..120 {
+        let result = unavailable((n % 2 == 0).then_some(60));
+        fixture
+            .fetched(&user(&format!("dead{}", n % 40)), result)
+            .await
+            .unwrap_err();
+        let result = fixture.credential("x", LIFE);
+        fixture
+            .fetched(&user(&format!("good{n}")), result)
+            .await
+            .unwrap();
+        fixture.advance(10);
+    }
 }
 
 #[tokio::test]
@@ -929,10 +1021,7 @@ async fn a_caller_without_a_permit_times_out_without_backoff_for_the_source() {
     let call = fixture.call().await;
     assert_eq!(call.subject(), "bob");
     let error = cid.await.unwrap().unwrap_err();
-    assert!(
-        error.to_string().contains("no exchange could start"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no call could start"), "{error}");
     assert!(ann.await.unwrap().is_err());
     let result = fixture.credential("b", LIFE);
     call.respond(result);
@@ -982,7 +1071,8 @@ async fn each_revocation_is_one_exchange_across_threads() {
     const ROUNDS: u64 = 100;
     let inner = Arc::new(CountingSource::default());
     let clock = ManualClock::at(START);
-    let source = CachedSource::new("login".into(), inner.clone(), options(), clock).unwrap();
+    let source =
+        CachedSource::new("login".into(), inner.clone(), options(), clock.clone()).unwrap();
     let source = Arc::new(source);
     let mut revoked = source.lease(&user("ann")).await.unwrap().lease;
     for round in 1..=ROUNDS {
@@ -991,7 +1081,10 @@ async fn each_revocation_is_one_exchange_across_threads() {
             let (source, start, old) = (source.clone(), start.clone(), revoked.clone());
             tokio::spawn(async move {
                 start.wait().await;
-                source.replace(&user("ann"), &old).await.unwrap().lease
+                match source.replace(&user("ann"), &old).await.unwrap() {
+                    Replacement::New(leased) => leased.lease,
+                    Replacement::StillRejected => panic!("the replacement is limited"),
+                }
             })
         });
         let fresh = futures::future::join_all(replacing).await;
@@ -1001,6 +1094,8 @@ async fn each_revocation_is_one_exchange_across_threads() {
             assert_eq!(lease.unwrap().generation(), first.generation());
         }
         assert_eq!(inner.0.load(Ordering::SeqCst), round + 1);
+        source.accepted(&user("ann"));
+        clock.advance(Duration::from_secs(1));
         revoked = first;
     }
 }

@@ -109,7 +109,7 @@ impl FastPath {
         context: &mut Context,
         now: Duration,
     ) -> Result<UpstreamConn> {
-        let (upstream, address) = self.hooks.choose_address(context, now)?;
+        let (upstream, address) = self.hooks.choose_address(context, now).await?;
         let pooled = self
             .pool(worker)
             .and_then(|pool| pool.take(&upstream, address, now));
@@ -198,6 +198,8 @@ impl FastPath {
         if head.status == StatusCode::UNAUTHORIZED {
             let date = hooks::date(&head.fields);
             self.hooks.recover(date, context).await?;
+        } else {
+            hooks::accepted(context);
         }
         let body = head.body(&request.method);
         self.finalize_head(caller, context, request, sent, &mut head, &body)?;

@@ -22,7 +22,7 @@ fn upstream() -> Upstream {
             write: second,
             idle: second,
         },
-        addresses: arc_swap::ArcSwap::default(),
+        addresses: crate::gateway::upstream_addresses::UpstreamAddresses::fixed(vec![]),
         clock_offset: AtomicI64::new(0),
     }
 }

@@ -13,7 +13,8 @@ use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
 use crate::gateway::{Admission, AdmissionError, Head, LocalResponse, OTP};
 use crate::header_fields::HeaderFields;
-use crate::proxy::client::PeerInfo;
+use crate::proxy::client::{PeerInfo, conn_state};
+use crate::proxy::connection_limit::ConnState;
 use crate::proxy::context::Context;
 use crate::proxy::in_flight::{Counted, CountedRequest};
 use crate::proxy::replay::{BodyLimits, Replay};
@@ -43,6 +44,11 @@ impl Hooks {
         let peer = PeerInfo::from_session(session);
         let address = peer.accountable.map(|ip| self.in_flight.address(ip));
         context.peer = Some(peer);
+        context.conn_state = conn_state(session);
+        if session.req_header().version == Version::HTTP_2 {
+            let state = context.conn_state.as_ref();
+            context.stream = state.map(ConnState::begin_stream);
+        }
         let (limits, checked) = {
             let limits = self.limits.load();
             let checked = check_head(session.req_header(), &limits);
@@ -55,7 +61,10 @@ impl Hooks {
             return Ok(Admitted::Answer(Box::new(served)));
         }
         match admit_head(context, session.req_header()).await? {
-            Ok(admission) => context.admission = Some(admission),
+            Ok(admission) => {
+                context.admission = Some(admission);
+                context.request_admitted();
+            }
             Err(refused) => return Err(context.reject(refused)),
         }
         // No longer needed, and each attempt begins with a copy of this head.
@@ -164,7 +173,7 @@ fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
 }
 
 /// Returns the authority of the request target (`:authority` in HTTP/2), or else `Host`.
-pub(super) fn host(head: &RequestHeader) -> Option<&str> {
+pub(in crate::proxy) fn host(head: &RequestHeader) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => head.headers.get(header::HOST)?.to_str().ok(),

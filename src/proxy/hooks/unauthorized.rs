@@ -58,6 +58,13 @@ impl Hooks {
     }
 }
 
+/// Notes a final response other than 401.
+pub(in crate::proxy) fn accepted(context: &Context) {
+    if let Some(admission) = &context.admission {
+        context.gateway.accepted(admission);
+    }
+}
+
 /// Returns the value of the response's `Date` (RFC 9110 §6.6.1).
 pub(in crate::proxy) fn date(head: &impl HeaderFieldsMut) -> Option<UnixMillis> {
     let date = head.first(&header::DATE)?;

@@ -12,14 +12,16 @@ use serde_json::Value;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::circuit_breaker::Jitter;
 use crate::clock::SharedClock;
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
-    Jitter, LeaseError, Leased, RandomnessError, SourceOptions, SwapRequest,
+    LeaseError, Leased, RandomnessError, Replacement, SourceOptions, SwapRequest,
 };
 use crate::remote::credential_source::unreachable;
 use crate::remote::http_client::{HttpClient, HttpResponse};
-use crate::remote::oauth::{Endpoint, OnBehalfOf, limit_reset};
+use crate::remote::oauth::{Endpoint, OnBehalfOf};
+use crate::remote::retry::overload_delay;
 use crate::token::Caller;
 
 /// The scopes of the API token: no more than needed, because the token cannot be revoked.
@@ -68,6 +70,7 @@ impl Management {
         let options = SourceOptions {
             limits: CacheLimits {
                 max_entries: 1,
+                max_bytes: 1 << 20,
                 max_age: TOKEN_MAX_AGE,
                 refresh_ahead: TOKEN_REFRESH_AHEAD,
                 refusals: TOKEN_NEGATIVE_TTL,
@@ -97,9 +100,13 @@ impl Management {
         let leased = leased.map_err(|e| without_token(&e))?;
         let mut response = self.get(&url, &leased).await?;
         if response.status == StatusCode::UNAUTHORIZED {
-            let leased = self.token.replace(&self.own_request, &leased.lease).await;
-            let leased = leased.map_err(|e| without_token(&e))?;
-            response = self.get(&url, &leased).await?;
+            let replaced = self.token.replace(&self.own_request, &leased.lease).await;
+            if let Replacement::New(leased) = replaced.map_err(|e| without_token(&e))? {
+                response = self.get(&url, &leased).await?;
+                if response.status != StatusCode::UNAUTHORIZED {
+                    self.token.accepted(&self.own_request);
+                }
+            }
         }
         self.classify(response)
     }
@@ -153,9 +160,7 @@ impl Management {
     }
 
     fn unavailable(&self, response: &HttpResponse) -> FetchError {
-        let wait = response
-            .retry_after()
-            .or_else(|| limit_reset(response, self.clock.now()));
+        let wait = overload_delay(response, self.clock.now());
         FetchError::Unavailable {
             cause: status_text(response),
             retry_after: wait.map(|wait| wait.saturating_add(JITTER.mul_f64(self.jitter.share()))),

@@ -19,8 +19,10 @@ use crate::credential::{
     SourceOptions, SwapRequest,
 };
 use crate::gateway::outcome::Outcome;
-use crate::gateway::route::Compat;
+use crate::gateway::resource_isolation::IsolationPolicy;
+use crate::gateway::route::{Compat, Isolation};
 use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
+use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
@@ -93,10 +95,12 @@ impl Default for Options {
                     grace: Limits::BODY_RATE_GRACE,
                 },
                 keepalive_timeout: Duration::from_mins(1),
+                unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
                 linger: Limits::LINGER,
                 connections: 1000,
                 requests_in_flight: 1000,
                 requests_in_flight_per_address: 1000,
+                connections_per_address: None,
                 body: None,
                 replay_body: 10 * MIB,
                 replay_memory: 64 * MIB,
@@ -135,6 +139,7 @@ impl TestProxy {
             login: None,
             clock: clock.clone(),
             rule_headers: vec![],
+            isolation: IsolationPolicy::default(),
             observability: Observability::default(),
         });
         let limits = options.limits.clone();
@@ -216,6 +221,7 @@ fn source(credential_source: &Arc<ScriptedSource>, clock: &Arc<ManualClock>) -> 
     let options = SourceOptions {
         limits: CacheLimits {
             max_entries: 10,
+            max_bytes: 1 << 20,
             max_age: Duration::from_hours(1),
             refresh_ahead: Duration::ZERO,
             refusals: Duration::from_secs(10),
@@ -234,6 +240,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         name: "tc".into(),
         host: None,
         path: "/".into(),
+        case_insensitive_path: false,
         methods: None,
         upstream: Arc::new(Upstream {
             tls: options.tls.is_some(),
@@ -252,7 +259,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 write: Duration::from_secs(30),
                 idle: Duration::from_secs(4),
             },
-            addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
+            addresses: UpstreamAddresses::fixed(options.addresses.clone().unwrap_or(own)),
             clock_offset: std::sync::atomic::AtomicI64::new(0),
         }),
         issuers: vec![],
@@ -260,6 +267,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         require_scopes: vec![],
         anonymous: true,
         workload_token: None,
+        isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
         upgrade_expiry: UpgradeExpiry::default(),

@@ -157,7 +157,7 @@ async fn accepts(issuer: &Arc<Issuer>, token: &str) -> bool {
     let Ok(token) = BearerToken::new(token) else {
         return false;
     };
-    authenticate(&token, std::slice::from_ref(issuer))
+    authenticate(&token, std::slice::from_ref(issuer), None)
         .await
         .is_ok()
 }
@@ -190,7 +190,12 @@ fn issuer_of(group: &Group, dir: &Path) -> Arc<Issuer> {
             subjects: Some(vec!["*".into()]),
             verified_max_age: Duration::from_mins(5),
         };
-        return Arc::new(Issuer::shared_secret("w".into(), &config, clock(), 100));
+        return Arc::new(Issuer::shared_secret(
+            "w".into(),
+            &config,
+            clock(),
+            crate::bounded_cache::CacheBounds::of_entries(100),
+        ));
     }
     let published = group.public.as_ref().unwrap_or(&group.private);
     let list: Vec<Value> = keys(published).into_iter().cloned().collect();
