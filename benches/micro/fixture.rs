@@ -262,6 +262,7 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             isolation: Isolation::Off,
             rules: None,
             rates: hawkgate::gateway::rate_limit::RateLimiters::default(),
+            upgrade_expiry: hawkgate::gateway::route::UpgradeExpiry::default(),
             compat: Compat::default(),
         })
     };

@@ -463,6 +463,7 @@ fn build_route(
             .workload_token
             .clone()
             .map(|file| Arc::new(WorkloadToken::new(file))),
+        upgrade_expiry: route.upgrade_expiry,
         isolation,
         compat: route.compat,
         rules: None,

@@ -21,7 +21,7 @@ use super::resolved::{self, IssuerKind};
 use super::value::{Choice, List, Nested};
 use crate::gateway::is_plain;
 use crate::gateway::request_headers::{HeaderPattern, StrippedHeaders};
-use crate::gateway::route::Compat;
+use crate::gateway::route::{Compat, UpgradeExpiry};
 use crate::proxy::settings::Listener;
 
 section! {
@@ -60,6 +60,9 @@ section! {
         /// A file with the token to use when the caller sends no Authorization; it is verified like any
         /// other token. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
+        /// When an upgraded connection, such as a WebSocket, is closed: "token" when the caller's token
+        /// expires, "none" never, so that it can outlive the token by any time.
+        upgrade_expiry: UpgradeExpiry = [default "'token'"],
         /// Rewrites `/<service>/<version>/<path>` to `/api/<service>/<version>/<path>`, like
         /// taskcluster-proxy; a version is `v` followed by digits.
         shortcut: bool = [default "false"],
@@ -117,6 +120,18 @@ impl Choice for Method {
             let problem = format!("{name} is rejected on every route");
             (problem, format!("choose from {}", Self::NAMES.join(", ")))
         })
+    }
+}
+
+impl Choice for UpgradeExpiry {
+    const NAMES: &'static [&'static str] = &["token", "none"];
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "token" => Some(Self::Token),
+            "none" => Some(Self::None),
+            _ => None,
+        }
     }
 }
 
@@ -196,6 +211,7 @@ impl Route {
                 None => None,
             },
             rate: rate::resolve(reader, self.rate)?,
+            upgrade_expiry: self.upgrade_expiry.value?,
             compat: Compat {
                 shortcut: self.shortcut.value?,
                 bewit: self.bewit.value?,

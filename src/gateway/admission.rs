@@ -7,7 +7,7 @@ use super::Head;
 use super::rejection::Rejection;
 use super::route::{self, Route};
 use super::rule::Decision;
-use crate::clock::Now;
+use crate::clock::{Now, UnixMillis};
 use crate::credential::Lookup;
 use crate::credential::{
     Credential, FetchError, Lease, LeaseError, Leased, SignInProblem, SwapRequest,
@@ -198,6 +198,18 @@ impl Admission {
     /// The target to send, if it differs from the one received.
     pub fn target(&self) -> Option<&str> {
         self.target.as_deref()
+    }
+
+    /// When what admitted the caller is no longer valid: its token, or, if the exchange verified a
+    /// token or password, the credential that it gave for it. `None` for anonymous callers.
+    pub fn valid_until(&self) -> Option<UnixMillis> {
+        match &self.caller {
+            Caller::Verified(token) => Some(token.accepted_until()),
+            Caller::Delegated { .. } | Caller::Password { .. } => {
+                self.lease.as_ref().map(Lease::usable_until)
+            }
+            Caller::Anonymous => None,
+        }
     }
 
     /// The Taskcluster `clientId` that requests are signed with. Not a secret.

@@ -33,7 +33,8 @@ labels! {
         StillUnauthorized = "still_unauthorized",
         /// The body exceeds `limits.replay_body`.
         BodyTooLarge = "body_too_large",
-        /// Other requests had exhausted `limits.replay_memory`.
+        /// Other requests had exhausted `limits.replay_memory`, or the half of it that one client
+        /// address may use.
         ReplayMemory = "replay_memory",
         /// Fetching other credentials failed.
         ExchangeFailed = "exchange_failed",
@@ -60,6 +61,8 @@ labels! {
         UpstreamFailed = "upstream_failed",
         /// The caller closed the connection.
         CallerGone = "caller_gone",
+        /// An upgraded connection was closed because the caller's token had expired.
+        UpgradeExpired = "upgrade_expired",
     }
 }
 

@@ -78,6 +78,16 @@ pub struct Compat {
     pub headers: bool,
 }
 
+/// When an upgraded connection (WebSocket) ends, unless one side closes it earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpgradeExpiry {
+    /// When the caller's token expires.
+    #[default]
+    Token,
+    /// It does not end by itself: the token is checked only when the connection is opened.
+    None,
+}
+
 /// Which requests to a route are refused if a web page sent them
 /// ([`super::resource_isolation`]): those that are served without credentials that the
 /// sender must know, or with a password that a browser may have stored.
@@ -136,6 +146,8 @@ pub struct Route {
     pub rules: Option<Rules>,
     /// The rate limits.
     pub rates: RateLimiters,
+    /// When upgraded connections end.
+    pub upgrade_expiry: UpgradeExpiry,
     /// Optional behaviour of taskcluster-proxy.
     pub compat: Compat,
 }
@@ -384,6 +396,7 @@ pub(crate) mod tests {
             isolation: Isolation::Off,
             rules: None,
             rates: RateLimiters::default(),
+            upgrade_expiry: UpgradeExpiry::default(),
             compat: Compat::default(),
         }
     }

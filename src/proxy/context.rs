@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -10,6 +9,7 @@ use http::StatusCode;
 use super::client::PeerInfo;
 use super::connection_limit::{ConnState, StreamGuard};
 use super::headers::SentCredentials;
+use super::in_flight::CountedRequest;
 use super::replay::Replay;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
@@ -34,6 +34,8 @@ pub struct Context {
     pub(super) rejection: Option<Rejection>,
     /// Set if the request has a body.
     pub(super) replay: Option<Replay>,
+    /// Whether the connection was upgraded, and closed because the caller's token had expired.
+    pub(super) upgrade_expired: bool,
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
@@ -41,11 +43,12 @@ pub struct Context {
     pub(super) sent: SentCredentials,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
+    /// Set on admission, unless the fast path counts the request.
+    pub(super) counted: Option<CountedRequest>,
     /// The state of the caller's connection. Set before anything else.
     pub(super) conn_state: Option<Arc<ConnState>>,
     /// Counts an HTTP/2 request as being served on its connection.
     pub(super) stream: Option<StreamGuard>,
-    _in_flight: InFlightGuard,
 }
 
 /// The state of the attempts to reach the upstream.
@@ -77,25 +80,8 @@ pub(super) struct Times {
     pub(super) ended: Option<Duration>,
 }
 
-/// Counts a request as in flight until dropped.
-#[derive(Debug)]
-pub(super) struct InFlightGuard(Arc<AtomicU64>);
-
-impl InFlightGuard {
-    pub(super) fn new(gauge: &Arc<AtomicU64>) -> Self {
-        gauge.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(gauge))
-    }
-}
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Context {
-    pub(super) fn new(gateway: Arc<Gateway>, started: Duration, in_flight: InFlightGuard) -> Self {
+    pub(super) fn new(gateway: Arc<Gateway>, started: Duration) -> Self {
         Self {
             gateway,
             request_id: String::new(),
@@ -105,6 +91,7 @@ impl Context {
             own_endpoint: None,
             rejection: None,
             replay: None,
+            upgrade_expired: false,
             trace: None,
             attempts: Attempts::default(),
             sent: SentCredentials::default(),
@@ -115,9 +102,9 @@ impl Context {
                 upstream: None,
                 ended: None,
             },
+            counted: None,
             conn_state: None,
             stream: None,
-            _in_flight: in_flight,
         }
     }
 

@@ -25,15 +25,17 @@ use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use super::context::{Context, InFlightGuard};
+use super::context::Context;
 use super::failure::{self, RequestError};
 use super::headers::{self, HeaderFieldsMut};
+use super::in_flight::InFlight;
 use super::local_response;
 use super::peer::{Peers, UPGRADED_IDLE};
 use super::record::{Exchange, Recorder};
 use super::replay::{Budget, Replay};
 use crate::clock::SharedClock;
 use crate::gateway::rejection::{RECOVERY_CODE, Rejection};
+use crate::gateway::route::UpgradeExpiry;
 use crate::gateway::{Gateway, LocalResponse};
 use crate::proxy::settings::Limits;
 use crate::trace;
@@ -67,7 +69,7 @@ pub struct Hooks {
     pub(super) clock: SharedClock,
     pub(super) recorder: Recorder,
     peers: Arc<Peers>,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) in_flight: InFlight,
     serial: Arc<AtomicU64>,
     /// The prefix of every request id.
     serial_start: Arc<str>,
@@ -85,6 +87,7 @@ impl Hooks {
         // Makes the request ids of successive runs differ in the logs. Nothing else depends on
         // it.
         let serial_start = format!("{:x}-", clock.now().0.max(0)).into();
+        let in_flight = InFlight::new(&limits.load());
         Self {
             gateway,
             limits,
@@ -92,15 +95,15 @@ impl Hooks {
             clock,
             recorder,
             peers: Arc::default(),
-            in_flight: Arc::default(),
+            in_flight,
             serial: Arc::default(),
             serial_start,
         }
     }
 
-    /// Returns the counter of requests in flight.
-    pub fn in_flight(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.in_flight)
+    /// Returns the counters of requests in flight.
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
     }
 
     /// Rejects a request before anything has been sent upstream. The caller's connection is kept
@@ -118,6 +121,20 @@ impl Hooks {
         local_response::send_rejection(session, &rejection, now, id, !close).await?;
         context.rejection = Some(rejection);
         Ok(true)
+    }
+
+    /// Sets the end of an upgraded connection, if its route has one.
+    fn limit_upgrade(&self, context: &Context) {
+        let (Some(admission), Some(replay)) = (&context.admission, &context.replay) else {
+            return;
+        };
+        let end = match admission.route.upgrade_expiry {
+            UpgradeExpiry::Token => admission.valid_until(),
+            UpgradeExpiry::None => None,
+        };
+        if let Some(end) = end {
+            replay.end_upgrade_after(self.clock.now().until(end));
+        }
     }
 
     /// Sends the response of one of hawkgate's own endpoints.
@@ -151,11 +168,7 @@ impl ProxyHttp for Hooks {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::new(
-            self.gateway.load_full(),
-            self.clock.monotonic(),
-            InFlightGuard::new(&self.in_flight),
-        )
+        Context::new(self.gateway.load_full(), self.clock.monotonic())
     }
 
     /// Adds no modules. pingora's default adds response compression, disabled.
@@ -237,6 +250,7 @@ impl ProxyHttp for Hooks {
             }
         } else if switching {
             session.set_read_timeout(Some(UPGRADED_IDLE));
+            self.limit_upgrade(context);
         }
         let last = switching || !head.status.is_informational();
         if last && head.status != StatusCode::UNAUTHORIZED {
@@ -324,6 +338,7 @@ impl ProxyHttp for Hooks {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
         if let Some(replay) = context.replay.take() {
+            context.upgrade_expired = replay.upgrade_expired();
             replay.restore(session);
         }
         let failed = error.map(RequestError::from);

@@ -149,6 +149,9 @@ impl Context {
     }
 
     fn ending(&self, caller_failed: Option<bool>) -> Ending {
+        if self.upgrade_expired {
+            return Ending::UpgradeExpired;
+        }
         let reason = self.rejection.as_ref().map(|r| r.reason);
         match (caller_failed, reason) {
             (Some(true), _) => Ending::CallerGone,

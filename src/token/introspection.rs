@@ -299,6 +299,7 @@ impl Inner {
             scopes,
             permissions,
             expires_at,
+            accepted_until: expires_at,
             claims,
             digest,
             extensions: Extensions::default(),

@@ -38,4 +38,5 @@ mod support;
 mod swap;
 mod taskcluster_proxy;
 mod trace;
+mod upgrades;
 mod web_pages;

@@ -360,7 +360,12 @@ impl UpstreamConn {
             sent.head_sent = true;
             sent.body += forwarded.data;
             let part = self.received.get(..plain).unwrap_or_default();
-            send(caller.connection, [&out, part]).await?;
+            let sending = send(caller.connection, [&out, part]);
+            // Otherwise a caller could read one byte at a time, for as long as it likes.
+            match caller.deadline.within(caller.write_timeout, sending).await {
+                Some(written) => written?,
+                None => return Err(write_timed_out()),
+            }
             self.received.advance(plain);
             if forwarded.done {
                 return Ok(());
@@ -374,6 +379,10 @@ impl UpstreamConn {
             }
         }
     }
+}
+
+fn write_timed_out() -> Box<Error> {
+    Error::explain(ErrorType::WriteTimedout, "writing a response").into_down()
 }
 
 /// The event that ended a read.

@@ -22,14 +22,14 @@ use crate::gateway::outcome::Outcome;
 use crate::gateway::request_headers::StrippedHeaders;
 use crate::gateway::resource_isolation::IsolationPolicy;
 use crate::gateway::route::{Compat, Isolation};
-use crate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
+use crate::gateway::route::{Route, RouteTable, UpgradeExpiry, Upstream, UpstreamTimeouts};
 use crate::gateway::upstream_addresses::UpstreamAddresses;
 use crate::gateway::{Gateway, Observability};
 use crate::hawk::{Credentials, Signer};
 use crate::proxy::hooks::{Hooks, server_conf};
 use crate::proxy::server::{BoundServer, ServerHandle, Workers, http_proxy};
-use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess};
-use crate::proxy::{Budget, FastPath, Recorder};
+use crate::proxy::settings::{Address, Limits, Listener, ListenerAccess, MinRate};
+use crate::proxy::{Budget, FastPath, InFlight, Recorder};
 use crate::secret::SecretString;
 
 const MIB: usize = 1024 * 1024;
@@ -91,10 +91,16 @@ impl Default for Options {
                 url_bytes: 8 * 1024,
                 header_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
+                min_body_rate: MinRate {
+                    bytes_per_second: 0,
+                    grace: Limits::BODY_RATE_GRACE,
+                },
                 keepalive_timeout: Duration::from_mins(1),
                 unadmitted_keepalive: Limits::UNADMITTED_KEEPALIVE,
                 linger: Limits::LINGER,
                 connections: 1000,
+                requests_in_flight: 1000,
+                requests_in_flight_per_address: 1000,
                 connections_per_address: None,
                 body: None,
                 replay_body: 10 * MIB,
@@ -115,7 +121,7 @@ pub(super) struct TestProxy {
     pub(super) upstream: Arc<Server>,
     pub(super) credential_source: Arc<ScriptedSource>,
     pub(super) budget: Arc<Budget>,
-    pub(super) in_flight: Arc<std::sync::atomic::AtomicU64>,
+    pub(super) in_flight: InFlight,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     pub(super) handle: ServerHandle,
 }
@@ -266,6 +272,7 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
         isolation: Isolation::Off,
         rules: None,
         rates: crate::gateway::rate_limit::RateLimiters::default(),
+        upgrade_expiry: UpgradeExpiry::default(),
         compat: Compat::default(),
     }
 }
