@@ -18,12 +18,16 @@ pub mod rejection;
 pub mod reserved_headers;
 pub mod route;
 pub mod rule;
+mod scopes_refusal;
+mod upstream_clock;
 
 pub use crate::token::OTP;
 pub use admission::{Admission, AdmissionError};
 pub use local_response::{LocalResponse, RequestDetails};
 pub use observability::Observability;
 pub use recovery::{Recovery, Replayable, UnauthorizedResponse};
+pub use scopes_refusal::{LOOK_TIMEOUT, RefusalLog, ScopesVerdict, UnauthorizedBody};
+pub use upstream_clock::UpstreamClock;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -216,7 +220,7 @@ impl Gateway {
         head: Head<'_>,
         now: Now,
     ) -> Result<Admission, Box<AdmissionError>> {
-        let mut admission = Admission::new(Arc::clone(route));
+        let mut admission = Admission::new(Arc::clone(route), now);
         match Self::check_caller(&mut admission, head, now).await {
             Ok(()) => Ok(admission),
             Err(rejection) => Err(Box::new(admission.refused(rejection))),
@@ -284,7 +288,7 @@ impl Gateway {
         let (name, value) = match lease.credential() {
             Credential::Taskcluster { signer, .. } => {
                 let request = SignedRequest {
-                    at: self.clock.now().offset_by(upstream.clock_offset()),
+                    at: self.time_at(upstream, admission),
                     nonce: &hawk::nonce(),
                     method: method.as_str(),
                     target,

@@ -1,7 +1,6 @@
 //! Keys, tokens, routes and cached callers for the benchmarks.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -18,7 +17,7 @@ use hawkgate::credential::{
 use hawkgate::gateway::route::Compat;
 use hawkgate::gateway::route::{Route, RouteTable, Upstream, UpstreamTimeouts};
 use hawkgate::gateway::rule::{Effect, Expression, Rule, Rules};
-use hawkgate::gateway::{Gateway, Observability};
+use hawkgate::gateway::{Gateway, Observability, RefusalLog, UpstreamClock};
 use hawkgate::hawk::{Credentials, SignedRequest, Signer, nonce};
 use hawkgate::secret::SecretString;
 use hawkgate::token::settings::{Algorithm, KeyLocation, OidcIssuer, Profile};
@@ -249,6 +248,8 @@ pub(crate) fn gateway(count: usize, issuer: Option<Arc<Issuer>>) -> Gateway {
             issuers: issuers.clone(),
             source: Some(Arc::clone(&source)),
             require_scopes: vec!["openid".into()],
+            passes_401: vec![],
+            refused_scopes: RefusalLog::default(),
             anonymous: false,
             workload_token: None,
             rules: None,
@@ -282,7 +283,7 @@ fn upstream() -> Upstream {
             idle: second,
         },
         addresses: ArcSwap::default(),
-        clock_offset: AtomicI64::new(0),
+        clock: UpstreamClock::default(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Builds the gateway from the configuration: its issuers, sources, rules and routes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,11 +14,11 @@ use super::observe::observe;
 use crate::clock::SharedClock;
 use crate::config::{self, Config, IssuerKind, SourceKind};
 use crate::credential::{CacheLimits, CachedSource, CredentialSource, SourceOptions};
-use crate::gateway::Gateway;
 use crate::gateway::login::{AllowedOrigins, Login};
 use crate::gateway::rate_limit::RateLimiters;
 use crate::gateway::route::{Route, RouteTable, Upstream};
 use crate::gateway::rule::{Expression, Rule, Rules, header_name};
+use crate::gateway::{Gateway, RefusalLog, UpstreamClock};
 use crate::metrics::Metrics;
 use crate::reload::Fingerprints;
 use crate::remote::auth0_identity::IdentitySource;
@@ -411,7 +410,7 @@ fn upstream(written: &config::Upstream) -> Result<Upstream, StartError> {
         http2: written.http2,
         timeouts: written.timeouts,
         addresses: ArcSwap::default(),
-        clock_offset: AtomicI64::new(0),
+        clock: UpstreamClock::default(),
     })
 }
 
@@ -444,6 +443,8 @@ fn build_route(
         issuers: issuers.cloned().collect(),
         source: route.source.and_then(|at| sources.get(at)).cloned(),
         require_scopes: route.require_scopes.clone(),
+        passes_401: route.passes_401.clone(),
+        refused_scopes: RefusalLog::default(),
         anonymous: route.anonymous,
         workload_token: route
             .workload_token

@@ -31,6 +31,10 @@ labels! {
         ClockSkew = "clock_skew",
         /// The request had already been replayed.
         StillUnauthorized = "still_unauthorized",
+        /// The route's `passes_401` covers the path.
+        Passes401 = "passes_401",
+        /// The client does not hold the scopes that the request was narrowed to.
+        AuthorizedScopes = "authorized_scopes",
         /// The body exceeds `limits.replay_body`.
         BodyTooLarge = "body_too_large",
         /// Other requests had exhausted `limits.replay_memory`.

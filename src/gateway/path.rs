@@ -34,6 +34,13 @@ pub(super) fn normalized(path: &str) -> Option<String> {
     (decoded != path).then_some(decoded)
 }
 
+/// Whether `prefix` covers `path` (without query) at a segment boundary: `/api` covers `/api` and
+/// `/api/x` but not `/apix`.
+pub(super) fn covers(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
+}
+
 /// Whether a segment is `.` or `..` (RFC 3986 §3.3).
 pub(super) fn has_dot_segments(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment, "." | ".."))

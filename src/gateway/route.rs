@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +12,8 @@ use super::path;
 use super::rate_limit::RateLimiters;
 use super::rejection::Rejection;
 use super::rule::Rules;
+use super::scopes_refusal::RefusalLog;
+use super::upstream_clock::UpstreamClock;
 use crate::credential::CachedSource;
 use crate::token::{Issuer, WorkloadToken};
 
@@ -37,15 +38,8 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     /// The resolved addresses, refreshed in the background; empty until the first resolution.
     pub addresses: ArcSwap<Vec<SocketAddr>>,
-    /// Milliseconds to add to the local clock to get the upstream's, learnt from `Date`.
-    pub clock_offset: AtomicI64,
-}
-
-impl Upstream {
-    /// Milliseconds to add to the local clock to get the upstream's.
-    pub fn clock_offset(&self) -> i64 {
-        self.clock_offset.load(Ordering::Relaxed)
-    }
+    /// Its clock, learnt from `Date`.
+    pub clock: UpstreamClock,
 }
 
 /// Time limits for connections to an upstream.
@@ -93,6 +87,10 @@ pub struct Route {
     pub source: Option<Arc<CachedSource>>,
     /// Scopes that the token must have.
     pub require_scopes: Vec<String>,
+    /// Path prefixes whose 401s are the upstream's own; they match whole segments.
+    pub passes_401: Vec<String>,
+    /// When the refusal of scopes was last logged.
+    pub refused_scopes: RefusalLog,
     /// Whether callers need no token. Allowed on loopback and Unix sockets only.
     pub anonymous: bool,
     /// The token used for callers that send none.
@@ -109,9 +107,20 @@ impl Route {
     /// Whether the prefix covers `path` (without query) at a segment boundary: `/api` covers `/api`
     /// and `/api/x` but not `/apix`.
     fn covers(&self, path: &str) -> bool {
-        path.strip_prefix(self.path.as_str()).is_some_and(|rest| {
-            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
-        })
+        path::covers(&self.path, path)
+    }
+
+    /// Whether the route's `passes_401` covers the path of `target`, as sent upstream. Every way
+    /// of reading the path counts, as for routes: if one is covered, the 401 may be the
+    /// upstream's own.
+    pub fn passes_401(&self, target: &str) -> bool {
+        if self.passes_401.is_empty() {
+            return false;
+        }
+        let raw = path::without_query(target);
+        let normalized = path::normalized(raw);
+        let mut readings = std::iter::once(raw).chain(normalized.as_deref());
+        readings.any(|path| self.passes_401.iter().any(|own| path::covers(own, path)))
     }
 
     /// Why the route does not match a request; `None` if it does. `host` comes from [`host_name`];
@@ -280,7 +289,7 @@ pub(crate) mod tests {
                 idle: Duration::from_secs(1),
             },
             addresses: ArcSwap::default(),
-            clock_offset: AtomicI64::new(0),
+            clock: UpstreamClock::default(),
         }
     }
 
@@ -317,6 +326,8 @@ pub(crate) mod tests {
             issuers: vec![],
             source: None,
             require_scopes: vec![],
+            passes_401: vec![],
+            refused_scopes: RefusalLog::default(),
             anonymous: true,
             workload_token: None,
             rules: None,

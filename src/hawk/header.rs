@@ -51,6 +51,7 @@ pub struct Signer {
     pub(super) key: hmac::Key,
     /// Empty if the header has no `ext` attribute; the service answers 401 to an empty one.
     pub(super) ext: SecretString,
+    narrowed: bool,
 }
 
 impl fmt::Debug for Signer {
@@ -72,7 +73,16 @@ impl Signer {
             credentials.certificate.as_ref(),
             credentials.authorized_scopes.as_deref(),
         )?;
-        Self::with_ext(&credentials.client_id, &credentials.access_token, ext)
+        let signer = Self::with_ext(&credentials.client_id, &credentials.access_token, ext)?;
+        Ok(Self {
+            narrowed: credentials.authorized_scopes.is_some(),
+            ..signer
+        })
+    }
+
+    /// Whether `ext` contains `authorizedScopes`.
+    pub fn has_authorized_scopes(&self) -> bool {
+        self.narrowed
     }
 
     /// Like [`Self::new`], with an arbitrary `ext`; empty for none.
@@ -92,6 +102,7 @@ impl Signer {
             id: id.into(),
             key: hmac::Key::new(hmac::HMAC_SHA256, access_token.expose().as_bytes()),
             ext,
+            narrowed: false,
         };
         within_limit(signer.length(TIME_CHARS, NONCE_CHARS, None))?;
         Ok(signer)

@@ -101,6 +101,14 @@ const EXPECTED: &[(UnauthorizedAction, UnauthorizedReason)] = &[
     ),
     (
         UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::Passes401,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
+        UnauthorizedReason::AuthorizedScopes,
+    ),
+    (
+        UnauthorizedAction::PassedThrough,
         UnauthorizedReason::BodyTooLarge,
     ),
     (

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::client::PeerInfo;
 use super::replay::Replay;
+use crate::clock::UnixMillis;
 use crate::gateway::outcome::{Unauthorized, UnauthorizedAction, UnauthorizedReason};
 use crate::gateway::reason::Reason;
 use crate::gateway::rejection::Rejection;
-use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails};
+use crate::gateway::{Admission, AdmissionError, Gateway, RequestDetails, UnauthorizedBody};
 use crate::secret::SecretString;
 use crate::trace::RequestTrace;
 
@@ -33,6 +34,8 @@ pub struct Context {
     /// Set if `[trace]` is enabled.
     pub(super) trace: Option<Box<RequestTrace>>,
     pub(super) attempts: Attempts,
+    /// Set while the body of a 401 decides what happens to it.
+    pub(super) look: Option<Box<UnauthorizedLook>>,
     pub(super) unauthorized: Vec<Unauthorized>,
     pub(super) times: Times,
     _in_flight: InFlightGuard,
@@ -49,6 +52,16 @@ pub(super) struct Attempts {
     pub(super) stale: usize,
     /// Set from a 401 that causes a replay until the replay begins.
     pub(super) replaying: bool,
+    /// Set once the next 401 is passed on, whatever it says.
+    pub(super) last: bool,
+}
+
+/// A 401 whose body is being looked at.
+pub(super) struct UnauthorizedLook {
+    pub(super) body: UnauthorizedBody,
+    pub(super) date: Option<UnixMillis>,
+    /// Whether the response is held back until that is done, so that the request can be replayed.
+    pub(super) held: bool,
 }
 
 /// Monotonic times.
@@ -91,6 +104,7 @@ impl Context {
             replay: None,
             trace: None,
             attempts: Attempts::default(),
+            look: None,
             unauthorized: Vec::new(),
             times: Times {
                 started,
@@ -106,6 +120,20 @@ impl Context {
     /// status.
     pub(super) fn take_recovery_code(&mut self) -> Option<SecretString> {
         self.admission.as_mut()?.take_recovery_code()
+    }
+
+    /// Whether the body of a 401 to the request for `target` matters; see
+    /// [`Gateway::depends_on_body`].
+    pub(super) fn depends_on_body(&self, target: &str) -> bool {
+        let admission = self.admission.as_ref();
+        admission.is_some_and(|admission| self.gateway.depends_on_body(admission, target))
+    }
+
+    /// Records that the upstream answered the last attempt with something else than a 401.
+    pub(super) fn accepted(&self) {
+        if let Some(admission) = &self.admission {
+            self.gateway.accepted(admission);
+        }
     }
 
     pub(super) fn record_401(&mut self, action: UnauthorizedAction, reason: UnauthorizedReason) {

@@ -1,4 +1,3 @@
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -23,7 +22,7 @@ fn upstream() -> Upstream {
             idle: second,
         },
         addresses: arc_swap::ArcSwap::default(),
-        clock_offset: AtomicI64::new(0),
+        clock: crate::gateway::UpstreamClock::default(),
     }
 }
 

@@ -69,7 +69,10 @@ impl Hooks {
         context: &mut Context,
         limits: BodyLimits,
     ) -> Result<(), Rejection> {
-        if session.is_body_empty() {
+        // A response can be held back only by a session that records.
+        let narrowed = context.admission.as_ref();
+        let narrowed = narrowed.is_some_and(Admission::sends_authorized_scopes);
+        if session.is_body_empty() && (!narrowed || session.is_upgrade_req()) {
             return Ok(());
         }
         let announced = local_response::content_length(&session.req_header().headers);

@@ -77,6 +77,8 @@ pub(super) struct Options {
     pub(super) addresses: Option<Vec<SocketAddr>>,
     /// For TLS: the host name to verify, and the CA file.
     pub(super) tls: Option<(&'static str, Option<PathBuf>)>,
+    /// The route's `passes_401`.
+    pub(super) passes_401: Vec<String>,
 }
 
 impl Default for Options {
@@ -98,6 +100,7 @@ impl Default for Options {
             read_timeout: Duration::from_secs(30),
             addresses: None,
             tls: None,
+            passes_401: vec![],
         }
     }
 }
@@ -247,11 +250,13 @@ fn route(options: &Options, upstream: SocketAddr, source: CachedSource) -> Route
                 idle: Duration::from_secs(4),
             },
             addresses: ArcSwap::from_pointee(options.addresses.clone().unwrap_or(own)),
-            clock_offset: std::sync::atomic::AtomicI64::new(0),
+            clock: crate::gateway::UpstreamClock::default(),
         }),
         issuers: vec![],
         source: Some(Arc::new(source)),
         require_scopes: vec![],
+        passes_401: options.passes_401.clone(),
+        refused_scopes: crate::gateway::RefusalLog::default(),
         anonymous: true,
         workload_token: None,
         rules: None,
