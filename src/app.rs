@@ -106,6 +106,9 @@ pub async fn start_on(
 ) -> Result<Running, StartError> {
     seed_csprng();
     let Deps { clock, access_log } = deps;
+    if let Some(problem) = clock.now().clock_problem() {
+        tracing::error!("{problem}");
+    }
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::REVISION)?);
     let builder = Builder {
         clock: &clock,

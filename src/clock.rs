@@ -26,6 +26,20 @@ impl UnixMillis {
         RELEASED <= self && self < RELEASED.plus(CREDIBLE)
     }
 
+    /// What is wrong with a clock that shows this time, and what follows from it, for operators;
+    /// `None` if it is credible.
+    pub fn clock_problem(self) -> Option<String> {
+        if self.is_credible() {
+            return None;
+        }
+        let (time, released) = (self.to_rfc3339(), RELEASED.to_rfc3339());
+        Some(format!(
+            "this machine's clock says {time}, which cannot be right (this version was released \
+             after {released}): set it, for example with NTP. Until then bearer tokens are refused \
+             with 503, and TLS connections fail because certificates seem not to be valid"
+        ))
+    }
+
     /// From whole seconds since the epoch, saturating.
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1000))

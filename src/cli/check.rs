@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use hawkgate::clock::SystemClock;
 use hawkgate::config::{self, Config, Warning};
 
 use super::Check;
@@ -16,7 +17,7 @@ pub(super) fn main(args: &Check) -> ExitCode {
     };
     let valid = result.is_ok();
     let text = match result {
-        Ok((config, warnings)) => summary(&config, &warnings),
+        Ok((config, warnings)) => clock_warning() + &summary(&config, &warnings),
         Err(errors) => format!("{errors}\n"),
     };
     // The exit code is meaningful even if stdout is closed.
@@ -26,6 +27,12 @@ pub(super) fn main(args: &Check) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// A file that is valid cannot work on a machine whose clock is not set.
+fn clock_warning() -> String {
+    let problem = SystemClock::shared().now().clock_problem();
+    problem.map_or_else(String::new, |problem| format!("warning: {problem}\n"))
 }
 
 fn summary(config: &Config, warnings: &[Warning]) -> String {

@@ -43,15 +43,15 @@ section! {
         source: String = [optional],
         /// Scopes that the token must have, all of them.
         require_scopes: List<String> = [default "[]"],
+        /// Paths below this route's whose 401s are the upstream's own: passed on, without new credentials and
+        /// without a replay. Prefixes, by whole segments, of the path that is sent upstream.
+        passes_401: List<String> = [default "[]"],
         /// Accepts requests without a token. With a source, every listener must be loopback or a Unix
         /// socket, because anyone who can connect can use the source's credentials.
         anonymous: bool = [default "false"],
         /// A file with the token to use when the caller sends no Authorization; it is verified like any
         /// other token. Every listener must be loopback or a Unix socket.
         workload_token: Nested<WorkloadToken> = [optional],
-        /// Paths below this route's whose 401s are the upstream's own: passed on, without new credentials and
-        /// without a replay. Prefixes, by whole segments, of the path that is sent upstream.
-        passes_401: List<String> = [default "[]"],
         /// Rewrites `/<service>/<version>/<path>` to `/api/<service>/<version>/<path>`, like
         /// taskcluster-proxy; a version is `v` followed by digits.
         shortcut: bool = [default "false"],

@@ -32,7 +32,7 @@ labels! {
         /// The request had already been replayed.
         StillUnauthorized = "still_unauthorized",
         /// The route's `passes_401` covers the path.
-        Passes401 = "passes_401",
+        UpstreamOwn = "upstream_own",
         /// The client does not hold the scopes that the request was narrowed to.
         AuthorizedScopes = "authorized_scopes",
         /// The body exceeds `limits.replay_body`.

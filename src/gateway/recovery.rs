@@ -145,7 +145,7 @@ impl Gateway {
         };
         let now = Now::read(&*self.clock);
         if passes_401(admission, response.target) {
-            return Step::Pass(Reason::Passes401);
+            return Step::Pass(Reason::UpstreamOwn);
         }
         if response.scopes_refused {
             admission.log_refused_scopes(now.monotonic);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::{TokenDigest, VerifiedToken};
-use crate::clock::{Now, SharedClock, UnixMillis};
+use crate::clock::{Now, RELEASED, SharedClock, UnixMillis};
 
 /// The verified tokens of one issuer.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(super) struct VerifiedTokenCache {
 }
 
 /// A cached token. It is accepted for exactly as long as verifying it again would succeed, and for
-/// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf` or
-/// `iat` (in case the clock is set back), and only while the keys that verified it are current.
+/// at most [`VerifiedTokenCache::max_age`]: not after `exp` plus the leeway, not before `nbf`, `iat` or
+/// [`RELEASED`] (in case the clock is set back), and only while the keys that verified it are current.
 #[derive(Debug)]
 struct CachedToken {
     token: Arc<VerifiedToken>,
@@ -74,7 +74,7 @@ impl VerifiedTokenCache {
         let cached = CachedToken {
             token: Arc::clone(token),
             epoch,
-            accepted_from: window.from.unwrap_or(UnixMillis(i64::MIN)),
+            accepted_from: window.from.unwrap_or(RELEASED),
             accepted_until: window.until,
             expires_at: self.clock.monotonic().saturating_add(self.max_age),
         };

@@ -33,3 +33,4 @@ mod support;
 mod swap;
 mod taskcluster_proxy;
 mod trace;
+mod unauthorized;

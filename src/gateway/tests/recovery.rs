@@ -1,7 +1,7 @@
 //! What a 401 means: the upstream's own, refused scopes, clocks.
 
 use super::*;
-use UnauthorizedReason::{AuthorizedScopes, ClockSkew, FreshCredentials, Passes401};
+use UnauthorizedReason::{AuthorizedScopes, ClockSkew, FreshCredentials, UpstreamOwn};
 
 const HOUR: i64 = 3600;
 
@@ -49,7 +49,7 @@ async fn a_401_of_the_upstreams_own_changes_nothing() {
             let recovered = fixture
                 .gateway
                 .recover(&mut admission, response, REPLAYABLE);
-            assert_eq!(passed_through(&recovered.await), Passes401, "{target}");
+            assert_eq!(passed_through(&recovered.await), UpstreamOwn, "{target}");
             assert_eq!(fixture.offset(&admission), 0);
         }
     }

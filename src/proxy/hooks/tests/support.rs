@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::client::TestClient;
 use super::upstream::Upstream as Server;
-use crate::clock::{ManualClock, UnixMillis};
+use crate::clock::{ManualClock, SystemClock};
 use crate::credential::{
     CacheLimits, CachedSource, Credential, CredentialSource, FetchError, IdentityHasher, Issued,
     SourceOptions, SwapRequest,
@@ -122,7 +122,7 @@ impl TestProxy {
     pub(super) async fn new(options: Options) -> Self {
         let upstream = Server::start(options.http2).await;
         let credential_source = Arc::new(ScriptedSource::default());
-        let clock = ManualClock::at(UnixMillis::from_secs(1_000_000_000));
+        let clock = ManualClock::at(SystemClock::shared().now());
         let gateway = Arc::new(Gateway {
             routes: RouteTable::new(vec![Arc::new(route(
                 &options,
